@@ -1,0 +1,26 @@
+//! What is allowed: the rules of the widget registry.
+//!
+//! This crate owns the words of the domain ([`Widget`], [`Port`], [`Command`], [`Refusal`]), the one
+//! decision function ([`decide`]) and the seam to whatever keeps the state ([`Store`]). It promises
+//! that a decision depends on nothing but the state and the command.
+//!
+//! It deliberately does no I/O, reads no clock, and depends on no other crate of ours: every store
+//! and every test can share it.
+
+mod command;
+mod decide;
+mod limits;
+mod port;
+mod refusal;
+mod store;
+mod text;
+mod widget;
+
+pub use command::{Command, Operation, Pair};
+pub use decide::{Change, Endpoint, State, decide};
+pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
+pub use port::{Ordinal, Port, Ports};
+pub use refusal::{Defect, Refusal};
+pub use store::{Fault, Rejection, Store};
+pub use text::{Name, SerialNumber};
+pub use widget::{Slot, Widget};

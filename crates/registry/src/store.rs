@@ -1,0 +1,71 @@
+//! The seam between the service and whatever keeps its state: the whole operation.
+
+use crate::{Command, Refusal, SerialNumber, Widget};
+
+/// A place that keeps widgets durably and applies one whole operation at a time.
+///
+/// Operations are strictly serialisable: an answer, acceptance or refusal, is given only when the
+/// state that it rests on is durable, and a lookup sees every operation answered before it began.
+/// Dropping a returned future gives up the answer, not the operation: it may still be applied.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// Applies one operation, or says why not.
+    fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send;
+
+    /// The widget of this serial number with its slots and their peers, `None` if there is none.
+    fn lookup(
+        &self,
+        serial_number: SerialNumber,
+    ) -> impl Future<Output = Result<Option<Widget>, Fault>> + Send;
+
+    /// Whether operations can be applied now, for readiness probes: the fault that they would meet.
+    fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// Why an operation was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The rules refuse it: nothing was applied, and the same request may be right later.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store could not do its work.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why a store could not do its work. The caller's request was in order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// WG503: more is waiting than the limits allow. Nothing was applied.
+    #[error("the service is too busy: {limit}")]
+    Busy {
+        /// The limit that was hit, by its name in the configuration, and its value.
+        limit: String,
+        /// When trying again makes sense, in whole seconds, at least 1.
+        retry_after_seconds: u32,
+    },
+    /// WG504: writes are refused because the disk is full, because an earlier sync failed, or
+    /// because the database cannot be reached. Nothing was applied.
+    #[error("the store accepts no operations: {reason}")]
+    Unavailable {
+        /// What happened, and what ends it.
+        reason: String,
+    },
+    /// WG505: the commit was under way when it failed. The operation may or may not be applied.
+    #[error("the operation may or may not have been applied: {reason}")]
+    FateUnknown {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Fault {
+    /// The stable word that clients branch on.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "WG503",
+            Self::Unavailable { .. } => "WG504",
+            Self::FateUnknown { .. } => "WG505",
+        }
+    }
+}
