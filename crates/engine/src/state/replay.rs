@@ -1,0 +1,83 @@
+//! Replay: writing journaled changes to a state that may already hold some of them.
+//!
+//! A checkpoint is fuzzy: its parts were copied at different moments, and the journal is replayed
+//! from the moment it began. So a change may meet a state from before it, after it, or after a later
+//! removal. It is harmless because every change assigns, whatever was there before: a widget is
+//! there with free slots, a widget is gone, a slot has this peer, a slot is free. A place that the
+//! journal touches since the checkpoint began ends with what the last change assigned; a place that
+//! it does not touch was right in the checkpoint. `docs/file-format.md` has the whole argument.
+
+use super::{Counts, Handle, Index, Record, Records, State};
+use widgets_registry::{Ordinal, Ports};
+
+/// One end of an association, by serial number: handles do not outlive a process.
+pub(crate) type Place<'a> = (&'a str, Ordinal);
+
+impl State {
+    /// The state as a checkpoint has it. Counts are wrong until [`Self::finish_replay`].
+    pub(crate) fn from_checkpoint(records: Records, index: Index) -> Self {
+        Self { records, index, counts: Counts::default() }
+    }
+
+    /// The widget is there, and its slots are free.
+    pub(crate) fn replay_add(&mut self, serial_number: &str, name: &str, ports: Ports) {
+        let record = Record::new(serial_number, name, ports);
+        match self.index.find(serial_number, &self.records) {
+            Some(handle) => *self.records.get_mut(handle) = record,
+            None => {
+                let handle = self.records.insert(record);
+                self.index.insert(serial_number, handle, &self.records);
+            }
+        }
+    }
+
+    /// The widget is gone. Its peers' slots follow by [`Self::replay_free`].
+    pub(crate) fn replay_remove(&mut self, serial_number: &str) {
+        if let Some(handle) = self.index.find(serial_number, &self.records) {
+            self.index.remove(serial_number, handle);
+            self.records.remove(handle);
+        }
+    }
+
+    /// The two slots are each other's peers.
+    pub(crate) fn replay_join(&mut self, one: Place<'_>, other: Place<'_>) {
+        let one_handle = self.index.find(one.0, &self.records);
+        let other_handle = self.index.find(other.0, &self.records);
+        // A widget that is not there was removed later, and that change will free its peer's slot.
+        self.assign(one_handle, one.1, other_handle);
+        self.assign(other_handle, other.1, one_handle);
+    }
+
+    /// The slot is free.
+    pub(crate) fn replay_free(&mut self, place: Place<'_>) {
+        let handle = self.index.find(place.0, &self.records);
+        self.assign(handle, place.1, None);
+    }
+
+    /// Counts what is there, once the last change is in.
+    pub(crate) fn finish_replay(&mut self) {
+        let mut counts = Counts::default();
+        let mut taken = 0;
+        for handle in (0..self.extent()).map(Handle::new) {
+            let record = self.records.get(handle);
+            if record.is_vacant() {
+                continue;
+            }
+            counts.widgets += 1;
+            for (ordinal, _) in record.ports().iter() {
+                if record.peer(ordinal).is_some() { taken += 1 } else { counts.free_slots += 1 }
+            }
+        }
+        counts.associations = taken / 2;
+        self.counts = counts;
+    }
+
+    fn assign(&mut self, widget: Option<Handle>, ordinal: Ordinal, peer: Option<Handle>) {
+        let Some(widget) = widget else { return };
+        let record = self.records.get_mut(widget);
+        // Another life of the same serial number may have fewer slots.
+        if record.ports().get(ordinal).is_some() {
+            record.set_peer(ordinal, peer);
+        }
+    }
+}
