@@ -19,9 +19,14 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock that stands at zero now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place where the engine reads the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the engine reads the clock"
+    )]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 

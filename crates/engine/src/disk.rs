@@ -4,7 +4,6 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -90,7 +89,10 @@ impl DataDirectory {
         if let Some(parent) = path.canonicalize()?.parent() {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Some(Self { path: path.into(), _lock: lock.into() }))
+        Ok(Some(Self {
+            path: path.into(),
+            _lock: lock.into(),
+        }))
     }
 }
 
@@ -100,15 +102,25 @@ impl Disk for DataDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let names = std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
         let names = names.collect::<io::Result<Vec<_>>>()?;
-        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .collect())
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().create_new(true).read(true).write(true).open(self.path.join(name))
+        OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

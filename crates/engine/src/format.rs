@@ -32,7 +32,11 @@ const CHANGE_BYTES_MAX: usize = {
     let text = 256;
     let removal = 1 + text + 1 + SLOTS_MAX * (1 + text);
     let addition = 1 + 1 + 2 + 1 + text + NAME_BYTES_MAX;
-    if removal > addition { removal } else { addition }
+    if removal > addition {
+        removal
+    } else {
+        addition
+    }
 };
 
 /// What a batch of so many changes with so much text of its own can take in the journal, at most.
@@ -84,7 +88,11 @@ pub(crate) fn encode_change(
     change: Change<Handle>,
 ) {
     match command {
-        Command::AddWidget { serial_number, name, ports } => {
+        Command::AddWidget {
+            serial_number,
+            name,
+            ports,
+        } => {
             out.push(KIND_ADD_WIDGET);
             out.push(ports.to_byte());
             put_short(out, serial_number);
@@ -158,14 +166,21 @@ impl<'a> Reader<'a> {
                 let serial_number = self.serial_number()?;
                 let name_bytes = usize::from(self.u16()?);
                 let name = (name_bytes <= NAME_BYTES_MAX).then(|| self.text(name_bytes))??;
-                Some(JournaledChange::AddWidget { serial_number, name, ports })
+                Some(JournaledChange::AddWidget {
+                    serial_number,
+                    name,
+                    ports,
+                })
             }
             KIND_REMOVE_WIDGET => {
                 let serial_number = self.serial_number()?;
                 let count = usize::from(self.byte()?);
                 let freed = (count <= SLOTS_MAX).then(|| (0..count).map(|_| self.place()))?;
                 let freed = freed.collect::<Option<Vec<_>>>()?;
-                Some(JournaledChange::RemoveWidget { serial_number, freed })
+                Some(JournaledChange::RemoveWidget {
+                    serial_number,
+                    freed,
+                })
             }
             KIND_ASSOCIATE_WIDGETS => self.pair().map(JournaledChange::AssociateWidgets),
             KIND_REMOVE_ASSOCIATION => self.pair().map(JournaledChange::RemoveAssociation),
@@ -177,7 +192,9 @@ impl<'a> Reader<'a> {
         let slots = self.byte()?;
         let ordinal1 = Ordinal::new(slots & 0b11)?;
         let ordinal2 = Ordinal::new(slots >> 2 & 0b11)?;
-        let port = Port::ALL.into_iter().find(|&port| port as u8 == slots >> 4)?;
+        let port = Port::ALL
+            .into_iter()
+            .find(|&port| port as u8 == slots >> 4)?;
         let one = (self.serial_number()?, ordinal1);
         let other = (self.serial_number()?, ordinal2);
         Some(JournaledPair { one, other, port })
@@ -244,7 +261,9 @@ impl SegmentHeader {
 
     /// Reads a header; the error says what is wrong with it.
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
-        let header = file.get(..SEGMENT_HEADER_BYTES).ok_or(HeaderDefect::Damaged)?;
+        let header = file
+            .get(..SEGMENT_HEADER_BYTES)
+            .ok_or(HeaderDefect::Damaged)?;
         check_header(header, SEGMENT_MAGIC)?;
         let mut reader = Reader::new(&header[12..]);
         match (reader.u64(), reader.u64()) {
@@ -323,7 +342,12 @@ pub(crate) fn read_group(bytes: &[u8], salt: u64) -> Option<Group<'_>> {
         return None;
     }
     let bytes = (GROUP_HEADER_BYTES + payload.len()) as u64;
-    Some(Group { first_sequence, changes, payload, bytes: bytes.next_multiple_of(GROUP_ALIGNMENT) })
+    Some(Group {
+        first_sequence,
+        changes,
+        payload,
+        bytes: bytes.next_multiple_of(GROUP_ALIGNMENT),
+    })
 }
 
 fn group_checksum(header: &[u8], payload: &[u8]) -> u32 {

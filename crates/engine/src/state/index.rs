@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
 
 /// How many shards; a power of two.
-pub(crate) const SHARDS: usize = 1 << 14;
+const SHARDS: usize = 1 << 14;
 
 /// Serial number to handle.
 pub(crate) struct Index {
@@ -28,7 +28,7 @@ impl Default for Index {
 }
 
 /// Hash tables use the lowest bits and the highest seven: these are neither.
-pub(crate) fn shard_of(hash: u64) -> usize {
+fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
@@ -36,7 +36,9 @@ impl Index {
     pub(crate) fn find(&self, serial_number: &str, records: &Records) -> Option<Handle> {
         let hash = self.hasher.hash_one(serial_number);
         self.shards[shard_of(hash)]
-            .find(hash, |&each| records.get(Handle::new(each)).serial_number() == serial_number)
+            .find(hash, |&each| {
+                records.get(Handle::new(each)).serial_number() == serial_number
+            })
             .map(|&number| Handle::new(number))
     }
 
@@ -51,8 +53,7 @@ impl Index {
 
     pub(crate) fn remove(&mut self, serial_number: &str, handle: Handle) {
         let hash = self.hasher.hash_one(serial_number);
-        let entry =
-            self.shards[shard_of(hash)].find_entry(hash, |&each| each == handle.number());
+        let entry = self.shards[shard_of(hash)].find_entry(hash, |&each| each == handle.number());
         if let Ok(entry) = entry {
             entry.remove();
         }
@@ -60,40 +61,5 @@ impl Index {
 
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(HashTable::len).sum()
-    }
-
-    pub(crate) fn from_shards(shards: Vec<HashTable<u32>>, hasher: RandomState) -> Self {
-        assert_eq!(shards.len(), SHARDS);
-        Self { shards: shards.into(), hasher }
-    }
-}
-
-/// Builds one shard at a time from entries that are already hashed, for recovery on several threads.
-pub(crate) struct ShardBuilder<'a> {
-    records: &'a Records,
-    hasher: &'a RandomState,
-}
-
-impl<'a> ShardBuilder<'a> {
-    pub(crate) fn new(records: &'a Records, hasher: &'a RandomState) -> Self {
-        Self { records, hasher }
-    }
-
-    /// Adds an entry unless its serial number is there already; says whether it did.
-    pub(crate) fn insert(&self, shard: &mut HashTable<u32>, hash: u64, handle: Handle) -> bool {
-        // Text is read only where hashes collide: that is what makes this fast.
-        let text = |number| self.records.get(Handle::new(number)).serial_number();
-        let entry = shard.entry(
-            hash,
-            |&each| text(each) == text(handle.number()),
-            |&each| self.hasher.hash_one(text(each)),
-        );
-        match entry {
-            hashbrown::hash_table::Entry::Occupied(_) => false,
-            hashbrown::hash_table::Entry::Vacant(vacant) => {
-                vacant.insert(handle.number());
-                true
-            }
-        }
     }
 }

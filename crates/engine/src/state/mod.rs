@@ -12,9 +12,8 @@ mod record;
 pub(crate) mod replay;
 
 use index::Index;
-pub(crate) use index::{SHARDS, ShardBuilder};
-pub(crate) use record::{CHUNK_RECORDS, Chunk, Handle, Record};
-use record::Records;
+pub use record::Handle;
+use record::{Record, Records};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
 };
@@ -41,7 +40,11 @@ pub struct Counts {
 /// How to take one applied change back. Good only in the reverse order of application.
 pub(crate) enum Undo {
     Add(Handle),
-    Remove { handle: Handle, record: Record, peers: Peers },
+    Remove {
+        handle: Handle,
+        record: Record,
+        peers: Peers,
+    },
     Associate(Endpoint<Handle>, Endpoint<Handle>),
     Dissociate(Endpoint<Handle>, Endpoint<Handle>),
 }
@@ -73,7 +76,9 @@ impl State {
     /// A widget as a lookup answers it.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
-        let record = self.records.get(self.index.find(serial_number, &self.records)?);
+        let record = self
+            .records
+            .get(self.index.find(serial_number, &self.records)?);
         let slots = record.ports().iter().map(|(ordinal, port)| Slot {
             port,
             peer: record.peer(ordinal).map(|peer| self.serial_number(peer)),
@@ -102,14 +107,23 @@ impl State {
     pub(crate) fn apply(&mut self, command: &Command, change: Change<Handle>) -> Undo {
         match change {
             Change::AddWidget => {
-                let Command::AddWidget { serial_number, name, ports } = command else {
+                let Command::AddWidget {
+                    serial_number,
+                    name,
+                    ports,
+                } = command
+                else {
                     unreachable!("only add_widget adds a widget")
                 };
                 Undo::Add(self.add(serial_number, name, *ports))
             }
             Change::RemoveWidget(handle) => {
                 let peers = self.peers(handle);
-                Undo::Remove { handle, record: self.remove(handle, &peers), peers }
+                Undo::Remove {
+                    handle,
+                    record: self.remove(handle, &peers),
+                    peers,
+                }
             }
             Change::AssociateWidgets(one, other) => {
                 self.join(one, other);
@@ -128,15 +142,26 @@ impl State {
             Undo::Add(handle) => {
                 self.remove(handle, &Peers::default());
             }
-            Undo::Remove { handle, record, peers } => {
+            Undo::Remove {
+                handle,
+                record,
+                peers,
+            } => {
                 let ports = record.ports();
                 self.counts.widgets += 1;
                 self.counts.free_slots += ports.len() as u64;
-                self.index.insert(record.serial_number(), handle, &self.records);
+                self.index
+                    .insert(record.serial_number(), handle, &self.records);
                 self.records.restore(handle, record);
                 for ((ordinal, _), peer) in ports.iter().zip(peers) {
                     if let Some(peer) = peer {
-                        self.join(Endpoint { widget: handle, ordinal }, peer);
+                        self.join(
+                            Endpoint {
+                                widget: handle,
+                                ordinal,
+                            },
+                            peer,
+                        );
                     }
                 }
             }
@@ -157,31 +182,47 @@ impl State {
         let ports = self.records.get(handle).ports();
         for ((ordinal, _), peer) in ports.iter().zip(peers) {
             if let Some(peer) = peer {
-                self.part(Endpoint { widget: handle, ordinal }, *peer);
+                self.part(
+                    Endpoint {
+                        widget: handle,
+                        ordinal,
+                    },
+                    *peer,
+                );
             }
         }
         self.counts.widgets -= 1;
         self.counts.free_slots -= ports.len() as u64;
-        self.index.remove(self.records.get(handle).serial_number(), handle);
+        self.index
+            .remove(self.records.get(handle).serial_number(), handle);
         self.records.remove(handle)
     }
 
     fn join(&mut self, one: Endpoint<Handle>, other: Endpoint<Handle>) {
-        self.records.get_mut(one.widget).set_peer(one.ordinal, Some(other.widget));
-        self.records.get_mut(other.widget).set_peer(other.ordinal, Some(one.widget));
+        self.records
+            .get_mut(one.widget)
+            .set_peer(one.ordinal, Some(other.widget));
+        self.records
+            .get_mut(other.widget)
+            .set_peer(other.ordinal, Some(one.widget));
         self.counts.associations += 1;
         self.counts.free_slots -= 2;
     }
 
     fn part(&mut self, one: Endpoint<Handle>, other: Endpoint<Handle>) {
         self.records.get_mut(one.widget).set_peer(one.ordinal, None);
-        self.records.get_mut(other.widget).set_peer(other.ordinal, None);
+        self.records
+            .get_mut(other.widget)
+            .set_peer(other.ordinal, None);
         self.counts.associations -= 1;
         self.counts.free_slots += 2;
     }
 
     pub(crate) fn serial_number(&self, handle: Handle) -> SerialNumber {
-        text(SerialNumber::new("serial_number", self.records.get(handle).serial_number()))
+        text(SerialNumber::new(
+            "serial_number",
+            self.records.get(handle).serial_number(),
+        ))
     }
 
     /// The peer's slot that leads back to `handle`.
@@ -204,7 +245,9 @@ impl State {
             }
             let serial_number = record.serial_number();
             if self.index.find(serial_number, &self.records) != Some(handle) {
-                return Err(format!("widget {serial_number} is not found under its serial number"));
+                return Err(format!(
+                    "widget {serial_number} is not found under its serial number"
+                ));
             }
             counted.widgets += 1;
             for (ordinal, port) in record.ports().iter() {
@@ -213,7 +256,10 @@ impl State {
                     continue;
                 };
                 counted.associations += 1;
-                let other = self.records.checked(peer).filter(|other| !other.is_vacant());
+                let other = self
+                    .records
+                    .checked(peer)
+                    .filter(|other| !other.is_vacant());
                 let Some(other) = other else {
                     return Err(format!("widget {serial_number} is associated with none"));
                 };
@@ -256,5 +302,105 @@ fn text<T>(stored: Result<T, widgets_registry::Refusal>) -> T {
     match stored {
         Ok(text) => text,
         Err(refusal) => unreachable!("stored text is within its limits: {refusal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use widgets_registry::{Pair, decide};
+
+    fn serial_number(number: u8) -> SerialNumber {
+        SerialNumber::new("widget_sn", format!("s{number}")).expect("within the limits")
+    }
+
+    /// Few widgets, so that every operation often meets every other.
+    fn command() -> impl Strategy<Value = Command> {
+        let port = prop::sample::select(&Port::ALL[..]);
+        let pair = (0u8..8, 1u8..8, port.clone()).prop_map(|(one, step, port)| {
+            Pair::new(serial_number(one), serial_number((one + step) % 8), port)
+                .expect("two different widgets")
+        });
+        prop_oneof![
+            3 => (0u8..8, prop::collection::vec(port, 0..=3), "[a-z]{0,9}").prop_map(
+                |(number, ports, name)| Command::AddWidget {
+                    serial_number: serial_number(number),
+                    name: Name::new("widget_name", name).expect("within the limits"),
+                    ports: Ports::new(&ports).expect("at most three"),
+                }
+            ),
+            1 => (0u8..8).prop_map(|number| Command::RemoveWidget {
+                serial_number: serial_number(number),
+            }),
+            6 => pair.clone().prop_map(Command::AssociateWidgets),
+            2 => pair.prop_map(Command::RemoveAssociation),
+        ]
+    }
+
+    fn widgets(state: &State) -> Vec<Option<Widget>> {
+        (0..8)
+            .map(|number| state.lookup(&serial_number(number)))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn changes_keep_the_state_sound_and_can_be_taken_back(
+            before in prop::collection::vec(command(), 0..60),
+            batch in prop::collection::vec(command(), 0..60),
+        ) {
+            let mut state = State::default();
+            for command in &before {
+                if let Ok(change) = decide(&state, command) {
+                    state.apply(command, change);
+                }
+            }
+            prop_assert_eq!(state.check(), Ok(()));
+            let (kept, counts) = (widgets(&state), state.counts());
+            let mut undo = Vec::new();
+            for command in &batch {
+                if let Ok(change) = decide(&state, command) {
+                    undo.push(state.apply(command, change));
+                    prop_assert_eq!(state.check(), Ok(()));
+                }
+            }
+            while let Some(last) = undo.pop() {
+                state.undo(last);
+            }
+            prop_assert_eq!(state.check(), Ok(()));
+            prop_assert_eq!(state.counts(), counts);
+            prop_assert_eq!(widgets(&state), kept);
+        }
+
+        #[test]
+        fn the_journal_rebuilds_the_state_from_any_moment_of_it(
+            history in prop::collection::vec(command(), 0..120),
+            overlap in 0usize..120,
+        ) {
+            let mut state = State::default();
+            let mut replayed = State::default();
+            let mut journal: Vec<Vec<u8>> = Vec::new();
+            for command in &history {
+                if let Ok(change) = decide(&state, command) {
+                    let mut bytes = Vec::new();
+                    crate::format::encode_change(&mut bytes, &state, command, change);
+                    state.apply(command, change);
+                    journal.push(bytes);
+                }
+            }
+            // Everything, and then the last part of it once more: what a checkpoint that is younger
+            // than the first change replayed looks like.
+            let again = &journal[journal.len().saturating_sub(overlap)..];
+            for bytes in journal.iter().chain(again) {
+                let mut reader = crate::format::Reader::new(bytes);
+                replayed.replay(&reader.change().expect("a change"));
+                prop_assert!(reader.is_empty());
+            }
+            replayed.finish_replay();
+            prop_assert_eq!(replayed.check(), Ok(()));
+            prop_assert_eq!(replayed.counts(), state.counts());
+            prop_assert_eq!(widgets(&replayed), widgets(&state));
+        }
     }
 }

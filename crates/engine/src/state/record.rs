@@ -3,10 +3,10 @@
 use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 
 /// Records lie in chunks of so many, which never move.
-pub(crate) const CHUNK_RECORDS: usize = 4096;
+const CHUNK_RECORDS: usize = 4096;
 
 /// One chunk of records.
-pub(crate) type Chunk = Box<[Record]>;
+type Chunk = Box<[Record]>;
 
 /// Where a widget's record is. Reused after the widget is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,10 @@ pub(crate) struct Record {
     ports: Ports,
 }
 
-const _: () = assert!(size_of::<Record>() == 32, "the memory of ten million widgets hangs on this");
+const _: () = assert!(
+    size_of::<Record>() == 32,
+    "the memory of ten million widgets hangs on this"
+);
 
 impl Record {
     pub(crate) fn new(serial_number: &str, name: &str, ports: Ports) -> Self {
@@ -47,11 +50,16 @@ impl Record {
     }
 
     /// A record whose text is `serial_number_bytes` of serial number, then the name.
-    pub(crate) fn with_text(text: Box<str>, serial_number_bytes: usize, ports: Ports) -> Self {
+    fn with_text(text: Box<str>, serial_number_bytes: usize, ports: Ports) -> Self {
         let Ok(serial_number_bytes) = u8::try_from(serial_number_bytes) else {
             unreachable!("a serial number has at most 255 bytes")
         };
-        Self { text, peers: [NONE; SLOTS_MAX], serial_number_bytes, ports }
+        Self {
+            text,
+            peers: [NONE; SLOTS_MAX],
+            serial_number_bytes,
+            ports,
+        }
     }
 
     pub(crate) fn vacant() -> Self {
@@ -75,10 +83,6 @@ impl Record {
         &self.text[self.serial_number_bytes.into()..]
     }
 
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
     pub(crate) fn ports(&self) -> Ports {
         self.ports
     }
@@ -93,19 +97,26 @@ impl Record {
     }
 
     pub(crate) fn free_slot(&self, port: Port) -> Option<Ordinal> {
-        self.slots(port).find(|&ordinal| self.peer(ordinal).is_none())
+        self.slots(port)
+            .find(|&ordinal| self.peer(ordinal).is_none())
     }
 
     pub(crate) fn slot_to(&self, port: Port, peer: Handle) -> Option<Ordinal> {
-        self.slots(port).find(|&ordinal| self.peer(ordinal) == Some(peer))
+        self.slots(port)
+            .find(|&ordinal| self.peer(ordinal) == Some(peer))
     }
 
     pub(crate) fn slots_to(&self, port: Port, peer: Handle) -> usize {
-        self.slots(port).filter(|&ordinal| self.peer(ordinal) == Some(peer)).count()
+        self.slots(port)
+            .filter(|&ordinal| self.peer(ordinal) == Some(peer))
+            .count()
     }
 
     fn slots(&self, port: Port) -> impl Iterator<Item = Ordinal> {
-        self.ports.iter().filter(move |&(_, each)| each == port).map(|(ordinal, _)| ordinal)
+        self.ports
+            .iter()
+            .filter(move |&(_, each)| each == port)
+            .map(|(ordinal, _)| ordinal)
     }
 }
 
@@ -119,23 +130,15 @@ pub(crate) struct Records {
 
 impl Default for Records {
     fn default() -> Self {
-        Self { chunks: Vec::new(), extent: 0, vacant: NONE }
+        Self {
+            chunks: Vec::new(),
+            extent: 0,
+            vacant: NONE,
+        }
     }
 }
 
 impl Records {
-    /// Takes over whole chunks, of which the records before `extent` were once used.
-    pub(crate) fn from_chunks(chunks: Vec<Chunk>, extent: u32) -> Self {
-        let mut records = Self { chunks, extent, vacant: NONE };
-        // From the top, so that the lowest is handed out first.
-        for handle in (0..extent).rev().map(Handle) {
-            if records.get(handle).is_vacant() {
-                records.put_vacant(handle);
-            }
-        }
-        records
-    }
-
     pub(crate) fn extent(&self) -> u32 {
         self.extent
     }
@@ -163,7 +166,8 @@ impl Records {
             assert!(self.extent < NONE, "the owner asks is_full first");
             let handle = Handle(self.extent);
             if self.extent as usize == self.chunks.len() * CHUNK_RECORDS {
-                self.chunks.push((0..CHUNK_RECORDS).map(|_| Record::vacant()).collect());
+                self.chunks
+                    .push((0..CHUNK_RECORDS).map(|_| Record::vacant()).collect());
             }
             self.extent += 1;
             handle
@@ -184,7 +188,10 @@ impl Records {
 
     /// Puts back a record that was removed last of all that are vacant.
     pub(crate) fn restore(&mut self, handle: Handle, record: Record) {
-        assert_eq!(self.vacant, handle.0, "changes are taken back in reverse order");
+        assert_eq!(
+            self.vacant, handle.0,
+            "changes are taken back in reverse order"
+        );
         self.vacant = self.get(handle).peers[0];
         *self.get_mut(handle) = record;
     }

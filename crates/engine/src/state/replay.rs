@@ -7,20 +7,43 @@
 //! journal touches since the checkpoint began ends with what the last change assigned; a place that
 //! it does not touch was right in the checkpoint. `docs/file-format.md` has the whole argument.
 
-use super::{Counts, Handle, Index, Record, Records, State};
+use super::{Counts, Handle, Record, State};
+use crate::format::JournaledChange;
 use widgets_registry::{Ordinal, Ports};
 
 /// One end of an association, by serial number: handles do not outlive a process.
-pub(crate) type Place<'a> = (&'a str, Ordinal);
+type Place<'a> = (&'a str, Ordinal);
 
 impl State {
-    /// The state as a checkpoint has it. Counts are wrong until [`Self::finish_replay`].
-    pub(crate) fn from_checkpoint(records: Records, index: Index) -> Self {
-        Self { records, index, counts: Counts::default() }
+    /// Assigns what one journaled change says. Counts are wrong until [`Self::finish_replay`].
+    pub(crate) fn replay(&mut self, change: &JournaledChange<'_>) {
+        match change {
+            JournaledChange::AddWidget {
+                serial_number,
+                name,
+                ports,
+            } => {
+                self.replay_add(serial_number, name, *ports);
+            }
+            JournaledChange::RemoveWidget {
+                serial_number,
+                freed,
+            } => {
+                self.replay_remove(serial_number);
+                for &place in freed {
+                    self.replay_free(place);
+                }
+            }
+            JournaledChange::AssociateWidgets(pair) => self.replay_join(pair.one, pair.other),
+            JournaledChange::RemoveAssociation(pair) => {
+                self.replay_free(pair.one);
+                self.replay_free(pair.other);
+            }
+        }
     }
 
     /// The widget is there, and its slots are free.
-    pub(crate) fn replay_add(&mut self, serial_number: &str, name: &str, ports: Ports) {
+    fn replay_add(&mut self, serial_number: &str, name: &str, ports: Ports) {
         let record = Record::new(serial_number, name, ports);
         match self.index.find(serial_number, &self.records) {
             Some(handle) => *self.records.get_mut(handle) = record,
@@ -32,7 +55,7 @@ impl State {
     }
 
     /// The widget is gone. Its peers' slots follow by [`Self::replay_free`].
-    pub(crate) fn replay_remove(&mut self, serial_number: &str) {
+    fn replay_remove(&mut self, serial_number: &str) {
         if let Some(handle) = self.index.find(serial_number, &self.records) {
             self.index.remove(serial_number, handle);
             self.records.remove(handle);
@@ -40,7 +63,7 @@ impl State {
     }
 
     /// The two slots are each other's peers.
-    pub(crate) fn replay_join(&mut self, one: Place<'_>, other: Place<'_>) {
+    fn replay_join(&mut self, one: Place<'_>, other: Place<'_>) {
         let one_handle = self.index.find(one.0, &self.records);
         let other_handle = self.index.find(other.0, &self.records);
         // A widget that is not there was removed later, and that change will free its peer's slot.
@@ -49,7 +72,7 @@ impl State {
     }
 
     /// The slot is free.
-    pub(crate) fn replay_free(&mut self, place: Place<'_>) {
+    fn replay_free(&mut self, place: Place<'_>) {
         let handle = self.index.find(place.0, &self.records);
         self.assign(handle, place.1, None);
     }
@@ -65,7 +88,11 @@ impl State {
             }
             counts.widgets += 1;
             for (ordinal, _) in record.ports().iter() {
-                if record.peer(ordinal).is_some() { taken += 1 } else { counts.free_slots += 1 }
+                if record.peer(ordinal).is_some() {
+                    taken += 1
+                } else {
+                    counts.free_slots += 1
+                }
             }
         }
         counts.associations = taken / 2;
