@@ -38,8 +38,6 @@ pub trait DiskFile: Send + 'static {
     /// Makes every write so far durable. After an error it is unknown which are, and trying again
     /// says nothing: the kernel may have dropped the pages.
     fn sync(&self) -> io::Result<()>;
-    /// The length in bytes.
-    fn len(&self) -> io::Result<u64>;
 }
 
 /// Reads until `buffer` is full or the file ends; says how much there was.
@@ -148,9 +146,5 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         // fdatasync also writes the length where it changed, and nothing else that we need.
         self.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
     }
 }

@@ -6,20 +6,20 @@
 //!
 //! Only this crate knows bytes on disk. It does not know HTTP.
 
-#![cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the journal and the owner thread that call these come next"
-    )
-)]
-
 mod clock;
 mod disk;
+mod engine;
+mod error;
 mod format;
+mod journal;
+mod owner;
+mod queue;
 mod state;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{DataDirectory, Disk, DiskFile};
+pub use engine::{Client, Engine, Settings};
+pub use error::OpenError;
 pub use format::{JournaledChange, JournaledPair};
-pub use state::{Counts, State};
+pub use journal::Random;
+pub use state::{Counts, Handle, State};

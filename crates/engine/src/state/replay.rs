@@ -45,12 +45,11 @@ impl State {
     /// The widget is there, and its slots are free.
     fn replay_add(&mut self, serial_number: &str, name: &str, ports: Ports) {
         let record = Record::new(serial_number, name, ports);
-        match self.index.find(serial_number, &self.records) {
-            Some(handle) => *self.records.get_mut(handle) = record,
-            None => {
-                let handle = self.records.insert(record);
-                self.index.insert(serial_number, handle, &self.records);
-            }
+        if let Some(handle) = self.index.find(serial_number, &self.records) {
+            *self.records.get_mut(handle) = record;
+        } else {
+            let handle = self.records.insert(record);
+            self.index.insert(serial_number, handle, &self.records);
         }
     }
 
@@ -89,9 +88,9 @@ impl State {
             counts.widgets += 1;
             for (ordinal, _) in record.ports().iter() {
                 if record.peer(ordinal).is_some() {
-                    taken += 1
+                    taken += 1;
                 } else {
-                    counts.free_slots += 1
+                    counts.free_slots += 1;
                 }
             }
         }

@@ -1,0 +1,58 @@
+//! Why a store cannot be opened.
+
+use std::io;
+
+/// Why the data directory could not be opened. Nothing in it was lost by trying.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory.
+    #[error("the data directory is in use by another process")]
+    Locked,
+    /// The operating system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, with the file's name.
+        what: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file was written by another version of the format.
+    #[error("{file} has format version {found}, this program reads version {supported}")]
+    Version {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u32,
+        /// The version that this program reads.
+        supported: u32,
+    },
+    /// What was once durable is not there or not as it was written. Restore a copy: starting would
+    /// serve a state that never was.
+    #[error("{file} is damaged at byte {offset}: {defect}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        defect: String,
+    },
+    /// A setting is out of its range.
+    #[error("{setting} must be {limit}, {given} was given")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// Its range.
+        limit: String,
+        /// What was given.
+        given: u64,
+    },
+}
+
+impl OpenError {
+    /// For `map_err`: what was tried when the operating system failed.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,200 @@
+//! The owner of the state: decides a batch in order, makes it durable, answers.
+//!
+//! Every answer of a batch, refusals and lookups included, waits for the batch's sync: it may rest
+//! on a change that is not durable before it. Where the group cannot be written, its changes are
+//! taken back from memory, so that lookups go on to show only what is durable.
+
+use crate::{
+    Settings,
+    clock::Clock,
+    disk::Disk,
+    format::{self, GROUP_HEADER_BYTES},
+    journal::{Append, Journal},
+    queue::{Request, Submission},
+    state::{State, Undo},
+};
+use std::{mem, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+use widgets_registry::{Command, Fault, Refusal, Rejection, Widget, decide};
+
+/// Has the state to itself.
+pub(crate) struct Owner<D: Disk, C> {
+    state: State,
+    journal: Journal<D>,
+    clock: Arc<C>,
+    queue_wait_max: Duration,
+    queue_wait_ms_max: u64,
+    group: Vec<u8>,
+    undo: Vec<Undo>,
+    answers: Vec<Answer>,
+    /// Why nothing may be written any more.
+    stopped: Option<String>,
+}
+
+/// An answer that waits for the sync.
+enum Answer {
+    Command(oneshot::Sender<Result<(), Rejection>>, Result<(), Refusal>),
+    Lookup(
+        oneshot::Sender<Result<Option<Widget>, Fault>>,
+        widgets_registry::SerialNumber,
+    ),
+}
+
+impl<D: Disk, C: Clock> Owner<D, C> {
+    pub(crate) fn new(
+        state: State,
+        journal: Journal<D>,
+        clock: Arc<C>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            state,
+            journal,
+            clock,
+            queue_wait_max: Duration::from_millis(settings.queue_wait_ms_max),
+            queue_wait_ms_max: settings.queue_wait_ms_max,
+            group: Vec::new(),
+            undo: Vec::new(),
+            answers: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    /// Why nothing may be written until a restart, if so.
+    pub(crate) fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// Answers every submission of the batch and leaves it empty.
+    pub(crate) fn step(&mut self, batch: &mut Vec<Submission>) {
+        let now = self.clock.now();
+        let unavailable = self.unavailable(batch);
+        self.group.clear();
+        self.group.resize(GROUP_HEADER_BYTES, 0);
+        for Submission { request, arrived } in batch.drain(..) {
+            let late = now.saturating_sub(arrived) > self.queue_wait_max;
+            match request {
+                Request::Command(_, reply) if late => {
+                    send(reply, Err(self.late().into()));
+                }
+                Request::Lookup(_, reply) if late => send(reply, Err(self.late())),
+                Request::Command(command, reply) => {
+                    if let Some(reason) = &unavailable {
+                        let reason = reason.clone();
+                        send(reply, Err(Fault::Unavailable { reason }.into()));
+                    } else if self.state.is_full() && matches!(command, Command::AddWidget { .. }) {
+                        let reason = "no further widget can be numbered".into();
+                        send(reply, Err(Fault::Unavailable { reason }.into()));
+                    } else {
+                        let outcome = self.decide(&command);
+                        self.answers.push(Answer::Command(reply, outcome));
+                    }
+                }
+                Request::Lookup(serial_number, reply) => {
+                    if self.undo.is_empty() {
+                        send(reply, Ok(self.state.lookup(&serial_number)));
+                    } else {
+                        self.answers.push(Answer::Lookup(reply, serial_number));
+                    }
+                }
+            }
+        }
+        let failure = self.commit();
+        self.answer(failure.as_ref());
+    }
+
+    /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
+    fn unavailable(&mut self, batch: &[Submission]) -> Option<String> {
+        if self.stopped.is_some() {
+            return self.stopped.clone();
+        }
+        let commands = batch
+            .iter()
+            .filter(|each| matches!(each.request, Request::Command(..)));
+        let room = format::group_bytes_max(commands.count());
+        let error = self.journal.reserve(room).err()?;
+        tracing::error!(%error, "no room in the journal: operations are refused");
+        Some(format!("no room in the journal: {error}"))
+    }
+
+    fn decide(&mut self, command: &Command) -> Result<(), Refusal> {
+        let change = decide(&self.state, command)?;
+        format::encode_change(&mut self.group, &self.state, command, change);
+        self.undo.push(self.state.apply(command, change));
+        Ok(())
+    }
+
+    fn late(&self) -> Fault {
+        let limit = format!("queue_wait_ms_max = {}", self.queue_wait_ms_max);
+        Fault::Busy {
+            limit,
+            retry_after_seconds: 1,
+        }
+    }
+
+    /// Makes the changes durable, or takes them back and says what to answer.
+    fn commit(&mut self) -> Option<Fault> {
+        if self.undo.is_empty() {
+            return None;
+        }
+        let Ok(changes) = u32::try_from(self.undo.len()) else {
+            unreachable!("a batch is bounded by queue_operations_max")
+        };
+        let Err(failure) = self.journal.append(&mut self.group, changes) else {
+            self.undo.clear();
+            return None;
+        };
+        while let Some(last) = self.undo.pop() {
+            self.state.undo(last);
+        }
+        Some(match failure {
+            Append::NotWritten(error) => {
+                tracing::error!(%error, "writing the journal failed: nothing was applied");
+                Fault::Unavailable {
+                    reason: format!("writing the journal failed: {error}"),
+                }
+            }
+            Append::FateUnknown(error) => {
+                tracing::error!(%error, "syncing the journal failed: read-only until restart");
+                let reason = format!("syncing the journal failed: {error}");
+                self.stopped = Some(format!("{reason}; it is read-only until it is restarted"));
+                Fault::FateUnknown { reason }
+            }
+        })
+    }
+
+    fn answer(&mut self, failure: Option<&Fault>) {
+        for answer in mem::take(&mut self.answers) {
+            match answer {
+                Answer::Lookup(reply, serial_number) => {
+                    send(reply, Ok(self.state.lookup(&serial_number)));
+                }
+                Answer::Command(reply, Ok(())) => {
+                    send(
+                        reply,
+                        failure.map_or(Ok(()), |fault| Err(fault.clone().into())),
+                    );
+                }
+                Answer::Command(reply, Err(refusal)) => {
+                    // A refusal may rest on a change that was taken back, so it is none; what was
+                    // asked was not applied in any case.
+                    send(
+                        reply,
+                        Err(match failure {
+                            None => refusal.into(),
+                            Some(fault) => Fault::Unavailable {
+                                reason: fault.to_string(),
+                            }
+                            .into(),
+                        }),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The caller may have gone; that changes nothing.
+fn send<T>(reply: oneshot::Sender<T>, answer: T) {
+    drop(reply.send(answer));
+}

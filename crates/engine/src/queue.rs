@@ -1,0 +1,138 @@
+//! The queue between callers and the owner of the state: bounded in number and in bytes.
+
+use crate::Settings;
+use std::{
+    mem,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Widget};
+
+/// What a caller wants, and where it waits for the answer.
+pub(crate) enum Request {
+    Command(Command, oneshot::Sender<Result<(), Rejection>>),
+    Lookup(SerialNumber, oneshot::Sender<Result<Option<Widget>, Fault>>),
+}
+
+/// A request and when it came.
+pub(crate) struct Submission {
+    pub(crate) request: Request,
+    pub(crate) arrived: Duration,
+}
+
+/// Requests that wait for the owner.
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrival: Condvar,
+    operations_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    submissions: Vec<Submission>,
+    bytes: usize,
+    /// The owner sleeps: only then an arrival needs to wake it.
+    owner_sleeps: bool,
+    closed: bool,
+    /// Why the owner writes nothing any more.
+    read_only: Option<String>,
+}
+
+/// A batch takes milliseconds, and seconds are the least that `Retry-After` can say.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+impl Queue {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            arrival: Condvar::new(),
+            operations_max: settings.queue_operations_max,
+            bytes_max: settings.queue_bytes_max,
+        }
+    }
+
+    /// Adds a request, or says at once which limit it would pass.
+    pub(crate) fn push(&self, submission: Submission) -> Result<(), Fault> {
+        let bytes = submission.text_bytes();
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Fault::Unavailable {
+                reason: "it is shutting down".into(),
+            });
+        }
+        let full = if waiting.submissions.len() >= self.operations_max {
+            Some(("queue_operations_max", self.operations_max))
+        } else if waiting.bytes + bytes > self.bytes_max {
+            Some(("queue_bytes_max", self.bytes_max))
+        } else {
+            None
+        };
+        if let Some((limit, value)) = full {
+            let limit = format!("{limit} = {value}");
+            return Err(Fault::Busy {
+                limit,
+                retry_after_seconds: RETRY_AFTER_SECONDS,
+            });
+        }
+        waiting.bytes += bytes;
+        waiting.submissions.push(submission);
+        let wake = mem::take(&mut waiting.owner_sleeps);
+        drop(waiting);
+        if wake {
+            self.arrival.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes everything that waits, and waits while that is nothing. False once the queue is closed
+    /// and empty.
+    pub(crate) fn take(&self, batch: &mut Vec<Submission>) -> bool {
+        let mut waiting = self.lock();
+        while waiting.submissions.is_empty() {
+            if waiting.closed {
+                return false;
+            }
+            waiting.owner_sleeps = true;
+            waiting = self
+                .arrival
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.owner_sleeps = false;
+        waiting.bytes = 0;
+        mem::swap(batch, &mut waiting.submissions);
+        true
+    }
+
+    /// Says why the owner writes nothing any more, for readiness.
+    pub(crate) fn set_read_only(&self, reason: &str) {
+        self.lock().read_only = Some(reason.into());
+    }
+
+    /// Why the owner writes nothing any more, if so.
+    pub(crate) fn read_only(&self) -> Option<String> {
+        self.lock().read_only.clone()
+    }
+
+    /// Refuses further requests; those that wait are still taken.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.arrival.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing in here can panic halfway through a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Submission {
+    fn text_bytes(&self) -> usize {
+        match &self.request {
+            Request::Command(command, _) => command.text_bytes(),
+            Request::Lookup(serial_number, _) => serial_number.len(),
+        }
+    }
+}
