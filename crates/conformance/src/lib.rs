@@ -1,0 +1,1 @@
+//! What every store must do: an independent model of the rules, and one suite that each store runs.
