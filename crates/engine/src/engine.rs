@@ -3,6 +3,7 @@
 use crate::{
     Clock, DataDirectory, Disk, OpenError, Random, SystemClock,
     journal::Journal,
+    mailbox::{Address, Mailbox},
     owner::Owner,
     queue::{Queue, Request, Submission},
     state::State,
@@ -82,6 +83,7 @@ pub struct Engine<C = SystemClock> {
 pub struct Client<C = SystemClock> {
     queue: Arc<Queue>,
     clock: Arc<C>,
+    reply_to: Address,
 }
 
 impl Engine {
@@ -123,7 +125,7 @@ impl<C: Clock> Engine<C> {
             .name("owner".into())
             .spawn(move || {
                 let mut batch = Vec::new();
-                while owner_queue.take(&mut batch) {
+                while owner_queue.take(&mut batch, owner.post_office()) {
                     owner.step(&mut batch);
                     if let Some(reason) = owner.stopped() {
                         owner_queue.set_read_only(reason);
@@ -144,6 +146,7 @@ impl<C: Clock> Engine<C> {
         Client {
             queue: self.queue.clone(),
             clock: self.clock.clone(),
+            reply_to: Address::Task,
         }
     }
 }
@@ -163,14 +166,30 @@ impl<C> Clone for Client<C> {
         Self {
             queue: self.queue.clone(),
             clock: self.clock.clone(),
+            reply_to: self.reply_to,
         }
     }
 }
 
 impl<C: Clock> Client<C> {
+    /// A client for tasks of the current tokio runtime, which gets its answers in bulk: the runtime
+    /// is woken once for a batch, and not once for each answer. Answers are delivered as long as
+    /// that runtime runs.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn on_current_runtime(&self) -> Self {
+        Self {
+            reply_to: self.queue.register(Mailbox::on_current_runtime()),
+            ..self.clone()
+        }
+    }
+
     fn push(&self, request: Request) -> Result<(), Fault> {
         self.queue.push(Submission {
             request,
+            reply_to: self.reply_to,
             arrived: self.clock.now(),
         })
     }

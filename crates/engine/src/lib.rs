@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod format;
 mod journal;
+mod mailbox;
 mod owner;
 mod queue;
 mod state;

@@ -10,12 +10,13 @@ use crate::{
     disk::Disk,
     format::{self, GROUP_HEADER_BYTES},
     journal::{Append, Journal},
+    mailbox::{Address, Letter, PostOffice},
     queue::{Request, Submission},
     state::{State, Undo},
 };
 use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
-use widgets_registry::{Command, Fault, Refusal, Rejection, Widget, decide};
+use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
 
 /// Has the state to itself.
 pub(crate) struct Owner<D: Disk, C> {
@@ -27,16 +28,22 @@ pub(crate) struct Owner<D: Disk, C> {
     group: Vec<u8>,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
+    post_office: PostOffice,
     /// Why nothing may be written any more.
     stopped: Option<String>,
 }
 
 /// An answer that waits for the sync.
 enum Answer {
-    Command(oneshot::Sender<Result<(), Rejection>>, Result<(), Refusal>),
+    Command(
+        Address,
+        oneshot::Sender<Result<(), Rejection>>,
+        Result<(), Refusal>,
+    ),
     Lookup(
+        Address,
         oneshot::Sender<Result<Option<Widget>, Fault>>,
-        widgets_registry::SerialNumber,
+        SerialNumber,
     ),
 }
 
@@ -56,6 +63,7 @@ impl<D: Disk, C: Clock> Owner<D, C> {
             group: Vec::new(),
             undo: Vec::new(),
             answers: Vec::new(),
+            post_office: PostOffice::default(),
             stopped: None,
         }
     }
@@ -71,36 +79,57 @@ impl<D: Disk, C: Clock> Owner<D, C> {
         let unavailable = self.unavailable(batch);
         self.group.clear();
         self.group.resize(GROUP_HEADER_BYTES, 0);
-        for Submission { request, arrived } in batch.drain(..) {
-            let late = now.saturating_sub(arrived) > self.queue_wait_max;
-            match request {
-                Request::Command(_, reply) if late => {
-                    send(reply, Err(self.late().into()));
-                }
-                Request::Lookup(_, reply) if late => send(reply, Err(self.late())),
+        for submission in batch.drain(..) {
+            let late = now.saturating_sub(submission.arrived) > self.queue_wait_max;
+            let reply_to = submission.reply_to;
+            match submission.request {
                 Request::Command(command, reply) => {
-                    if let Some(reason) = &unavailable {
-                        let reason = reason.clone();
-                        send(reply, Err(Fault::Unavailable { reason }.into()));
-                    } else if self.state.is_full() && matches!(command, Command::AddWidget { .. }) {
-                        let reason = "no further widget can be numbered".into();
-                        send(reply, Err(Fault::Unavailable { reason }.into()));
+                    let fault = if late {
+                        Some(self.late())
+                    } else {
+                        self.undecidable(&command, unavailable.as_deref())
+                    };
+                    if let Some(fault) = fault {
+                        let letter = Letter::Command(reply, Err(fault.into()));
+                        self.post_office.send(reply_to, letter);
                     } else {
                         let outcome = self.decide(&command);
-                        self.answers.push(Answer::Command(reply, outcome));
+                        self.answers.push(Answer::Command(reply_to, reply, outcome));
                     }
                 }
+                Request::Lookup(_, reply) if late => {
+                    let letter = Letter::Lookup(reply, Err(self.late()));
+                    self.post_office.send(reply_to, letter);
+                }
+                Request::Lookup(serial_number, reply) if self.undo.is_empty() => {
+                    let letter = Letter::Lookup(reply, Ok(self.state.lookup(&serial_number)));
+                    self.post_office.send(reply_to, letter);
+                }
                 Request::Lookup(serial_number, reply) => {
-                    if self.undo.is_empty() {
-                        send(reply, Ok(self.state.lookup(&serial_number)));
-                    } else {
-                        self.answers.push(Answer::Lookup(reply, serial_number));
-                    }
+                    self.answers
+                        .push(Answer::Lookup(reply_to, reply, serial_number));
                 }
             }
         }
+        // What needs no sync does not wait for it.
+        self.post_office.flush();
         let failure = self.commit();
         self.answer(failure.as_ref());
+        self.post_office.flush();
+    }
+
+    /// Why this command cannot be decided now.
+    fn undecidable(&self, command: &Command, unavailable: Option<&str>) -> Option<Fault> {
+        let reason = match unavailable {
+            Some(reason) => reason,
+            None if self.state.is_full() && matches!(command, Command::AddWidget { .. }) => {
+                "no further widget can be numbered"
+            }
+            None => return None,
+        };
+        Some(Fault::Unavailable {
+            reason: reason.into(),
+        })
     }
 
     /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
@@ -164,37 +193,34 @@ impl<D: Disk, C: Clock> Owner<D, C> {
     }
 
     fn answer(&mut self, failure: Option<&Fault>) {
-        for answer in mem::take(&mut self.answers) {
-            match answer {
-                Answer::Lookup(reply, serial_number) => {
-                    send(reply, Ok(self.state.lookup(&serial_number)));
+        let mut answers = mem::take(&mut self.answers);
+        for answer in answers.drain(..) {
+            let (reply_to, letter) = match answer {
+                Answer::Lookup(reply_to, reply, serial_number) => {
+                    let widget = self.state.lookup(&serial_number);
+                    (reply_to, Letter::Lookup(reply, Ok(widget)))
                 }
-                Answer::Command(reply, Ok(())) => {
-                    send(
-                        reply,
-                        failure.map_or(Ok(()), |fault| Err(fault.clone().into())),
-                    );
+                Answer::Command(reply_to, reply, outcome) => {
+                    let outcome = match (outcome, failure) {
+                        (outcome, None) => outcome.map_err(Into::into),
+                        (Ok(()), Some(fault)) => Err(fault.clone().into()),
+                        // It may rest on a change that was taken back, so it is no refusal; what was
+                        // asked was not applied in any case.
+                        (Err(_), Some(fault)) => Err(Fault::Unavailable {
+                            reason: fault.to_string(),
+                        }
+                        .into()),
+                    };
+                    (reply_to, Letter::Command(reply, outcome))
                 }
-                Answer::Command(reply, Err(refusal)) => {
-                    // A refusal may rest on a change that was taken back, so it is none; what was
-                    // asked was not applied in any case.
-                    send(
-                        reply,
-                        Err(match failure {
-                            None => refusal.into(),
-                            Some(fault) => Fault::Unavailable {
-                                reason: fault.to_string(),
-                            }
-                            .into(),
-                        }),
-                    );
-                }
-            }
+            };
+            self.post_office.send(reply_to, letter);
         }
+        self.answers = answers;
     }
-}
 
-/// The caller may have gone; that changes nothing.
-fn send<T>(reply: oneshot::Sender<T>, answer: T) {
-    drop(reply.send(answer));
+    /// Where answers go.
+    pub(crate) fn post_office(&mut self) -> &mut PostOffice {
+        &mut self.post_office
+    }
 }

@@ -1,9 +1,12 @@
 //! The queue between callers and the owner of the state: bounded in number and in bytes.
 
-use crate::Settings;
+use crate::{
+    Settings,
+    mailbox::{Address, Mailbox, PostOffice},
+};
 use std::{
     mem,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -18,6 +21,7 @@ pub(crate) enum Request {
 /// A request and when it came.
 pub(crate) struct Submission {
     pub(crate) request: Request,
+    pub(crate) reply_to: Address,
     pub(crate) arrived: Duration,
 }
 
@@ -36,6 +40,10 @@ struct Waiting {
     /// The owner sleeps: only then an arrival needs to wake it.
     owner_sleeps: bool,
     closed: bool,
+    /// How many mailboxes were registered.
+    mailboxes: usize,
+    /// Those that the owner does not know yet.
+    new_mailboxes: Vec<Arc<Mailbox>>,
     /// Why the owner writes nothing any more.
     read_only: Option<String>,
 }
@@ -86,9 +94,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes everything that waits, and waits while that is nothing. False once the queue is closed
-    /// and empty.
-    pub(crate) fn take(&self, batch: &mut Vec<Submission>) -> bool {
+    /// Makes a mailbox known; what is pushed with its address comes after it.
+    pub(crate) fn register(&self, mailbox: Arc<Mailbox>) -> Address {
+        let mut waiting = self.lock();
+        waiting.new_mailboxes.push(mailbox);
+        waiting.mailboxes += 1;
+        Address::Mailbox(waiting.mailboxes - 1)
+    }
+
+    /// Takes everything that waits, and waits while that is nothing. New mailboxes go to
+    /// `post_office`. False once the queue is closed and empty.
+    pub(crate) fn take(&self, batch: &mut Vec<Submission>, post_office: &mut PostOffice) -> bool {
         let mut waiting = self.lock();
         while waiting.submissions.is_empty() {
             if waiting.closed {
@@ -102,6 +118,9 @@ impl Queue {
         }
         waiting.owner_sleeps = false;
         waiting.bytes = 0;
+        for mailbox in waiting.new_mailboxes.drain(..) {
+            post_office.add(mailbox);
+        }
         mem::swap(batch, &mut waiting.submissions);
         true
     }

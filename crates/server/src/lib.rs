@@ -7,7 +7,9 @@
 //! order of the specification.
 
 mod arguments;
+mod connections;
 mod error;
 mod routes;
 
+pub use connections::{Limits, serve};
 pub use routes::router;

@@ -7,6 +7,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use widgets_engine::{Engine, Settings};
+use widgets_server::Limits;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -19,7 +20,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Outcome {
-    let runtime = tokio::runtime::Runtime::new()?;
+    // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(arguments))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -41,9 +45,9 @@ async fn serve(Arguments { listen, data_dir }: Arguments) -> Result<(), Box<dyn 
         }
         tracing::info!("stopping: answering what was accepted");
     };
-    axum::serve(listener, widgets_server::router(engine.client()))
-        .with_graceful_shutdown(stop)
-        .await?;
+    let client = engine.client();
+    let router = move || widgets_server::router(client.on_current_runtime());
+    widgets_server::serve(listener, &Limits::default(), router, stop).await?;
     drop(engine);
     tracing::info!("stopped");
     Ok(())

@@ -1,0 +1,263 @@
+//! Connections: accepts them, bounds them, serves them, and lets them end in order.
+//!
+//! Every worker is a thread with a runtime of its own, and a connection stays with the worker that
+//! it was given to. So a request meets no lock and no other thread before the store's queue, and
+//! answers that a store hands over in bulk wake a worker once.
+
+mod idle;
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use idle::{Deadlines, IdleStream};
+use std::{
+    io,
+    num::NonZero,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+};
+
+/// What one client, or all of them together, may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections may be open at once. One more is answered 503 WG503 and closed.
+    pub connections_max: usize,
+    /// A connection on which nothing moves for so long is closed, after at most twice as long.
+    pub idle_timeout: Duration,
+    /// From the first byte of a request to the first byte of its answer: a request that takes
+    /// longer to arrive ends its connection, after at most twice as long.
+    pub request_timeout: Duration,
+    /// How long a shutdown waits for answers that are under way.
+    pub shutdown_timeout: Duration,
+    /// How many threads serve connections.
+    pub workers: NonZero<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            idle_timeout: Duration::from_secs(75),
+            request_timeout: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(25),
+            workers: thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        }
+    }
+}
+
+/// Headers of a request may have so many bytes together; hyper answers 431 to more.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// A client of HTTP/2 may have so many requests under way on one connection.
+const STREAMS_MAX: u32 = 250;
+
+/// How long to wait after the system could not give a further connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// An accepted connection, and the permit that bounds their number.
+type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
+
+/// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
+/// request that has begun be answered, and returns.
+///
+/// `router` is called once on each worker's own runtime, where it may spawn tasks.
+pub async fn serve<R>(
+    listener: TcpListener,
+    limits: &Limits,
+    router: R,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    R: Fn() -> Router + Clone + Send + 'static,
+{
+    let (stopping, _) = watch::channel(());
+    let mut workers = Vec::with_capacity(limits.workers.get());
+    for number in 0..limits.workers.get() {
+        workers.push(Worker::start(number, limits, router.clone(), &stopping)?);
+    }
+    tokio::select! {
+        () = accept(&listener, limits, &workers) => {}
+        () = stop => {}
+    }
+    drop(listener);
+    stopping.send_replace(());
+    let join = tokio::task::spawn_blocking(move || {
+        for Worker {
+            connections,
+            thread,
+        } in workers
+        {
+            drop(connections);
+            // A panic of a worker has been reported by its thread.
+            drop(thread.join());
+        }
+    });
+    join.await.map_err(io::Error::other)
+}
+
+/// Accepts for ever, and gives each worker its turn.
+async fn accept(listener: &TcpListener, limits: &Limits, workers: &[Worker]) {
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let mut turns = workers.iter().cycle();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The client gave up before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                tracing::warn!(%error, "no further connection can be accepted now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            refuse(stream, limits.connections_max);
+            continue;
+        };
+        // It leaves this runtime for the worker's.
+        let handed = stream.into_std().map(|stream| {
+            turns
+                .next()
+                .map(|worker| worker.connections.send((stream, permit)))
+        });
+        if let Err(error) = handed {
+            tracing::warn!(%error, "a connection could not be handed to its worker");
+        }
+    }
+}
+
+/// Says why, and closes. What does not fit into the socket's buffer at once is not worth waiting for.
+fn refuse(mut stream: TcpStream, connections_max: usize) {
+    let body = format!(
+        "{{\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"the service is too busy: \
+         connections_max = {connections_max}\"}}"
+    );
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n\
+         Content-Length: {}\r\nProxy-Status: PostgREST; error=WG503\r\nRetry-After: 1\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::spawn(async move {
+        let answered = async {
+            stream.write_all(response.as_bytes()).await?;
+            stream.shutdown().await
+        };
+        // Whatever became of it, the connection ends here.
+        drop(tokio::time::timeout(ACCEPT_PAUSE, answered).await);
+    });
+}
+
+/// A thread that serves its share of the connections.
+struct Worker {
+    connections: mpsc::UnboundedSender<Accepted>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn start<R>(
+        number: usize,
+        limits: &Limits,
+        router: R,
+        stopping: &watch::Sender<()>,
+    ) -> io::Result<Self>
+    where
+        R: Fn() -> Router + Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        // Bounded by the permits that travel with the connections.
+        let (connections, accepted) = mpsc::unbounded_channel();
+        let (limits, stopping) = (limits.clone(), stopping.subscribe());
+        let thread = thread::Builder::new()
+            .name(format!("http-{number}"))
+            .spawn(move || {
+                runtime.block_on(async {
+                    // Within the runtime, so that it can spawn there.
+                    let router = router();
+                    work(accepted, &limits, router, stopping).await;
+                });
+                // Tasks of the router end with the runtime, which is dropped here.
+            })?;
+        Ok(Self {
+            connections,
+            thread,
+        })
+    }
+}
+
+async fn work(
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    limits: &Limits,
+    router: Router,
+    mut stopping: watch::Receiver<()>,
+) {
+    let connections = GracefulShutdown::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        // One timer a connection, in `IdleStream`, does what hyper would start one a request for.
+        .header_read_timeout(None)
+        .max_buf_size(HEADER_BYTES_MAX as usize)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX);
+    let deadlines = Deadlines {
+        idle: limits.idle_timeout,
+        request: limits.request_timeout,
+    };
+    loop {
+        let next = tokio::select! {
+            // What was accepted before the stop is served.
+            biased;
+            next = accepted.recv() => next,
+            _ = stopping.changed() => None,
+        };
+        let Some((stream, permit)) = next else { break };
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be served");
+                continue;
+            }
+        };
+        // Answers are small and whole: waiting for more to send only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "the connection keeps Nagle's algorithm");
+        }
+        let stream = TokioIo::new(IdleStream::new(stream, deadlines));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder
+            .serve_connection::<_, _, _>(stream, service)
+            .into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    let open = connections.count();
+    if tokio::time::timeout(limits.shutdown_timeout, connections.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            open,
+            "connections were still open at shutdown_timeout: they are cut"
+        );
+    }
+}
