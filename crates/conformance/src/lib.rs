@@ -1,1 +1,25 @@
 //! What every store must do: an independent model of the rules, and one suite that each store runs.
+//!
+//! - [`Model`] states sections 1 to 3 of the specification a second time, naively and without any
+//!   code of [`widgets_registry::decide`], so that neither can hide the other's mistake.
+//! - [`commands`] makes commands: by hand for conversations, at random for histories.
+//! - [`linearizability`] says whether what concurrent callers saw can have happened one by one.
+//! - [`check_store`] runs every case on a store. A new store adds one test that calls it.
+//!
+//! It is a dependency of tests only, and knows nothing of how any store keeps its state: no file, no
+//! SQL, and no store that is empty before.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "this crate is only used by tests, where a panic is the failed test"
+)]
+
+pub mod commands;
+pub mod linearizability;
+mod model;
+mod suite;
+
+pub use model::Model;
+pub use suite::check_store;

@@ -1,0 +1,216 @@
+//! Commands: by hand for conversations, at random for histories, with texts that break parsers.
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::select,
+    strategy::ValueTree as _,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use widgets_registry::{
+    Command, NAME_BYTES_MAX, Name, Pair, Port, Ports, Refusal, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX,
+    SerialNumber,
+};
+
+/// A serial number that is within its limits.
+#[must_use]
+pub fn serial_number(text: &str) -> SerialNumber {
+    SerialNumber::new("widget_sn", text).expect("a serial number within its limits")
+}
+
+/// `add_widget`, the slots as a word such as `"PRR"`.
+#[must_use]
+pub fn add_widget(serial_number: &SerialNumber, name: &str, slots: &str) -> Command {
+    let ports = slots.split("").filter(|port| !port.is_empty());
+    let ports: Result<Vec<Port>, Refusal> = ports.map(Port::parse).collect();
+    Command::AddWidget {
+        serial_number: serial_number.clone(),
+        name: Name::new("widget_name", name).expect("a name within its limits"),
+        ports: Ports::new(&ports.expect("ports P, Q or R")).expect("at most three slots"),
+    }
+}
+
+/// `remove_widget`.
+#[must_use]
+pub fn remove_widget(serial_number: &SerialNumber) -> Command {
+    let serial_number = serial_number.clone();
+    Command::RemoveWidget { serial_number }
+}
+
+/// `associate_widgets`.
+#[must_use]
+pub fn associate_widgets(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Command {
+    Command::AssociateWidgets(pair(widget1, widget2, port))
+}
+
+/// `remove_association`.
+#[must_use]
+pub fn remove_association(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Command {
+    Command::RemoveAssociation(pair(widget1, widget2, port))
+}
+
+fn pair(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Pair {
+    Pair::new(widget1.clone(), widget2.clone(), port).expect("two different widgets")
+}
+
+/// Texts that something between a caller and a disk has broken before: quoting of JSON, SQL, arrays
+/// and COPY, normalisation, trimming, case folding, numbers, control and surrogate characters. Those
+/// that look alike are all different, as a serial number is never normalised.
+pub const BOUNDARY_TEXTS: &[&str] = &[
+    "a",
+    "A",
+    "a ",
+    " a",
+    "a\t",
+    "0",
+    "00",
+    "1e1",
+    "-1",
+    "null",
+    "NULL",
+    "\\N",
+    "\\.",
+    "\\",
+    "\\\\",
+    "\"",
+    "\"\"",
+    "'",
+    "''",
+    "'; DROP TABLE widgets.widgets; --",
+    "$1",
+    "%s",
+    "%_",
+    "%2F",
+    "a/b",
+    "a?b#c",
+    "..",
+    ",",
+    "a,b",
+    "{}",
+    "{a,b}",
+    "{\"a\":null}",
+    "[\"a\"]",
+    "(a,b)",
+    "\n",
+    "\r\n",
+    "\u{1}\u{1f}\u{7f}",
+    "\u{85}\u{2028}\u{2029}",
+    "\u{feff}a",
+    "a\u{200b}",
+    "\u{e9}",
+    "e\u{301}",
+    "ﬁ",
+    "fi",
+    "ß",
+    "ẞ",
+    "İ",
+    "ı",
+    "\u{c5}",
+    "\u{212b}",
+    "日本語",
+    "שלום",
+    "\u{202e}abc",
+    "👩‍👩‍👧‍👦",
+    "🏳️‍🌈",
+    "\u{d7ff}\u{e000}\u{ffff}",
+    "\u{10ffff}",
+];
+
+/// A serial number for each of [`BOUNDARY_TEXTS`], and some of full length, ending in characters of
+/// one to four bytes. All begin with `prefix`, which leaves room for the texts.
+#[must_use]
+pub fn boundary_serial_numbers(prefix: &str) -> Vec<SerialNumber> {
+    let texts = BOUNDARY_TEXTS.iter().map(|text| format!("{prefix}{text}"));
+    let full = ["x", "é", "語", "👩"].map(|last| {
+        let filler = SERIAL_NUMBER_BYTES_MAX - prefix.len() - last.len();
+        format!("{prefix}{}{last}", "x".repeat(filler))
+    });
+    texts.chain(full).map(|text| serial_number(&text)).collect()
+}
+
+/// A name for each of [`BOUNDARY_TEXTS`], the empty one, and some of full length.
+#[must_use]
+pub fn boundary_names() -> Vec<Name> {
+    let full = ["x", "\"", "\\", "語👩x"].map(|piece| {
+        let mut text = piece.repeat(NAME_BYTES_MAX / piece.len());
+        text.push_str(&"x".repeat(NAME_BYTES_MAX - text.len()));
+        text
+    });
+    let texts = BOUNDARY_TEXTS.iter().copied().map(String::from);
+    texts
+        .chain(full)
+        .chain([String::new()])
+        .map(|text| Name::new("widget_name", text).expect("within the limits"))
+        .collect()
+}
+
+/// Serial numbers of `count` widgets, few enough to meet each other often. All begin with `prefix`.
+#[must_use]
+pub fn few_serial_numbers(prefix: &str, count: usize) -> Vec<SerialNumber> {
+    (0..count)
+        .map(|number| serial_number(&format!("{prefix}{number}")))
+        .collect()
+}
+
+/// Any operation on these widgets, at least two. Associations and their removal are likely: what is
+/// rare otherwise is an operation between two widgets that exist.
+pub fn commands(serial_numbers: Vec<SerialNumber>) -> impl Strategy<Value = Command> + use<> {
+    let count = serial_numbers.len();
+    let port = || select(&Port::ALL[..]);
+    let one = select(serial_numbers.clone());
+    let two = (0..count, 1..count).prop_map(move |(first, step)| {
+        let second = (first + step) % count;
+        (
+            serial_numbers[first].clone(),
+            serial_numbers[second].clone(),
+        )
+    });
+    let name = prop_oneof![
+        3 => "[a-z]{0,9}".prop_map(|text| Name::new("widget_name", text).expect("short")),
+        1 => select(boundary_names()),
+    ];
+    // Mostly full widgets of few types: then slots and associations of the same type abound.
+    let ports = prop_oneof![
+        1 => vec(port(), 0..=SLOTS_MAX),
+        3 => vec(port(), SLOTS_MAX),
+    ];
+    let pair = (two, port()).prop_map(|((widget1, widget2), port)| {
+        Pair::new(widget1, widget2, port).expect("two different widgets")
+    });
+    prop_oneof![
+        4 => (one.clone(), name, ports).prop_map(|(serial_number, name, ports)| {
+            let ports = Ports::new(&ports).expect("at most three slots");
+            Command::AddWidget { serial_number, name, ports }
+        }),
+        1 => one.prop_map(|serial_number| Command::RemoveWidget { serial_number }),
+        8 => pair.clone().prop_map(Command::AssociateWidgets),
+        3 => pair.prop_map(Command::RemoveAssociation),
+    ]
+}
+
+/// One value of a strategy, always the same for the same seed.
+pub fn sample<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>, seed: u64) -> T {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), random);
+    let tree = strategy.new_tree(&mut runner);
+    tree.expect("a strategy that rejects nothing").current()
+}
+
+/// Whether the state decides about this refusal; every other one is given before it is asked.
+#[must_use]
+pub const fn rests_on_the_state(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::SerialNumberTaken { .. }
+        | Refusal::WidgetMissing { .. }
+        | Refusal::NoFreeSlot { .. }
+        | Refusal::AlreadyAssociated { .. }
+        | Refusal::NotAssociated { .. } => true,
+        Refusal::PortUnknown { .. }
+        | Refusal::TooManySlots { .. }
+        | Refusal::FieldLimit { .. }
+        | Refusal::SelfAssociation { .. }
+        | Refusal::Null { .. } => false,
+    }
+}

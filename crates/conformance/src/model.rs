@@ -1,0 +1,180 @@
+//! The rules a second time, as plainly as they can be said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use widgets_registry::{Command, Name, Pair, Port, Refusal, SerialNumber, Slot, Widget};
+
+/// All widgets and associations. Every question is answered by looking at everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Model {
+    widgets: BTreeMap<SerialNumber, Plan>,
+    /// Each association once, its ends in order: it cannot be known to one of its widgets only.
+    associations: BTreeSet<[End; 2]>,
+}
+
+/// What of a widget never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Plan {
+    name: Name,
+    ports: Vec<Port>,
+}
+
+/// One slot: the widget and the position among its slots, from 0.
+type End = (SerialNumber, usize);
+
+impl Model {
+    /// Applies one operation, or says why not.
+    pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
+        match command {
+            Command::AddWidget {
+                serial_number,
+                name,
+                ports,
+            } => {
+                if self.widgets.contains_key(serial_number) {
+                    let serial_number = serial_number.clone();
+                    return Err(Refusal::SerialNumberTaken { serial_number });
+                }
+                let plan = Plan {
+                    name: name.clone(),
+                    ports: ports.iter().map(|(_, port)| port).collect(),
+                };
+                self.widgets.insert(serial_number.clone(), plan);
+            }
+            Command::RemoveWidget { serial_number } => {
+                self.must_exist(serial_number)?;
+                self.widgets.remove(serial_number);
+                self.associations
+                    .retain(|ends| ends.iter().all(|end| end.0 != *serial_number));
+            }
+            Command::AssociateWidgets(pair) => {
+                self.must_exist(pair.widget1())?;
+                self.must_exist(pair.widget2())?;
+                if self.association(pair).is_some() {
+                    return Err(Refusal::AlreadyAssociated {
+                        widget1: pair.widget1().clone(),
+                        widget2: pair.widget2().clone(),
+                        port: pair.port(),
+                    });
+                }
+                let mut ends = [
+                    self.free_slot(pair.widget1(), pair.port())?,
+                    self.free_slot(pair.widget2(), pair.port())?,
+                ];
+                ends.sort();
+                self.associations.insert(ends);
+            }
+            Command::RemoveAssociation(pair) => {
+                self.must_exist(pair.widget1())?;
+                self.must_exist(pair.widget2())?;
+                let Some(ends) = self.association(pair) else {
+                    return Err(Refusal::NotAssociated {
+                        widget1: pair.widget1().clone(),
+                        widget2: pair.widget2().clone(),
+                        port: pair.port(),
+                    });
+                };
+                self.associations.remove(&ends);
+            }
+        }
+        Ok(())
+    }
+
+    /// The widget of this serial number with its slots and their peers.
+    #[must_use]
+    pub fn lookup(&self, serial_number: &SerialNumber) -> Option<Widget> {
+        let plan = self.widgets.get(serial_number)?;
+        let slots = plan.ports.iter().enumerate().map(|(position, &port)| Slot {
+            port,
+            peer: self.peer(&(serial_number.clone(), position)),
+        });
+        Some(Widget {
+            serial_number: serial_number.clone(),
+            name: plan.name.clone(),
+            slots: slots.collect(),
+        })
+    }
+
+    /// The serial numbers of all widgets, sorted.
+    pub fn serial_numbers(&self) -> impl Iterator<Item = &SerialNumber> {
+        self.widgets.keys()
+    }
+
+    /// The state that these lookups show together. They must name every widget that one of them has
+    /// as a peer. Says what is wrong where an association is not known to both its widgets.
+    pub fn from_lookups(widgets: impl IntoIterator<Item = Widget>) -> Result<Self, String> {
+        let mut model = Self::default();
+        let mut ends: BTreeMap<(SerialNumber, SerialNumber, Port), End> = BTreeMap::new();
+        for widget in widgets {
+            let serial_number = widget.serial_number;
+            for (position, slot) in widget.slots.iter().enumerate() {
+                let Some(peer) = &slot.peer else { continue };
+                let end = (serial_number.clone(), position);
+                let key = (serial_number.clone(), peer.clone(), slot.port);
+                if ends.insert(key, end).is_some() {
+                    let port = slot.port;
+                    return Err(format!(
+                        "{serial_number:?} has {peer:?} twice on port {port}"
+                    ));
+                }
+            }
+            let plan = Plan {
+                name: widget.name,
+                ports: widget.slots.iter().map(|slot| slot.port).collect(),
+            };
+            model.widgets.insert(serial_number, plan);
+        }
+        for ((one, other, port), end) in &ends {
+            let Some(back) = ends.get(&(other.clone(), one.clone(), *port)) else {
+                return Err(format!(
+                    "{one:?} has {other:?} on port {port}, which does not have it"
+                ));
+            };
+            let mut ends = [end.clone(), back.clone()];
+            ends.sort();
+            model.associations.insert(ends);
+        }
+        Ok(model)
+    }
+
+    fn must_exist(&self, serial_number: &SerialNumber) -> Result<(), Refusal> {
+        if self.widgets.contains_key(serial_number) {
+            return Ok(());
+        }
+        let serial_number = serial_number.clone();
+        Err(Refusal::WidgetMissing { serial_number })
+    }
+
+    fn association(&self, pair: &Pair) -> Option<[End; 2]> {
+        let joins = |ends: &&[End; 2]| {
+            let between = [pair.widget1(), pair.widget2()];
+            ends.iter().all(|end| between.contains(&&end.0)) && self.port(&ends[0]) == pair.port()
+        };
+        self.associations.iter().find(joins).cloned()
+    }
+
+    fn free_slot(&self, serial_number: &SerialNumber, port: Port) -> Result<End, Refusal> {
+        (0..self.widgets[serial_number].ports.len())
+            .map(|position| (serial_number.clone(), position))
+            .find(|end| self.port(end) == port && self.peer(end).is_none())
+            .ok_or_else(|| Refusal::NoFreeSlot {
+                serial_number: serial_number.clone(),
+                port,
+            })
+    }
+
+    fn port(&self, (serial_number, position): &End) -> Port {
+        self.widgets[serial_number].ports[*position]
+    }
+
+    fn peer(&self, end: &End) -> Option<SerialNumber> {
+        self.associations.iter().find_map(|[one, other]| {
+            if one == end {
+                Some(other.0.clone())
+            } else if other == end {
+                Some(one.0.clone())
+            } else {
+                None
+            }
+        })
+    }
+}

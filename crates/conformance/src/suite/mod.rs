@@ -1,0 +1,187 @@
+//! The suite: one list of cases that every store passes.
+
+mod associations;
+mod concurrency;
+mod histories;
+mod texts;
+mod widgets;
+
+use crate::{
+    Model,
+    commands::{add_widget, serial_number},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::sync::Barrier;
+use widgets_registry::{Command, Refusal, Rejection, SerialNumber, Store, Widget};
+
+/// Room for the longest text of a case, in bytes.
+const PREFIX_BYTES_MAX: usize = 64;
+
+/// Runs every case, one after the other, within a runtime of Tokio; panics at the first that fails.
+///
+/// `stores` are ways to ask the same widgets, such as one for each process over one database. Calls
+/// alternate between them, so that what one answers the next one must show. The store need not be
+/// empty, but no serial number may begin with `prefix`, which every one of the suite does; what the
+/// cases add remains. At most some forty operations wait at a time.
+pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
+    assert!(!stores.is_empty(), "there must be a store to ask");
+    assert!(
+        prefix.len() <= PREFIX_BYTES_MAX,
+        "the prefix must be at most {PREFIX_BYTES_MAX} bytes long, {} were given",
+        prefix.len()
+    );
+    macro_rules! cases {
+        ($($module:ident::$case:ident,)+) => { $({
+            // Shown with the failed test: the last one is the case that failed.
+            eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
+            let prefix = format!("{prefix}{}:", stringify!($case));
+            $module::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
+        })+ };
+    }
+    cases! {
+        widgets::is_ready,
+        widgets::added_widgets_are_found_as_given,
+        widgets::taken_serial_numbers_are_refused,
+        widgets::missing_widgets_are_refused,
+        widgets::removed_widgets_can_come_back_otherwise,
+        texts::serial_numbers_are_kept_to_the_byte,
+        texts::names_are_kept_to_the_byte,
+        texts::refusals_quote_texts_to_the_byte,
+        associations::join_both_widgets_and_part_them,
+        associations::take_the_lowest_free_slot,
+        associations::of_two_widgets_are_one_for_each_port,
+        associations::of_missing_widgets_are_refused,
+        associations::without_a_free_slot_are_refused,
+        associations::that_are_not_there_cannot_be_removed,
+        associations::refusals_come_in_order,
+        associations::go_with_their_widget,
+        concurrency::one_of_many_adds_wins,
+        concurrency::one_of_many_removals_wins,
+        concurrency::a_slot_goes_to_one_of_many,
+        concurrency::opposite_orders_do_not_hinder_each_other,
+        concurrency::rings_do_not_hinder_each_other,
+        concurrency::removal_and_association_leave_no_half,
+        histories::alone_agrees_with_the_model,
+        histories::of_boundary_texts_agrees_with_the_model,
+        histories::side_by_side_agree_with_the_model,
+        histories::together_are_linearizable,
+    }
+}
+
+/// The store in one case: its own serial numbers, and what a case does with them.
+struct Subject<'a, S> {
+    stores: &'a [S],
+    /// Begins every serial number of the case.
+    prefix: String,
+    next: AtomicUsize,
+}
+
+impl<S: Store> Subject<'_, S> {
+    /// The store, asked each time by the next one of its ways.
+    fn store(&self) -> &S {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.stores[next % self.stores.len()]
+    }
+
+    fn serial_number(&self, text: &str) -> SerialNumber {
+        serial_number(&format!("{}{text}", self.prefix))
+    }
+
+    /// Adds a widget that is new.
+    async fn add(&self, text: &str, slots: &str) -> SerialNumber {
+        let serial_number = self.serial_number(text);
+        self.accept(add_widget(&serial_number, "a name", slots))
+            .await;
+        serial_number
+    }
+
+    async fn submit(&self, command: Command) -> Result<(), Refusal> {
+        decided(&command.clone(), self.store().submit(command).await)
+    }
+
+    async fn accept(&self, command: Command) {
+        let asked = format!("{command:?}");
+        if let Err(refusal) = self.submit(command).await {
+            panic!("{asked} must be accepted, was refused: {refusal}");
+        }
+    }
+
+    /// Refused with exactly this code, message and details.
+    async fn refuse(&self, command: Command, code: &str, message: &str, details: Option<&str>) {
+        let asked = format!("{command:?}");
+        let Err(refusal) = self.submit(command).await else {
+            panic!("{asked} must be refused with {code}, was accepted")
+        };
+        let got = (refusal.code(), refusal.to_string(), refusal.details());
+        assert_eq!(
+            got,
+            (code, message.into(), details.map(String::from)),
+            "{asked}"
+        );
+    }
+
+    async fn lookup(&self, serial_number: &SerialNumber) -> Option<Widget> {
+        let found = self.store().lookup(serial_number.clone()).await;
+        found.unwrap_or_else(|fault| {
+            panic!("the store failed looking up {serial_number:?}: {fault}")
+        })
+    }
+
+    /// The widget's slots as a word for each: the port, and behind `:` the peer without the prefix.
+    async fn slots(&self, serial_number: &SerialNumber) -> String {
+        let widget = self.lookup(serial_number).await;
+        let widget = widget.unwrap_or_else(|| panic!("{serial_number:?} must be there"));
+        let slots = widget.slots.iter().map(|slot| match &slot.peer {
+            Some(peer) => {
+                let peer = peer.strip_prefix(&self.prefix).unwrap_or(peer);
+                format!("{}:{peer}", slot.port)
+            }
+            None => slot.port.to_string(),
+        });
+        slots.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Submits all of these at the same moment; the outcomes are in the order of the commands.
+    async fn submit_together(
+        &self,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Vec<Result<(), Refusal>> {
+        let commands: Vec<Command> = commands.into_iter().collect();
+        let start = Arc::new(Barrier::new(commands.len()));
+        let tasks: Vec<_> = commands
+            .into_iter()
+            .map(|command| {
+                let (store, start) = (self.store().clone(), start.clone());
+                tokio::spawn(async move {
+                    start.wait().await;
+                    decided(&command.clone(), store.submit(command).await)
+                })
+            })
+            .collect();
+        let mut outcomes = Vec::new();
+        for task in tasks {
+            outcomes.push(task.await.expect("the store answers"));
+        }
+        outcomes
+    }
+
+    /// The store shows every one of these widgets as the model has it.
+    async fn must_equal(&self, model: &Model, serial_numbers: &[SerialNumber]) {
+        for serial_number in serial_numbers {
+            let found = self.lookup(serial_number).await;
+            assert_eq!(found, model.lookup(serial_number), "{serial_number:?}");
+        }
+    }
+}
+
+/// The outcome, where the store works at all.
+fn decided(command: &Command, outcome: Result<(), Rejection>) -> Result<(), Refusal> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Rejection::Refused(refusal)) => Err(refusal),
+        Err(Rejection::Fault(fault)) => panic!("the store failed at {command:?}: {fault}"),
+    }
+}

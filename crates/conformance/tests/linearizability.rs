@@ -1,0 +1,130 @@
+//! The check itself: it accepts what can have happened and nothing else.
+
+#![expect(
+    clippy::expect_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
+use widgets_conformance::{
+    Model,
+    commands::{add_widget, associate_widgets, remove_widget, serial_number},
+    linearizability::{Answer, Call, Request, check},
+};
+use widgets_registry::{Command, Port, Refusal, SerialNumber};
+
+fn submitted(command: Command, outcome: Option<Result<(), Refusal>>, from: u64, to: u64) -> Call {
+    Call {
+        request: Request::Submit(command),
+        answer: outcome.map(Answer::Decided),
+        invoked: from,
+        returned: to,
+    }
+}
+
+/// A lookup that finds the widget without peers, or does not find it.
+fn looked_up(serial_number: &SerialNumber, there: bool, from: u64, to: u64) -> Call {
+    let mut model = Model::default();
+    if there {
+        model
+            .apply(&add_widget(serial_number, "", "P"))
+            .expect("a new widget");
+    }
+    Call {
+        request: Request::Lookup(serial_number.clone()),
+        answer: Some(Answer::Found(model.lookup(serial_number))),
+        invoked: from,
+        returned: to,
+    }
+}
+
+fn explained(calls: &[Call]) -> bool {
+    check(&Model::default(), calls).is_ok()
+}
+
+#[test]
+fn lookups_may_see_what_overlaps_them_either_way() {
+    let a = serial_number("a");
+    let add = submitted(add_widget(&a, "", "P"), Some(Ok(())), 0, 10);
+    for there in [false, true] {
+        assert!(explained(&[add.clone(), looked_up(&a, there, 5, 15)]));
+        // Afterwards it is there, before it is not.
+        assert_eq!(
+            explained(&[add.clone(), looked_up(&a, there, 11, 12)]),
+            there
+        );
+    }
+    assert!(!explained(&[
+        looked_up(&a, true, 0, 1),
+        submitted(add_widget(&a, "", "P"), Some(Ok(())), 2, 3)
+    ]));
+    // Two lookups one after the other cannot see it come and go.
+    let back = [
+        add.clone(),
+        looked_up(&a, true, 1, 2),
+        looked_up(&a, false, 3, 4),
+    ];
+    assert!(!explained(&back));
+    let forth = [add, looked_up(&a, false, 1, 2), looked_up(&a, true, 3, 4)];
+    assert!(explained(&forth));
+}
+
+#[test]
+fn only_one_of_two_adds_can_be_accepted() {
+    let a = serial_number("a");
+    let add = |outcome| submitted(add_widget(&a, "", "P"), Some(outcome), 0, 10);
+    let taken = Err(Refusal::SerialNumberTaken {
+        serial_number: a.clone(),
+    });
+    assert!(explained(&[add(Ok(())), add(taken.clone())]));
+    assert!(!explained(&[add(Ok(())), add(Ok(()))]));
+    assert!(!explained(&[add(taken.clone()), add(taken)]));
+}
+
+#[test]
+fn refusals_are_compared_in_full() {
+    let (a, b) = (serial_number("a"), serial_number("b"));
+    let missing = |serial_number: &SerialNumber| {
+        let refusal = Refusal::WidgetMissing {
+            serial_number: serial_number.clone(),
+        };
+        [submitted(
+            associate_widgets(&a, &b, Port::P),
+            Some(Err(refusal)),
+            0,
+            1,
+        )]
+    };
+    assert!(explained(&missing(&a)));
+    assert!(!explained(&missing(&b)));
+}
+
+#[test]
+fn an_unknown_fate_is_any_later_moment_or_none() {
+    let a = serial_number("a");
+    let lost = submitted(add_widget(&a, "", "P"), None, 0, 0);
+    assert!(explained(&[lost.clone(), looked_up(&a, false, 5, 6)]));
+    assert!(explained(&[lost.clone(), looked_up(&a, true, 5, 6)]));
+    assert!(explained(&[
+        lost.clone(),
+        looked_up(&a, false, 5, 6),
+        looked_up(&a, true, 7, 8)
+    ]));
+    assert!(!explained(&[
+        lost.clone(),
+        looked_up(&a, true, 5, 6),
+        looked_up(&a, false, 7, 8)
+    ]));
+    // But not before it was asked for, and not twice.
+    assert!(!explained(&[
+        looked_up(&a, true, 0, 1),
+        submitted(add_widget(&a, "", "P"), None, 2, 0)
+    ]));
+    let removed = submitted(remove_widget(&a), Some(Ok(())), 7, 8);
+    let twice = [
+        lost,
+        looked_up(&a, true, 5, 6),
+        removed,
+        looked_up(&a, true, 9, 10),
+    ];
+    assert!(!explained(&twice));
+}

@@ -1,0 +1,71 @@
+//! The embedded store passes the suite that every store passes, and its batches agree with the model.
+
+#![expect(
+    clippy::expect_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
+use proptest::collection::vec;
+use std::{
+    path::Path,
+    task::{Context, Poll, Waker},
+};
+use widgets_conformance::{
+    Model, check_store,
+    commands::{commands, few_serial_numbers, sample},
+};
+use widgets_engine::{Engine, Settings};
+use widgets_registry::{Rejection, Store as _};
+
+/// How many operations wait at a time, and so how many a batch can have.
+const QUEUE_OPERATIONS_MAX: usize = 64;
+
+/// A new store with segments so small that a test crosses many of them.
+fn open(name: &str) -> Engine {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    drop(std::fs::remove_dir_all(&path));
+    let settings = Settings {
+        queue_operations_max: QUEUE_OPERATIONS_MAX,
+        segment_bytes: 256 << 10,
+        ..Settings::default()
+    };
+    Engine::open(&path, &settings).expect("a new store")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_embedded_store_conforms() {
+    let engine = open("conformance");
+    check_store(&[engine.client(), engine.client()], "").await;
+}
+
+/// Operations are decided in the order of their arrival, so a whole batch can be foretold.
+#[tokio::test]
+async fn long_histories_in_batches_agree_with_the_model() {
+    let engine = open("batches");
+    let client = engine.client();
+    let serial_numbers = few_serial_numbers("w", 9);
+    let history = sample(&vec(commands(serial_numbers.clone()), 30_000), 0);
+    let mut model = Model::default();
+    for batch in history.chunks(QUEUE_OPERATIONS_MAX) {
+        // The first poll is the arrival. What is decided at once may be answered by it.
+        let mut arrive = Context::from_waker(Waker::noop());
+        let mut submissions = Vec::new();
+        for command in batch {
+            let mut submission = Box::pin(client.submit(command.clone()));
+            let answered = submission.as_mut().poll(&mut arrive);
+            submissions.push((command, submission, answered));
+        }
+        for (command, submission, answered) in submissions {
+            let outcome = match answered {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => submission.await,
+            };
+            let expected = model.apply(command).map_err(Rejection::from);
+            assert_eq!(outcome, expected, "{command:?}");
+        }
+    }
+    for serial_number in serial_numbers {
+        let expected = Ok(model.lookup(&serial_number));
+        assert_eq!(client.lookup(serial_number).await, expected);
+    }
+}
