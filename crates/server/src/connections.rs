@@ -38,7 +38,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a shutdown waits for answers that are under way.
     pub shutdown_timeout: Duration,
-    /// How many threads serve connections.
+    /// How many threads serve connections. By default one less than there are cores, and at least
+    /// one: the store and the kernel's share of networking need a core as well.
     pub workers: NonZero<usize>,
 }
 
@@ -49,7 +50,10 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(25),
-            workers: thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            workers: thread::available_parallelism()
+                .ok()
+                .and_then(|cores| NonZero::new(cores.get() - 1))
+                .unwrap_or(NonZero::<usize>::MIN),
         }
     }
 }
