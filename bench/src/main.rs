@@ -3,9 +3,10 @@
 mod null_store;
 
 use clap::{Parser, Subcommand};
+use prometheus::Registry;
 use std::{error::Error, io::Write as _, net::SocketAddr};
 use tokio::net::TcpListener;
-use widgets_server::Limits;
+use widgets_server::{Api, Limits, Settings, SystemClock};
 
 /// Compares the service with named peers, in one run, alternating.
 #[derive(Parser)]
@@ -41,7 +42,12 @@ async fn serve_null(listen: SocketAddr) -> Result<(), Box<dyn Error>> {
     let stop = async {
         drop(tokio::signal::ctrl_c().await);
     };
-    let router = || widgets_server::router(null_store::NullStore);
-    widgets_server::serve(listener, &Limits::default(), router, stop).await?;
+    let api = Api::new(
+        null_store::NullStore,
+        Settings::default(),
+        Registry::new(),
+        SystemClock::new(),
+    )?;
+    widgets_server::serve(listener, &Limits::default(), move || api.clone(), stop).await?;
     Ok(())
 }

@@ -1,64 +1,219 @@
 //! From a body to a command: names, types, ports, limits, in the specification's order.
+//!
+//! A body that is in order is read straight into its command. Whatever is not in order is read once
+//! more, slowly, to find out what to say about it: so there is one place where refusals are worded.
 
-use crate::error::{Error, Malformed};
+use crate::error::{Error, Given, Malformed, NoFunction};
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Unexpected, Visitor},
+};
 use serde_json::{Map, Value};
-use widgets_registry::{Command, Name, Operation, Pair, Port, Ports, Refusal, SerialNumber};
+use std::{borrow::Cow, fmt};
+use widgets_registry::{
+    Command, Name, Operation, Pair, Port, Ports, Refusal, SLOTS_MAX, SerialNumber,
+};
 
-/// The command that `body` asks of the operation named `function`.
-pub(crate) fn command(function: &str, body: &[u8]) -> Result<Command, Error> {
-    let arguments = parse(body)?;
-    let operation = Operation::ALL
-        .into_iter()
-        .find(|each| each.as_str() == function);
-    let given: Vec<&str> = arguments.keys().map(String::as_str).collect();
-    let Some(operation) = operation.filter(|&each| wanted(each, &arguments) == given) else {
-        let arguments = given.into_iter().map(str::to_owned).collect();
-        return Err(Malformed::NoFunction {
-            function: function.to_owned(),
-            arguments,
-        }
-        .into());
-    };
+/// The names of an operation's arguments, sorted.
+pub(crate) const fn names(operation: Operation) -> &'static [&'static str] {
     match operation {
-        Operation::AddWidget => add_widget(&arguments),
-        Operation::RemoveWidget => {
-            let serial_number = text(&arguments, "widget_sn")?;
-            Ok(Command::RemoveWidget {
-                serial_number: SerialNumber::new("widget_sn", serial_number)?,
-            })
+        Operation::AddWidget => &["slots", "widget_name", "widget_sn"],
+        Operation::RemoveWidget => &["widget_sn"],
+        Operation::AssociateWidgets | Operation::RemoveAssociation => {
+            &["port", "widget1_sn", "widget2_sn"]
         }
-        Operation::AssociateWidgets => pair(&arguments).map(Command::AssociateWidgets),
-        Operation::RemoveAssociation => pair(&arguments).map(Command::RemoveAssociation),
     }
 }
 
-fn parse(body: &[u8]) -> Result<Map<String, Value>, Error> {
+/// `add_widget` with the other spelling of `widget_name`. Both spellings at once match neither list.
+const ADD_WIDGET_NAMES_OTHER: [&str; 3] = ["name", "slots", "widget_sn"];
+
+/// Whether the operation takes arguments of just these names, given sorted.
+pub(crate) fn accepts(operation: Operation, given: &[impl AsRef<str>]) -> bool {
+    let equal = |names: &[&str]| names.iter().copied().eq(given.iter().map(AsRef::as_ref));
+    equal(names(operation))
+        || operation == Operation::AddWidget && equal(ADD_WIDGET_NAMES_OTHER.as_slice())
+}
+
+/// The command that `body` asks of the operation.
+///
+/// The outer error is a body that is not a call of the operation at all; the inner one refuses the
+/// values of a call. Other checks come between the two.
+pub(crate) fn command(
+    operation: Operation,
+    body: &[u8],
+) -> Result<Result<Command, Error>, Malformed> {
+    if let Some(command) = read(operation, body) {
+        return Ok(Ok(command));
+    }
+    let arguments = parse(body)?;
+    let given = sorted_names(&arguments);
+    if !accepts(operation, &given) {
+        let function = operation.as_str().to_owned();
+        let given = Given::Json(given);
+        return Err(Malformed::Function(NoFunction { function, given }));
+    }
+    Ok(explain(operation, &arguments))
+}
+
+/// What to say about a call of a function that does not exist.
+pub(crate) fn unknown(function: &str, body: &[u8]) -> Malformed {
+    match parse(body) {
+        Ok(arguments) => Malformed::Function(NoFunction {
+            function: function.to_owned(),
+            given: Given::Json(sorted_names(&arguments)),
+        }),
+        Err(malformed) => malformed,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddWidget<'a> {
+    #[serde(borrow)]
+    widget_sn: Cow<'a, str>,
+    #[serde(borrow, alias = "name")]
+    widget_name: Cow<'a, str>,
+    slots: Slots,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveWidget<'a> {
+    #[serde(borrow)]
+    widget_sn: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TwoWidgets<'a> {
+    #[serde(borrow)]
+    widget1_sn: Cow<'a, str>,
+    #[serde(borrow)]
+    widget2_sn: Cow<'a, str>,
+    port: PortName,
+}
+
+struct PortName(Port);
+
+impl<'de> Deserialize<'de> for PortName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ThisVisitor;
+
+        impl Visitor<'_> for ThisVisitor {
+            type Value = PortName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port type")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PortName, E> {
+                match Port::parse(text) {
+                    Ok(port) => Ok(PortName(port)),
+                    Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_str(ThisVisitor)
+    }
+}
+
+struct Slots(Ports);
+
+impl<'de> Deserialize<'de> for Slots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ThisVisitor;
+
+        impl<'de> Visitor<'de> for ThisVisitor {
+            type Value = Slots;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {SLOTS_MAX} port types")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Slots, A::Error> {
+                use serde::de::Error as _;
+                let mut ports = [Port::P; SLOTS_MAX];
+                let mut len = 0;
+                while let Some(PortName(port)) = sequence.next_element()? {
+                    let place = ports.get_mut(len);
+                    *place.ok_or_else(|| A::Error::invalid_length(len + 1, &self))? = port;
+                    len += 1;
+                }
+                Ports::new(&ports[..len])
+                    .map(Slots)
+                    .map_err(A::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_seq(ThisVisitor)
+    }
+}
+
+/// Reads a call that is in order in every way, without a detour and without saying why not.
+fn read(operation: Operation, body: &[u8]) -> Option<Command> {
+    match operation {
+        Operation::AddWidget => {
+            let arguments: AddWidget<'_> = serde_json::from_slice(body).ok()?;
+            Some(Command::AddWidget {
+                serial_number: SerialNumber::new("widget_sn", arguments.widget_sn).ok()?,
+                name: Name::new("widget_name", arguments.widget_name).ok()?,
+                ports: arguments.slots.0,
+            })
+        }
+        Operation::RemoveWidget => {
+            let arguments: RemoveWidget<'_> = serde_json::from_slice(body).ok()?;
+            let serial_number = SerialNumber::new("widget_sn", arguments.widget_sn).ok()?;
+            Some(Command::RemoveWidget { serial_number })
+        }
+        Operation::AssociateWidgets => Some(Command::AssociateWidgets(read_pair(body)?)),
+        Operation::RemoveAssociation => Some(Command::RemoveAssociation(read_pair(body)?)),
+    }
+}
+
+fn read_pair(body: &[u8]) -> Option<Pair> {
+    let arguments: TwoWidgets<'_> = serde_json::from_slice(body).ok()?;
+    let widget1 = SerialNumber::new("widget1_sn", arguments.widget1_sn).ok()?;
+    let widget2 = SerialNumber::new("widget2_sn", arguments.widget2_sn).ok()?;
+    Pair::new(widget1, widget2, arguments.port.0).ok()
+}
+
+/// The members of a body, the last of each name.
+fn parse(body: &[u8]) -> Result<Map<String, Value>, Malformed> {
     if body.is_empty() {
         return Ok(Map::new());
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(arguments)) => Ok(arguments),
-        Ok(Value::Array(_)) => {
-            let message =
-                "a request is one operation: the body must be a JSON object, not an array";
-            Err(Malformed::Body(message.into()).into())
-        }
+        Ok(Value::Array(_)) => Err(Malformed::Body(
+            "a request is one operation: the body must be a JSON object, not an array".into(),
+        )),
         // No object, so no arguments, as PostgREST has it.
         Ok(_) => Ok(Map::new()),
-        Err(_) => Err(Malformed::Body("Empty or invalid json".into()).into()),
+        Err(_) => Err(Malformed::Body("Empty or invalid json".into())),
     }
 }
 
-/// The names of an operation's arguments, sorted.
-fn wanted(operation: Operation, given: &Map<String, Value>) -> Vec<&'static str> {
+/// Not left to the map, whose order depends on a feature that any crate of the build can switch on.
+fn sorted_names(arguments: &Map<String, Value>) -> Vec<String> {
+    let mut names: Vec<String> = arguments.keys().cloned().collect();
+    names.sort_unstable();
+    names
+}
+
+/// The command that these arguments, which are those of the operation, make, or what is wrong.
+fn explain(operation: Operation, arguments: &Map<String, Value>) -> Result<Command, Error> {
     match operation {
-        // `name` is another spelling. Both at once match neither list.
-        Operation::AddWidget if given.contains_key("name") => vec!["name", "slots", "widget_sn"],
-        Operation::AddWidget => vec!["slots", "widget_name", "widget_sn"],
-        Operation::RemoveWidget => vec!["widget_sn"],
-        Operation::AssociateWidgets | Operation::RemoveAssociation => {
-            vec!["port", "widget1_sn", "widget2_sn"]
+        Operation::AddWidget => add_widget(arguments),
+        Operation::RemoveWidget => {
+            let serial_number = text(arguments, "widget_sn")?;
+            Ok(Command::RemoveWidget {
+                serial_number: SerialNumber::new("widget_sn", serial_number)?,
+            })
         }
+        Operation::AssociateWidgets => pair(arguments).map(Command::AssociateWidgets),
+        Operation::RemoveAssociation => pair(arguments).map(Command::RemoveAssociation),
     }
 }
 
@@ -72,17 +227,13 @@ fn add_widget(arguments: &Map<String, Value>) -> Result<Command, Error> {
     let name = text(arguments, name_field)?;
     let ports = match arguments.get("slots") {
         Some(Value::Array(slots)) => {
-            let ports = slots.iter().map(|slot| port_value(slot, "slots"));
+            let ports = slots.iter().map(|slot| port(slot, "slots"));
             Ports::new(&ports.collect::<Result<Vec<_>, _>>()?)?
         }
         Some(Value::Null) | None => return Err(Refusal::Null { field: "slots" }.into()),
         Some(_) => {
-            let expected = "an array of port types";
-            return Err(Malformed::WrongType {
-                field: "slots",
-                expected,
-            }
-            .into());
+            let (field, expected) = ("slots", "an array of port types");
+            return Err(Malformed::WrongType { field, expected }.into());
         }
     };
     Ok(Command::AddWidget {
@@ -95,7 +246,7 @@ fn add_widget(arguments: &Map<String, Value>) -> Result<Command, Error> {
 fn pair(arguments: &Map<String, Value>) -> Result<Pair, Error> {
     let widget1 = text(arguments, "widget1_sn")?;
     let widget2 = text(arguments, "widget2_sn")?;
-    let port = port_value(arguments.get("port").unwrap_or(&Value::Null), "port")?;
+    let port = port(arguments.get("port").unwrap_or(&Value::Null), "port")?;
     let widget1 = SerialNumber::new("widget1_sn", widget1)?;
     let widget2 = SerialNumber::new("widget2_sn", widget2)?;
     Ok(Pair::new(widget1, widget2, port)?)
@@ -105,22 +256,54 @@ fn text<'a>(arguments: &'a Map<String, Value>, field: &'static str) -> Result<&'
     match arguments.get(field) {
         Some(Value::String(text)) => Ok(text),
         Some(Value::Null) | None => Err(Refusal::Null { field }.into()),
-        Some(_) => Err(Malformed::WrongType {
-            field,
-            expected: "a string",
+        Some(_) => {
+            let expected = "a string";
+            Err(Malformed::WrongType { field, expected }.into())
         }
-        .into()),
     }
 }
 
-fn port_value(value: &Value, field: &'static str) -> Result<Port, Error> {
+fn port(value: &Value, field: &'static str) -> Result<Port, Error> {
     match value {
         Value::String(text) => Ok(Port::parse(text)?),
         Value::Null => Err(Refusal::Null { field }.into()),
-        _ => Err(Malformed::WrongType {
-            field,
-            expected: "a port type, as a string",
+        _ => {
+            let expected = "a port type, as a string";
+            Err(Malformed::WrongType { field, expected }.into())
         }
-        .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways of reading a body give the same command, and one in order takes the short way.
+    #[test]
+    fn a_body_in_order_is_read_without_a_detour() {
+        let cases = [
+            (
+                Operation::AddWidget,
+                r#"{"widget_sn":"E","widget_name":"\u0041\n","slots":["P","Q","R"]}"#,
+            ),
+            (
+                Operation::AddWidget,
+                r#"{"slots":[],"name":"","widget_sn":"é"}"#,
+            ),
+            (Operation::RemoveWidget, r#"{"widget_sn":"E"}"#),
+            (
+                Operation::AssociateWidgets,
+                r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#,
+            ),
+            (
+                Operation::RemoveAssociation,
+                r#" { "port" : "R", "widget2_sn" : "F", "widget1_sn" : "E" } "#,
+            ),
+        ];
+        for (operation, body) in cases {
+            let short = read(operation, body.as_bytes()).expect(body);
+            let long = parse(body.as_bytes()).expect(body);
+            assert_eq!(explain(operation, &long), Ok(short), "{body}");
+        }
     }
 }

@@ -6,14 +6,15 @@
 
 mod idle;
 
-use axum::Router;
+use crate::Api;
+use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use idle::{Deadlines, IdleStream};
 use std::{
+    convert::Infallible,
     io,
     num::NonZero,
     sync::Arc,
@@ -25,6 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
+use widgets_registry::Store;
 
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,20 +75,21 @@ type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
 /// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
 /// request that has begun be answered, and returns.
 ///
-/// `router` is called once on each worker's own runtime, where it may spawn tasks.
-pub async fn serve<R>(
+/// `api` is called once on each worker's own runtime, where it may spawn tasks.
+pub async fn serve<S, A>(
     listener: TcpListener,
     limits: &Limits,
-    router: R,
+    api: A,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
-    R: Fn() -> Router + Clone + Send + 'static,
+    S: Store,
+    A: Fn() -> Api<S> + Clone + Send + 'static,
 {
     let (stopping, _) = watch::channel(());
     let mut workers = Vec::with_capacity(limits.workers.get());
     for number in 0..limits.workers.get() {
-        workers.push(Worker::start(number, limits, router.clone(), &stopping)?);
+        workers.push(Worker::start(number, limits, api.clone(), &stopping)?);
     }
     tokio::select! {
         () = accept(&listener, limits, &workers) => {}
@@ -168,14 +171,15 @@ struct Worker {
 }
 
 impl Worker {
-    fn start<R>(
+    fn start<S, A>(
         number: usize,
         limits: &Limits,
-        router: R,
+        api: A,
         stopping: &watch::Sender<()>,
     ) -> io::Result<Self>
     where
-        R: Fn() -> Router + Send + 'static,
+        S: Store,
+        A: Fn() -> Api<S> + Send + 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -188,10 +192,10 @@ impl Worker {
             .spawn(move || {
                 runtime.block_on(async {
                     // Within the runtime, so that it can spawn there.
-                    let router = router();
-                    work(accepted, &limits, router, stopping).await;
+                    let api = api();
+                    work(accepted, &limits, api, stopping).await;
                 });
-                // Tasks of the router end with the runtime, which is dropped here.
+                // Tasks of the store end with the runtime, which is dropped here.
             })?;
         Ok(Self {
             connections,
@@ -200,12 +204,14 @@ impl Worker {
     }
 }
 
-async fn work(
+async fn work<S: Store>(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     limits: &Limits,
-    router: Router,
+    api: Api<S>,
     mut stopping: watch::Receiver<()>,
 ) {
+    // Each request holds on to it. A count of its own keeps the workers out of each other's caches.
+    let api = Arc::new(api);
     let connections = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -242,7 +248,11 @@ async fn work(
             tracing::debug!(%error, "the connection keeps Nagle's algorithm");
         }
         let stream = TokioIo::new(IdleStream::new(stream, deadlines));
-        let service = TowerToHyperService::new(router.clone());
+        let api = api.clone();
+        let service = service_fn(move |request| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.respond(request).await) }
+        });
         let connection = builder
             .serve_connection::<_, _, _>(stream, service)
             .into_owned();

@@ -1,41 +1,68 @@
-//! The one place that gives an outcome its HTTP status, headers and body.
+//! What stands in the way of an answer, and the answer that says so.
 
-use axum::{
-    body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
-    response::IntoResponse,
+use crate::{Code, SCHEMAS, arguments, hint};
+use http_body_util::Full;
+use hyper::{
+    Method, Response,
+    body::Bytes,
+    header::{self, HeaderName, HeaderValue},
 };
-use serde_json::json;
-use widgets_registry::{Fault, Refusal, Rejection};
+use serde::Serialize;
+use std::borrow::Cow;
+use widgets_registry::{Fault, Operation, Refusal, Rejection};
 
-/// A request that no command could be made of.
+/// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
-    /// PGRST102: the body is no JSON object, or said not to be JSON.
-    Body(String),
-    /// 413: the body is longer than the limit.
+    QueryParameter {
+        name: String,
+        value: String,
+    },
+    OperationMethod(Method),
+    /// The body is not what it should be, in this sense.
+    Body(Cow<'static, str>),
     BodyTooLarge {
-        /// The limit in bytes.
-        limit: usize,
+        bytes_max: usize,
     },
-    /// PGRST202: no operation of this name takes these arguments.
-    NoFunction {
-        /// The name in the path.
-        function: String,
-        /// The arguments given, sorted, each once.
-        arguments: Vec<String>,
+    Schema(String),
+    /// The media types that would be accepted, of which none can be given.
+    MediaType(String),
+    Method {
+        given: Method,
+        allowed: &'static str,
     },
-    /// 22P02: a value of the wrong JSON type.
+    /// The preferences that do not exist.
+    Preferences(Vec<String>),
+    Path {
+        details: Option<&'static str>,
+    },
+    MaxAffected,
+    Function(NoFunction),
+    Table(String),
+    ReadOnlyTransaction(Operation),
     WrongType {
-        /// The argument.
         field: &'static str,
-        /// What it must be.
         expected: &'static str,
     },
-    /// PGRST101: not a method of an operation.
-    Method(String),
-    /// PGRST125: no such path.
-    Path,
+}
+
+/// That no operation has this name and these arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NoFunction {
+    /// The name in the path.
+    pub(crate) function: String,
+    pub(crate) given: Given,
+}
+
+/// The arguments as they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// The names of a JSON body's members, sorted, each once.
+    Json(Vec<String>),
+    /// The names in the query string, sorted, each once.
+    Query(Vec<String>),
+    /// A body that would be one value of this PostgreSQL type.
+    Unnamed(&'static str),
 }
 
 /// Whatever stands in the way of an answer.
@@ -48,6 +75,12 @@ pub(crate) enum Error {
 impl From<Malformed> for Error {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
+    }
+}
+
+impl From<NoFunction> for Error {
+    fn from(no_function: NoFunction) -> Self {
+        Self::Malformed(Malformed::Function(no_function))
     }
 }
 
@@ -69,146 +102,218 @@ impl From<Rejection> for Error {
     }
 }
 
-/// The answer's parts, before they are bytes.
-struct Answer {
-    status: StatusCode,
+/// The body of an answer that is an error: these members in this order, which is alphabetical.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ErrorBody {
     code: &'static str,
-    message: String,
     details: Option<String>,
-    retry_after_seconds: Option<u32>,
+    hint: Option<String>,
+    message: String,
 }
 
-impl Answer {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            details: None,
-            retry_after_seconds: None,
+impl Error {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Malformed(malformed) => malformed.code(),
+            Self::Rejected(Rejection::Refused(refusal)) => refusal.into(),
+            Self::Rejected(Rejection::Fault(fault)) => fault.into(),
         }
     }
-}
 
-fn malformed(malformed: Malformed) -> Answer {
-    match malformed {
-        Malformed::Body(message) => Answer::new(StatusCode::BAD_REQUEST, "PGRST102", message),
-        Malformed::BodyTooLarge { limit } => {
-            let message = format!("the body must be at most {limit} bytes long");
-            Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "PGRST102", message)
-        }
-        Malformed::NoFunction {
-            function,
-            arguments,
-        } => no_function(&function, &arguments),
-        Malformed::WrongType { field, expected } => {
-            let message = format!("argument \"{field}\" must be {expected}");
-            Answer::new(StatusCode::BAD_REQUEST, "22P02", message)
-        }
-        Malformed::Method(method) => {
-            let message = format!("Cannot use the {method} method on RPC");
-            Answer::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST101", message)
-        }
-        Malformed::Path => {
-            let message = "Invalid path specified in request URL";
-            Answer::new(StatusCode::NOT_FOUND, "PGRST125", message)
-        }
-    }
-}
-
-fn no_function(function: &str, arguments: &[String]) -> Answer {
-    let list = arguments.join(", ");
-    let (call, with) = match arguments.len() {
-        0 => (
-            format!("{function} without parameters"),
-            "without parameters".to_owned(),
-        ),
-        1 => (
-            format!("{function}({list})"),
-            format!("with parameter {list}"),
-        ),
-        _ => (
-            format!("{function}({list})"),
-            format!("with parameters {list}"),
-        ),
-    };
-    let message = format!("Could not find the function widgets.{call} in the schema cache");
-    let or = " or with a single unnamed json/jsonb parameter";
-    let details = format!(
-        "Searched for the function widgets.{function} {with}{or}, but no matches were found in the \
-         schema cache."
-    );
-    Answer {
-        details: Some(details),
-        ..Answer::new(StatusCode::NOT_FOUND, "PGRST202", message)
-    }
-}
-
-fn refused(refusal: &Refusal) -> Answer {
-    let status = match refusal {
-        Refusal::SerialNumberTaken { .. }
-        | Refusal::NoFreeSlot { .. }
-        | Refusal::AlreadyAssociated { .. } => StatusCode::CONFLICT,
-        Refusal::WidgetMissing { .. } | Refusal::NotAssociated { .. } => StatusCode::NOT_FOUND,
-        Refusal::PortUnknown { .. }
-        | Refusal::TooManySlots { .. }
-        | Refusal::FieldLimit { .. }
-        | Refusal::SelfAssociation { .. }
-        | Refusal::Null { .. } => StatusCode::BAD_REQUEST,
-    };
-    let answer = Answer::new(status, refusal.code(), refusal.to_string());
-    Answer {
-        details: refusal.details(),
-        ..answer
-    }
-}
-
-fn fault(fault: &Fault) -> Answer {
-    let retry_after_seconds = match fault {
-        Fault::Busy {
-            retry_after_seconds,
-            ..
-        } => Some(*retry_after_seconds),
-        Fault::Unavailable { .. } | Fault::FateUnknown { .. } => None,
-    };
-    let answer = Answer::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        fault.code(),
-        fault.to_string(),
-    );
-    Answer {
-        retry_after_seconds,
-        ..answer
-    }
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response<Body> {
-        let answer = match self {
-            Self::Malformed(kind) => malformed(kind),
-            Self::Rejected(Rejection::Refused(refusal)) => refused(&refusal),
-            Self::Rejected(Rejection::Fault(kind)) => fault(&kind),
+    pub(crate) fn body(&self) -> ErrorBody {
+        let (message, details, hint) = match self {
+            Self::Malformed(malformed) => malformed.texts(),
+            Self::Rejected(Rejection::Refused(refusal)) => {
+                (refusal.to_string(), refusal.details(), None)
+            }
+            Self::Rejected(Rejection::Fault(fault)) => (fault.to_string(), None, None),
         };
-        let Answer {
-            status,
-            code,
-            message,
+        ErrorBody {
+            code: self.code().as_str(),
             details,
-            retry_after_seconds,
-        } = answer;
-        // serde_json keeps the members of a map in alphabetical order, as PostgREST does.
-        let body = json!({ "code": code, "details": details, "hint": null, "message": message });
-        let mut response = Response::new(Body::from(body.to_string()));
-        *response.status_mut() = status;
+            hint,
+            message,
+        }
+    }
+
+    pub(crate) fn response(&self) -> Response<Full<Bytes>> {
+        let code = self.code();
+        let body = match serde_json::to_vec(&self.body()) {
+            Ok(body) => body,
+            Err(error) => unreachable!("four texts are always JSON: {error}"),
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = code.status();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/json; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, json);
-        if let Ok(value) = HeaderValue::try_from(format!("PostgREST; error={code}")) {
-            headers.insert("proxy-status", value);
+        if let Ok(value) = HeaderValue::try_from(format!("PostgREST; error={}", code.as_str())) {
+            headers.insert(HeaderName::from_static("proxy-status"), value);
         }
-        if let Some(seconds) = retry_after_seconds {
-            headers.insert(header::RETRY_AFTER, seconds.into());
+        match self {
+            // Only here does anyone know when trying again makes sense. A store that is read-only
+            // stays so until somebody acts, and an operation whose fate is unknown should be looked
+            // at before it is repeated: a number there would be made up.
+            Self::Rejected(Rejection::Fault(Fault::Busy {
+                retry_after_seconds,
+                ..
+            })) => {
+                headers.insert(header::RETRY_AFTER, (*retry_after_seconds).into());
+            }
+            Self::Malformed(malformed) => {
+                if let Some(allowed) = malformed.allowed() {
+                    headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+                }
+            }
+            Self::Rejected(_) => {}
         }
         response
+    }
+}
+
+impl Malformed {
+    fn code(&self) -> Code {
+        match self {
+            Self::QueryParameter { .. } => Code::QueryParameter,
+            Self::OperationMethod(_) => Code::OperationMethod,
+            Self::Body(_) => Code::Body,
+            Self::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Self::Schema(_) => Code::Schema,
+            Self::MediaType(_) => Code::MediaType,
+            Self::Method { .. } => Code::Method,
+            Self::Preferences(_) => Code::Preferences,
+            Self::Path { .. } => Code::Path,
+            Self::MaxAffected => Code::MaxAffected,
+            Self::Function(_) => Code::Function,
+            Self::Table(_) => Code::Table,
+            Self::ReadOnlyTransaction(_) => Code::ReadOnlyTransaction,
+            Self::WrongType { .. } => Code::InvalidText,
+        }
+    }
+
+    /// The methods that the path has, where the method was at fault (RFC 9110, 15.5.6).
+    fn allowed(&self) -> Option<&'static str> {
+        match self {
+            Self::OperationMethod(_) | Self::ReadOnlyTransaction(_) => Some("OPTIONS,POST"),
+            Self::Method { allowed, .. } => Some(allowed),
+            _ => None,
+        }
+    }
+
+    /// Message, details and hint.
+    fn texts(&self) -> (String, Option<String>, Option<String>) {
+        let message: Cow<'static, str> = match self {
+            Self::QueryParameter { name, value } => {
+                let message = format!("\"failed to parse filter ({value})\" (line 1, column 1)");
+                let details =
+                    format!("query parameter \"{name}\" is not known: arguments stand in the body");
+                return (message, Some(details), None);
+            }
+            Self::OperationMethod(method) => {
+                format!("Cannot use the {method} method on RPC").into()
+            }
+            Self::Body(message) => message.clone(),
+            Self::BodyTooLarge { bytes_max } => {
+                format!("the body must be at most {bytes_max} bytes long").into()
+            }
+            Self::Schema(name) => {
+                let exposed = SCHEMAS.join(", ");
+                let hint = format!("Only the following schemas are exposed: {exposed}");
+                return (format!("Invalid schema: {name}"), None, Some(hint));
+            }
+            Self::MediaType(accepted) => {
+                format!("None of these media types are available: {accepted}").into()
+            }
+            Self::Method { given, .. } => format!("Unsupported HTTP method: {given}").into(),
+            Self::Preferences(unknown) => {
+                let details = format!("Invalid preferences: {}", unknown.join(", "));
+                let message = "Invalid preferences given with handling=strict";
+                return (message.into(), Some(details), None);
+            }
+            Self::Path { details } => {
+                let message = "Invalid path specified in request URL";
+                return (message.into(), details.map(str::to_owned), None);
+            }
+            Self::MaxAffected => {
+                "Function must return SETOF or TABLE when max-affected preference \
+                                  is used with handling=strict"
+                    .into()
+            }
+            Self::Function(no_function) => return no_function.texts(),
+            Self::Table(name) => {
+                let schema = SCHEMAS[0];
+                format!("Could not find the table '{schema}.{name}' in the schema cache").into()
+            }
+            Self::ReadOnlyTransaction(operation) => {
+                let statement = match operation {
+                    Operation::AddWidget => "INSERT",
+                    Operation::RemoveWidget => "DELETE",
+                    Operation::AssociateWidgets | Operation::RemoveAssociation => "UPDATE",
+                };
+                format!("cannot execute {statement} in a read-only transaction").into()
+            }
+            Self::WrongType { field, expected } => {
+                format!("argument \"{field}\" must be {expected}").into()
+            }
+        };
+        (message.into_owned(), None, None)
+    }
+}
+
+impl NoFunction {
+    fn texts(&self) -> (String, Option<String>, Option<String>) {
+        let Self { function, given } = self;
+        let schema = SCHEMAS[0];
+        let (call, with) = match given {
+            Given::Unnamed(kind) => (
+                String::new(),
+                format!("with a single unnamed {kind} parameter"),
+            ),
+            Given::Json(names) | Given::Query(names) => {
+                let list = names.join(", ");
+                let (call, with) = match names.len() {
+                    0 => (" without parameters".into(), "without parameters".into()),
+                    1 => (format!("({list})"), format!("with parameter {list}")),
+                    _ => (format!("({list})"), format!("with parameters {list}")),
+                };
+                match given {
+                    Given::Json(_) => {
+                        let or = " or with a single unnamed json/jsonb parameter";
+                        (call, with + or)
+                    }
+                    _ => (call, with),
+                }
+            }
+        };
+        let message =
+            format!("Could not find the function {schema}.{function}{call} in the schema cache");
+        let details = format!(
+            "Searched for the function {schema}.{function} {with}, but no matches were found in \
+             the schema cache."
+        );
+        let hint = self
+            .nearest()
+            .map(|nearest| format!("Perhaps you meant to call the function {schema}.{nearest}"));
+        (message, Some(details), hint)
+    }
+
+    /// The call that was probably meant.
+    fn nearest(&self) -> Option<String> {
+        let Self { function, given } = self;
+        let (Given::Json(names) | Given::Query(names)) = given else {
+            return None;
+        };
+        match Operation::ALL.iter().find(|each| each.as_str() == function) {
+            None => {
+                let known = Operation::ALL.map(Operation::as_str);
+                hint::nearest(function, &known, hint::FUNCTION_SCORE_MIN).map(str::to_owned)
+            }
+            Some(&operation) => {
+                let list = format!("({})", names.join(", "));
+                let known = format!("({})", arguments::names(operation).join(", "));
+                hint::nearest(&list, &[&known], hint::ARGUMENTS_SCORE_MIN)?;
+                Some(format!("{function}{known}"))
+            }
+        }
     }
 }

@@ -3,13 +3,30 @@
 //! Only this crate knows HTTP. It checks what a request says, hands a valid command to the store,
 //! and gives each outcome its status, headers and body.
 //!
-//! The port enums are refused here before field limits, and those before the state is asked: the
-//! order of the specification.
+//! A request is checked in PostgREST's order: CORS preflight, path, profile, method, query string,
+//! body, names of the arguments, `Accept`, strict `Prefer`, values of the arguments. The store
+//! decides the rest.
 
+mod api;
 mod arguments;
+mod body;
+mod clock;
+mod code;
 mod connections;
+mod cors;
 mod error;
+mod hint;
+mod metrics;
+mod negotiation;
 mod routes;
+mod settings;
 
+pub use api::Api;
+pub use clock::{Clock, SystemClock};
+pub use code::Code;
 pub use connections::{Limits, serve};
-pub use routes::router;
+pub use settings::{SettingError, Settings};
+
+/// The schemas that profile headers may name. Messages say the first, where the functions are in
+/// PostgreSQL; clients ask for the second unless they are told otherwise.
+pub(crate) const SCHEMAS: [&str; 2] = ["widgets", "public"];

@@ -1,86 +1,95 @@
-//! The routes: operations, lookups and probes.
+//! Which path means what.
 
-use crate::{
-    arguments,
-    error::{Error, Malformed},
-};
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, Request, State},
-    http::{HeaderValue, Method, Response, StatusCode, header},
-    response::IntoResponse,
-    routing::{any, get},
-};
-use serde_json::json;
-use widgets_registry::{SerialNumber, Store};
+use percent_encoding::percent_decode_str;
+use std::{borrow::Cow, str::Utf8Error};
+use widgets_registry::Operation;
 
-/// A body may have at most so many bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
-
-/// Every route over this store.
-pub fn router<S: Store>(store: S) -> Router {
-    Router::new()
-        .route("/rpc/{function}", any(operation::<S>))
-        .route("/widgets/{serial_number}", get(lookup::<S>))
-        .route("/live", get(async || StatusCode::OK))
-        .route("/ready", get(ready::<S>))
-        .fallback(async || Error::from(Malformed::Path))
-        .with_state(store)
+/// What a path stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    /// `/`: the API's document.
+    Root,
+    /// `/rpc/{function}`, and there is such an operation.
+    Operation(Operation),
+    /// `/rpc/{function}`, and there is none.
+    UnknownFunction(Cow<'a, str>),
+    /// `/widgets/{serial_number}`. A widget cannot have a serial number that is not UTF-8.
+    Widget(Result<Cow<'a, str>, Utf8Error>),
+    /// `/live`
+    Live,
+    /// `/ready`
+    Ready,
+    /// `/metrics`
+    Metrics,
+    /// One segment that is none of these: where PostgREST has its tables.
+    Table(Cow<'a, str>),
+    /// Anything else.
+    Invalid,
 }
 
-async fn operation<S: Store>(
-    State(store): State<S>,
-    Path(function): Path<String>,
-    request: Request,
-) -> Result<Response<Body>, Error> {
-    if request.method() != Method::POST {
-        return Err(Malformed::Method(request.method().to_string()).into());
-    }
-    if let Some(value) = request.headers().get(header::CONTENT_TYPE) {
-        let given = value.to_str().unwrap_or_default();
-        let media_type = given.split(';').next().unwrap_or_default().trim();
-        if !media_type.eq_ignore_ascii_case("application/json") {
-            let message = format!("Content-Type not acceptable: {given}");
-            return Err(Malformed::Body(message).into());
+impl<'a> Route<'a> {
+    /// The route of a path, which begins with a slash. Each segment is percent-decoded.
+    pub(crate) fn of(path: &'a str) -> Self {
+        let Some(path) = path.strip_prefix('/') else {
+            return Self::Invalid;
+        };
+        match path.split_once('/') {
+            Some(("rpc", function)) if !function.is_empty() && !function.contains('/') => {
+                let function = percent_decode_str(function).decode_utf8_lossy();
+                let named = |each: &Operation| each.as_str() == function;
+                match Operation::ALL.into_iter().find(named) {
+                    Some(operation) => Self::Operation(operation),
+                    None => Self::UnknownFunction(function),
+                }
+            }
+            Some(("widgets", serial_number)) if !serial_number.contains('/') => {
+                Self::Widget(percent_decode_str(serial_number).decode_utf8())
+            }
+            Some(_) => Self::Invalid,
+            None => match path {
+                "" => Self::Root,
+                "live" => Self::Live,
+                "ready" => Self::Ready,
+                "metrics" => Self::Metrics,
+                other => Self::Table(percent_decode_str(other).decode_utf8_lossy()),
+            },
         }
     }
-    let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
-        .await
-        .map_err(|_| Malformed::BodyTooLarge {
-            limit: BODY_BYTES_MAX,
-        })?;
-    store.submit(arguments::command(&function, &body)?).await?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_RANGE, HeaderValue::from_static("0-0/*"));
-    Ok(response)
 }
 
-async fn lookup<S: Store>(
-    State(store): State<S>,
-    Path(serial_number): Path<String>,
-) -> Result<Response<Body>, Error> {
-    let serial_number = SerialNumber::new("serial_number", serial_number)?;
-    let Some(widget) = store.lookup(serial_number.clone()).await? else {
-        return Err(widgets_registry::Refusal::WidgetMissing { serial_number }.into());
-    };
-    let slots = widget
-        .slots
-        .iter()
-        .map(|slot| json!({ "port": slot.port.as_str(), "peer": slot.peer.as_deref() }));
-    let body = json!({
-        "serial_number": &*widget.serial_number,
-        "name": &*widget.name,
-        "slots": slots.collect::<Vec<_>>(),
-    });
-    let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
-    Ok((json, body.to_string()).into_response())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn ready<S: Store>(State(store): State<S>) -> Result<StatusCode, Error> {
-    store.ready().await?;
-    Ok(StatusCode::OK)
+    #[test]
+    fn paths_have_their_meaning() {
+        let unknown = |function: &'static str| Route::UnknownFunction(function.into());
+        let widget = |serial_number: &'static str| Route::Widget(Ok(serial_number.into()));
+        let cases = [
+            ("/", Route::Root),
+            ("/rpc/add_widget", Route::Operation(Operation::AddWidget)),
+            ("/rpc/add%5Fwidget", Route::Operation(Operation::AddWidget)),
+            ("/rpc/add_widget/", Route::Invalid),
+            ("/rpc/Add_Widget", unknown("Add_Widget")),
+            ("/rpc/%C3%A9", unknown("é")),
+            ("/rpc/%FF", unknown("\u{fffd}")),
+            ("/rpc/", Route::Invalid),
+            ("/rpc", Route::Table("rpc".into())),
+            ("/widgets/E", widget("E")),
+            ("/widgets/a%2Fb+c%20%C3%A9", widget("a/b+c é")),
+            ("/widgets/", widget("")),
+            ("/widgets/a/b", Route::Invalid),
+            ("/widgets", Route::Table("widgets".into())),
+            ("/live", Route::Live),
+            ("/ready", Route::Ready),
+            ("/metrics", Route::Metrics),
+            ("/metrics/", Route::Invalid),
+            ("//", Route::Invalid),
+            ("*", Route::Invalid),
+        ];
+        for (path, route) in cases {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+        assert!(matches!(Route::of("/widgets/%FF"), Route::Widget(Err(_))));
+    }
 }

@@ -5,6 +5,7 @@
     reason = "in the helpers of tests a panic is the failed test"
 )]
 
+use prometheus::Registry;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -14,7 +15,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
-use widgets_server::Limits;
+use widgets_server::{Api, Limits, Settings, SystemClock};
 
 /// Answers a command only when the test lets it.
 #[derive(Clone)]
@@ -75,11 +76,18 @@ impl Server {
                 started
                     .send(listener.local_addr().expect("an address"))
                     .expect("the test waits");
-                let router = move || widgets_server::router(store.clone());
+                let api = Api::new(
+                    store,
+                    Settings::default(),
+                    Registry::new(),
+                    SystemClock::new(),
+                )
+                .expect("an empty registry");
+                let api = move || api.clone();
                 let stopped = async {
                     stopped.await.expect("told to stop");
                 };
-                widgets_server::serve(listener, &limits, router, stopped)
+                widgets_server::serve(listener, &limits, api, stopped)
                     .await
                     .expect("served");
             });

@@ -1,13 +1,14 @@
 //! `widgets serve`: wires a store to the server and runs them until a signal.
 
 use crate::Outcome;
+use prometheus::Registry;
 use std::{error::Error, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use widgets_engine::{Engine, Settings};
-use widgets_server::Limits;
+use widgets_server::{Api, Limits, SystemClock};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -46,8 +47,14 @@ async fn serve(Arguments { listen, data_dir }: Arguments) -> Result<(), Box<dyn 
         tracing::info!("stopping: answering what was accepted");
     };
     let client = engine.client();
-    let router = move || widgets_server::router(client.on_current_runtime());
-    widgets_server::serve(listener, &Limits::default(), router, stop).await?;
+    let api = Api::new(
+        client.clone(),
+        widgets_server::Settings::default(),
+        Registry::new(),
+        SystemClock::new(),
+    )?;
+    let worker = move || api.with_store(client.on_current_runtime());
+    widgets_server::serve(listener, &Limits::default(), worker, stop).await?;
     drop(engine);
     tracing::info!("stopped");
     Ok(())

@@ -1,0 +1,418 @@
+//! The API: every request in, every answer out, in PostgREST's order of checks.
+
+use crate::{
+    Clock, Settings, arguments, body, cors,
+    error::{Error, Given, Malformed, NoFunction},
+    metrics::{Metrics, Subject},
+    negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
+    routes::Route,
+};
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Body, Bytes},
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use prometheus::Registry;
+use serde::Serialize;
+use std::{fmt::Display, sync::Arc};
+use widgets_registry::{Operation, Refusal, SerialNumber, Store, Widget};
+
+const SERVER: HeaderValue =
+    HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
+/// What an operation's answer can depend on, as PostgREST says it.
+const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
+const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// The API over a store. Clones share it.
+#[derive(Clone)]
+pub struct Api<S> {
+    store: S,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    metrics: Metrics,
+    clock: Box<dyn Clock>,
+}
+
+type Answer = Result<Response<Full<Bytes>>, Error>;
+
+impl<S: Store> Api<S> {
+    /// The API over `store`. `/metrics` shows everything in `registry`, to which the API adds its
+    /// own; an error means that something of that name is there already.
+    pub fn new(
+        store: S,
+        settings: Settings,
+        registry: Registry,
+        clock: impl Clock,
+    ) -> prometheus::Result<Self> {
+        let shared = Arc::new(Shared {
+            settings,
+            metrics: Metrics::new(registry)?,
+            clock: Box::new(clock),
+        });
+        Ok(Self { store, shared })
+    }
+
+    /// The same API with another way to ask the store, such as a worker's own.
+    #[must_use]
+    pub fn with_store<T: Store>(&self, store: T) -> Api<T> {
+        Api {
+            store,
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Answers a request. Dropping the future gives up the answer, not the operation.
+    pub async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        let (head, body) = request.into_parts();
+        let cross_origin = cors::is_cross_origin(&head.headers);
+        if cross_origin && let Some(mut response) = cors::preflight(&head.method, &head.headers) {
+            response.headers_mut().insert(header::SERVER, SERVER);
+            return response;
+        }
+        let mut response = self.measured(&head, body).await;
+        let headers = response.headers_mut();
+        headers.insert(header::SERVER, SERVER);
+        if cross_origin {
+            cors::expose(headers);
+        }
+        response
+    }
+
+    /// Answers, and counts how long that took where the request asked for something of ours.
+    async fn measured<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        let start = self.shared.clock.now();
+        let (subject, answer) = match Route::of(head.uri.path()) {
+            Route::Operation(operation) => (
+                Subject::Operation(operation),
+                self.operation(operation, head, body).await,
+            ),
+            Route::UnknownFunction(function) => (
+                Subject::None,
+                Err(self.unknown_function(&function, head, body).await),
+            ),
+            Route::Widget(serial_number) => {
+                let answer = match serial_number {
+                    Ok(serial_number) => self.widget(&serial_number, head).await,
+                    Err(_) => Err(Malformed::Path {
+                        details: Some("a serial number is UTF-8, percent-encoded"),
+                    }
+                    .into()),
+                };
+                (Subject::Lookup, answer)
+            }
+            Route::Table(name) => (Subject::None, Err(table(&name, head).into())),
+            Route::Invalid => {
+                let details = None;
+                (Subject::None, Err(Malformed::Path { details }.into()))
+            }
+            // Documents and probes would only blur the measurements.
+            Route::Root => return document(head).unwrap_or_else(|error| error.response()),
+            Route::Live => return probe(head, || Ok(empty(StatusCode::OK))),
+            Route::Metrics => return probe(head, || Ok(self.metrics_text())),
+            Route::Ready => {
+                let ready = self.store.ready().await;
+                return probe(head, || {
+                    ready?;
+                    Ok(empty(StatusCode::OK))
+                });
+            }
+        };
+        let (code, response) = match answer {
+            Ok(response) => (None, response),
+            Err(error) => (Some(error.code()), error.response()),
+        };
+        let duration = self.shared.clock.now().saturating_sub(start);
+        self.shared.metrics.observe(subject, code, duration);
+        response
+    }
+
+    async fn operation<B>(&self, operation: Operation, head: &Parts, body: B) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        negotiation::check_profile(&head.method, &head.headers)?;
+        match head.method {
+            Method::POST => {
+                check_query(head)?;
+                check_content_type(operation.as_str(), &head.headers)?;
+                let body = body::read(body, self.shared.settings.body_bytes_max).await?;
+                let command = arguments::command(operation, &body)?;
+                let preferences = negotiate(&head.headers)?;
+                self.store.submit(command?).await?;
+                Ok(applied(&preferences))
+            }
+            Method::GET | Method::HEAD => {
+                check_named_in_query(operation, head)?;
+                negotiate(&head.headers)?;
+                Err(Malformed::ReadOnlyTransaction(operation).into())
+            }
+            Method::OPTIONS => {
+                check_named_in_query(operation, head)?;
+                Ok(options("OPTIONS,POST"))
+            }
+            _ => Err(Malformed::OperationMethod(head.method.clone()).into()),
+        }
+    }
+
+    /// What is wrong first with a call of a function that does not exist.
+    async fn unknown_function<B>(&self, function: &str, head: &Parts, body: B) -> Error
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        let malformed = async {
+            negotiation::check_profile(&head.method, &head.headers)?;
+            match head.method {
+                Method::POST => {
+                    check_query(head)?;
+                    check_content_type(function, &head.headers)?;
+                    let body = body::read(body, self.shared.settings.body_bytes_max).await?;
+                    Ok(arguments::unknown(function, &body))
+                }
+                Method::GET | Method::HEAD | Method::OPTIONS => {
+                    let given = Given::Query(names_in_query(head));
+                    let function = function.to_owned();
+                    Ok(Malformed::Function(NoFunction { function, given }))
+                }
+                _ => Ok(Malformed::OperationMethod(head.method.clone())),
+            }
+        };
+        malformed.await.unwrap_or_else(|first| first).into()
+    }
+
+    async fn widget(&self, serial_number: &str, head: &Parts) -> Answer {
+        negotiation::check_profile(&head.method, &head.headers)?;
+        if let Some(answer) = check_reads(head)? {
+            return Ok(answer);
+        }
+        negotiation::media_type(&head.headers, &["application/json"])?;
+        let serial_number = SerialNumber::new("serial_number", serial_number)?;
+        match self.store.lookup(serial_number.clone()).await? {
+            None => Err(Refusal::WidgetMissing { serial_number }.into()),
+            Some(widget) => Ok(json(&WidgetBody::from(&widget))),
+        }
+    }
+
+    fn metrics_text(&self) -> Response<Full<Bytes>> {
+        match self.shared.metrics.text() {
+            Ok(text) => {
+                let mut response = Response::new(Full::from(text));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, METRICS_TEXT);
+                response
+            }
+            // A collector of this process gave what cannot be encoded.
+            Err(error) => {
+                let mut response = Response::new(Full::from(error.to_string()));
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
+    }
+}
+
+/// `GET /`
+fn document(head: &Parts) -> Answer {
+    negotiation::check_profile(&head.method, &head.headers)?;
+    if let Some(answer) = check_reads(head)? {
+        return Ok(answer);
+    }
+    Err(Malformed::Path { details: None }.into())
+}
+
+/// Answers a probe, which is read and has no profile and no choice of media types.
+fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Response<Full<Bytes>> {
+    let answer = match check_reads(head) {
+        Ok(Some(options)) => Ok(options),
+        Ok(None) => answer(),
+        Err(malformed) => Err(malformed.into()),
+    };
+    answer.unwrap_or_else(|error| error.response())
+}
+
+/// Lets reading methods pass, and answers those that ask which methods there are.
+fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
+    let allowed = "OPTIONS,GET,HEAD";
+    match head.method {
+        Method::GET | Method::HEAD => Ok(None),
+        Method::OPTIONS => Ok(Some(options(allowed))),
+        _ => {
+            let given = head.method.clone();
+            Err(Malformed::Method { given, allowed })
+        }
+    }
+}
+
+/// What is wrong first with a request for a table: there are none.
+fn table(name: &str, head: &Parts) -> Malformed {
+    if let Err(malformed) = negotiation::check_profile(&head.method, &head.headers) {
+        return malformed;
+    }
+    match head.method {
+        Method::TRACE | Method::CONNECT => Malformed::Method {
+            given: head.method.clone(),
+            allowed: "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE",
+        },
+        _ => Malformed::Table(name.to_owned()),
+    }
+}
+
+/// Refuses query parameters: arguments stand in the body, and nothing is there to be filtered. That
+/// everything be selected changes nothing, and clients say it.
+fn check_query(head: &Parts) -> Result<(), Malformed> {
+    let Some(query) = head.uri.query() else {
+        return Ok(());
+    };
+    let stray = |(name, value): &(_, _)| name != "select" || value != "*";
+    match form_urlencoded::parse(query.as_bytes()).find(stray) {
+        None => Ok(()),
+        Some((name, value)) => Err(Malformed::QueryParameter {
+            name: name.into_owned(),
+            value: value.into_owned(),
+        }),
+    }
+}
+
+/// The names of the query's parameters, sorted, each once.
+fn names_in_query(head: &Parts) -> Vec<String> {
+    let query = head.uri.query().unwrap_or_default().as_bytes();
+    let names = form_urlencoded::parse(query).map(|(name, _)| name.into_owned());
+    let mut names: Vec<String> = names.filter(|name| name != "select").collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Checks that the query names the operation's arguments: so a reading method would call it.
+fn check_named_in_query(operation: Operation, head: &Parts) -> Result<(), NoFunction> {
+    let names = names_in_query(head);
+    if arguments::accepts(operation, &names) {
+        return Ok(());
+    }
+    Err(NoFunction {
+        function: operation.as_str().to_owned(),
+        given: Given::Query(names),
+    })
+}
+
+/// Checks that the body says to be JSON, or nothing of itself.
+///
+/// A form is refused: its values are all text, and making slots of them would be the coercion that
+/// the API does not do.
+fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malformed> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    if value == "application/json" {
+        return Ok(());
+    }
+    let given = negotiation::text(value);
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let unnamed = match media_type.to_ascii_lowercase().as_str() {
+        "application/json" => return Ok(()),
+        "text/plain" => "text",
+        "text/xml" => "xml",
+        "application/octet-stream" => "bytea",
+        _ => {
+            let message = format!("Content-Type not acceptable: {given}");
+            return Err(Malformed::Body(message.into()));
+        }
+    };
+    Err(Malformed::Function(NoFunction {
+        function: function.to_owned(),
+        given: Given::Unnamed(unnamed),
+    }))
+}
+
+/// Media type, then preferences: what is checked between a call's arguments and their values.
+fn negotiate(headers: &HeaderMap) -> Result<Preferences, Malformed> {
+    negotiation::media_type(headers, &OPERATION_MEDIA_TYPES)?;
+    let preferences = Preferences::from_headers(headers);
+    preferences.check()?;
+    Ok(preferences)
+}
+
+/// The answer to an operation that was applied.
+fn applied(preferences: &Preferences) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_RANGE, preferences.content_range());
+    headers.insert(header::VARY, VARY);
+    if let Some(applied) = preferences.applied() {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn options(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::OK);
+    let headers = response.headers_mut();
+    let any = HeaderValue::from_static("*");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A widget as it is answered: these members in this order.
+#[derive(Serialize)]
+struct WidgetBody<'a> {
+    serial_number: &'a str,
+    name: &'a str,
+    slots: Vec<SlotBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct SlotBody<'a> {
+    port: &'static str,
+    peer: Option<&'a str>,
+}
+
+impl<'a> From<&'a Widget> for WidgetBody<'a> {
+    fn from(widget: &'a Widget) -> Self {
+        let slots = widget.slots.iter().map(|slot| SlotBody {
+            port: slot.port.as_str(),
+            peer: slot.peer.as_deref(),
+        });
+        Self {
+            serial_number: &widget.serial_number,
+            name: &widget.name,
+            slots: slots.collect(),
+        }
+    }
+}
+
+fn json(body: &WidgetBody<'_>) -> Response<Full<Bytes>> {
+    let body = match serde_json::to_vec(body) {
+        Ok(body) => body,
+        Err(error) => unreachable!("texts are always JSON: {error}"),
+    };
+    let mut response = Response::new(Full::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::VARY, VARY_ACCEPT);
+    response
+}

@@ -1,0 +1,123 @@
+//! Reading a body of bounded length.
+
+use crate::error::Malformed;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Bytes};
+use std::{
+    fmt::Display,
+    pin::{Pin, pin},
+};
+
+/// The whole body, or that it is longer than `bytes_max`: at once if its length was announced, else
+/// as soon as so much has come. A body that comes in one piece is not copied.
+pub(crate) async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Malformed>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    let too_large = || Malformed::BodyTooLarge { bytes_max };
+    let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
+    if announced > bytes_max {
+        return Err(too_large());
+    }
+    let mut body = pin!(body);
+    let Some(first) = next(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() > bytes_max {
+        return Err(too_large());
+    }
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut whole = Vec::with_capacity(announced.max(first.len()));
+    whole.extend_from_slice(&first);
+    while let Some(piece) = next(&mut body).await? {
+        if piece.len() > bytes_max - whole.len() {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
+}
+
+/// The next piece of data; trailers are nothing to us.
+async fn next<B>(body: &mut Pin<&mut B>) -> Result<Option<Bytes>, Malformed>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Malformed::Body(format!("the body could not be read: {error}").into())
+        })?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::body::{Frame, SizeHint};
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        task::{Context, Poll},
+    };
+
+    /// A body of unknown length, in pieces.
+    struct Pieces(VecDeque<&'static [u8]>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let piece = self.0.pop_front().map(Bytes::from_static);
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Malformed> {
+        read(Pieces(pieces.iter().copied().collect()), bytes_max).await
+    }
+
+    #[tokio::test]
+    async fn pieces_are_joined_up_to_the_limit() {
+        assert_eq!(pieces(&[], 4).await, Ok(Bytes::new()));
+        assert_eq!(pieces(&[b"ab", b"", b"cd"], 4).await, Ok("abcd".into()));
+        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
+        assert_eq!(pieces(&[b"abcde"], 4).await, too_large);
+        assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
+    }
+
+    #[tokio::test]
+    async fn an_announced_length_is_refused_before_anything_is_read() {
+        struct Announced;
+
+        impl Body for Announced {
+            type Data = Bytes;
+            type Error = Infallible;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                panic!("the body must not be read")
+            }
+
+            fn size_hint(&self) -> SizeHint {
+                SizeHint::with_exact(5)
+            }
+        }
+
+        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
+        assert_eq!(read(Announced, 4).await, too_large);
+    }
+}

@@ -1,0 +1,41 @@
+//! Time, as an argument: the durations in the metrics come from this and nothing else.
+
+use std::time::{Duration, Instant};
+
+/// A clock that only goes forward.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+}
+
+/// The clock of the operating system.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that stands at zero now.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the server reads the clock"
+    )]
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}

@@ -1,0 +1,126 @@
+//! Every code that an answer can carry: its word, its status, and when it is given.
+
+use hyper::StatusCode;
+use widgets_registry::{Fault, Refusal};
+
+macro_rules! codes {
+    ($($(#[doc = $meaning:literal])+ $variant:ident = $word:literal, $status:ident;)+) => {
+        /// What went wrong, as clients branch on it. Metrics and the API's document list exactly
+        /// these.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $meaning])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+
+            /// The stable, SQLSTATE-shaped word in the answer's member `code`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+
+            /// The answer's status.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$variant => StatusCode::$status,)+
+                }
+            }
+
+            /// When it is given: a sentence for the API's document.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($meaning),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A query parameter that the operation does not have: its arguments stand in the body.
+    QueryParameter = "PGRST100", BAD_REQUEST;
+    /// An operation was asked for by another method than POST.
+    OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;
+    /// The body is no JSON object, or its media type is not JSON.
+    Body = "PGRST102", BAD_REQUEST;
+    /// The body is longer than the service accepts.
+    BodyTooLarge = "PGRST102", PAYLOAD_TOO_LARGE;
+    /// The profile header names a schema that is not exposed.
+    Schema = "PGRST106", NOT_ACCEPTABLE;
+    /// No media type that `Accept` names is available. Nothing was applied.
+    MediaType = "PGRST107", NOT_ACCEPTABLE;
+    /// A method that this path does not have.
+    Method = "PGRST117", METHOD_NOT_ALLOWED;
+    /// `Prefer` asks for strict handling and for a preference that does not exist.
+    Preferences = "PGRST122", BAD_REQUEST;
+    /// There is no such path.
+    Path = "PGRST125", NOT_FOUND;
+    /// `Prefer` asks for strict handling and for `max-affected`, which no operation has.
+    MaxAffected = "PGRST128", BAD_REQUEST;
+    /// No operation has this name and these arguments.
+    Function = "PGRST202", NOT_FOUND;
+    /// There is no such path; PostgREST would look for a table of that name.
+    Table = "PGRST205", NOT_FOUND;
+    /// GET and HEAD only read, and every operation writes.
+    ReadOnlyTransaction = "25006", METHOD_NOT_ALLOWED;
+    /// A value of the wrong JSON type, or a port type that does not exist (case matters).
+    InvalidText = "22P02", BAD_REQUEST;
+    /// A required value is null.
+    Null = "23502", BAD_REQUEST;
+    /// The serial number is taken.
+    SerialNumberTaken = "23505", CONFLICT;
+    /// A named widget does not exist.
+    WidgetMissing = "WG001", NOT_FOUND;
+    /// The widget has no free slot of that port type.
+    NoFreeSlot = "WG002", CONFLICT;
+    /// The two widgets are associated over that port type already.
+    AlreadyAssociated = "WG003", CONFLICT;
+    /// The two widgets are not associated over that port type.
+    NotAssociated = "WG004", NOT_FOUND;
+    /// A widget cannot be associated with itself.
+    SelfAssociation = "WG005", BAD_REQUEST;
+    /// More slots than a widget can have.
+    TooManySlots = "WG006", BAD_REQUEST;
+    /// A serial number or a name is empty, too long, or contains NUL.
+    FieldLimit = "WG007", BAD_REQUEST;
+    /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.
+    Busy = "WG503", SERVICE_UNAVAILABLE;
+    /// The store is read-only or cannot be reached: nothing was applied.
+    Unavailable = "WG504", SERVICE_UNAVAILABLE;
+    /// The operation may or may not have been applied: read before you repeat it.
+    FateUnknown = "WG505", SERVICE_UNAVAILABLE;
+}
+
+impl From<&Refusal> for Code {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::SerialNumberTaken { .. } => Self::SerialNumberTaken,
+            Refusal::PortUnknown { .. } => Self::InvalidText,
+            Refusal::TooManySlots { .. } => Self::TooManySlots,
+            Refusal::FieldLimit { .. } => Self::FieldLimit,
+            Refusal::WidgetMissing { .. } => Self::WidgetMissing,
+            Refusal::NoFreeSlot { .. } => Self::NoFreeSlot,
+            Refusal::AlreadyAssociated { .. } => Self::AlreadyAssociated,
+            Refusal::NotAssociated { .. } => Self::NotAssociated,
+            Refusal::SelfAssociation { .. } => Self::SelfAssociation,
+            Refusal::Null { .. } => Self::Null,
+        }
+    }
+}
+
+impl From<&Fault> for Code {
+    fn from(fault: &Fault) -> Self {
+        match fault {
+            Fault::Busy { .. } => Self::Busy,
+            Fault::Unavailable { .. } => Self::Unavailable,
+            Fault::FateUnknown { .. } => Self::FateUnknown,
+        }
+    }
+}

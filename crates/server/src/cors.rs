@@ -1,0 +1,53 @@
+//! Requests of pages from other origins (CORS), as PostgREST answers them: any origin may ask.
+
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Response,
+    body::Bytes,
+    header::{self, HeaderValue},
+};
+
+const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
+     Transfer-Encoding, Range-Unit",
+);
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");
+
+/// Whether a page of some other origin is behind the request.
+pub(crate) fn is_cross_origin(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+}
+
+/// The answer to a browser that asks what it may send, if this is such a request.
+pub(crate) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+    let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if method != Method::OPTIONS || !asks {
+        return None;
+    }
+    let mut allowed = b"Authorization".to_vec();
+    if let Some(requested) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        for name in requested.as_bytes().split(|&byte| byte == b',') {
+            allowed.extend_from_slice(b", ");
+            allowed.extend_from_slice(name.trim_ascii());
+        }
+    }
+    allowed.extend_from_slice(b", Accept, Accept-Language, Content-Language");
+    let mut response = Response::new(Full::default());
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    if let Ok(allowed) = HeaderValue::from_bytes(&allowed) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
+    Some(response)
+}
+
+/// Lets the page read the answer and the headers that matter.
+pub(crate) fn expose(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+}

@@ -1,0 +1,128 @@
+//! How long requests take, by operation and outcome.
+//!
+//! Every label value comes from an enum, so nothing that a caller sends can make a new series. A
+//! series appears with the first request that belongs to it and is then found by index.
+
+use crate::Code;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts, Registry, TextEncoder,
+};
+use std::{sync::OnceLock, time::Duration};
+use widgets_registry::Operation;
+
+/// Upper bounds in seconds: from a sync of a fast disk to far past the longest wait in a queue.
+const BUCKETS_SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// What a request asked for, as the label `operation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Operation(Operation),
+    /// `lookup`: a widget was asked for.
+    Lookup,
+    /// `none`: the path or the function does not exist.
+    None,
+}
+
+impl Subject {
+    const ALL: [Self; 6] = [
+        Self::Operation(Operation::ALL[0]),
+        Self::Operation(Operation::ALL[1]),
+        Self::Operation(Operation::ALL[2]),
+        Self::Operation(Operation::ALL[3]),
+        Self::Lookup,
+        Self::None,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operation(operation) => operation.as_str(),
+            Self::Lookup => "lookup",
+            Self::None => "none",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Operation(operation) => operation as usize,
+            Self::Lookup => Operation::ALL.len(),
+            Self::None => Operation::ALL.len() + 1,
+        }
+    }
+}
+
+/// The outcome `ok`, then every code.
+const OUTCOMES: usize = 1 + Code::ALL.len();
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    durations: HistogramVec,
+    series: [[OnceLock<Histogram>; OUTCOMES]; Subject::ALL.len()],
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: Registry) -> prometheus::Result<Self> {
+        let options = HistogramOpts::new(
+            "widgets_request_duration_seconds",
+            "How long requests took, from their head to their answer, by operation and outcome (a \
+             code, or ok).",
+        );
+        let options = options.buckets(BUCKETS_SECONDS.to_vec());
+        let durations = HistogramVec::new(options, &["operation", "outcome"])?;
+        registry.register(Box::new(durations.clone()))?;
+        let build = Opts::new("widgets_build_info", "Which build this is; always 1.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+        let metrics = Self {
+            registry,
+            durations,
+            series: Default::default(),
+        };
+        for operation in Operation::ALL {
+            metrics.histogram(Subject::Operation(operation), None);
+        }
+        metrics.histogram(Subject::Lookup, None);
+        Ok(metrics)
+    }
+
+    /// Counts a request that ended with this code, or well.
+    pub(crate) fn observe(&self, subject: Subject, code: Option<Code>, duration: Duration) {
+        self.histogram(subject, code)
+            .observe(duration.as_secs_f64());
+    }
+
+    fn histogram(&self, subject: Subject, code: Option<Code>) -> &Histogram {
+        let outcome = code.map_or(0, |code| 1 + code as usize);
+        self.series[subject.index()][outcome].get_or_init(|| {
+            let outcome = code.map_or("ok", Code::as_str);
+            self.durations
+                .with_label_values(&[subject.as_str(), outcome])
+        })
+    }
+
+    /// Everything that is registered, in the text format of Prometheus.
+    pub(crate) fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_has_its_own_place() {
+        for (index, subject) in Subject::ALL.into_iter().enumerate() {
+            assert_eq!(subject.index(), index, "{subject:?}");
+        }
+        for (index, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, index, "{code:?}");
+        }
+    }
+}

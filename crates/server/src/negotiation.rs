@@ -1,0 +1,275 @@
+//! What the headers ask for: profile, media type, preferences.
+
+use crate::{SCHEMAS, error::Malformed};
+use hyper::{
+    HeaderMap, Method,
+    header::{self, HeaderName, HeaderValue},
+};
+
+/// What an operation can answer with. It answers with nothing, so all are as good as the first.
+pub(crate) const OPERATION_MEDIA_TYPES: [&str; 5] = [
+    "application/json",
+    "text/csv",
+    "application/geo+json",
+    "application/vnd.pgrst.object+json",
+    "application/vnd.pgrst.array+json",
+];
+
+const ACCEPT_PROFILE: HeaderName = HeaderName::from_static("accept-profile");
+const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// Checks that the profile header, if there is one, names a schema that is exposed. Which header it
+/// is depends on the method.
+pub(crate) fn check_profile(method: &Method, headers: &HeaderMap) -> Result<(), Malformed> {
+    let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let name = if writes.contains(method) {
+        CONTENT_PROFILE
+    } else {
+        ACCEPT_PROFILE
+    };
+    let Some(given) = headers.get(name) else {
+        return Ok(());
+    };
+    if SCHEMAS.iter().any(|schema| given == schema) {
+        return Ok(());
+    }
+    Err(Malformed::Schema(text(given)))
+}
+
+/// The one of `offers` that `Accept` likes best; the first where it does not care. Parameters of
+/// media types, `q` aside, do not count.
+pub(crate) fn media_type<'a>(
+    headers: &HeaderMap,
+    offers: &[&'a str],
+) -> Result<&'a str, Malformed> {
+    let mut accepted = Vec::new();
+    for value in headers.get_all(header::ACCEPT) {
+        // What nearly every client sends, without a list.
+        if value == "*/*" && accepted.is_empty() {
+            return Ok(offers[0]);
+        }
+        accepted.extend(value.as_bytes().split(|&byte| byte == b',').map(range));
+    }
+    if accepted.is_empty() {
+        return Ok(offers[0]);
+    }
+    // Stable: equals stay in the order given.
+    accepted.sort_by(|one, other| other.quality.total_cmp(&one.quality));
+    let wanted = accepted.iter().filter(|range| range.quality > 0.0);
+    let mut found = wanted.filter_map(|range| {
+        let matches = |offer: &&&str| range.matches(offer);
+        offers.iter().find(matches).copied()
+    });
+    found.next().ok_or_else(|| {
+        let names: Vec<&str> = accepted.iter().map(|range| &*range.name).collect();
+        Malformed::MediaType(names.join(", "))
+    })
+}
+
+/// One media range of an `Accept` header.
+struct Range {
+    name: String,
+    quality: f32,
+}
+
+fn range(bytes: &[u8]) -> Range {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default().to_owned();
+    let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+    Range {
+        name,
+        quality: quality.unwrap_or(1.0),
+    }
+}
+
+impl Range {
+    fn matches(&self, offer: &str) -> bool {
+        match self.name.strip_suffix("/*") {
+            Some("*") => true,
+            Some(kind) => offer
+                .split_once('/')
+                .is_some_and(|(offered, _)| offered.eq_ignore_ascii_case(kind)),
+            None => self.name.eq_ignore_ascii_case(offer),
+        }
+    }
+}
+
+/// What `Prefer` asks for, as far as an operation has it (RFC 7240).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Preferences {
+    count: Option<&'static str>,
+    handling: Option<&'static str>,
+    max_affected: bool,
+    unknown: Vec<String>,
+}
+
+const COUNT: [&str; 3] = ["count=exact", "count=planned", "count=estimated"];
+const STRICT: &str = "handling=strict";
+const HANDLING: [&str; 2] = [STRICT, "handling=lenient"];
+/// Known to PostgREST, without a meaning for an operation that returns nothing.
+const IGNORED: [&str; 9] = [
+    "return=representation",
+    "return=minimal",
+    "return=headers-only",
+    "resolution=merge-duplicates",
+    "resolution=ignore-duplicates",
+    "missing=default",
+    "missing=null",
+    "tx=commit",
+    "tx=rollback",
+];
+
+impl Preferences {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        let mut preferences = Self::default();
+        for value in headers.get_all(PREFER) {
+            for given in text(value).split(',').map(str::trim) {
+                preferences.add(given);
+            }
+        }
+        preferences
+    }
+
+    fn add(&mut self, given: &str) {
+        let among = |known: &[&'static str]| known.iter().copied().find(|&each| each == given);
+        // Of several values of one preference the first counts.
+        if let Some(count) = among(&COUNT) {
+            self.count.get_or_insert(count);
+        } else if let Some(handling) = among(&HANDLING) {
+            self.handling.get_or_insert(handling);
+        } else if given.starts_with("max-affected=") {
+            self.max_affected = true;
+        } else if among(&IGNORED).is_none() && !given.starts_with("timezone=") {
+            self.unknown.push(given.to_owned());
+        }
+    }
+
+    /// Refuses what cannot be had, where strict handling is asked for.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        if self.handling != Some(STRICT) {
+            Ok(())
+        } else if !self.unknown.is_empty() {
+            Err(Malformed::Preferences(self.unknown.clone()))
+        } else if self.max_affected {
+            Err(Malformed::MaxAffected)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The extent of an answer: one row of nothing, counted if the count was asked for.
+    pub(crate) fn content_range(&self) -> HeaderValue {
+        HeaderValue::from_static(match self.count {
+            Some("count=exact" | "count=estimated") => "0-0/1",
+            _ => "0-0/*",
+        })
+    }
+
+    /// The preferences that were followed, for `Preference-Applied`.
+    pub(crate) fn applied(&self) -> Option<HeaderValue> {
+        let applied = match (self.count, self.handling) {
+            (None, None) => return None,
+            (Some(one), None) | (None, Some(one)) => return Some(HeaderValue::from_static(one)),
+            (Some(count), Some(handling)) => format!("{count}, {handling}"),
+        };
+        HeaderValue::try_from(applied).ok()
+    }
+}
+
+/// The text of a header; what is no UTF-8 of it becomes replacement characters.
+pub(crate) fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
+        let values = values.iter().map(|value| HeaderValue::from_static(value));
+        values.map(|value| (name.clone(), value)).collect()
+    }
+
+    #[test]
+    fn accept_takes_the_best_of_what_there_is() {
+        let offers = ["application/openapi+json", "application/json", "text/html"];
+        let cases: [(&[&str], Result<&str, &str>); 11] = [
+            (&[], Ok(offers[0])),
+            (&["*/*"], Ok(offers[0])),
+            (&["application/json"], Ok(offers[1])),
+            (&["Application/JSON; charset=utf-8"], Ok(offers[1])),
+            (
+                &["text/html,application/xml;q=0.9,*/*;q=0.8"],
+                Ok(offers[2]),
+            ),
+            (&["text/html;q=0.5, application/json"], Ok(offers[1])),
+            (&["text/*"], Ok(offers[2])),
+            (&["text/plain", "*/*;q=0.1"], Ok(offers[0])),
+            (&["text/plain", "*/*"], Ok(offers[0])),
+            (&["text/html;q=0"], Err("text/html")),
+            (
+                &["text/plain, image/png;q=0.5"],
+                Err("text/plain, image/png"),
+            ),
+        ];
+        for (accept, expected) in cases {
+            let expected = expected.map_err(|given| Malformed::MediaType(given.into()));
+            let given = headers(&header::ACCEPT, accept);
+            assert_eq!(media_type(&given, &offers), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn preferences_are_followed_ignored_or_strictly_refused() {
+        let unknown = |given: &[&str]| {
+            let given = given.iter().map(|&each| each.to_owned());
+            Err(Malformed::Preferences(given.collect()))
+        };
+        let cases: [(&[&str], _, _, _); 10] = [
+            (&[], "0-0/*", None, Ok(())),
+            (&["count=exact"], "0-0/1", Some("count=exact"), Ok(())),
+            (&["count=planned"], "0-0/*", Some("count=planned"), Ok(())),
+            (&["return=minimal, tx=rollback"], "0-0/*", None, Ok(())),
+            (&["params=single-object"], "0-0/*", None, Ok(())),
+            (
+                &["handling=strict", "count=exact, count=planned"],
+                "0-0/1",
+                Some("count=exact, handling=strict"),
+                Ok(()),
+            ),
+            (
+                &["handling=lenient,max-affected=1"],
+                "0-0/*",
+                Some("handling=lenient"),
+                Ok(()),
+            ),
+            (
+                &["handling=strict, tx=rollback, timezone=Mars"],
+                "0-0/*",
+                Some("handling=strict"),
+                Ok(()),
+            ),
+            (
+                &["a, handling=strict,max-affected=1", "b=2"],
+                "0-0/*",
+                Some("handling=strict"),
+                unknown(&["a", "b=2"]),
+            ),
+            (
+                &["handling=strict, max-affected=1"],
+                "0-0/*",
+                Some("handling=strict"),
+                Err(Malformed::MaxAffected),
+            ),
+        ];
+        for (prefer, range, applied, checked) in cases {
+            let preferences = Preferences::from_headers(&headers(&PREFER, prefer));
+            assert_eq!(preferences.content_range(), range, "{prefer:?}");
+            let applied = applied.map(HeaderValue::from_static);
+            assert_eq!(preferences.applied(), applied, "{prefer:?}");
+            assert_eq!(preferences.check(), checked, "{prefer:?}");
+        }
+    }
+}

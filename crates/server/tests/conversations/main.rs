@@ -1,0 +1,146 @@
+//! HTTP as conversations with the API, over a real store and over stores that fail.
+//!
+//! Here is what they share: how a request is sent and how a whole answer is checked.
+
+#![expect(
+    clippy::expect_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
+mod operations;
+mod requests;
+mod service;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Request, StatusCode, body::Bytes};
+use prometheus::Registry;
+use std::path::Path;
+use widgets_engine::{Client, Engine};
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_server::{Api, Settings, SystemClock};
+
+pub(crate) const E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;
+pub(crate) const F: &str = r#"{"widget_sn":"F","name":"","slots":["P"]}"#;
+pub(crate) const E_F_P: &str = r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#;
+
+pub(crate) fn api<S: Store>(store: S) -> Api<S> {
+    Api::new(
+        store,
+        Settings::default(),
+        Registry::new(),
+        SystemClock::new(),
+    )
+    .expect("an empty registry")
+}
+
+/// A real, empty store, and its API.
+pub(crate) fn service(name: &str) -> (Engine, Api<Client>) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    drop(std::fs::remove_dir_all(&path));
+    let engine = Engine::open(&path, &widgets_engine::Settings::default()).expect("a new store");
+    let api = api(engine.client());
+    (engine, api)
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| {
+            value
+                .to_str()
+                .expect("the headers of these answers are text")
+        })
+    }
+
+    /// The status and the code of an error, or an empty code.
+    pub(crate) fn outcome(&self) -> (u16, &str) {
+        let code = self.body.strip_prefix("{\"code\":\"");
+        let code = code.and_then(|rest| rest.split('"').next());
+        (self.status.as_u16(), code.unwrap_or_default())
+    }
+}
+
+/// Sends a request whose headers are written `name: value`.
+pub(crate) async fn send<S: Store>(
+    api: &Api<S>,
+    method: &str,
+    uri: &str,
+    headers: &[&str],
+    body: &str,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(uri);
+    for header in headers {
+        let (name, value) = header.split_once(": ").expect("name: value");
+        request = request.header(name, value);
+    }
+    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+    let request = request.body(body).expect("a request");
+    let (head, body) = api.respond(request).await.into_parts();
+    let body = body.collect().await.expect("infallible").to_bytes();
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body: String::from_utf8(body.to_vec()).expect("text"),
+    }
+}
+
+pub(crate) async fn post<S: Store>(api: &Api<S>, function: &str, body: &str) -> Answer {
+    let json = ["content-type: application/json"];
+    send(api, "POST", &format!("/rpc/{function}"), &json, body).await
+}
+
+/// Checks an operation's whole answer: 204, or the error with this status and body.
+pub(crate) async fn check<S: Store>(
+    api: &Api<S>,
+    function: &str,
+    body: &str,
+    expected: (u16, &str),
+) {
+    let answer = post(api, function, body).await;
+    let got = (answer.status.as_u16(), answer.body.as_str());
+    assert_eq!(got, expected, "{function} {body}");
+    assert_eq!(answer.header("server"), Some("widgets/0.1.0"));
+    if expected.0 == 204 {
+        assert_eq!(answer.header("content-range"), Some("0-0/*"));
+        assert_eq!(answer.header("vary"), Some("Accept, Prefer, Range"));
+        assert_eq!(answer.header("content-type"), None);
+        assert_eq!(answer.header("preference-applied"), None);
+    } else {
+        let json = Some("application/json; charset=utf-8");
+        assert_eq!(answer.header("content-type"), json);
+        let status = format!("PostgREST; error={}", answer.outcome().1);
+        assert_eq!(answer.header("proxy-status"), Some(status.as_str()));
+        assert_eq!(answer.header("content-range"), None);
+        assert_eq!(answer.header("vary"), None);
+    }
+}
+
+/// A store whose every answer is this fault.
+#[derive(Clone)]
+pub(crate) struct Failing(pub(crate) Fault);
+
+impl Store for Failing {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        Err(self.0.clone().into())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Err(self.0.clone())
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Err(self.0.clone())
+    }
+}
+
+pub(crate) fn busy() -> Fault {
+    Fault::Busy {
+        limit: "queue_operations_max = 2048".into(),
+        retry_after_seconds: 7,
+    }
+}

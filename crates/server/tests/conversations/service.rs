@@ -1,0 +1,158 @@
+//! What goes for every answer: preferences, other origins, faults, metrics.
+
+use crate::*;
+
+#[tokio::test]
+async fn preferences_that_were_followed_are_named() {
+    let (_engine, api) = service("preferences");
+    let add = async |number: u32, prefer: &'static str| {
+        let body = format!(r#"{{"widget_sn":"{number}","widget_name":"","slots":[]}}"#);
+        send(&api, "POST", "/rpc/add_widget", &[prefer], &body).await
+    };
+    let cases = [
+        ("prefer: count=exact", "0-0/1", Some("count=exact")),
+        ("prefer: return=representation", "0-0/*", None),
+        ("prefer: tx=rollback, return=minimal", "0-0/*", None),
+        (
+            "prefer: handling=strict, count=exact",
+            "0-0/1",
+            Some("count=exact, handling=strict"),
+        ),
+    ];
+    for (number, (prefer, range, applied)) in (0..).zip(cases) {
+        let answer = add(number, prefer).await;
+        assert_eq!(answer.outcome(), (204, ""), "{prefer}");
+        assert_eq!(answer.header("content-range"), Some(range), "{prefer}");
+        assert_eq!(answer.header("preference-applied"), applied, "{prefer}");
+        let lookup = send(&api, "GET", &format!("/widgets/{number}"), &[], "").await;
+        assert_eq!(
+            lookup.outcome(),
+            (200, ""),
+            "{prefer}: nothing is rolled back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask() {
+    let (_engine, api) = service("cors");
+    let preflight = [
+        "origin: https://example.org",
+        "access-control-request-method: POST",
+        "access-control-request-headers: content-type,x-client-info",
+    ];
+    // Before everything, the path too.
+    for uri in ["/rpc/add_widget", "/a/b"] {
+        let answer = send(&api, "OPTIONS", uri, &preflight, "").await;
+        assert_eq!(answer.outcome(), (200, ""));
+        let expected = [
+            ("access-control-allow-origin", "*"),
+            (
+                "access-control-allow-methods",
+                "GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD",
+            ),
+            (
+                "access-control-allow-headers",
+                "Authorization, content-type, x-client-info, Accept, Accept-Language, Content-Language",
+            ),
+            ("access-control-max-age", "86400"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(answer.header(name), Some(value), "{name}");
+        }
+    }
+    let exposed = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit";
+    for (body, outcome) in [(E, (204, "")), (E, (409, "23505"))] {
+        let answer = send(&api, "POST", "/rpc/add_widget", &preflight[..1], body).await;
+        assert_eq!(answer.outcome(), outcome);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(
+            answer.header("access-control-expose-headers"),
+            Some(exposed)
+        );
+    }
+    let answer = post(&api, "add_widget", E).await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
+    let reason = "the disk is full".to_owned();
+    let cases = [
+        (
+            busy(),
+            Some("7"),
+            r#"{"code":"WG503","details":null,"hint":null,"message":"the service is too busy: queue_operations_max = 2048"}"#,
+        ),
+        (
+            Fault::Unavailable {
+                reason: reason.clone(),
+            },
+            None,
+            r#"{"code":"WG504","details":null,"hint":null,"message":"the store accepts no operations: the disk is full"}"#,
+        ),
+        (
+            Fault::FateUnknown { reason },
+            None,
+            r#"{"code":"WG505","details":null,"hint":null,"message":"the operation may or may not have been applied: the disk is full"}"#,
+        ),
+    ];
+    for (fault, retry_after, expected) in cases {
+        let api = api(Failing(fault));
+        check(&api, "add_widget", E, (503, expected)).await;
+        for (method, uri, body) in [
+            ("POST", "/rpc/associate_widgets", E_F_P),
+            ("GET", "/widgets/E", ""),
+            ("GET", "/ready", ""),
+        ] {
+            let answer = send(&api, method, uri, &[], body).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.body.as_str()),
+                (503, expected)
+            );
+            assert_eq!(answer.header("retry-after"), retry_after, "{uri}");
+        }
+        // It is alive all the same, and what is wrong with a request is still said.
+        assert_eq!(
+            send(&api, "GET", "/live", &[], "").await.outcome(),
+            (200, "")
+        );
+        let answer = post(&api, "add_widget", "{}").await;
+        assert_eq!(answer.outcome(), (404, "PGRST202"));
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_operation_and_outcome() {
+    let (_engine, api) = service("metrics");
+    for _ in 0..2 {
+        post(&api, "add_widget", E).await;
+    }
+    post(&api, "drop_widget", "{}").await;
+    send(&api, "GET", "/widgets/X", &[], "").await;
+    send(&api, "GET", "/live", &[], "").await;
+    let answer = send(&api, "GET", "/metrics", &[], "").await;
+    let text = Some("text/plain; version=0.0.4");
+    assert_eq!(answer.header("content-type"), text);
+    let counts: Vec<&str> = answer
+        .body
+        .lines()
+        .filter_map(|line| line.strip_prefix("widgets_request_duration_seconds_count"))
+        .collect();
+    let expected = [
+        r#"{operation="add_widget",outcome="23505"} 1"#,
+        r#"{operation="add_widget",outcome="ok"} 1"#,
+        r#"{operation="associate_widgets",outcome="ok"} 0"#,
+        r#"{operation="lookup",outcome="WG001"} 1"#,
+        r#"{operation="lookup",outcome="ok"} 0"#,
+        r#"{operation="none",outcome="PGRST202"} 1"#,
+        r#"{operation="remove_association",outcome="ok"} 0"#,
+        r#"{operation="remove_widget",outcome="ok"} 0"#,
+    ];
+    assert_eq!(counts, expected);
+    let build = r#"widgets_build_info{version="0.1.0"} 1"#;
+    assert!(answer.body.lines().any(|line| line == build));
+    let head = send(&api, "OPTIONS", "/metrics", &[], "").await;
+    assert_eq!(head.header("allow"), Some("OPTIONS,GET,HEAD"));
+    assert_eq!(head.status, StatusCode::OK);
+}
