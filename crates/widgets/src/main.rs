@@ -1,22 +1,35 @@
 //! The one binary: the command line. Each command has a module of its own.
 
+mod config;
+mod log;
 mod serve;
 
 use clap::{Parser, Subcommand};
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Registers widgets and associates them port to port.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 it did what it was asked; 1 it could not, and says why on its standard error; 2 the \
+command line is wrong.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Runs the service.
+    ///
+    /// Every key of the configuration has a flag, an environment variable and a place in the
+    /// configuration file; a flag wins over a variable, and that over the file. SIGTERM and SIGINT
+    /// stop the service once it has answered what it accepted, a second one at once.
     Serve(serve::Arguments),
+    /// Checks, shows and explains the configuration.
+    #[command(subcommand)]
+    Config(config::command::Command),
 }
 
 /// What a command ends with: how the process exits, or why it could not do its work.
@@ -24,14 +37,13 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
     let outcome = match command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Config(command) => config::command::run(command),
     };
     outcome.unwrap_or_else(|error| {
-        tracing::error!("{error}");
+        // Where not even that can be written there is nobody to tell.
+        drop(writeln!(std::io::stderr(), "error: {error}"));
         ExitCode::FAILURE
     })
 }

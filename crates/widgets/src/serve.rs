@@ -1,61 +1,148 @@
 //! `widgets serve`: wires a store to the server and runs them until a signal.
 
-use crate::Outcome;
+use crate::{
+    Outcome,
+    config::{Configuration, Given, LogFormat, StoreKind},
+    log,
+};
 use prometheus::Registry;
-use std::{error::Error, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, ErrorKind, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
-use widgets_engine::{Engine, Settings};
-use widgets_server::{Api, Limits, SystemClock};
+use widgets_engine::{Engine, OpenError, Settings};
+use widgets_server::{Api, SystemClock};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The address to listen on. Anyone who reaches it may do everything.
-    #[arg(long, env = "WIDGETS_LISTEN", default_value = "127.0.0.1:3000")]
-    listen: SocketAddr,
-    /// The directory of the embedded store. Made where it is missing.
-    #[arg(long, env = "WIDGETS_DATA_DIR", default_value = "widgets-data")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    given: Given,
 }
 
-pub(crate) fn run(arguments: Arguments) -> Outcome {
+pub(crate) fn run(Arguments { given }: Arguments) -> Outcome {
+    let configuration = given.resolve()?.configuration;
+    log::start(&configuration.log);
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(arguments))?;
-    Ok(ExitCode::SUCCESS)
+    match runtime.block_on(serve(&configuration)) {
+        Err(error) if configuration.log.format == LogFormat::Json => {
+            // Whoever asked for JSON reads nothing else.
+            tracing::error!("{error}");
+            Ok(ExitCode::FAILURE)
+        }
+        outcome => outcome.map(|()| ExitCode::SUCCESS),
+    }
 }
 
-async fn serve(Arguments { listen, data_dir }: Arguments) -> Result<(), Box<dyn Error>> {
-    let engine = Engine::open(&data_dir, &Settings::default())?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| format!("listening on {listen}: {error}"))?;
+async fn serve(configuration: &Configuration) -> Result<(), Box<dyn Error>> {
+    let Configuration {
+        http,
+        store,
+        engine,
+        log: _,
+    } = configuration;
+    // Before anything is opened, so that a signal during recovery is not lost.
+    let signals = Signals::new()?;
+    writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
+    let StoreKind::Embedded = store.url;
+    let engine = open(&store.data_dir, &engine.settings())?;
+    let directory = store.data_dir.display();
+    writeln!(io::stdout(), "keeps its widgets in {directory}")?;
+    let listener = listen(http.listen).await?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
-    writeln!(std::io::stdout(), "widgets listens on http://{address}")?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: answering what was accepted");
-    };
+    writeln!(io::stdout(), "widgets listens on http://{address}")?;
     let client = engine.client();
     let api = Api::new(
         client.clone(),
-        widgets_server::Settings::default(),
+        http.settings(),
         Registry::new(),
         SystemClock::new(),
     )?;
     let worker = move || api.with_store(client.on_current_runtime());
-    widgets_server::serve(listener, &Limits::default(), worker, stop).await?;
+    widgets_server::serve(listener, &http.limits(), worker, signals.stop()).await?;
     drop(engine);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the embedded store, or says what its user can do.
+fn open(directory: &Path, settings: &Settings) -> Result<Engine, String> {
+    let directory_name = directory.display();
+    Engine::open(directory, settings).map_err(|error| match error {
+        OpenError::Locked => format!(
+            "the data directory {directory_name} is in use by another process: stop that one, or give \
+             another directory by --data-dir"
+        ),
+        OpenError::Damaged { .. } => format!(
+            "the data directory {directory_name} is damaged: {error}. Nothing was changed. Restore a \
+             copy of the directory; starting without the damaged part would serve a state that never \
+             was"
+        ),
+        OpenError::Io { ref source, .. } if source.kind() == ErrorKind::PermissionDenied => format!(
+            "{error}: the data directory and its files must be readable and writable for the user \
+             that runs this"
+        ),
+        error => error.to_string(),
+    })
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = format!("cannot listen on {address}: {error}");
+        match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "{what}: another program listens there. Stop it, or give another port by --listen, 0 \
+                 for any"
+            ),
+            ErrorKind::AddrNotAvailable => format!("{what}: it is no address of this machine"),
+            ErrorKind::PermissionDenied => {
+                format!("{what}: ports below 1024 are for privileged users")
+            }
+            _ => what,
+        }
+    })
+}
+
+/// The two signals that ask the service to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Done at the first signal. The second ends the process there and then: what was answered is
+    /// durable, and the journal is made for that.
+    async fn stop(mut self) {
+        self.next().await;
+        tracing::info!("stopping: answering what was accepted, a second signal stops at once");
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("stopped at once: requests under way were not answered");
+            std::process::exit(1);
+        });
+    }
 }

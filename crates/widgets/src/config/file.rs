@@ -1,0 +1,102 @@
+//! The file: which keys it gives, in which line.
+
+use super::{
+    Problem,
+    keys::{KEYS, Key, Kind, SECTIONS},
+};
+use std::{ops::Range, path::Path};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// A key that the file gives.
+pub(super) struct Entry {
+    /// The key's place in [`KEYS`].
+    pub(super) key: usize,
+    /// Its value, as a flag would have it.
+    pub(super) text: String,
+    /// Where, counted from 1.
+    pub(super) line: usize,
+}
+
+/// Reads what `content` gives, and adds everything that is wrong with it to `problems`.
+pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let place = |span: Range<usize>| {
+        let before = content.get(..span.start).unwrap_or(content);
+        before.matches('\n').count() + 1
+    };
+    let mut problem = |line, what: String| {
+        let text = format!("{}:{line}: {what}", path.display());
+        problems.push(Problem { line, text });
+    };
+    let mut entries = Vec::new();
+    let (document, errors) = DeTable::parse_recoverable(content);
+    for error in errors {
+        let line = error.span().map_or(1, place);
+        problem(line, error.message().into());
+    }
+    for (section, table) in document.get_ref() {
+        let (name, line) = (section.get_ref().as_ref(), place(section.span()));
+        if !SECTIONS.iter().any(|(section, _)| *section == name) {
+            let sections: Vec<String> = SECTIONS
+                .iter()
+                .map(|(section, _)| format!("[{section}]"))
+                .collect();
+            let sections = sections.join(", ");
+            problem(line, format!("there is no {name:?}, there are {sections}"));
+            continue;
+        }
+        let Some(table) = table.get_ref().as_table() else {
+            problem(line, format!("{name} must be a section, [{name}]"));
+            continue;
+        };
+        for (key, value) in table {
+            let line = place(key.span());
+            match entry(name, key.get_ref(), value) {
+                Ok((key, text)) => entries.push(Entry { key, text, line }),
+                Err(what) => problem(line, what),
+            }
+        }
+    }
+    entries
+}
+
+fn entry(
+    section: &str,
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<(usize, String), String> {
+    let is_it = |key: &Key| key.section == section && key.name == name;
+    let Some(place) = KEYS.iter().position(is_it) else {
+        let keys = KEYS.iter().filter(|key| key.section == section);
+        let keys: Vec<&str> = keys.map(|key| key.name).collect();
+        let keys = keys.join(", ");
+        return Err(format!(
+            "[{section}] has no key {name:?}, its keys are {keys}"
+        ));
+    };
+    let key = &KEYS[place];
+    let text = match (key.kind, value.get_ref()) {
+        (Kind::String, DeValue::String(text)) => Some(text.to_string()),
+        // The radix may be any, and a value past all limits is told as it is.
+        (Kind::Integer, DeValue::Integer(integer)) => Some(
+            i128::from_str_radix(integer.as_str(), integer.radix())
+                .map_or_else(|_| integer.to_string(), |value| value.to_string()),
+        ),
+        _ => None,
+    };
+    let Some(text) = text else {
+        let limits = (key.limits)();
+        let quotes = match key.kind {
+            Kind::Integer => "",
+            Kind::String => " in quotes",
+        };
+        let given = value.get_ref().type_str();
+        return Err(format!(
+            "{} must be {limits}{quotes}, a value of type {given} was given",
+            key.path()
+        ));
+    };
+    Ok((place, text))
+}

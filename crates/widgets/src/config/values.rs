@@ -1,0 +1,278 @@
+//! The types of values: how each is read from text, limited, told and written.
+
+use super::keys::Kind;
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// A type of values.
+pub(crate) trait Value: Sized {
+    /// What bounds a value, beside its type.
+    type Limit;
+    /// What a file has for it.
+    const KIND: Kind;
+
+    /// The value of this text, if it is within its limit.
+    fn parse(text: &str, limit: &Self::Limit) -> Option<Self>;
+    /// What it may be, in words that follow "must be".
+    fn describe(limit: &Self::Limit) -> String;
+    /// What a file has for this value.
+    fn toml(&self) -> String;
+    /// How a message shows a text that was given for it, without its secrets.
+    fn quote(text: &str) -> String {
+        format!("{text:?}")
+    }
+}
+
+/// Bounded by its type alone.
+pub(crate) struct Anything;
+
+fn toml_string(text: impl Into<String>) -> String {
+    toml::Value::String(text.into()).to_string()
+}
+
+macro_rules! integer {
+    ($($Type:ty),+) => { $(
+        impl Value for $Type {
+            type Limit = RangeInclusive<Self>;
+            const KIND: Kind = Kind::Integer;
+
+            fn parse(text: &str, limit: &Self::Limit) -> Option<Self> {
+                text.parse().ok().filter(|value| limit.contains(value))
+            }
+
+            fn describe(limit: &Self::Limit) -> String {
+                format!("an integer from {} to {}", limit.start(), limit.end())
+            }
+
+            fn toml(&self) -> String {
+                self.to_string()
+            }
+
+            fn quote(text: &str) -> String {
+                match text.parse::<i128>() {
+                    Ok(integer) => integer.to_string(),
+                    Err(_) => format!("{text:?}"),
+                }
+            }
+        }
+    )+ };
+}
+
+integer!(u64, usize);
+
+impl Value for SocketAddr {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn describe(_: &Anything) -> String {
+        "an IP address and a port, such as 127.0.0.1:3000 or [::1]:3000".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.to_string())
+    }
+}
+
+impl Value for PathBuf {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        (!text.is_empty() && !text.contains('\0')).then(|| text.into())
+    }
+
+    fn describe(_: &Anything) -> String {
+        "a path that is not empty".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(Path::to_string_lossy(self))
+    }
+}
+
+/// Which store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    /// In this process, in a directory.
+    Embedded,
+}
+
+impl Value for StoreKind {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        (text == "embedded").then_some(Self::Embedded)
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"embedded\"".into()
+    }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::Embedded => toml_string("embedded"),
+        }
+    }
+
+    fn quote(text: &str) -> String {
+        format!("{:?}", redacted(text))
+    }
+}
+
+/// A URL without what must not be shown: everything before the host but the user's name, and the
+/// parameters.
+pub(crate) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.into();
+    };
+    let (rest, parameters) = match rest.split_once('?') {
+        Some((rest, _)) => (rest, "?***"),
+        None => (rest, ""),
+    };
+    let (credentials, host) = match rest.rsplit_once('@') {
+        Some((credentials, host)) => (Some(credentials), host),
+        None => (None, rest),
+    };
+    let credentials = credentials.map(|credentials| match credentials.split_once(':') {
+        Some((user, _)) => format!("{user}:***@"),
+        None => format!("{credentials}@"),
+    });
+    format!(
+        "{scheme}://{}{host}{parameters}",
+        credentials.unwrap_or_default()
+    )
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Value for LogFormat {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"text\" or \"json\"".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Which log lines are written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Filter {
+    text: String,
+    pub(crate) targets: Targets,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            text: LevelFilter::INFO.to_string(),
+            targets: Targets::new().with_default(LevelFilter::INFO),
+        }
+    }
+}
+
+impl Value for Filter {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        // `Targets` takes any single word that is no level for a target of all levels.
+        let word = !text.contains(['=', ',']);
+        if text.is_empty() || word && LevelFilter::from_str(text).is_err() {
+            return None;
+        }
+        let targets = Targets::from_str(text).ok()?;
+        Some(Self {
+            text: text.into(),
+            targets,
+        })
+    }
+
+    fn describe(_: &Anything) -> String {
+        "a level (off, error, warn, info, debug or trace), or several as in \
+         \"info,widgets_engine=debug\""
+            .into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.text.as_str())
+    }
+}
+
+impl Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_urls_are_not_shown() {
+        for (url, shown) in [
+            ("embedded", "embedded"),
+            ("postgres://host/db", "postgres://host/db"),
+            ("postgres://user@host/db", "postgres://user@host/db"),
+            (
+                "postgres://user:p@ss:w@host/db",
+                "postgres://user:***@host/db",
+            ),
+            ("postgres://:secret@/db", "postgres://:***@/db"),
+            (
+                "postgres://host/db?password=secret",
+                "postgres://host/db?***",
+            ),
+        ] {
+            assert_eq!(redacted(url), shown);
+        }
+    }
+
+    #[test]
+    fn filters_are_levels_by_target() {
+        for text in [
+            "info",
+            "off",
+            "info,widgets_engine=debug",
+            "widgets_engine=trace",
+        ] {
+            assert!(Filter::parse(text, &Anything).is_some(), "{text}");
+        }
+        for text in ["", "inof", "info,widgets_engine=loud"] {
+            assert!(Filter::parse(text, &Anything).is_none(), "{text}");
+        }
+    }
+}
