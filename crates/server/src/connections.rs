@@ -219,6 +219,10 @@ async fn work<S: Store>(
         // One timer a connection, in `IdleStream`, does what hyper would start one a request for.
         .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX as usize)
+        // What has begun is answered, also to a client that sends no more. Without it hyper asks the
+        // socket for its end once more whenever an answer is not there at once: a system call a
+        // request.
+        .half_close(true)
         .pipeline_flush(true);
     builder
         .http2()
