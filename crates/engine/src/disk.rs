@@ -1,6 +1,7 @@
 //! The disk: the few things that the engine asks of a file system, behind a trait so that tests can
 //! fail each of them.
 
+use crate::OpenError;
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io,
@@ -30,7 +31,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file.
-pub trait DiskFile: Send + 'static {
+pub trait DiskFile: Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`.
@@ -70,8 +71,17 @@ pub struct DataDirectory {
 const LOCK_FILE: &str = "lock";
 
 impl DataDirectory {
-    /// Opens the directory, making it where it is missing. `Ok(None)` if another process has it.
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+    /// Opens the directory, making it where it is missing.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let what = format!("opening the data directory {}", path.display());
+        match Self::lock(path).map_err(OpenError::io(what))? {
+            Some(directory) => Ok(directory),
+            None => Err(OpenError::Locked),
+        }
+    }
+
+    /// `Ok(None)` if another process has it.
+    fn lock(path: &Path) -> io::Result<Option<Self>> {
         std::fs::create_dir_all(path)?;
         let lock = OpenOptions::new()
             .create(true)

@@ -1,82 +1,34 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    Clock, DataDirectory, Disk, OpenError, Random, SystemClock,
-    journal::Journal,
+    CheckpointError, Clock, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
+    checkpoint::{Checkpoints, Reply, Writer},
+    journal::{
+        Journal,
+        prepare::{NextSegment, Preparer},
+    },
     mailbox::{Address, Mailbox},
+    metrics::Metrics,
     owner::Owner,
     queue::{Queue, Request, Submission},
-    state::State,
+    recovery,
 };
+use prometheus::Registry;
 use std::{
-    hash::{BuildHasher, RandomState},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 use tokio::sync::oneshot;
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 
-/// How the engine is set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How many requests may wait, and so how many a batch can have. Default 2,048.
-    pub queue_operations_max: usize,
-    /// How many bytes of text the waiting requests may have together. Default 4 MiB.
-    pub queue_bytes_max: usize,
-    /// How long a request may wait before it is refused, in milliseconds. Default 5,000.
-    pub queue_wait_ms_max: u64,
-    /// The size of a segment of the journal, in bytes. Default 64 MiB.
-    pub segment_bytes: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            queue_operations_max: 2048,
-            queue_bytes_max: 4 << 20,
-            queue_wait_ms_max: 5000,
-            segment_bytes: 64 << 20,
-        }
-    }
-}
-
-impl Settings {
-    /// Checks each setting and how they hang together.
-    pub fn check(&self) -> Result<(), OpenError> {
-        let batch = crate::format::group_bytes_max(self.queue_operations_max);
-        let least = batch + crate::format::SEGMENT_DATA_OFFSET;
-        let refuse = |setting, limit, given| {
-            Err(OpenError::Setting {
-                setting,
-                limit,
-                given,
-            })
-        };
-        if !(1..=65_536).contains(&self.queue_operations_max) {
-            let given = self.queue_operations_max as u64;
-            return refuse("queue_operations_max", "1 to 65536".into(), given);
-        }
-        if self.queue_bytes_max < 4096 {
-            return refuse(
-                "queue_bytes_max",
-                "at least 4096".into(),
-                self.queue_bytes_max as u64,
-            );
-        }
-        if !(least..1 << 32).contains(&self.segment_bytes) {
-            let limit = format!("at least {least} (a whole batch) and less than 4294967296");
-            return refuse("segment_bytes", limit, self.segment_bytes);
-        }
-        Ok(())
-    }
-}
-
 /// The embedded store. Closing it answers everything that waits.
 pub struct Engine<C = SystemClock> {
     queue: Arc<Queue>,
     clock: Arc<C>,
-    owner: Option<JoinHandle<()>>,
+    metrics: Metrics,
+    checkpoint_requests: mpsc::Sender<Reply>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// A way to ask the engine. Clones share it.
@@ -90,12 +42,8 @@ impl Engine {
     /// Opens a data directory of the operating system, making it where it is missing.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
         settings.check()?;
-        let what = format!("opening the data directory {}", path.display());
-        let disk = DataDirectory::open(path).map_err(OpenError::io(what))?;
-        let disk = disk.ok_or(OpenError::Locked)?;
-        // Keyed by the operating system's randomness, in every process and every call.
-        let random = Box::new(|| RandomState::new().hash_one(0u8));
-        Self::open_on(disk, SystemClock::new(), random, settings)
+        let disk = DataDirectory::open(path)?;
+        Self::open_on(disk, SystemClock::new(), crate::random(), settings)
     }
 }
 
@@ -104,40 +52,76 @@ impl<C: Clock> Engine<C> {
     pub fn open_on<D: Disk>(
         disk: D,
         clock: C,
-        random: Random,
+        mut random: Random,
         settings: &Settings,
     ) -> Result<Self, OpenError> {
         settings.check()?;
-        let mut state = State::default();
-        let journal = Journal::open(disk, random, settings.segment_bytes, &mut state)?;
-        state.finish_replay();
-        let counts = state.counts();
-        tracing::info!(
-            widgets = counts.widgets,
-            associations = counts.associations,
-            next_sequence = journal.next_sequence(),
-            "store opened"
+        let clock = Arc::new(clock);
+        let recovered = recovery::recover(&disk, &*clock, &mut random, settings.segment_bytes)?;
+        let end = recovered.end;
+        let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
+        let preparer = Preparer::new(
+            disk.clone(),
+            clock.clone(),
+            random,
+            settings.segment_bytes,
+            next_segment.clone(),
         );
-        let (queue, clock) = (Arc::new(Queue::new(settings)), Arc::new(clock));
-        let mut owner = Owner::new(state, journal, clock.clone(), settings);
-        let owner_queue = queue.clone();
-        let owner = thread::Builder::new()
-            .name("owner".into())
-            .spawn(move || {
-                let mut batch = Vec::new();
-                while owner_queue.take(&mut batch, owner.post_office()) {
-                    owner.step(&mut batch);
-                    if let Some(reason) = owner.stopped() {
-                        owner_queue.set_read_only(reason);
-                    }
-                }
-            })
-            .map_err(OpenError::io("starting the owner's thread"))?;
-        Ok(Self {
-            queue,
-            clock,
-            owner: Some(owner),
-        })
+        let (checkpoint_requests, requests) = mpsc::channel();
+        let (checkpoints, writer_ends) =
+            Checkpoints::new(settings, recovered.checkpoint, end.replayed_bytes, requests);
+        let queue = Arc::new(Queue::new(settings));
+        let metrics = Metrics::new();
+        let owner = Owner::new(
+            recovered.state,
+            Journal::new(end, settings.segment_bytes, next_segment),
+            checkpoints,
+            metrics.clone(),
+            clock.clone(),
+            settings,
+        );
+        // Where a thread cannot be started, dropping the engine ends those that were: each one ends
+        // when the owner has gone.
+        let mut engine = Self {
+            queue: queue.clone(),
+            clock: clock.clone(),
+            metrics,
+            checkpoint_requests,
+            threads: Vec::new(),
+        };
+        let (owner_queue, writer_queue) = (queue.clone(), queue);
+        engine.spawn("owner", move || owner.run(&owner_queue))?;
+        engine.spawn("preparer", move || preparer.run())?;
+        engine.spawn("checkpoint", move || {
+            Writer::new(&disk, clock, writer_ends).run(|| writer_queue.wake());
+        })?;
+        Ok(engine)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(work)
+            .map_err(OpenError::io(format!("starting the thread {name}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Adds the engine's metrics to a registry.
+    pub fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.metrics.register(registry, self.queue.clone())
+    }
+
+    /// Writes a checkpoint beside the normal work and waits for it, which can take minutes.
+    ///
+    /// It covers everything that was answered before. An error means that it was not written, and
+    /// nothing else.
+    pub fn checkpoint(&self) -> Result<(), CheckpointError> {
+        let (reply, outcome) = mpsc::channel();
+        let closed = || CheckpointError::new("the store stopped");
+        self.checkpoint_requests.send(reply).map_err(|_| closed())?;
+        self.queue.wake();
+        outcome.recv().map_err(|_| closed())?
     }
 
     /// A way to ask it.
@@ -154,9 +138,9 @@ impl<C: Clock> Engine<C> {
 impl<C> Drop for Engine<C> {
     fn drop(&mut self) {
         self.queue.close();
-        if let Some(owner) = self.owner.take() {
-            // A panic of the owner has been reported by its thread.
-            drop(owner.join());
+        for thread in self.threads.drain(..) {
+            // A panic has been reported by its thread.
+            drop(thread.join());
         }
     }
 }

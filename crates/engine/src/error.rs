@@ -1,5 +1,6 @@
 //! Why a store cannot be opened.
 
+use crate::format::{FORMAT_VERSION, HeaderDefect};
 use std::io;
 
 /// Why the data directory could not be opened. Nothing in it was lost by trying.
@@ -37,6 +38,12 @@ pub enum OpenError {
         /// What is wrong there.
         defect: String,
     },
+    /// A file is gone that the state cannot be rebuilt without. Restore a copy.
+    #[error("{file} is missing: without it the state cannot be rebuilt")]
+    Missing {
+        /// The file.
+        file: String,
+    },
     /// A setting is out of its range.
     #[error("{setting} must be {limit}, {given} was given")]
     Setting {
@@ -54,5 +61,21 @@ impl OpenError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// For `map_err`: what is wrong with the header of this file.
+    pub(crate) fn header(file: &str, defect: HeaderDefect) -> Self {
+        match defect {
+            HeaderDefect::Version(found) => Self::Version {
+                file: file.into(),
+                found,
+                supported: FORMAT_VERSION,
+            },
+            HeaderDefect::Damaged => Self::Damaged {
+                file: file.into(),
+                offset: 0,
+                defect: "it does not begin with the header of such a file".into(),
+            },
+        }
     }
 }

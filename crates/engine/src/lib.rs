@@ -6,21 +6,39 @@
 //!
 //! Only this crate knows bytes on disk. It does not know HTTP.
 
+mod bulk;
+mod checkpoint;
 mod clock;
 mod disk;
 mod engine;
 mod error;
+mod files;
 mod format;
 mod journal;
 mod mailbox;
+mod metrics;
 mod owner;
 mod queue;
+mod recovery;
+mod settings;
 mod state;
+#[cfg(test)]
+mod tests;
+mod throttle;
 
+pub use bulk::Bulk;
+pub use checkpoint::CheckpointError;
 pub use clock::{Clock, SystemClock};
 pub use disk::{DataDirectory, Disk, DiskFile};
-pub use engine::{Client, Engine, Settings};
+pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use format::{JournaledChange, JournaledPair};
 pub use journal::Random;
+pub use settings::Settings;
 pub use state::{Counts, Handle, State};
+
+/// The operating system's randomness, new in every process and every call.
+fn random() -> Random {
+    use std::hash::{BuildHasher, RandomState};
+    Box::new(|| RandomState::new().hash_one(0u8))
+}

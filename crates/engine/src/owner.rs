@@ -6,12 +6,14 @@
 
 use crate::{
     Settings,
+    checkpoint::{Checkpoints, Position},
     clock::Clock,
-    disk::Disk,
+    disk::DiskFile,
     format::{self, GROUP_HEADER_BYTES},
     journal::{Append, Journal},
     mailbox::{Address, Letter, PostOffice},
-    queue::{Request, Submission},
+    metrics::Metrics,
+    queue::{Queue, Request, Submission},
     state::{State, Undo},
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -19,9 +21,11 @@ use tokio::sync::oneshot;
 use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
 
 /// Has the state to itself.
-pub(crate) struct Owner<D: Disk, C> {
+pub(crate) struct Owner<F, C> {
     state: State,
-    journal: Journal<D>,
+    journal: Journal<F>,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
     clock: Arc<C>,
     queue_wait_max: Duration,
     queue_wait_ms_max: u64,
@@ -47,16 +51,21 @@ enum Answer {
     ),
 }
 
-impl<D: Disk, C: Clock> Owner<D, C> {
+impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn new(
         state: State,
-        journal: Journal<D>,
+        journal: Journal<F>,
+        checkpoints: Checkpoints,
+        metrics: Metrics,
         clock: Arc<C>,
         settings: &Settings,
     ) -> Self {
+        metrics.state(state.counts(), checkpoints.journal_bytes());
         Self {
             state,
             journal,
+            checkpoints,
+            metrics,
             clock,
             queue_wait_max: Duration::from_millis(settings.queue_wait_ms_max),
             queue_wait_ms_max: settings.queue_wait_ms_max,
@@ -68,14 +77,48 @@ impl<D: Disk, C: Clock> Owner<D, C> {
         }
     }
 
-    /// Why nothing may be written until a restart, if so.
-    pub(crate) fn stopped(&self) -> Option<&str> {
-        self.stopped.as_deref()
+    /// Answers everything that comes, until the queue is closed and empty.
+    pub(crate) fn run(mut self, queue: &Queue) {
+        let mut batch = Vec::new();
+        loop {
+            self.advance_checkpoint();
+            let may_wait = !self.checkpoints.has_work();
+            if !queue.take(&mut batch, &mut self.post_office, may_wait) {
+                return;
+            }
+            if !batch.is_empty() {
+                self.step(&mut batch);
+            }
+            if let Some(reason) = &self.stopped {
+                queue.set_read_only(reason);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Copies a slice of the state where a checkpoint is under way or due. What was decided is
+    /// durable or taken back at this moment, so nothing else can get into a checkpoint.
+    pub(crate) fn advance_checkpoint(&mut self) {
+        let now = self.clock.now();
+        if let Some(reason) = &self.stopped {
+            return self.checkpoints.stop(reason, now, &self.metrics);
+        }
+        let position = Position {
+            segment: self.journal.segment_number(),
+            next_sequence: self.journal.next_sequence(),
+        };
+        self.checkpoints
+            .advance(&self.state, position, now, &self.metrics);
     }
 
     /// Answers every submission of the batch and leaves it empty.
     pub(crate) fn step(&mut self, batch: &mut Vec<Submission>) {
         let now = self.clock.now();
+        self.metrics.batch(batch.len());
         let unavailable = self.unavailable(batch);
         self.group.clear();
         self.group.resize(GROUP_HEADER_BYTES, 0);
@@ -137,12 +180,13 @@ impl<D: Disk, C: Clock> Owner<D, C> {
         if self.stopped.is_some() {
             return self.stopped.clone();
         }
-        let commands = batch
-            .iter()
-            .filter(|each| matches!(each.request, Request::Command(..)));
-        let room = format::group_bytes_max(commands.count());
+        let payload_bytes = batch.iter().map(|each| match &each.request {
+            Request::Command(command, _) => format::change_bytes_max(command),
+            Request::Lookup(..) => 0,
+        });
+        let room = format::group_bytes(payload_bytes.sum());
+        // Whoever failed to make room has logged why.
         let error = self.journal.reserve(room).err()?;
-        tracing::error!(%error, "no room in the journal: operations are refused");
         Some(format!("no room in the journal: {error}"))
     }
 
@@ -169,8 +213,14 @@ impl<D: Disk, C: Clock> Owner<D, C> {
         let Ok(changes) = u32::try_from(self.undo.len()) else {
             unreachable!("a batch is bounded by queue_operations_max")
         };
+        let began = self.clock.now();
         let Err(failure) = self.journal.append(&mut self.group, changes) else {
             self.undo.clear();
+            self.checkpoints.appended(self.group.len() as u64);
+            let duration = self.clock.now().saturating_sub(began);
+            let journal_bytes = self.checkpoints.journal_bytes();
+            self.metrics
+                .commit(duration, self.state.counts(), journal_bytes);
             return None;
         };
         while let Some(last) = self.undo.pop() {
@@ -186,6 +236,7 @@ impl<D: Disk, C: Clock> Owner<D, C> {
             Append::FateUnknown(error) => {
                 tracing::error!(%error, "syncing the journal failed: read-only until restart");
                 let reason = format!("syncing the journal failed: {error}");
+                self.metrics.read_only();
                 self.stopped = Some(format!("{reason}; it is read-only until it is restarted"));
                 Fault::FateUnknown { reason }
             }
@@ -217,10 +268,5 @@ impl<D: Disk, C: Clock> Owner<D, C> {
             self.post_office.send(reply_to, letter);
         }
         self.answers = answers;
-    }
-
-    /// Where answers go.
-    pub(crate) fn post_office(&mut self) -> &mut PostOffice {
-        &mut self.post_office
     }
 }

@@ -40,6 +40,8 @@ struct Waiting {
     bytes: usize,
     /// The owner sleeps: only then an arrival needs to wake it.
     owner_sleeps: bool,
+    /// The owner has something to do that is no request.
+    woken: bool,
     closed: bool,
     /// How many mailboxes were registered.
     mailboxes: usize,
@@ -103,9 +105,15 @@ impl Queue {
         Address::Mailbox(waiting.mailboxes - 1)
     }
 
-    /// Takes everything that waits, and waits while that is nothing. New mailboxes go to
-    /// `post_office`. False once the queue is closed and empty.
-    pub(crate) fn take(&self, batch: &mut Vec<Submission>, post_office: &mut PostOffice) -> bool {
+    /// Takes everything that waits. Where that is nothing, it waits until something comes or
+    /// [`Self::wake`] is called, if it may. New mailboxes go to `post_office`. False once the queue
+    /// is closed and empty.
+    pub(crate) fn take(
+        &self,
+        batch: &mut Vec<Submission>,
+        post_office: &mut PostOffice,
+        may_wait: bool,
+    ) -> bool {
         // Lets the threads that are about to push do so where they have no core of their own: the
         // batch gets larger, and syncs and wake-ups fewer. Costs nothing on an idle machine, and is
         // worth a fifth of the throughput on two busy cores (docs/performance.md).
@@ -114,6 +122,9 @@ impl Queue {
         while waiting.submissions.is_empty() {
             if waiting.closed {
                 return false;
+            }
+            if mem::take(&mut waiting.woken) || !may_wait {
+                break;
             }
             waiting.owner_sleeps = true;
             waiting = self
@@ -128,6 +139,23 @@ impl Queue {
         }
         mem::swap(batch, &mut waiting.submissions);
         true
+    }
+
+    /// Lets the owner look for something to do that is no request.
+    pub(crate) fn wake(&self) {
+        let mut waiting = self.lock();
+        waiting.woken = true;
+        let wake = mem::take(&mut waiting.owner_sleeps);
+        drop(waiting);
+        if wake {
+            self.arrival.notify_one();
+        }
+    }
+
+    /// How many requests wait, and how many bytes of text they have.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let waiting = self.lock();
+        (waiting.submissions.len(), waiting.bytes)
     }
 
     /// Says why the owner writes nothing any more, for readiness.

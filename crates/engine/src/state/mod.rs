@@ -11,9 +11,10 @@ mod index;
 mod record;
 pub(crate) mod replay;
 
-use index::Index;
+pub(crate) use index::Index;
 pub use record::Handle;
-use record::{Record, Records};
+pub(crate) use record::{CHUNK_RECORDS, Record};
+use record::{Chunk, Records};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
 };
@@ -53,6 +54,38 @@ pub(crate) enum Undo {
 pub(crate) type Peers = [Option<Endpoint<Handle>>; widgets_registry::SLOTS_MAX];
 
 impl State {
+    /// The state of a checkpoint: chunks of which the first `extent` records were in use, and the
+    /// hashes by `index`, which is empty, of every record's serial number. Counts are wrong until
+    /// [`Self::finish_replay`].
+    ///
+    /// A fuzzy checkpoint may have a serial number twice, from two lives of it. Which one stays does
+    /// not matter: the removal between the two is replayed.
+    pub(crate) fn from_chunks(
+        chunks: Vec<Chunk>,
+        extent: u32,
+        mut index: Index,
+        hashes: &[Box<[u64]>],
+        threads: usize,
+    ) -> Self {
+        let mut records = Records::from_chunks(chunks, extent);
+        let duplicates = index.fill(&records, hashes, threads);
+        let vacant: Vec<Handle> = (0..extent)
+            .map(Handle::new)
+            .filter(|&handle| records.get(handle).is_vacant())
+            .collect();
+        for handle in vacant {
+            records.put_vacant(handle);
+        }
+        for handle in duplicates {
+            records.remove(handle);
+        }
+        Self {
+            records,
+            index,
+            counts: Counts::default(),
+        }
+    }
+
     /// How much it holds.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -76,9 +109,15 @@ impl State {
     /// A widget as a lookup answers it.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
-        let record = self
-            .records
-            .get(self.index.find(serial_number, &self.records)?);
+        self.widget(self.index.find(serial_number, &self.records)?)
+    }
+
+    /// The widget of this record, if it has one.
+    pub(crate) fn widget(&self, handle: Handle) -> Option<Widget> {
+        let record = self.records.get(handle);
+        if record.is_vacant() {
+            return None;
+        }
         let slots = record.ports().iter().map(|(ordinal, port)| Slot {
             port,
             peer: record.peer(ordinal).map(|peer| self.serial_number(peer)),

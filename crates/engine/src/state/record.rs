@@ -1,12 +1,13 @@
 //! Records: one widget in 32 bytes and one allocation for its text.
 
+use crate::format::checkpoint::BLOCK_RECORDS;
 use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 
-/// Records lie in chunks of so many, which never move.
-const CHUNK_RECORDS: usize = 4096;
+/// Records lie in chunks of so many, which never move. A checkpoint has a block for each.
+pub(crate) const CHUNK_RECORDS: usize = BLOCK_RECORDS as usize;
 
 /// One chunk of records.
-type Chunk = Box<[Record]>;
+pub(crate) type Chunk = Box<[Record]>;
 
 /// Where a widget's record is. Reused after the widget is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Record {
     }
 
     /// A record whose text is `serial_number_bytes` of serial number, then the name.
-    fn with_text(text: Box<str>, serial_number_bytes: usize, ports: Ports) -> Self {
+    pub(crate) fn with_text(text: Box<str>, serial_number_bytes: usize, ports: Ports) -> Self {
         let Ok(serial_number_bytes) = u8::try_from(serial_number_bytes) else {
             unreachable!("a serial number has at most 255 bytes")
         };
@@ -139,6 +140,16 @@ impl Default for Records {
 }
 
 impl Records {
+    /// Records as a checkpoint has them: whole chunks, of which the first `extent` records were in
+    /// use. Those that are vacant are named by [`Self::put_vacant`].
+    pub(crate) fn from_chunks(chunks: Vec<Chunk>, extent: u32) -> Self {
+        Self {
+            chunks,
+            extent,
+            vacant: NONE,
+        }
+    }
+
     pub(crate) fn extent(&self) -> u32 {
         self.extent
     }
@@ -196,7 +207,8 @@ impl Records {
         *self.get_mut(handle) = record;
     }
 
-    fn put_vacant(&mut self, handle: Handle) {
+    /// Names a vacant record as one that may be used.
+    pub(crate) fn put_vacant(&mut self, handle: Handle) {
         let next = self.vacant;
         self.get_mut(handle).peers[0] = next;
         self.vacant = handle.0;

@@ -1,0 +1,105 @@
+//! A store opened for itself alone: to fill it, or to read all of it, without a service.
+//!
+//! Nothing is durable before [`Bulk::commit`], and then all of it is: the state becomes a checkpoint,
+//! which is many times faster than a journal of single operations.
+
+use crate::{
+    Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
+    checkpoint::{self, Position},
+    format::SegmentHeader,
+    journal::{create_segment, replay::End},
+    recovery::{self, Recovered},
+    state::{Handle, State},
+};
+use std::path::Path;
+use widgets_registry::{Command, Refusal, Widget, decide};
+
+/// An opened, locked and recovered data directory that no service runs on.
+pub struct Bulk<D: Disk = DataDirectory> {
+    disk: D,
+    random: Random,
+    segment_bytes: u64,
+    state: State,
+    end: End<D::File>,
+    /// The sequence number of the next change.
+    next_sequence: u64,
+}
+
+impl Bulk {
+    /// Opens a data directory of the operating system, making it where it is missing.
+    pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
+        settings.check()?;
+        let disk = DataDirectory::open(path)?;
+        Self::open_on(disk, &SystemClock::new(), crate::random(), settings)
+    }
+}
+
+impl<D: Disk> Bulk<D> {
+    /// Opens a store on any disk, clock and randomness.
+    pub fn open_on(
+        disk: D,
+        clock: &impl Clock,
+        mut random: Random,
+        settings: &Settings,
+    ) -> Result<Self, OpenError> {
+        settings.check()?;
+        let segment_bytes = settings.segment_bytes;
+        let Recovered { state, end, .. } =
+            recovery::recover(&disk, clock, &mut random, segment_bytes)?;
+        Ok(Self {
+            disk,
+            random,
+            segment_bytes,
+            state,
+            next_sequence: end.next_sequence,
+            end,
+        })
+    }
+
+    /// Applies one operation in memory, or says why not.
+    pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
+        let change = decide(&self.state, command)?;
+        self.state.apply(command, change);
+        self.next_sequence += 1;
+        Ok(())
+    }
+
+    /// All widgets. Their order stays the same until the next [`Self::apply`].
+    pub fn widgets(&self) -> impl Iterator<Item = Widget> + '_ {
+        (0..self.state.extent()).filter_map(|number| self.state.widget(Handle::new(number)))
+    }
+
+    /// The widget of this serial number.
+    #[must_use]
+    pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
+        self.state.lookup(serial_number)
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.state.counts()
+    }
+
+    /// Makes everything that was applied durable, or nothing of it: after a crash or an error the
+    /// directory has the state from before or the one from after.
+    pub fn commit(mut self) -> Result<(), OpenError> {
+        if self.next_sequence == self.end.next_sequence {
+            return Ok(());
+        }
+        // Before the checkpoint has its name, an empty segment that was made ready; afterwards the
+        // journal's first.
+        let number = self.end.segment.header.number + 1;
+        let salt = (self.random)();
+        let header = SegmentHeader { number, salt };
+        create_segment(&self.disk, header, self.segment_bytes, |_| Ok(()))
+            .map_err(OpenError::io("creating a segment of the journal"))?;
+        let position = Position {
+            segment: number,
+            next_sequence: self.next_sequence,
+        };
+        checkpoint::write_all(&self.disk, &self.state, position)
+            .map_err(OpenError::io("writing the checkpoint"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Loading a checkpoint: its blocks become chunks of records on every core, then the index is built.
+
+use crate::{
+    disk::{Disk, DiskFile, read_full_at},
+    error::OpenError,
+    files::checkpoint_name,
+    format::{
+        DATA_OFFSET, Reader,
+        checkpoint::{self, BLOCK_HEADER_BYTES, CheckpointHeader},
+    },
+    state::{CHUNK_RECORDS, Index, Record, State},
+};
+use std::{
+    panic,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+/// More threads would only wait for memory.
+const THREADS_MAX: usize = 8;
+
+/// A checkpoint in memory.
+pub(crate) struct Loaded {
+    pub(crate) header: CheckpointHeader,
+    pub(crate) state: State,
+    /// The length of its file.
+    pub(crate) bytes: u64,
+}
+
+/// Loads the checkpoint of this first sequence number. Its state is fuzzy until the journal from
+/// there on is replayed into it.
+pub(crate) fn load<D: Disk>(disk: &D, first_sequence: u64) -> Result<Loaded, OpenError> {
+    let file = CheckpointFile::open(disk, first_sequence)?;
+    let threads = threads();
+    let index = Index::default();
+    let next = Mutex::new(Next {
+        block: 0,
+        offset: DATA_OFFSET,
+    });
+    let mut chunks = thread::scope(|scope| {
+        let loaders = (0..threads).map(|_| scope.spawn(|| file.load_chunks(&next, &index)));
+        let loaders: Vec<_> = loaders.collect();
+        let mut chunks = Vec::new();
+        for loader in loaders {
+            let loaded = loader
+                .join()
+                .unwrap_or_else(|cause| panic::resume_unwind(cause));
+            chunks.extend(loaded?);
+        }
+        Ok(chunks)
+    })?;
+    chunks.sort_unstable_by_key(|chunk| chunk.block);
+    let (chunks, hashes): (Vec<_>, Vec<_>) = chunks
+        .into_iter()
+        .map(|chunk| (chunk.records, chunk.hashes))
+        .unzip();
+    let records = file.header.records;
+    Ok(Loaded {
+        state: State::from_chunks(chunks, records, index, &hashes, threads),
+        header: file.header,
+        bytes: next
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .offset,
+    })
+}
+
+/// How many threads share the work of a start.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
+}
+
+/// The block that the next free thread loads.
+struct Next {
+    block: u32,
+    offset: u64,
+}
+
+/// A block in memory.
+struct Chunk {
+    block: u32,
+    records: Box<[Record]>,
+    /// The hashes of the records' serial numbers.
+    hashes: Box<[u64]>,
+}
+
+struct CheckpointFile<F> {
+    name: String,
+    file: F,
+    header: CheckpointHeader,
+}
+
+impl<F: DiskFile> CheckpointFile<F> {
+    fn open<D: Disk<File = F>>(disk: &D, first_sequence: u64) -> Result<Self, OpenError> {
+        let name = checkpoint_name(first_sequence);
+        let file = disk
+            .open(&name)
+            .map_err(OpenError::io(format!("opening {name}")))?;
+        let mut bytes = [0; 512];
+        let length =
+            read_full_at(&file, &mut bytes, 0).map_err(OpenError::io(format!("reading {name}")))?;
+        let header = CheckpointHeader::decode(&bytes[..length])
+            .map_err(|defect| OpenError::header(&name, defect))?;
+        if header.first_sequence != first_sequence {
+            return Err(OpenError::Damaged {
+                file: name,
+                offset: 0,
+                defect: format!(
+                    "its header is that of {}",
+                    checkpoint_name(header.first_sequence)
+                ),
+            });
+        }
+        Ok(Self { name, file, header })
+    }
+
+    /// Loads blocks as long as there are any left.
+    fn load_chunks(&self, next: &Mutex<Next>, index: &Index) -> Result<Vec<Chunk>, OpenError> {
+        let (mut chunks, mut payload) = (Vec::new(), Vec::new());
+        loop {
+            let mut place = next.lock().unwrap_or_else(PoisonError::into_inner);
+            let Next { block, offset } = *place;
+            if block == self.header.blocks() {
+                return Ok(chunks);
+            }
+            let mut header = [0; BLOCK_HEADER_BYTES];
+            self.read(&mut header, offset)?;
+            let count = self.header.records_of_block(block);
+            let bytes = checkpoint::block_payload_bytes(header, count).ok_or_else(|| {
+                self.damaged(offset, format!("the length of block {block} is impossible"))
+            })?;
+            let payload_offset = offset + BLOCK_HEADER_BYTES as u64;
+            place.block += 1;
+            place.offset = payload_offset + bytes as u64;
+            drop(place);
+
+            payload.resize(bytes, 0);
+            self.read(&mut payload, payload_offset)?;
+            if !checkpoint::is_block_whole(header, self.header.first_sequence, block, &payload) {
+                return Err(self.damaged(offset, format!("block {block} is not as it was written")));
+            }
+            let chunk = self.decode(block, &payload, index).ok_or_else(|| {
+                self.damaged(offset, format!("block {block} holds no valid records"))
+            })?;
+            chunks.push(chunk);
+        }
+    }
+
+    fn decode(&self, block: u32, payload: &[u8], index: &Index) -> Option<Chunk> {
+        let mut reader = Reader::new(payload);
+        let mut records = Vec::with_capacity(CHUNK_RECORDS);
+        for _ in 0..self.header.records_of_block(block) {
+            records.push(checkpoint::decode_record(&mut reader, self.header.records)?);
+        }
+        if !reader.is_empty() {
+            return None;
+        }
+        let hashes = records
+            .iter()
+            .map(|record| index.hash(record.serial_number()));
+        let hashes = hashes.collect();
+        records.resize_with(CHUNK_RECORDS, Record::vacant);
+        Some(Chunk {
+            block,
+            records: records.into_boxed_slice(),
+            hashes,
+        })
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), OpenError> {
+        let length = read_full_at(&self.file, buffer, offset)
+            .map_err(OpenError::io(format!("reading {}", self.name)))?;
+        if length < buffer.len() {
+            return Err(self.damaged(offset + length as u64, "it ends too early".into()));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, offset: u64, defect: String) -> OpenError {
+        OpenError::Damaged {
+            file: self.name.clone(),
+            offset,
+            defect,
+        }
+    }
+}

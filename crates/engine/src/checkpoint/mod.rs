@@ -1,0 +1,354 @@
+//! Checkpoints: when one is due, and copying the state for it bit by bit.
+//!
+//! A checkpoint is fuzzy. Between its batches the owner of the state copies some hundred records at
+//! a time into a buffer, and a [writer](write) brings full buffers to the disk. So its parts are from
+//! different moments, and the journal since its beginning is replayed over it: `docs/file-format.md`
+//! has the argument. The owner never waits for the writer: without an empty buffer it copies nothing.
+//!
+//! A checkpoint that fails costs nothing but time: the journal has everything, and only a checkpoint
+//! that is durable lets older files go.
+
+mod load;
+mod write;
+
+pub(crate) use load::load;
+pub(crate) use write::{Beginning, Draft, Writer, WriterEnds, Written};
+
+use crate::{
+    Settings,
+    format::checkpoint::{BLOCK_RECORDS, begin_block, encode_record},
+    metrics::Metrics,
+    state::{Handle, State},
+};
+use std::{io, mem, sync::mpsc, time::Duration};
+use write::{Message, Report};
+
+/// The owner copies so many records at a time, which takes some 50 µs. Tests have few widgets, and
+/// changes must come between them too.
+const SLICE_RECORDS: u32 = if cfg!(test) { 2 } else { 512 };
+
+/// It stops earlier after so many bytes.
+const SLICE_BYTES: usize = 128 << 10;
+
+/// Buffers between the owner and the writer. Each has a block: about 200 KB, 5.3 MB at most.
+const BUFFERS: usize = 4;
+
+/// How long to wait after a checkpoint that failed.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Why a checkpoint that was asked for was not written. Nothing was lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no checkpoint was written: {reason}")]
+pub struct CheckpointError {
+    reason: String,
+}
+
+impl CheckpointError {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Where somebody waits for a checkpoint.
+pub(crate) type Reply = mpsc::Sender<Result<(), CheckpointError>>;
+
+/// Where the journal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) segment: u64,
+    pub(crate) next_sequence: u64,
+}
+
+/// What the owner of the state knows of checkpoints.
+pub(crate) struct Checkpoints {
+    messages: mpsc::Sender<Message>,
+    reports: mpsc::Receiver<Report>,
+    requests: mpsc::Receiver<Reply>,
+    buffers: Vec<Vec<u8>>,
+    progress: Progress,
+    last: Option<Written>,
+    /// Those who wait for the next checkpoint to begin.
+    waiting: Vec<Reply>,
+    journal_bytes_min: u64,
+    /// The journal since the beginning of the last checkpoint.
+    journal_bytes: u64,
+    /// After a failure, no checkpoint becomes due before this.
+    retry_at: Duration,
+}
+
+enum Progress {
+    Idle,
+    Copying(Copy, Running),
+    /// Everything is copied, the writer is not done.
+    Writing(Running),
+}
+
+/// A checkpoint between its beginning and its outcome.
+struct Running {
+    began: Duration,
+    journal_bytes_before: u64,
+    replies: Vec<Reply>,
+}
+
+/// How far the copying is.
+struct Copy {
+    records: u32,
+    next: u32,
+    /// The block that is being filled.
+    block: Option<Vec<u8>>,
+    records_in_block: u32,
+}
+
+impl Checkpoints {
+    /// The owner's part and the writer's. Requests come from `requests`.
+    pub(crate) fn new(
+        settings: &Settings,
+        last: Option<Written>,
+        journal_bytes: u64,
+        requests: mpsc::Receiver<Reply>,
+    ) -> (Self, WriterEnds) {
+        let (to_writer, messages) = mpsc::channel();
+        let (to_owner, reports) = mpsc::channel();
+        let checkpoints = Self {
+            messages: to_writer,
+            reports,
+            requests,
+            buffers: vec![Vec::new(); BUFFERS],
+            progress: Progress::Idle,
+            last,
+            waiting: Vec::new(),
+            journal_bytes_min: settings.checkpoint_journal_bytes,
+            journal_bytes,
+            retry_at: Duration::ZERO,
+        };
+        let ends = WriterEnds {
+            messages,
+            reports: to_owner,
+        };
+        (checkpoints, ends)
+    }
+
+    /// The journal has grown.
+    pub(crate) fn appended(&mut self, bytes: u64) {
+        self.journal_bytes += bytes;
+    }
+
+    /// The bytes that a restart would replay.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.journal_bytes
+    }
+
+    /// Whether [`Self::advance`] has a slice to copy: the owner must not go to sleep.
+    pub(crate) fn has_work(&self) -> bool {
+        match &self.progress {
+            Progress::Copying(copy, _) => copy.block.is_some() || !self.buffers.is_empty(),
+            Progress::Idle | Progress::Writing(_) => false,
+        }
+    }
+
+    /// Takes reports and requests, begins a checkpoint where one is due, and copies one slice of it.
+    /// Everything in `state` is durable in the journal before `position`.
+    pub(crate) fn advance(
+        &mut self,
+        state: &State,
+        position: Position,
+        now: Duration,
+        metrics: &Metrics,
+    ) {
+        self.take_reports(now, metrics);
+        self.waiting.extend(self.requests.try_iter());
+        if matches!(self.progress, Progress::Idle) && self.is_due(position, now) {
+            self.begin(state, position, now);
+        }
+        self.copy_slice(state, position);
+    }
+
+    /// Ends a checkpoint that is under way, and refuses those that were asked for: the state must not
+    /// be relied on any more.
+    pub(crate) fn stop(&mut self, reason: &str, now: Duration, metrics: &Metrics) {
+        self.take_reports(now, metrics);
+        let refused = self.waiting.drain(..).chain(self.requests.try_iter());
+        let mut refused: Vec<_> = refused.collect();
+        match mem::replace(&mut self.progress, Progress::Idle) {
+            Progress::Idle => {}
+            Progress::Copying(_, running) => {
+                self.send(Message::Abandon);
+                refused.extend(running.replies);
+            }
+            // Everything in it was durable before.
+            writing @ Progress::Writing(_) => self.progress = writing,
+        }
+        answer(refused, &Err(CheckpointError::new(reason)));
+    }
+
+    fn take_reports(&mut self, now: Duration, metrics: &Metrics) {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Buffer(buffer) => self.buffers.push(buffer),
+                Report::Done(outcome) => self.done(outcome, now, metrics),
+            }
+        }
+    }
+
+    fn is_due(&mut self, position: Position, now: Duration) -> bool {
+        let last = self.last.map_or(0, |last| last.first_sequence);
+        if last == position.next_sequence {
+            // The last one is as good as a new one.
+            answer(mem::take(&mut self.waiting), &Ok(()));
+            return false;
+        }
+        let limit = self
+            .last
+            .map_or(0, |last| last.bytes / 2)
+            .max(self.journal_bytes_min);
+        !self.waiting.is_empty() || self.journal_bytes >= limit && now >= self.retry_at
+    }
+
+    fn begin(&mut self, state: &State, position: Position, now: Duration) {
+        let records = state.extent();
+        self.send(Message::Begin(Beginning {
+            first_sequence: position.next_sequence,
+            segment: position.segment,
+            records,
+        }));
+        let copy = Copy {
+            records,
+            next: 0,
+            block: None,
+            records_in_block: 0,
+        };
+        let running = Running {
+            began: now,
+            journal_bytes_before: self.journal_bytes,
+            replies: mem::take(&mut self.waiting),
+        };
+        self.progress = Progress::Copying(copy, running);
+    }
+
+    fn copy_slice(&mut self, state: &State, position: Position) {
+        let Progress::Copying(copy, _) = &mut self.progress else {
+            return;
+        };
+        if copy.next < copy.records {
+            let Some(mut block) = copy.block.take().or_else(|| {
+                let mut block = self.buffers.pop()?;
+                begin_block(&mut block);
+                Some(block)
+            }) else {
+                return;
+            };
+            copy.fill(&mut block, state);
+            if copy.records_in_block < BLOCK_RECORDS && copy.next < copy.records {
+                copy.block = Some(block);
+            } else {
+                let records = mem::take(&mut copy.records_in_block);
+                // By the field: `copy` is borrowed.
+                drop(self.messages.send(Message::Block(block, records)));
+            }
+        }
+        if copy.next == copy.records {
+            let next_sequence = position.next_sequence;
+            self.send(Message::End { next_sequence });
+            if let Progress::Copying(_, running) = mem::replace(&mut self.progress, Progress::Idle)
+            {
+                self.progress = Progress::Writing(running);
+            }
+        }
+    }
+
+    fn done(&mut self, outcome: io::Result<Written>, now: Duration, metrics: &Metrics) {
+        let running = match mem::replace(&mut self.progress, Progress::Idle) {
+            Progress::Idle => return,
+            Progress::Copying(copy, running) => {
+                self.buffers.extend(copy.block);
+                running
+            }
+            Progress::Writing(running) => running,
+        };
+        let duration = now.saturating_sub(running.began);
+        metrics.checkpoint(outcome.is_ok(), duration);
+        let answered = match outcome {
+            Ok(written) => {
+                tracing::info!(
+                    first_sequence = written.first_sequence,
+                    bytes = written.bytes,
+                    duration_ms = duration.as_millis(),
+                    "checkpoint written"
+                );
+                self.last = Some(written);
+                self.journal_bytes -= running.journal_bytes_before;
+                metrics.journal(self.journal_bytes);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "writing a checkpoint failed: the journal keeps growing, it is tried again");
+                self.retry_at = now + RETRY;
+                Err(CheckpointError::new(error.to_string()))
+            }
+        };
+        answer(running.replies, &answered);
+    }
+
+    fn send(&self, message: Message) {
+        // A writer that has gone answers nothing either; its thread has reported why.
+        drop(self.messages.send(message));
+    }
+}
+
+impl Copy {
+    /// Copies one slice into the block.
+    fn fill(&mut self, block: &mut Vec<u8>, state: &State) {
+        let bytes_max = block.len() + SLICE_BYTES;
+        let records_max = (self.next + SLICE_RECORDS).min(self.records);
+        while self.next < records_max
+            && self.records_in_block < BLOCK_RECORDS
+            && block.len() < bytes_max
+        {
+            encode_record(block, state.record(Handle::new(self.next)));
+            self.next += 1;
+            self.records_in_block += 1;
+        }
+    }
+}
+
+fn answer(replies: Vec<Reply>, outcome: &Result<(), CheckpointError>) {
+    for reply in replies {
+        // Whoever asked may have gone.
+        drop(reply.send(outcome.clone()));
+    }
+}
+
+/// Writes a checkpoint of a state that nobody changes meanwhile.
+pub(crate) fn write_all<D: crate::Disk>(
+    disk: &D,
+    state: &State,
+    position: Position,
+) -> io::Result<Written> {
+    let beginning = Beginning {
+        first_sequence: position.next_sequence,
+        segment: position.segment,
+        records: state.extent(),
+    };
+    let mut draft = Draft::begin(disk, beginning)?;
+    let mut block = Vec::new();
+    let mut write = || {
+        let mut next = 0;
+        while next < beginning.records {
+            begin_block(&mut block);
+            let end = beginning.records.min(next + BLOCK_RECORDS);
+            for number in next..end {
+                encode_record(&mut block, state.record(Handle::new(number)));
+            }
+            draft.append(&mut block, end - next)?;
+            next = end;
+        }
+        draft.finish(position.next_sequence)
+    };
+    let outcome = write();
+    if outcome.is_err() {
+        draft.discard();
+    }
+    outcome
+}

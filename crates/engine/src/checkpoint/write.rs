@@ -1,0 +1,240 @@
+//! Writing a checkpoint: in the background, in pieces, with rests.
+
+use crate::{
+    clock::Clock,
+    disk::{Disk, DiskFile},
+    files,
+    format::{
+        DATA_OFFSET,
+        checkpoint::{self, CheckpointHeader},
+    },
+    throttle::{PIECE_BYTES, Throttle},
+};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+};
+
+/// A checkpoint that is durable with its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// The first change that is replayed after it.
+    pub(crate) first_sequence: u64,
+    /// The length of its file.
+    pub(crate) bytes: u64,
+}
+
+/// What is known of a checkpoint when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// The first change that is not in the state yet.
+    pub(crate) first_sequence: u64,
+    /// The segment that is written to.
+    pub(crate) segment: u64,
+    /// How many records there are.
+    pub(crate) records: u32,
+}
+
+/// A checkpoint that is being written.
+pub(crate) struct Draft<'a, D: Disk> {
+    disk: &'a D,
+    name: String,
+    file: D::File,
+    beginning: Beginning,
+    next_block: u32,
+    offset: u64,
+}
+
+impl<'a, D: Disk> Draft<'a, D> {
+    pub(crate) fn begin(disk: &'a D, beginning: Beginning) -> io::Result<Self> {
+        let name = files::checkpoint_name(beginning.first_sequence);
+        let file = files::create_unfinished(disk, &name)?;
+        Ok(Self {
+            disk,
+            name,
+            file,
+            beginning,
+            next_block: 0,
+            offset: DATA_OFFSET,
+        })
+    }
+
+    /// Writes the next block: its room for a header, then the records.
+    pub(crate) fn append(&mut self, block: &mut [u8], records: u32) -> io::Result<()> {
+        let first_sequence = self.beginning.first_sequence;
+        checkpoint::seal_block(block, first_sequence, self.next_block, records);
+        self.file.write_all_at(block, self.offset)?;
+        self.next_block += 1;
+        self.offset += block.len() as u64;
+        Ok(())
+    }
+
+    /// Makes it durable, gives it its name, and removes what it makes needless. `next_sequence` is
+    /// the first change that no record in it can have.
+    pub(crate) fn finish(&self, next_sequence: u64) -> io::Result<Written> {
+        let Beginning {
+            first_sequence,
+            segment,
+            records,
+        } = self.beginning;
+        let header = CheckpointHeader {
+            first_sequence,
+            next_sequence,
+            segment,
+            records,
+        };
+        debug_assert_eq!(
+            header.blocks(),
+            self.next_block,
+            "every record is in a block"
+        );
+        self.file.write_all_at(&header.encode(), 0)?;
+        self.file.sync()?;
+        files::finish(self.disk, &self.name)?;
+        if let Err(error) = files::remove_obsolete(self.disk, first_sequence, segment) {
+            // Recovery does not read them; the next checkpoint or start tries again.
+            tracing::warn!(%error, "removing what a checkpoint made needless failed");
+        }
+        Ok(Written {
+            first_sequence,
+            bytes: self.offset,
+        })
+    }
+
+    /// Removes what was written.
+    pub(crate) fn discard(self) {
+        files::discard(self.disk, &self.name);
+    }
+}
+
+/// From the owner of the state to the writer.
+pub(super) enum Message {
+    Begin(Beginning),
+    /// Room for a header, then so many records.
+    Block(Vec<u8>, u32),
+    End {
+        next_sequence: u64,
+    },
+    Abandon,
+}
+
+/// From the writer to the owner of the state.
+pub(super) enum Report {
+    /// A buffer that was written, for the next block.
+    Buffer(Vec<u8>),
+    /// The outcome of the checkpoint that was begun last.
+    Done(io::Result<Written>),
+}
+
+/// Writes what the owner of the state copies.
+pub(crate) struct Writer<'a, D: Disk, C> {
+    disk: &'a D,
+    throttle: Throttle<C>,
+    messages: mpsc::Receiver<Message>,
+    reports: mpsc::Sender<Report>,
+    draft: Option<Draft<'a, D>>,
+    unsynced: usize,
+}
+
+impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
+    pub(crate) fn new(disk: &'a D, clock: Arc<C>, ends: WriterEnds) -> Self {
+        Self {
+            disk,
+            throttle: Throttle::new(clock),
+            messages: ends.messages,
+            reports: ends.reports,
+            draft: None,
+            unsynced: 0,
+        }
+    }
+
+    /// Writes until the owner is gone. `reported` is called after each report to it.
+    pub(crate) fn run(mut self, reported: impl Fn()) {
+        while let Ok(message) = self.messages.recv() {
+            self.handle(message);
+            reported();
+        }
+        self.abandon();
+    }
+
+    /// Does what waits, without waiting for more.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            self.handle(message);
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let outcome = match message {
+            Message::Begin(beginning) => self.begin(beginning).map(|()| None),
+            Message::Block(mut block, records) => {
+                let appended = self.append(&mut block, records);
+                self.report(Report::Buffer(block));
+                appended.map(|()| None)
+            }
+            Message::End { next_sequence } => self.finish(next_sequence),
+            Message::Abandon => {
+                self.abandon();
+                return;
+            }
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(written)) => self.report(Report::Done(Ok(written))),
+            Err(error) => {
+                self.abandon();
+                self.report(Report::Done(Err(error)));
+            }
+        }
+    }
+
+    fn begin(&mut self, beginning: Beginning) -> io::Result<()> {
+        self.draft = Some(Draft::begin(self.disk, beginning)?);
+        self.unsynced = 0;
+        self.throttle.begin_piece();
+        Ok(())
+    }
+
+    fn append(&mut self, block: &mut [u8], records: u32) -> io::Result<()> {
+        // After a failure the rest of a checkpoint still arrives, until the owner has heard of it.
+        let Some(draft) = &mut self.draft else {
+            return Ok(());
+        };
+        draft.append(block, records)?;
+        self.unsynced += block.len();
+        if self.unsynced >= PIECE_BYTES {
+            draft.file.sync()?;
+            self.unsynced = 0;
+            self.throttle.rest();
+            self.throttle.begin_piece();
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, next_sequence: u64) -> io::Result<Option<Written>> {
+        let Some(draft) = &self.draft else {
+            return Ok(None);
+        };
+        let written = draft.finish(next_sequence)?;
+        self.draft = None;
+        Ok(Some(written))
+    }
+
+    fn abandon(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            draft.discard();
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The owner may have gone; then nobody needs to know.
+        drop(self.reports.send(report));
+    }
+}
+
+/// The writer's ends of the channels between it and the owner.
+pub(crate) struct WriterEnds {
+    pub(super) messages: mpsc::Receiver<Message>,
+    pub(super) reports: mpsc::Sender<Report>,
+}

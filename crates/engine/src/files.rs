@@ -1,0 +1,110 @@
+//! The names of the files in the data directory, and which of them recovery still needs.
+
+use crate::disk::Disk;
+use std::io;
+
+/// What the name of a file ends with until it is whole and durable. A start removes such files.
+pub(crate) const UNFINISHED: &str = "_unfinished";
+
+const SEGMENT: &str = "journal-";
+const CHECKPOINT: &str = "checkpoint-";
+
+/// The name of a segment of the journal.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{SEGMENT}{number:016x}")
+}
+
+/// The name of the checkpoint after which the journal is replayed from this change.
+pub(crate) fn checkpoint_name(first_sequence: u64) -> String {
+    format!("{CHECKPOINT}{first_sequence:016x}")
+}
+
+/// What is in the data directory, each kind in ascending order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// The numbers of the segments.
+    pub(crate) segments: Vec<u64>,
+    /// The first sequence numbers of the checkpoints.
+    pub(crate) checkpoints: Vec<u64>,
+    /// The names of files that were never finished.
+    pub(crate) unfinished: Vec<String>,
+}
+
+impl Files {
+    /// Sorts the names by kind. Names that the engine never gives are not its own: they are left
+    /// alone.
+    pub(crate) fn list(disk: &impl Disk) -> io::Result<Self> {
+        let mut files = Self::default();
+        for name in disk.list()? {
+            if let Some(finished) = name.strip_suffix(UNFINISHED) {
+                if number(finished, SEGMENT)
+                    .or(number(finished, CHECKPOINT))
+                    .is_some()
+                {
+                    files.unfinished.push(name);
+                }
+            } else if let Some(number) = number(&name, SEGMENT) {
+                files.segments.push(number);
+            } else if let Some(first_sequence) = number(&name, CHECKPOINT) {
+                files.checkpoints.push(first_sequence);
+            }
+        }
+        files.segments.sort_unstable();
+        files.checkpoints.sort_unstable();
+        Ok(files)
+    }
+}
+
+fn number(name: &str, kind: &str) -> Option<u64> {
+    let digits = name.strip_prefix(kind)?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (format!("{number:016x}") == digits).then_some(number)
+}
+
+/// Makes an empty unfinished file of this name, in place of one that an earlier failure left.
+pub(crate) fn create_unfinished<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
+    let unfinished = format!("{name}{UNFINISHED}");
+    if disk.list()?.contains(&unfinished) {
+        disk.remove(&unfinished)?;
+    }
+    disk.create(&unfinished)
+}
+
+/// Gives an unfinished file, which is synced, its name, durably.
+pub(crate) fn finish(disk: &impl Disk, name: &str) -> io::Result<()> {
+    disk.rename(&format!("{name}{UNFINISHED}"), name)?;
+    disk.sync_directory()
+}
+
+/// Removes an unfinished file after a failure, which gives its space back. A start would do it too.
+pub(crate) fn discard(disk: &impl Disk, name: &str) {
+    let unfinished = format!("{name}{UNFINISHED}");
+    if let Err(error) = disk.remove(&unfinished) {
+        tracing::warn!(%error, file = unfinished, "removing an unfinished file failed");
+    }
+}
+
+/// Removes what the checkpoint at `first_sequence`, which is durable with its name, and the journal
+/// from `segment` on make needless.
+pub(crate) fn remove_obsolete(
+    disk: &impl Disk,
+    first_sequence: u64,
+    segment: u64,
+) -> io::Result<()> {
+    let files = Files::list(disk)?;
+    let segments = files
+        .segments
+        .into_iter()
+        .filter(|&number| number < segment);
+    let checkpoints = files
+        .checkpoints
+        .into_iter()
+        .filter(|&first| first < first_sequence);
+    for name in segments
+        .map(segment_name)
+        .chain(checkpoints.map(checkpoint_name))
+    {
+        disk.remove(&name)?;
+    }
+    Ok(())
+}

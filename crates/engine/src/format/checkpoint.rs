@@ -1,0 +1,178 @@
+//! Checkpoints: their header, and the records of all widgets in blocks.
+//!
+//! A block holds the records of one chunk of memory, so that a restart makes each chunk of its block
+//! alone, on any thread. Peers are kept as record numbers, good within this checkpoint only.
+
+use super::{FORMAT_VERSION, HeaderDefect, Reader, check_header};
+use crate::state::{Handle, Record};
+use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
+
+/// Every block but the last has the records of so many numbers.
+pub(crate) const BLOCK_RECORDS: u32 = 4096;
+
+/// The header of a block: payload bytes, records, checksum.
+pub(crate) const BLOCK_HEADER_BYTES: usize = 12;
+
+/// Two lengths, the ports, the peers and the text.
+const RECORD_BYTES_MAX: usize =
+    1 + 1 + 2 + 4 * SLOTS_MAX + SERIAL_NUMBER_BYTES_MAX + NAME_BYTES_MAX;
+
+/// No block is longer: what a reader takes on trust, before it has seen the checksum.
+const BLOCK_PAYLOAD_BYTES_MAX: usize = BLOCK_RECORDS as usize * RECORD_BYTES_MAX;
+
+/// What a free slot has for a peer.
+const NO_PEER: u32 = u32::MAX;
+
+const MAGIC: [u8; 8] = *b"WIDGCHKP";
+const HEADER_BYTES: usize = 44;
+
+/// What a checkpoint says of itself. It is written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointHeader {
+    /// The first change that must be replayed: none from here on is in it as a whole.
+    pub(crate) first_sequence: u64,
+    /// The first change that is not in it at all: the journal must reach at least to here, as parts
+    /// of what is before it may be.
+    pub(crate) next_sequence: u64,
+    /// The segment of the journal that has `first_sequence`, or will have it.
+    pub(crate) segment: u64,
+    /// How many records, vacant ones included.
+    pub(crate) records: u32,
+}
+
+impl CheckpointHeader {
+    pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out[12..20].copy_from_slice(&self.first_sequence.to_le_bytes());
+        out[20..28].copy_from_slice(&self.next_sequence.to_le_bytes());
+        out[28..36].copy_from_slice(&self.segment.to_le_bytes());
+        out[36..40].copy_from_slice(&self.records.to_le_bytes());
+        let checksum = crc32fast::hash(&out[..40]);
+        out[40..].copy_from_slice(&checksum.to_le_bytes());
+        out
+    }
+
+    /// Reads a header; the error says what is wrong with it.
+    pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
+        let header = file.get(..HEADER_BYTES).ok_or(HeaderDefect::Damaged)?;
+        check_header(header, MAGIC)?;
+        let mut reader = Reader::new(&header[12..]);
+        let mut fields = || {
+            Some(Self {
+                first_sequence: reader.u64()?,
+                next_sequence: reader.u64()?,
+                segment: reader.u64()?,
+                records: reader.u32()?,
+            })
+        };
+        fields().ok_or(HeaderDefect::Damaged)
+    }
+
+    /// How many blocks hold the records.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.records.div_ceil(BLOCK_RECORDS)
+    }
+
+    /// How many records block `number` holds.
+    pub(crate) fn records_of_block(&self, number: u32) -> u32 {
+        (self.records - number * BLOCK_RECORDS).min(BLOCK_RECORDS)
+    }
+}
+
+/// Begins a block: room for its header.
+pub(crate) fn begin_block(block: &mut Vec<u8>) {
+    block.clear();
+    block.resize(BLOCK_HEADER_BYTES, 0);
+}
+
+/// Completes block `number` in place: [`BLOCK_HEADER_BYTES`] of room, then so many records.
+pub(crate) fn seal_block(block: &mut [u8], first_sequence: u64, number: u32, records: u32) {
+    let (header, payload) = block.split_at_mut(BLOCK_HEADER_BYTES);
+    let Ok(payload_bytes) = u32::try_from(payload.len()) else {
+        unreachable!("a block is a few megabytes")
+    };
+    header[..4].copy_from_slice(&payload_bytes.to_le_bytes());
+    header[4..8].copy_from_slice(&records.to_le_bytes());
+    let checksum = block_checksum(first_sequence, number, &header[..8], payload);
+    header[8..].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The payload bytes of the block that begins with this header, if it may be one of so many records.
+pub(crate) fn block_payload_bytes(header: [u8; BLOCK_HEADER_BYTES], records: u32) -> Option<usize> {
+    let mut reader = Reader::new(&header);
+    let payload_bytes = usize::try_from(reader.u32()?).ok()?;
+    (reader.u32()? == records && payload_bytes <= BLOCK_PAYLOAD_BYTES_MAX).then_some(payload_bytes)
+}
+
+/// Whether the payload is the one that block `number` of this checkpoint was sealed with.
+pub(crate) fn is_block_whole(
+    header: [u8; BLOCK_HEADER_BYTES],
+    first_sequence: u64,
+    number: u32,
+    payload: &[u8],
+) -> bool {
+    let checksum = block_checksum(first_sequence, number, &header[..8], payload);
+    header[8..] == checksum.to_le_bytes()
+}
+
+/// Covers which checkpoint and which block it is: a block of an older file that a disk gave back
+/// in its place would not pass.
+fn block_checksum(first_sequence: u64, number: u32, header: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&first_sequence.to_le_bytes());
+    hasher.update(&number.to_le_bytes());
+    hasher.update(header);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// Appends one record. A vacant one is a single zero byte.
+pub(crate) fn encode_record(out: &mut Vec<u8>, record: &Record) {
+    if record.is_vacant() {
+        return out.push(0);
+    }
+    let (serial_number, name) = (record.serial_number(), record.name());
+    let (Ok(serial_number_bytes), Ok(name_bytes)) =
+        (u8::try_from(serial_number.len()), u16::try_from(name.len()))
+    else {
+        unreachable!("stored text is within its limits")
+    };
+    out.push(serial_number_bytes);
+    out.push(record.ports().to_byte());
+    out.extend_from_slice(&name_bytes.to_le_bytes());
+    for (ordinal, _) in record.ports().iter() {
+        let peer = record.peer(ordinal).map_or(NO_PEER, Handle::number);
+        out.extend_from_slice(&peer.to_le_bytes());
+    }
+    out.extend_from_slice(serial_number.as_bytes());
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// The next record of a checkpoint with so many, or `None` where the bytes are none that
+/// [`encode_record`] wrote.
+///
+/// A peer past the end joined while the checkpoint was being written, so the journal names it.
+pub(crate) fn decode_record(reader: &mut Reader<'_>, records: u32) -> Option<Record> {
+    let serial_number_bytes = usize::from(reader.byte()?);
+    if serial_number_bytes == 0 {
+        return Some(Record::vacant());
+    }
+    let ports = Ports::from_byte(reader.byte()?)?;
+    let name_bytes = usize::from(reader.u16()?);
+    let mut peers = [None; SLOTS_MAX];
+    for ((ordinal, _), peer) in ports.iter().zip(&mut peers) {
+        let number = reader.u32()?;
+        *peer = (number < records).then_some((ordinal, Handle::new(number)));
+    }
+    let text = reader.text(serial_number_bytes + name_bytes)?;
+    if name_bytes > NAME_BYTES_MAX || !text.is_char_boundary(serial_number_bytes) {
+        return None;
+    }
+    let mut record = Record::with_text(text.into(), serial_number_bytes, ports);
+    for (ordinal, peer) in peers.into_iter().flatten() {
+        record.set_peer(ordinal, Some(peer));
+    }
+    Some(record)
+}

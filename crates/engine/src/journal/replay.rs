@@ -1,0 +1,351 @@
+//! Reading the journal at a start: every group from the checkpoint on, and where the journal ends.
+//!
+//! One thread reads and checks, in bounded pieces; the caller's thread applies what it hands over.
+//!
+//! A group is written only after the one before it is durable. So only the last group can be torn,
+//! and only the last readable one can be not durable yet: after a crash of the process, or a failed
+//! sync, the operating system may have it in memory only. It is written once more and synced, before
+//! anything rests on it.
+
+use super::Segment;
+use crate::{
+    disk::{Disk, DiskFile, read_full_at},
+    error::OpenError,
+    files::segment_name,
+    format::{
+        self, DATA_OFFSET, GROUP_ALIGNMENT, GROUP_HEADER_BYTES, Group, Reader, SegmentHeader,
+    },
+    state::State,
+};
+use std::{ops::Range, panic, sync::mpsc, thread};
+
+/// The journal is read in pieces of so many bytes, or of one group where that is longer.
+const READ_BYTES: usize = 4 << 20;
+const _: () = assert!((READ_BYTES as u64).is_multiple_of(GROUP_ALIGNMENT));
+
+/// A torn group is written over with zeros in pieces of so many bytes.
+const ZERO_BYTES: usize = 4096;
+
+/// So many pieces may wait to be applied.
+const PIECES_AHEAD: usize = 4;
+
+/// Where the journal ends, and so where it goes on.
+pub(crate) struct End<F> {
+    /// The segment that is written to next.
+    pub(crate) segment: Segment<F>,
+    /// Where in it the next group goes.
+    pub(crate) offset: u64,
+    /// The sequence number of the next change.
+    pub(crate) next_sequence: u64,
+    /// The bytes of the groups that were replayed.
+    pub(crate) replayed_bytes: u64,
+}
+
+/// Replays the changes from `first_sequence` on into `state`. `segments` are the numbers of all
+/// segments from the one that has it.
+pub(crate) fn replay<D: Disk>(
+    disk: &D,
+    segments: Range<u64>,
+    first_sequence: u64,
+    state: &mut State,
+) -> Result<End<D::File>, OpenError> {
+    let mut reached = Reached::new(segments.start, first_sequence);
+    let (pieces, to_apply) = mpsc::sync_channel(PIECES_AHEAD);
+    let (applied, read) = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            // Ends the applying when the reader has ended.
+            let pieces = pieces;
+            read(disk, segments.clone(), &mut reached, &pieces)
+        });
+        let applied = to_apply
+            .iter()
+            .try_for_each(|piece: Piece| piece.apply(state));
+        // Where that failed, the reader must not wait for room.
+        drop(to_apply);
+        let read = reader
+            .join()
+            .unwrap_or_else(|cause| panic::resume_unwind(cause));
+        (applied, read)
+    });
+    applied.and(read)?;
+    let segment = SegmentReader::open(disk, reached.segment)?;
+    segment.settle(&reached)?;
+    for unused in reached.segment + 1..segments.end {
+        // Made ready before the crash and never used: a new one is made when it is needed.
+        let name = segment_name(unused);
+        disk.remove(&name)
+            .map_err(OpenError::io(format!("removing {name}")))?;
+    }
+    // Covers a rename just before the crash, too.
+    disk.sync_directory()
+        .map_err(OpenError::io("syncing the data directory"))?;
+    Ok(End {
+        segment: Segment {
+            header: segment.header,
+            file: segment.file,
+        },
+        offset: reached.offset,
+        next_sequence: reached.next_sequence.unwrap_or(first_sequence),
+        replayed_bytes: reached.replayed_bytes,
+    })
+}
+
+/// How far the reader came.
+struct Reached {
+    first_sequence: u64,
+    /// None before the first group.
+    next_sequence: Option<u64>,
+    /// The segment of the last group, or the first segment.
+    segment: u64,
+    /// The end of the last group in it.
+    offset: u64,
+    /// How many bytes the last group has.
+    last_group_bytes: u64,
+    /// After this there are only zeros. Before it may be what a torn group left.
+    rest_end: u64,
+    replayed_bytes: u64,
+}
+
+impl Reached {
+    fn new(segment: u64, first_sequence: u64) -> Self {
+        Self {
+            first_sequence,
+            next_sequence: None,
+            segment,
+            offset: DATA_OFFSET,
+            last_group_bytes: 0,
+            rest_end: DATA_OFFSET,
+            replayed_bytes: 0,
+        }
+    }
+
+    /// Takes the next group; says whether it must be replayed, or what is wrong.
+    fn accept(&mut self, group: &Group<'_>) -> Result<bool, String> {
+        let follows = match self.next_sequence {
+            Some(next) => group.first_sequence == next,
+            // The segment where a checkpoint began has groups from before it.
+            None => group.first_sequence <= self.first_sequence,
+        };
+        if !follows {
+            let missing = self.next_sequence.unwrap_or(self.first_sequence);
+            return Err(format!(
+                "change {missing} is missing, {} follows",
+                group.first_sequence
+            ));
+        }
+        let next = group.first_sequence + u64::from(group.changes);
+        self.next_sequence = Some(next);
+        self.last_group_bytes = group.bytes;
+        let replayed = next > self.first_sequence;
+        if replayed {
+            self.replayed_bytes += group.bytes;
+        }
+        Ok(replayed)
+    }
+}
+
+/// Reads all segments and hands over their groups, until nobody takes them any more.
+fn read<D: Disk>(
+    disk: &D,
+    segments: Range<u64>,
+    reached: &mut Reached,
+    pieces: &mpsc::SyncSender<Piece>,
+) -> Result<(), OpenError> {
+    for number in segments {
+        let segment = SegmentReader::open(disk, number)?;
+        let before = reached.next_sequence;
+        let mut offset = DATA_OFFSET;
+        while let Some((piece, end)) = segment.piece(offset, reached)? {
+            offset = end;
+            if pieces.send(piece).is_err() {
+                return Ok(());
+            }
+        }
+        let rest_end = segment.check_rest(offset)?;
+        // A segment without groups was made ready and not used; the journal ended before it.
+        if reached.segment == number || reached.next_sequence > before {
+            reached.segment = number;
+            reached.offset = offset;
+            reached.rest_end = rest_end;
+        }
+    }
+    Ok(())
+}
+
+/// Some groups of a segment, checked.
+struct Piece {
+    segment: String,
+    /// Where in the segment it begins.
+    offset: u64,
+    bytes: Vec<u8>,
+    /// The changes of each group that must be replayed, as a range of `bytes`, and their number.
+    groups: Vec<(Range<usize>, u32)>,
+}
+
+impl Piece {
+    fn apply(self, state: &mut State) -> Result<(), OpenError> {
+        for (range, changes) in self.groups {
+            let offset = self.offset + range.start as u64;
+            let damaged = |defect: String| OpenError::Damaged {
+                file: self.segment.clone(),
+                offset,
+                defect,
+            };
+            let mut reader = Reader::new(&self.bytes[range]);
+            for _ in 0..changes {
+                let Some(change) = reader.change() else {
+                    let defect = "a checksum is right, but what it covers is no valid change";
+                    return Err(damaged(defect.into()));
+                };
+                state.replay(&change);
+            }
+            if !reader.is_empty() {
+                return Err(damaged(format!("more than {changes} changes follow")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A segment as recovery reads it.
+struct SegmentReader<F> {
+    name: String,
+    file: F,
+    header: SegmentHeader,
+}
+
+impl<F: DiskFile> SegmentReader<F> {
+    fn open<D: Disk<File = F>>(disk: &D, number: u64) -> Result<Self, OpenError> {
+        let name = segment_name(number);
+        let file = disk
+            .open(&name)
+            .map_err(OpenError::io(format!("opening {name}")))?;
+        let mut bytes = vec![0; 512];
+        let length =
+            read_full_at(&file, &mut bytes, 0).map_err(OpenError::io(format!("reading {name}")))?;
+        let header = SegmentHeader::decode(&bytes[..length])
+            .map_err(|defect| OpenError::header(&name, defect))?;
+        if header.number != number {
+            return Err(OpenError::Damaged {
+                file: name,
+                offset: 0,
+                defect: format!("its header is that of {}", segment_name(header.number)),
+            });
+        }
+        Ok(Self { name, file, header })
+    }
+
+    /// The groups that follow one another from `offset`, as many as fit, and where they end.
+    fn piece(&self, offset: u64, reached: &mut Reached) -> Result<Option<(Piece, u64)>, OpenError> {
+        let mut bytes = self.read(offset, READ_BYTES)?;
+        if bytes.len() == READ_BYTES
+            && let Some(claimed) = format::group_bytes_claimed(&bytes, self.header.salt)
+            && let Ok(claimed) = usize::try_from(claimed)
+            && claimed > READ_BYTES
+        {
+            bytes = self.read(offset, claimed)?;
+        }
+        let (mut end, mut groups) = (0, Vec::new());
+        while let Some(group) = bytes
+            .get(end..)
+            .and_then(|rest| format::read_group(rest, self.header.salt))
+        {
+            let replayed = reached
+                .accept(&group)
+                .map_err(|defect| self.damaged(offset + end as u64, defect))?;
+            if replayed {
+                let start = end + GROUP_HEADER_BYTES;
+                groups.push((start..start + group.payload.len(), group.changes));
+            }
+            end += usize::try_from(group.bytes).unwrap_or(usize::MAX);
+        }
+        let piece = Piece {
+            segment: self.name.clone(),
+            offset,
+            bytes,
+            groups,
+        };
+        Ok((end > 0).then_some((piece, offset + end as u64)))
+    }
+
+    /// Checks that no group follows `offset`, where the last readable one ended: what is there is
+    /// then a torn tail, and otherwise it was answered and is damaged now. Says where the zeros
+    /// begin.
+    fn check_rest(&self, offset: u64) -> Result<u64, OpenError> {
+        let salt = self.header.salt.to_le_bytes();
+        let (mut start, mut rest_end) = (offset, offset);
+        loop {
+            let bytes = self.read(start, READ_BYTES)?;
+            for (word, at) in bytes.chunks(salt.len()).zip((start..).step_by(salt.len())) {
+                if word.iter().all(|&byte| byte == 0) {
+                    continue;
+                }
+                rest_end = at + word.len() as u64;
+                if word == salt && at > offset && self.is_group_at(at)? {
+                    let defect = format!("a group of changes is not readable, one at {at} is");
+                    return Err(self.damaged(offset, defect));
+                }
+            }
+            if bytes.len() < READ_BYTES {
+                return Ok(rest_end);
+            }
+            start += READ_BYTES as u64;
+        }
+    }
+
+    fn is_group_at(&self, offset: u64) -> Result<bool, OpenError> {
+        let header = self.read(offset, GROUP_HEADER_BYTES)?;
+        let Some(claimed) = format::group_bytes_claimed(&header, self.header.salt) else {
+            return Ok(false);
+        };
+        let bytes = self.read(offset, usize::try_from(claimed).unwrap_or(usize::MAX))?;
+        Ok(format::read_group(&bytes, self.header.salt).is_some())
+    }
+
+    /// Makes what was replayed durable, and zeroes what a torn group left behind.
+    fn settle(&self, reached: &Reached) -> Result<(), OpenError> {
+        let settling = |what| OpenError::io(format!("{what} {} at {}", self.name, reached.offset));
+        let last = reached.offset - reached.last_group_bytes;
+        let last_group = self.read(
+            last,
+            usize::try_from(reached.last_group_bytes).unwrap_or(usize::MAX),
+        )?;
+        self.file
+            .write_all_at(&last_group, last)
+            .map_err(settling("writing"))?;
+        let torn = reached.offset..reached.rest_end;
+        if !torn.is_empty() {
+            tracing::warn!(
+                file = self.name,
+                offset = torn.start,
+                bytes = torn.end - torn.start,
+                "cut off an unfinished group"
+            );
+        }
+        let zeros = [0; ZERO_BYTES];
+        for at in torn.clone().step_by(ZERO_BYTES) {
+            let length = usize::try_from(torn.end - at).unwrap_or(usize::MAX);
+            self.file
+                .write_all_at(&zeros[..length.min(ZERO_BYTES)], at)
+                .map_err(settling("cutting"))?;
+        }
+        self.file.sync().map_err(settling("syncing"))
+    }
+
+    /// Up to `length` bytes at `offset`, fewer at the end of the file.
+    fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, OpenError> {
+        let mut bytes = vec![0; length];
+        let length = read_full_at(&self.file, &mut bytes, offset)
+            .map_err(OpenError::io(format!("reading {}", self.name)))?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn damaged(&self, offset: u64, defect: String) -> OpenError {
+        OpenError::Damaged {
+            file: self.name.clone(),
+            offset,
+            defect,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the engine tells of itself. The owner updates it once a batch, nothing once a request.
+
+use crate::{queue::Queue, state::Counts};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use std::{sync::Arc, time::Duration};
+
+/// From a quick disk to one that is about to fail.
+const COMMIT_SECONDS: [f64; 15] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+    5.0,
+];
+
+const CHECKPOINT_SECONDS: [f64; 10] = [0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+const BATCH_OPERATIONS: [f64; 13] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
+];
+
+/// Every metric of the engine but those of the queue.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    batch_operations: Histogram,
+    commit_duration: Histogram,
+    widgets: IntGauge,
+    free_slots: IntGauge,
+    associations: IntGauge,
+    journal_bytes: IntGauge,
+    read_only: IntGauge,
+    checkpoints: IntCounterVec,
+    checkpoint_duration: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let outcomes = Opts::new(
+            "widgets_checkpoints_total",
+            "Checkpoints by their outcome: ok or failed.",
+        );
+        Self {
+            batch_operations: histogram(
+                "widgets_batch_operations",
+                "Requests that were answered together.",
+                &BATCH_OPERATIONS,
+            ),
+            commit_duration: histogram(
+                "widgets_commit_duration_seconds",
+                "How long writing and syncing the changes of a batch took.",
+                &COMMIT_SECONDS,
+            ),
+            widgets: gauge("widgets_widgets", "Widgets."),
+            free_slots: gauge("widgets_free_slots", "Slots without a peer."),
+            associations: gauge("widgets_associations", "Associations."),
+            journal_bytes: gauge(
+                "widgets_journal_bytes",
+                "The journal since the last checkpoint: what a restart replays.",
+            ),
+            read_only: gauge(
+                "widgets_store_read_only",
+                "1 after a failed sync: nothing is written until a restart.",
+            ),
+            checkpoints: valid(IntCounterVec::new(outcomes, &["outcome"])),
+            checkpoint_duration: histogram(
+                "widgets_checkpoint_duration_seconds",
+                "How long a checkpoint took, which is written slowly on purpose.",
+                &CHECKPOINT_SECONDS,
+            ),
+        }
+    }
+
+    pub(crate) fn batch(&self, operations: usize) {
+        // A batch is far smaller than what a float counts exactly.
+        self.batch_operations
+            .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
+    }
+
+    pub(crate) fn commit(&self, duration: Duration, counts: Counts, journal_bytes: u64) {
+        self.commit_duration.observe(duration.as_secs_f64());
+        self.state(counts, journal_bytes);
+    }
+
+    pub(crate) fn state(&self, counts: Counts, journal_bytes: u64) {
+        let set = |gauge: &IntGauge, count| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        set(&self.widgets, counts.widgets);
+        set(&self.free_slots, counts.free_slots);
+        set(&self.associations, counts.associations);
+        self.journal(journal_bytes);
+    }
+
+    pub(crate) fn journal(&self, bytes: u64) {
+        self.journal_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn read_only(&self) {
+        self.read_only.set(1);
+    }
+
+    pub(crate) fn checkpoint(&self, is_ok: bool, duration: Duration) {
+        let outcome = if is_ok { "ok" } else { "failed" };
+        self.checkpoints.with_label_values(&[outcome]).inc();
+        self.checkpoint_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Adds these and the queue's to a registry.
+    pub(crate) fn register(
+        &self,
+        registry: &Registry,
+        queue: Arc<Queue>,
+    ) -> prometheus::Result<()> {
+        registry.register(Box::new(self.batch_operations.clone()))?;
+        registry.register(Box::new(self.commit_duration.clone()))?;
+        for each in [
+            &self.widgets,
+            &self.free_slots,
+            &self.associations,
+            &self.journal_bytes,
+            &self.read_only,
+        ] {
+            registry.register(Box::new(each.clone()))?;
+        }
+        registry.register(Box::new(self.checkpoints.clone()))?;
+        registry.register(Box::new(self.checkpoint_duration.clone()))?;
+        registry.register(Box::new(QueueMetrics::new(queue)))
+    }
+}
+
+/// The queue is asked when somebody asks for metrics: requests count nothing.
+struct QueueMetrics {
+    queue: Arc<Queue>,
+    operations: IntGauge,
+    bytes: IntGauge,
+}
+
+impl QueueMetrics {
+    fn new(queue: Arc<Queue>) -> Self {
+        Self {
+            queue,
+            operations: gauge("widgets_queue_operations", "Requests that wait."),
+            bytes: gauge(
+                "widgets_queue_bytes",
+                "Bytes of text in requests that wait.",
+            ),
+        }
+    }
+}
+
+impl Collector for QueueMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.operations.desc(), self.bytes.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (operations, bytes) = self.queue.depth();
+        self.operations
+            .set(i64::try_from(operations).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        [self.operations.collect(), self.bytes.collect()].concat()
+    }
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    valid(IntGauge::new(name, help))
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    valid(Histogram::with_opts(options))
+}
+
+/// Names and buckets are constants of this file.
+fn valid<T>(metric: prometheus::Result<T>) -> T {
+    match metric {
+        Ok(metric) => metric,
+        Err(error) => unreachable!("every metric here is well-formed: {error}"),
+    }
+}

@@ -1,0 +1,66 @@
+//! How the engine is set.
+
+use crate::{
+    OpenError,
+    format::{self, CHANGE_BYTES_MAX, GROUP_CHANGES_MAX},
+};
+
+/// How the engine is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many requests may wait, and so how many a batch can have. Default 2,048.
+    pub queue_operations_max: usize,
+    /// How many bytes of text the waiting requests may have together. Default 4 MiB.
+    pub queue_bytes_max: usize,
+    /// How long a request may wait before it is refused, in milliseconds. Default 5,000.
+    pub queue_wait_ms_max: u64,
+    /// The size of a segment of the journal, in bytes. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
+    /// checkpoint has where that is more. What a restart replays is not much more. Default 256 MiB.
+    pub checkpoint_journal_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue_operations_max: 2048,
+            queue_bytes_max: 4 << 20,
+            queue_wait_ms_max: 5000,
+            segment_bytes: 64 << 20,
+            checkpoint_journal_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks each setting and how they hang together.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let batch = format::group_bytes(self.queue_operations_max * CHANGE_BYTES_MAX);
+        let least = batch + format::DATA_OFFSET;
+        let refuse = |setting, limit, given| {
+            Err(OpenError::Setting {
+                setting,
+                limit,
+                given,
+            })
+        };
+        if !(1..=GROUP_CHANGES_MAX).contains(&self.queue_operations_max) {
+            let given = self.queue_operations_max as u64;
+            let limit = format!("1 to {GROUP_CHANGES_MAX}");
+            return refuse("queue_operations_max", limit, given);
+        }
+        if self.queue_bytes_max < 4096 {
+            return refuse(
+                "queue_bytes_max",
+                "at least 4096".into(),
+                self.queue_bytes_max as u64,
+            );
+        }
+        if !(least..1 << 32).contains(&self.segment_bytes) {
+            let limit = format!("at least {least} (a whole batch) and less than 4294967296");
+            return refuse("segment_bytes", limit, self.segment_bytes);
+        }
+        Ok(())
+    }
+}

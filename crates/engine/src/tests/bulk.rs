@@ -1,0 +1,111 @@
+//! The bulk API: all of what was applied becomes durable, or nothing.
+
+use super::{
+    disk::{Chance, Faults, Kept, TestDisk},
+    rig::{Rig, TestClock, command, model, random, settings, widgets},
+};
+use crate::{Bulk, OpenError};
+use std::collections::BTreeMap;
+use widgets_registry::Command;
+
+fn open(disk: &TestDisk) -> Result<Bulk<TestDisk>, OpenError> {
+    Bulk::open_on(disk.clone(), &TestClock::default(), random(), &settings())
+}
+
+fn apply(bulk: &mut Bulk<TestDisk>, chance: &mut Chance, accepted: &mut Vec<Command>) {
+    for _ in 0..100 {
+        let command = command(chance);
+        if bulk.apply(&command).is_ok() {
+            accepted.push(command);
+        }
+    }
+}
+
+#[test]
+fn a_commit_keeps_everything_and_a_service_goes_on_from_it() {
+    let (disk, mut chance, mut accepted) = (TestDisk::default(), Chance(1), Vec::new());
+    for _ in 0..3 {
+        let mut bulk = open(&disk).expect("opened");
+        apply(&mut bulk, &mut chance, &mut accepted);
+        let expected = model(&accepted);
+        let all: BTreeMap<_, _> = bulk
+            .widgets()
+            .map(|widget| (widget.serial_number.clone(), widget))
+            .collect();
+        assert_eq!(all.len() as u64, bulk.counts().widgets);
+        assert_eq!(bulk.counts(), expected.counts());
+        for widget in widgets(&expected).into_iter().flatten() {
+            assert_eq!(all.get(&widget.serial_number), Some(&widget));
+            assert_eq!(bulk.lookup(&widget.serial_number), Some(widget));
+        }
+        bulk.commit().expect("committed");
+        // A service adds to it.
+        let mut rig = Rig::open(&disk).expect("opened");
+        assert!(widgets(rig.state()) == widgets(&expected));
+        for _ in 0..20 {
+            let command = command(&mut chance);
+            if rig.submit(std::slice::from_ref(&command))[0].is_ok() {
+                accepted.push(command);
+            }
+        }
+        drop(rig);
+        let after = disk.after_power_cut(Kept::Nothing);
+        let rig = Rig::open(&after).expect("recovered");
+        assert!(widgets(rig.state()) == widgets(&model(&accepted)));
+    }
+}
+
+#[test]
+fn without_a_commit_nothing_is_kept() {
+    let disk = TestDisk::default();
+    let mut bulk = open(&disk).expect("opened");
+    apply(&mut bulk, &mut Chance(1), &mut Vec::new());
+    drop(bulk);
+    let bulk = open(&disk).expect("opened");
+    assert_eq!(bulk.counts().widgets, 0);
+    // And there is nothing to commit.
+    let steps = disk.steps();
+    bulk.commit().expect("nothing to do");
+    assert_eq!(disk.steps(), steps);
+}
+
+#[test]
+fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
+    let (disk, mut chance, mut accepted) = (TestDisk::default(), Chance(2), Vec::new());
+    let mut bulk = open(&disk).expect("opened");
+    apply(&mut bulk, &mut chance, &mut accepted);
+    bulk.commit().expect("committed");
+    let before = widgets(&model(&accepted));
+    for kept in [
+        Kept::Nothing,
+        Kept::Everything,
+        Kept::Some(1),
+        Kept::Some(2),
+    ] {
+        let (mut olds, mut news) = (0, 0);
+        for crash_at in 0.. {
+            let disk = disk.after_power_cut(Kept::Nothing);
+            let mut bulk = open(&disk).expect("opened");
+            disk.set_faults(Faults {
+                crash_at: Some(disk.steps() + crash_at),
+                ..Faults::default()
+            });
+            let mut accepted = accepted.clone();
+            apply(&mut bulk, &mut Chance(3), &mut accepted);
+            let outcome = bulk.commit();
+            let after_cut = disk.after_power_cut(kept);
+            let rig = Rig::open(&after_cut).expect("recovered");
+            let found = widgets(rig.state());
+            if outcome.is_err() && found == before {
+                olds += 1;
+            } else {
+                assert!(found == widgets(&model(&accepted)), "step {crash_at}");
+                news += 1;
+            }
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        assert!(olds > 0 && news > 0, "{olds} old, {news} new");
+    }
+}

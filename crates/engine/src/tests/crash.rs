@@ -1,0 +1,199 @@
+//! A crash at every step of the disk, and a failure of every step, in histories that cross segments
+//! and write checkpoints. Afterwards everything that was answered is there, and nothing that was
+//! refused.
+
+use super::{
+    disk::{Chance, Faults, Kept, TestDisk},
+    rig::{Rig, command, model, widgets},
+};
+use crate::state::State;
+use widgets_registry::{Command, Fault, Rejection, decide};
+
+const BATCHES: usize = 100;
+
+/// What the answers of a history promise.
+#[derive(Default)]
+struct Promise {
+    /// Accepted and answered.
+    accepted: Vec<Command>,
+    /// Accepted, but whether they are durable is unknown: all of them or none.
+    unknown: Vec<Command>,
+}
+
+impl Promise {
+    fn check(&self, state: &State, story: &str) {
+        let found = widgets(state);
+        let mut with_unknown = self.accepted.clone();
+        with_unknown.extend(self.unknown.iter().cloned());
+        assert!(
+            found == widgets(&model(&self.accepted)) || found == widgets(&model(&with_unknown)),
+            "{story}: what was answered is not what is there"
+        );
+    }
+}
+
+/// Runs a history, which the seed tells, until its end or until the disk has crashed.
+fn run(disk: &TestDisk, seed: u64) -> Promise {
+    let mut chance = Chance(seed);
+    let mut promise = Promise::default();
+    let Ok(mut rig) = Rig::open(disk) else {
+        return promise;
+    };
+    let mut state = State::default();
+    for _ in 0..BATCHES {
+        let batch: Vec<_> = (0..=chance.below(4))
+            .map(|_| command(&mut chance))
+            .collect();
+        let answers = rig.submit(&batch);
+        let mut accepted = Vec::new();
+        let mut is_unknown = false;
+        for (command, answer) in batch.iter().zip(answers) {
+            let expected = decide(&state, command);
+            match (&expected, answer) {
+                (
+                    Ok(decided),
+                    given @ (Ok(()) | Err(Rejection::Fault(Fault::FateUnknown { .. }))),
+                ) => {
+                    is_unknown |= given.is_err();
+                    state.apply(command, *decided);
+                    accepted.push(command.clone());
+                }
+                (Err(refusal), Err(Rejection::Refused(given))) => assert_eq!(*refusal, given),
+                (_, Err(Rejection::Fault(Fault::Unavailable { .. }))) => {}
+                (expected, given) => panic!("expected {expected:?}, answered {given:?}"),
+            }
+        }
+        if is_unknown {
+            promise.unknown = accepted;
+            // The store is read-only from now on.
+            assert!(rig.submit(&batch).iter().all(Result::is_err));
+            break;
+        }
+        promise.accepted.extend(accepted);
+        for _ in 0..chance.below(4) {
+            rig.copy();
+        }
+        if chance.below(3) > 0 {
+            rig.write();
+        }
+    }
+    promise.check(rig.state(), "before the end");
+    promise
+}
+
+/// The number of steps of a history, and that it is one that is worth it.
+fn steps(seed: u64) -> usize {
+    let disk = TestDisk::default();
+    run(&disk, seed);
+    let names = disk.names();
+    assert!(
+        names.iter().any(|name| name.starts_with("checkpoint-")),
+        "the history must have a checkpoint, not only {names:?}"
+    );
+    let last = names
+        .iter()
+        .filter(|name| name.starts_with("journal-"))
+        .max();
+    assert!(
+        last.is_some_and(|last| last.as_str() > "journal-0000000000000004"),
+        "the history must cross segments: {names:?}"
+    );
+    disk.steps()
+}
+
+/// Opens what a crash left, compares it with the promise, and goes on working with it.
+fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
+    let mut rig = match Rig::open(disk) {
+        Ok(rig) => rig,
+        Err(error) => panic!("{story}: {error}; there are {:?}", disk.names()),
+    };
+    promise.check(rig.state(), story);
+    let mut chance = Chance(7);
+    for _ in 0..8 {
+        rig.submit(&[command(&mut chance)]);
+    }
+    rig.checkpoint().expect("the disk is well again");
+    let kept = widgets(rig.state());
+    drop(rig);
+    let after = disk.after_power_cut(Kept::Nothing);
+    let rig = Rig::open(&after).expect("recovered once more");
+    assert!(
+        widgets(rig.state()) == kept,
+        "{story}, then a second power cut"
+    );
+}
+
+#[test]
+fn what_was_answered_survives_a_power_cut_at_any_step() {
+    for seed in [1, 2] {
+        for crash_at in 0..steps(seed) {
+            let disk = TestDisk::default();
+            disk.set_faults(Faults {
+                crash_at: Some(crash_at),
+                ..Faults::default()
+            });
+            let promise = run(&disk, seed);
+            for kept in [
+                Kept::Nothing,
+                Kept::Everything,
+                Kept::Some(3),
+                Kept::Some(4),
+            ] {
+                let story = format!("seed {seed}, power cut at step {crash_at}, kept {kept:?}");
+                recover(&disk.after_power_cut(kept), &promise, &story);
+            }
+            // The process dies, and later the power fails.
+            let story = format!("seed {seed}, killed at step {crash_at}");
+            let disk = disk.after_kill();
+            drop(Rig::open(&disk).expect("killed processes leave no damage"));
+            recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_during_recovery_changes_nothing() {
+    let seed = 3;
+    for crash_at in (0..steps(seed)).step_by(3) {
+        let disk = TestDisk::default();
+        disk.set_faults(Faults {
+            crash_at: Some(crash_at),
+            ..Faults::default()
+        });
+        let promise = run(&disk, seed);
+        for kept in [Kept::Everything, Kept::Some(5)] {
+            for second_crash_at in 0.. {
+                let disk = disk.after_power_cut(kept);
+                disk.set_faults(Faults {
+                    crash_at: Some(second_crash_at),
+                    ..Faults::default()
+                });
+                drop(Rig::open(&disk));
+                let is_over = disk.steps() <= second_crash_at;
+                let story = format!("power cuts at {crash_at}, then at {second_crash_at}");
+                recover(&disk.after_power_cut(Kept::Some(6)), &promise, &story);
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failure_of_any_step_loses_nothing() {
+    let seed = 4;
+    for fail_at in 0..steps(seed) {
+        let disk = TestDisk::default();
+        disk.set_faults(Faults {
+            fail_at: Some(fail_at),
+            ..Faults::default()
+        });
+        let promise = run(&disk, seed);
+        let story = format!("step {fail_at} failed");
+        recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+        let disk = disk.after_kill();
+        drop(Rig::open(&disk).expect("a failed step leaves no damage"));
+        recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+    }
+}

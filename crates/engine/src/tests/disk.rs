@@ -1,0 +1,358 @@
+//! A disk in memory that promises no more than `docs/file-format.md` assumes of a real one.
+//!
+//! Every step that changes something is counted, and can be made to fail or to be the last one.
+
+use crate::{Disk, DiskFile};
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Unsynced writes are lost or kept in pieces of so many bytes.
+const SECTOR_BYTES: usize = 512;
+
+/// Numbers that look random and come again with the same seed (`SplitMix64`).
+#[derive(Clone)]
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.number() % end as u64).expect("below a usize")
+    }
+}
+
+/// What a power cut keeps of what was not synced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    Nothing,
+    Everything,
+    /// Each sector and each name for itself, by this seed.
+    Some(u64),
+}
+
+impl Kept {
+    fn chooser(self) -> impl FnMut() -> bool {
+        let mut chance = Chance(match self {
+            Self::Some(seed) => seed,
+            _ => 0,
+        });
+        move || match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Some(_) => chance.number().is_multiple_of(2),
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+pub(super) struct TestDisk(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    files: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// What happened to names since the directory was synced.
+    name_changes: Vec<NameChange>,
+    steps: usize,
+    faults: Faults,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    written: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Set(String, usize),
+    Gone(String),
+    Renamed(String, String, usize),
+}
+
+/// What goes wrong. Steps count from 0.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// From this step on everything fails. A write of this step may be there nevertheless.
+    pub(super) crash_at: Option<usize>,
+    /// This step fails without effect.
+    pub(super) fail_at: Option<usize>,
+    /// Every new file and every write that makes a file longer fails.
+    pub(super) is_full: bool,
+    /// Every sync of a file fails.
+    pub(super) fail_sync: bool,
+}
+
+/// How a step goes.
+enum Step {
+    Done,
+    /// It takes effect, but nobody is told so.
+    DoneUnseen,
+    Failed,
+}
+
+pub(super) struct TestFile {
+    disk: TestDisk,
+    file: usize,
+}
+
+impl TestDisk {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no test panics with the lock")
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.inner().faults = faults;
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.inner().steps
+    }
+
+    /// The disk as the next process finds it, without a power cut: what was written is readable,
+    /// synced or not.
+    pub(super) fn after_kill(&self) -> Self {
+        let inner = self.inner();
+        Self(Arc::new(Mutex::new(Inner {
+            files: inner.files.clone(),
+            names: inner.names.clone(),
+            durable_names: inner.durable_names.clone(),
+            name_changes: inner.name_changes.clone(),
+            ..Inner::default()
+        })))
+    }
+
+    pub(super) fn after_power_cut(&self, kept: Kept) -> Self {
+        let inner = self.inner();
+        let mut is_kept = kept.chooser();
+        let mut names = inner.durable_names.clone();
+        for change in inner.name_changes.iter().filter(|_| is_kept()) {
+            change.apply(&mut names);
+        }
+        let files = inner.files.iter().map(|file| {
+            let mut durable = file.durable.clone();
+            for (offset, data) in &file.unsynced {
+                for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                    if is_kept() {
+                        write(&mut durable, offset + index * SECTOR_BYTES, sector);
+                    }
+                }
+            }
+            Content {
+                written: durable.clone(),
+                durable,
+                unsynced: Vec::new(),
+            }
+        });
+        Self(Arc::new(Mutex::new(Inner {
+            files: files.collect(),
+            durable_names: names.clone(),
+            names,
+            ..Inner::default()
+        })))
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.inner().names.keys().cloned().collect()
+    }
+
+    /// Changes the content of a file behind everybody's back.
+    pub(super) fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.inner();
+        let file = inner.names[name];
+        let content = &mut inner.files[file];
+        change(&mut content.written);
+        content.durable = content.written.clone();
+        content.unsynced.clear();
+    }
+
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        let inner = self.inner();
+        inner.files[inner.names[name]].written.clone()
+    }
+
+    /// Takes a file away behind everybody's back.
+    pub(super) fn lose(&self, name: &str) {
+        let mut inner = self.inner();
+        inner.names.remove(name);
+        inner.durable_names.remove(name);
+    }
+}
+
+impl Inner {
+    fn step(&mut self) -> Step {
+        let step = self.steps;
+        self.steps += 1;
+        match self.faults.crash_at {
+            Some(last) if step == last => return Step::DoneUnseen,
+            Some(last) if step > last => return Step::Failed,
+            _ => {}
+        }
+        if self.faults.fail_at == Some(step) {
+            return Step::Failed;
+        }
+        Step::Done
+    }
+
+    fn change_names(&mut self, change: NameChange) -> io::Result<()> {
+        let step = self.step();
+        if !matches!(step, Step::Failed) {
+            change.apply(&mut self.names);
+            self.name_changes.push(change);
+        }
+        step.outcome()
+    }
+}
+
+impl Step {
+    fn outcome(self) -> io::Result<()> {
+        match self {
+            Self::Done => Ok(()),
+            Self::DoneUnseen | Self::Failed => Err(io::Error::other("the test fails this step")),
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            Self::Set(name, file) => {
+                names.insert(name.clone(), *file);
+            }
+            Self::Gone(name) => {
+                names.remove(name);
+            }
+            Self::Renamed(from, to, file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+        }
+    }
+}
+
+fn write(file: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    file.resize(file.len().max(offset + data.len()), 0);
+    file[offset..offset + data.len()].copy_from_slice(data);
+}
+
+impl Disk for TestDisk {
+    type File = TestFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn create(&self, name: &str) -> io::Result<TestFile> {
+        let mut inner = self.inner();
+        assert!(!inner.names.contains_key(name), "{name} is there already");
+        if inner.faults.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = inner.files.len();
+        inner.files.push(Content::default());
+        inner.change_names(NameChange::Set(name.into(), file))?;
+        drop(inner);
+        Ok(TestFile {
+            disk: self.clone(),
+            file,
+        })
+    }
+
+    fn open(&self, name: &str) -> io::Result<TestFile> {
+        let file = self.inner().names.get(name).copied();
+        Ok(TestFile {
+            disk: self.clone(),
+            file: file.ok_or(io::ErrorKind::NotFound)?,
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        let file = inner
+            .names
+            .get(from)
+            .copied()
+            .ok_or(io::ErrorKind::NotFound)?;
+        inner.change_names(NameChange::Renamed(from.into(), to.into(), file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.inner();
+        if !inner.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inner.change_names(NameChange::Gone(name.into()))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut inner = self.inner();
+        let step = inner.step();
+        if matches!(step, Step::Done) {
+            inner.durable_names = inner.names.clone();
+            inner.name_changes.clear();
+        }
+        step.outcome()
+    }
+}
+
+impl DiskFile for TestFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let inner = self.disk.inner();
+        let offset = usize::try_from(offset).expect("small files");
+        let rest = inner.files[self.file]
+            .written
+            .get(offset..)
+            .unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut inner = self.disk.inner();
+        let offset = usize::try_from(offset).expect("small files");
+        let is_longer = offset + data.len() > inner.files[self.file].written.len();
+        if inner.faults.is_full && is_longer {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let step = inner.step();
+        if !matches!(step, Step::Failed) {
+            let file = &mut inner.files[self.file];
+            write(&mut file.written, offset, data);
+            file.unsynced.push((offset, data.to_vec()));
+        }
+        step.outcome()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.disk.inner();
+        if inner.faults.fail_sync {
+            return Err(io::Error::other("the test fails every sync"));
+        }
+        let step = inner.step();
+        let file = &mut inner.files[self.file];
+        match step {
+            Step::Done => {
+                for (offset, data) in mem::take(&mut file.unsynced) {
+                    write(&mut file.durable, offset, &data);
+                }
+            }
+            // Only a power cut tells what is there.
+            Step::DoneUnseen => {}
+            // As Linux does: what could not be written stays readable, and no later sync tries again.
+            Step::Failed => file.unsynced.clear(),
+        }
+        step.outcome()
+    }
+}

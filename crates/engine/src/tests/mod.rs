@@ -1,0 +1,11 @@
+//! What survives: the engine on a disk that fails, loses and forgets.
+//!
+//! Most tests drive the owner, the preparer of segments and the writer of checkpoints step by step,
+//! without threads, so that a seed tells the whole story.
+
+mod bulk;
+mod checkpoint;
+mod crash;
+mod disk;
+mod recovery;
+mod rig;

@@ -1,0 +1,395 @@
+//! Restarts of the whole engine, with its threads: torn tails, damage, failed syncs, full disks, two
+//! processes.
+
+use super::{
+    disk::{Faults, Kept, TestDisk},
+    rig::{random, serial_number, settings},
+};
+use crate::{Client, Engine, OpenError, SystemClock};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use widgets_registry::{Command, Fault, Name, Port, Ports, Rejection, Store, Widget};
+
+fn add(number: usize) -> Command {
+    Command::AddWidget {
+        serial_number: serial_number(number),
+        name: Name::new("widget_name", "a name").expect("within the limits"),
+        ports: Ports::new(&[Port::P, Port::R]).expect("two slots"),
+    }
+}
+
+fn open(disk: &TestDisk) -> Result<Engine, OpenError> {
+    Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings())
+}
+
+async fn lookup(client: &Client, number: usize) -> Option<Widget> {
+    client
+        .lookup(serial_number(number))
+        .await
+        .expect("answered")
+}
+
+const SEGMENT_1: &str = "journal-0000000000000001";
+
+#[tokio::test]
+async fn what_was_answered_survives_a_power_cut_across_segments() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    for number in 0..600 {
+        client.submit(add(number)).await.expect("added");
+    }
+    let refused = client.submit(add(7)).await.expect_err("taken");
+    assert_eq!(
+        refused.to_string(),
+        "duplicate key value violates unique constraint \"widgets_serial_number_key\""
+    );
+    let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
+    let client = engine.client();
+    for number in 0..600 {
+        assert!(lookup(&client, number).await.is_some(), "widget {number}");
+    }
+    assert!(lookup(&client, 600).await.is_none());
+}
+
+#[tokio::test]
+async fn a_checkpoint_lets_older_files_go() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    for number in 0..600 {
+        client.submit(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    let names = disk.names();
+    let checkpoints = names.iter().filter(|name| name.starts_with("checkpoint-"));
+    assert_eq!(
+        checkpoints.collect::<Vec<_>>(),
+        ["checkpoint-0000000000000259"]
+    );
+    assert!(!names.contains(&SEGMENT_1.into()), "{names:?}");
+    // Nothing has changed: the same one does.
+    engine.checkpoint().expect("there");
+    client.submit(add(600)).await.expect("added");
+    drop(engine);
+    let names = disk.names();
+    assert!(
+        !names.iter().any(|name| name.ends_with("_unfinished")),
+        "{names:?}"
+    );
+    let engine = open(&disk).expect("checkpoint and journal");
+    let client = engine.client();
+    for number in 0..=600 {
+        assert!(lookup(&client, number).await.is_some(), "widget {number}");
+    }
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_happened() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let registry = prometheus::Registry::new();
+    engine
+        .register_metrics(&registry)
+        .expect("each name is new");
+    for number in 0..3 {
+        engine.client().submit(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .expect("valid metrics");
+    for line in [
+        "widgets_widgets 3",
+        "widgets_free_slots 6",
+        "widgets_associations 0",
+        "widgets_batch_operations_count 3",
+        "widgets_commit_duration_seconds_count 3",
+        "widgets_checkpoints_total{outcome=\"ok\"} 1",
+        "widgets_checkpoint_duration_seconds_count 1",
+        "widgets_journal_bytes 0",
+        "widgets_queue_operations 0",
+        "widgets_queue_bytes 0",
+        "widgets_store_read_only 0",
+    ] {
+        assert!(
+            text.lines().any(|each| each == line),
+            "{line} is not in {text}"
+        );
+    }
+    disk.set_faults(Faults {
+        fail_sync: true,
+        ..Faults::default()
+    });
+    engine
+        .client()
+        .submit(add(3))
+        .await
+        .expect_err("not durable");
+    let metrics = registry.gather();
+    let read_only = metrics
+        .iter()
+        .find(|each| each.name() == "widgets_store_read_only");
+    let value = read_only.expect("registered").get_metric()[0]
+        .get_gauge()
+        .get_value();
+    assert!(value > 0.0);
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_written_over() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    for number in 0..3 {
+        engine.client().submit(add(number)).await.expect("added");
+    }
+    drop(engine);
+    // The last group loses its end, as in a crash halfway through its write.
+    disk.damage(SEGMENT_1, |segment| {
+        let last = segment
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .expect("not empty");
+        segment[last] = 0;
+    });
+    let engine = open(&disk).expect("the torn tail is no damage");
+    let client = engine.client();
+    assert!(lookup(&client, 1).await.is_some());
+    assert!(lookup(&client, 2).await.is_none());
+    client.submit(add(3)).await.expect("added");
+    drop(engine);
+    let engine = open(&disk).expect("no trace of the torn tail");
+    assert!(lookup(&engine.client(), 3).await.is_some());
+}
+
+/// A store with a checkpoint, three groups after it, and two segments.
+async fn store_with_everything() -> TestDisk {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    for number in 0..10 {
+        client.submit(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    for number in 10..13 {
+        client.submit(add(number)).await.expect("added");
+    }
+    drop(engine);
+    disk
+}
+
+#[tokio::test]
+async fn damage_stops_the_start_and_is_named() {
+    let disk = store_with_everything().await;
+    let checkpoint = "checkpoint-000000000000000b";
+    drop(open(&disk).expect("undamaged"));
+    // The segment's header, the first group; every part of the checkpoint.
+    let damages = [(SEGMENT_1, 21), (SEGMENT_1, 4096 + 40)]
+        .into_iter()
+        .chain([8, 15, 22, 30, 37, 42, 4096, 4101, 4105, 4109, 4140].map(|at| (checkpoint, at)));
+    for (name, at) in damages {
+        let clean = disk.content(name);
+        disk.damage(name, |file| file[at] ^= 1);
+        match open(&disk).err().expect("damaged") {
+            OpenError::Damaged { file, .. } => assert_eq!(file, name),
+            error => panic!("{name} at {at}: {error}"),
+        }
+        disk.damage(name, |file| *file = clean);
+    }
+    for length in [0, 43, 4100, 4200] {
+        let clean = disk.content(checkpoint);
+        disk.damage(checkpoint, |file| file.truncate(length));
+        let error = open(&disk).err().expect("cut off").to_string();
+        assert!(error.starts_with(checkpoint), "{error}");
+        disk.damage(checkpoint, |file| *file = clean);
+    }
+    drop(open(&disk).expect("as it was"));
+}
+
+#[tokio::test]
+async fn files_that_are_missing_stop_the_start_and_are_named() {
+    let disk = store_with_everything().await;
+    let without = |name| {
+        let disk = disk.after_power_cut(Kept::Nothing);
+        disk.lose(name);
+        open(&disk).err().expect("something is missing").to_string()
+    };
+    // The checkpoint is needed in any case: what was before it is gone from the journal's segments.
+    assert_eq!(
+        without(SEGMENT_1),
+        format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
+    );
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    for number in 0..600 {
+        engine.client().submit(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    drop(engine);
+    disk.lose("checkpoint-0000000000000259");
+    assert_eq!(
+        open(&disk).err().expect("no beginning").to_string(),
+        format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
+    );
+}
+
+#[tokio::test]
+async fn a_journal_shorter_than_its_checkpoint_stops_the_start() {
+    let disk = store_with_everything().await;
+    // As if the disk had lost the groups that were synced before the checkpoint was.
+    disk.damage(SEGMENT_1, |segment| segment[4096 + 64..].fill(0));
+    let error = open(&disk).err().expect("changes are missing").to_string();
+    assert!(
+        error.contains("the journal ends before change 2"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_version_is_named() {
+    let disk = store_with_everything().await;
+    disk.damage("checkpoint-000000000000000b", |file| {
+        file[8] = 9;
+        let checksum = crc32fast::hash(&file[..40]);
+        file[40..44].copy_from_slice(&checksum.to_le_bytes());
+    });
+    assert_eq!(
+        open(&disk).err().expect("from the future").to_string(),
+        "checkpoint-000000000000000b has format version 9, this program reads version 1"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    client.submit(add(0)).await.expect("added");
+    disk.set_faults(Faults {
+        fail_sync: true,
+        ..Faults::default()
+    });
+    let unknown = client.submit(add(1)).await.expect_err("not durable");
+    assert!(
+        matches!(unknown, Rejection::Fault(Fault::FateUnknown { .. })),
+        "{unknown}"
+    );
+    // The disk is well again, but that proves nothing of what the kernel dropped.
+    disk.set_faults(Faults::default());
+    let refused = client.submit(add(2)).await.expect_err("read-only");
+    assert!(
+        matches!(refused, Rejection::Fault(Fault::Unavailable { .. })),
+        "{refused}"
+    );
+    assert!(client.ready().await.is_err());
+    engine.checkpoint().expect_err("read-only");
+    assert!(lookup(&client, 0).await.is_some());
+    assert!(lookup(&client, 1).await.is_none());
+    drop(engine);
+    let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
+    engine
+        .client()
+        .submit(add(2))
+        .await
+        .expect("writable after the restart");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_until_there_is_space() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    client.submit(add(0)).await.expect("added");
+    disk.set_faults(Faults {
+        is_full: true,
+        ..Faults::default()
+    });
+    let mut added = 1;
+    let refused = loop {
+        match client.submit(add(added)).await {
+            Ok(()) => added += 1,
+            Err(rejection) => break rejection,
+        }
+        assert!(added < 10_000, "the segment must fill up");
+    };
+    assert!(
+        matches!(refused, Rejection::Fault(Fault::Unavailable { .. })),
+        "{refused}"
+    );
+    assert!(
+        refused.to_string().contains("no room in the journal"),
+        "{refused}"
+    );
+    // Most of both segments was used before that.
+    assert!(added > 150, "{added}");
+    assert_eq!(lookup(&client, added).await, None);
+    engine.checkpoint().expect_err("it needs space too");
+    assert!(lookup(&client, 0).await.is_some());
+    disk.set_faults(Faults::default());
+    for _ in 0..200 {
+        if client.submit(add(added)).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        lookup(&client, added).await.is_some(),
+        "there is space again"
+    );
+    engine.checkpoint().expect("there is space again");
+    drop(engine);
+    let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
+    for number in 0..=added {
+        assert!(
+            lookup(&engine.client(), number).await.is_some(),
+            "widget {number}"
+        );
+    }
+}
+
+/// A new directory of its own, removed at the end.
+struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        Self(path)
+    }
+}
+
+impl AsRef<Path> for TemporaryDirectory {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[tokio::test]
+async fn a_real_directory_is_kept_and_has_one_owner() {
+    let directory = TemporaryDirectory::new("widgets-one-owner");
+    let engine = Engine::open(directory.as_ref(), &settings()).expect("a new directory");
+    for number in 0..300 {
+        engine.client().submit(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    engine.client().submit(add(300)).await.expect("added");
+    let second = Engine::open(directory.as_ref(), &settings());
+    let second = second.err().expect("it is in use");
+    assert!(matches!(second, OpenError::Locked), "{second}");
+    drop(engine);
+    let engine = Engine::open(directory.as_ref(), &settings()).expect("the lock is gone");
+    for number in 0..=300 {
+        assert!(
+            lookup(&engine.client(), number).await.is_some(),
+            "widget {number}"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! The engine without its threads: every part makes its step when the test says so.
+
+use super::disk::{Chance, TestDisk, TestFile};
+use crate::{
+    Clock, OpenError, Random, Settings,
+    checkpoint::{Checkpoints, Reply, Writer},
+    journal::{
+        Journal,
+        prepare::{NextSegment, Preparer},
+    },
+    mailbox::Address,
+    metrics::Metrics,
+    owner::Owner,
+    queue::{Request, Submission},
+    recovery,
+    state::State,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+use tokio::sync::oneshot;
+use widgets_registry::{Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide};
+
+/// A clock that only moves when it is asked, a millisecond at a time.
+#[derive(Default)]
+pub(super) struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let milliseconds = u64::try_from(duration.as_millis()).expect("not for ages");
+        self.0.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+}
+
+/// Small segments and many checkpoints.
+pub(super) fn settings() -> Settings {
+    Settings {
+        queue_operations_max: 4,
+        segment_bytes: 12 << 10,
+        checkpoint_journal_bytes: 5 << 10,
+        ..Settings::default()
+    }
+}
+
+pub(super) fn random() -> Random {
+    let mut chance = Chance(0x5eed);
+    Box::new(move || chance.number())
+}
+
+pub(super) struct Rig<'a> {
+    owner: Owner<TestFile, TestClock>,
+    preparer: Preparer<TestDisk, TestClock>,
+    writer: Writer<'a, TestDisk, TestClock>,
+    requests: mpsc::Sender<Reply>,
+}
+
+impl<'a> Rig<'a> {
+    pub(super) fn open(disk: &'a TestDisk) -> Result<Self, OpenError> {
+        let (settings, clock, mut random) = (settings(), Arc::<TestClock>::default(), random());
+        let recovered = recovery::recover(disk, &*clock, &mut random, settings.segment_bytes)?;
+        let next = Arc::new(NextSegment::new(recovered.end.segment.header.number + 1));
+        let preparer = Preparer::new(
+            disk.clone(),
+            clock.clone(),
+            random,
+            settings.segment_bytes,
+            next.clone(),
+        );
+        let (requests, receiver) = mpsc::channel();
+        let (checkpoints, ends) = Checkpoints::new(
+            &settings,
+            recovered.checkpoint,
+            recovered.end.replayed_bytes,
+            receiver,
+        );
+        let owner = Owner::new(
+            recovered.state,
+            Journal::new(recovered.end, settings.segment_bytes, next),
+            checkpoints,
+            Metrics::new(),
+            clock.clone(),
+            &settings,
+        );
+        let mut rig = Self {
+            owner,
+            preparer,
+            writer: Writer::new(disk, clock, ends),
+            requests,
+        };
+        rig.prepare();
+        Ok(rig)
+    }
+
+    /// Answers these commands as one batch.
+    pub(super) fn submit(&mut self, commands: &[Command]) -> Vec<Result<(), Rejection>> {
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        for command in commands {
+            let (reply, answer) = oneshot::channel();
+            batch.push(Submission {
+                request: Request::Command(command.clone(), reply),
+                reply_to: Address::Task,
+                // The clock of a test is never at its end.
+                arrived: Duration::MAX,
+            });
+            answers.push(answer);
+        }
+        self.owner.step(&mut batch);
+        self.prepare();
+        let answered = answers
+            .iter_mut()
+            .map(|each| each.try_recv().expect("answered"));
+        answered.collect()
+    }
+
+    /// The preparer makes the next segment, or fails to.
+    pub(super) fn prepare(&mut self) {
+        drop(self.preparer.step());
+    }
+
+    /// The owner copies a slice, where a checkpoint is under way or due.
+    pub(super) fn copy(&mut self) {
+        self.owner.advance_checkpoint();
+    }
+
+    /// The writer writes what the owner copied.
+    pub(super) fn write(&mut self) {
+        self.writer.step();
+    }
+
+    /// Asks for a checkpoint and lets it be written.
+    pub(super) fn checkpoint(&mut self) -> Result<(), crate::CheckpointError> {
+        let (reply, outcome) = mpsc::channel();
+        self.requests.send(reply).expect("the owner is there");
+        for _ in 0..100_000 {
+            self.copy();
+            self.write();
+            if let Ok(outcome) = outcome.try_recv() {
+                return outcome;
+            }
+        }
+        panic!("the checkpoint does not end");
+    }
+
+    pub(super) fn state(&self) -> &State {
+        self.owner.state()
+    }
+}
+
+/// What a correct store holds after these commands, in which none is refused.
+pub(super) fn model(accepted: &[Command]) -> State {
+    let mut state = State::default();
+    for command in accepted {
+        let change = decide(&state, command).expect("it was accepted before");
+        state.apply(command, change);
+    }
+    state
+}
+
+/// Tests use so many serial numbers: few, so that every operation often meets every other.
+pub(super) const WIDGETS: usize = 12;
+
+pub(super) fn serial_number(number: usize) -> SerialNumber {
+    SerialNumber::new("widget_sn", format!("s{number}")).expect("within the limits")
+}
+
+/// Every widget that a test can have made.
+pub(super) fn widgets(state: &State) -> Vec<Option<Widget>> {
+    assert_eq!(state.check(), Ok(()));
+    (0..WIDGETS)
+        .map(|number| state.lookup(&serial_number(number)))
+        .collect()
+}
+
+/// Any operation; names are long, so that segments fill up.
+pub(super) fn command(chance: &mut Chance) -> Command {
+    let one = chance.below(WIDGETS);
+    let other = (one + 1 + chance.below(WIDGETS - 1)) % WIDGETS;
+    let mut port = || Port::ALL[chance.below(2)];
+    let pair = Pair::new(serial_number(one), serial_number(other), port());
+    let pair = pair.expect("two different widgets");
+    let ports = [port(), port(), port()];
+    match chance.below(10) {
+        0..4 => Command::AddWidget {
+            serial_number: serial_number(one),
+            name: Name::new("name", "n".repeat(chance.below(1000))).expect("within the limits"),
+            ports: Ports::new(&ports[..chance.below(4)]).expect("at most three"),
+        },
+        4..6 => Command::RemoveWidget {
+            serial_number: serial_number(one),
+        },
+        6..9 => Command::AssociateWidgets(pair),
+        _ => Command::RemoveAssociation(pair),
+    }
+}
