@@ -62,10 +62,12 @@ async fn serve(configuration: &Configuration) -> Result<(), Box<dyn Error>> {
     // For people and for scripts that let the system choose the port.
     writeln!(io::stdout(), "widgets listens on http://{address}")?;
     let client = engine.client();
+    let registry = Registry::new();
+    engine.register_metrics(&registry)?;
     let api = Api::new(
         client.clone(),
         http.settings(),
-        Registry::new(),
+        registry,
         SystemClock::new(),
     )?;
     let worker = move || api.with_store(client.on_current_runtime());

@@ -177,6 +177,9 @@ configuration! {
         queue_wait_ms_max: u64 = 5000, within 1..=600_000;
         /// The size of a segment of the journal. A whole batch must fit into one.
         segment_bytes: u64 = 64 << 20, within 8192..=u32::MAX.into();
+        /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
+        /// checkpoint has where that is more. What a restart replays is not much more.
+        checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
     }
     /// What the service tells of itself, on its standard error.
     log: Log {
@@ -216,12 +219,14 @@ impl Engine {
             queue_bytes_max,
             queue_wait_ms_max,
             segment_bytes,
+            checkpoint_journal_bytes,
         } = *self;
         widgets_engine::Settings {
             queue_operations_max,
             queue_bytes_max,
             queue_wait_ms_max,
             segment_bytes,
+            checkpoint_journal_bytes,
         }
     }
 }
