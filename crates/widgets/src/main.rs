@@ -1,6 +1,7 @@
 //! The one binary: the command line. Each command has a module of its own.
 
 mod config;
+mod load;
 mod log;
 mod serve;
 
@@ -21,6 +22,8 @@ command line is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures a running service, and proves that its answers are right.
+    Load(load::Arguments),
     /// Runs the service.
     ///
     /// Every key of the configuration has a flag, an environment variable and a place in the
@@ -38,6 +41,7 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let outcome = match command {
+        Command::Load(arguments) => load::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Config(command) => config::command::run(command),
     };

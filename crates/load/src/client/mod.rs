@@ -1,0 +1,105 @@
+//! The client: one lane's way to the server, over HTTP/1.1 or h2, plain or TLS.
+//!
+//! Built for load: a request is written from bytes prepared beforehand with one system call and its
+//! answer parsed in place. `docs/decisions/0004-lean-http-client.md` has the figures behind that.
+
+mod http1;
+mod http2;
+mod target;
+
+pub(crate) use http1::Http1;
+pub(crate) use http2::Http2;
+pub use target::{Protocol, Target, TargetSettings};
+
+use std::{rc::Rc, time::Duration};
+
+/// One request: what differs between requests.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    /// The path below the target's, with its leading slash.
+    pub(crate) path: String,
+    /// The body of a POST; a GET has none.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// An answer, whose body the lane keeps until the next exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Response<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Whether the server cannot have seen the request.
+    pub(crate) unsent: bool,
+    /// Whether it took longer than allowed.
+    pub(crate) timeout: bool,
+    pub(crate) cause: String,
+}
+
+impl Failure {
+    pub(crate) fn unsent(cause: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self {
+            unsent: true,
+            timeout: false,
+            cause: cause.into().to_string(),
+        }
+    }
+
+    fn lost(cause: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self {
+            unsent: false,
+            timeout: false,
+            cause: cause.into().to_string(),
+        }
+    }
+
+    fn timeout(after: Duration) -> Self {
+        Self {
+            unsent: false,
+            timeout: true,
+            cause: format!("no answer within {after:?}"),
+        }
+    }
+}
+
+/// A lane's way to the server. It connects when it must.
+pub(crate) enum Channel {
+    Http1(Box<Http1>),
+    Http2(Http2),
+}
+
+impl Channel {
+    /// Makes sure of a connection. An error says why there is none.
+    pub(crate) async fn connect(&mut self) -> Result<(), String> {
+        match self {
+            Self::Http1(http1) => http1.connect().await,
+            Self::Http2(http2) => http2.connect().await,
+        }
+    }
+
+    /// Sends a request and waits for its answer, at most so long.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Response<'_>, Failure> {
+        match self {
+            Self::Http1(http1) => http1.exchange(request, timeout).await,
+            Self::Http2(http2) => http2.exchange(request, timeout).await,
+        }
+    }
+}
+
+/// The lanes of one connection: one over HTTP/1.1, `streams` over h2.
+pub(crate) fn channels(target: &Rc<Target>, streams: usize) -> Vec<Channel> {
+    match target.protocol() {
+        Protocol::Http1 => vec![Channel::Http1(Box::new(Http1::new(target.clone())))],
+        Protocol::Http2 => {
+            let lanes = Http2::lanes(target.clone(), streams);
+            lanes.into_iter().map(Channel::Http2).collect()
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Where requests go, and how a connection is made.
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Which version of HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 with connections kept alive, one request at a time on each.
+    Http1,
+    /// h2: over TLS by ALPN, over plain TCP by prior knowledge.
+    Http2,
+}
+
+/// How to reach the server.
+#[derive(Clone, Debug)]
+pub struct TargetSettings {
+    /// `http://` or `https://`, a host, and perhaps a port and a path to put before every route.
+    pub url: String,
+    /// Which version of HTTP.
+    pub protocol: Protocol,
+    /// A bearer token to send with every request.
+    pub token: Option<String>,
+    /// Certificates to trust instead of the system's, in PEM.
+    pub ca: Option<PathBuf>,
+    /// Trust any certificate.
+    pub insecure: bool,
+}
+
+/// A server, ready to be connected to.
+pub struct Target {
+    host: String,
+    port: u16,
+    protocol: Protocol,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// `http` or `https`, with the authority.
+    origin: String,
+    /// Before every route; empty, or with a leading and without a trailing slash.
+    path: String,
+    authority: String,
+    token: Option<String>,
+}
+
+impl Target {
+    /// Checks the settings and reads the certificates.
+    pub fn new(settings: &TargetSettings) -> Result<Self, String> {
+        let url = &settings.url;
+        let wrong = |why: &str| format!("the URL {url:?} {why}");
+        let uri: http::Uri = url
+            .parse()
+            .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("must begin with http:// or https://")),
+        };
+        if uri.query().is_some() {
+            return Err(wrong("must not have a query"));
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("must not hold a password: use --token"));
+        }
+        // An IPv6 address is bracketed in a URL and bare everywhere else.
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority
+            .port_u16()
+            .unwrap_or(if secure { 443 } else { 80 });
+        if let Some(token) = &settings.token
+            && !token.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err("the token must be visible ASCII without spaces".into());
+        }
+        let tls = if secure {
+            let name = ServerName::try_from(host.clone())
+                .map_err(|error| wrong(&format!("has no valid host: {error}")))?;
+            Some((TlsConnector::from(Arc::new(tls(settings)?)), name))
+        } else {
+            None
+        };
+        let scheme = if secure { "https" } else { "http" };
+        Ok(Self {
+            host,
+            port,
+            protocol: settings.protocol,
+            tls,
+            origin: format!("{scheme}://{authority}"),
+            path: uri.path().trim_end_matches('/').to_owned(),
+            authority: authority.to_string(),
+            token: settings.token.clone(),
+        })
+    }
+
+    pub(crate) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The URL's path, to stand before every route's.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The host and port, as a request names them.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Stream, String> {
+        let failed = |error: io::Error| format!("connecting to {}: {error}", self.origin);
+        let tcp = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(failed)?;
+        // A request is one write: nothing is gained by waiting for more.
+        tcp.set_nodelay(true).map_err(failed)?;
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Stream::Plain(tcp));
+        };
+        let tls = connector
+            .connect(name.clone(), tcp)
+            .await
+            .map_err(|error| format!("TLS with {}: {error}", self.origin))?;
+        let agreed = tls.get_ref().1.alpn_protocol();
+        if self.protocol == Protocol::Http2 && agreed != Some(b"h2") {
+            return Err(format!("{} does not offer h2 (ALPN)", self.origin));
+        }
+        Ok(Stream::Tls(Box::new(tls)))
+    }
+}
+
+fn tls(settings: &TargetSettings) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("setting TLS up: {error}"))?;
+    let mut config = if settings.insecure {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth()
+    } else {
+        builder
+            .with_root_certificates(roots(settings)?)
+            .with_no_client_auth()
+    };
+    config.alpn_protocols = match settings.protocol {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
+    };
+    Ok(config)
+}
+
+fn roots(settings: &TargetSettings) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &settings.ca else {
+        // Some of a system's certificates may be unreadable; the rest still serve.
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err("the system has no trusted certificates: name some with --ca".into());
+        }
+        return Ok(roots);
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        format!("reading certificates from {}: {error}", path.display())
+    };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| failed(&error))?;
+        roots.add(certificate).map_err(|error| failed(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(failed(&"there are none"));
+    }
+    Ok(roots)
+}
+
+/// `--insecure`: any certificate will do. Signatures are still checked, so the peer holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A connection's bytes.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

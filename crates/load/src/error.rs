@@ -1,0 +1,86 @@
+//! Why a run could not be made.
+
+use std::io;
+
+/// Why there is no result. Faults of the server are results, not errors.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is out of its limits.
+    #[error("{setting} must be {limit}, {given} was given")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// Its limits.
+        limit: String,
+        /// What was given.
+        given: String,
+    },
+    /// The target cannot be used.
+    #[error("{0}")]
+    Target(String),
+    /// The server does not answer.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server answers, but not as this service does.
+    #[error("this is no widgets server: GET {path} answered status {status}: {body}")]
+    Strange {
+        /// What was asked for.
+        path: String,
+        /// The answer's status.
+        status: u16,
+        /// The start of its body.
+        body: String,
+    },
+    /// The token, or that there is none, is not accepted.
+    #[error("the server wants another token (--token): it answered status {status}")]
+    Token {
+        /// The answer's status.
+        status: u16,
+    },
+    /// Another run has used these serial numbers.
+    #[error("widgets of run {run} exist already: choose another --run")]
+    RunTaken {
+        /// The run's name.
+        run: String,
+    },
+    /// The server does not hold the dataset.
+    #[error(
+        "the server does not hold the dataset (there is no widget {serial_number}): \
+         make it with `widgets generate`"
+    )]
+    NoDataset {
+        /// A widget that should be there.
+        serial_number: String,
+    },
+    /// A thread, a signal handler or a runtime could not be set up.
+    #[error("setting the load generator up: {0}")]
+    Thread(io::Error),
+    /// A worker ended.
+    #[error("a worker of the load generator ended: {0}")]
+    Worker(String),
+    /// The audit took too long.
+    #[error("the audit was not done after {seconds} s: nothing is proven")]
+    AuditLate {
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The user interrupted twice.
+    #[error("aborted: nothing was checked")]
+    Aborted,
+    /// A file could not be read or written.
+    #[error("{what}: {cause}")]
+    File {
+        /// What was to be done.
+        what: String,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// A file's content is not what it should be.
+    #[error("{what}: {cause}")]
+    Content {
+        /// The file.
+        what: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}

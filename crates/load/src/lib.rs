@@ -1,0 +1,35 @@
+//! How fast, and right? The load generator that checks what it is answered, and the datasets.
+//!
+//! It knows HTTP as a client and the rules as an independent model (`partition`); it depends on no
+//! store and on no server of ours, and can be pointed at anything that speaks the API.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "statistics: counts and times become floating point numbers and back, well within range"
+)]
+
+mod audit;
+mod client;
+mod clock;
+pub mod compare;
+pub mod dataset;
+mod error;
+mod find_max;
+pub mod mix;
+mod objective;
+mod partition;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod session;
+pub mod stats;
+mod watch;
+mod worker;
+
+pub use audit::Findings;
+pub use client::{Protocol, TargetSettings};
+pub use error::Error;
+pub use objective::Objective;

@@ -1,0 +1,271 @@
+//! Objectives: `p99<10ms`, `errors>0.1%`, `rate<10000`.
+
+use crate::report::StretchReport;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, time::Duration};
+
+/// A bound on something that a stretch of load has.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Objective {
+    subject: Subject,
+    relation: Relation,
+    bound: f64,
+}
+
+/// What is bounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Subject {
+    /// This quantile of the latency, in seconds.
+    Quantile(Quantile),
+    /// The latency's mean, in seconds.
+    Mean,
+    /// The longest latency, in seconds.
+    Max,
+    /// Requests that came to an end, a second.
+    Rate,
+    /// The share of requests that the service failed, or that could not be sent.
+    Errors,
+}
+
+/// A quantile that every report has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Quantile {
+    P50,
+    P90,
+    P99,
+    P99_9,
+    P99_99,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Relation {
+    Below,
+    Above,
+}
+
+impl Objective {
+    /// What a search demands in every case: a service that turns callers away can be very quick.
+    pub(crate) const FEW_ERRORS: Self = Self {
+        subject: Subject::Errors,
+        relation: Relation::Below,
+        bound: 0.001,
+    };
+
+    pub(crate) fn is_about_errors(&self) -> bool {
+        self.subject == Subject::Errors
+    }
+
+    /// Whether the statement is true of this stretch.
+    #[must_use]
+    pub fn holds(&self, stretch: &StretchReport) -> bool {
+        let value = self.value(stretch);
+        match self.relation {
+            Relation::Below => value < self.bound,
+            Relation::Above => value > self.bound,
+        }
+    }
+
+    /// What the stretch has, in words.
+    #[must_use]
+    pub fn observed(&self, stretch: &StretchReport) -> String {
+        self.subject.text(self.value(stretch))
+    }
+
+    /// The bound and the name of a bound on latency, for plots: in microseconds.
+    #[must_use]
+    pub fn latency_bound_us(&self) -> Option<f64> {
+        let is_time = !matches!(self.subject, Subject::Rate | Subject::Errors);
+        is_time.then_some(self.bound * 1e6)
+    }
+
+    fn value(&self, stretch: &StretchReport) -> f64 {
+        let latency = &stretch.latency;
+        match self.subject {
+            Subject::Quantile(quantile) => {
+                let microseconds = match quantile {
+                    Quantile::P50 => latency.p50_us,
+                    Quantile::P90 => latency.p90_us,
+                    Quantile::P99 => latency.p99_us,
+                    Quantile::P99_9 => latency.p99_9_us,
+                    Quantile::P99_99 => latency.p99_99_us,
+                };
+                microseconds / 1e6
+            }
+            Subject::Mean => latency.mean_us / 1e6,
+            Subject::Max => latency.max_us / 1e6,
+            Subject::Rate => stretch.requests_per_second,
+            Subject::Errors => {
+                let all = stretch.requests + stretch.unsent;
+                (stretch.errors + stretch.unsent) as f64 / all.max(1) as f64
+            }
+        }
+    }
+}
+
+impl Subject {
+    const NAMES: [(&'static str, Self); 9] = [
+        ("p50", Self::Quantile(Quantile::P50)),
+        ("p90", Self::Quantile(Quantile::P90)),
+        ("p99", Self::Quantile(Quantile::P99)),
+        ("p99.9", Self::Quantile(Quantile::P99_9)),
+        ("p99.99", Self::Quantile(Quantile::P99_99)),
+        ("mean", Self::Mean),
+        ("max", Self::Max),
+        ("rate", Self::Rate),
+        ("errors", Self::Errors),
+    ];
+
+    fn name(self) -> &'static str {
+        let found = Self::NAMES.into_iter().find(|&(_, each)| each == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    fn text(self, value: f64) -> String {
+        match self {
+            Self::Rate => format!("{value:.0}"),
+            Self::Errors => format!("{}%", (value * 1e6).round() / 1e4),
+            Self::Quantile(_) | Self::Mean | Self::Max => {
+                let microseconds = (value * 1e6).round().max(0.0) as u64;
+                humantime::format_duration(Duration::from_micros(microseconds)).to_string()
+            }
+        }
+    }
+}
+
+impl FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "an objective looks like `p99<10ms`, `errors>0.1%` or `rate<10000`";
+        let position = text
+            .find(['<', '>'])
+            .ok_or_else(|| format!("{form}: `{text}` has neither < nor >"))?;
+        let (name, rest) = text.split_at(position);
+        let (relation, bound) = rest.split_at(1);
+        let subject = Subject::NAMES
+            .into_iter()
+            .find(|&(each, _)| each == name.trim());
+        let Some((_, subject)) = subject else {
+            let known = Subject::NAMES.map(|(name, _)| name).join(", ");
+            return Err(format!("`{}` is none of {known}", name.trim()));
+        };
+        let bound = bound.trim();
+        let wrong = |what: &str| {
+            format!(
+                "the bound of {} must be {what}, `{bound}` was given",
+                subject.name()
+            )
+        };
+        let bound = match subject {
+            Subject::Rate => bound.parse::<f64>().ok().filter(|rate| *rate >= 0.0),
+            Subject::Errors => crate::mix::share(bound).ok(),
+            _ => humantime::parse_duration(bound)
+                .ok()
+                .map(|time| time.as_secs_f64()),
+        };
+        let bound = bound.ok_or_else(|| match subject {
+            Subject::Rate => wrong("requests a second"),
+            Subject::Errors => wrong("a share, as 0.1%"),
+            _ => wrong("a time with its unit, as 10ms"),
+        })?;
+        let relation = if relation == "<" {
+            Relation::Below
+        } else {
+            Relation::Above
+        };
+        Ok(Self {
+            subject,
+            relation,
+            bound,
+        })
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.relation {
+            Relation::Below => '<',
+            Relation::Above => '>',
+        };
+        let bound = self.subject.text(self.bound);
+        write!(f, "{}{sign}{bound}", self.subject.name())
+    }
+}
+
+impl From<Objective> for String {
+    fn from(objective: Objective) -> Self {
+        objective.to_string()
+    }
+}
+
+impl TryFrom<String> for Objective {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Percentiles;
+
+    fn stretch() -> StretchReport {
+        StretchReport {
+            requests: 999,
+            unsent: 1,
+            errors: 4,
+            requests_per_second: 5000.0,
+            latency: Percentiles {
+                p99_us: 9_000.0,
+                p99_9_us: 20_000.0,
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_checked() {
+        let holds = |text: &str| text.parse::<Objective>().unwrap().holds(&stretch());
+        assert!(holds("p99<10ms") && !holds("p99 > 10ms") && !holds("p99<9ms"));
+        assert!(!holds("p99.9<10ms") && holds("p99.9<1s"));
+        assert!(
+            holds("errors>0.1%") && !holds("errors>0.5%"),
+            "4 failed and 1 unsent of 1000"
+        );
+        assert!(holds("rate<10000") && !holds("rate<5000"));
+        let objective: Objective = "p99<10ms".parse().unwrap();
+        assert_eq!(objective.observed(&stretch()), "9ms");
+    }
+
+    #[test]
+    fn it_is_written_as_it_is_read() {
+        for text in [
+            "p99<10ms",
+            "p99.9>1s 500ms",
+            "errors>0.1%",
+            "rate<10000",
+            "max<250us",
+        ] {
+            let objective: Objective = text.parse().unwrap();
+            let json = serde_json::to_string(&objective).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Objective>(&json).unwrap(),
+                objective,
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused = |text: &str| text.parse::<Objective>().unwrap_err();
+        assert!(refused("p99=10ms").contains("has neither < nor >"));
+        assert!(refused("p98<10ms").starts_with("`p98` is none of p50,"));
+        assert!(refused("p99<10").contains("must be a time with its unit"));
+        assert!(refused("errors>2").contains("a share, as 0.1%"));
+    }
+}

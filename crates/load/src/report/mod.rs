@@ -1,0 +1,402 @@
+//! The report: everything that was set, measured and found, as data; and as text and HTML.
+
+mod html;
+mod plot;
+mod text;
+
+use crate::{
+    audit::Findings,
+    clock::unix_time,
+    error::Error,
+    mix::Kind,
+    objective::Objective,
+    schedule::Arrivals,
+    session::{Point, Stretch},
+    stats::{Measured, Percentiles},
+};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+/// The version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of this form.
+    pub format: u32,
+    /// The version of `widgets` that made it.
+    pub version: String,
+    /// When the run ended, in seconds since the Unix epoch.
+    pub ended_at_unix_seconds: u64,
+    /// Where the generator ran.
+    pub host: Host,
+    /// Every setting, by the name that the command line has for it.
+    pub settings: Vec<(String, String)>,
+    /// What the user wanted to be remembered with the run.
+    pub labels: Vec<(String, String)>,
+    /// The measured stretches of load: one, or those of a search.
+    pub stretches: Vec<StretchReport>,
+    /// What a search for the highest rate found.
+    pub search: Option<Search>,
+    /// What the audit found, if there was one.
+    pub audit: Option<Findings>,
+    /// What should be known when reading the figures.
+    pub remarks: Vec<String>,
+    /// Why the run failed. Empty where it did not.
+    pub failures: Vec<String>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Processors that the generator may use.
+    pub cores: usize,
+    /// The processor's name, as far as the system tells.
+    pub processor: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// The kernel's version.
+    pub kernel: String,
+}
+
+impl Host {
+    /// This machine.
+    #[must_use]
+    pub fn this() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let line = |text: &str, key: &str| {
+            let line = text.lines().find(|line| line.starts_with(key));
+            let value = line.and_then(|line| line.split_once(':'));
+            value.map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        let memory = line(&read("/proc/meminfo"), "MemTotal");
+        let kib = memory
+            .split(' ')
+            .next()
+            .and_then(|number| number.parse::<u64>().ok());
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            processor: line(&read("/proc/cpuinfo"), "model name"),
+            memory_mib: kib.unwrap_or_default() / 1024,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+/// A stretch of load at one rate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StretchReport {
+    /// How requests arrived; closed loop where there is no rate.
+    #[serde(flatten)]
+    pub arrivals: ArrivalsReport,
+    /// How long it took, to the last answer.
+    pub seconds: f64,
+    /// Requests that came to an end.
+    pub requests: u64,
+    /// The same, a second.
+    pub requests_per_second: f64,
+    /// Requests that were due and never sent.
+    pub unsent: u64,
+    /// Requests that the service failed: 503, no answer, no connection.
+    pub errors: u64,
+    /// Answers that the rules do not allow.
+    pub wrong: u64,
+    /// Connections that had to be made again.
+    pub reconnects: u64,
+    /// Processor time of the generator, in seconds.
+    pub generator_cpu_seconds: f64,
+    /// From the moment at which a request was due to its answer.
+    pub latency: Percentiles,
+    /// From sending a request to its answer.
+    pub service: Percentiles,
+    /// How long due requests waited for a free lane.
+    pub wait: Percentiles,
+    /// How late the generator was.
+    pub lag: Percentiles,
+    /// Each kind of request that there was.
+    pub kinds: BTreeMap<String, KindReport>,
+    /// Points of the distributions, in equal steps towards 100 %.
+    pub distribution: Vec<DistributionPoint>,
+    /// The timeline.
+    pub points: Vec<Point>,
+    /// Why it ended early, if it did.
+    pub ended_early: Option<String>,
+    /// The first wrong answers, in words.
+    pub wrong_examples: Vec<String>,
+}
+
+/// How requests arrived.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArrivalsReport {
+    /// `constant`, `poisson` or `closed`.
+    pub arrivals: String,
+    /// How many were due a second. Closed loop has no such rate.
+    pub offered_per_second: Option<f64>,
+}
+
+impl From<Arrivals> for ArrivalsReport {
+    fn from(arrivals: Arrivals) -> Self {
+        let name = match arrivals {
+            Arrivals::Constant(_) => "constant",
+            Arrivals::Poisson(_) => "poisson",
+            Arrivals::Closed => "closed",
+        };
+        Self {
+            arrivals: name.into(),
+            offered_per_second: arrivals.rate(),
+        }
+    }
+}
+
+/// One kind of request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KindReport {
+    /// Its latency.
+    pub latency: Percentiles,
+    /// How many had each outcome.
+    pub outcomes: BTreeMap<String, u64>,
+}
+
+/// A point of the latency's distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DistributionPoint {
+    /// The share of requests that took no longer, from 0 to 1.
+    pub quantile: f64,
+    /// That latency.
+    pub latency_us: f64,
+    /// The service time of the same share of requests.
+    pub service_us: f64,
+}
+
+/// What a search for the highest rate found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Search {
+    /// What had to hold.
+    pub objectives: Vec<Objective>,
+    /// The highest rate at which it held, if it ever did.
+    pub rate_per_second: Option<f64>,
+    /// Whether each of the report's stretches held it.
+    pub held: Vec<bool>,
+}
+
+impl StretchReport {
+    /// Sums a stretch up.
+    #[must_use]
+    pub fn new(arrivals: Arrivals, stretch: Stretch) -> Self {
+        let total = &stretch.total;
+        let latency = total.latency();
+        let seconds = stretch.elapsed.as_secs_f64();
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| {
+            let outcomes = total.outcomes_of(kind);
+            let report = KindReport {
+                latency: Percentiles::from(&total.latency[kind.index()]),
+                outcomes,
+            };
+            (!report.outcomes.is_empty()).then(|| (kind.as_str().to_owned(), report))
+        });
+        Self {
+            arrivals: arrivals.into(),
+            seconds,
+            requests: total.requests(),
+            requests_per_second: total.requests() as f64 / seconds.max(1e-9),
+            unsent: stretch.unsent,
+            errors: total.errors(),
+            wrong: total.wrong,
+            reconnects: total.reconnects,
+            generator_cpu_seconds: stretch.cpu.as_secs_f64(),
+            latency: Percentiles::from(&latency),
+            service: Percentiles::from(&total.service),
+            wait: Percentiles::from(&total.wait),
+            lag: Percentiles::from(&total.lag),
+            kinds: kinds.collect(),
+            distribution: distribution(&latency, total),
+            points: stretch.points,
+            ended_early: stretch.ended_early.map(|why| why.text()),
+            wrong_examples: stretch.examples,
+        }
+    }
+
+    /// What limited this stretch other than the server, in words.
+    #[must_use]
+    pub fn remarks(&self, workers: usize, lanes: usize) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let (lag, latency) = (&self.lag, &self.latency);
+        // The generator's own lateness is in every latency. A tenth of it is no longer a detail.
+        if self.arrivals.offered_per_second.is_some()
+            && lag.p99_us > 1000.0
+            && lag.p99_us > latency.p99_us / 10.0
+        {
+            remarks.push(format!(
+                "The generator was a bottleneck: with a lane free it sent 1 % of the requests {:.1} ms \
+                 late or more, which is in the latencies. Take more --workers, or another machine.",
+                lag.p99_us / 1e3
+            ));
+        }
+        let busy = self.generator_cpu_seconds / self.seconds.max(1e-9) / workers as f64;
+        if busy > 0.95 {
+            let percent = busy * 100.0;
+            remarks.push(format!(
+                "The generator was a bottleneck: its {workers} worker(s) were busy {percent:.0} % of \
+                 the time. Take more --workers, or another machine."
+            ));
+        }
+        if self.arrivals.offered_per_second.is_some()
+            && self.wait.p99_us > latency.p99_us / 2.0
+            && self.wait.p99_us > 1000.0
+        {
+            remarks.push(format!(
+                "All {lanes} lanes were busy: 1 % of the requests waited {:.1} ms or more for one. \
+                 Either the server is past its limit, or more --connections are needed.",
+                self.wait.p99_us / 1e3
+            ));
+        }
+        if self.unsent > 0 {
+            remarks.push(format!(
+                "{} requests were due and never sent; the latencies know nothing of them.",
+                self.unsent
+            ));
+        }
+        if let Some(why) = &self.ended_early {
+            remarks.push(format!("The load ended early: {why}."));
+        }
+        remarks
+    }
+}
+
+/// Both distributions at quantiles whose distance to 1 shrinks evenly on a logarithmic scale.
+fn distribution(latency: &Histogram<u64>, total: &Measured) -> Vec<DistributionPoint> {
+    const STEPS_PER_DECADE: u32 = 20;
+    const DECADES: u32 = 5;
+    let steps = 0..=STEPS_PER_DECADE * DECADES;
+    let quantiles =
+        steps.map(|step| 1.0 - 10f64.powf(-f64::from(step) / f64::from(STEPS_PER_DECADE)));
+    // Past the last request there is nothing to tell.
+    let last = 1.0 - 1.0 / latency.len().max(1) as f64;
+    quantiles
+        .take_while(|&quantile| quantile <= last)
+        .chain([1.0])
+        .map(|quantile| DistributionPoint {
+            quantile,
+            latency_us: latency.value_at_quantile(quantile) as f64 / 1e3,
+            service_us: total.service.value_at_quantile(quantile) as f64 / 1e3,
+        })
+        .collect()
+}
+
+impl Report {
+    /// An empty report of this machine and moment.
+    #[must_use]
+    pub fn new(settings: Vec<(String, String)>, labels: Vec<(String, String)>) -> Self {
+        Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            ended_at_unix_seconds: unix_time().as_secs(),
+            host: Host::this(),
+            settings,
+            labels,
+            stretches: Vec::new(),
+            search: None,
+            audit: None,
+            remarks: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Stamps it with the present time.
+    pub fn close(&mut self) {
+        self.ended_at_unix_seconds = unix_time().as_secs();
+    }
+
+    /// Reads a report that [`Self::write_json`] wrote.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let what = format!("reading the report {}", path.display());
+        let text = fs::read(path).map_err(|cause| Error::File {
+            what: what.clone(),
+            cause,
+        })?;
+        let wrong = |cause: String| Error::Content {
+            what: what.clone(),
+            cause,
+        };
+        let report: Self =
+            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        if report.format != FORMAT {
+            let cause = format!("its format is {}, and {FORMAT} is read here", report.format);
+            return Err(wrong(cause));
+        }
+        Ok(report)
+    }
+
+    /// Writes it as JSON.
+    pub fn write_json(&self, path: &Path) -> Result<(), Error> {
+        let what = format!("writing the report {}", path.display());
+        let failed = |cause| Error::File { what, cause };
+        let json = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()));
+        json.and_then(|json| {
+            let what = format!("writing the report {}", path.display());
+            fs::write(path, json).map_err(|cause| Error::File { what, cause })
+        })
+    }
+
+    /// Writes it as one HTML file that needs nothing else.
+    pub fn write_html(&self, path: &Path) -> Result<(), Error> {
+        let what = format!("writing the report {}", path.display());
+        let html = html::page(self).map_err(|cause| Error::Content {
+            what: what.clone(),
+            cause,
+        })?;
+        fs::write(path, html).map_err(|cause| Error::File { what, cause })
+    }
+
+    /// When the run ended, as RFC 3339.
+    #[must_use]
+    pub fn ended_at(&self) -> String {
+        let since = Duration::from_secs(self.ended_at_unix_seconds);
+        let time = std::time::UNIX_EPOCH.checked_add(since);
+        time.map_or_else(String::new, |time| {
+            humantime::format_rfc3339_seconds(time).to_string()
+        })
+    }
+}
+
+/// A time in microseconds, for people: three digits and a unit.
+#[must_use]
+pub fn time_text(microseconds: f64) -> String {
+    let (value, unit) = match microseconds {
+        us if us < 999.5 => (us, "µs"),
+        us if us < 999_500.0 => (us / 1e3, "ms"),
+        us => (us / 1e6, "s"),
+    };
+    let digits = match value {
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// A whole number, for people: its thousands set apart.
+#[must_use]
+pub fn count_text(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A rate, for people.
+#[must_use]
+pub fn rate_text(per_second: f64) -> String {
+    if per_second < 10.0 {
+        format!("{per_second:.1}")
+    } else {
+        count_text(per_second.round() as u64)
+    }
+}

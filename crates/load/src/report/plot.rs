@@ -1,0 +1,134 @@
+//! Plots as SVG, coloured by the page that shows them.
+//!
+//! Each series has a colour that stands for its number only (`#000001` and so on): the page's style
+//! sheet gives it the one that fits a light or a dark background.
+
+use plotters::{
+    chart::ChartBuilder,
+    coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter},
+    prelude::{Circle, IntoDrawingArea as _, IntoLogRange as _, LineSeries, RGBColor, SVGBackend},
+    style::{Color as _, IntoFont as _},
+};
+use std::ops::Range;
+
+const WIDTH: u32 = 820;
+const HEIGHT: u32 = 300;
+const AXIS: RGBColor = RGBColor(1, 0, 0);
+const GRID: RGBColor = RGBColor(2, 0, 0);
+const TEXT: RGBColor = RGBColor(3, 0, 0);
+
+/// One line of a plot.
+pub(super) struct Series {
+    pub(super) label: &'static str,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Small circles at the points, where each point is a measurement of its own.
+    pub(super) marked: bool,
+}
+
+impl Series {
+    pub(super) fn line(label: &'static str, points: impl Iterator<Item = (f64, f64)>) -> Self {
+        let points = points.filter(|(x, y)| x.is_finite() && y.is_finite());
+        Self {
+            label,
+            points: points.collect(),
+            marked: false,
+        }
+    }
+
+    pub(super) fn marked(self) -> Self {
+        Self {
+            marked: true,
+            ..self
+        }
+    }
+}
+
+/// What the axes say.
+pub(super) struct Axes {
+    pub(super) x: &'static str,
+    pub(super) y: &'static str,
+    pub(super) x_text: fn(f64) -> String,
+    pub(super) y_text: fn(f64) -> String,
+    /// A logarithmic y axis: for latencies, of which the rare ones are thousandfold the usual ones.
+    pub(super) log: bool,
+}
+
+fn colour(number: usize) -> RGBColor {
+    RGBColor(0, 0, u8::try_from(number + 1).unwrap_or(u8::MAX))
+}
+
+/// Draws lines. Empty where there is nothing to draw.
+pub(super) fn lines(axes: &Axes, series: &[Series]) -> Result<String, String> {
+    let all = || series.iter().flat_map(|each| &each.points).copied();
+    let range = |of: fn((f64, f64)) -> f64| {
+        all()
+            .map(of)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            })
+    };
+    let (x, y) = (range(|(x, _)| x), range(|(_, y)| y));
+    if all().next().is_none() {
+        return Ok(String::new());
+    }
+    let x = 0f64.min(x.0)..x.1.max(x.0 + 1e-9);
+    let mut svg = String::new();
+    if axes.log {
+        let low = 10f64.powf(y.0.max(1e-3).log10().floor());
+        let high = 10f64.powf(y.1.max(1e-3).log10().ceil()).max(low * 10.0);
+        draw(&mut svg, axes, series, x, (low..high).log_scale())?;
+    } else {
+        draw(&mut svg, axes, series, x, 0.0..(y.1 * 1.05).max(1.0))?;
+    }
+    Ok(svg)
+}
+
+fn draw<Y>(
+    svg: &mut String,
+    axes: &Axes,
+    series: &[Series],
+    x: Range<f64>,
+    y: Y,
+) -> Result<(), String>
+where
+    Y: AsRangedCoord<Value = f64>,
+    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let failed = |error: &dyn std::fmt::Display| format!("drawing a plot: {error}");
+    let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
+    let mut chart = ChartBuilder::on(&area)
+        .margin(8)
+        .margin_right(24)
+        .x_label_area_size(40)
+        .y_label_area_size(72)
+        .build_cartesian_2d(x, y)
+        .map_err(|error| failed(&error))?;
+    let label = ("sans-serif", 13).into_font().color(&TEXT);
+    chart
+        .configure_mesh()
+        .axis_style(AXIS)
+        .bold_line_style(GRID)
+        .light_line_style(GRID.mix(0.0))
+        .x_labels(10)
+        .y_labels(6)
+        .x_label_formatter(&|value| (axes.x_text)(*value))
+        .y_label_formatter(&|value| (axes.y_text)(*value))
+        .x_desc(axes.x)
+        .y_desc(axes.y)
+        .label_style(label.clone())
+        .axis_desc_style(label)
+        .draw()
+        .map_err(|error| failed(&error))?;
+    for (number, each) in series.iter().enumerate() {
+        let style = colour(number).stroke_width(2);
+        let points = each.points.iter().copied();
+        chart
+            .draw_series(LineSeries::new(points.clone(), style))
+            .map_err(|error| failed(&error))?;
+        if each.marked {
+            let circles = points.map(|point| Circle::new(point, 4, colour(number).filled()));
+            chart.draw_series(circles).map_err(|error| failed(&error))?;
+        }
+    }
+    area.present().map_err(|error| failed(&error))
+}

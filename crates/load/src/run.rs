@@ -1,0 +1,393 @@
+//! A whole run: warm-up, the measured load or a search, the audit, and the report.
+
+use crate::{
+    client::Protocol,
+    error::Error,
+    find_max::FindMax,
+    objective::Objective,
+    report::{Report, Search, StretchReport, count_text, rate_text},
+    schedule::{Arrivals, Extent},
+    session::{EndedEarly, Session, Settings, Stretch, block_on},
+    watch::{Push, Subject, Watch, vmui},
+};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+/// How fast requests are to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// So many a second.
+    PerSecond(f64),
+    /// Closed loop.
+    Max,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let rate = text.parse::<f64>().ok();
+        let rate = rate.filter(|rate| (0.001..=1e8).contains(rate));
+        let wrong = || format!("must be 0.001 to 100000000 a second, or `max`, `{text}` was given");
+        rate.map(Self::PerSecond).ok_or_else(wrong)
+    }
+}
+
+/// Everything about a run.
+#[derive(Debug)]
+pub struct Plan {
+    /// The session.
+    pub session: Settings,
+    /// How fast.
+    pub rate: Rate,
+    /// Poisson arrivals instead of constant ones.
+    pub poisson: bool,
+    /// How long the measured stretch is.
+    pub duration: Duration,
+    /// At most so many requests in it.
+    pub requests: Option<u64>,
+    /// How long load comes before it.
+    pub warm_up: Duration,
+    /// Whether there is an audit, and of how many widgets at most.
+    pub audit: Option<Option<u64>>,
+    /// How long the audit may take.
+    pub audit_timeout: Duration,
+    /// What must not be true.
+    pub fail_if: Vec<Objective>,
+    /// What a search wants to hold. Without any there is no search.
+    pub objectives: Vec<Objective>,
+    /// How long a search tries each rate.
+    pub step: Duration,
+    /// Where the HTML report goes.
+    pub html: Option<PathBuf>,
+    /// Where the JSON report goes.
+    pub json: Option<PathBuf>,
+    /// Where the HDR log goes.
+    pub hdr: Option<PathBuf>,
+    /// Where live metrics go.
+    pub push: Option<String>,
+    /// What the user wants to be remembered.
+    pub labels: Vec<(String, String)>,
+    /// Whether there is a terminal to draw on.
+    pub terminal: bool,
+}
+
+impl Plan {
+    fn arrivals(&self) -> Arrivals {
+        match self.rate {
+            Rate::PerSecond(rate) if self.poisson => Arrivals::Poisson(rate),
+            Rate::PerSecond(rate) => Arrivals::Constant(rate),
+            Rate::Max => Arrivals::Closed,
+        }
+    }
+
+    const fn is_search(&self) -> bool {
+        !self.objectives.is_empty()
+    }
+
+    /// Every setting by its name on the command line. The token stays out of it.
+    fn settings(&self) -> Vec<(String, String)> {
+        let session = &self.session;
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => rate.to_string(),
+            Rate::Max => "max".into(),
+        };
+        let list = |objectives: &[Objective]| {
+            let texts: Vec<String> = objectives.iter().map(ToString::to_string).collect();
+            texts.join(" ")
+        };
+        let audit = match self.audit {
+            None => "none".into(),
+            Some(None) => "all".into(),
+            Some(Some(widgets)) => widgets.to_string(),
+        };
+        let mut settings = vec![
+            ("url", session.target.url.clone()),
+            ("run", session.run.clone()),
+        ];
+        if self.is_search() {
+            settings.push(("slo", list(&self.objectives)));
+            settings.push(("step", time(self.step)));
+        } else {
+            settings.push(("rate", rate));
+            settings.push(("duration", time(self.duration)));
+        }
+        if let Some(requests) = self.requests {
+            settings.push(("requests", requests.to_string()));
+        }
+        settings.extend([
+            ("poisson", self.poisson.to_string()),
+            ("warm-up", time(self.warm_up)),
+            ("connections", session.connections.to_string()),
+            ("workers", session.workers.to_string()),
+            (
+                "http2",
+                (session.target.protocol == Protocol::Http2).to_string(),
+            ),
+            ("streams", session.streams.to_string()),
+            ("mix", session.mix.to_string()),
+            (
+                "conflicts",
+                format!("{}%", (session.conflicts * 1e6).round() / 1e4),
+            ),
+            ("seed", session.seed.to_string()),
+            ("timeout", time(session.timeout)),
+            ("audit", audit),
+            ("during-crash", session.during_crash.to_string()),
+            ("interval", time(session.interval)),
+        ]);
+        if let Some((dataset, (part, parts))) = session.dataset {
+            settings.push(("dataset", dataset.to_string()));
+            settings.push(("dataset-part", format!("{}/{parts}", part + 1)));
+        }
+        if !self.fail_if.is_empty() {
+            settings.push(("fail-if", list(&self.fail_if)));
+        }
+        let settings = settings.into_iter();
+        settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+}
+
+/// Runs it.
+pub fn run(plan: Plan) -> Result<Report, Error> {
+    block_on(run_async(plan))?
+}
+
+async fn run_async(plan: Plan) -> Result<Report, Error> {
+    let settings = &plan.session;
+    let mut run = Run {
+        session: Session::start(settings.clone()).await?,
+        report: Report::new(plan.settings(), plan.labels.clone()),
+        wrong: 0,
+    };
+    let push = match &plan.push {
+        Some(url) => {
+            // A view that is not there yet when the first values come is of no use.
+            let link = vmui(url, &settings.run);
+            let _ = writeln!(io::stderr(), "metrics: {link}");
+            Some(Push::new(url, &settings.run)?)
+        }
+        None => None,
+    };
+    let subject = Subject {
+        run: settings.run.clone(),
+        url: settings.target.url.clone(),
+    };
+    let mut watch = Watch::new(&subject, plan.terminal, plan.hdr.as_deref(), push)?;
+    // Whatever happens, the terminal is given back before anything is said about it.
+    let outcome = run.phases(&plan, &mut watch).await;
+    let closed = watch.close().await;
+    outcome?;
+    closed?;
+    let mut report = run.report;
+    report.close();
+    judge(&mut report, &plan, run.wrong);
+    if let Some(path) = &plan.json {
+        report.write_json(path)?;
+    }
+    if let Some(path) = &plan.html {
+        report.write_html(path)?;
+    }
+    Ok(report)
+}
+
+struct Run {
+    session: Session,
+    report: Report,
+    /// Wrong answers of stretches that are not in the report.
+    wrong: u64,
+}
+
+impl Run {
+    async fn phases(&mut self, plan: &Plan, watch: &mut Watch) -> Result<(), Error> {
+        let go_on = if plan.is_search() {
+            self.search(plan, watch).await?
+        } else {
+            self.measure(plan, watch).await?
+        };
+        if let (Some(widgets_max), true) = (plan.audit, go_on) {
+            watch.phase("audit: reading back what was acknowledged", false);
+            let findings = self.session.audit(widgets_max, plan.audit_timeout).await?;
+            self.report.audit = Some(findings);
+        }
+        Ok(())
+    }
+
+    /// The warm-up and the measured stretch. Whether there is a server left to audit.
+    async fn measure(&mut self, plan: &Plan, watch: &mut Watch) -> Result<bool, Error> {
+        let arrivals = plan.arrivals();
+        if !plan.warm_up.is_zero() {
+            let warm_up = self
+                .stretch(arrivals, plan.warm_up, None, watch, "warm-up")
+                .await?;
+            self.wrong += warm_up.total.wrong;
+            if let Some(why) = warm_up.ended_early {
+                self.report
+                    .remarks
+                    .push(format!("The warm-up ended early: {}.", why.text()));
+                return Ok(why.server_is_there());
+            }
+        }
+        let phase = "measured load";
+        let stretch = self
+            .stretch(arrivals, plan.duration, plan.requests, watch, phase)
+            .await?;
+        let there = stretch
+            .ended_early
+            .as_ref()
+            .is_none_or(EndedEarly::server_is_there);
+        self.report
+            .stretches
+            .push(StretchReport::new(arrivals, stretch));
+        Ok(there)
+    }
+
+    /// Tries rates. Whether there is a server left to audit.
+    async fn search(&mut self, plan: &Plan, watch: &mut Watch) -> Result<bool, Error> {
+        let mut objectives = plan.objectives.clone();
+        if !objectives.iter().any(Objective::is_about_errors) {
+            objectives.push(Objective::FEW_ERRORS);
+        }
+        let warm_up = plan.warm_up.max(Duration::from_secs(1));
+        let phase = "warm-up in closed loop";
+        let closed = self
+            .stretch(Arrivals::Closed, warm_up, None, watch, phase)
+            .await?;
+        self.wrong += closed.total.wrong;
+        let reached = closed.total.requests() as f64 / closed.elapsed.as_secs_f64().max(1e-9);
+        let mut search = FindMax::new(reached);
+        let mut held_each = Vec::new();
+        let mut there = closed
+            .ended_early
+            .as_ref()
+            .is_none_or(EndedEarly::server_is_there);
+        let mut early = closed.ended_early.is_some();
+        while let (false, Some(rate)) = (early, search.next()) {
+            let arrivals = plan.arrivals().with_rate(rate);
+            let phase = format!("trying {} requests/s", rate_text(rate));
+            let stretch = self
+                .stretch(arrivals, plan.step, None, watch, &phase)
+                .await?;
+            early = stretch.ended_early.is_some();
+            there = stretch
+                .ended_early
+                .as_ref()
+                .is_none_or(EndedEarly::server_is_there);
+            let step = StretchReport::new(arrivals, stretch);
+            let held = !early && objectives.iter().all(|objective| objective.holds(&step));
+            search.tell(rate, held);
+            held_each.push(held);
+            self.report.stretches.push(step);
+        }
+        self.report.search = Some(Search {
+            objectives,
+            rate_per_second: search.found(),
+            held: held_each,
+        });
+        Ok(there)
+    }
+
+    async fn stretch(
+        &mut self,
+        arrivals: Arrivals,
+        duration: Duration,
+        requests: Option<u64>,
+        watch: &mut Watch,
+        phase: &str,
+    ) -> Result<Stretch, Error> {
+        watch.phase(phase, !phase.starts_with("warm-up"));
+        let extent = Extent {
+            duration: Some(duration),
+            requests,
+        };
+        self.session.load(arrivals, extent, watch).await
+    }
+}
+
+/// Says what limited the run, and why it failed, if it did.
+fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64) {
+    let (workers, lanes) = (plan.session.workers, plan.session.lanes());
+    if report.search.is_none() {
+        let remarks = report.stretches.iter();
+        let remarks: Vec<String> = remarks
+            .flat_map(|each| each.remarks(workers, lanes))
+            .collect();
+        report.remarks.extend(remarks);
+    } else if let Some(fastest) = report
+        .stretches
+        .iter()
+        .max_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second))
+    {
+        let generator = fastest.remarks(workers, lanes).into_iter();
+        let generator = generator.filter(|text| text.starts_with("The generator"));
+        report.remarks.extend(generator.collect::<Vec<_>>());
+    }
+    let mut failures = Vec::new();
+    let wrong = wrong_in_warm_up + report.stretches.iter().map(|each| each.wrong).sum::<u64>();
+    if wrong > 0 {
+        failures.push(format!("{} answers were wrong.", count_text(wrong)));
+    }
+    match &report.audit {
+        Some(audit) if audit.faults() > 0 => {
+            failures.push(format!(
+                "The audit found {} faults.",
+                count_text(audit.faults())
+            ));
+        }
+        Some(audit) if audit.forgotten > 0 => report.remarks.push(format!(
+            "{} widgets were no longer remembered at the audit: raise --audit-widgets-max.",
+            count_text(audit.forgotten)
+        )),
+        Some(_) => {}
+        None if plan.audit.is_some() => failures.push("There was no server to audit.".into()),
+        None => {}
+    }
+    for objective in &plan.fail_if {
+        for stretch in report
+            .stretches
+            .iter()
+            .filter(|stretch| objective.holds(stretch))
+        {
+            failures.push(format!(
+                "{objective} came true: {}.",
+                objective.observed(stretch)
+            ));
+        }
+    }
+    if report
+        .search
+        .as_ref()
+        .is_some_and(|search| search.rate_per_second.is_none())
+    {
+        failures.push("No rate that was tried held the objectives.".into());
+    }
+    report.failures = failures;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_or_max() {
+        assert_eq!("2500".parse(), Ok(Rate::PerSecond(2500.0)));
+        assert_eq!("max".parse(), Ok(Rate::Max));
+        for text in ["0", "-1", "NaN", "inf", "fast"] {
+            let refused = text.parse::<Rate>().unwrap_err();
+            assert!(
+                refused.contains(&format!("`{text}` was given")),
+                "{refused}"
+            );
+        }
+    }
+}

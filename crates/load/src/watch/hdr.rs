@@ -1,0 +1,120 @@
+//! The HDR log: the latency histogram of every interval and kind, in the format that HdrHistogram's
+//! own tools read (`HistogramLogProcessor`, the plotters on hdrhistogram.github.io).
+
+use crate::{clock::unix_time, error::Error, mix::Kind, session::Tick};
+use hdrhistogram::{
+    Histogram,
+    serialization::{
+        V2DeflateSerializer,
+        interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
+    },
+};
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime},
+};
+
+struct Entry {
+    kind: Kind,
+    start: Duration,
+    length: Duration,
+    histogram: Histogram<u64>,
+}
+
+/// A log being written, by a thread: compressing takes time that the load should not wait for.
+pub(super) struct HdrLog {
+    path: PathBuf,
+    entries: mpsc::SyncSender<Entry>,
+    writer: JoinHandle<io::Result<()>>,
+    /// Where the present stretch starts: they follow each other in the log.
+    offset: Duration,
+    last: Duration,
+}
+
+impl HdrLog {
+    pub(super) fn create(path: &Path) -> Result<Self, Error> {
+        let failed = |cause| Error::File {
+            what: format!("writing the HDR log {}", path.display()),
+            cause,
+        };
+        let file = File::create(path).map_err(failed)?;
+        let (entries, receiver) = mpsc::sync_channel(64);
+        let writer = thread::Builder::new()
+            .name("hdr-log".into())
+            .spawn(move || write(file, &receiver))
+            .map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            entries,
+            writer,
+            offset: Duration::ZERO,
+            last: Duration::ZERO,
+        })
+    }
+
+    pub(super) fn tick(&mut self, tick: &Tick<'_>) {
+        let at = Duration::from_secs_f64(tick.point.at_seconds);
+        if at < self.last {
+            self.offset += self.last;
+        }
+        self.last = at;
+        let length = Duration::from_secs_f64(tick.point.seconds);
+        for kind in Kind::ALL {
+            let histogram = &tick.measured.latency[kind.index()];
+            if histogram.is_empty() {
+                continue;
+            }
+            // A writer that failed is reported when the log is closed.
+            drop(self.entries.send(Entry {
+                kind,
+                start: (self.offset + at).saturating_sub(length),
+                length,
+                histogram: histogram.clone(),
+            }));
+        }
+    }
+
+    pub(super) fn close(self) -> Result<(), Error> {
+        drop(self.entries);
+        let outcome = self.writer.join();
+        let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
+        outcome.map_err(|cause| Error::File {
+            what: format!("writing the HDR log {}", self.path.display()),
+            cause,
+        })
+    }
+}
+
+fn write(file: File, entries: &mpsc::Receiver<Entry>) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
+    let mut serializer = V2DeflateSerializer::new();
+    let start = SystemTime::UNIX_EPOCH + unix_time();
+    {
+        let mut log = IntervalLogWriterBuilder::new()
+            .add_comment("latency from the moment at which each request was due, in nanoseconds")
+            .with_start_time(start)
+            .with_base_time(start)
+            // Interval_Max is shown in milliseconds.
+            .with_max_value_divisor(1e6)
+            .begin_log_with(&mut file, &mut serializer)?;
+        for entry in entries {
+            let Entry {
+                kind,
+                start,
+                length,
+                histogram,
+            } = entry;
+            let tag = Tag::new(kind.as_str());
+            log.write_histogram(&histogram, start, length, tag)
+                .map_err(|error| match error {
+                    IntervalLogWriterError::IoError(error) => error,
+                    other => io::Error::other(format!("{other:?}")),
+                })?;
+        }
+    }
+    file.flush()
+}

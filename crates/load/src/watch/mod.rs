@@ -1,0 +1,97 @@
+//! Who watches a run: the terminal view or plain lines, the HDR log, live metrics.
+
+mod hdr;
+mod plain;
+mod push;
+mod terminal;
+
+pub(crate) use push::{Push, vmui};
+
+use crate::{
+    error::Error,
+    session::{Observer, Tick},
+};
+use std::{ops::ControlFlow, path::Path};
+
+/// What a run is, for whoever shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) run: String,
+    pub(crate) url: String,
+}
+
+/// Everything that watches one run.
+pub(crate) struct Watch {
+    screen: Screen,
+    hdr: Option<hdr::HdrLog>,
+    push: Option<Push>,
+    /// What is going on, as `warm-up`; only the measured stretches go to the HDR log.
+    phase: String,
+    measured: bool,
+}
+
+enum Screen {
+    Terminal(Box<terminal::Terminal>),
+    Plain(plain::Plain),
+}
+
+impl Watch {
+    pub(crate) fn new(
+        subject: &Subject,
+        terminal: bool,
+        hdr: Option<&Path>,
+        push: Option<Push>,
+    ) -> Result<Self, Error> {
+        let screen = if terminal {
+            let terminal = terminal::Terminal::open(subject.clone()).map_err(Error::Thread)?;
+            Screen::Terminal(Box::new(terminal))
+        } else {
+            Screen::Plain(plain::Plain::default())
+        };
+        let hdr = hdr.map(hdr::HdrLog::create).transpose()?;
+        Ok(Self {
+            screen,
+            hdr,
+            push,
+            phase: String::new(),
+            measured: false,
+        })
+    }
+
+    /// Says what comes next.
+    pub(crate) fn phase(&mut self, phase: impl Into<String>, measured: bool) {
+        self.phase = phase.into();
+        self.measured = measured;
+        match &mut self.screen {
+            Screen::Terminal(terminal) => terminal.begin(&self.phase),
+            Screen::Plain(plain) => plain.begin(&self.phase),
+        }
+    }
+
+    /// Gives the terminal back and ends the files.
+    pub(crate) async fn close(self) -> Result<(), Error> {
+        drop(self.screen);
+        if let Some(push) = self.push {
+            push.close().await;
+        }
+        self.hdr.map_or(Ok(()), hdr::HdrLog::close)
+    }
+}
+
+impl Observer for Watch {
+    fn tick(&mut self, tick: &Tick<'_>) -> ControlFlow<()> {
+        if let (Some(hdr), true) = (&mut self.hdr, self.measured) {
+            hdr.tick(tick);
+        }
+        if let Some(push) = &mut self.push {
+            push.tick(tick, &self.phase);
+        }
+        match &mut self.screen {
+            Screen::Terminal(terminal) => terminal.tick(tick),
+            Screen::Plain(plain) => {
+                plain.tick(tick);
+                ControlFlow::Continue(())
+            }
+        }
+    }
+}

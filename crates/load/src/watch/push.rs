@@ -1,0 +1,166 @@
+//! Live metrics, pushed to VictoriaMetrics in Prometheus' text format.
+//!
+//! <https://docs.victoriametrics.com/#how-to-import-data-in-prometheus-exposition-format>
+
+use crate::{
+    client::{Channel, Protocol, Request, Target, TargetSettings, channels},
+    clock::unix_time,
+    error::Error,
+    mix::Kind,
+    session::Tick,
+    stats::{Outcome, Percentiles},
+};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_local},
+    time::timeout,
+};
+
+/// So long a push may take; then its values are dropped, as is the case where there is no server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pushes every interval's values.
+pub(crate) struct Push {
+    run: String,
+    batches: mpsc::Sender<String>,
+    task: JoinHandle<()>,
+}
+
+impl Push {
+    /// Pushes to the VictoriaMetrics at `url`, under the run's name.
+    pub(crate) fn new(url: &str, run: &str) -> Result<Self, Error> {
+        let target = Target::new(&TargetSettings {
+            url: url.to_owned(),
+            protocol: Protocol::Http1,
+            token: None,
+            ca: None,
+            insecure: false,
+        });
+        let target = Rc::new(target.map_err(Error::Target)?);
+        let (batches, receiver) = mpsc::channel(16);
+        Ok(Self {
+            run: run.to_owned(),
+            batches,
+            task: spawn_local(send(target, receiver)),
+        })
+    }
+
+    pub(super) fn tick(&mut self, tick: &Tick<'_>, phase: &str) {
+        // Where the receiver is slower than this, values are dropped and not waited for.
+        drop(self.batches.try_send(text(&self.run, phase, tick)));
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.batches);
+        // What was pushed is for show: the report does not depend on it.
+        let _ = timeout(PATIENCE, self.task).await;
+    }
+}
+
+/// Where a browser shows the pushed metrics of this run.
+pub(crate) fn vmui(url: &str, run: &str) -> String {
+    let base = url.trim_end_matches('/');
+    let mut link = format!("{base}/vmui/#/?g0.range_input=30m&g0.relative_time=last_30_minutes");
+    let queries = [
+        "widgets_load_latency_seconds",
+        "widgets_load_requests_per_second",
+    ];
+    for (number, query) in queries.iter().enumerate() {
+        let _ = write!(link, "&g{number}.expr={query}%7Brun%3D%22{run}%22%7D");
+    }
+    link
+}
+
+async fn send(target: Rc<Target>, mut batches: mpsc::Receiver<String>) {
+    let Some(mut channel) = channels(&target, 1).into_iter().next() else {
+        return;
+    };
+    let mut failed = false;
+    while let Some(text) = batches.recv().await {
+        let request = Request {
+            path: "/api/v1/import/prometheus".into(),
+            body: Some(text.into_bytes()),
+        };
+        if let Err(cause) = push(&mut channel, &request).await
+            && !failed
+        {
+            failed = true;
+            let origin = target.origin();
+            let _ = writeln!(io::stderr(), "pushing metrics to {origin} failed: {cause}");
+        }
+    }
+}
+
+async fn push(channel: &mut Channel, request: &Request) -> Result<(), String> {
+    channel.connect().await?;
+    let answer = channel.exchange(request, PATIENCE).await;
+    let answer = answer.map_err(|failure| failure.cause)?;
+    if (200..300).contains(&answer.status) {
+        return Ok(());
+    }
+    let body = String::from_utf8_lossy(answer.body);
+    Err(format!("status {}: {body}", answer.status))
+}
+
+/// One interval's values. Counters count the stretch of load, which `phase` tells apart.
+fn text(run: &str, phase: &str, tick: &Tick<'_>) -> String {
+    let milliseconds = unix_time().as_millis();
+    let phase: String = phase
+        .chars()
+        .filter(|c| !matches!(c, '"' | '\\' | '\n'))
+        .collect();
+    let labels = format!("run=\"{run}\",phase=\"{phase}\"");
+    let mut text = String::new();
+    let mut value = |name: &str, more: &str, value: f64| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "widgets_load_{name}{{{labels}{more}}} {value} {milliseconds}"
+        );
+    };
+    value("requests_per_second", "", tick.point.requests_per_second);
+    if let Some(offered) = tick.offered_per_second {
+        value("offered_requests_per_second", "", offered);
+    }
+    value("connections", "", tick.lanes.0 as f64);
+    value("wrong_answers_total", "", tick.total.wrong as f64);
+    value("reconnects_total", "", tick.total.reconnects as f64);
+    let mut quantiles = |name, times: Percentiles| {
+        let columns = [
+            ("0.5", times.p50_us),
+            ("0.9", times.p90_us),
+            ("0.99", times.p99_us),
+            ("0.999", times.p99_9_us),
+            ("1", times.max_us),
+        ];
+        for (quantile, microseconds) in columns {
+            value(
+                name,
+                &format!(",quantile=\"{quantile}\""),
+                microseconds / 1e6,
+            );
+        }
+    };
+    quantiles("latency_seconds", tick.point.latency);
+    quantiles("service_seconds", Percentiles::from(&tick.measured.service));
+    quantiles(
+        "generator_lag_seconds",
+        Percentiles::from(&tick.measured.lag),
+    );
+    for kind in Kind::ALL {
+        for outcome in Outcome::all() {
+            let count = tick.total.count_of(kind, outcome);
+            if count > 0 {
+                let more = format!(",operation=\"{kind}\",outcome=\"{}\"", outcome.as_str());
+                value("requests_total", &more, count as f64);
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,452 @@
+//! A worker: one thread, some connections, and the lanes on them.
+//!
+//! A lane has at most one request in flight and a partition of its own. Whoever becomes free takes
+//! the next request that is due; while lanes are idle, the dispatcher hands each request to one at
+//! the moment at which it is due. So a backlog needs no memory: it is the schedule itself.
+
+use crate::{
+    audit::{self, Findings},
+    client::{Channel, Failure, Request, Target, TargetSettings, channels},
+    clock::{Clock, Timer},
+    mix::Mix,
+    partition::{Answer, Partition, Plan, Share},
+    schedule::{Arrivals, Extent, Next, Schedule},
+    stats::{Measured, Outcome, Sample},
+};
+use serde::Deserialize;
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::{LocalSet, spawn_local},
+    time::sleep,
+};
+
+/// A lane without a connection tries again after so long.
+const RECONNECT: Duration = Duration::from_millis(50);
+
+/// So many wrong answers are kept in words; all are counted.
+const EXAMPLES_MAX: usize = 100;
+
+/// What every worker is told at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerSettings {
+    pub(crate) target: TargetSettings,
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+    /// Of this worker.
+    pub(crate) connections: usize,
+    /// Lanes on a connection.
+    pub(crate) streams: usize,
+    /// The number of its first lane among all lanes.
+    pub(crate) first_lane: u32,
+    pub(crate) share: Share,
+    pub(crate) mix: Mix,
+    pub(crate) conflicts: f64,
+    pub(crate) seed: u64,
+    pub(crate) timeout: Duration,
+    pub(crate) clock: Clock,
+}
+
+/// What a worker is asked to do.
+pub(crate) enum Order {
+    /// Send requests; answered when the last of them came to its end.
+    Load {
+        arrivals: Arrivals,
+        extent: Extent,
+        start: Duration,
+        done: oneshot::Sender<LoadDone>,
+    },
+    /// Let no further request be due.
+    Interrupt,
+    /// Read back and compare.
+    Audit {
+        /// Of each lane; `None` for all.
+        widgets_max: Option<u64>,
+        done: oneshot::Sender<Findings>,
+    },
+}
+
+/// How a stretch of load ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LoadDone {
+    /// Requests that were due and never sent.
+    pub(crate) unsent: u64,
+}
+
+/// What a worker has to tell while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) measured: Measured,
+    /// The first wrong answers, in words.
+    pub(crate) examples: Vec<String>,
+    /// Why a connection could not be made, last.
+    pub(crate) connect_error: Option<String>,
+    pub(crate) lanes_connected: usize,
+}
+
+/// What is shared between a worker and whoever watches it.
+pub(crate) type SharedRecorder = Arc<Mutex<Recorder>>;
+
+/// Nothing that holds the lock can leave it half-changed.
+pub(crate) fn lock(recorder: &SharedRecorder) -> std::sync::MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the tasks of one worker share.
+struct Shared {
+    clock: Clock,
+    timeout: Duration,
+    recorder: SharedRecorder,
+    schedule: RefCell<Option<Schedule>>,
+    slots: Vec<Slot>,
+    idle: RefCell<VecDeque<usize>>,
+    in_flight: Cell<usize>,
+    /// The schedule is new, has ended, or a lane has become idle.
+    changed: Notify,
+    /// A request came to its end after the schedule's.
+    drained: Notify,
+}
+
+/// Where a lane finds what to do next.
+#[derive(Default)]
+struct Slot {
+    task: Cell<Option<Task>>,
+    waker: Cell<Option<Waker>>,
+}
+
+enum Task {
+    /// A request that was or is due at this time.
+    Request(Duration),
+    Audit(Option<u64>, mpsc::UnboundedSender<Findings>),
+}
+
+/// Runs a worker until nobody can give orders any more.
+pub(crate) fn run(
+    settings: &WorkerSettings,
+    recorder: SharedRecorder,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let target = Target::new(&settings.target).map_err(io::Error::other)?;
+    LocalSet::new().block_on(&runtime, async {
+        let target = Rc::new(target);
+        let lanes: Vec<Channel> = (0..settings.connections)
+            .flat_map(|_| channels(&target, settings.streams))
+            .collect();
+        let shared = Rc::new(Shared {
+            clock: settings.clock,
+            timeout: settings.timeout,
+            recorder,
+            schedule: RefCell::new(None),
+            slots: lanes.iter().map(|_| Slot::default()).collect(),
+            idle: RefCell::default(),
+            in_flight: Cell::new(0),
+            changed: Notify::new(),
+            drained: Notify::new(),
+        });
+        for (index, channel) in lanes.into_iter().enumerate() {
+            let mut share = settings.share.clone();
+            share.partition = settings.first_lane + index as u32;
+            let partition = Partition::new(share, settings.mix, settings.conflicts, settings.seed);
+            spawn_local(lane(shared.clone(), index, channel, partition));
+        }
+        let timer = Timer::new(settings.clock)?;
+        spawn_local(dispatch(shared.clone(), timer));
+        while let Some(order) = orders.recv().await {
+            obey(settings, &shared, &mut orders, order).await;
+        }
+        Ok(())
+    })
+}
+
+async fn obey(
+    settings: &WorkerSettings,
+    shared: &Rc<Shared>,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    order: Order,
+) {
+    match order {
+        Order::Load {
+            arrivals,
+            extent,
+            start,
+            done,
+        } => {
+            let place = (settings.worker as u64, settings.workers as u64);
+            // Another stretch of load must not repeat the gaps of the one before it.
+            let seed = settings.seed ^ start.as_nanos() as u64;
+            let schedule = Schedule::new(arrivals, extent, start, place, seed);
+            *shared.schedule.borrow_mut() = Some(schedule);
+            shared.changed.notify_one();
+            let mut listening = true;
+            while !shared.is_drained() {
+                tokio::select! {
+                    () = shared.drained.notified() => {}
+                    () = sleep(Duration::from_millis(10)) => {}
+                    order = orders.recv(), if listening => {
+                        listening = order.is_some();
+                        if !matches!(order, Some(Order::Audit { .. })) {
+                            shared.interrupt();
+                        }
+                    }
+                }
+            }
+            let schedule = shared.schedule.borrow_mut().take();
+            let unsent = schedule.map_or(0, |schedule| schedule.overdue(shared.clock.now()));
+            // Nobody may be waiting any more, after an abort.
+            let _ = done.send(LoadDone { unsent });
+        }
+        Order::Interrupt => {}
+        Order::Audit { widgets_max, done } => {
+            let (sender, mut findings) = mpsc::unbounded_channel();
+            shared.idle.borrow_mut().clear();
+            for index in 0..shared.slots.len() {
+                shared.assign(index, Task::Audit(widgets_max, sender.clone()));
+            }
+            drop(sender);
+            let mut all = Findings::default();
+            while let Some(each) = findings.recv().await {
+                all.add(each);
+            }
+            let _ = done.send(all);
+        }
+    }
+}
+
+impl Shared {
+    fn assign(&self, index: usize, task: Task) {
+        self.slots[index].task.set(Some(task));
+        if let Some(waker) = self.slots[index].waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn interrupt(&self) {
+        if let Some(schedule) = &mut *self.schedule.borrow_mut() {
+            schedule.stop(self.clock.now());
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether the schedule is over and every request came to its end.
+    fn is_drained(&self) -> bool {
+        let schedule = self.schedule.borrow();
+        let over = schedule
+            .as_ref()
+            .is_none_or(|schedule| schedule.peek(self.clock.now()) == Next::Over);
+        over && self.in_flight.get() == 0
+    }
+
+    /// What a lane is to do, taken from the schedule at once where something is due.
+    async fn next(&self, index: usize) -> Task {
+        if let Some(task) = self.slots[index].task.take() {
+            return task;
+        }
+        let next = self
+            .schedule
+            .borrow_mut()
+            .as_mut()
+            .map(|schedule| schedule.take(self.clock.now()));
+        if let Some(Next::Due(due)) = next {
+            return Task::Request(due);
+        }
+        self.idle.borrow_mut().push_back(index);
+        self.changed.notify_one();
+        poll_fn(|context| match self.slots[index].task.take() {
+            Some(task) => Poll::Ready(task),
+            None => {
+                self.slots[index].waker.set(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// Hands requests to idle lanes when they are due.
+async fn dispatch(shared: Rc<Shared>, timer: Timer) {
+    loop {
+        let next = {
+            let mut schedule = shared.schedule.borrow_mut();
+            let idle = !shared.idle.borrow().is_empty();
+            match schedule.as_mut() {
+                Some(schedule) if idle => schedule.take(shared.clock.now()),
+                _ => Next::Over,
+            }
+        };
+        match next {
+            Next::Due(due) => {
+                if let Some(index) = shared.idle.borrow_mut().pop_front() {
+                    shared.assign(index, Task::Request(due));
+                }
+            }
+            Next::At(time) => {
+                tokio::select! {
+                    biased;
+                    // A failing timer would make the loop spin, and late: the lag would show it.
+                    _ = timer.wait_until(time) => {}
+                    () = shared.changed.notified() => {}
+                }
+            }
+            Next::Over => shared.changed.notified().await,
+        }
+    }
+}
+
+async fn lane(shared: Rc<Shared>, index: usize, mut channel: Channel, mut partition: Partition) {
+    let mut request = Request::default();
+    let mut body = Vec::with_capacity(256);
+    let mut connected_before = false;
+    loop {
+        connect(&shared, &mut channel, &mut connected_before).await;
+        let free = shared.clock.now();
+        match shared.next(index).await {
+            Task::Request(due) => {
+                shared.in_flight.set(shared.in_flight.get() + 1);
+                request.path.clear();
+                body.clear();
+                let plan = partition.plan(&mut request.path, &mut body);
+                // A lookup has none; the buffer is kept for the next operation.
+                request.body = (!body.is_empty()).then(|| std::mem::take(&mut body));
+                let sent = shared.clock.now();
+                // An idle connection may have been closed. Whoever waits longer than one attempt is
+                // told so, as any client is.
+                let answer = match channel.connect().await {
+                    Ok(()) => channel.exchange(&request, shared.timeout).await,
+                    Err(cause) => Err(Failure::unsent(cause)),
+                };
+                let done = shared.clock.now();
+                let (outcome, wrong) = settle(&mut partition, &plan, answer);
+                if let Some(bytes) = request.body.take() {
+                    body = bytes;
+                }
+                record(
+                    &shared,
+                    &Sample {
+                        kind: plan.kind,
+                        outcome,
+                        wrong: wrong.is_some(),
+                        due,
+                        free,
+                        sent,
+                        done,
+                    },
+                    wrong,
+                );
+                shared.in_flight.set(shared.in_flight.get() - 1);
+                if shared.in_flight.get() == 0 {
+                    shared.drained.notify_one();
+                }
+            }
+            Task::Audit(widgets_max, findings) => {
+                let read = audit::run(&mut channel, &partition, widgets_max, shared.timeout);
+                // Nobody may be waiting any more, after an abort.
+                let _ = findings.send(read.await);
+            }
+        }
+    }
+}
+
+/// Connects, for as long as it takes.
+async fn connect(shared: &Shared, channel: &mut Channel, connected_before: &mut bool) {
+    let mut failed = false;
+    while let Err(error) = channel.connect().await {
+        if !failed {
+            failed = true;
+            let mut recorder = lock(&shared.recorder);
+            recorder.lanes_connected -= usize::from(*connected_before);
+            recorder.connect_error = Some(error);
+        }
+        sleep(RECONNECT).await;
+    }
+    if failed || !*connected_before {
+        let mut recorder = lock(&shared.recorder);
+        recorder.measured.reconnects += u64::from(*connected_before);
+        recorder.lanes_connected += 1;
+        recorder.connect_error = None;
+    }
+    *connected_before = true;
+}
+
+fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
+    let mut recorder = lock(&shared.recorder);
+    recorder.measured.record(sample);
+    if let Some(text) = wrong
+        && recorder.examples.len() < EXAMPLES_MAX
+    {
+        recorder.examples.push(text);
+    }
+}
+
+/// The one member of an error that callers branch on.
+#[derive(Deserialize)]
+struct ErrorBody<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+}
+
+/// The code of an error's body, if it has the service's form.
+pub(crate) fn code(body: &[u8]) -> Option<Cow<'_, str>> {
+    let body: ErrorBody<'_> = serde_json::from_slice(body).ok()?;
+    Some(body.code)
+}
+
+/// Compares an answer with the prediction, and tells what it was.
+fn settle(
+    partition: &mut Partition,
+    plan: &Plan,
+    answer: Result<crate::client::Response<'_>, Failure>,
+) -> (Outcome, Option<String>) {
+    let mut conclude = |outcome, answer: Answer<'_>| {
+        let wrong = partition.settle(plan, answer).err();
+        (outcome, wrong.map(|wrong| wrong.0))
+    };
+    let response = match answer {
+        Ok(response) => response,
+        Err(failure) if failure.unsent => return conclude(Outcome::UNSENT, Answer::NotApplied),
+        Err(failure) => {
+            let outcome = if failure.timeout {
+                Outcome::TIMEOUT
+            } else {
+                Outcome::CONNECTION
+            };
+            return conclude(outcome, Answer::FateUnknown);
+        }
+    };
+    let accepted = if plan.kind == crate::mix::Kind::Lookup {
+        200
+    } else {
+        204
+    };
+    if response.status == accepted {
+        return conclude(Outcome::OK, Answer::Accepted(response.body));
+    }
+    let code = code(response.body);
+    match (response.status, code.as_deref()) {
+        (_, Some(code @ ("WG503" | "WG504"))) => {
+            conclude(Outcome::of_code(code), Answer::NotApplied)
+        }
+        // 5xx without a word of the service's own comes from something in between.
+        (_, Some("WG505")) => conclude(Outcome::of_code("WG505"), Answer::FateUnknown),
+        (500.., _) => conclude(Outcome::OTHER, Answer::FateUnknown),
+        (status, Some(code)) if (400..500).contains(&status) => {
+            conclude(Outcome::of_code(code), Answer::Refused(code))
+        }
+        (status, _) => {
+            let text = format!("status {status} without a code");
+            conclude(Outcome::OTHER, Answer::Refused(&text))
+        }
+    }
+}

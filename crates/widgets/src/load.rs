@@ -1,0 +1,292 @@
+//! `widgets load`: measures a running service, and proves that its answers are right.
+
+use crate::Outcome;
+use clap::Subcommand;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use widgets_load::{
+    Objective, Protocol, TargetSettings,
+    dataset::Dataset,
+    mix::{self, Mix},
+    report::Report,
+    run::{Plan, Rate},
+    session::{Settings, fresh_run_name},
+};
+
+/// Sends requests as scheduled, predicts every answer, reads back at the end.
+///
+/// The exit status is 0 if every answer was right, every acknowledged operation was found, and no
+/// --fail-if came true; 1 otherwise.
+///
+/// Open loop: request i is due at i/RATE seconds, whatever became of the ones before it, and its
+/// latency counts from then. Each lane (a connection; over h2, a stream) names widgets that no other
+/// lane names, so that each answer follows from the lane's own past.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The server: http:// or https://, host, and perhaps a port and a path before every route.
+    #[arg(required = true)]
+    url: Option<String>,
+
+    /// Requests a second, or `max`: closed loop, each lane asks again as soon as it is answered.
+    #[arg(long, default_value = "1000", help_heading = "Load")]
+    rate: Rate,
+    /// Exponentially distributed gaps between requests (Poisson arrivals) instead of even ones.
+    #[arg(long, help_heading = "Load")]
+    poisson: bool,
+    /// How long requests are due.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    duration: Duration,
+    /// At most so many requests.
+    #[arg(long, help_heading = "Load")]
+    requests: Option<u64>,
+    /// Load before the measured stretch that is checked but not measured.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    warm_up: Duration,
+    /// Connections, kept alive.
+    #[arg(long, default_value_t = 64, help_heading = "Load")]
+    connections: usize,
+    /// Threads that send and receive.
+    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    workers: usize,
+    /// How often each kind is asked for: add, remove, associate, dissociate, lookup.
+    #[arg(long, default_value_t = Mix::default(), help_heading = "Load")]
+    mix: Mix,
+    /// The share of requests that are made to be refused; each refusal is predicted.
+    #[arg(long, default_value = "5%", value_parser = mix::share, help_heading = "Load")]
+    conflicts: f64,
+    /// The dataset that the server holds, as `widgets generate` printed it: operations and lookups
+    /// then go to all of it. A run changes it, so a second one needs a fresh dataset or another part.
+    #[arg(long, help_heading = "Load")]
+    dataset: Option<Dataset>,
+    /// Touch only this part of the dataset, as 1/4 to 4/4: so several runs can share one.
+    #[arg(long, default_value = "1/1", value_parser = part, requires = "dataset", help_heading = "Load")]
+    dataset_part: (u32, u32),
+    /// What random choices are made from.
+    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    seed: u64,
+    /// The start of the serial numbers that are made. New for every run by default.
+    #[arg(long, help_heading = "Load")]
+    run: Option<String>,
+
+    /// Speak h2: over https by ALPN, over http by prior knowledge.
+    #[arg(long, help_heading = "Connection")]
+    http2: bool,
+    /// Requests in flight on each h2 connection.
+    #[arg(
+        long,
+        default_value_t = 1,
+        requires = "http2",
+        help_heading = "Connection"
+    )]
+    streams: usize,
+    /// A bearer token to send with every request.
+    #[arg(
+        long,
+        env = "WIDGETS_TOKEN",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    token: Option<String>,
+    /// Trust the certificates in this PEM file instead of the system's.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "insecure",
+        help_heading = "Connection"
+    )]
+    ca: Option<PathBuf>,
+    /// Trust any certificate.
+    #[arg(long, help_heading = "Connection")]
+    insecure: bool,
+    /// A request without an answer is given up after so long; its fate is then unknown.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Connection")]
+    timeout: Duration,
+
+    /// How many widgets are read back at the end: a number, `all` or `none`.
+    #[arg(long, default_value = "100000", help_heading = "Check")]
+    audit: Audit,
+    /// So many widgets of its own the run remembers for the audit, 16 bytes each; older ones are
+    /// forgotten, and the report says how many.
+    #[arg(long, default_value_t = 10_000_000, help_heading = "Check")]
+    audit_widgets_max: u64,
+    /// Go on while the server is killed and restarted, and check it afterwards.
+    #[arg(long, help_heading = "Check")]
+    during_crash: bool,
+    /// How long the audit may take, with a server that is still recovering.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Check")]
+    audit_timeout: Duration,
+    /// Exit with status 1 if this is true of the measured stretch: p50, p90, p99, p99.9, p99.99,
+    /// mean, max, rate or errors, as in `p99>10ms` or `errors>0.1%`. May be repeated.
+    #[arg(long, value_name = "OBJECTIVE", help_heading = "Check")]
+    fail_if: Vec<Objective>,
+
+    /// Search for the highest rate at which every --slo holds.
+    #[arg(long, requires = "slo", conflicts_with_all = ["rate", "duration", "requests"], help_heading = "Search")]
+    find_max: bool,
+    /// What must hold, as in `p99<10ms`. May be repeated.
+    #[arg(
+        long,
+        value_name = "OBJECTIVE",
+        requires = "find_max",
+        help_heading = "Search"
+    )]
+    slo: Vec<Objective>,
+    /// How long each rate is tried.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, requires = "find_max", help_heading = "Search")]
+    step: Duration,
+
+    /// Write the report as one HTML file.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+    /// Write the report as JSON, for `widgets load compare` and for programs.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    json: Option<PathBuf>,
+    /// Write latency histograms of every interval in the HdrHistogram log format.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    hdr: Option<PathBuf>,
+    /// Push live metrics to this VictoriaMetrics, as in http://127.0.0.1:8428.
+    #[arg(long, value_name = "URL", help_heading = "Output")]
+    push: Option<String>,
+    /// Remember this with the report, as in commit=abc123. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label, help_heading = "Output")]
+    label: Vec<(String, String)>,
+    /// How long a stretch each point of the timeline covers.
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration, help_heading = "Output")]
+    interval: Duration,
+    /// Plain lines also on a terminal.
+    #[arg(long, help_heading = "Output")]
+    plain: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Says whether two reports differ by more than chance.
+    Compare {
+        /// The report to compare with, as --json wrote it.
+        before: PathBuf,
+        /// The report to compare.
+        after: PathBuf,
+    },
+}
+
+/// How much is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audit {
+    All,
+    Widgets(u64),
+    None,
+}
+
+impl std::str::FromStr for Audit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            _ => text
+                .parse()
+                .map(Self::Widgets)
+                .map_err(|_| format!("must be a number, `all` or `none`, `{text}` was given")),
+        }
+    }
+}
+
+/// `PART/PARTS`, counted from 1; the part is returned counted from 0.
+fn part(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || format!("must be PART/PARTS with PART from 1 to PARTS, `{text}` was given");
+    let (part, parts) = text.split_once('/').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
+    let (part, parts) = (number(part)?, number(parts)?);
+    if !(1..=parts).contains(&part) {
+        return Err(wrong());
+    }
+    Ok((part - 1, parts))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("must be NAME=VALUE, `{text}` was given"))?;
+    Ok((name.into(), value.into()))
+}
+
+pub(crate) fn run(arguments: Arguments) -> Outcome {
+    if let Some(Command::Compare { before, after }) = &arguments.command {
+        let comparison =
+            widgets_load::compare::compare(&Report::read(before)?, &Report::read(after)?);
+        write!(std::io::stdout(), "{comparison}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = plan(arguments)?;
+    let report = widgets_load::run::run(plan)?;
+    write!(std::io::stdout(), "{report}")?;
+    let passed = report.failures.is_empty();
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn plan(arguments: Arguments) -> Result<Plan, String> {
+    // Clap demands it wherever there is no subcommand.
+    let url = arguments.url.ok_or("the URL is missing")?;
+    let session = Settings {
+        target: TargetSettings {
+            url,
+            protocol: if arguments.http2 {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+            token: arguments.token,
+            ca: arguments.ca,
+            insecure: arguments.insecure,
+        },
+        workers: arguments.workers.min(arguments.connections),
+        connections: arguments.connections,
+        streams: arguments.streams,
+        mix: arguments.mix,
+        conflicts: arguments.conflicts,
+        dataset: arguments
+            .dataset
+            .map(|dataset| (dataset, arguments.dataset_part)),
+        run: arguments.run.unwrap_or_else(fresh_run_name),
+        seed: arguments.seed,
+        timeout: arguments.timeout,
+        audit_widgets_max: arguments.audit_widgets_max,
+        interval: arguments.interval,
+        during_crash: arguments.during_crash,
+    };
+    Ok(Plan {
+        session,
+        rate: arguments.rate,
+        poisson: arguments.poisson,
+        duration: arguments.duration,
+        requests: arguments.requests,
+        warm_up: arguments.warm_up,
+        audit: match arguments.audit {
+            Audit::All => Some(None),
+            Audit::Widgets(number) => Some(Some(number)),
+            Audit::None => None,
+        },
+        audit_timeout: arguments.audit_timeout,
+        fail_if: arguments.fail_if,
+        objectives: arguments.slo,
+        step: arguments.step,
+        html: arguments.html,
+        json: arguments.json,
+        hdr: arguments.hdr,
+        push: arguments.push,
+        labels: arguments.label,
+        terminal: !arguments.plain && std::io::stdout().is_terminal(),
+    })
+}
