@@ -152,7 +152,7 @@ pub fn few_serial_numbers(prefix: &str, count: usize) -> Vec<SerialNumber> {
         .collect()
 }
 
-/// Any operation on these widgets, at least two. Associations and their removal are likely: what is
+/// Any operation on these widgets, at least two, all different. Associations and their removal are likely: what is
 /// rare otherwise is an operation between two widgets that exist.
 pub fn commands(serial_numbers: Vec<SerialNumber>) -> impl Strategy<Value = Command> + use<> {
     let count = serial_numbers.len();

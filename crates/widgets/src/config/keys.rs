@@ -291,19 +291,49 @@ mod tests {
         }
     }
 
+    /// The parts check their settings themselves. What a key allows, its part must allow, and the
+    /// next value it must refuse.
     #[test]
-    fn every_limit_of_the_engine_is_met() {
-        let mut settings = Engine::default();
-        for (least, most) in [(1, 65_536), (4096, 1 << 30)] {
-            for value in [least, most] {
-                if most == 65_536 {
-                    settings.queue_operations_max = value;
-                } else {
-                    settings.queue_bytes_max = value;
-                }
-                settings.segment_bytes = u32::MAX.into();
-                assert!(settings.settings().check().is_ok(), "{settings:?}");
-            }
+    fn the_limits_are_those_of_the_parts() {
+        let http = |body_bytes_max| {
+            let http = Http {
+                body_bytes_max,
+                ..Http::default()
+            };
+            http.settings().check().is_ok()
+        };
+        let engine = |operations, bytes| {
+            let engine = Engine {
+                queue_operations_max: operations,
+                queue_bytes_max: bytes,
+                segment_bytes: u32::MAX.into(),
+                ..Engine::default()
+            };
+            engine.settings().check().is_ok()
+        };
+        let in_parts: [(&str, &dyn Fn(usize) -> bool); 3] = [
+            ("http.body_bytes_max", &http),
+            ("engine.queue_operations_max", &|value| {
+                engine(value, 1 << 20)
+            }),
+            ("engine.queue_bytes_max", &|value| engine(1, value)),
+        ];
+        for (path, part) in in_parts {
+            let key = KEYS.iter().find(|key| key.path() == path).expect("the key");
+            let limits = (key.limits)();
+            let limits = limits.strip_prefix("an integer from ").expect("an integer");
+            let (least, most) = limits.split_once(" to ").expect("two limits");
+            let (least, most): (usize, usize) = (
+                least.parse().expect("a limit"),
+                most.parse().expect("a limit"),
+            );
+            assert!(part(least) && part(most), "{path}");
+            assert!(!part(least - 1), "{path}");
+            // The engine sets no upper limit to memory; the configuration does.
+            assert!(
+                path == "engine.queue_bytes_max" || !part(most + 1),
+                "{path}"
+            );
         }
     }
 }

@@ -1,0 +1,127 @@
+//! How the service stops.
+
+use crate::service::{Directory, Service, Signal};
+use std::path::Path;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// A request whose headers have arrived, and its body but for the last byte.
+struct Begun(TcpStream);
+
+const LAST_BYTE: &[u8] = b"}";
+
+impl Begun {
+    async fn new(service: &Service, serial_number: &str) -> Self {
+        let mut stream = TcpStream::connect(service.address)
+            .await
+            .expect("a connection");
+        let body = format!(r#"{{"widget_sn":"{serial_number}","widget_name":"","slots":[]}}"#);
+        let head = format!(
+            "POST /rpc/add_widget HTTP/1.1\r\nHost: widgets\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        // The service asks for the body, so it has begun the request.
+        let mut asks = [0; 25];
+        stream
+            .read_exact(&mut asks)
+            .await
+            .expect("an interim answer");
+        assert_eq!(asks.as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n");
+        let body = &body.as_bytes()[..body.len() - LAST_BYTE.len()];
+        stream.write_all(body).await.expect("sent");
+        Self(stream)
+    }
+
+    /// Sends the last byte; returns the answer up to the end of the connection.
+    async fn finish(mut self) -> String {
+        self.0.write_all(LAST_BYTE).await.expect("sent");
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+}
+
+async fn lookup(service: &Service, serial_number: &str) -> String {
+    let mut stream = TcpStream::connect(service.address)
+        .await
+        .expect("a connection");
+    let request = format!(
+        "GET /widgets/{serial_number} HTTP/1.1\r\nHost: widgets\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// Waits until the service says that it stops: the signal arrived.
+fn wait_for_stopping(directory: &Path) {
+    while !Service::log(directory).contains("stopping") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[tokio::test]
+async fn requests_under_way_are_answered_and_durable() {
+    let directory = Directory::new("shutdown");
+    for signal in [Signal::TERM, Signal::INT] {
+        let service = Service::start(directory.path(), &[]);
+        let name = |number| format!("signal{}-{number}", signal.as_raw());
+        let mut begun = Vec::new();
+        for number in 0..16 {
+            begun.push(Begun::new(&service, &name(number)).await);
+        }
+        // A connection that is idle does not hold the service up.
+        let idle = TcpStream::connect(service.address)
+            .await
+            .expect("a connection");
+        drop(std::fs::remove_file(directory.path().join("log")));
+        service.signal(signal);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        while TcpStream::connect(service.address).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        for request in begun {
+            let answer = request.finish().await;
+            assert!(
+                answer.starts_with("HTTP/1.1 204 No Content\r\n"),
+                "{answer}"
+            );
+        }
+        assert_eq!(service.wait().code(), Some(0));
+        drop(idle);
+
+        let service = Service::start(directory.path(), &[]);
+        for number in 0..16 {
+            let answer = lookup(&service, &name(number)).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    let directory = Directory::new("second_signal");
+    let service = Service::start(directory.path(), &["--shutdown-timeout-ms", "3600000"]);
+    let begun = Begun::new(&service, "E").await;
+    service.signal(Signal::TERM);
+    wait_for_stopping(directory.path());
+    service.signal(Signal::INT);
+    assert_eq!(service.wait().code(), Some(1));
+    drop(begun);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_cut_at_the_timeout() {
+    let directory = Directory::new("shutdown_timeout");
+    let service = Service::start(directory.path(), &["--shutdown-timeout-ms", "50"]);
+    let begun = Begun::new(&service, "E").await;
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait().code(), Some(0));
+    drop(begun);
+    assert!(Service::log(directory.path()).contains("shutdown_timeout"));
+}
