@@ -26,7 +26,7 @@ const RESAMPLES: usize = 2000;
 const ALPHA: f64 = 0.05;
 
 /// Two reports beside each other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Comparison {
     /// One line for each figure.
     pub lines: Vec<Line>,
@@ -35,7 +35,7 @@ pub struct Comparison {
 }
 
 /// One figure of both reports.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Line {
     /// What it is.
     pub name: &'static str,

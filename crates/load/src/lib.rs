@@ -26,6 +26,7 @@ pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod stats;
+pub mod transfer;
 mod watch;
 mod worker;
 

@@ -163,6 +163,7 @@ mod tests {
 
     #[test]
     fn a_mix_is_read_and_written_alike() {
+        use Kind::{AddWidget as A, AssociateWidgets as S, RemoveWidget as R};
         let mix: Mix = "add=40, associate_widgets=40,dissociate=0,remove=20"
             .parse()
             .unwrap();
@@ -172,7 +173,6 @@ mod tests {
         );
         assert_eq!(mix.to_string().parse(), Ok(mix));
         let chosen: Vec<Kind> = [0, 39, 40, 59, 60, 99].map(|n| mix.choose(n)).to_vec();
-        use Kind::{AddWidget as A, AssociateWidgets as S, RemoveWidget as R};
         assert_eq!(chosen, [A, A, R, R, S, S]);
     }
 

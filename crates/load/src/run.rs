@@ -348,9 +348,8 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64) {
             "{} widgets were no longer remembered at the audit: raise --audit-widgets-max.",
             count_text(audit.forgotten)
         )),
-        Some(_) => {}
         None if plan.audit.is_some() => failures.push("There was no server to audit.".into()),
-        None => {}
+        Some(_) | None => {}
     }
     for objective in &plan.fail_if {
         for stretch in report

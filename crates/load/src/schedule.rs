@@ -164,7 +164,7 @@ impl Schedule {
             return 0;
         }
         // Those at `next`, one gap later, and so on, before `until`; rounding may not add one.
-        let gaps = (until - self.next).as_secs_f64() * rate / self.workers as f64;
+        let gaps = until.saturating_sub(self.next).as_secs_f64() * rate / self.workers as f64;
         ((gaps - 1e-6).ceil() as u64).clamp(1, self.remaining)
     }
 
@@ -246,7 +246,7 @@ mod tests {
             assert!((98_000.0..102_000.0).contains(&n), "the rate: {n}");
             let gaps: Vec<f64> = due
                 .windows(2)
-                .map(|w| (w[1] - w[0]).as_secs_f64())
+                .map(|w| w[1].saturating_sub(w[0]).as_secs_f64())
                 .collect();
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
             let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / n;

@@ -395,10 +395,8 @@ impl Session {
     }
 
     fn dead(&self) -> Error {
-        let errors = self.workers.iter();
-        let cause = errors
-            .filter_map(|worker| lock(&worker.recorder).connect_error.clone())
-            .next();
+        let mut errors = self.workers.iter();
+        let cause = errors.find_map(|worker| lock(&worker.recorder).connect_error.clone());
         Error::Worker(cause.unwrap_or_else(|| "it panicked".into()))
     }
 }

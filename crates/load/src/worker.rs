@@ -264,12 +264,12 @@ impl Shared {
         }
         self.idle.borrow_mut().push_back(index);
         self.changed.notify_one();
-        poll_fn(|context| match self.slots[index].task.take() {
-            Some(task) => Poll::Ready(task),
-            None => {
-                self.slots[index].waker.set(Some(context.waker().clone()));
-                Poll::Pending
+        poll_fn(|context| {
+            if let Some(task) = self.slots[index].task.take() {
+                return Poll::Ready(task);
             }
+            self.slots[index].waker.set(Some(context.waker().clone()));
+            Poll::Pending
         })
         .await
     }

@@ -26,6 +26,10 @@ use widgets_load::{
 /// latency counts from then. Each lane (a connection; over h2, a stream) names widgets that no other
 /// lane names, so that each answer follows from the lane's own past.
 #[derive(clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are what they are"
+)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -148,10 +152,10 @@ pub(crate) struct Arguments {
     /// Write the report as JSON, for `widgets load compare` and for programs.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Write latency histograms of every interval in the HdrHistogram log format.
+    /// Write latency histograms of every interval in the log format of `HdrHistogram`.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     hdr: Option<PathBuf>,
-    /// Push live metrics to this VictoriaMetrics, as in http://127.0.0.1:8428.
+    /// Push live metrics to this VictoriaMetrics, as in `http://127.0.0.1:8428`.
     #[arg(long, value_name = "URL", help_heading = "Output")]
     push: Option<String>,
     /// Remember this with the report, as in commit=abc123. May be repeated.

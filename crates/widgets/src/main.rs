@@ -23,7 +23,7 @@ command line is wrong.";
 #[derive(Subcommand)]
 enum Command {
     /// Measures a running service, and proves that its answers are right.
-    Load(load::Arguments),
+    Load(Box<load::Arguments>),
     /// Runs the service.
     ///
     /// Every key of the configuration has a flag, an environment variable and a place in the
@@ -41,7 +41,7 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let outcome = match command {
-        Command::Load(arguments) => load::run(arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Config(command) => config::command::run(command),
     };

@@ -106,10 +106,6 @@ impl Http1 {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the runtime's timer counts in the runtime's instants"
-)]
 fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout
 }

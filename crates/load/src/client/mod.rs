@@ -9,7 +9,8 @@ mod target;
 
 pub(crate) use http1::Http1;
 pub(crate) use http2::Http2;
-pub use target::{Protocol, Target, TargetSettings};
+pub(crate) use target::Target;
+pub use target::{Protocol, TargetSettings};
 
 use std::{rc::Rc, time::Duration};
 

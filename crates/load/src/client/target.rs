@@ -46,7 +46,7 @@ pub struct TargetSettings {
 }
 
 /// A server, ready to be connected to.
-pub struct Target {
+pub(crate) struct Target {
     host: String,
     port: u16,
     protocol: Protocol,
@@ -61,7 +61,7 @@ pub struct Target {
 
 impl Target {
     /// Checks the settings and reads the certificates.
-    pub fn new(settings: &TargetSettings) -> Result<Self, String> {
+    pub(crate) fn new(settings: &TargetSettings) -> Result<Self, String> {
         let url = &settings.url;
         let wrong = |why: &str| format!("the URL {url:?} {why}");
         let uri: http::Uri = url

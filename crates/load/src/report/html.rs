@@ -5,7 +5,7 @@ use super::{
     plot::{Axes, Series, lines},
     rate_text, time_text,
 };
-use crate::audit::Findings;
+use crate::{audit::Findings, objective::Objective};
 use std::fmt::Write as _;
 
 const CSS: &str = include_str!("page.css");
@@ -324,7 +324,7 @@ fn outcomes(page: &mut Page, stretch: &StretchReport) {
             .map(|&outcome| {
                 kind.outcomes
                     .get(outcome)
-                    .map_or("".into(), |&count| count_text(count))
+                    .map_or(String::new(), |&count| count_text(count))
             })
             .collect();
         let cells: Vec<&str> = std::iter::once(name.as_str())
@@ -399,7 +399,7 @@ fn curve(page: &mut Page, report: &Report, search: &Search) -> Result<(), String
     if let Some(bound) = search
         .objectives
         .iter()
-        .find_map(|objective| objective.latency_bound_us())
+        .find_map(Objective::latency_bound_us)
     {
         let ends = [
             0.0,

@@ -1,5 +1,5 @@
-//! The HDR log: the latency histogram of every interval and kind, in the format that HdrHistogram's
-//! own tools read (`HistogramLogProcessor`, the plotters on hdrhistogram.github.io).
+//! The HDR log: the latency histogram of every interval and kind, in the format that the tools of
+//! `HdrHistogram` read (its `HistogramLogProcessor`, the plotter on hdrhistogram.github.io).
 
 use crate::{clock::unix_time, error::Error, mix::Kind, session::Tick};
 use hdrhistogram::{
@@ -112,7 +112,9 @@ fn write(file: File, entries: &mpsc::Receiver<Entry>) -> io::Result<()> {
             log.write_histogram(&histogram, start, length, tag)
                 .map_err(|error| match error {
                     IntervalLogWriterError::IoError(error) => error,
-                    other => io::Error::other(format!("{other:?}")),
+                    other @ IntervalLogWriterError::SerializeError(_) => {
+                        io::Error::other(format!("{other:?}"))
+                    }
                 })?;
         }
     }

@@ -32,7 +32,7 @@ pub(crate) struct Watch {
 
 enum Screen {
     Terminal(Box<terminal::Terminal>),
-    Plain(plain::Plain),
+    Plain(Box<plain::Plain>),
 }
 
 impl Watch {
@@ -46,7 +46,7 @@ impl Watch {
             let terminal = terminal::Terminal::open(subject.clone()).map_err(Error::Thread)?;
             Screen::Terminal(Box::new(terminal))
         } else {
-            Screen::Plain(plain::Plain::default())
+            Screen::Plain(Box::default())
         };
         let hdr = hdr.map(hdr::HdrLog::create).transpose()?;
         Ok(Self {

@@ -203,17 +203,15 @@ impl View {
                 self.subject.run
             )),
         ]);
-        let times = match (&self.connect_error, connected) {
-            (Some(error), 0) => Line::from(error.as_str().red()),
-            _ => {
-                let of = |times: &Percentiles| {
-                    let times = [times.p50_us, times.p99_us, times.p99_9_us, times.max_us];
-                    let [p50, p99, p99_9, max] = times.map(time_text);
-                    format!("p50 {p50}  p99 {p99}  p99.9 {p99_9}  longest {max}")
-                };
-                Line::from(format!("latency {}", of(&self.total)))
-            }
-        };
+        let total = &self.total;
+        let times = [total.p50_us, total.p99_us, total.p99_9_us, total.max_us].map(time_text);
+        let [p50, p99, p99_9, longest] = times;
+        let mut times = Line::from(format!(
+            "latency p50 {p50}  p99 {p99}  p99.9 {p99_9}  longest {longest}"
+        ));
+        if let (Some(error), 0) = (&self.connect_error, connected) {
+            times = Line::from(error.as_str().red());
+        }
         frame.render_widget(Paragraph::new(vec![counts, times]).block(block), area);
     }
 

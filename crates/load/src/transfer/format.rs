@@ -1,0 +1,179 @@
+//! The file format: JSON Lines, one widget a line, as a lookup answers it.
+//!
+//! `docs/data-format.md` is its description.
+
+use super::{Completed, Sink, TransferError};
+use serde::Deserialize;
+use std::{
+    borrow::Cow,
+    io::{BufRead, Write},
+};
+use widgets_registry::{Name, Port, Ports, Refusal, SerialNumber, Slot, Widget};
+
+/// A line may have so many bytes. The longest widget, with every byte escaped, stays below 12 KiB.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WidgetLine<'a> {
+    #[serde(borrow)]
+    serial_number: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    slots: Vec<SlotLine<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotLine<'a> {
+    #[serde(borrow)]
+    port: Cow<'a, str>,
+    #[serde(borrow)]
+    peer: Option<Cow<'a, str>>,
+}
+
+/// Appends a widget's line, with the line's end.
+pub fn write_line(widget: &Widget, line: &mut Vec<u8>) {
+    // Writing to a vector cannot fail, nor can text be unserialisable.
+    let mut string = |line: &mut Vec<u8>, text: &str| drop(serde_json::to_writer(line, text));
+    line.extend_from_slice(b"{\"serial_number\":");
+    string(line, &widget.serial_number);
+    line.extend_from_slice(b",\"name\":");
+    string(line, &widget.name);
+    line.extend_from_slice(b",\"slots\":[");
+    for (position, slot) in widget.slots.iter().enumerate() {
+        line.extend_from_slice(if position == 0 {
+            b"{\"port\":\""
+        } else {
+            b",{\"port\":\""
+        });
+        line.extend_from_slice(slot.port.as_str().as_bytes());
+        line.extend_from_slice(b"\",\"peer\":");
+        match &slot.peer {
+            Some(peer) => string(line, peer),
+            None => line.extend_from_slice(b"null"),
+        }
+        line.push(b'}');
+    }
+    line.extend_from_slice(b"]}\n");
+}
+
+fn parse(line: &[u8]) -> Result<Widget, String> {
+    let refused = |refusal: Refusal| refusal.to_string();
+    let line: WidgetLine<'_> = serde_json::from_slice(line).map_err(|error| {
+        // Its "line 1" is this line.
+        let text = error.to_string();
+        text.replace(" at line 1 column", " at column")
+    })?;
+    let serial_number = SerialNumber::new("serial_number", line.serial_number).map_err(refused)?;
+    let name = Name::new("name", line.name).map_err(refused)?;
+    let mut slots: Vec<Slot> = Vec::with_capacity(line.slots.len());
+    for slot in line.slots {
+        let port = Port::parse(&slot.port).map_err(refused)?;
+        let peer = slot.peer.map(|peer| SerialNumber::new("peer", peer));
+        let peer = peer.transpose().map_err(refused)?;
+        if peer.as_ref() == Some(&serial_number) {
+            return Err(Refusal::SelfAssociation { serial_number }.to_string());
+        }
+        let twice = |each: &Slot| peer.is_some() && each.port == port && each.peer == peer;
+        if slots.iter().any(twice) {
+            return Err(format!("two slots of port {port} name the same peer"));
+        }
+        slots.push(Slot { port, peer });
+    }
+    let ports: Vec<Port> = slots.iter().map(|slot| slot.port).collect();
+    Ports::new(&ports).map_err(refused)?;
+    Ok(Widget {
+        serial_number,
+        name,
+        slots,
+    })
+}
+
+/// A file being read.
+pub struct Lines<'a> {
+    input: &'a mut dyn BufRead,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl<'a> Lines<'a> {
+    /// Reads from the start of `input`.
+    pub fn new(input: &'a mut dyn BufRead) -> Self {
+        Self {
+            input,
+            line: Vec::new(),
+            number: 0,
+        }
+    }
+
+    /// The next widget with its line's number, `None` at the end. Empty lines are passed over.
+    pub fn next_widget(&mut self) -> Result<Option<(u64, Widget)>, TransferError> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            let mut limited = std::io::Read::take(&mut *self.input, LINE_BYTES_MAX);
+            let read = limited.read_until(b'\n', &mut self.line);
+            let read = read.map_err(|cause| TransferError::File {
+                what: format!("reading line {}", self.number),
+                cause,
+            })?;
+            let wrong = |cause| TransferError::Line {
+                line: self.number,
+                cause,
+            };
+            if read as u64 == LINE_BYTES_MAX && self.line.last() != Some(&b'\n') {
+                return Err(wrong(format!(
+                    "a line must be at most {LINE_BYTES_MAX} bytes long"
+                )));
+            }
+            if read == 0 {
+                return Ok(None);
+            }
+            if self.line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let widget = parse(&self.line).map_err(wrong)?;
+            return Ok(Some((self.number, widget)));
+        }
+    }
+}
+
+/// A file being written. Whoever opens it decides what becomes of it when the transfer fails.
+pub struct FileSink<W, F> {
+    output: W,
+    line: Vec<u8>,
+    /// What makes the written file durable.
+    finish: F,
+}
+
+impl<W: Write, F: FnOnce(W) -> std::io::Result<()>> FileSink<W, F> {
+    /// Writes to `output`, and has it made durable by `finish`.
+    pub fn new(output: W, finish: F) -> Self {
+        Self {
+            output,
+            line: Vec::new(),
+            finish,
+        }
+    }
+}
+
+fn write_failed(cause: std::io::Error) -> TransferError {
+    TransferError::File {
+        what: "writing the file".into(),
+        cause,
+    }
+}
+
+impl<W: Write, F: FnOnce(W) -> std::io::Result<()>> Sink for FileSink<W, F> {
+    fn put(&mut self, widget: Widget, _: &[Completed]) -> Result<(), TransferError> {
+        self.line.clear();
+        write_line(&widget, &mut self.line);
+        self.output.write_all(&self.line).map_err(write_failed)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), TransferError> {
+        (self.finish)(self.output).map_err(write_failed)
+    }
+}

@@ -1,0 +1,169 @@
+//! Whole sets of widgets: made from a seed, read from a file, written to a file or to a store.
+//!
+//! A [`Sink`] takes widgets one by one and makes all of them durable together, or none. What a sink
+//! is told besides is which associations a widget completes, with the slots at both ends: a store
+//! that keeps associations, not slots, can follow.
+
+mod format;
+mod pairing;
+mod progress;
+
+pub use format::{FileSink, Lines, write_line};
+pub use pairing::{Completed, Pairing};
+pub use progress::Progress;
+
+use crate::dataset::{Dataset, DatasetWidget};
+use std::io;
+use widgets_registry::{Name, Refusal, SerialNumber, Slot, Widget};
+
+/// Why widgets could not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The file says something that is not allowed.
+    #[error("line {line}: {cause}")]
+    Line {
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A file could not be read or written.
+    #[error("{what}: {cause}")]
+    File {
+        /// What was to be done.
+        what: String,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// A store did not do its part.
+    #[error("{0}")]
+    Store(String),
+    /// Associations of these widgets are known to one end only.
+    #[error("{0}")]
+    Unpaired(String),
+}
+
+/// Where widgets go.
+pub trait Sink {
+    /// Takes a widget, which completes these associations with widgets that came before it.
+    fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError>;
+
+    /// Makes all of them durable.
+    fn finish(self: Box<Self>) -> Result<(), TransferError>;
+}
+
+/// How much was moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Widgets.
+    pub widgets: u64,
+    /// Their slots.
+    pub slots: u64,
+    /// Associations, each counted once.
+    pub associations: u64,
+}
+
+impl Moved {
+    fn count(&mut self, widget: &Widget, completed: &[Completed]) {
+        self.widgets += 1;
+        self.slots += widget.slots.len() as u64;
+        self.associations += completed.len() as u64;
+    }
+}
+
+/// Puts a whole dataset into a sink.
+pub fn generate(
+    dataset: &Dataset,
+    mut sink: Box<dyn Sink>,
+    progress: &mut Progress,
+) -> Result<Moved, TransferError> {
+    let mut pairing = Pairing::default();
+    let mut moved = Moved::default();
+    let mut block = Vec::new();
+    for number in 0..dataset.blocks() {
+        dataset.block(number, &mut block);
+        for planned in &block {
+            let widget = widget(dataset, planned).map_err(|refusal| {
+                TransferError::Store(format!("the dataset breaks a rule: {refusal}"))
+            })?;
+            let completed = pairing.take(moved.widgets + 1, &widget)?;
+            moved.count(&widget, &completed);
+            sink.put(widget, &completed)?;
+        }
+        progress.set(moved.widgets);
+    }
+    pairing.finish()?;
+    progress.finishing();
+    sink.finish()?;
+    Ok(moved)
+}
+
+/// A widget of a dataset as stores know it.
+fn widget(dataset: &Dataset, planned: &DatasetWidget) -> Result<Widget, Refusal> {
+    let mut text = String::with_capacity(16);
+    let mut serial_number = |index| {
+        text.clear();
+        Dataset::write_serial_number(index, &mut text);
+        SerialNumber::new("serial_number", &text)
+    };
+    let slots = planned.ports.iter().map(|(ordinal, port)| {
+        let peer = planned.peers[ordinal.index()].map(&mut serial_number);
+        let peer = peer.transpose()?;
+        Ok(Slot { port, peer })
+    });
+    let slots = slots.collect::<Result<_, Refusal>>()?;
+    Ok(Widget {
+        serial_number: serial_number(planned.index)?,
+        name: Name::new("name", dataset.name(planned.index))?,
+        slots,
+    })
+}
+
+/// Reads a file into a sink. Every line is checked, and that both ends of each association agree.
+pub fn import(
+    lines: &mut Lines<'_>,
+    mut sink: Box<dyn Sink>,
+    progress: &mut Progress,
+) -> Result<Moved, TransferError> {
+    let mut pairing = Pairing::default();
+    let mut moved = Moved::default();
+    while let Some((line, widget)) = lines.next_widget()? {
+        let completed = pairing.take(line, &widget)?;
+        moved.count(&widget, &completed);
+        sink.put(widget, &completed)?;
+        progress.set(moved.widgets);
+    }
+    pairing.finish()?;
+    progress.finishing();
+    sink.finish()?;
+    Ok(moved)
+}
+
+/// Moves all widgets of a store into a sink.
+pub fn export(
+    widgets: impl Iterator<Item = Result<Widget, TransferError>>,
+    mut sink: Box<dyn Sink>,
+    progress: &mut Progress,
+) -> Result<Moved, TransferError> {
+    let mut moved = Moved::default();
+    for widget in widgets {
+        let widget = widget?;
+        moved.widgets += 1;
+        moved.slots += widget.slots.len() as u64;
+        // Each association is seen from both its ends; half of it is counted at each.
+        moved.associations += widget
+            .slots
+            .iter()
+            .filter(|slot| slot.peer.is_some())
+            .count() as u64;
+        sink.put(widget, &[])?;
+        progress.set(moved.widgets);
+    }
+    progress.finishing();
+    sink.finish()?;
+    moved.associations /= 2;
+    Ok(moved)
+}
+
+#[cfg(test)]
+mod tests;

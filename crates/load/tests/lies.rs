@@ -1,0 +1,174 @@
+//! A server that lies is caught, every time; one that does not is not accused.
+
+mod support;
+
+use support::{Double, Lie, Server, load, plan};
+use widgets_load::{Findings, report::Report, run::run};
+
+fn findings(report: &Report) -> &Findings {
+    report.audit.as_ref().expect("there was an audit")
+}
+
+#[track_caller]
+fn assert_caught(report: &Report) {
+    assert!(!report.failures.is_empty(), "not caught:\n{report}");
+}
+
+#[test]
+fn an_honest_server_passes() {
+    for seed in 1..=3 {
+        let report = load(Lie::None, |plan| {
+            plan.session.seed = seed;
+            plan.session.conflicts = 0.3;
+        });
+        assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+        let stretch = &report.stretches[0];
+        assert_eq!(
+            (stretch.requests, stretch.wrong, stretch.errors),
+            (4000, 0, 0),
+            "{report}"
+        );
+        assert!(findings(&report).widgets_checked > 1000, "{report}");
+        // Every refusal that the model knows was met, so it was predicted.
+        for code in [
+            "23505", "22P02", "WG001", "WG002", "WG003", "WG004", "WG005", "WG006", "WG007",
+        ] {
+            let met = stretch
+                .kinds
+                .values()
+                .any(|kind| kind.outcomes.contains_key(code));
+            assert!(met, "{code} was not met:\n{report}");
+        }
+        for kind in [
+            "add_widget",
+            "remove_widget",
+            "associate_widgets",
+            "remove_association",
+            "lookup",
+        ] {
+            assert!(stretch.kinds[kind].outcomes["ok"] > 100, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_dropped_write_in_a_thousand_is_caught_every_time() {
+    for seed in 1..=5 {
+        let report = load(Lie::Drop(1000), |plan| plan.session.seed = seed);
+        assert_caught(&report);
+        // Without lookups and conflicts on the way, the audit alone finds it.
+        let report = load(Lie::Drop(1000), |plan| {
+            plan.session.seed = seed;
+            plan.session.conflicts = 0.0;
+            plan.session.mix = "add=1".parse().unwrap();
+        });
+        assert_eq!(report.stretches[0].wrong, 0, "{report}");
+        assert_eq!(findings(&report).acknowledged_but_lost, 4, "{report}");
+        assert_caught(&report);
+    }
+}
+
+#[test]
+fn each_kind_of_dropped_write_is_told_in_the_audit() {
+    let report = load(Lie::Drop(10), |plan| plan.session.conflicts = 0.0);
+    assert!(findings(&report).acknowledged_but_lost > 100, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn writes_that_a_restart_lost_are_caught() {
+    let report = load(Lie::Restart(2000), |_| {});
+    assert!(findings(&report).acknowledged_but_lost > 100, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn associations_that_one_widget_knows_are_caught() {
+    let report = load(Lie::Asymmetric(100), |plan| {
+        plan.session.mix = "add=1,associate=1".parse().unwrap();
+    });
+    assert!(findings(&report).asymmetric > 5, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn wrong_refusals_are_caught() {
+    let report = load(Lie::Refuse(1000), |_| {});
+    assert!(report.stretches[0].wrong >= 2, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn what_is_refused_and_applied_all_the_same_is_caught() {
+    let report = load(Lie::RefuseAndApply(500), |_| {});
+    assert!(report.stretches[0].wrong >= 4, "{report}");
+    assert_caught(&report);
+    let report = load(Lie::BusyAndApply(20), |plan| {
+        plan.session.mix = "add=1".parse().unwrap();
+        plan.session.conflicts = 0.0;
+    });
+    assert!(findings(&report).refused_but_applied > 50, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn another_name_is_caught() {
+    let report = load(Lie::Rename(500), |plan| {
+        plan.session.mix = "add=1".parse().unwrap()
+    });
+    assert!(findings(&report).altered >= 1, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
+fn a_fate_that_nobody_knows_is_no_lie_and_is_looked_after() {
+    let report = load(Lie::SilentAndApply(100), |plan| {
+        plan.session.timeout = std::time::Duration::from_millis(100);
+    });
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    assert!(findings(&report).unknown_fates_checked > 10, "{report}");
+    let report = load(Lie::FateUnknown(50), |_| {});
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    assert!(findings(&report).unknown_fates_checked > 30, "{report}");
+}
+
+#[test]
+fn a_sample_of_the_widgets_catches_what_is_common() {
+    let report = load(Lie::Drop(20), |plan| {
+        plan.session.conflicts = 0.0;
+        plan.session.mix = "add=1".parse().unwrap();
+        plan.audit = Some(Some(800));
+    });
+    let checked = findings(&report).widgets_checked;
+    assert!((790..=810).contains(&checked), "{checked}");
+    assert_caught(&report);
+}
+
+#[test]
+fn a_run_whose_memory_is_too_small_says_so() {
+    let report = load(Lie::None, |plan| plan.session.audit_widgets_max = 400);
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    assert!(findings(&report).forgotten > 500, "{report}");
+    assert!(
+        report
+            .remarks
+            .iter()
+            .any(|text| text.contains("no longer remembered")),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_same_serial_numbers_are_not_used_twice() {
+    let server = Server::start(Double::new(Lie::None));
+    let mut first = plan(&server.url());
+    first.session.run = "again".into();
+    run(first).unwrap();
+    let mut second = plan(&server.url());
+    second.session.run = "again".into();
+    let refused = run(second).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "widgets of run again exist already: choose another --run"
+    );
+}

@@ -1,0 +1,270 @@
+//! A real server over a store in memory that can be made to lie.
+
+use prometheus::Registry;
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::{net::TcpListener, runtime, sync::watch};
+use widgets_conformance::Model;
+use widgets_load::{
+    Protocol, TargetSettings,
+    report::Report,
+    run::{Plan, Rate, run},
+    session::{Settings, fresh_run_name},
+};
+use widgets_registry::{
+    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
+};
+use widgets_server::{Api, Limits, SystemClock};
+
+/// How the store lies, every so many writes that it could accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It does not.
+    None,
+    /// Acknowledges, and does nothing.
+    Drop(u64),
+    /// Forgets, once, the thousand writes before this one: a restart that lost a tail.
+    Restart(u64),
+    /// Lets only the first of two widgets know of their association.
+    Asymmetric(u64),
+    /// Refuses, and does nothing.
+    Refuse(u64),
+    /// Refuses, and does it all the same.
+    RefuseAndApply(u64),
+    /// Says that it is too busy and did nothing, and does it all the same.
+    BusyAndApply(u64),
+    /// Never answers, and does it: no lie, since nothing was said.
+    SilentAndApply(u64),
+    /// Says that nobody knows, and does it every other time: no lie either.
+    FateUnknown(u64),
+    /// Gives widgets another name.
+    Rename(u64),
+}
+
+#[derive(Default)]
+struct Memory {
+    model: Model,
+    snapshot: Option<Model>,
+    /// Ends of associations that a lookup does not show.
+    hidden: HashSet<(SerialNumber, Port)>,
+    renamed: HashSet<SerialNumber>,
+}
+
+/// A store in memory.
+#[derive(Clone)]
+pub struct Double {
+    memory: Arc<Mutex<Memory>>,
+    writes: Arc<AtomicU64>,
+    lie: Lie,
+}
+
+impl Double {
+    pub fn new(lie: Lie) -> Self {
+        Self {
+            memory: Arc::default(),
+            writes: Arc::default(),
+            lie,
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Double {
+    async fn submit(&self, command: Command) -> Result<(), Rejection> {
+        let silent = {
+            let mut memory = self.memory();
+            // What is refused anyway is no occasion for a lie, and does not count.
+            let number = self.writes.load(Ordering::Relaxed) + 1;
+            let is_due = |every: u64| number.is_multiple_of(every);
+            let only_pretends = match self.lie {
+                Lie::Drop(every) | Lie::Refuse(every) => is_due(every),
+                _ => false,
+            };
+            if only_pretends {
+                memory.model.clone().apply(&command)?;
+            } else {
+                memory.model.apply(&command)?;
+            }
+            self.writes.store(number, Ordering::Relaxed);
+            let refusal = || Refusal::WidgetMissing {
+                serial_number: SerialNumber::new("", "somebody").unwrap(),
+            };
+            match self.lie {
+                Lie::Restart(after) if number + 1000 == after => {
+                    memory.snapshot = Some(memory.model.clone());
+                }
+                Lie::Restart(after) if number == after => {
+                    memory.model = memory.snapshot.take().unwrap();
+                }
+                Lie::Asymmetric(every) if is_due(every) => {
+                    if let Command::AssociateWidgets(pair) = &command {
+                        memory.hidden.insert((pair.widget2().clone(), pair.port()));
+                    }
+                }
+                Lie::Rename(every) if is_due(every) => {
+                    if let Command::AddWidget { serial_number, .. } = &command {
+                        memory.renamed.insert(serial_number.clone());
+                    }
+                }
+                Lie::Refuse(every) | Lie::RefuseAndApply(every) if is_due(every) => {
+                    return Err(refusal().into());
+                }
+                Lie::BusyAndApply(every) if is_due(every) => {
+                    return Err(Fault::Busy {
+                        limit: "queue_operations_max 1".into(),
+                        retry_after_seconds: 1,
+                    }
+                    .into());
+                }
+                Lie::FateUnknown(every) if is_due(every) => {
+                    return Err(Fault::FateUnknown {
+                        reason: "a test".into(),
+                    }
+                    .into());
+                }
+                _ => {}
+            }
+            matches!(self.lie, Lie::SilentAndApply(every) if is_due(every))
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
+        let memory = self.memory();
+        let mut widget = memory.model.lookup(&serial_number);
+        if let Some(widget) = &mut widget {
+            for slot in &mut widget.slots {
+                if memory.hidden.contains(&(serial_number.clone(), slot.port)) {
+                    slot.peer = None;
+                }
+            }
+            if memory.renamed.contains(&serial_number) {
+                widget.name = Name::new("", "another").unwrap();
+            }
+        }
+        Ok(widget)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// A server that runs until this is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(store: Double) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let (send_address, address) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                send_address.send(listener.local_addr().unwrap()).unwrap();
+                let settings = widgets_server::Settings::default();
+                let api = Api::new(store, settings, Registry::new(), SystemClock::new()).unwrap();
+                let limits = Limits {
+                    shutdown_timeout: Duration::from_millis(200),
+                    ..Limits::default()
+                };
+                let until = async move {
+                    let _ = stopped.wait_for(|&stopped| stopped).await;
+                };
+                widgets_server::serve(listener, &limits, move || api.clone(), until)
+                    .await
+                    .unwrap();
+            });
+        });
+        Self {
+            address: address.recv().unwrap(),
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        drop(self.thread.take().map(thread::JoinHandle::join));
+    }
+}
+
+/// A plan for a few thousand requests in closed loop, all of them read back.
+pub fn plan(url: &str) -> Plan {
+    Plan {
+        session: Settings {
+            target: TargetSettings {
+                url: url.into(),
+                protocol: Protocol::Http1,
+                token: None,
+                ca: None,
+                insecure: false,
+            },
+            workers: 1,
+            connections: 8,
+            streams: 1,
+            mix: "add=36,remove=9,associate=36,dissociate=9,lookup=10"
+                .parse()
+                .unwrap(),
+            conflicts: 0.1,
+            dataset: None,
+            run: fresh_run_name(),
+            seed: 1,
+            timeout: Duration::from_secs(5),
+            audit_widgets_max: 100_000,
+            interval: Duration::from_millis(100),
+            during_crash: false,
+        },
+        rate: Rate::Max,
+        poisson: false,
+        duration: Duration::from_secs(60),
+        requests: Some(4000),
+        warm_up: Duration::ZERO,
+        audit: Some(None),
+        audit_timeout: Duration::from_secs(60),
+        fail_if: Vec::new(),
+        objectives: Vec::new(),
+        step: Duration::from_secs(1),
+        html: None,
+        json: None,
+        hdr: None,
+        push: None,
+        labels: Vec::new(),
+        terminal: false,
+    }
+}
+
+/// Loads a server over a store that lies like this.
+pub fn load(lie: Lie, adjust: impl FnOnce(&mut Plan)) -> Report {
+    let server = Server::start(Double::new(lie));
+    let mut plan = plan(&server.url());
+    adjust(&mut plan);
+    run(plan).unwrap()
+}
