@@ -6,9 +6,9 @@ use crate::{
     files::checkpoint_name,
     format::{
         DATA_OFFSET, Reader,
-        checkpoint::{self, BLOCK_HEADER_BYTES, CheckpointHeader},
+        checkpoint::{self, BLOCK_HEADER_BYTES, BLOCK_RECORDS, CheckpointHeader},
     },
-    state::{CHUNK_RECORDS, Index, Record, State},
+    state::{Index, Part, Record, State},
 };
 use std::{
     panic,
@@ -37,31 +37,20 @@ pub(crate) fn load<D: Disk>(disk: &D, first_sequence: u64) -> Result<Loaded, Ope
         block: 0,
         offset: DATA_OFFSET,
     });
-    let mut chunks = thread::scope(|scope| {
-        let loaders = (0..threads).map(|_| scope.spawn(|| file.load_chunks(&next, &index)));
+    let parts = thread::scope(|scope| {
+        let loaders = (0..threads).map(|_| scope.spawn(|| file.load_part(&next, &index)));
         let loaders: Vec<_> = loaders.collect();
-        let mut chunks = Vec::new();
-        for loader in loaders {
-            let loaded = loader
-                .join()
-                .unwrap_or_else(|cause| panic::resume_unwind(cause));
-            chunks.extend(loaded?);
-        }
-        Ok(chunks)
+        let joined = loaders.into_iter().map(|each| {
+            each.join()
+                .unwrap_or_else(|cause| panic::resume_unwind(cause))
+        });
+        joined.collect::<Result<Vec<Part>, OpenError>>()
     })?;
-    chunks.sort_unstable_by_key(|chunk| chunk.block);
-    let (chunks, hashes): (Vec<_>, Vec<_>) = chunks
-        .into_iter()
-        .map(|chunk| (chunk.records, chunk.hashes))
-        .unzip();
-    let records = file.header.records;
+    let next = next.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Loaded {
-        state: State::from_chunks(chunks, records, index, &hashes, threads),
+        state: State::from_parts(parts, file.header.records, index, threads),
         header: file.header,
-        bytes: next
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .offset,
+        bytes: next.offset,
     })
 }
 
@@ -74,14 +63,6 @@ fn threads() -> usize {
 struct Next {
     block: u32,
     offset: u64,
-}
-
-/// A block in memory.
-struct Chunk {
-    block: u32,
-    records: Box<[Record]>,
-    /// The hashes of the records' serial numbers.
-    hashes: Box<[u64]>,
 }
 
 struct CheckpointFile<F> {
@@ -115,13 +96,13 @@ impl<F: DiskFile> CheckpointFile<F> {
     }
 
     /// Loads blocks as long as there are any left.
-    fn load_chunks(&self, next: &Mutex<Next>, index: &Index) -> Result<Vec<Chunk>, OpenError> {
-        let (mut chunks, mut payload) = (Vec::new(), Vec::new());
+    fn load_part(&self, next: &Mutex<Next>, index: &Index) -> Result<Part, OpenError> {
+        let (mut part, mut payload) = (Part::default(), Vec::new());
         loop {
             let mut place = next.lock().unwrap_or_else(PoisonError::into_inner);
             let Next { block, offset } = *place;
             if block == self.header.blocks() {
-                return Ok(chunks);
+                return Ok(part);
             }
             let mut header = [0; BLOCK_HEADER_BYTES];
             self.read(&mut header, offset)?;
@@ -139,32 +120,20 @@ impl<F: DiskFile> CheckpointFile<F> {
             if !checkpoint::is_block_whole(header, self.header.first_sequence, block, &payload) {
                 return Err(self.damaged(offset, format!("block {block} is not as it was written")));
             }
-            let chunk = self.decode(block, &payload, index).ok_or_else(|| {
+            let records = self.decode(block, &payload).ok_or_else(|| {
                 self.damaged(offset, format!("block {block} holds no valid records"))
             })?;
-            chunks.push(chunk);
+            part.push(block, records, index);
         }
     }
 
-    fn decode(&self, block: u32, payload: &[u8], index: &Index) -> Option<Chunk> {
+    fn decode(&self, block: u32, payload: &[u8]) -> Option<Vec<Record>> {
         let mut reader = Reader::new(payload);
-        let mut records = Vec::with_capacity(CHUNK_RECORDS);
+        let mut records = Vec::with_capacity(BLOCK_RECORDS as usize);
         for _ in 0..self.header.records_of_block(block) {
             records.push(checkpoint::decode_record(&mut reader, self.header.records)?);
         }
-        if !reader.is_empty() {
-            return None;
-        }
-        let hashes = records
-            .iter()
-            .map(|record| index.hash(record.serial_number()));
-        let hashes = hashes.collect();
-        records.resize_with(CHUNK_RECORDS, Record::vacant);
-        Some(Chunk {
-            block,
-            records: records.into_boxed_slice(),
-            hashes,
-        })
+        reader.is_empty().then_some(records)
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), OpenError> {

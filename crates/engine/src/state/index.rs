@@ -5,15 +5,20 @@
 //! times. The hash is keyed with randomness of the process: clients choose serial numbers, and must
 //! not be able to choose collisions.
 
-use super::record::{CHUNK_RECORDS, Handle, Records};
+use super::record::{Handle, Records};
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{
     hash::{BuildHasher, RandomState},
-    panic, thread,
+    panic,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 /// How many shards; a power of two. Tests have few widgets in many states.
 const SHARDS: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
+
+/// A start fills so many shards at a time, which then fit in a core's cache.
+const PARTITION_SHARDS: usize = SHARDS / if cfg!(test) { 4 } else { 128 };
 
 /// Serial number to handle.
 pub(crate) struct Index {
@@ -35,46 +40,47 @@ fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-/// Fills the shards from number `first` on.
-fn fill_shards(
-    shards: &mut [HashTable<u32>],
-    first: usize,
-    records: &Records,
-    hashes: &[Box<[u64]>],
-) -> Vec<Handle> {
-    let hash_of = |number: u32| {
-        let number = number as usize;
-        hashes[number / CHUNK_RECORDS][number % CHUNK_RECORDS]
-    };
-    // Room for what comes, evenly spread, and some more: a shard then rarely has to grow.
-    let room = records.extent() as usize / SHARDS;
-    let room = room + room / 8;
-    for shard in &mut *shards {
-        shard.reserve(room, |&each| hash_of(each));
+/// What is to be in an index, sorted by partition, so that filling it walks through little memory
+/// at a time.
+pub(crate) struct Entries(Box<[Vec<(u64, u32)>]>);
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self((0..SHARDS / PARTITION_SHARDS).map(|_| Vec::new()).collect())
     }
-    let mut duplicates = Vec::new();
-    for number in 0..records.extent() {
-        let hash = hash_of(number);
-        let Some(shard) = shard_of(hash)
-            .checked_sub(first)
-            .and_then(|shard| shards.get_mut(shard))
-        else {
-            continue;
-        };
-        let record = records.get(Handle::new(number));
-        if record.is_vacant() {
-            continue;
-        }
-        let is_same =
-            |&each: &u32| records.get(Handle::new(each)).serial_number() == record.serial_number();
-        match shard.entry(hash, is_same, |&each| hash_of(each)) {
+}
+
+impl Entries {
+    /// Adds a record by the hash of its serial number.
+    pub(crate) fn push(&mut self, hash: u64, handle: Handle) {
+        self.0[shard_of(hash) / PARTITION_SHARDS].push((hash, handle.number()));
+    }
+}
+
+fn fill_partition<'a>(
+    shards: &mut [HashTable<u32>],
+    entries: impl Iterator<Item = &'a Vec<(u64, u32)>> + Clone,
+    records: &Records,
+    hasher: &RandomState,
+    duplicates: &mut Vec<Handle>,
+) {
+    let record = |number| records.get(Handle::new(number));
+    let hash_of = |&number: &u32| hasher.hash_one(record(number).serial_number());
+    // Room for an even spread, and some more: a shard then rarely has to grow.
+    let room = entries.clone().map(Vec::len).sum::<usize>() / shards.len();
+    for shard in &mut *shards {
+        shard.reserve(room + room / 8, hash_of);
+    }
+    for &(hash, number) in entries.flatten() {
+        let shard = &mut shards[shard_of(hash) % PARTITION_SHARDS];
+        let is_same = |&each: &u32| record(each).serial_number() == record(number).serial_number();
+        match shard.entry(hash, is_same, hash_of) {
             Entry::Occupied(_) => duplicates.push(Handle::new(number)),
             Entry::Vacant(entry) => {
                 entry.insert(number);
             }
         }
     }
-    duplicates
 }
 
 impl Index {
@@ -83,22 +89,32 @@ impl Index {
         self.hasher.hash_one(serial_number)
     }
 
-    /// Fills an empty index with all records that are not vacant, the shards shared out between
-    /// threads. `hashes` has those of all records. Where several have the same serial number, one
-    /// is found by it from now on; the others are returned.
+    /// Fills an empty index on so many threads. Where several records have the same serial number,
+    /// one is found by it from now on; the others are returned.
     pub(crate) fn fill(
         &mut self,
+        entries: &[Entries],
         records: &Records,
-        hashes: &[Box<[u64]>],
         threads: usize,
     ) -> Vec<Handle> {
-        let share = SHARDS.div_ceil(threads);
-        thread::scope(|scope| {
-            let mut fillers = Vec::new();
-            for (shards, first) in self.shards.chunks_mut(share).zip((0..).step_by(share)) {
-                let fill = move || fill_shards(shards, first, records, hashes);
-                fillers.push(scope.spawn(fill));
+        let hasher = &self.hasher;
+        let partitions = Mutex::new(self.shards.chunks_mut(PARTITION_SHARDS).enumerate());
+        let next = || {
+            partitions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next()
+        };
+        let fill = || {
+            let mut duplicates = Vec::new();
+            while let Some((number, shards)) = next() {
+                let entries = entries.iter().map(|each| &each.0[number]);
+                fill_partition(shards, entries, records, hasher, &mut duplicates);
             }
+            duplicates
+        };
+        thread::scope(|scope| {
+            let fillers: Vec<_> = (0..threads).map(|_| scope.spawn(fill)).collect();
             let joined = fillers.into_iter().map(|each| {
                 each.join()
                     .unwrap_or_else(|cause| panic::resume_unwind(cause))

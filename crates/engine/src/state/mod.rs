@@ -11,10 +11,11 @@ mod index;
 mod record;
 pub(crate) mod replay;
 
+use index::Entries;
 pub(crate) use index::Index;
 pub use record::Handle;
-pub(crate) use record::{CHUNK_RECORDS, Record};
-use record::{Chunk, Records};
+pub(crate) use record::Record;
+use record::{CHUNK_RECORDS, Chunk, Records};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
 };
@@ -25,6 +26,32 @@ pub struct State {
     records: Records,
     index: Index,
     counts: Counts,
+}
+
+/// What one thread has loaded of a checkpoint.
+#[derive(Default)]
+pub(crate) struct Part {
+    chunks: Vec<(u32, Chunk)>,
+    entries: Entries,
+    vacant: Vec<Handle>,
+}
+
+impl Part {
+    /// Adds a whole chunk or the last one, by its number.
+    pub(crate) fn push(&mut self, number: u32, mut records: Vec<Record>, index: &Index) {
+        let first = number * CHUNK_RECORDS;
+        for (record, number) in records.iter().zip(first..) {
+            let handle = Handle::new(number);
+            if record.is_vacant() {
+                self.vacant.push(handle);
+            } else {
+                self.entries
+                    .push(index.hash(record.serial_number()), handle);
+            }
+        }
+        records.resize_with(CHUNK_RECORDS as usize, Record::vacant);
+        self.chunks.push((number, records.into_boxed_slice()));
+    }
 }
 
 /// How much the state holds.
@@ -54,30 +81,32 @@ pub(crate) enum Undo {
 pub(crate) type Peers = [Option<Endpoint<Handle>>; widgets_registry::SLOTS_MAX];
 
 impl State {
-    /// The state of a checkpoint: chunks of which the first `extent` records were in use, and the
-    /// hashes by `index`, which is empty, of every record's serial number. Counts are wrong until
+    /// The state of a checkpoint, from its parts in any order. The first `extent` records are in use
+    /// or vacant; `index`, which is empty, gave the hashes. Counts are wrong until
     /// [`Self::finish_replay`].
     ///
     /// A fuzzy checkpoint may have a serial number twice, from two lives of it. Which one stays does
     /// not matter: the removal between the two is replayed.
-    pub(crate) fn from_chunks(
-        chunks: Vec<Chunk>,
+    pub(crate) fn from_parts(
+        parts: Vec<Part>,
         extent: u32,
         mut index: Index,
-        hashes: &[Box<[u64]>],
         threads: usize,
     ) -> Self {
+        let (mut chunks, mut entries, mut vacant) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            chunks.extend(part.chunks);
+            entries.push(part.entries);
+            vacant.extend(part.vacant);
+        }
+        chunks.sort_unstable_by_key(|&(number, _)| number);
+        let chunks = chunks.into_iter().map(|(_, chunk)| chunk).collect();
         let mut records = Records::from_chunks(chunks, extent);
-        let duplicates = index.fill(&records, hashes, threads);
-        let vacant: Vec<Handle> = (0..extent)
-            .map(Handle::new)
-            .filter(|&handle| records.get(handle).is_vacant())
-            .collect();
+        for handle in index.fill(&entries, &records, threads) {
+            records.remove(handle);
+        }
         for handle in vacant {
             records.put_vacant(handle);
-        }
-        for handle in duplicates {
-            records.remove(handle);
         }
         Self {
             records,

@@ -4,7 +4,7 @@ use crate::format::checkpoint::BLOCK_RECORDS;
 use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 
 /// Records lie in chunks of so many, which never move. A checkpoint has a block for each.
-pub(crate) const CHUNK_RECORDS: usize = BLOCK_RECORDS as usize;
+pub(crate) const CHUNK_RECORDS: u32 = BLOCK_RECORDS;
 
 /// One chunk of records.
 pub(crate) type Chunk = Box<[Record]>;
@@ -159,13 +159,13 @@ impl Records {
     }
 
     pub(crate) fn get(&self, handle: Handle) -> &Record {
-        let index = handle.0 as usize;
-        &self.chunks[index / CHUNK_RECORDS][index % CHUNK_RECORDS]
+        let (chunk, index) = (handle.0 / CHUNK_RECORDS, handle.0 % CHUNK_RECORDS);
+        &self.chunks[chunk as usize][index as usize]
     }
 
     pub(crate) fn get_mut(&mut self, handle: Handle) -> &mut Record {
-        let index = handle.0 as usize;
-        &mut self.chunks[index / CHUNK_RECORDS][index % CHUNK_RECORDS]
+        let (chunk, index) = (handle.0 / CHUNK_RECORDS, handle.0 % CHUNK_RECORDS);
+        &mut self.chunks[chunk as usize][index as usize]
     }
 
     pub(crate) fn checked(&self, handle: Handle) -> Option<&Record> {
@@ -176,7 +176,7 @@ impl Records {
         let handle = if self.vacant == NONE {
             assert!(self.extent < NONE, "the owner asks is_full first");
             let handle = Handle(self.extent);
-            if self.extent as usize == self.chunks.len() * CHUNK_RECORDS {
+            if (self.extent / CHUNK_RECORDS) as usize == self.chunks.len() {
                 self.chunks
                     .push((0..CHUNK_RECORDS).map(|_| Record::vacant()).collect());
             }

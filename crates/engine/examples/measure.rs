@@ -1,0 +1,207 @@
+//! Measures what the embedded store promises of size and time:
+//!
+//!     cargo run --release -p widgets-engine --example measure -- fill 10000000 /some/directory
+//!     cargo run --release -p widgets-engine --example measure -- restart /some/directory
+//!     cargo run --release -p widgets-engine --example measure -- checkpoint 5 /some/directory
+//!
+//! `fill` makes a store of so many widgets, half of whose slots are taken, and tells its memory and
+//! the checkpoint's time. `restart` tells the time to the first answer. `checkpoint` compares the
+//! latency of mixed operations without and with a checkpoint being written, so many rounds of each.
+
+use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+use widgets_engine::{Bulk, Client, Clock as _, Engine, Settings, SystemClock};
+use widgets_registry::{Command, Name, Pair, Port, Ports, SerialNumber, Store as _};
+
+/// So many operations are under way at a time.
+const TASKS: u64 = 64;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn main() -> Outcome {
+    let clock = Arc::new(SystemClock::new());
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["fill", widgets, directory] => fill(&clock, widgets.parse()?, directory.as_ref()),
+        ["restart", directory] => restart(&clock, directory.as_ref()),
+        ["checkpoint", rounds, directory] => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(checkpoint(&clock, rounds.parse()?, directory.as_ref()))
+        }
+        _ => Err(
+            "usage: measure fill WIDGETS DIRECTORY | restart DIRECTORY | \
+                  checkpoint ROUNDS DIRECTORY"
+                .into(),
+        ),
+    }
+}
+
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// A line of `/proc/self/status`, in MiB: `VmRSS` is the resident memory now, `VmHWM` its peak.
+fn memory_mib(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let digits = line.map(|line| {
+        line.chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    });
+    digits
+        .and_then(|digits| digits.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
+
+fn serial_number(number: u64) -> Result<SerialNumber, Box<dyn Error>> {
+    Ok(SerialNumber::new(
+        "serial_number",
+        format!("SN{number:08x}"),
+    )?)
+}
+
+fn add(number: u64) -> Result<Command, Box<dyn Error>> {
+    Ok(Command::AddWidget {
+        serial_number: serial_number(number)?,
+        name: Name::new("name", format!("widget {number:09x}"))?,
+        ports: Ports::new(&[Port::P, Port::Q])?,
+    })
+}
+
+fn associate(one: u64, other: u64) -> Result<Command, Box<dyn Error>> {
+    let pair = Pair::new(serial_number(one)?, serial_number(other)?, Port::P)?;
+    Ok(Command::AssociateWidgets(pair))
+}
+
+/// Each widget has a serial number of 10 bytes, a name of 16 and two slots, one of which is taken.
+fn fill(clock: &SystemClock, widgets: u64, directory: &Path) -> Outcome {
+    let empty_mib = memory_mib("VmRSS:");
+    let mut bulk = Bulk::open(directory, &Settings::default())?;
+    for number in 0..widgets {
+        bulk.apply(&add(number)?)?;
+        if number % 2 == 1 {
+            bulk.apply(&associate(number - 1, number)?)?;
+        }
+    }
+    let filled = clock.now();
+    let full_mib = memory_mib("VmRSS:");
+    bulk.commit()?;
+    say(&format!(
+        "{widgets} widgets in {filled:.1?}, committed in {:.1?}; {full_mib} MiB resident, {} bytes \
+         a widget, of which 26 are its text",
+        clock.now().saturating_sub(filled),
+        ((full_mib - empty_mib) << 20) / widgets,
+    ));
+    Ok(())
+}
+
+fn restart(clock: &SystemClock, directory: &Path) -> Outcome {
+    let engine = Engine::open(directory, &Settings::default())?;
+    let opened = clock.now();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let widget = runtime.block_on(engine.client().lookup(serial_number(0)?))?;
+    say(&format!(
+        "opened after {opened:.2?}, answered after {:.2?} ({}); {} MiB resident, {} MiB at most",
+        clock.now(),
+        widget.map_or("no widget", |_| "a widget"),
+        memory_mib("VmRSS:"),
+        memory_mib("VmHWM:"),
+    ));
+    Ok(())
+}
+
+async fn checkpoint(clock: &Arc<SystemClock>, rounds: u32, directory: &Path) -> Outcome {
+    let settings = Settings {
+        // Only the checkpoints that are asked for.
+        checkpoint_journal_bytes: u64::MAX,
+        ..Settings::default()
+    };
+    let engine = Arc::new(Engine::open(directory, &settings)?);
+    say(&format!("{} MiB resident", memory_mib("VmRSS:")));
+    // Past every widget that `fill` made, and elsewhere in each run.
+    let mut first = u64::try_from(clock.now().as_nanos())? << 8;
+    for _ in 0..rounds {
+        let without = |elapsed| elapsed > Duration::from_secs(3);
+        let without = load(clock, &engine.client(), &mut first, without).await?;
+        report("without", &without);
+        let checkpointed = engine.clone();
+        let writing = tokio::task::spawn_blocking(move || checkpointed.checkpoint());
+        let began = clock.now();
+        let with = load(clock, &engine.client(), &mut first, |_| {
+            writing.is_finished()
+        })
+        .await?;
+        let duration = clock.now().saturating_sub(began);
+        writing.await??;
+        report("with   ", &with);
+        say(&format!(
+            "the checkpoint took {duration:.1?}; {} MiB at most",
+            memory_mib("VmHWM:")
+        ));
+    }
+    Ok(())
+}
+
+/// Mixed operations until it is over; gives the latency of each.
+async fn load(
+    clock: &Arc<SystemClock>,
+    client: &Client,
+    first: &mut u64,
+    is_over: impl Fn(Duration) -> bool,
+) -> Result<Vec<Duration>, Box<dyn Error>> {
+    let client = client.on_current_runtime();
+    let began = clock.now();
+    let mut latencies = Vec::new();
+    while !is_over(clock.now().saturating_sub(began)) {
+        // A task of its own for each of a thousand rows of four operations, so that all go on.
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let (clock, client, first) = (clock.clone(), client.clone(), *first + task * 1000);
+            tasks.spawn(async move {
+                let mut latencies = Vec::with_capacity(400);
+                for number in (first..first + 200).step_by(2) {
+                    for command in operations(number) {
+                        let began = clock.now();
+                        let accepted = client.submit(command).await.is_ok();
+                        latencies.push((clock.now().saturating_sub(began), accepted));
+                    }
+                }
+                latencies
+            });
+        }
+        *first += TASKS * 1000;
+        for (latency, accepted) in tasks.join_all().await.into_iter().flatten() {
+            if !accepted {
+                return Err("an operation was refused".into());
+            }
+            latencies.push(latency);
+        }
+    }
+    Ok(latencies)
+}
+
+/// Two widgets that did not exist, associated; one goes again.
+fn operations(number: u64) -> Vec<Command> {
+    let made = [add(number), add(number + 1), associate(number, number + 1)];
+    let gone = serial_number(number).map(|serial_number| Command::RemoveWidget { serial_number });
+    made.into_iter().chain([gone]).flatten().collect()
+}
+
+fn report(name: &str, latencies: &[Duration]) {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let at = |thousandths: usize| sorted[(sorted.len() - 1) * thousandths / 1000];
+    say(&format!(
+        "{name} a checkpoint: {} operations, p50 {:.2?}, p99 {:.2?}, p99.9 {:.2?}, worst {:.2?}",
+        sorted.len(),
+        at(500),
+        at(990),
+        at(999),
+        at(1000),
+    ));
+}
