@@ -2,6 +2,7 @@
 
 use crate::{
     Clock, Settings, arguments, body, cors,
+    document::{self, File},
     error::{Error, Given, Malformed, NoFunction},
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
@@ -26,6 +27,10 @@ const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const OPENAPI_JSON: HeaderValue =
+    HeaderValue::from_static("application/openapi+json; charset=utf-8");
+const HTML: &str = "text/html";
+const ROOT_MEDIA_TYPES: [&str; 3] = ["application/openapi+json", "application/json", HTML];
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The API over a store. Clones share it.
@@ -39,6 +44,8 @@ struct Shared {
     settings: Settings,
     metrics: Metrics,
     clock: Box<dyn Clock>,
+    /// The API's document.
+    document: Bytes,
 }
 
 type Answer = Result<Response<Full<Bytes>>, Error>;
@@ -53,6 +60,7 @@ impl<S: Store> Api<S> {
         clock: impl Clock,
     ) -> prometheus::Result<Self> {
         let shared = Arc::new(Shared {
+            document: document::json(&settings),
             settings,
             metrics: Metrics::new(registry)?,
             clock: Box::new(clock),
@@ -122,7 +130,16 @@ impl<S: Store> Api<S> {
                 (Subject::None, Err(Malformed::Path { details }.into()))
             }
             // Documents and probes would only blur the measurements.
-            Route::Root => return document(head).unwrap_or_else(|error| error.response()),
+            Route::Root => {
+                let answer = self.document(head);
+                return answer.unwrap_or_else(|error| error.response());
+            }
+            Route::PageFile(name) => {
+                return probe(head, || match File::find(name) {
+                    Some(file) => Ok(page(file)),
+                    None => Err(Malformed::Path { details: None }.into()),
+                });
+            }
             Route::Live => return probe(head, || Ok(empty(StatusCode::OK))),
             Route::Metrics => return probe(head, || Ok(self.metrics_text())),
             Route::Ready => {
@@ -210,15 +227,25 @@ impl<S: Store> Api<S> {
         }
     }
 
+    /// The document for programs, the page for browsers.
+    fn document(&self, head: &Parts) -> Answer {
+        negotiation::check_profile(&head.method, &head.headers)?;
+        if let Some(answer) = check_reads(head)? {
+            return Ok(answer);
+        }
+        let wanted = negotiation::media_type(&head.headers, &ROOT_MEDIA_TYPES)?;
+        let mut response = if wanted == HTML {
+            page(document::html())
+        } else {
+            of_type(OPENAPI_JSON, self.shared.document.clone())
+        };
+        response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+        Ok(response)
+    }
+
     fn metrics_text(&self) -> Response<Full<Bytes>> {
         match self.shared.metrics.text() {
-            Ok(text) => {
-                let mut response = Response::new(Full::from(text));
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, METRICS_TEXT);
-                response
-            }
+            Ok(text) => of_type(METRICS_TEXT, text.into()),
             // A collector of this process gave what cannot be encoded.
             Err(error) => {
                 let mut response = Response::new(Full::from(error.to_string()));
@@ -229,13 +256,18 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// `GET /`
-fn document(head: &Parts) -> Answer {
-    negotiation::check_profile(&head.method, &head.headers)?;
-    if let Some(answer) = check_reads(head)? {
-        return Ok(answer);
-    }
-    Err(Malformed::Path { details: None }.into())
+fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+fn page(file: File) -> Response<Full<Bytes>> {
+    let (body, headers) = file.into_parts();
+    let mut response = Response::new(Full::new(body));
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Answers a probe, which is read and has no profile and no choice of media types.
@@ -410,9 +442,7 @@ fn json(body: &WidgetBody<'_>) -> Response<Full<Bytes>> {
         Ok(body) => body,
         Err(error) => unreachable!("texts are always JSON: {error}"),
     };
-    let mut response = Response::new(Full::from(body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, JSON);
-    headers.insert(header::VARY, VARY_ACCEPT);
+    let mut response = of_type(JSON, body.into());
+    response.headers_mut().insert(header::VARY, VARY_ACCEPT);
     response
 }

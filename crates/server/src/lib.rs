@@ -14,6 +14,7 @@ mod clock;
 mod code;
 mod connections;
 mod cors;
+mod document;
 mod error;
 mod hint;
 mod metrics;

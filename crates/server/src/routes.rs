@@ -15,6 +15,8 @@ pub(crate) enum Route<'a> {
     UnknownFunction(Cow<'a, str>),
     /// `/widgets/{serial_number}`. A widget cannot have a serial number that is not UTF-8.
     Widget(Result<Cow<'a, str>, Utf8Error>),
+    /// `/swagger-ui/{file}`: what the page at `/` loads.
+    PageFile(&'a str),
     /// `/live`
     Live,
     /// `/ready`
@@ -45,6 +47,7 @@ impl<'a> Route<'a> {
             Some(("widgets", serial_number)) if !serial_number.contains('/') => {
                 Self::Widget(percent_decode_str(serial_number).decode_utf8())
             }
+            Some(("swagger-ui", file)) => Self::PageFile(file),
             Some(_) => Self::Invalid,
             None => match path {
                 "" => Self::Root,
@@ -80,6 +83,8 @@ mod tests {
             ("/widgets/", widget("")),
             ("/widgets/a/b", Route::Invalid),
             ("/widgets", Route::Table("widgets".into())),
+            ("/swagger-ui/start.js", Route::PageFile("start.js")),
+            ("/swagger-ui", Route::Table("swagger-ui".into())),
             ("/live", Route::Live),
             ("/ready", Route::Ready),
             ("/metrics", Route::Metrics),

@@ -37,7 +37,13 @@ pub(crate) fn api<S: Store>(store: S) -> Api<S> {
 pub(crate) fn service(name: &str) -> (Engine, Api<Client>) {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     drop(std::fs::remove_dir_all(&path));
-    let engine = Engine::open(&path, &widgets_engine::Settings::default()).expect("a new store");
+    // Small files: a test writes little.
+    let settings = widgets_engine::Settings {
+        queue_operations_max: 16,
+        segment_bytes: 1 << 20,
+        ..widgets_engine::Settings::default()
+    };
+    let engine = Engine::open(&path, &settings).expect("a new store");
     let api = api(engine.client());
     (engine, api)
 }

@@ -156,3 +156,46 @@ async fn metrics_count_requests_by_operation_and_outcome() {
     assert_eq!(head.header("allow"), Some("OPTIONS,GET,HEAD"));
     assert_eq!(head.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn programs_get_the_document_and_browsers_the_page() {
+    let (_engine, api) = service("document");
+    let document = "application/openapi+json; charset=utf-8";
+    let page = "text/html; charset=utf-8";
+    let browser = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let cases: [(&[&str], &str); 5] = [
+        (&[], document),
+        (&["accept: */*"], document),
+        (&["accept: application/json"], document),
+        (&["accept: application/openapi+json"], document),
+        (&[browser], page),
+    ];
+    for (headers, content_type) in cases {
+        let answer = send(&api, "GET", "/", headers, "").await;
+        assert_eq!(answer.outcome(), (200, ""), "{headers:?}");
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        assert_eq!(answer.header("vary"), Some("Accept"));
+    }
+    // Whatever the page loads comes from here.
+    let answer = send(&api, "GET", "/", &[browser], "").await;
+    let policy = answer.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; "));
+    let links = answer
+        .body
+        .split(['"'])
+        .filter(|text| text.starts_with('/'));
+    let links: Vec<&str> = links.collect();
+    assert_eq!(links.len(), 3);
+    for link in links {
+        let answer = send_bytes(&api, link).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{link}");
+    }
+    let answer = send(&api, "GET", "/swagger-ui/index.html", &[], "").await;
+    assert_eq!(answer.outcome(), (404, "PGRST125"));
+}
+
+/// Sends a GET whose answer may be no text.
+async fn send_bytes<S: Store>(api: &Api<S>, uri: &str) -> hyper::Response<Full<Bytes>> {
+    let request = Request::get(uri).body(Full::<Bytes>::default());
+    api.respond(request.expect("a request")).await
+}

@@ -1,0 +1,504 @@
+//! Every answer that the document shows: what is sent, after what, and what comes back.
+//!
+//! The expected errors are values of [`Error`], rendered by the code that renders real ones; a test
+//! sends every request here and compares.
+
+use crate::{
+    arguments,
+    error::{Error, Given, Malformed, NoFunction},
+};
+use widgets_registry::{
+    Defect, Fault, Operation, Port, Refusal, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX, SerialNumber,
+};
+
+/// A request and its answer.
+pub(super) struct Example {
+    /// Its name in the document, unique among those of its path.
+    pub(super) name: &'static str,
+    /// The path as the document has it, or `None` for what belongs to no path.
+    pub(super) path: Option<String>,
+    pub(super) given: State,
+    pub(super) method: &'static str,
+    pub(super) uri: String,
+    /// Headers beside `Content-Type: application/json`.
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    pub(super) body: Sent,
+    pub(super) answer: Answered,
+}
+
+/// What is there when the request comes.
+#[derive(Clone)]
+pub(super) enum State {
+    /// What these operations left.
+    After(&'static [(Operation, &'static str)]),
+    /// A store that can only answer the fault that is the answer.
+    Failing,
+}
+
+#[derive(Clone)]
+pub(super) enum Sent {
+    Nothing,
+    Text(&'static str),
+    /// This, with spaces after it up to one byte more than the limit.
+    TooLarge(&'static str),
+}
+
+#[derive(Clone)]
+pub(super) enum Answered {
+    /// 204
+    Applied,
+    /// 200 with this JSON.
+    Widget(&'static str),
+    Refused(Error),
+}
+
+const ADD_E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;
+const ADD_F: &str = r#"{"widget_sn":"F","name":"B","slots":["P"]}"#;
+const E_F_P: &str = r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#;
+
+const NOTHING: State = State::After(&[]);
+const E_EXISTS: State = State::After(&[(Operation::AddWidget, ADD_E)]);
+const E_F_EXIST: State =
+    State::After(&[(Operation::AddWidget, ADD_E), (Operation::AddWidget, ADD_F)]);
+const E_F_ASSOCIATED: State = State::After(&[
+    (Operation::AddWidget, ADD_E),
+    (Operation::AddWidget, ADD_F),
+    (Operation::AssociateWidgets, E_F_P),
+]);
+
+/// Every example of the document.
+pub(super) fn all(body_bytes_max: usize) -> Vec<Example> {
+    let mut examples = Vec::new();
+    for operation in Operation::ALL {
+        examples.push(call(
+            "applied",
+            operation,
+            applied_state(operation),
+            valid(operation),
+        ));
+        examples.extend(values(operation));
+        examples.extend(states(operation));
+        examples.extend(malformed(operation, body_bytes_max));
+        examples.extend(faults().map(|(name, fault)| {
+            let example = call(name, operation, State::Failing, valid(operation));
+            example.refused(fault)
+        }));
+    }
+    examples.extend(lookups());
+    examples.extend(others());
+    examples
+}
+
+/// A call of the operation with this body, which is applied.
+fn call(name: &'static str, operation: Operation, given: State, body: &'static str) -> Example {
+    let path = format!("/rpc/{operation}");
+    Example {
+        name,
+        uri: path.clone(),
+        path: Some(path),
+        given,
+        method: "POST",
+        headers: &[],
+        body: Sent::Text(body),
+        answer: Answered::Applied,
+    }
+}
+
+impl Example {
+    fn refused(self, error: impl Into<Error>) -> Self {
+        let answer = Answered::Refused(error.into());
+        Self { answer, ..self }
+    }
+}
+
+const fn valid(operation: Operation) -> &'static str {
+    match operation {
+        Operation::AddWidget => ADD_E,
+        Operation::RemoveWidget => r#"{"widget_sn":"E"}"#,
+        Operation::AssociateWidgets | Operation::RemoveAssociation => E_F_P,
+    }
+}
+
+const fn applied_state(operation: Operation) -> State {
+    match operation {
+        Operation::AddWidget => NOTHING,
+        Operation::RemoveWidget => E_EXISTS,
+        Operation::AssociateWidgets => E_F_EXIST,
+        Operation::RemoveAssociation => E_F_ASSOCIATED,
+    }
+}
+
+/// What is refused because of the values of the arguments.
+fn values(operation: Operation) -> Vec<Example> {
+    let refused = |name, body, error: Error| call(name, operation, NOTHING, body).refused(error);
+    let wrong_type = |field, expected| Malformed::WrongType { field, expected }.into();
+    let null = |field| Refusal::Null { field }.into();
+    let empty = |field| {
+        let limit = SERIAL_NUMBER_BYTES_MIN;
+        let defect = Defect::Empty { limit };
+        Refusal::FieldLimit { field, defect }.into()
+    };
+    let port = || Refusal::PortUnknown { given: "p".into() }.into();
+    match operation {
+        Operation::AddWidget => vec![
+            refused(
+                "22P02",
+                r#"{"widget_sn":"E","widget_name":"A","slots":["p"]}"#,
+                port(),
+            ),
+            refused(
+                "22P02 type",
+                r#"{"widget_sn":"E","widget_name":5,"slots":[]}"#,
+                wrong_type("widget_name", "a string"),
+            ),
+            refused(
+                "23502",
+                r#"{"widget_sn":"E","widget_name":null,"slots":[]}"#,
+                null("widget_name"),
+            ),
+            refused(
+                "WG006",
+                r#"{"widget_sn":"E","widget_name":"A","slots":["P","P","R","R"]}"#,
+                Refusal::TooManySlots {
+                    given: SLOTS_MAX + 1,
+                }
+                .into(),
+            ),
+            refused(
+                "WG007",
+                r#"{"widget_sn":"","widget_name":"A","slots":[]}"#,
+                empty("widget_sn"),
+            ),
+        ],
+        Operation::RemoveWidget => vec![
+            refused(
+                "22P02 type",
+                r#"{"widget_sn":5}"#,
+                wrong_type("widget_sn", "a string"),
+            ),
+            refused("23502", r#"{"widget_sn":null}"#, null("widget_sn")),
+            refused("WG007", r#"{"widget_sn":""}"#, empty("widget_sn")),
+        ],
+        Operation::AssociateWidgets | Operation::RemoveAssociation => vec![
+            refused(
+                "22P02",
+                r#"{"widget1_sn":"E","widget2_sn":"F","port":"p"}"#,
+                port(),
+            ),
+            refused(
+                "22P02 type",
+                r#"{"widget1_sn":"E","widget2_sn":["F"],"port":"P"}"#,
+                wrong_type("widget2_sn", "a string"),
+            ),
+            refused(
+                "23502",
+                r#"{"widget1_sn":"E","widget2_sn":"F","port":null}"#,
+                null("port"),
+            ),
+            refused(
+                "WG007",
+                r#"{"widget1_sn":"","widget2_sn":"F","port":"P"}"#,
+                empty("widget1_sn"),
+            ),
+        ],
+    }
+}
+
+/// What is refused because of what is registered.
+fn states(operation: Operation) -> Vec<Example> {
+    let Some([e, f]) = named(["E", "F"]) else {
+        unreachable!("both are within their limits")
+    };
+    let refused =
+        |name, given, body, refusal: Refusal| call(name, operation, given, body).refused(refusal);
+    let missing = |serial_number: &SerialNumber| Refusal::WidgetMissing {
+        serial_number: serial_number.clone(),
+    };
+    let itself = |body| {
+        let serial_number = e.clone();
+        refused(
+            "WG005",
+            NOTHING,
+            body,
+            Refusal::SelfAssociation { serial_number },
+        )
+    };
+    match operation {
+        Operation::AddWidget => {
+            let serial_number = e.clone();
+            let taken = Refusal::SerialNumberTaken { serial_number };
+            vec![refused("23505", E_EXISTS, ADD_E, taken)]
+        }
+        Operation::RemoveWidget => vec![refused("WG001", NOTHING, valid(operation), missing(&e))],
+        Operation::AssociateWidgets => vec![
+            refused("WG001", E_EXISTS, E_F_P, missing(&f)),
+            refused(
+                "WG002",
+                E_F_EXIST,
+                r#"{"widget1_sn":"E","widget2_sn":"F","port":"R"}"#,
+                Refusal::NoFreeSlot {
+                    serial_number: f.clone(),
+                    port: Port::R,
+                },
+            ),
+            refused(
+                "WG003",
+                E_F_ASSOCIATED,
+                E_F_P,
+                Refusal::AlreadyAssociated {
+                    widget1: e.clone(),
+                    widget2: f.clone(),
+                    port: Port::P,
+                },
+            ),
+            itself(r#"{"widget1_sn":"E","widget2_sn":"E","port":"P"}"#),
+        ],
+        Operation::RemoveAssociation => vec![
+            refused("WG001", E_EXISTS, E_F_P, missing(&f)),
+            refused(
+                "WG004",
+                E_F_EXIST,
+                E_F_P,
+                Refusal::NotAssociated {
+                    widget1: e.clone(),
+                    widget2: f.clone(),
+                    port: Port::P,
+                },
+            ),
+            itself(r#"{"widget1_sn":"E","widget2_sn":"E","port":"P"}"#),
+        ],
+    }
+}
+
+fn named<const N: usize>(texts: [&'static str; N]) -> Option<[SerialNumber; N]> {
+    let made = texts.map(|text| SerialNumber::new("serial_number", text).ok());
+    made.into_iter()
+        .collect::<Option<Vec<_>>>()?
+        .try_into()
+        .ok()
+}
+
+/// What is refused before anyone looks at the values.
+fn malformed(operation: Operation, bytes_max: usize) -> Vec<Example> {
+    let body = valid(operation);
+    let refused =
+        |name, malformed: Malformed| call(name, operation, NOTHING, body).refused(malformed);
+    let with = |name, headers, malformed: Malformed| Example {
+        headers,
+        ..refused(name, malformed)
+    };
+    let given = Given::Json(vec!["widget_sn".into(), "x".into()]);
+    vec![
+        Example {
+            uri: format!("/rpc/{operation}?limit=1"),
+            ..refused(
+                "PGRST100",
+                Malformed::QueryParameter {
+                    name: "limit".into(),
+                    value: "1".into(),
+                },
+            )
+        },
+        Example {
+            body: Sent::Text(r#"{"widget_sn":"#),
+            ..refused("PGRST102", Malformed::Body("Empty or invalid json".into()))
+        },
+        Example {
+            body: Sent::TooLarge(body),
+            ..refused("PGRST102 length", Malformed::BodyTooLarge { bytes_max })
+        },
+        with(
+            "PGRST106",
+            &[("Content-Profile", "api")],
+            Malformed::Schema("api".into()),
+        ),
+        with(
+            "PGRST107",
+            &[("Accept", "text/html")],
+            Malformed::MediaType("text/html".into()),
+        ),
+        with(
+            "PGRST122",
+            &[("Prefer", "handling=strict, dry-run")],
+            Malformed::Preferences(vec!["dry-run".into()]),
+        ),
+        with(
+            "PGRST128",
+            &[("Prefer", "handling=strict, max-affected=1")],
+            Malformed::MaxAffected,
+        ),
+        Example {
+            body: Sent::Text(r#"{"widget_sn":"E","x":1}"#),
+            ..refused(
+                "PGRST202",
+                Malformed::Function(NoFunction {
+                    function: operation.to_string(),
+                    given,
+                }),
+            )
+        },
+    ]
+}
+
+fn faults() -> [(&'static str, Fault); 3] {
+    let limit = "queue_operations_max = 2048".into();
+    let retry_after_seconds = 1;
+    let busy = Fault::Busy {
+        limit,
+        retry_after_seconds,
+    };
+    let reason = "no room in the journal: No space left on device".into();
+    let unavailable = Fault::Unavailable { reason };
+    let reason = "syncing the journal failed: Input/output error".into();
+    let unknown = Fault::FateUnknown { reason };
+    [("WG503", busy), ("WG504", unavailable), ("WG505", unknown)]
+}
+
+pub(super) const LOOKUP_PATH: &str = "/widgets/{serial_number}";
+
+fn lookups() -> Vec<Example> {
+    let lookup = |name, given, uri: &str, answer| Example {
+        name,
+        path: Some(LOOKUP_PATH.into()),
+        given,
+        method: "GET",
+        uri: uri.into(),
+        headers: &[],
+        body: Sent::Nothing,
+        answer,
+    };
+    let found = r#"{"serial_number":"E","name":"A","slots":[{"port":"P","peer":"F"},{"port":"R","peer":null},{"port":"R","peer":null}]}"#;
+    let refused = |name, uri, error: Error| lookup(name, NOTHING, uri, Answered::Refused(error));
+    let Some([serial_number]) = named(["X"]) else {
+        unreachable!("it is within its limits")
+    };
+    let field = "serial_number";
+    let limit = SERIAL_NUMBER_BYTES_MIN;
+    let defect = Defect::Empty { limit };
+    let details = Some("a serial number is UTF-8, percent-encoded");
+    let mut examples = vec![
+        lookup(
+            "found",
+            E_F_ASSOCIATED,
+            "/widgets/E",
+            Answered::Widget(found),
+        ),
+        refused(
+            "WG001",
+            "/widgets/X",
+            Refusal::WidgetMissing { serial_number }.into(),
+        ),
+        refused(
+            "WG007",
+            "/widgets/",
+            Refusal::FieldLimit { field, defect }.into(),
+        ),
+        refused(
+            "PGRST125",
+            "/widgets/%FF",
+            Malformed::Path { details }.into(),
+        ),
+        Example {
+            headers: &[("Accept-Profile", "api")],
+            ..refused(
+                "PGRST106",
+                "/widgets/E",
+                Malformed::Schema("api".into()).into(),
+            )
+        },
+        Example {
+            headers: &[("Accept", "text/html")],
+            ..refused(
+                "PGRST107",
+                "/widgets/E",
+                Malformed::MediaType("text/html".into()).into(),
+            )
+        },
+    ];
+    examples.extend(faults().map(|(name, fault)| {
+        let answer = Answered::Refused(fault.into());
+        lookup(name, State::Failing, "/widgets/E", answer)
+    }));
+    examples
+}
+
+/// What belongs to the document's own path, to the probes, or to no path at all.
+fn others() -> Vec<Example> {
+    let get = |name, path: Option<&str>, uri: &str, error: Error| Example {
+        name,
+        path: path.map(str::to_owned),
+        given: NOTHING,
+        method: "GET",
+        uri: uri.into(),
+        headers: &[],
+        body: Sent::Nothing,
+        answer: Answered::Refused(error),
+    };
+    let operation = Operation::AddWidget;
+    let names = arguments::names(operation).join("=E&") + "=E";
+    let mut examples = vec![
+        Example {
+            headers: &[("Accept", "image/png")],
+            ..get(
+                "PGRST107",
+                Some("/"),
+                "/",
+                Malformed::MediaType("image/png".into()).into(),
+            )
+        },
+        Example {
+            headers: &[("Accept-Profile", "api")],
+            ..get(
+                "PGRST106",
+                Some("/"),
+                "/",
+                Malformed::Schema("api".into()).into(),
+            )
+        },
+        get(
+            "25006",
+            None,
+            &format!("/rpc/{operation}?{names}"),
+            Malformed::ReadOnlyTransaction(operation).into(),
+        ),
+        Example {
+            method: "PUT",
+            ..get(
+                "PGRST101",
+                None,
+                &format!("/rpc/{operation}"),
+                Malformed::OperationMethod(hyper::Method::PUT).into(),
+            )
+        },
+        Example {
+            method: "DELETE",
+            ..get(
+                "PGRST117",
+                None,
+                "/widgets/E",
+                Malformed::Method {
+                    given: hyper::Method::DELETE,
+                    allowed: "OPTIONS,GET,HEAD",
+                }
+                .into(),
+            )
+        },
+        get(
+            "PGRST125",
+            None,
+            "/widgets/E/slots",
+            Malformed::Path { details: None }.into(),
+        ),
+        get(
+            "PGRST205",
+            None,
+            "/widgets",
+            Malformed::Table("widgets".into()).into(),
+        ),
+    ];
+    examples.extend(faults().map(|(name, fault)| Example {
+        given: State::Failing,
+        ..get(name, Some("/ready"), "/ready", fault.into())
+    }));
+    examples
+}

@@ -1,0 +1,307 @@
+//! The API's document (OpenAPI 3.1), made from the code, and the page that shows it.
+//!
+//! Paths come from the operations, shapes from the limits of the domain, errors from [`Code`]. What
+//! it shows as an example is what a test got by sending that example.
+
+mod examples;
+mod page;
+mod responses;
+mod schemas;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use page::{File, html};
+
+use crate::{Code, SCHEMAS, Settings};
+use examples::{Example, LOOKUP_PATH, Sent, State};
+use hyper::body::Bytes;
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, HttpMethod, InfoBuilder, LicenseBuilder, ObjectBuilder,
+    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, RefOr, Required, Tag, Type,
+    example::{Example as OpenApiExample, ExampleBuilder},
+    path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
+    request_body::{RequestBody, RequestBodyBuilder},
+    tag::TagBuilder,
+};
+use widgets_registry::Operation;
+
+const JSON: &str = "application/json";
+
+/// The document as JSON.
+pub(crate) fn json(settings: &Settings) -> Bytes {
+    match serde_json::to_vec(&open_api(settings)) {
+        Ok(json) => json.into(),
+        Err(error) => unreachable!("the document is JSON: {error}"),
+    }
+}
+
+fn open_api(settings: &Settings) -> OpenApi {
+    let examples = examples::all(settings.body_bytes_max);
+    let mut paths = PathsBuilder::new();
+    for operation in Operation::ALL {
+        let path = format!("/rpc/{operation}");
+        let item = PathItem::new(HttpMethod::Post, rpc(operation, &path, &examples));
+        paths = paths.path(path, item);
+    }
+    let reads = [
+        (LOOKUP_PATH, lookup(&examples)),
+        ("/", root(&examples)),
+        ("/live", live()),
+        ("/ready", ready(&examples)),
+        ("/metrics", metrics()),
+    ];
+    for (path, operation) in reads {
+        paths = paths.path(path, PathItem::new(HttpMethod::Get, operation));
+    }
+    let mut components = ComponentsBuilder::new();
+    for (name, schema) in schemas::all() {
+        components = components.schema(name, schema);
+    }
+    for (status, response) in responses::errors(&of_path(None, &examples)) {
+        components = components.response(format!("Elsewhere{status}"), response);
+    }
+    let licence = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE"));
+    let info = InfoBuilder::new()
+        .title("widgets")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(introduction(settings)))
+        .license(Some(licence.build()));
+    OpenApiBuilder::new()
+        .info(info)
+        .tags(Some([
+            tag(
+                "operations",
+                "Change the registry. Each is applied whole or not at all.",
+            ),
+            tag("lookups", "Read the registry."),
+            tag("service", "This document, and probes."),
+        ]))
+        .paths(paths)
+        .components(Some(components.build()))
+        .build()
+}
+
+fn tag(name: &str, description: &str) -> Tag {
+    TagBuilder::new()
+        .name(name)
+        .description(Some(description))
+        .build()
+}
+
+/// What holds for all paths, and every code in a table.
+fn introduction(settings: &Settings) -> String {
+    let rows = Code::ALL.map(|code| {
+        let (word, status, meaning) = (code.as_str(), code.status().as_u16(), code.meaning());
+        format!("| {word} | {status} | {meaning} |\n")
+    });
+    format!(
+        "Registers widgets and associates them port to port, with the wire format of PostgREST.\n\n\
+         An answer is sent when what it rests on is durable. Requests are JSON objects of at most \
+         {} bytes. Errors are JSON whatever `Accept` says, with exactly the members `code`, \
+         `details`, `hint` and `message`; branch on `code`:\n\n\
+         | code | status | when |\n|---|---|---|\n{}\n\
+         Errors that belong to no path below (unknown paths, other methods) are in \
+         `components.responses`.",
+        settings.body_bytes_max,
+        rows.concat()
+    )
+}
+
+fn of_path<'a>(path: Option<&str>, examples: &'a [Example]) -> Vec<&'a Example> {
+    let same = |example: &&Example| example.path.as_deref() == path;
+    examples.iter().filter(same).collect()
+}
+
+fn rpc(operation: Operation, path: &str, examples: &[Example]) -> OperationBuilder {
+    let (summary, description) = match operation {
+        Operation::AddWidget => (
+            "Registers a widget",
+            "The serial number must not be taken. All slots are free at first.",
+        ),
+        Operation::RemoveWidget => (
+            "Removes a widget",
+            "Its associations go with it, and its peers' slots become free.",
+        ),
+        Operation::AssociateWidgets => (
+            "Associates two widgets",
+            "Uses up the first free slot of the port type on each. Two widgets may be associated \
+             several times, but once a port type.",
+        ),
+        Operation::RemoveAssociation => (
+            "Removes an association",
+            "The slots at both ends become free. The order of the two widgets does not matter.",
+        ),
+    };
+    let examples = of_path(Some(path), examples);
+    let mut described = OperationBuilder::new()
+        .tag("operations")
+        .operation_id(Some(operation.as_str()))
+        .summary(Some(summary))
+        .description(Some(description))
+        .parameter(profile("Content-Profile"))
+        .parameter(prefer())
+        .request_body(Some(request_body(operation, &examples)))
+        .response("204", responses::applied());
+    for (status, response) in responses::errors(&examples) {
+        described = described.response(status, response);
+    }
+    described
+}
+
+fn profile(name: &str) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The schema. All that are accepted mean the same."))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .enum_values(Some(SCHEMAS)),
+        ))
+        .build()
+}
+
+fn prefer() -> Parameter {
+    ParameterBuilder::new()
+        .name("Prefer")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "`count=exact` counts in `Content-Range`; `handling=strict` refuses preferences that \
+             do not exist. What else PostgREST knows is accepted and changes nothing.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
+}
+
+/// The body with an example for every answer that a body alone brings about.
+fn request_body(operation: Operation, examples: &[&Example]) -> RequestBody {
+    let examples = examples.iter().filter_map(|example| {
+        let body = example.plain_body()?;
+        let shown = shown(example, Some(body));
+        Some((example.name, RefOr::T(shown)))
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(schemas::reference(schemas::body(operation))))
+        .examples_from_iter(examples);
+    RequestBodyBuilder::new()
+        .content(JSON, content.build())
+        .required(Some(Required::True))
+        .build()
+}
+
+fn lookup(examples: &[Example]) -> OperationBuilder {
+    let examples = of_path(Some(LOOKUP_PATH), examples);
+    let serial_number = ParameterBuilder::new()
+        .name("serial_number")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("Percent-encoded UTF-8."))
+        .schema(Some(schemas::reference("SerialNumber")));
+    let mut described = OperationBuilder::new()
+        .tag("lookups")
+        .operation_id(Some("lookup"))
+        .summary(Some("Shows a widget"))
+        .description(Some(
+            "With its slots in order and their peers. It sees every operation that was answered \
+             before it began.",
+        ))
+        .parameter(serial_number)
+        .parameter(profile("Accept-Profile"))
+        .response("200", responses::widget(&examples));
+    for (status, response) in responses::errors(&examples) {
+        described = described.response(status, response);
+    }
+    described
+}
+
+fn root(examples: &[Example]) -> OperationBuilder {
+    let mut described = service(
+        "document",
+        "This document, or a page of it, as `Accept` says",
+    )
+    .parameter(profile("Accept-Profile"))
+    .response("200", responses::document());
+    for (status, response) in responses::errors(&of_path(Some("/"), examples)) {
+        described = described.response(status, response);
+    }
+    described
+}
+
+fn service(name: &str, summary: &str) -> OperationBuilder {
+    OperationBuilder::new()
+        .tag("service")
+        .operation_id(Some(name))
+        .summary(Some(summary))
+}
+
+fn live() -> OperationBuilder {
+    service("live", "Whether the process runs").response("200", responses::empty("It does."))
+}
+
+fn ready(examples: &[Example]) -> OperationBuilder {
+    let mut described = service("ready", "Whether operations can be applied now")
+        .response("200", responses::empty("They can."));
+    for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
+        described = described.response(status, response);
+    }
+    described
+}
+
+fn metrics() -> OperationBuilder {
+    service("metrics", "Measurements, in the text format of Prometheus")
+        .response("200", responses::metrics())
+}
+
+/// An example as the document has it, with this value.
+fn shown(example: &Example, value: Option<serde_json::Value>) -> OpenApiExample {
+    let summary = match &example.answer {
+        examples::Answered::Refused(error) => {
+            let code = error.code();
+            format!("{}: {}", code.as_str(), code.meaning())
+        }
+        _ => "It is done.".to_owned(),
+    };
+    ExampleBuilder::new()
+        .summary(summary)
+        .description(example.conversation())
+        .value(value)
+        .build()
+}
+
+impl Example {
+    /// The body, where it is what brings the answer about.
+    fn plain_body(&self) -> Option<serde_json::Value> {
+        let Sent::Text(body) = self.body else {
+            return None;
+        };
+        let alone = self.headers.is_empty() && self.path.as_ref() == Some(&self.uri);
+        if !alone || matches!(self.given, State::Failing) {
+            return None;
+        }
+        serde_json::from_str(body).ok()
+    }
+
+    /// What is sent, and after what, in words.
+    fn conversation(&self) -> String {
+        let mut parts = Vec::new();
+        match &self.given {
+            State::Failing => parts.push("While the store cannot do its work:".to_owned()),
+            State::After(operations) => parts.extend(
+                operations
+                    .iter()
+                    .map(|(operation, body)| format!("After `POST /rpc/{operation}` `{body}`.")),
+            ),
+        }
+        parts.push(format!("`{} {}`", self.method, self.uri));
+        let headers = self.headers.iter();
+        parts.extend(headers.map(|(name, value)| format!("`{name}: {value}`")));
+        match self.body {
+            Sent::Nothing => {}
+            Sent::Text(body) => parts.push(format!("`{body}`")),
+            Sent::TooLarge(body) => parts.push(format!("`{body}` and spaces past the limit")),
+        }
+        parts.join(" ")
+    }
+}

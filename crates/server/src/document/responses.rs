@@ -1,0 +1,147 @@
+//! The answers of each path, with their headers and examples.
+
+use super::{
+    JSON,
+    examples::{Answered, Example},
+    schemas, shown,
+};
+use std::collections::BTreeMap;
+use utoipa::openapi::{
+    ContentBuilder, Header, HeaderBuilder, ObjectBuilder, RefOr, Response, ResponseBuilder, Type,
+    example::Example as OpenApiExample,
+};
+
+type Examples = Vec<(String, RefOr<OpenApiExample>)>;
+
+fn header(kind: Type, description: &str, example: impl Into<serde_json::Value>) -> Header {
+    HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(kind)))
+        .description(Some(description))
+        .example(Some(example.into()))
+        .build()
+}
+
+/// 204, the answer to every operation that was applied.
+pub(super) fn applied() -> Response {
+    ResponseBuilder::new()
+        .description("Applied, and durable. There is no body.")
+        .header(
+            "Content-Range",
+            header(
+                Type::String,
+                "`0-0/1` where the count was asked for, else `0-0/*`.",
+                "0-0/*",
+            ),
+        )
+        .header(
+            "Preference-Applied",
+            header(
+                Type::String,
+                "The preferences that were followed; absent if none was.",
+                "count=exact",
+            ),
+        )
+        .header(
+            "Vary",
+            header(
+                Type::String,
+                "What the answer depends on.",
+                "Accept, Prefer, Range",
+            ),
+        )
+        .build()
+}
+
+/// 200 of a lookup.
+pub(super) fn widget(examples: &[&Example]) -> Response {
+    let found = examples.iter().filter_map(|example| match &example.answer {
+        Answered::Widget(body) => {
+            let body = serde_json::from_str(body).ok();
+            Some((example.name, RefOr::T(shown(example, body))))
+        }
+        _ => None,
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(schemas::reference("Widget")))
+        .examples_from_iter(found);
+    ResponseBuilder::new()
+        .description("The widget.")
+        .content(JSON, content.build())
+        .build()
+}
+
+/// 200 of the document's own path.
+pub(super) fn document() -> Response {
+    let any = ContentBuilder::new().schema(Some(ObjectBuilder::new()));
+    let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+    ResponseBuilder::new()
+        .description("The document, or the page.")
+        .content("application/openapi+json", any.build())
+        .content("text/html", text.build())
+        .build()
+}
+
+/// 200 of the measurements.
+pub(super) fn metrics() -> Response {
+    let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+    ResponseBuilder::new()
+        .description("Counters, gauges and histograms.")
+        .content("text/plain; version=0.0.4", text.build())
+        .build()
+}
+
+/// An answer without a body.
+pub(super) fn empty(description: &str) -> Response {
+    ResponseBuilder::new().description(description).build()
+}
+
+/// The errors among the examples, by status.
+pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
+    let mut by_status: BTreeMap<u16, Examples> = BTreeMap::new();
+    for example in examples {
+        let Answered::Refused(error) = &example.answer else {
+            continue;
+        };
+        let body = serde_json::to_value(error.body()).ok();
+        let shown = RefOr::T(shown(example, body));
+        let status = error.code().status().as_u16();
+        let examples = by_status.entry(status).or_default();
+        examples.push((example.name.to_owned(), shown));
+    }
+    let response = |(status, examples): (u16, Examples)| {
+        let content = ContentBuilder::new()
+            .schema(Some(schemas::reference("Error")))
+            .examples_from_iter(examples);
+        let status_text = header(
+            Type::String,
+            "The code, for clients that see no body.",
+            "PostgREST; error=WG001",
+        );
+        let mut response = ResponseBuilder::new()
+            .description(description(status))
+            .content(JSON, content.build())
+            .header("Proxy-Status", status_text);
+        if status == 503 {
+            let when = "With WG503 only: after how many seconds trying again makes sense.";
+            response = response.header("Retry-After", header(Type::Integer, when, 1));
+        }
+        if status == 405 {
+            let allowed = "The methods of this path.";
+            response = response.header("Allow", header(Type::String, allowed, "OPTIONS,POST"));
+        }
+        (status.to_string(), response.build())
+    };
+    by_status.into_iter().map(response).collect()
+}
+
+const fn description(status: u16) -> &'static str {
+    match status {
+        400 => "The request or a value in it is not right. Nothing was applied.",
+        404 => "What the request names does not exist. Nothing was applied.",
+        405 => "The path does not have this method.",
+        406 => "The answer cannot be given in the form asked for. Nothing was applied.",
+        409 => "What is registered stands in the way. Nothing was applied.",
+        413 => "The body is too long. Nothing was applied.",
+        _ => "The service cannot do it now. The code says what became of the operation.",
+    }
+}

@@ -1,0 +1,204 @@
+//! The document against the running service.
+
+use super::examples::{Answered, Example, Sent, State, all};
+use crate::{Api, Code, Settings, SystemClock, error::Error};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, body::Bytes};
+use prometheus::Registry;
+use serde_json::Value;
+use std::path::PathBuf;
+use widgets_engine::{Client, Engine};
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+
+/// A store whose every answer is this fault.
+#[derive(Clone)]
+struct Failing(Fault);
+
+impl Store for Failing {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        Err(self.0.clone().into())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Err(self.0.clone())
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Err(self.0.clone())
+    }
+}
+
+/// A data directory that goes when the test ends.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let name = format!("widgets-document-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn api<S: Store>(store: S) -> Api<S> {
+    let registry = Registry::new();
+    Api::new(store, Settings::default(), registry, SystemClock::new()).expect("an empty registry")
+}
+
+async fn send<S: Store>(
+    api: &Api<S>,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> (u16, String) {
+    let mut request = Request::builder().method(method).uri(uri);
+    for &(name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::<Bytes>::from(body)).expect("a request");
+    let (head, body) = api.respond(request).await.into_parts();
+    let body = body.collect().await.expect("infallible").to_bytes();
+    let body = String::from_utf8(body.to_vec()).expect("text");
+    (head.status.as_u16(), body)
+}
+
+/// Sends the example's request after what comes before it.
+async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
+    let (method, uri, headers) = (example.method, &example.uri, example.headers);
+    let body = match example.body {
+        Sent::Nothing => String::new(),
+        Sent::Text(text) => text.to_owned(),
+        Sent::TooLarge(text) => {
+            let more = Settings::default().body_bytes_max + 1 - text.len();
+            text.to_owned() + &" ".repeat(more)
+        }
+    };
+    match &example.given {
+        State::Failing => {
+            let Answered::Refused(Error::Rejected(Rejection::Fault(fault))) = &example.answer
+            else {
+                panic!(
+                    "{}: a failing store has nothing but its fault",
+                    example.name
+                )
+            };
+            let api = api(Failing(fault.clone()));
+            send(&api, method, uri, headers, body).await
+        }
+        State::After(operations) => {
+            for serial_number in ["E", "F"] {
+                let body = format!(r#"{{"widget_sn":"{serial_number}"}}"#);
+                let (status, _) = send(real, "POST", "/rpc/remove_widget", &[], body).await;
+                assert!(status == 204 || status == 404);
+            }
+            for (operation, body) in *operations {
+                let uri = format!("/rpc/{operation}");
+                let answer = send(real, "POST", &uri, &[], (*body).to_owned()).await;
+                assert_eq!(answer, (204, String::new()), "{operation} {body}");
+            }
+            send(real, method, uri, headers, body).await
+        }
+    }
+}
+
+/// The object of the document that holds the responses to the example's request.
+fn responses<'a>(document: &'a Value, example: &Example) -> &'a Value {
+    match &example.path {
+        Some(path) => &document["paths"][path][example.method.to_ascii_lowercase()]["responses"],
+        None => &document["components"]["responses"],
+    }
+}
+
+#[tokio::test]
+async fn the_service_answers_every_example_as_documented() {
+    let directory = Directory::new();
+    // Small files: the examples write little.
+    let settings = widgets_engine::Settings {
+        queue_operations_max: 16,
+        segment_bytes: 1 << 20,
+        ..widgets_engine::Settings::default()
+    };
+    let engine = Engine::open(&directory.0, &settings).expect("a new store");
+    let api = api(engine.client());
+    let (status, document) = send(&api, "GET", "/", &[], String::new()).await;
+    assert_eq!(status, 200);
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+
+    for example in all(Settings::default().body_bytes_max) {
+        let what = format!("{:?} {}", example.path, example.name);
+        let (status, body) = play(&example, &api).await;
+        let expected = match &example.answer {
+            Answered::Applied => (204, String::new()),
+            Answered::Widget(widget) => (200, (*widget).to_owned()),
+            Answered::Refused(error) => {
+                if let Error::Rejected(Rejection::Refused(refusal)) = error {
+                    assert_eq!(refusal.code(), error.code().as_str());
+                }
+                let body = serde_json::to_string(&error.body()).expect("JSON");
+                (error.code().status().as_u16(), body)
+            }
+        };
+        assert_eq!((status, &body), (expected.0, &expected.1), "{what}");
+
+        let key = match example.path {
+            Some(_) => status.to_string(),
+            None => format!("Elsewhere{status}"),
+        };
+        let response = &responses(&document, &example)[key];
+        assert!(response.is_object(), "{what}: the status is documented");
+        if !body.is_empty() {
+            let body: Value = serde_json::from_str(&body).expect("JSON");
+            let shown = &response["content"]["application/json"]["examples"][example.name];
+            assert_eq!(shown["value"], body, "{what}");
+        }
+        if let Some(plain) = example.plain_body() {
+            let path = example.path.as_deref().expect("a body has a path");
+            let request = &document["paths"][path]["post"]["requestBody"];
+            let shown = &request["content"]["application/json"]["examples"][example.name];
+            assert_eq!(shown["value"], plain, "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_code_has_an_example() {
+    let examples = all(Settings::default().body_bytes_max);
+    for code in Code::ALL {
+        let shows = |example: &Example| match &example.answer {
+            Answered::Refused(error) => error.code() == code,
+            _ => false,
+        };
+        assert!(examples.iter().any(shows), "{code:?}");
+    }
+}
+
+/// The number of examples of responses anywhere below.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| match (name.as_str(), value) {
+                ("requestBody", _) => 0,
+                ("examples", Value::Object(examples)) => examples.len(),
+                _ => count(value),
+            })
+            .sum(),
+        Value::Array(items) => items.iter().map(count).sum(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn nothing_is_documented_that_is_not_checked() {
+    let settings = Settings::default();
+    let document = serde_json::from_slice(&super::json(&settings)).expect("JSON");
+    let with_body = |example: &Example| !matches!(example.answer, Answered::Applied);
+    let checked = all(settings.body_bytes_max).into_iter().filter(with_body);
+    assert_eq!(count(&document), checked.count());
+}
