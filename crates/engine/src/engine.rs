@@ -1,7 +1,7 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    CheckpointError, Clock, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
+    CheckpointError, Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
     checkpoint::{Checkpoints, Reply, Writer},
     journal::{
         Journal,
@@ -27,6 +27,7 @@ pub struct Engine<C = SystemClock> {
     queue: Arc<Queue>,
     clock: Arc<C>,
     metrics: Metrics,
+    recovered: Counts,
     checkpoint_requests: mpsc::Sender<Reply>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -58,7 +59,7 @@ impl<C: Clock> Engine<C> {
         settings.check()?;
         let clock = Arc::new(clock);
         let recovered = recovery::recover(&disk, &*clock, &mut random, settings.segment_bytes)?;
-        let end = recovered.end;
+        let (end, counts) = (recovered.end, recovered.state.counts());
         let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
         let preparer = Preparer::new(
             disk.clone(),
@@ -86,6 +87,7 @@ impl<C: Clock> Engine<C> {
             queue: queue.clone(),
             clock: clock.clone(),
             metrics,
+            recovered: counts,
             checkpoint_requests,
             threads: Vec::new(),
         };
@@ -105,6 +107,12 @@ impl<C: Clock> Engine<C> {
             .map_err(OpenError::io(format!("starting the thread {name}")))?;
         self.threads.push(thread);
         Ok(())
+    }
+
+    /// What the data directory held when it was opened.
+    #[must_use]
+    pub fn recovered(&self) -> Counts {
+        self.recovered
     }
 
     /// Adds the engine's metrics to a registry.

@@ -55,21 +55,25 @@ async fn serve(configuration: &Configuration) -> Result<(), Box<dyn Error>> {
     writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
     let StoreKind::Embedded = store.url;
     let engine = open(&store.data_dir, &engine.settings())?;
-    let directory = store.data_dir.display();
-    writeln!(io::stdout(), "keeps its widgets in {directory}")?;
+    let (directory, recovered) = (store.data_dir.display(), engine.recovered());
+    writeln!(
+        io::stdout(),
+        "{directory} has {} widgets and {} associations",
+        recovered.widgets,
+        recovered.associations
+    )?;
     let listener = listen(http.listen).await?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
     writeln!(io::stdout(), "widgets listens on http://{address}")?;
-    let client = engine.client();
-    let registry = Registry::new();
-    engine.register_metrics(&registry)?;
-    let api = Api::new(
-        client.clone(),
-        http.settings(),
-        registry,
-        SystemClock::new(),
+    writeln!(
+        io::stdout(),
+        "open http://{address}/ for its API, press Ctrl-C to stop it"
     )?;
+    let metrics = Registry::new();
+    engine.register_metrics(&metrics)?;
+    let client = engine.client();
+    let api = Api::new(client.clone(), http.settings(), metrics, SystemClock::new())?;
     let worker = move || api.with_store(client.on_current_runtime());
     widgets_server::serve(listener, &http.limits(), worker, signals.stop()).await?;
     drop(engine);
@@ -85,7 +89,7 @@ fn open(directory: &Path, settings: &Settings) -> Result<Engine, String> {
             "the data directory {directory_name} is in use by another process: stop that one, or give \
              another directory by --data-dir"
         ),
-        OpenError::Damaged { .. } => format!(
+        OpenError::Damaged { .. } | OpenError::Missing { .. } => format!(
             "the data directory {directory_name} is damaged: {error}. Nothing was changed. Restore a \
              copy of the directory; starting without the damaged part would serve a state that never \
              was"
