@@ -12,7 +12,7 @@ use crate::{
     state::{Handle, State},
 };
 use std::path::Path;
-use widgets_registry::{Command, Refusal, Widget, decide};
+use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 
 /// An opened, locked and recovered data directory that no service runs on.
 pub struct Bulk<D: Disk = DataDirectory> {
@@ -60,6 +60,35 @@ impl<D: Disk> Bulk<D> {
     pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
         let change = decide(&self.state, command)?;
         self.state.apply(command, change);
+        self.next_sequence += 1;
+        Ok(())
+    }
+
+    /// Associates two widgets over these of their slots, which need not be the lowest free ones: a
+    /// store that has lived has associations over any, and a copy of it is to have the same.
+    pub fn associate_slots(&mut self, pair: &Pair, ordinals: [Ordinal; 2]) -> Result<(), Refusal> {
+        let command = Command::AssociateWidgets(pair.clone());
+        let change = decide(&self.state, &command)?;
+        let Change::AssociateWidgets(one, other) = change else {
+            unreachable!("associate_widgets changes nothing else")
+        };
+        let mut ends = [one, other];
+        let serial_numbers = [pair.widget1(), pair.widget2()];
+        for ((end, ordinal), serial_number) in ends.iter_mut().zip(ordinals).zip(serial_numbers) {
+            let record = self.state.record(end.widget);
+            let port = pair.port();
+            if record.ports().get(ordinal) != Some(port) || record.peer(ordinal).is_some() {
+                let serial_number = serial_number.clone();
+                return Err(Refusal::NoFreeSlot {
+                    serial_number,
+                    port,
+                });
+            }
+            end.ordinal = ordinal;
+        }
+        let [one, other] = ends;
+        self.state
+            .apply(&command, Change::AssociateWidgets(one, other));
         self.next_sequence += 1;
         Ok(())
     }

@@ -5,8 +5,12 @@ mod support;
 use support::{Double, Lie, Server, load, plan};
 use widgets_load::{Findings, report::Report, run::run};
 
+#[track_caller]
 fn findings(report: &Report) -> &Findings {
-    report.audit.as_ref().expect("there was an audit")
+    match &report.audit {
+        Some(findings) => findings,
+        None => panic!("there was no audit:\n{report}"),
+    }
 }
 
 #[track_caller]

@@ -1,9 +1,13 @@
 //! The one binary: the command line. Each command has a module of its own.
 
 mod config;
+mod export;
+mod generate;
+mod import;
 mod load;
 mod log;
 mod serve;
+mod stores;
 
 use clap::{Parser, Subcommand};
 use std::{error::Error, io::Write as _, process::ExitCode};
@@ -22,6 +26,12 @@ command line is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes any number of widgets from a seed.
+    Generate(generate::Arguments),
+    /// Fills an empty store from a file.
+    Import(import::Arguments),
+    /// Writes all widgets of a store to a file.
+    Export(export::Arguments),
     /// Measures a running service, and proves that its answers are right.
     Load(Box<load::Arguments>),
     /// Runs the service.
@@ -41,6 +51,9 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let outcome = match command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Config(command) => config::command::run(command),

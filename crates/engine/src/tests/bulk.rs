@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{Bulk, OpenError};
 use std::collections::BTreeMap;
-use widgets_registry::Command;
+use widgets_registry::{Command, Name, Ordinal, Pair, Port, Ports, Refusal, SerialNumber};
 
 fn open(disk: &TestDisk) -> Result<Bulk<TestDisk>, OpenError> {
     Bulk::open_on(disk.clone(), &TestClock::default(), random(), &settings())
@@ -108,4 +108,50 @@ fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
         }
         assert!(olds > 0 && news > 0, "{olds} old, {news} new");
     }
+}
+
+#[test]
+fn an_association_keeps_the_slots_that_it_had() {
+    let text = |text: &str| SerialNumber::new("widget_sn", text).expect("within the limits");
+    let ordinal = |index| Ordinal::new(index).expect("within the limits");
+    let pair = |port| Pair::new(text("a"), text("b"), port).expect("two widgets");
+    let disk = TestDisk::default();
+    let mut bulk = open(&disk).expect("opened");
+    for serial_number in ["a", "b"] {
+        let command = Command::AddWidget {
+            serial_number: text(serial_number),
+            name: Name::new("widget_name", "").expect("within the limits"),
+            ports: Ports::new(&[Port::P, Port::Q, Port::Q]).expect("three"),
+        };
+        bulk.apply(&command).expect("added");
+    }
+    let refused = |serial_number: &str, port| {
+        let serial_number = text(serial_number);
+        Err(Refusal::NoFreeSlot {
+            serial_number,
+            port,
+        })
+    };
+    let slots = [ordinal(0), ordinal(1)];
+    let other_port = bulk.associate_slots(&pair(Port::Q), slots);
+    assert_eq!(other_port, refused("a", Port::Q), "slot 0 is of port P");
+    bulk.associate_slots(&pair(Port::Q), [ordinal(2), ordinal(1)])
+        .expect("associated");
+    let twice = bulk.associate_slots(&pair(Port::Q), [ordinal(1), ordinal(2)]);
+    assert!(
+        matches!(twice, Err(Refusal::AlreadyAssociated { .. })),
+        "{twice:?}"
+    );
+    bulk.commit().expect("committed");
+    let bulk = open(&disk).expect("opened");
+    let peers = |serial_number: &str| {
+        let widget = bulk.lookup(serial_number).expect("it is there");
+        widget
+            .slots
+            .into_iter()
+            .map(|slot| slot.peer)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(peers("a"), [None, None, Some(text("b"))]);
+    assert_eq!(peers("b"), [None, Some(text("a")), None]);
 }

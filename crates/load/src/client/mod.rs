@@ -1,7 +1,7 @@
 //! The client: one lane's way to the server, over HTTP/1.1 or h2, plain or TLS.
 //!
 //! Built for load: a request is written from bytes prepared beforehand with one system call and its
-//! answer parsed in place. `docs/decisions/0004-lean-http-client.md` has the figures behind that.
+//! answer parsed in place. `docs/decisions/0006-lean-load-client.md` has the figures behind that.
 
 mod http1;
 mod http2;

@@ -36,7 +36,7 @@ struct SlotLine<'a> {
 /// Appends a widget's line, with the line's end.
 pub fn write_line(widget: &Widget, line: &mut Vec<u8>) {
     // Writing to a vector cannot fail, nor can text be unserialisable.
-    let mut string = |line: &mut Vec<u8>, text: &str| drop(serde_json::to_writer(line, text));
+    let string = |line: &mut Vec<u8>, text: &str| drop(serde_json::to_writer(line, text));
     line.extend_from_slice(b"{\"serial_number\":");
     string(line, &widget.serial_number);
     line.extend_from_slice(b",\"name\":");

@@ -12,8 +12,11 @@ pub use format::{FileSink, Lines, write_line};
 pub use pairing::{Completed, Pairing};
 pub use progress::Progress;
 
-use crate::dataset::{Dataset, DatasetWidget};
-use std::io;
+use crate::{
+    dataset::{Dataset, DatasetWidget},
+    report::count_text,
+};
+use std::{fmt, io};
 use widgets_registry::{Name, Refusal, SerialNumber, Slot, Widget};
 
 /// Why widgets could not be moved.
@@ -61,6 +64,17 @@ pub struct Moved {
     pub slots: u64,
     /// Associations, each counted once.
     pub associations: u64,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [widgets, slots, associations] =
+            [self.widgets, self.slots, self.associations].map(count_text);
+        write!(
+            f,
+            "{widgets} widgets, {slots} slots, {associations} associations"
+        )
+    }
 }
 
 impl Moved {
@@ -141,7 +155,7 @@ pub fn import(
 
 /// Moves all widgets of a store into a sink.
 pub fn export(
-    widgets: impl Iterator<Item = Result<Widget, TransferError>>,
+    widgets: &mut dyn Iterator<Item = Result<Widget, TransferError>>,
     mut sink: Box<dyn Sink>,
     progress: &mut Progress,
 ) -> Result<Moved, TransferError> {

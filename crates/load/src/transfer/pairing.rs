@@ -6,6 +6,7 @@
 use super::TransferError;
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt::Write as _,
     hash::{BuildHasher as _, RandomState},
 };
 use widgets_registry::{Ordinal, Port, SerialNumber, Widget};
@@ -96,7 +97,8 @@ impl Pairing {
                 Some(other) => format!("its peer on line {other} does not name it"),
                 None => "there is no such widget".into(),
             };
-            text.push_str(&format!("\n  line {line}, slot {slot}, port {port}: {why}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  line {line}, slot {slot}, port {port}: {why}");
         }
         Err(TransferError::Unpaired(text))
     }

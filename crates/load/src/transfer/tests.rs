@@ -4,19 +4,26 @@ use super::*;
 use std::{cell::RefCell, rc::Rc};
 use widgets_registry::Port;
 
+#[derive(Default)]
+struct Taken {
+    widgets: Vec<Widget>,
+    completed: Vec<Completed>,
+    finished: bool,
+}
+
 #[derive(Clone, Default)]
-struct Memory(Rc<RefCell<(Vec<Widget>, Vec<Completed>, bool)>>);
+struct Memory(Rc<RefCell<Taken>>);
 
 impl Sink for Memory {
     fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError> {
         let mut memory = self.0.borrow_mut();
-        memory.0.push(widget);
-        memory.1.extend_from_slice(completed);
+        memory.widgets.push(widget);
+        memory.completed.extend_from_slice(completed);
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<(), TransferError> {
-        self.0.borrow_mut().2 = true;
+        self.0.borrow_mut().finished = true;
         Ok(())
     }
 }
@@ -27,7 +34,7 @@ fn read(text: &str) -> Result<(Moved, Memory), TransferError> {
     let sink = Box::new(memory.clone());
     let moved = import(&mut Lines::new(&mut bytes), sink, &mut Progress::new(None));
     assert_eq!(
-        memory.0.borrow().2,
+        memory.0.borrow().finished,
         moved.is_ok(),
         "durable if and only if all of it is right"
     );
@@ -58,15 +65,15 @@ fn a_dataset_survives_the_file() {
     .unwrap();
     assert_eq!(moved.widgets, 5000);
     let made = made.0.borrow();
-    assert_eq!(moved.associations as usize, made.1.len());
+    assert_eq!(moved.associations as usize, made.completed.len());
     let mut text = Vec::new();
-    for widget in &made.0 {
+    for widget in &made.widgets {
         write_line(widget, &mut text);
     }
     let (read_moved, read_back) = read(str::from_utf8(&text).unwrap()).unwrap();
     assert_eq!(read_moved, moved);
-    assert_eq!(read_back.0.borrow().0, made.0);
-    assert_eq!(read_back.0.borrow().1, made.1);
+    assert_eq!(read_back.0.borrow().widgets, made.widgets);
+    assert_eq!(read_back.0.borrow().completed, made.completed);
 }
 
 #[test]
@@ -104,7 +111,7 @@ fn slots_keep_their_places() {
     let (moved, memory) = read(text).unwrap();
     assert_eq!((moved.widgets, moved.slots, moved.associations), (2, 3, 1));
     let ordinal = |index| widgets_registry::Ordinal::new(index).unwrap();
-    let completed = memory.0.borrow().1.clone();
+    let completed = memory.0.borrow().completed.clone();
     assert_eq!(completed.len(), 1);
     assert_eq!(
         (completed[0].ordinal, completed[0].peer_ordinal),

@@ -1,5 +1,11 @@
 //! A real server over a store in memory that can be made to lie.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test's helpers, which every test file includes"
+)]
+
 use prometheus::Registry;
 use std::{
     collections::HashSet,

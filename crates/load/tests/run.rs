@@ -1,0 +1,275 @@
+//! Whole runs against a real server: open loop, h2, TLS, the search, the files that are written.
+
+mod support;
+
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use support::{Double, Lie, Server, load, plan};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+};
+use widgets_load::{
+    Protocol,
+    dataset::Dataset,
+    report::Report,
+    run::{Rate, run},
+};
+
+#[track_caller]
+fn assert_passed(report: &Report) {
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+}
+
+#[test]
+fn in_open_loop_every_request_is_sent_when_it_is_due() {
+    for poisson in [false, true] {
+        let report = load(Lie::None, |plan| {
+            plan.rate = Rate::PerSecond(500.0);
+            plan.poisson = poisson;
+            plan.requests = None;
+            plan.duration = Duration::from_secs(2);
+            plan.warm_up = Duration::from_millis(200);
+        });
+        assert_passed(&report);
+        let stretch = &report.stretches[0];
+        let all = stretch.requests + stretch.unsent;
+        let expected = if poisson { 800..1200 } else { 1000..1001 };
+        assert!(expected.contains(&all), "{all} were due: {report}");
+        assert_eq!(stretch.arrivals.offered_per_second, Some(500.0));
+        assert!(
+            stretch.latency.p50_us >= stretch.service.p50_us * 0.99,
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
+    // Nothing is answered to a hundredth of the requests: with one lane, all others wait for those.
+    let report = load(Lie::SilentAndApply(50), |plan| {
+        plan.session.connections = 1;
+        plan.session.timeout = Duration::from_millis(200);
+        plan.session.mix = "add=1".parse().unwrap();
+        plan.session.conflicts = 0.0;
+        plan.rate = Rate::PerSecond(200.0);
+        plan.requests = Some(200);
+    });
+    assert_passed(&report);
+    let stretch = &report.stretches[0];
+    // A closed loop would have said 2 % (four of two hundred) and a quick rest.
+    assert!(stretch.latency.p90_us > 50_000.0, "{report}");
+    assert!(
+        stretch.service.p90_us < stretch.latency.p90_us / 2.0,
+        "{report}"
+    );
+    assert!(stretch.wait.p90_us > 20_000.0, "{report}");
+}
+
+#[test]
+fn h2_by_prior_knowledge_shares_connections() {
+    let report = load(Lie::None, |plan| {
+        plan.session.target.protocol = Protocol::Http2;
+        plan.session.connections = 2;
+        plan.session.streams = 10;
+        plan.session.workers = 2;
+    });
+    assert_passed(&report);
+    assert_eq!(report.stretches[0].requests, 4000);
+}
+
+/// A certificate for localhost, and a proxy that ends TLS before `server`.
+fn tls_proxy(server: SocketAddr) -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (send_port, port) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            send_port
+                .send(listener.local_addr().unwrap().port())
+                .unwrap();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // A client that does not trust the certificate ends its connection here.
+                    let Ok(mut tls) = acceptor.accept(tcp).await else {
+                        return;
+                    };
+                    let mut plain = TcpStream::connect(server).await.unwrap();
+                    let _ = copy_bidirectional(&mut tls, &mut plain).await;
+                });
+            }
+        });
+    });
+    (port.recv().unwrap(), made.cert.pem())
+}
+
+#[test]
+fn tls_is_checked_and_carries_both_versions() {
+    let server = Server::start(Double::new(Lie::None));
+    let (port, certificate) = tls_proxy(server.address);
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, certificate).unwrap();
+    let tls_plan = || {
+        let mut plan = plan(&format!("https://localhost:{port}"));
+        plan.requests = Some(500);
+        plan
+    };
+    for (protocol, insecure) in [
+        (Protocol::Http1, false),
+        (Protocol::Http2, false),
+        (Protocol::Http1, true),
+    ] {
+        let mut plan = tls_plan();
+        plan.session.target.protocol = protocol;
+        plan.session.target.insecure = insecure;
+        plan.session.target.ca = (!insecure).then(|| ca.clone());
+        plan.session.run = format!("{protocol:?}.{insecure}");
+        let report = run(plan).unwrap();
+        assert_passed(&report);
+        assert_eq!(report.stretches[0].requests, 500);
+    }
+    let mut other = tls_plan();
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&ca, stranger.cert.pem()).unwrap();
+    other.session.target.ca = Some(ca);
+    let refused = run(other).unwrap_err().to_string();
+    assert!(refused.contains("TLS with https://localhost"), "{refused}");
+}
+
+#[test]
+fn a_search_finds_a_rate_and_draws_its_curve() {
+    let directory = tempfile::tempdir().unwrap();
+    let html = directory.path().join("report.html");
+    let report = load(Lie::None, |plan| {
+        plan.requests = None;
+        plan.objectives = vec!["p99<2s".parse().unwrap()];
+        plan.step = Duration::from_millis(300);
+        plan.warm_up = Duration::from_millis(300);
+        plan.html = Some(html.clone());
+        plan.audit = Some(Some(100));
+    });
+    assert_passed(&report);
+    let search = report.search.as_ref().unwrap();
+    assert_eq!(search.held.len(), report.stretches.len());
+    assert!(
+        search.rate_per_second.is_some_and(|rate| rate > 10.0),
+        "{report}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("The highest rate with p99<2s and errors<0.1%"),
+        "{report}"
+    );
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(page.contains("Latency over rate") && page.contains("<svg"));
+}
+
+#[test]
+fn reports_and_logs_are_written_and_read_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let report = load(Lie::None, |plan| {
+        plan.html = Some(file("report.html"));
+        plan.json = Some(file("report.json"));
+        plan.hdr = Some(file("report.hlog"));
+        plan.labels = vec![("commit".into(), "<abc>".into())];
+        plan.fail_if = vec!["p99>0us".parse().unwrap()];
+    });
+    assert!(
+        report.failures[0].starts_with("p99>0s came true: "),
+        "{report}"
+    );
+    let read = Report::read(&file("report.json")).unwrap();
+    assert_eq!(read.to_string(), report.to_string());
+    let html = std::fs::read_to_string(file("report.html")).unwrap();
+    for part in [
+        "Rate over time",
+        "Latency over time",
+        "Distribution",
+        "&lt;abc&gt;",
+        "Failed",
+    ] {
+        assert!(html.contains(part), "{part} is not in the page");
+    }
+    for elsewhere in ["http-equiv", "<script", "<link", "src=", "@import"] {
+        assert!(!html.contains(elsewhere), "the page needs {elsewhere}");
+    }
+    let log = std::fs::read(file("report.hlog")).unwrap();
+    let entries = hdrhistogram::serialization::interval_log::IntervalLogIterator::new(&log);
+    let tags: Vec<String> = entries
+        .filter_map(|entry| match entry.unwrap() {
+            hdrhistogram::serialization::interval_log::LogEntry::Interval(interval) => {
+                Some(interval.tag().unwrap().as_str().to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(tags.iter().any(|tag| tag == "add_widget") && tags.iter().any(|tag| tag == "lookup"));
+    std::fs::write(file("report.json"), "{}").unwrap();
+    let refused = Report::read(&file("report.json")).unwrap_err().to_string();
+    assert!(refused.contains("missing field `format`"), "{refused}");
+}
+
+#[test]
+fn a_server_without_the_dataset_is_refused() {
+    let server = Server::start(Double::new(Lie::None));
+    let mut plan = plan(&server.url());
+    let dataset = Dataset {
+        widgets: 100,
+        seed: 1,
+        associated: 0.5,
+    };
+    plan.session.dataset = Some((dataset, (0, 1)));
+    let refused = run(plan).unwrap_err().to_string();
+    assert!(
+        refused.contains("does not hold the dataset (there is no widget W0000000000)"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let refused = run(plan(&format!("http://{free}")))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.starts_with("the server cannot be reached: connecting to http://"),
+        "{refused}"
+    );
+    for (url, why) in [
+        ("localhost:80", "must begin with http:// or https://"),
+        ("http://user:pw@localhost", "must not hold a password"),
+        ("http://localhost/?a=b", "must not have a query"),
+    ] {
+        let refused = run(plan(url)).unwrap_err().to_string();
+        assert!(refused.contains(why), "{url}: {refused}");
+    }
+}

@@ -1,0 +1,54 @@
+//! `widgets import`: fills an empty store from a file.
+
+use crate::{Outcome, stores::Store};
+use std::{
+    fs::File,
+    io::{self, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use widgets_load::transfer::{Lines, Progress, import};
+
+/// Fills an empty store from a file of JSON Lines (docs/data-format.md), as `widgets export` and
+/// `widgets generate --output` write it.
+///
+/// Every line is checked, and that both ends of each association agree. All widgets become durable
+/// together at the end: after an error or an interruption the store is as empty as it was.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The file; `-` is the standard input.
+    file: PathBuf,
+    #[command(flatten)]
+    store: Store,
+}
+
+pub(crate) fn run(Arguments { file, store }: &Arguments) -> Outcome {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let standard_input = file == Path::new("-");
+    let input = if standard_input {
+        None
+    } else {
+        Some(File::open(file).map_err(|e| named(&e))?)
+    };
+    // Before the file is read: a store that cannot be filled is told at once.
+    let sink = store.sink()?;
+    let mut progress = Progress::new(None);
+    let moved = match input {
+        Some(input) => {
+            let mut input = BufReader::with_capacity(1 << 20, input);
+            import(&mut Lines::new(&mut input), sink, &mut progress)
+        }
+        None => import(
+            &mut Lines::new(&mut io::stdin().lock()),
+            sink,
+            &mut progress,
+        ),
+    };
+    let moved = moved.map_err(|error| named(&error))?;
+    writeln!(
+        io::stderr(),
+        "{moved} in {:.1} s",
+        progress.elapsed().as_secs_f64()
+    )?;
+    Ok(ExitCode::SUCCESS)
+}

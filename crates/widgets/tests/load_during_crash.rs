@@ -1,0 +1,82 @@
+//! `widgets load --during-crash` against the real service, killed and started again under load.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");
+
+/// A service that is killed when this is dropped.
+struct Service {
+    child: Child,
+    address: String,
+}
+
+impl Service {
+    fn start(data_dir: &Path, listen: &str) -> Option<Self> {
+        let mut child = Command::new(WIDGETS)
+            .args(["serve", "--listen", listen, "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(child.stdout.take()?).lines();
+        let address = lines.find_map(|line| {
+            let line = line.ok()?;
+            Some(line.split_once("http://")?.1.to_owned())
+        })?;
+        // Its output stays open, so that it never writes to a closed pipe.
+        thread::spawn(move || lines.for_each(drop));
+        Some(Self { child, address })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // SIGKILL: nothing is answered, nothing is closed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let service = Service::start(&data_dir, "127.0.0.1:0").unwrap();
+    let address = service.address.clone();
+    let load = Command::new(WIDGETS)
+        .args([
+            "load",
+            &format!("http://{address}"),
+            "--during-crash",
+            "--plain",
+        ])
+        .args(["--rate", "max", "--duration", "6s", "--warm-up", "0s"])
+        .args(["--connections", "16", "--audit", "all"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_secs(2));
+    drop(service);
+    thread::sleep(Duration::from_millis(500));
+    let service = Service::start(&data_dir, &address).unwrap();
+    let output = load.wait_with_output().unwrap();
+    drop(service);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{log}");
+    // The crash was felt: connections were made again, and fates were unknown until the audit.
+    assert!(!text.contains(" 0 reconnects"), "{text}\n{log}");
+    assert!(text.contains(", 0 faults"), "{text}\n{log}");
+    assert!(
+        !text.contains(" and 0 operations of unknown fate"),
+        "{text}\n{log}"
+    );
+}
