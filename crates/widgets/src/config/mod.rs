@@ -6,6 +6,8 @@
 //! part that it sets.
 
 pub(crate) mod command;
+#[cfg(test)]
+mod document;
 mod file;
 mod given;
 mod keys;

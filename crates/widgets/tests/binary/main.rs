@@ -6,7 +6,10 @@
     reason = "in the helpers of tests a panic is the failed test"
 )]
 
+mod command_line;
 mod http_store;
 mod kill;
+mod readme;
 mod service;
 mod shutdown;
+mod start;

@@ -95,7 +95,8 @@ impl Service {
             .append(true)
             .open(directory.join("log"));
         widgets(directory)
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("WIDGETS_LISTEN", "127.0.0.1:0")
+            .arg("serve")
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(log.expect("a file to log to"))

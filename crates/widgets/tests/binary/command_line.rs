@@ -1,0 +1,194 @@
+//! The command line and the configuration, as text in and text out.
+
+use crate::service::{Directory, widgets};
+use expect_test::{Expect, expect, expect_file};
+use std::{path::Path, process::Command};
+
+/// Exit code, standard output and standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let code = output.status.code().expect("not ended by a signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// Runs `widgets` in a directory with this `widgets.toml`.
+fn with_file(directory: &Path, content: &str, arguments: &[&str]) -> (i32, String, String) {
+    std::fs::write(directory.join("widgets.toml"), content).expect("a file");
+    run(widgets(directory)
+        .args(arguments)
+        .args(["--config", "widgets.toml"]))
+}
+
+#[test]
+fn help_names_every_flag_with_its_variable_and_default() {
+    let directory = Directory::new("help");
+    // Not of this terminal's width.
+    let (code, help, _) = run(widgets(directory.path())
+        .env_remove("COLUMNS")
+        .args(["serve", "--help"]));
+    assert_eq!(code, 0);
+    expect_file!["serve_help.txt"].assert_eq(&help);
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    let directory = Directory::new("usage");
+    for arguments in [&["sevre"][..], &["serve", "--lisen", "x"], &["config"], &[]] {
+        let (code, _, told) = run(widgets(directory.path()).args(arguments));
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(told.contains("Usage: widgets"), "{told}");
+    }
+}
+
+#[test]
+fn the_example_has_every_key_and_changes_nothing() {
+    let directory = Directory::new("example");
+    let (code, example, _) = run(widgets(directory.path()).args(["config", "example"]));
+    assert_eq!(code, 0);
+    let checked = with_file(directory.path(), &example, &["config", "check"]);
+    assert_eq!(
+        checked,
+        (0, "the configuration is right\n".into(), String::new())
+    );
+    let (_, shown, _) = with_file(directory.path(), &example, &["config", "show"]);
+    let (_, defaults, _) = run(widgets(directory.path()).args(["config", "show"]));
+    let values = |shown: &str| -> Vec<String> {
+        let lines = shown
+            .lines()
+            .map(|line| line.split(" # ").next().unwrap_or_default());
+        lines.map(|line| line.trim().to_owned()).collect()
+    };
+    assert_eq!(values(&shown), values(&defaults));
+    assert!(
+        shown
+            .lines()
+            .filter(|line| line.contains(" = "))
+            .all(|line| line.contains("widgets.toml:"))
+    );
+    assert!(
+        defaults
+            .lines()
+            .filter(|line| line.contains(" = "))
+            .all(|line| line.ends_with("# default"))
+    );
+    // And what is shown is a file in its turn.
+    let (_, again, _) = with_file(directory.path(), &shown, &["config", "show"]);
+    assert_eq!(values(&again), values(&defaults));
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
+    let directory = Directory::new("precedence");
+    let file = "[http]\nworkers = 1\nconnections_max = 1\nlisten = \"[::1]:1\"\n";
+    std::fs::write(directory.path().join("widgets.toml"), file).expect("a file");
+    let mut command = widgets(directory.path());
+    command.env("WIDGETS_CONFIG", "widgets.toml");
+    command
+        .env("WIDGETS_WORKERS", "2")
+        .env("WIDGETS_CONNECTIONS_MAX", "2");
+    // It must not matter what others keep under the prefix.
+    command.env("WIDGETS_PORT", "tcp://10.0.0.1:80");
+    let (code, shown, _) = run(command.args(["config", "show", "--workers", "3"]));
+    assert_eq!(code, 0);
+    let line = |key: &str| {
+        let line = shown
+            .lines()
+            .find(|line| line.starts_with(key))
+            .expect("the key");
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("workers"), "workers = 3 # --workers");
+    assert_eq!(
+        line("connections_max"),
+        "connections_max = 2 # WIDGETS_CONNECTIONS_MAX"
+    );
+    assert_eq!(line("listen"), "listen = \"[::1]:1\" # widgets.toml:4");
+    assert_eq!(line("data_dir"), "data_dir = \"widgets-data\" # default");
+}
+
+/// A configuration file that is wrong: `config check` and `serve` say the same.
+fn refused(name: &str, content: &str, arguments: &[&str], told: &Expect) {
+    let directory = Directory::new(name);
+    let (code, printed, problems) = with_file(
+        directory.path(),
+        content,
+        &[&["config", "check"], arguments].concat(),
+    );
+    told.assert_eq(&problems);
+    assert_eq!((code, printed.as_str()), (1, ""));
+    let (code, printed, error) =
+        with_file(directory.path(), content, &[&["serve"], arguments].concat());
+    assert_eq!((code, printed.as_str()), (1, ""));
+    assert_eq!(error, format!("error: {problems}"));
+    assert!(
+        !directory.path().join("widgets-data").exists(),
+        "nothing is opened before"
+    );
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_with_its_line() {
+    let content = "\
+[http]
+listen = 3000
+connections_max = 0
+lisen = \"\"
+
+[engine]
+segment_bytes = \"x\"
+queue_bytes_max = 0xFFFF_FFFF_FFFF
+
+[strange]
+key = 1
+
+[log]
+filter = \"loud\"
+format
+";
+    let told = expect![[r#"
+        widgets.toml:2: http.listen must be an IP address and a port, such as 127.0.0.1:3000 or [::1]:3000 in quotes, a value of type integer was given
+        widgets.toml:3: http.connections_max must be an integer from 1 to 1000000, 0 was given
+        widgets.toml:4: [http] has no key "lisen", its keys are listen, connections_max, idle_timeout_ms, request_timeout_ms, shutdown_timeout_ms, body_bytes_max, workers
+        widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, a value of type string was given
+        widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
+        widgets.toml:10: there is no "strange", there are [http], [store], [engine], [log]
+        widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
+        widgets.toml:15: key with no value, expected `=`
+        --idle-timeout-ms: http.idle_timeout_ms must be an integer from 100 to 86400000, "soon" was given
+    "#]];
+    refused("problems", content, &["--idle-timeout-ms", "soon"], &told);
+}
+
+#[test]
+fn settings_must_fit_together() {
+    let told = expect![[r#"
+        engine.segment_bytes must be at least 2635808 (a whole batch) and less than 4294967296, 8192 was given
+    "#]];
+    refused("together", "engine.segment_bytes = 8192\n", &[], &told);
+}
+
+#[test]
+fn secrets_are_not_told() {
+    let told = expect![[r#"
+        --store: store.url must be "embedded", "mysql://user:***@host/db?***" was given
+    "#]];
+    refused(
+        "secrets",
+        "",
+        &["--store", "mysql://user:password@host/db?password=secret"],
+        &told,
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let directory = Directory::new("missing_file");
+    let (code, _, told) =
+        run(widgets(directory.path()).args(["config", "check", "--config", "nowhere.toml"]));
+    assert_eq!(code, 1);
+    expect![[r#"
+        the configuration file nowhere.toml cannot be read: No such file or directory (os error 2)
+    "#]]
+    .assert_eq(&told);
+}
