@@ -1,12 +1,18 @@
 //! Side-by-side comparisons behind `docs/performance.md`.
+//!
+//! Peers are real processes on this machine, and the client is `widgets load`, which also checks
+//! their answers. Rounds alternate between the peers, because a machine's speed drifts: ratios within
+//! one run mean something, absolute figures of two runs may not.
 
+mod load;
 mod null_store;
+mod peer;
+mod report;
+mod serve_null;
+mod throughput;
 
 use clap::{Parser, Subcommand};
-use prometheus::Registry;
-use std::{error::Error, io::Write as _, net::SocketAddr};
-use tokio::net::TcpListener;
-use widgets_server::{Api, Limits, Settings, SystemClock};
+use std::error::Error;
 
 /// Compares the service with named peers, in one run, alternating.
 #[derive(Parser)]
@@ -18,36 +24,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serves the same routes as `widgets serve` over a store that does nothing.
-    ServeNull {
-        /// The address to listen on.
-        #[arg(long, default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
-    },
+    ServeNull(serve_null::Arguments),
+    /// Requests a second and latency, beside the do-nothing route and at several sizes.
+    Throughput(throughput::Arguments),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { command } = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     match command {
-        Command::ServeNull { listen } => runtime.block_on(serve_null(listen)),
+        Command::ServeNull(arguments) => serve_null::run(&arguments),
+        Command::Throughput(arguments) => throughput::run(&arguments),
     }
-}
-
-async fn serve_null(listen: SocketAddr) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(listen).await?;
-    let address = listener.local_addr()?;
-    writeln!(std::io::stdout(), "bench listens on http://{address}")?;
-    let stop = async {
-        drop(tokio::signal::ctrl_c().await);
-    };
-    let api = Api::new(
-        null_store::NullStore,
-        Settings::default(),
-        Registry::new(),
-        SystemClock::new(),
-    )?;
-    widgets_server::serve(listener, &Limits::default(), move || api.clone(), stop).await?;
-    Ok(())
 }
