@@ -6,6 +6,7 @@
 use crate::{
     Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
     checkpoint::{self, Position},
+    files,
     format::SegmentHeader,
     journal::{create_segment, replay::End},
     recovery::{self, Recovered},
@@ -127,8 +128,14 @@ impl<D: Disk> Bulk<D> {
             segment: number,
             next_sequence: self.next_sequence,
         };
-        checkpoint::write_all(&self.disk, &self.state, position)
+        let written = checkpoint::write_all(&self.disk, &self.state, position)
             .map_err(OpenError::io("writing the checkpoint"))?;
+        let removed = files::obsolete(&self.disk, written.first_sequence, number)
+            .and_then(|names| names.iter().try_for_each(|name| self.disk.remove(name)));
+        if let Err(error) = removed {
+            // What was applied is durable; the next start removes them.
+            tracing::warn!(%error, "removing what the commit made needless failed");
+        }
         Ok(())
     }
 }

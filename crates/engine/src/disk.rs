@@ -36,6 +36,8 @@ pub trait DiskFile: Send + Sync + 'static {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Takes up to so many bytes from the end of the file; says how many are left.
+    fn shorten(&self, bytes: u64) -> io::Result<u64>;
     /// Makes every write so far durable. After an error it is unknown which are, and trying again
     /// says nothing: the kernel may have dropped the pages.
     fn sync(&self) -> io::Result<()>;
@@ -151,6 +153,12 @@ impl DiskFile for File {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(self, data, offset)
+    }
+
+    fn shorten(&self, bytes: u64) -> io::Result<u64> {
+        let left = self.metadata()?.len().saturating_sub(bytes);
+        self.set_len(left)?;
+        Ok(left)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -81,7 +81,8 @@ pub(crate) fn recover<D: Disk>(
             });
         }
         // What a crash just after the checkpoint left. The directory is synced: it stays behind.
-        files::remove_obsolete(disk, header.first_sequence, header.segment)
+        files::obsolete(disk, header.first_sequence, header.segment)
+            .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)))
             .map_err(OpenError::io("removing what the checkpoint made needless"))?;
     }
     state.finish_replay();

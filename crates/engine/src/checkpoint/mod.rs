@@ -140,6 +140,11 @@ impl Checkpoints {
         self.journal_bytes
     }
 
+    #[cfg(test)]
+    pub(crate) fn last(&self) -> Option<Written> {
+        self.last
+    }
+
     /// Whether [`Self::advance`] has a slice to copy: the owner must not go to sleep.
     pub(crate) fn has_work(&self) -> bool {
         match &self.progress {

@@ -3,7 +3,7 @@
 use crate::{
     clock::Clock,
     disk::{Disk, DiskFile},
-    files,
+    files::{self, Removal},
     format::{
         DATA_OFFSET,
         checkpoint::{self, CheckpointHeader},
@@ -12,7 +12,10 @@ use crate::{
 };
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        mpsc::{self, TryRecvError},
+    },
 };
 
 /// A checkpoint that is durable with its name.
@@ -69,8 +72,8 @@ impl<'a, D: Disk> Draft<'a, D> {
         Ok(())
     }
 
-    /// Makes it durable, gives it its name, and removes what it makes needless. `next_sequence` is
-    /// the first change that no record in it can have.
+    /// Makes it durable and gives it its name. `next_sequence` is the first change that no record in
+    /// it can have.
     pub(crate) fn finish(&self, next_sequence: u64) -> io::Result<Written> {
         let Beginning {
             first_sequence,
@@ -91,10 +94,6 @@ impl<'a, D: Disk> Draft<'a, D> {
         self.file.write_all_at(&header.encode(), 0)?;
         self.file.sync()?;
         files::finish(self.disk, &self.name)?;
-        if let Err(error) = files::remove_obsolete(self.disk, first_sequence, segment) {
-            // Recovery does not read them; the next checkpoint or start tries again.
-            tracing::warn!(%error, "removing what a checkpoint made needless failed");
-        }
         Ok(Written {
             first_sequence,
             bytes: self.offset,
@@ -134,6 +133,8 @@ pub(crate) struct Writer<'a, D: Disk, C> {
     reports: mpsc::Sender<Report>,
     draft: Option<Draft<'a, D>>,
     unsynced: usize,
+    /// What the last checkpoint made needless.
+    removal: Option<Removal<D::File>>,
 }
 
 impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
@@ -145,14 +146,26 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
             reports: ends.reports,
             draft: None,
             unsynced: 0,
+            removal: None,
         }
     }
 
     /// Writes until the owner is gone. `reported` is called after each report to it.
     pub(crate) fn run(mut self, reported: impl Fn()) {
-        while let Ok(message) = self.messages.recv() {
-            self.handle(message);
-            reported();
+        loop {
+            let message = if self.removal.is_none() {
+                self.messages.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.messages.try_recv()
+            };
+            match message {
+                Ok(message) => {
+                    self.handle(message);
+                    reported();
+                }
+                Err(TryRecvError::Empty) => self.remove_piece(),
+                Err(TryRecvError::Disconnected) => break,
+            }
         }
         self.abandon();
     }
@@ -162,6 +175,9 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
     pub(crate) fn step(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             self.handle(message);
+        }
+        while self.removal.is_some() {
+            self.remove_piece();
         }
     }
 
@@ -217,8 +233,31 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
             return Ok(None);
         };
         let written = draft.finish(next_sequence)?;
+        let obsolete = files::obsolete(self.disk, written.first_sequence, draft.beginning.segment);
         self.draft = None;
+        match obsolete {
+            Ok(names) => self.removal = Some(Removal::new(names)),
+            Err(error) => self.removal_failed(&error),
+        }
         Ok(Some(written))
+    }
+
+    fn remove_piece(&mut self) {
+        let Some(removal) = &mut self.removal else {
+            return;
+        };
+        self.throttle.begin_piece();
+        match removal.step(self.disk) {
+            Ok(true) => self.throttle.rest(),
+            Ok(false) => self.removal = None,
+            Err(error) => self.removal_failed(&error),
+        }
+    }
+
+    fn removal_failed(&mut self, error: &io::Error) {
+        // Recovery does not read these files; the next checkpoint or start tries again.
+        tracing::warn!(%error, "removing what a checkpoint made needless failed");
+        self.removal = None;
     }
 
     fn abandon(&mut self) {

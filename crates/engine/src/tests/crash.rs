@@ -125,29 +125,28 @@ fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
 
 #[test]
 fn what_was_answered_survives_a_power_cut_at_any_step() {
-    for seed in [1, 2] {
-        for crash_at in 0..steps(seed) {
-            let disk = TestDisk::default();
-            disk.set_faults(Faults {
-                crash_at: Some(crash_at),
-                ..Faults::default()
-            });
-            let promise = run(&disk, seed);
-            for kept in [
-                Kept::Nothing,
-                Kept::Everything,
-                Kept::Some(3),
-                Kept::Some(4),
-            ] {
-                let story = format!("seed {seed}, power cut at step {crash_at}, kept {kept:?}");
-                recover(&disk.after_power_cut(kept), &promise, &story);
-            }
-            // The process dies, and later the power fails.
-            let story = format!("seed {seed}, killed at step {crash_at}");
-            let disk = disk.after_kill();
-            drop(Rig::open(&disk).expect("killed processes leave no damage"));
-            recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+    let seed = 1;
+    for crash_at in 0..steps(seed) {
+        let disk = TestDisk::default();
+        disk.set_faults(Faults {
+            crash_at: Some(crash_at),
+            ..Faults::default()
+        });
+        let promise = run(&disk, seed);
+        for kept in [
+            Kept::Nothing,
+            Kept::Everything,
+            Kept::Some(3),
+            Kept::Some(4),
+        ] {
+            let story = format!("seed {seed}, power cut at step {crash_at}, kept {kept:?}");
+            recover(&disk.after_power_cut(kept), &promise, &story);
         }
+        // The process dies, and later the power fails.
+        let story = format!("seed {seed}, killed at step {crash_at}");
+        let disk = disk.after_kill();
+        drop(Rig::open(&disk).expect("killed processes leave no damage"));
+        recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
     }
 }
 

@@ -71,7 +71,14 @@ struct Inner {
 struct Content {
     written: Vec<u8>,
     durable: Vec<u8>,
-    unsynced: Vec<(usize, Vec<u8>)>,
+    unsynced: Vec<Unsynced>,
+}
+
+#[derive(Clone)]
+enum Unsynced {
+    Write(usize, Vec<u8>),
+    /// Down to so many bytes.
+    Shortened(usize),
 }
 
 #[derive(Clone)]
@@ -142,10 +149,19 @@ impl TestDisk {
         }
         let files = inner.files.iter().map(|file| {
             let mut durable = file.durable.clone();
-            for (offset, data) in &file.unsynced {
-                for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
-                    if is_kept() {
-                        write(&mut durable, offset + index * SECTOR_BYTES, sector);
+            for change in &file.unsynced {
+                match change {
+                    Unsynced::Write(offset, data) => {
+                        for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                            if is_kept() {
+                                write(&mut durable, offset + index * SECTOR_BYTES, sector);
+                            }
+                        }
+                    }
+                    Unsynced::Shortened(length) => {
+                        if is_kept() {
+                            durable.truncate(*length);
+                        }
                     }
                 }
             }
@@ -330,9 +346,22 @@ impl DiskFile for TestFile {
         if !matches!(step, Step::Failed) {
             let file = &mut inner.files[self.file];
             write(&mut file.written, offset, data);
-            file.unsynced.push((offset, data.to_vec()));
+            file.unsynced.push(Unsynced::Write(offset, data.to_vec()));
         }
         step.outcome()
+    }
+
+    fn shorten(&self, bytes: u64) -> io::Result<u64> {
+        let mut inner = self.disk.inner();
+        let step = inner.step();
+        let file = &mut inner.files[self.file];
+        let bytes = usize::try_from(bytes).expect("small files");
+        let left = file.written.len().saturating_sub(bytes);
+        if !matches!(step, Step::Failed) {
+            file.written.truncate(left);
+            file.unsynced.push(Unsynced::Shortened(left));
+        }
+        step.outcome().map(|()| left as u64)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -344,8 +373,11 @@ impl DiskFile for TestFile {
         let file = &mut inner.files[self.file];
         match step {
             Step::Done => {
-                for (offset, data) in mem::take(&mut file.unsynced) {
-                    write(&mut file.durable, offset, &data);
+                for change in mem::take(&mut file.unsynced) {
+                    match change {
+                        Unsynced::Write(offset, data) => write(&mut file.durable, offset, &data),
+                        Unsynced::Shortened(length) => file.durable.truncate(length),
+                    }
                 }
             }
             // Only a power cut tells what is there.
