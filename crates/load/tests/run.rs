@@ -235,6 +235,41 @@ fn reports_and_logs_are_written_and_read_back() {
 }
 
 #[test]
+fn a_dataset_is_known_and_can_be_shared_by_runs() {
+    let dataset = Dataset {
+        widgets: 1500,
+        seed: 9,
+        associated: 0.5,
+    };
+    let server = Server::start(Double::with_dataset(&dataset));
+    for part in 0..2 {
+        let mut plan = plan(&server.url());
+        plan.session.dataset = Some((dataset, (part, 2)));
+        plan.session.mix = "remove=1,associate=2,dissociate=2,lookup=5"
+            .parse()
+            .unwrap();
+        plan.requests = Some(1500);
+        let report = run(plan).unwrap();
+        assert_passed(&report);
+        for kind in [
+            "remove_widget",
+            "associate_widgets",
+            "remove_association",
+            "lookup",
+        ] {
+            assert!(
+                report.stretches[0].kinds[kind].outcomes["ok"] > 50,
+                "{report}"
+            );
+        }
+    }
+    // By now half of it is another one, and a run that does not know it finds out.
+    let mut again = plan(&server.url());
+    again.session.dataset = Some((dataset, (0, 2)));
+    assert!(run(again).map_or(true, |report| !report.failures.is_empty()));
+}
+
+#[test]
 fn a_server_without_the_dataset_is_refused() {
     let server = Server::start(Double::new(Lie::None));
     let mut plan = plan(&server.url());

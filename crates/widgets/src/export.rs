@@ -9,7 +9,6 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
-use widgets_load::transfer::{Progress, export};
 
 /// Writes all widgets of a store to a file of JSON Lines (docs/data-format.md). The file has its name
 /// only once it is whole.
@@ -22,13 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(Arguments { file, store }: &Arguments) -> Outcome {
-    store.export(&mut |widgets, count| {
-        let mut progress = Progress::new(Some(count));
-        let moved = export(widgets, file_sink(file)?, &mut progress)?;
-        let seconds = progress.elapsed().as_secs_f64();
-        // Whoever closed the standard error does not want to know.
-        let _ = writeln!(io::stderr(), "{moved} in {seconds:.1} s");
-        Ok(())
-    })?;
+    let (moved, time) = store.export(file_sink(file)?)?;
+    writeln!(io::stderr(), "{moved} in {:.1} s", time.as_secs_f64())?;
     Ok(ExitCode::SUCCESS)
 }

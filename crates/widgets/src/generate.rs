@@ -33,11 +33,12 @@ pub(crate) struct Arguments {
     to: To,
 }
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[group(required = true, multiple = false)]
 struct To {
-    #[command(flatten)]
-    store: Option<Store>,
+    /// Fill the data directory of an embedded store that no service runs on.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
     /// Write a file of JSON Lines instead (docs/data-format.md); `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -54,10 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         seed: arguments.seed,
         associated: arguments.associated,
     };
-    let sink = match (&arguments.to.store, &arguments.to.output) {
-        (Some(store), _) => store.sink()?,
-        (None, Some(path)) => file_sink(path)?,
-        (None, None) => return Err("neither a store nor a file is named".into()),
+    let To { data_dir, output } = arguments.to.clone();
+    let sink = match output {
+        Some(path) => file_sink(&path)?,
+        None => Store { data_dir }.sink()?,
     };
     let mut progress = Progress::new(Some(dataset.widgets.into()));
     let moved = generate(&dataset, sink, &mut progress)?;

@@ -4,9 +4,10 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use widgets_engine::{Bulk, Settings};
-use widgets_load::transfer::{Completed, FileSink, Sink, TransferError};
+use widgets_load::transfer::{Completed, FileSink, Moved, Progress, Sink, TransferError, export};
 use widgets_registry::{Command, Pair, Port, Ports, Refusal, Widget};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -17,7 +18,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub(crate) struct Store {
     /// The data directory of an embedded store that no service runs on.
     #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 impl Store {
@@ -28,15 +29,13 @@ impl Store {
         Ok(Box::new(Embedded::open(path)?))
     }
 
-    /// All its widgets.
-    pub(crate) fn export(
-        &self,
-        each: &mut dyn FnMut(&mut dyn Iterator<Item = Result<Widget, TransferError>>, u64) -> Done,
-    ) -> Done {
+    /// Writes all its widgets to a sink.
+    pub(crate) fn export(&self, sink: Box<dyn Sink>) -> Result<(Moved, Duration), TransferError> {
         let path = self.data_dir.as_ref().ok_or_else(none)?;
         let bulk = open(path)?;
-        let mut widgets = bulk.widgets().map(Ok);
-        each(&mut widgets, bulk.counts().widgets)
+        let mut progress = Progress::new(Some(bulk.counts().widgets));
+        let moved = export(&mut bulk.widgets().map(Ok), sink, &mut progress)?;
+        Ok((moved, progress.elapsed()))
     }
 }
 
@@ -77,7 +76,7 @@ impl Embedded {
     }
 }
 
-fn refused(refusal: Refusal) -> TransferError {
+fn refused(refusal: &Refusal) -> TransferError {
     TransferError::Store(format!("the store refuses a widget: {refusal}"))
 }
 
@@ -88,14 +87,16 @@ impl Sink for Embedded {
         let command = Command::AddWidget {
             serial_number: widget.serial_number,
             name: widget.name,
-            ports: Ports::new(&ports).map_err(refused)?,
+            ports: Ports::new(&ports).map_err(|refusal| refused(&refusal))?,
         };
-        self.bulk.apply(&command).map_err(refused)?;
+        self.bulk
+            .apply(&command)
+            .map_err(|refusal| refused(&refusal))?;
         for end in completed {
             let pair = Pair::new(serial_number.clone(), end.peer.clone(), end.port);
             let ordinals = [end.ordinal, end.peer_ordinal];
             let associated = pair.and_then(|pair| self.bulk.associate_slots(&pair, ordinals));
-            associated.map_err(refused)?;
+            associated.map_err(|refusal| refused(&refusal))?;
         }
         Ok(())
     }

@@ -21,12 +21,14 @@ use tokio::{net::TcpListener, runtime, sync::watch};
 use widgets_conformance::Model;
 use widgets_load::{
     Protocol, TargetSettings,
+    dataset::Dataset,
     report::Report,
     run::{Plan, Rate, run},
     session::{Settings, fresh_run_name},
+    transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
+    Command, Fault, Name, Pair, Port, Ports, Refusal, Rejection, SerialNumber, Store, Widget,
 };
 use widgets_server::{Api, Limits, SystemClock};
 
@@ -81,8 +83,39 @@ impl Double {
         }
     }
 
+    /// A store that does not lie and holds a dataset.
+    pub fn with_dataset(dataset: &Dataset) -> Self {
+        let double = Self::new(Lie::None);
+        let sink = Box::new(double.clone());
+        generate(dataset, sink, &mut Progress::new(None)).unwrap();
+        double
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for Double {
+    fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError> {
+        let model = &mut self.memory().model;
+        let ports: Vec<Port> = widget.slots.iter().map(|slot| slot.port).collect();
+        let serial_number = widget.serial_number.clone();
+        let add = Command::AddWidget {
+            serial_number: widget.serial_number,
+            name: widget.name,
+            ports: Ports::new(&ports).unwrap(),
+        };
+        model.apply(&add).unwrap();
+        for end in completed {
+            let pair = Pair::new(serial_number.clone(), end.peer.clone(), end.port).unwrap();
+            model.apply(&Command::AssociateWidgets(pair)).unwrap();
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), TransferError> {
+        Ok(())
     }
 }
 
