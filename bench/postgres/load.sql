@@ -10,8 +10,8 @@ SET LOCAL work_mem = '1GB';
 SET LOCAL maintenance_work_mem = '2GB';
 SET LOCAL synchronous_commit = off;
 SELECT :widgets * 3 / 10 AS associations \gset
-ALTER TABLE widgets.slots DROP CONSTRAINT slots_association_fkey, DROP CONSTRAINT slots_widget_fkey,
-    DROP CONSTRAINT slots_association_key, DROP CONSTRAINT slots_pkey;
+ALTER TABLE widgets.slots DROP CONSTRAINT slots_association_fkey,
+    DROP CONSTRAINT slots_association_key, DROP CONSTRAINT slots_pkey, DISABLE TRIGGER USER;
 ALTER TABLE widgets.widgets DROP CONSTRAINT widgets_serial_number_key;
 
 INSERT INTO widgets.widgets (serial_number, name)
@@ -36,11 +36,10 @@ ORDER BY n, ordinal;
 ALTER TABLE widgets.widgets ADD CONSTRAINT widgets_serial_number_key PRIMARY KEY (serial_number);
 ALTER TABLE widgets.slots ADD CONSTRAINT slots_pkey PRIMARY KEY (widget_sn, ordinal);
 ALTER TABLE widgets.slots ADD CONSTRAINT slots_association_key UNIQUE (widget_sn, port, peer_sn);
-ALTER TABLE widgets.slots ADD CONSTRAINT slots_widget_fkey FOREIGN KEY (widget_sn)
-    REFERENCES widgets.widgets (serial_number) DEFERRABLE INITIALLY DEFERRED;
 ALTER TABLE widgets.slots ADD CONSTRAINT slots_association_fkey
     FOREIGN KEY (peer_sn, port, widget_sn)
     REFERENCES widgets.slots (widget_sn, port, peer_sn) DEFERRABLE INITIALLY DEFERRED;
+ALTER TABLE widgets.slots ENABLE TRIGGER USER;
 COMMIT;
 VACUUM (ANALYZE, FREEZE) widgets.widgets, widgets.slots;
 CHECKPOINT;

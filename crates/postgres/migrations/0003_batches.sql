@@ -33,7 +33,6 @@ AS $$
 DECLARE
     taken text[];
     removed text[];
-    removed_links bigint;           -- slots of the removed widgets that have a peer
     freed_sns text[];               -- the peers' slots: of which widget,
     freed_ports widgets.port_type[];
     freed_peers text[];             -- naming which removed one,
@@ -75,13 +74,14 @@ BEGIN
     END IF;
 
     IF remove_sns <> '{}' THEN
-        WITH deleted AS (
-            DELETE FROM widgets.widgets widget
-            USING (SELECT sn FROM unnest(remove_sns) AS given (sn) ORDER BY sn COLLATE "C") given
-            WHERE widget.serial_number = given.sn
-            RETURNING widget.serial_number
-        )
-        SELECT array_agg(serial_number) INTO removed FROM deleted;
+        SELECT array_agg(serial_number) INTO removed
+        FROM (
+            SELECT widget.serial_number
+            FROM unnest(remove_sns) AS given (sn)
+            JOIN widgets.widgets widget ON widget.serial_number = given.sn
+            ORDER BY widget.serial_number
+            FOR UPDATE OF widget
+        ) locked;
         SELECT array_agg(
             CASE WHEN (given.sn IN (SELECT unnest(removed))) IS TRUE THEN 'ok' ELSE 'WG001' END
             ORDER BY given.i)
@@ -223,6 +223,8 @@ BEGIN
     IF removed IS NOT NULL THEN
         DELETE FROM widgets.slots slot USING unnest(removed) AS given (sn)
         WHERE slot.widget_sn = given.sn;
+        DELETE FROM widgets.widgets widget USING unnest(removed) AS given (sn)
+        WHERE widget.serial_number = given.sn;
     END IF;
 END
 $$;

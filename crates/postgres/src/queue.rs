@@ -6,7 +6,7 @@
 //! process do not wait for each other's locks. Order is kept among operations that name the same
 //! widget.
 
-use crate::Settings;
+use crate::{Clock, Settings};
 use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
@@ -75,6 +75,11 @@ pub(crate) struct Depth {
     pub(crate) requests: usize,
     pub(crate) bytes: usize,
 }
+
+/// While a batch is in flight, a further one starts only when it is full or its oldest operation has
+/// waited so long: fewer and larger commits cost the database less for each operation. What has
+/// waited longer is behind a batch that is slow, and so may gain by another connection.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
 const RETRY_AFTER_SECONDS_MAX: u32 = 30;
@@ -147,15 +152,23 @@ impl Queue {
     }
 
     /// Takes the oldest operations that can go together, `most` of them, into `batch`, which is
-    /// empty, and waits while there are none. False once the queue is closed and empty. Whoever
+    /// empty, and waits while there are too few. False once the queue is closed and empty. Whoever
     /// takes a batch must [release](Self::release) it.
-    pub(crate) async fn take(&self, batch: &mut Vec<Operation>, most: usize) -> bool {
+    pub(crate) async fn take<C: Clock>(
+        &self,
+        batch: &mut Vec<Operation>,
+        most: usize,
+        clock: &C,
+    ) -> bool {
         loop {
             // Before the look, so that what arrives after it is not missed.
             let arrival = self.operations_arrived.notified();
-            {
+            let gathering = {
                 let mut waiting = self.lock();
-                self.form(&mut waiting, batch, most);
+                let gathering = waiting.gathering(most, clock.now());
+                if gathering.is_none() {
+                    self.form(&mut waiting, batch, most);
+                }
                 if !batch.is_empty() {
                     // There may be enough for another connection.
                     let more = !waiting.operations.is_empty();
@@ -171,8 +184,15 @@ impl Queue {
                     self.operations_arrived.notify_one();
                     return false;
                 }
+                gathering
+            };
+            match gathering {
+                None => arrival.await,
+                Some(rest) => tokio::select! {
+                    () = arrival => {}
+                    () = clock.sleep(rest) => {}
+                },
             }
-            arrival.await;
         }
     }
 
@@ -321,6 +341,17 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here can panic halfway through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// How long to wait for more operations before a batch is formed; `None` for not at all.
+    fn gathering(&self, most: usize, now: Duration) -> Option<Duration> {
+        if self.in_flight.is_empty() || self.operations.len() >= most {
+            return None;
+        }
+        let waited = now.saturating_sub(self.operations.front()?.arrived);
+        GATHERING.checked_sub(waited).filter(|rest| !rest.is_zero())
     }
 }
 

@@ -63,7 +63,7 @@ impl<C: Clock> Postgres<C> {
         let (first, connected) = mpsc::channel();
         let connections = shared.clone();
         let connections = thread::Builder::new()
-            .name("postgres".into())
+            .name("database".into())
             .spawn(move || runtime.block_on(run(connections, first)))
             .map_err(io("starting the thread of the connections"))?;
         let store = Self {

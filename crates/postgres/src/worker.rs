@@ -212,7 +212,7 @@ pub(crate) async fn run<C: Clock>(
         if batch.is_empty() {
             let most = shared.settings.batch_operations_max;
             tokio::select! {
-                taken = shared.queue.take(&mut batch, most) => {
+                taken = shared.queue.take(&mut batch, most, &*shared.clock) => {
                     if !taken {
                         return;
                     }
