@@ -95,6 +95,7 @@ CREATE FUNCTION widgets.remove_widget(widget_sn text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    known_peers text[];
     peers bigint;
     freed bigint;
 BEGIN
@@ -104,18 +105,28 @@ BEGIN
         PERFORM widgets.check_serial_number('widget_sn', widget_sn);
     END IF;
 
-    -- The widget's slots and those of its peers that name it.
-    PERFORM 1
-    FROM (
-        SELECT remove_widget.widget_sn AS sn, NULL::widgets.port_type AS port, NULL AS peer_sn
-        UNION ALL
-        SELECT slot.peer_sn, slot.port, slot.widget_sn FROM widgets.slots slot
-        WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL
-    ) named
-    JOIN widgets.slots slot ON slot.widget_sn = named.sn
-        AND (named.port IS NULL OR (slot.port = named.port AND slot.peer_sn = named.peer_sn))
-    ORDER BY slot.widget_sn, slot.ordinal
-    FOR UPDATE OF slot;
+    -- The widget's slots and those of its peers. A peer that it got before its slots were locked
+    -- may not be locked out of order: all locks are given back, and it begins again.
+    LOOP
+        SELECT coalesce(array_agg(slot.peer_sn), '{}') INTO known_peers
+        FROM widgets.slots slot
+        WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL;
+        BEGIN
+            PERFORM 1 FROM widgets.slots slot
+            WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
+            ORDER BY slot.widget_sn, slot.ordinal
+            FOR UPDATE;
+            IF EXISTS (
+                SELECT FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
+                    AND slot.peer_sn IS NOT NULL AND slot.peer_sn <> ALL (known_peers)
+            ) THEN
+                RAISE EXCEPTION USING ERRCODE = 'WG000';
+            END IF;
+            EXIT;
+        EXCEPTION WHEN SQLSTATE 'WG000' THEN
+            -- Only to give back the locks.
+        END;
+    END LOOP;
 
     WITH removed AS (
         DELETE FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
@@ -172,42 +183,50 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     result widgets.pair_slots;
+    missing text;
+    is_new boolean;
 BEGIN
-    SELECT
-        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn
-            AND peer_sn = lock_pair.widget2_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn AND peer_sn IS NULL),
-        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn
-            AND peer_sn = lock_pair.widget1_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn AND peer_sn IS NULL)
-    INTO result
-    FROM (
-        SELECT slot.widget_sn, slot.ordinal, slot.peer_sn FROM widgets.slots slot
-        WHERE slot.widget_sn IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
-            AND slot.port = lock_pair.port
-        ORDER BY slot.widget_sn, slot.ordinal
-        FOR UPDATE
-    ) locked;
-    IF result.count1 > 0 AND result.count2 > 0 THEN
+    LOOP
+        SELECT
+            count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn),
+            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn
+                AND peer_sn = lock_pair.widget2_sn),
+            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn AND peer_sn IS NULL),
+            count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn),
+            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn
+                AND peer_sn = lock_pair.widget1_sn),
+            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn AND peer_sn IS NULL)
+        INTO result
+        FROM (
+            SELECT slot.widget_sn, slot.ordinal, slot.peer_sn FROM widgets.slots slot
+            WHERE slot.widget_sn IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
+                AND slot.port = lock_pair.port
+            ORDER BY slot.widget_sn, slot.ordinal
+            FOR UPDATE
+        ) locked;
+        IF result.count1 > 0 AND result.count2 > 0 THEN
+            RETURN result;
+        END IF;
+        -- A widget without such slots cannot be locked by them. Either it does not exist, or it
+        -- never has any: decided on one moment. Or it has come into being since then: once more,
+        -- as its slots can be locked now.
+        SELECT CASE
+            WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
+                WHERE widget.serial_number = lock_pair.widget1_sn) THEN lock_pair.widget1_sn
+            WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
+                WHERE widget.serial_number = lock_pair.widget2_sn) THEN lock_pair.widget2_sn
+        END, EXISTS (
+            SELECT FROM widgets.slots slot
+            WHERE slot.port = lock_pair.port
+                AND ((result.count1 = 0 AND slot.widget_sn = lock_pair.widget1_sn)
+                    OR (result.count2 = 0 AND slot.widget_sn = lock_pair.widget2_sn)))
+        INTO missing, is_new;
+        IF missing IS NOT NULL THEN
+            PERFORM widgets.refuse_missing(missing);
+        END IF;
+        CONTINUE WHEN is_new;
         RETURN result;
-    END IF;
-    -- A widget without such slots cannot be locked by them. Either it does not exist, or it never
-    -- has any; one that has come into being since then is a race.
-    IF NOT EXISTS (SELECT FROM widgets.widgets WHERE serial_number = lock_pair.widget1_sn) THEN
-        PERFORM widgets.refuse_missing(widget1_sn);
-    ELSIF NOT EXISTS (SELECT FROM widgets.widgets WHERE serial_number = lock_pair.widget2_sn) THEN
-        PERFORM widgets.refuse_missing(widget2_sn);
-    ELSIF EXISTS (
-        SELECT FROM widgets.slots slot
-        WHERE slot.port = lock_pair.port
-            AND ((result.count1 = 0 AND slot.widget_sn = lock_pair.widget1_sn)
-                OR (result.count2 = 0 AND slot.widget_sn = lock_pair.widget2_sn))
-    ) THEN
-        PERFORM widgets.refuse_conflict();
-    END IF;
-    RETURN result;
+    END LOOP;
 END
 $$;
 

@@ -318,7 +318,7 @@ mod tests {
         );
         assert_eq!(format!("{target:?}"), target.to_string());
         let target = Target::parse("postgres://ann@%2Frun%2Fpg/registry").expect("a URL");
-        assert_eq!(target.to_string(), "postgres://ann@/run/pg/registry");
+        assert_eq!(target.to_string(), "postgres://ann@/run/pg:5432/registry");
     }
 
     #[test]
