@@ -6,6 +6,7 @@ mod generate;
 mod import;
 mod load;
 mod log;
+mod migrate;
 mod serve;
 mod stores;
 
@@ -40,6 +41,12 @@ enum Command {
     /// configuration file; a flag wins over a variable, and that over the file. SIGTERM and SIGINT
     /// stop the service once it has answered what it accepted, a second one at once.
     Serve(serve::Arguments),
+    /// Prepares the database of the PostgreSQL store, or brings it up to date.
+    ///
+    /// Applies the migrations that are missing, in one transaction, and then the roles and rights.
+    /// Several may run at once. The role in the URL must be allowed to create a schema in the
+    /// database, or own the schema `widgets`.
+    Migrate(migrate::Arguments),
     /// Checks, shows and explains the configuration.
     #[command(subcommand)]
     Config(config::command::Command),
@@ -56,6 +63,7 @@ fn main() -> ExitCode {
         Command::Export(arguments) => export::run(&arguments),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Migrate(arguments) => migrate::run(arguments),
         Command::Config(command) => config::command::run(command),
     };
     outcome.unwrap_or_else(|error| {

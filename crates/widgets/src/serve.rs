@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    config::{Configuration, Given, LogFormat, StoreKind},
+    config::{Configuration, Given, Http, LogFormat, StoreKind},
     log,
 };
 use prometheus::Registry;
@@ -18,22 +18,27 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use widgets_engine::{Engine, OpenError, Settings};
+use widgets_postgres::{Postgres, Target};
+use widgets_registry::Store;
 use widgets_server::{Api, SystemClock};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     given: Given,
+    /// Migrates the database of the PostgreSQL store first, as `widgets migrate` does.
+    #[arg(long, env = "WIDGETS_MIGRATE", hide_env_values = true)]
+    migrate: bool,
 }
 
-pub(crate) fn run(Arguments { given }: Arguments) -> Outcome {
+pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
     log::start(&configuration.log);
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(serve(&configuration)) {
+    match runtime.block_on(serve(&configuration, migrate)) {
         Err(error) if configuration.log.format == LogFormat::Json => {
             // Whoever asked for JSON reads nothing else.
             tracing::error!("{error}");
@@ -43,25 +48,66 @@ pub(crate) fn run(Arguments { given }: Arguments) -> Outcome {
     }
 }
 
-async fn serve(configuration: &Configuration) -> Result<(), Box<dyn Error>> {
+async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<dyn Error>> {
     let Configuration {
         http,
         store,
         engine,
+        postgres,
         log: _,
     } = configuration;
     // Before anything is opened, so that a signal during recovery is not lost.
     let signals = Signals::new()?;
     writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
-    let StoreKind::Embedded = store.url;
-    let engine = open(&store.data_dir, &engine.settings())?;
-    let (directory, recovered) = (store.data_dir.display(), engine.recovered());
-    writeln!(
-        io::stdout(),
-        "{directory} has {} widgets and {} associations",
-        recovered.widgets,
-        recovered.associations
-    )?;
+    let metrics = Registry::new();
+    match &store.url {
+        StoreKind::Embedded if migrate => {
+            return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
+        }
+        StoreKind::Embedded => {
+            let engine = open(&store.data_dir, &engine.settings())?;
+            let (directory, recovered) = (store.data_dir.display(), engine.recovered());
+            writeln!(
+                io::stdout(),
+                "{directory} has {} widgets and {} associations",
+                recovered.widgets,
+                recovered.associations
+            )?;
+            engine.register_metrics(&metrics)?;
+            let client = engine.client();
+            let store = client.clone();
+            let on_worker = move || client.on_current_runtime();
+            answer(http, metrics, store, on_worker, signals).await?;
+            drop(engine);
+        }
+        StoreKind::Postgres(url) => {
+            let target = Target::parse(url)?;
+            let settings = postgres.settings();
+            if migrate {
+                crate::migrate::migrate(&target, settings.connect_timeout_ms).await?;
+            }
+            writeln!(io::stdout(), "keeps its widgets in {target}")?;
+            let postgres = Postgres::open(target, settings)?;
+            postgres.metrics().register(&metrics)?;
+            let client = postgres.client();
+            let store = client.clone();
+            let on_worker = move || client.clone();
+            answer(http, metrics, store, on_worker, signals).await?;
+            drop(postgres);
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves the API over a store until a signal. `on_worker` is how a worker asks the store.
+async fn answer<S: Store>(
+    http: &Http,
+    metrics: Registry,
+    store: S,
+    on_worker: impl Fn() -> S + Clone + Send + 'static,
+    signals: Signals,
+) -> Result<(), Box<dyn Error>> {
     let listener = listen(http.listen).await?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
@@ -70,14 +116,9 @@ async fn serve(configuration: &Configuration) -> Result<(), Box<dyn Error>> {
         io::stdout(),
         "open http://{address}/ for its API, press Ctrl-C to stop it"
     )?;
-    let metrics = Registry::new();
-    engine.register_metrics(&metrics)?;
-    let client = engine.client();
-    let api = Api::new(client.clone(), http.settings(), metrics, SystemClock::new())?;
-    let worker = move || api.with_store(client.on_current_runtime());
+    let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
+    let worker = move || api.with_store(on_worker());
     widgets_server::serve(listener, &http.limits(), worker, signals.stop()).await?;
-    drop(engine);
-    tracing::info!("stopped");
     Ok(())
 }
 

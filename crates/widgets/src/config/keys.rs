@@ -181,6 +181,25 @@ configuration! {
         /// checkpoint has where that is more. What a restart replays is not much more.
         checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
     }
+    /// The store in a PostgreSQL database.
+    postgres: Postgres {
+        /// How many connections apply operations, and so how many batches are in flight.
+        connections as "postgres_connections": usize = 2, within 1..=64;
+        /// How many connections answer lookups.
+        lookup_connections as "postgres_lookup_connections": usize = 1, within 1..=64;
+        /// How many operations one commit may have.
+        batch_operations_max as "postgres_batch_operations_max": usize = 256, within 1..=4096;
+        /// How many requests may wait. One more is answered 503 WG503.
+        queue_operations_max as "postgres_queue_operations_max": usize = 2048, within 1..=65_536;
+        /// How many bytes of text the waiting requests may have together.
+        queue_bytes_max as "postgres_queue_bytes_max": usize = 4 << 20, within 4096..=1 << 30;
+        /// How long a request may wait to be sent, or to be sent again after a conflict.
+        queue_wait_ms_max as "postgres_queue_wait_ms_max": u64 = 5000, within 1..=600_000;
+        /// How long making a connection may take.
+        connect_timeout_ms as "postgres_connect_timeout_ms": u64 = 2000, within 1..=600_000;
+        /// How long a statement may take before it is cancelled.
+        statement_timeout_ms as "postgres_statement_timeout_ms": u64 = 5000, within 1..=600_000;
+    }
     /// What the service tells of itself, on its standard error.
     log: Log {
         /// For people, or a JSON object a line for programs.
@@ -231,6 +250,32 @@ impl Engine {
     }
 }
 
+impl Postgres {
+    /// How the store is set.
+    pub(crate) fn settings(&self) -> widgets_postgres::Settings {
+        let Self {
+            connections,
+            lookup_connections,
+            batch_operations_max,
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            connect_timeout_ms,
+            statement_timeout_ms,
+        } = *self;
+        widgets_postgres::Settings {
+            connections,
+            lookup_connections,
+            batch_operations_max,
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            connect_timeout_ms,
+            statement_timeout_ms,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,10 +283,16 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_parts() {
-        let Configuration { http, engine, .. } = Configuration::default();
+        let Configuration {
+            http,
+            engine,
+            postgres,
+            ..
+        } = Configuration::default();
         assert_eq!(http.limits(), widgets_server::Limits::default());
         assert_eq!(http.settings(), widgets_server::Settings::default());
         assert_eq!(engine.settings(), widgets_engine::Settings::default());
+        assert_eq!(postgres.settings(), widgets_postgres::Settings::default());
     }
 
     #[test]

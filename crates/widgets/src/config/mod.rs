@@ -14,8 +14,7 @@ mod keys;
 mod values;
 
 pub(crate) use given::Given;
-pub(crate) use keys::Configuration;
-pub(crate) use keys::Log;
+pub(crate) use keys::{Configuration, Http, Log};
 pub(crate) use values::{LogFormat, StoreKind};
 
 use given::Origin;
@@ -122,6 +121,12 @@ impl Given {
             && let Err(problem) = configuration.engine.settings().check()
         {
             problems.push(Problem::new(format!("engine.{problem}")));
+        }
+        if problems.is_empty()
+            && let StoreKind::Postgres(url) = &configuration.store.url
+            && let Err(problem) = widgets_postgres::Target::parse(url)
+        {
+            problems.push(Problem::new(format!("store.url: {problem}")));
         }
         if problems.is_empty() {
             Ok(Resolved {

@@ -101,10 +101,18 @@ impl Value for PathBuf {
 }
 
 /// Which store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreKind {
     /// In this process, in a directory.
     Embedded,
+    /// In the PostgreSQL database of this URL, which may hold a password.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for StoreKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.toml())
+    }
 }
 
 impl Value for StoreKind {
@@ -112,16 +120,21 @@ impl Value for StoreKind {
     const KIND: Kind = Kind::String;
 
     fn parse(text: &str, _: &Anything) -> Option<Self> {
-        (text == "embedded").then_some(Self::Embedded)
+        if text == "embedded" {
+            return Some(Self::Embedded);
+        }
+        widgets_postgres::Target::is_url(text).then(|| Self::Postgres(text.into()))
     }
 
     fn describe(_: &Anything) -> String {
-        "\"embedded\"".into()
+        "\"embedded\", or the URL of a PostgreSQL database as in \"postgres://user@host/database\""
+            .into()
     }
 
     fn toml(&self) -> String {
         match self {
             Self::Embedded => toml_string("embedded"),
+            Self::Postgres(url) => toml_string(redacted(url)),
         }
     }
 

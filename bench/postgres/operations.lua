@@ -1,0 +1,51 @@
+-- The same operations as pgbench/*.sql, over HTTP: wrk … -s operations.lua ADDRESS -- OPERATION START WIDGETS
+-- OPERATION is add_widget, associate_widgets, remove_widget or mix (40 % adds, 40 % associations,
+-- 10 % removals, 10 % removals of the associations that were made). One thread (-t1), so that one
+-- counter serves all connections. Whatever is refused is counted and told.
+local formats = {
+  add_widget = '{"widget_sn":"A%09d","widget_name":"a widget of the bench","slots":["P","R"]}',
+  remove_widget = '{"widget_sn":"W%09d"}',
+  associate_widgets = '{"widget1_sn":"W%09d","widget2_sn":"W%09d","port":"Q"}',
+  remove_association = '{"widget1_sn":"W%09d","widget2_sn":"W%09d","port":"Q"}',
+}
+-- A permutation of the widgets, as in pgbench/*.sql: every one once, far from the one before.
+local prime = 7368787
+local mix = { "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_association",
+  "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_widget" }
+
+local operation, start, widgets, n
+function init(args)
+  operation, start, widgets = args[1], tonumber(args[2]), tonumber(args[3])
+  n = 0
+  wrk.headers["Content-Type"] = "application/json"
+end
+local function body(name, i)
+  if name == "add_widget" then
+    return formats[name]:format(i)
+  elseif name == "remove_widget" then
+    return formats[name]:format(i * prime % widgets)
+  end
+  return formats[name]:format(2 * i * prime % widgets, (2 * i + 1) * prime % widgets)
+end
+function request()
+  n = n + 1
+  if operation ~= "mix" then
+    return wrk.format("POST", "/rpc/" .. operation, nil, body(operation, start + n))
+  end
+  local name = mix[n % 10 + 1]
+  local i = start + n
+  if name == "remove_association" then
+    -- The association made 1,003 requests before: answered long since with 256 connections.
+    i = i - 1003
+  elseif name == "remove_widget" then
+    -- From the far end of the permutation, where no association is made.
+    i = widgets - start - n
+  end
+  return wrk.format("POST", "/rpc/" .. name, nil, body(name, i))
+end
+function done(summary, latency)
+  io.write(string.format("%.0f/s p50=%.2fms p99=%.2fms max=%.1fms refused=%d of %d errors=%d\n",
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    latency.max / 1e3, summary.errors.status, summary.requests,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+end

@@ -1,0 +1,55 @@
+-- Roles and rights: run again by every `widgets migrate`, so that roles which came later get theirs.
+--
+-- Roles belong to the whole cluster. They are made where they are missing and the migrating role
+-- may (CREATEROLE); otherwise a notice says what an administrator has to do, and what can be
+-- granted is. No password is set here: give authenticator one, or let it in by pg_hba.conf.
+
+REVOKE ALL ON SCHEMA widgets FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA widgets FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA widgets FROM PUBLIC;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'web_anon') THEN
+        CREATE ROLE web_anon NOLOGIN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') THEN
+        CREATE ROLE authenticator LOGIN NOINHERIT;
+    END IF;
+    IF NOT pg_has_role('authenticator', 'web_anon', 'MEMBER') THEN
+        GRANT web_anon TO authenticator;
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'the roles web_anon and authenticator are not complete, and % may not change that: %',
+        current_user, SQLERRM
+        USING HINT = 'As an administrator: CREATE ROLE web_anon NOLOGIN; CREATE ROLE authenticator '
+            'LOGIN NOINHERIT; GRANT web_anon TO authenticator; then migrate again.';
+END
+$$;
+
+DO $$
+BEGIN
+    -- Whoever calls without a token, through PostgREST or psql.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'web_anon') THEN
+        GRANT USAGE ON SCHEMA widgets TO web_anon;
+        GRANT EXECUTE ON FUNCTION
+            widgets.add_widget(text, text, text[]),
+            widgets.remove_widget(text),
+            widgets.associate_widgets(text, text, widgets.port_type),
+            widgets.remove_association(text, text, widgets.port_type),
+            widgets.lookup_widget(text)
+        TO web_anon;
+    END IF;
+    -- The service.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') THEN
+        GRANT USAGE ON SCHEMA widgets TO authenticator;
+        GRANT EXECUTE ON FUNCTION
+            widgets.apply_operations(text[], text[], text[], smallint[], widgets.port_type[],
+                text[], text[], text[], widgets.port_type[], boolean[]),
+            widgets.lookup_widgets(text[]),
+            widgets.estimated_counts(),
+            widgets.schema_version()
+        TO authenticator;
+    END IF;
+END
+$$;

@@ -1,0 +1,82 @@
+//! Time and randomness, as arguments: the store asks these and nothing else.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// A clock that only goes forward.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+    /// Waits.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// The clock of the operating system, by way of tokio, whose tests can pause it.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that stands at zero now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// A source of random numbers. Jitter needs no better ones than [`system_random`] gives.
+pub type Random = fn() -> u64;
+
+/// Keyed by the operating system's randomness, in every process and every call.
+#[must_use]
+pub fn system_random() -> u64 {
+    RandomState::new().hash_one(0u8)
+}
+
+/// A pause before the next attempt: doubles from `least` to `most` with each attempt from 0, and
+/// then a random part of the upper half is taken off, so that many who failed together do not come
+/// back together.
+pub(crate) fn backoff(least: Duration, most: Duration, attempt: u32, random: Random) -> Duration {
+    let full = least.saturating_mul(1 << attempt.min(16)).min(most);
+    let half = full / 2;
+    let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+    half + Duration::from_nanos(random() % nanos.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_its_bound_and_keeps_its_jitter_in_the_upper_half() {
+        let (least, most) = (Duration::from_millis(10), Duration::from_millis(100));
+        let pause = |attempt, random: Random| backoff(least, most, attempt, random);
+        assert_eq!(pause(0, || 0), Duration::from_millis(5));
+        assert_eq!(pause(1, || 0), Duration::from_millis(10));
+        assert_eq!(pause(9, || 0), Duration::from_millis(50));
+        assert_eq!(pause(u32::MAX, || 0), Duration::from_millis(50));
+        assert!(pause(9, || u64::MAX) < most);
+    }
+}

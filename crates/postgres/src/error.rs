@@ -1,0 +1,82 @@
+//! Why a store cannot be opened or a schema not migrated.
+
+use std::{error::Error as _, io};
+
+/// Why the database cannot be used. Texts never hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL of the database is not understood.
+    #[error("the URL of the database {defect}")]
+    Url {
+        /// What is wrong with it, without its text, which may hold a password.
+        defect: String,
+    },
+    /// A setting is out of its range.
+    #[error("{setting} must be {limit}, {given} was given")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// Its range.
+        limit: String,
+        /// What was given.
+        given: u64,
+    },
+    /// A certificate that TLS needs cannot be read or used.
+    #[error("the root certificate {path}: {defect}")]
+    Certificate {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        defect: String,
+    },
+    /// The operating system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No connection could be made.
+    #[error("connecting to {target}: {reason}")]
+    Connect {
+        /// Host, port and database.
+        target: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The schema is not the one that this program works with.
+    #[error("{0}")]
+    Schema(String),
+    /// The database refused a statement.
+    #[error("{what}: {reason}")]
+    Statement {
+        /// What was tried.
+        what: String,
+        /// What the database said.
+        reason: String,
+    },
+}
+
+/// What went wrong, to the end of the chain: the outermost text alone ("db error") says nothing.
+pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
+    if let Some(error) = error.as_db_error() {
+        let mut text = format!("{} ({})", error.message(), error.code().code());
+        for more in [error.detail(), error.hint()].into_iter().flatten() {
+            text.push_str("; ");
+            text.push_str(more);
+        }
+        return text;
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,31 @@
+//! How it is kept in PostgreSQL: schema, functions, migrations, and a store that groups commits.
+//!
+//! The rules live in SQL functions in the schema `widgets` (see `migrations/`), so that `psql`,
+//! PostgREST and the service obey the same ones. The [store](Postgres) takes everything that waits,
+//! forms a batch in which no widget is named twice, and applies it by one call of
+//! `widgets.apply_operations`: one statement, one transaction, one commit for the whole batch. That
+//! function gives each operation its own outcome; the messages come from
+//! [`Refusal`](widgets_registry::Refusal), as in every store.
+//!
+//! Any number of processes may share one database: nothing is cached, and correctness rests on
+//! locks and guards in the functions. Only this crate knows SQL. It does not know HTTP.
+
+mod batch;
+mod clock;
+mod connect;
+mod error;
+mod lookups;
+mod metrics;
+mod migrations;
+mod queue;
+mod settings;
+mod store;
+mod worker;
+
+pub use clock::{Clock, Random, SystemClock, system_random};
+pub use connect::Target;
+pub use error::OpenError;
+pub use metrics::Metrics;
+pub use migrations::{MigrationStatus, check, migrate};
+pub use settings::Settings;
+pub use store::{Client, Postgres};

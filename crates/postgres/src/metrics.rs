@@ -1,0 +1,111 @@
+//! What the store counts, in the names that all stores share.
+
+use crate::queue::{Depth, Queue};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use std::sync::Arc;
+
+/// What the store counts. Cloning shares it.
+#[derive(Clone)]
+pub struct Metrics {
+    pub(crate) batch_operations: Histogram,
+    pub(crate) commit_duration_seconds: Histogram,
+    pub(crate) batch_retries: IntCounterVec,
+    pub(crate) connections: IntGauge,
+    pub(crate) widgets: Gauge,
+    pub(crate) free_slots: Gauge,
+    pub(crate) associations: Gauge,
+    depth: DepthCollector,
+}
+
+impl Metrics {
+    pub(crate) fn new(queue: Arc<Queue>) -> prometheus::Result<Self> {
+        let histogram = |name, help, buckets| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+        };
+        let estimate = |name, what| {
+            let help = format!("{what}, as the statistics of the last ANALYZE estimate them.");
+            Gauge::new(name, help)
+        };
+        Ok(Self {
+            batch_operations: histogram(
+                "widgets_batch_operations",
+                "Operations applied by one commit.",
+                prometheus::exponential_buckets(1.0, 2.0, 13)?,
+            )?,
+            commit_duration_seconds: histogram(
+                "widgets_commit_duration_seconds",
+                "From sending a batch until its commit was answered.",
+                prometheus::exponential_buckets(0.000_25, 2.0, 16)?,
+            )?,
+            batch_retries: IntCounterVec::new(
+                Opts::new(
+                    "widgets_batch_retries_total",
+                    "Batches sent again, by the SQLSTATE of the conflict.",
+                ),
+                &["code"],
+            )?,
+            connections: IntGauge::new(
+                "widgets_database_connections",
+                "Connections to the database that are up.",
+            )?,
+            widgets: estimate("widgets_widgets", "Widgets")?,
+            free_slots: estimate("widgets_free_slots", "Slots without a peer")?,
+            associations: estimate("widgets_associations", "Associations")?,
+            depth: DepthCollector::new(queue)?,
+        })
+    }
+
+    /// Adds everything to what the service exposes.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.batch_operations.clone()))?;
+        registry.register(Box::new(self.commit_duration_seconds.clone()))?;
+        registry.register(Box::new(self.batch_retries.clone()))?;
+        registry.register(Box::new(self.connections.clone()))?;
+        registry.register(Box::new(self.widgets.clone()))?;
+        registry.register(Box::new(self.free_slots.clone()))?;
+        registry.register(Box::new(self.associations.clone()))?;
+        registry.register(Box::new(self.depth.clone()))
+    }
+}
+
+/// Asks the queue when it is scraped, so that the hot path counts nothing twice.
+#[derive(Clone)]
+struct DepthCollector {
+    queue: Arc<Queue>,
+    operations: IntGauge,
+    bytes: IntGauge,
+}
+
+impl DepthCollector {
+    fn new(queue: Arc<Queue>) -> prometheus::Result<Self> {
+        Ok(Self {
+            queue,
+            operations: IntGauge::new(
+                "widgets_queue_operations",
+                "Requests that wait for a connection to the database.",
+            )?,
+            bytes: IntGauge::new(
+                "widgets_queue_bytes",
+                "Bytes of text in the requests that wait.",
+            )?,
+        })
+    }
+}
+
+impl Collector for DepthCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.operations.desc(), self.bytes.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Depth { requests, bytes } = self.queue.depth();
+        self.operations
+            .set(i64::try_from(requests).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        [self.operations.collect(), self.bytes.collect()].concat()
+    }
+}

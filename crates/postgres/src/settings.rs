@@ -1,0 +1,99 @@
+//! How the store is set.
+
+use crate::OpenError;
+use std::time::Duration;
+
+/// How the store is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many connections apply operations, and so how many batches are in flight. Default 2.
+    pub connections: usize,
+    /// How many connections answer lookups. Default 1.
+    pub lookup_connections: usize,
+    /// How many operations a batch may have. Default 256.
+    pub batch_operations_max: usize,
+    /// How many requests may wait. Default 2,048.
+    pub queue_operations_max: usize,
+    /// How many bytes of text the waiting requests may have together. Default 4 MiB.
+    pub queue_bytes_max: usize,
+    /// How long a request may wait for its batch to be sent, or to be sent again after a conflict,
+    /// in milliseconds. Default 5,000.
+    pub queue_wait_ms_max: u64,
+    /// How long making a connection may take, in milliseconds. Default 2,000.
+    pub connect_timeout_ms: u64,
+    /// How long a batch may take in the database before it is cancelled, in milliseconds.
+    /// Default 5,000.
+    pub statement_timeout_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections: 2,
+            lookup_connections: 1,
+            batch_operations_max: 256,
+            queue_operations_max: 2048,
+            queue_bytes_max: 4 << 20,
+            queue_wait_ms_max: 5000,
+            connect_timeout_ms: 2000,
+            statement_timeout_ms: 5000,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks each setting.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let check = |setting, given: u64, least: u64, most: u64| {
+            if (least..=most).contains(&given) {
+                return Ok(());
+            }
+            Err(OpenError::Setting {
+                setting,
+                limit: format!("{least} to {most}"),
+                given,
+            })
+        };
+        let minutes = 10 * 60 * 1000;
+        check("connections", self.connections as u64, 1, 64)?;
+        check("lookup_connections", self.lookup_connections as u64, 1, 64)?;
+        check(
+            "batch_operations_max",
+            self.batch_operations_max as u64,
+            1,
+            4096,
+        )?;
+        check(
+            "queue_operations_max",
+            self.queue_operations_max as u64,
+            1,
+            65_536,
+        )?;
+        check(
+            "queue_bytes_max",
+            self.queue_bytes_max as u64,
+            4096,
+            1 << 32,
+        )?;
+        check("queue_wait_ms_max", self.queue_wait_ms_max, 1, minutes)?;
+        check("connect_timeout_ms", self.connect_timeout_ms, 1, minutes)?;
+        check(
+            "statement_timeout_ms",
+            self.statement_timeout_ms,
+            1,
+            minutes,
+        )
+    }
+
+    pub(crate) const fn queue_wait_max(&self) -> Duration {
+        Duration::from_millis(self.queue_wait_ms_max)
+    }
+
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) const fn statement_timeout(&self) -> Duration {
+        Duration::from_millis(self.statement_timeout_ms)
+    }
+}

@@ -1,0 +1,68 @@
+-- Who may do what, and what nobody may store.
+BEGIN;
+SET search_path = public, pg_catalog;
+SELECT plan(24);
+
+SELECT is(
+    (SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p
+     WHERE p.pronamespace = 'widgets'::regnamespace
+        AND has_function_privilege('web_anon', p.oid, 'EXECUTE')),
+    'add_widget associate_widgets lookup_widget remove_association remove_widget',
+    'web_anon may execute five functions');
+SELECT is(
+    (SELECT count(*) FROM pg_class
+     WHERE relnamespace = 'widgets'::regnamespace AND relkind = 'r' AND (
+        has_table_privilege('web_anon', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+        OR has_table_privilege('authenticator', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))),
+    0::bigint, 'and touch no table, nor may authenticator');
+SELECT ok(NOT has_schema_privilege('web_anon', 'widgets', 'CREATE')
+    AND NOT has_schema_privilege('authenticator', 'widgets', 'CREATE'), 'nor make anything there');
+SELECT is(
+    (SELECT count(*) FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) acl
+     WHERE p.pronamespace = 'widgets'::regnamespace AND acl.grantee = 0),
+    0::bigint, 'everybody may execute nothing');
+SELECT is(
+    (SELECT count(*) FROM pg_proc WHERE pronamespace = 'widgets'::regnamespace AND prosecdef
+        AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']),
+    0::bigint, 'what runs with its owner''s rights has its search_path pinned');
+SELECT ok((SELECT NOT rolinherit AND NOT rolsuper AND rolcanlogin FROM pg_roles
+    WHERE rolname = 'authenticator'), 'authenticator logs in and inherits nothing');
+SELECT ok(pg_has_role('authenticator', 'web_anon', 'MEMBER'), 'and can become web_anon');
+SELECT ok((SELECT NOT rolcanlogin FROM pg_roles WHERE rolname = 'web_anon'), 'web_anon cannot log in');
+
+SET LOCAL ROLE web_anon;
+SELECT throws_ok('SELECT FROM widgets.widgets', '42501', NULL, 'no reading of tables');
+SELECT throws_ok($$SELECT widgets.lookup_widgets('{A}')$$, '42501', NULL, 'no lookups by the batch');
+SELECT throws_ok($$SELECT widgets.apply_operations('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')$$,
+    '42501', NULL, 'no batches');
+RESET ROLE;
+
+-- What no statement may leave behind, not even its owner's.
+SELECT widgets.add_widget('A', '', '{P,Q}'), widgets.add_widget('B', '', '{P,P}'),
+    widgets.add_widget('C', '', '{P}'), widgets.associate_widgets('A', 'B', 'P') \g /dev/null
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = NULL WHERE widget_sn = 'A'$$, '23503', NULL,
+    'half an association removed');
+SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'B' WHERE widget_sn = 'C'$$, '23503', NULL,
+    'half an association made');
+SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'A' WHERE widget_sn = 'B'$$, '23505', NULL,
+    'two associated twice on one port');
+SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'C' WHERE widget_sn = 'C'$$, '23514', NULL,
+    'a widget with itself');
+SELECT throws_ok($$DELETE FROM widgets.slots WHERE widget_sn = 'A'$$, '23503', NULL,
+    'a slot in use removed');
+SELECT throws_ok($$DELETE FROM widgets.widgets WHERE serial_number = 'C'$$, '23503', NULL,
+    'a widget removed without its slots');
+SELECT throws_ok('TRUNCATE widgets.widgets', '23503', NULL, 'all widgets removed without their slots');
+SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('X', 0, 'P')$$, '23503', NULL,
+    'a slot without a widget');
+SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('A', 3, 'P')$$, '23514', NULL, 'a fourth slot');
+SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('A', 0, 'P')$$, '23505', NULL, 'a slot twice');
+SELECT throws_ok($$UPDATE widgets.widgets SET serial_number = 'Z' WHERE serial_number = 'A'$$, '23001',
+    NULL, 'another serial number');
+SELECT throws_ok($$INSERT INTO widgets.widgets VALUES ('', '')$$, '23514', NULL,
+    'an empty serial number');
+SELECT throws_ok($$INSERT INTO widgets.widgets VALUES ('Y', repeat('x', 1025))$$, '23514', NULL,
+    'a long name');
+SELECT * FROM finish();
+ROLLBACK;

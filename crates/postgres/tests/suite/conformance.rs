@@ -1,0 +1,94 @@
+//! The suite of every store, and the embedded store beside this one.
+
+use crate::{assert_sound, migrated, open};
+use proptest::{collection::vec, prelude::*};
+use std::path::Path;
+use widgets_conformance::{
+    check_store,
+    commands::{commands, few_serial_numbers, sample},
+};
+use widgets_engine::Engine;
+use widgets_postgres::Settings;
+use widgets_registry::{Command, Store};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_postgresql_store_conforms() {
+    let (server, url) = migrated().await;
+    // Two processes over one database, with batches in flight side by side.
+    let settings = Settings {
+        connections: 3,
+        batch_operations_max: 8,
+        ..Settings::default()
+    };
+    let (one, other) = (open(&url, settings.clone()), open(&url, settings));
+    check_store(&[one.client(), other.client()], "").await;
+    drop((one, other));
+    assert_sound(&server);
+}
+
+/// One operation a batch, and so none that a neighbour could help or hide.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_conforms_in_batches_of_one() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        batch_operations_max: 1,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    check_store(&[store.client()], "").await;
+    drop(store);
+    assert_sound(&server);
+}
+
+/// Several callers, each with widgets of its own, send the same histories to both stores at once:
+/// what each caller is told must be the same to the byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn both_stores_answer_the_same_history_alike() {
+    let (server, url) = migrated().await;
+    let postgres = open(&url, Settings::default());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential");
+    drop(std::fs::remove_dir_all(&directory));
+    let settings = widgets_engine::Settings::default();
+    let engine = Engine::open(&directory, &settings).expect("a new store");
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..16u64 {
+        let names = few_serial_numbers(&format!("caller{caller}-"), 6);
+        let history = sample(&vec(commands(names.clone()), 300).boxed(), caller);
+        let (postgres, engine) = (postgres.client(), engine.client());
+        callers.spawn(async move {
+            for (number, command) in history.into_iter().enumerate() {
+                let (here, there) = tokio::join!(
+                    answer(&postgres, command.clone()),
+                    answer(&engine, command.clone())
+                );
+                assert_eq!(
+                    here, there,
+                    "caller {caller}, operation {number}: {command:?}"
+                );
+            }
+            for name in names {
+                let here = postgres.lookup(name.clone()).await;
+                assert_eq!(here, engine.lookup(name).await, "caller {caller}");
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("a caller without a difference");
+    }
+    drop(postgres);
+    assert_sound(&server);
+}
+
+/// Everything that the server makes an answer of.
+async fn answer(store: &impl Store, command: Command) -> (String, String, Option<String>) {
+    use widgets_registry::Rejection::{Fault, Refused};
+    match store.submit(command).await {
+        Ok(()) => ("ok".into(), String::new(), None),
+        Err(Refused(refusal)) => (
+            refusal.code().into(),
+            refusal.to_string(),
+            refusal.details(),
+        ),
+        Err(Fault(fault)) => panic!("{fault}"),
+    }
+}

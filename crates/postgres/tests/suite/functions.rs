@@ -1,0 +1,158 @@
+//! The functions by themselves: pgTAP, and their answers beside those of the embedded store.
+
+use crate::{assert_sound, migrated, server::run};
+use proptest::{collection::vec, strategy::Strategy as _};
+use std::path::Path;
+use tokio_postgres::{Client, NoTls};
+use widgets_conformance::commands::{commands, few_serial_numbers, sample};
+use widgets_engine::Engine;
+use widgets_registry::{Command, Refusal, Rejection, Store as _};
+
+/// Runs `tests/pgtap/*.sql`, as `pg_prove` would.
+#[tokio::test(flavor = "multi_thread")]
+async fn pgtap_passes() {
+    let (server, _) = migrated().await;
+    server.psql("registry", "CREATE EXTENSION pgtap SCHEMA public");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pgtap");
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let file = file.expect("a file").path();
+        let output = run(server.psql_command("registry").arg("-f").arg(&file));
+        let output = String::from_utf8(output.stdout).expect("UTF-8");
+        let passed = output
+            .lines()
+            .filter(|line| line.starts_with("ok "))
+            .count();
+        assert!(
+            output.starts_with(&format!("1..{passed}\n")) && !output.contains("# Looks like"),
+            "{}:\n{output}",
+            file.display()
+        );
+        count += passed;
+    }
+    assert!(count > 0, "no pgTAP test was run");
+}
+
+/// One call for each operation, as `web_anon` makes it.
+async fn call(client: &Client, command: &Command) -> Result<(), (String, String, Option<String>)> {
+    let called = match command {
+        Command::AddWidget {
+            serial_number,
+            name,
+            ports,
+        } => {
+            let ports: Vec<&str> = ports.iter().map(|(_, port)| port.as_str()).collect();
+            let sql = "SELECT widgets.add_widget($1, $2, $3)";
+            client
+                .execute(sql, &[&&**serial_number, &&**name, &ports])
+                .await
+        }
+        Command::RemoveWidget { serial_number } => {
+            let sql = "SELECT widgets.remove_widget($1)";
+            client.execute(sql, &[&&**serial_number]).await
+        }
+        Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => {
+            let operation = command.operation();
+            let sql = format!("SELECT widgets.{operation}($1, $2, $3::text::widgets.port_type)");
+            let (one, two, port) = (&**pair.widget1(), &**pair.widget2(), pair.port().as_str());
+            client.execute(&sql, &[&one, &two, &port]).await
+        }
+    };
+    called.map(drop).map_err(|error| {
+        let error = error.as_db_error().expect("an answer of the database");
+        (
+            error.code().code().into(),
+            error.message().into(),
+            error.detail().map(Into::into),
+        )
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_for_one_operation_answer_as_the_embedded_store() {
+    let (server, _) = migrated().await;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("functions");
+    drop(std::fs::remove_dir_all(&directory));
+    let settings = widgets_engine::Settings::default();
+    let engine = Engine::open(&directory, &settings).expect("a new store");
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..4u64 {
+        let url = server.url("registry", "authenticator");
+        let engine = engine.client();
+        callers.spawn(async move {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls)
+                .await
+                .expect("a client");
+            tokio::spawn(connection);
+            client
+                .execute("SET ROLE web_anon", &[])
+                .await
+                .expect("the role");
+            let names = few_serial_numbers(&format!("c{caller}-"), 5);
+            let history = sample(&vec(commands(names), 400).boxed(), caller);
+            for (number, command) in history.into_iter().enumerate() {
+                let here = call(&client, &command).await;
+                let there = engine.submit(command.clone()).await.map_err(|rejection| {
+                    let Rejection::Refused(refusal) = rejection else {
+                        panic!("{rejection}");
+                    };
+                    let details = Refusal::details(&refusal);
+                    (refusal.code().to_owned(), refusal.to_string(), details)
+                });
+                assert_eq!(
+                    here, there,
+                    "caller {caller}, operation {number}: {command:?}"
+                );
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("a caller without a difference");
+    }
+    assert_sound(&server);
+}
+
+/// Opposite calls for the same widgets wait for each other: none deadlocks, none is refused while
+/// there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn opposite_calls_do_not_deadlock() {
+    let (server, url) = migrated().await;
+    let setup = "SELECT widgets.add_widget(n, '', '{P,Q,R}') FROM unnest('{a,b,c}'::text[]) n";
+    server.psql("registry", setup);
+    let mut callers = tokio::task::JoinSet::new();
+    for (one, two) in [("a", "b"), ("b", "a"), ("b", "c"), ("c", "a")] {
+        let url = url.clone();
+        callers.spawn(async move {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls)
+                .await
+                .expect("a client");
+            tokio::spawn(connection);
+            client
+                .execute("SET ROLE web_anon", &[])
+                .await
+                .expect("the role");
+            let mut unexpected = Vec::new();
+            for _ in 0..150 {
+                for sql in [
+                    format!("SELECT widgets.associate_widgets('{one}', '{two}', 'P')"),
+                    format!("SELECT widgets.remove_association('{one}', '{two}', 'P')"),
+                    format!("SELECT widgets.remove_widget('{one}')"),
+                    format!("SELECT widgets.add_widget('{one}', '', '{{P}}')"),
+                ] {
+                    if let Err(error) = client.batch_execute(&sql).await {
+                        let error = error.as_db_error().expect("an answer").clone();
+                        let code = error.code().code();
+                        if !code.starts_with("WG00") && code != "23505" {
+                            unexpected.push(format!("{sql}: {error}"));
+                        }
+                    }
+                }
+            }
+            unexpected
+        });
+    }
+    while let Some(unexpected) = callers.join_next().await {
+        assert_eq!(unexpected.expect("no panic"), Vec::<String>::new());
+    }
+    assert_sound(&server);
+}

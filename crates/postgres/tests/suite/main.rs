@@ -1,0 +1,49 @@
+//! The PostgreSQL store against real servers.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
+mod conformance;
+mod faults;
+mod functions;
+mod migrations;
+mod pooler;
+mod server;
+mod tls;
+
+use server::Server;
+use std::time::Duration;
+use widgets_postgres::{Postgres, Settings, Target, migrate};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server with one migrated database, and the URL of the service's role.
+async fn migrated() -> (Server, String) {
+    let server = Server::start();
+    let owner = server.database("registry", "postgres");
+    let target = Target::parse(&owner).expect("a URL");
+    migrate(&target, TIMEOUT)
+        .await
+        .expect("a migrated database");
+    let url = server.url("registry", "authenticator");
+    (server, url)
+}
+
+fn open(url: &str, settings: Settings) -> Postgres {
+    let target = Target::parse(url).expect("a URL");
+    Postgres::open(target, settings).expect("an open store")
+}
+
+/// Whether no association is broken and no slot without its widget, whatever the constraints say.
+fn assert_sound(server: &Server) {
+    let broken = "
+        SELECT count(*) FROM widgets.slots slot
+        WHERE NOT EXISTS (SELECT FROM widgets.widgets WHERE serial_number = slot.widget_sn)
+            OR slot.peer_sn IS NOT NULL AND 1 <> (SELECT count(*) FROM widgets.slots peer
+                WHERE peer.widget_sn = slot.peer_sn AND peer.port = slot.port
+                    AND peer.peer_sn = slot.widget_sn)";
+    assert_eq!(server.psql("registry", broken), "0", "broken slots");
+}

@@ -1,0 +1,234 @@
+//! A PostgreSQL server of the test's own: its data in a temporary folder, its port a free one, gone
+//! when it is dropped, also by a test that fails.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+/// A running server. Its administrator is `postgres`, without a password.
+pub(crate) struct Server {
+    pub(crate) directory: Directory,
+    pub(crate) port: u16,
+    settings: Vec<String>,
+    process: Option<Child>,
+}
+
+/// The newest PostgreSQL of the system.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse().ok()?, path))
+        })
+        .collect();
+    versions.sort();
+    let Some((_, path)) = versions.pop() else {
+        panic!("PostgreSQL is missing: on Debian, apt-get install postgresql");
+    };
+    path.join("bin").join(name)
+}
+
+/// PostgreSQL refuses to be run by root, who becomes `postgres` for it. The server stops when the
+/// test's thread ends, whatever way that is.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    command.args(["--pdeathsig=QUIT", "--"]).arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    run(Command::new("id").arg("-u")).stdout == b"0\n"
+}
+
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A folder that goes when it is dropped.
+pub(crate) struct Directory(pub(crate) PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("widgets-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("readable by all");
+        Self(path).owned()
+    }
+
+    /// Gives everything in it to whom servers run as.
+    pub(crate) fn owned(self) -> Self {
+        if is_root() {
+            run(Command::new("chown")
+                .args(["-R", "postgres:postgres"])
+                .arg(&self.0));
+        }
+        self
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Server {
+    /// Starts one that does not wait for disks.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&["fsync=off"])
+    }
+
+    /// Starts one with these settings.
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
+        let directory = Directory::new();
+        let data = directory.0.join("data");
+        run(command(&binary("initdb"))
+            .arg("-D")
+            .arg(&data)
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+            .args(["--locale=C.UTF-8", "--no-sync"]));
+        let mut server = Self {
+            directory,
+            port: free_port(),
+            settings: settings.iter().map(|&setting| setting.into()).collect(),
+            process: None,
+        };
+        server.resume();
+        server
+    }
+
+    /// Starts it again after [`Self::stop`].
+    pub(crate) fn resume(&mut self) {
+        assert!(self.process.is_none(), "it runs");
+        let mut postgres = command(&binary("postgres"));
+        postgres
+            .arg("-D")
+            .arg(self.data())
+            .arg("-k")
+            .arg(&self.directory.0)
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-c", "max_connections=50", "-c", "shared_buffers=64MB"]);
+        for setting in &self.settings {
+            postgres.args(["-c", setting]);
+        }
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.0.join("log"))
+            .expect("a log");
+        let process = postgres
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("a server");
+        self.process = Some(process);
+        self.wait_until_ready();
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.0.join("data")
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) fn wait_until_ready(&self) {
+        for _ in 0..600 {
+            let mut ready = Command::new(binary("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+            if ready.status().expect("pg_isready").success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let log = fs::read_to_string(self.directory.0.join("log")).unwrap_or_default();
+        panic!("the server does not start:\n{log}");
+    }
+
+    /// Stops it as `pg_ctl stop -m MODE` does, and waits.
+    pub(crate) fn stop(&mut self, mode: &str) {
+        run(command(&binary("pg_ctl"))
+            .args(["stop", "-s", "-w", "-m", mode, "-D"])
+            .arg(self.data()));
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("its end");
+        }
+    }
+
+    /// The process ids of the server's children that serve clients.
+    pub(crate) fn backends(&self) -> Vec<u32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid \
+                   <> pg_backend_pid()";
+        let pids = self.psql("postgres", sql);
+        pids.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Runs SQL as the administrator, and gives what it prints, unaligned.
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
+        let output = run(self.psql_command(database).args(["-c", sql]));
+        String::from_utf8(output.stdout)
+            .expect("UTF-8")
+            .trim()
+            .to_owned()
+    }
+
+    pub(crate) fn psql_command(&self, database: &str) -> Command {
+        let mut psql = Command::new(binary("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-U", "postgres", "-d", database]);
+        psql
+    }
+
+    /// A new, empty database, and its URL for this role.
+    pub(crate) fn database(&self, name: &str, role: &str) -> String {
+        self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(name, role)
+    }
+
+    pub(crate) fn url(&self, database: &str, role: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // SIGQUIT: without ceremony, and its children go as well.
+            let pid = process.id().to_string();
+            drop(Command::new("kill").args(["-QUIT", &pid]).status());
+            drop(process.wait());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `widgets migrate`: prepares the database of the PostgreSQL store, or says how far it is.
+
+use crate::{
+    Outcome,
+    config::{Given, StoreKind},
+    log,
+};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+use widgets_postgres::{MigrationStatus, OpenError, Target};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    /// Changes nothing, says what is missing, and exits with 1 if something is.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
+    let configuration = given.resolve()?.configuration;
+    log::start(&configuration.log);
+    let StoreKind::Postgres(url) = &configuration.store.url else {
+        return Err("only the PostgreSQL store has migrations: give its URL by --store".into());
+    };
+    let target = Target::parse(url)?;
+    let connect_timeout_ms = configuration.postgres.connect_timeout_ms;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    if !check {
+        runtime.block_on(migrate(&target, connect_timeout_ms))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let timeout = Duration::from_millis(connect_timeout_ms);
+    let status = runtime.block_on(widgets_postgres::check(&target, timeout))?;
+    writeln!(io::stdout(), "{target} {}", text(status))?;
+    Ok(if status.found == status.wanted {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Migrates, and says what was done.
+pub(crate) async fn migrate(target: &Target, connect_timeout_ms: u64) -> Result<(), OpenError> {
+    let timeout = Duration::from_millis(connect_timeout_ms);
+    let status = widgets_postgres::migrate(target, timeout).await?;
+    if status.found == status.wanted {
+        tracing::info!(version = status.wanted, "the schema was up to date");
+    } else {
+        let (from, to) = (status.found, status.wanted);
+        tracing::info!(from, to, "the schema was migrated");
+    }
+    Ok(())
+}
+
+fn text(MigrationStatus { found, wanted }: MigrationStatus) -> String {
+    match found {
+        0 => format!("has no schema yet: version {wanted} is missing"),
+        found if found == wanted => format!("has version {wanted} of the schema: up to date"),
+        found => format!("has version {found} of the schema, {wanted} is missing"),
+    }
+}
