@@ -1,7 +1,9 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Clock, Settings, arguments, body, cors,
+    Authentication, Caller, Clock, Settings, arguments,
+    auth::{Access, Object, Permission, TokenCache},
+    body, cors,
     document::{self, File},
     error::{Error, Given, Malformed, NoFunction},
     metrics::{Metrics, Subject},
@@ -17,7 +19,10 @@ use hyper::{
 };
 use prometheus::Registry;
 use serde::Serialize;
-use std::{fmt::Display, sync::Arc};
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex},
+};
 use widgets_registry::{Operation, Refusal, SerialNumber, Store, Widget};
 
 const SERVER: HeaderValue =
@@ -38,6 +43,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub struct Api<S> {
     store: S,
     shared: Arc<Shared>,
+    authentication: Arc<Authentication>,
+    tokens: Arc<Mutex<TokenCache>>,
 }
 
 struct Shared {
@@ -65,7 +72,21 @@ impl<S: Store> Api<S> {
             metrics: Metrics::new(registry)?,
             clock: Box::new(clock),
         });
-        Ok(Self { store, shared })
+        Ok(Self {
+            store,
+            shared,
+            authentication: Arc::new(Authentication::off()),
+            tokens: Arc::default(),
+        })
+    }
+
+    /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
+    #[must_use]
+    pub fn with_authentication(self, authentication: Arc<Authentication>) -> Self {
+        Self {
+            authentication,
+            ..self
+        }
     }
 
     /// The same API with another way to ask the store, such as a worker's own.
@@ -74,11 +95,22 @@ impl<S: Store> Api<S> {
         Api {
             store,
             shared: self.shared.clone(),
+            authentication: self.authentication.clone(),
+            tokens: Arc::default(),
         }
     }
 
-    /// Answers a request. Dropping the future gives up the answer, not the operation.
+    /// Answers a request of someone on this machine.
     pub async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        self.respond_to(Caller::LOCAL, request).await
+    }
+
+    /// Answers a request. Dropping the future gives up the answer, not the operation.
+    pub async fn respond_to<B>(&self, caller: Caller, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -89,7 +121,7 @@ impl<S: Store> Api<S> {
             response.headers_mut().insert(header::SERVER, SERVER);
             return response;
         }
-        let mut response = self.measured(&head, body).await;
+        let mut response = self.measured(caller, &head, body).await;
         let headers = response.headers_mut();
         headers.insert(header::SERVER, SERVER);
         if cross_origin {
@@ -99,16 +131,28 @@ impl<S: Store> Api<S> {
     }
 
     /// Answers, and counts how long that took where the request asked for something of ours.
-    async fn measured<B>(&self, head: &Parts, body: B) -> Response<Full<Bytes>>
+    async fn measured<B>(&self, caller: Caller, head: &Parts, body: B) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         let start = self.shared.clock.now();
-        let (subject, answer) = match Route::of(head.uri.path()) {
+        let route = Route::of(head.uri.path());
+        let access = match self.admit(caller, &route, head) {
+            Ok(access) => access,
+            Err(error) => {
+                if let Some(subject) = route.subject() {
+                    let duration = self.shared.clock.now().saturating_sub(start);
+                    let metrics = &self.shared.metrics;
+                    metrics.observe(subject, Some(error.code()), duration);
+                }
+                return error.response();
+            }
+        };
+        let (subject, answer) = match route {
             Route::Operation(operation) => (
                 Subject::Operation(operation),
-                self.operation(operation, head, body).await,
+                self.operation(operation, access, head, body).await,
             ),
             Route::UnknownFunction(function) => (
                 Subject::None,
@@ -116,7 +160,7 @@ impl<S: Store> Api<S> {
             ),
             Route::Widget(serial_number) => {
                 let answer = match serial_number {
-                    Ok(serial_number) => self.widget(&serial_number, head).await,
+                    Ok(serial_number) => self.widget(&serial_number, access, head).await,
                     Err(_) => Err(Malformed::Path {
                         details: Some("a serial number is UTF-8, percent-encoded"),
                     }
@@ -141,7 +185,12 @@ impl<S: Store> Api<S> {
                 });
             }
             Route::Live => return probe(head, || Ok(empty(StatusCode::OK))),
-            Route::Metrics => return probe(head, || Ok(self.metrics_text())),
+            Route::Metrics => {
+                return probe(head, || {
+                    access.require(Permission::Admin, Object::Metrics)?;
+                    Ok(self.metrics_text())
+                });
+            }
             Route::Ready => {
                 let ready = self.store.ready().await;
                 return probe(head, || {
@@ -159,12 +208,33 @@ impl<S: Store> Api<S> {
         response
     }
 
-    async fn operation<B>(&self, operation: Operation, head: &Parts, body: B) -> Answer
+    /// What the caller may do. Whatever watches over the process is answered without being asked who
+    /// it is, and may do nothing else.
+    fn admit(&self, caller: Caller, route: &Route<'_>, head: &Parts) -> Result<Access, Error> {
+        if route.is_probe() {
+            return Ok(Access::NOTHING);
+        }
+        let now_seconds = || self.shared.clock.unix_seconds();
+        let (authentication, tokens) = (&self.authentication, &self.tokens);
+        Ok(authentication.admit(&head.headers, caller.certified, tokens, now_seconds)?)
+    }
+
+    async fn operation<B>(
+        &self,
+        operation: Operation,
+        access: Access,
+        head: &Parts,
+        body: B,
+    ) -> Answer
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         negotiation::check_profile(&head.method, &head.headers)?;
+        // Before the body: nothing is read for those who may not call it.
+        if head.method != Method::OPTIONS {
+            access.require(Permission::Write, Object::Function(operation))?;
+        }
         match head.method {
             Method::POST => {
                 check_query(head)?;
@@ -214,11 +284,12 @@ impl<S: Store> Api<S> {
         malformed.await.unwrap_or_else(|first| first).into()
     }
 
-    async fn widget(&self, serial_number: &str, head: &Parts) -> Answer {
+    async fn widget(&self, serial_number: &str, access: Access, head: &Parts) -> Answer {
         negotiation::check_profile(&head.method, &head.headers)?;
         if let Some(answer) = check_reads(head)? {
             return Ok(answer);
         }
+        access.require(Permission::Read, Object::Widgets)?;
         negotiation::media_type(&head.headers, &["application/json"])?;
         let serial_number = SerialNumber::new("serial_number", serial_number)?;
         match self.store.lookup(serial_number.clone()).await? {

@@ -1,11 +1,15 @@
-//! Time, as an argument: the durations in the metrics come from this and nothing else.
+//! Time, as an argument: durations in the metrics and the lifetimes of tokens come from this and
+//! nothing else.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-/// A clock that only goes forward.
+/// Time, in both senses.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since some fixed moment.
+    /// Time since some fixed moment. Only goes forward.
     fn now(&self) -> Duration;
+
+    /// Seconds since 1970 began (UTC), as calendars count. May be set back.
+    fn unix_seconds(&self) -> i64;
 }
 
 /// The clock of the operating system.
@@ -37,5 +41,17 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the server reads the calendar"
+    )]
+    fn unix_seconds(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // Before 1970 no token is valid, as it should be.
+        since.map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        })
     }
 }

@@ -68,14 +68,28 @@ codes! {
     Function = "PGRST202", NOT_FOUND;
     /// There is no such path; PostgREST would look for a table of that name.
     Table = "PGRST205", NOT_FOUND;
+    /// A token was sent, and the service has no keys to check one with.
+    NoTokenKeys = "PGRST300", INTERNAL_SERVER_ERROR;
+    /// The token is no JWT, or no key of the service signed it.
+    Token = "PGRST301", UNAUTHORIZED;
+    /// Without a token nothing may be asked.
+    Anonymous = "PGRST302", UNAUTHORIZED;
+    /// The token is not valid now, or not for this service.
+    TokenClaim = "PGRST303", UNAUTHORIZED;
     /// GET and HEAD only read, and every operation writes.
     ReadOnlyTransaction = "25006", METHOD_NOT_ALLOWED;
+    /// The token names a role that the service does not know.
+    RoleUnknown = "22023", UNAUTHORIZED;
     /// A value of the wrong JSON type, or a port type that does not exist (case matters).
     InvalidText = "22P02", BAD_REQUEST;
     /// A required value is null.
     Null = "23502", BAD_REQUEST;
     /// The serial number is taken.
     SerialNumberTaken = "23505", CONFLICT;
+    /// The role may not do this.
+    Permission = "42501", FORBIDDEN;
+    /// Without a token this may not be done.
+    AnonymousPermission = "42501", UNAUTHORIZED;
     /// A named widget does not exist.
     WidgetMissing = "WG001", NOT_FOUND;
     /// The widget has no free slot of that port type.
@@ -90,6 +104,8 @@ codes! {
     TooManySlots = "WG006", BAD_REQUEST;
     /// A serial number or a name is empty, too long, or contains NUL.
     FieldLimit = "WG007", BAD_REQUEST;
+    /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
+    TooManyRequests = "WG429", TOO_MANY_REQUESTS;
     /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.
     Busy = "WG503", SERVICE_UNAVAILABLE;
     /// The store is read-only or cannot be reached: nothing was applied.

@@ -1,6 +1,6 @@
 //! What stands in the way of an answer, and the answer that says so.
 
-use crate::{Code, SCHEMAS, arguments, hint};
+use crate::{Code, SCHEMAS, arguments, auth::Refused, hint};
 use http_body_util::Full;
 use hyper::{
     Method, Response,
@@ -69,12 +69,20 @@ pub(crate) enum Given {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
     Malformed(Malformed),
+    /// The sender is not let in.
+    Refused(Refused),
     Rejected(Rejection),
 }
 
 impl From<Malformed> for Error {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
     }
 }
 
@@ -115,6 +123,7 @@ impl Error {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Malformed(malformed) => malformed.code(),
+            Self::Refused(refused) => refused.code(),
             Self::Rejected(Rejection::Refused(refusal)) => refusal.into(),
             Self::Rejected(Rejection::Fault(fault)) => fault.into(),
         }
@@ -123,6 +132,10 @@ impl Error {
     pub(crate) fn body(&self) -> ErrorBody {
         let (message, details, hint) = match self {
             Self::Malformed(malformed) => malformed.texts(),
+            Self::Refused(refused) => {
+                let (message, details) = refused.texts();
+                (message, details, None)
+            }
             Self::Rejected(Rejection::Refused(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
             }
@@ -163,6 +176,11 @@ impl Error {
             Self::Malformed(malformed) => {
                 if let Some(allowed) = malformed.allowed() {
                     headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+                }
+            }
+            Self::Refused(refused) => {
+                if let Some(challenge) = refused.challenge() {
+                    headers.insert(header::WWW_AUTHENTICATE, challenge);
                 }
             }
             Self::Rejected(_) => {}

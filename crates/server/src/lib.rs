@@ -3,13 +3,15 @@
 //! Only this crate knows HTTP. It checks what a request says, hands a valid command to the store,
 //! and gives each outcome its status, headers and body.
 //!
-//! A request is checked in PostgREST's order: CORS preflight, path, profile, method, query string,
+//! A request is checked in PostgREST's order: CORS preflight, who asks, path, profile, method, query string,
 //! body, names of the arguments, `Accept`, strict `Prefer`, values of the arguments. The store
 //! decides the rest.
 
 mod api;
 mod arguments;
+mod auth;
 mod body;
+mod caller;
 mod clock;
 mod code;
 mod connections;
@@ -23,6 +25,8 @@ mod routes;
 mod settings;
 
 pub use api::Api;
+pub use auth::{Authentication, AuthenticationSettings, KeySet, KeySetError, Roles};
+pub use caller::Caller;
 pub use clock::{Clock, SystemClock};
 pub use code::Code;
 pub use connections::{Limits, serve};

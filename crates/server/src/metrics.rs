@@ -80,7 +80,7 @@ impl Metrics {
         let metrics = Self {
             registry,
             durations,
-            series: Default::default(),
+            series: [const { [const { OnceLock::new() }; OUTCOMES] }; Subject::ALL.len()],
         };
         for operation in Operation::ALL {
             metrics.histogram(Subject::Operation(operation), None);

@@ -1,5 +1,6 @@
 //! Which path means what.
 
+use crate::metrics::Subject;
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::Utf8Error};
 use widgets_registry::Operation;
@@ -30,6 +31,21 @@ pub(crate) enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
+    /// Whether it is asked by what watches over the process. That answers everyone, always.
+    pub(crate) fn is_probe(&self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+
+    /// What a request for it is counted as. Documents and probes would only blur the measurements.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Operation(operation) => Some(Subject::Operation(*operation)),
+            Self::Widget(_) => Some(Subject::Lookup),
+            Self::UnknownFunction(_) | Self::Table(_) | Self::Invalid => Some(Subject::None),
+            Self::Root | Self::PageFile(_) | Self::Live | Self::Ready | Self::Metrics => None,
+        }
+    }
+
     /// The route of a path, which begins with a slash. Each segment is percent-decoded.
     pub(crate) fn of(path: &'a str) -> Self {
         let Some(path) = path.strip_prefix('/') else {

@@ -1,0 +1,225 @@
+//! What a token claims: its lifetime, its audience, its role.
+
+use super::Claim;
+use serde_json::{Map, Value};
+
+pub(super) type Claims = Map<String, Value>;
+
+/// How far the issuer's clock may be from ours, in seconds.
+const LEEWAY_SECONDS: i64 = 30;
+
+/// When a token is valid, in seconds since 1970 began (RFC 7519, 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lifetime {
+    expires: Option<i64>,
+    not_before: Option<i64>,
+    issued_at: Option<i64>,
+}
+
+impl Lifetime {
+    /// The lifetime that a token claims, if it is valid now. What is wrong first is told, in the order
+    /// `exp`, `nbf`, `iat`.
+    pub(super) fn current(claims: &Claims, now_seconds: i64) -> Result<Self, Claim> {
+        let mut lifetime = Self {
+            expires: None,
+            not_before: None,
+            issued_at: None,
+        };
+        lifetime.expires = seconds(claims, "exp")?;
+        lifetime.check(now_seconds)?;
+        lifetime.not_before = seconds(claims, "nbf")?;
+        lifetime.check(now_seconds)?;
+        lifetime.issued_at = seconds(claims, "iat")?;
+        lifetime.check(now_seconds)?;
+        Ok(lifetime)
+    }
+
+    /// Checks that the token is valid now.
+    pub(super) fn check(self, now_seconds: i64) -> Result<(), Claim> {
+        let earliest = now_seconds.saturating_sub(LEEWAY_SECONDS);
+        let latest = now_seconds.saturating_add(LEEWAY_SECONDS);
+        if self.expires.is_some_and(|expires| expires < earliest) {
+            return Err(Claim::Expired);
+        }
+        if self.not_before.is_some_and(|start| start > latest) {
+            return Err(Claim::NotYetValid);
+        }
+        if self.issued_at.is_some_and(|issued| issued > latest) {
+            return Err(Claim::IssuedAtFuture);
+        }
+        Ok(())
+    }
+}
+
+/// A time, which may have a fraction. Without the claim, or with null, there is no limit.
+fn seconds(claims: &Claims, name: &'static str) -> Result<Option<i64>, Claim> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => {
+            if let Some(seconds) = number.as_i64() {
+                return Ok(Some(seconds));
+            }
+            let seconds = number.as_f64().ok_or(Claim::NotNumber(name))?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a cast from a float saturates, and a time at either end is as good as none"
+            )]
+            Ok(Some(seconds.floor() as i64))
+        }
+        Some(_) => Err(Claim::NotNumber(name)),
+    }
+}
+
+/// Checks that the token is for us. One that names nobody is for everyone.
+pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<(), Claim> {
+    let is_ours = |given: &Value| match (given, audience) {
+        (Value::String(_), None) => Ok(true),
+        (Value::String(given), Some(audience)) => Ok(given == audience),
+        _ => Err(Claim::AudienceType),
+    };
+    let ours = match claims.get("aud") {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(given)) => {
+            let mut any = given.is_empty();
+            for each in given {
+                any |= is_ours(each)?;
+            }
+            any
+        }
+        Some(given) => is_ours(given)?,
+    };
+    if ours { Ok(()) } else { Err(Claim::Audience) }
+}
+
+/// Where in the claims a role is named.
+#[derive(Debug)]
+pub(super) enum ClaimName {
+    Member(String),
+    Pointer(String),
+}
+
+impl Default for ClaimName {
+    fn default() -> Self {
+        Self::Member("role".into())
+    }
+}
+
+impl ClaimName {
+    pub(super) fn new(name: String) -> Self {
+        if name.starts_with('/') {
+            Self::Pointer(name)
+        } else {
+            Self::Member(name)
+        }
+    }
+
+    /// The text there; what is no text is given as JSON, as PostgREST does.
+    pub(super) fn find(&self, claims: &Claims) -> Option<String> {
+        let found = match self {
+            Self::Member(name) => claims.get(name),
+            Self::Pointer(pointer) => {
+                // `Value::pointer` wants the claims as a value: the first step is ours.
+                let rest = pointer.strip_prefix('/')?;
+                let (first, rest) = match rest.find('/') {
+                    Some(end) => rest.split_at(end),
+                    None => (rest, ""),
+                };
+                let first = first.replace("~1", "/").replace("~0", "~");
+                claims.get(&first)?.pointer(rest)
+            }
+        };
+        found.map(|found| match found {
+            Value::String(role) => role.clone(),
+            other => other.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(json: &str) -> Claims {
+        serde_json::from_str(json).expect("an object")
+    }
+
+    #[test]
+    fn lifetimes_have_a_leeway_at_both_ends() {
+        let now = 1_000;
+        for (json, outcome) in [
+            ("{}", Ok(())),
+            (r#"{"exp":null,"nbf":null,"iat":null}"#, Ok(())),
+            (r#"{"exp":970}"#, Ok(())),
+            (r#"{"exp":970.9}"#, Ok(())),
+            (r#"{"exp":969}"#, Err(Claim::Expired)),
+            (r#"{"exp":969.9}"#, Err(Claim::Expired)),
+            (r#"{"exp":-1}"#, Err(Claim::Expired)),
+            (r#"{"exp":1e300}"#, Ok(())),
+            (r#"{"exp":18446744073709551615}"#, Ok(())),
+            (r#"{"nbf":1030,"iat":1030}"#, Ok(())),
+            (r#"{"nbf":1031}"#, Err(Claim::NotYetValid)),
+            (r#"{"iat":1031}"#, Err(Claim::IssuedAtFuture)),
+            (r#"{"iat":1e300}"#, Err(Claim::IssuedAtFuture)),
+            (r#"{"exp":"970"}"#, Err(Claim::NotNumber("exp"))),
+            (r#"{"nbf":{}}"#, Err(Claim::NotNumber("nbf"))),
+            (r#"{"iat":[1]}"#, Err(Claim::NotNumber("iat"))),
+            // The first of several, in the order exp, nbf, iat.
+            (r#"{"exp":0,"nbf":"","iat":""}"#, Err(Claim::Expired)),
+            (r#"{"exp":true,"nbf":9e9}"#, Err(Claim::NotNumber("exp"))),
+            (r#"{"nbf":9e9,"iat":9e9}"#, Err(Claim::NotYetValid)),
+        ] {
+            let checked = Lifetime::current(&claims(json), now);
+            assert_eq!(checked.map(|_| ()), outcome, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_audience_is_one_of_those_named() {
+        for (json, any, ours) in [
+            ("{}", Ok(()), Ok(())),
+            (r#"{"aud":null}"#, Ok(()), Ok(())),
+            (r#"{"aud":[]}"#, Ok(()), Ok(())),
+            (r#"{"aud":"us"}"#, Ok(()), Ok(())),
+            (r#"{"aud":["them","us"]}"#, Ok(()), Ok(())),
+            (r#"{"aud":"them"}"#, Ok(()), Err(Claim::Audience)),
+            (r#"{"aud":["them"]}"#, Ok(()), Err(Claim::Audience)),
+            (
+                r#"{"aud":5}"#,
+                Err(Claim::AudienceType),
+                Err(Claim::AudienceType),
+            ),
+            (
+                r#"{"aud":["us",5]}"#,
+                Err(Claim::AudienceType),
+                Err(Claim::AudienceType),
+            ),
+        ] {
+            let claims = claims(json);
+            assert_eq!(check_audience(&claims, None), any, "{json}");
+            assert_eq!(check_audience(&claims, Some("us")), ours, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_role_is_found_by_name_or_pointer() {
+        let claims = claims(
+            r#"{"role":"a","https://x/role":"b","app":{"roles":["c","d"],"":"e"},"n":7,"t~":"f"}"#,
+        );
+        for (name, role) in [
+            ("role", Some("a")),
+            ("https://x/role", Some("b")),
+            ("/https:~1~1x~1role", Some("b")),
+            ("/app/roles/1", Some("d")),
+            ("/app/", Some("e")),
+            ("/t~0", Some("f")),
+            ("/role", Some("a")),
+            ("n", Some("7")),
+            ("app.roles", None),
+            ("/app/roles/2", None),
+            ("/", None),
+        ] {
+            let found = ClaimName::new(name.into()).find(&claims);
+            assert_eq!(found.as_deref(), role, "{name}");
+        }
+    }
+}

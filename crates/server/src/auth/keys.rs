@@ -1,0 +1,388 @@
+//! The keys that tokens are checked with: a secret text, a JWK, or a set of them (RFC 7517).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{
+    hmac,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+        RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters,
+        RsaPublicKeyComponents, UnparsedPublicKey,
+    },
+};
+use serde::Deserialize;
+use serde_json::Value;
+use std::fmt;
+
+/// A shorter secret could be guessed (RFC 7518, 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+
+/// The keys that tokens are checked with.
+pub struct KeySet {
+    pub(super) keys: Vec<Key>,
+    unusable: usize,
+}
+
+/// Why no keys could be made of a text. Never says what the text was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// It is too short to be secret.
+    #[error("a secret must be at least {SECRET_BYTES_MIN} bytes long, {bytes} bytes were given")]
+    Short {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It begins as JSON does, and is not.
+    #[error("it begins with \"{{\" and is not JSON: line {line}, column {column}")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// It is JSON, but neither a key nor a set of keys.
+    #[error(
+        "it is neither a JWK, which has a member \"kty\", nor a JWKS, which has an array \"keys\""
+    )]
+    Shape,
+    /// None of its keys can check a signature.
+    #[error("none of its {keys} keys can be used: {reason}")]
+    Unusable {
+        /// How many there are.
+        keys: usize,
+        /// What is wrong with the last.
+        reason: String,
+    },
+}
+
+/// The algorithms that are accepted (RFC 7518, 3.1; RFC 8037, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    Hs256,
+    Hs384,
+    Hs512,
+    Rs256,
+    Rs384,
+    Rs512,
+    Es256,
+    Es384,
+    EdDsa,
+}
+
+impl Algorithm {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "HS256" => Self::Hs256,
+            "HS384" => Self::Hs384,
+            "HS512" => Self::Hs512,
+            "RS256" => Self::Rs256,
+            "RS384" => Self::Rs384,
+            "RS512" => Self::Rs512,
+            "ES256" => Self::Es256,
+            "ES384" => Self::Es384,
+            "EdDSA" => Self::EdDsa,
+            _ => return None,
+        })
+    }
+}
+
+/// One key.
+pub(super) struct Key {
+    /// `kid`
+    id: Option<String>,
+    /// `alg`: the only one that the key is for.
+    algorithm: Option<Algorithm>,
+    material: Material,
+}
+
+enum Material {
+    Secret(Vec<u8>),
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
+    P256(Vec<u8>),
+    P384(Vec<u8>),
+    Ed25519(Vec<u8>),
+}
+
+impl Key {
+    /// Whether it is for tokens with this `kid` and `alg`. A key is only ever used with algorithms of
+    /// its own kind: a public key is never taken for a secret.
+    pub(super) fn is_for(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
+        (id.is_none() || self.id.as_deref() == id)
+            && self.algorithm.is_none_or(|own| own == algorithm)
+            && self.check(algorithm).is_some()
+    }
+
+    /// Whether it made this signature.
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let check = self.check(algorithm);
+        check.is_some_and(|check| check.passes(message, signature))
+    }
+
+    /// How an algorithm checks with this key, if they fit.
+    fn check(&self, algorithm: Algorithm) -> Option<Check<'_>> {
+        let rsa = |key, parameters| Some(Check::Rsa(key, parameters));
+        match (algorithm, &self.material) {
+            (Algorithm::Hs256, Material::Secret(secret)) => {
+                Some(Check::Hmac(hmac::HMAC_SHA256, secret))
+            }
+            (Algorithm::Hs384, Material::Secret(secret)) => {
+                Some(Check::Hmac(hmac::HMAC_SHA384, secret))
+            }
+            (Algorithm::Hs512, Material::Secret(secret)) => {
+                Some(Check::Hmac(hmac::HMAC_SHA512, secret))
+            }
+            (Algorithm::Rs256, Material::Rsa(key)) => rsa(key, &RSA_PKCS1_2048_8192_SHA256),
+            (Algorithm::Rs384, Material::Rsa(key)) => rsa(key, &RSA_PKCS1_2048_8192_SHA384),
+            (Algorithm::Rs512, Material::Rsa(key)) => rsa(key, &RSA_PKCS1_2048_8192_SHA512),
+            (Algorithm::Es256, Material::P256(point)) => Some(Check::Public(
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point),
+            )),
+            (Algorithm::Es384, Material::P384(point)) => Some(Check::Public(
+                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point),
+            )),
+            (Algorithm::EdDsa, Material::Ed25519(point)) => {
+                Some(Check::Public(UnparsedPublicKey::new(&ED25519, point)))
+            }
+            _ => None,
+        }
+    }
+}
+
+enum Check<'a> {
+    Hmac(hmac::Algorithm, &'a [u8]),
+    Rsa(&'a RsaPublicKeyComponents<Vec<u8>>, &'static RsaParameters),
+    Public(UnparsedPublicKey<&'a Vec<u8>>),
+}
+
+impl Check<'_> {
+    fn passes(self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Hmac(algorithm, secret) => {
+                let key = hmac::Key::new(algorithm, secret);
+                hmac::verify(&key, message, signature).is_ok()
+            }
+            Self::Rsa(key, parameters) => key.verify(parameters, message, signature).is_ok(),
+            Self::Public(key) => key.verify(message, signature).is_ok(),
+        }
+    }
+}
+
+impl KeySet {
+    /// The keys of a text: a JWK or a JWKS if it begins with `{`, else it is the secret itself. A set
+    /// may have keys that cannot be used here, such as keys for encryption; they are left out.
+    pub fn parse(text: &str) -> Result<Self, KeySetError> {
+        if text.trim_ascii_start().starts_with('{') {
+            return Self::parse_json(text);
+        }
+        let material = Material::Secret(secret(text.as_bytes().to_vec())?);
+        Ok(Self {
+            keys: vec![Key {
+                id: None,
+                algorithm: None,
+                material,
+            }],
+            unusable: 0,
+        })
+    }
+
+    fn parse_json(text: &str) -> Result<Self, KeySetError> {
+        let json: Value = serde_json::from_str(text).map_err(|error| KeySetError::Json {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        let given = match json.get("keys") {
+            Some(Value::Array(keys)) => keys.as_slice(),
+            None if json.get("kty").is_some() => std::slice::from_ref(&json),
+            _ => return Err(KeySetError::Shape),
+        };
+        let mut keys = Vec::new();
+        let mut reason = "there is none".into();
+        for each in given {
+            match key(each) {
+                Ok(key) => keys.push(key),
+                Err(unusable) => reason = unusable,
+            }
+        }
+        if keys.is_empty() {
+            let keys = given.len();
+            return Err(KeySetError::Unusable { keys, reason });
+        }
+        let unusable = given.len() - keys.len();
+        Ok(Self { keys, unusable })
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none. A set that could be made has one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many keys were left out because they cannot be used here.
+    #[must_use]
+    pub fn unusable(&self) -> usize {
+        self.unusable
+    }
+}
+
+/// Never shows a key.
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet")
+            .field("keys", &self.keys.len())
+            .field("unusable", &self.unusable)
+            .finish()
+    }
+}
+
+/// The members of a JWK that matter for checking signatures. Private parts are not even read.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    alg: Option<String>,
+    crv: Option<String>,
+    k: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+/// The key of a JWK, or why it cannot be used.
+fn key(json: &Value) -> Result<Key, String> {
+    let jwk = Jwk::deserialize(json).map_err(|_| "\"kty\" is missing, or a member is no text")?;
+    if jwk
+        .purpose
+        .as_deref()
+        .is_some_and(|purpose| purpose != "sig")
+    {
+        return Err("\"use\" is not \"sig\"".into());
+    }
+    let algorithm = match jwk.alg.as_deref() {
+        None => None,
+        Some(name) => Some(Algorithm::from_name(name).ok_or("\"alg\" is not supported")?),
+    };
+    let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+        ("oct", _) => {
+            let secret = secret(member("k", jwk.k)?);
+            Material::Secret(secret.map_err(|error| error.to_string())?)
+        }
+        ("RSA", _) => {
+            let (n, e) = (member("n", jwk.n)?, member("e", jwk.e)?);
+            Material::Rsa(RsaPublicKeyComponents { n, e })
+        }
+        ("EC", Some("P-256")) => Material::P256(point(jwk.x, jwk.y, 32)?),
+        ("EC", Some("P-384")) => Material::P384(point(jwk.x, jwk.y, 48)?),
+        ("OKP", Some("Ed25519")) => Material::Ed25519(member("x", jwk.x)?),
+        _ => return Err("\"kty\" with \"crv\" is not supported".into()),
+    };
+    let key = Key {
+        id: jwk.kid,
+        algorithm: None,
+        material,
+    };
+    match algorithm {
+        Some(algorithm) if key.check(algorithm).is_none() => {
+            Err("\"alg\" is for another kind of key".into())
+        }
+        algorithm => Ok(Key { algorithm, ..key }),
+    }
+}
+
+fn secret(secret: Vec<u8>) -> Result<Vec<u8>, KeySetError> {
+    let bytes = secret.len();
+    if bytes < SECRET_BYTES_MIN {
+        return Err(KeySetError::Short { bytes });
+    }
+    Ok(secret)
+}
+
+fn member(name: &str, value: Option<String>) -> Result<Vec<u8>, String> {
+    let value = value.ok_or_else(|| format!("{name:?} is missing"))?;
+    URL_SAFE_NO_PAD
+        .decode(value.trim_end_matches('='))
+        .map_err(|_| format!("{name:?} is not base64url"))
+}
+
+/// A point of a curve, uncompressed (SEC 1, 2.3.3).
+fn point(x: Option<String>, y: Option<String>, bytes: usize) -> Result<Vec<u8>, String> {
+    let (x, y) = (member("x", x)?, member("y", y)?);
+    if x.len() != bytes || y.len() != bytes {
+        return Err(format!("\"x\" and \"y\" must have {bytes} bytes"));
+    }
+    Ok([&[4], x.as_slice(), y.as_slice()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_key_is_told_without_showing_it() {
+        let long = "s".repeat(SECRET_BYTES_MIN);
+        for (text, error) in [
+            (
+                "0123456789",
+                "a secret must be at least 32 bytes long, 10 bytes were given",
+            ),
+            (
+                "{\"kty\":",
+                "it begins with \"{\" and is not JSON: line 1, column 7",
+            ),
+            (
+                "{}",
+                "it is neither a JWK, which has a member \"kty\", nor a JWKS, which has an array \
+                 \"keys\"",
+            ),
+            (
+                "{\"keys\":[]}",
+                "none of its 0 keys can be used: there is none",
+            ),
+            (
+                r#"{"kty":"oct","k":"c2hvcnQ"}"#,
+                "none of its 1 keys can be used: a secret must be at least 32 bytes long, 5 bytes \
+                 were given",
+            ),
+            (
+                r#"{"kty":"oct","k":"+/+/"}"#,
+                "none of its 1 keys can be used: \"k\" is not base64url",
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB","use":"enc"}"#,
+                "none of its 1 keys can be used: \"use\" is not \"sig\"",
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB"}"#,
+                "none of its 1 keys can be used: \"e\" is missing",
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB","e":"AQAB","alg":"PS256"}"#,
+                "none of its 1 keys can be used: \"alg\" is not supported",
+            ),
+            (
+                r#"{"kty":"RSA","n":"AQAB","e":"AQAB","alg":"HS256"}"#,
+                "none of its 1 keys can be used: \"alg\" is for another kind of key",
+            ),
+            (
+                r#"{"kty":"EC","crv":"P-256","x":"AQAB","y":"AQAB"}"#,
+                "none of its 1 keys can be used: \"x\" and \"y\" must have 32 bytes",
+            ),
+            (
+                r#"{"kty":"EC","crv":"P-521","x":"AQAB","y":"AQAB"}"#,
+                "none of its 1 keys can be used: \"kty\" with \"crv\" is not supported",
+            ),
+        ] {
+            let given = KeySet::parse(text).map(|keys| keys.len());
+            assert_eq!(given.map_err(|error| error.to_string()), Err(error.into()));
+        }
+        let keys = KeySet::parse(&long).expect("long enough");
+        assert_eq!(format!("{keys:?}"), "KeySet { keys: 1, unusable: 0 }");
+    }
+}

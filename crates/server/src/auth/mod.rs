@@ -1,0 +1,178 @@
+//! Who asks, and what that role may do.
+//!
+//! A request says who it comes from by a bearer token (a JWT, RFC 7519) or by its connection's client
+//! certificate. Who says nothing has the anonymous role, if there is one. Codes, texts and the order
+//! of checks are PostgREST's; see `docs/security.md`.
+//!
+//! Deliberately not here: issuing tokens, users, passwords, and revoking one token before it expires.
+
+mod access;
+mod cache;
+mod claims;
+mod keys;
+mod refused;
+mod token;
+
+pub use access::Roles;
+pub use keys::{KeySet, KeySetError};
+
+pub(crate) use access::{Access, Object, Permission};
+pub(crate) use cache::TokenCache;
+pub(crate) use refused::{Claim, Refused, TokenFault};
+
+use claims::{ClaimName, Lifetime};
+use hyper::{
+    HeaderMap,
+    header::{self, HeaderValue},
+};
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// What decides who gets in, beside the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthenticationSettings {
+    /// What a token's claim `aud` must name. `None` accepts every audience; a token without the claim
+    /// is accepted in any case.
+    pub audience: Option<String>,
+    /// The claim that names the role: a member of the claims, or a JSON Pointer (RFC 6901) that
+    /// begins with a slash.
+    pub role_claim: String,
+    /// What each role may do. A role that may do nothing does not exist.
+    pub roles: Roles,
+    /// The role of requests that do not say who they come from. `None` refuses them.
+    pub anonymous_role: Option<String>,
+    /// The role of requests without a token on a connection with a client certificate. `None` makes
+    /// no difference between them and anonymous requests.
+    pub certificate_role: Option<String>,
+}
+
+/// Decides who gets in. Shared by all workers; its keys can be replaced while it is used.
+#[derive(Debug)]
+pub struct Authentication {
+    /// `None` where no token can be checked.
+    keys: Option<RwLock<Arc<KeySet>>>,
+    /// Counts how often the keys were replaced, so that workers forget tokens that the old ones
+    /// vouched for.
+    generation: AtomicU64,
+    audience: Option<String>,
+    role_claim: ClaimName,
+    roles: Roles,
+    anonymous_role: Option<String>,
+    anonymous: Option<Access>,
+    certified: Option<Access>,
+}
+
+impl Authentication {
+    /// Everyone may do everything. A token is refused all the same: its sender believes that somebody
+    /// checks it.
+    #[must_use]
+    pub fn off() -> Self {
+        Self {
+            keys: None,
+            generation: AtomicU64::new(0),
+            audience: None,
+            role_claim: ClaimName::default(),
+            roles: Roles::default(),
+            anonymous_role: None,
+            anonymous: Some(Access::EVERYTHING),
+            certified: None,
+        }
+    }
+
+    /// Lets in whom `settings` let in. Without `keys` a token is answered 500 PGRST300.
+    #[must_use]
+    pub fn new(settings: AuthenticationSettings, keys: Option<KeySet>) -> Self {
+        let AuthenticationSettings {
+            audience,
+            role_claim,
+            roles,
+            anonymous_role,
+            certificate_role,
+        } = settings;
+        let access = |role: &str| roles.access(role, anonymous_role.as_deref());
+        Self {
+            keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
+            generation: AtomicU64::new(0),
+            audience,
+            role_claim: ClaimName::new(role_claim),
+            anonymous: anonymous_role.as_deref().map(&access),
+            certified: certificate_role.as_deref().map(&access),
+            roles,
+            anonymous_role,
+        }
+    }
+
+    /// Checks tokens with these keys from now on, also those that were checked before. Has no effect
+    /// where there were none from the start.
+    pub fn replace_keys(&self, keys: KeySet) {
+        if let Some(current) = &self.keys {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// What the sender of these headers may do. `certified` says that its connection has a client
+    /// certificate which was verified, `now_seconds` is the time since 1970 began.
+    pub(crate) fn admit(
+        &self,
+        headers: &HeaderMap,
+        certified: bool,
+        cache: &Mutex<TokenCache>,
+        now_seconds: impl FnOnce() -> i64,
+    ) -> Result<Access, Refused> {
+        match headers.get(header::AUTHORIZATION).and_then(bearer_token) {
+            Some(token) => self.admit_token(token, cache, now_seconds()),
+            None if certified && let Some(access) = self.certified => Ok(access),
+            None => self.anonymous.ok_or(Refused::Anonymous),
+        }
+    }
+
+    fn admit_token(
+        &self,
+        token: &[u8],
+        cache: &Mutex<TokenCache>,
+        now_seconds: i64,
+    ) -> Result<Access, Refused> {
+        let keys = self.keys.as_ref().ok_or(Refused::NoKeys)?;
+        // Read before the keys: at worst a token is checked once more than needed.
+        let generation = self.generation.load(Ordering::Acquire);
+        let known = lock(cache).get(generation, token);
+        if let Some((access, lifetime)) = known {
+            lifetime.check(now_seconds)?;
+            return Ok(access);
+        }
+        let keys = keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let claims = token::verified_claims(token, &keys)?;
+        let lifetime = Lifetime::current(&claims, now_seconds)?;
+        claims::check_audience(&claims, self.audience.as_deref())?;
+        let access = match self.role_claim.find(&claims) {
+            None => self.anonymous.ok_or(Refused::Anonymous)?,
+            Some(role) => {
+                let access = self.roles.access(&role, self.anonymous_role.as_deref());
+                if access.is_nothing() {
+                    return Err(Refused::RoleUnknown(role));
+                }
+                access
+            }
+        };
+        lock(cache).insert(generation, token, access, lifetime);
+        Ok(access)
+    }
+}
+
+fn lock(cache: &Mutex<TokenCache>) -> std::sync::MutexGuard<'_, TokenCache> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The token of `Bearer TOKEN`, however the word is capitalised (RFC 9110, 11.1). Other schemes are
+/// somebody else's, such as a proxy's.
+fn bearer_token(value: &HeaderValue) -> Option<&[u8]> {
+    let value = value.as_bytes();
+    let end = value.iter().position(|&byte| byte == b' ');
+    let (scheme, token) = value.split_at(end.unwrap_or(value.len()));
+    scheme
+        .eq_ignore_ascii_case(b"bearer")
+        .then(|| token.trim_ascii())
+}

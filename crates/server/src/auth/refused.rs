@@ -1,0 +1,158 @@
+//! Why somebody is not let in, in PostgREST's words.
+
+use super::Object;
+use crate::Code;
+use hyper::header::HeaderValue;
+use std::borrow::Cow;
+
+/// Why a request is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It has a token, and there is nothing to check it with.
+    NoKeys,
+    Token(TokenFault),
+    Claim(Claim),
+    /// It does not say who it comes from, and must.
+    Anonymous,
+    /// No role has the name that the token gives.
+    RoleUnknown(String),
+    /// The role may not do this.
+    Permission {
+        object: Object,
+        anonymous: bool,
+    },
+}
+
+/// What is wrong with a token before anything that it claims can be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenFault {
+    Empty,
+    Parts(usize),
+    /// It is no token: not base64url, or no JSON.
+    Unreadable,
+    /// No key is for this token, by its `kid` and `alg`.
+    NoKey,
+    /// No key that is for this token made its signature.
+    Signature,
+    /// The algorithm is not one of those that are accepted.
+    Algorithm {
+        unsecured: bool,
+    },
+}
+
+/// What is wrong with what a token claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Unreadable,
+    NotNumber(&'static str),
+    Expired,
+    NotYetValid,
+    IssuedAtFuture,
+    AudienceType,
+    Audience,
+}
+
+impl From<TokenFault> for Refused {
+    fn from(fault: TokenFault) -> Self {
+        Self::Token(fault)
+    }
+}
+
+impl From<Claim> for Refused {
+    fn from(claim: Claim) -> Self {
+        Self::Claim(claim)
+    }
+}
+
+impl Refused {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::NoKeys => Code::NoTokenKeys,
+            Self::Token(_) => Code::Token,
+            Self::Claim(_) => Code::TokenClaim,
+            Self::Anonymous => Code::Anonymous,
+            Self::RoleUnknown(_) => Code::RoleUnknown,
+            Self::Permission { anonymous, .. } => {
+                if *anonymous {
+                    Code::AnonymousPermission
+                } else {
+                    Code::Permission
+                }
+            }
+        }
+    }
+
+    /// Message and details.
+    pub(crate) fn texts(&self) -> (String, Option<String>) {
+        let details = match self {
+            Self::Token(fault) => fault.details(),
+            _ => None,
+        };
+        let message: Cow<'static, str> = match self {
+            Self::NoKeys => "Server lacks JWT secret".into(),
+            Self::Token(fault) => fault.message(),
+            Self::Claim(claim) => claim.message(),
+            Self::Anonymous => "Anonymous access is disabled".into(),
+            Self::RoleUnknown(role) => format!("role \"{role}\" does not exist").into(),
+            Self::Permission { object, .. } => format!("permission denied for {object}").into(),
+        };
+        (message.into_owned(), details.map(str::to_owned))
+    }
+
+    /// The value of `WWW-Authenticate` (RFC 6750, 3), if a token would help.
+    pub(crate) fn challenge(&self) -> Option<HeaderValue> {
+        let message = match self {
+            Self::Token(fault) => fault.message(),
+            Self::Claim(claim) => claim.message(),
+            _ if self.code().status() == hyper::StatusCode::UNAUTHORIZED => {
+                return Some(HeaderValue::from_static("Bearer"));
+            }
+            _ => return None,
+        };
+        // None of the messages has a quote or a control character in it.
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
+        HeaderValue::try_from(challenge).ok()
+    }
+}
+
+impl TokenFault {
+    fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::Empty => "Empty JWT is sent in Authorization header".into(),
+            Self::Parts(parts) => format!("Expected 3 parts in JWT; got {parts}").into(),
+            Self::Unreadable => "JWT cryptographic operation failed".into(),
+            Self::NoKey | Self::Signature => "No suitable key or wrong key type".into(),
+            Self::Algorithm { .. } => "Wrong or unsupported encoding algorithm".into(),
+        }
+    }
+
+    fn details(&self) -> Option<&'static str> {
+        match self {
+            Self::NoKey => Some("No suitable key was found to decode the JWT"),
+            Self::Signature => Some("None of the keys was able to decode the JWT"),
+            Self::Algorithm { unsecured: true } => {
+                Some("JWT is unsecured but expected 'alg' was not 'none'")
+            }
+            Self::Algorithm { unsecured: false }
+            | Self::Empty
+            | Self::Parts(_)
+            | Self::Unreadable => None,
+        }
+    }
+}
+
+impl Claim {
+    fn message(self) -> Cow<'static, str> {
+        match self {
+            Self::Unreadable => "Parsing claims failed".into(),
+            Self::NotNumber(name) => format!("The JWT '{name}' claim must be a number").into(),
+            Self::Expired => "JWT expired".into(),
+            Self::NotYetValid => "JWT not yet valid".into(),
+            Self::IssuedAtFuture => "JWT issued at future".into(),
+            Self::AudienceType => {
+                "The JWT 'aud' claim must be a string or an array of strings".into()
+            }
+            Self::Audience => "JWT not in audience".into(),
+        }
+    }
+}

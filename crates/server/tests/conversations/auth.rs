@@ -1,0 +1,417 @@
+//! Who gets in: tokens, keys, roles, and those who say nothing.
+
+use crate::*;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::hmac;
+use serde_json::Value;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use widgets_server::{Authentication, AuthenticationSettings, Caller, Clock, KeySet, Roles};
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+const NOW: i64 = 1_800_000_000;
+
+/// Stands still until it is set.
+#[derive(Clone, Default)]
+struct TestClock(Arc<AtomicI64>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn unix_seconds(&self) -> i64 {
+        NOW + self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A store that always does what it is asked.
+#[derive(Clone)]
+struct Willing;
+
+impl Store for Willing {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+fn settings() -> AuthenticationSettings {
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    AuthenticationSettings {
+        audience: Some("widgets".into()),
+        role_claim: "role".into(),
+        roles: Roles {
+            read: names(&["reader", "writer", "anon"]),
+            write: names(&["writer"]),
+            admin: names(&["watcher"]),
+        },
+        anonymous_role: None,
+        certificate_role: None,
+    }
+}
+
+fn guarded(
+    settings: AuthenticationSettings,
+    keys: Option<&str>,
+) -> (Api<Willing>, Arc<Authentication>, TestClock) {
+    let keys = keys.map(|keys| KeySet::parse(keys).expect("keys"));
+    let authentication = Arc::new(Authentication::new(settings, keys));
+    let clock = TestClock::default();
+    let api = Api::new(Willing, Settings::default(), Registry::new(), clock.clone());
+    let api = api
+        .expect("an empty registry")
+        .with_authentication(authentication.clone());
+    (api, authentication, clock)
+}
+
+/// A token with these claims, signed by HS256.
+fn token(secret: &str, header: &str, claims: &str) -> String {
+    let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn claiming(claims: &str) -> String {
+    token(SECRET, r#"{"alg":"HS256","typ":"JWT"}"#, claims)
+}
+
+async fn remove(api: &Api<Willing>, authorization: &str) -> Answer {
+    let authorization = format!("authorization: {authorization}");
+    let headers = ["content-type: application/json", authorization.as_str()];
+    send(
+        api,
+        "POST",
+        "/rpc/remove_widget",
+        &headers,
+        r#"{"widget_sn":"E"}"#,
+    )
+    .await
+}
+
+/// Checks an answer that lets nobody in, with its challenge.
+fn check_refused(answer: &Answer, expected: (u16, &str), message: &str, challenge: Option<&str>) {
+    assert_eq!(answer.outcome(), expected, "{}", answer.body);
+    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(body["message"], message);
+    assert_eq!(answer.header("www-authenticate"), challenge, "{message}");
+}
+
+#[tokio::test]
+async fn claims_are_checked_in_order_with_postgrests_texts() {
+    let (api, ..) = guarded(settings(), Some(SECRET));
+    for claims in [
+        r#"{"role":"writer"}"#,
+        r#"{"role":"writer","exp":1800000000,"nbf":1800000030,"iat":1800000030,"aud":"widgets"}"#,
+        r#"{"role":"writer","aud":["others","widgets"]}"#,
+    ] {
+        let answer = remove(&api, &format!("Bearer {}", claiming(claims))).await;
+        assert_eq!(answer.outcome(), (204, ""), "{claims}: {}", answer.body);
+        assert_eq!(answer.header("www-authenticate"), None);
+    }
+    for (claims, message) in [
+        (r#"{"exp":1799999969}"#, "JWT expired"),
+        (r#"{"nbf":1800000031}"#, "JWT not yet valid"),
+        (r#"{"iat":1800000031}"#, "JWT issued at future"),
+        (r#"{"aud":"others"}"#, "JWT not in audience"),
+        (r#"{"exp":"soon"}"#, "The JWT 'exp' claim must be a number"),
+        (r#"{"nbf":"soon"}"#, "The JWT 'nbf' claim must be a number"),
+        (r#"{"iat":"soon"}"#, "The JWT 'iat' claim must be a number"),
+        (
+            r#"{"aud":1}"#,
+            "The JWT 'aud' claim must be a string or an array of strings",
+        ),
+        ("[]", "Parsing claims failed"),
+        ("no JSON", "Parsing claims failed"),
+    ] {
+        let answer = remove(&api, &format!("Bearer {}", claiming(claims))).await;
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
+        check_refused(&answer, (401, "PGRST303"), message, Some(&challenge));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
+    let (api, ..) = guarded(settings(), Some(SECRET));
+    let writer = r#"{"role":"writer"}"#;
+    let good = claiming(writer);
+    let (message, _) = good.rsplit_once('.').expect("three parts");
+    let cut = &good[..good.len() - 3];
+    let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
+    let unsecured = format!("{}.{}.", encode(r#"{"alg":"none"}"#), encode(writer));
+    let wrong_key = "No suitable key or wrong key type";
+    let unreadable = "JWT cryptographic operation failed";
+    let algorithm = "Wrong or unsupported encoding algorithm";
+    for (token, message) in [
+        ("", "Empty JWT is sent in Authorization header"),
+        ("abc", "Expected 3 parts in JWT; got 1"),
+        ("a.b", "Expected 3 parts in JWT; got 2"),
+        ("a.b.c.d.e", "Expected 3 parts in JWT; got 5"),
+        ("..", unreadable),
+        ("!.!.!", unreadable),
+        (&format!("{}.e30.", encode("no JSON")), unreadable),
+        (&format!("{message}."), wrong_key),
+        (cut, wrong_key),
+        (&unsecured, algorithm),
+        (&token(SECRET, r#"{"alg":"hs256"}"#, writer), algorithm),
+        (&token(SECRET, r#"{"alg":"HS384"}"#, writer), wrong_key),
+        (&token(SECRET, r#"{"alg":"RS256"}"#, writer), wrong_key),
+        // The secret has no name, so it is not the one that is meant.
+        (
+            &token(SECRET, r#"{"alg":"HS256","kid":"x"}"#, writer),
+            wrong_key,
+        ),
+        (
+            &token(SECRET, r#"{"alg":"HS256","crit":["exp"]}"#, writer),
+            unreadable,
+        ),
+        (
+            &token(
+                "another secret of thirty-two bytes",
+                r#"{"alg":"HS256"}"#,
+                writer,
+            ),
+            wrong_key,
+        ),
+    ] {
+        let answer = remove(&api, &format!("Bearer {token}")).await;
+        let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
+        check_refused(&answer, (401, "PGRST301"), message, Some(&challenge));
+    }
+    let details = [
+        (
+            unsecured,
+            "JWT is unsecured but expected 'alg' was not 'none'",
+        ),
+        (
+            cut.to_owned(),
+            "None of the keys was able to decode the JWT",
+        ),
+        (
+            token(SECRET, r#"{"alg":"RS256"}"#, writer),
+            "No suitable key was found to decode the JWT",
+        ),
+    ];
+    for (token, details) in details {
+        let answer = remove(&api, &format!("Bearer {token}")).await;
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(body["details"], details);
+    }
+    for scheme in ["bearer", "BEARER", "Bearer "] {
+        let answer = remove(&api, &format!("{scheme} {good}")).await;
+        assert_eq!(answer.outcome(), (204, ""), "{scheme}");
+    }
+}
+
+/// Keys and tokens that another implementation made: see `tokens.py`.
+#[tokio::test]
+async fn tokens_of_another_implementation_are_verified() {
+    let file: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");
+    let jwks = file["jwks"].to_string();
+    let tokens = file["tokens"].as_object().expect("an object");
+    let (api, ..) = guarded(settings(), Some(&jwks));
+    let mut accepted = Vec::new();
+    for (algorithm, token) in tokens {
+        let token = token.as_str().expect("text");
+        let answer = remove(&api, &format!("Bearer {token}")).await;
+        match answer.outcome() {
+            (204, "") => accepted.push(algorithm.as_str()),
+            outcome => assert_eq!(outcome, (401, "PGRST301"), "{algorithm}"),
+        }
+        // Each byte of the signature counts.
+        let (message, signature) = token.rsplit_once('.').expect("three parts");
+        if let Ok(mut signature) = URL_SAFE_NO_PAD.decode(signature)
+            && let Some(byte) = signature.last_mut()
+        {
+            *byte ^= 1;
+            let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+            let answer = remove(&api, &format!("Bearer {token}")).await;
+            assert_eq!(answer.outcome(), (401, "PGRST301"), "{algorithm}");
+        }
+    }
+    let expected = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "EdDSA",
+    ];
+    accepted.sort_unstable();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    assert_eq!(accepted, expected);
+    // A public key is public: a token that it signed as if it were a secret proves nothing.
+    let rsa = file["jwks"]["keys"][1]["n"].as_str().expect("a modulus");
+    let forged = token(
+        rsa,
+        r#"{"alg":"HS256","kid":"rsa"}"#,
+        r#"{"role":"writer"}"#,
+    );
+    let answer = remove(&api, &format!("Bearer {forged}")).await;
+    assert_eq!(answer.outcome(), (401, "PGRST301"));
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_its_lists_say() {
+    let settings = AuthenticationSettings {
+        anonymous_role: Some("anon".into()),
+        ..settings()
+    };
+    let (api, ..) = guarded(settings, Some(SECRET));
+    let function = "permission denied for function remove_widget";
+    let table = "permission denied for table widgets";
+    let view = "permission denied for view metrics";
+    let bearer = Some("Bearer");
+    let ask = async |role: &str, method: &str, uri: &str| {
+        let token = claiming(&format!(r#"{{"role":"{role}"}}"#));
+        let authorization = match role {
+            "" => "x-nothing: x".into(),
+            _ => format!("authorization: Bearer {token}"),
+        };
+        send(&api, method, uri, &[&authorization], r#"{"widget_sn":"E"}"#).await
+    };
+    let (post, lookup, metrics) = (
+        ("POST", "/rpc/remove_widget"),
+        ("GET", "/widgets/E"),
+        ("GET", "/metrics"),
+    );
+    for (role, (method, uri), expected) in [
+        ("writer", post, (204, "")),
+        ("writer", lookup, (404, "WG001")),
+        ("reader", lookup, (404, "WG001")),
+        ("anon", lookup, (404, "WG001")),
+        ("", lookup, (404, "WG001")),
+        ("watcher", metrics, (200, "")),
+        // Nobody is asked who watches over the process, or what may be asked.
+        ("", ("GET", "/live"), (200, "")),
+        ("", ("GET", "/ready"), (200, "")),
+        ("watcher", ("OPTIONS", "/widgets/E"), (200, "")),
+        ("", ("OPTIONS", "/rpc/remove_widget?widget_sn=E"), (200, "")),
+        // Paths are told after who asks, and to everyone who has a role.
+        ("watcher", ("GET", "/a/b"), (404, "PGRST125")),
+    ] {
+        let answer = ask(role, method, uri).await;
+        assert_eq!(answer.outcome(), expected, "{role} {method} {uri}");
+    }
+    for (role, (method, uri), expected, message, challenge) in [
+        ("reader", post, (403, "42501"), function, None),
+        ("watcher", post, (403, "42501"), function, None),
+        ("anon", post, (401, "42501"), function, bearer),
+        ("", post, (401, "42501"), function, bearer),
+        (
+            "",
+            ("GET", "/rpc/remove_widget?widget_sn=E"),
+            (401, "42501"),
+            function,
+            bearer,
+        ),
+        ("watcher", lookup, (403, "42501"), table, None),
+        ("writer", metrics, (403, "42501"), view, None),
+        ("", metrics, (401, "42501"), view, bearer),
+        (
+            "nobody",
+            lookup,
+            (401, "22023"),
+            "role \"nobody\" does not exist",
+            bearer,
+        ),
+        (
+            "nobody",
+            ("GET", "/a/b"),
+            (401, "22023"),
+            "role \"nobody\" does not exist",
+            bearer,
+        ),
+    ] {
+        let answer = ask(role, method, uri).await;
+        check_refused(&answer, expected, message, challenge);
+    }
+    // A token without the claim is as good as none.
+    let answer = remove(&api, &format!("Bearer {}", claiming("{}"))).await;
+    check_refused(&answer, (401, "42501"), function, bearer);
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
+    let (api, ..) = guarded(settings(), Some(SECRET));
+    let disabled = "Anonymous access is disabled";
+    for uri in ["/widgets/E", "/metrics", "/", "/a/b", "/rpc/unknown"] {
+        let answer = send(&api, "GET", uri, &[], "").await;
+        check_refused(&answer, (401, "PGRST302"), disabled, Some("Bearer"));
+    }
+    // Other schemes are not for us, and a token without a role says nothing.
+    let no_role = format!("Bearer {}", claiming("{}"));
+    for authorization in ["Basic dTpw", "Bearertoken", "Digest x", &no_role] {
+        let answer = remove(&api, authorization).await;
+        check_refused(&answer, (401, "PGRST302"), disabled, Some("Bearer"));
+    }
+    for uri in ["/live", "/ready"] {
+        let answer = send(&api, "GET", uri, &["authorization: Bearer x"], "").await;
+        assert_eq!(answer.outcome(), (200, ""), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_can_check_is_told_so() {
+    let api = api(Willing);
+    let answer = remove(&api, "Bearer a.b.c").await;
+    let message = "Server lacks JWT secret";
+    check_refused(&answer, (500, "PGRST300"), message, None);
+    assert_eq!(remove(&api, "Basic dTpw").await.outcome(), (204, ""));
+}
+
+#[tokio::test]
+async fn a_token_that_was_accepted_is_checked_again_for_time_and_keys() {
+    let (api, authentication, clock) = guarded(settings(), Some(SECRET));
+    let bearer = format!(
+        "Bearer {}",
+        claiming(r#"{"role":"writer","exp":1800000000}"#)
+    );
+    assert_eq!(remove(&api, &bearer).await.outcome(), (204, ""));
+    clock.0.store(30, Ordering::Relaxed);
+    assert_eq!(remove(&api, &bearer).await.outcome(), (204, ""));
+    clock.0.store(31, Ordering::Relaxed);
+    let answer = remove(&api, &bearer).await;
+    assert_eq!(answer.outcome(), (401, "PGRST303"), "{}", answer.body);
+    clock.0.store(0, Ordering::Relaxed);
+    assert_eq!(remove(&api, &bearer).await.outcome(), (204, ""));
+    let others = KeySet::parse("another secret of thirty-two bytes").expect("keys");
+    authentication.replace_keys(others);
+    let answer = remove(&api, &bearer).await;
+    assert_eq!(answer.outcome(), (401, "PGRST301"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_client_certificate_has_a_role_of_its_own() {
+    let settings = AuthenticationSettings {
+        certificate_role: Some("reader".into()),
+        ..settings()
+    };
+    let (api, ..) = guarded(settings, Some(SECRET));
+    let lookup = async |certified: bool, authorization: &str| {
+        let request = Request::builder()
+            .uri("/widgets/E")
+            .header("authorization", authorization)
+            .body(Full::<Bytes>::default())
+            .expect("a request");
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let caller = Caller { address, certified };
+        api.respond_to(caller, request).await.status().as_u16()
+    };
+    assert_eq!(lookup(true, "").await, 404, "may read, there is no widget");
+    assert_eq!(lookup(false, "").await, 401);
+    let watcher = format!("Bearer {}", claiming(r#"{"role":"watcher"}"#));
+    assert_eq!(lookup(true, &watcher).await, 403, "a token says more");
+    assert_eq!(lookup(true, "Bearer a.b.c").await, 401, "a bad one too");
+}
