@@ -6,23 +6,27 @@
 
 mod idle;
 
-use crate::Api;
+use crate::{Api, Caller, Tls};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use idle::{Deadlines, IdleStream};
 use std::{
     convert::Infallible,
     io,
+    net::{IpAddr, SocketAddr},
     num::NonZero,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
@@ -69,15 +73,46 @@ const STREAMS_MAX: u32 = 250;
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a client may take for the handshake of TLS, beside the deadlines of any connection.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// Connections over TLS. HTTP/2 or HTTP/1.1 is chosen by ALPN.
+    #[must_use]
+    pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
+        let tls = Some(tls);
+        Self { listener, tls }
+    }
+}
+
+/// Connections in the clear.
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        let tls = None;
+        Self { listener, tls }
+    }
+}
+
 /// An accepted connection, and the permit that bounds their number.
-type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
+struct Accepted {
+    stream: std::net::TcpStream,
+    address: IpAddr,
+    permit: OwnedSemaphorePermit,
+}
 
 /// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
 /// request that has begun be answered, and returns.
 ///
 /// `api` is called once on each worker's own runtime, where it may spawn tasks.
 pub async fn serve<S, A>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     limits: &Limits,
     api: A,
     stop: impl Future<Output = ()>,
@@ -86,13 +121,20 @@ where
     S: Store,
     A: Fn() -> Api<S> + Clone + Send + 'static,
 {
+    let Listener { listener, tls } = listener.into();
     let (stopping, _) = watch::channel(());
     let mut workers = Vec::with_capacity(limits.workers.get());
     for number in 0..limits.workers.get() {
-        workers.push(Worker::start(number, limits, api.clone(), &stopping)?);
+        workers.push(Worker::start(
+            number,
+            limits,
+            tls.clone(),
+            api.clone(),
+            &stopping,
+        )?);
     }
     tokio::select! {
-        () = accept(&listener, limits, &workers) => {}
+        () = accept(&listener, tls.is_some(), limits, &workers) => {}
         () = stop => {}
     }
     drop(listener);
@@ -112,12 +154,12 @@ where
 }
 
 /// Accepts for ever, and gives each worker its turn.
-async fn accept(listener: &TcpListener, limits: &Limits, workers: &[Worker]) {
+async fn accept(listener: &TcpListener, tls: bool, limits: &Limits, workers: &[Worker]) {
     let permits = Arc::new(Semaphore::new(limits.connections_max));
     let mut turns = workers.iter().cycle();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             // The client gave up before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
@@ -127,19 +169,33 @@ async fn accept(listener: &TcpListener, limits: &Limits, workers: &[Worker]) {
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            refuse(stream, limits.connections_max);
+            // Over TLS that would take a handshake, and time is what there is none of.
+            if tls {
+                drop(stream);
+            } else {
+                refuse(stream, limits.connections_max);
+            }
             continue;
         };
         // It leaves this runtime for the worker's.
         let handed = stream.into_std().map(|stream| {
-            turns
-                .next()
-                .map(|worker| worker.connections.send((stream, permit)))
+            let address = plain(address);
+            let accepted = Accepted {
+                stream,
+                address,
+                permit,
+            };
+            turns.next().map(|worker| worker.connections.send(accepted))
         });
         if let Err(error) = handed {
             tracing::warn!(%error, "a connection could not be handed to its worker");
         }
     }
+}
+
+/// The address as its owner would write it: a socket for both families shows IPv4 inside IPv6.
+fn plain(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
 }
 
 /// Says why, and closes. What does not fit into the socket's buffer at once is not worth waiting for.
@@ -174,6 +230,7 @@ impl Worker {
     fn start<S, A>(
         number: usize,
         limits: &Limits,
+        tls: Option<Arc<Tls>>,
         api: A,
         stopping: &watch::Sender<()>,
     ) -> io::Result<Self>
@@ -193,7 +250,7 @@ impl Worker {
                 runtime.block_on(async {
                     // Within the runtime, so that it can spawn there.
                     let api = api();
-                    work(accepted, &limits, api, stopping).await;
+                    work(accepted, &limits, tls, api, stopping).await;
                 });
                 // Tasks of the store end with the runtime, which is dropped here.
             })?;
@@ -207,6 +264,7 @@ impl Worker {
 async fn work<S: Store>(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     limits: &Limits,
+    tls: Option<Arc<Tls>>,
     api: Api<S>,
     mut stopping: watch::Receiver<()>,
 ) {
@@ -228,6 +286,7 @@ async fn work<S: Store>(
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX);
+    let builder = Arc::new(builder);
     let deadlines = Deadlines {
         idle: limits.idle_timeout,
         request: limits.request_timeout,
@@ -239,7 +298,12 @@ async fn work<S: Store>(
             next = accepted.recv() => next,
             _ = stopping.changed() => None,
         };
-        let Some((stream, permit)) = next else { break };
+        let Some(accepted) = next else { break };
+        let Accepted {
+            stream,
+            address,
+            permit,
+        } = accepted;
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
             Err(error) => {
@@ -251,22 +315,24 @@ async fn work<S: Store>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection keeps Nagle's algorithm");
         }
-        let stream = TokioIo::new(IdleStream::new(stream, deadlines));
-        let api = api.clone();
-        let service = service_fn(move |request| {
-            let api = api.clone();
-            async move { Ok::<_, Infallible>(api.respond(request).await) }
-        });
-        let connection = builder
-            .serve_connection::<_, _, _>(stream, service)
-            .into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+        let stream = IdleStream::new(stream, deadlines);
+        let connection = Connection {
+            api: api.clone(),
+            builder: builder.clone(),
+            watcher: connections.watcher(),
+            permit,
+        };
+        match &tls {
+            None => {
+                let certified = false;
+                tokio::spawn(connection.serve(stream, Caller { address, certified }));
             }
-            drop(permit);
-        });
+            Some(tls) => {
+                let handshake = tls.acceptor().accept(stream);
+                let stopping = stopping.clone();
+                tokio::spawn(connection.serve_tls(handshake, address, stopping));
+            }
+        }
     }
     let open = connections.count();
     if tokio::time::timeout(limits.shutdown_timeout, connections.shutdown())
@@ -277,5 +343,61 @@ async fn work<S: Store>(
             open,
             "connections were still open at shutdown_timeout: they are cut"
         );
+    }
+}
+
+/// What a connection needs, beside its stream.
+struct Connection<S> {
+    api: Arc<Api<S>>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    watcher: Watcher,
+    permit: OwnedSemaphorePermit,
+}
+
+impl<S: Store> Connection<S> {
+    /// Lets the client prove itself, then serves it. A shutdown does not wait for handshakes: nothing
+    /// was asked yet.
+    async fn serve_tls(
+        self,
+        handshake: tokio_rustls::Accept<IdleStream<TcpStream>>,
+        address: IpAddr,
+        mut stopping: watch::Receiver<()>,
+    ) {
+        let handshake = tokio::select! {
+            biased;
+            handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => handshake,
+            _ = stopping.changed() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => {
+                let (_, session) = stream.get_ref();
+                let certified = session.peer_certificates().is_some();
+                self.serve(stream, Caller { address, certified }).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, %address, "a handshake failed"),
+            Err(_) => tracing::debug!(%address, "a handshake took too long"),
+        }
+    }
+
+    /// Answers requests until the connection ends.
+    async fn serve<I>(self, stream: I, caller: Caller)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            api,
+            builder,
+            watcher,
+            permit,
+        } = self;
+        let service = service_fn(move |request| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.respond_to(caller, request).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        drop(permit);
     }
 }

@@ -23,14 +23,18 @@ mod metrics;
 mod negotiation;
 mod routes;
 mod settings;
+mod tls;
+mod watch;
 
 pub use api::Api;
 pub use auth::{Authentication, AuthenticationSettings, KeySet, KeySetError, Roles};
 pub use caller::Caller;
 pub use clock::{Clock, SystemClock};
 pub use code::Code;
-pub use connections::{Limits, serve};
+pub use connections::{Limits, Listener, serve};
 pub use settings::{SettingError, Settings};
+pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
+pub use watch::Watch;
 
 /// The schemas that profile headers may name. Messages say the first, where the functions are in
 /// PostgreSQL; clients ask for the second unless they are told otherwise.
