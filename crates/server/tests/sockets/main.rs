@@ -1,0 +1,170 @@
+//! Real sockets: limits, shutdown, TLS, and requests that no decent client would send.
+
+#![expect(
+    clippy::expect_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
+mod connections;
+mod tls;
+
+use prometheus::Registry;
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::{Semaphore, oneshot};
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_server::{Api, Authentication, Limits, Listener, Settings, SystemClock, Tls};
+
+/// Answers a command only when the test lets it.
+#[derive(Clone)]
+pub(crate) struct SlowStore {
+    pub(crate) arrived: Arc<Semaphore>,
+    pub(crate) released: Arc<Semaphore>,
+}
+
+impl SlowStore {
+    pub(crate) fn new() -> Self {
+        Self {
+            arrived: Arc::new(Semaphore::new(0)),
+            released: Arc::new(Semaphore::new(0)),
+        }
+    }
+}
+
+impl Store for SlowStore {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        self.arrived.add_permits(1);
+        self.released
+            .acquire()
+            .await
+            .expect("never closed")
+            .forget();
+        Ok(())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// Answers every command at once, and counts them.
+#[derive(Clone, Default)]
+pub(crate) struct Counting(Arc<AtomicUsize>);
+
+impl Counting {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Store for Counting {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// A server on a thread of its own, until it is told to stop.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) fn start(store: impl Store, limits: Limits) -> Self {
+        Self::start_with(store, limits, None, Authentication::off())
+    }
+
+    pub(crate) fn start_with(
+        store: impl Store,
+        limits: Limits,
+        tls: Option<Arc<Tls>>,
+        authentication: Authentication,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (started, address) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                    .await
+                    .expect("a free port");
+                started
+                    .send(listener.local_addr().expect("an address"))
+                    .expect("the test waits");
+                let api = Api::new(
+                    store,
+                    Settings::default(),
+                    Registry::new(),
+                    SystemClock::new(),
+                );
+                let api = api
+                    .expect("an empty registry")
+                    .with_authentication(Arc::new(authentication));
+                let api = move || api.clone();
+                let stopped = async {
+                    stopped.await.expect("told to stop");
+                };
+                let listener = match tls {
+                    Some(tls) => Listener::tls(listener, tls),
+                    None => listener.into(),
+                };
+                widgets_server::serve(listener, &limits, api, stopped)
+                    .await
+                    .expect("served");
+            });
+        });
+        Self {
+            address: address.recv().expect("started"),
+            stop,
+            thread,
+        }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("connected");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("set");
+        stream
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub(crate) fn stop(self) {
+        self.stop.send(()).expect("it runs");
+        self.thread.join().expect("stopped in order");
+    }
+}
+
+pub(crate) const REMOVE: &str = "POST /rpc/remove_widget HTTP/1.1\r\nHost: test\r\n\
+    Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"widget_sn\":\"E\"}";
+
+/// Everything that comes until the connection is closed.
+pub(crate) fn answer(mut stream: impl std::io::Read) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("closed in order");
+    answer
+}

@@ -1,0 +1,292 @@
+//! Connections over TLS.
+
+use crate::*;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+};
+use tempfile::TempDir;
+use widgets_server::{AuthenticationSettings, ClientCertificates, KeySet, Roles, TlsFiles};
+
+/// An authority of its own, in a folder of its own.
+struct Authority {
+    folder: TempDir,
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("signed");
+        let issuer = Issuer::new(params, key);
+        let authority = Self {
+            folder,
+            certificate,
+            issuer,
+        };
+        authority.write("ca.pem", &authority.certificate.pem());
+        authority
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).expect("written");
+    }
+
+    /// Writes a certificate and a key for `localhost` to these two files.
+    fn issue(&self, name: &str, key_name: &str) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        self.write(name, &certificate.pem());
+        self.write(key_name, &key.serialize_pem());
+        certificate.der().clone()
+    }
+
+    fn files(&self, clients: Option<ClientCertificates>) -> TlsFiles {
+        TlsFiles {
+            certificate: self.path("server.pem"),
+            key: self.path("server.key"),
+            clients: clients.map(|wanted| (self.path("ca.pem"), wanted)),
+        }
+    }
+
+    /// A client that trusts this authority, and shows this certificate if there is one.
+    fn client(&self, server: &Server, shows: Option<&str>, alpn: &[&str]) -> Stream {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.certificate.der().clone())
+            .expect("a certificate");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let mut config = match shows {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let file = self.path(&format!("{name}.pem"));
+                let certificate = CertificateDer::from_pem_file(file).expect("PEM");
+                let file = self.path(&format!("{name}.key"));
+                let key = PrivateKeyDer::from_pem_file(file).expect("PEM");
+                builder
+                    .with_client_auth_cert(vec![certificate], key)
+                    .expect("a pair")
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|each| each.as_bytes().to_vec()).collect();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(Arc::new(config), name).expect("a session");
+        StreamOwned::new(session, server.connect())
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// The status of an answer to `GET /widgets/E`, or why there is none.
+fn status(stream: &mut Stream) -> Result<String, String> {
+    let asked = stream.write_all(b"GET /widgets/E HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    asked.map_err(|error| error.to_string())?;
+    // The body is an error, and ends as its head says.
+    let mut answer = Vec::new();
+    loop {
+        let mut byte = [0];
+        let read = stream.read_exact(&mut byte);
+        read.map_err(|error| error.to_string())?;
+        answer.extend_from_slice(&byte);
+        if answer.ends_with(b"\"}") {
+            let answer = String::from_utf8_lossy(&answer);
+            return Ok(answer.chars().skip("HTTP/1.1 ".len()).take(3).collect());
+        }
+    }
+}
+
+fn start(tls: &Arc<Tls>) -> Server {
+    let (tls, limits) = (Some(tls.clone()), Limits::default());
+    Server::start_with(Counting::default(), limits, tls, Authentication::off())
+}
+
+#[test]
+fn requests_are_answered_over_tls_and_alpn_chooses_http_2() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    let tls = Arc::new(Tls::load(authority.files(None)).expect("loaded"));
+    let server = start(&tls);
+    let mut stream = authority.client(&server, None, &[]);
+    assert_eq!(status(&mut stream), Ok("404".into()));
+    assert_eq!(status(&mut stream), Ok("404".into()), "it stays open");
+    assert_eq!(stream.conn.alpn_protocol(), None);
+    let mut stream = authority.client(&server, None, &["http/1.1"]);
+    assert_eq!(status(&mut stream), Ok("404".into()));
+    // Of both the server takes HTTP/2, and begins with its settings (RFC 9113, 3.4).
+    let mut stream = authority.client(&server, None, &["http/1.1", "h2"]);
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .expect("sent");
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).expect("a frame");
+    assert_eq!(frame[3], 4, "SETTINGS");
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+    server.stop();
+}
+
+#[test]
+fn certificates_are_replaced_without_a_restart() {
+    let authority = Authority::new();
+    let first = authority.issue("server.pem", "server.key");
+    let tls = Arc::new(Tls::load(authority.files(None)).expect("loaded"));
+    let server = start(&tls);
+    let shown = || {
+        let mut stream = authority.client(&server, None, &[]);
+        let answered = status(&mut stream);
+        assert_eq!(answered, Ok("404".into()));
+        let certificates = stream.conn.peer_certificates();
+        (certificates.expect("shown")[0].clone(), stream)
+    };
+    let (shown_first, mut open) = shown();
+    assert_eq!(shown_first, first);
+    assert!(
+        !tls.reload(false).expect("nothing to do"),
+        "nothing changed"
+    );
+    // The new certificate is there, its key is not yet: the old pair goes on.
+    let second = authority.issue("server.pem", "second.key");
+    let error = tls.reload(false).expect_err("no pair").to_string();
+    assert!(error.contains("server.pem with "), "{error}");
+    assert_eq!(shown().0, first);
+    fs::rename(authority.path("second.key"), authority.path("server.key")).expect("renamed");
+    assert!(tls.reload(false).expect("a pair"), "it changed");
+    assert_eq!(shown().0, second);
+    assert_eq!(status(&mut open), Ok("404".into()), "what is open goes on");
+    fs::remove_file(authority.path("server.key")).expect("removed");
+    let error = tls.reload(true).expect_err("gone").to_string();
+    assert!(error.contains("server.key: "), "{error}");
+    assert_eq!(shown().0, second);
+    server.stop();
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("other.pem", "other.key");
+    authority.write("empty.pem", "");
+    authority.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n");
+    let load = |certificate: &str, key: &str, ca: Option<&str>| {
+        let wanted = ClientCertificates::Required;
+        let files = TlsFiles {
+            certificate: authority.path(certificate),
+            key: authority.path(key),
+            clients: ca.map(|ca| (authority.path(ca), wanted)),
+        };
+        Tls::load(files).expect_err("refused").to_string()
+    };
+    let folder = authority.folder.path().display();
+    for (certificate, key, ca, error) in [
+        ("none.pem", "server.key", None, "none.pem: No such file"),
+        (
+            "empty.pem",
+            "server.key",
+            None,
+            "empty.pem: there is no certificate in it, PEM is expected",
+        ),
+        (
+            "server.pem",
+            "server.pem",
+            None,
+            "server.pem: there is no private key in it, PEM is expected",
+        ),
+        ("broken.pem", "server.key", None, "broken.pem: not PEM"),
+        (
+            "server.pem",
+            "server.key",
+            Some("empty.pem"),
+            "empty.pem: there is no certificate in it, PEM is expected",
+        ),
+    ] {
+        let told = load(certificate, key, ca);
+        assert!(told.starts_with(&format!("{folder}/{error}")), "{told}");
+    }
+    let told = load("server.pem", "other.key", None);
+    assert!(told.contains("server.pem with "), "{told}");
+}
+
+#[test]
+fn client_certificates_are_required_or_give_a_role() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    let stranger = Authority::new();
+    stranger.issue("stranger.pem", "stranger.key");
+    for name in ["stranger.pem", "stranger.key"] {
+        fs::copy(stranger.path(name), authority.path(name)).expect("copied");
+    }
+    let required = authority.files(Some(ClientCertificates::Required));
+    let tls = Arc::new(Tls::load(required).expect("loaded"));
+    assert!(tls.requires_client_certificates());
+    let server = start(&tls);
+    let ask = |server: &Server, shows| status(&mut authority.client(server, shows, &[]));
+    assert_eq!(ask(&server, Some("client")), Ok("404".into()));
+    for shows in [None, Some("stranger")] {
+        let refused = ask(&server, shows).expect_err("refused");
+        assert!(!refused.is_empty(), "{shows:?}");
+    }
+    server.stop();
+
+    let optional = authority.files(Some(ClientCertificates::Optional));
+    let tls = Arc::new(Tls::load(optional).expect("loaded"));
+    assert!(!tls.requires_client_certificates());
+    let settings = AuthenticationSettings {
+        role_claim: "role".into(),
+        roles: Roles {
+            read: vec!["machine".into()],
+            ..Roles::default()
+        },
+        certificate_role: Some("machine".into()),
+        ..AuthenticationSettings::default()
+    };
+    let keys = KeySet::parse("a secret of more than thirty-two bytes").expect("keys");
+    let authentication = Authentication::new(settings, Some(keys));
+    let store = Counting::default();
+    let server = Server::start_with(store, Limits::default(), Some(tls), authentication);
+    assert_eq!(ask(&server, Some("client")), Ok("404".into()), "may read");
+    assert_eq!(ask(&server, None), Ok("401".into()));
+    ask(&server, Some("stranger")).expect_err("a wrong one is worse than none");
+    server.stop();
+}
+
+#[test]
+fn handshakes_that_go_wrong_harm_nobody_else() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    let tls = Arc::new(Tls::load(authority.files(None)).expect("loaded"));
+    let server = start(&tls);
+    let silent: Vec<TcpStream> = (0..64).map(|_| server.connect()).collect();
+    let mut half = server.connect();
+    half.write_all(b"\x16\x03\x01\x02\x00\x01\x00")
+        .expect("sent");
+    let mut plain = server.connect();
+    plain.write_all(REMOVE.as_bytes()).expect("sent");
+    let mut told = Vec::new();
+    // An alert, or nothing; in any case the end.
+    drop(plain.read_to_end(&mut told));
+    assert!(told.len() < 16, "{told:?}");
+    let mut stream = authority.client(&server, None, &[]);
+    assert_eq!(status(&mut stream), Ok("404".into()));
+    // A shutdown does not wait for those who never said anything.
+    server.stop();
+    drop((silent, half));
+}
