@@ -1,7 +1,7 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Authentication, Caller, Clock, Settings, arguments,
+    Authentication, Caller, Clock, RateLimit, Settings, arguments,
     auth::{Access, Object, Permission, TokenCache},
     body, cors,
     document::{self, File},
@@ -45,6 +45,7 @@ pub struct Api<S> {
     shared: Arc<Shared>,
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
+    rate_limit: Option<Arc<RateLimit>>,
 }
 
 struct Shared {
@@ -77,7 +78,15 @@ impl<S: Store> Api<S> {
             shared,
             authentication: Arc::new(Authentication::off()),
             tokens: Arc::default(),
+            rate_limit: None,
         })
+    }
+
+    /// The same API, which no client may ask more often than this.
+    #[must_use]
+    pub fn with_rate_limit(self, rate_limit: Arc<RateLimit>) -> Self {
+        let rate_limit = Some(rate_limit);
+        Self { rate_limit, ..self }
     }
 
     /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
@@ -97,6 +106,7 @@ impl<S: Store> Api<S> {
             shared: self.shared.clone(),
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
+            rate_limit: self.rate_limit.clone(),
         }
     }
 
@@ -213,6 +223,10 @@ impl<S: Store> Api<S> {
     fn admit(&self, caller: Caller, route: &Route<'_>, head: &Parts) -> Result<Access, Error> {
         if route.is_probe() {
             return Ok(Access::NOTHING);
+        }
+        // Before the token: checking one costs more than to refuse it.
+        if let Some(rate_limit) = &self.rate_limit {
+            rate_limit.check(caller.address, &head.headers, self.shared.clock.now())?;
         }
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);

@@ -71,6 +71,11 @@ pub(crate) enum Error {
     Malformed(Malformed),
     /// The sender is not let in.
     Refused(Refused),
+    /// The sender asks too often.
+    TooManyRequests {
+        requests_per_second: u32,
+        retry_after_seconds: u64,
+    },
     Rejected(Rejection),
 }
 
@@ -124,6 +129,7 @@ impl Error {
         match self {
             Self::Malformed(malformed) => malformed.code(),
             Self::Refused(refused) => refused.code(),
+            Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::Rejected(Rejection::Refused(refusal)) => refusal.into(),
             Self::Rejected(Rejection::Fault(fault)) => fault.into(),
         }
@@ -135,6 +141,13 @@ impl Error {
             Self::Refused(refused) => {
                 let (message, details) = refused.texts();
                 (message, details, None)
+            }
+            Self::TooManyRequests {
+                requests_per_second,
+                ..
+            } => {
+                let limit = format!("http.rate_limit_per_second = {requests_per_second}");
+                (format!("this client asks too often: {limit}"), None, None)
             }
             Self::Rejected(Rejection::Refused(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
@@ -171,6 +184,12 @@ impl Error {
                 retry_after_seconds,
                 ..
             })) => {
+                headers.insert(header::RETRY_AFTER, (*retry_after_seconds).into());
+            }
+            Self::TooManyRequests {
+                retry_after_seconds,
+                ..
+            } => {
                 headers.insert(header::RETRY_AFTER, (*retry_after_seconds).into());
             }
             Self::Malformed(malformed) => {

@@ -7,6 +7,7 @@ mod import;
 mod load;
 mod log;
 mod migrate;
+mod security;
 mod serve;
 mod stores;
 

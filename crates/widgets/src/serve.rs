@@ -4,6 +4,7 @@ use crate::{
     Outcome,
     config::{Configuration, Given, Http, LogFormat, StoreKind},
     log,
+    security::Security,
 };
 use prometheus::Registry;
 use std::{
@@ -12,6 +13,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 use tokio::{
     net::TcpListener,
@@ -20,7 +22,7 @@ use tokio::{
 use widgets_engine::{Engine, OpenError, Settings};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, SystemClock};
+use widgets_server::{Api, Listener, RateLimit, SystemClock};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -54,10 +56,13 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         store,
         engine,
         postgres,
+        auth,
         log: _,
     } = configuration;
     // Before anything is opened, so that a signal during recovery is not lost.
     let signals = Signals::new()?;
+    let hang_up = signal(SignalKind::hangup())?;
+    let security = Security::load(http, auth)?;
     writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
     let metrics = Registry::new();
     match &store.url {
@@ -77,7 +82,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
-            answer(http, metrics, store, on_worker, signals).await?;
+            answer(http, metrics, store, on_worker, security, hang_up, signals).await?;
             drop(engine);
         }
         StoreKind::Postgres(url) => {
@@ -92,7 +97,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let client = postgres.client();
             let store = client.clone();
             let on_worker = move || client.clone();
-            answer(http, metrics, store, on_worker, signals).await?;
+            answer(http, metrics, store, on_worker, security, hang_up, signals).await?;
             drop(postgres);
         }
     }
@@ -106,17 +111,33 @@ async fn answer<S: Store>(
     metrics: Registry,
     store: S,
     on_worker: impl Fn() -> S + Clone + Send + 'static,
+    security: Security,
+    hang_up: Signal,
     signals: Signals,
 ) -> Result<(), Box<dyn Error>> {
     let listener = listen(http.listen).await?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
-    writeln!(io::stdout(), "widgets listens on http://{address}")?;
+    let scheme = if security.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    writeln!(io::stdout(), "widgets listens on {scheme}://{address}")?;
     writeln!(
         io::stdout(),
-        "open http://{address}/ for its API, press Ctrl-C to stop it"
+        "open {scheme}://{address}/ for its API, press Ctrl-C to stop it"
     )?;
     let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
+    let mut api = api.with_authentication(security.authentication.clone());
+    if let Some(settings) = http.rate_limit() {
+        api = api.with_rate_limit(Arc::new(RateLimit::new(settings)));
+    }
+    let listener = match &security.tls {
+        Some(tls) => Listener::tls(listener, tls.clone()),
+        None => listener.into(),
+    };
+    tokio::spawn(security.keep_fresh(hang_up));
     let worker = move || api.with_store(on_worker());
     widgets_server::serve(listener, &http.limits(), worker, signals.stop()).await?;
     Ok(())

@@ -5,6 +5,7 @@
 
 use crate::{
     arguments,
+    auth::{Claim, Object, Refused, TokenFault},
     error::{Error, Given, Malformed, NoFunction},
 };
 use widgets_registry::{
@@ -33,7 +34,16 @@ pub(super) enum State {
     After(&'static [(Operation, &'static str)]),
     /// A store that can only answer the fault that is the answer.
     Failing,
+    /// Nothing, where [`SECRET`] signs tokens, the role `reader` may read, `writer` may read and
+    /// write, and who says nothing has the role `reader` if that is said here.
+    Guarded { anonymous: bool },
+    /// The same request, a moment ago, where one a second is allowed.
+    Asked,
 }
+
+/// What signs the tokens of the examples.
+#[cfg(test)]
+pub(super) const SECRET: &str = "a secret of more than thirty-two bytes";
 
 #[derive(Clone)]
 pub(super) enum Sent {
@@ -86,6 +96,7 @@ pub(super) fn all(body_bytes_max: usize) -> Vec<Example> {
     }
     examples.extend(lookups());
     examples.extend(others());
+    examples.extend(refused());
     examples
 }
 
@@ -501,4 +512,65 @@ fn others() -> Vec<Example> {
         ..get(name, Some("/ready"), "/ready", fault.into())
     }));
     examples
+}
+
+/// Who is not let in: this belongs to every path but the probes.
+fn refused() -> Vec<Example> {
+    const NOT_SIGNED: &[(&str, &str)] = &[("Authorization", "Bearer e30.e30.e30")];
+    const EXPIRED: &[(&str, &str)] = &[(
+        "Authorization",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoid3JpdGVyIiwiZXhwIjowfQ.No8cwaicBfX8GW9ZHJsY30FGFugLAWJ9mj6qWjAzcjI",
+    )];
+    const NOBODY: &[(&str, &str)] = &[(
+        "Authorization",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoibm9ib2R5In0.9F-bmrcsd8LoGILnAG5ZIq0E4gPnL9j1mUjMjOrL9WM",
+    )];
+    const READER: &[(&str, &str)] = &[(
+        "Authorization",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoicmVhZGVyIn0.J3YDRumsxUuQVNWihscpnNFyLjchQF6QY7rgg7z3EfE",
+    )];
+    let operation = Operation::RemoveWidget;
+    let permission = |anonymous| Refused::Permission {
+        object: Object::Function(operation),
+        anonymous,
+    };
+    let (all, some) = (
+        State::Guarded { anonymous: true },
+        State::Guarded { anonymous: false },
+    );
+    let too_many = Error::TooManyRequests {
+        requests_per_second: 1,
+        retry_after_seconds: 1,
+    };
+    [
+        ("PGRST300", NOTHING, NOT_SIGNED, Refused::NoKeys.into()),
+        (
+            "PGRST301",
+            some.clone(),
+            NOT_SIGNED,
+            Refused::Token(TokenFault::Unreadable).into(),
+        ),
+        ("PGRST302", some.clone(), &[], Refused::Anonymous.into()),
+        (
+            "PGRST303",
+            some.clone(),
+            EXPIRED,
+            Refused::Claim(Claim::Expired).into(),
+        ),
+        (
+            "22023",
+            some.clone(),
+            NOBODY,
+            Refused::RoleUnknown("nobody".into()).into(),
+        ),
+        ("42501", some, READER, permission(false).into()),
+        ("42501-anonymous", all, &[], permission(true).into()),
+        ("WG429", State::Asked, &[], too_many),
+    ]
+    .map(|(name, given, headers, error): (_, _, _, Error)| Example {
+        path: None,
+        headers,
+        ..call(name, operation, given, valid(operation)).refused(error)
+    })
+    .into()
 }

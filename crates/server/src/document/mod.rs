@@ -288,6 +288,13 @@ impl Example {
         let mut parts = Vec::new();
         match &self.given {
             State::Failing => parts.push("While the store cannot do its work:".to_owned()),
+            State::Guarded { anonymous: true } => {
+                parts.push("Where who says nothing may only read:".to_owned());
+            }
+            State::Guarded { anonymous: false } => {
+                parts.push("Where everyone must say who they are:".to_owned());
+            }
+            State::Asked => parts.push("A moment after the same request:".to_owned()),
             State::After(operations) => parts.extend(
                 operations
                     .iter()

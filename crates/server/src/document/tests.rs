@@ -1,12 +1,15 @@
 //! The document against the running service.
 
-use super::examples::{Answered, Example, Sent, State, all};
-use crate::{Api, Code, Settings, SystemClock, error::Error};
+use super::examples::{Answered, Example, SECRET, Sent, State, all};
+use crate::{
+    Api, Authentication, AuthenticationSettings, Code, KeySet, RateLimit, RateLimitSettings, Roles,
+    Settings, SystemClock, error::Error,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes};
 use prometheus::Registry;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf, sync::Arc};
 use widgets_engine::{Client, Engine};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 
@@ -88,6 +91,34 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
                 )
             };
             let api = api(Failing(fault.clone()));
+            send(&api, method, uri, headers, body).await
+        }
+        State::Guarded { anonymous } => {
+            let settings = AuthenticationSettings {
+                role_claim: "role".into(),
+                roles: Roles {
+                    read: vec!["reader".into(), "writer".into()],
+                    write: vec!["writer".into()],
+                    admin: Vec::new(),
+                },
+                anonymous_role: anonymous.then(|| "reader".into()),
+                ..AuthenticationSettings::default()
+            };
+            let keys = KeySet::parse(SECRET).expect("a secret");
+            let authentication = Authentication::new(settings, Some(keys));
+            let api = real.clone().with_authentication(Arc::new(authentication));
+            send(&api, method, uri, headers, body).await
+        }
+        State::Asked => {
+            let one = NonZero::<u32>::MIN;
+            let api = real
+                .clone()
+                .with_rate_limit(Arc::new(RateLimit::new(RateLimitSettings {
+                    requests_per_second: one,
+                    burst_requests: one,
+                    trusted_proxies: Vec::new(),
+                })));
+            send(&api, method, uri, headers, body.clone()).await;
             send(&api, method, uri, headers, body).await
         }
         State::After(operations) => {

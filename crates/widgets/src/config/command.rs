@@ -4,7 +4,7 @@ use super::{
     Configuration, Given, Resolved,
     keys::{KEYS, SECTIONS},
 };
-use crate::Outcome;
+use crate::{Outcome, security::Security};
 use std::{fmt::Write as _, io::Write as _, process::ExitCode};
 
 #[derive(clap::Subcommand)]
@@ -22,7 +22,10 @@ pub(crate) fn run(command: Command) -> Outcome {
     let mut stdout = std::io::stdout();
     match command {
         Command::Check(given) => match given.resolve() {
-            Ok(_) => writeln!(stdout, "the configuration is right")?,
+            Ok(Resolved { configuration, .. }) => {
+                Security::load(&configuration.http, &configuration.auth)?;
+                writeln!(stdout, "the configuration is right")?;
+            }
             Err(problems) => {
                 writeln!(std::io::stderr(), "{problems}")?;
                 return Ok(ExitCode::FAILURE);

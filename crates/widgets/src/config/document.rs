@@ -12,12 +12,13 @@ variable over the file, the file over the default. There is no file unless one i
 
     widgets config example > widgets.toml    # every key with its meaning and its default
     widgets config check --config widgets.toml
-    widgets config show --config widgets.toml --listen 0.0.0.0:3000
+    widgets config show --config widgets.toml --listen [::1]:3000
 
-`check` takes the flags and variables that `serve` takes, opens nothing, prints every problem with its
+`check` takes the flags and variables that `serve` takes, opens nothing but the files of certificates
+and keys, prints every problem with its
 key, its place, its limit and what was given, and exits with 0 or 1. `serve` checks the same before it
-opens anything. `show` prints the values that hold and where each comes from; passwords in URLs are
-replaced by `***`. A key that does not exist is a problem; an environment variable that no key has is
+opens anything. `show` prints the values that hold and where each comes from; secrets and passwords in URLs
+are replaced by `***`. A key that does not exist is a problem; an environment variable that no key has is
 not, as others may use the prefix.
 
 The service prints what it opened and where it listens on its standard output, and logs on its

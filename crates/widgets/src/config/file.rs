@@ -78,6 +78,7 @@ fn entry(
     };
     let key = &KEYS[place];
     let text = match (key.kind, value.get_ref()) {
+        (Kind::Boolean, DeValue::Boolean(boolean)) => Some(boolean.to_string()),
         (Kind::String, DeValue::String(text)) => Some(text.to_string()),
         // The radix may be any, and a value past all limits is told as it is.
         (Kind::Integer, DeValue::Integer(integer)) => Some(
@@ -89,7 +90,7 @@ fn entry(
     let Some(text) = text else {
         let limits = (key.limits)();
         let quotes = match key.kind {
-            Kind::Integer => "",
+            Kind::Boolean | Kind::Integer => "",
             Kind::String => " in quotes",
         };
         let given = value.get_ref().type_str();

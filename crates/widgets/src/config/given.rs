@@ -1,6 +1,6 @@
 //! What the command line and the environment give.
 
-use super::keys::{KEYS, Key, SECTIONS};
+use super::keys::{KEYS, Key, Kind, SECTIONS};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::path::PathBuf;
 
@@ -50,14 +50,22 @@ impl Args for Given {
 /// The flag of a key. Its value is checked later, together with the file's.
 fn argument(key: &Key) -> Arg {
     let default = (key.get)(&super::Configuration::default());
-    Arg::new(key.path())
+    let argument = Arg::new(key.path())
         .long(key.flag())
         .env(key.variable())
         // Variables may hold passwords, and the help is shown to anyone.
         .hide_env_values(true)
         .value_name(key.name.to_uppercase())
         .default_value(default.trim_matches('"').to_owned())
-        .help(key.help())
+        .help(key.help());
+    if key.kind == Kind::Boolean {
+        // The flag alone says yes.
+        return argument
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true");
+    }
+    argument
 }
 
 impl FromArgMatches for Given {

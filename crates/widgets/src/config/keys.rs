@@ -1,12 +1,16 @@
 //! Every key: its section, type, default and limits, and what it is for. The flags, the variables,
 //! the help, the example file and `docs/configuration.md` are all made from this one list.
 
+use super::optional::{Names, Networks, Secret};
 use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
     time::Duration,
+};
+use widgets_server::{
+    AuthenticationSettings, ClientCertificates, KeySet, RateLimitSettings, Roles, TlsFiles,
 };
 
 /// One thing that can be set.
@@ -32,6 +36,7 @@ pub(crate) struct Key {
 /// The types of a TOML file that keys have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Boolean,
     Integer,
     String,
 }
@@ -142,7 +147,8 @@ macro_rules! configuration {
 configuration! {
     /// How the service is asked.
     http: Http {
-        /// The address to listen on. Anyone who reaches it may do everything.
+        /// The address to listen on. One that other machines reach needs an [auth], or client
+        /// certificates.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
         /// How many connections may be open at once. One more is answered 503 WG503 and closed.
         connections_max: usize = 16_384, within 1..=1_000_000;
@@ -158,6 +164,51 @@ configuration! {
         /// How many threads serve connections; 0 stands for one less than there are cores, and at
         /// least one.
         workers: usize = 0, within 0..=1024;
+        /// The certificate for TLS, then those of the authorities between it and a root, in PEM.
+        /// Read again when it changes, and at SIGHUP. With tls_key it turns TLS on.
+        tls_certificate: Option<PathBuf> = None;
+        /// The certificate's private key, in PEM. Read again as tls_certificate is.
+        tls_key: Option<PathBuf> = None;
+        /// The authorities whose certificates clients may show, in PEM. Read again as
+        /// tls_certificate is.
+        tls_client_ca: Option<PathBuf> = None;
+        /// Whether clients must show a certificate of tls_client_ca, or may.
+        tls_client_certificates: ClientCertificates = ClientCertificates::Required;
+        /// How many requests a second one client may send, on average; 0 for any number. More are
+        /// answered 429 WG429.
+        rate_limit_per_second: u32 = 0, within 0..=1_000_000;
+        /// How many requests one client may send at once after a pause.
+        rate_limit_burst: u32 = 100, within 1..=1_000_000;
+        /// Proxies in front of the service whose X-Forwarded-For says which client asks.
+        trusted_proxies: Networks = Networks::default();
+    }
+    /// Who gets in. Off until one of jwt_secret, jwt_secret_file, anonymous_role and
+    /// certificate_role is set: then everyone may do everything.
+    auth: Auth {
+        /// What tokens (JWT) are checked with: a secret, a JWK or a JWKS. Others on the machine can
+        /// read flags: the variable or jwt_secret_file is better.
+        jwt_secret: Secret = Secret::default();
+        /// A file that has what jwt_secret would have. Read again when it changes, and at SIGHUP.
+        jwt_secret_file: Option<PathBuf> = None;
+        /// What a token's claim aud must name, if it has one. Empty accepts every audience.
+        jwt_audience: Option<String> = None;
+        /// The claim that names the role: a member of the claims, or a JSON Pointer such as
+        /// /app_metadata/role.
+        jwt_role_claim: Option<String> = Some("role".into());
+        /// The roles that may look widgets up.
+        read_roles: Names = Names::of(&["reader", "writer", "admin"]);
+        /// The roles that may call the four operations.
+        write_roles: Names = Names::of(&["writer", "admin"]);
+        /// The roles that may read /metrics.
+        admin_roles: Names = Names::of(&["admin"]);
+        /// The role of requests without a token. Empty refuses them.
+        anonymous_role: Option<String> = None;
+        /// The role of requests without a token from clients that showed a certificate. Empty makes
+        /// them anonymous.
+        certificate_role: Option<String> = None;
+        /// Lets the service listen where other machines reach it although nobody is asked who they
+        /// are: for when something in front of it decides who gets in.
+        allow_public_without_auth: bool = false;
     }
     /// Where widgets are kept.
     store: Store {
@@ -227,6 +278,122 @@ impl Http {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
         }
+    }
+}
+
+impl Http {
+    /// Where the certificates are, if TLS is on.
+    pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
+        let wanted = self.tls_client_certificates;
+        let clients = self.tls_client_ca.clone().map(|path| (path, wanted));
+        Some(TlsFiles {
+            certificate,
+            key,
+            clients,
+        })
+    }
+
+    /// How often one client may ask, if that is limited.
+    pub(crate) fn rate_limit(&self) -> Option<RateLimitSettings> {
+        Some(RateLimitSettings {
+            requests_per_second: NonZero::new(self.rate_limit_per_second)?,
+            burst_requests: NonZero::new(self.rate_limit_burst)?,
+            trusted_proxies: self.trusted_proxies.0.clone(),
+        })
+    }
+}
+
+impl Auth {
+    /// Whether anybody is asked who they are.
+    pub(crate) fn is_on(&self) -> bool {
+        self.jwt_secret.0.is_some()
+            || self.jwt_secret_file.is_some()
+            || self.anonymous_role.is_some()
+            || self.certificate_role.is_some()
+    }
+
+    /// What decides who gets in, beside the keys.
+    pub(crate) fn settings(&self) -> AuthenticationSettings {
+        AuthenticationSettings {
+            audience: self.jwt_audience.clone(),
+            role_claim: self.jwt_role_claim.clone().unwrap_or_default(),
+            roles: Roles {
+                read: self.read_roles.0.clone(),
+                write: self.write_roles.0.clone(),
+                admin: self.admin_roles.0.clone(),
+            },
+            anonymous_role: self.anonymous_role.clone(),
+            certificate_role: self.certificate_role.clone(),
+        }
+    }
+}
+
+impl Configuration {
+    /// What is wrong with who gets in, where every value is right in itself.
+    pub(super) fn check_access(&self) -> Vec<String> {
+        let Self { http, auth, .. } = self;
+        let mut problems = Vec::new();
+        let mut check = |wrong: bool, problem: String| {
+            if wrong {
+                problems.push(problem);
+            }
+        };
+        let tls = http.tls_certificate.is_some();
+        check(
+            tls != http.tls_key.is_some(),
+            "http.tls_certificate and http.tls_key must be given together".into(),
+        );
+        check(
+            !tls && http.tls_client_ca.is_some(),
+            "http.tls_client_ca needs http.tls_certificate and http.tls_key".into(),
+        );
+        check(
+            auth.certificate_role.is_some() && http.tls_client_ca.is_none(),
+            "auth.certificate_role needs http.tls_client_ca".into(),
+        );
+        check(
+            auth.jwt_secret.0.is_some() && auth.jwt_secret_file.is_some(),
+            "auth.jwt_secret and auth.jwt_secret_file must not both be given".into(),
+        );
+        if let Some(Err(error)) = auth.jwt_secret.0.as_deref().map(KeySet::parse) {
+            check(true, format!("auth.jwt_secret: {error}"));
+        }
+        check(
+            auth.jwt_role_claim.is_none(),
+            "auth.jwt_role_claim must not be empty".into(),
+        );
+        let roles = auth.settings().roles;
+        let named = [
+            ("anonymous_role", &auth.anonymous_role),
+            ("certificate_role", &auth.certificate_role),
+        ];
+        for (key, role) in named {
+            if let Some(role) = role {
+                check(
+                    !roles.contains(role),
+                    format!(
+                        "auth.{key} = {role:?} may do nothing: add it to auth.read_roles, \
+                         auth.write_roles or auth.admin_roles"
+                    ),
+                );
+            }
+        }
+        let required = http.tls_client_certificates == ClientCertificates::Required;
+        let asked = auth.is_on() || http.tls_client_ca.is_some() && required;
+        check(
+            !http.listen.ip().to_canonical().is_loopback()
+                && !asked
+                && !auth.allow_public_without_auth,
+            format!(
+                "http.listen = {} can be reached from other machines, where anyone may do everything: \
+                 set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on \
+                 127.0.0.1; if something in front of the service decides who gets in, give \
+                 --allow-public-without-auth",
+                http.listen
+            ),
+        );
+        problems
     }
 }
 

@@ -11,10 +11,11 @@ mod document;
 mod file;
 mod given;
 mod keys;
+mod optional;
 mod values;
 
 pub(crate) use given::Given;
-pub(crate) use keys::{Configuration, Http, Log};
+pub(crate) use keys::{Auth, Configuration, Http, Log};
 pub(crate) use values::{LogFormat, StoreKind};
 
 use given::Origin;
@@ -127,6 +128,10 @@ impl Given {
             && let Err(problem) = widgets_postgres::Target::parse(url)
         {
             problems.push(Problem::new(format!("store.url: {problem}")));
+        }
+        if problems.is_empty() {
+            let wrong = configuration.check_access();
+            problems.extend(wrong.into_iter().map(Problem::new));
         }
         if problems.is_empty() {
             Ok(Resolved {

@@ -64,7 +64,7 @@ macro_rules! integer {
     )+ };
 }
 
-integer!(u64, usize);
+integer!(u32, u64, usize);
 
 impl Value for SocketAddr {
     type Limit = Anything;

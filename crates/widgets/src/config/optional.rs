@@ -1,0 +1,227 @@
+//! The types of values that may be nothing, which is written as an empty text, and lists.
+
+use super::{
+    keys::Kind,
+    values::{Anything, Value},
+};
+use ipnet::IpNet;
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+use widgets_server::ClientCertificates;
+
+fn toml_string(text: impl Into<String>) -> String {
+    toml::Value::String(text.into()).to_string()
+}
+
+impl Value for bool {
+    type Limit = Anything;
+    const KIND: Kind = Kind::Boolean;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn describe(_: &Anything) -> String {
+        "true or false".into()
+    }
+
+    fn toml(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Option<PathBuf> {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        (!text.contains('\0')).then(|| (!text.is_empty()).then(|| text.into()))
+    }
+
+    fn describe(_: &Anything) -> String {
+        "a path, or empty for none".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.as_deref().map_or("".into(), Path::to_string_lossy))
+    }
+}
+
+impl Value for Option<String> {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        Some((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn describe(_: &Anything) -> String {
+        "a text, or empty for none".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.as_deref().unwrap_or_default())
+    }
+}
+
+/// A text that is never shown. Empty for none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) Option<String>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.toml())
+    }
+}
+
+impl Value for Secret {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        Some(Self((!text.is_empty()).then(|| text.into())))
+    }
+
+    fn describe(_: &Anything) -> String {
+        "a secret, or empty for none".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(if self.0.is_some() { "***" } else { "" })
+    }
+
+    fn quote(_: &str) -> String {
+        "\"***\"".into()
+    }
+}
+
+/// Names with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names(pub(crate) Vec<String>);
+
+impl Names {
+    pub(crate) fn of(names: &[&str]) -> Self {
+        Self(names.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// The items of a list, without the spaces around them. An empty text has none.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    let none = text.trim().is_empty();
+    text.split(',').map(str::trim).filter(move |_| !none)
+}
+
+impl Value for Names {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        let item = |item: &str| (!item.is_empty()).then(|| item.into());
+        items(text).map(item).collect::<Option<_>>().map(Self)
+    }
+
+    fn describe(_: &Anything) -> String {
+        "names with commas between them, or empty for none".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.0.join(", "))
+    }
+}
+
+/// Addresses and networks with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Networks(pub(crate) Vec<IpNet>);
+
+impl Value for Networks {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        let item = |item: &str| {
+            let address = item.parse::<IpAddr>().map(IpNet::from);
+            address.or_else(|_| item.parse::<IpNet>()).ok()
+        };
+        items(text).map(item).collect::<Option<_>>().map(Self)
+    }
+
+    fn describe(_: &Anything) -> String {
+        "addresses or networks with commas between them, such as 127.0.0.1, 10.0.0.0/8, or empty for \
+         none"
+            .into()
+    }
+
+    fn toml(&self) -> String {
+        let items: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        toml_string(items.join(", "))
+    }
+}
+
+impl Value for ClientCertificates {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        match text {
+            "required" => Some(Self::Required),
+            "optional" => Some(Self::Optional),
+            _ => None,
+        }
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"required\" or \"optional\"".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_written() {
+        for (text, toml) in [
+            ("", Some("\"\"")),
+            (" ", Some("\"\"")),
+            ("a", Some("\"a\"")),
+            (" a ,b c", Some("\"a, b c\"")),
+            ("a,,b", None),
+            ("a,", None),
+        ] {
+            let names = Names::parse(text, &Anything).map(|names| names.toml());
+            assert_eq!(names.as_deref(), toml, "{text:?}");
+        }
+        for (text, toml) in [
+            ("", Some("\"\"")),
+            ("127.0.0.1", Some("\"127.0.0.1/32\"")),
+            ("::1, 10.0.0.0/8", Some("\"::1/128, 10.0.0.0/8\"")),
+            ("10.0.0.0/33", None),
+            ("localhost", None),
+        ] {
+            let networks = Networks::parse(text, &Anything).map(|networks| networks.toml());
+            assert_eq!(networks.as_deref(), toml, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = Secret::parse("hunter2", &Anything).expect("any text");
+        let shown = [
+            secret.toml(),
+            format!("{secret:?}"),
+            Secret::quote("hunter2"),
+        ];
+        assert_eq!(shown, ["\"***\""; 3].map(String::from));
+        assert_eq!(Secret::default().toml(), "\"\"");
+    }
+}

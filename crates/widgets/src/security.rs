@@ -1,0 +1,127 @@
+//! Who gets in and by which certificates, made of the configuration and kept fresh.
+
+use crate::config::{Auth, Http};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::signal::unix::Signal;
+use widgets_server::{Authentication, KeySet, Tls, Watch};
+
+/// How often the files are looked at.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// A longer file has no keys in it.
+const KEYS_BYTES_MAX: u64 = 1 << 20;
+
+/// What decides who gets in.
+pub(crate) struct Security {
+    pub(crate) authentication: Arc<Authentication>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// The file of the keys that tokens are checked with.
+    keys: Option<(PathBuf, Mutex<Watch>)>,
+}
+
+impl Security {
+    /// Reads every file that the configuration names.
+    pub(crate) fn load(http: &Http, auth: &Auth) -> Result<Self, String> {
+        let tls = match http.tls_files() {
+            None => None,
+            Some(files) => {
+                let tls = Tls::load(files).map_err(|error| format!("http.tls: {error}"))?;
+                Some(Arc::new(tls))
+            }
+        };
+        // Watched before it is read: what changes after that is seen as a change.
+        let keys = auth.jwt_secret_file.clone();
+        let keys = keys.map(|path| (path.clone(), Mutex::new(Watch::new(vec![path]))));
+        let key_set = match (&auth.jwt_secret.0, &keys) {
+            (Some(secret), _) => Some(auth_error("jwt_secret", KeySet::parse(secret))?),
+            (None, Some((path, _))) => Some(read_keys(path)?),
+            (None, None) => None,
+        };
+        let authentication = if auth.is_on() {
+            Authentication::new(auth.settings(), key_set)
+        } else {
+            Authentication::off()
+        };
+        let authentication = Arc::new(authentication);
+        Ok(Self {
+            authentication,
+            tls,
+            keys,
+        })
+    }
+
+    /// Looks at the files every now and then, and at every hang-up, and takes what is new. What
+    /// cannot be used is told once for each change, and the old goes on.
+    pub(crate) async fn keep_fresh(self, mut hang_up: Signal) {
+        let this = Arc::new(self);
+        let mut ticks = tokio::time::interval(PERIOD);
+        loop {
+            let forced = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = hang_up.recv() => true,
+            };
+            let this = this.clone();
+            // A panic has been reported, and the next turn may go better.
+            drop(tokio::task::spawn_blocking(move || this.refresh(forced)).await);
+        }
+    }
+
+    fn refresh(&self, forced: bool) {
+        if let Some(tls) = &self.tls {
+            match tls.reload(forced) {
+                Ok(true) => tracing::info!("took new certificates"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the certificates in use go on: new ones cannot be used");
+                }
+            }
+        }
+        if let Some((path, watch)) = &self.keys {
+            let changed = {
+                let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+                watch.changed()
+            };
+            if changed || forced {
+                match read_keys(path) {
+                    Ok(keys) => {
+                        tracing::info!(keys = keys.len(), "took new keys for tokens");
+                        self.authentication.replace_keys(keys);
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "the keys in use go on: new ones cannot be used");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The keys of a file, which may end with a newline, as editors leave one.
+fn read_keys(path: &Path) -> Result<KeySet, String> {
+    let broken = |what: String| format!("auth.jwt_secret_file: {}: {what}", path.display());
+    let metadata = fs::metadata(path).map_err(|error| broken(error.to_string()))?;
+    if metadata.len() > KEYS_BYTES_MAX {
+        let bytes = metadata.len();
+        return Err(broken(format!(
+            "it must have at most {KEYS_BYTES_MAX} bytes, it has {bytes}"
+        )));
+    }
+    let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    let keys = KeySet::parse(text).map_err(|error| broken(error.to_string()))?;
+    if keys.unusable() > 0 {
+        let path = path.display();
+        tracing::warn!(%path, unusable = keys.unusable(), "some keys cannot be used, and are left out");
+    }
+    Ok(keys)
+}
+
+fn auth_error<T>(key: &str, result: Result<T, impl std::fmt::Display>) -> Result<T, String> {
+    result.map_err(|error| format!("auth.{key}: {error}"))
+}
