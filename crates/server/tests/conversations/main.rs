@@ -8,6 +8,7 @@
 )]
 
 mod auth;
+mod fuzz;
 mod operations;
 mod requests;
 mod service;

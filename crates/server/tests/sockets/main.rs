@@ -6,6 +6,7 @@
 )]
 
 mod connections;
+mod hostile;
 mod tls;
 
 use prometheus::Registry;

@@ -1,0 +1,227 @@
+//! Requests that no decent client sends: what they smuggle is never applied, and nobody else notices.
+
+use crate::*;
+use std::io::Write as _;
+
+const HEAD: &str = "POST /rpc/remove_widget HTTP/1.1\r\nHost: test\r\n";
+const BODY: &str = "{\"widget_sn\":\"E\"}";
+
+/// Sends all of it and says the statuses of the answers, in order.
+fn statuses(server: &Server, request: &[u8]) -> Vec<u16> {
+    let mut stream = server.connect();
+    // The server may have answered and closed before everything was sent.
+    drop(stream.write_all(request));
+    drop(stream.shutdown(std::net::Shutdown::Write));
+    let mut answers = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = std::io::Read::read(&mut stream, &mut buffer) {
+        answers.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answers)
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .filter_map(|answer| answer.get(..3)?.parse().ok())
+        .collect()
+}
+
+/// A shape: its name, its bytes, the statuses it gets, and how many operations are applied.
+type Shape = (&'static str, String, &'static [u16], usize);
+
+fn check(shapes: Vec<Shape>) {
+    let store = Counting::default();
+    let server = Server::start(store.clone(), Limits::default());
+    let mut good = server.connect();
+    for (name, request, expected, applied) in shapes {
+        let before = store.count();
+        let got = statuses(&server, request.as_bytes());
+        assert_eq!(got, expected, "{name}");
+        assert_eq!(store.count() - before, applied, "{name}");
+        good.write_all(REMOVE.as_bytes()).expect("sent");
+        let mut status = [0; 12];
+        std::io::Read::read_exact(&mut good, &mut status).expect("answered");
+        assert_eq!(&status, b"HTTP/1.1 204", "{name}: the good client goes on");
+        // The rest of its head; a 204 has no body.
+        let mut last = [0; 4];
+        while &last != b"\r\n\r\n" {
+            last.rotate_left(1);
+            std::io::Read::read_exact(&mut good, &mut last[3..]).expect("answered");
+        }
+    }
+    server.stop();
+}
+
+/// A request with these header lines and this body, then one that must not be taken for a second.
+fn with(headers: &str, body: &str) -> String {
+    format!("{HEAD}{headers}\r\n\r\n{body}")
+}
+
+#[test]
+fn lengths_that_contradict_are_refused_and_nothing_behind_them_is_read() {
+    let behind = format!("{BODY}{REMOVE}");
+    let refused = |name, headers: &str| (name, with(headers, &behind), &[400][..], 0);
+    check(vec![
+        refused("lengths differ", "Content-Length: 17\r\nContent-Length: 0"),
+        refused("a length in a list", "Content-Length: 17, 0"),
+        refused("a length with a sign", "Content-Length: +17"),
+        refused("a negative length", "Content-Length: -1"),
+        refused("a length in hexadecimal", "Content-Length: 0x11"),
+        refused("no length", "Content-Length: "),
+        refused(
+            "a length past 64 bits",
+            "Content-Length: 18446744073709551633",
+        ),
+        refused("a space before the colon", "Content-Length : 17"),
+        refused("a folded line", "X-Long: a\r\n Content-Length: 17"),
+        refused("an unknown encoding", "Transfer-Encoding: xchunked"),
+        refused(
+            "chunked is not the last",
+            "Transfer-Encoding: chunked, identity",
+        ),
+        refused(
+            "identity",
+            "Transfer-Encoding: identity\r\nContent-Length: 17",
+        ),
+        refused("NUL in a value", "X-Nul: a\0b\r\nContent-Length: 17"),
+        refused("NUL in a name", "X-N\0l: a\r\nContent-Length: 17"),
+        refused("a bare CR in a value", "X-Cr: a\rb\r\nContent-Length: 17"),
+        (
+            "chunked in HTTP/1.0",
+            format!(
+                "POST /rpc/remove_widget HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{behind}"
+            ),
+            &[400],
+            0,
+        ),
+    ]);
+}
+
+/// Where both lengths are given, `Transfer-Encoding` holds (RFC 9112, 6.3), in whatever order, and
+/// what stands in a chunk is never a request.
+#[test]
+fn chunks_hold_against_a_length_and_hide_no_request() {
+    let chunk = format!("{:x}\r\n{REMOVE}\r\n0\r\n\r\n", REMOVE.len());
+    let good = format!("11\r\n{BODY}\r\n0\r\n\r\n");
+    let json = "Content-Type: application/json";
+    check(vec![
+        (
+            "the length is shorter",
+            with(
+                &format!("{json}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked"),
+                &chunk,
+            ),
+            &[400],
+            0,
+        ),
+        (
+            "the length comes last",
+            with(
+                &format!("{json}\r\nTransfer-Encoding: chunked\r\nContent-Length: 4"),
+                &chunk,
+            ),
+            &[400],
+            0,
+        ),
+        (
+            "the length is longer",
+            with(
+                &format!("{json}\r\nContent-Length: 999\r\nTransfer-Encoding: chunked"),
+                &good,
+            ),
+            &[204],
+            1,
+        ),
+        (
+            "equal lengths are one",
+            with(
+                &format!("{json}\r\nContent-Length: 17\r\nContent-Length: 17"),
+                BODY,
+            ),
+            &[204],
+            1,
+        ),
+        (
+            "two requests in a row are two",
+            format!("{REMOVE}{REMOVE}"),
+            &[204, 204],
+            2,
+        ),
+    ]);
+    let broken = |name, body: &str| {
+        let behind = format!("{body}{REMOVE}");
+        (
+            name,
+            with(&format!("{json}\r\nTransfer-Encoding: chunked"), &behind),
+            &[400][..],
+            0,
+        )
+    };
+    check(vec![
+        broken("a size that is none", "zz\r\n"),
+        broken("a negative size", "-1\r\n"),
+        broken("a size past 64 bits", "11111111111111111\r\n"),
+        broken("no line after the data", "2\r\n{}XX0\r\n\r\n"),
+        broken("a bare LF after the size", "2\n{}\r\n0\r\n\r\n"),
+        broken("an endless extension", &format!("2;{}", "x".repeat(40_000))),
+    ]);
+}
+
+#[test]
+fn heads_that_are_too_large_or_no_http_are_refused() {
+    let many = (0..200).fold(String::new(), |lines, n| lines + &format!("X-{n}: x\r\n"));
+    let get =
+        |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n{lines}\r\n");
+    let long = "x".repeat(70_000);
+    let closed: &[u16] = &[];
+    check(vec![
+        (
+            "a header of 70,000 bytes",
+            get("/live", &format!("X: {long}\r\n")),
+            &[431],
+            0,
+        ),
+        ("200 headers", get("/live", &many), &[431], 0),
+        (
+            "a target of 70,000 bytes",
+            get(&format!("/{long}"), ""),
+            &[431],
+            0,
+        ),
+        ("no method", " / HTTP/1.1\r\n\r\n".into(), &[400], 0),
+        ("no version", "GET /\r\n\r\n".into(), &[400], 0),
+        (
+            "another version",
+            "GET / HTTP/3.0\r\n\r\n".into(),
+            &[400],
+            0,
+        ),
+        ("a space in the target", get("/live x", ""), &[400], 0),
+        (
+            "TLS",
+            "\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".into(),
+            &[400],
+            0,
+        ),
+        (
+            "half of HTTP/2",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxxxxxxxxxxxx".into(),
+            closed,
+            0,
+        ),
+        ("nothing", String::new(), closed, 0),
+        (
+            "a body of 1 GB is refused unread",
+            with(
+                "Content-Type: application/json\r\nContent-Length: 1000000000",
+                "{",
+            ),
+            &[413],
+            0,
+        ),
+        (
+            "a body that ends early",
+            with("Content-Type: application/json\r\nContent-Length: 17", "{"),
+            &[400],
+            0,
+        ),
+    ]);
+}
