@@ -171,7 +171,7 @@ fn settings_must_fit_together() {
 #[test]
 fn secrets_are_not_told() {
     let told = expect![[r#"
-        --store: store.url must be "embedded", "mysql://user:***@host/db?***" was given
+        --store: store.url must be "embedded", or the URL of a PostgreSQL database as in "postgres://user@host/database", "mysql://user:***@host/db?***" was given
     "#]];
     refused(
         "secrets",
