@@ -35,7 +35,9 @@ async fn send(target: &Target, widgets: &[Widget], end: bool) -> Result<(), Open
         .chunks(300)
         .map(|chunk| {
             let mut rows = Rows::default();
-            chunk.iter().for_each(|widget| rows.push(widget));
+            for widget in chunk {
+                rows.push(widget);
+            }
             rows
         })
         .collect();
