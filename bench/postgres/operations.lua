@@ -1,6 +1,8 @@
--- The same operations as pgbench/*.sql, over HTTP: wrk … -s operations.lua ADDRESS -- OPERATION START WIDGETS
+-- The same operations as pgbench/*.sql, over HTTP:
+--   wrk … -s operations.lua ADDRESS -- OPERATION START WIDGETS REMOVED
+-- START is where its numbers begin, REMOVED where those of the widgets that a mix removes do.
 -- OPERATION is add_widget, associate_widgets, remove_widget or mix (40 % adds, 40 % associations,
--- 10 % removals, 10 % removals of the associations that were made). One thread (-t1), so that one
+-- 10 % removals of associations, 10 % removals of widgets). One thread (-t1), so that one
 -- counter serves all connections. Whatever is refused is counted and told.
 local formats = {
   add_widget = '{"widget_sn":"A%09d","widget_name":"a widget of the bench","slots":["P","R"]}',
@@ -13,9 +15,10 @@ local prime = 7368787
 local mix = { "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_association",
   "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_widget" }
 
-local operation, start, widgets, n
+local operation, start, widgets, removed, n
 function init(args)
-  operation, start, widgets = args[1], tonumber(args[2]), tonumber(args[3])
+  operation, start = args[1], tonumber(args[2])
+  widgets, removed = tonumber(args[3]), tonumber(args[4])
   n = 0
   wrk.headers["Content-Type"] = "application/json"
 end
@@ -35,11 +38,14 @@ function request()
   local name = mix[n % 10 + 1]
   local i = start + n
   if name == "remove_association" then
-    -- The association made 1,003 requests before: answered long since with 256 connections.
-    i = i - 1003
+    if n <= 1001 then
+      name = "add_widget"
+    else
+      -- The association made so many requests before: answered long since with 256 connections.
+      i = i - 1001
+    end
   elseif name == "remove_widget" then
-    -- From the far end of the permutation, where no association is made.
-    i = widgets - start - n
+    i = removed + n
   end
   return wrk.format("POST", "/rpc/" .. name, nil, body(name, i))
 end

@@ -5,7 +5,7 @@ use crate::{
     audit::Findings,
     client::{Request, Target, TargetSettings, channels},
     clock::{Clock, unix_time},
-    dataset::Dataset,
+    dataset::{BLOCK_WIDGETS, Dataset},
     mix::Mix,
     partition::Share,
     schedule::{Arrivals, Extent},
@@ -497,10 +497,13 @@ async fn preflight(settings: &Settings) -> Result<(), Error> {
         return Ok(());
     };
     let mut questions = vec![(format!("{}-0-0", settings.run), false)];
-    if let Some((dataset, _)) = settings.dataset {
-        for index in [0, dataset.widgets.saturating_sub(1)] {
+    if let Some((dataset, (part, parts))) = settings.dataset {
+        // Only of this run's part: earlier runs may have changed the others.
+        let last = dataset.blocks().checked_sub(part + 1);
+        let last = last.map(|rest| rest / parts * parts + part);
+        for block in last.into_iter().flat_map(|last| [part, last]) {
             let mut serial_number = String::new();
-            Dataset::write_serial_number(index, &mut serial_number);
+            Dataset::write_serial_number(block * BLOCK_WIDGETS, &mut serial_number);
             questions.push((serial_number, true));
         }
     }

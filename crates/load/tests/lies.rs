@@ -1,5 +1,10 @@
 //! A server that lies is caught, every time; one that does not is not accused.
 
+#![expect(
+    clippy::panic,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
 mod support;
 
 use support::{Double, Lie, Server, load, plan};
@@ -118,7 +123,7 @@ fn what_is_refused_and_applied_all_the_same_is_caught() {
 #[test]
 fn another_name_is_caught() {
     let report = load(Lie::Rename(500), |plan| {
-        plan.session.mix = "add=1".parse().unwrap()
+        plan.session.mix = "add=1".parse().unwrap();
     });
     assert!(findings(&report).altered >= 1, "{report}");
     assert_caught(&report);

@@ -1,5 +1,10 @@
 //! Whole runs against a real server: open loop, h2, TLS, the search, the files that are written.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
 mod support;
 
 use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
@@ -266,7 +271,11 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
     // By now half of it is another one, and a run that does not know it finds out.
     let mut again = plan(&server.url());
     again.session.dataset = Some((dataset, (0, 2)));
-    assert!(run(again).map_or(true, |report| !report.failures.is_empty()));
+    let again = run(again);
+    assert!(
+        !matches!(&again, Ok(report) if report.failures.is_empty()),
+        "{again:?}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! locks and guards in the functions. Only this crate knows SQL. It does not know HTTP.
 
 mod batch;
+mod bulk;
 mod clock;
 mod connect;
 mod error;
@@ -22,6 +23,7 @@ mod settings;
 mod store;
 mod worker;
 
+pub use bulk::{Part, Rows, fill, read_all};
 pub use clock::{Clock, Random, SystemClock, system_random};
 pub use connect::Target;
 pub use error::OpenError;

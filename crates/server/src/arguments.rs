@@ -277,6 +277,73 @@ fn port(value: &Value, field: &'static str) -> Result<Port, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
+    use serde_json::json;
+
+    /// Values around every rule there is.
+    fn value() -> impl Strategy<Value = Value> {
+        let text = select(vec![
+            json!("E"),
+            json!("F"),
+            json!(""),
+            json!("a\u{0}"),
+            json!("é\n\""),
+            json!("s".repeat(255)),
+            json!("s".repeat(256)),
+            json!("n".repeat(1024)),
+            json!("n".repeat(1025)),
+        ]);
+        let port = select(vec![json!("P"), json!("Q"), json!("R"), json!("p")]);
+        let other = select(vec![json!(null), json!(5), json!(true), json!({})]);
+        let single = prop_oneof![4 => text, 4 => port, 1 => other];
+        let list = vec(single.clone(), 0..5).prop_map(Value::Array);
+        prop_oneof![3 => single, 1 => list]
+    }
+
+    /// The text of an object of mostly the operation's members, some perhaps twice.
+    fn body(operation: Operation) -> impl Strategy<Value = String> {
+        let mut known = names(operation).to_vec();
+        known.extend(["name", "x"]);
+        let all = names(operation).iter().map(|&name| (Just(name), value()));
+        let all: Vec<_> = all.collect();
+        (all, vec((select(known), value()), 0..2), any::<bool>()).prop_map(
+            |(mut members, further, complete)| {
+                if !complete {
+                    members.pop();
+                }
+                members.extend(further);
+                let members = members
+                    .iter()
+                    .map(|(name, value)| format!("\"{name}\":{value}"));
+                format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// The short way takes just what the long way accepts, but for repeated members, which it
+        /// leaves to the long way.
+        #[test]
+        fn both_ways_of_reading_agree(
+            (operation, body) in select(Operation::ALL.to_vec())
+                .prop_flat_map(|operation| (Just(operation), body(operation)))
+        ) {
+            let arguments = parse(body.as_bytes()).expect("an object");
+            let long = if accepts(operation, &sorted_names(&arguments)) {
+                explain(operation, &arguments).ok()
+            } else {
+                None
+            };
+            if let Some(short) = read(operation, body.as_bytes()) {
+                prop_assert_eq!(Some(short), long, "{}", body);
+            } else if let Some(long) = long {
+                let again = serde_json::to_vec(&arguments).expect("JSON");
+                prop_assert_eq!(read(operation, &again), Some(long), "{}", body);
+            }
+        }
+    }
 
     /// Both ways of reading a body give the same command, and one in order takes the short way.
     #[test]

@@ -39,6 +39,10 @@ struct To {
     /// Fill the data directory of an embedded store that no service runs on.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
+    /// Fill a migrated PostgreSQL database, as in `postgres://owner@host/database`; the role must own
+    /// the tables.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// Write a file of JSON Lines instead (docs/data-format.md); `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -55,10 +59,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         seed: arguments.seed,
         associated: arguments.associated,
     };
-    let To { data_dir, output } = arguments.to.clone();
+    let To {
+        data_dir,
+        store,
+        output,
+    } = arguments.to.clone();
     let sink = match output {
         Some(path) => file_sink(&path)?,
-        None => Store { data_dir }.sink()?,
+        None => Store { data_dir, store }.sink()?,
     };
     let mut progress = Progress::new(Some(dataset.widgets.into()));
     let moved = generate(&dataset, sink, &mut progress)?;

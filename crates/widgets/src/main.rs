@@ -3,6 +3,7 @@
 mod config;
 mod export;
 mod generate;
+mod health;
 mod import;
 mod load;
 mod log;
@@ -48,6 +49,10 @@ enum Command {
     /// Several may run at once. The role in the URL must be allowed to create a schema in the
     /// database, or own the schema `widgets`.
     Migrate(migrate::Arguments),
+    /// Asks the service on this host whether it is well: exit code 0 if so, 1 if not.
+    ///
+    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on.
+    Health(health::Arguments),
     /// Checks, shows and explains the configuration.
     #[command(subcommand)]
     Config(config::command::Command),
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Config(command) => config::command::run(command),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,5 +1,10 @@
 //! `widgets generate`, `import` and `export`, with the real store.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the helpers of tests a panic is the failed test"
+)]
+
 use std::{fs, path::Path, process::Command};
 
 const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");

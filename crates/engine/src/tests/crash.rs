@@ -123,6 +123,22 @@ fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
     );
 }
 
+/// The process ends without a power cut, the next one serves what it finds, and then the power fails.
+fn restart_and_cut(disk: &TestDisk, promise: &Promise, story: &str) {
+    let disk = disk.after_kill();
+    let rig = Rig::open(&disk).expect("a process that ends leaves no damage");
+    let served = widgets(rig.state());
+    drop(rig);
+    let disk = disk.after_power_cut(Kept::Nothing);
+    let rig = Rig::open(&disk).expect("recovered");
+    assert!(
+        widgets(rig.state()) == served,
+        "{story}: what was served is gone"
+    );
+    drop(rig);
+    recover(&disk, promise, story);
+}
+
 #[test]
 fn what_was_answered_survives_a_power_cut_at_any_step() {
     let seed = 1;
@@ -144,9 +160,7 @@ fn what_was_answered_survives_a_power_cut_at_any_step() {
         }
         // The process dies, and later the power fails.
         let story = format!("seed {seed}, killed at step {crash_at}");
-        let disk = disk.after_kill();
-        drop(Rig::open(&disk).expect("killed processes leave no damage"));
-        recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+        restart_and_cut(&disk, &promise, &story);
     }
 }
 
@@ -191,8 +205,6 @@ fn a_failure_of_any_step_loses_nothing() {
         let promise = run(&disk, seed);
         let story = format!("step {fail_at} failed");
         recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
-        let disk = disk.after_kill();
-        drop(Rig::open(&disk).expect("a failed step leaves no damage"));
-        recover(&disk.after_power_cut(Kept::Nothing), &promise, &story);
+        restart_and_cut(&disk, &promise, &story);
     }
 }

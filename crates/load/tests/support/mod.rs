@@ -2,8 +2,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    dead_code,
     unreachable_pub,
-    reason = "a test's helpers, which every test file includes"
+    reason = "helpers of tests: every test file includes them and uses some"
 )]
 
 use prometheus::Registry;
@@ -98,7 +99,8 @@ impl Double {
 
 impl Sink for Double {
     fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError> {
-        let model = &mut self.memory().model;
+        let mut memory = self.memory();
+        let model = &mut memory.model;
         let ports: Vec<Port> = widget.slots.iter().map(|slot| slot.port).collect();
         let serial_number = widget.serial_number.clone();
         let add = Command::AddWidget {
@@ -283,11 +285,11 @@ pub fn plan(url: &str) -> Plan {
         },
         rate: Rate::Max,
         poisson: false,
-        duration: Duration::from_secs(60),
+        duration: Duration::from_mins(1),
         requests: Some(4000),
         warm_up: Duration::ZERO,
         audit: Some(None),
-        audit_timeout: Duration::from_secs(60),
+        audit_timeout: Duration::from_mins(1),
         fail_if: Vec::new(),
         objectives: Vec::new(),
         step: Duration::from_secs(1),

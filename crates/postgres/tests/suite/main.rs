@@ -6,6 +6,7 @@
     reason = "in the helpers of tests a panic is the failed test"
 )]
 
+mod bulk;
 mod conformance;
 mod faults;
 mod functions;

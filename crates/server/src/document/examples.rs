@@ -14,7 +14,8 @@ use widgets_registry::{
 
 /// A request and its answer.
 pub(super) struct Example {
-    /// Its name in the document, unique among those of its path.
+    /// Its name in the document, unique among those of its path: a status or a code, so that what
+    /// goes well sorts first, and pages show it first.
     pub(super) name: &'static str,
     /// The path as the document has it, or `None` for what belongs to no path.
     pub(super) path: Option<String>,
@@ -81,7 +82,7 @@ pub(super) fn all(body_bytes_max: usize) -> Vec<Example> {
     let mut examples = Vec::new();
     for operation in Operation::ALL {
         examples.push(call(
-            "applied",
+            "204",
             operation,
             applied_state(operation),
             valid(operation),
@@ -388,12 +389,7 @@ fn lookups() -> Vec<Example> {
     let defect = Defect::Empty { limit };
     let details = Some("a serial number is UTF-8, percent-encoded");
     let mut examples = vec![
-        lookup(
-            "found",
-            E_F_ASSOCIATED,
-            "/widgets/E",
-            Answered::Widget(found),
-        ),
+        lookup("200", E_F_ASSOCIATED, "/widgets/E", Answered::Widget(found)),
         refused(
             "WG001",
             "/widgets/X",

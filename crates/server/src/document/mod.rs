@@ -1,6 +1,6 @@
 //! The API's document (OpenAPI 3.1), made from the code, and the page that shows it.
 //!
-//! Paths come from the operations, shapes from the limits of the domain, errors from [`Code`]. What
+//! Paths come from the operations, shapes from the limits of the domain, errors from [`Code`](crate::Code). What
 //! it shows as an example is what a test got by sending that example.
 
 mod examples;
@@ -12,7 +12,7 @@ mod tests;
 
 pub(crate) use page::{File, html};
 
-use crate::{Code, SCHEMAS, Settings};
+use crate::{SCHEMAS, Settings};
 use examples::{Example, LOOKUP_PATH, Sent, State};
 use hyper::body::Bytes;
 use utoipa::openapi::{
@@ -88,22 +88,15 @@ fn tag(name: &str, description: &str) -> Tag {
         .build()
 }
 
-/// What holds for all paths, and every code in a table.
+/// What holds for all paths.
 fn introduction(settings: &Settings) -> String {
-    let rows = Code::ALL.map(|code| {
-        let (word, status, meaning) = (code.as_str(), code.status().as_u16(), code.meaning());
-        format!("| {word} | {status} | {meaning} |\n")
-    });
     format!(
         "Registers widgets and associates them port to port, with the wire format of PostgREST.\n\n\
          An answer is sent when what it rests on is durable. Requests are JSON objects of at most \
-         {} bytes. Errors are JSON whatever `Accept` says, with exactly the members `code`, \
-         `details`, `hint` and `message`; branch on `code`:\n\n\
-         | code | status | when |\n|---|---|---|\n{}\n\
-         Errors that belong to no path below (unknown paths, other methods) are in \
+         {} bytes. Errors are JSON whatever `Accept` says: see the schema `Error` for every code. \
+         Those that belong to no path below (unknown paths, other methods) are in \
          `components.responses`.",
-        settings.body_bytes_max,
-        rows.concat()
+        settings.body_bytes_max
     )
 }
 
@@ -261,7 +254,7 @@ fn shown(example: &Example, value: Option<serde_json::Value>) -> OpenApiExample 
             let code = error.code();
             format!("{}: {}", code.as_str(), code.meaning())
         }
-        _ => "It is done.".to_owned(),
+        _ => "All is well.".to_owned(),
     };
     ExampleBuilder::new()
         .summary(summary)

@@ -127,10 +127,17 @@ fn widget() -> Object {
 
 fn error() -> Object {
     let codes: BTreeSet<&str> = Code::ALL.into_iter().map(Code::as_str).collect();
+    let rows = Code::ALL.map(|code| {
+        let (word, status, meaning) = (code.as_str(), code.status().as_u16(), code.meaning());
+        format!("| {word} | {status} | {meaning} |\n")
+    });
+    let table = rows.concat();
     let code = ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(codes))
-        .description(Some("The stable word to branch on."));
+        .description(Some(format!(
+            "The stable word to branch on.\n\n| code | status | when |\n|---|---|---|\n{table}"
+        )));
     let message = ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some("What happened, for people."));

@@ -32,8 +32,9 @@ fn document() -> String {
     let defaults = Configuration::default();
     let mut document = INTRODUCTION.to_owned();
     for (section, about) in SECTIONS {
+        let about = about.trim().trim_end_matches('.');
         // Writing to a string cannot fail.
-        _ = writeln!(document, "\n## `[{section}]`: {}\n", about.trim());
+        _ = writeln!(document, "\n## `[{section}]`: {about}\n");
         _ = writeln!(
             document,
             "| key | default | flag, variable | meaning |\n|---|---|---|---|"

@@ -152,7 +152,7 @@ format
         widgets.toml:4: [http] has no key "lisen", its keys are listen, connections_max, idle_timeout_ms, request_timeout_ms, shutdown_timeout_ms, body_bytes_max, workers
         widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, a value of type string was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
-        widgets.toml:10: there is no "strange", there are [http], [store], [engine], [log]
+        widgets.toml:10: there is no "strange", there are [http], [store], [engine], [postgres], [log]
         widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
         widgets.toml:15: key with no value, expected `=`
         --idle-timeout-ms: http.idle_timeout_ms must be an integer from 100 to 86400000, "soon" was given
@@ -171,7 +171,7 @@ fn settings_must_fit_together() {
 #[test]
 fn secrets_are_not_told() {
     let told = expect![[r#"
-        --store: store.url must be "embedded", "mysql://user:***@host/db?***" was given
+        --store: store.url must be "embedded", or the URL of a PostgreSQL database as in "postgres://user@host/database", "mysql://user:***@host/db?***" was given
     "#]];
     refused(
         "secrets",

@@ -5,6 +5,10 @@
     clippy::panic,
     reason = "in the helpers of tests a panic is the failed test"
 )]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes snapshots with them"
+)]
 
 mod command_line;
 mod http_store;

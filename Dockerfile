@@ -1,0 +1,42 @@
+# The image of the service. Its layers build with the classic builder and with BuildKit alike.
+
+# The manifests alone, with empty sources: what the next stage is cached by, so that dependencies are
+# compiled again only when a manifest or the lock file changes.
+FROM rust:1.95-bookworm AS manifests
+WORKDIR /source
+COPY . .
+RUN mkdir /manifests \
+    && find . \( -name Cargo.toml -o -name Cargo.lock \) -exec cp --parents -t /manifests {} + \
+    && cargo metadata --offline --no-deps --format-version 1 \
+        | grep -o '"src_path":"[^"]*"' | cut -d'"' -f4 | sort -u >/targets \
+    && while read -r target; do \
+        stub="/manifests/${target#"$PWD"/}" \
+        && mkdir -p "$(dirname "$stub")" && echo 'fn main() {}' >"$stub" || exit 1; \
+    done </targets
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /source
+COPY --from=manifests /manifests .
+RUN cargo build --release --locked --package widgets
+COPY . .
+# The empty sources are newer than the real ones; cargo goes by that.
+RUN find crates -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --package widgets \
+    && install -d /image/data /image/usr/local/bin \
+    && install target/release/widgets /image/usr/local/bin/
+
+FROM debian:bookworm-slim
+# The authorities that `widgets load https://…` and a database's certificate may be checked against.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /image/usr/local/bin/widgets /usr/local/bin/widgets
+# A number, so that Kubernetes can see that it is not root.
+COPY --from=build --chown=10001:10001 /image/data /data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+# Inside a container every address is the container's own: who may reach it is decided outside.
+ENV WIDGETS_LISTEN=0.0.0.0:3000 WIDGETS_DATA_DIR=/data WIDGETS_LOG_FORMAT=json
+EXPOSE 3000
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["widgets", "health"]
+ENTRYPOINT ["widgets"]
+CMD ["serve"]

@@ -1,0 +1,116 @@
+//! A whole database at once: what is filled in is served, and read back; half of it is never there.
+
+use crate::{TIMEOUT, migrated, open};
+use tokio::sync::mpsc;
+use widgets_postgres::{OpenError, Part, Rows, Settings, Target, fill, read_all};
+use widgets_registry::{Name, Port, SerialNumber, Slot, Store as _, Widget};
+
+fn text(text: &str) -> SerialNumber {
+    SerialNumber::new("serial_number", text).expect("within the limits")
+}
+
+/// Widgets with awkward texts, of which neighbours are associated over their second slots.
+fn widgets() -> Vec<Widget> {
+    let serial_number = |number: usize| text(&format!("\\{number:04}\tü"));
+    let widget = |number: usize| Widget {
+        serial_number: serial_number(number),
+        name: Name::new("name", format!("line\n\\N{number}")).expect("within the limits"),
+        slots: vec![
+            Slot {
+                port: Port::Q,
+                peer: None,
+            },
+            Slot {
+                port: Port::Q,
+                peer: Some(serial_number(number ^ 1)),
+            },
+        ],
+    };
+    (0..2000).map(widget).collect()
+}
+
+async fn send(target: &Target, widgets: &[Widget], end: bool) -> Result<(), OpenError> {
+    let (sender, receiver) = mpsc::channel(4);
+    let parts: Vec<Rows> = widgets
+        .chunks(300)
+        .map(|chunk| {
+            let mut rows = Rows::default();
+            for widget in chunk {
+                rows.push(widget);
+            }
+            rows
+        })
+        .collect();
+    let sending = async move {
+        for rows in parts {
+            // Whoever does not receive says why.
+            let _ = sender.send(Part::Rows(rows)).await;
+        }
+        if end {
+            let _ = sender.send(Part::End).await;
+        }
+    };
+    tokio::join!(fill(target, TIMEOUT, receiver), sending).0
+}
+
+async fn all(target: &Target) -> Vec<Widget> {
+    let (sender, mut receiver) = mpsc::channel(4);
+    let receiving = async move {
+        let mut widgets = Vec::new();
+        while let Some(widget) = receiver.recv().await {
+            widgets.push(widget);
+        }
+        widgets
+    };
+    let (read, widgets) = tokio::join!(read_all(target, TIMEOUT, sender), receiving);
+    read.expect("read");
+    widgets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_filled_in_is_served_and_read_back() {
+    let (server, url) = migrated().await;
+    let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let keys =
+        "SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), chr(10) ORDER BY conname)
+        FROM pg_constraint WHERE connamespace = 'widgets'::regnamespace";
+    let triggers = "SELECT string_agg(tgname || tgenabled, ' ' ORDER BY tgname)
+        FROM pg_trigger WHERE NOT tgisinternal";
+    let before = [keys, triggers].map(|sql| server.psql("registry", sql));
+    let widgets = widgets();
+    // Without an end nothing is kept.
+    send(&owner, &widgets, false).await.expect("left");
+    assert_eq!(all(&owner).await, []);
+    send(&owner, &widgets, true).await.expect("filled");
+    assert_eq!(all(&owner).await, widgets);
+    let after = [keys, triggers].map(|sql| server.psql("registry", sql));
+    assert_eq!(before, after, "keys and triggers are as they were");
+    let postgres = open(&url, Settings::default());
+    let found = postgres
+        .client()
+        .lookup(widgets[7].serial_number.clone())
+        .await;
+    assert_eq!(found, Ok(Some(widgets[7].clone())));
+    let Err(refused) = send(&owner, &widgets, true).await else {
+        panic!("must be refused");
+    };
+    assert!(
+        refused.to_string().contains("holds widgets already"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_association_leaves_nothing() {
+    let (server, _) = migrated().await;
+    let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let widgets = widgets();
+    let Err(refused) = send(&owner, &widgets[..1999], true).await else {
+        panic!("must be refused");
+    };
+    assert!(
+        refused.to_string().contains("slots_association_fkey"),
+        "{refused}"
+    );
+    assert_eq!(all(&owner).await, []);
+}

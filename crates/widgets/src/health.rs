@@ -1,0 +1,133 @@
+//! `widgets health`: asks the running service how it is, for the health checks of containers, which
+//! have no other program to ask with.
+
+use crate::{Outcome, config::Given};
+use std::{
+    error::Error,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    process::ExitCode,
+    time::Duration,
+};
+
+/// A service that takes longer is not well.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much of an answer is read. It is a status and a sentence.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Ask whether the process answers at all (/live), not whether it can serve (/ready).
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    given: Given,
+}
+
+pub(crate) fn run(Arguments { live, given }: Arguments) -> Outcome {
+    let listen = given.resolve()?.configuration.http.listen;
+    let path = if live { "/live" } else { "/ready" };
+    ask(reachable(listen), path, TIMEOUT)?;
+    writeln!(io::stdout(), "ok")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where a service that listens there is reached from its own host.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// Ends well if the answer is 200, and says otherwise what came instead.
+fn ask(address: SocketAddr, path: &str, timeout: Duration) -> Result<(), Box<dyn Error>> {
+    let failed = |error: io::Error| format!("http://{address}{path}: {error}");
+    let answer = exchange(address, path, timeout).map_err(failed)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status_line = head.lines().next().unwrap_or_default();
+    if status_line.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    Err(format!("http://{address}{path} answered {status_line:?} {body}").into())
+}
+
+fn exchange(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::TcpListener, thread};
+
+    /// What `ask` makes of a peer that reads the request and then sends this.
+    fn asked(answer: &'static str) -> Result<(), String> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let peer = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).expect("a request");
+            assert!(request[..length].starts_with(b"GET /ready HTTP/1.1\r\n"));
+            stream.write_all(answer.as_bytes()).expect("sent");
+        });
+        let outcome = ask(address, "/ready", TIMEOUT).map_err(|error| error.to_string());
+        peer.join().expect("the peer ends");
+        outcome.map_err(|error| error.replace(&address.to_string(), "service"))
+    }
+
+    #[test]
+    fn only_200_is_well() {
+        assert_eq!(
+            asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+            Ok(())
+        );
+        assert_eq!(
+            asked("HTTP/1.1 503 Service Unavailable\r\n\r\nno database").unwrap_err(),
+            "http://service/ready answered \"HTTP/1.1 503 Service Unavailable\" no database"
+        );
+        assert_eq!(
+            asked("SSH-2.0-server\r\n").unwrap_err(),
+            "http://service/ready answered \"SSH-2.0-server\" "
+        );
+        assert_eq!(
+            asked("").unwrap_err(),
+            "http://service/ready answered \"\" "
+        );
+    }
+
+    #[test]
+    fn nobody_and_silence_are_not_well() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let silent = ask(address, "/live", Duration::from_millis(50));
+        assert!(silent.is_err(), "a peer that never answers");
+        drop(listener);
+        let nobody = ask(address, "/live", TIMEOUT).expect_err("nobody listens");
+        assert!(nobody.to_string().contains("refused"), "{nobody}");
+    }
+
+    #[test]
+    fn a_wildcard_is_asked_over_loopback() {
+        for (listen, asked) in [
+            ("0.0.0.0:3000", "127.0.0.1:3000"),
+            ("[::]:3000", "[::1]:3000"),
+            ("192.0.2.7:80", "192.0.2.7:80"),
+        ] {
+            let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+            assert_eq!(reachable(address(listen)), address(asked));
+        }
+    }
+}

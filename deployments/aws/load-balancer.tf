@@ -1,0 +1,81 @@
+resource "aws_lb" "service" {
+  name                       = var.name
+  load_balancer_type         = "application"
+  internal                   = var.internal
+  subnets                    = var.public_subnet_ids
+  security_groups            = [aws_security_group.load_balancer.id]
+  drop_invalid_header_fields = true
+  # An ambiguous request is refused, not passed on.
+  desync_mitigation_mode     = "strictest"
+  enable_deletion_protection = true
+  # Below the service's idle timeout (75 s), so that it is the load balancer that closes.
+  idle_timeout = 60
+}
+
+resource "aws_lb_target_group" "service" {
+  name        = var.name
+  target_type = "ip"
+  vpc_id      = var.vpc_id
+  protocol    = "HTTP"
+  port        = 3000
+  # As long as the service waits for the answers under way.
+  deregistration_delay          = 25
+  load_balancing_algorithm_type = "least_outstanding_requests"
+
+  health_check {
+    path                = "/ready"
+    interval            = 5
+    timeout             = 3
+    healthy_threshold   = 2
+    unhealthy_threshold = 2
+  }
+}
+
+resource "aws_lb_listener" "https" {
+  load_balancer_arn = aws_lb.service.arn
+  protocol          = "HTTPS"
+  port              = 443
+  certificate_arn   = var.certificate_arn
+  ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.service.arn
+  }
+}
+
+# The figures are for the operator, inside the VPC.
+resource "aws_lb_listener_rule" "metrics" {
+  listener_arn = aws_lb_listener.https.arn
+  priority     = 1
+
+  condition {
+    path_pattern {
+      values = ["/metrics"]
+    }
+  }
+
+  action {
+    type = "fixed-response"
+    fixed_response {
+      status_code  = "404"
+      content_type = "application/json"
+      message_body = jsonencode({ code = "PGRST125", details = null, hint = null, message = "Invalid path specified in request URL" })
+    }
+  }
+}
+
+resource "aws_lb_listener" "http" {
+  load_balancer_arn = aws_lb.service.arn
+  protocol          = "HTTP"
+  port              = 80
+
+  default_action {
+    type = "redirect"
+    redirect {
+      protocol    = "HTTPS"
+      port        = "443"
+      status_code = "HTTP_301"
+    }
+  }
+}

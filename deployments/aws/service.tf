@@ -1,0 +1,208 @@
+resource "aws_cloudwatch_log_group" "service" {
+  name              = "/${var.name}/service"
+  retention_in_days = 30
+}
+
+resource "aws_ecs_cluster" "service" {
+  name = var.name
+  setting {
+    name  = "containerInsights"
+    value = "enabled"
+  }
+}
+
+data "aws_iam_policy_document" "tasks" {
+  statement {
+    actions = ["sts:AssumeRole"]
+    principals {
+      type        = "Service"
+      identifiers = ["ecs-tasks.amazonaws.com"]
+    }
+  }
+}
+
+# What Fargate may do to start a task. The service itself has no role: it asks nothing of AWS.
+resource "aws_iam_role" "execution" {
+  name_prefix        = "${var.name}-execution-"
+  assume_role_policy = data.aws_iam_policy_document.tasks.json
+}
+
+resource "aws_iam_role_policy_attachment" "execution" {
+  role       = aws_iam_role.execution.name
+  policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
+}
+
+data "aws_iam_policy_document" "secrets" {
+  statement {
+    actions   = ["secretsmanager:GetSecretValue"]
+    resources = [for secret in aws_secretsmanager_secret.role : secret.arn]
+  }
+}
+
+resource "aws_iam_role_policy" "secrets" {
+  name   = "secrets"
+  role   = aws_iam_role.execution.id
+  policy = data.aws_iam_policy_document.secrets.json
+}
+
+locals {
+  # The image's Dockerfile puts the authorities of RDS there.
+  database_url = "@${aws_rds_cluster.database.endpoint}/widgets?sslmode=verify-full&sslrootcert=/etc/widgets/rds.pem"
+
+  logs = {
+    for container in ["service", "roles", "migrate"] : container => {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.service.name
+        awslogs-region        = var.region
+        awslogs-stream-prefix = container
+      }
+    }
+  }
+}
+
+resource "aws_ecs_task_definition" "service" {
+  family                   = var.name
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.cpu
+  memory                   = var.memory_mib
+  execution_role_arn       = aws_iam_role.execution.arn
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
+
+  container_definitions = jsonencode([{
+    name                   = "service"
+    image                  = var.image
+    essential              = true
+    readonlyRootFilesystem = true
+    linuxParameters        = { capabilities = { drop = ["ALL"] } }
+    # The password is letters and digits, so that it can stand in a URL as it is.
+    entryPoint   = ["sh", "-c"]
+    command      = ["WIDGETS_STORE=\"postgres://authenticator:$PASSWORD${local.database_url}\" exec widgets serve"]
+    environment  = [for name, value in var.environment : { name = name, value = value }]
+    secrets      = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn }]
+    portMappings = [{ containerPort = 3000, protocol = "tcp" }]
+    healthCheck  = { command = ["CMD", "widgets", "health", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
+    # Longer than the service waits for the answers under way (25 s).
+    stopTimeout      = 40
+    ulimits          = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
+    logConfiguration = local.logs["service"]
+  }])
+}
+
+resource "aws_ecs_service" "service" {
+  name                               = var.name
+  cluster                            = aws_ecs_cluster.service.id
+  task_definition                    = aws_ecs_task_definition.service.arn
+  launch_type                        = "FARGATE"
+  desired_count                      = var.replicas_min
+  deployment_minimum_healthy_percent = 100
+  deployment_maximum_percent         = 200
+  health_check_grace_period_seconds  = 60
+
+  network_configuration {
+    subnets         = var.private_subnet_ids
+    security_groups = [aws_security_group.service.id]
+  }
+
+  load_balancer {
+    target_group_arn = aws_lb_target_group.service.arn
+    container_name   = "service"
+    container_port   = 3000
+  }
+
+  # A version that does not come up is taken back.
+  deployment_circuit_breaker {
+    enable   = true
+    rollback = true
+  }
+
+  lifecycle {
+    # The autoscaler's.
+    ignore_changes = [desired_count]
+  }
+
+  depends_on = [aws_lb_listener.https, aws_rds_cluster_instance.database, aws_iam_role_policy.secrets]
+}
+
+# Gives `authenticator` its password, then brings the schema up to date. Run it before the first
+# deployment and before each new version (output `migrate`).
+resource "aws_ecs_task_definition" "migrate" {
+  family                   = "${var.name}-migrate"
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = 256
+  memory                   = 512
+  execution_role_arn       = aws_iam_role.execution.arn
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
+
+  container_definitions = jsonencode([
+    {
+      name       = "roles"
+      image      = var.psql_image
+      essential  = false
+      entryPoint = ["bash", "-c"]
+      command = [<<-SCRIPT
+        psql --no-psqlrc --set=ON_ERROR_STOP=1 --set=password="$AUTHENTICATOR" <<'SQL'
+        SELECT 'CREATE ROLE authenticator LOGIN NOINHERIT'
+          WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') \gexec
+        ALTER ROLE authenticator PASSWORD :'password';
+        SQL
+        SCRIPT
+      ]
+      environment = [
+        { name = "PGHOST", value = aws_rds_cluster.database.endpoint },
+        { name = "PGDATABASE", value = "widgets" },
+        { name = "PGUSER", value = "widgets_owner" },
+        { name = "PGSSLMODE", value = "require" },
+      ]
+      secrets = [
+        { name = "PGPASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn },
+        { name = "AUTHENTICATOR", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn },
+      ]
+      logConfiguration = local.logs["roles"]
+    },
+    {
+      name                   = "migrate"
+      image                  = var.image
+      essential              = true
+      dependsOn              = [{ containerName = "roles", condition = "SUCCESS" }]
+      readonlyRootFilesystem = true
+      entryPoint             = ["sh", "-c"]
+      command                = ["WIDGETS_STORE=\"postgres://widgets_owner:$PASSWORD${local.database_url}\" exec widgets migrate"]
+      secrets                = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn }]
+      logConfiguration       = local.logs["migrate"]
+    },
+  ])
+}
+
+resource "aws_appautoscaling_target" "service" {
+  service_namespace  = "ecs"
+  resource_id        = "service/${aws_ecs_cluster.service.name}/${aws_ecs_service.service.name}"
+  scalable_dimension = "ecs:service:DesiredCount"
+  min_capacity       = var.replicas_min
+  max_capacity       = var.replicas_max
+}
+
+resource "aws_appautoscaling_policy" "cpu" {
+  name               = "${var.name}-cpu"
+  policy_type        = "TargetTrackingScaling"
+  service_namespace  = aws_appautoscaling_target.service.service_namespace
+  resource_id        = aws_appautoscaling_target.service.resource_id
+  scalable_dimension = aws_appautoscaling_target.service.scalable_dimension
+
+  target_tracking_scaling_policy_configuration {
+    target_value       = 60
+    scale_out_cooldown = 30
+    scale_in_cooldown  = 300
+    predefined_metric_specification {
+      predefined_metric_type = "ECSServiceAverageCPUUtilization"
+    }
+  }
+}

@@ -1,0 +1,169 @@
+# What ./run is made of. Sourced by it.
+# shellcheck shell=bash disable=SC2154
+
+figures=()
+
+say() {
+  echo "== $*" >&2
+}
+
+fail() {
+  echo "tests/deploy/run: $*" >&2
+  exit 1
+}
+
+figure() {
+  figures+=("$1: $2")
+}
+
+print_figures() {
+  printf '%s\n' "${figures[@]}"
+}
+
+# Runs a command and puts the seconds it took into the variable of that name.
+timed() {
+  local variable=$1 start=$EPOCHREALTIME
+  shift
+  "$@"
+  printf -v "$variable" '%.1f' "$(bc <<<"$EPOCHREALTIME - $start")"
+}
+
+# PROGRAM:PACKAGE of Debian each.
+install_missing() {
+  local packages=() each
+  for each in "$@" bc:bc; do
+    command -v "${each%%:*}" >/dev/null || packages+=("${each##*:}")
+  done
+  if [[ ${#packages[@]} == 0 ]]; then
+    return
+  fi
+  say "installing ${packages[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+start_engine() {
+  install_missing dockerd:docker.io iptables:iptables mmdebstrap:mmdebstrap
+  say "starting a Docker Engine in $work"
+  export DOCKER_HOST=unix://$work/docker.sock
+  dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
+    --host "$DOCKER_HOST" >"$work/dockerd.log" 2>&1 &
+  engine_pid=$!
+  for _ in {1..100}; do
+    docker info >/dev/null 2>&1 && return
+    kill -0 "$engine_pid" 2>/dev/null || break
+    sleep 0.2
+  done
+  engine_pid=
+  fail "the Docker Engine did not start: $(tail -5 "$work/dockerd.log")"
+}
+
+# Every image that the Dockerfile and the compose files name.
+images() {
+  sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile"
+  sed -n 's/^ *image: //p' "$root"/deployments/docker-compose/docker-compose*.yml | grep -v '^widgets$'
+}
+
+# Sets `made` to the images that were made here.
+provide_images() {
+  made=
+  local image
+  for image in $(images | sort -u); do
+    docker image inspect "$image" >/dev/null 2>&1 && continue
+    if docker pull --quiet "$image" 2>"$work/pull.log"; then
+      continue
+    fi
+    [[ -n $engine_pid ]] || fail "$image cannot be pulled: $(cat "$work/pull.log")"
+    "$here/stand-ins/build" "$image" 2>"$work/stand-ins.log" || fail "$(cat "$work/stand-ins.log")"
+    made+=" $image"
+  done
+}
+
+status() {
+  curl --silent --output /dev/null --write-out '%{http_code}' "$@" || true
+}
+
+# The request of the README, with this serial number; prints the status.
+add_widget() {
+  local serial_number=$1 url=${2:-http://localhost}
+  shift $(($# < 2 ? $# : 2))
+  status "$@" "$url/rpc/add_widget" --header 'Content-Type: application/json' \
+    --data "{\"widget_sn\": \"$serial_number\", \"widget_name\": \"A\", \"slots\": [\"P\", \"R\", \"R\"]}"
+}
+
+expect() {
+  local wanted=$1 got
+  shift
+  got=$("$@")
+  [[ $got == "$wanted" ]] || fail "$* gives $got, not $wanted"
+}
+
+# The value of a PromQL expression, 0 where there is none.
+query() {
+  curl --fail --silent http://localhost:8428/api/v1/query --data-urlencode "query=$1" |
+    jq --raw-output '.data.result[0].value[1] // "0"'
+}
+
+# Runs the load generator in its container, and audits everything.
+load() {
+  local name=$1 rate=$2 duration=$3
+  shift 3
+  mkdir -p "$work/reports"
+  chmod 755 "$work"
+  chmod 777 "$work/reports"
+  compose run --rm -T --no-deps --volume "$work/reports:/reports" loader \
+    load http://nginx --rate "$rate" --duration "$duration" --audit all --json "/reports/$name.json" \
+    "$@" >"$work/reports/$name.txt" 2>&1
+}
+
+# The figures of a run of `load`.
+report() {
+  local name=$1 what=$2
+  figure "$what, under load" "$(jq --raw-output '.stretches[0] as $s | .audit as $a |
+    "\($s.requests) requests at \($s.requests_per_second | round)/s, \($s.errors) failed (\($s.errors / $s.requests * 10000 | round / 100) %), \($s.wrong) wrong answers, p50 \($s.latency.p50_us / 10 | round / 100) ms, p99 \($s.latency.p99_us / 10 | round / 100) ms; audit: \($a.widgets_checked) widgets read back, \($a.acknowledged_but_lost) acknowledged operations lost"' \
+    "$work/reports/$name.json")"
+}
+
+# How long after the moment `start` each replica but the old one has answered a request of the load.
+serving() {
+  local wanted=$1 old=$2 start=$3 deadline=$((SECONDS + 60)) container address served=()
+  local found=" $old "
+  while ((${#served[@]} < wanted - 1)); do
+    ((SECONDS < deadline)) || fail "after 60 s only ${#served[@]} new replicas serve"
+    for container in $(docker ps --quiet --no-trunc --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter label=com.docker.compose.service=api); do
+      [[ $found == *" $container "* ]] && continue
+      address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$container")
+      [[ -n $address ]] || continue
+      # The load balancer's container asks: a new replica is inside its network alone.
+      if compose exec -T nginx curl --silent --max-time 1 "http://$address:3000/metrics" 2>/dev/null |
+        grep -q '^widgets_request_duration_seconds_count{operation="add_widget",outcome="ok"} [1-9]'; then
+        served+=("$(bc <<<"scale=1; ($(date +%s.%N) - $start) / 1") s")
+        found+="$container "
+      fi
+    done
+    sleep 0.2
+  done
+  local IFS=,
+  echo "${served[*]}"
+}
+
+# An authority of a day and its certificate for localhost.
+make_certificate() {
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
+    -subj '/CN=throwaway authority' -keyout "$work/ca.key" -out "$work/ca.pem" 2>/dev/null
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=localhost' \
+    -keyout "$work/key.pem" -out "$work/request.pem" 2>/dev/null
+  openssl x509 -req -in "$work/request.pem" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial \
+    -days 1 -extfile <(echo 'subjectAltName=DNS:localhost') -out "$work/certificate.pem" 2>/dev/null
+}
+
+free_port() {
+  local port
+  for port in {20443..20543}; do
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port"
+      return
+    fi
+  done
+  fail "no free port"
+}
