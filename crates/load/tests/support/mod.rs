@@ -29,7 +29,7 @@ use widgets_load::{
     transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Command, Fault, Name, Pair, Port, Ports, Refusal, Rejection, SerialNumber, Store, Widget,
+    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
 };
 use widgets_server::{Api, Limits, SystemClock};
 
