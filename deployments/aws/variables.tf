@@ -42,7 +42,7 @@ variable "certificate_arn" {
 }
 
 variable "client_cidrs" {
-  description = "Who may reach the load balancer. Anyone who reaches it may do everything that the service's own access control does not forbid."
+  description = "Who may reach the load balancer. Anyone who reaches it may do everything."
   type        = list(string)
 }
 
@@ -94,9 +94,9 @@ variable "replicas_max" {
 }
 
 variable "environment" {
-  description = "Any key of the service's configuration, by its variable. By default client_cidrs alone decides who gets in; set one of [auth] instead to ask for tokens."
+  description = "Any key of the service's configuration, by its variable."
   type        = map(string)
-  default     = { WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH = "true" }
+  default     = {}
 }
 
 variable "database_engine_major_version" {

@@ -58,6 +58,15 @@ start_engine() {
   fail "the Docker Engine did not start: $(tail -5 "$work/dockerd.log")"
 }
 
+# Everything of the project, whichever files it was made of, also its networks and volumes.
+remove_project() {
+  docker info >/dev/null 2>&1 || return
+  local of=(--filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")
+  docker ps --all --quiet "${of[@]}" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
+  docker network ls --quiet "${of[@]}" | xargs --no-run-if-empty docker network rm >/dev/null
+  docker volume ls --quiet "${of[@]}" | xargs --no-run-if-empty docker volume rm >/dev/null
+}
+
 # Every image that the Dockerfile and the compose files name.
 images() {
   sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile"

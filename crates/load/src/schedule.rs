@@ -165,7 +165,8 @@ impl Schedule {
         }
         // Those at `next`, one gap later, and so on, before `until`; rounding may not add one.
         let gaps = until.saturating_sub(self.next).as_secs_f64() * rate / self.workers as f64;
-        ((gaps - 1e-6).ceil() as u64).clamp(1, self.remaining)
+        let due = ((gaps - 1e-6).ceil() as u64).max(1);
+        due.min(self.remaining)
     }
 
     fn advance(&mut self) {

@@ -285,15 +285,20 @@ impl Table {
     fn dataset_widget(&mut self, position: usize) -> Option<WidgetId> {
         let local = position as u32;
         let block = self.share.block(local / BLOCK_WIDGETS);
-        if !self.dataset[position].is(Record::KNOWN) {
-            self.learn(block, position);
-        }
         let index = block * BLOCK_WIDGETS + local % BLOCK_WIDGETS;
         let exists = self
             .share
             .dataset
             .is_some_and(|dataset| index < dataset.widgets);
-        exists.then_some(WidgetId(index))
+        // Past the end of the last block nothing is ever known, and learning that block again would
+        // forget what has changed in it.
+        if !exists {
+            return None;
+        }
+        if !self.dataset[position].is(Record::KNOWN) {
+            self.learn(block, position);
+        }
+        Some(WidgetId(index))
     }
 
     /// Computes one block of the dataset, which nothing has changed so far.

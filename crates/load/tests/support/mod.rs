@@ -29,7 +29,7 @@ use widgets_load::{
     transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Command, Fault, Name, Pair, Port, Ports, Refusal, Rejection, SerialNumber, Store, Widget,
+    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
 };
 use widgets_server::{Api, Limits, SystemClock};
 
@@ -61,6 +61,8 @@ pub enum Lie {
 #[derive(Default)]
 struct Memory {
     model: Model,
+    /// What it was filled with, until that ends.
+    filled: Vec<Widget>,
     snapshot: Option<Model>,
     /// Ends of associations that a lookup does not show.
     hidden: HashSet<(SerialNumber, Port)>,
@@ -98,25 +100,16 @@ impl Double {
 }
 
 impl Sink for Double {
-    fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError> {
-        let mut memory = self.memory();
-        let model = &mut memory.model;
-        let ports: Vec<Port> = widget.slots.iter().map(|slot| slot.port).collect();
-        let serial_number = widget.serial_number.clone();
-        let add = Command::AddWidget {
-            serial_number: widget.serial_number,
-            name: widget.name,
-            ports: Ports::new(&ports).unwrap(),
-        };
-        model.apply(&add).unwrap();
-        for end in completed {
-            let pair = Pair::new(serial_number.clone(), end.peer.clone(), end.port).unwrap();
-            model.apply(&Command::AssociateWidgets(pair)).unwrap();
-        }
+    fn put(&mut self, widget: Widget, _: &[Completed]) -> Result<(), TransferError> {
+        self.memory().filled.push(widget);
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<(), TransferError> {
+        // Slot for slot: operations would take the lowest free slot, and a dataset need not.
+        let mut memory = self.memory();
+        let filled = std::mem::take(&mut memory.filled);
+        memory.model = Model::from_lookups(filled).map_err(TransferError::Store)?;
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ async fn what_is_filled_in_is_served_and_read_back() {
     let keys =
         "SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), chr(10) ORDER BY conname)
         FROM pg_constraint WHERE connamespace = 'widgets'::regnamespace";
-    let triggers = "SELECT string_agg(tgname || tgenabled, ' ' ORDER BY tgname)
+    let triggers = "SELECT string_agg(tgname || tgenabled::text, ' ' ORDER BY tgname)
         FROM pg_trigger WHERE NOT tgisinternal";
     let before = [keys, triggers].map(|sql| server.psql("registry", sql));
     let widgets = widgets();
