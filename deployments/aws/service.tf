@@ -49,6 +49,9 @@ locals {
   # The image's Dockerfile puts the authorities of RDS there.
   database_url = "@${aws_rds_cluster.database.endpoint}/widgets?sslmode=verify-full&sslrootcert=/etc/widgets/rds.pem"
 
+  # Only the load balancer reaches it, and decides who gets in, unless [auth] is set (docs/security.md).
+  environment = merge({ WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH = "true" }, var.environment)
+
   logs = {
     for container in ["service", "roles", "migrate"] : container => {
       logDriver = "awslogs"
@@ -82,7 +85,7 @@ resource "aws_ecs_task_definition" "service" {
     # The password is letters and digits, so that it can stand in a URL as it is.
     entryPoint   = ["sh", "-c"]
     command      = ["WIDGETS_STORE=\"postgres://authenticator:$PASSWORD${local.database_url}\" exec widgets serve"]
-    environment  = [for name, value in var.environment : { name = name, value = value }]
+    environment  = [for name, value in local.environment : { name = name, value = value }]
     secrets      = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn }]
     portMappings = [{ containerPort = 3000, protocol = "tcp" }]
     healthCheck  = { command = ["CMD", "widgets", "health", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }

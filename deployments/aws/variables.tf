@@ -42,7 +42,7 @@ variable "certificate_arn" {
 }
 
 variable "client_cidrs" {
-  description = "Who may reach the load balancer. Anyone who reaches it may do everything."
+  description = "Who may reach the load balancer. Unless the service asks for tokens, anyone who reaches it may do everything."
   type        = list(string)
 }
 

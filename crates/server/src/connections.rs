@@ -7,7 +7,12 @@
 mod idle;
 
 use crate::{Api, Caller, Tls};
-use hyper::service::service_fn;
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{self, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{
@@ -69,6 +74,8 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// A client of HTTP/2 may have so many requests under way on one connection.
 const STREAMS_MAX: u32 = 250;
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -280,8 +287,7 @@ async fn work<S: Store>(
         // What has begun is answered, also to a client that sends no more. Without it hyper asks the
         // socket for its end once more whenever an answer is not there at once: a system call a
         // request.
-        .half_close(true)
-        .pipeline_flush(true);
+        .half_close(true);
     builder
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
@@ -390,9 +396,19 @@ impl<S: Store> Connection<S> {
             watcher,
             permit,
         } = self;
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.respond_to(caller, request).await) }
+            // A length that is given as well does not hold, and hyper does not show it. Somebody on the
+            // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
+            // behind the body is not read as another's request.
+            let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+            async move {
+                let mut response = api.respond_to(caller, request).await;
+                if last {
+                    response.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {

@@ -99,12 +99,6 @@ impl Tls {
         Ok(true)
     }
 
-    /// Whether every client has shown a certificate that was accepted.
-    #[must_use]
-    pub fn requires_client_certificates(&self) -> bool {
-        matches!(self.files.clients, Some((_, ClientCertificates::Required)))
-    }
-
     /// Accepts connections with the certificates of now.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);

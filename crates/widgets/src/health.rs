@@ -1,12 +1,16 @@
 //! `widgets health`: asks the running service how it is, for the health checks of containers, which
 //! have no other program to ask with.
 
+mod tls;
+
 use crate::{Outcome, config::Given};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::{
     error::Error,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,9 +30,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(Arguments { live, given }: Arguments) -> Outcome {
-    let listen = given.resolve()?.configuration.http.listen;
+    let http = given.resolve()?.configuration.http;
+    let tls = tls::client(&http)?;
     let path = if live { "/live" } else { "/ready" };
-    ask(reachable(listen), path, TIMEOUT)?;
+    ask(reachable(http.listen), tls, path, TIMEOUT)?;
     writeln!(io::stdout(), "ok")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -44,23 +49,45 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// Ends well if the answer is 200, and says otherwise what came instead.
-fn ask(address: SocketAddr, path: &str, timeout: Duration) -> Result<(), Box<dyn Error>> {
-    let failed = |error: io::Error| format!("http://{address}{path}: {error}");
-    let answer = exchange(address, path, timeout).map_err(failed)?;
+fn ask(
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    path: &str,
+    timeout: Duration,
+) -> Result<(), Box<dyn Error>> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}{path}");
+    let answer =
+        exchange(address, tls, path, timeout).map_err(|error| format!("{url}: {error}"))?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status_line = head.lines().next().unwrap_or_default();
     if status_line.starts_with("HTTP/1.1 200 ") {
         return Ok(());
     }
-    Err(format!("http://{address}{path} answered {status_line:?} {body}").into())
+    Err(format!("{url} answered {status_line:?} {body}").into())
 }
 
-fn exchange(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+fn exchange(
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    path: &str,
+    timeout: Duration,
+) -> Result<Vec<u8>, Box<dyn Error>> {
+    let stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    match tls {
+        None => Ok(answer(stream, &request)?),
+        Some(tls) => {
+            let session = ClientConnection::new(tls, address.ip().into())?;
+            Ok(answer(StreamOwned::new(session, stream), &request)?)
+        }
+    }
+}
+
+fn answer(mut stream: impl io::Read + io::Write, request: &str) -> io::Result<Vec<u8>> {
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
@@ -83,7 +110,7 @@ mod tests {
             assert!(request[..length].starts_with(b"GET /ready HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).expect("sent");
         });
-        let outcome = ask(address, "/ready", TIMEOUT).map_err(|error| error.to_string());
+        let outcome = ask(address, None, "/ready", TIMEOUT).map_err(|error| error.to_string());
         peer.join().expect("the peer ends");
         outcome.map_err(|error| error.replace(&address.to_string(), "service"))
     }
@@ -112,10 +139,10 @@ mod tests {
     fn nobody_and_silence_are_not_well() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let silent = ask(address, "/live", Duration::from_millis(50));
+        let silent = ask(address, None, "/live", Duration::from_millis(50));
         assert!(silent.is_err(), "a peer that never answers");
         drop(listener);
-        let nobody = ask(address, "/live", TIMEOUT).expect_err("nobody listens");
+        let nobody = ask(address, None, "/live", TIMEOUT).expect_err("nobody listens");
         assert!(nobody.to_string().contains("refused"), "{nobody}");
     }
 

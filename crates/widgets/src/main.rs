@@ -51,7 +51,9 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Asks the service on this host whether it is well: exit code 0 if so, 1 if not.
     ///
-    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on.
+    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on. Where
+    /// every client must show a certificate it shows the service's own, which must then be one of
+    /// `http.tls_client_ca`.
     Health(health::Arguments),
     /// Checks, shows and explains the configuration.
     #[command(subcommand)]

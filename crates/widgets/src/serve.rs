@@ -35,6 +35,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
+    configuration.check_public()?;
     log::start(&configuration.log);
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -140,6 +140,8 @@ fn requests_are_answered_over_tls_and_alpn_chooses_http_2() {
     stream.read_exact(&mut frame).expect("a frame");
     assert_eq!(frame[3], 4, "SETTINGS");
     assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+    // The shutdown would wait for its answer to GOAWAY.
+    drop(stream);
     server.stop();
 }
 
@@ -236,7 +238,6 @@ fn client_certificates_are_required_or_give_a_role() {
     }
     let required = authority.files(Some(ClientCertificates::Required));
     let tls = Arc::new(Tls::load(required).expect("loaded"));
-    assert!(tls.requires_client_certificates());
     let server = start(&tls);
     let ask = |server: &Server, shows| status(&mut authority.client(server, shows, &[]));
     assert_eq!(ask(&server, Some("client")), Ok("404".into()));
@@ -248,7 +249,6 @@ fn client_certificates_are_required_or_give_a_role() {
 
     let optional = authority.files(Some(ClientCertificates::Optional));
     let tls = Arc::new(Tls::load(optional).expect("loaded"));
-    assert!(!tls.requires_client_certificates());
     let settings = AuthenticationSettings {
         role_claim: "role".into(),
         roles: Roles {

@@ -23,6 +23,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     match command {
         Command::Check(given) => match given.resolve() {
             Ok(Resolved { configuration, .. }) => {
+                configuration.check_public()?;
                 Security::load(&configuration.http, &configuration.auth)?;
                 writeln!(stdout, "the configuration is right")?;
             }

@@ -1,6 +1,15 @@
 //! Every key: its section, type, default and limits, and what it is for. The flags, the variables,
 //! the help, the example file and `docs/configuration.md` are all made from this one list.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "what is said of a key is its help as well, which is plain text"
+)]
+#![expect(
+    clippy::struct_field_names,
+    reason = "a key is also a flag, and `--allow-public` would not say what it allows"
+)]
+
 use super::optional::{Names, Networks, Secret};
 use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
 use std::{
@@ -279,9 +288,7 @@ impl Http {
             body_bytes_max: self.body_bytes_max,
         }
     }
-}
 
-impl Http {
     /// Where the certificates are, if TLS is on.
     pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
         let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
@@ -292,6 +299,12 @@ impl Http {
             key,
             clients,
         })
+    }
+
+    /// Whether nobody gets in without a certificate.
+    pub(crate) fn requires_client_certificates(&self) -> bool {
+        let required = self.tls_client_certificates == ClientCertificates::Required;
+        self.tls_client_ca.is_some() && required
     }
 
     /// How often one client may ask, if that is limited.
@@ -379,21 +392,25 @@ impl Configuration {
                 );
             }
         }
-        let required = http.tls_client_certificates == ClientCertificates::Required;
-        let asked = auth.is_on() || http.tls_client_ca.is_some() && required;
-        check(
-            !http.listen.ip().to_canonical().is_loopback()
-                && !asked
-                && !auth.allow_public_without_auth,
-            format!(
-                "http.listen = {} can be reached from other machines, where anyone may do everything: \
-                 set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on \
-                 127.0.0.1; if something in front of the service decides who gets in, give \
-                 --allow-public-without-auth",
-                http.listen
-            ),
-        );
         problems
+    }
+
+    /// Refuses to listen where other machines reach it and nobody is asked who they are, unless that
+    /// is allowed. For those who listen: other commands read an address only to ask it.
+    pub(crate) fn check_public(&self) -> Result<(), String> {
+        let Self { http, auth, .. } = self;
+        let asked = auth.is_on() || http.requires_client_certificates();
+        let loopback = http.listen.ip().to_canonical().is_loopback();
+        if asked || loopback || auth.allow_public_without_auth {
+            return Ok(());
+        }
+        Err(format!(
+            "http.listen = {} can be reached from other machines, where anyone may do everything: \
+             set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on \
+             127.0.0.1; if something in front of the service decides who gets in, give \
+             --allow-public-without-auth",
+            http.listen
+        ))
     }
 }
 

@@ -14,6 +14,7 @@ mod command_line;
 mod http_store;
 mod kill;
 mod readme;
+mod security;
 mod service;
 mod shutdown;
 mod start;

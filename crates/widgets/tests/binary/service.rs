@@ -73,10 +73,8 @@ impl Service {
                 let log = Self::log(directory);
                 panic!("it did not start, {status}: {printed}{log}");
             }
-            if let Some(address) = printed[start..]
-                .trim()
-                .strip_prefix("widgets listens on http://")
-            {
+            if let Some(url) = printed[start..].trim().strip_prefix("widgets listens on ") {
+                let (_, address) = url.split_once("://").expect("a URL");
                 break address.parse().expect("an address");
             }
         };

@@ -1,0 +1,361 @@
+//! Who gets in, of the running binary: addresses, tokens, certificates, and what it never shows.
+
+use crate::service::{Directory, Service, Signal, widgets};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use expect_test::expect;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ring::hmac;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName},
+};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+const SECRET: &str = "a secret of the tests, longer than 32 bytes";
+const OTHER_SECRET: &str = "another secret of the tests, also longer";
+
+/// A token of this role, signed with HS256.
+fn token(secret: &str, role: &str) -> String {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+    let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"role":"{role}"}}"#));
+    let message = format!("{header}.{claims}");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes()));
+    format!("{message}.{signature}")
+}
+
+/// The status and the body of the answer to one request on a stream.
+fn ask(stream: &mut (impl Read + Write), line: &str, headers: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        head.extend_from_slice(&byte);
+    }
+    let head = String::from_utf8(head).expect("text").to_lowercase();
+    let length = head.split("content-length: ").nth(1);
+    let length = length.and_then(|rest| rest.lines().next()?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).expect("a body");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    let body = String::from_utf8(body).expect("text");
+    (status.expect("a status"), body)
+}
+
+fn connect(service: &Service) -> TcpStream {
+    let stream = TcpStream::connect(service.address).expect("connected");
+    let timeout = Some(Duration::from_secs(20));
+    stream.set_read_timeout(timeout).expect("set");
+    stream
+}
+
+/// What a request with this token gets, over a connection of its own. No token if it is empty.
+fn status(service: &Service, token: &str, line: &str, body: &str) -> u16 {
+    let headers = match token {
+        "" => String::new(),
+        token => format!("Authorization: Bearer {token}\r\n"),
+    };
+    ask(&mut connect(service), line, &headers, body).0
+}
+
+/// Waits until the service's log says this.
+fn wait_for_log(directory: &Path, text: &str) {
+    for _ in 0..2000 {
+        if Service::log(directory).contains(text) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{text:?} was not logged: {}", Service::log(directory));
+}
+
+/// The exit code and everything that was printed.
+fn outcome(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("the binary runs");
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8(printed).expect("text");
+    (output.status.code(), printed)
+}
+
+#[test]
+fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
+    let directory = Directory::new("public");
+    for listen in ["0.0.0.0:3000", "[::]:3000", "[::ffff:192.0.2.1]:3000"] {
+        for command in [&["serve"][..], &["config", "check"]] {
+            let mut widgets = widgets(directory.path());
+            let (code, told) = outcome(widgets.args(command).args(["--listen", listen]));
+            assert_eq!(code, Some(1), "{command:?} {listen}: {told}");
+            let told = told.replace(listen, "ADDRESS");
+            expect![[r#"
+                error: http.listen = ADDRESS can be reached from other machines, where anyone may do everything: set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on 127.0.0.1; if something in front of the service decides who gets in, give --allow-public-without-auth
+            "#]]
+            .assert_eq(&told);
+        }
+    }
+    assert!(
+        !directory.path().join("widgets-data").exists(),
+        "nothing was opened"
+    );
+    for allowed in [
+        &["--listen", "127.0.0.1:3000"][..],
+        &["--listen", "[::1]:3000"],
+        &["--listen", "0.0.0.0:3000", "--allow-public-without-auth"],
+        &["--listen", "0.0.0.0:3000", "--jwt-secret", SECRET],
+        &["--listen", "0.0.0.0:3000", "--anonymous-role", "reader"],
+    ] {
+        let mut widgets = widgets(directory.path());
+        let (code, told) = outcome(widgets.args(["config", "check"]).args(allowed));
+        assert_eq!(code, Some(0), "{allowed:?}: {told}");
+    }
+    // Those who do not listen do not care: nobody is there, which is another matter.
+    let mut widgets = widgets(directory.path());
+    let (code, told) = outcome(widgets.args(["health", "--listen", "0.0.0.0:1"]));
+    assert_eq!(code, Some(1));
+    assert!(told.contains("refused"), "{told}");
+}
+
+#[test]
+fn secrets_are_never_shown_or_logged() {
+    let directory = Directory::new("secrets");
+    let short = "hunter2";
+    let file = directory.path().join("keys");
+    std::fs::write(&file, short).expect("written");
+    for (arguments, code) in [
+        (&["config", "show", "--jwt-secret", SECRET][..], 0),
+        (&["config", "check", "--jwt-secret", SECRET], 0),
+        (&["config", "check", "--jwt-secret", short], 1),
+        (&["config", "check", "--jwt-secret-file", "keys"], 1),
+        (&["config", "check", "--jwt-secret", "{\"k\":\"hunter2"], 1),
+        (
+            &["config", "show", "--store", "postgres://me:hunter2@host/db"],
+            0,
+        ),
+        (
+            &[
+                "config",
+                "check",
+                "--store",
+                "postgres://me:hunter2@host:x/db",
+            ],
+            1,
+        ),
+    ] {
+        let (got, shown) = outcome(widgets(directory.path()).args(arguments));
+        assert_eq!(got, Some(code), "{arguments:?}: {shown}");
+        assert!(!shown.contains(SECRET), "{arguments:?}: {shown}");
+        assert!(!shown.contains(short), "{arguments:?}: {shown}");
+    }
+    let mut widgets = widgets(directory.path());
+    widgets.env("WIDGETS_JWT_SECRET", SECRET);
+    let (_, shown) = outcome(widgets.args(["config", "show"]));
+    let line = shown.lines().find(|line| line.starts_with("jwt_secret ="));
+    let line = line.expect("the key");
+    assert!(line.starts_with("jwt_secret = \"***\""), "{line}");
+    assert!(line.ends_with("# WIDGETS_JWT_SECRET"), "{line}");
+
+    // With every target at its loudest, and tokens that are accepted, refused and broken.
+    let arguments = ["--log-filter", "trace", "--jwt-secret", SECRET];
+    let service = Service::start(directory.path(), &arguments);
+    let good = token(SECRET, "writer");
+    let bad = token(OTHER_SECRET, "writer");
+    for (token, expected) in [(&good, 404), (&bad, 401), (&short.to_owned(), 401)] {
+        assert_eq!(status(&service, token, "GET /widgets/E", ""), expected);
+    }
+    service.signal(Signal::TERM);
+    assert!(service.wait().success());
+    let log = Service::log(directory.path());
+    assert!(log.contains("stopped"), "{log}");
+    for secret in [SECRET, short, &good, &bad] {
+        assert!(!log.contains(secret), "{secret} was logged: {log}");
+    }
+}
+
+#[test]
+fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
+    let directory = Directory::new("tokens");
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, format!("{SECRET}\n")).expect("written");
+    let roles = [
+        "--anonymous-role",
+        "guest",
+        "--read-roles",
+        "guest, reader, writer",
+    ];
+    let arguments = [&["--jwt-secret-file", "keys"][..], &roles].concat();
+    let service = Service::start(directory.path(), &arguments);
+    let add = "POST /rpc/add_widget";
+    let body = r#"{"widget_sn":"E","widget_name":"","slots":["P"]}"#;
+    let (reader, writer, admin, nobody) = (
+        &token(SECRET, "reader"),
+        &token(SECRET, "writer"),
+        &token(SECRET, "admin"),
+        &token(SECRET, "nobody"),
+    );
+    for (token, line, body, expected) in [
+        ("", add, body, 401),
+        (reader, add, body, 403),
+        (nobody, add, body, 401),
+        (writer, add, body, 204),
+        (writer, add, body, 409),
+        ("", "GET /widgets/E", "", 200),
+        (reader, "GET /widgets/E", "", 200),
+        (writer, "GET /metrics", "", 403),
+        (admin, "GET /metrics", "", 200),
+        ("", "GET /live", "", 200),
+        (nobody, "GET /ready", "", 200),
+    ] {
+        assert_eq!(status(&service, token, line, body), expected, "{line}");
+    }
+
+    // The load generator with a token that may write, and with one that may not.
+    let address = service.address;
+    let load = |token: &str| {
+        let mut widgets = widgets(directory.path());
+        let url = format!("http://{address}");
+        widgets.args(["load", &url, "--rate", "200", "--duration", "1s"]);
+        outcome(widgets.env("WIDGETS_TOKEN", token))
+    };
+    let (code, report) = load(writer);
+    assert_eq!(code, Some(0), "{report}");
+    let (code, report) = load(reader);
+    assert_eq!(code, Some(1), "{report}");
+
+    // What is no key leaves the old ones in use.
+    std::fs::write(&keys, "short").expect("written");
+    service.signal(Signal::HUP);
+    wait_for_log(directory.path(), "the keys in use go on");
+    assert_eq!(status(&service, writer, add, body), 409);
+    std::fs::write(&keys, OTHER_SECRET).expect("written");
+    service.signal(Signal::HUP);
+    wait_for_log(directory.path(), "took new keys");
+    assert_eq!(status(&service, writer, add, body), 401);
+    let new = token(OTHER_SECRET, "writer");
+    assert_eq!(status(&service, &new, add, body), 409);
+}
+
+/// An authority in a directory.
+struct Authority<'a> {
+    directory: &'a Path,
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl<'a> Authority<'a> {
+    fn new(directory: &'a Path) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("signed");
+        std::fs::write(directory.join("ca.pem"), certificate.pem()).expect("written");
+        let root = certificate.der().clone();
+        let issuer = Issuer::new(params, key);
+        Self {
+            directory,
+            issuer,
+            root,
+        }
+    }
+
+    /// Writes a certificate for `localhost` and its key, the way in which tools renew them.
+    fn issue(&self) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let (directory, key) = (self.directory, key.serialize_pem());
+        std::fs::write(directory.join("key.pem"), key).expect("written");
+        std::fs::write(directory.join("certificate.pem"), certificate.pem()).expect("written");
+        certificate.der().clone()
+    }
+
+    fn connect(&self, service: &Service) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("a certificate");
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(Arc::new(config), name).expect("a session");
+        StreamOwned::new(session, connect(service))
+    }
+}
+
+const TLS: [&str; 4] = [
+    "--tls-certificate",
+    "certificate.pem",
+    "--tls-key",
+    "key.pem",
+];
+
+fn health(directory: &Path, service: &Service, more: &[&str]) -> (Option<i32>, String) {
+    let mut widgets = widgets(directory);
+    let listen = service.address.to_string();
+    outcome(widgets.args(["health", "--listen", &listen]).args(more))
+}
+
+#[test]
+fn certificates_are_renewed_under_open_connections() {
+    let directory = Directory::new("certificates");
+    let authority = Authority::new(directory.path());
+    let first = authority.issue();
+    let service = Service::start(directory.path(), &TLS);
+    assert!(service.printed.contains("listens on https://"));
+    let live = |stream: &mut StreamOwned<_, _>| {
+        assert_eq!(ask(stream, "GET /live", "", "").0, 200);
+        let shown: &ClientConnection = &stream.conn;
+        shown.peer_certificates().map(|chain| chain[0].clone())
+    };
+    let mut old = authority.connect(&service);
+    assert_eq!(live(&mut old).as_ref(), Some(&first));
+    let (code, told) = health(directory.path(), &service, &TLS);
+    assert_eq!((code, told.as_str()), (Some(0), "ok\n"));
+    let (code, told) = health(directory.path(), &service, &[]);
+    assert_eq!(code, Some(1), "it is not asked without TLS: {told}");
+
+    std::fs::write(directory.path().join("certificate.pem"), "nonsense").expect("written");
+    service.signal(Signal::HUP);
+    wait_for_log(directory.path(), "the certificates in use go on");
+    assert_eq!(live(&mut authority.connect(&service)), Some(first.clone()));
+
+    let second = authority.issue();
+    service.signal(Signal::HUP);
+    wait_for_log(directory.path(), "took new certificates");
+    assert_eq!(live(&mut authority.connect(&service)), Some(second));
+    assert_eq!(live(&mut old), Some(first), "an open connection goes on");
+}
+
+#[test]
+fn health_is_asked_where_clients_must_show_certificates() {
+    let directory = Directory::new("client_certificates");
+    let authority = Authority::new(directory.path());
+    authority.issue();
+    let arguments = [&TLS[..], &["--tls-client-ca", "ca.pem"]].concat();
+    let service = Service::start(directory.path(), &arguments);
+    let (code, told) = health(directory.path(), &service, &arguments);
+    assert_eq!((code, told.as_str()), (Some(0), "ok\n"));
+    let (code, told) = health(directory.path(), &service, &TLS);
+    assert_eq!(code, Some(1), "without one nobody is answered: {told}");
+    // A public address is no risk then.
+    let mut widgets = widgets(directory.path());
+    widgets.args(["config", "check", "--listen", "0.0.0.0:3000"]);
+    let (code, told) = outcome(widgets.args(arguments));
+    assert_eq!(code, Some(0), "{told}");
+}
