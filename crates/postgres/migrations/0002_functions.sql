@@ -105,28 +105,28 @@ BEGIN
         PERFORM widgets.check_serial_number('widget_sn', widget_sn);
     END IF;
 
-    -- The widget's slots and those of its peers. A peer that it got before its slots were locked
-    -- may not be locked out of order: all locks are given back, and it begins again.
-    LOOP
-        SELECT coalesce(array_agg(slot.peer_sn), '{}') INTO known_peers
-        FROM widgets.slots slot
-        WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL;
-        BEGIN
-            PERFORM 1 FROM widgets.slots slot
-            WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
-            ORDER BY slot.widget_sn, slot.ordinal
-            FOR UPDATE;
-            IF EXISTS (
-                SELECT FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
-                    AND slot.peer_sn IS NOT NULL AND slot.peer_sn <> ALL (known_peers)
-            ) THEN
-                RAISE EXCEPTION USING ERRCODE = 'WG000';
-            END IF;
-            EXIT;
-        EXCEPTION WHEN SQLSTATE 'WG000' THEN
-            -- Only to give back the locks.
-        END;
-    END LOOP;
+    -- From here on it is this widget, and not a later one of the same serial number.
+    PERFORM 1 FROM widgets.widgets widget
+    WHERE widget.serial_number = remove_widget.widget_sn
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM widgets.refuse_missing(widget_sn);
+    END IF;
+    -- Its slots and those of its peers. A peer that it got before they were locked may not be
+    -- locked now, out of order.
+    SELECT coalesce(array_agg(slot.peer_sn), '{}') INTO known_peers
+    FROM widgets.slots slot
+    WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL;
+    PERFORM 1 FROM widgets.slots slot
+    WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
+    ORDER BY slot.widget_sn, slot.ordinal
+    FOR UPDATE;
+    IF EXISTS (
+        SELECT FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
+            AND slot.peer_sn IS NOT NULL AND slot.peer_sn <> ALL (known_peers)
+    ) THEN
+        PERFORM widgets.refuse_conflict();
+    END IF;
 
     WITH removed AS (
         DELETE FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
@@ -142,9 +142,6 @@ BEGIN
         PERFORM widgets.refuse_conflict();
     END IF;
     DELETE FROM widgets.widgets WHERE serial_number = remove_widget.widget_sn;
-    IF NOT FOUND THEN
-        PERFORM widgets.refuse_missing(widget_sn);
-    END IF;
 END
 $$;
 
@@ -186,47 +183,47 @@ DECLARE
     missing text;
     is_new boolean;
 BEGIN
-    LOOP
-        SELECT
-            count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn),
-            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn
-                AND peer_sn = lock_pair.widget2_sn),
-            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn AND peer_sn IS NULL),
-            count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn),
-            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn
-                AND peer_sn = lock_pair.widget1_sn),
-            min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn AND peer_sn IS NULL)
-        INTO result
-        FROM (
-            SELECT slot.widget_sn, slot.ordinal, slot.peer_sn FROM widgets.slots slot
-            WHERE slot.widget_sn IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
-                AND slot.port = lock_pair.port
-            ORDER BY slot.widget_sn, slot.ordinal
-            FOR UPDATE
-        ) locked;
-        IF result.count1 > 0 AND result.count2 > 0 THEN
-            RETURN result;
-        END IF;
-        -- A widget without such slots cannot be locked by them. Either it does not exist, or it
-        -- never has any: decided on one moment. Or it has come into being since then: once more,
-        -- as its slots can be locked now.
-        SELECT CASE
-            WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
-                WHERE widget.serial_number = lock_pair.widget1_sn) THEN lock_pair.widget1_sn
-            WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
-                WHERE widget.serial_number = lock_pair.widget2_sn) THEN lock_pair.widget2_sn
-        END, EXISTS (
-            SELECT FROM widgets.slots slot
-            WHERE slot.port = lock_pair.port
-                AND ((result.count1 = 0 AND slot.widget_sn = lock_pair.widget1_sn)
-                    OR (result.count2 = 0 AND slot.widget_sn = lock_pair.widget2_sn)))
-        INTO missing, is_new;
-        IF missing IS NOT NULL THEN
-            PERFORM widgets.refuse_missing(missing);
-        END IF;
-        CONTINUE WHEN is_new;
+    SELECT
+        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn),
+        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn
+            AND peer_sn = lock_pair.widget2_sn),
+        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn AND peer_sn IS NULL),
+        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn),
+        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn
+            AND peer_sn = lock_pair.widget1_sn),
+        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn AND peer_sn IS NULL)
+    INTO result
+    FROM (
+        SELECT slot.widget_sn, slot.ordinal, slot.peer_sn FROM widgets.slots slot
+        WHERE slot.widget_sn IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
+            AND slot.port = lock_pair.port
+        ORDER BY slot.widget_sn, slot.ordinal
+        FOR UPDATE
+    ) locked;
+    IF result.count1 > 0 AND result.count2 > 0 THEN
         RETURN result;
-    END LOOP;
+    END IF;
+    -- A widget without such slots cannot be locked by them. Either it does not exist, or it
+    -- never has any: decided on one moment. Or it has come into being since then, and may not be
+    -- locked now, out of order.
+    SELECT CASE
+        WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
+            WHERE widget.serial_number = lock_pair.widget1_sn) THEN lock_pair.widget1_sn
+        WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
+            WHERE widget.serial_number = lock_pair.widget2_sn) THEN lock_pair.widget2_sn
+    END, EXISTS (
+        SELECT FROM widgets.slots slot
+        WHERE slot.port = lock_pair.port
+            AND ((result.count1 = 0 AND slot.widget_sn = lock_pair.widget1_sn)
+                OR (result.count2 = 0 AND slot.widget_sn = lock_pair.widget2_sn)))
+    INTO missing, is_new;
+    IF missing IS NOT NULL THEN
+        PERFORM widgets.refuse_missing(missing);
+    END IF;
+    IF is_new THEN
+        PERFORM widgets.refuse_conflict();
+    END IF;
+    RETURN result;
 END
 $$;
 

@@ -6,13 +6,7 @@
 
 use crate::{OpenError, error::reason};
 use percent_encoding::percent_decode_str;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
-};
-use std::{fmt, future::poll_fn, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, path::Path, str::FromStr, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -97,11 +91,11 @@ impl Target {
             }
         };
         let tls = match (verify, root) {
-            (false, None) => unverified()?,
+            (false, None) => widgets_tls::unverified()?,
             (false, Some(_)) => {
                 return Err(defect("has an sslrootcert, which only verify-full uses"));
             }
-            (true, Some(path)) => verified(&path)?,
+            (true, Some(path)) => widgets_tls::verified(widgets_tls::roots(Path::new(&path))?)?,
             (true, None) => {
                 return Err(defect(
                     "has sslmode=verify-full, which needs sslrootcert=FILE, the certificates to trust",
@@ -217,88 +211,6 @@ impl fmt::Debug for Target {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-fn verified(path: &str) -> Result<ClientConfig, OpenError> {
-    let failed = |defect: String| OpenError::Certificate {
-        path: path.into(),
-        defect,
-    };
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("holds no certificate".into()));
-    }
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-fn unverified() -> Result<ClientConfig, OpenError> {
-    let provider = provider();
-    let verifier = Arc::new(AnyCertificate(provider.clone()));
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| OpenError::Url {
-            defect: format!("asks for TLS, which is not there: {error}"),
-        })?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
-}
-
-/// Encrypts to whoever answers, as libpq's `require` does: against listeners, not impostors.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,7 +258,7 @@ mod tests {
         assert!(refused("postgres://db/registry?sslmode=verify-full").contains("sslrootcert"));
         let missing = refused("postgres://db/r?sslmode=verify-full&sslrootcert=/no%20such/file");
         assert!(
-            missing.starts_with("the root certificate /no such/file:"),
+            missing.starts_with("the certificates in /no such/file:"),
             "{missing}"
         );
     }

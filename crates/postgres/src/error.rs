@@ -21,14 +21,9 @@ pub enum OpenError {
         /// What was given.
         given: u64,
     },
-    /// A certificate that TLS needs cannot be read or used.
-    #[error("the root certificate {path}: {defect}")]
-    Certificate {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        defect: String,
-    },
+    /// TLS cannot be set up, mostly because of a file of certificates.
+    #[error(transparent)]
+    Tls(#[from] widgets_tls::Error),
     /// The operating system failed.
     #[error("{what}: {source}")]
     Io {

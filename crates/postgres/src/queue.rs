@@ -373,3 +373,6 @@ impl Rate {
         (seconds.ceil() as u32).clamp(1, RETRY_AFTER_SECONDS_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,6 @@
 //! Where requests go, and how a connection is made.
 
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -154,20 +149,12 @@ impl Target {
 }
 
 fn tls(settings: &TargetSettings) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("setting TLS up: {error}"))?;
-    let mut config = if settings.insecure {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth()
+    let config = if settings.insecure {
+        widgets_tls::unverified()
     } else {
-        builder
-            .with_root_certificates(roots(settings)?)
-            .with_no_client_auth()
+        widgets_tls::verified(roots(settings)?)
     };
+    let mut config = config.map_err(|error| error.to_string())?;
     config.alpn_protocols = match settings.protocol {
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],
@@ -176,69 +163,17 @@ fn tls(settings: &TargetSettings) -> Result<ClientConfig, String> {
 }
 
 fn roots(settings: &TargetSettings) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = &settings.ca else {
-        // Some of a system's certificates may be unreadable; the rest still serve.
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err("the system has no trusted certificates: name some with --ca".into());
-        }
-        return Ok(roots);
-    };
-    let failed = |error: &dyn std::fmt::Display| {
-        format!("reading certificates from {}: {error}", path.display())
-    };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(&error))?;
-        roots.add(certificate).map_err(|error| failed(&error))?;
+    if let Some(path) = &settings.ca {
+        return widgets_tls::roots(path).map_err(|error| error.to_string());
     }
+    let mut roots = RootCertStore::empty();
+    // Some of a system's certificates may be unreadable; the rest still serve.
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err(failed(&"there are none"));
+        return Err("the system has no trusted certificates: name some with --ca".into());
     }
     Ok(roots)
-}
-
-/// `--insecure`: any certificate will do. Signatures are still checked, so the peer holds its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A connection's bytes.

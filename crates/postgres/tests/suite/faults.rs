@@ -1,8 +1,7 @@
 //! What callers are told while the database is away, slow, crowded or at odds with one operation.
 
-use crate::{assert_sound, migrated, open};
+use crate::{assert_sound, migrated, open, server::Server, session};
 use std::time::{Duration, Instant};
-use tokio_postgres::NoTls;
 use widgets_conformance::commands::{add_widget, associate_widgets, remove_widget, serial_number};
 use widgets_postgres::{Client, Settings};
 use widgets_registry::{Command, Fault, Port, Refusal, Rejection, Store as _};
@@ -18,14 +17,15 @@ fn add(name: &str) -> Command {
     add_widget(&serial_number(name), "", "P")
 }
 
-/// A second session that holds what the first wants.
-async fn session(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .expect("a session");
-    tokio::spawn(connection);
-    client
+/// A second session that holds what the first wants, until it ends its transaction.
+async fn holder(server: &Server, sql: &str) -> tokio_postgres::Client {
+    let holder = session(server, "postgres").await;
+    let held = holder.batch_execute(&format!("BEGIN; {sql}")).await;
+    held.expect("locks");
+    holder
 }
+
+const LOCK_ALL_SLOTS: &str = "SELECT FROM widgets.slots FOR UPDATE";
 
 async fn until_ready(client: &Client) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
@@ -87,11 +87,7 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     let client = store.client();
     client.submit(add("A")).await.expect("added");
     client.submit(add("B")).await.expect("added");
-    let holder = session(&server.url("registry", "postgres")).await;
-    holder
-        .batch_execute("BEGIN; SELECT FROM widgets.slots FOR UPDATE")
-        .await
-        .expect("locks");
+    let _holder = holder(&server, LOCK_ALL_SLOTS).await;
     let (one, two) = (serial_number("A"), serial_number("B"));
     let caller = client.clone();
     let waiting =
@@ -111,11 +107,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
     let store = open(&url, Settings::default());
     let client = store.client();
     client.submit(add("A")).await.expect("added");
-    let holder = session(&server.url("registry", "postgres")).await;
-    holder
-        .batch_execute("BEGIN; SELECT FROM widgets.slots FOR UPDATE")
-        .await
-        .expect("locks");
+    let holder = holder(&server, LOCK_ALL_SLOTS).await;
     let caller = client.clone();
     let waiting =
         tokio::spawn(async move { caller.submit(remove_widget(&serial_number("A"))).await });
@@ -153,11 +145,7 @@ async fn waiting_has_its_limits() {
     );
     let client = store.client();
     client.submit(add("A")).await.expect("added");
-    let holder = session(&server.url("registry", "postgres")).await;
-    holder
-        .batch_execute("BEGIN; SELECT FROM widgets.slots FOR UPDATE")
-        .await
-        .expect("locks");
+    let holder = holder(&server, LOCK_ALL_SLOTS).await;
     let submit = |command| {
         let client = client.clone();
         tokio::spawn(async move { client.submit(command).await })
@@ -234,11 +222,7 @@ async fn conflicts_with_others_are_tried_again() {
     let store = open(&url, Settings::default());
     let client = store.client();
     // Another session takes the serial number between the look and the insertion.
-    let holder = session(&server.url("registry", "postgres")).await;
-    holder
-        .batch_execute("BEGIN; SELECT widgets.add_widget('A', '', '{P}')")
-        .await
-        .expect("a widget that nobody sees yet");
+    let holder = holder(&server, "SELECT widgets.add_widget('A', '', '{P}')").await;
     let caller = client.clone();
     let waiting = tokio::spawn(async move { caller.submit(add("A")).await });
     tokio::time::sleep(Duration::from_millis(300)).await;

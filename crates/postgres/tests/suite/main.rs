@@ -17,13 +17,14 @@ mod tls;
 
 use server::Server;
 use std::time::Duration;
+use tokio_postgres::{Client, NoTls};
 use widgets_postgres::{Postgres, Settings, Target, migrate};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server with one migrated database, and the URL of the service's role.
 async fn migrated() -> (Server, String) {
-    let server = Server::start();
+    let server = Server::start(&["fsync=off"]);
     let owner = server.database("registry", "postgres");
     let target = Target::parse(&owner).expect("a URL");
     migrate(&target, TIMEOUT)
@@ -36,6 +37,16 @@ async fn migrated() -> (Server, String) {
 fn open(url: &str, settings: Settings) -> Postgres {
     let target = Target::parse(url).expect("a URL");
     Postgres::open(target, settings).expect("an open store")
+}
+
+/// A session of the test's own.
+async fn session(server: &Server, role: &str) -> Client {
+    let url = server.url("registry", role);
+    let (client, connection) = tokio_postgres::connect(&url, NoTls)
+        .await
+        .expect("a session");
+    tokio::spawn(connection);
+    client
 }
 
 /// Whether no association is broken and no slot without its widget, whatever the constraints say.

@@ -19,7 +19,7 @@ fn refused<T>(outcome: Result<T, OpenError>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_migrators_at_once_migrate_once() {
-    let server = Server::start();
+    let server = Server::start(&["fsync=off"]);
     server.psql("postgres", "CREATE ROLE ann LOGIN CREATEROLE");
     server.database("registry", "postgres");
     server.psql("postgres", "ALTER DATABASE registry OWNER TO ann");
@@ -59,7 +59,7 @@ async fn several_migrators_at_once_migrate_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_cannot_be_made_may_come_later() {
-    let server = Server::start();
+    let server = Server::start(&["fsync=off"]);
     server.psql("postgres", "CREATE ROLE ann LOGIN");
     server.database("registry", "postgres");
     server.psql("postgres", "GRANT CREATE ON DATABASE registry TO ann");
@@ -87,7 +87,7 @@ async fn roles_that_cannot_be_made_may_come_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_this_program_does_not_know_is_refused() {
-    let server = Server::start();
+    let server = Server::start(&["fsync=off"]);
     let url = server.database("registry", "postgres");
     let unmigrated = refused(Postgres::open(target(&url), Settings::default()));
     assert!(
@@ -131,7 +131,7 @@ async fn what_this_program_does_not_know_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_migration_leaves_nothing_behind() {
-    let server = Server::start();
+    let server = Server::start(&["fsync=off"]);
     server.psql(
         "postgres",
         "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",

@@ -105,13 +105,8 @@ impl Drop for Directory {
 }
 
 impl Server {
-    /// Starts one that does not wait for disks.
-    pub(crate) fn start() -> Self {
-        Self::start_with(&["fsync=off"])
-    }
-
     /// Starts one with these settings.
-    pub(crate) fn start_with(settings: &[&str]) -> Self {
+    pub(crate) fn start(settings: &[&str]) -> Self {
         let directory = Directory::new();
         let data = directory.0.join("data");
         run(command(&binary("initdb"))

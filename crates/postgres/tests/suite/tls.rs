@@ -39,7 +39,7 @@ async fn certificates_are_checked_where_that_is_asked() {
     certificates(&directory.0);
     let directory = directory.owned();
     let path = directory.0.display();
-    let mut server = Server::start_with(&[
+    let mut server = Server::start(&[
         "fsync=off",
         "ssl=on",
         &format!("ssl_cert_file={path}/server.crt"),

@@ -13,6 +13,9 @@
 mod command_line;
 mod http_store;
 mod kill;
+mod postgres;
+#[path = "../../../postgres/tests/suite/server.rs"]
+mod postgres_server;
 mod readme;
 mod security;
 mod service;

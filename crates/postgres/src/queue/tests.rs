@@ -1,0 +1,258 @@
+//! The queue against what it promises, by random requests, batches and releases.
+
+use super::*;
+use futures_util::FutureExt as _;
+use proptest::{collection::vec, prelude::*};
+use std::sync::atomic::{AtomicU64, Ordering};
+use widgets_conformance::commands::{add_widget, commands, few_serial_numbers, serial_number};
+
+/// A clock that stands until it is put forward.
+#[derive(Default)]
+struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    fn advance(&self, milliseconds: u64) {
+        self.0.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, _: Duration) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What happens to a queue.
+#[derive(Clone, Debug)]
+enum Event {
+    Push(Command),
+    /// A connection asks for a batch of at most so many.
+    Take(usize),
+    /// One of the batches in flight, by this number modulo how many there are, is answered.
+    Release(usize),
+    Advance(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => commands(few_serial_numbers("widget-", 12)).prop_map(Event::Push),
+        3 => (1..6usize).prop_map(Event::Take),
+        2 => any::<usize>().prop_map(Event::Release),
+        1 => (1..30u64).prop_map(Event::Advance),
+    ]
+}
+
+/// The serial numbers that a command names.
+fn names(command: &Command) -> Vec<SerialNumber> {
+    match command {
+        Command::AddWidget { serial_number, .. } | Command::RemoveWidget { serial_number } => {
+            vec![serial_number.clone()]
+        }
+        Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => {
+            vec![pair.widget1().clone(), pair.widget2().clone()]
+        }
+    }
+}
+
+fn share_a_name(one: &Command, two: &Command) -> bool {
+    let two = names(two);
+    names(one).iter().any(|name| two.contains(name))
+}
+
+const REQUESTS_MAX: usize = 20;
+const BYTES_MAX: usize = 4096;
+
+/// A queue, and beside it what waits in the order of its arrival, and the batches in flight.
+struct Rig {
+    queue: Queue,
+    clock: ManualClock,
+    waiting: Vec<(Command, Duration)>,
+    in_flight: Vec<Vec<Command>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let settings = Settings {
+            queue_operations_max: REQUESTS_MAX,
+            queue_bytes_max: BYTES_MAX,
+            ..Settings::default()
+        };
+        Self {
+            queue: Queue::new(&settings),
+            clock: ManualClock::default(),
+            waiting: Vec::new(),
+            in_flight: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = |(command, _): &(Command, Duration)| command.text_bytes();
+        self.waiting.iter().map(bytes).sum()
+    }
+
+    fn push(&mut self, command: Command) {
+        let (reply, _) = oneshot::channel();
+        let arrived = self.clock.now();
+        let pushed = self.queue.push(Operation {
+            command: command.clone(),
+            arrived,
+            reply,
+        });
+        let limit = if self.waiting.len() == REQUESTS_MAX {
+            Some(format!("queue_operations_max = {REQUESTS_MAX}"))
+        } else if self.bytes() + command.text_bytes() > BYTES_MAX {
+            Some(format!("queue_bytes_max = {BYTES_MAX}"))
+        } else {
+            None
+        };
+        match (pushed, limit) {
+            (Ok(()), None) => self.waiting.push((command, arrived)),
+            (Err(Fault::Busy { limit, .. }), Some(expected)) => assert_eq!(limit, expected),
+            (pushed, limit) => panic!("{pushed:?} where the limit is {limit:?}"),
+        }
+    }
+
+    /// Asks for a batch and checks it; how many operations it has.
+    fn take(&mut self, most: usize) -> usize {
+        let mut batch = Vec::new();
+        let taken = self.queue.take(&mut batch, most, &self.clock);
+        if taken.now_or_never().is_none() {
+            assert!(batch.is_empty(), "a batch that nobody knows of");
+            self.check_that_it_may_wait(most);
+            return 0;
+        }
+        assert!(
+            (1..=most).contains(&batch.len()),
+            "{} of {most}",
+            batch.len()
+        );
+        let batch: Vec<Command> = batch.into_iter().map(|taken| taken.command).collect();
+        // The first that waits as it was taken: equal ones are as good as each other.
+        let mut passed_over: Vec<(Command, Duration)> = Vec::new();
+        let mut expected = batch.iter().peekable();
+        for (command, arrived) in mem::take(&mut self.waiting) {
+            if expected.next_if(|&taken| *taken == command).is_some() {
+                for (earlier, _) in &passed_over {
+                    assert!(
+                        !share_a_name(earlier, &command),
+                        "{command:?} overtook {earlier:?}"
+                    );
+                }
+            } else {
+                passed_over.push((command, arrived));
+            }
+        }
+        assert_eq!(
+            expected.next(),
+            None,
+            "taken, but not waiting in this order"
+        );
+        self.waiting = passed_over;
+        let all = self.in_flight.iter().flatten().chain(&batch);
+        let mut named: Vec<SerialNumber> = all.flat_map(names).collect();
+        let count = named.len();
+        named.sort();
+        named.dedup();
+        assert_eq!(named.len(), count, "a widget is named twice in flight");
+        let taken = batch.len();
+        self.in_flight.push(batch);
+        if taken < most {
+            self.check_that_nothing_could_go();
+        }
+        taken
+    }
+
+    /// No batch may mean that more operations are waited for, or that there is none to take.
+    fn check_that_it_may_wait(&self, most: usize) {
+        let gathers = !self.in_flight.is_empty()
+            && self.waiting.len() < most
+            && self
+                .waiting
+                .first()
+                .is_some_and(|(_, arrived)| self.clock.now().saturating_sub(*arrived) < GATHERING);
+        if !gathers {
+            self.check_that_nothing_could_go();
+        }
+    }
+
+    /// Whatever waits is held up by something in flight or by something that waits longer.
+    fn check_that_nothing_could_go(&self) {
+        for (place, (command, _)) in self.waiting.iter().enumerate() {
+            let earlier = self.waiting[..place].iter().map(|(command, _)| command);
+            let mut before = self.in_flight.iter().flatten().chain(earlier);
+            assert!(
+                before.any(|before| share_a_name(before, command)),
+                "{command:?} waits for nothing"
+            );
+        }
+    }
+
+    fn release(&mut self, number: usize) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let batch = self.in_flight.remove(number % self.in_flight.len());
+        self.queue.release(batch.iter(), Duration::from_millis(1));
+    }
+
+    fn check_depth(&self) {
+        let Depth { requests, bytes } = self.queue.depth();
+        assert_eq!((requests, bytes), (self.waiting.len(), self.bytes()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn batches_name_no_widget_twice_keep_each_widget_in_order_and_leave_nothing_behind(
+        events in vec(event(), 1..200)
+    ) {
+        let mut rig = Rig::new();
+        for event in events {
+            match event {
+                Event::Push(command) => rig.push(command),
+                Event::Take(most) => drop(rig.take(most)),
+                Event::Release(number) => rig.release(number),
+                Event::Advance(milliseconds) => rig.clock.advance(milliseconds),
+            }
+            rig.check_depth();
+        }
+        // Whoever waits longest is always in the next batch once the others are answered.
+        while !rig.waiting.is_empty() {
+            while !rig.in_flight.is_empty() {
+                rig.release(0);
+            }
+            let oldest = rig.waiting[0].0.clone();
+            rig.take(1);
+            prop_assert_eq!(rig.in_flight.last(), Some(&vec![oldest]));
+        }
+        rig.check_depth();
+    }
+}
+
+#[test]
+fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
+    let mut rig = Rig::new();
+    let add = |name: &str| add_widget(&serial_number(name), "", "P");
+    rig.push(add("A"));
+    rig.queue.close();
+    let (reply, _) = oneshot::channel();
+    let arrived = rig.clock.now();
+    let command = add("B");
+    let refused = rig.queue.push(Operation {
+        command,
+        arrived,
+        reply,
+    });
+    assert!(
+        matches!(refused, Err(Fault::Unavailable { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(rig.take(9), 1);
+    let mut batch = Vec::new();
+    let taken = rig.queue.take(&mut batch, 9, &rig.clock);
+    assert_eq!(taken.now_or_never(), Some(false), "closed and empty");
+}

@@ -1,0 +1,136 @@
+//! Whom a client of ours trusts when it encrypts: the PostgreSQL store and the load generator alike.
+//!
+//! There is one way to trust certain certificates and one way to trust anyone. It deliberately knows
+//! no protocol above TLS, and nothing of servers.
+
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    WantsVerifier,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of certificates cannot be used.
+    #[error("the certificates in {}: {defect}", path.display())]
+    Certificates {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        defect: String,
+    },
+    /// The cryptography has no version of TLS that is safe.
+    #[error("setting TLS up: {0}")]
+    Versions(rustls::Error),
+}
+
+/// Reads the certificates to trust from a file in PEM; there must be one at least.
+pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
+    let failed = |defect: String| Error::Certificates {
+        path: path.into(),
+        defect,
+    };
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| failed(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(failed("there are none".into()));
+    }
+    Ok(roots)
+}
+
+/// Trusts a server whose certificate one of these has signed, and that is for its name.
+pub fn verified(roots: RootCertStore) -> Result<ClientConfig, Error> {
+    let (builder, _) = builder()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Encrypts to whoever answers: against listeners, not impostors. The peer holds the key of the
+/// certificate that it shows, which may be anyone's.
+pub fn unverified() -> Result<ClientConfig, Error> {
+    let (builder, provider) = builder()?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth())
+}
+
+type Builder = ConfigBuilder<ClientConfig, WantsVerifier>;
+
+fn builder() -> Result<(Builder, Arc<CryptoProvider>), Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Versions)?;
+    Ok((builder, provider))
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_refused_by_its_name() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let refused = roots(&path).expect_err("holds none").to_string();
+        assert!(refused.ends_with("Cargo.toml: there are none"), "{refused}");
+        let missing = roots(Path::new("no/such/file")).expect_err("is not there");
+        let missing = missing.to_string();
+        assert!(
+            missing.starts_with("the certificates in no/such/file: "),
+            "{missing}"
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! Two services on one PostgreSQL database, and everything that can be killed, killed under load:
+//! what was answered is there, what was refused is not, and what nobody knows is there whole or not
+//! at all.
+
+use crate::{
+    http_store::HttpStore,
+    postgres_server::Server,
+    service::{Directory, Service, widgets},
+};
+use proptest::collection::vec;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command as Process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use widgets_conformance::{
+    Model,
+    commands::{commands, few_serial_numbers, sample},
+};
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store as _};
+
+const WRITERS: usize = 12;
+const ROUNDS: u64 = 12;
+/// More than a writer can do in a round.
+const COMMANDS: usize = 20_000;
+
+/// Widgets that one writer writes: it knows what must be there after each of its operations.
+struct Own {
+    writer: usize,
+    model: Model,
+    used: BTreeSet<SerialNumber>,
+    /// What it was not answered: fate unknown.
+    unanswered: Option<Command>,
+    answered: usize,
+}
+
+impl Own {
+    /// Until the round ends or an operation's fate is unknown.
+    async fn write(&mut self, store: &HttpStore, round: u64, stop: &AtomicBool) {
+        let names = few_serial_numbers(&format!("own{}-{}-", self.writer, round / 3), 8);
+        self.used.extend(names.iter().cloned());
+        let seed = round * WRITERS as u64 + self.writer as u64;
+        for command in sample(&vec(commands(names), COMMANDS), seed) {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let outcome = match store.submit(command.clone()).await {
+                Ok(()) => Ok(()),
+                Err(Rejection::Refused(refusal)) => Err(refusal),
+                Err(Rejection::Fault(Fault::FateUnknown { .. })) => {
+                    self.unanswered = Some(command);
+                    return;
+                }
+                Err(Rejection::Fault(Fault::Busy { .. } | Fault::Unavailable { .. })) => {
+                    // Nothing was applied, and the database needs a moment.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+            };
+            assert_eq!(outcome, self.model.apply(&command), "{command:?}");
+            self.answered += 1;
+        }
+        panic!("a writer had too few commands");
+    }
+
+    /// What is there must be what was answered, with or without what was not.
+    async fn verify(&mut self, store: &HttpStore) {
+        let mut widgets = Vec::new();
+        for serial_number in &self.used {
+            let found = store.lookup(serial_number.clone()).await;
+            widgets.extend(found.expect("the service works"));
+        }
+        let found = Model::from_lookups(widgets).expect("associations that both widgets know");
+        if let Some(unanswered) = self.unanswered.take() {
+            let mut applied = self.model.clone();
+            // Refused or applied: either way it is whole.
+            drop(applied.apply(&unanswered));
+            if found == applied {
+                self.model = applied;
+                return;
+            }
+        }
+        assert_eq!(found, self.model, "writer {}", self.writer);
+    }
+}
+
+fn start(directory: &Path, url: &str) -> Service {
+    Service::start(directory, &["--store", url])
+}
+
+async fn until_ready(store: &HttpStore) {
+    for _ in 0..3000 {
+        if store.ready().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the service does not come back");
+}
+
+/// What a killed service had sent may still be under way in the database: waits until its
+/// connections are gone.
+async fn until_quiet(server: &Server, services: usize) {
+    // Two for operations and one for lookups.
+    while server.backends().len() > 3 * services {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_answered_is_lost_whoever_is_killed() {
+    let directory = Directory::new("postgres");
+    let mut server = Server::start(&[]);
+    let owner = server.database("registry", "postgres");
+    let migrated = widgets(directory.path())
+        .args(["migrate", "--store", &owner])
+        .status();
+    assert!(migrated.expect("the binary runs").success());
+    let url = server.url("registry", "authenticator");
+    let mut services = vec![start(directory.path(), &url), start(directory.path(), &url)];
+    let mut owns: Vec<Own> = (0..WRITERS)
+        .map(|writer| Own {
+            writer,
+            model: Model::default(),
+            used: BTreeSet::new(),
+            unanswered: None,
+            answered: 0,
+        })
+        .collect();
+    let mut unknown = 0;
+    for round in 0..ROUNDS {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut writers = Vec::new();
+        for mut own in owns.drain(..) {
+            let store = HttpStore::new(services[own.writer % services.len()].address);
+            let stop = stop.clone();
+            writers.push(tokio::spawn(async move {
+                own.write(&store, round, &stop).await;
+                own
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(sample(&(150..400u64), round))).await;
+        match round % 4 {
+            // A service, and the other one goes on.
+            0 => services.remove(0).kill(),
+            // The server's children, one after the other: it recovers by itself.
+            1 => {
+                for pid in server.backends() {
+                    // It may be gone by now.
+                    let kill = Process::new("kill").args(["-9", &pid.to_string()]).output();
+                    drop(kill.expect("kill runs"));
+                }
+                server.wait_until_ready();
+            }
+            // The server, without notice.
+            2 => {
+                server.stop("immediate");
+                server.resume();
+            }
+            // A service and the server.
+            _ => {
+                services.remove(1).kill();
+                server.stop("immediate");
+                server.resume();
+            }
+        }
+        // The others write on.
+        for service in &services {
+            until_ready(&HttpStore::new(service.address)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            let own = writer.await.expect("the writer was told what it must be");
+            unknown += usize::from(own.unanswered.is_some());
+            owns.push(own);
+        }
+        until_quiet(&server, services.len()).await;
+        while services.len() < 2 {
+            services.push(start(directory.path(), &url));
+        }
+        for (own, service) in owns.iter_mut().zip(services.iter().cycle()) {
+            own.verify(&HttpStore::new(service.address)).await;
+        }
+    }
+    let answered: usize = owns.iter().map(|own| own.answered).sum();
+    // The test is only worth something if kills met operations under way.
+    assert!(answered > 1000, "{answered} answers");
+    assert!(unknown > 20, "{unknown} operations of unknown fate");
+    let broken = "
+        SELECT count(*) FROM widgets.slots slot
+        WHERE NOT EXISTS (SELECT FROM widgets.widgets WHERE serial_number = slot.widget_sn)
+            OR slot.peer_sn IS NOT NULL AND NOT EXISTS (SELECT FROM widgets.slots peer
+                WHERE peer.widget_sn = slot.peer_sn AND peer.port = slot.port
+                    AND peer.peer_sn = slot.widget_sn)";
+    assert_eq!(server.psql("registry", broken), "0", "broken slots");
+}
