@@ -36,7 +36,8 @@ pub struct Engine<C = SystemClock> {
 pub struct Client<C = SystemClock> {
     queue: Arc<Queue>,
     clock: Arc<C>,
-    reply_to: Address,
+    /// Its runtime's, and the address by which the owner knows it.
+    mailbox: Option<(Arc<Mailbox>, Address)>,
 }
 
 impl Engine {
@@ -138,7 +139,7 @@ impl<C: Clock> Engine<C> {
         Client {
             queue: self.queue.clone(),
             clock: self.clock.clone(),
-            reply_to: Address::Task,
+            mailbox: None,
         }
     }
 }
@@ -158,45 +159,54 @@ impl<C> Clone for Client<C> {
         Self {
             queue: self.queue.clone(),
             clock: self.clock.clone(),
-            reply_to: self.reply_to,
+            mailbox: self.mailbox.clone(),
         }
     }
 }
 
 impl<C: Clock> Client<C> {
-    /// A client for tasks of the current tokio runtime, which gets its answers in bulk: the runtime
-    /// is woken once for a batch, and not once for each answer. Answers are delivered as long as
-    /// that runtime runs.
+    /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
+    /// the owner is woken once for all that the runtime read in one go, and the runtime once for a
+    /// batch. It asks and is answered as long as that runtime runs.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn on_current_runtime(&self) -> Self {
+        let mailbox = Mailbox::on_current_runtime(self.queue.clone());
+        let address = self.queue.register(mailbox.clone());
         Self {
-            reply_to: self.queue.register(Mailbox::on_current_runtime()),
+            mailbox: Some((mailbox, address)),
             ..self.clone()
         }
     }
 
-    fn push(&self, request: Request) -> Result<(), Fault> {
-        self.queue.push(Submission {
+    fn push(&self, request: Request) {
+        let mut submission = Submission {
             request,
-            reply_to: self.reply_to,
+            reply_to: Address::Task,
             arrived: self.clock.now(),
-        })
+        };
+        match &self.mailbox {
+            None => self.queue.push(submission),
+            Some((mailbox, address)) => {
+                submission.reply_to = *address;
+                mailbox.submit(submission);
+            }
+        }
     }
 }
 
 impl<C: Clock> Store for Client<C> {
     async fn submit(&self, command: Command) -> Result<(), Rejection> {
         let (reply, answer) = oneshot::channel();
-        self.push(Request::Command(command, reply))?;
+        self.push(Request::Command(command, reply));
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
     }
 
     async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.push(Request::Lookup(serial_number, reply))?;
+        self.push(Request::Lookup(serial_number, reply));
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 

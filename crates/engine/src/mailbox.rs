@@ -1,11 +1,22 @@
-//! Answers on their way back: handed over in bulk, one wake-up for a batch and a runtime.
+//! Requests and answers on their way between a runtime and the owner: handed over in bulk, one
+//! wake-up for a batch in either direction.
 //!
-//! Waking a task of another thread's runtime costs a lock and often a system call, and a batch has
-//! dozens of answers. So the owner puts all answers for one runtime into its mailbox and wakes one
-//! task there, the postman, which delivers them from within: that wakes each waiting task by a push
-//! to a list of its own thread.
+//! Waking another thread costs a lock and often a system call, and a batch has dozens of requests.
+//! So a runtime has a mailbox, and one task there, the postman, that empties it.
+//!
+//! Requests: a task leaves its request and wakes the postman, whose turn comes after those tasks
+//! that were ready before it. By then all that the runtime read from its sockets in one go has come
+//! together, and the owner, which would otherwise be woken for the first of them, decides and syncs
+//! them as one batch. A lone request finds nobody before it and loses no time.
+//!
+//! Answers: the owner puts all answers for one runtime into the mailbox and wakes the postman, who
+//! delivers them from within: that wakes each waiting task by a push to a list of its own thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::queue::{Queue, Submission};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync::{Notify, oneshot};
 use widgets_registry::{Fault, Rejection, Widget};
 
@@ -40,24 +51,30 @@ pub(crate) enum Address {
     Mailbox(usize),
 }
 
-/// Where the answers for one runtime wait for its postman.
+/// What waits for the postman of one runtime.
 #[derive(Default)]
 pub(crate) struct Mailbox {
+    submissions: Mutex<Vec<Submission>>,
     letters: Mutex<Vec<Letter>>,
     arrival: Notify,
 }
 
 impl Mailbox {
-    /// A mailbox whose postman runs on the current runtime for as long as that does.
-    pub(crate) fn on_current_runtime() -> Arc<Self> {
+    /// A mailbox whose postman runs on the current runtime for as long as that does, and takes
+    /// requests to `queue`.
+    pub(crate) fn on_current_runtime(queue: Arc<Queue>) -> Arc<Self> {
         let mailbox = Arc::new(Self::default());
         let postman = mailbox.clone();
         tokio::spawn(async move {
-            let mut bag = Vec::new();
+            let (mut submissions, mut letters) = (Vec::new(), Vec::new());
             loop {
                 postman.arrival.notified().await;
-                std::mem::swap(&mut bag, &mut *postman.lock());
-                for letter in bag.drain(..) {
+                mem::swap(&mut submissions, &mut *lock(&postman.submissions));
+                if !submissions.is_empty() {
+                    queue.push_all(&mut submissions);
+                }
+                mem::swap(&mut letters, &mut *lock(&postman.letters));
+                for letter in letters.drain(..) {
                     letter.deliver();
                 }
             }
@@ -65,16 +82,27 @@ impl Mailbox {
         mailbox
     }
 
-    /// Puts letters in, leaves `letters` empty, and wakes the postman.
-    pub(crate) fn put(&self, letters: &mut Vec<Letter>) {
-        self.lock().append(letters);
-        self.arrival.notify_one();
+    /// Leaves a request for the queue.
+    pub(crate) fn submit(&self, submission: Submission) {
+        let mut submissions = lock(&self.submissions);
+        let first = submissions.is_empty();
+        submissions.push(submission);
+        drop(submissions);
+        if first {
+            self.arrival.notify_one();
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Letter>> {
-        // Nothing in here can panic halfway through a change.
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Puts letters in, leaves `letters` empty, and wakes the postman.
+    fn put(&self, letters: &mut Vec<Letter>) {
+        lock(&self.letters).append(letters);
+        self.arrival.notify_one();
     }
+}
+
+fn lock<T>(items: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    // Nothing in here can panic halfway through a change.
+    items.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The owner's side: sorts letters by mailbox, and hands them over when told to.

@@ -20,6 +20,15 @@ use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
 
+/// After a batch of so many operations more of them are on their way for certain.
+const GATHER_OPERATIONS_MIN: usize = 4;
+
+/// How long the owner then lets them gather. Without it a few of them have a sync of their own, and
+/// under load the processor's time for that is time that the connections lack: where cores are
+/// few, the pause shortens waiting more than it adds (docs/performance.md). A lone client never
+/// meets it.
+const GATHER: Duration = Duration::from_micros(400);
+
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
     state: State,
@@ -86,11 +95,15 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             if !queue.take(&mut batch, &mut self.post_office, may_wait) {
                 return;
             }
+            let operations = batch.len();
             if !batch.is_empty() {
                 self.step(&mut batch);
             }
             if let Some(reason) = &self.stopped {
                 queue.set_read_only(reason);
+            }
+            if operations >= GATHER_OPERATIONS_MIN && !self.checkpoints.has_work() {
+                self.clock.sleep(GATHER);
             }
         }
     }

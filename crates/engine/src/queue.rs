@@ -7,7 +7,6 @@ use crate::{
 use std::{
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -64,37 +63,53 @@ impl Queue {
         }
     }
 
-    /// Adds a request, or says at once which limit it would pass.
-    pub(crate) fn push(&self, submission: Submission) -> Result<(), Fault> {
-        let bytes = submission.text_bytes();
+    /// Adds a request, or answers at once which limit it would pass.
+    pub(crate) fn push(&self, submission: Submission) {
+        self.push_all(&mut vec![submission]);
+    }
+
+    /// Adds requests and leaves `submissions` empty: the owner is woken once for them all. Those
+    /// that would pass a limit are answered at once which one it is.
+    pub(crate) fn push_all(&self, submissions: &mut Vec<Submission>) {
         let mut waiting = self.lock();
-        if waiting.closed {
-            return Err(Fault::Unavailable {
-                reason: "it is shutting down".into(),
-            });
+        // All of them fit but for overload, so that nothing is set aside for those that don't.
+        let mut refused = Vec::new();
+        for submission in submissions.drain(..) {
+            let bytes = submission.text_bytes();
+            if let Some(fault) = self.no_room(&waiting, bytes) {
+                refused.push((submission, fault));
+            } else {
+                waiting.bytes += bytes;
+                waiting.submissions.push(submission);
+            }
         }
-        let full = if waiting.submissions.len() >= self.operations_max {
-            Some(("queue_operations_max", self.operations_max))
-        } else if waiting.bytes + bytes > self.bytes_max {
-            Some(("queue_bytes_max", self.bytes_max))
-        } else {
-            None
-        };
-        if let Some((limit, value)) = full {
-            let limit = format!("{limit} = {value}");
-            return Err(Fault::Busy {
-                limit,
-                retry_after_seconds: RETRY_AFTER_SECONDS,
-            });
-        }
-        waiting.bytes += bytes;
-        waiting.submissions.push(submission);
-        let wake = mem::take(&mut waiting.owner_sleeps);
+        let wake = !waiting.submissions.is_empty() && mem::take(&mut waiting.owner_sleeps);
         drop(waiting);
         if wake {
             self.arrival.notify_one();
         }
-        Ok(())
+        for (submission, fault) in refused {
+            submission.refuse(fault);
+        }
+    }
+
+    /// Why a request with so many bytes of text cannot wait.
+    fn no_room(&self, waiting: &Waiting, bytes: usize) -> Option<Fault> {
+        let (limit, value) = if waiting.closed {
+            return Some(Fault::Unavailable {
+                reason: "it is shutting down".into(),
+            });
+        } else if waiting.submissions.len() >= self.operations_max {
+            ("queue_operations_max", self.operations_max)
+        } else if waiting.bytes + bytes > self.bytes_max {
+            ("queue_bytes_max", self.bytes_max)
+        } else {
+            return None;
+        };
+        Some(Fault::Busy {
+            limit: format!("{limit} = {value}"),
+            retry_after_seconds: RETRY_AFTER_SECONDS,
+        })
     }
 
     /// Makes a mailbox known; what is pushed with its address comes after it.
@@ -114,10 +129,6 @@ impl Queue {
         post_office: &mut PostOffice,
         may_wait: bool,
     ) -> bool {
-        // Lets the threads that are about to push do so where they have no core of their own: the
-        // batch gets larger, and syncs and wake-ups fewer. Costs nothing on an idle machine, and is
-        // worth a fifth of the throughput on two busy cores (docs/performance.md).
-        thread::yield_now();
         let mut waiting = self.lock();
         while waiting.submissions.is_empty() {
             if waiting.closed {
@@ -181,6 +192,14 @@ impl Queue {
 }
 
 impl Submission {
+    /// Answers that it cannot be taken. The caller may have gone; that changes nothing.
+    fn refuse(self, fault: Fault) {
+        match self.request {
+            Request::Command(_, reply) => drop(reply.send(Err(fault.into()))),
+            Request::Lookup(_, reply) => drop(reply.send(Err(fault))),
+        }
+    }
+
     fn text_bytes(&self) -> usize {
         match &self.request {
             Request::Command(command, _) => command.text_bytes(),

@@ -7,5 +7,6 @@ mod bulk;
 mod checkpoint;
 mod crash;
 mod disk;
+mod queue;
 mod recovery;
 mod rig;

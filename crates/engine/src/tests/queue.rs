@@ -1,0 +1,124 @@
+//! The queue's limits, and the way of requests and answers by a runtime's mailbox.
+
+use super::rig::settings;
+use crate::{
+    Settings,
+    mailbox::{Address, Letter, Mailbox, PostOffice},
+    queue::{Queue, Request, Submission},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, task};
+use widgets_registry::{Fault, SerialNumber, Widget};
+
+type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
+
+fn lookup(serial_number: &str, reply_to: Address) -> (Submission, Answer) {
+    let (reply, answer) = oneshot::channel();
+    let serial_number = SerialNumber::new("widget_sn", serial_number).expect("within its limits");
+    let submission = Submission {
+        request: Request::Lookup(serial_number, reply),
+        reply_to,
+        arrived: Duration::ZERO,
+    };
+    (submission, answer)
+}
+
+fn taken(queue: &Queue) -> usize {
+    let mut batch = Vec::new();
+    assert!(queue.take(&mut batch, &mut PostOffice::default(), false));
+    batch.len()
+}
+
+/// Of those that were pushed together, the limit refuses those that it has no room for.
+#[test]
+fn limits_refuse_what_is_beyond_them_only() {
+    let by_number = Settings {
+        queue_operations_max: 2,
+        ..settings()
+    };
+    let by_bytes = Settings {
+        queue_operations_max: 100,
+        queue_bytes_max: 9,
+        ..settings()
+    };
+    for (settings, limit) in [
+        (by_number, "queue_operations_max = 2"),
+        (by_bytes, "queue_bytes_max = 9"),
+    ] {
+        let queue = Queue::new(&settings);
+        let (mut submissions, mut answers): (Vec<_>, Vec<_>) = ["four", "more", "none"]
+            .map(|each| lookup(each, Address::Task))
+            .into_iter()
+            .unzip();
+        queue.push_all(&mut submissions);
+        assert!(submissions.is_empty());
+        let refused = answers.pop().expect("the third").try_recv();
+        match refused {
+            Ok(Err(Fault::Busy { limit: named, .. })) => assert_eq!(named, limit),
+            other => panic!("{other:?}"),
+        }
+        assert!(answers.iter_mut().all(|each| each.try_recv().is_err()));
+        assert_eq!(taken(&queue), 2);
+        // There is room again.
+        queue.push(lookup("last", Address::Task).0);
+        assert_eq!(taken(&queue), 1);
+    }
+}
+
+#[test]
+fn a_closed_queue_refuses_and_still_gives_what_waits() {
+    let queue = Queue::new(&settings());
+    queue.push(lookup("before", Address::Task).0);
+    queue.close();
+    let (late, mut answer) = lookup("after", Address::Task);
+    queue.push(late);
+    let answer = answer.try_recv().expect("answered at once");
+    assert!(matches!(answer, Err(Fault::Unavailable { .. })));
+    assert_eq!(taken(&queue), 1);
+    assert!(!queue.take(&mut Vec::new(), &mut PostOffice::default(), true));
+}
+
+/// What tasks of one runtime ask in one turn comes to the owner together, in order, and the answers
+/// find the tasks that asked.
+#[tokio::test]
+async fn a_turn_of_a_runtime_is_one_batch() {
+    let queue = Arc::new(Queue::new(&Settings {
+        queue_operations_max: 100,
+        ..settings()
+    }));
+    let mailbox = Mailbox::on_current_runtime(queue.clone());
+    let address = queue.register(mailbox.clone());
+    let asked: Vec<_> = (0..20)
+        .map(|number| {
+            let mailbox = mailbox.clone();
+            task::spawn(async move {
+                let (submission, answer) = lookup(&format!("sn{number}"), address);
+                mailbox.submit(submission);
+                answer.await.expect("not dropped")
+            })
+        })
+        .collect();
+    let mut post_office = PostOffice::default();
+    let mut batch = Vec::new();
+    while batch.is_empty() {
+        task::yield_now().await;
+        assert!(queue.take(&mut batch, &mut post_office, false));
+    }
+    assert_eq!(batch.len(), asked.len());
+    for (number, submission) in batch.into_iter().enumerate() {
+        let Request::Lookup(serial_number, reply) = submission.request else {
+            panic!("a lookup was asked");
+        };
+        assert_eq!(*serial_number, *format!("sn{number}"));
+        let reason = serial_number.to_string();
+        let answer = Err(Fault::Unavailable { reason });
+        post_office.send(submission.reply_to, Letter::Lookup(reply, answer));
+    }
+    post_office.flush();
+    for (number, task) in asked.into_iter().enumerate() {
+        match task.await.expect("no panic") {
+            Err(Fault::Unavailable { reason }) => assert_eq!(reason, format!("sn{number}")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
