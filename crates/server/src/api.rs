@@ -46,14 +46,14 @@ pub struct Api<S> {
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
     rate_limit: Option<Arc<RateLimit>>,
+    /// The API's document.
+    document: Bytes,
 }
 
 struct Shared {
     settings: Settings,
     metrics: Metrics,
     clock: Box<dyn Clock>,
-    /// The API's document.
-    document: Bytes,
 }
 
 type Answer = Result<Response<Full<Bytes>>, Error>;
@@ -67,8 +67,9 @@ impl<S: Store> Api<S> {
         registry: Registry,
         clock: impl Clock,
     ) -> prometheus::Result<Self> {
+        let authentication = Authentication::off();
+        let document = document::json(&settings, authentication.tokens());
         let shared = Arc::new(Shared {
-            document: document::json(&settings),
             settings,
             metrics: Metrics::new(registry)?,
             clock: Box::new(clock),
@@ -76,9 +77,10 @@ impl<S: Store> Api<S> {
         Ok(Self {
             store,
             shared,
-            authentication: Arc::new(Authentication::off()),
+            authentication: Arc::new(authentication),
             tokens: Arc::default(),
             rate_limit: None,
+            document,
         })
     }
 
@@ -92,8 +94,10 @@ impl<S: Store> Api<S> {
     /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
     #[must_use]
     pub fn with_authentication(self, authentication: Arc<Authentication>) -> Self {
+        let document = document::json(&self.shared.settings, authentication.tokens());
         Self {
             authentication,
+            document,
             ..self
         }
     }
@@ -107,6 +111,7 @@ impl<S: Store> Api<S> {
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
             rate_limit: self.rate_limit.clone(),
+            document: self.document.clone(),
         }
     }
 
@@ -322,7 +327,7 @@ impl<S: Store> Api<S> {
         let mut response = if wanted == HTML {
             page(document::html())
         } else {
-            of_type(OPENAPI_JSON, self.shared.document.clone())
+            of_type(OPENAPI_JSON, self.document.clone())
         };
         response.headers_mut().insert(header::VARY, VARY_ACCEPT);
         Ok(response)

@@ -48,6 +48,17 @@ pub struct AuthenticationSettings {
     pub certificate_role: Option<String>,
 }
 
+/// Whether requests have tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// There is nothing to check one with.
+    Unknown,
+    /// Without one a request has a role too.
+    Optional,
+    /// Without one a request is refused.
+    Required,
+}
+
 /// Decides who gets in. Shared by all workers; its keys can be replaced while it is used.
 #[derive(Debug)]
 pub struct Authentication {
@@ -110,6 +121,14 @@ impl Authentication {
         if let Some(current) = &self.keys {
             *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        match self.keys {
+            None => Tokens::Unknown,
+            Some(_) if self.anonymous.is_some() || self.certified.is_some() => Tokens::Optional,
+            Some(_) => Tokens::Required,
         }
     }
 

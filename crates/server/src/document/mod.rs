@@ -12,7 +12,7 @@ mod tests;
 
 pub(crate) use page::{File, html};
 
-use crate::{SCHEMAS, Settings};
+use crate::{SCHEMAS, Settings, auth::Tokens};
 use examples::{Example, LOOKUP_PATH, Sent, State};
 use hyper::body::Bytes;
 use utoipa::openapi::{
@@ -21,21 +21,25 @@ use utoipa::openapi::{
     example::{Example as OpenApiExample, ExampleBuilder},
     path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
     request_body::{RequestBody, RequestBodyBuilder},
+    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     tag::TagBuilder,
 };
 use widgets_registry::Operation;
 
 const JSON: &str = "application/json";
 
-/// The document as JSON.
-pub(crate) fn json(settings: &Settings) -> Bytes {
-    match serde_json::to_vec(&open_api(settings)) {
+/// The scheme of tokens, by which requirements name it.
+const BEARER: &str = "bearer";
+
+/// The document as JSON, of a service that asks for tokens like this.
+pub(crate) fn json(settings: &Settings, tokens: Tokens) -> Bytes {
+    match serde_json::to_vec(&open_api(settings, tokens)) {
         Ok(json) => json.into(),
         Err(error) => unreachable!("the document is JSON: {error}"),
     }
 }
 
-fn open_api(settings: &Settings) -> OpenApi {
+fn open_api(settings: &Settings, tokens: Tokens) -> OpenApi {
     let examples = examples::all(settings.body_bytes_max);
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
@@ -60,6 +64,22 @@ fn open_api(settings: &Settings) -> OpenApi {
     for (status, response) in responses::errors(&of_path(None, &examples)) {
         components = components.response(format!("Elsewhere{status}"), response);
     }
+    let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
+    let security = match tokens {
+        Tokens::Unknown => None,
+        Tokens::Optional => Some(vec![bearer, SecurityRequirement::default()]),
+        Tokens::Required => Some(vec![bearer]),
+    };
+    if security.is_some() {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some(
+                "Signed by a key of the service. Its role says what may be done; without a token it \
+                 is the anonymous role, if there is one.",
+            ));
+        components = components.security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
+    }
     let licence = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE"));
     let info = InfoBuilder::new()
         .title("widgets")
@@ -78,6 +98,7 @@ fn open_api(settings: &Settings) -> OpenApi {
         ]))
         .paths(paths)
         .components(Some(components.build()))
+        .security(security)
         .build()
 }
 
@@ -229,12 +250,18 @@ fn service(name: &str, summary: &str) -> OperationBuilder {
         .summary(Some(summary))
 }
 
+/// Whoever watches over the process is not asked who it is.
+const NOBODY: Option<[SecurityRequirement; 0]> = Some([]);
+
 fn live() -> OperationBuilder {
-    service("live", "Whether the process runs").response("200", responses::empty("It does."))
+    service("live", "Whether the process runs")
+        .securities(NOBODY)
+        .response("200", responses::empty("It does."))
 }
 
 fn ready(examples: &[Example]) -> OperationBuilder {
     let mut described = service("ready", "Whether operations can be applied now")
+        .securities(NOBODY)
         .response("200", responses::empty("They can."));
     for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
         described = described.response(status, response);

@@ -3,7 +3,7 @@
 use crate::*;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
@@ -414,4 +414,43 @@ async fn a_client_certificate_has_a_role_of_its_own() {
     let watcher = format!("Bearer {}", claiming(r#"{"role":"watcher"}"#));
     assert_eq!(lookup(true, &watcher).await, 403, "a token says more");
     assert_eq!(lookup(true, "Bearer a.b.c").await, 401, "a bad one too");
+}
+
+#[tokio::test]
+async fn the_document_says_whether_tokens_are_asked_for() {
+    let anonymous = AuthenticationSettings {
+        anonymous_role: Some("anon".into()),
+        ..settings()
+    };
+    let (required, ..) = guarded(settings(), Some(SECRET));
+    let (optional, ..) = guarded(anonymous.clone(), Some(SECRET));
+    let (unknown, ..) = guarded(anonymous, None);
+    let bearer = format!("authorization: Bearer {}", claiming(r#"{"role":"reader"}"#));
+    let scheme = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
+    for (api, headers, scheme, security) in [
+        (
+            &required,
+            &[bearer.as_str()][..],
+            &scheme,
+            json!([{"bearer": []}]),
+        ),
+        (&optional, &[], &scheme, json!([{"bearer": []}, {}])),
+        (&unknown, &[], &Value::Null, Value::Null),
+    ] {
+        let answer = send(api, "GET", "/", headers, "").await;
+        let document: Value = serde_json::from_str(&answer.body).expect("JSON");
+        let mut described = document["components"]["securitySchemes"]["bearer"].clone();
+        if let Some(described) = described.as_object_mut() {
+            described.remove("description").expect("it is described");
+        }
+        assert_eq!(&described, scheme);
+        assert_eq!(document["security"], security);
+        for probe in ["/live", "/ready"] {
+            assert_eq!(
+                document["paths"][probe]["get"]["security"],
+                json!([]),
+                "{probe}"
+            );
+        }
+    }
 }

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""A full disk under the running service: writes are refused, reads go on, nothing is lost, and writes
+come back with the space.
+
+    tests/hostile/disk_full.py BINARY
+
+The disk is a small tmpfs in a mount namespace of its own; making one takes root or user namespaces."""
+
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from service import Connection, Service, add, get
+
+DISK_MIB = 32
+SEGMENT_BYTES = 4 << 20
+NAMESPACE = "WIDGETS_TEST_NAMESPACE"
+
+
+def fill(connection, acknowledged, wanted):
+    """Adds widgets until one gets another answer than 204; that answer."""
+    for _ in range(wanted):
+        name = b"w%d" % len(acknowledged)
+        status, body = connection.ask(add(name, b"n" * 1024))
+        if status != 204:
+            return status, body
+        acknowledged.append(name)
+    return 204, b""
+
+
+def missing(connection, names):
+    return [name for name in names if connection.ask(get(b"/widgets/" + name))[0] != 200]
+
+
+def check(condition, what):
+    if not condition:
+        sys.exit(f"FAILED: {what}")
+
+
+def main(binary, folder):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", folder], check=True)
+    arguments = f"--segment-bytes={SEGMENT_BYTES}", "--log-filter=error"
+    service = Service(binary, folder, *arguments)
+    acknowledged = []
+    try:
+        connection = Connection(service.address)
+        check(fill(connection, acknowledged, 1000)[0] == 204, "an empty disk takes widgets")
+        with open(pathlib.Path(folder) / "filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"the disk fills up, not {error}")
+        status, body = fill(connection, acknowledged, 1_000_000)
+        check(status == 503 and b'"WG504"' in body, f"a full disk gives WG504, not {status} {body}")
+        full = len(acknowledged)
+        print(f"disk full after {full} widgets: {body.decode()}")
+        # As long as the others: a shorter one might still fit.
+        refused = sum(
+            b'"WG504"' in connection.ask(add(b"refused%d" % number, b"n" * 1024))[1]
+            for number in range(100)
+        )
+        check(refused == 100, f"{refused} of 100 more writes were answered WG504")
+        check(not missing(connection, acknowledged), "reads go on")
+        check(connection.ask(get(b"/live"))[0] == 200, "it is alive")
+        ready, _ = connection.ask(get(b"/ready"))
+        print(f"while it is full: 100 of 100 writes WG504, {full} reads right, /live 200, /ready {ready}")
+        os.remove(pathlib.Path(folder) / "filler")
+        start = time.monotonic()
+        while fill(connection, acknowledged, 1)[0] != 204:
+            check(time.monotonic() - start < 30, "writes come back within 30 s")
+            time.sleep(0.05)
+        print(f"space again: writes come back after {time.monotonic() - start:.1f} s, without a restart")
+        check(fill(connection, acknowledged, 1000)[0] == 204, "and stay")
+        service.kill()
+        service = Service(binary, folder, *arguments)
+        connection = Connection(service.address)
+        lost = missing(connection, acknowledged)
+        check(not lost, f"{len(lost)} acknowledged widgets are lost")
+        for number in range(100):
+            check(
+                connection.ask(get(b"/widgets/refused%d" % number))[0] == 404,
+                "what was refused is not there",
+            )
+        print(f"after kill -9 and a restart: {len(acknowledged)} acknowledged, 0 lost, 0 of the refused")
+        check(service.stop(), "it stops in order")
+    finally:
+        service.kill()
+
+
+if NAMESPACE in os.environ:
+    del os.environ[NAMESPACE]
+    main(*sys.argv[1:])
+else:
+    with tempfile.TemporaryDirectory(prefix="widgets-disk-full-") as disk:
+        unshare = ["unshare", "--mount"] + ([] if os.getuid() == 0 else ["--map-root-user"])
+        command = [*unshare, sys.executable, __file__, sys.argv[1], disk]
+        sys.exit(subprocess.run(command, env=os.environ | {NAMESPACE: "1"}, check=False).returncode)

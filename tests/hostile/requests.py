@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Sends a running service what no decent client sends, and checks that it does not care.
+
+    tests/hostile/requests.py BINARY [REQUESTS]
+
+Starts the service on a free port with a new data directory. Prints figures; fails if memory grows, if
+what is hidden in a request is applied, if a good client is refused, if a bad request is answered
+otherwise than 4xx, or if slow connections are left open."""
+
+import collections
+import random
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from service import POST, Connection, Service, add, get
+
+SLOW_CONNECTIONS = 200
+HELD_CONNECTIONS = 2000
+MEMORY_GROWTH_MAX_MIB = 32
+SMUGGLED = add(b"smuggled")
+
+
+def with_body(body):
+    return POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body), True
+
+
+def cut(lines, body=b""):
+    """After it the connection ends, whatever stands behind it."""
+    return POST + lines + b"\r\n\r\n" + body + SMUGGLED, False
+
+
+def chunked(body):
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+# By name: a request, and whether its connection survives it. What hides one hides `SMUGGLED`.
+KINDS = {
+    "random bytes as a body": lambda r: with_body(r.randbytes(r.randrange(1, 200))),
+    "nested brackets": lambda r: with_body(b"[" * r.randrange(1, 5000)),
+    "an unknown port type": lambda r: with_body(
+        b'{"widget_sn":"E","widget_name":"","slots":["Z"]}'
+    ),
+    "a serial number past its limit": lambda r: with_body(
+        b'{"widget_sn":"%b","widget_name":"","slots":[]}' % (b"x" * r.randrange(256, 4000))
+    ),
+    "values of a wrong type": lambda r: with_body(
+        b'{"widget_sn":%d,"widget_name":[],"slots":{}}' % r.randrange(10**9)
+    ),
+    "unknown paths": lambda r: (get(b"/" + r.randbytes(8).hex().encode()), True),
+    "tokens that nobody signed": lambda r: (
+        b"GET /widgets/E HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer %b.%b.%b\r\n\r\n"
+        % tuple(r.randbytes(9).hex().encode() for _ in range(3)),
+        True,
+    ),
+    "a body past the limit": lambda r: (POST + b"Content-Length: %d\r\n\r\n{" % 10**9, False),
+    "a head past the limit": lambda r: (
+        b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * r.randrange(20_000, 70_000)),
+        False,
+    ),
+    "too many header lines": lambda r: (b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n", False),
+    "lengths that differ": lambda r: cut(b"Content-Length: 4\r\nContent-Length: 5", b"{}"),
+    "a length that is none": lambda r: cut(
+        b"Content-Length: " + r.choice([b"+2", b"-1", b"0x2", b"2, 3", b"2 2", b""]), b"{}"
+    ),
+    "chunks and a length": lambda r: cut(
+        b"Content-Length: %d\r\nTransfer-Encoding: chunked" % r.randrange(200), chunked(SMUGGLED)
+    ),
+    "an unknown encoding": lambda r: cut(
+        b"Transfer-Encoding: " + r.choice([b"xchunked", b"chunked, identity", b"gzip"]), b"{}"
+    ),
+    "broken chunks": lambda r: cut(
+        b"Transfer-Encoding: chunked",
+        r.choice([b"zz\r\n", b"-1\r\n", b"2\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n", b"f" * 17]),
+    ),
+    "bare line ends and NUL": lambda r: cut(r.choice([b"X: a\rb", b"X: a\0b", b"X\n: b", b" X: b"])),
+    "no HTTP": lambda r: (b"\x16\x03\x01" + r.randbytes(20).hex().encode() + b"\r\n\r\n", False),
+}
+
+
+def attack(address, seed, requests):
+    """The statuses of the answers, by kind."""
+    rng, connection = random.Random(seed), Connection(address)
+    kinds = list(KINDS.items())
+    statuses = {name: collections.Counter() for name in KINDS}
+    for number in range(requests):
+        name, make = kinds[number % len(kinds)]
+        status, _ = connection.ask(*make(rng))
+        statuses[name][status] += 1
+    connection.close()
+    return statuses
+
+
+def good_client(address, stop, waits, wrong):
+    """Adds and removes a widget, over and over."""
+    connection = Connection(address)
+    remove = b'{"widget_sn":"good"}'
+    remove = POST.replace(b"add_widget", b"remove_widget") + b"Content-Length: %d\r\n\r\n%b" % (
+        len(remove), remove)
+    while not stop.is_set():
+        for request in (add(b"good"), remove):
+            start = time.monotonic()
+            status, _ = connection.ask(request)
+            waits.append(time.monotonic() - start)
+            if status != 204:
+                wrong.append(status)
+        time.sleep(0.005)
+    connection.close()
+
+
+def slow(address):
+    """Opens connections that send a byte now and then; says how many the service has closed."""
+    slow_ones = []
+    for number in range(SLOW_CONNECTIONS):
+        slow_one = socket.create_connection(address, timeout=20)
+        slow_one.sendall((b"GET / HTTP/1.1\r\n", POST + b"Content-Length: 99\r\n\r\n{")[number % 2])
+        slow_one.setblocking(False)
+        slow_ones.append(slow_one)
+    deadline = time.monotonic() + 12
+    closed = set()
+    while time.monotonic() < deadline and len(closed) < SLOW_CONNECTIONS:
+        time.sleep(0.5)
+        for slow_one in set(slow_ones) - closed:
+            try:
+                slow_one.send(b"x")
+                if slow_one.recv(4096) == b"":
+                    closed.add(slow_one)
+            except BlockingIOError:
+                pass
+            except OSError:
+                closed.add(slow_one)
+    for slow_one in slow_ones:
+        slow_one.close()
+    return len(closed)
+
+
+def main(binary, requests):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
+    folder = tempfile.mkdtemp(prefix="widgets-hostile-")
+    service = Service(
+        binary, folder, "--request-timeout-ms=3000", "--idle-timeout-ms=6000",
+        "--jwt-secret=a secret of the hostile tests only", "--anonymous-role=writer",
+    )
+    address, failures = service.address, []
+    try:
+        stop, waits, wrong = threading.Event(), [], []
+        good = threading.Thread(target=good_client, args=(address, stop, waits, wrong))
+        good.start()
+        # Warm: what the allocator takes for its first thousands of requests is no leak.
+        attack(address, 0, max(requests // 20, len(KINDS)))
+        before, start = service.resident_mib(), time.monotonic()
+        statuses = attack(address, 1, requests)
+        seconds, after = time.monotonic() - start, service.resident_mib()
+        print(f"bad requests: {requests} in {seconds:.1f} s")
+        for name, answers in statuses.items():
+            print(f"  {name:<32} {answers.total():>6}  {dict(sorted(answers.items()))}")
+            # A head that is cut while it is sent may lose its answer.
+            allowed = range(400, 500)
+            if any(status not in allowed for status in answers if status != 0):
+                failures.append(f"{name}: answered otherwise than 4xx")
+            if answers[0] and "past the limit" not in name and "lines" not in name:
+                failures.append(f"{name}: not answered")
+        print(f"resident memory: {before:.1f} MiB before, {after:.1f} MiB after")
+        if after - before > MEMORY_GROWTH_MAX_MIB:
+            failures.append("memory grew")
+        if Connection(address).ask(get(b"/widgets/smuggled"))[0] != 404:
+            failures.append("a request that was hidden in another was applied")
+
+        held = [socket.create_connection(address, timeout=20) for _ in range(HELD_CONNECTIONS)]
+        time.sleep(1)
+        print(f"idle connections: {HELD_CONNECTIONS} held, {service.resident_mib():.1f} MiB resident")
+        closed = slow(address)
+        print(f"slow connections: {closed} of {SLOW_CONNECTIONS} cut within 12 s (request_timeout 3 s)")
+        if closed < SLOW_CONNECTIONS:
+            failures.append("slow connections were left open")
+        for connection in held:
+            connection.close()
+        if tool := shutil.which("slowhttptest"):
+            for mode, what in (("-H", "heads"), ("-B", "bodies"), ("-X", "reading")):
+                subprocess.run(
+                    [tool, mode, "-c", "500", "-r", "250", "-i", "1", "-l", "8"]
+                    + ["-u", f"{service.url}/rpc/add_widget"],
+                    stdout=subprocess.DEVNULL, check=False,
+                )
+                print(f"slowhttptest: slow {what}, 500 connections, 8 s")
+        stop.set()
+        good.join()
+        waits.sort()
+        median, p99 = (waits[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
+        print(f"good client: {len(waits)} requests, {len(wrong)} not applied, median {median:.1f} ms, "
+              f"p99 {p99:.1f} ms, worst {waits[-1] * 1000:.0f} ms")
+        if wrong:
+            failures.append(f"a good client was answered {sorted(set(wrong))}")
+        if not service.stop():
+            failures.append("the service did not stop in order")
+    finally:
+        service.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    sys.exit(1 if failures else 0)
+
+
+main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)

@@ -1,0 +1,90 @@
+"""A `widgets serve` for the tests of this folder, and a connection to it."""
+
+import os
+import pathlib
+import re
+import socket
+import subprocess
+
+POST = b"POST /rpc/add_widget HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+
+
+def add(serial_number, name=b""):
+    body = b'{"widget_sn":"%b","widget_name":"%b","slots":["P"]}' % (serial_number, name)
+    return POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def get(path):
+    return b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n" % path
+
+
+class Service:
+    """Runs until `stop` or `kill`. Its log goes to the folder."""
+
+    def __init__(self, binary, folder, *arguments):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WIDGETS_")}
+        self.log = open(pathlib.Path(folder) / "log", "ab")
+        self.process = subprocess.Popen(
+            [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{folder}/data", *arguments],
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
+        )
+        for line in self.process.stdout:
+            if found := re.search(r"listens on http://([\d.]+):(\d+)", line):
+                self.address = (found[1], int(found[2]))
+                self.url = f"http://{found[1]}:{found[2]}"
+                return
+        self.kill()
+        raise SystemExit(f"the service did not start: {(pathlib.Path(folder) / 'log').read_text()}")
+
+    def resident_mib(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def stop(self):
+        """Whether it stopped in order."""
+        self.process.terminate()
+        return self.process.wait(timeout=40) == 0
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Connection:
+    """Asks, over a connection that is opened when it is needed."""
+
+    def __init__(self, address):
+        self.address = address
+        self.socket = None
+
+    def ask(self, request, survives=True):
+        """The status and the body of the answer; 0 if the connection was cut before there was one."""
+        if self.socket is None:
+            self.socket = socket.create_connection(self.address, timeout=20)
+            self.file = self.socket.makefile("rb")
+        try:
+            return self._ask(request)
+        except (ConnectionError, IndexError):
+            survives = False
+            return 0, b""
+        finally:
+            if not survives:
+                self.close()
+
+    def _ask(self, request):
+        try:
+            self.socket.sendall(request)
+        except ConnectionError:
+            pass  # It may have answered before it had everything.
+        status = int(self.file.readline().split()[1])
+        length = 0
+        while line := self.file.readline().strip():
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return status, self.file.read(length)
+
+    def close(self):
+        if self.socket is not None:
+            self.file.close()
+            self.socket.close()
+            self.socket = None
