@@ -11,7 +11,7 @@ import tempfile
 
 from service import Service
 
-binary, schemathesis = sys.argv[1:3]
+binary, schemathesis = (str(pathlib.Path(path).absolute()) for path in sys.argv[1:3])
 examples = sys.argv[3] if len(sys.argv) > 3 else "100"
 folder = tempfile.mkdtemp(prefix="widgets-schema-")
 service = Service(binary, folder, "--log-filter=error")

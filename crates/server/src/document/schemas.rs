@@ -10,6 +10,9 @@ use widgets_registry::{
     NAME_BYTES_MAX, Operation, Port, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX,
 };
 
+/// A text without NUL. Lengths in bytes are more than a schema can say: it counts characters.
+const WITHOUT_NUL: &str = r"^[^\u0000]*$";
+
 pub(super) fn reference(name: &str) -> Ref {
     Ref::from_schema_name(name)
 }
@@ -29,6 +32,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         .schema_type(Type::String)
         .min_length(Some(SERIAL_NUMBER_BYTES_MIN))
         .max_length(Some(SERIAL_NUMBER_BYTES_MAX))
+        .pattern(Some(WITHOUT_NUL))
         .description(Some(format!(
             "Unique, case-sensitive, never normalised: {SERIAL_NUMBER_BYTES_MIN} to \
              {SERIAL_NUMBER_BYTES_MAX} bytes of UTF-8 without NUL."
@@ -36,6 +40,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     let name = ObjectBuilder::new()
         .schema_type(Type::String)
         .max_length(Some(NAME_BYTES_MAX))
+        .pattern(Some(WITHOUT_NUL))
         .description(Some(format!(
             "Not unique: at most {NAME_BYTES_MAX} bytes of UTF-8 without NUL."
         )));
