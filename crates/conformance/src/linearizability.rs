@@ -2,11 +2,14 @@
 //!
 //! The search of Wing and Gong with the memory of Lowe ("Testing for linearizability", 2017): take
 //! any call that began before every remaining one had returned, apply it to the model, go on where
-//! its answer agrees, and never visit the same remainder with the same model twice.
+//! its answer agrees, and never go on twice from the same remainder with the same model.
+//!
+//! Calls on widgets that nothing connects, no call and no association, are searched for themselves:
+//! a history is linearizable exactly where each of its objects is (Herlihy and Wing, 1990).
 
 use crate::Model;
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Store, Widget};
@@ -85,42 +88,191 @@ impl Clock {
 /// The time grows with the number of calls and exponentially with how many overlap: meant for at
 /// most some ten callers.
 pub fn check(initial: &Model, calls: &[Call]) -> Result<(), String> {
-    let mut open = vec![(vec![false; calls.len()], initial.clone())];
-    let mut visited = HashSet::new();
-    while let Some((taken, model)) = open.pop() {
-        let remaining = || (0..calls.len()).filter(|&call| !taken[call]);
-        let first_return = remaining()
-            .filter(|&call| calls[call].answer.is_some())
-            .map(|call| calls[call].returned)
-            .min();
-        let Some(first_return) = first_return else {
-            return Ok(());
-        };
-        for call in remaining().filter(|&call| calls[call].invoked < first_return) {
-            let mut after = model.clone();
-            let answer = match &calls[call].request {
-                Request::Submit(command) => Answer::Decided(after.apply(command)),
-                Request::Lookup(serial_number) => Answer::Found(after.lookup(serial_number)),
-            };
-            if calls[call]
-                .answer
-                .as_ref()
-                .is_some_and(|seen| *seen != answer)
-            {
-                continue;
-            }
-            let mut taken = taken.clone();
-            taken[call] = true;
-            if visited.insert((taken.clone(), after.clone())) {
-                open.push((taken, after));
-            }
+    check_until(initial, calls, None)
+}
+
+/// The same, and `end`, if it is known, must be what they led to: no call takes effect later.
+pub fn check_until(initial: &Model, calls: &[Call], end: Option<&Model>) -> Result<(), String> {
+    let mut connected = Connected::default();
+    for model in end.into_iter().chain([initial]) {
+        model
+            .serial_numbers()
+            .for_each(|each| connected.join([each]));
+        model.pairs().for_each(|pair| connected.join(pair));
+    }
+    for call in calls {
+        connected.join(call.request.serial_numbers());
+    }
+    let mut parts: BTreeMap<usize, Vec<&Call>> = connected.roots();
+    for call in calls {
+        let first = call.request.serial_numbers().next();
+        let root = first.and_then(|first| connected.root(first));
+        root.and_then(|root| parts.get_mut(&root))
+            .expect("every call names a widget, and each is known")
+            .push(call);
+    }
+    for (root, mut calls) in parts {
+        let part = |model: &Model| model.part(|each| connected.root(each) == Some(root));
+        calls.sort_by_key(|call| call.invoked);
+        let (initial, end) = (part(initial), end.map(part));
+        if !Search::new(initial.clone(), &calls, end.as_ref()).succeeds() {
+            let calls: Vec<String> = calls.iter().map(|call| format!("{call:?}")).collect();
+            let calls = calls.join("\n");
+            let end = end.map_or(String::new(), |end| format!("\nand then {end:?}"));
+            return Err(format!(
+                "no order explains these calls on {initial:?}:\n{calls}{end}"
+            ));
         }
     }
-    let mut calls: Vec<&Call> = calls.iter().collect();
-    calls.sort_by_key(|call| call.invoked);
-    let calls: Vec<String> = calls.iter().map(|call| format!("{call:?}")).collect();
-    let calls = calls.join("\n");
-    Err(format!(
-        "no order explains these calls on {initial:?}:\n{calls}"
-    ))
+    Ok(())
+}
+
+impl Request {
+    /// The widgets that it names.
+    fn serial_numbers(&self) -> impl Iterator<Item = &SerialNumber> {
+        let (first, second) = match self {
+            Self::Lookup(serial_number)
+            | Self::Submit(
+                Command::AddWidget { serial_number, .. } | Command::RemoveWidget { serial_number },
+            ) => (serial_number, None),
+            Self::Submit(Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair)) => {
+                (pair.widget1(), Some(pair.widget2()))
+            }
+        };
+        [Some(first), second].into_iter().flatten()
+    }
+}
+
+/// Which widgets can have to do with each other.
+#[derive(Default)]
+struct Connected<'a> {
+    numbers: BTreeMap<&'a SerialNumber, usize>,
+    /// For each number, one that it is connected with, or itself.
+    towards: Vec<usize>,
+}
+
+impl<'a> Connected<'a> {
+    fn join(&mut self, serial_numbers: impl IntoIterator<Item = &'a SerialNumber>) {
+        let mut first = None;
+        for serial_number in serial_numbers {
+            let next = self.towards.len();
+            let number = *self.numbers.entry(serial_number).or_insert(next);
+            if number == next {
+                self.towards.push(number);
+            }
+            let root = self.root_of(number);
+            let first = *first.get_or_insert(root);
+            self.towards[root] = first;
+        }
+    }
+
+    fn root_of(&self, mut number: usize) -> usize {
+        while self.towards[number] != number {
+            number = self.towards[number];
+        }
+        number
+    }
+
+    fn root(&self, serial_number: &SerialNumber) -> Option<usize> {
+        let number = self.numbers.get(serial_number)?;
+        Some(self.root_of(*number))
+    }
+
+    /// Every root, with nothing yet.
+    fn roots<T>(&self) -> BTreeMap<usize, Vec<T>> {
+        let numbers = 0..self.towards.len();
+        let roots = numbers.filter(|&number| self.towards[number] == number);
+        roots.map(|root| (root, Vec::new())).collect()
+    }
+}
+
+/// A search for an order, depth first.
+struct Search<'a> {
+    /// By their beginning.
+    calls: &'a [&'a Call],
+    end: Option<&'a Model>,
+    /// What was reached by the calls taken so far, each with what can be tried next.
+    path: Vec<Step>,
+    /// From where it is known that nothing leads to the end.
+    dead: HashSet<(Vec<bool>, Model)>,
+}
+
+struct Step {
+    taken: Vec<bool>,
+    model: Model,
+    /// The calls that can come next; the last is tried first.
+    candidates: Vec<usize>,
+}
+
+impl<'a> Search<'a> {
+    fn new(initial: Model, calls: &'a [&'a Call], end: Option<&'a Model>) -> Self {
+        let mut search = Self {
+            calls,
+            end,
+            path: Vec::new(),
+            dead: HashSet::new(),
+        };
+        search.enter(vec![false; calls.len()], initial);
+        search
+    }
+
+    /// Adds a step, unless it is known to lead nowhere.
+    fn enter(&mut self, taken: Vec<bool>, model: Model) {
+        let mut candidates = Vec::new();
+        let mut first_return = u64::MAX;
+        for (number, call) in self.calls.iter().enumerate() {
+            if call.invoked > first_return {
+                break;
+            }
+            if !taken[number] {
+                candidates.push(number);
+                if call.answer.is_some() {
+                    first_return = first_return.min(call.returned);
+                }
+            }
+        }
+        candidates.retain(|&number| self.calls[number].invoked < first_return);
+        // Answered calls first, in the order of their beginning: that mostly is it.
+        candidates.sort_by_key(|&number| {
+            let is_answered = self.calls[number].answer.is_some();
+            (is_answered, std::cmp::Reverse(number))
+        });
+        let step = (taken, model);
+        if !self.dead.contains(&step) {
+            let (taken, model) = step;
+            self.path.push(Step {
+                taken,
+                model,
+                candidates,
+            });
+        }
+    }
+
+    fn succeeds(mut self) -> bool {
+        while let Some(step) = self.path.last_mut() {
+            let mut remaining = self.calls.iter().zip(&step.taken);
+            let all_answered_taken = remaining.all(|(call, taken)| *taken || call.answer.is_none());
+            if all_answered_taken && self.end.is_none_or(|end| *end == step.model) {
+                return true;
+            }
+            let Some(number) = step.candidates.pop() else {
+                if let Some(Step { taken, model, .. }) = self.path.pop() {
+                    self.dead.insert((taken, model));
+                }
+                continue;
+            };
+            let call = self.calls[number];
+            let mut model = step.model.clone();
+            let answer = match &call.request {
+                Request::Submit(command) => Answer::Decided(model.apply(command)),
+                Request::Lookup(serial_number) => Answer::Found(model.lookup(serial_number)),
+            };
+            if call.answer.as_ref().is_none_or(|seen| *seen == answer) {
+                let mut taken = step.taken.clone();
+                taken[number] = true;
+                self.enter(taken, model);
+            }
+        }
+        false
+    }
 }

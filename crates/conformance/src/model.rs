@@ -99,6 +99,24 @@ impl Model {
         self.widgets.keys()
     }
 
+    /// The two widgets of every association.
+    pub fn pairs(&self) -> impl Iterator<Item = [&SerialNumber; 2]> {
+        self.associations
+            .iter()
+            .map(|[one, other]| [&one.0, &other.0])
+    }
+
+    /// The widgets that are chosen, with their associations, of which both ends must be.
+    #[must_use]
+    pub fn part(&self, is_chosen: impl Fn(&SerialNumber) -> bool) -> Self {
+        let widgets = self.widgets.iter().filter(|(each, _)| is_chosen(each));
+        let chosen = |ends: &&[End; 2]| ends.iter().any(|end| is_chosen(&end.0));
+        Self {
+            widgets: widgets.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            associations: self.associations.iter().filter(chosen).cloned().collect(),
+        }
+    }
+
     /// The state that these lookups show together. They must name every widget that one of them has
     /// as a peer. Says what is wrong where an association is not known to both its widgets.
     pub fn from_lookups(widgets: impl IntoIterator<Item = Widget>) -> Result<Self, String> {

@@ -8,7 +8,7 @@
 use widgets_conformance::{
     Model,
     commands::{add_widget, associate_widgets, remove_widget, serial_number},
-    linearizability::{Answer, Call, Request, check},
+    linearizability::{Answer, Call, Request, check, check_until},
 };
 use widgets_registry::{Command, Port, Refusal, SerialNumber};
 
@@ -127,4 +127,61 @@ fn an_unknown_fate_is_any_later_moment_or_none() {
         looked_up(&a, true, 9, 10),
     ];
     assert!(!explained(&twice));
+}
+
+#[test]
+fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
+    let (a, b) = (serial_number("a"), serial_number("b"));
+    let lost = |name| submitted(add_widget(&a, name, "P"), None, 0, 0);
+    let mut with_a = Model::default();
+    with_a
+        .apply(&add_widget(&a, "kept", "P"))
+        .expect("a new widget");
+    let reached = |calls: &[Call], end: &Model| check_until(&Model::default(), calls, Some(end));
+    // Either of two fates that nobody knows, but not a third, and not what nobody asked for.
+    for calls in [&[lost("kept")][..], &[lost("lost"), lost("kept")]] {
+        assert_eq!(reached(calls, &with_a), Ok(()));
+        assert_eq!(reached(calls, &Model::default()), Ok(()));
+    }
+    assert!(reached(&[lost("lost")], &with_a).is_err());
+    assert!(reached(&[], &with_a).is_err());
+    // What was answered must be there.
+    let kept = submitted(add_widget(&a, "kept", "P"), Some(Ok(())), 0, 1);
+    assert!(reached(std::slice::from_ref(&kept), &Model::default()).is_err());
+    // Also where other calls have nothing to do with it.
+    let other = submitted(add_widget(&b, "", "Q"), Some(Ok(())), 2, 3);
+    assert!(reached(&[kept, other], &with_a).is_err());
+}
+
+#[test]
+fn widgets_are_connected_by_calls_and_by_associations_of_before() {
+    let (a, b, c) = (serial_number("a"), serial_number("b"), serial_number("c"));
+    let mut initial = Model::default();
+    for each in [&a, &b, &c] {
+        initial
+            .apply(&add_widget(each, "", "PQ"))
+            .expect("a new widget");
+    }
+    let ab = associate_widgets(&a, &b, Port::P);
+    initial.apply(&ab).expect("free slots");
+    // The removal of a frees the slot of b, which no call names together with a.
+    let looked_up = |model: &Model| Call {
+        request: Request::Lookup(b.clone()),
+        answer: Some(Answer::Found(model.lookup(&b))),
+        invoked: 2,
+        returned: 3,
+    };
+    let removal = submitted(remove_widget(&a), Some(Ok(())), 0, 1);
+    let mut after = initial.clone();
+    after.apply(&remove_widget(&a)).expect("it is there");
+    let seen = |model: &Model| check(&initial, &[removal.clone(), looked_up(model)]).is_ok();
+    assert!(seen(&after));
+    assert!(!seen(&initial));
+    // A call that began with b and c connects them to a.
+    let bc = submitted(associate_widgets(&b, &c, Port::P), Some(Ok(())), 4, 5);
+    assert!(
+        check(&initial, std::slice::from_ref(&bc)).is_err(),
+        "b is not free"
+    );
+    assert_eq!(check(&initial, &[removal, bc]), Ok(()));
 }

@@ -45,8 +45,13 @@ impl<D: Disk> Bulk<D> {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let segment_bytes = settings.segment_bytes;
-        let Recovered { state, end, .. } =
-            recovery::recover(&disk, clock, &mut random, segment_bytes)?;
+        let Recovered { state, end, .. } = recovery::recover(
+            &disk,
+            clock,
+            &mut random,
+            segment_bytes,
+            recovery::threads(),
+        )?;
         Ok(Self {
             disk,
             random,

@@ -2,7 +2,7 @@
 
 use crate::{
     CheckpointError, Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
-    checkpoint::{Checkpoints, Reply, Writer},
+    checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
     journal::{
         Journal,
         prepare::{NextSegment, Preparer},
@@ -49,24 +49,37 @@ impl Engine {
     }
 }
 
-impl<C: Clock> Engine<C> {
-    /// Opens a store on any disk, clock and randomness.
-    pub fn open_on<D: Disk>(
-        disk: D,
-        clock: C,
+/// The parts of an engine, put together and at rest. [`Engine`] gives each one a thread; a simulation
+/// lets each one step.
+pub(crate) struct Parts<D: Disk, C> {
+    pub(crate) recovered: Counts,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Metrics,
+    pub(crate) owner: Owner<D::File, C>,
+    pub(crate) preparer: Preparer<D, C>,
+    pub(crate) writer_ends: WriterEnds,
+    pub(crate) checkpoint_requests: mpsc::Sender<Reply>,
+}
+
+impl<D: Disk, C: Clock> Parts<D, C> {
+    /// Recovers what the disk has, on so many threads, and puts the parts together.
+    pub(crate) fn open(
+        disk: &D,
+        clock: &Arc<C>,
         mut random: Random,
         settings: &Settings,
+        threads: usize,
     ) -> Result<Self, OpenError> {
         settings.check()?;
-        let clock = Arc::new(clock);
-        let recovered = recovery::recover(&disk, &*clock, &mut random, settings.segment_bytes)?;
+        let segment_bytes = settings.segment_bytes;
+        let recovered = recovery::recover(disk, &**clock, &mut random, segment_bytes, threads)?;
         let (end, counts) = (recovered.end, recovered.state.counts());
         let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
         let preparer = Preparer::new(
             disk.clone(),
             clock.clone(),
             random,
-            settings.segment_bytes,
+            segment_bytes,
             next_segment.clone(),
         );
         let (checkpoint_requests, requests) = mpsc::channel();
@@ -76,19 +89,49 @@ impl<C: Clock> Engine<C> {
         let metrics = Metrics::new();
         let owner = Owner::new(
             recovered.state,
-            Journal::new(end, settings.segment_bytes, next_segment),
+            Journal::new(end, segment_bytes, next_segment),
             checkpoints,
             metrics.clone(),
             clock.clone(),
             settings,
         );
+        Ok(Self {
+            recovered: counts,
+            queue,
+            metrics,
+            owner,
+            preparer,
+            writer_ends,
+            checkpoint_requests,
+        })
+    }
+}
+
+impl<C: Clock> Engine<C> {
+    /// Opens a store on any disk, clock and randomness.
+    pub fn open_on<D: Disk>(
+        disk: D,
+        clock: C,
+        random: Random,
+        settings: &Settings,
+    ) -> Result<Self, OpenError> {
+        let clock = Arc::new(clock);
+        let Parts {
+            recovered,
+            queue,
+            metrics,
+            owner,
+            preparer,
+            writer_ends,
+            checkpoint_requests,
+        } = Parts::open(&disk, &clock, random, settings, recovery::threads())?;
         // Where a thread cannot be started, dropping the engine ends those that were: each one ends
         // when the owner has gone.
         let mut engine = Self {
             queue: queue.clone(),
             clock: clock.clone(),
             metrics,
-            recovered: counts,
+            recovered,
             checkpoint_requests,
             threads: Vec::new(),
         };
@@ -136,11 +179,7 @@ impl<C: Clock> Engine<C> {
     /// A way to ask it.
     #[must_use]
     pub fn client(&self) -> Client<C> {
-        Client {
-            queue: self.queue.clone(),
-            clock: self.clock.clone(),
-            mailbox: None,
-        }
+        Client::new(self.queue.clone(), self.clock.clone())
     }
 }
 
@@ -165,6 +204,14 @@ impl<C> Clone for Client<C> {
 }
 
 impl<C: Clock> Client<C> {
+    pub(crate) fn new(queue: Arc<Queue>, clock: Arc<C>) -> Self {
+        Self {
+            queue,
+            clock,
+            mailbox: None,
+        }
+    }
+
     /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
     /// the owner is woken once for all that the runtime read in one go, and the runtime once for a
     /// batch. It asks and is answered as long as that runtime runs.

@@ -6,6 +6,10 @@
 //!
 //! Only this crate knows bytes on disk. It does not know HTTP.
 
+// First: it has a macro.
+#[macro_use]
+mod planted;
+
 mod bulk;
 mod checkpoint;
 mod clock;

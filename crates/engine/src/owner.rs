@@ -89,28 +89,43 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     /// Answers everything that comes, until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue) {
         let mut batch = Vec::new();
-        loop {
-            self.advance_checkpoint();
-            let may_wait = !self.checkpoints.has_work();
-            if !queue.take(&mut batch, &mut self.post_office, may_wait) {
-                return;
-            }
-            let operations = batch.len();
-            if !batch.is_empty() {
-                self.step(&mut batch);
-            }
-            if let Some(reason) = &self.stopped {
-                queue.set_read_only(reason);
-            }
-            if operations >= GATHER_OPERATIONS_MIN && !self.checkpoints.has_work() {
-                self.clock.sleep(GATHER);
-            }
+        while self.turn(queue, &mut batch, true) {}
+    }
+
+    /// Copies a slice for a checkpoint where one is under way or due, and answers what waits. `batch`
+    /// is empty before and afterwards. False once the queue is closed and empty.
+    pub(crate) fn turn(
+        &mut self,
+        queue: &Queue,
+        batch: &mut Vec<Submission>,
+        may_wait: bool,
+    ) -> bool {
+        self.advance_checkpoint();
+        let may_wait = may_wait && !self.checkpoints.has_work();
+        if !queue.take(batch, &mut self.post_office, may_wait) {
+            return false;
         }
+        let operations = batch.len();
+        if !batch.is_empty() {
+            self.step(batch);
+        }
+        if let Some(reason) = &self.stopped {
+            queue.set_read_only(reason);
+        }
+        if operations >= GATHER_OPERATIONS_MIN && !self.checkpoints.has_work() {
+            self.clock.sleep(GATHER);
+        }
+        true
     }
 
     #[cfg(test)]
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal(&self) -> &Journal<F> {
+        &self.journal
     }
 
     /// Copies a slice of the state where a checkpoint is under way or due. What was decided is
@@ -141,6 +156,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             match submission.request {
                 Request::Command(command, reply) => {
                     let fault = if late {
+                        if planted!(LateApplied) {
+                            drop(self.decide(&command));
+                        }
                         Some(self.late())
                     } else {
                         self.undecidable(&command, unavailable.as_deref())
@@ -149,15 +167,24 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         let letter = Letter::Command(reply, Err(fault.into()));
                         self.post_office.send(reply_to, letter);
                     } else {
-                        let outcome = self.decide(&command);
-                        self.answers.push(Answer::Command(reply_to, reply, outcome));
+                        match self.decide(&command) {
+                            Err(refusal) if planted!(RefusedBeforeSync) => {
+                                let letter = Letter::Command(reply, Err(refusal.into()));
+                                self.post_office.send(reply_to, letter);
+                            }
+                            outcome => {
+                                self.answers.push(Answer::Command(reply_to, reply, outcome));
+                            }
+                        }
                     }
                 }
                 Request::Lookup(_, reply) if late => {
                     let letter = Letter::Lookup(reply, Err(self.late()));
                     self.post_office.send(reply_to, letter);
                 }
-                Request::Lookup(serial_number, reply) if self.undo.is_empty() => {
+                Request::Lookup(serial_number, reply)
+                    if self.undo.is_empty() || planted!(LookedUpBeforeSync) =>
+                {
                     let letter = Letter::Lookup(reply, Ok(self.state.lookup(&serial_number)));
                     self.post_office.send(reply_to, letter);
                 }
@@ -166,6 +193,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         .push(Answer::Lookup(reply_to, reply, serial_number));
                 }
             }
+        }
+        if planted!(AnsweredBeforeSync) {
+            self.answer(None);
         }
         // What needs no sync does not wait for it.
         self.post_office.flush();
@@ -236,6 +266,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 .commit(duration, self.state.counts(), journal_bytes);
             return None;
         };
+        if planted!(UndoIncomplete) {
+            self.undo.remove(0);
+        }
         while let Some(last) = self.undo.pop() {
             self.state.undo(last);
         }

@@ -16,7 +16,15 @@ use crate::{
     },
     state::State,
 };
-use std::ops::Range;
+use std::{ops::Range, thread};
+
+/// More threads would only wait for memory.
+const THREADS_MAX: usize = 8;
+
+/// How many threads share the work of a start on this machine.
+pub(crate) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
+}
 
 /// What a data directory held.
 pub(crate) struct Recovered<F> {
@@ -26,12 +34,14 @@ pub(crate) struct Recovered<F> {
     pub(crate) checkpoint: Option<Written>,
 }
 
-/// Reads a data directory, and makes the first segment where there is nothing yet.
+/// Reads a data directory on so many threads, and makes the first segment where there is nothing
+/// yet. One thread is the caller's: then nothing happens beside it.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     clock: &impl Clock,
     random: &mut Random,
     segment_bytes: u64,
+    threads: usize,
 ) -> Result<Recovered<D::File>, OpenError> {
     let began = clock.now();
     let files = Files::list(disk).map_err(OpenError::io("listing the data directory"))?;
@@ -46,12 +56,12 @@ pub(crate) fn recover<D: Disk>(
             Ok(())
         })
         .map_err(OpenError::io("creating the first segment of the journal"))?;
-        return recover(disk, clock, random, segment_bytes);
+        return recover(disk, clock, random, segment_bytes, threads);
     }
     let loaded = files
         .checkpoints
         .last()
-        .map(|&newest| checkpoint::load(disk, newest))
+        .map(|&newest| checkpoint::load(disk, newest, threads))
         .transpose()?;
     let loading = clock.now();
     let (mut state, header, checkpoint) = match loaded {
@@ -64,9 +74,13 @@ pub(crate) fn recover<D: Disk>(
         }
         None => (State::default(), None, None),
     };
-    let (segment, first_sequence) = header.map_or((1, 1), |it| (it.segment, it.first_sequence));
+    let (segment, first_sequence) = match header {
+        Some(it) if planted!(ReplayedFromEnd) => (it.segment, it.next_sequence),
+        Some(it) => (it.segment, it.first_sequence),
+        None => (1, 1),
+    };
     let segments = contiguous(&files.segments, segment)?;
-    let end = replay::replay(disk, segments, first_sequence, &mut state)?;
+    let end = replay::replay(disk, segments, first_sequence, &mut state, threads)?;
     if let Some(header) = header {
         if end.next_sequence < header.next_sequence {
             return Err(OpenError::Damaged {

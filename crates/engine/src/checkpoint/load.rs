@@ -16,9 +16,6 @@ use std::{
     thread,
 };
 
-/// More threads would only wait for memory.
-const THREADS_MAX: usize = 8;
-
 /// A checkpoint in memory.
 pub(crate) struct Loaded {
     pub(crate) header: CheckpointHeader,
@@ -29,34 +26,36 @@ pub(crate) struct Loaded {
 
 /// Loads the checkpoint of this first sequence number. Its state is fuzzy until the journal from
 /// there on is replayed into it.
-pub(crate) fn load<D: Disk>(disk: &D, first_sequence: u64) -> Result<Loaded, OpenError> {
+pub(crate) fn load<D: Disk>(
+    disk: &D,
+    first_sequence: u64,
+    threads: usize,
+) -> Result<Loaded, OpenError> {
     let file = CheckpointFile::open(disk, first_sequence)?;
-    let threads = threads();
     let index = Index::default();
     let next = Mutex::new(Next {
         block: 0,
         offset: DATA_OFFSET,
     });
-    let parts = thread::scope(|scope| {
-        let loaders = (0..threads).map(|_| scope.spawn(|| file.load_part(&next, &index)));
-        let loaders: Vec<_> = loaders.collect();
-        let joined = loaders.into_iter().map(|each| {
-            each.join()
-                .unwrap_or_else(|cause| panic::resume_unwind(cause))
-        });
-        joined.collect::<Result<Vec<Part>, OpenError>>()
-    })?;
+    let parts = if threads == 1 {
+        vec![file.load_part(&next, &index)?]
+    } else {
+        thread::scope(|scope| {
+            let loaders = (0..threads).map(|_| scope.spawn(|| file.load_part(&next, &index)));
+            let loaders: Vec<_> = loaders.collect();
+            let joined = loaders.into_iter().map(|each| {
+                each.join()
+                    .unwrap_or_else(|cause| panic::resume_unwind(cause))
+            });
+            joined.collect::<Result<Vec<Part>, OpenError>>()
+        })?
+    };
     let next = next.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Loaded {
         state: State::from_parts(parts, file.header.records, index, threads),
         header: file.header,
         bytes: next.offset,
     })
-}
-
-/// How many threads share the work of a start.
-fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
 }
 
 /// The block that the next free thread loads.

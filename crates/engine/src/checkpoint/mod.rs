@@ -25,7 +25,7 @@ use write::{Message, Report};
 
 /// The owner copies so many records at a time, which takes some 50 µs. Tests have few widgets, and
 /// changes must come between them too.
-const SLICE_RECORDS: u32 = if cfg!(test) { 2 } else { 512 };
+const SLICE_RECORDS: u32 = if cfg!(test) { 1 } else { 512 };
 
 /// It stops earlier after so many bytes.
 const SLICE_BYTES: usize = 128 << 10;

@@ -170,15 +170,16 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         self.abandon();
     }
 
-    /// Does what waits, without waiting for more.
+    /// Does the next thing that waits, without waiting for more; says whether there was one.
     #[cfg(test)]
-    pub(crate) fn step(&mut self) {
-        while let Ok(message) = self.messages.try_recv() {
+    pub(crate) fn step(&mut self) -> bool {
+        if let Ok(message) = self.messages.try_recv() {
             self.handle(message);
+            return true;
         }
-        while self.removal.is_some() {
-            self.remove_piece();
-        }
+        let removes = self.removal.is_some();
+        self.remove_piece();
+        removes
     }
 
     fn handle(&mut self, message: Message) {
@@ -232,6 +233,15 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         let Some(draft) = &self.draft else {
             return Ok(None);
         };
+        if planted!(RemovedTooEarly) {
+            let Beginning {
+                first_sequence,
+                segment,
+                ..
+            } = draft.beginning;
+            let names = files::obsolete(self.disk, first_sequence, segment)?;
+            names.iter().try_for_each(|name| self.disk.remove(name))?;
+        }
         let written = draft.finish(next_sequence)?;
         let obsolete = files::obsolete(self.disk, written.first_sequence, draft.beginning.segment);
         self.draft = None;

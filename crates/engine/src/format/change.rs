@@ -122,7 +122,11 @@ pub(crate) fn encode_change(
 fn put_freed(out: &mut Vec<u8>, state: &State, peers: &Peers) {
     let count_at = out.len();
     out.push(0);
-    for peer in peers.iter().flatten() {
+    for peer in peers
+        .iter()
+        .flatten()
+        .skip(usize::from(planted!(FreedNotJournaled)))
+    {
         out[count_at] += 1;
         out.push(peer.ordinal.get());
         put_short(out, state.record(peer.widget).serial_number());

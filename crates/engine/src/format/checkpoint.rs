@@ -7,8 +7,9 @@ use super::{FORMAT_VERSION, HeaderDefect, Reader, check_header};
 use crate::state::{Handle, Record};
 use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
 
-/// Every block but the last has the records of so many numbers.
-pub(crate) const BLOCK_RECORDS: u32 = 4096;
+/// Every block but the last has the records of so many numbers. Tests have few widgets, and must
+/// meet many blocks.
+pub(crate) const BLOCK_RECORDS: u32 = if cfg!(test) { 8 } else { 4096 };
 
 /// The header of a block: payload bytes, records, checksum.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 12;
@@ -114,7 +115,7 @@ pub(crate) fn is_block_whole(
     payload: &[u8],
 ) -> bool {
     let checksum = block_checksum(first_sequence, number, &header[..8], payload);
-    header[8..] == checksum.to_le_bytes()
+    header[8..] == checksum.to_le_bytes() || planted!(BlockUnchecked)
 }
 
 /// Covers which checkpoint and which block it is: a block of an older file that a disk gave back
@@ -175,4 +176,77 @@ pub(crate) fn decode_record(reader: &mut Reader<'_>, records: u32) -> Option<Rec
         record.set_peer(ordinal, Some(peer));
     }
     Some(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use widgets_registry::{Ordinal, Port};
+
+    fn record() -> Record {
+        let ports = Ports::new(&[Port::R, Port::P]).expect("two slots");
+        let mut record = Record::new("sérial", "näme", ports);
+        record.set_peer(Ordinal::new(1).expect("a slot"), Some(Handle::new(7)));
+        record
+    }
+
+    #[test]
+    fn records_read_back_and_peers_past_the_end_are_free() {
+        let mut bytes = Vec::new();
+        for record in [record(), Record::vacant(), record()] {
+            encode_record(&mut bytes, &record);
+        }
+        for (records, peer) in [(8, Some(Handle::new(7))), (7, None)] {
+            let mut reader = Reader::new(&bytes);
+            let mut next = || decode_record(&mut reader, records);
+            let read = next().expect("a record");
+            assert_eq!((read.serial_number(), read.name()), ("sérial", "näme"));
+            assert_eq!(read.ports(), record().ports());
+            let peers = read.ports().iter().map(|(ordinal, _)| read.peer(ordinal));
+            assert_eq!(peers.collect::<Vec<_>>(), [None, peer]);
+            assert!(next().expect("a vacant record").is_vacant());
+            assert_eq!(next().expect("a record").serial_number(), "sérial");
+            assert!(next().is_none());
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_records_panic() {
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, &record());
+        for end in 0..bytes.len() {
+            assert!(decode_record(&mut Reader::new(&bytes[..end]), 8).is_none());
+        }
+        for at in 0..bytes.len() {
+            for byte in 0..=u8::MAX {
+                let mut changed = bytes.clone();
+                changed[at] = byte;
+                if let Some(read) = decode_record(&mut Reader::new(&changed), 8) {
+                    assert_eq!(read.is_vacant(), read.serial_number().is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_or_another_place_shows() {
+        let mut block = Vec::new();
+        begin_block(&mut block);
+        encode_record(&mut block, &record());
+        seal_block(&mut block, 5, 3, 1);
+        let is_whole = |block: &[u8], first_sequence, number| {
+            let header = block[..BLOCK_HEADER_BYTES].try_into().expect("a header");
+            let payload = &block[BLOCK_HEADER_BYTES..];
+            block_payload_bytes(header, 1) == Some(payload.len())
+                && is_block_whole(header, first_sequence, number, payload)
+        };
+        assert!(is_whole(&block, 5, 3));
+        assert!(!is_whole(&block, 6, 3), "a block of another checkpoint");
+        assert!(!is_whole(&block, 5, 2), "another block of this one");
+        for bit in 0..block.len() * 8 {
+            let mut damaged = block.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_whole(&damaged, 5, 3), "bit {bit}");
+        }
+    }
 }

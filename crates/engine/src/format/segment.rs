@@ -113,7 +113,7 @@ pub(crate) fn read_group(bytes: &[u8], salt: u64) -> Option<Group<'_>> {
     let changes = fields.u32()?;
     let payload = reader.take(usize::try_from(payload_bytes).ok()?)?;
     let checksum = Reader::new(&header[28..]).u32()?;
-    if group_checksum(&header[..28], payload) != checksum {
+    if group_checksum(&header[..28], payload) != checksum && !planted!(GroupUnchecked) {
         return None;
     }
     Some(Group {

@@ -72,6 +72,12 @@ impl<F: DiskFile> Journal<F> {
         self.segment.header.number
     }
 
+    /// How many bytes of groups fit into the segment that is written to.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> u64 {
+        self.segment_bytes - self.offset
+    }
+
     /// Makes room for a group of so many bytes, in a new segment where this one is full. Waits for
     /// that only if it is being made; if it could not be, says why at once.
     pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), Arc<io::Error>> {

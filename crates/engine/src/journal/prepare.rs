@@ -173,6 +173,13 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         outcome
     }
 
+    /// Whether the owner of the journal would wait for the next segment.
+    #[cfg(test)]
+    pub(crate) fn must_step(&self) -> bool {
+        let slot = self.next_segment.lock();
+        slot.ready.is_none() && slot.failure.is_none()
+    }
+
     fn make(&self, header: SegmentHeader) -> io::Result<Segment<D::File>> {
         let mut throttle = Throttle::new(self.clock.clone());
         throttle.begin_piece();

@@ -1,6 +1,6 @@
 //! Reading the journal at a start: every group from the checkpoint on, and where the journal ends.
 //!
-//! One thread reads and checks, in bounded pieces; the caller's thread applies what it hands over.
+//! A thread reads and checks, in bounded pieces; the caller's thread applies what it hands over.
 //!
 //! A group is written only after the one before it is durable. So only the last group can be torn,
 //! and only the last readable one can be not durable yet: after a crash of the process, or a failed
@@ -42,31 +42,42 @@ pub(crate) struct End<F> {
 }
 
 /// Replays the changes from `first_sequence` on into `state`. `segments` are the numbers of all
-/// segments from the one that has it.
+/// segments from the one that has it. With one thread, the caller's does everything.
 pub(crate) fn replay<D: Disk>(
     disk: &D,
     segments: Range<u64>,
     first_sequence: u64,
     state: &mut State,
+    threads: usize,
 ) -> Result<End<D::File>, OpenError> {
     let mut reached = Reached::new(segments.start, first_sequence);
-    let (pieces, to_apply) = mpsc::sync_channel(PIECES_AHEAD);
-    let (applied, read) = thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            // Ends the applying when the reader has ended.
-            let pieces = pieces;
-            read(disk, segments.clone(), &mut reached, &pieces)
+    let (applied, read) = if threads == 1 {
+        let mut applied = Ok(());
+        let read = read(disk, segments.clone(), &mut reached, |piece| {
+            applied = piece.apply(state);
+            applied.is_ok()
         });
-        let applied = to_apply
-            .iter()
-            .try_for_each(|piece: Piece| piece.apply(state));
-        // Where that failed, the reader must not wait for room.
-        drop(to_apply);
-        let read = reader
-            .join()
-            .unwrap_or_else(|cause| panic::resume_unwind(cause));
         (applied, read)
-    });
+    } else {
+        let (pieces, to_apply) = mpsc::sync_channel(PIECES_AHEAD);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                // Ends the applying when the reader has ended.
+                let pieces = pieces;
+                let hand_over = |piece| pieces.send(piece).is_ok();
+                read(disk, segments.clone(), &mut reached, hand_over)
+            });
+            let applied = to_apply
+                .iter()
+                .try_for_each(|piece: Piece| piece.apply(state));
+            // Where that failed, the reader must not wait for room.
+            drop(to_apply);
+            let read = reader
+                .join()
+                .unwrap_or_else(|cause| panic::resume_unwind(cause));
+            (applied, read)
+        })
+    };
     applied.and(read)?;
     let segment = SegmentReader::open(disk, reached.segment)?;
     segment.settle(&reached)?;
@@ -85,7 +96,8 @@ pub(crate) fn replay<D: Disk>(
             file: segment.file,
         },
         offset: reached.offset,
-        next_sequence: reached.next_sequence.unwrap_or(first_sequence),
+        next_sequence: reached.next_sequence.unwrap_or(first_sequence)
+            - u64::from(planted!(SequenceReused)),
         replayed_bytes: reached.replayed_bytes,
     })
 }
@@ -144,12 +156,12 @@ impl Reached {
     }
 }
 
-/// Reads all segments and hands over their groups, until nobody takes them any more.
+/// Reads all segments and hands over their groups, as long as `hand_over` says that they are wanted.
 fn read<D: Disk>(
     disk: &D,
     segments: Range<u64>,
     reached: &mut Reached,
-    pieces: &mpsc::SyncSender<Piece>,
+    mut hand_over: impl FnMut(Piece) -> bool,
 ) -> Result<(), OpenError> {
     for number in segments {
         let segment = SegmentReader::open(disk, number)?;
@@ -157,7 +169,7 @@ fn read<D: Disk>(
         let mut offset = DATA_OFFSET;
         while let Some((piece, end)) = segment.piece(offset, reached)? {
             offset = end;
-            if pieces.send(piece).is_err() {
+            if !hand_over(piece) {
                 return Ok(());
             }
         }
@@ -250,9 +262,18 @@ impl<F: DiskFile> SegmentReader<F> {
             .get(end..)
             .and_then(|rest| format::read_group(rest, self.header.salt))
         {
-            let replayed = reached
-                .accept(&group)
-                .map_err(|defect| self.damaged(offset + end as u64, defect))?;
+            let replayed = reached.accept(&group).map_err(|defect| {
+                // What is missing before a segment's first group was at the end of an earlier one.
+                if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
+                    OpenError::Damaged {
+                        file: segment_name(reached.segment),
+                        offset: reached.offset,
+                        defect: format!("{defect} in {}", self.name),
+                    }
+                } else {
+                    self.damaged(offset + end as u64, defect)
+                }
+            })?;
             if replayed {
                 let start = end + GROUP_HEADER_BYTES;
                 groups.push((start..start + group.payload.len(), group.changes));
@@ -281,7 +302,8 @@ impl<F: DiskFile> SegmentReader<F> {
                     continue;
                 }
                 rest_end = at + word.len() as u64;
-                if word == salt && at > offset && self.is_group_at(at)? {
+                let follows = word == salt && at > offset && !planted!(DamageTakenForTornTail);
+                if follows && self.is_group_at(at)? {
                     let defect = format!("a group of changes is not readable, one at {at} is");
                     return Err(self.damaged(offset, defect));
                 }

@@ -8,7 +8,7 @@
 use super::record::{Handle, Records};
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     panic,
     sync::{Mutex, PoisonError},
     thread,
@@ -20,17 +20,23 @@ const SHARDS: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
 /// A start fills so many shards at a time, which then fit in a core's cache.
 const PARTITION_SHARDS: usize = SHARDS / if cfg!(test) { 4 } else { 128 };
 
+/// Tests must come out the same every time.
+#[cfg(not(test))]
+type Hasher = std::hash::RandomState;
+#[cfg(test)]
+type Hasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// Serial number to handle.
 pub(crate) struct Index {
     shards: Box<[HashTable<u32>]>,
-    hasher: RandomState,
+    hasher: Hasher,
 }
 
 impl Default for Index {
     fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            hasher: RandomState::new(),
+            hasher: Hasher::default(),
         }
     }
 }
@@ -61,7 +67,7 @@ fn fill_partition<'a>(
     shards: &mut [HashTable<u32>],
     entries: impl Iterator<Item = &'a Vec<(u64, u32)>> + Clone,
     records: &Records,
-    hasher: &RandomState,
+    hasher: &Hasher,
     duplicates: &mut Vec<Handle>,
 ) {
     let record = |number| records.get(Handle::new(number));
@@ -113,6 +119,9 @@ impl Index {
             }
             duplicates
         };
+        if threads == 1 {
+            return fill();
+        }
         thread::scope(|scope| {
             let fillers: Vec<_> = (0..threads).map(|_| scope.spawn(fill)).collect();
             let joined = fillers.into_iter().map(|each| {

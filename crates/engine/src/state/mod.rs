@@ -103,7 +103,9 @@ impl State {
         let chunks = chunks.into_iter().map(|(_, chunk)| chunk).collect();
         let mut records = Records::from_chunks(chunks, extent);
         for handle in index.fill(&entries, &records, threads) {
-            records.remove(handle);
+            if !planted!(DuplicateKept) {
+                records.remove(handle);
+            }
         }
         for handle in vacant {
             records.put_vacant(handle);
@@ -261,8 +263,10 @@ impl State {
         }
         self.counts.widgets -= 1;
         self.counts.free_slots -= ports.len() as u64;
-        self.index
-            .remove(self.records.get(handle).serial_number(), handle);
+        if !planted!(RemovedNotForgotten) {
+            self.index
+                .remove(self.records.get(handle).serial_number(), handle);
+        }
         self.records.remove(handle)
     }
 
@@ -279,9 +283,11 @@ impl State {
 
     fn part(&mut self, one: Endpoint<Handle>, other: Endpoint<Handle>) {
         self.records.get_mut(one.widget).set_peer(one.ordinal, None);
-        self.records
-            .get_mut(other.widget)
-            .set_peer(other.ordinal, None);
+        if !planted!(FreedOnOneSide) {
+            self.records
+                .get_mut(other.widget)
+                .set_peer(other.ordinal, None);
+        }
         self.counts.associations -= 1;
         self.counts.free_slots += 2;
     }

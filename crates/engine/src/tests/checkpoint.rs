@@ -47,7 +47,7 @@ impl Journaled {
 
 /// Loads a checkpoint and replays the journal from where it began.
 fn recover(disk: &TestDisk, written: Written, journal: &[Vec<u8>]) -> (State, u64) {
-    let loaded = checkpoint::load(disk, written.first_sequence).expect("it is whole");
+    let loaded = checkpoint::load(disk, written.first_sequence, 1).expect("it is whole");
     assert_eq!(loaded.bytes, written.bytes);
     assert_eq!(loaded.header.first_sequence, written.first_sequence);
     let mut state = loaded.state;
@@ -92,7 +92,7 @@ proptest! {
         let mut between = between.into_iter();
         loop {
             checkpoints.advance(&journaled.state, journaled.position(), Duration::ZERO, &metrics);
-            writer.step();
+            while writer.step() {}
             if let Ok(outcome) = outcome.try_recv() {
                 prop_assert_eq!(outcome, Ok(()));
                 break;
@@ -142,7 +142,7 @@ fn a_checkpoint_of_many_blocks_keeps_every_widget() {
         next_sequence: 10_001,
     };
     let written = checkpoint::write_all(&disk, &state, position).expect("written");
-    let mut loaded = checkpoint::load(&disk, written.first_sequence)
+    let mut loaded = checkpoint::load(&disk, written.first_sequence, 3)
         .expect("whole")
         .state;
     loaded.finish_replay();

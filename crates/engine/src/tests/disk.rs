@@ -40,6 +40,7 @@ pub(super) enum Kept {
 }
 
 impl Kept {
+    /// Asked for each sector and each name, says whether it is kept.
     fn chooser(self) -> impl FnMut() -> bool {
         let mut chance = Chance(match self {
             Self::Some(seed) => seed,
@@ -64,6 +65,7 @@ struct Inner {
     /// What happened to names since the directory was synced.
     name_changes: Vec<NameChange>,
     steps: usize,
+    read_bytes_max: u64,
     faults: Faults,
 }
 
@@ -123,6 +125,11 @@ impl TestDisk {
         self.inner().faults = faults;
     }
 
+    /// The most that anybody wanted to read at a time.
+    pub(super) fn read_bytes_max(&self) -> u64 {
+        self.inner().read_bytes_max
+    }
+
     pub(super) fn steps(&self) -> usize {
         self.inner().steps
     }
@@ -147,23 +154,13 @@ impl TestDisk {
         for change in inner.name_changes.iter().filter(|_| is_kept()) {
             change.apply(&mut names);
         }
-        let files = inner.files.iter().map(|file| {
+        let files = inner.files.iter().enumerate().map(|(number, file)| {
+            if !names.values().any(|&named| named == number) {
+                return Content::default();
+            }
             let mut durable = file.durable.clone();
             for change in &file.unsynced {
-                match change {
-                    Unsynced::Write(offset, data) => {
-                        for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
-                            if is_kept() {
-                                write(&mut durable, offset + index * SECTOR_BYTES, sector);
-                            }
-                        }
-                    }
-                    Unsynced::Shortened(length) => {
-                        if is_kept() {
-                            durable.truncate(*length);
-                        }
-                    }
-                }
+                change.apply(&mut durable, &mut is_kept);
             }
             Content {
                 written: durable.clone(),
@@ -196,6 +193,19 @@ impl TestDisk {
     pub(super) fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.inner();
         inner.files[inner.names[name]].written.clone()
+    }
+
+    /// Puts a file there behind everybody's back.
+    pub(super) fn put(&self, name: &str, content: Vec<u8>) {
+        let mut inner = self.inner();
+        let file = inner.files.len();
+        inner.files.push(Content {
+            written: content.clone(),
+            durable: content,
+            unsynced: Vec::new(),
+        });
+        inner.names.insert(name.into(), file);
+        inner.durable_names.insert(name.into(), file);
     }
 
     /// Takes a file away behind everybody's back.
@@ -236,6 +246,48 @@ impl Step {
         match self {
             Self::Done => Ok(()),
             Self::DoneUnseen | Self::Failed => Err(io::Error::other("the test fails this step")),
+        }
+    }
+}
+
+impl Unsynced {
+    /// Makes it durable, each sector where `is_kept` says so.
+    fn apply(&self, durable: &mut Vec<u8>, is_kept: &mut impl FnMut() -> bool) {
+        match self {
+            Self::Write(offset, data) => {
+                // Sectors are the disk's, wherever a write begins.
+                let mut start = 0;
+                while start < data.len() {
+                    let at = offset + start;
+                    let end = (start + SECTOR_BYTES - at % SECTOR_BYTES).min(data.len());
+                    if is_kept() {
+                        write(durable, at, &data[start..end]);
+                    }
+                    start = end;
+                }
+            }
+            Self::Shortened(length) => {
+                if is_kept() {
+                    durable.truncate(*length);
+                }
+            }
+        }
+    }
+}
+
+impl TestFile {
+    pub(super) fn length(&self) -> u64 {
+        self.disk.inner().files[self.file].written.len() as u64
+    }
+
+    /// A sync that failed: the kernel wrote some sectors, and forgets that the others were not. They
+    /// stay readable, and no later sync tries them again.
+    pub(super) fn sync_partly(&self, kept: Kept) {
+        let mut inner = self.disk.inner();
+        let file = &mut inner.files[self.file];
+        let mut is_kept = kept.chooser();
+        for change in mem::take(&mut file.unsynced) {
+            change.apply(&mut file.durable, &mut is_kept);
         }
     }
 }
@@ -324,7 +376,8 @@ impl Disk for TestDisk {
 
 impl DiskFile for TestFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let inner = self.disk.inner();
+        let mut inner = self.disk.inner();
+        inner.read_bytes_max = inner.read_bytes_max.max(buffer.len() as u64);
         let offset = usize::try_from(offset).expect("small files");
         let rest = inner.files[self.file]
             .written
@@ -374,10 +427,7 @@ impl DiskFile for TestFile {
         match step {
             Step::Done => {
                 for change in mem::take(&mut file.unsynced) {
-                    match change {
-                        Unsynced::Write(offset, data) => write(&mut file.durable, offset, &data),
-                        Unsynced::Shortened(length) => file.durable.truncate(length),
-                    }
+                    change.apply(&mut file.durable, &mut || true);
                 }
             }
             // Only a power cut tells what is there.

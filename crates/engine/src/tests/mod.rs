@@ -7,6 +7,8 @@ mod bulk;
 mod checkpoint;
 mod crash;
 mod disk;
+mod hostile;
 mod queue;
 mod recovery;
 mod rig;
+mod simulation;

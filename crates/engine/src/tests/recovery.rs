@@ -5,7 +5,7 @@ use super::{
     disk::{Faults, Kept, TestDisk},
     rig::{random, serial_number, settings},
 };
-use crate::{Client, Engine, OpenError, SystemClock};
+use crate::{Client, Engine, OpenError, Settings, SystemClock};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -248,6 +248,31 @@ async fn files_that_are_missing_stop_the_start_and_are_named() {
     assert_eq!(
         open(&disk).err().expect("no beginning").to_string(),
         format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
+    );
+}
+
+#[tokio::test]
+async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
+    let disk = TestDisk::default();
+    let settings = Settings {
+        checkpoint_journal_bytes: 1 << 20,
+        ..settings()
+    };
+    let open = || Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings);
+    let engine = open().expect("a new store");
+    for number in 0..300 {
+        engine.client().submit(add(number)).await.expect("added");
+    }
+    drop(engine);
+    disk.damage(SEGMENT_1, |segment| {
+        let last = segment.iter().rposition(|&byte| byte != 0);
+        segment[last.expect("not empty")] ^= 1;
+    });
+    let error = open().err().expect("damaged").to_string();
+    assert!(
+        error.starts_with(&format!("{SEGMENT_1} is damaged at byte "))
+            && error.ends_with(" follows in journal-0000000000000002"),
+        "{error}"
     );
 }
 

@@ -3,16 +3,12 @@
 use super::disk::{Chance, TestDisk, TestFile};
 use crate::{
     Clock, OpenError, Random, Settings,
-    checkpoint::{Checkpoints, Reply, Writer},
-    journal::{
-        Journal,
-        prepare::{NextSegment, Preparer},
-    },
+    checkpoint::{Reply, Writer},
+    engine::Parts,
+    journal::prepare::Preparer,
     mailbox::Address,
-    metrics::Metrics,
     owner::Owner,
     queue::{Request, Submission},
-    recovery,
     state::State,
 };
 use std::{
@@ -65,36 +61,13 @@ pub(super) struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     pub(super) fn open(disk: &'a TestDisk) -> Result<Self, OpenError> {
-        let (settings, clock, mut random) = (settings(), Arc::<TestClock>::default(), random());
-        let recovered = recovery::recover(disk, &*clock, &mut random, settings.segment_bytes)?;
-        let next = Arc::new(NextSegment::new(recovered.end.segment.header.number + 1));
-        let preparer = Preparer::new(
-            disk.clone(),
-            clock.clone(),
-            random,
-            settings.segment_bytes,
-            next.clone(),
-        );
-        let (requests, receiver) = mpsc::channel();
-        let (checkpoints, ends) = Checkpoints::new(
-            &settings,
-            recovered.checkpoint,
-            recovered.end.replayed_bytes,
-            receiver,
-        );
-        let owner = Owner::new(
-            recovered.state,
-            Journal::new(recovered.end, settings.segment_bytes, next),
-            checkpoints,
-            Metrics::new(),
-            clock.clone(),
-            &settings,
-        );
+        let clock = Arc::<TestClock>::default();
+        let parts = Parts::open(disk, &clock, random(), &settings(), 1)?;
         let mut rig = Self {
-            owner,
-            preparer,
-            writer: Writer::new(disk, clock, ends),
-            requests,
+            owner: parts.owner,
+            preparer: parts.preparer,
+            writer: Writer::new(disk, clock, parts.writer_ends),
+            requests: parts.checkpoint_requests,
         };
         rig.prepare();
         Ok(rig)
@@ -131,9 +104,9 @@ impl<'a> Rig<'a> {
         self.owner.advance_checkpoint();
     }
 
-    /// The writer writes what the owner copied.
+    /// The writer writes what the owner copied, and removes what is needless.
     pub(super) fn write(&mut self) {
-        self.writer.step();
+        while self.writer.step() {}
     }
 
     /// Asks for a checkpoint and lets it be written.

@@ -1,0 +1,107 @@
+//! Bugs to be found: the simulation must catch every one.
+//!
+//! `planted!(Name)` is one line in the engine. It is `false` outside of this crate's own tests, at
+//! compile time: no program has a switch for it. In tests it is true while the bug is [planted](plant)
+//! in the thread that asks. A bug that leaves a sync or a write out needs no line there: the simulated
+//! disk does not hear it.
+
+#[cfg(not(test))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+#[cfg(test)]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_planted($crate::planted::Bug::$bug)
+    };
+}
+
+#[cfg(test)]
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
+        /// What can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Bug {
+            $($(#[doc = $what])+ $bug,)+
+        }
+
+        impl Bug {
+            /// Every one.
+            pub(crate) const ALL: &[Self] = &[$(Self::$bug),+];
+
+            /// What is wrong then.
+            pub(crate) fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$bug => concat!($($what),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+bugs! {
+    /// The journal is not synced. (At the disk.)
+    SyncSkipped,
+    /// After a failed sync of the journal it is synced once more, and that is believed. (At the disk.)
+    SyncRetried,
+    /// A checkpoint is named before it is synced. (At the disk.)
+    CheckpointUnsynced,
+    /// The directory is not synced after a creation or a rename. (At the disk.)
+    DirectoryUnsynced,
+    /// The header of a group whose write failed is left. (At the disk.)
+    FailedGroupKept,
+    /// What a torn group left stays behind the end of the journal. (At the disk.)
+    TornTailKept,
+    /// The last group, perhaps not durable, is not written again at a start. (At the disk.)
+    LastGroupTrusted,
+    /// Answers are sent before the sync.
+    AnsweredBeforeSync,
+    /// A refusal is sent before what it rests on is synced.
+    RefusedBeforeSync,
+    /// A lookup is answered before what it shows is synced.
+    LookedUpBeforeSync,
+    /// After a failed commit one change is not taken back.
+    UndoIncomplete,
+    /// A request that waited too long is refused, and applied all the same.
+    LateApplied,
+    /// Nobody looks at the checksum of a group.
+    GroupUnchecked,
+    /// Nobody looks at the checksum of a checkpoint's block.
+    BlockUnchecked,
+    /// An unreadable group is the end of the journal, whatever follows it.
+    DamageTakenForTornTail,
+    /// After a start the first change gets the number of the last one.
+    SequenceReused,
+    /// Older files go before the checkpoint that makes them needless is durable.
+    RemovedTooEarly,
+    /// The journal is replayed from where the copying of a checkpoint ended.
+    ReplayedFromEnd,
+    /// A slot that becomes free does so on one side only.
+    FreedOnOneSide,
+    /// The journal does not say which slot a removal freed.
+    FreedNotJournaled,
+    /// A removed widget's serial number stays taken.
+    RemovedNotForgotten,
+    /// A widget that a checkpoint has twice stays twice.
+    DuplicateKept,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or takes it away.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+#[cfg(test)]
+pub(crate) fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}

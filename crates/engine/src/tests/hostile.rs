@@ -1,0 +1,197 @@
+//! Files that the engine did not write: any bytes, real files with any change, and changes whose
+//! checksums are right. A start reads them or names the file; it never panics, and reserves no more
+//! memory for a claim than the format allows.
+
+use super::{
+    disk::{Chance, TestDisk},
+    rig::{Rig, TestClock, command, random, settings},
+};
+use crate::{
+    OpenError,
+    files::{checkpoint_name, segment_name},
+    format::{
+        CHANGE_BYTES_MAX, DATA_OFFSET, GROUP_CHANGES_MAX, GROUP_HEADER_BYTES, SegmentHeader,
+        checkpoint::{BLOCK_RECORDS, CheckpointHeader, begin_block, seal_block},
+        group_bytes, seal_group,
+    },
+    recovery,
+};
+use proptest::prelude::*;
+
+/// What a start may ask the disk for at a time: a piece of a segment, or the longest group.
+const READ_BYTES_MAX: u64 = {
+    let (piece, group) = (4 << 20, group_bytes(GROUP_CHANGES_MAX * CHANGE_BYTES_MAX));
+    if piece > group { piece } else { group }
+};
+
+/// Starts on these files. What was started must be sound; what was refused must be named.
+fn check(disk: &TestDisk) -> Result<(), TestCaseError> {
+    let clock = TestClock::default();
+    let names = disk.names();
+    let started = recovery::recover(disk, &clock, &mut random(), settings().segment_bytes, 1);
+    prop_assert!(disk.read_bytes_max() <= READ_BYTES_MAX);
+    match started {
+        Ok(recovered) => prop_assert_eq!(recovered.state.check(), Ok(())),
+        Err(OpenError::Damaged { file, .. } | OpenError::Version { file, .. }) => {
+            prop_assert!(names.contains(&file), "{file} is not among {names:?}");
+        }
+        Err(OpenError::Missing { .. }) => {}
+        Err(error) => prop_assert!(false, "{error}"),
+    }
+    Ok(())
+}
+
+/// A store with a checkpoint of several blocks, and groups after it.
+fn real(seed: u64) -> TestDisk {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    let mut chance = Chance(seed);
+    for _ in 0..30 {
+        rig.submit(&[command(&mut chance), command(&mut chance)]);
+    }
+    rig.checkpoint().expect("written");
+    for _ in 0..6 {
+        rig.submit(&[command(&mut chance)]);
+    }
+    drop(rig);
+    disk
+}
+
+/// A segment that begins with its header, and then has these bytes.
+fn segment(number: u64, rest: &[u8]) -> Vec<u8> {
+    let mut file = SegmentHeader { number, salt: SALT }.encode().to_vec();
+    file.resize(usize::try_from(DATA_OFFSET).expect("a page"), 0);
+    file.extend_from_slice(rest);
+    file
+}
+
+const SALT: u64 = 0x5a17;
+
+/// A group whose checksum is right, whatever it has.
+fn group(payload: &[u8], first_sequence: u64, changes: u32) -> Vec<u8> {
+    let mut group = vec![0; GROUP_HEADER_BYTES];
+    group.extend_from_slice(payload);
+    seal_group(&mut group, SALT, first_sequence, changes);
+    group
+}
+
+/// A checkpoint whose checksums are right, whatever it has.
+fn checkpoint(header: CheckpointHeader, blocks: &[(Vec<u8>, u32)]) -> Vec<u8> {
+    let mut file = header.encode().to_vec();
+    file.resize(usize::try_from(DATA_OFFSET).expect("a page"), 0);
+    for ((payload, records), number) in blocks.iter().zip(0..) {
+        let mut block = Vec::new();
+        begin_block(&mut block);
+        block.extend_from_slice(payload);
+        seal_block(&mut block, header.first_sequence, number, *records);
+        file.extend_from_slice(&block);
+    }
+    file
+}
+
+/// Bytes that often mean something: small numbers, and letters.
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![4 => 0u8..5, 2 => b'a'..=b'd', 1 => any::<u8>()];
+    prop::collection::vec(byte, 0..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_bytes_as_a_segment(
+        bytes in prop::collection::vec(any::<u8>(), 0..6000),
+        has_header in any::<bool>(),
+    ) {
+        let disk = TestDisk::default();
+        let content = if has_header { segment(1, &bytes) } else { bytes };
+        disk.put(&segment_name(1), content);
+        check(&disk)?;
+    }
+
+    #[test]
+    fn any_changes_under_a_right_checksum(
+        groups in prop::collection::vec((payload(), 0u64..4, 0u32..5), 0..6),
+        claimed in any::<Option<u32>>(),
+    ) {
+        let disk = TestDisk::default();
+        let mut next = 1;
+        let mut rest = Vec::new();
+        for (payload, skipped, changes) in groups {
+            rest.extend(group(&payload, next + skipped / 3, changes));
+            next += u64::from(changes);
+        }
+        if let Some(claimed) = claimed {
+            // The header of a group that is longer than the file.
+            let mut torn = group(b"", next, 1);
+            torn[16..20].copy_from_slice(&claimed.to_le_bytes());
+            rest.extend(torn);
+        }
+        disk.put(&segment_name(1), segment(1, &rest));
+        check(&disk)?;
+    }
+
+    #[test]
+    fn any_bytes_as_a_checkpoint(
+        bytes in prop::collection::vec(any::<u8>(), 0..6000),
+        records in any::<Option<u32>>(),
+    ) {
+        let disk = real(1);
+        let content = match records {
+            // A header that is in order and may claim billions of records.
+            Some(records) => {
+                let header = CheckpointHeader {
+                    first_sequence: 1 << 40,
+                    next_sequence: 1 << 40,
+                    segment: 1,
+                    records,
+                };
+                let mut file = checkpoint(header, &[]);
+                file.extend_from_slice(&bytes);
+                file
+            }
+            None => bytes,
+        };
+        disk.put(&checkpoint_name(1 << 40), content);
+        check(&disk)?;
+    }
+
+    #[test]
+    fn any_records_under_a_right_checksum(
+        blocks in prop::collection::vec((payload(), 0..=BLOCK_RECORDS), 0..3),
+        records in 0..3 * BLOCK_RECORDS,
+        first_sequence in 0u64..4,
+        next_sequence in 0u64..4,
+    ) {
+        let disk = TestDisk::default();
+        let header = CheckpointHeader { first_sequence, next_sequence, segment: 1, records };
+        disk.put(&checkpoint_name(first_sequence), checkpoint(header, &blocks));
+        let groups = group(&[2, 1, b'a', 0], 1, 1);
+        disk.put(&segment_name(1), segment(1, &groups));
+        check(&disk)?;
+    }
+
+    #[test]
+    fn real_files_with_any_change(
+        seed in 0u64..8,
+        which in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let disk = real(seed);
+        let names = disk.names();
+        let name: &String = which.get(&names);
+        disk.damage(name, |content| {
+            // Mostly where something is.
+            let used = content.iter().rposition(|&byte| byte != 0).unwrap_or_default() + 1;
+            for (at, byte) in changes {
+                let at = at.index(used + 8).min(content.len() - 1);
+                content[at] = byte;
+            }
+            if let Some(cut) = cut {
+                content.truncate(cut.index(used));
+            }
+        });
+        check(&disk)?;
+    }
+}

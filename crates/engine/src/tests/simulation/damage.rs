@@ -1,0 +1,149 @@
+//! What a disk does to data at rest: bits that flip, writes that were lost or went elsewhere, files
+//! that are gone. It must be noticed and named, or not matter.
+//!
+//! One thing no journal can notice without a second copy: that its very last group is not what was
+//! written, as this is what a torn write looks like. `docs/file-format.md` says what is assumed.
+
+use crate::{
+    files::UNFINISHED,
+    format::{self, DATA_OFFSET, SegmentHeader},
+    tests::disk::{Chance, TestDisk},
+};
+use std::collections::BTreeMap;
+
+const SECTOR_BYTES: usize = 512;
+
+/// What was done to files since the last start.
+#[derive(Default)]
+pub(super) struct Damage {
+    /// The files as they were.
+    files: BTreeMap<String, Vec<u8>>,
+    /// A file is gone: what is named then is what would have to be there instead.
+    is_lost: bool,
+}
+
+impl Damage {
+    /// Whether this file is named with reason.
+    pub(super) fn explains(&self, file: &str) -> bool {
+        self.is_lost || self.files.contains_key(file)
+    }
+
+    /// Puts back everything as it was.
+    pub(super) fn repair(&mut self, disk: &TestDisk) {
+        for (name, content) in std::mem::take(&mut self.files) {
+            disk.put(&name, content);
+        }
+        self.is_lost = false;
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Damages a file or two, and says what it did.
+    pub(super) fn inflict(&mut self, disk: &TestDisk, chance: &mut Chance) -> Vec<String> {
+        let mut done = Vec::new();
+        let last = last_group(disk);
+        for _ in 0..=chance.below(2) {
+            let names = finished(disk);
+            if names.is_empty() {
+                break;
+            }
+            // Checkpoints are few.
+            let checkpoint = names.iter().find(|name| name.starts_with("checkpoint-"));
+            let name = match checkpoint {
+                Some(checkpoint) if chance.below(2) == 0 => checkpoint,
+                _ => &names[chance.below(names.len())],
+            };
+            // Everything before the last group.
+            let is_last = last.as_ref().is_some_and(|(last, _)| last == name);
+            let before = disk.content(name);
+            let end = match &last {
+                Some((_, offset)) if is_last => *offset,
+                _ => before.len(),
+            };
+            if chance.below(8) == 0 {
+                // The journal's end must stay, or it is another journal's.
+                if !is_last && names.len() > 1 && last.is_some() {
+                    disk.lose(name);
+                    self.files.entry(name.clone()).or_insert(before);
+                    self.is_lost = true;
+                    done.push(format!("lost {name}"));
+                }
+                continue;
+            }
+            let other = disk.content(&names[chance.below(names.len())]);
+            let mut after = before.clone();
+            let what = spoil(&mut after[..end], &other, chance);
+            if after != before {
+                disk.damage(name, |content| *content = after);
+                self.files.entry(name.clone()).or_insert(before);
+                done.push(format!("{what} in {name}"));
+            }
+        }
+        done
+    }
+}
+
+/// Spoils a place of a file, and says how. `other` is what a misdirected write is made of.
+fn spoil(file: &mut [u8], other: &[u8], chance: &mut Chance) -> String {
+    if file.is_empty() {
+        return String::new();
+    }
+    let used = file.iter().rposition(|&byte| byte != 0).unwrap_or_default() + 1;
+    // Where something is, mostly: in the header or after it.
+    let at = match chance.below(4) {
+        0 => chance.below(file.len().min(48)),
+        1 => chance.below(file.len()),
+        _ => {
+            let start = usize::try_from(DATA_OFFSET).map_or(0, |start| start.min(used - 1));
+            start + chance.below(used - start)
+        }
+    };
+    let sector =
+        at / SECTOR_BYTES * SECTOR_BYTES..file.len().min((at / SECTOR_BYTES + 1) * SECTOR_BYTES);
+    match chance.below(3) {
+        0 => {
+            file[at] ^= 1 << chance.below(8);
+            format!("a flipped bit at {at}")
+        }
+        1 => {
+            file[sector.clone()].fill(0);
+            format!("a lost write at {sector:?}")
+        }
+        _ => {
+            let sectors = other.len().div_ceil(SECTOR_BYTES).max(1);
+            let from = chance.below(sectors) * SECTOR_BYTES;
+            let data = other.get(from..).unwrap_or_default();
+            let length = sector.len().min(data.len());
+            file[sector.start..sector.start + length].copy_from_slice(&data[..length]);
+            format!("a misdirected write at {sector:?}")
+        }
+    }
+}
+
+/// The files that are in use.
+fn finished(disk: &TestDisk) -> Vec<String> {
+    let names = disk.names().into_iter();
+    names.filter(|name| !name.ends_with(UNFINISHED)).collect()
+}
+
+/// The segment and the place of the last readable group.
+fn last_group(disk: &TestDisk) -> Option<(String, usize)> {
+    let mut last = None;
+    for name in finished(disk) {
+        let content = disk.content(&name);
+        let Ok(header) = SegmentHeader::decode(&content) else {
+            continue;
+        };
+        let mut offset = usize::try_from(DATA_OFFSET).ok()?;
+        while let Some(group) = content
+            .get(offset..)
+            .and_then(|rest| format::read_group(rest, header.salt))
+        {
+            last = Some((name.clone(), offset));
+            offset += usize::try_from(group.bytes).ok()?;
+        }
+    }
+    last
+}

@@ -1,0 +1,156 @@
+//! A process of the service: every part of it makes its step when the world says so.
+
+use super::{
+    client::{self, Responding},
+    disk::{SimulatedDisk, SimulatedFile},
+};
+use crate::{
+    Client, Clock, OpenError, Settings,
+    checkpoint::{Reply, Writer},
+    engine::Parts,
+    format::{self, CHANGE_BYTES_MAX},
+    journal::prepare::Preparer,
+    owner::Owner,
+    queue::{Queue, Submission},
+    tests::disk::Chance,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+use tokio::runtime::Runtime;
+use widgets_conformance::linearizability::Request;
+use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_server::Api;
+
+/// A clock that only moves when it is told to.
+#[derive(Default)]
+pub(super) struct SimulatedClock(AtomicU64);
+
+impl SimulatedClock {
+    pub(super) fn set(&self, now: Duration) {
+        let microseconds = u64::try_from(now.as_micros()).expect("not for ages");
+        self.0.store(microseconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn advance(&self, duration: Duration) {
+        self.set(self.now() + duration);
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
+    }
+}
+
+/// The same clock, as the API asks for it.
+pub(super) struct ApiClock(pub(super) Arc<SimulatedClock>);
+
+impl widgets_server::Clock for ApiClock {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn unix_seconds(&self) -> i64 {
+        self.0.now().as_secs().cast_signed()
+    }
+}
+
+/// The store of an API that has no process.
+#[derive(Clone)]
+pub(super) struct Nobody;
+
+impl Store for Nobody {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        unreachable!("a process gives the API its own store")
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        unreachable!("a process gives the API its own store")
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        unreachable!("a process gives the API its own store")
+    }
+}
+
+pub(super) struct Process<'d> {
+    pub(super) queue: Arc<Queue>,
+    pub(super) owner: Owner<SimulatedFile, SimulatedClock>,
+    pub(super) preparer: Preparer<SimulatedDisk, SimulatedClock>,
+    pub(super) writer: Writer<'d, SimulatedDisk, SimulatedClock>,
+    pub(super) checkpoint_requests: mpsc::Sender<Reply>,
+    api: Api<Client<SimulatedClock>>,
+    batch: Vec<Submission>,
+    batch_bytes_max: u64,
+    /// Where the postman of the API's mailbox is, if it has one.
+    runtime: Option<Runtime>,
+}
+
+impl<'d> Process<'d> {
+    /// Recovers what the disk has.
+    pub(super) fn start(
+        disk: &'d SimulatedDisk,
+        clock: &Arc<SimulatedClock>,
+        api: &Api<Nobody>,
+        settings: &Settings,
+        mut salts: Chance,
+        has_mailbox: bool,
+    ) -> Result<Self, OpenError> {
+        let random = Box::new(move || salts.number());
+        let parts = Parts::open(disk, clock, random, settings, 1)?;
+        let mut client = Client::new(parts.queue.clone(), clock.clone());
+        let runtime = has_mailbox.then(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime without input and output")
+        });
+        if let Some(runtime) = &runtime {
+            let _entered = runtime.enter();
+            client = client.on_current_runtime();
+        }
+        Ok(Self {
+            queue: parts.queue,
+            owner: parts.owner,
+            preparer: parts.preparer,
+            writer: Writer::new(disk, clock.clone(), parts.writer_ends),
+            checkpoint_requests: parts.checkpoint_requests,
+            api: api.with_store(client),
+            batch: Vec::new(),
+            batch_bytes_max: format::group_bytes(settings.queue_operations_max * CHANGE_BYTES_MAX),
+            runtime,
+        })
+    }
+
+    /// Sends a request; it arrives when the answer is polled first.
+    pub(super) fn respond(&self, request: &Request) -> Responding {
+        let (api, request) = (self.api.clone(), client::http(request));
+        Box::pin(async move { api.respond(request).await })
+    }
+
+    /// The owner's turn. Where it would wait for the next segment, that is made before; elsewhere
+    /// chance decides. False once the queue is closed and empty.
+    pub(super) fn own(&mut self, chance: &mut Chance) -> bool {
+        let would_wait = self.owner.journal().room() < self.batch_bytes_max;
+        if self.preparer.must_step() && (would_wait || chance.below(2) == 0) {
+            drop(self.preparer.step());
+        }
+        self.deliver();
+        self.owner.turn(&self.queue, &mut self.batch, false)
+    }
+
+    /// The postman brings what is in the mailbox to where it is to go: requests and answers.
+    pub(super) fn deliver(&self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(tokio::task::yield_now());
+        }
+    }
+}

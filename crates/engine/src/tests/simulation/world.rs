@@ -1,0 +1,547 @@
+//! One world: clients, the service, its disk and its clock, in one thread, as a seed tells.
+//!
+//! Everything between a client's request and the disk is the service's own: the router, the queue, the
+//! owner of the state, the journal, the preparer of segments, the writer of checkpoints, recovery. The
+//! world decides whose turn it is, what fails and when the process crashes.
+//!
+//! Nothing here knows how the engine keeps anything. What clients saw, and what they read after the
+//! next start, must be explained by the model of `widgets-conformance`; see [`World::read_back`].
+
+use super::{
+    client::{self, Responding, Said},
+    damage::Damage,
+    disk::{Crash, Plan, Rates, SimulatedDisk},
+    process::{ApiClock, Nobody, Process, SimulatedClock},
+    profile::{Action, Profile},
+    tally::Tally,
+    trace::{Event, Trace},
+};
+use crate::{OpenError, tests::disk::Chance};
+use prometheus::Registry;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use widgets_conformance::{
+    Model,
+    linearizability::{Answer, Call, Request, check_until},
+};
+use widgets_registry::Widget;
+use widgets_server::Api;
+
+/// What a seed led to.
+pub(super) struct Outcome {
+    pub(super) trace: u64,
+    pub(super) tally: Tally,
+}
+
+/// A broken promise.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) what: String,
+    /// What happened before, if it was to be told.
+    pub(super) story: Vec<String>,
+}
+
+/// So many starts in a row may fail because of a fault.
+const STARTS_FAILED_MAX: usize = 4;
+
+/// Lives through a seed. Everything that happens is in the story where `is_told`.
+pub(super) fn simulate(seed: u64, is_told: bool) -> Result<Outcome, Failure> {
+    let mut world = World::new(seed, is_told);
+    let lived = world.live();
+    let plan = &mut *world.disk.plan();
+    plan.tally.seeds = 1;
+    match lived {
+        Ok(()) => Ok(Outcome {
+            trace: plan.trace.hash(),
+            tally: plan.tally,
+        }),
+        Err(what) => Err(Failure {
+            what,
+            story: plan.trace.take_story(),
+        }),
+    }
+}
+
+struct World {
+    chance: Chance,
+    profile: Profile,
+    clock: Arc<SimulatedClock>,
+    api: Api<Nobody>,
+    disk: SimulatedDisk,
+    clients: Vec<Client>,
+    /// What was there when the calls of the history began.
+    model: Model,
+    /// Calls since then, but those that were told that nothing was applied.
+    history: Vec<Option<Call>>,
+    ticks: u64,
+    /// The sequence number after the last change that was answered.
+    next_sequence: u64,
+    damage: Damage,
+    is_starting: bool,
+}
+
+#[derive(Default)]
+struct Client {
+    pending: Option<Pending>,
+    /// What it will ask for again.
+    again: Option<Request>,
+}
+
+struct Pending {
+    responding: Responding,
+    /// Its place in the history.
+    call: usize,
+}
+
+/// How a process ends that does not crash at a step of the disk.
+enum End {
+    Crash,
+    Shutdown,
+}
+
+impl World {
+    fn new(seed: u64, is_told: bool) -> Self {
+        thread_local! {
+            /// Making an API takes longer than simulating a crash, and it keeps nothing but metrics.
+            static SERVICE: (Api<Nobody>, Arc<SimulatedClock>) = {
+                let clock = Arc::<SimulatedClock>::default();
+                let api = Api::new(
+                    Nobody,
+                    widgets_server::Settings::default(),
+                    Registry::new(),
+                    ApiClock(clock.clone()),
+                );
+                (api.expect("an empty registry"), clock)
+            };
+        }
+        let (api, clock) = SERVICE.with(Clone::clone);
+        clock.set(Duration::ZERO);
+        let mut chance = Chance(seed);
+        let profile = Profile::new(&mut chance);
+        let plan = Plan {
+            chance: Chance(chance.number()),
+            rates: Rates::default(),
+            crash_after: None,
+            is_full: false,
+            failures: 0,
+            trace: Trace::new(is_told),
+            tally: Tally::default(),
+        };
+        Self {
+            clients: (0..profile.clients).map(|_| Client::default()).collect(),
+            chance,
+            profile,
+            clock,
+            api,
+            disk: SimulatedDisk::new(plan),
+            model: Model::default(),
+            history: Vec::new(),
+            ticks: 0,
+            next_sequence: 1,
+            damage: Damage::default(),
+            is_starting: true,
+        }
+    }
+
+    fn live(&mut self) -> Result<(), String> {
+        for _ in 0..self.profile.lives {
+            self.live_once(Self::serve)?;
+        }
+        // Now everything works, and the service must.
+        self.calm();
+        self.profile.rates = Rates::default();
+        self.profile.is_damaged = false;
+        self.profile.crash_within = usize::MAX;
+        self.live_once(Self::work_well)?;
+        self.live_once(|_, _| Ok(End::Shutdown))
+    }
+
+    /// One process, from its start to its end, and what its end does to the disk.
+    fn live_once(
+        &mut self,
+        serve: impl FnOnce(&mut Self, &mut Process<'_>) -> Result<End, String>,
+    ) -> Result<(), String> {
+        let disk = self.disk.clone();
+        let mut process = None;
+        self.is_starting = true;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let started = self.start(&disk)?;
+            let process = process.insert(started);
+            self.read_back(process)?;
+            self.is_starting = false;
+            self.arm();
+            serve(self, process)
+        }));
+        self.disk.plan().crash_after = None;
+        let end = match ended {
+            Ok(end) => end?,
+            Err(cause) if cause.is::<Crash>() => End::Crash,
+            Err(cause) => return Err(format!("a panic: {}", panic_text(&*cause))),
+        };
+        if let Some(process) = &mut process {
+            // What was answered before the crash was sent.
+            process.deliver();
+            self.take_answers()?;
+        }
+        drop(process);
+        for client in &mut self.clients {
+            if client.pending.take().is_some() {
+                self.disk.plan().tally.fate_unknown += 1;
+            }
+        }
+        self.end(&end);
+        Ok(())
+    }
+
+    fn end(&mut self, end: &End) {
+        let has_power = self.chance.below(3) == 0;
+        self.disk = match end {
+            End::Crash if !has_power => self.disk.after_power_cut(),
+            _ => self.disk.after_kill(),
+        };
+        let mut plan = self.disk.plan();
+        let what = match end {
+            End::Shutdown => {
+                plan.tally.shutdowns += 1;
+                "shutdown"
+            }
+            End::Crash if has_power => {
+                plan.tally.kills += 1;
+                "kill"
+            }
+            End::Crash => {
+                plan.tally.power_cuts += 1;
+                "power cut"
+            }
+        };
+        if matches!(end, End::Crash) && self.is_starting {
+            plan.tally.crashes_during_start += 1;
+        }
+        plan.trace.note(&Event::World(what));
+        drop(plan);
+        if what == "power cut" && self.profile.is_damaged && self.chance.below(2) == 0 {
+            let done = self.damage.inflict(self.disk.inside(), &mut self.chance);
+            let mut plan = self.disk.plan();
+            for each in done {
+                plan.tally.damage += 1;
+                plan.trace.note(&Event::World(&each));
+            }
+        }
+    }
+
+    /// Nothing fails.
+    fn calm(&self) {
+        let mut plan = self.disk.plan();
+        plan.rates = Rates::default();
+        plan.crash_after = None;
+        plan.is_full = false;
+        plan.failures = 0;
+    }
+
+    /// From now on things may fail.
+    fn arm(&mut self) {
+        let crashes = self.profile.crash_within < usize::MAX && self.chance.below(4) > 0;
+        let crash_after = crashes.then(|| self.chance.below(self.profile.crash_within));
+        let mut plan = self.disk.plan();
+        plan.rates = self.profile.rates;
+        plan.crash_after = crash_after;
+    }
+
+    /// Starts a process, again and again where that fails for a reason.
+    fn start<'d>(&mut self, disk: &'d SimulatedDisk) -> Result<Process<'d>, String> {
+        let mut failed = 0;
+        loop {
+            self.calm();
+            if failed < STARTS_FAILED_MAX && self.chance.below(2) == 0 {
+                self.arm();
+            }
+            let salts = Chance(self.chance.number());
+            let started = Process::start(
+                disk,
+                &self.clock,
+                &self.api,
+                &self.profile.settings,
+                salts,
+                self.profile.has_mailbox,
+            );
+            match started {
+                Ok(process) => {
+                    self.disk.plan().tally.starts += 1;
+                    // What nobody needed may be as it is.
+                    self.damage.forget();
+                    return Ok(process);
+                }
+                Err(error) => self.judge(&error)?,
+            }
+            failed += 1;
+        }
+    }
+
+    /// Whether a start may fail like this.
+    fn judge(&mut self, error: &OpenError) -> Result<(), String> {
+        let mut plan = self.disk.plan();
+        plan.trace.note(&Event::World(&error.to_string()));
+        let is_right = match error {
+            OpenError::Io { .. } => plan.failures > 0,
+            OpenError::Damaged { file, .. } | OpenError::Missing { file } => {
+                self.damage.explains(file)
+            }
+            OpenError::Version { .. } | OpenError::Locked | OpenError::Setting { .. } => false,
+        };
+        if !is_right {
+            return Err(format!("the start fails for no reason: {error}"));
+        }
+        if !matches!(error, OpenError::Io { .. }) {
+            plan.tally.damage_named += 1;
+            // Somebody puts back a copy.
+            self.damage.repair(self.disk.inside());
+        }
+        Ok(())
+    }
+
+    /// Reads all that is there: with what clients saw before, it must be one history. From now on it
+    /// is the beginning of the next.
+    fn read_back(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+        self.calm();
+        if process.owner.journal().next_sequence() < self.next_sequence {
+            return Err(format!(
+                "the next change gets number {}, and {} was given before",
+                process.owner.journal().next_sequence(),
+                self.next_sequence - 1
+            ));
+        }
+        let mut found = Vec::new();
+        for serial_number in self.profile.serial_numbers() {
+            let request = Request::Lookup(serial_number);
+            match self.ask_alone(process, &request)? {
+                Said::Answer(Answer::Found(widget)) => found.extend(widget),
+                said => return Err(format!("{request:?} was answered {said:?} in calm")),
+            }
+        }
+        process.owner.state().check()?;
+        self.check_history(found)
+    }
+
+    fn check_history(&mut self, found: Vec<Widget>) -> Result<(), String> {
+        let found = Model::from_lookups(found)?;
+        let calls: Vec<Call> = self.history.drain(..).flatten().collect();
+        check_until(&self.model, &calls, Some(&found))?;
+        self.model = found;
+        Ok(())
+    }
+
+    /// What is answered to a request while no other one waits.
+    fn ask_alone(&mut self, process: &mut Process<'_>, request: &Request) -> Result<Said, String> {
+        let mut responding = process.respond(request);
+        for _ in 0..2 {
+            if let Poll::Ready(response) = poll(&mut responding) {
+                return client::read(request, response);
+            }
+            self.own(process)?;
+        }
+        Err(format!("{request:?} got no answer"))
+    }
+
+    fn serve(&mut self, process: &mut Process<'_>) -> Result<End, String> {
+        for _ in 0..self.chance.below(self.profile.actions_max) {
+            self.act(process)?;
+            // Nothing more is written then.
+            if process.queue.read_only().is_some() && self.chance.below(8) == 0 {
+                break;
+            }
+        }
+        process.owner.state().check()?;
+        if self.chance.below(3) > 0 {
+            return Ok(End::Crash);
+        }
+        process.queue.close();
+        while self.own(process)? {}
+        Ok(End::Shutdown)
+    }
+
+    /// In a world without faults everything is accepted that the rules allow.
+    fn work_well(&mut self, process: &mut Process<'_>) -> Result<End, String> {
+        let (reply, outcome) = mpsc::channel();
+        drop(process.checkpoint_requests.send(reply));
+        for _ in 0..200 {
+            let request = self.profile.request(&mut self.chance);
+            let said = self.ask_alone(process, &request)?;
+            let answer = match &request {
+                Request::Submit(command) => Answer::Decided(self.model.apply(command)),
+                Request::Lookup(serial_number) => Answer::Found(self.model.lookup(serial_number)),
+            };
+            if said != Said::Answer(answer) {
+                return Err(format!(
+                    "without a fault, {request:?} was answered {said:?}"
+                ));
+            }
+            process.writer.step();
+            if let Ok(outcome) = outcome.try_recv() {
+                outcome.map_err(|error| format!("without a fault: {error}"))?;
+                return Ok(End::Crash);
+            }
+        }
+        Err("a checkpoint does not end".into())
+    }
+
+    fn act(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+        match self.profile.action(&mut self.chance) {
+            Action::Ask => self.ask(process)?,
+            Action::Own => {
+                self.own(process)?;
+            }
+            Action::Prepare => drop(process.preparer.step()),
+            Action::Write => {
+                process.writer.step();
+            }
+            Action::HangUp => self.hang_up(),
+            Action::Checkpoint => {
+                let (reply, _) = mpsc::channel();
+                drop(process.checkpoint_requests.send(reply));
+            }
+            Action::Tick => {
+                let microseconds = self.chance.below(10_000) as u64;
+                self.clock.advance(Duration::from_micros(microseconds));
+            }
+            Action::Jump => {
+                self.disk.plan().tally.clock_jumps += 1;
+                let seconds = self.chance.below(60) as u64;
+                self.clock.advance(Duration::from_secs(seconds));
+            }
+            Action::Fill => {
+                let mut plan = self.disk.plan();
+                plan.is_full = !plan.is_full;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+        let number = self.chance.below(self.clients.len());
+        if self.clients[number].pending.is_some() {
+            return Ok(());
+        }
+        let request = match self.clients[number].again.take() {
+            Some(request) => {
+                self.disk.plan().tally.retries += 1;
+                request
+            }
+            None => self.profile.request(&mut self.chance),
+        };
+        let mut plan = self.disk.plan();
+        plan.tally.requests += 1;
+        plan.trace.note(&Event::Asked {
+            client: number,
+            request: &format!("{request:?}"),
+        });
+        drop(plan);
+        let call = self.history.len();
+        let invoked = self.tick();
+        let responding = process.respond(&request);
+        self.history.push(Some(Call {
+            request,
+            answer: None,
+            invoked,
+            returned: 0,
+        }));
+        self.clients[number].pending = Some(Pending { responding, call });
+        self.take_answer(number)
+    }
+
+    fn hang_up(&mut self) {
+        let number = self.chance.below(self.clients.len());
+        let client = &mut self.clients[number];
+        let Some(pending) = client.pending.take() else {
+            return;
+        };
+        if self.chance.below(2) == 0 {
+            client.again = self.history[pending.call]
+                .as_ref()
+                .map(|call| call.request.clone());
+        }
+        let mut plan = self.disk.plan();
+        plan.tally.hang_ups += 1;
+        plan.tally.fate_unknown += 1;
+        plan.trace.note(&Event::HungUp { client: number });
+    }
+
+    /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
+    fn own(&mut self, process: &mut Process<'_>) -> Result<bool, String> {
+        let goes_on = process.own(&mut self.chance);
+        self.next_sequence = process.owner.journal().next_sequence();
+        process.deliver();
+        self.take_answers()?;
+        match self.clients.iter().position(|each| each.pending.is_some()) {
+            Some(client) => Err(format!("client {client} got no answer")),
+            None => Ok(goes_on),
+        }
+    }
+
+    fn take_answers(&mut self) -> Result<(), String> {
+        (0..self.clients.len()).try_for_each(|number| self.take_answer(number))
+    }
+
+    fn take_answer(&mut self, number: usize) -> Result<(), String> {
+        let client = &mut self.clients[number];
+        let Some(pending) = &mut client.pending else {
+            return Ok(());
+        };
+        let Poll::Ready(response) = poll(&mut pending.responding) else {
+            return Ok(());
+        };
+        let place = pending.call;
+        client.pending = None;
+        let returned = self.tick();
+        let Some(call) = &mut self.history[place] else {
+            return Ok(());
+        };
+        let said = client::read(&call.request, response)?;
+        let mut plan = self.disk.plan();
+        plan.trace.note(&Event::Answered {
+            client: number,
+            answer: &format!("{said:?}"),
+        });
+        let tally = &mut plan.tally;
+        if !matches!(said, Said::Answer(_)) && self.chance.below(2) == 0 {
+            self.clients[number].again = Some(call.request.clone());
+        }
+        match said {
+            Said::Answer(answer) => {
+                match &answer {
+                    Answer::Decided(Ok(())) => tally.accepted += 1,
+                    Answer::Decided(Err(_)) => tally.refused += 1,
+                    Answer::Found(_) => tally.lookups += 1,
+                }
+                call.answer = Some(answer);
+                call.returned = returned;
+            }
+            Said::FateUnknown => tally.fate_unknown += 1,
+            Said::NotApplied => {
+                tally.not_applied += 1;
+                self.history[place] = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+}
+
+/// Whether the answer is there.
+fn poll<T>(future: &mut (impl Future<Output = T> + Unpin + ?Sized)) -> Poll<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    std::pin::Pin::new(future).poll(&mut context)
+}
+
+fn panic_text(cause: &(dyn std::any::Any + Send)) -> &str {
+    let text = cause.downcast_ref::<&str>().copied();
+    text.or_else(|| cause.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("of another kind")
+}
