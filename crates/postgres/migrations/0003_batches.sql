@@ -13,6 +13,10 @@
 -- one order: on the serial numbers to add, then on the widgets to remove, then on slots by
 -- (widget_sn, ordinal). That keeps them from deadlocking (40P01); nothing rests on it.
 --
+-- A locked row stays where it is, so the writes find it by its place (ctid) and not by another search
+-- of an index. A place is kept as a text of the ordinal and the ctid: of several the least one has the
+-- lowest ordinal.
+--
 -- The settings make each plan a loop over the arrays with an index search for each element, however
 -- large the tables are and whatever the statistics say.
 CREATE FUNCTION widgets.apply_operations(
@@ -36,9 +40,10 @@ DECLARE
     freed_sns text[];               -- the peers' slots: of which widget,
     freed_ports widgets.port_type[];
     freed_peers text[];             -- naming which removed one,
-    freed_ordinals smallint[];      -- and which slot
-    ordinals1 smallint[];           -- the slots to change, in the order of the pairs
-    ordinals2 smallint[];
+    freed_places text[];            -- and which slot
+    removed_widgets tid[];          -- where the rows to delete are
+    places1 text[];                 -- the slots to change, in the order of the pairs
+    places2 text[];
     to_change bigint;
     changed bigint;
 BEGIN
@@ -74,9 +79,9 @@ BEGIN
     END IF;
 
     IF remove_sns <> '{}' THEN
-        SELECT array_agg(serial_number) INTO removed
+        SELECT array_agg(serial_number), array_agg(place) INTO removed, removed_widgets
         FROM (
-            SELECT widget.serial_number
+            SELECT widget.serial_number, widget.ctid AS place
             FROM unnest(remove_sns) AS given (sn)
             JOIN widgets.widgets widget ON widget.serial_number = given.sn
             ORDER BY widget.serial_number
@@ -101,7 +106,8 @@ BEGIN
 
     -- Locks every slot that the batch can change or that a decision rests on, and decides.
     WITH locked AS (
-        SELECT named.kind, named.i, named.side, named.peer_sn AS other, slot.ordinal, slot.peer_sn
+        SELECT named.kind, named.i, named.side, named.peer_sn AS other, slot.peer_sn,
+            slot.ordinal::text || slot.ctid::text AS place
         FROM (
             SELECT 'pair' AS kind, pair.i, 1 AS side, pair.sn1 AS sn, pair.port, pair.sn2 AS peer_sn
             FROM unnest(pair_sns1, pair_sns2, pair_ports) WITH ORDINALITY
@@ -127,13 +133,13 @@ BEGIN
             count(peer_sn) AS links,
             count(*) FILTER (WHERE side = 1) AS count1,
             count(*) FILTER (WHERE side = 2) AS count2,
-            min(ordinal) FILTER (WHERE side = 1 AND peer_sn IS NULL) AS free1,
-            min(ordinal) FILTER (WHERE side = 2 AND peer_sn IS NULL) AS free2,
-            min(ordinal) FILTER (WHERE side = 1 AND peer_sn = other) AS linked1,
-            min(ordinal) FILTER (WHERE side = 2 AND peer_sn = other) AS linked2,
-            min(ordinal) FILTER (WHERE side = 0 AND peer_sn = other) AS linked
+            min(place) FILTER (WHERE side = 1 AND peer_sn IS NULL) AS free1,
+            min(place) FILTER (WHERE side = 2 AND peer_sn IS NULL) AS free2,
+            min(place) FILTER (WHERE side = 1 AND peer_sn = other) AS linked1,
+            min(place) FILTER (WHERE side = 2 AND peer_sn = other) AS linked2,
+            min(place) FILTER (WHERE side = 0 AND peer_sn = other) AS linked
         FROM (
-            SELECT kind, i, NULL::boolean AS associates, side, other, ordinal, peer_sn FROM locked
+            SELECT kind, i, NULL::boolean AS associates, side, other, place, peer_sn FROM locked
             UNION ALL
             -- A row more for each pair: one may have no slot.
             SELECT 'pair', pair.i, pair.associates, NULL, NULL, NULL, NULL
@@ -142,8 +148,8 @@ BEGIN
         GROUP BY kind, i
     ), decided AS (
         SELECT kind, i, links, linked,
-            CASE WHEN associates THEN free1 ELSE linked1 END AS ordinal1,
-            CASE WHEN associates THEN free2 ELSE linked2 END AS ordinal2,
+            CASE WHEN associates THEN free1 ELSE linked1 END AS place1,
+            CASE WHEN associates THEN free2 ELSE linked2 END AS place2,
             CASE
                 -- Missing, or without such a slot: see below.
                 WHEN count1 = 0 OR count2 = 0 THEN '?'
@@ -157,12 +163,12 @@ BEGIN
     )
     SELECT
         array_agg(outcome ORDER BY i) FILTER (WHERE kind = 'pair'),
-        array_agg(ordinal1 ORDER BY i) FILTER (WHERE kind = 'pair'),
-        array_agg(ordinal2 ORDER BY i) FILTER (WHERE kind = 'pair'),
+        array_agg(place1 ORDER BY i) FILTER (WHERE kind = 'pair'),
+        array_agg(place2 ORDER BY i) FILTER (WHERE kind = 'pair'),
         array_agg(linked ORDER BY i) FILTER (WHERE kind = 'freed'),
         coalesce(sum(links) FILTER (WHERE kind = 'removed'), 0)
             + 2 * count(*) FILTER (WHERE kind = 'pair' AND outcome = 'ok')
-    INTO pair_outcomes, ordinals1, ordinals2, freed_ordinals, to_change
+    INTO pair_outcomes, places1, places2, freed_places, to_change
     FROM decided;
 
     -- A widget without such a slot is not locked by it. It does not exist, or it never has one, and
@@ -196,24 +202,24 @@ BEGIN
 
     UPDATE widgets.slots slot SET peer_sn = change.to_peer
     FROM (
-        SELECT pair.sn1 AS sn, pair.ordinal1 AS ordinal,
+        SELECT pair.sn1 AS sn, pair.place1 AS place,
             CASE WHEN NOT pair.associates THEN pair.sn2 END AS from_peer,
             CASE WHEN pair.associates THEN pair.sn2 END AS to_peer
-        FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, ordinals1)
-            AS pair (sn1, sn2, associates, outcome, ordinal1)
+        FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, places1)
+            AS pair (sn1, sn2, associates, outcome, place1)
         WHERE pair.outcome = 'ok'
         UNION ALL
-        SELECT pair.sn2, pair.ordinal2,
+        SELECT pair.sn2, pair.place2,
             CASE WHEN NOT pair.associates THEN pair.sn1 END,
             CASE WHEN pair.associates THEN pair.sn1 END
-        FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, ordinals2)
-            AS pair (sn1, sn2, associates, outcome, ordinal2)
+        FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, places2)
+            AS pair (sn1, sn2, associates, outcome, place2)
         WHERE pair.outcome = 'ok'
         UNION ALL
-        SELECT freed.sn, freed.ordinal, freed.peer_sn, NULL
-        FROM unnest(freed_sns, freed_ordinals, freed_peers) AS freed (sn, ordinal, peer_sn)
+        SELECT freed.sn, freed.place, freed.peer_sn, NULL
+        FROM unnest(freed_sns, freed_places, freed_peers) AS freed (sn, place, peer_sn)
     ) change
-    WHERE slot.widget_sn = change.sn AND slot.ordinal = change.ordinal
+    WHERE slot.ctid = substr(change.place, 2)::tid AND slot.widget_sn = change.sn
         AND slot.peer_sn IS NOT DISTINCT FROM change.from_peer;
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF changed <> to_change THEN
@@ -221,10 +227,10 @@ BEGIN
     END IF;
 
     IF removed IS NOT NULL THEN
+        -- Not by their places: where both ends of an association are removed, each has freed the other.
         DELETE FROM widgets.slots slot USING unnest(removed) AS given (sn)
         WHERE slot.widget_sn = given.sn;
-        DELETE FROM widgets.widgets widget USING unnest(removed) AS given (sn)
-        WHERE widget.serial_number = given.sn;
+        DELETE FROM widgets.widgets WHERE ctid = ANY (removed_widgets);
     END IF;
 END
 $$;

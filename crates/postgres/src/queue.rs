@@ -76,9 +76,11 @@ pub(crate) struct Depth {
     pub(crate) bytes: usize,
 }
 
-/// While a batch is in flight, a further one starts only when it is full or its oldest operation has
-/// waited so long: fewer and larger commits cost the database less for each operation. What has
-/// waited longer is behind a batch that is slow, and so may gain by another connection.
+/// While a batch is in flight, a further one starts only when this part of it is full or its oldest
+/// operation has waited for [`GATHERING`]: larger commits cost the database less for each operation,
+/// but it has more than one core. What has waited longer is behind a batch that is slow, and so may
+/// gain by another connection.
+const FULL_ENOUGH: usize = 4;
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
@@ -347,7 +349,7 @@ impl Queue {
 impl Waiting {
     /// How long to wait for more operations before a batch is formed; `None` for not at all.
     fn gathering(&self, most: usize, now: Duration) -> Option<Duration> {
-        if self.in_flight.is_empty() || self.operations.len() >= most {
+        if self.in_flight.is_empty() || self.operations.len() >= most.div_ceil(FULL_ENOUGH) {
             return None;
         }
         let waited = now.saturating_sub(self.operations.front()?.arrived);

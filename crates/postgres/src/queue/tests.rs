@@ -40,7 +40,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => commands(few_serial_numbers("widget-", 12)).prop_map(Event::Push),
-        3 => (1..6usize).prop_map(Event::Take),
+        3 => (1..12usize).prop_map(Event::Take),
         2 => any::<usize>().prop_map(Event::Release),
         1 => (1..30u64).prop_map(Event::Advance),
     ]
@@ -169,7 +169,7 @@ impl Rig {
     /// No batch may mean that more operations are waited for, or that there is none to take.
     fn check_that_it_may_wait(&self, most: usize) {
         let gathers = !self.in_flight.is_empty()
-            && self.waiting.len() < most
+            && self.waiting.len() < most.div_ceil(FULL_ENOUGH)
             && self
                 .waiting
                 .first()

@@ -150,3 +150,25 @@ async fn calls_for_the_same_widgets_do_not_deadlock() {
         assert_sound(&server);
     }
 }
+
+/// A batch that removes both ends of associations, and a peer that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_of_an_association_are_removed_by_one_batch() {
+    let (server, _) = migrated().await;
+    server.psql(
+        "registry",
+        "SELECT widgets.add_widget(n, '', '{P,Q,R}') FROM unnest('{a,b,c,d}'::text[]) n;
+        SELECT widgets.associate_widgets('a', 'b', 'P'), widgets.associate_widgets('a', 'b', 'R'),
+            widgets.associate_widgets('b', 'c', 'Q')",
+    );
+    let outcomes = server.psql(
+        "registry",
+        "SELECT remove_outcomes FROM widgets.apply_operations(
+            '{}', '{}', '{}', '{}', '{}', '{b,x,a}', '{}', '{}', '{}', '{}')",
+    );
+    assert_eq!(outcomes, "{ok,WG001,ok}");
+    let rest = "SELECT string_agg(widget_sn || port || coalesce(peer_sn, '-'), ' '
+        ORDER BY widget_sn, ordinal) FROM widgets.slots";
+    assert_eq!(server.psql("registry", rest), "cP- cQ- cR- dP- dQ- dR-");
+    assert_sound(&server);
+}

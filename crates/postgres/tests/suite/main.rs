@@ -12,6 +12,7 @@ mod faults;
 mod functions;
 mod migrations;
 mod pooler;
+mod postgrest;
 mod server;
 mod tls;
 

@@ -1,0 +1,130 @@
+//! The SQL that PostgREST (12 to 16) sends for a call, replayed: its role, its `search_path`, and a JSON
+//! body that it reads by `json_to_record` and passes on by the names of the arguments.
+
+use crate::{assert_sound, migrated, session};
+use tokio_postgres::Client;
+
+/// What a body of a call comes to: nothing, or the code and message of an error.
+async fn call(client: &Client, function: &str, body: &str) -> Result<(), (String, String)> {
+    // What its schema cache knows of each function's arguments.
+    let arguments: &[(&str, &str)] = match function {
+        "add_widget" => &[
+            ("slots", "text[]"),
+            ("widget_name", "text"),
+            ("widget_sn", "text"),
+        ],
+        "remove_widget" => &[("widget_sn", "text")],
+        _ => &[
+            ("port", "widgets.port_type"),
+            ("widget1_sn", "text"),
+            ("widget2_sn", "text"),
+        ],
+    };
+    let list = |form: &dyn Fn(&str, &str) -> String| {
+        let items: Vec<String> = arguments
+            .iter()
+            .map(|&(name, kind)| form(name, kind))
+            .collect();
+        items.join(", ")
+    };
+    let sql = format!(
+        "WITH pgrst_source AS (
+            SELECT pgrst_call.pgrst_scalar
+            FROM (SELECT '{}'::json AS json_data) pgrst_payload,
+            LATERAL (SELECT {} FROM json_to_record(pgrst_payload.json_data) AS _({}) LIMIT 1) pgrst_body,
+            LATERAL (SELECT \"widgets\".\"{function}\"({}) AS pgrst_scalar) pgrst_call
+        )
+        SELECT null::bigint AS total_result_set, pg_catalog.count(_postgrest_t) AS page_total,
+            (json_agg(_postgrest_t.pgrst_scalar)->0)::text AS body
+        FROM (SELECT * FROM pgrst_source) _postgrest_t",
+        body.replace('\'', "''"),
+        list(&|name, _| format!("\"{name}\"")),
+        list(&|name, kind| format!("\"{name}\" {kind}")),
+        list(&|name, _| format!("\"{name}\" := pgrst_body.\"{name}\"")),
+    );
+    let setup = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+        SELECT set_config('search_path', '\"widgets\", \"public\"', true),
+            set_config('role', 'web_anon', true),
+            set_config('request.jwt.claims', '{\"role\":\"web_anon\"}', true)";
+    client.batch_execute(setup).await.expect("the role");
+    match client.batch_execute(&sql).await {
+        Ok(()) => {
+            client.batch_execute("COMMIT").await.expect("committed");
+            Ok(())
+        }
+        Err(error) => {
+            client.batch_execute("ROLLBACK").await.expect("ended");
+            let error = error.as_db_error().expect("an answer of the database");
+            Err((error.code().code().into(), error.message().into()))
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calls_of_postgrest_are_answered() {
+    let (server, _) = migrated().await;
+    let client = session(&server, "authenticator").await;
+    let check = async |function, body, expected: Result<(), (&str, &str)>| {
+        let expected = expected.map_err(|(code, message)| (code.to_owned(), message.to_owned()));
+        assert_eq!(call(&client, function, body).await, expected, "{body}");
+    };
+    for body in [
+        r#"{"widget_sn":"E","widget_name":"A","slots":["P","R"]}"#,
+        r#"{"widget_sn":"F","widget_name":"A","slots":["P","R"]}"#,
+        r#"{"widget_sn":"it's \"quoted\"","widget_name":"A","slots":["P","R"]}"#,
+    ] {
+        check("add_widget", body, Ok(())).await;
+    }
+    let pair = r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#;
+    check("associate_widgets", pair, Ok(())).await;
+    check(
+        "associate_widgets",
+        pair,
+        Err((
+            "WG003",
+            "Widgets with serial numbers E and F are already associated on port P",
+        )),
+    )
+    .await;
+    check("remove_association", pair, Ok(())).await;
+    check("associate_widgets", pair, Ok(())).await;
+    check("remove_widget", r#"{"widget_sn":"E"}"#, Ok(())).await;
+    check(
+        "remove_widget",
+        r#"{"widget_sn":"E"}"#,
+        Err(("WG001", "Widget with serial number E does not exist")),
+    )
+    .await;
+    check(
+        "add_widget",
+        r#"{"widget_sn":"F","widget_name":"A","slots":[]}"#,
+        Err((
+            "23505",
+            "duplicate key value violates unique constraint \"widgets_serial_number_key\"",
+        )),
+    )
+    .await;
+    // The type as its search_path shows it: the service says widgets.port_type.
+    check(
+        "associate_widgets",
+        r#"{"widget1_sn":"E","widget2_sn":"F","port":"Z"}"#,
+        Err(("22P02", "invalid input value for enum port_type: \"Z\"")),
+    )
+    .await;
+    check(
+        "add_widget",
+        r#"{"widget_sn":null,"widget_name":"A","slots":[]}"#,
+        Err((
+            "23502",
+            "null value in argument \"widget_sn\" violates not-null constraint",
+        )),
+    )
+    .await;
+    // A number for a text is its digits: PostgREST has no other types than the database.
+    let number = r#"{"widget_sn":5,"widget_name":"A","slots":["P"]}"#;
+    check("add_widget", number, Ok(())).await;
+    check("remove_widget", r#"{"widget_sn":"5"}"#, Ok(())).await;
+    assert_sound(&server);
+    let rest = "SELECT string_agg(serial_number, ',' ORDER BY serial_number) FROM widgets.widgets";
+    assert_eq!(server.psql("registry", rest), "F,it's \"quoted\"");
+}
