@@ -4,7 +4,6 @@
 --
 -- The constraints are dropped first and made again afterwards, which checks everything loaded.
 \set ON_ERROR_STOP on
-\timing on
 BEGIN;
 SET LOCAL work_mem = '1GB';
 SET LOCAL maintenance_work_mem = '2GB';
@@ -33,6 +32,7 @@ FROM (
 ) loaded
 ORDER BY n, ordinal;
 
+ANALYZE widgets.widgets, widgets.slots;
 ALTER TABLE widgets.widgets ADD CONSTRAINT widgets_serial_number_key PRIMARY KEY (serial_number);
 ALTER TABLE widgets.slots ADD CONSTRAINT slots_pkey PRIMARY KEY (widget_sn, ordinal);
 ALTER TABLE widgets.slots ADD CONSTRAINT slots_association_key UNIQUE (widget_sn, port, peer_sn);
@@ -41,7 +41,7 @@ ALTER TABLE widgets.slots ADD CONSTRAINT slots_association_fkey
     REFERENCES widgets.slots (widget_sn, port, peer_sn) DEFERRABLE INITIALLY DEFERRED;
 ALTER TABLE widgets.slots ENABLE TRIGGER USER;
 COMMIT;
-VACUUM (ANALYZE, FREEZE) widgets.widgets, widgets.slots;
+VACUUM (FREEZE) widgets.widgets, widgets.slots;
 CHECKPOINT;
 SELECT relname, pg_size_pretty(pg_relation_size(oid)) AS size
 FROM pg_class WHERE relnamespace = 'widgets'::regnamespace AND relkind IN ('r', 'i')

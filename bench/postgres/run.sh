@@ -1,35 +1,126 @@
 #!/usr/bin/env bash
-# One call for each operation by pgbench (32 clients, no HTTP) against the service over HTTP (wrk, 256
-# connections), on one PostgreSQL in one run, alternating. Needs pgbench, wrk and psql, a database that
-# `widgets migrate` has prepared and load.sql has filled and that no run has used before, and a release
-# build of widgets.
+# One call for each operation by pgbench (32 clients, no HTTP) beside the service over HTTP (wrk, 256
+# connections), on one PostgreSQL in one run, taking turns. Starts that server by itself: needs Debian's
+# postgresql, wrk, and a release build of widgets.
 #
-#   bench/postgres/run.sh HOST PORT DATABASE [WIDGETS] [SECONDS] [ROUNDS]
+#   bench/postgres/run.sh FOLDER [WIDGETS] [SECONDS] [ROUNDS]
 #
-# HOST is a name or the folder of a socket; the user is $PGUSER, `postgres` unless set. Every operation
-# names widgets that no other one of the run names, so that none is refused.
+# FOLDER/loaded is made and filled by load.sql where it is missing (500 bytes a widget); every run works
+# on a copy of it, FOLDER/run, which it leaves to be looked at. Every operation names widgets that no
+# other one of the run names, so that none is refused. Set PROCESSES to start so many services behind
+# nginx instead of one.
 set -euo pipefail
 cd "$(dirname "$0")"
-host=$1 port=$2 database=$3 widgets=${4:-10000000} seconds=${5:-10} rounds=${6:-2}
-user=${PGUSER:-postgres}
-binary=../../target/release/widgets
-export PGHOST=$host PGPORT=$port PGUSER=$user PGDATABASE=$database
+widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
+binary=$PWD/../../target/release/widgets
+postgres=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
+mkdir -p "$1"
+folder=$(realpath "$1")
+# PostgreSQL refuses to be run by root.
+as=()
+if [ "$(id -u)" = 0 ]; then
+  chown postgres "$folder"
+  as=(setpriv --reuid=postgres --regid=postgres --clear-groups --)
+fi
+export PGHOST=$folder PGUSER=postgres PGDATABASE=postgres
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+PGPORT=$(free_port)
+export PGPORT
+url="@${folder//\//%2F}:$PGPORT/postgres?sslmode=disable"
 
-log=$(mktemp)
-"$binary" serve --listen 127.0.0.1:0 \
-  --store "postgres://$user@${host//\//%2F}:$port/$database?sslmode=disable" > "$log" &
-service=$!
-trap 'kill $service; rm -f "$log"' EXIT
-until address=$(grep -o -m1 'listens on http://.*' "$log" | cut -d' ' -f3); do
-  kill -0 $service
-  sleep 0.1
+# The same for both. fsync and synchronous_commit stay on, their default.
+settings=(shared_buffers=6GB max_wal_size=16GB checkpoint_timeout=30min wal_compression=lz4
+  wal_buffers=64MB max_connections=100)
+start() { # DATA
+  "${as[@]}" "$postgres/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" \
+    -o "-k $folder -h '' -p $PGPORT ${settings[*]/#/-c }" start
+}
+stop() { # DATA
+  "${as[@]}" "$postgres/pg_ctl" -s -w -D "$folder/$1" -m fast stop
+}
+
+data='' started=()
+end() {
+  [ ${#started[@]} = 0 ] || kill "${started[@]}"
+  wait
+  [ -z "$data" ] || stop "$data"
+}
+trap end EXIT
+
+if [ ! -d "$folder/loaded" ]; then
+  rm -rf "$folder/loading"
+  "${as[@]}" "$postgres/initdb" --no-sync -D "$folder/loading" -U postgres --auth=trust --encoding=UTF8 \
+    --locale=C.UTF-8 > "$folder/initdb.log"
+  start loading
+  data=loading
+  "$binary" migrate --store "postgres://postgres$url" > "$folder/migrate.log"
+  psql -q -v widgets="$widgets" -f load.sql
+  stop loading
+  data=''
+  mv "$folder/loading" "$folder/loaded"
+fi
+rm -rf "$folder/run" "$folder/run.log"
+"${as[@]}" cp -a "$folder/loaded" "$folder/run"
+sync
+start run
+data=run
+printf '%s widgets; PostgreSQL %s, %s\n' "$widgets" "$(psql -Atc 'SHOW server_version')" "${settings[*]}"
+psql -Atc "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
+psql -q -v widgets="$widgets" -f warm.sql > "$folder/warm.log"
+
+addresses=()
+for ((process = 0; process < processes; process++)); do
+  "$binary" serve --listen 127.0.0.1:0 --store "postgres://authenticator$url" > "$folder/serve.$process.log" 2>&1 &
+  started+=($!)
+  until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.$process.log" | cut -d/ -f3); do
+    kill -0 ${started[-1]}
+    sleep 0.1
+  done
+  addresses+=("$address")
 done
+address=http://${addresses[0]}
+if [ "$processes" -gt 1 ]; then
+  nginx_port=$(free_port)
+  cat > "$folder/nginx.conf" <<CONF
+worker_processes 1;
+daemon off;
+pid $folder/nginx.pid;
+error_log $folder/nginx.log;
+events { worker_connections 2048; }
+http {
+  access_log off;
+  keepalive_requests 1000000000;
+  upstream widgets {
+    $(printf 'server %s; ' "${addresses[@]}")
+    keepalive 256;
+    keepalive_requests 1000000000;
+  }
+  server {
+    listen 127.0.0.1:$nginx_port;
+    location / {
+      proxy_pass http://widgets;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }
+  }
+}
+CONF
+  nginx -c "$folder/nginx.conf" &
+  started+=($!)
+  address=http://127.0.0.1:$nginx_port
+  until (exec 3<> "/dev/tcp/127.0.0.1/$nginx_port") 2> /dev/null; do
+    kill -0 ${started[-1]}
+    sleep 0.1
+  done
+fi
 
 single() { # OPERATION START REMOVED
   printf '%-18s pgbench, 32 clients:   ' "$1"
   pgbench --no-vacuum --protocol=prepared --client=32 --jobs=2 --time="$seconds" --define=n=0 \
     --define=start="$2" --define=removed="$3" --define=widgets="$widgets" --file="pgbench/$1.sql" 2>&1 |
-    awk '/^tps/ { printf "%.0f/s\n", $3 } /ERROR/ { print }'
+    awk '/^latency average/ { l = $4 } /^tps/ { printf "%.0f/s mean=%sms\n", $3, l } /ERROR/ { print }'
 }
 http() { # OPERATION START REMOVED
   printf '%-18s HTTP, 256 connections: ' "$1"
@@ -37,13 +128,16 @@ http() { # OPERATION START REMOVED
 }
 
 # The loaded widgets in their permuted order: four tenths for associations (two for each), four for
-# those of the mix, one for removals, one for those of the mix. Each run of a program takes its part.
+# those of the mix, one for removals, one for those of the mix. Each run of a program takes its part,
+# and who goes first alternates: the first change of a page after a checkpoint costs more.
 parts=$((2 * rounds))
 pairs=$((widgets / 5 / parts))
 removals=$((widgets / 10 / parts))
 both() { # OPERATION START STEP REMOVED
-  single "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * removals))
-  http "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * removals))
+  local first=single second=http
+  [ $((round % 2)) = 0 ] || first=http second=single
+  $first "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * removals))
+  $second "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * removals))
 }
 for ((round = 0; round < rounds; round++)); do
   both add_widget 0 50000000 0

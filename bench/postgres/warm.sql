@@ -1,0 +1,20 @@
+-- Associates :widgets / 50 pairs and removes :widgets / 200 widgets by the batch, spread over all of them,
+-- so that nearly every page has been read into memory and changed since the last checkpoint: what follows
+-- is the state of a server in use, not that of its first half minute.
+--   psql -v widgets=10000000 -f warm.sql
+-- The runs of run.sh use these widgets last of all.
+\set ON_ERROR_STOP on
+CREATE EXTENSION IF NOT EXISTS pg_prewarm;
+SELECT pg_size_pretty(sum(pg_prewarm(oid)) * 8192) AS prewarmed FROM pg_class
+WHERE relnamespace = 'widgets'::regnamespace AND relkind IN ('r', 'i');
+\o /dev/null
+SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{}',
+    array_agg('W' || lpad((2 * i * 7368787 %% %3$s)::text, 9, '0')),
+    array_agg('W' || lpad(((2 * i + 1) * 7368787 %% %3$s)::text, 9, '0')),
+    array_agg('Q'::widgets.port_type), array_agg(true))
+    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets * 4 / 10) - 1, :widgets)
+FROM generate_series(:widgets::bigint * 38 / 100, :widgets * 4 / 10 - 1, 4096) a \gexec
+SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}',
+    array_agg('W' || lpad((i * 7368787 %% %3$s)::text, 9, '0')), '{}', '{}', '{}', '{}')
+    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets) - 1, :widgets)
+FROM generate_series(:widgets::bigint * 995 / 1000, :widgets - 1, 4096) a \gexec
