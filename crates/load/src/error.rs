@@ -37,6 +37,14 @@ pub enum Error {
         /// The answer's status.
         status: u16,
     },
+    /// Metrics cannot be pushed there.
+    #[error("metrics cannot be pushed to {url}: {cause}")]
+    Push {
+        /// Where to.
+        url: String,
+        /// Why not.
+        cause: String,
+    },
     /// Another run has used these serial numbers.
     #[error("widgets of run {run} exist already: choose another --run")]
     RunTaken {

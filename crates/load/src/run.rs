@@ -5,10 +5,10 @@ use crate::{
     error::Error,
     find_max::FindMax,
     objective::Objective,
-    report::{Report, Search, StretchReport, count_text, rate_text},
+    report::{self, Report, Search, StretchReport, count_text, rate_text},
     schedule::{Arrivals, Extent},
     session::{EndedEarly, Session, Settings, Stretch, block_on},
-    watch::{Push, Subject, Watch, vmui},
+    watch::{Push, Subject, Watch},
 };
 use std::{
     io::{self, Write as _},
@@ -165,6 +165,10 @@ pub fn run(plan: Plan) -> Result<Report, Error> {
 
 async fn run_async(plan: Plan) -> Result<Report, Error> {
     let settings = &plan.session;
+    // Nobody wants to learn after an hour of load that its report has no place.
+    for path in plan.json.iter().chain(&plan.html) {
+        report::check_writable(path)?;
+    }
     let mut run = Run {
         session: Session::start(settings.clone()).await?,
         report: Report::new(plan.settings(), plan.labels.clone()),
@@ -172,10 +176,10 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     };
     let push = match &plan.push {
         Some(url) => {
-            // A view that is not there yet when the first values come is of no use.
-            let link = vmui(url, &settings.run);
-            let _ = writeln!(io::stderr(), "metrics: {link}");
-            Some(Push::new(url, &settings.run)?)
+            let (push, place) = Push::start(url, &settings.run).await?;
+            // Before the load, so that a view can be open when its first values come.
+            let _ = writeln!(io::stderr(), "metrics: {place}");
+            Some(push)
         }
         None => None,
     };
@@ -188,15 +192,15 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     let outcome = run.phases(&plan, &mut watch).await;
     let closed = watch.close().await;
     outcome?;
-    closed?;
     let mut report = run.report;
     report.close();
     judge(&mut report, &plan, run.wrong);
-    if let Some(path) = &plan.json {
-        report.write_json(path)?;
-    }
-    if let Some(path) = &plan.html {
-        report.write_html(path)?;
+    // What was measured is told even where a file of it cannot be written.
+    let json = plan.json.as_deref().map(|path| report.write_json(path));
+    let html = plan.html.as_deref().map(|path| report.write_html(path));
+    let written = [json, html].into_iter().flatten().chain([closed]);
+    for error in written.filter_map(Result::err) {
+        report.failures.push(format!("{error}."));
     }
     Ok(report)
 }
@@ -216,7 +220,7 @@ impl Run {
             self.measure(plan, watch).await?
         };
         if let (Some(widgets_max), true) = (plan.audit, go_on) {
-            watch.phase("audit: reading back what was acknowledged", false);
+            watch.phase("audit: reading back what was acknowledged", None, false);
             let findings = self.session.audit(widgets_max, plan.audit_timeout).await?;
             self.report.audit = Some(findings);
         }
@@ -305,7 +309,7 @@ impl Run {
         watch: &mut Watch,
         phase: &str,
     ) -> Result<Stretch, Error> {
-        watch.phase(phase, !phase.starts_with("warm-up"));
+        watch.phase(phase, Some(duration), !phase.starts_with("warm-up"));
         let extent = Extent {
             duration: Some(duration),
             requests,

@@ -317,3 +317,37 @@ fn a_server_that_is_not_there_is_named() {
         assert!(refused.contains(why), "{url}: {refused}");
     }
 }
+
+/// What a run is refused with that should not begin.
+fn refused(adjust: impl FnOnce(&mut widgets_load::run::Plan)) -> String {
+    let server = Server::start(Double::new(Lie::None));
+    let mut plan = plan(&server.url());
+    adjust(&mut plan);
+    let error = run(plan).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+#[test]
+fn what_would_be_in_vain_is_told_before_the_load() {
+    let error = refused(|plan| plan.push = Some("http://127.0.0.1:1".into()));
+    let start = "metrics cannot be pushed to http://127.0.0.1:1: ";
+    assert!(error.starts_with(start), "{error}");
+    let error = refused(|plan| plan.html = Some("/nowhere/report.html".into()));
+    let start = "writing the report /nowhere/report.html: No such file";
+    assert!(error.starts_with(start), "{error}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_fails_the_run_and_not_what_it_found() {
+    // A device that is always full.
+    let full = || Some("/dev/full".into());
+    let report = load(Lie::None, |plan| {
+        (plan.json, plan.html, plan.hdr) = (full(), full(), full());
+    });
+    assert_eq!(report.stretches[0].requests, 4000);
+    assert_eq!(report.failures.len(), 3, "{report}");
+    for failure in &report.failures {
+        assert!(failure.contains("No space left"), "{failure}");
+    }
+}

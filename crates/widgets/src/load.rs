@@ -17,20 +17,28 @@ use widgets_load::{
     session::{Settings, fresh_run_name},
 };
 
-/// Sends requests as scheduled, predicts every answer, reads back at the end.
-///
-/// The exit status is 0 if every answer was right, every acknowledged operation was found, and no
-/// --fail-if came true; 1 otherwise.
-///
-/// Open loop: request i is due at i/RATE seconds, whatever became of the ones before it, and its
-/// latency counts from then. Each lane (a connection; over h2, a stream) names widgets that no other
-/// lane names, so that each answer follows from the lane's own past.
+const EXAMPLES: &str = "\
+Examples:
+  widgets load http://127.0.0.1:3000 --rate 5000 --duration 1m --html report.html
+  widgets load http://127.0.0.1:3000 --rate max --connections 256
+  widgets load http://127.0.0.1:3000 --find-max --slo 'p99<10ms' --html curve.html
+  widgets load http://127.0.0.1:3000 --rate 2000 --json now.json --fail-if 'p99>20ms'
+  widgets load compare before.json now.json
+
+Exit codes: 0 every answer was right, what was acknowledged was found, and no --fail-if came true; 1 \
+otherwise, or the run could not be made: standard error says why; 2 the command line is wrong.";
+
+/// The command line of `widgets load`.
 #[derive(clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "flags of a command line are what they are"
 )]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = EXAMPLES
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -36,6 +36,11 @@ enum Command {
     /// Writes all widgets of a store to a file.
     Export(export::Arguments),
     /// Measures a running service, and proves that its answers are right.
+    ///
+    /// Sends requests as scheduled, predicts every answer, and reads back at the end what was
+    /// acknowledged. Open loop: request i is due at i/RATE seconds, whatever became of the ones before
+    /// it, and its latency counts from then. Each lane (a connection; over h2, a stream) names widgets
+    /// that no other lane names, so that each answer follows from the lane's own past.
     Load(Box<load::Arguments>),
     /// Runs the service.
     ///

@@ -139,7 +139,15 @@ impl Target {
         let tls = connector
             .connect(name.clone(), tcp)
             .await
-            .map_err(|error| format!("TLS with {}: {error}", self.origin))?;
+            .map_err(|error| {
+                let is_distrust = error.to_string().starts_with("invalid peer certificate");
+                let hint = if is_distrust {
+                    " (--ca FILE trusts another authority, --insecure any certificate)"
+                } else {
+                    ""
+                };
+                format!("TLS with {}: {error}{hint}", self.origin)
+            })?;
         let agreed = tls.get_ref().1.alpn_protocol();
         if self.protocol == Protocol::Http2 && agreed != Some(b"h2") {
             return Err(format!("{} does not offer h2 (ALPN)", self.origin));

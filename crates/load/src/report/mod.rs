@@ -16,7 +16,7 @@ use crate::{
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
@@ -111,6 +111,9 @@ pub struct StretchReport {
     pub latency: Percentiles,
     /// From sending a request to its answer.
     pub service: Percentiles,
+    /// From sending to a 503 that says that nothing was applied. Not part of the two above.
+    #[serde(default)]
+    pub turned_away: Percentiles,
     /// How long due requests waited for a free lane.
     pub wait: Percentiles,
     /// How late the generator was.
@@ -208,6 +211,7 @@ impl StretchReport {
             generator_cpu_seconds: stretch.cpu.as_secs_f64(),
             latency: Percentiles::from(&latency),
             service: Percentiles::from(&total.service),
+            turned_away: Percentiles::from(&total.turned_away),
             wait: Percentiles::from(&total.wait),
             lag: Percentiles::from(&total.lag),
             kinds: kinds.collect(),
@@ -320,8 +324,8 @@ impl Report {
             what: what.clone(),
             cause,
         };
-        let report: Self =
-            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let report: Self = serde_json::from_slice(&text)
+            .map_err(|error| wrong(format!("it is none that --json wrote: {error}")))?;
         if report.format != FORMAT {
             let cause = format!("its format is {}, and {FORMAT} is read here", report.format);
             return Err(wrong(cause));
@@ -331,12 +335,11 @@ impl Report {
 
     /// Writes it as JSON.
     pub fn write_json(&self, path: &Path) -> Result<(), Error> {
-        let what = format!("writing the report {}", path.display());
-        let failed = |cause| Error::File { what, cause };
-        let json = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()));
-        json.and_then(|json| {
-            let what = format!("writing the report {}", path.display());
-            fs::write(path, json).map_err(|cause| Error::File { what, cause })
+        let json = serde_json::to_vec_pretty(self).map_err(io::Error::from);
+        let written = json.and_then(|json| fs::write(path, json));
+        written.map_err(|cause| Error::File {
+            what: format!("writing the report {}", path.display()),
+            cause,
         })
     }
 
@@ -361,6 +364,15 @@ impl Report {
     }
 }
 
+/// Checks that a report can be written there, and leaves alone what is there.
+pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
+    let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+    opened.map(drop).map_err(|cause| Error::File {
+        what: format!("writing the report {}", path.display()),
+        cause,
+    })
+}
+
 /// A time in microseconds, for people: three digits and a unit.
 #[must_use]
 pub fn time_text(microseconds: f64) -> String {
@@ -375,6 +387,19 @@ pub fn time_text(microseconds: f64) -> String {
         _ => 0,
     };
     format!("{value:.digits$} {unit}")
+}
+
+/// A round time in microseconds, for an axis: no more digits than it has.
+#[must_use]
+pub(crate) fn time_tick_text(microseconds: f64) -> String {
+    let text = time_text(microseconds);
+    match text.split_once(' ') {
+        Some((value, unit)) if value.contains('.') => {
+            let value = value.trim_end_matches('0').trim_end_matches('.');
+            format!("{value} {unit}")
+        }
+        _ => text,
+    }
 }
 
 /// A whole number, for people: its thousands set apart.
@@ -394,7 +419,7 @@ pub fn count_text(count: u64) -> String {
 /// A rate, for people.
 #[must_use]
 pub fn rate_text(per_second: f64) -> String {
-    if per_second < 10.0 {
+    if per_second > 0.0 && per_second < 10.0 {
         format!("{per_second:.1}")
     } else {
         count_text(per_second.round() as u64)

@@ -17,12 +17,17 @@ const AXIS: RGBColor = RGBColor(1, 0, 0);
 const GRID: RGBColor = RGBColor(2, 0, 0);
 const TEXT: RGBColor = RGBColor(3, 0, 0);
 
+/// The colour of references.
+const REFERENCE: usize = 5;
+
 /// One line of a plot.
 pub(super) struct Series {
     pub(super) label: &'static str,
     pub(super) points: Vec<(f64, f64)>,
     /// Small circles at the points, where each point is a measurement of its own.
     pub(super) marked: bool,
+    /// What others are compared with: it is drawn behind them, dashed and quiet.
+    pub(super) reference: bool,
 }
 
 impl Series {
@@ -32,6 +37,7 @@ impl Series {
             label,
             points: points.collect(),
             marked: false,
+            reference: false,
         }
     }
 
@@ -41,12 +47,34 @@ impl Series {
             ..self
         }
     }
+
+    pub(super) fn reference(self) -> Self {
+        Self {
+            reference: true,
+            ..self
+        }
+    }
+
+    /// Its colour's number in the page's style sheet, where it is the one at `position`.
+    pub(super) const fn colour(&self, position: usize) -> usize {
+        if self.reference {
+            REFERENCE
+        } else {
+            position + 1
+        }
+    }
+
+    pub(super) const fn class(&self) -> &'static str {
+        if self.reference { "reference" } else { "" }
+    }
 }
 
 /// What the axes say.
 pub(super) struct Axes {
     pub(super) x: &'static str,
     pub(super) y: &'static str,
+    /// At most so many labels.
+    pub(super) x_labels: usize,
     pub(super) x_text: fn(f64) -> String,
     pub(super) y_text: fn(f64) -> String,
     /// A logarithmic y axis: for latencies, of which the rare ones are thousandfold the usual ones.
@@ -54,7 +82,7 @@ pub(super) struct Axes {
 }
 
 fn colour(number: usize) -> RGBColor {
-    RGBColor(0, 0, u8::try_from(number + 1).unwrap_or(u8::MAX))
+    RGBColor(0, 0, u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 /// Draws lines. Empty where there is nothing to draw.
@@ -98,18 +126,20 @@ where
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin(8)
-        .margin_right(24)
-        .x_label_area_size(40)
-        .y_label_area_size(72)
+        .margin_right(32)
+        .x_label_area_size(44)
+        .y_label_area_size(76)
         .build_cartesian_2d(x, y)
         .map_err(|error| failed(&error))?;
     let label = ("sans-serif", 13).into_font().color(&TEXT);
     chart
         .configure_mesh()
+        .x_max_light_lines(1)
         .axis_style(AXIS)
         .bold_line_style(GRID)
-        .light_line_style(GRID.mix(0.0))
-        .x_labels(10)
+        // Between the powers of ten of a logarithmic axis; elsewhere they would be too many.
+        .light_line_style(GRID.mix(if axes.log { 0.5 } else { 0.0 }))
+        .x_labels(axes.x_labels)
         .y_labels(6)
         .x_label_formatter(&|value| (axes.x_text)(*value))
         .y_label_formatter(&|value| (axes.y_text)(*value))
@@ -119,14 +149,17 @@ where
         .axis_desc_style(label)
         .draw()
         .map_err(|error| failed(&error))?;
-    for (number, each) in series.iter().enumerate() {
-        let style = colour(number).stroke_width(2);
+    let mut ordered: Vec<_> = series.iter().enumerate().collect();
+    ordered.sort_by_key(|(_, each)| !each.reference);
+    for (position, each) in ordered {
+        let colour = colour(each.colour(position));
+        let style = colour.stroke_width(2);
         let points = each.points.iter().copied();
         chart
             .draw_series(LineSeries::new(points.clone(), style))
             .map_err(|error| failed(&error))?;
         if each.marked {
-            let circles = points.map(|point| Circle::new(point, 4, colour(number).filled()));
+            let circles = points.map(|point| Circle::new(point, 4, colour.filled()));
             chart.draw_series(circles).map_err(|error| failed(&error))?;
         }
     }

@@ -54,7 +54,7 @@ impl fmt::Display for Report {
                 writeln!(f, "\n{title}")?;
             }
             for text in list {
-                writeln!(f, "  {text}")?;
+                write_wrapped(f, text)?;
             }
         }
         Ok(())
@@ -92,7 +92,7 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     )?;
     writeln!(
         f,
-        "generator: {cpu:.1} s of processor time, {} requests each",
+        "generator: {cpu:.1} s of processor time, {} requests for each second of it",
         rate_text(per_cpu)
     )?;
     writeln!(
@@ -105,12 +105,18 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     }
     write_times(f, "all: latency", &stretch.latency)?;
     write_times(f, "     service time", &stretch.service)?;
+    if stretch.turned_away.count > 0 {
+        write_times(f, "     time to a 503", &stretch.turned_away)?;
+    }
     write_times(f, "     wait for lane", &stretch.wait)?;
     write_times(f, "     generator lag", &stretch.lag)?;
     writeln!(f, "\n{:<20} outcomes", "")?;
     for (name, kind) in &stretch.kinds {
         let mut outcomes = String::new();
-        for (outcome, count) in &kind.outcomes {
+        // Acceptance first, then the codes.
+        let (ok, others): (Vec<_>, Vec<_>) =
+            kind.outcomes.iter().partition(|(name, _)| *name == "ok");
+        for (outcome, count) in ok.into_iter().chain(others) {
             write!(outcomes, "  {outcome} {}", count_text(*count))?;
         }
         writeln!(f, "{name:<19}{outcomes}")?;
@@ -122,6 +128,26 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
         writeln!(f, "  {text}")?;
     }
     Ok(())
+}
+
+/// Writes words in lines of 100 columns at most.
+fn write_wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    const COLUMNS: usize = 100;
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if column == 0 {
+            write!(f, "  {word}")?;
+            column = 2 + width;
+        } else if column + 1 + width > COLUMNS {
+            write!(f, "\n    {word}")?;
+            column = 4 + width;
+        } else {
+            write!(f, " {word}")?;
+            column += 1 + width;
+        }
+    }
+    writeln!(f)
 }
 
 fn write_times(f: &mut fmt::Formatter<'_>, name: &str, times: &Percentiles) -> fmt::Result {

@@ -4,14 +4,15 @@ mod hdr;
 mod plain;
 mod push;
 mod terminal;
+mod view;
 
-pub(crate) use push::{Push, vmui};
+pub(crate) use push::Push;
 
 use crate::{
     error::Error,
     session::{Observer, Tick},
 };
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 /// What a run is, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -58,12 +59,17 @@ impl Watch {
         })
     }
 
-    /// Says what comes next.
-    pub(crate) fn phase(&mut self, phase: impl Into<String>, measured: bool) {
+    /// Says what comes next, and how long it is to take, where that is known.
+    pub(crate) fn phase(
+        &mut self,
+        phase: impl Into<String>,
+        length: Option<Duration>,
+        measured: bool,
+    ) {
         self.phase = phase.into();
         self.measured = measured;
         match &mut self.screen {
-            Screen::Terminal(terminal) => terminal.begin(&self.phase),
+            Screen::Terminal(terminal) => terminal.begin(&self.phase, length),
             Screen::Plain(plain) => plain.begin(&self.phase),
         }
     }

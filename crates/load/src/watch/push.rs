@@ -33,8 +33,10 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    /// Pushes to the VictoriaMetrics at `url`, under the run's name.
-    pub(crate) fn new(url: &str, run: &str) -> Result<Self, Error> {
+    /// Pushes to the VictoriaMetrics at `url`, under the run's name. Also tells where to see it.
+    ///
+    /// Asks it something first: a wrong address should be known before the load, not after it.
+    pub(crate) async fn start(url: &str, run: &str) -> Result<(Self, String), Error> {
         let target = Target::new(&TargetSettings {
             url: url.to_owned(),
             protocol: Protocol::Http1,
@@ -43,12 +45,23 @@ impl Push {
             insecure: false,
         });
         let target = Rc::new(target.map_err(Error::Target)?);
+        let has_vmui = has_vmui(&target).await.map_err(|cause| Error::Push {
+            url: url.to_owned(),
+            cause,
+        })?;
+        let base = url.trim_end_matches('/');
+        let place = if has_vmui {
+            vmui(base, run)
+        } else {
+            format!("{base}/api/v1/query?query=widgets_load_latency_seconds (it has no vmui)")
+        };
         let (batches, receiver) = mpsc::channel(16);
-        Ok(Self {
+        let push = Self {
             run: run.to_owned(),
             batches,
             task: spawn_local(send(target, receiver)),
-        })
+        };
+        Ok((push, place))
     }
 
     pub(super) fn tick(&mut self, tick: &Tick<'_>, phase: &str) {
@@ -63,16 +76,34 @@ impl Push {
     }
 }
 
-/// Where a browser shows the pushed metrics of this run.
-pub(crate) fn vmui(url: &str, run: &str) -> String {
-    let base = url.trim_end_matches('/');
-    let mut link = format!("{base}/vmui/#/?g0.range_input=30m&g0.relative_time=last_30_minutes");
+/// Whether the server has the page that shows metrics; Debian's package comes without it.
+async fn has_vmui(target: &Rc<Target>) -> Result<bool, String> {
+    let Some(mut channel) = channels(target, 1).into_iter().next() else {
+        return Ok(false);
+    };
+    let request = Request {
+        path: "/vmui/".into(),
+        body: None,
+    };
+    channel.connect().await?;
+    let answer = channel.exchange(&request, PATIENCE).await;
+    Ok(answer.map_err(|failure| failure.cause)?.status == 200)
+}
+
+/// Where a browser shows the pushed metrics of this run: two graphs of the last half hour.
+fn vmui(base: &str, run: &str) -> String {
+    let mut link = format!("{base}/vmui/#/?");
     let queries = [
         "widgets_load_latency_seconds",
         "widgets_load_requests_per_second",
     ];
     for (number, query) in queries.iter().enumerate() {
-        let _ = write!(link, "&g{number}.expr={query}%7Brun%3D%22{run}%22%7D");
+        let _ = write!(
+            link,
+            "{}g{number}.expr={query}%7Brun%3D%22{run}%22%7D&g{number}.range_input=30m\
+             &g{number}.relative_time=last_30_minutes",
+            if number == 0 { "" } else { "&" }
+        );
     }
     link
 }

@@ -4,18 +4,21 @@
 //! the next request that is due; while lanes are idle, the dispatcher hands each request to one at
 //! the moment at which it is due. So a backlog needs no memory: it is the schedule itself.
 
+mod lane;
+
+pub(crate) use lane::code;
+
 use crate::{
-    audit::{self, Findings},
-    client::{Channel, Failure, Request, Target, TargetSettings, channels},
+    audit::Findings,
+    client::{Channel, Target, TargetSettings, channels},
     clock::{Clock, Timer},
     mix::Mix,
-    partition::{Answer, Partition, Plan, Share},
+    partition::{Partition, Share},
     schedule::{Arrivals, Extent, Next, Schedule},
-    stats::{Measured, Outcome, Sample},
+    stats::Measured,
 };
-use serde::Deserialize;
+use lane::lane;
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
@@ -30,12 +33,6 @@ use tokio::{
     task::{LocalSet, spawn_local},
     time::sleep,
 };
-
-/// A lane without a connection tries again after so long.
-const RECONNECT: Duration = Duration::from_millis(50);
-
-/// So many wrong answers are kept in words; all are counted.
-const EXAMPLES_MAX: usize = 100;
 
 /// What every worker is told at its start.
 #[derive(Clone, Debug)]
@@ -301,152 +298,6 @@ async fn dispatch(shared: Rc<Shared>, timer: Timer) {
                 }
             }
             Next::Over => shared.changed.notified().await,
-        }
-    }
-}
-
-async fn lane(shared: Rc<Shared>, index: usize, mut channel: Channel, mut partition: Partition) {
-    let mut request = Request::default();
-    let mut body = Vec::with_capacity(256);
-    let mut connected_before = false;
-    loop {
-        connect(&shared, &mut channel, &mut connected_before).await;
-        let free = shared.clock.now();
-        match shared.next(index).await {
-            Task::Request(due) => {
-                shared.in_flight.set(shared.in_flight.get() + 1);
-                request.path.clear();
-                body.clear();
-                let plan = partition.plan(&mut request.path, &mut body);
-                // A lookup has none; the buffer is kept for the next operation.
-                request.body = (!body.is_empty()).then(|| std::mem::take(&mut body));
-                let sent = shared.clock.now();
-                // An idle connection may have been closed. Whoever waits longer than one attempt is
-                // told so, as any client is.
-                let answer = match channel.connect().await {
-                    Ok(()) => channel.exchange(&request, shared.timeout).await,
-                    Err(cause) => Err(Failure::unsent(cause)),
-                };
-                let done = shared.clock.now();
-                let (outcome, wrong) = settle(&mut partition, &plan, answer);
-                if let Some(bytes) = request.body.take() {
-                    body = bytes;
-                }
-                record(
-                    &shared,
-                    &Sample {
-                        kind: plan.kind,
-                        outcome,
-                        wrong: wrong.is_some(),
-                        due,
-                        free,
-                        sent,
-                        done,
-                    },
-                    wrong,
-                );
-                shared.in_flight.set(shared.in_flight.get() - 1);
-                if shared.in_flight.get() == 0 {
-                    shared.drained.notify_one();
-                }
-            }
-            Task::Audit(widgets_max, findings) => {
-                let read = audit::run(&mut channel, &partition, widgets_max, shared.timeout);
-                // Nobody may be waiting any more, after an abort.
-                let _ = findings.send(read.await);
-            }
-        }
-    }
-}
-
-/// Connects, for as long as it takes.
-async fn connect(shared: &Shared, channel: &mut Channel, connected_before: &mut bool) {
-    let mut failed = false;
-    while let Err(error) = channel.connect().await {
-        if !failed {
-            failed = true;
-            let mut recorder = lock(&shared.recorder);
-            recorder.lanes_connected -= usize::from(*connected_before);
-            recorder.connect_error = Some(error);
-        }
-        sleep(RECONNECT).await;
-    }
-    if failed || !*connected_before {
-        let mut recorder = lock(&shared.recorder);
-        recorder.measured.reconnects += u64::from(*connected_before);
-        recorder.lanes_connected += 1;
-        recorder.connect_error = None;
-    }
-    *connected_before = true;
-}
-
-fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
-    let mut recorder = lock(&shared.recorder);
-    recorder.measured.record(sample);
-    if let Some(text) = wrong
-        && recorder.examples.len() < EXAMPLES_MAX
-    {
-        recorder.examples.push(text);
-    }
-}
-
-/// The one member of an error that callers branch on.
-#[derive(Deserialize)]
-struct ErrorBody<'a> {
-    #[serde(borrow)]
-    code: Cow<'a, str>,
-}
-
-/// The code of an error's body, if it has the service's form.
-pub(crate) fn code(body: &[u8]) -> Option<Cow<'_, str>> {
-    let body: ErrorBody<'_> = serde_json::from_slice(body).ok()?;
-    Some(body.code)
-}
-
-/// Compares an answer with the prediction, and tells what it was.
-fn settle(
-    partition: &mut Partition,
-    plan: &Plan,
-    answer: Result<crate::client::Response<'_>, Failure>,
-) -> (Outcome, Option<String>) {
-    let mut conclude = |outcome, answer: Answer<'_>| {
-        let wrong = partition.settle(plan, answer).err();
-        (outcome, wrong.map(|wrong| wrong.0))
-    };
-    let response = match answer {
-        Ok(response) => response,
-        Err(failure) if failure.unsent => return conclude(Outcome::UNSENT, Answer::NotApplied),
-        Err(failure) => {
-            let outcome = if failure.timeout {
-                Outcome::TIMEOUT
-            } else {
-                Outcome::CONNECTION
-            };
-            return conclude(outcome, Answer::FateUnknown);
-        }
-    };
-    let accepted = if plan.kind == crate::mix::Kind::Lookup {
-        200
-    } else {
-        204
-    };
-    if response.status == accepted {
-        return conclude(Outcome::OK, Answer::Accepted(response.body));
-    }
-    let code = code(response.body);
-    match (response.status, code.as_deref()) {
-        (_, Some(code @ ("WG503" | "WG504"))) => {
-            conclude(Outcome::of_code(code), Answer::NotApplied)
-        }
-        // 5xx without a word of the service's own comes from something in between.
-        (_, Some("WG505")) => conclude(Outcome::of_code("WG505"), Answer::FateUnknown),
-        (500.., _) => conclude(Outcome::OTHER, Answer::FateUnknown),
-        (status, Some(code)) if (400..500).contains(&status) => {
-            conclude(Outcome::of_code(code), Answer::Refused(code))
-        }
-        (status, _) => {
-            let text = format!("status {status} without a code");
-            conclude(Outcome::OTHER, Answer::Refused(&text))
         }
     }
 }

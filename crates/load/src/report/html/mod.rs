@@ -1,0 +1,118 @@
+//! The report as one HTML file: no script, no font, no picture from elsewhere.
+
+mod page;
+mod search;
+mod stretch;
+
+use super::{Report, count_text};
+use crate::audit::Findings;
+use page::Page;
+use std::fmt::Write as _;
+
+const CSS: &str = include_str!("page.css");
+
+/// The whole page. Fails only where a plot cannot be drawn.
+pub(super) fn page(report: &Report) -> Result<String, String> {
+    let mut page = Page::default();
+    page.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
+    page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+    page.raw("<title>widgets load</title><style>");
+    page.raw(CSS);
+    page.raw("</style></head><body>");
+    head(&mut page, report);
+    if let Some(search) = &report.search {
+        search::curve(&mut page, report, search)?;
+    } else if let Some(stretch) = report.stretches.first() {
+        stretch::tiles(&mut page, report, stretch);
+        stretch::rate_plot(&mut page, stretch)?;
+        stretch::latency_plot(&mut page, stretch)?;
+        stretch::errors_plot(&mut page, stretch)?;
+        stretch::distribution_plot(&mut page, stretch)?;
+        stretch::kinds(&mut page, stretch);
+        stretch::outcomes(&mut page, stretch);
+    }
+    if let Some(audit) = &report.audit {
+        findings(&mut page, audit);
+    }
+    conditions(&mut page, report);
+    page.raw("</body></html>\n");
+    Ok(page.html)
+}
+
+fn setting<'a>(report: &'a Report, name: &str) -> &'a str {
+    let found = report.settings.iter().find(|(each, _)| each == name);
+    found.map_or("", |(_, value)| value)
+}
+
+fn head(page: &mut Page, report: &Report) {
+    let title = match report.search {
+        Some(_) => "widgets load: the highest rate",
+        None => "widgets load",
+    };
+    page.element("h1", "", title);
+    let line = format!(
+        "{} · run {} · {}",
+        setting(report, "url"),
+        setting(report, "run"),
+        report.ended_at()
+    );
+    page.element("p", "quiet", &line);
+    let (class, verdict) = match (report.failures.is_empty(), &report.audit) {
+        (false, _) => ("bad", "Failed"),
+        (true, Some(_)) => (
+            "good",
+            "Passed: every answer was right, and the audit found what was acknowledged",
+        ),
+        (true, None) => (
+            "good",
+            "Passed: every answer was right (there was no audit)",
+        ),
+    };
+    let _ = write!(page.html, "<div class=\"verdict {class}\">");
+    page.raw(&format!("<strong class=\"{class}\">{verdict}.</strong>"));
+    for text in report.failures.iter().chain(&report.remarks) {
+        page.element("p", "", text);
+    }
+    page.raw("</div>\n");
+}
+
+fn findings(page: &mut Page, audit: &Findings) {
+    page.element("h2", "", "Audit");
+    let line = format!(
+        "{} widgets and {} operations of unknown fate were read back and compared.",
+        count_text(audit.widgets_checked),
+        count_text(audit.unknown_fates_checked)
+    );
+    page.element("p", "", &line);
+    page.table("findings", &["finding", "count"]);
+    for (name, count) in audit.rows() {
+        page.row("", &[name, &count_text(count)]);
+    }
+    page.end_table();
+    for text in audit.examples.iter().take(20) {
+        page.element("p", "bad", text);
+    }
+}
+
+fn conditions(page: &mut Page, report: &Report) {
+    page.element("h2", "", "Conditions");
+    page.table("words", &["setting", "value"]);
+    for (name, value) in report.settings.iter().chain(&report.labels) {
+        page.row("", &[name, value]);
+    }
+    let host = &report.host;
+    page.row("rule", &["version", &report.version]);
+    page.row(
+        "",
+        &[
+            "processor",
+            &format!("{}, {} cores for the generator", host.processor, host.cores),
+        ],
+    );
+    page.row(
+        "",
+        &["memory", &format!("{} MiB", count_text(host.memory_mib))],
+    );
+    page.row("", &["kernel", &host.kernel]);
+    page.end_table();
+}

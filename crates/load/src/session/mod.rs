@@ -1,0 +1,268 @@
+//! A session: the workers, the stretches of load that they are given, and the audit at the end.
+
+mod preflight;
+mod settings;
+mod timeline;
+
+pub use settings::Settings;
+pub use timeline::{EndedEarly, Observer, Point, Stretch, Tick};
+
+use crate::{
+    Error,
+    audit::Findings,
+    clock::{Clock, unix_time},
+    partition::Share,
+    schedule::{Arrivals, Extent},
+    worker::{self, LoadDone, Order, SharedRecorder, WorkerSettings, lock},
+};
+use preflight::preflight;
+use std::{thread, time::Duration};
+use timeline::Collector;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+/// Without a connection for so long, a run that expects no crash is over.
+const UNREACHABLE: Duration = Duration::from_secs(3);
+
+/// The workers, ready for load.
+pub struct Session {
+    settings: Settings,
+    clock: Clock,
+    workers: Vec<Worker>,
+}
+
+struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
+    recorder: SharedRecorder,
+}
+
+impl Session {
+    /// Checks the server and starts the workers.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        preflight(&settings).await?;
+        let clock = Clock::start();
+        let share = Share {
+            run: settings.run.as_str().into(),
+            partition: 0,
+            partitions: settings.lanes() as u32,
+            dataset: settings.dataset.map(|(dataset, _)| dataset),
+            part: settings.dataset.map_or((0, 1), |(_, part)| part),
+            own_max: (settings.audit_widgets_max as usize / settings.lanes()).max(16),
+        };
+        let mut workers = Vec::new();
+        let mut first = 0;
+        for worker in 0..settings.workers {
+            let spread = settings.connections % settings.workers;
+            let connections =
+                settings.connections / settings.workers + usize::from(worker < spread);
+            let worker_settings = WorkerSettings {
+                target: settings.target.clone(),
+                worker,
+                workers: settings.workers,
+                connections,
+                streams: settings.streams,
+                first_lane: (first * settings.streams) as u32,
+                share: share.clone(),
+                mix: settings.mix,
+                conflicts: settings.conflicts,
+                seed: settings.seed,
+                timeout: settings.timeout,
+                clock,
+            };
+            first += connections;
+            let recorder = SharedRecorder::default();
+            let (orders, receiver) = mpsc::unbounded_channel();
+            let for_worker = recorder.clone();
+            thread::Builder::new()
+                .name(format!("load-{worker}"))
+                .spawn(move || {
+                    // A worker that cannot start lets its orders go unanswered, which ends the run.
+                    if let Err(error) = worker::run(&worker_settings, for_worker.clone(), receiver)
+                    {
+                        lock(&for_worker).connect_error = Some(error.to_string());
+                    }
+                })
+                .map_err(Error::Thread)?;
+            workers.push(Worker { orders, recorder });
+        }
+        Ok(Self {
+            settings,
+            clock,
+            workers,
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Sends requests as scheduled, until the extent's end, an interrupt (Ctrl-C) or an observer's wish.
+    pub async fn load(
+        &mut self,
+        arrivals: Arrivals,
+        extent: Extent,
+        observer: &mut dyn Observer,
+    ) -> Result<Stretch, Error> {
+        let start = self.clock.now();
+        let cpu = cpu_time();
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            let order = Order::Load {
+                arrivals,
+                extent,
+                start,
+                done,
+            };
+            drop(worker.orders.send(order));
+            answers.push(answer);
+        }
+        let mut finished = std::pin::pin!(async {
+            let mut unsent = 0;
+            for answer in answers {
+                let LoadDone { unsent: each } = answer.await.map_err(|_| self.dead())?;
+                unsent += each;
+            }
+            Ok::<u64, Error>(unsent)
+        });
+        let mut collector = Collector::new(start, self.settings.lanes(), arrivals.rate());
+        let mut ticks = interval(self.settings.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut interrupts = 0;
+        loop {
+            tokio::select! {
+                unsent = &mut finished => {
+                    collector.stretch.unsent = unsent?;
+                    break;
+                }
+                _ = ticks.tick() => {
+                    let wish = collector.collect(&self.workers, self.clock.now(), observer);
+                    let gone = collector.unreachable(self.settings.interval) > UNREACHABLE;
+                    if let Some(cause) = collector.connect_error.clone()
+                        && gone && !self.settings.during_crash
+                    {
+                        self.interrupt();
+                        let why = EndedEarly::Unreachable(cause);
+                        collector.stretch.ended_early.get_or_insert(why);
+                    } else if wish.is_break() {
+                        self.interrupt();
+                        collector.stretch.ended_early.get_or_insert(EndedEarly::OnRequest);
+                    }
+                }
+                signal = tokio::signal::ctrl_c() => {
+                    signal.map_err(Error::Thread)?;
+                    interrupts += 1;
+                    if interrupts > 1 {
+                        return Err(Error::Aborted);
+                    }
+                    self.interrupt();
+                    collector.stretch.ended_early.get_or_insert(EndedEarly::OnRequest);
+                }
+            }
+        }
+        let now = self.clock.now();
+        // The rest of an interval is too short to stand for itself, but counts.
+        let _ = collector.collect(&self.workers, now, observer);
+        let mut stretch = collector.stretch;
+        stretch.elapsed = now.saturating_sub(start);
+        stretch.cpu = cpu_time().saturating_sub(cpu);
+        for worker in &self.workers {
+            stretch
+                .examples
+                .append(&mut lock(&worker.recorder).examples);
+        }
+        Ok(stretch)
+    }
+
+    /// Reads back what was acknowledged: all of it, or a sample of so many widgets. Waits so long for
+    /// the answers.
+    pub async fn audit(
+        &mut self,
+        widgets_max: Option<u64>,
+        patience: Duration,
+    ) -> Result<Findings, Error> {
+        let mut answers = Vec::new();
+        let lanes = self.settings.lanes() as u64;
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            let widgets_max = widgets_max.map(|max| max.div_ceil(lanes));
+            drop(worker.orders.send(Order::Audit { widgets_max, done }));
+            answers.push(answer);
+        }
+        let all = async {
+            let mut findings = Findings::default();
+            for answer in answers {
+                findings.add(answer.await.map_err(|_| self.dead())?);
+            }
+            Ok(findings)
+        };
+        tokio::select! {
+            findings = timeout(patience, all) => findings.map_err(|_| Error::AuditLate {
+                seconds: patience.as_secs(),
+            })?,
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(Error::Thread)?;
+                Err(Error::Aborted)
+            }
+        }
+    }
+
+    fn interrupt(&self) {
+        for worker in &self.workers {
+            drop(worker.orders.send(Order::Interrupt));
+        }
+    }
+
+    fn dead(&self) -> Error {
+        let mut errors = self.workers.iter();
+        let cause = errors.find_map(|worker| lock(&worker.recorder).connect_error.clone());
+        Error::Worker(cause.unwrap_or_else(|| "it panicked".into()))
+    }
+}
+
+/// A name for a run that no other run has had: from the wall clock, to the millisecond.
+#[must_use]
+pub fn fresh_run_name() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut rest = unix_time().as_millis();
+    let mut name = Vec::new();
+    while rest > 0 {
+        name.push(char::from(DIGITS[(rest % 36) as usize]));
+        rest /= 36;
+    }
+    name.push('L');
+    name.iter().rev().collect()
+}
+
+/// Processor time of this process so far; zero where the system does not tell.
+fn cpu_time() -> Duration {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return Duration::ZERO;
+    };
+    // The second field, in parentheses, may hold anything. After it, user and system time are the
+    // 12th and 13th (proc_pid_stat(5)).
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_secs_f64(ticks as f64 / per_second as f64)
+}
+
+/// Runs a session's future on a runtime of its own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}
