@@ -1,13 +1,8 @@
 //! The client: one run of `widgets load`.
 
-use crate::peer::{Peer, sibling};
+use crate::peer::{Peer, pinned, sibling};
 use serde_json::Value;
-use std::{
-    error::Error,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{error::Error, path::Path, process::Stdio, time::Duration};
 
 /// What to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +11,10 @@ pub(crate) enum Workload {
     Adds,
     /// All operations and lookups, some of them refused: the default mix of `widgets load`.
     Mix,
+    /// As many `add_widget` as `remove_widget`: the store keeps its size.
+    Widgets,
+    /// As many `associate_widgets` as `remove_association`.
+    Associations,
 }
 
 impl Workload {
@@ -23,6 +22,27 @@ impl Workload {
         match self {
             Self::Adds => "add_widget",
             Self::Mix => "mix",
+            Self::Widgets => "add_widget and remove_widget",
+            Self::Associations => "associate_widgets and remove_association",
+        }
+    }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Adds => &["--mix", "add_widget=100", "--conflicts", "0%"],
+            Self::Mix => &[],
+            Self::Widgets => &[
+                "--mix",
+                "add_widget=50,remove_widget=50",
+                "--conflicts",
+                "0%",
+            ],
+            Self::Associations => &[
+                "--mix",
+                "associate_widgets=50,remove_association=50",
+                "--conflicts",
+                "0%",
+            ],
         }
     }
 }
@@ -36,47 +56,86 @@ pub(crate) enum Arrivals {
     Open(f64),
 }
 
+/// The widgets of `widgets generate` that a run may touch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dataset {
+    pub(crate) widgets: u64,
+    /// Counted from 1.
+    pub(crate) part: usize,
+    pub(crate) parts: usize,
+}
+
 /// One run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     pub(crate) workload: Workload,
     pub(crate) arrivals: Arrivals,
     pub(crate) connections: u32,
+    /// Load that is not measured.
+    pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     /// The answers of a server that keeps nothing cannot be read back.
     pub(crate) audit: bool,
-}
-
-/// What came out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figures {
-    pub(crate) requests_per_second: f64,
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) p99_9_ms: f64,
-    pub(crate) max_ms: f64,
+    pub(crate) dataset: Option<Dataset>,
+    /// Whether requests may be turned away (503). Wrong answers never may be.
+    pub(crate) overload: bool,
+    /// The only processor that the client may use.
+    pub(crate) processor: Option<usize>,
 }
 
 impl Run {
-    /// Runs it, and fails where an answer was wrong, lost or missing.
+    /// A closed loop of so many connections over so long.
+    pub(crate) const fn closed(workload: Workload, connections: u32, duration: Duration) -> Self {
+        Self {
+            workload,
+            arrivals: Arrivals::Closed,
+            connections,
+            warm_up: Duration::from_secs(1),
+            duration,
+            audit: true,
+            dataset: None,
+            overload: false,
+            processor: None,
+        }
+    }
+
+    /// The same at a rate.
+    pub(crate) const fn at(self, requests_per_second: f64) -> Self {
+        Self {
+            arrivals: Arrivals::Open(requests_per_second),
+            ..self
+        }
+    }
+
+    /// Runs it, and fails where an answer was wrong, lost or, unless in overload, missing.
     pub(crate) fn on(&self, peer: &Peer, directory: &Path) -> Result<Figures, Box<dyn Error>> {
         let json = directory.join("load.json");
-        let mut command = Command::new(sibling("widgets")?);
-        command.args(["load", &peer.url, "--plain", "--warm-up", "1s", "--fail-if"]);
-        command.args(["errors>0%", "--duration"]);
-        command.arg(format!("{}ms", self.duration.as_millis()));
-        command
-            .arg("--connections")
-            .arg(self.connections.to_string());
-        command.arg("--json").arg(&json);
-        if self.workload == Workload::Adds {
-            command.args(["--mix", "add_widget=100", "--conflicts", "0%"]);
+        let mut command = pinned(&sibling("widgets")?, self.processor);
+        command.args(["load", &peer.url, "--plain", "--json"]);
+        command.arg(&json);
+        command.args(self.workload.arguments());
+        for (name, time) in [("--warm-up", self.warm_up), ("--duration", self.duration)] {
+            command.arg(name).arg(format!("{}ms", time.as_millis()));
+        }
+        let connections = self.connections.to_string();
+        command.args(["--connections", &connections]);
+        if !self.overload {
+            command.args(["--fail-if", "errors>0%"]);
         }
         match self.arrivals {
             Arrivals::Closed => command.args(["--rate", "max"]),
             Arrivals::Open(rate) => command.arg("--rate").arg(format!("{rate:.0}")),
         };
         command.args(["--audit", if self.audit { "1000" } else { "none" }]);
+        if let Some(Dataset {
+            widgets,
+            part,
+            parts,
+        }) = self.dataset
+        {
+            command.args(["--dataset", &format!("widgets={widgets}")]);
+            command.args(["--dataset-part", &format!("{part}/{parts}")]);
+        }
         let output = command.stdin(Stdio::null()).output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout);
@@ -84,18 +143,141 @@ impl Run {
             return Err(format!("{command:?}: {}\n{text}\n{errors}", output.status).into());
         }
         let report: Value = serde_json::from_slice(&std::fs::read(&json)?)?;
-        let measured = report["stretches"]
-            .as_array()
-            .and_then(|stretches| stretches.last())
-            .ok_or("a report without a measured stretch")?;
-        let figure = |value: &Value| value.as_f64().ok_or("a report without its figures");
-        let milliseconds = |name: &str| figure(&measured["latency"][name]).map(|us| us / 1000.0);
-        Ok(Figures {
-            requests_per_second: figure(&measured["requests_per_second"])?,
-            p50_ms: milliseconds("p50_us")?,
-            p99_ms: milliseconds("p99_us")?,
-            p99_9_ms: milliseconds("p99_9_us")?,
-            max_ms: milliseconds("max_us")?,
+        let stretches = report["stretches"].as_array();
+        let measured = stretches.and_then(|stretches| stretches.last());
+        Figures::read(measured.ok_or("a report without a measured stretch")?)
+    }
+}
+
+/// What came out. A figure that there is not is NaN.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// Requests that came to an end.
+    pub(crate) requests_per_second: f64,
+    /// Those that the service did not fail.
+    pub(crate) served_per_second: f64,
+    pub(crate) latency: Times,
+    /// From sending, of those that were served.
+    pub(crate) service: Times,
+    /// From sending to a 503.
+    pub(crate) turned_away: Times,
+    /// Of each kind of request by name.
+    pub(crate) kinds: Vec<(String, Times)>,
+    /// Failed, or due and not sent.
+    pub(crate) failed: u64,
+    /// Processors that the client kept busy.
+    pub(crate) client_processors: f64,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) max: f64,
+}
+
+impl Times {
+    pub(crate) const NONE: Self = Self {
+        p50: f64::NAN,
+        p99: f64::NAN,
+        p99_9: f64::NAN,
+        max: f64::NAN,
+    };
+
+    fn read(value: &Value) -> Self {
+        let milliseconds = |name: &str| value[name].as_f64().map_or(f64::NAN, |us| us / 1e3);
+        if value["count"] == 0 {
+            return Self::NONE;
+        }
+        Self {
+            p50: milliseconds("p50_us"),
+            p99: milliseconds("p99_us"),
+            p99_9: milliseconds("p99_9_us"),
+            max: milliseconds("max_us"),
+        }
+    }
+}
+
+impl Figures {
+    fn read(measured: &Value) -> Result<Self, Box<dyn Error>> {
+        let number = |name: &str| {
+            let number = measured[name].as_f64();
+            number.ok_or_else(|| format!("a report without {name}"))
+        };
+        let count = |name: &str| {
+            let count = measured[name].as_u64();
+            count.ok_or_else(|| format!("a report without {name}"))
+        };
+        let (requests, seconds) = (number("requests")?, number("seconds")?);
+        let kinds = measured["kinds"]
+            .as_object()
+            .ok_or("a report without kinds")?;
+        Ok(Self {
+            requests_per_second: requests / seconds,
+            served_per_second: (requests - number("errors")?) / seconds,
+            latency: Times::read(&measured["latency"]),
+            service: Times::read(&measured["service"]),
+            turned_away: Times::read(&measured["turned_away"]),
+            kinds: kinds
+                .iter()
+                .map(|(name, kind)| (name.clone(), Times::read(&kind["latency"])))
+                .collect(),
+            failed: count("errors")? + count("unsent")?,
+            client_processors: number("generator_cpu_seconds")? / seconds,
         })
+    }
+
+    /// The latency of one kind of request.
+    pub(crate) fn of(&self, kind: &str) -> Times {
+        let found = self.kinds.iter().find(|(name, _)| name == kind);
+        found.map_or(Times::NONE, |&(_, times)| times)
+    }
+}
+
+/// The middle one; of an even number the higher of the two in the middle. NaN of nothing.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_turned_away_was_not_served() {
+        let measured = json!({
+            "requests": 1000, "seconds": 2.0, "errors": 400, "unsent": 7,
+            "generator_cpu_seconds": 1.0,
+            "latency": {"count": 600, "p50_us": 500.0, "p99_us": 2500.0, "p99_9_us": 3000.0, "max_us": 9000.0},
+            "service": {"count": 0},
+            "turned_away": {"count": 400, "p50_us": 100.0, "p99_us": 900.0, "p99_9_us": 950.0, "max_us": 990.0},
+            "kinds": {"add_widget": {"latency": {"count": 1, "p99_us": 2400.0}}},
+        });
+        let figures = Figures::read(&measured).unwrap();
+        let numbers = [
+            figures.requests_per_second,
+            figures.served_per_second,
+            figures.latency.p99,
+            figures.service.p99,
+            figures.of("add_widget").p99,
+            figures.of("lookup").p99,
+            figures.client_processors,
+        ];
+        assert_eq!(
+            format!("{numbers:?}"),
+            "[500.0, 300.0, 2.5, NaN, 2.4, NaN, 0.5]"
+        );
+        assert_eq!(figures.failed, 407);
+    }
+
+    #[test]
+    fn the_middle_one() {
+        let middle = [median([3.0, 1.0, 2.0]), median([])];
+        assert_eq!(format!("{middle:?}"), "[2.0, NaN]");
     }
 }

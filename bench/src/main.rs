@@ -4,18 +4,37 @@
 //! their answers. Rounds alternate between the peers, because a machine's speed drifts: ratios within
 //! one run mean something, absolute figures of two runs may not.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "statistics: counts and times become floating point numbers and back, well within range"
+)]
+
+mod busy;
+mod compare;
+mod connections;
+mod flat;
 mod load;
+mod memory;
 mod null_store;
+mod open_loop;
+mod overload;
 mod peer;
+mod plot;
+mod postgres;
 mod report;
 mod serve_null;
-mod throughput;
 
 use clap::{Parser, Subcommand};
-use std::error::Error;
+use std::{error::Error, io::Write as _, process::ExitCode};
 
-/// Compares the service with named peers, in one run, alternating.
+/// Measures the service side by side with peers, and prints tables for docs/performance.md.
+///
+/// `cargo build --release -p widgets -p widgets-bench` first. Each scenario writes NAME.md, with the
+/// conditions in it, and its data into --output, some gigabytes for 10 million widgets.
 #[derive(Parser)]
+#[command(max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -23,16 +42,47 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Requests a second and latency: do nothing, embedded, PostgreSQL grouped, PostgreSQL with one
+    /// call for each operation; at several sizes.
+    Compare(compare::Arguments),
+    /// What more widgets cost each operation.
+    Flat(flat::Arguments),
+    /// Latency at a steady rate, checkpoints included.
+    OpenLoop(open_loop::Arguments),
+    /// What is served when more is asked for than can be, and what stays of it afterwards.
+    Overload(overload::Arguments),
+    /// What many connections cost that are mostly idle.
+    Connections(connections::Arguments),
+    /// Memory of a widget, and the time of a start.
+    Memory(memory::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
     ServeNull(serve_null::Arguments),
-    /// Requests a second and latency, beside the do-nothing route and at several sizes.
-    Throughput(throughput::Arguments),
+    /// Keeps a core awake.
+    #[command(hide = true)]
+    Spin,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    match command {
+    let outcome: Result<(), Box<dyn Error>> = match command {
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Flat(arguments) => flat::run(&arguments),
+        Command::OpenLoop(arguments) => open_loop::run(&arguments),
+        Command::Overload(arguments) => overload::run(&arguments),
+        Command::Connections(arguments) => connections::run(&arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
-        Command::Throughput(arguments) => throughput::run(&arguments),
+        Command::Spin => {
+            busy::spin();
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where not even that can be written there is nobody to tell.
+            drop(writeln!(std::io::stderr(), "error: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }

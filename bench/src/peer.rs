@@ -1,10 +1,13 @@
 //! Peers: the processes that are compared.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     error::Error,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 /// A server of this run. It is stopped when this is dropped.
@@ -13,6 +16,8 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     /// Where it listens.
     pub(crate) url: String,
+    /// From its start to the line that says where it listens.
+    pub(crate) started_in: Duration,
     process: Child,
 }
 
@@ -26,6 +31,47 @@ pub(crate) fn sibling(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     Err(format!("{path} is missing: cargo build --release -p {name}").into())
 }
 
+/// A command that may use only this processor.
+pub(crate) fn pinned(program: &Path, processor: Option<usize>) -> Command {
+    let Some(processor) = processor else {
+        return Command::new(program);
+    };
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &processor.to_string()]);
+    command.arg(program);
+    command
+}
+
+/// The present moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what takes time here is other processes"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Makes a dataset anew: what was measured before has changed it.
+pub(crate) fn generate(data_dir: &Path, widgets: u64) -> Result<(), Box<dyn Error>> {
+    if data_dir.exists() {
+        std::fs::remove_dir_all(data_dir)?;
+    }
+    let mut command = Command::new(sibling("widgets")?);
+    command.args(["generate", "--widgets", &widgets.to_string(), "--data-dir"]);
+    run(command.arg(data_dir))
+}
+
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {}\n{errors}", output.status).into());
+    }
+    Ok(())
+}
+
 impl Peer {
     /// The same routes over a store that does nothing.
     pub(crate) fn do_nothing() -> Result<Self, Box<dyn Error>> {
@@ -36,19 +82,36 @@ impl Peer {
 
     /// The service on the embedded store.
     pub(crate) fn embedded(data_dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(sibling("widgets")?);
+        Self::embedded_on(data_dir, None)
+    }
+
+    /// The same, on one processor only.
+    pub(crate) fn embedded_on(
+        data_dir: &Path,
+        processor: Option<usize>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = pinned(&sibling("widgets")?, processor);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
         command.arg(data_dir);
         Self::start("embedded", command)
     }
 
+    /// The service on the PostgreSQL store.
+    pub(crate) fn postgres(store: &str) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(sibling("widgets")?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]);
+        Self::start("PostgreSQL, grouped", command)
+    }
+
     /// Waits until the process has printed where it listens.
     fn start(name: &'static str, mut command: Command) -> Result<Self, Box<dyn Error>> {
+        let start = now();
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| format!("{command:?}: {error}"))?;
         let output = process.stdout.take().ok_or("its output is piped")?;
         let mut lines = BufReader::new(output).lines();
         let url = lines.by_ref().find_map(|line| {
@@ -57,19 +120,85 @@ impl Peer {
         });
         let Some(url) = url else {
             let status = process.wait()?;
-            return Err(format!("{name} ended before it listened: {status}").into());
+            return Err(format!("{name} ended before it listened: {status}: {command:?}").into());
         };
+        let started_in = start.elapsed();
         // Goes on reading, so that the process never waits for us.
         std::thread::spawn(move || lines.for_each(drop));
-        Ok(Self { name, url, process })
+        Ok(Self {
+            name,
+            url,
+            started_in,
+            process,
+        })
     }
 
     /// Its resident memory now, in MiB.
-    pub(crate) fn resident_mib(&self) -> Result<u64, Box<dyn Error>> {
+    pub(crate) fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.ok_or("no VmRSS in its status")?.trim().parse::<u64>()? / 1024)
+        Ok(kib.ok_or("no VmRSS in its status")?.trim().parse::<f64>()? / 1024.0)
+    }
+
+    /// Processor time that it has taken so far, in seconds.
+    pub(crate) fn processor_seconds(&self) -> Result<f64, Box<dyn Error>> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The second field, in parentheses, may hold anything. After it, user and system time are the
+        // 12th and 13th (proc_pid_stat(5)).
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64)
+    }
+
+    /// Where it listens, as `127.0.0.1:3000`.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// The body of the answer to `GET` of a path, which must be a good one.
+    pub(crate) fn get(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let host = self.address();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+            _ => Err(format!("GET {path}: {answer}").into()),
+        }
+    }
+
+    /// The sum over all labels of a metric that it has.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
+        let text = self.get("/metrics")?;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let value = rest.strip_prefix(' ').or_else(|| {
+                let labels = rest.strip_prefix('{')?;
+                Some(labels.rsplit_once("} ")?.1)
+            })?;
+            value.parse::<f64>().ok()
+        });
+        Ok(values.sum())
+    }
+
+    /// Ends it in order, as SIGTERM does.
+    pub(crate) fn end(mut self) -> Result<(), Box<dyn Error>> {
+        let id = i32::try_from(self.process.id())?;
+        let pid = Pid::from_raw(id).ok_or("a process has a number")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = self.process.wait()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{} ended with {status}", self.name).into())
+        }
     }
 }
 

@@ -1,133 +1,107 @@
-//! The report: a table with its conditions, for `docs/performance.md`.
+//! What a scenario prints and writes: a table with its conditions, for `docs/performance.md`.
 
-use crate::load::{Figures, Workload};
 use std::{
     error::Error,
     fmt::Write as _,
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-/// One peer under one workload at one size: all its rounds.
-pub(crate) struct Row {
-    widgets: u64,
-    peer: &'static str,
-    workload: Workload,
-    /// For an open loop.
-    offered_per_second: Option<f64>,
-    rounds: Vec<Figures>,
+/// Where a scenario works and writes.
+#[derive(clap::Args)]
+pub(crate) struct Output {
+    /// Where datasets are made and the report is written.
+    #[arg(
+        long = "output",
+        default_value = "target/bench",
+        value_name = "DIRECTORY"
+    )]
+    directory: PathBuf,
 }
 
-impl Row {
-    pub(crate) fn new(
-        widgets: u64,
-        peer: &'static str,
-        workload: Workload,
-        rounds: Vec<Figures>,
-    ) -> Self {
+impl Output {
+    /// The directory, which exists from then on.
+    pub(crate) fn directory(&self) -> Result<PathBuf, Box<dyn Error>> {
+        let path = &self.directory;
+        let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
+        made.map_err(|error| format!("--output {}: {error}", path.display()).into())
+    }
+}
+
+/// A table in Markdown.
+pub(crate) struct Table {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&'static str]) -> Self {
         Self {
-            widgets,
-            peer,
-            workload,
-            offered_per_second: None,
-            rounds,
+            heads: heads.to_vec(),
+            rows: Vec::new(),
         }
     }
 
-    /// The same, measured with an open loop at this rate.
-    pub(crate) fn offered(self, requests_per_second: f64) -> Self {
-        Self {
-            offered_per_second: Some(requests_per_second),
-            ..self
-        }
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
-    /// The median of each figure over the rounds, each by itself.
-    pub(crate) fn median(&self) -> Figures {
-        let median = |figure: fn(&Figures) -> f64| {
-            let mut figures: Vec<f64> = self.rounds.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-        };
-        Figures {
-            requests_per_second: median(|each| each.requests_per_second),
-            p50_ms: median(|each| each.p50_ms),
-            p99_ms: median(|each| each.p99_ms),
-            p99_9_ms: median(|each| each.p99_9_ms),
-            max_ms: median(|each| each.max_ms),
-        }
-    }
-
-    /// The middle one of the ratios to `other`, round by round.
-    fn ratio_to(&self, other: &Self) -> f64 {
-        let pairs = self.rounds.iter().zip(&other.rounds);
-        let mut ratios: Vec<f64> = pairs
-            .map(|(one, other)| one.requests_per_second / other.requests_per_second)
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-}
-
-/// All rows of a run.
-pub(crate) struct Report {
-    pub(crate) rows: Vec<Row>,
-}
-
-impl Report {
-    pub(crate) fn new() -> Self {
-        Self { rows: Vec::new() }
-    }
-
-    /// Prints the table, and writes it into the directory.
-    pub(crate) fn write(&self, directory: &Path) -> Result<(), Box<dyn Error>> {
-        let text = self.markdown()?;
-        std::io::stdout().write_all(text.as_bytes())?;
-        let path = directory.join("throughput.md");
-        std::fs::write(&path, text)?;
-        writeln!(std::io::stdout(), "\nwritten to {}", path.display())?;
-        Ok(())
-    }
-
-    fn markdown(&self) -> Result<String, Box<dyn Error>> {
-        let mut text = String::new();
-        writeln!(text, "{}\n", conditions()?)?;
-        writeln!(
-            text,
-            "| widgets | peer | load | requests/s | of do nothing | p50 ms | p99 ms | p99.9 ms | max ms |"
-        )?;
-        writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
+    fn markdown(&self) -> String {
+        let mut text = format!("| {} |\n|", self.heads.join(" | "));
+        text.push_str(&"---|".repeat(self.heads.len()));
         for row in &self.rows {
-            let Figures {
-                requests_per_second,
-                p50_ms,
-                p99_ms,
-                p99_9_ms,
-                max_ms,
-            } = row.median();
-            let load = match row.offered_per_second {
-                Some(rate) => format!("{}, open loop at {rate:.0}/s", row.workload.as_str()),
-                None => format!("{}, closed loop", row.workload.as_str()),
-            };
-            // Only the same requests compare.
-            let nothing = self.rows.iter().find(|each| {
-                each.peer == "do nothing"
-                    && each.widgets == row.widgets
-                    && each.workload == row.workload
-                    && row.offered_per_second.is_none()
-            });
-            let ratio =
-                nothing.map_or_else(String::new, |other| format!("{:.2}", row.ratio_to(other)));
-            writeln!(
-                text,
-                "| {} | {} | {load} | {requests_per_second:.0} | {ratio} | {p50_ms:.2} | {p99_ms:.2} | \
-                 {p99_9_ms:.2} | {max_ms:.1} |",
-                row.widgets, row.peer
-            )?;
+            text.push_str("\n| ");
+            text.push_str(&row.join(" | "));
+            text.push_str(" |");
         }
-        Ok(text)
+        text.push('\n');
+        text
     }
+
+    /// Prints it below its conditions and a sentence about the method, and writes the same into
+    /// `NAME.md`.
+    pub(crate) fn write(
+        &self,
+        directory: &Path,
+        name: &str,
+        method: &str,
+        more: &[String],
+    ) -> Result<(), Box<dyn Error>> {
+        let mut text = format!("{}\n\n{method}\n\n{}", conditions()?, self.markdown());
+        for line in more {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n{line}\n");
+        }
+        let path = directory.join(format!("{name}.md"));
+        std::fs::write(&path, &text)?;
+        say(&format!("\n{text}\nwritten to {}", path.display()))
+    }
+}
+
+/// A number, with as many digits as are of use; nothing for one that there is not.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => String::new(),
+        0.0 => "0".into(),
+        size if size >= 1000.0 => {
+            let mut digits = format!("{value:.0}");
+            let mut at = digits.len();
+            while at > 3 && digits.as_bytes()[at - 4].is_ascii_digit() {
+                at -= 3;
+                digits.insert(at, ',');
+            }
+            digits
+        }
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Tells how far the work is.
+pub(crate) fn say(line: &str) -> Result<(), Box<dyn Error>> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// What the figures were taken with.
@@ -139,11 +113,25 @@ fn conditions() -> Result<String, Box<dyn Error>> {
         .map_or("an unknown processor", |(_, name)| name);
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let memory = std::fs::read_to_string("/proc/meminfo")?;
+    let memory = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let gib = memory
+        .and_then(|kib| kib.parse::<f64>().ok())
+        .unwrap_or(f64::NAN)
+        / 1_048_576.0;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let build = if cfg!(debug_assertions) {
+        " A DEBUG BUILD: figures mean nothing."
+    } else {
+        ""
+    };
     Ok(format!(
-        "`cargo run --release -p widgets-bench -- {}`, commit {}, {cores} cores of {processor}, Linux \
-         {}; the client is on the same cores. Medians over the rounds.",
+        "`cargo run --release -p widgets-bench -- {}`, version {} at commit {}, {cores} cores of \
+         {processor}, {gib:.0} GiB, Linux {}; client, server and disk share them.{build}",
         arguments.join(" "),
+        env!("CARGO_PKG_VERSION"),
         commit(),
         kernel.trim(),
     ))
@@ -159,5 +147,26 @@ fn commit() -> String {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         }
         _ => "unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_digits_that_are_of_use() {
+        let texts = [0.0, 0.5, 12.34, 123.4, 1234.5, 1_234_567.0, f64::NAN].map(number);
+        assert_eq!(
+            texts,
+            ["0", "0.50", "12.3", "123", "1,234", "1,234,567", ""]
+        );
+    }
+
+    #[test]
+    fn a_table_is_markdown() {
+        let mut table = Table::new(&["a", "b"]);
+        table.row(["1".into(), "2".into()]);
+        assert_eq!(table.markdown(), "| a | b |\n|---|---|\n| 1 | 2 |\n");
     }
 }

@@ -1,0 +1,169 @@
+//! `widgets-bench connections`: what many connections cost that are open and mostly idle.
+
+use crate::{
+    load::{Run, Workload, median},
+    peer::{Peer, generate},
+    report::{Output, Table, number, say},
+};
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::sleep,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many connections are open and mostly idle.
+    #[arg(long, default_value_t = 10_000)]
+    idle: u32,
+    /// Each of them asks one question in so long a time.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    period: Duration,
+    /// How often throughput is measured, without and with them.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long a turn is measured, in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How many connections the load has.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// How many widgets the store holds.
+    #[arg(long, default_value_t = 1_000_000)]
+    widgets: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let directory = arguments.output.directory()?;
+    let data_dir = directory.join("connections");
+    generate(&data_dir, arguments.widgets)?;
+    let peer = Peer::embedded(&data_dir)?;
+    let duration = Duration::from_secs(arguments.seconds);
+    let load = Run::closed(Workload::Adds, arguments.connections, duration);
+    // The first round makes the memory that load takes, which is not theirs.
+    load.on(&peer, &directory)?;
+    let (mut without, mut with, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=arguments.rounds {
+        without.push(load.on(&peer, &directory)?);
+        let before = peer.resident_mib()?;
+        let idle = Idle::open(peer.address(), arguments.idle, arguments.period)?;
+        memory.push(peer.resident_mib()? - before);
+        with.push(load.on(&peer, &directory)?);
+        idle.close()?;
+        let [alone, beside] = [&without, &with].map(|all| {
+            let last = all.last().map_or(f64::NAN, |each| each.requests_per_second);
+            number(last)
+        });
+        let mib = memory.last().map_or(String::new(), |&mib| number(mib));
+        say(&format!(
+            "round {round}: {alone}/s, {beside}/s beside them, {mib} MiB"
+        ))?;
+    }
+    let mut table = Table::new(&[
+        "idle connections",
+        "requests/s",
+        "ratio",
+        "p50 ms",
+        "p99 ms",
+        "memory MiB",
+    ]);
+    let pairs = with.iter().zip(&without);
+    let ratio =
+        median(pairs.map(|(one, other)| one.requests_per_second / other.requests_per_second));
+    // The first time is what they cost: later ones find the memory of those before them.
+    let mib = memory.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    for (idle, all, ratio, mib) in [
+        (0, &without, 1.0, f64::NAN),
+        (arguments.idle, &with, ratio, mib),
+    ] {
+        table.row([
+            number(f64::from(idle)),
+            number(median(all.iter().map(|each| each.requests_per_second))),
+            number(ratio),
+            number(median(all.iter().map(|each| each.latency.p50))),
+            number(median(all.iter().map(|each| each.latency.p99))),
+            number(mib),
+        ]);
+    }
+    let method = format!(
+        "Embedded store of {} widgets; add_widget, closed loop, {} connections, {} alternating rounds of \
+         {} s without and beside the idle ones, each of which asks for a widget once in {}. Medians; \
+         memory is the most that opening them added to what was resident.",
+        number(arguments.widgets as f64),
+        arguments.connections,
+        arguments.rounds,
+        arguments.seconds,
+        humantime::format_duration(arguments.period),
+    );
+    table.write(&directory, "connections", &method, &[])
+}
+
+/// Connections that are open, on a thread of their own.
+struct Idle {
+    runtime: tokio::runtime::Runtime,
+    tasks: JoinSet<Result<(), std::io::Error>>,
+}
+
+impl Idle {
+    /// Opens them all; each has had an answer when this returns.
+    fn open(address: &str, count: u32, period: Duration) -> Result<Self, Box<dyn Error>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let question = format!("GET /widgets/nobody HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        let question: Arc<str> = question.into();
+        let mut tasks = JoinSet::new();
+        let opened = runtime.block_on(async {
+            let mut streams = Vec::new();
+            for _ in 0..count {
+                let mut stream = TcpStream::connect(address).await?;
+                ask(&mut stream, &question).await?;
+                streams.push(stream);
+            }
+            Ok::<_, std::io::Error>(streams)
+        });
+        let streams = opened.map_err(|error| {
+            format!("{count} connections cannot be opened (is `ulimit -n` high enough?): {error}")
+        })?;
+        for (number, mut stream) in (0..count).zip(streams) {
+            let question = question.clone();
+            let task = async move {
+                // Evenly over the period, as unrelated callers are.
+                sleep(period.mul_f64(f64::from(number) / f64::from(count))).await;
+                loop {
+                    ask(&mut stream, &question).await?;
+                    sleep(period).await;
+                }
+            };
+            tasks.spawn_on(task, runtime.handle());
+        }
+        Ok(Self { runtime, tasks })
+    }
+
+    /// Closes them, and fails where one had been closed before.
+    fn close(mut self) -> Result<(), Box<dyn Error>> {
+        if let Some(ended) = self.tasks.try_join_next() {
+            ended??;
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        Ok(())
+    }
+}
+
+/// One request whose answer is a 404 of the service.
+async fn ask(stream: &mut TcpStream, question: &str) -> std::io::Result<()> {
+    stream.write_all(question.as_bytes()).await?;
+    let mut answer = Vec::with_capacity(512);
+    // The error's body ends the answer, and its last member is the message.
+    while !answer.ends_with(b"does not exist\"}") {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! `widgets-bench open-loop`: latency at a steady rate, checkpoints included.
+
+use crate::{
+    busy::Busy,
+    load::{Dataset, Run, Workload},
+    peer::{Peer, generate},
+    report::{Output, Table, number, say},
+};
+use std::{error::Error, time::Duration};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Requests a second.
+    #[arg(long, default_value_t = 10_000.0)]
+    rate: f64,
+    /// How long.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// How many widgets the store holds, with half as many associations.
+    #[arg(long, default_value_t = 10_000_000)]
+    widgets: u64,
+    /// How many connections the client has.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// A second run beside programs of the lowest priority that keep every core from falling asleep:
+    /// some machines take milliseconds to wake one.
+    #[arg(long)]
+    busy: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let directory = arguments.output.directory()?;
+    let data_dir = directory.join("open-loop");
+    let (rate, widgets) = (arguments.rate, arguments.widgets);
+    generate(&data_dir, widgets)?;
+    let peer = Peer::embedded(&data_dir)?;
+    let modes: &[_] = if arguments.busy {
+        &[(1, "idle"), (2, "kept awake")]
+    } else {
+        &[(1, "idle")]
+    };
+    let mut table = Table::new(&[
+        "the machine otherwise",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        "service p99 ms",
+        "failed",
+        "checkpoints",
+    ]);
+    for &(part, mode) in modes {
+        let busy = (mode == "kept awake").then(Busy::start).transpose()?;
+        let before = peer.metric("widgets_checkpoints_total")?;
+        let run = Run {
+            dataset: Some(Dataset {
+                widgets,
+                part,
+                parts: modes.len(),
+            }),
+            // What failed is a figure of this report and no reason to have none.
+            overload: true,
+            ..Run::closed(Workload::Mix, arguments.connections, arguments.duration)
+        };
+        let figures = run.at(rate).on(&peer, &directory)?;
+        drop(busy);
+        let checkpoints = peer.metric("widgets_checkpoints_total")? - before;
+        let times = figures.latency;
+        say(&format!("{mode}: p99 {} ms", number(times.p99)))?;
+        let milliseconds = [
+            times.p50,
+            times.p99,
+            times.p99_9,
+            times.max,
+            figures.service.p99,
+        ];
+        let mut cells = vec![mode.to_owned(), number(figures.requests_per_second)];
+        cells.extend(milliseconds.map(number));
+        cells.extend([figures.failed.to_string(), format!("{checkpoints:.0}")]);
+        table.row(cells);
+    }
+    let method = format!(
+        "Embedded store of {} widgets with half as many associations, open loop at {}/s for {}, the \
+         usual mix of operations and lookups on all of the store, {} connections.",
+        number(widgets as f64),
+        number(rate),
+        humantime::format_duration(arguments.duration),
+        arguments.connections,
+    );
+    table.write(&directory, "open-loop", &method, &[])
+}

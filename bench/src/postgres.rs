@@ -1,0 +1,250 @@
+//! A PostgreSQL server of the run's own, and one call for each operation in it by `pgbench`.
+
+use crate::{
+    load::{Figures, Times},
+    peer::{now, run, sibling},
+};
+use std::{
+    error::Error,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// What one call for each operation is called in the report.
+pub(crate) const ONE_CALL: &str = "PostgreSQL, one call each";
+
+/// Beside the defaults. Disks are waited for.
+const SETTINGS: [&str; 6] = [
+    "shared_buffers=6GB",
+    "max_wal_size=16GB",
+    "checkpoint_timeout=30min",
+    "wal_compression=lz4",
+    "max_connections=64",
+    "unix_socket_directories=",
+];
+
+/// So long a server may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// A running server with its data in a folder that nothing else uses. It is stopped when dropped.
+pub(crate) struct Server {
+    port: u16,
+    process: Child,
+}
+
+/// A database in it, prepared by `widgets migrate`.
+pub(crate) struct Database<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+/// The newest PostgreSQL of the system.
+fn binary(name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let newest = versions
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse::<u32>().ok()?, path))
+        })
+        .max();
+    let (_, path) = newest.ok_or(
+        "PostgreSQL is missing: on Debian, apt-get install postgresql; or leave it out: --no-postgres",
+    )?;
+    Ok(path.join("bin").join(name))
+}
+
+/// PostgreSQL refuses to be run by root, who becomes `postgres` for it. It ends with this process.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if rustix::process::getuid().is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    command.args(["--pdeathsig=QUIT", "--"]).arg(program);
+    command
+}
+
+impl Server {
+    /// Starts one with new data in this folder.
+    pub(crate) fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        fs::create_dir_all(directory)?;
+        if rustix::process::getuid().is_root() {
+            run(Command::new("chown")
+                .arg("postgres:postgres")
+                .arg(directory))?;
+        }
+        let data = directory.join("data");
+        run(command(&binary("initdb")?).arg("-D").arg(&data).args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]))?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut start = command(&binary("postgres")?);
+        start.arg("-D").arg(&data).args(["-h", "127.0.0.1"]);
+        start.args(["-p", &port.to_string()]);
+        for setting in SETTINGS {
+            start.args(["-c", setting]);
+        }
+        let log = fs::File::create(directory.with_extension("log"))?;
+        start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = start
+            .spawn()
+            .map_err(|error| format!("{start:?}: {error}"))?;
+        let mut server = Self { port, process };
+        let begun = now();
+        while let Err(error) = server.sql("postgres", "SELECT 1") {
+            if begun.elapsed() > START || server.process.try_wait()?.is_some() {
+                let log = directory.with_extension("log");
+                return Err(
+                    format!("PostgreSQL does not start ({}): {error}", log.display()).into(),
+                );
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(server)
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> Result<(), Box<dyn Error>> {
+        let mut psql = Command::new(binary("psql")?);
+        psql.args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+        ]);
+        psql.args(["-p", &self.port.to_string(), "-d", database, "-c", sql]);
+        run(&mut psql)
+    }
+
+    /// A database of so many widgets, half of whose slots are associated.
+    pub(crate) fn database(&self, widgets: u64) -> Result<Database<'_>, Box<dyn Error>> {
+        let name = format!("bench_{widgets}");
+        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        let database = Database { server: self, name };
+        let program = sibling("widgets")?;
+        run(Command::new(&program).args(["migrate", "--store", &database.store()]))?;
+        run(Command::new(&program)
+            .args(["generate", "--widgets", &widgets.to_string()])
+            .args(["--store", &database.store()]))?;
+        // What loading leaves to be written is not what is measured.
+        self.sql(
+            &database.name,
+            "VACUUM (ANALYZE) widgets.widgets, widgets.slots",
+        )?;
+        self.sql(&database.name, "CHECKPOINT")?;
+        Ok(database)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGQUIT: it ends its children, and need not be in order.
+        if let Ok(id) = i32::try_from(self.process.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(id)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        }
+        drop(self.process.wait());
+    }
+}
+
+impl Database<'_> {
+    /// As `--store` takes it.
+    pub(crate) fn store(&self) -> String {
+        let (port, name) = (self.server.port, &self.name);
+        format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable")
+    }
+
+    /// Adds widgets by one call each, from 32 clients.
+    pub(crate) fn adds(
+        &self,
+        directory: &Path,
+        round: usize,
+        duration: Duration,
+    ) -> Result<Figures, Box<dyn Error>> {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/postgres/pgbench/add_widget.sql"
+        );
+        let logs = directory.join("pgbench-log");
+        let written = || {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let logs = entries.filter(|entry| {
+                let name = entry.file_name();
+                name.to_string_lossy().starts_with("pgbench-log.")
+            });
+            logs.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let mut pgbench = Command::new(binary("pgbench")?);
+        pgbench.args([
+            "--no-vacuum",
+            "--protocol=prepared",
+            "--client=32",
+            "--jobs=2",
+        ]);
+        pgbench.arg(format!("--time={}", duration.as_secs().max(1)));
+        // No round names what another one names.
+        pgbench.arg(format!("--define=start={}", round as u64 * 20_000_000));
+        pgbench.args(["--define=n=0", "--file", script, "--log"]);
+        pgbench.arg(format!("--log-prefix={}", logs.display()));
+        pgbench.args(["--host=127.0.0.1", "--username=postgres"]);
+        pgbench
+            .arg(format!("--port={}", self.server.port))
+            .arg(&self.name);
+        let output = pgbench.stdin(Stdio::null()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text.lines().find_map(|line| {
+            let rest = line.strip_prefix("tps = ")?;
+            rest.split(' ').next()?.parse::<f64>().ok()
+        });
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let (true, Some(rate)) = (output.status.success(), rate) else {
+            return Err(format!("{pgbench:?}: {}\n{text}\n{errors}", output.status).into());
+        };
+        // A line for each call, with its time in microseconds as the third field.
+        let mut times = Vec::new();
+        for path in written() {
+            for line in fs::read_to_string(&path)?.lines() {
+                let time = line
+                    .split(' ')
+                    .nth(2)
+                    .and_then(|time| time.parse::<f64>().ok());
+                times.extend(time.map(|us| us / 1e3));
+            }
+            fs::remove_file(path)?;
+        }
+        times.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let place = (times.len() as f64 * share) as usize;
+            let place = place.min(times.len().saturating_sub(1));
+            times.get(place).copied().unwrap_or(f64::NAN)
+        };
+        let latency = Times {
+            p50: at(0.5),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: at(1.0),
+        };
+        Ok(Figures {
+            requests_per_second: rate,
+            served_per_second: rate,
+            latency,
+            service: latency,
+            turned_away: Times::NONE,
+            kinds: Vec::new(),
+            failed: 0,
+            client_processors: f64::NAN,
+        })
+    }
+}
