@@ -263,11 +263,18 @@ impl<F: DiskFile> SegmentReader<F> {
             .and_then(|rest| format::read_group(rest, self.header.salt))
         {
             let replayed = reached.accept(&group).map_err(|defect| {
-                // What is missing before a segment's first group was at the end of an earlier one.
+                // What is missing before a segment's first group was in the one before, at its end
+                // or, where it seems to have no groups, from its beginning on.
                 if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
+                    let before = self.header.number - 1;
+                    let ended_there = before == reached.segment;
                     OpenError::Damaged {
-                        file: segment_name(reached.segment),
-                        offset: reached.offset,
+                        file: segment_name(before),
+                        offset: if ended_there {
+                            reached.offset
+                        } else {
+                            DATA_OFFSET
+                        },
                         defect: format!("{defect} in {}", self.name),
                     }
                 } else {

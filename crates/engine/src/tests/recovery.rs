@@ -260,7 +260,7 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
     };
     let open = || Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings);
     let engine = open().expect("a new store");
-    for number in 0..300 {
+    for number in 0..400 {
         engine.client().submit(add(number)).await.expect("added");
     }
     drop(engine);
@@ -272,6 +272,19 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
     assert!(
         error.starts_with(&format!("{SEGMENT_1} is damaged at byte "))
             && error.ends_with(" follows in journal-0000000000000002"),
+        "{error}"
+    );
+    // Also where the segment before has nothing readable left.
+    disk.damage("journal-0000000000000002", |segment| {
+        segment[4096..].fill(0);
+    });
+    disk.damage(SEGMENT_1, |segment| {
+        let last = segment.iter().rposition(|&byte| byte != 0);
+        segment[last.expect("not empty")] ^= 1;
+    });
+    let error = open().err().expect("damaged").to_string();
+    assert!(
+        error.starts_with("journal-0000000000000002 is damaged at byte 4096: change "),
         "{error}"
     );
 }

@@ -102,6 +102,13 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
+/// Seeds that once found something.
+#[test]
+fn seeds_that_failed_before() {
+    // The damage of a segment's only group was named as that of the segment before it.
+    run(10_075);
+}
+
 /// `SIMULATION_SEED=17 cargo test -p widgets-engine one_seed -- --ignored --nocapture`
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
