@@ -8,7 +8,7 @@ mod idle;
 
 use crate::{Api, Caller, Tls};
 use hyper::{
-    Request,
+    Request, Version,
     body::Incoming,
     header::{self, HeaderValue},
     service::service_fn,
@@ -26,9 +26,12 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZero,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
@@ -76,6 +79,14 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const STREAMS_MAX: u32 = 250;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// For so long a shutdown lets clients on open connections ask once more, and tells them by
+/// `Connection: close` that it was the last time. A proxy's idle connections end that way without
+/// a request lost.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often it looks whether they have all gone.
+const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -278,6 +289,7 @@ async fn work<S: Store>(
     // Each request holds on to it. A count of its own keeps the workers out of each other's caches.
     let api = Arc::new(api);
     let connections = GracefulShutdown::new();
+    let farewell = Arc::new(AtomicBool::new(false));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -326,6 +338,7 @@ async fn work<S: Store>(
             api: api.clone(),
             builder: builder.clone(),
             watcher: connections.watcher(),
+            farewell: farewell.clone(),
             permit,
         };
         match &tls {
@@ -340,8 +353,18 @@ async fn work<S: Store>(
             }
         }
     }
+    farewell.store(true, Ordering::Relaxed);
     let open = connections.count();
-    if tokio::time::timeout(limits.shutdown_timeout, connections.shutdown())
+    let shutdown = async {
+        // Closed at once, an idle connection may meet a request on its way, of which its client then
+        // knows nothing. So clients that ask in this time are told to come to an end.
+        let end = Instant::now() + FAREWELL.min(limits.shutdown_timeout);
+        while connections.count() > 0 && Instant::now() < end {
+            tokio::time::sleep(FAREWELL_CHECK).await;
+        }
+        connections.shutdown().await;
+    };
+    if tokio::time::timeout(limits.shutdown_timeout, shutdown)
         .await
         .is_err()
     {
@@ -357,6 +380,8 @@ struct Connection<S> {
     api: Arc<Api<S>>,
     builder: Arc<auto::Builder<TokioExecutor>>,
     watcher: Watcher,
+    /// Whether the next answer is the last.
+    farewell: Arc<AtomicBool>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -394,17 +419,20 @@ impl<S: Store> Connection<S> {
             api,
             builder,
             watcher,
+            farewell,
             permit,
         } = self;
         let service = service_fn(move |request: Request<Incoming>| {
-            let api = api.clone();
+            let (api, farewell) = (api.clone(), farewell.clone());
+            // HTTP/2 says it by GOAWAY.
+            let has_header = request.version() < Version::HTTP_2;
             // A length that is given as well does not hold, and hyper does not show it. Somebody on the
             // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
             // behind the body is not read as another's request.
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             async move {
                 let mut response = api.respond_to(caller, request).await;
-                if last {
+                if last || has_header && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 Ok::<_, Infallible>(response)

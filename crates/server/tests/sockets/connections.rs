@@ -74,6 +74,38 @@ fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
     server.thread.join().expect("stopped");
 }
 
+/// What a proxy meets whose request crosses the shutdown: it is answered, and told that it was the
+/// last.
+#[test]
+fn a_shutdown_says_farewell_on_connections_that_are_open() {
+    /// Whether a further request may follow.
+    fn ask(stream: &mut TcpStream) -> bool {
+        let sent = stream.write_all(b"GET /live HTTP/1.1\r\nHost: test\r\n\r\n");
+        sent.expect("it must not be closed before it was told so");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("answered");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("text");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).expect("a length");
+        let length = length.lines().next().expect("a line").parse();
+        let mut body = vec![0; length.expect("a number")];
+        stream.read_exact(&mut body).expect("the body");
+        !head.contains("\r\nconnection: close\r\n")
+    }
+    let server = Server::start(SlowStore::new(), Limits::default());
+    let mut stream = server.connect();
+    assert!(ask(&mut stream));
+    server.stop.send(()).expect("it runs");
+    while ask(&mut stream) {}
+    assert_eq!(answer(stream), "", "it was the last");
+    server.thread.join().expect("stopped");
+}
+
 #[test]
 fn a_shutdown_does_not_wait_for_ever() {
     let store = SlowStore::new();
