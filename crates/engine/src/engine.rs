@@ -258,14 +258,16 @@ impl<C: Clock> Store for Client<C> {
     }
 
     async fn ready(&self) -> Result<(), Fault> {
-        if let Some(reason) = self.queue.read_only() {
-            return Err(Fault::Unavailable { reason });
-        }
-        // Whether there is such a widget does not matter: what counts is that the owner answers.
-        let probe = SerialNumber::new("probe", "ready");
-        match probe {
-            Ok(serial_number) => self.lookup(serial_number).await.map(drop),
+        // Whether there is such a widget does not matter: what counts is that the owner answers, which
+        // looks for room again on that occasion.
+        let serial_number = match SerialNumber::new("probe", "ready") {
+            Ok(serial_number) => serial_number,
             Err(refusal) => unreachable!("the probe is within its limits: {refusal}"),
+        };
+        self.lookup(serial_number).await?;
+        match self.queue.unwritable() {
+            Some(reason) => Err(Fault::Unavailable { reason }),
+            None => Ok(()),
         }
     }
 }

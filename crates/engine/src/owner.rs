@@ -44,6 +44,10 @@ pub(crate) struct Owner<F, C> {
     post_office: PostOffice,
     /// Why nothing may be written any more.
     stopped: Option<String>,
+    /// So many bytes the journal had no room for; 0 where it has.
+    room_missed: u64,
+    /// What readiness was told last.
+    unwritable: Option<String>,
 }
 
 /// An answer that waits for the sync.
@@ -83,6 +87,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             answers: Vec::new(),
             post_office: PostOffice::default(),
             stopped: None,
+            room_missed: 0,
+            unwritable: None,
         }
     }
 
@@ -109,8 +115,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if !batch.is_empty() {
             self.step(batch);
         }
-        if let Some(reason) = &self.stopped {
-            queue.set_read_only(reason);
+        if operations > 0 {
+            self.publish_unwritable(queue);
         }
         if operations >= GATHER_OPERATIONS_MIN && !self.checkpoints.has_work() {
             self.clock.sleep(GATHER);
@@ -227,10 +233,33 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Request::Command(command, _) => format::change_bytes_max(command),
             Request::Lookup(..) => 0,
         });
-        let room = format::group_bytes(payload_bytes.sum());
-        // Whoever failed to make room has logged why.
-        let error = self.journal.reserve(room).err()?;
-        Some(format!("no room in the journal: {error}"))
+        // What could not be had is asked for again, also where lookups alone come: so readiness tells
+        // when there is room again.
+        let room = format::group_bytes(payload_bytes.sum()).max(self.room_missed);
+        match self.journal.reserve(room) {
+            Ok(()) => {
+                self.room_missed = 0;
+                None
+            }
+            // Whoever failed to make room has logged why.
+            Err(error) => {
+                self.room_missed = room;
+                Some(format!("no room in the journal: {error}"))
+            }
+        }
+    }
+
+    /// Lets readiness know why nothing can be written, if so.
+    fn publish_unwritable(&mut self, queue: &Queue) {
+        let reason = match &self.stopped {
+            Some(reason) => Some(reason.clone()),
+            None if self.room_missed > 0 => Some("no room in the journal".into()),
+            None => None,
+        };
+        if reason != self.unwritable {
+            queue.set_unwritable(reason.clone());
+            self.unwritable = reason;
+        }
     }
 
     fn decide(&mut self, command: &Command) -> Result<(), Refusal> {

@@ -46,8 +46,8 @@ struct Waiting {
     mailboxes: usize,
     /// Those that the owner does not know yet.
     new_mailboxes: Vec<Arc<Mailbox>>,
-    /// Why the owner writes nothing any more.
-    read_only: Option<String>,
+    /// Why the owner can write nothing.
+    unwritable: Option<String>,
 }
 
 /// A batch takes milliseconds, and seconds are the least that `Retry-After` can say.
@@ -169,14 +169,14 @@ impl Queue {
         (waiting.submissions.len(), waiting.bytes)
     }
 
-    /// Says why the owner writes nothing any more, for readiness.
-    pub(crate) fn set_read_only(&self, reason: &str) {
-        self.lock().read_only = Some(reason.into());
+    /// Says why the owner can write nothing, or that it can again, for readiness.
+    pub(crate) fn set_unwritable(&self, reason: Option<String>) {
+        self.lock().unwritable = reason;
     }
 
-    /// Why the owner writes nothing any more, if so.
-    pub(crate) fn read_only(&self) -> Option<String> {
-        self.lock().read_only.clone()
+    /// Why the owner can write nothing, if so.
+    pub(crate) fn unwritable(&self) -> Option<String> {
+        self.lock().unwritable.clone()
     }
 
     /// Refuses further requests; those that wait are still taken.

@@ -381,13 +381,20 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     assert_eq!(lookup(&client, added).await, None);
     engine.checkpoint().expect_err("it needs space too");
     assert!(lookup(&client, 0).await.is_some());
+    let unready = client.ready().await.expect_err("nothing can be written");
+    assert!(
+        unready.to_string().contains("no room in the journal"),
+        "{unready}"
+    );
     disk.set_faults(Faults::default());
+    // No write needs to come first: a load balancer that asks would send none.
     for _ in 0..200 {
-        if client.submit(add(added)).await.is_ok() {
+        if client.ready().await.is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    client.submit(add(added)).await.expect("it said so");
     assert!(
         lookup(&client, added).await.is_some(),
         "there is space again"

@@ -350,7 +350,7 @@ impl World {
         for _ in 0..self.chance.below(self.profile.actions_max) {
             self.act(process)?;
             // Nothing more is written then.
-            if process.queue.read_only().is_some() && self.chance.below(8) == 0 {
+            if process.queue.unwritable().is_some() && self.chance.below(8) == 0 {
                 break;
             }
         }
