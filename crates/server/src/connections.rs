@@ -31,7 +31,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
@@ -358,10 +358,13 @@ async fn work<S: Store>(
     let shutdown = async {
         // Closed at once, an idle connection may meet a request on its way, of which its client then
         // knows nothing. So clients that ask in this time are told to come to an end.
-        let end = Instant::now() + FAREWELL.min(limits.shutdown_timeout);
-        while connections.count() > 0 && Instant::now() < end {
-            tokio::time::sleep(FAREWELL_CHECK).await;
-        }
+        let gone = async {
+            while connections.count() > 0 {
+                tokio::time::sleep(FAREWELL_CHECK).await;
+            }
+        };
+        // Those that have not gone by then asked nothing.
+        drop(tokio::time::timeout(FAREWELL, gone).await);
         connections.shutdown().await;
     };
     if tokio::time::timeout(limits.shutdown_timeout, shutdown)
