@@ -112,19 +112,24 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM widgets.refuse_missing(widget_sn);
     END IF;
-    -- Its slots and those of its peers. A peer that it got before they were locked may not be
-    -- locked now, out of order.
+    -- Its slots and those of its peers. A peer that it got before they were locked, or one that was
+    -- removed and came again, may not be locked now, out of order: then a slot that names a peer has
+    -- no counterpart among the locked ones.
     SELECT coalesce(array_agg(slot.peer_sn), '{}') INTO known_peers
     FROM widgets.slots slot
     WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL;
-    PERFORM 1 FROM widgets.slots slot
-    WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
-    ORDER BY slot.widget_sn, slot.ordinal
-    FOR UPDATE;
-    IF EXISTS (
-        SELECT FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
-            AND slot.peer_sn IS NOT NULL AND slot.peer_sn <> ALL (known_peers)
-    ) THEN
+    SELECT
+        count(*) FILTER (WHERE locked.widget_sn = remove_widget.widget_sn
+            AND locked.peer_sn IS NOT NULL),
+        count(*) FILTER (WHERE locked.peer_sn = remove_widget.widget_sn)
+    INTO peers, freed
+    FROM (
+        SELECT slot.widget_sn, slot.peer_sn FROM widgets.slots slot
+        WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
+        ORDER BY slot.widget_sn, slot.ordinal
+        FOR UPDATE
+    ) locked;
+    IF freed <> peers THEN
         PERFORM widgets.refuse_conflict();
     END IF;
 
