@@ -156,7 +156,7 @@ macro_rules! configuration {
 configuration! {
     /// How the service is asked.
     http: Http {
-        /// The address to listen on. One that other machines reach needs an [auth], or client
+        /// The address to listen on. One that other machines reach needs the section `auth`, or client
         /// certificates.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
         /// How many connections may be open at once. One more is answered 503 WG503 and closed.
