@@ -81,15 +81,20 @@ pub(crate) fn replay<D: Disk>(
     applied.and(read)?;
     let segment = SegmentReader::open(disk, reached.segment)?;
     segment.settle(&reached)?;
-    for unused in reached.segment + 1..segments.end {
-        // Made ready before the crash and never used: a new one is made when it is needed.
+    let sync_directory = || {
+        let synced = disk.sync_directory();
+        synced.map_err(OpenError::io("syncing the data directory"))
+    };
+    // Those were made ready before the crash and never used: a new one is made when it is needed.
+    // The last one goes first, durably: no failure on the way leaves a gap, which would be damage.
+    for unused in (reached.segment + 1..segments.end).rev() {
         let name = segment_name(unused);
         disk.remove(&name)
             .map_err(OpenError::io(format!("removing {name}")))?;
+        sync_directory()?;
     }
     // Covers a rename just before the crash, too.
-    disk.sync_directory()
-        .map_err(OpenError::io("syncing the data directory"))?;
+    sync_directory()?;
     Ok(End {
         segment: Segment {
             header: segment.header,

@@ -107,6 +107,9 @@ fn every_planted_bug_is_caught() {
 fn seeds_that_failed_before() {
     // The damage of a segment's only group was named as that of the segment before it.
     run(10_075);
+    // A start removed the first of two segments that were never used, failed at the second, and took
+    // the gap for damage the next time.
+    run(14_806);
 }
 
 /// `SIMULATION_SEED=17 cargo test -p widgets-engine one_seed -- --ignored --nocapture`
