@@ -31,24 +31,6 @@ impl Clock for TestClock {
     }
 }
 
-/// A store that always does what it is asked.
-#[derive(Clone)]
-struct Willing;
-
-impl Store for Willing {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
-        Ok(None)
-    }
-
-    async fn ready(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
-
 fn settings() -> AuthenticationSettings {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     AuthenticationSettings {

@@ -43,24 +43,6 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// A store that takes everything.
-#[derive(Clone)]
-struct Willing;
-
-impl Store for Willing {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
-        Ok(None)
-    }
-
-    async fn ready(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-}
-
 /// Sends it, and checks that an answer is an error of the documented shape, or well.
 fn answered(request: Request<Full<Bytes>>) -> u16 {
     let runtime = tokio::runtime::Builder::new_current_thread()

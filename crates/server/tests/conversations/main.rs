@@ -146,6 +146,24 @@ impl Store for Failing {
     }
 }
 
+/// A store that always does what it is asked.
+#[derive(Clone)]
+pub(crate) struct Willing;
+
+impl Store for Willing {
+    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
 pub(crate) fn busy() -> Fault {
     Fault::Busy {
         limit: "queue_operations_max = 2048".into(),

@@ -8,8 +8,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use std::{fmt::Write as _, net::SocketAddr};
-use widgets_conformance::check_store;
+use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
+use widgets_conformance::{Model, check_store};
 use widgets_registry::{
     Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Slot, Store, Widget,
 };
@@ -213,4 +213,32 @@ async fn the_service_conforms_over_http() {
         HttpStore::new(service.address),
     ];
     check_store(&clients, "").await;
+}
+
+/// What these widgets are now.
+pub(crate) async fn found(store: &HttpStore, serial_numbers: &BTreeSet<SerialNumber>) -> Model {
+    let mut widgets: Vec<Widget> = Vec::new();
+    for serial_number in serial_numbers {
+        widgets.extend(
+            store
+                .lookup(serial_number.clone())
+                .await
+                .expect("the store works"),
+        );
+    }
+    Model::from_lookups(widgets).expect("associations that both widgets know")
+}
+
+/// What was found must be what was answered, with or without the operation that was not.
+pub(crate) fn settle(model: &mut Model, unanswered: Option<Command>, found: &Model, writer: usize) {
+    if let Some(unanswered) = unanswered {
+        let mut applied = model.clone();
+        // Refused or applied: either way it is whole.
+        drop(applied.apply(&unanswered));
+        if *found == applied {
+            *model = applied;
+            return;
+        }
+    }
+    assert_eq!(found, model, "writer {writer}");
 }

@@ -2,7 +2,7 @@
 //! refused is not, and what was not answered is there whole or not at all.
 
 use crate::{
-    http_store::HttpStore,
+    http_store::{HttpStore, found, settle},
     service::{Directory, Service},
 };
 use proptest::{collection::vec, prelude::*, strategy::Union};
@@ -20,7 +20,7 @@ use widgets_conformance::{
     commands::{commands, few_serial_numbers, sample},
     linearizability::{Answer, Call, Clock, Request, check},
 };
-use widgets_registry::{Command, SerialNumber, Store as _, Widget};
+use widgets_registry::{Command, SerialNumber};
 
 const KILLS: u64 = 50;
 
@@ -70,16 +70,7 @@ impl Own {
     /// What the service has now must be what was answered, with or without what was not.
     async fn verify(&mut self, store: &HttpStore) {
         let found = found(store, &self.used).await;
-        if let Some(unanswered) = self.unanswered.take() {
-            let mut applied = self.model.clone();
-            // Refused or applied: either way it is whole.
-            drop(applied.apply(&unanswered));
-            if found == applied {
-                self.model = applied;
-                return;
-            }
-        }
-        assert_eq!(found, self.model, "writer {}", self.writer);
+        settle(&mut self.model, self.unanswered.take(), &found, self.writer);
     }
 
     /// Until the service is gone. Returns what it asked of the shared widgets.
@@ -144,19 +135,6 @@ impl Shared {
         self.calls.clear();
         self.model = Model::from_lookups(widgets).expect("associations that both widgets know");
     }
-}
-
-async fn found(store: &HttpStore, serial_numbers: &BTreeSet<SerialNumber>) -> Model {
-    let mut widgets: Vec<Widget> = Vec::new();
-    for serial_number in serial_numbers {
-        widgets.extend(
-            store
-                .lookup(serial_number.clone())
-                .await
-                .expect("the store works"),
-        );
-    }
-    Model::from_lookups(widgets).expect("associations that both widgets know")
 }
 
 /// Everything that was ever asked of the store, against what is there now.

@@ -3,7 +3,7 @@
 //! at all.
 
 use crate::{
-    http_store::HttpStore,
+    http_store::{HttpStore, found, settle},
     postgres_server::Server,
     service::{Directory, Service, widgets},
 };
@@ -70,22 +70,8 @@ impl Own {
 
     /// What is there must be what was answered, with or without what was not.
     async fn verify(&mut self, store: &HttpStore) {
-        let mut widgets = Vec::new();
-        for serial_number in &self.used {
-            let found = store.lookup(serial_number.clone()).await;
-            widgets.extend(found.expect("the service works"));
-        }
-        let found = Model::from_lookups(widgets).expect("associations that both widgets know");
-        if let Some(unanswered) = self.unanswered.take() {
-            let mut applied = self.model.clone();
-            // Refused or applied: either way it is whole.
-            drop(applied.apply(&unanswered));
-            if found == applied {
-                self.model = applied;
-                return;
-            }
-        }
-        assert_eq!(found, self.model, "writer {}", self.writer);
+        let found = found(store, &self.used).await;
+        settle(&mut self.model, self.unanswered.take(), &found, self.writer);
     }
 }
 
