@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
-    /// Waits. Only background work does.
+    /// Waits.
     fn sleep(&self, duration: Duration);
 }
 

@@ -214,7 +214,8 @@ impl<C: Clock> Client<C> {
 
     /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
     /// the owner is woken once for all that the runtime read in one go, and the runtime once for a
-    /// batch. It asks and is answered as long as that runtime runs.
+    /// batch, whose thread is also unparked, should it rest. It asks and is answered as long as that
+    /// runtime runs.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

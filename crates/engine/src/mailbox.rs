@@ -10,12 +10,14 @@
 //! them as one batch. A lone request finds nobody before it and loses no time.
 //!
 //! Answers: the owner puts all answers for one runtime into the mailbox and wakes the postman, who
-//! delivers them from within: that wakes each waiting task by a push to a list of its own thread.
+//! delivers them from within: that wakes each waiting task by a push to a list of its own thread. It
+//! unparks that thread as well, which may be resting before it waits for events.
 
 use crate::queue::{Queue, Submission};
 use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, Thread},
 };
 use tokio::sync::{Notify, oneshot};
 use widgets_registry::{Fault, Rejection, Widget};
@@ -52,18 +54,24 @@ pub(crate) enum Address {
 }
 
 /// What waits for the postman of one runtime.
-#[derive(Default)]
 pub(crate) struct Mailbox {
     submissions: Mutex<Vec<Submission>>,
     letters: Mutex<Vec<Letter>>,
     arrival: Notify,
+    /// The thread of the runtime, which may be resting before it waits for events.
+    thread: Thread,
 }
 
 impl Mailbox {
     /// A mailbox whose postman runs on the current runtime for as long as that does, and takes
     /// requests to `queue`.
     pub(crate) fn on_current_runtime(queue: Arc<Queue>) -> Arc<Self> {
-        let mailbox = Arc::new(Self::default());
+        let mailbox = Arc::new(Self {
+            submissions: Mutex::default(),
+            letters: Mutex::default(),
+            arrival: Notify::new(),
+            thread: thread::current(),
+        });
         let postman = mailbox.clone();
         tokio::spawn(async move {
             let (mut submissions, mut letters) = (Vec::new(), Vec::new());
@@ -97,6 +105,7 @@ impl Mailbox {
     fn put(&self, letters: &mut Vec<Letter>) {
         lock(&self.letters).append(letters);
         self.arrival.notify_one();
+        self.thread.unpark();
     }
 }
 

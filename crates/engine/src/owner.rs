@@ -23,11 +23,13 @@ use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget,
 /// After a batch of so many operations more of them are on their way for certain.
 const GATHER_OPERATIONS_MIN: usize = 4;
 
-/// How long the owner then lets them gather. Without it a few of them have a sync of their own, and
-/// under load the processor's time for that is time that the connections lack: where cores are
-/// few, the pause shortens waiting more than it adds (docs/performance.md). A lone client never
-/// meets it.
-const GATHER: Duration = Duration::from_micros(400);
+/// Then the next commit begins so long after this one for each operation that this one had, within
+/// [`COMMIT_INTERVAL_MIN`] and [`COMMIT_INTERVAL_MAX`]. A commit costs a write and a sync however few
+/// operations it has (on a virtual machine outside of it as well), and under load that is time which
+/// the connections lack: docs/performance.md. A lone client never meets it.
+const COMMIT_INTERVAL_PER_OPERATION: Duration = Duration::from_micros(50);
+const COMMIT_INTERVAL_MIN: Duration = Duration::from_micros(500);
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(1);
 
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
@@ -111,17 +113,28 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if !queue.take(batch, &mut self.post_office, may_wait) {
             return false;
         }
-        let operations = batch.len();
+        let (operations, began) = (batch.len(), self.clock.now());
         if !batch.is_empty() {
             self.step(batch);
         }
         if operations > 0 {
             self.publish_unwritable(queue);
         }
-        if operations >= GATHER_OPERATIONS_MIN && !self.checkpoints.has_work() {
-            self.clock.sleep(GATHER);
+        if operations >= GATHER_OPERATIONS_MIN {
+            self.gather(began + commit_interval(operations));
         }
         true
+    }
+
+    /// Lets operations gather until the next commit may begin, and copies for a checkpoint meanwhile.
+    fn gather(&mut self, until: Duration) {
+        while self.checkpoints.has_work() && self.clock.now() < until {
+            self.advance_checkpoint();
+        }
+        let rest = until.saturating_sub(self.clock.now());
+        if !rest.is_zero() {
+            self.clock.sleep(rest);
+        }
     }
 
     #[cfg(test)]
@@ -344,4 +357,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         self.answers = answers;
     }
+}
+
+/// How long after a batch of so many operations the next one begins.
+fn commit_interval(operations: usize) -> Duration {
+    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
+    COMMIT_INTERVAL_PER_OPERATION
+        .saturating_mul(operations)
+        .clamp(COMMIT_INTERVAL_MIN, COMMIT_INTERVAL_MAX)
 }

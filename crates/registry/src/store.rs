@@ -7,6 +7,9 @@ use crate::{Command, Refusal, SerialNumber, Widget};
 /// Operations are strictly serialisable: an answer, acceptance or refusal, is given only when the
 /// state that it rests on is durable, and a lookup sees every operation answered before it began.
 /// Dropping a returned future gives up the answer, not the operation: it may still be applied.
+///
+/// Under load the server's threads rest for some hundred microseconds before they wait for events. A
+/// store that unparks the thread on which a future was polled is not kept waiting with its answer.
 pub trait Store: Clone + Send + Sync + 'static {
     /// Applies one operation, or says why not.
     fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send;

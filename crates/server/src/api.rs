@@ -1,10 +1,10 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Authentication, Caller, ClientCertificates, Clock, RateLimit, Settings, arguments,
+    Authentication, Caller, Clock, RateLimit, Settings, arguments,
     auth::{Access, Object, Permission, TokenCache},
     body, cors,
-    document::{self, File, Security},
+    document::{self, File},
     error::{Error, Given, Malformed, NoFunction},
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
@@ -46,8 +46,6 @@ pub struct Api<S> {
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
     rate_limit: Option<Arc<RateLimit>>,
-    /// What the document says of getting in.
-    security: Security,
     /// The API's document.
     document: Bytes,
 }
@@ -70,11 +68,7 @@ impl<S: Store> Api<S> {
         clock: impl Clock,
     ) -> prometheus::Result<Self> {
         let authentication = Authentication::off();
-        let security = Security {
-            proofs: authentication.proofs(),
-            client_certificates: None,
-        };
-        let document = document::json(&settings, security);
+        let document = document::json(&settings, authentication.tokens());
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
@@ -86,7 +80,6 @@ impl<S: Store> Api<S> {
             authentication: Arc::new(authentication),
             tokens: Arc::default(),
             rate_limit: None,
-            security,
             document,
         })
     }
@@ -101,32 +94,9 @@ impl<S: Store> Api<S> {
     /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
     #[must_use]
     pub fn with_authentication(self, authentication: Arc<Authentication>) -> Self {
-        let proofs = authentication.proofs();
-        let security = Security {
-            proofs,
-            ..self.security
-        };
-        let api = Self {
-            authentication,
-            ..self
-        };
-        api.documented(security)
-    }
-
-    /// The same API, behind connections that have client certificates.
-    #[must_use]
-    pub fn with_client_certificates(self, wanted: ClientCertificates) -> Self {
-        let security = Security {
-            client_certificates: Some(wanted),
-            ..self.security
-        };
-        self.documented(security)
-    }
-
-    fn documented(self, security: Security) -> Self {
-        let document = document::json(&self.shared.settings, security);
+        let document = document::json(&self.shared.settings, authentication.tokens());
         Self {
-            security,
+            authentication,
             document,
             ..self
         }
@@ -141,7 +111,6 @@ impl<S: Store> Api<S> {
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
             rate_limit: self.rate_limit.clone(),
-            security: self.security,
             document: self.document.clone(),
         }
     }
@@ -184,7 +153,7 @@ impl<S: Store> Api<S> {
     {
         let start = self.shared.clock.now();
         let route = Route::of(head.uri.path());
-        let access = match self.admit(caller, &route, head).await {
+        let access = match self.admit(caller, &route, head) {
             Ok(access) => access,
             Err(error) => {
                 if let Some(subject) = route.subject() {
@@ -240,7 +209,6 @@ impl<S: Store> Api<S> {
             Route::Ready => {
                 let ready = self.store.ready().await;
                 return probe(head, || {
-                    self.authentication.ready()?;
                     ready?;
                     Ok(empty(StatusCode::OK))
                 });
@@ -257,12 +225,7 @@ impl<S: Store> Api<S> {
 
     /// What the caller may do. Whatever watches over the process is answered without being asked who
     /// it is, and may do nothing else.
-    async fn admit(
-        &self,
-        caller: Caller,
-        route: &Route<'_>,
-        head: &Parts,
-    ) -> Result<Access, Error> {
+    fn admit(&self, caller: Caller, route: &Route<'_>, head: &Parts) -> Result<Access, Error> {
         if route.is_probe() {
             return Ok(Access::NOTHING);
         }
@@ -272,15 +235,7 @@ impl<S: Store> Api<S> {
         }
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);
-        let admit = || authentication.admit(&head.headers, caller.certified, tokens, now_seconds);
-        let refused = match admit() {
-            Ok(access) => return Ok(access),
-            Err(refused) => refused,
-        };
-        if authentication.has_looked_again(&refused).await {
-            return Ok(admit()?);
-        }
-        Err(refused.into())
+        Ok(authentication.admit(&head.headers, caller.certified, tokens, now_seconds)?)
     }
 
     async fn operation<B>(
@@ -303,7 +258,7 @@ impl<S: Store> Api<S> {
             Method::POST => {
                 check_query(head)?;
                 check_content_type(operation.as_str(), &head.headers)?;
-                let body = body::read(body, &self.shared.settings).await?;
+                let body = body::read(body, self.shared.settings.body_bytes_max).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
                 self.store.submit(command?).await?;
@@ -334,7 +289,7 @@ impl<S: Store> Api<S> {
                 Method::POST => {
                     check_query(head)?;
                     check_content_type(function, &head.headers)?;
-                    let body = body::read(body, &self.shared.settings).await?;
+                    let body = body::read(body, self.shared.settings.body_bytes_max).await?;
                     Ok(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {

@@ -5,6 +5,7 @@
 //! answers that a store hands over in bulk wake a worker once.
 
 mod idle;
+mod rest;
 
 use crate::{Api, Caller, Tls};
 use hyper::{
@@ -21,6 +22,7 @@ use hyper_util::{
     },
 };
 use idle::{Deadlines, IdleStream};
+use rest::Pending;
 use std::{
     convert::Infallible,
     io,
@@ -256,8 +258,11 @@ impl Worker {
         S: Store,
         A: Fn() -> Api<S> + Send + 'static,
     {
+        let pending = Pending::default();
+        let resting = pending.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .on_thread_park(move || resting.rest())
             .build()?;
         // Bounded by the permits that travel with the connections.
         let (connections, accepted) = mpsc::unbounded_channel();
@@ -268,7 +273,7 @@ impl Worker {
                 runtime.block_on(async {
                     // Within the runtime, so that it can spawn there.
                     let api = api();
-                    work(accepted, &limits, tls, api, stopping).await;
+                    work(accepted, &limits, tls, api, pending, stopping).await;
                 });
                 // Tasks of the store end with the runtime, which is dropped here.
             })?;
@@ -284,6 +289,7 @@ async fn work<S: Store>(
     limits: &Limits,
     tls: Option<Arc<Tls>>,
     api: Api<S>,
+    pending: Pending,
     mut stopping: watch::Receiver<()>,
 ) {
     // Each request holds on to it. A count of its own keeps the workers out of each other's caches.
@@ -339,6 +345,7 @@ async fn work<S: Store>(
             builder: builder.clone(),
             watcher: connections.watcher(),
             farewell: farewell.clone(),
+            pending: pending.clone(),
             permit,
         };
         match &tls {
@@ -385,6 +392,7 @@ struct Connection<S> {
     watcher: Watcher,
     /// Whether the next answer is the last.
     farewell: Arc<AtomicBool>,
+    pending: Pending,
     permit: OwnedSemaphorePermit,
 }
 
@@ -423,6 +431,7 @@ impl<S: Store> Connection<S> {
             builder,
             watcher,
             farewell,
+            pending,
             permit,
         } = self;
         let service = service_fn(move |request: Request<Incoming>| {
@@ -433,8 +442,10 @@ impl<S: Store> Connection<S> {
             // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
             // behind the body is not read as another's request.
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+            let waiting = pending.request();
             async move {
                 let mut response = api.respond_to(caller, request).await;
+                drop(waiting);
                 if last || has_header && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }

@@ -5,7 +5,6 @@ mod export;
 mod generate;
 mod health;
 mod import;
-mod jwks;
 mod load;
 mod log;
 mod migrate;

@@ -6,8 +6,15 @@ use crate::{
     mailbox::{Address, Letter, Mailbox, PostOffice},
     queue::{Queue, Request, Submission},
 };
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, task};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::{runtime, sync::oneshot, task};
 use widgets_registry::{Fault, SerialNumber, Widget};
 
 type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
@@ -121,4 +128,41 @@ async fn a_turn_of_a_runtime_is_one_batch() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A thread that rests before it waits for events is roused by answers.
+#[test]
+fn answers_end_a_rest() {
+    let resting = Arc::new(AtomicBool::new(false));
+    let rests = resting.clone();
+    let runtime = runtime::Builder::new_current_thread()
+        .on_thread_park(move || {
+            // Without end, if nobody unparked the thread.
+            if rests.swap(false, Ordering::Relaxed) {
+                thread::park();
+            }
+        })
+        .build()
+        .expect("a runtime without I/O");
+    let queue = Arc::new(Queue::new(&settings()));
+    runtime.block_on(async {
+        let mailbox = Mailbox::on_current_runtime(queue.clone());
+        let address = queue.register(mailbox.clone());
+        let (submission, answer) = lookup("sn", address);
+        mailbox.submit(submission);
+        resting.store(true, Ordering::Relaxed);
+        let owner = thread::spawn(move || {
+            let (mut batch, mut post_office) = (Vec::new(), PostOffice::default());
+            assert!(queue.take(&mut batch, &mut post_office, true));
+            for submission in batch {
+                let Request::Lookup(_, reply) = submission.request else {
+                    panic!("a lookup was asked");
+                };
+                post_office.send(submission.reply_to, Letter::Lookup(reply, Ok(None)));
+            }
+            post_office.flush();
+        });
+        assert_eq!(answer.await.expect("not dropped"), Ok(None));
+        owner.join().expect("no panic");
+    });
 }

@@ -10,10 +10,8 @@
     reason = "expect-test writes snapshots with them"
 )]
 
-mod asking;
 mod command_line;
 mod http_store;
-mod jwks;
 mod kill;
 mod postgres;
 #[path = "../../../postgres/tests/suite/server.rs"]
