@@ -1,10 +1,10 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Authentication, Caller, Clock, RateLimit, Settings, arguments,
+    Authentication, Caller, ClientCertificates, Clock, RateLimit, Settings, arguments,
     auth::{Access, Object, Permission, TokenCache},
     body, cors,
-    document::{self, File},
+    document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
@@ -46,6 +46,8 @@ pub struct Api<S> {
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
     rate_limit: Option<Arc<RateLimit>>,
+    /// What the document says of getting in.
+    security: Security,
     /// The API's document.
     document: Bytes,
 }
@@ -68,7 +70,11 @@ impl<S: Store> Api<S> {
         clock: impl Clock,
     ) -> prometheus::Result<Self> {
         let authentication = Authentication::off();
-        let document = document::json(&settings, authentication.tokens());
+        let security = Security {
+            proofs: authentication.proofs(),
+            client_certificates: None,
+        };
+        let document = document::json(&settings, security);
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
@@ -80,6 +86,7 @@ impl<S: Store> Api<S> {
             authentication: Arc::new(authentication),
             tokens: Arc::default(),
             rate_limit: None,
+            security,
             document,
         })
     }
@@ -94,9 +101,32 @@ impl<S: Store> Api<S> {
     /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
     #[must_use]
     pub fn with_authentication(self, authentication: Arc<Authentication>) -> Self {
-        let document = document::json(&self.shared.settings, authentication.tokens());
-        Self {
+        let proofs = authentication.proofs();
+        let security = Security {
+            proofs,
+            ..self.security
+        };
+        let api = Self {
             authentication,
+            ..self
+        };
+        api.documented(security)
+    }
+
+    /// The same API, behind connections that have client certificates.
+    #[must_use]
+    pub fn with_client_certificates(self, wanted: ClientCertificates) -> Self {
+        let security = Security {
+            client_certificates: Some(wanted),
+            ..self.security
+        };
+        self.documented(security)
+    }
+
+    fn documented(self, security: Security) -> Self {
+        let document = document::json(&self.shared.settings, security);
+        Self {
+            security,
             document,
             ..self
         }
@@ -111,6 +141,7 @@ impl<S: Store> Api<S> {
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
             rate_limit: self.rate_limit.clone(),
+            security: self.security,
             document: self.document.clone(),
         }
     }
@@ -153,7 +184,7 @@ impl<S: Store> Api<S> {
     {
         let start = self.shared.clock.now();
         let route = Route::of(head.uri.path());
-        let access = match self.admit(caller, &route, head) {
+        let access = match self.admit(caller, &route, head).await {
             Ok(access) => access,
             Err(error) => {
                 if let Some(subject) = route.subject() {
@@ -209,6 +240,7 @@ impl<S: Store> Api<S> {
             Route::Ready => {
                 let ready = self.store.ready().await;
                 return probe(head, || {
+                    self.authentication.ready()?;
                     ready?;
                     Ok(empty(StatusCode::OK))
                 });
@@ -225,7 +257,12 @@ impl<S: Store> Api<S> {
 
     /// What the caller may do. Whatever watches over the process is answered without being asked who
     /// it is, and may do nothing else.
-    fn admit(&self, caller: Caller, route: &Route<'_>, head: &Parts) -> Result<Access, Error> {
+    async fn admit(
+        &self,
+        caller: Caller,
+        route: &Route<'_>,
+        head: &Parts,
+    ) -> Result<Access, Error> {
         if route.is_probe() {
             return Ok(Access::NOTHING);
         }
@@ -235,7 +272,15 @@ impl<S: Store> Api<S> {
         }
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);
-        Ok(authentication.admit(&head.headers, caller.certified, tokens, now_seconds)?)
+        let admit = || authentication.admit(&head.headers, caller.certified, tokens, now_seconds);
+        let refused = match admit() {
+            Ok(access) => return Ok(access),
+            Err(refused) => refused,
+        };
+        if authentication.has_looked_again(&refused).await {
+            return Ok(admit()?);
+        }
+        Err(refused.into())
     }
 
     async fn operation<B>(
@@ -258,7 +303,7 @@ impl<S: Store> Api<S> {
             Method::POST => {
                 check_query(head)?;
                 check_content_type(operation.as_str(), &head.headers)?;
-                let body = body::read(body, self.shared.settings.body_bytes_max).await?;
+                let body = body::read(body, &self.shared.settings).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
                 self.store.submit(command?).await?;
@@ -289,7 +334,7 @@ impl<S: Store> Api<S> {
                 Method::POST => {
                     check_query(head)?;
                     check_content_type(function, &head.headers)?;
-                    let body = body::read(body, self.shared.settings.body_bytes_max).await?;
+                    let body = body::read(body, &self.shared.settings).await?;
                     Ok(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {

@@ -1,16 +1,39 @@
-//! Reading a body of bounded length.
+//! Reading a body of bounded length in bounded time.
 
-use crate::error::Malformed;
+use crate::{Settings, error::Malformed};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes};
 use std::{
     fmt::Display,
+    future::poll_fn,
     pin::{Pin, pin},
+    task::Poll,
 };
 
-/// The whole body, or that it is longer than `bytes_max`: at once if its length was announced, else
-/// as soon as so much has come. A body that comes in one piece is not copied.
-pub(crate) async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Malformed>
+/// The whole body, or that it is longer than the settings allow: at once if its length was announced,
+/// else as soon as so much has come; or that it did not come in time. A body that comes in one piece
+/// is not copied.
+///
+/// The connection has a deadline as well, which every answer on it puts off. Over HTTP/2 other
+/// streams are answered all the time, so that each body needs its own.
+pub(crate) async fn read<B>(body: B, settings: &Settings) -> Result<Bytes, Malformed>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    let mut whole = pin!(whole(body, settings.body_bytes_max));
+    // Most bodies came with their head, and need no timer.
+    let at_once = poll_fn(|context| Poll::Ready(whole.as_mut().poll(context)));
+    if let Poll::Ready(body) = at_once.await {
+        return body;
+    }
+    let timeout = settings.request_timeout;
+    tokio::time::timeout(timeout, whole)
+        .await
+        .unwrap_or(Err(Malformed::BodyTimeout { timeout }))
+}
+
+async fn whole<B>(body: B, bytes_max: usize) -> Result<Bytes, Malformed>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -62,11 +85,8 @@ where
 mod tests {
     use super::*;
     use hyper::body::{Frame, SizeHint};
-    use std::{
-        collections::VecDeque,
-        convert::Infallible,
-        task::{Context, Poll},
-    };
+    use std::{collections::VecDeque, convert::Infallible, task::Context, time::Duration};
+    use tokio::time::Instant;
 
     /// A body of unknown length, in pieces.
     struct Pieces(VecDeque<&'static [u8]>);
@@ -85,7 +105,15 @@ mod tests {
     }
 
     async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Malformed> {
-        read(Pieces(pieces.iter().copied().collect()), bytes_max).await
+        let pieces = Pieces(pieces.iter().copied().collect());
+        read(pieces, &settings(bytes_max)).await
+    }
+
+    fn settings(body_bytes_max: usize) -> Settings {
+        Settings {
+            body_bytes_max,
+            request_timeout: Duration::from_secs(15),
+        }
     }
 
     #[tokio::test]
@@ -118,6 +146,32 @@ mod tests {
         }
 
         let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
-        assert_eq!(read(Announced, 4).await, too_large);
+        assert_eq!(read(Announced, &settings(4)).await, too_large);
+    }
+
+    /// Something of the body comes every ten seconds, but never its end.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_in_ends_at_its_deadline() {
+        struct Trickling(tokio::time::Interval);
+
+        impl Body for Trickling {
+            type Data = Bytes;
+            type Error = Infallible;
+
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                let tick = self.0.poll_tick(context);
+                tick.map(|_| Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+            }
+        }
+
+        let start = Instant::now();
+        let body = Trickling(tokio::time::interval(Duration::from_secs(10)));
+        let timeout = Duration::from_secs(15);
+        let late = Err(Malformed::BodyTimeout { timeout });
+        assert_eq!(read(body, &settings(99)).await, late);
+        assert_eq!(start.elapsed(), timeout);
     }
 }

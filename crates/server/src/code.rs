@@ -56,6 +56,8 @@ codes! {
     Schema = "PGRST106", NOT_ACCEPTABLE;
     /// No media type that `Accept` names is available. Nothing was applied.
     MediaType = "PGRST107", NOT_ACCEPTABLE;
+    /// The body took longer to arrive than the service waits. Nothing was applied.
+    BodyTimeout = "WG408", REQUEST_TIMEOUT;
     /// A method that this path does not have.
     Method = "PGRST117", METHOD_NOT_ALLOWED;
     /// `Prefer` asks for strict handling and for a preference that does not exist.
@@ -112,6 +114,9 @@ codes! {
     Unavailable = "WG504", SERVICE_UNAVAILABLE;
     /// The operation may or may not have been applied: read before you repeat it.
     FateUnknown = "WG505", SERVICE_UNAVAILABLE;
+    /// The keys to check the token with could not be fetched yet: nothing was applied, and
+    /// `Retry-After` says when to try again.
+    KeysUnfetched = "WG506", SERVICE_UNAVAILABLE;
 }
 
 impl From<&Refusal> for Code {

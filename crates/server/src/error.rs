@@ -8,8 +8,11 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 use serde::Serialize;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 use widgets_registry::{Fault, Operation, Refusal, Rejection};
+
+/// The next request looks for the keys again; they may come at any moment.
+const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,10 @@ pub(crate) enum Malformed {
     Body(Cow<'static, str>),
     BodyTooLarge {
         bytes_max: usize,
+    },
+    /// It did not arrive in time.
+    BodyTimeout {
+        timeout: Duration,
     },
     Schema(String),
     /// The media types that would be accepted, of which none can be given.
@@ -197,6 +204,9 @@ impl Error {
                     headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
                 }
             }
+            Self::Refused(Refused::KeysUnfetched) => {
+                headers.insert(header::RETRY_AFTER, KEYS_RETRY_AFTER);
+            }
             Self::Refused(refused) => {
                 if let Some(challenge) = refused.challenge() {
                     headers.insert(header::WWW_AUTHENTICATE, challenge);
@@ -215,6 +225,7 @@ impl Malformed {
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) => Code::Body,
             Self::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Self::BodyTimeout { .. } => Code::BodyTimeout,
             Self::Schema(_) => Code::Schema,
             Self::MediaType(_) => Code::MediaType,
             Self::Method { .. } => Code::Method,
@@ -253,6 +264,11 @@ impl Malformed {
             Self::BodyTooLarge { bytes_max } => {
                 format!("the body must be at most {bytes_max} bytes long").into()
             }
+            Self::BodyTimeout { timeout } => format!(
+                "the body took longer to arrive than http.request_timeout_ms = {}",
+                timeout.as_millis()
+            )
+            .into(),
             Self::Schema(name) => {
                 let exposed = SCHEMAS.join(", ");
                 let hint = format!("Only the following schemas are exposed: {exposed}");

@@ -28,7 +28,9 @@ mod tls;
 mod watch;
 
 pub use api::Api;
-pub use auth::{Authentication, AuthenticationSettings, KeySet, KeySetError, Roles};
+pub use auth::{
+    Authentication, AuthenticationSettings, KeyRequest, KeyRequests, KeySet, KeySetError, Roles,
+};
 pub use caller::Caller;
 pub use clock::{Clock, SystemClock};
 pub use code::Code;

@@ -1,5 +1,6 @@
 //! How the API is set.
 
+use std::time::Duration;
 use widgets_registry::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX};
 
 /// How the API is set.
@@ -7,12 +8,15 @@ use widgets_registry::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX};
 pub struct Settings {
     /// How many bytes a request's body may have. Default 64 KiB, at least 8 KiB, at most 16 MiB.
     pub body_bytes_max: usize,
+    /// How long a request's body may take to arrive after its head. Default 15 seconds.
+    pub request_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             body_bytes_max: 64 << 10,
+            request_timeout: Duration::from_secs(15),
         }
     }
 }

@@ -26,6 +26,9 @@ pub enum Error {
         /// What is wrong with it.
         defect: String,
     },
+    /// The system trusts nobody, as far as it says.
+    #[error("the system has no trusted certificates")]
+    System,
     /// The cryptography has no version of TLS that is safe.
     #[error("setting TLS up: {0}")]
     Versions(rustls::Error),
@@ -47,6 +50,18 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
     }
     if roots.is_empty() {
         return Err(failed("there are none".into()));
+    }
+    Ok(roots)
+}
+
+/// The certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.
+pub fn system_roots() -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    // Some may be unreadable; the rest still serve.
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Error::System);
     }
     Ok(roots)
 }

@@ -5,6 +5,7 @@ mod export;
 mod generate;
 mod health;
 mod import;
+mod jwks;
 mod load;
 mod log;
 mod migrate;

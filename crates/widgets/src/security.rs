@@ -1,6 +1,9 @@
 //! Who gets in and by which certificates, made of the configuration and kept fresh.
 
-use crate::config::{Auth, Http};
+use crate::{
+    config::{Auth, Http},
+    jwks::Jwks,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -22,10 +25,12 @@ pub(crate) struct Security {
     pub(crate) tls: Option<Arc<Tls>>,
     /// The file of the keys that tokens are checked with.
     keys: Option<(PathBuf, Mutex<Watch>)>,
+    /// The keys that are fetched, until somebody fetches them.
+    pub(crate) jwks: Option<Jwks>,
 }
 
 impl Security {
-    /// Reads every file that the configuration names.
+    /// Reads every file that the configuration names. Fetches nothing yet.
     pub(crate) fn load(http: &Http, auth: &Auth) -> Result<Self, String> {
         let tls = match http.tls_files() {
             None => None,
@@ -42,16 +47,18 @@ impl Security {
             (None, Some((path, _))) => Some(read_keys(path)?),
             (None, None) => None,
         };
-        let authentication = if auth.is_on() {
-            Authentication::new(auth.settings(), key_set)
-        } else {
-            Authentication::off()
+        let jwks = auth.jwks_url.clone().map(|url| Jwks::new(url, auth));
+        let jwks = jwks.transpose()?;
+        let authentication = match &jwks {
+            Some(jwks) => jwks.authentication(),
+            None if auth.is_on() => Authentication::new(auth.settings(), key_set).into(),
+            None => Authentication::off().into(),
         };
-        let authentication = Arc::new(authentication);
         Ok(Self {
             authentication,
             tls,
             keys,
+            jwks,
         })
     }
 

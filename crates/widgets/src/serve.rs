@@ -22,7 +22,7 @@ use tokio::{
 use widgets_engine::{Engine, OpenError, Settings};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, Listener, RateLimit, SystemClock};
+use widgets_server::{Api, Listener, RateLimit, SystemClock, TlsFiles};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -63,9 +63,17 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     // Before anything is opened, so that a signal during recovery is not lost.
     let signals = Signals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
-    let security = Security::load(http, auth)?;
+    let mut security = Security::load(http, auth)?;
+    let jwks = security.jwks.take();
     writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
     let metrics = Registry::new();
+    if let Some(mut jwks) = jwks {
+        jwks.register_metrics(&metrics)?;
+        let hang_up = signal(SignalKind::hangup())?;
+        // Not in the background: who asks as soon as it listens shall not be told to wait.
+        let succeeded = jwks.fetch().await;
+        tokio::spawn(jwks.keep_fresh(succeeded, hang_up));
+    }
     match &store.url {
         StoreKind::Embedded if migrate => {
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
@@ -131,6 +139,13 @@ async fn answer<S: Store>(
     )?;
     let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
     let mut api = api.with_authentication(security.authentication.clone());
+    if let Some(TlsFiles {
+        clients: Some((_, wanted)),
+        ..
+    }) = http.tls_files()
+    {
+        api = api.with_client_certificates(wanted);
+    }
     if let Some(settings) = http.rate_limit() {
         api = api.with_rate_limit(Arc::new(RateLimit::new(settings)));
     }

@@ -174,14 +174,7 @@ fn roots(settings: &TargetSettings) -> Result<RootCertStore, String> {
     if let Some(path) = &settings.ca {
         return widgets_tls::roots(path).map_err(|error| error.to_string());
     }
-    let mut roots = RootCertStore::empty();
-    // Some of a system's certificates may be unreadable; the rest still serve.
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err("the system has no trusted certificates: name some with --ca".into());
-    }
-    Ok(roots)
+    widgets_tls::system_roots().map_err(|error| format!("{error}: name some with --ca"))
 }
 
 /// A connection's bytes.

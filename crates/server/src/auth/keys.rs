@@ -111,6 +111,10 @@ impl Key {
             && self.check(algorithm).is_some()
     }
 
+    const fn is_secret(&self) -> bool {
+        matches!(self.material, Material::Secret(_))
+    }
+
     /// Whether it made this signature.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let check = self.check(algorithm);
@@ -171,7 +175,7 @@ impl KeySet {
     /// may have keys that cannot be used here, such as keys for encryption; they are left out.
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
         if text.trim_ascii_start().starts_with('{') {
-            return Self::parse_json(text);
+            return Self::parse_json(text, true);
         }
         let material = Material::Secret(secret(text.as_bytes().to_vec())?);
         Ok(Self {
@@ -184,7 +188,28 @@ impl KeySet {
         })
     }
 
-    fn parse_json(text: &str) -> Result<Self, KeySetError> {
+    /// The keys of a JWKS that anyone may read. Secrets in it are left out, as they are none.
+    pub fn parse_public(text: &str) -> Result<Self, KeySetError> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(KeySetError::Shape);
+        }
+        Self::parse_json(text, false)
+    }
+
+    /// No keys yet.
+    pub(super) const fn none() -> Self {
+        Self {
+            keys: Vec::new(),
+            unusable: 0,
+        }
+    }
+
+    /// Whether one of the keys has this `kid`.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    fn parse_json(text: &str, secrets: bool) -> Result<Self, KeySetError> {
         let json: Value = serde_json::from_str(text).map_err(|error| KeySetError::Json {
             line: error.line(),
             column: error.column(),
@@ -198,6 +223,9 @@ impl KeySet {
         let mut reason = "there is none".into();
         for each in given {
             match key(each) {
+                Ok(key) if !secrets && key.is_secret() => {
+                    reason = "a secret that anyone may read is none".into();
+                }
                 Ok(key) => keys.push(key),
                 Err(unusable) => reason = unusable,
             }
@@ -216,7 +244,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Whether there is none. A set that could be made has one.
+    /// Whether there is none. A set that was read has one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -382,6 +410,14 @@ mod tests {
             let given = KeySet::parse(text).map(|keys| keys.len());
             assert_eq!(given.map_err(|error| error.to_string()), Err(error.into()));
         }
+        let public = |text: &str| KeySet::parse_public(text).map_err(|error| error.to_string());
+        assert_eq!(public(&long).err(), Some(KeySetError::Shape.to_string()));
+        let secret = r#"{"kty":"oct","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}"#;
+        assert!(KeySet::parse(secret).is_ok());
+        assert_eq!(
+            public(secret).err().as_deref(),
+            Some("none of its 1 keys can be used: a secret that anyone may read is none")
+        );
         let keys = KeySet::parse(&long).expect("long enough");
         assert_eq!(format!("{keys:?}"), "KeySet { keys: 1, unusable: 0 }");
     }

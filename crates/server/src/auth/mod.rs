@@ -9,11 +9,13 @@
 mod access;
 mod cache;
 mod claims;
+mod fetched;
 mod keys;
 mod refused;
 mod token;
 
 pub use access::Roles;
+pub use fetched::{KeyRequest, KeyRequests};
 pub use keys::{KeySet, KeySetError};
 
 pub(crate) use access::{Access, Object, Permission};
@@ -21,6 +23,7 @@ pub(crate) use cache::TokenCache;
 pub(crate) use refused::{Claim, Refused, TokenFault};
 
 use claims::{ClaimName, Lifetime};
+use fetched::Asking;
 use hyper::{
     HeaderMap,
     header::{self, HeaderValue},
@@ -48,22 +51,24 @@ pub struct AuthenticationSettings {
     pub certificate_role: Option<String>,
 }
 
-/// Whether requests have tokens.
+/// What lets a request in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tokens {
-    /// There is nothing to check one with.
-    Unknown,
-    /// Without one a request has a role too.
-    Optional,
-    /// Without one a request is refused.
-    Required,
+pub(crate) struct Proofs {
+    /// A token.
+    pub(crate) token: bool,
+    /// A client certificate alone.
+    pub(crate) certificate: bool,
+    /// Nothing is needed.
+    pub(crate) nothing: bool,
 }
 
 /// Decides who gets in. Shared by all workers; its keys can be replaced while it is used.
 #[derive(Debug)]
 pub struct Authentication {
-    /// `None` where no token can be checked.
+    /// `None` where no token can be checked. Empty until keys that are fetched are there.
     keys: Option<RwLock<Arc<KeySet>>>,
+    /// How to ask for newer keys, where they are fetched.
+    asking: Option<Asking>,
     /// Counts how often the keys were replaced, so that workers forget tokens that the old ones
     /// vouched for.
     generation: AtomicU64,
@@ -82,6 +87,7 @@ impl Authentication {
     pub fn off() -> Self {
         Self {
             keys: None,
+            asking: None,
             generation: AtomicU64::new(0),
             audience: None,
             role_claim: ClaimName::default(),
@@ -105,6 +111,7 @@ impl Authentication {
         let access = |role: &str| roles.access(role, anonymous_role.as_deref());
         Self {
             keys: keys.map(|keys| RwLock::new(Arc::new(keys))),
+            asking: None,
             generation: AtomicU64::new(0),
             audience,
             role_claim: ClaimName::new(role_claim),
@@ -113,6 +120,16 @@ impl Authentication {
             roles,
             anonymous_role,
         }
+    }
+
+    /// Lets in whom `settings` let in, by keys that whoever takes the requests fetches and hands to
+    /// [`replace_keys`](Self::replace_keys). Until the first are there a token is answered 503 WG506.
+    #[must_use]
+    pub fn with_fetched_keys(settings: AuthenticationSettings) -> (Self, KeyRequests) {
+        let (asking, requests) = fetched::channel();
+        let mut authentication = Self::new(settings, Some(KeySet::none()));
+        authentication.asking = Some(asking);
+        (authentication, requests)
     }
 
     /// Checks tokens with these keys from now on, also those that were checked before. Has no effect
@@ -124,11 +141,36 @@ impl Authentication {
         }
     }
 
-    pub(crate) fn tokens(&self) -> Tokens {
-        match self.keys {
-            None => Tokens::Unknown,
-            Some(_) if self.anonymous.is_some() || self.certified.is_some() => Tokens::Optional,
-            Some(_) => Tokens::Required,
+    pub(crate) const fn proofs(&self) -> Proofs {
+        Proofs {
+            token: self.keys.is_some(),
+            certificate: self.certified.is_some(),
+            nothing: self.anonymous.is_some(),
+        }
+    }
+
+    /// Whether tokens can be checked, or need not be.
+    pub(crate) fn ready(&self) -> Result<(), Refused> {
+        let keys = self.keys.as_ref();
+        let keys = keys.map(|keys| keys.read().unwrap_or_else(PoisonError::into_inner));
+        if keys.is_some_and(|keys| keys.is_empty()) {
+            return Err(Refused::KeysUnfetched);
+        }
+        Ok(())
+    }
+
+    /// Whether newer keys may let in whom these refused. Waits until somebody has looked for them.
+    pub(crate) async fn has_looked_again(&self, refused: &Refused) -> bool {
+        let missing = matches!(
+            refused,
+            Refused::KeysUnfetched | Refused::Token(TokenFault::KeyUnknown)
+        );
+        match &self.asking {
+            Some(asking) if missing => {
+                asking.ask().await;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -163,6 +205,9 @@ impl Authentication {
             return Ok(access);
         }
         let keys = keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if keys.is_empty() {
+            return Err(Refused::KeysUnfetched);
+        }
         let claims = token::verified_claims(token, &keys)?;
         let lifetime = Lifetime::current(&claims, now_seconds)?;
         claims::check_audience(&claims, self.audience.as_deref())?;

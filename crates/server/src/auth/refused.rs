@@ -10,6 +10,8 @@ use std::borrow::Cow;
 pub(crate) enum Refused {
     /// It has a token, and there is nothing to check it with.
     NoKeys,
+    /// It has a token, and the keys to check it with could not be fetched yet.
+    KeysUnfetched,
     Token(TokenFault),
     Claim(Claim),
     /// It does not say who it comes from, and must.
@@ -30,6 +32,8 @@ pub(crate) enum TokenFault {
     Parts(usize),
     /// It is no token: not base64url, or no JSON.
     Unreadable,
+    /// No key has this token's `kid`.
+    KeyUnknown,
     /// No key is for this token, by its `kid` and `alg`.
     NoKey,
     /// No key that is for this token made its signature.
@@ -68,6 +72,7 @@ impl Refused {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::NoKeys => Code::NoTokenKeys,
+            Self::KeysUnfetched => Code::KeysUnfetched,
             Self::Token(_) => Code::Token,
             Self::Claim(_) => Code::TokenClaim,
             Self::Anonymous => Code::Anonymous,
@@ -90,6 +95,7 @@ impl Refused {
         };
         let message: Cow<'static, str> = match self {
             Self::NoKeys => "Server lacks JWT secret".into(),
+            Self::KeysUnfetched => "the keys of auth.jwks_url could not be fetched yet".into(),
             Self::Token(fault) => fault.message(),
             Self::Claim(claim) => claim.message(),
             Self::Anonymous => "Anonymous access is disabled".into(),
@@ -121,14 +127,16 @@ impl TokenFault {
             Self::Empty => "Empty JWT is sent in Authorization header".into(),
             Self::Parts(parts) => format!("Expected 3 parts in JWT; got {parts}").into(),
             Self::Unreadable => "JWT cryptographic operation failed".into(),
-            Self::NoKey | Self::Signature => "No suitable key or wrong key type".into(),
+            Self::KeyUnknown | Self::NoKey | Self::Signature => {
+                "No suitable key or wrong key type".into()
+            }
             Self::Algorithm { .. } => "Wrong or unsupported encoding algorithm".into(),
         }
     }
 
     fn details(&self) -> Option<&'static str> {
         match self {
-            Self::NoKey => Some("No suitable key was found to decode the JWT"),
+            Self::KeyUnknown | Self::NoKey => Some("No suitable key was found to decode the JWT"),
             Self::Signature => Some("None of the keys was able to decode the JWT"),
             Self::Algorithm { unsecured: true } => {
                 Some("JWT is unsecured but expected 'alg' was not 'none'")

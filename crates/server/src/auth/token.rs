@@ -47,7 +47,10 @@ pub(super) fn verified_claims(token: &[u8], keys: &KeySet) -> Result<Claims, Ref
     let algorithm = Algorithm::from_name(&header.alg).ok_or(TokenFault::Algorithm {
         unsecured: header.alg == "none",
     })?;
-    let mut fault = TokenFault::NoKey;
+    let mut fault = match header.kid.as_deref() {
+        Some(id) if !keys.knows(id) => TokenFault::KeyUnknown,
+        _ => TokenFault::NoKey,
+    };
     for key in &keys.keys {
         if key.is_for(header.kid.as_deref(), algorithm) {
             if key.verifies(algorithm, message, &signature) {

@@ -7,6 +7,7 @@ use crate::{
     arguments,
     auth::{Claim, Object, Refused, TokenFault},
     error::{Error, Given, Malformed, NoFunction},
+    settings::Settings,
 };
 use widgets_registry::{
     Defect, Fault, Operation, Port, Refusal, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX, SerialNumber,
@@ -40,6 +41,8 @@ pub(super) enum State {
     Guarded { anonymous: bool },
     /// The same request, a moment ago, where one a second is allowed.
     Asked,
+    /// Keys for tokens that are to be fetched, and could not be so far.
+    Unfetched,
 }
 
 /// What signs the tokens of the examples.
@@ -52,6 +55,8 @@ pub(super) enum Sent {
     Text(&'static str),
     /// This, with spaces after it up to one byte more than the limit.
     TooLarge(&'static str),
+    /// This, and then nothing more.
+    Stalled(&'static str),
 }
 
 #[derive(Clone)]
@@ -78,7 +83,7 @@ const E_F_ASSOCIATED: State = State::After(&[
 ]);
 
 /// Every example of the document.
-pub(super) fn all(body_bytes_max: usize) -> Vec<Example> {
+pub(super) fn all(settings: &Settings) -> Vec<Example> {
     let mut examples = Vec::new();
     for operation in Operation::ALL {
         examples.push(call(
@@ -89,7 +94,7 @@ pub(super) fn all(body_bytes_max: usize) -> Vec<Example> {
         ));
         examples.extend(values(operation));
         examples.extend(states(operation));
-        examples.extend(malformed(operation, body_bytes_max));
+        examples.extend(malformed(operation, settings));
         examples.extend(faults().map(|(name, fault)| {
             let example = call(name, operation, State::Failing, valid(operation));
             example.refused(fault)
@@ -291,7 +296,8 @@ fn named<const N: usize>(texts: [&'static str; N]) -> Option<[SerialNumber; N]> 
 }
 
 /// What is refused before anyone looks at the values.
-fn malformed(operation: Operation, bytes_max: usize) -> Vec<Example> {
+fn malformed(operation: Operation, settings: &Settings) -> Vec<Example> {
+    let (bytes_max, timeout) = (settings.body_bytes_max, settings.request_timeout);
     let body = valid(operation);
     let refused =
         |name, malformed: Malformed| call(name, operation, NOTHING, body).refused(malformed);
@@ -318,6 +324,10 @@ fn malformed(operation: Operation, bytes_max: usize) -> Vec<Example> {
         Example {
             body: Sent::TooLarge(body),
             ..refused("PGRST102 length", Malformed::BodyTooLarge { bytes_max })
+        },
+        Example {
+            body: Sent::Stalled(r#"{"widget_sn":"#),
+            ..refused("WG408", Malformed::BodyTimeout { timeout })
         },
         with(
             "PGRST106",
@@ -562,6 +572,12 @@ fn refused() -> Vec<Example> {
         ("42501", some, READER, permission(false).into()),
         ("42501-anonymous", all, &[], permission(true).into()),
         ("WG429", State::Asked, &[], too_many),
+        (
+            "WG506",
+            State::Unfetched,
+            NOT_SIGNED,
+            Refused::KeysUnfetched.into(),
+        ),
     ]
     .map(|(name, given, headers, error): (_, _, _, Error)| Example {
         path: None,

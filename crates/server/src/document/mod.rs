@@ -7,12 +7,14 @@ mod examples;
 mod page;
 mod responses;
 mod schemas;
+mod security;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use page::{File, html};
+pub(crate) use security::Security;
 
-use crate::{SCHEMAS, Settings, auth::Tokens};
+use crate::{SCHEMAS, Settings};
 use examples::{Example, LOOKUP_PATH, Sent, State};
 use hyper::body::Bytes;
 use utoipa::openapi::{
@@ -21,26 +23,22 @@ use utoipa::openapi::{
     example::{Example as OpenApiExample, ExampleBuilder},
     path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
     request_body::{RequestBody, RequestBodyBuilder},
-    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     tag::TagBuilder,
 };
 use widgets_registry::Operation;
 
 const JSON: &str = "application/json";
 
-/// The scheme of tokens, by which requirements name it.
-const BEARER: &str = "bearer";
-
-/// The document as JSON, of a service that asks for tokens like this.
-pub(crate) fn json(settings: &Settings, tokens: Tokens) -> Bytes {
-    match serde_json::to_vec(&open_api(settings, tokens)) {
+/// The document as JSON, of a service that asks this of its callers.
+pub(crate) fn json(settings: &Settings, security: Security) -> Bytes {
+    match serde_json::to_vec(&open_api(settings, security)) {
         Ok(json) => json.into(),
         Err(error) => unreachable!("the document is JSON: {error}"),
     }
 }
 
-fn open_api(settings: &Settings, tokens: Tokens) -> OpenApi {
-    let examples = examples::all(settings.body_bytes_max);
+fn open_api(settings: &Settings, security: Security) -> OpenApi {
+    let examples = examples::all(settings);
     let mut paths = PathsBuilder::new();
     for operation in Operation::ALL {
         let path = format!("/rpc/{operation}");
@@ -50,8 +48,8 @@ fn open_api(settings: &Settings, tokens: Tokens) -> OpenApi {
     let reads = [
         (LOOKUP_PATH, lookup(&examples)),
         ("/", root(&examples)),
-        ("/live", live()),
-        ("/ready", ready(&examples)),
+        ("/live", live(security)),
+        ("/ready", ready(security, &examples)),
         ("/metrics", metrics()),
     ];
     for (path, operation) in reads {
@@ -64,21 +62,8 @@ fn open_api(settings: &Settings, tokens: Tokens) -> OpenApi {
     for (status, response) in responses::errors(&of_path(None, &examples)) {
         components = components.response(format!("Elsewhere{status}"), response);
     }
-    let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
-    let security = match tokens {
-        Tokens::Unknown => None,
-        Tokens::Optional => Some(vec![bearer, SecurityRequirement::default()]),
-        Tokens::Required => Some(vec![bearer]),
-    };
-    if security.is_some() {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .description(Some(
-                "Signed by a key of the service. Its role says what may be done; without a token it \
-                 is the anonymous role, if there is one.",
-            ));
-        components = components.security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
+    for (name, scheme) in security.schemes() {
+        components = components.security_scheme(name, scheme);
     }
     let licence = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE"));
     let info = InfoBuilder::new()
@@ -98,7 +83,7 @@ fn open_api(settings: &Settings, tokens: Tokens) -> OpenApi {
         ]))
         .paths(paths)
         .components(Some(components.build()))
-        .security(security)
+        .security(security.ways_in())
         .build()
 }
 
@@ -250,18 +235,15 @@ fn service(name: &str, summary: &str) -> OperationBuilder {
         .summary(Some(summary))
 }
 
-/// Whoever watches over the process is not asked who it is.
-const NOBODY: Option<[SecurityRequirement; 0]> = Some([]);
-
-fn live() -> OperationBuilder {
+fn live(security: Security) -> OperationBuilder {
     service("live", "Whether the process runs")
-        .securities(NOBODY)
+        .securities(Some(security.of_probes()))
         .response("200", responses::empty("It does."))
 }
 
-fn ready(examples: &[Example]) -> OperationBuilder {
+fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     let mut described = service("ready", "Whether operations can be applied now")
-        .securities(NOBODY)
+        .securities(Some(security.of_probes()))
         .response("200", responses::empty("They can."));
     for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
         described = described.response(status, response);
@@ -315,6 +297,9 @@ impl Example {
                 parts.push("Where everyone must say who they are:".to_owned());
             }
             State::Asked => parts.push("A moment after the same request:".to_owned()),
+            State::Unfetched => {
+                parts.push("While keys for tokens could not be fetched yet:".to_owned());
+            }
             State::After(operations) => parts.extend(
                 operations
                     .iter()
@@ -328,6 +313,7 @@ impl Example {
             Sent::Nothing => {}
             Sent::Text(body) => parts.push(format!("`{body}`")),
             Sent::TooLarge(body) => parts.push(format!("`{body}` and spaces past the limit")),
+            Sent::Stalled(body) => parts.push(format!("`{body}` and nothing more for too long")),
         }
         parts.join(" ")
     }

@@ -121,8 +121,8 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
             .description(description(status))
             .content(JSON, content.build())
             .header("Proxy-Status", status_text);
-        if status == 503 {
-            let when = "With WG503 only: after how many seconds trying again makes sense.";
+        if matches!(status, 429 | 503) {
+            let when = "With WG429, WG503 and WG506 only: after how many seconds trying again makes sense.";
             response = response.header("Retry-After", header(Type::Integer, when, 1));
         }
         if status == 405 {
@@ -137,11 +137,15 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
 const fn description(status: u16) -> &'static str {
     match status {
         400 => "The request or a value in it is not right. Nothing was applied.",
+        401 => "Who sends it is not known, and must be. Nothing was applied.",
+        403 => "Who sends it may not do this. Nothing was applied.",
         404 => "What the request names does not exist. Nothing was applied.",
         405 => "The path does not have this method.",
         406 => "The answer cannot be given in the form asked for. Nothing was applied.",
+        408 => "The body took too long to arrive. Nothing was applied.",
         409 => "What is registered stands in the way. Nothing was applied.",
         413 => "The body is too long. Nothing was applied.",
+        429 => "This client asks too often. Nothing was applied.",
         _ => "The service cannot do it now. The code says what became of the operation.",
     }
 }

@@ -3,13 +3,23 @@
 use super::examples::{Answered, Example, SECRET, Sent, State, all};
 use crate::{
     Api, Authentication, AuthenticationSettings, Code, KeySet, RateLimit, RateLimitSettings, Roles,
-    Settings, SystemClock, auth::Tokens, error::Error,
+    Settings, SystemClock, error::Error,
 };
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, body::Bytes};
+use http_body_util::BodyExt as _;
+use hyper::{
+    Request,
+    body::{Body, Bytes, Frame},
+};
 use prometheus::Registry;
 use serde_json::Value;
-use std::{num::NonZero, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible,
+    num::NonZero,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 use widgets_engine::{Client, Engine};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 
@@ -28,6 +38,29 @@ impl Store for Failing {
 
     async fn ready(&self) -> Result<(), Fault> {
         Err(self.0.clone())
+    }
+}
+
+/// A body in one piece, after which nothing may come, not even its end.
+struct Sending {
+    piece: Option<String>,
+    stalled: bool,
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.piece.take() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece.into())))),
+            // The timer is what wakes.
+            None if self.stalled => Poll::Pending,
+            None => Poll::Ready(None),
+        }
     }
 }
 
@@ -57,17 +90,38 @@ async fn send<S: Store>(
     method: &str,
     uri: &str,
     headers: &[(&str, &str)],
-    body: String,
+    body: Sending,
 ) -> (u16, String) {
     let mut request = Request::builder().method(method).uri(uri);
     for &(name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Full::<Bytes>::from(body)).expect("a request");
+    let request = request.body(body).expect("a request");
     let (head, body) = api.respond(request).await.into_parts();
     let body = body.collect().await.expect("infallible").to_bytes();
     let body = String::from_utf8(body.to_vec()).expect("text");
     (head.status.as_u16(), body)
+}
+
+/// A reader may read, a writer may write as well.
+fn guarded(anonymous_role: Option<String>) -> AuthenticationSettings {
+    AuthenticationSettings {
+        role_claim: "role".into(),
+        roles: Roles {
+            read: vec!["reader".into(), "writer".into()],
+            write: vec!["writer".into()],
+            admin: Vec::new(),
+        },
+        anonymous_role,
+        ..AuthenticationSettings::default()
+    }
+}
+
+fn whole(body: impl Into<String>) -> Sending {
+    Sending {
+        piece: Some(body.into()),
+        stalled: false,
+    }
 }
 
 /// Sends the example's request after what comes before it.
@@ -75,11 +129,16 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
     let (method, uri, headers) = (example.method, &example.uri, example.headers);
     let body = match example.body {
         Sent::Nothing => String::new(),
-        Sent::Text(text) => text.to_owned(),
+        Sent::Text(text) | Sent::Stalled(text) => text.to_owned(),
         Sent::TooLarge(text) => {
             let more = Settings::default().body_bytes_max + 1 - text.len();
             text.to_owned() + &" ".repeat(more)
         }
+    };
+    let stalled = matches!(example.body, Sent::Stalled(_));
+    let body = || Sending {
+        piece: Some(body.clone()),
+        stalled,
     };
     match &example.given {
         State::Failing => {
@@ -91,23 +150,20 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
                 )
             };
             let api = api(Failing(fault.clone()));
-            send(&api, method, uri, headers, body).await
+            send(&api, method, uri, headers, body()).await
         }
         State::Guarded { anonymous } => {
-            let settings = AuthenticationSettings {
-                role_claim: "role".into(),
-                roles: Roles {
-                    read: vec!["reader".into(), "writer".into()],
-                    write: vec!["writer".into()],
-                    admin: Vec::new(),
-                },
-                anonymous_role: anonymous.then(|| "reader".into()),
-                ..AuthenticationSettings::default()
-            };
+            let settings = guarded(anonymous.then(|| "reader".into()));
             let keys = KeySet::parse(SECRET).expect("a secret");
             let authentication = Authentication::new(settings, Some(keys));
             let api = real.clone().with_authentication(Arc::new(authentication));
-            send(&api, method, uri, headers, body).await
+            send(&api, method, uri, headers, body()).await
+        }
+        State::Unfetched => {
+            // Nobody fetches any.
+            let (authentication, _) = Authentication::with_fetched_keys(guarded(None));
+            let api = real.clone().with_authentication(Arc::new(authentication));
+            send(&api, method, uri, headers, body()).await
         }
         State::Asked => {
             let one = NonZero::<u32>::MIN;
@@ -118,21 +174,21 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
                     burst_requests: one,
                     trusted_proxies: Vec::new(),
                 })));
-            send(&api, method, uri, headers, body.clone()).await;
-            send(&api, method, uri, headers, body).await
+            send(&api, method, uri, headers, body()).await;
+            send(&api, method, uri, headers, body()).await
         }
         State::After(operations) => {
             for serial_number in ["E", "F"] {
                 let body = format!(r#"{{"widget_sn":"{serial_number}"}}"#);
-                let (status, _) = send(real, "POST", "/rpc/remove_widget", &[], body).await;
+                let (status, _) = send(real, "POST", "/rpc/remove_widget", &[], whole(body)).await;
                 assert!(status == 204 || status == 404);
             }
             for (operation, body) in *operations {
                 let uri = format!("/rpc/{operation}");
-                let answer = send(real, "POST", &uri, &[], (*body).to_owned()).await;
+                let answer = send(real, "POST", &uri, &[], whole(*body)).await;
                 assert_eq!(answer, (204, String::new()), "{operation} {body}");
             }
-            send(real, method, uri, headers, body).await
+            send(real, method, uri, headers, body()).await
         }
     }
 }
@@ -145,7 +201,7 @@ fn responses<'a>(document: &'a Value, example: &Example) -> &'a Value {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_service_answers_every_example_as_documented() {
     let directory = Directory::new();
     // Small files: the examples write little.
@@ -156,12 +212,12 @@ async fn the_service_answers_every_example_as_documented() {
     };
     let engine = Engine::open(&directory.0, &settings).expect("a new store");
     let api = api(engine.client());
-    let (status, document) = send(&api, "GET", "/", &[], String::new()).await;
+    let (status, document) = send(&api, "GET", "/", &[], whole("")).await;
     assert_eq!(status, 200);
     let document: Value = serde_json::from_str(&document).expect("JSON");
     assert_eq!(document["openapi"], "3.1.0");
 
-    for example in all(Settings::default().body_bytes_max) {
+    for example in all(&Settings::default()) {
         let what = format!("{:?} {}", example.path, example.name);
         let (status, body) = play(&example, &api).await;
         let expected = match &example.answer {
@@ -199,7 +255,7 @@ async fn the_service_answers_every_example_as_documented() {
 
 #[test]
 fn every_code_has_an_example() {
-    let examples = all(Settings::default().body_bytes_max);
+    let examples = all(&Settings::default());
     for code in Code::ALL {
         let shows = |example: &Example| match &example.answer {
             Answered::Refused(error) => error.code() == code,
@@ -228,8 +284,12 @@ fn count(value: &Value) -> usize {
 #[test]
 fn nothing_is_documented_that_is_not_checked() {
     let settings = Settings::default();
-    let document = serde_json::from_slice(&super::json(&settings, Tokens::Unknown)).expect("JSON");
+    let security = super::Security {
+        proofs: Authentication::off().proofs(),
+        client_certificates: None,
+    };
+    let document = serde_json::from_slice(&super::json(&settings, security)).expect("JSON");
     let with_body = |example: &Example| !matches!(example.answer, Answered::Applied);
-    let checked = all(settings.body_bytes_max).into_iter().filter(with_body);
+    let checked = all(&settings).into_iter().filter(with_body);
     assert_eq!(count(&document), checked.count());
 }

@@ -12,7 +12,10 @@ use std::{
     },
     time::Duration,
 };
-use widgets_server::{Authentication, AuthenticationSettings, Caller, Clock, KeySet, Roles};
+use widgets_server::{
+    Authentication, AuthenticationSettings, Caller, ClientCertificates, Clock, KeyRequests, KeySet,
+    Roles,
+};
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 const NOW: i64 = 1_800_000_000;
@@ -374,6 +377,69 @@ async fn a_token_that_was_accepted_is_checked_again_for_time_and_keys() {
     assert_eq!(answer.outcome(), (401, "PGRST301"), "{}", answer.body);
 }
 
+/// A public key, as a JWKS of another implementation has it, with the `kid` and the token of it.
+fn published(id: &str, algorithm: &str) -> (String, String) {
+    let given: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");
+    let keys = given["jwks"]["keys"].as_array().expect("keys");
+    let key = keys.iter().find(|key| key["kid"] == id).expect("the key");
+    let token = given["tokens"][algorithm].as_str().expect("a token");
+    (
+        json!({ "keys": [key] }).to_string(),
+        format!("Bearer {token}"),
+    )
+}
+
+/// Answers a request for keys by these, if there are any.
+async fn fetch(authentication: &Authentication, requests: &mut KeyRequests, set: Option<&str>) {
+    let request = requests.next().await;
+    if let Some(set) = set {
+        authentication.replace_keys(KeySet::parse_public(set).expect("keys"));
+    }
+    drop(request);
+}
+
+#[tokio::test]
+async fn keys_that_are_fetched_are_asked_for_when_a_token_names_another() {
+    let settings = AuthenticationSettings {
+        audience: None,
+        ..settings()
+    };
+    let (authentication, mut requests) = Authentication::with_fetched_keys(settings);
+    let authentication = Arc::new(authentication);
+    let api = api(Willing).with_authentication(authentication.clone());
+    let (first_set, first) = published("p256", "ES256");
+    let (second_set, second) = published("ed25519", "EdDSA");
+    // Which keys come while a request waits, and what the request then gets.
+    for (token, set, expected) in [
+        (&first, None, (503, "WG506")),
+        (&first, Some(&first_set), (204, "")),
+        (&second, None, (401, "PGRST301")),
+        (&second, Some(&second_set), (204, "")),
+        // It was verified before, by a key that is no more.
+        (&first, None, (401, "PGRST301")),
+    ] {
+        let set = set.map(String::as_str);
+        let (answer, ()) = tokio::join!(
+            remove(&api, token),
+            fetch(&authentication, &mut requests, set)
+        );
+        assert_eq!(answer.outcome(), expected, "{}", answer.body);
+        let retry_after = (expected.0 == 503).then_some("1");
+        assert_eq!(answer.header("retry-after"), retry_after);
+        let ready = send(&api, "GET", "/ready", &[], "").await.outcome().0;
+        assert_eq!(ready, if expected.0 == 503 { 503 } else { 200 });
+    }
+    // Nobody is asked for these: with newer keys they would be no better.
+    for token in [claiming(r#"{"role":"writer"}"#), "a.b.c".into()] {
+        let answer = remove(&api, &format!("Bearer {token}")).await;
+        assert_eq!(answer.outcome(), (401, "PGRST301"), "{}", answer.body);
+    }
+    // And whoever was to look for them may be gone.
+    drop(requests);
+    assert_eq!(remove(&api, &first).await.outcome(), (401, "PGRST301"));
+    assert_eq!(remove(&api, &second).await.outcome(), (204, ""));
+}
+
 #[tokio::test]
 async fn a_client_certificate_has_a_role_of_its_own() {
     let settings = AuthenticationSettings {
@@ -406,7 +472,15 @@ async fn the_document_says_whether_tokens_are_asked_for() {
     };
     let (required, ..) = guarded(settings(), Some(SECRET));
     let (optional, ..) = guarded(anonymous.clone(), Some(SECRET));
-    let (unknown, ..) = guarded(anonymous, None);
+    let (unknown, ..) = guarded(anonymous.clone(), None);
+    let certified = AuthenticationSettings {
+        certificate_role: Some("reader".into()),
+        ..anonymous
+    };
+    let of_certificates = |settings: &AuthenticationSettings, keys, wanted| {
+        let (api, ..) = guarded(settings.clone(), keys);
+        api.with_client_certificates(wanted)
+    };
     let bearer = format!("authorization: Bearer {}", claiming(r#"{"role":"reader"}"#));
     let scheme = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
     for (api, headers, scheme, security) in [
@@ -418,6 +492,30 @@ async fn the_document_says_whether_tokens_are_asked_for() {
         ),
         (&optional, &[], &scheme, json!([{"bearer": []}, {}])),
         (&unknown, &[], &Value::Null, Value::Null),
+        (
+            &of_certificates(&settings(), Some(SECRET), ClientCertificates::Optional),
+            &[bearer.as_str()],
+            &scheme,
+            json!([{"bearer": []}]),
+        ),
+        (
+            &of_certificates(&settings(), Some(SECRET), ClientCertificates::Required),
+            &[bearer.as_str()],
+            &scheme,
+            json!([{"bearer": [], "mutualTLS": []}]),
+        ),
+        (
+            &of_certificates(&certified, Some(SECRET), ClientCertificates::Optional),
+            &[],
+            &scheme,
+            json!([{"bearer": []}, {"mutualTLS": []}, {}]),
+        ),
+        (
+            &of_certificates(&certified, None, ClientCertificates::Required),
+            &[],
+            &Value::Null,
+            json!([{"mutualTLS": []}]),
+        ),
     ] {
         let answer = send(api, "GET", "/", headers, "").await;
         let document: Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -427,12 +525,20 @@ async fn the_document_says_whether_tokens_are_asked_for() {
         }
         assert_eq!(&described, scheme);
         assert_eq!(document["security"], security);
+        let named = security.to_string().contains("mutualTLS");
+        let described = &document["components"]["securitySchemes"]["mutualTLS"]["type"];
+        assert_eq!(described == "mutualTLS", named);
+        // Who watches is not asked, but where every connection has a certificate, theirs has one.
+        let ways = security.as_array().into_iter().flatten();
+        let required = named && ways.into_iter().all(|way| way.get("mutualTLS").is_some());
+        let of_probes = if required {
+            json!([{"mutualTLS": []}])
+        } else {
+            json!([])
+        };
         for probe in ["/live", "/ready"] {
-            assert_eq!(
-                document["paths"][probe]["get"]["security"],
-                json!([]),
-                "{probe}"
-            );
+            let found = &document["paths"][probe]["get"]["security"];
+            assert_eq!(found, &of_probes, "{probe}");
         }
     }
 }

@@ -164,6 +164,7 @@ async fn a_body_that_is_not_json_is_refused() {
 async fn a_body_over_the_limit_is_refused() {
     let settings = Settings {
         body_bytes_max: 8192,
+        ..Settings::default()
     };
     let (_engine, service) = service("limit");
     drop(service);

@@ -11,6 +11,7 @@
 )]
 
 use super::optional::{Names, Networks, Secret};
+use super::url::HttpUrl;
 use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -163,8 +164,9 @@ configuration! {
         connections_max: usize = 16_384, within 1..=1_000_000;
         /// A connection on which nothing moves for so long is closed, after at most twice as long.
         idle_timeout_ms: u64 = 75_000, within 100..=86_400_000;
-        /// From the first byte of a request to the first byte of its answer: a request that takes
-        /// longer to arrive ends its connection, after at most twice as long.
+        /// How long a request may take to arrive. A body that takes longer after its head is answered
+        /// 408 WG408; anything else that takes longer, until something is answered, ends its
+        /// connection after at most twice as long.
         request_timeout_ms: u64 = 15_000, within 100..=3_600_000;
         /// How long a shutdown waits for answers that are under way.
         shutdown_timeout_ms: u64 = 25_000, within 0..=3_600_000;
@@ -191,7 +193,7 @@ configuration! {
         /// Proxies in front of the service whose X-Forwarded-For says which client asks.
         trusted_proxies: Networks = Networks::default();
     }
-    /// Who gets in. Off until one of jwt_secret, jwt_secret_file, anonymous_role and
+    /// Who gets in. Off until one of jwt_secret, jwt_secret_file, jwks_url, anonymous_role and
     /// certificate_role is set: then everyone may do everything.
     auth: Auth {
         /// What tokens (JWT) are checked with: a secret, a JWK or a JWKS. Others on the machine can
@@ -199,6 +201,17 @@ configuration! {
         jwt_secret: Secret = Secret::default();
         /// A file that has what jwt_secret would have. Read again when it changes, and at SIGHUP.
         jwt_secret_file: Option<PathBuf> = None;
+        /// Where the keys of an identity provider are (a JWKS) that tokens are checked with. Fetched at
+        /// the start, at SIGHUP, every jwks_refresh_ms, and when a token names a key that is not among
+        /// them, which makes it fetch every 10 seconds at most. The keys that were fetched last go on
+        /// when fetching fails.
+        jwks_url: Option<HttpUrl> = None;
+        /// The authorities whose certificates jwks_url may show, in PEM. Empty takes the system's.
+        jwks_ca: Option<PathBuf> = None;
+        /// How often the keys of jwks_url are fetched: for so long a key is good that was withdrawn.
+        jwks_refresh_ms: u64 = 300_000, within 1000..=86_400_000;
+        /// How long fetching the keys of jwks_url may take, from looking up the host to the last byte.
+        jwks_timeout_ms: u64 = 5000, within 100..=60_000;
         /// What a token's claim aud must name, if it has one. Empty accepts every audience.
         jwt_audience: Option<String> = None;
         /// The claim that names the role: a member of the claims, or a JSON Pointer such as
@@ -286,6 +299,7 @@ impl Http {
     pub(crate) fn settings(&self) -> widgets_server::Settings {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
+            request_timeout: Duration::from_millis(self.request_timeout_ms),
         }
     }
 
@@ -322,6 +336,7 @@ impl Auth {
     pub(crate) fn is_on(&self) -> bool {
         self.jwt_secret.0.is_some()
             || self.jwt_secret_file.is_some()
+            || self.jwks_url.is_some()
             || self.anonymous_role.is_some()
             || self.certificate_role.is_some()
     }
@@ -365,9 +380,23 @@ impl Configuration {
             auth.certificate_role.is_some() && http.tls_client_ca.is_none(),
             "auth.certificate_role needs http.tls_client_ca".into(),
         );
+        let keys = [
+            ("auth.jwt_secret", auth.jwt_secret.0.is_some()),
+            ("auth.jwt_secret_file", auth.jwt_secret_file.is_some()),
+            ("auth.jwks_url", auth.jwks_url.is_some()),
+        ];
+        let given: Vec<&str> = keys
+            .iter()
+            .filter_map(|&(key, given)| given.then_some(key))
+            .collect();
         check(
-            auth.jwt_secret.0.is_some() && auth.jwt_secret_file.is_some(),
-            "auth.jwt_secret and auth.jwt_secret_file must not both be given".into(),
+            given.len() > 1,
+            format!("{} must not be given together", given.join(" and ")),
+        );
+        let secure = auth.jwks_url.as_ref().is_some_and(HttpUrl::is_secure);
+        check(
+            auth.jwks_ca.is_some() && !secure,
+            "auth.jwks_ca needs an auth.jwks_url that begins with https://".into(),
         );
         if let Some(Err(error)) = auth.jwt_secret.0.as_deref().map(KeySet::parse) {
             check(true, format!("auth.jwt_secret: {error}"));

@@ -12,10 +12,12 @@ mod file;
 mod given;
 mod keys;
 mod optional;
+mod url;
 mod values;
 
 pub(crate) use given::Given;
 pub(crate) use keys::{Auth, Configuration, Http, Log};
+pub(crate) use url::HttpUrl;
 pub(crate) use values::{LogFormat, StoreKind};
 
 use given::Origin;

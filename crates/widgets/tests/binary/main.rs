@@ -10,8 +10,10 @@
     reason = "expect-test writes snapshots with them"
 )]
 
+mod asking;
 mod command_line;
 mod http_store;
+mod jwks;
 mod kill;
 mod postgres;
 #[path = "../../../postgres/tests/suite/server.rs"]

@@ -1,6 +1,9 @@
 //! Who gets in, of the running binary: addresses, tokens, certificates, and what it never shows.
 
-use crate::service::{Directory, Service, Signal, widgets};
+use crate::{
+    asking::{ask, connect, outcome, status, wait_for_log},
+    service::{Directory, Service, Signal, widgets},
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use expect_test::expect;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -9,88 +12,19 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName},
 };
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    path::Path,
-    process::Command,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{net::TcpStream, path::Path, sync::Arc};
 
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
 const OTHER_SECRET: &str = "another secret of the tests, also longer";
 
 /// A token of this role, signed with HS256.
-fn token(secret: &str, role: &str) -> String {
+pub(crate) fn hs256(secret: &str, role: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"role":"{role}"}}"#));
     let message = format!("{header}.{claims}");
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes()));
     format!("{message}.{signature}")
-}
-
-/// The status and the body of the answer to one request on a stream.
-fn ask(stream: &mut (impl Read + Write), line: &str, headers: &str, body: &str) -> (u16, String) {
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
-        head.extend_from_slice(&byte);
-    }
-    let head = String::from_utf8(head).expect("text").to_lowercase();
-    let length = head.split("content-length: ").nth(1);
-    let length = length.and_then(|rest| rest.lines().next()?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut body).expect("a body");
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    let body = String::from_utf8(body).expect("text");
-    (status.expect("a status"), body)
-}
-
-fn connect(service: &Service) -> TcpStream {
-    let stream = TcpStream::connect(service.address).expect("connected");
-    let timeout = Some(Duration::from_secs(20));
-    stream.set_read_timeout(timeout).expect("set");
-    stream
-}
-
-/// What a request with this token gets, over a connection of its own. No token if it is empty.
-fn status(service: &Service, token: &str, line: &str, body: &str) -> u16 {
-    let headers = match token {
-        "" => String::new(),
-        token => format!("Authorization: Bearer {token}\r\n"),
-    };
-    ask(&mut connect(service), line, &headers, body).0
-}
-
-/// Waits until the service's log says this.
-fn wait_for_log(directory: &Path, text: &str) {
-    for _ in 0..2000 {
-        if Service::log(directory).contains(text) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{text:?} was not logged: {}", Service::log(directory));
-}
-
-/// The exit code and everything that was printed.
-fn outcome(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.output().expect("the binary runs");
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8(printed).expect("text");
-    (output.status.code(), printed)
 }
 
 #[test]
@@ -172,8 +106,8 @@ fn secrets_are_never_shown_or_logged() {
     // With every target at its loudest, and tokens that are accepted, refused and broken.
     let arguments = ["--log-filter", "trace", "--jwt-secret", SECRET];
     let service = Service::start(directory.path(), &arguments);
-    let good = token(SECRET, "writer");
-    let bad = token(OTHER_SECRET, "writer");
+    let good = hs256(SECRET, "writer");
+    let bad = hs256(OTHER_SECRET, "writer");
     for (token, expected) in [(&good, 404), (&bad, 401), (&short.to_owned(), 401)] {
         assert_eq!(status(&service, token, "GET /widgets/E", ""), expected);
     }
@@ -202,10 +136,10 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
     let add = "POST /rpc/add_widget";
     let body = r#"{"widget_sn":"E","widget_name":"","slots":["P"]}"#;
     let (reader, writer, admin, nobody) = (
-        &token(SECRET, "reader"),
-        &token(SECRET, "writer"),
-        &token(SECRET, "admin"),
-        &token(SECRET, "nobody"),
+        &hs256(SECRET, "reader"),
+        &hs256(SECRET, "writer"),
+        &hs256(SECRET, "admin"),
+        &hs256(SECRET, "nobody"),
     );
     for (token, line, body, expected) in [
         ("", add, body, 401),
@@ -245,19 +179,19 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
     service.signal(Signal::HUP);
     wait_for_log(directory.path(), "took new keys");
     assert_eq!(status(&service, writer, add, body), 401);
-    let new = token(OTHER_SECRET, "writer");
+    let new = hs256(OTHER_SECRET, "writer");
     assert_eq!(status(&service, &new, add, body), 409);
 }
 
 /// An authority in a directory.
-struct Authority<'a> {
+pub(crate) struct Authority<'a> {
     directory: &'a Path,
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
 }
 
 impl<'a> Authority<'a> {
-    fn new(directory: &'a Path) -> Self {
+    pub(crate) fn new(directory: &'a Path) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -273,7 +207,7 @@ impl<'a> Authority<'a> {
     }
 
     /// Writes a certificate for `localhost` and its key, the way in which tools renew them.
-    fn issue(&self) -> CertificateDer<'static> {
+    pub(crate) fn issue(&self) -> CertificateDer<'static> {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");

@@ -1,0 +1,92 @@
+//! What a caller must show, in the document's words: a token, a client certificate, both, or nothing.
+
+use crate::{ClientCertificates, auth::Proofs};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+
+/// The schemes, by which requirements name them.
+const BEARER: &str = "bearer";
+const MUTUAL_TLS: &str = "mutualTLS";
+
+/// What a service asks of its callers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Security {
+    /// What lets a request in.
+    pub(crate) proofs: Proofs,
+    /// Whether connections have client certificates.
+    pub(crate) client_certificates: Option<ClientCertificates>,
+}
+
+impl Security {
+    fn certificate_required(self) -> bool {
+        self.client_certificates == Some(ClientCertificates::Required)
+    }
+
+    /// The ways in, of which one must be taken; `None` where nothing need be shown and nothing can be.
+    pub(super) fn ways_in(self) -> Option<Vec<SecurityRequirement>> {
+        let Proofs {
+            token,
+            certificate,
+            nothing,
+        } = self.proofs;
+        let required = self.certificate_required();
+        let certificate = certificate && self.client_certificates.is_some();
+        let mut ways: Vec<_> = [
+            (token, way(true, required)),
+            (certificate, way(false, true)),
+            (nothing, way(false, required)),
+        ]
+        .into_iter()
+        .filter_map(|(open, way)| open.then_some(way))
+        .collect();
+        ways.dedup();
+        (ways != [way(false, false)]).then_some(ways)
+    }
+
+    /// What those must show who watch over the process, and are not asked who they are.
+    pub(super) fn of_probes(self) -> Vec<SecurityRequirement> {
+        if self.certificate_required() {
+            return vec![way(false, true)];
+        }
+        Vec::new()
+    }
+
+    /// The schemes that the ways in name.
+    pub(super) fn schemes(self) -> Vec<(&'static str, SecurityScheme)> {
+        let mut schemes = Vec::new();
+        if self.proofs.token {
+            let scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .bearer_format("JWT")
+                .description(Some(
+                    "Signed by a key of the service. Its role says what may be done; without a token \
+                     it is the role of the client certificate or the anonymous one, if there is one.",
+                ));
+            schemes.push((BEARER, SecurityScheme::Http(scheme.build())));
+        }
+        if self.certificate_required()
+            || self.client_certificates.is_some() && self.proofs.certificate
+        {
+            let scheme = SecurityScheme::MutualTls {
+                description: Some(
+                    "A client certificate that an authority of the service has signed.".into(),
+                ),
+                deprecated: None,
+                extensions: None,
+            };
+            schemes.push((MUTUAL_TLS, scheme));
+        }
+        schemes
+    }
+}
+
+fn way(token: bool, certificate: bool) -> SecurityRequirement {
+    let none = || Vec::<String>::new();
+    let mut way = SecurityRequirement::default();
+    if token {
+        way = way.add(BEARER, none());
+    }
+    if certificate {
+        way = way.add(MUTUAL_TLS, none());
+    }
+    way
+}
