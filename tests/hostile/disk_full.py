@@ -4,7 +4,8 @@ come back with the space.
 
     tests/hostile/disk_full.py BINARY
 
-The disk is a small tmpfs in a mount namespace of its own; making one takes root or user namespaces."""
+The disk is a small tmpfs in a mount namespace of its own. Making one takes root, user namespaces, or sudo
+without a password; where there is none of them it says that nothing was tested, and that is no failure."""
 
 import errno
 import os
@@ -92,11 +93,28 @@ def main(binary, folder):
         service.kill()
 
 
+def way_to_mount(disk):
+    """What to put before a command so that it can mount something that nobody else sees."""
+    ways = [["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"], ["sudo", "-n", "unshare", "--mount"]]
+    for way in ways:
+        try:
+            mount = [*way, "mount", "-t", "tmpfs", "-o", "size=1M", "widgets-test", disk]
+            if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+                return way
+        except FileNotFoundError:
+            pass
+    return None
+
+
 if NAMESPACE in os.environ:
     del os.environ[NAMESPACE]
     main(*sys.argv[1:])
 else:
     with tempfile.TemporaryDirectory(prefix="widgets-disk-full-") as disk:
-        unshare = ["unshare", "--mount"] + ([] if os.getuid() == 0 else ["--map-root-user"])
-        command = [*unshare, sys.executable, __file__, sys.argv[1], disk]
-        sys.exit(subprocess.run(command, env=os.environ | {NAMESPACE: "1"}, check=False).returncode)
+        mounting = way_to_mount(disk)
+        if mounting is None:
+            print("NOT TESTED: a full disk. No file system can be mounted here: it takes root with the right "
+                  "to mount, user namespaces, or sudo without a password", file=sys.stderr)
+            sys.exit(0)
+        command = [*mounting, "env", f"{NAMESPACE}=1", sys.executable, __file__, sys.argv[1], disk]
+        sys.exit(subprocess.run(command, check=False).returncode)

@@ -15,10 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-from service import POST, Connection, Service, add, get
+from service import POST, Connection, GoodClient, Service, add, get
 
 SLOW_CONNECTIONS = 200
 HELD_CONNECTIONS = 2000
@@ -96,23 +95,6 @@ def attack(address, seed, requests):
     return statuses
 
 
-def good_client(address, stop, waits, wrong):
-    """Adds and removes a widget, over and over."""
-    connection = Connection(address)
-    remove = b'{"widget_sn":"good"}'
-    remove = POST.replace(b"add_widget", b"remove_widget") + b"Content-Length: %d\r\n\r\n%b" % (
-        len(remove), remove)
-    while not stop.is_set():
-        for request in (add(b"good"), remove):
-            start = time.monotonic()
-            status, _ = connection.ask(request)
-            waits.append(time.monotonic() - start)
-            if status != 204:
-                wrong.append(status)
-        time.sleep(0.005)
-    connection.close()
-
-
 def slow(address):
     """Opens connections that send a byte now and then; says how many the service has closed."""
     slow_ones = []
@@ -149,9 +131,7 @@ def main(binary, requests):
     )
     address, failures = service.address, []
     try:
-        stop, waits, wrong = threading.Event(), [], []
-        good = threading.Thread(target=good_client, args=(address, stop, waits, wrong))
-        good.start()
+        good = GoodClient(address)
         # Warm: what the allocator takes for its first thousands of requests is no leak.
         attack(address, 0, max(requests // 20, len(KINDS)))
         before, start = service.resident_mib(), time.monotonic()
@@ -189,14 +169,7 @@ def main(binary, requests):
                     stdout=subprocess.DEVNULL, check=False,
                 )
                 print(f"slowhttptest: slow {what}, 500 connections, 8 s")
-        stop.set()
-        good.join()
-        waits.sort()
-        median, p99 = (waits[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
-        print(f"good client: {len(waits)} requests, {len(wrong)} not applied, median {median:.1f} ms, "
-              f"p99 {p99:.1f} ms, worst {waits[-1] * 1000:.0f} ms")
-        if wrong:
-            failures.append(f"a good client was answered {sorted(set(wrong))}")
+        failures += good.stop()
         if not service.stop():
             failures.append("the service did not stop in order")
     finally:

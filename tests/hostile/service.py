@@ -5,6 +5,8 @@ import pathlib
 import re
 import socket
 import subprocess
+import threading
+import time
 
 POST = b"POST /rpc/add_widget HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
 
@@ -88,3 +90,41 @@ class Connection:
             self.file.close()
             self.socket.close()
             self.socket = None
+
+
+class GoodClient:
+    """Adds and removes a widget, over and over, until `stop`."""
+
+    def __init__(self, address):
+        self.address, self.waits, self.wrong = address, [], []
+        self.stopped = threading.Event()
+        # A test that fails does not wait for it.
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        connection = Connection(self.address)
+        remove = b'{"widget_sn":"good"}'
+        remove = POST.replace(b"add_widget", b"remove_widget") + b"Content-Length: %d\r\n\r\n%b" % (
+            len(remove), remove)
+        while not self.stopped.is_set():
+            for request in (add(b"good"), remove):
+                start = time.monotonic()
+                status, _ = connection.ask(request)
+                self.waits.append(time.monotonic() - start)
+                if status != 204:
+                    self.wrong.append(status)
+            time.sleep(0.005)
+        connection.close()
+
+    def stop(self):
+        """Prints how it fared; what is wrong with that."""
+        self.stopped.set()
+        self.thread.join()
+        waits = sorted(self.waits)
+        median, p99 = (waits[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
+        print(f"good client: {len(waits)} requests, {len(self.wrong)} not applied, median {median:.1f} ms, "
+              f"p99 {p99:.1f} ms, worst {waits[-1] * 1000:.0f} ms")
+        if self.wrong:
+            return [f"a good client was answered {sorted(set(self.wrong))}"]
+        return []

@@ -16,7 +16,7 @@ mod service;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{HeaderMap, Request, StatusCode, body::Bytes};
 use prometheus::Registry;
-use std::path::Path;
+use tempfile::TempDir;
 use widgets_engine::{Client, Engine};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 use widgets_server::{Api, Settings, SystemClock};
@@ -35,19 +35,30 @@ pub(crate) fn api<S: Store>(store: S) -> Api<S> {
     .expect("an empty registry")
 }
 
+/// A store that goes when the test ends.
+pub(crate) struct Stored {
+    _engine: Engine,
+    _directory: TempDir,
+}
+
 /// A real, empty store, and its API.
-pub(crate) fn service(name: &str) -> (Engine, Api<Client>) {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    drop(std::fs::remove_dir_all(&path));
+pub(crate) fn service(name: &str) -> (Stored, Api<Client>) {
+    let mut builder = tempfile::Builder::new();
+    let directory = builder.prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let directory = directory.expect("a new directory");
     // Small files: a test writes little.
     let settings = widgets_engine::Settings {
         queue_operations_max: 16,
         segment_bytes: 1 << 20,
         ..widgets_engine::Settings::default()
     };
-    let engine = Engine::open(&path, &settings).expect("a new store");
+    let engine = Engine::open(directory.path(), &settings).expect("a new store");
     let api = api(engine.client());
-    (engine, api)
+    let stored = Stored {
+        _engine: engine,
+        _directory: directory,
+    };
+    (stored, api)
 }
 
 pub(crate) struct Answer {

@@ -12,6 +12,7 @@
 
 mod asking;
 mod command_line;
+mod failed_sync;
 mod http_store;
 mod jwks;
 mod kill;

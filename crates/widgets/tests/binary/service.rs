@@ -4,32 +4,36 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
 };
 
+use tempfile::TempDir;
+
 pub(crate) use rustix::process::Signal;
 
-/// A new directory. Removed with the test, unless that fails.
-pub(crate) struct Directory(PathBuf);
+/// A new directory of its own. Removed with the test, unless that fails.
+pub(crate) struct Directory(TempDir);
 
 impl Directory {
     pub(crate) fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        drop(std::fs::remove_dir_all(&path));
-        std::fs::create_dir_all(&path).expect("a new directory");
-        Self(path)
+        let prefix = format!("{name}-");
+        let mut builder = tempfile::Builder::new();
+        let directory = builder
+            .prefix(&prefix)
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Self(directory.expect("a new directory"))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            drop(std::fs::remove_dir_all(&self.0));
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
         }
     }
 }
@@ -60,7 +64,16 @@ impl Service {
     /// Starts it in `directory` on a port of the system's choice and waits until it listens. What it
     /// logs goes to `log` there.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut child = Self::spawn(directory, arguments);
+        Self::start_with(directory, arguments, &[])
+    }
+
+    /// The same, with these variables of the environment.
+    pub(crate) fn start_with(
+        directory: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &Path)],
+    ) -> Self {
+        let mut child = Self::spawn_with(directory, arguments, variables);
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut printed = String::new();
         let address = loop {
@@ -88,12 +101,17 @@ impl Service {
 
     /// Starts it and does not wait.
     pub(crate) fn spawn(directory: &Path, arguments: &[&str]) -> Child {
+        Self::spawn_with(directory, arguments, &[])
+    }
+
+    fn spawn_with(directory: &Path, arguments: &[&str], variables: &[(&str, &Path)]) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
             .open(directory.join("log"));
         widgets(directory)
             .env("WIDGETS_LISTEN", "127.0.0.1:0")
+            .envs(variables.iter().copied())
             .arg("serve")
             .args(arguments)
             .stdout(Stdio::piped())

@@ -1,0 +1,96 @@
+//! A sync that fails under the running service: nothing is written any more until a restart, reads go
+//! on, and nothing that was acknowledged is lost.
+
+use crate::{
+    asking::{answer, status},
+    service::{Directory, Service, Signal},
+};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What makes the sync fail stands between the service and libc: the service knows nothing of it.
+fn shim(directory: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/binary/failed_sync.c");
+    let library = directory.join("failed_sync.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]);
+    let built = compiler.arg(&library).arg(source).arg("-ldl").status();
+    assert!(built.expect("a C compiler").success());
+    library
+}
+
+fn add(service: &Service, serial_number: &str) -> (u16, String) {
+    let body = format!(r#"{{"widget_sn":"{serial_number}","widget_name":"","slots":[]}}"#);
+    answer(service, "", "POST /rpc/add_widget", &body)
+}
+
+fn lookup(service: &Service, serial_number: &str) -> u16 {
+    status(service, "", &format!("GET /widgets/{serial_number}"), "")
+}
+
+#[test]
+fn a_failed_sync_stops_writes_until_a_restart() {
+    let directory = Directory::new("failed_sync");
+    let path = directory.path();
+    let (shim, trigger) = (shim(path), path.join("trigger"));
+    let acknowledged: Vec<String> = (0..50).map(|number| format!("kept{number}")).collect();
+    let refused: Vec<String> = (0..50).map(|number| format!("refused{number}")).collect();
+    for signal in [Signal::TERM, Signal::KILL] {
+        let data = format!("data{}", signal.as_raw());
+        let arguments = ["--data-dir", data.as_str()];
+        let variables = [
+            ("LD_PRELOAD", shim.as_path()),
+            ("FAILED_SYNC_NAME", Path::new("journal-0000000000000001")),
+            ("FAILED_SYNC_TRIGGER", trigger.as_path()),
+        ];
+        let service = Service::start_with(path, &arguments, &variables);
+        for serial_number in &acknowledged {
+            assert_eq!(add(&service, serial_number).0, 204);
+        }
+        assert_eq!(status(&service, "", "GET /ready", ""), 200);
+
+        File::create(&trigger).expect("a file");
+        let (code, told) = add(&service, "unknown");
+        assert_eq!(code, 503, "{told}");
+        assert!(told.contains("WG505"), "{told}");
+        assert!(told.contains("Input/output error"), "{told}");
+        assert!(!trigger.exists(), "it is this sync that failed");
+        // The next sync would succeed. What the disk holds is not known all the same.
+        for serial_number in &refused {
+            let (code, told) = add(&service, serial_number);
+            assert_eq!(code, 503, "{told}");
+            assert!(told.contains("WG504"), "{told}");
+        }
+        for serial_number in &acknowledged {
+            assert_eq!(lookup(&service, serial_number), 200);
+        }
+        assert_eq!(status(&service, "", "GET /live", ""), 200);
+        assert_eq!(status(&service, "", "GET /ready", ""), 503);
+        let (_, metrics) = answer(&service, "", "GET /metrics", "");
+        assert!(
+            metrics.contains("\nwidgets_store_read_only 1\n"),
+            "{metrics}"
+        );
+        service.signal(signal);
+        service.wait();
+
+        let service = Service::start(path, &arguments);
+        for serial_number in &acknowledged {
+            assert_eq!(lookup(&service, serial_number), 200, "{serial_number}");
+        }
+        for serial_number in &refused {
+            assert_eq!(lookup(&service, serial_number), 404, "{serial_number}");
+        }
+        assert_eq!(status(&service, "", "GET /ready", ""), 200);
+        // Whatever became of it, it can be told, and work goes on.
+        let expected = match lookup(&service, "unknown") {
+            200 => 409,
+            _ => 204,
+        };
+        assert_eq!(add(&service, "unknown").0, expected);
+        assert_eq!(add(&service, "new").0, 204);
+    }
+}
