@@ -5,10 +5,10 @@
 #
 #   bench/postgres/run.sh FOLDER [WIDGETS] [SECONDS] [ROUNDS]
 #
-# FOLDER/loaded is made and filled by load.sql where it is missing (500 bytes a widget); every run works
-# on a copy of it, FOLDER/run, which it leaves to be looked at. Every operation names widgets that no
-# other one of the run names, so that none is refused. Set PROCESSES to start so many services behind
-# nginx instead of one.
+# FOLDER/loaded is made and filled by load.sql where it is missing (150 bytes a widget); that is all that
+# 0 ROUNDS do. Every run works on a copy of it, FOLDER/run, which it leaves to be looked at. Every
+# operation names widgets that no other one of the run names, so that none is refused. Set PROCESSES to
+# start so many services behind nginx instead of one.
 set -euo pipefail
 cd "$(dirname "$0")"
 widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
@@ -61,6 +61,7 @@ if [ ! -d "$folder/loaded" ]; then
   data=''
   mv "$folder/loading" "$folder/loaded"
 fi
+[ "$rounds" -gt 0 ] || exit 0
 rm -rf "$folder/run" "$folder/run.log"
 "${as[@]}" cp -a "$folder/loaded" "$folder/run"
 sync

@@ -1,4 +1,4 @@
--- The tables. Applied once and never edited: what changes later is another migration.
+-- The table. Applied once and never edited: what changes later is another migration.
 
 -- Serial numbers and names are bytes of UTF-8 to every rule and every index.
 DO $$
@@ -13,109 +13,110 @@ $$;
 -- Sorted as the names are. Other types come at the end: the order is persisted in indexes.
 CREATE TYPE widgets.port_type AS ENUM ('P', 'Q', 'R');
 
--- The primary key's name is part of the API: clients read it in the message of 23505.
+-- A widget is one row with its slots in it: portN is the type of slot N, null where the widget has no
+-- such slot, and peerN the serial number of the widget that it is associated with, null while it is
+-- free. So an association changes two rows and no index, and a widget is found by one search.
+--
+-- One index, which every statement needs. Its name is part of the API: clients read it in the
+-- message of 23505.
 CREATE TABLE widgets.widgets (
     serial_number text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
+    port1 widgets.port_type,
+    port2 widgets.port_type,
+    port3 widgets.port_type,
+    peer1 text COLLATE "C",
+    peer2 text COLLATE "C",
+    peer3 text COLLATE "C",
     CONSTRAINT widgets_serial_number_key PRIMARY KEY (serial_number),
     CONSTRAINT widgets_serial_number_bytes CHECK (octet_length(serial_number) BETWEEN 1 AND 255),
-    CONSTRAINT widgets_name_bytes CHECK (octet_length(name) <= 1024)
+    CONSTRAINT widgets_name_bytes CHECK (octet_length(name) <= 1024),
+    CONSTRAINT widgets_slots_without_gaps CHECK (
+        (port1 IS NOT NULL OR port2 IS NULL) AND (port2 IS NOT NULL OR port3 IS NULL)),
+    CONSTRAINT widgets_peers_in_slots CHECK (
+        (peer1 IS NULL OR port1 IS NOT NULL) AND (peer2 IS NULL OR port2 IS NOT NULL)
+        AND (peer3 IS NULL OR port3 IS NOT NULL)),
+    CONSTRAINT widgets_peer_differs CHECK (
+        peer1 <> serial_number AND peer2 <> serial_number AND peer3 <> serial_number),
+    CONSTRAINT widgets_associated_once_per_port CHECK (
+        NOT (port1 = port2 AND peer1 = peer2) AND NOT (port1 = port3 AND peer1 = peer3)
+        AND NOT (port2 = port3 AND peer2 = peer3))
 );
 
--- One row for each slot, made and removed with its widget. peer_sn is null while it is free.
---
--- Two indexes. The primary key finds a widget's slots, and lets each ordinal be there once. The key
--- of associations lets two widgets be associated once per port type, and finds a slot from its
--- peer's side. Both begin with widget_sn: on Citus the tables are distributed by it.
-CREATE TABLE widgets.slots (
-    widget_sn text COLLATE "C" NOT NULL,
-    ordinal smallint NOT NULL,
-    port widgets.port_type NOT NULL,
-    peer_sn text COLLATE "C",
-    CONSTRAINT slots_pkey PRIMARY KEY (widget_sn, ordinal),
-    CONSTRAINT slots_association_key UNIQUE (widget_sn, port, peer_sn),
-    CONSTRAINT slots_ordinal_range CHECK (ordinal BETWEEN 0 AND 2),
-    CONSTRAINT slots_peer_differs CHECK (peer_sn <> widget_sn)
-);
-
--- An association is two slots that name each other. So each slot with a peer refers to the peer's
--- slot that names it: half an association cannot be committed, whoever writes it. Deferred, since
--- the two halves change one after the other. (Citus has no such key: there the functions alone
--- keep it.)
-ALTER TABLE widgets.slots
-    ADD CONSTRAINT slots_association_fkey FOREIGN KEY (peer_sn, port, widget_sn)
-    REFERENCES widgets.slots (widget_sn, port, peer_sn) DEFERRABLE INITIALLY DEFERRED;
-
--- A slot belongs to a widget. A foreign key would say so row by row, with a query for each slot: a
--- third of the cost of adding widgets by the batch. These triggers ask the same once a statement.
-CREATE FUNCTION widgets.check_slots_have_widgets() RETURNS trigger LANGUAGE plpgsql AS $$
+-- An association is two widgets that name each other in slots of one port type. A statement makes or
+-- unmakes both halves of it, and widgets come and go without peers. Where that holds for every
+-- statement, half an association cannot come about, whatever else runs at the same time, and no other
+-- row has to be read to know it. (Citus has no such triggers: there the functions alone keep it.)
+CREATE FUNCTION widgets.check_both_halves() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    orphan text;
+    broken record;
 BEGIN
-    -- A subquery for each row, not a join: it is an index search however many rows there are.
-    SELECT added.widget_sn INTO orphan FROM added
-    WHERE (SELECT widget.serial_number FROM widgets.widgets widget
-        WHERE widget.serial_number = added.widget_sn) IS NULL
+    -- Of each association the halves in the rows before and after are counted together: one that
+    -- stays, comes or goes with both its rows is there an even number of times.
+    SELECT least(widget, peer) AS widget1, greatest(widget, peer) AS widget2, port INTO broken
+    FROM (
+        SELECT serial_number AS widget, port1 AS port, peer1 AS peer FROM after WHERE peer1 IS NOT NULL
+        UNION ALL SELECT serial_number, port2, peer2 FROM after WHERE peer2 IS NOT NULL
+        UNION ALL SELECT serial_number, port3, peer3 FROM after WHERE peer3 IS NOT NULL
+        UNION ALL SELECT serial_number, port1, peer1 FROM before WHERE peer1 IS NOT NULL
+        UNION ALL SELECT serial_number, port2, peer2 FROM before WHERE peer2 IS NOT NULL
+        UNION ALL SELECT serial_number, port3, peer3 FROM before WHERE peer3 IS NOT NULL
+    ) half
+    GROUP BY least(widget, peer), greatest(widget, peer), port
+    HAVING count(*) % 2 = 1
     LIMIT 1;
-    IF orphan IS NOT NULL THEN
-        RAISE EXCEPTION 'insert on table "slots" violates constraint trigger "slots_have_widgets"'
-            USING ERRCODE = 'foreign_key_violation',
-            DETAIL = format('Key (widget_sn)=(%s) is not present in table "widgets".', orphan);
+    IF FOUND THEN
+        RAISE EXCEPTION 'update on table "widgets" violates constraint trigger "widgets_both_halves"'
+            USING ERRCODE = 'foreign_key_violation', DETAIL = format(
+                'Half of the association of %s and %s on port %s.',
+                broken.widget1, broken.widget2, broken.port);
     END IF;
     RETURN NULL;
 END
 $$;
 
-CREATE FUNCTION widgets.check_removed_widgets_have_no_slots() RETURNS trigger
-LANGUAGE plpgsql AS $$
-DECLARE
-    orphan text;
+CREATE FUNCTION widgets.refuse_peers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        SELECT widget_sn INTO orphan FROM widgets.slots LIMIT 1;
-    ELSE
-        SELECT removed.serial_number INTO orphan FROM removed
-        WHERE (SELECT slot.widget_sn FROM widgets.slots slot
-            WHERE slot.widget_sn = removed.serial_number LIMIT 1) IS NOT NULL
-        LIMIT 1;
-    END IF;
-    IF orphan IS NOT NULL THEN
-        RAISE EXCEPTION 'delete on table "widgets" violates constraint trigger "widgets_have_slots"'
-            USING ERRCODE = 'foreign_key_violation',
-            DETAIL = format('Key (serial_number)=(%s) is still referenced from table "slots".', orphan);
-    END IF;
-    RETURN NULL;
+    RAISE EXCEPTION '% on table "widgets" violates constraint trigger "%"', lower(TG_OP), TG_NAME
+        USING ERRCODE = 'foreign_key_violation', DETAIL = 'A widget comes and goes without peers.';
 END
 $$;
 
-CREATE FUNCTION widgets.refuse_renaming() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION widgets.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'a widget keeps its serial number' USING ERRCODE = 'restrict_violation';
+    RAISE EXCEPTION 'a widget keeps its serial number and its ports'
+        USING ERRCODE = 'restrict_violation';
 END
 $$;
 
-CREATE TRIGGER slots_have_widgets AFTER INSERT ON widgets.slots
-    REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION widgets.check_slots_have_widgets();
-CREATE TRIGGER widgets_have_slots AFTER DELETE ON widgets.widgets
-    REFERENCING OLD TABLE AS removed
-    FOR EACH STATEMENT EXECUTE FUNCTION widgets.check_removed_widgets_have_no_slots();
-CREATE TRIGGER widgets_have_slots_when_truncated AFTER TRUNCATE ON widgets.widgets
-    FOR EACH STATEMENT EXECUTE FUNCTION widgets.check_removed_widgets_have_no_slots();
-CREATE TRIGGER widgets_keep_serial_numbers BEFORE UPDATE OF serial_number ON widgets.widgets
-    FOR EACH STATEMENT EXECUTE FUNCTION widgets.refuse_renaming();
-CREATE TRIGGER slots_keep_widgets BEFORE UPDATE OF widget_sn, ordinal, port ON widgets.slots
-    FOR EACH STATEMENT EXECUTE FUNCTION widgets.refuse_renaming();
+CREATE TRIGGER widgets_both_halves AFTER UPDATE ON widgets.widgets
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION widgets.check_both_halves();
+CREATE TRIGGER widgets_come_without_peers AFTER INSERT ON widgets.widgets FOR EACH ROW
+    WHEN (num_nonnulls(NEW.peer1, NEW.peer2, NEW.peer3) > 0)
+    EXECUTE FUNCTION widgets.refuse_peers();
+CREATE TRIGGER widgets_go_without_peers AFTER DELETE ON widgets.widgets FOR EACH ROW
+    WHEN (num_nonnulls(OLD.peer1, OLD.peer2, OLD.peer3) > 0)
+    EXECUTE FUNCTION widgets.refuse_peers();
+CREATE TRIGGER widgets_keep_serial_numbers_and_ports
+    BEFORE UPDATE OF serial_number, port1, port2, port3 ON widgets.widgets
+    FOR EACH STATEMENT EXECUTE FUNCTION widgets.refuse_change();
 
--- Every row that changes is deleted or moves: vacuum and statistics must keep up with the rate of
--- changes, not with the size of the table.
+-- A row's next version finds room on the same page: then no index changes, and one page is written.
+--
+-- Every row that changes moves or goes: vacuum and statistics must keep up with the rate of changes,
+-- not with the size of the table.
 ALTER TABLE widgets.widgets SET (
+    fillfactor = 80,
     autovacuum_vacuum_scale_factor = 0.1,
     autovacuum_analyze_scale_factor = 0.05
 );
--- A row's next version finds room on the same page: one page less to write for each change.
-ALTER TABLE widgets.slots SET (
-    fillfactor = 85,
-    autovacuum_vacuum_scale_factor = 0.1,
-    autovacuum_analyze_scale_factor = 0.05
-);
+
+-- The slots one by one, to be read: slot N of a widget is its row with the ordinal N.
+CREATE VIEW widgets.slots AS
+    SELECT widget.serial_number AS widget_sn, slot.ordinal, slot.port, slot.peer AS peer_sn
+    FROM widgets.widgets widget
+    CROSS JOIN LATERAL (VALUES
+        (1, widget.port1, widget.peer1), (2, widget.port2, widget.peer2), (3, widget.port3, widget.peer3)
+    ) AS slot (ordinal, port, peer)
+    WHERE slot.port IS NOT NULL;

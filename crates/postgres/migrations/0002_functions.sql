@@ -1,8 +1,8 @@
 -- The four operations, one call each, and the lookup: what web_anon may do.
 --
 -- Each function says in the specification's order what stands against the call, with the code as
--- SQLSTATE. Rows are locked in the order of (widget_sn, ordinal) by every function: opposite calls
--- wait for each other and do not deadlock. The writes check what was decided once more (40001).
+-- SQLSTATE. Rows are locked in the order of serial numbers by every function: opposite calls wait for
+-- each other and do not deadlock. The writes check what was decided once more (40001).
 --
 -- The helpers run under the pinned search_path of the functions that call them, and nobody else may.
 
@@ -81,13 +81,9 @@ BEGIN
     END IF;
 
     -- The primary key refuses a serial number that is taken, in the words of the specification.
-    INSERT INTO widgets.widgets (serial_number, name)
-    VALUES (add_widget.widget_sn, add_widget.widget_name);
-    IF slots <> '{}' THEN
-        INSERT INTO widgets.slots (widget_sn, ordinal, port)
-        SELECT add_widget.widget_sn, slot.i - 1, slot.port::widgets.port_type
-        FROM unnest(slots) WITH ORDINALITY AS slot (port, i);
-    END IF;
+    INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
+    VALUES (widget_sn, widget_name, slots[1]::widgets.port_type, slots[2]::widgets.port_type,
+        slots[3]::widgets.port_type);
 END
 $$;
 
@@ -105,55 +101,82 @@ BEGIN
         PERFORM widgets.check_serial_number('widget_sn', widget_sn);
     END IF;
 
-    -- From here on it is this widget, and not a later one of the same serial number.
-    PERFORM 1 FROM widgets.widgets widget
-    WHERE widget.serial_number = remove_widget.widget_sn
-    FOR UPDATE;
+    -- Its peers are locked with it, in order; so they are read first. One that it got meanwhile is
+    -- not locked, and may not be locked now, out of order: then it names more than name it.
+    SELECT ARRAY[widget.peer1, widget.peer2, widget.peer3] INTO known_peers
+    FROM widgets.widgets widget WHERE widget.serial_number = remove_widget.widget_sn;
     IF NOT FOUND THEN
         PERFORM widgets.refuse_missing(widget_sn);
     END IF;
-    -- Its slots and those of its peers. A peer that it got before they were locked, or one that was
-    -- removed and came again, may not be locked now, out of order: then a slot that names a peer has
-    -- no counterpart among the locked ones.
-    SELECT coalesce(array_agg(slot.peer_sn), '{}') INTO known_peers
-    FROM widgets.slots slot
-    WHERE slot.widget_sn = remove_widget.widget_sn AND slot.peer_sn IS NOT NULL;
     SELECT
-        count(*) FILTER (WHERE locked.widget_sn = remove_widget.widget_sn
-            AND locked.peer_sn IS NOT NULL),
-        count(*) FILTER (WHERE locked.peer_sn = remove_widget.widget_sn)
+        sum(num_nonnulls(peer1, peer2, peer3))
+            FILTER (WHERE serial_number = remove_widget.widget_sn),
+        count(*) FILTER (WHERE peer1 = remove_widget.widget_sn)
+            + count(*) FILTER (WHERE peer2 = remove_widget.widget_sn)
+            + count(*) FILTER (WHERE peer3 = remove_widget.widget_sn)
     INTO peers, freed
     FROM (
-        SELECT slot.widget_sn, slot.peer_sn FROM widgets.slots slot
-        WHERE slot.widget_sn = ANY (known_peers || remove_widget.widget_sn)
-        ORDER BY slot.widget_sn, slot.ordinal
+        SELECT widget.serial_number, widget.peer1, widget.peer2, widget.peer3
+        FROM widgets.widgets widget
+        WHERE widget.serial_number = ANY (known_peers || remove_widget.widget_sn)
+        ORDER BY widget.serial_number
         FOR UPDATE
     ) locked;
-    IF freed <> peers THEN
+    IF peers IS NULL THEN
+        PERFORM widgets.refuse_missing(widget_sn);
+    ELSIF peers <> freed THEN
         PERFORM widgets.refuse_conflict();
-    END IF;
-
-    WITH removed AS (
-        DELETE FROM widgets.slots slot WHERE slot.widget_sn = remove_widget.widget_sn
-        RETURNING slot.port, slot.peer_sn
-    ), freed AS (
-        UPDATE widgets.slots slot SET peer_sn = NULL FROM removed
-        WHERE slot.widget_sn = removed.peer_sn
-            AND slot.port = removed.port AND slot.peer_sn = remove_widget.widget_sn
-        RETURNING 1
-    )
-    SELECT (SELECT count(peer_sn) FROM removed), (SELECT count(*) FROM freed) INTO peers, freed;
-    IF freed <> peers THEN
-        PERFORM widgets.refuse_conflict();
+    ELSIF peers > 0 THEN
+        UPDATE widgets.widgets widget SET
+            peer1 = CASE WHEN serial_number <> remove_widget.widget_sn
+                AND peer1 <> remove_widget.widget_sn THEN peer1 END,
+            peer2 = CASE WHEN serial_number <> remove_widget.widget_sn
+                AND peer2 <> remove_widget.widget_sn THEN peer2 END,
+            peer3 = CASE WHEN serial_number <> remove_widget.widget_sn
+                AND peer3 <> remove_widget.widget_sn THEN peer3 END
+        WHERE serial_number = ANY (known_peers || remove_widget.widget_sn);
     END IF;
     DELETE FROM widgets.widgets WHERE serial_number = remove_widget.widget_sn;
 END
 $$;
 
--- What both operations on two widgets check of their arguments.
-CREATE FUNCTION widgets.check_pair(widget1_sn text, widget2_sn text, port widgets.port_type)
-RETURNS void
-LANGUAGE plpgsql IMMUTABLE AS $$
+-- The first slot of this port type that is free, or null.
+CREATE FUNCTION widgets.free_slot(widget widgets.widgets, port widgets.port_type) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN widget.port1 = port AND widget.peer1 IS NULL THEN 1
+        WHEN widget.port2 = port AND widget.peer2 IS NULL THEN 2
+        WHEN widget.port3 = port AND widget.peer3 IS NULL THEN 3
+    END
+$$;
+
+-- The slot of this port type that is associated with this widget, or null.
+CREATE FUNCTION widgets.linked_slot(
+    widget widgets.widgets, port widgets.port_type, peer_sn text
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN widget.port1 = port AND widget.peer1 = peer_sn THEN 1
+        WHEN widget.port2 = port AND widget.peer2 = peer_sn THEN 2
+        WHEN widget.port3 = port AND widget.peer3 = peer_sn THEN 3
+    END
+$$;
+
+-- Of two locked widgets and one port type: the slots that join them, null where none do, and the
+-- first free ones, null where there are none.
+CREATE TYPE widgets.pair_slots AS (
+    linked1 integer, linked2 integer, free1 integer, free2 integer
+);
+
+-- What both operations on two widgets begin with: checks the arguments, locks both, and tells.
+CREATE FUNCTION widgets.lock_pair(widget1_sn text, widget2_sn text, port widgets.port_type)
+RETURNS widgets.pair_slots
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    result widgets.pair_slots;
+    found1 boolean;
+    found2 boolean;
 BEGIN
     IF widget1_sn IS NULL THEN
         PERFORM widgets.refuse_null('widget1_sn');
@@ -161,74 +184,65 @@ BEGIN
         PERFORM widgets.refuse_null('widget2_sn');
     ELSIF port IS NULL THEN
         PERFORM widgets.refuse_null('port');
-    END IF;
-    PERFORM widgets.check_serial_number('widget1_sn', widget1_sn);
-    PERFORM widgets.check_serial_number('widget2_sn', widget2_sn);
-    IF widget1_sn = widget2_sn THEN
+    ELSIF widget1_sn = '' OR octet_length(widget1_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget1_sn', widget1_sn);
+    ELSIF widget2_sn = '' OR octet_length(widget2_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget2_sn', widget2_sn);
+    ELSIF widget1_sn = widget2_sn THEN
         RAISE EXCEPTION 'Widget with serial number % cannot be associated with itself', widget1_sn
             USING ERRCODE = 'WG005';
     END IF;
+    SELECT
+        bool_or(is_first), bool_or(NOT is_first),
+        min(linked) FILTER (WHERE is_first), min(linked) FILTER (WHERE NOT is_first),
+        min(free) FILTER (WHERE is_first), min(free) FILTER (WHERE NOT is_first)
+    INTO found1, found2, result.linked1, result.linked2, result.free1, result.free2
+    FROM (
+        SELECT widget.serial_number = lock_pair.widget1_sn AS is_first,
+            widgets.free_slot(widget, lock_pair.port) AS free,
+            widgets.linked_slot(widget, lock_pair.port,
+                CASE WHEN widget.serial_number = lock_pair.widget1_sn
+                    THEN lock_pair.widget2_sn ELSE lock_pair.widget1_sn END) AS linked
+        FROM widgets.widgets widget
+        WHERE widget.serial_number IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
+        ORDER BY widget.serial_number
+        FOR UPDATE
+    ) locked;
+    IF found1 IS NOT TRUE THEN
+        PERFORM widgets.refuse_missing(widget1_sn);
+    ELSIF found2 IS NOT TRUE THEN
+        PERFORM widgets.refuse_missing(widget2_sn);
+    END IF;
+    RETURN result;
 END
 $$;
 
--- Of two locked widgets the slots of one port type: how many, the one that names the other widget,
--- and the free one with the lowest ordinal, each null where there is none.
-CREATE TYPE widgets.pair_slots AS (
-    count1 bigint, linked1 smallint, free1 smallint,
-    count2 bigint, linked2 smallint, free2 smallint
-);
-
--- Locks the slots of one port type of both widgets and tells what they are.
-CREATE FUNCTION widgets.lock_pair(widget1_sn text, widget2_sn text, port widgets.port_type)
-RETURNS widgets.pair_slots
+-- Lets a slot of each of two locked widgets name the other, or nobody.
+CREATE FUNCTION widgets.set_peers(
+    widget1_sn text, slot1 integer, widget2_sn text, slot2 integer, associates boolean
+) RETURNS void
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    result widgets.pair_slots;
-    missing text;
-    is_new boolean;
+    changed bigint;
 BEGIN
-    SELECT
-        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn
-            AND peer_sn = lock_pair.widget2_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget1_sn AND peer_sn IS NULL),
-        count(*) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn
-            AND peer_sn = lock_pair.widget1_sn),
-        min(ordinal) FILTER (WHERE locked.widget_sn = lock_pair.widget2_sn AND peer_sn IS NULL)
-    INTO result
-    FROM (
-        SELECT slot.widget_sn, slot.ordinal, slot.peer_sn FROM widgets.slots slot
-        WHERE slot.widget_sn IN (lock_pair.widget1_sn, lock_pair.widget2_sn)
-            AND slot.port = lock_pair.port
-        ORDER BY slot.widget_sn, slot.ordinal
-        FOR UPDATE
-    ) locked;
-    IF result.count1 > 0 AND result.count2 > 0 THEN
-        RETURN result;
-    END IF;
-    -- A widget without such slots cannot be locked by them. Either it does not exist, or it
-    -- never has any: decided on one moment. Or it has come into being since then, and may not be
-    -- locked now, out of order.
-    SELECT CASE
-        WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
-            WHERE widget.serial_number = lock_pair.widget1_sn) THEN lock_pair.widget1_sn
-        WHEN NOT EXISTS (SELECT FROM widgets.widgets widget
-            WHERE widget.serial_number = lock_pair.widget2_sn) THEN lock_pair.widget2_sn
-    END, EXISTS (
-        SELECT FROM widgets.slots slot
-        WHERE slot.port = lock_pair.port
-            AND ((result.count1 = 0 AND slot.widget_sn = lock_pair.widget1_sn)
-                OR (result.count2 = 0 AND slot.widget_sn = lock_pair.widget2_sn)))
-    INTO missing, is_new;
-    IF missing IS NOT NULL THEN
-        PERFORM widgets.refuse_missing(missing);
-    END IF;
-    IF is_new THEN
+    UPDATE widgets.widgets widget SET
+        peer1 = CASE WHEN change.slot = 1 THEN change.to_peer ELSE peer1 END,
+        peer2 = CASE WHEN change.slot = 2 THEN change.to_peer ELSE peer2 END,
+        peer3 = CASE WHEN change.slot = 3 THEN change.to_peer ELSE peer3 END
+    FROM (VALUES
+        (widget1_sn, slot1, CASE WHEN NOT associates THEN widget2_sn END,
+            CASE WHEN associates THEN widget2_sn END),
+        (widget2_sn, slot2, CASE WHEN NOT associates THEN widget1_sn END,
+            CASE WHEN associates THEN widget1_sn END)
+    ) AS change (sn, slot, from_peer, to_peer)
+    WHERE serial_number = change.sn
+        AND CASE change.slot WHEN 1 THEN peer1 WHEN 2 THEN peer2 ELSE peer3 END
+            IS NOT DISTINCT FROM change.from_peer;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed <> 2 THEN
         PERFORM widgets.refuse_conflict();
     END IF;
-    RETURN result;
 END
 $$;
 
@@ -236,13 +250,9 @@ CREATE FUNCTION widgets.associate_widgets(
     widget1_sn text, widget2_sn text, port widgets.port_type
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
 DECLARE
-    found widgets.pair_slots;
-    updated bigint;
+    found widgets.pair_slots := widgets.lock_pair(widget1_sn, widget2_sn, port);
 BEGIN
-    PERFORM widgets.check_pair(widget1_sn, widget2_sn, port);
-    found := widgets.lock_pair(widget1_sn, widget2_sn, port);
     IF found.linked1 IS NOT NULL THEN
         RAISE EXCEPTION 'Widgets with serial numbers % and % are already associated on port %',
             widget1_sn, widget2_sn, port USING ERRCODE = 'WG003';
@@ -253,15 +263,7 @@ BEGIN
         RAISE EXCEPTION 'Widget with serial number % has no free slot of port %',
             widget2_sn, port USING ERRCODE = 'WG002';
     END IF;
-    UPDATE widgets.slots slot SET peer_sn = change.peer_sn
-    FROM (VALUES (widget1_sn, found.free1, widget2_sn), (widget2_sn, found.free2, widget1_sn))
-        AS change (widget_sn, ordinal, peer_sn)
-    WHERE slot.widget_sn = change.widget_sn AND slot.ordinal = change.ordinal
-        AND slot.peer_sn IS NULL;
-    GET DIAGNOSTICS updated = ROW_COUNT;
-    IF updated <> 2 THEN
-        PERFORM widgets.refuse_conflict();
-    END IF;
+    PERFORM widgets.set_peers(widget1_sn, found.free1, widget2_sn, found.free2, true);
 END
 $$;
 
@@ -269,26 +271,14 @@ CREATE FUNCTION widgets.remove_association(
     widget1_sn text, widget2_sn text, port widgets.port_type
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
 DECLARE
-    found widgets.pair_slots;
-    updated bigint;
+    found widgets.pair_slots := widgets.lock_pair(widget1_sn, widget2_sn, port);
 BEGIN
-    PERFORM widgets.check_pair(widget1_sn, widget2_sn, port);
-    found := widgets.lock_pair(widget1_sn, widget2_sn, port);
     IF found.linked1 IS NULL THEN
         RAISE EXCEPTION 'Widgets with serial numbers % and % are not associated on port %',
             widget1_sn, widget2_sn, port USING ERRCODE = 'WG004';
     END IF;
-    UPDATE widgets.slots slot SET peer_sn = NULL
-    FROM (VALUES (widget1_sn, found.linked1, widget2_sn), (widget2_sn, found.linked2, widget1_sn))
-        AS change (widget_sn, ordinal, peer_sn)
-    WHERE slot.widget_sn = change.widget_sn AND slot.ordinal = change.ordinal
-        AND slot.peer_sn = change.peer_sn;
-    GET DIAGNOSTICS updated = ROW_COUNT;
-    IF updated <> 2 THEN
-        PERFORM widgets.refuse_conflict();
-    END IF;
+    PERFORM widgets.set_peers(widget1_sn, found.linked1, widget2_sn, found.linked2, false);
 END
 $$;
 

@@ -44,8 +44,8 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') THEN
         GRANT USAGE ON SCHEMA widgets TO authenticator;
         GRANT EXECUTE ON FUNCTION
-            widgets.apply_operations(text[], text[], text[], smallint[], widgets.port_type[],
-                text[], text[], text[], widgets.port_type[], boolean[]),
+            widgets.apply_operations(text[], text[], widgets.port_type[], widgets.port_type[], widgets.port_type[],
+                text[], text[], text[], widgets.port_type[], boolean[], boolean),
             widgets.lookup_widgets(text[]),
             widgets.estimated_counts(),
             widgets.schema_version()

@@ -4,28 +4,27 @@ use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
-use widgets_registry::{Command, Operation, Refusal};
+use widgets_registry::{Command, Operation, Refusal, SLOTS_MAX};
 
 /// The call. It is sent unnamed, with the types of its arguments, so that it needs one round trip
 /// and nothing that the session would have to remember.
 pub(crate) const CALL: &str = "
     SELECT add_outcomes, remove_outcomes, pair_outcomes
-    FROM widgets.apply_operations($1, $2, $3, $4, $5::widgets.port_type[], $6, $7, $8,
-        $9::widgets.port_type[], $10)";
+    FROM widgets.apply_operations($1, $2, $3::widgets.port_type[], $4::widgets.port_type[],
+        $5::widgets.port_type[], $6, $7, $8, $9::widgets.port_type[], $10, $11)";
 
 /// The arguments: the operations of one kind are parallel arrays, in the order of the batch.
 #[derive(Debug, Default)]
 pub(crate) struct Call<'a> {
     add_sns: Vec<&'a str>,
     add_names: Vec<&'a str>,
-    slot_sns: Vec<&'a str>,
-    slot_ordinals: Vec<i16>,
-    slot_ports: Vec<&'static str>,
+    add_ports: [Vec<Option<&'static str>>; SLOTS_MAX],
     remove_sns: Vec<&'a str>,
     pair_sns1: Vec<&'a str>,
     pair_sns2: Vec<&'a str>,
     pair_ports: Vec<&'static str>,
     pair_associates: Vec<bool>,
+    lock_first: bool,
 }
 
 /// An answer of the database that no version of the function gives.
@@ -37,8 +36,13 @@ pub(crate) struct UnknownOutcome {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(commands: impl Iterator<Item = &'a Command>) -> Self {
-        let mut call = Self::default();
+    /// A call that applies these commands. With `lock_first` it waits for whoever is changing their
+    /// widgets, rather than fail.
+    pub(crate) fn new(commands: impl Iterator<Item = &'a Command>, lock_first: bool) -> Self {
+        let mut call = Self {
+            lock_first,
+            ..Self::default()
+        };
         for command in commands {
             match command {
                 Command::AddWidget {
@@ -48,10 +52,9 @@ impl<'a> Call<'a> {
                 } => {
                     call.add_sns.push(serial_number);
                     call.add_names.push(name);
-                    for (ordinal, port) in ports.iter() {
-                        call.slot_sns.push(serial_number);
-                        call.slot_ordinals.push(ordinal.get().into());
-                        call.slot_ports.push(port.as_str());
+                    let mut given = ports.iter().map(|(_, port)| port.as_str());
+                    for ports in &mut call.add_ports {
+                        ports.push(given.next());
                     }
                 }
                 Command::RemoveWidget { serial_number } => call.remove_sns.push(serial_number),
@@ -67,18 +70,20 @@ impl<'a> Call<'a> {
         call
     }
 
-    pub(crate) fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 10] {
+    pub(crate) fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 11] {
+        let [ports1, ports2, ports3] = &self.add_ports;
         [
             (&self.add_sns, Type::TEXT_ARRAY),
             (&self.add_names, Type::TEXT_ARRAY),
-            (&self.slot_sns, Type::TEXT_ARRAY),
-            (&self.slot_ordinals, Type::INT2_ARRAY),
-            (&self.slot_ports, Type::TEXT_ARRAY),
+            (ports1, Type::TEXT_ARRAY),
+            (ports2, Type::TEXT_ARRAY),
+            (ports3, Type::TEXT_ARRAY),
             (&self.remove_sns, Type::TEXT_ARRAY),
             (&self.pair_sns1, Type::TEXT_ARRAY),
             (&self.pair_sns2, Type::TEXT_ARRAY),
             (&self.pair_ports, Type::TEXT_ARRAY),
             (&self.pair_associates, Type::BOOL_ARRAY),
+            (&self.lock_first, Type::BOOL),
         ]
     }
 }

@@ -1,8 +1,8 @@
 //! A whole database at once: filling an empty one, and reading all of one.
 //!
-//! [`fill`] is one transaction: everything is there after it, or nothing. It copies into tables
-//! without keys and builds those afterwards, which sorts each once instead of growing it row by row;
-//! the tables are emptied in the same transaction, so that rows are written as frozen and never again.
+//! [`fill`] is one transaction: everything is there after it, or nothing. It copies into a table
+//! without its key and builds that afterwards, which sorts once instead of growing it row by row; the
+//! table is emptied in the same transaction, so that rows are written as frozen and never again.
 
 use crate::{OpenError, Target, error::reason, migrations};
 use bytes::Bytes;
@@ -13,44 +13,47 @@ use tokio_postgres::{
     Client, Row,
     types::{ToSql, Type},
 };
-use widgets_registry::{Name, Port, Refusal, SerialNumber, Slot, Widget};
+use widgets_registry::{Name, Port, Refusal, SLOTS_MAX, SerialNumber, Slot, Widget};
 
 /// Rows travel in parts of about so many bytes.
 const PART_BYTES: usize = 256 << 10;
 
-/// Rows of both tables, in the text form of COPY.
+/// Rows of the table, in the text form of COPY.
 #[derive(Debug, Default)]
-pub struct Rows {
-    widgets: Vec<u8>,
-    slots: Vec<u8>,
-}
+pub struct Rows(Vec<u8>);
 
 impl Rows {
-    /// Adds a widget and its slots.
+    /// Adds a widget.
     pub fn push(&mut self, widget: &Widget) {
-        escape(&mut self.widgets, &widget.serial_number);
-        self.widgets.push(b'\t');
-        escape(&mut self.widgets, &widget.name);
-        self.widgets.push(b'\n');
-        for (ordinal, slot) in (b'0'..).zip(&widget.slots) {
-            escape(&mut self.slots, &widget.serial_number);
-            self.slots.extend_from_slice(&[b'\t', ordinal, b'\t']);
-            self.slots.extend_from_slice(slot.port.as_str().as_bytes());
-            self.slots.push(b'\t');
-            match &slot.peer {
-                Some(peer) => escape(&mut self.slots, peer),
-                None => self.slots.extend_from_slice(b"\\N"),
+        let row = &mut self.0;
+        escape(row, &widget.serial_number);
+        row.push(b'\t');
+        escape(row, &widget.name);
+        for number in 0..SLOTS_MAX {
+            row.push(b'\t');
+            match widget.slots.get(number) {
+                Some(slot) => row.extend_from_slice(slot.port.as_str().as_bytes()),
+                None => row.extend_from_slice(NULL),
             }
-            self.slots.push(b'\n');
         }
+        for number in 0..SLOTS_MAX {
+            row.push(b'\t');
+            match widget.slots.get(number).and_then(|slot| slot.peer.as_ref()) {
+                Some(peer) => escape(row, peer),
+                None => row.extend_from_slice(NULL),
+            }
+        }
+        row.push(b'\n');
     }
 
     /// Whether it is time to send them.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.widgets.len() + self.slots.len() >= PART_BYTES
+        self.0.len() >= PART_BYTES
     }
 }
+
+const NULL: &[u8] = b"\\N";
 
 /// COPY's text form: what ends a field or a row, and the backslash itself, behind a backslash.
 fn escape(row: &mut Vec<u8>, text: &str) {
@@ -78,26 +81,9 @@ pub enum Part {
     End,
 }
 
-const CONSTRAINTS: &str = "\
-SELECT relation.relname::text, con.conname::text, pg_get_constraintdef(con.oid)
-FROM pg_constraint con
-JOIN pg_class relation ON relation.oid = con.conrelid
-JOIN pg_namespace space ON space.oid = relation.relnamespace
-WHERE space.nspname = 'widgets' AND relation.relname IN ('widgets', 'slots')
-    AND con.contype IN ('p', 'u', 'f')
-ORDER BY con.contype = 'f', con.contype <> 'p', con.conname";
-
-/// A key that is built after the rows are there.
-struct Key {
-    table: String,
-    name: String,
-    definition: String,
-}
-
-/// Fills a migrated database that holds no widgets. Slots are kept in memory until the widgets are
-/// through: about 60 bytes a widget.
+/// Fills a migrated database that holds no widgets.
 ///
-/// The role must own the tables, as the one that migrated does.
+/// The role must own the table, as the one that migrated does.
 pub async fn fill(
     target: &Target,
     timeout: Duration,
@@ -113,7 +99,7 @@ pub async fn fill(
     let connected = target.connect(timeout).await?;
     let client = &connected.client;
     // The connection ends with this function: whatever was not committed is undone.
-    run(client, "locking the tables", BEGIN).await?;
+    run(client, "locking the table", BEGIN).await?;
     let none = client
         .query_typed("SELECT NOT EXISTS (SELECT FROM widgets.widgets)", &[])
         .await;
@@ -122,29 +108,25 @@ pub async fn fill(
         let text = "the database holds widgets already: only an empty one is filled";
         return Err(OpenError::Schema(text.into()));
     }
-    let keys = client.query_typed(CONSTRAINTS, &[]).await;
-    let keys: Vec<Key> = keys
-        .map_err(failed("reading the keys"))?
-        .iter()
-        .map(key)
-        .collect();
-    for Key { table, name, .. } in keys.iter().rev() {
-        let sql = format!("ALTER TABLE widgets.{table} DROP CONSTRAINT {name}");
-        run(client, "dropping a key", &sql).await?;
-    }
-    run(client, "emptying the tables", EMPTY).await?;
-    let mut slots = Vec::new();
-    let mut ended = false;
-    let copy = "COPY widgets.widgets (serial_number, name) FROM STDIN WITH (FREEZE)";
-    let sink = client.copy_in::<_, Bytes>(copy).await;
+    let key = client.query_typed(KEY, &[]).await;
+    let key = key.map_err(failed("reading the primary key"))?;
+    let Some(key) = key.first() else {
+        let text = "the table widgets.widgets has no primary key";
+        return Err(OpenError::Schema(text.into()));
+    };
+    let (name, definition): (&str, &str) = (key.get(0), key.get(1));
+    let sql = format!("ALTER TABLE widgets.widgets DROP CONSTRAINT {name}");
+    run(client, "dropping the primary key", &sql).await?;
+    run(client, "emptying the table", EMPTY).await?;
+    let sink = client.copy_in::<_, Bytes>(COPY).await;
     let mut sink = pin!(sink.map_err(failed("copying widgets"))?);
+    let mut ended = false;
     while let Some(part) = parts.recv().await {
         let Part::Rows(rows) = part else {
             ended = true;
             break;
         };
-        slots.push(Bytes::from(rows.slots));
-        let sent = sink.feed(Bytes::from(rows.widgets)).await;
+        let sent = sink.feed(Bytes::from(rows.0)).await;
         sent.map_err(failed("copying widgets"))?;
     }
     if !ended {
@@ -152,32 +134,24 @@ pub async fn fill(
         return Ok(());
     }
     sink.finish().await.map_err(failed("copying widgets"))?;
-    let copy = "COPY widgets.slots (widget_sn, ordinal, port, peer_sn) FROM STDIN WITH (FREEZE)";
-    let sink = client.copy_in::<_, Bytes>(copy).await;
-    let mut sink = pin!(sink.map_err(failed("copying slots"))?);
-    for part in slots {
-        sink.feed(part).await.map_err(failed("copying slots"))?;
-    }
-    sink.finish().await.map_err(failed("copying slots"))?;
-    // Before the foreign key, whose check joins the slots with themselves: by a plan for an empty
-    // table it takes three times as long.
-    run(client, "reading statistics", ANALYZE).await?;
-    for Key {
-        table,
-        name,
-        definition,
-    } in &keys
-    {
-        let what = format!("building {name}");
-        tracing::info!("{what}");
-        let sql = format!("ALTER TABLE widgets.{table} ADD CONSTRAINT {name} {definition}");
-        run(client, &what, &sql).await?;
+    let sql = format!("ALTER TABLE widgets.widgets ADD CONSTRAINT {name} {definition}");
+    tracing::info!("building the primary key");
+    run(client, "building the primary key", &sql).await?;
+    // Before the look for half associations, which joins by what the statistics say.
+    run(client, "reading statistics", "ANALYZE widgets.widgets").await?;
+    tracing::info!("checking the associations");
+    let half = client.query_typed(HALF, &[]).await;
+    let half = half.map_err(failed("checking the associations"))?;
+    if let Some(half) = half.first() {
+        let (widget, peer, port): (&str, &str, &str) = (half.get(0), half.get(1), half.get(2));
+        return Err(OpenError::Schema(format!(
+            "half an association: {widget} names {peer} on port {port}, which does not name it"
+        )));
     }
     run(client, "committing", END).await
 }
 
-/// Memory for sorting, where the server's default is a hundredth of it. The triggers that ask for
-/// each new slot's widget have nothing to find: both rows are made of one widget here.
+/// Memory for sorting and joining, where the server's default is a hundredth of it.
 const BEGIN: &str = "\
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -186,27 +160,36 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
 SET LOCAL maintenance_work_mem = '512MB';
 SET LOCAL work_mem = '256MB';
-LOCK TABLE widgets.widgets, widgets.slots IN ACCESS EXCLUSIVE MODE";
+LOCK TABLE widgets.widgets IN ACCESS EXCLUSIVE MODE";
 
+const KEY: &str = "\
+SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid = 'widgets.widgets'::regclass AND contype = 'p'";
+
+/// Without the triggers that watch over associations row by row: [`HALF`] looks at all of them.
 const EMPTY: &str = "\
-ALTER TABLE widgets.slots DISABLE TRIGGER USER;
 ALTER TABLE widgets.widgets DISABLE TRIGGER USER;
-TRUNCATE widgets.widgets, widgets.slots";
+TRUNCATE widgets.widgets";
 
-const ANALYZE: &str = "ANALYZE widgets.widgets; ANALYZE widgets.slots";
+const COPY: &str = "\
+COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3)
+FROM STDIN WITH (FREEZE)";
+
+/// A slot whose peer has none that names it back.
+const HALF: &str = "\
+WITH half AS NOT MATERIALIZED (
+    SELECT serial_number AS widget, port1 AS port, peer1 AS peer FROM widgets.widgets
+        WHERE peer1 IS NOT NULL
+    UNION ALL SELECT serial_number, port2, peer2 FROM widgets.widgets WHERE peer2 IS NOT NULL
+    UNION ALL SELECT serial_number, port3, peer3 FROM widgets.widgets WHERE peer3 IS NOT NULL
+)
+SELECT one.widget, one.peer, one.port::text FROM half one
+WHERE NOT EXISTS (SELECT FROM half other
+    WHERE other.widget = one.peer AND other.peer = one.widget AND other.port = one.port)";
 
 const END: &str = "\
 ALTER TABLE widgets.widgets ENABLE TRIGGER USER;
-ALTER TABLE widgets.slots ENABLE TRIGGER USER;
 COMMIT";
-
-fn key(row: &Row) -> Key {
-    Key {
-        table: row.get(0),
-        name: row.get(1),
-        definition: row.get(2),
-    }
-}
 
 async fn run(client: &Client, what: &str, sql: &str) -> Result<(), OpenError> {
     client.batch_execute(sql).await.map_err(failed(what))
@@ -220,10 +203,8 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> OpenError + use<'
 }
 
 const ALL: &str = "\
-SELECT widget.serial_number, widget.name, slot.port::text, slot.peer_sn
-FROM widgets.widgets widget
-LEFT JOIN widgets.slots slot ON slot.widget_sn = widget.serial_number
-ORDER BY widget.serial_number, slot.ordinal";
+SELECT serial_number, name, port1::text, port2::text, port3::text, peer1, peer2, peer3
+FROM widgets.widgets ORDER BY serial_number";
 
 /// Sends every widget, as of one moment, sorted by serial number. Ends early where nobody receives.
 pub async fn read_all(
@@ -235,51 +216,37 @@ pub async fn read_all(
     let none = Vec::<(&(dyn ToSql + Sync), Type)>::new();
     let rows = connected.client.query_typed_raw(ALL, none).await;
     let mut rows = pin!(rows.map_err(failed("reading widgets"))?);
-    let mut widget: Option<Widget> = None;
     while let Some(row) = rows.next().await {
         let row = row.map_err(failed("reading widgets"))?;
-        let (serial_number, name, port, peer) =
-            (row.get::<_, &str>(0), row.get(1), row.get(2), row.get(3));
-        if let Some(done) = widget.take_if(|widget| *widget.serial_number != *serial_number)
-            && widgets.send(done).await.is_err()
-        {
-            return Ok(());
-        }
-        append(&mut widget, serial_number, name, port, peer).map_err(|refusal| {
+        let widget = widget(&row).map_err(|refusal| {
+            let serial_number: &str = row.get(0);
             OpenError::Schema(format!("widget {serial_number} breaks a rule: {refusal}"))
         })?;
-    }
-    if let Some(widget) = widget {
-        // Nobody has to receive.
-        drop(widgets.send(widget).await);
+        if widgets.send(widget).await.is_err() {
+            return Ok(());
+        }
     }
     Ok(())
 }
 
-/// Adds a row to the widget that it is of.
-fn append(
-    widget: &mut Option<Widget>,
-    serial_number: &str,
-    name: &str,
-    port: Option<&str>,
-    peer: Option<&str>,
-) -> Result<(), Refusal> {
-    let widget = match widget {
-        Some(widget) => widget,
-        None => widget.insert(Widget {
-            serial_number: SerialNumber::new("serial_number", serial_number)?,
-            name: Name::new("name", name)?,
-            slots: Vec::new(),
-        }),
-    };
-    if let Some(port) = port {
-        let port = Port::parse(port)?;
-        let peer = peer
-            .map(|peer| SerialNumber::new("peer", peer))
-            .transpose()?;
-        widget.slots.push(Slot { port, peer });
+fn widget(row: &Row) -> Result<Widget, Refusal> {
+    let mut slots = Vec::new();
+    for number in 0..SLOTS_MAX {
+        let (port, peer): (Option<&str>, Option<&str>) =
+            (row.get(2 + number), row.get(2 + SLOTS_MAX + number));
+        if let Some(port) = port {
+            let port = Port::parse(port)?;
+            let peer = peer
+                .map(|peer| SerialNumber::new("peer", peer))
+                .transpose()?;
+            slots.push(Slot { port, peer });
+        }
     }
-    Ok(())
+    Ok(Widget {
+        serial_number: SerialNumber::new("serial_number", row.get::<_, &str>(0))?,
+        name: Name::new("name", row.get::<_, &str>(1))?,
+        slots,
+    })
 }
 
 #[cfg(test)]
@@ -304,8 +271,8 @@ mod tests {
                 },
             ],
         });
-        assert_eq!(rows.widgets, b"a\\tb\tc\\\\d\\n\\r\n");
-        assert_eq!(rows.slots, b"a\\tb\t0\tQ\t\\N\na\\tb\t1\tP\t\\\\N\n");
+        let row = b"a\\tb\tc\\\\d\\n\\r\tQ\tP\t\\N\t\\N\t\\\\N\t\\N\n";
+        assert_eq!(rows.0, row);
         assert!(!rows.is_full());
     }
 }

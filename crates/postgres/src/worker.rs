@@ -242,7 +242,7 @@ async fn apply<C: Clock>(
             return Connection::Drop;
         }
         let started = shared.clock.now();
-        let sent = send(shared, connected, batch).await;
+        let sent = send(shared, connected, batch, attempt > 0).await;
         let elapsed = shared.clock.now().saturating_sub(started);
         match sent {
             Ok(outcomes) => {
@@ -298,8 +298,10 @@ async fn send<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
     batch: &[Operation],
+    lock_first: bool,
 ) -> Result<Outcomes, Failure> {
-    let call = Call::new(batch.iter().map(|operation| &operation.command));
+    let commands = batch.iter().map(|operation| &operation.command);
+    let call = Call::new(commands, lock_first);
     let mut row: Option<Row> = None;
     let work = async {
         let rows = connected.client.query_typed_raw(CALL, call.parameters());
@@ -316,7 +318,9 @@ async fn send<C: Clock>(
             "no answer within statement_timeout_ms = {} and connect_timeout_ms = {}",
             shared.settings.statement_timeout_ms, shared.settings.connect_timeout_ms
         ))),
-        (Some(Err(error)), row) => Err(failure(&error, row.is_some(), &shared.settings)),
+        (Some(Err(error)), row) => {
+            Err(failure(&error, row.is_some(), lock_first, &shared.settings))
+        }
         (Some(Ok(())), Some(row)) => {
             Outcomes::read(&row).map_err(|error| Failure::Lost(reason(&error)))
         }
@@ -325,7 +329,12 @@ async fn send<C: Clock>(
 }
 
 /// What an error says of a batch that was sent, when its row was seen or not.
-fn failure(error: &tokio_postgres::Error, row_seen: bool, settings: &Settings) -> Failure {
+fn failure(
+    error: &tokio_postgres::Error,
+    row_seen: bool,
+    lock_first: bool,
+    settings: &Settings,
+) -> Failure {
     let reason = reason(error);
     let Some(database) = error.as_db_error() else {
         return Failure::Lost(reason);
@@ -351,6 +360,8 @@ fn failure(error: &tokio_postgres::Error, row_seen: bool, settings: &Settings) -
     match code.code() {
         // 23505: a serial number was taken while the batch looked.
         "40001" | "40P01" | "55P03" | "23505" => Failure::Conflict(code.code().to_owned()),
+        // Of two halves one was as the batch had read it, and the other had changed.
+        "23503" if !lock_first => Failure::Conflict(code.code().to_owned()),
         "57014" => Failure::Rejected(busy("statement_timeout_ms", settings.statement_timeout_ms)),
         // A standby after a failover: another host may be the primary by now.
         "25006" => Failure::Disconnected(Fault::Unavailable { reason }),

@@ -1,7 +1,7 @@
 -- Who may do what, and what nobody may store.
 BEGIN;
 SET search_path = public, pg_catalog;
-SELECT plan(24);
+SELECT plan(27);
 
 SELECT is(
     (SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p
@@ -11,7 +11,7 @@ SELECT is(
     'web_anon may execute five functions');
 SELECT is(
     (SELECT count(*) FROM pg_class
-     WHERE relnamespace = 'widgets'::regnamespace AND relkind = 'r' AND (
+     WHERE relnamespace = 'widgets'::regnamespace AND relkind IN ('r', 'v') AND (
         has_table_privilege('web_anon', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
         OR has_table_privilege('authenticator', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))),
     0::bigint, 'and touch no table, nor may authenticator');
@@ -33,31 +33,45 @@ SELECT ok((SELECT NOT rolcanlogin FROM pg_roles WHERE rolname = 'web_anon'), 'we
 SET LOCAL ROLE web_anon;
 SELECT throws_ok('SELECT FROM widgets.widgets', '42501', NULL, 'no reading of tables');
 SELECT throws_ok($$SELECT widgets.lookup_widgets('{A}')$$, '42501', NULL, 'no lookups by the batch');
-SELECT throws_ok($$SELECT widgets.apply_operations('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')$$,
+SELECT throws_ok($$SELECT widgets.apply_operations('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}',false)$$,
     '42501', NULL, 'no batches');
 RESET ROLE;
 
 -- What no statement may leave behind, not even its owner's.
 SELECT widgets.add_widget('A', '', '{P,Q}'), widgets.add_widget('B', '', '{P,P}'),
-    widgets.add_widget('C', '', '{P}'), widgets.associate_widgets('A', 'B', 'P') \g /dev/null
-SET CONSTRAINTS ALL IMMEDIATE;
-SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = NULL WHERE widget_sn = 'A'$$, '23503', NULL,
+    widgets.add_widget('C', '', '{P}'), widgets.add_widget('D', '', '{P,P}'),
+    widgets.associate_widgets('A', 'B', 'P') \g /dev/null
+SELECT throws_ok($$UPDATE widgets.widgets SET peer1 = NULL WHERE serial_number = 'A'$$, '23503', NULL,
     'half an association removed');
-SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'B' WHERE widget_sn = 'C'$$, '23503', NULL,
+SELECT throws_ok($$UPDATE widgets.widgets SET peer1 = 'B' WHERE serial_number = 'C'$$, '23503', NULL,
     'half an association made');
-SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'A' WHERE widget_sn = 'B'$$, '23505', NULL,
+SELECT throws_ok($$UPDATE widgets.widgets SET peer1 = 'C' WHERE serial_number = 'A'$$, '23503', NULL,
+    'half an association moved');
+SELECT throws_ok($$UPDATE widgets.widgets SET
+    peer1 = CASE serial_number WHEN 'A' THEN 'C' END WHERE serial_number IN ('A', 'B')$$, '23503', NULL,
+    'one half removed and the other moved');
+SELECT throws_ok($$UPDATE widgets.widgets SET peer1 = CASE serial_number WHEN 'A' THEN 'D' ELSE 'A' END,
+    peer2 = CASE serial_number WHEN 'D' THEN 'A' END WHERE serial_number IN ('A', 'D')$$, '23514', NULL,
     'two associated twice on one port');
-SELECT throws_ok($$UPDATE widgets.slots SET peer_sn = 'C' WHERE widget_sn = 'C'$$, '23514', NULL,
+SELECT throws_ok($$UPDATE widgets.widgets SET peer1 = 'C' WHERE serial_number = 'C'$$, '23514', NULL,
     'a widget with itself');
-SELECT throws_ok($$DELETE FROM widgets.slots WHERE widget_sn = 'A'$$, '23503', NULL,
-    'a slot in use removed');
-SELECT throws_ok($$DELETE FROM widgets.widgets WHERE serial_number = 'C'$$, '23503', NULL,
-    'a widget removed without its slots');
-SELECT throws_ok('TRUNCATE widgets.widgets', '23503', NULL, 'all widgets removed without their slots');
-SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('X', 0, 'P')$$, '23503', NULL,
-    'a slot without a widget');
-SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('A', 3, 'P')$$, '23514', NULL, 'a fourth slot');
-SELECT throws_ok($$INSERT INTO widgets.slots VALUES ('A', 0, 'P')$$, '23505', NULL, 'a slot twice');
+SELECT throws_ok($$UPDATE widgets.widgets SET
+    peer2 = CASE serial_number WHEN 'A' THEN 'C' ELSE 'A' END WHERE serial_number IN ('A', 'C')$$,
+    '23514', NULL, 'a peer without a slot');
+SELECT throws_ok($$UPDATE widgets.widgets SET
+    peer1 = CASE serial_number WHEN 'D' THEN 'A' ELSE peer1 END,
+    peer2 = CASE serial_number WHEN 'A' THEN 'D' END WHERE serial_number IN ('A', 'D')$$,
+    '23503', NULL, 'two halves on different ports');
+SELECT throws_ok($$DELETE FROM widgets.widgets WHERE serial_number = 'A'$$, '23503', NULL,
+    'a widget removed with its peers');
+SELECT throws_ok($$INSERT INTO widgets.widgets VALUES ('X', '', 'P', NULL, NULL, 'A')$$, '23503', NULL,
+    'a widget added with a peer');
+SELECT lives_ok($$UPDATE widgets.widgets SET peer1 = NULL WHERE serial_number IN ('A', 'B')$$,
+    'both halves may go');
+SELECT throws_ok($$UPDATE widgets.widgets SET port1 = 'R' WHERE serial_number = 'A'$$, '23001', NULL,
+    'another port');
+SELECT throws_ok($$INSERT INTO widgets.widgets VALUES ('X', '', 'P', NULL, 'P')$$, '23514', NULL,
+    'a gap between slots');
 SELECT throws_ok($$UPDATE widgets.widgets SET serial_number = 'Z' WHERE serial_number = 'A'$$, '23001',
     NULL, 'another serial number');
 SELECT throws_ok($$INSERT INTO widgets.widgets VALUES ('', '')$$, '23514', NULL,

@@ -25,7 +25,7 @@ async fn holder(server: &Server, sql: &str) -> tokio_postgres::Client {
     holder
 }
 
-const LOCK_ALL_SLOTS: &str = "SELECT FROM widgets.slots FOR UPDATE";
+const LOCK_ALL: &str = "SELECT FROM widgets.widgets FOR UPDATE";
 
 async fn until_ready(client: &Client) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
@@ -87,7 +87,7 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     let client = store.client();
     client.submit(add("A")).await.expect("added");
     client.submit(add("B")).await.expect("added");
-    let _holder = holder(&server, LOCK_ALL_SLOTS).await;
+    let _holder = holder(&server, LOCK_ALL).await;
     let (one, two) = (serial_number("A"), serial_number("B"));
     let caller = client.clone();
     let waiting =
@@ -107,7 +107,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
     let store = open(&url, Settings::default());
     let client = store.client();
     client.submit(add("A")).await.expect("added");
-    let holder = holder(&server, LOCK_ALL_SLOTS).await;
+    let holder = holder(&server, LOCK_ALL).await;
     let caller = client.clone();
     let waiting =
         tokio::spawn(async move { caller.submit(remove_widget(&serial_number("A"))).await });
@@ -145,7 +145,7 @@ async fn waiting_has_its_limits() {
     );
     let client = store.client();
     client.submit(add("A")).await.expect("added");
-    let holder = holder(&server, LOCK_ALL_SLOTS).await;
+    let holder = holder(&server, LOCK_ALL).await;
     let submit = |command| {
         let client = client.clone();
         tokio::spawn(async move { client.submit(command).await })

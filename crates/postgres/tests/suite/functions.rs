@@ -6,7 +6,7 @@ use crate::{
     session,
 };
 use proptest::{collection::vec, strategy::Strategy as _};
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use tokio_postgres::Client;
 use widgets_conformance::commands::{commands, few_serial_numbers, sample};
 use widgets_engine::Engine;
@@ -164,11 +164,87 @@ async fn both_ends_of_an_association_are_removed_by_one_batch() {
     let outcomes = server.psql(
         "registry",
         "SELECT remove_outcomes FROM widgets.apply_operations(
-            '{}', '{}', '{}', '{}', '{}', '{b,x,a}', '{}', '{}', '{}', '{}')",
+            '{}', '{}', '{}', '{}', '{}', '{b,x,a}', '{}', '{}', '{}', '{}', false)",
     );
     assert_eq!(outcomes, "{ok,WG001,ok}");
     let rest = "SELECT string_agg(widget_sn || port || coalesce(peer_sn, '-'), ' '
         ORDER BY widget_sn, ordinal) FROM widgets.slots";
     assert_eq!(server.psql("registry", rest), "cP- cQ- cR- dP- dQ- dR-");
     assert_sound(&server);
+}
+
+/// Batches of thousands on a table with statistics, where the planner has reason to choose. Widget n is
+/// associated with n + 1, so that of those removed some are each other's peers, some share one.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_apply_every_operation() {
+    let (server, _) = migrated().await;
+    server.psql(
+        "registry",
+        "SELECT widgets.apply_operations(array_agg('w' || n), array_agg(''::text),
+            array_agg('P'::widgets.port_type), array_agg('P'::widgets.port_type),
+            array_agg('Q'::widgets.port_type), '{}', '{}', '{}', '{}', '{}', false) IS NULL
+        FROM generate_series(0, 19999) n;
+        ANALYZE widgets.widgets;
+        SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{}',
+            array_agg('w' || n), array_agg('w' || n + 1), array_agg('P'::widgets.port_type),
+            array_agg(true), step = 1) IS NULL
+        FROM generate_series(0, 19998) n CROSS JOIN generate_series(0, 1) step
+        WHERE n % 2 = step GROUP BY step ORDER BY step",
+    );
+    let halves = "SELECT count(peer_sn) FROM widgets.slots";
+    assert_eq!(server.psql("registry", halves), "39998");
+    let outcomes = server.psql(
+        "registry",
+        "SELECT cardinality(array_positions(remove_outcomes, 'ok')) FROM (
+            SELECT (widgets.apply_operations('{}', '{}', '{}', '{}', '{}', array_agg('w' || n),
+                '{}', '{}', '{}', '{}', false)).remove_outcomes
+            FROM generate_series(0, 19999) n WHERE n % 5 IN (0, 1, 3)) removed",
+    );
+    assert_eq!(outcomes, "12000");
+    // Of five, two are left, whose neighbours are gone.
+    assert_eq!(server.psql("registry", halves), "0");
+    let rest = "SELECT count(*) FROM widgets.widgets";
+    assert_eq!(server.psql("registry", rest), "8000");
+    assert_sound(&server);
+}
+
+/// What a batch was decided on is changed by another transaction before it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_met_a_change_is_refused_whole_or_waits() {
+    let (server, _) = migrated().await;
+    server.psql(
+        "registry",
+        "SELECT widgets.add_widget(n, '', '{P}') FROM unnest('{a,b,c,d}'::text[]) n",
+    );
+    // With the locks it decides on what has become of them.
+    for (lock_first, expected) in [(false, "40001"), (true, "{ok,WG003}")] {
+        let other = session(&server, "postgres").await;
+        let change = "BEGIN; SELECT widgets.associate_widgets('c', 'd', 'P')";
+        other.batch_execute(change).await.expect("a change");
+        let batch = session(&server, "postgres").await;
+        let call = format!(
+            "SELECT pair_outcomes::text FROM widgets.apply_operations('{{}}', '{{}}', '{{}}', '{{}}',
+                '{{}}', '{{}}', '{{a,c}}', '{{b,d}}', '{{P,P}}', '{{true,true}}', {lock_first})"
+        );
+        let call = tokio::spawn(async move { batch.query(&call, &[]).await });
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        while server.psql("registry", waits) != "1" {
+            assert!(
+                !call.is_finished(),
+                "it must wait for the other transaction"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        other.batch_execute("COMMIT").await.expect("a commit");
+        let outcome = match call.await.expect("no panic") {
+            Ok(rows) => rows[0].get::<_, String>(0),
+            Err(error) => error.code().expect("a code").code().into(),
+        };
+        assert_eq!(outcome, expected, "lock_first = {lock_first}");
+        server.psql(
+            "registry",
+            "SELECT widgets.remove_association('c', 'd', 'P')",
+        );
+        assert_sound(&server);
+    }
 }

@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use widgets_conformance::{
     Model,
@@ -79,10 +79,13 @@ fn start(directory: &Path, url: &str) -> Service {
     Service::start(directory, &["--store", url])
 }
 
-async fn until_ready(store: &HttpStore) {
+/// Waits until the service is ready, and tells how long that took.
+async fn until_ready(store: &HttpStore) -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
+    let start = Instant::now();
     for _ in 0..3000 {
         if store.ready().await.is_ok() {
-            return;
+            return start.elapsed();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -131,9 +134,12 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
             }));
         }
         tokio::time::sleep(Duration::from_millis(sample(&(150..400u64), round))).await;
-        match round % 4 {
+        let killed = match round % 4 {
             // A service, and the other one goes on.
-            0 => services.remove(0).kill(),
+            0 => {
+                services.remove(0).kill();
+                "a service"
+            }
             // The server's children, one after the other: it recovers by itself.
             1 => {
                 for pid in server.backends() {
@@ -142,22 +148,29 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
                     drop(kill.expect("kill runs"));
                 }
                 server.wait_until_ready();
+                "the server's children"
             }
             // The server, without notice.
             2 => {
                 server.stop("immediate");
                 server.resume();
+                "the server"
             }
             // A service and the server.
             _ => {
                 services.remove(1).kill();
                 server.stop("immediate");
                 server.resume();
+                "a service and the server"
             }
-        }
-        // The others write on.
+        };
+        // The others write on. The database takes connections again: from then on the time counts.
         for service in &services {
-            until_ready(&HttpStore::new(service.address)).await;
+            let away = until_ready(&HttpStore::new(service.address)).await;
+            println!(
+                "killed: {killed}; ready again {} ms after the database",
+                away.as_millis()
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         stop.store(true, Ordering::Relaxed);
