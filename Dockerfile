@@ -26,7 +26,7 @@ RUN find crates -name '*.rs' -exec touch {} + \
     && install target/release/widgets /image/usr/local/bin/
 
 FROM debian:bookworm-slim
-# The authorities that `widgets load https://…` and a database's certificate may be checked against.
+# The authorities that `widgets load https://…`, a database's certificate and `auth.jwks_url` are checked against.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /image/usr/local/bin/widgets /usr/local/bin/widgets
 # A number, so that Kubernetes can see that it is not root.
