@@ -44,11 +44,14 @@ impl Drop for Service {
     }
 }
 
+/// How often the service is killed during one load.
+const KILLS: usize = 5;
+
 #[test]
 fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
-    let service = Service::start(&data_dir, "127.0.0.1:0").unwrap();
+    let mut service = Service::start(&data_dir, "127.0.0.1:0").unwrap();
     let address = service.address.clone();
     let load = Command::new(WIDGETS)
         .args([
@@ -57,16 +60,17 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
             "--during-crash",
             "--plain",
         ])
-        .args(["--rate", "max", "--duration", "6s", "--warm-up", "0s"])
+        .args(["--rate", "max", "--duration", "10s", "--warm-up", "0s"])
         .args(["--connections", "16", "--audit", "all"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    thread::sleep(Duration::from_secs(2));
-    drop(service);
-    thread::sleep(Duration::from_millis(500));
-    let service = Service::start(&data_dir, &address).unwrap();
+    for _ in 0..KILLS {
+        thread::sleep(Duration::from_millis(800));
+        drop(service);
+        service = Service::start(&data_dir, &address).unwrap();
+    }
     let output = load.wait_with_output().unwrap();
     drop(service);
     let text = String::from_utf8_lossy(&output.stdout);
