@@ -240,13 +240,23 @@ impl Figures {
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = values.len() / 2;
+    match values.get(middle) {
+        None => f64::NAN,
+        Some(upper) if values.len().is_multiple_of(2) => f64::midpoint(values[middle - 1], *upper),
+        Some(middle) => *middle,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_both() {
+        assert!((median([4.0, 1.0]) - 2.5).abs() < f64::EPSILON);
+    }
 
     #[test]
     fn what_was_turned_away_was_not_served() {
