@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from service import GoodClient, Service
+from service import GoodClient, Service, end
 
 REQUEST_TIMEOUT_MS = 1000
 MEMORY_GROWTH_MAX_MIB = 48
@@ -244,9 +244,7 @@ def main(binary, frames):
     finally:
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)
-    for failure in failures:
-        print(f"FAILED: {failure}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    end(failures)
 
 
 main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)

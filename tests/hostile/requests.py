@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from service import POST, Connection, GoodClient, Service, add, get
+from service import POST, Connection, GoodClient, Service, add, end, get
 
 SLOW_CONNECTIONS = 200
 HELD_CONNECTIONS = 2000
@@ -175,9 +175,7 @@ def main(binary, requests):
     finally:
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)
-    for failure in failures:
-        print(f"FAILED: {failure}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    end(failures)
 
 
 main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -128,3 +129,10 @@ class GoodClient:
         if self.wrong:
             return [f"a good client was answered {sorted(set(self.wrong))}"]
         return []
+
+
+def end(failures):
+    """Ends the program: says what failed, exit status 1 if anything did."""
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    sys.exit(1 if failures else 0)
