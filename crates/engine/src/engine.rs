@@ -7,7 +7,6 @@ use crate::{
         Journal,
         prepare::{NextSegment, Preparer},
     },
-    mailbox::{Address, Mailbox},
     metrics::Metrics,
     owner::Owner,
     queue::{Queue, Request, Submission},
@@ -20,6 +19,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 use tokio::sync::oneshot;
+use widgets_mailbox::{Address, Mailbox};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 
 /// The embedded store. Closing it answers everything that waits.
@@ -37,7 +37,7 @@ pub struct Client<C = SystemClock> {
     queue: Arc<Queue>,
     clock: Arc<C>,
     /// Its runtime's, and the address by which the owner knows it.
-    mailbox: Option<(Arc<Mailbox>, Address)>,
+    mailbox: Option<(Arc<Mailbox<Submission>>, Address)>,
 }
 
 impl Engine {
@@ -221,7 +221,8 @@ impl<C: Clock> Client<C> {
     /// Outside of a tokio runtime.
     #[must_use]
     pub fn on_current_runtime(&self) -> Self {
-        let mailbox = Mailbox::on_current_runtime(self.queue.clone());
+        let queue = self.queue.clone();
+        let mailbox = Mailbox::on_current_runtime(move |requests| queue.push_all(requests));
         let address = self.queue.register(mailbox.clone());
         Self {
             mailbox: Some((mailbox, address)),

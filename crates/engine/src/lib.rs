@@ -19,7 +19,6 @@ mod error;
 mod files;
 mod format;
 mod journal;
-mod mailbox;
 mod metrics;
 mod owner;
 mod queue;

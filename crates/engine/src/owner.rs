@@ -11,13 +11,13 @@ use crate::{
     disk::DiskFile,
     format::{self, GROUP_HEADER_BYTES},
     journal::{Append, Journal},
-    mailbox::{Address, Letter, PostOffice},
     metrics::Metrics,
     queue::{Queue, Request, Submission},
     state::{State, Undo},
 };
 use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
+use widgets_mailbox::{Address, Letter, PostOffice};
 use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
 
 /// After a batch of so many operations more of them are on their way for certain.
@@ -43,7 +43,7 @@ pub(crate) struct Owner<F, C> {
     group: Vec<u8>,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
-    post_office: PostOffice,
+    post_office: PostOffice<Submission>,
     /// Why nothing may be written any more.
     stopped: Option<String>,
     /// So many bytes the journal had no room for; 0 where it has.

@@ -1,15 +1,13 @@
 //! The queue between callers and the owner of the state: bounded in number and in bytes.
 
-use crate::{
-    Settings,
-    mailbox::{Address, Mailbox, PostOffice},
-};
+use crate::Settings;
 use std::{
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::oneshot;
+use widgets_mailbox::{Address, Mailbox, PostOffice};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Widget};
 
 /// What a caller wants, and where it waits for the answer.
@@ -45,7 +43,7 @@ struct Waiting {
     /// How many mailboxes were registered.
     mailboxes: usize,
     /// Those that the owner does not know yet.
-    new_mailboxes: Vec<Arc<Mailbox>>,
+    new_mailboxes: Vec<Arc<Mailbox<Submission>>>,
     /// Why the owner can write nothing.
     unwritable: Option<String>,
 }
@@ -113,7 +111,7 @@ impl Queue {
     }
 
     /// Makes a mailbox known; what is pushed with its address comes after it.
-    pub(crate) fn register(&self, mailbox: Arc<Mailbox>) -> Address {
+    pub(crate) fn register(&self, mailbox: Arc<Mailbox<Submission>>) -> Address {
         let mut waiting = self.lock();
         waiting.new_mailboxes.push(mailbox);
         waiting.mailboxes += 1;
@@ -126,7 +124,7 @@ impl Queue {
     pub(crate) fn take(
         &self,
         batch: &mut Vec<Submission>,
-        post_office: &mut PostOffice,
+        post_office: &mut PostOffice<Submission>,
         may_wait: bool,
     ) -> bool {
         let mut waiting = self.lock();

@@ -16,6 +16,7 @@ use tokio_postgres::{
     error::SqlState,
     types::{ToSql, Type},
 };
+use widgets_mailbox::Letter;
 use widgets_registry::{Fault, Name, Port, Refusal, SerialNumber, Slot, Widget};
 
 const CALL: &str = "
@@ -41,7 +42,7 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
                 Ok(open) => open,
                 Err(error) => {
                     let reason = error.to_string();
-                    answer_all(&mut batch, &Fault::Unavailable { reason });
+                    answer_all(&shared, &mut batch, &Fault::Unavailable { reason });
                     if shared.queue.is_closed() {
                         return;
                     }
@@ -88,7 +89,7 @@ async fn apply<C: Clock>(
         .drain(..)
         .partition(|lookup: &Lookup| shared.is_late(lookup.arrived));
     *batch = in_time;
-    answer_all(&mut late, &shared.late());
+    answer_all(shared, &mut late, &shared.late());
     if batch.is_empty() {
         return Connection::Keep;
     }
@@ -116,7 +117,7 @@ async fn apply<C: Clock>(
                 tracing::error!(reason, "the database answers no lookups");
                 Fault::Unavailable { reason }
             };
-            answer_all(batch, &fault);
+            answer_all(shared, batch, &fault);
             return Connection::Keep;
         }
     };
@@ -129,20 +130,15 @@ async fn apply<C: Clock>(
             Err(defect) => {
                 tracing::error!(defect, "the database holds a widget that cannot be");
                 let reason = format!("the database holds a widget that cannot be: {defect}");
-                answer_all(batch, &Fault::Unavailable { reason });
+                answer_all(shared, batch, &Fault::Unavailable { reason });
                 return Connection::Keep;
             }
         }
     }
-    for Lookup {
-        serial_number,
-        reply,
-        ..
-    } in batch.drain(..)
-    {
-        // The caller may have gone; that changes nothing.
-        drop(reply.send(Ok(widgets.get(&serial_number).cloned())));
-    }
+    shared.post(batch.drain(..).map(|lookup| {
+        let answer = Ok(widgets.get(&lookup.serial_number).cloned());
+        (lookup.reply_to, Letter::Lookup(lookup.reply, answer))
+    }));
     Connection::Keep
 }
 
@@ -191,8 +187,9 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) {
     }
 }
 
-fn answer_all(batch: &mut Vec<Lookup>, fault: &Fault) {
-    for Lookup { reply, .. } in batch.drain(..) {
-        drop(reply.send(Err(fault.clone())));
-    }
+fn answer_all<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Lookup>, fault: &Fault) {
+    shared.post(batch.drain(..).map(|lookup| {
+        let letter = Letter::Lookup(lookup.reply, Err(fault.clone()));
+        (lookup.reply_to, letter)
+    }));
 }

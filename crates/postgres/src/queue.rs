@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, oneshot};
+use widgets_mailbox::Address;
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Widget};
 
 /// An operation, when it came, and where its caller waits.
@@ -22,6 +23,7 @@ pub(crate) struct Operation {
     pub(crate) command: Command,
     pub(crate) arrived: Duration,
     pub(crate) reply: oneshot::Sender<Result<(), Rejection>>,
+    pub(crate) reply_to: Address,
 }
 
 /// A lookup, when it came, and where its caller waits.
@@ -29,6 +31,37 @@ pub(crate) struct Lookup {
     pub(crate) serial_number: SerialNumber,
     pub(crate) arrived: Duration,
     pub(crate) reply: oneshot::Sender<Result<Option<Widget>, Fault>>,
+    pub(crate) reply_to: Address,
+}
+
+/// What callers ask.
+pub(crate) enum Request {
+    Operation(Operation),
+    Lookup(Lookup),
+}
+
+impl Request {
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Operation(_) => Lane::Operations,
+            Self::Lookup(_) => Lane::Lookups,
+        }
+    }
+
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Operation(operation) => operation.command.text_bytes(),
+            Self::Lookup(lookup) => lookup.serial_number.len(),
+        }
+    }
+
+    /// Answers that it cannot be taken. The caller may have gone; that changes nothing.
+    fn refuse(self, fault: Fault) {
+        match self {
+            Self::Operation(operation) => drop(operation.reply.send(Err(fault.into()))),
+            Self::Lookup(lookup) => drop(lookup.reply.send(Err(fault))),
+        }
+    }
 }
 
 /// Requests that wait for a connection.
@@ -41,6 +74,8 @@ pub(crate) struct Queue {
     requests_max: usize,
     bytes_max: usize,
     connections: usize,
+    /// With so many waiting operations a batch starts beside others.
+    enough: usize,
 }
 
 #[derive(Default)]
@@ -105,52 +140,74 @@ impl Queue {
             requests_max: settings.queue_operations_max,
             bytes_max: settings.queue_bytes_max,
             connections: settings.connections,
+            enough: enough(settings.batch_operations_max),
         }
     }
 
-    /// Adds an operation, or says at once why it cannot be done.
-    pub(crate) fn push(&self, operation: Operation) -> Result<(), Fault> {
-        let mut waiting = self.admit(Lane::Operations, operation.command.text_bytes())?;
-        waiting.operations.push_back(operation);
-        drop(waiting);
-        self.operations_arrived.notify_one();
-        Ok(())
+    /// Adds a request, or answers it at once why it cannot be done.
+    pub(crate) fn push(&self, request: Request) {
+        self.push_all(&mut vec![request]);
     }
 
-    /// Adds a lookup, or says at once why it cannot be done.
-    pub(crate) fn push_lookup(&self, lookup: Lookup) -> Result<(), Fault> {
-        let mut waiting = self.admit(Lane::Lookups, lookup.serial_number.len())?;
-        waiting.lookups.push_back(lookup);
-        drop(waiting);
-        self.lookups_arrived.notify_one();
-        Ok(())
-    }
-
-    fn admit(&self, lane: Lane, bytes: usize) -> Result<MutexGuard<'_, Waiting>, Fault> {
+    /// Adds requests and leaves `requests` empty: connections are woken once for them all, and only
+    /// where they could start something. Those that cannot be done are answered at once why.
+    pub(crate) fn push_all(&self, requests: &mut Vec<Request>) {
         let mut waiting = self.lock();
+        // All of them fit but for overload, so that nothing is set aside for those that don't.
+        let mut refused = Vec::new();
+        let (operations, lookups) = (waiting.operations.len(), waiting.lookups.len());
+        for request in requests.drain(..) {
+            let bytes = request.text_bytes();
+            if let Some(fault) = self.no_room(&waiting, request.lane(), bytes) {
+                refused.push((request, fault));
+                continue;
+            }
+            waiting.bytes += bytes;
+            match request {
+                Request::Operation(operation) => waiting.operations.push_back(operation),
+                Request::Lookup(lookup) => waiting.lookups.push_back(lookup),
+            }
+        }
+        // Between the first that waits, from which on the time for gathering runs, and those that are
+        // enough, nothing is to be done while a batch is in flight.
+        let starts = waiting.operations.len() > operations
+            && (operations == 0
+                || waiting.operations.len() >= self.enough
+                || waiting.in_flight.is_empty());
+        let looks_up = waiting.lookups.len() > lookups;
+        drop(waiting);
+        if starts {
+            self.operations_arrived.notify_one();
+        }
+        if looks_up {
+            self.lookups_arrived.notify_one();
+        }
+        for (request, fault) in refused {
+            request.refuse(fault);
+        }
+    }
+
+    /// Why a request with so many bytes of text cannot wait.
+    fn no_room(&self, waiting: &Waiting, lane: Lane, bytes: usize) -> Option<Fault> {
         if waiting.closed {
             let reason = "it is shutting down".into();
-            return Err(Fault::Unavailable { reason });
+            return Some(Fault::Unavailable { reason });
         }
         if let Some(reason) = waiting.unreachable[lane as usize].clone() {
-            return Err(Fault::Unavailable { reason });
+            return Some(Fault::Unavailable { reason });
         }
         let requests = waiting.operations.len() + waiting.lookups.len();
-        let full = if requests >= self.requests_max {
-            Some(("queue_operations_max", self.requests_max))
+        let (limit, value) = if requests >= self.requests_max {
+            ("queue_operations_max", self.requests_max)
         } else if waiting.bytes + bytes > self.bytes_max {
-            Some(("queue_bytes_max", self.bytes_max))
+            ("queue_bytes_max", self.bytes_max)
         } else {
-            None
+            return None;
         };
-        if let Some((limit, value)) = full {
-            return Err(Fault::Busy {
-                limit: format!("{limit} = {value}"),
-                retry_after_seconds: waiting.rate.seconds_for(requests),
-            });
-        }
-        waiting.bytes += bytes;
-        Ok(waiting)
+        Some(Fault::Busy {
+            limit: format!("{limit} = {value}"),
+            retry_after_seconds: waiting.rate.seconds_for(requests),
+        })
     }
 
     /// Takes the oldest operations that can go together, `most` of them, into `batch`, which is
@@ -290,10 +347,10 @@ impl Queue {
             reason: reason.into(),
         };
         for operation in operations {
-            drop(operation.reply.send(Err(fault().into())));
+            Request::Operation(operation).refuse(fault());
         }
         for lookup in lookups {
-            drop(lookup.reply.send(Err(fault())));
+            Request::Lookup(lookup).refuse(fault());
         }
     }
 
@@ -346,10 +403,15 @@ impl Queue {
     }
 }
 
+/// How many waiting operations start a batch of at most so many beside others.
+fn enough(operations_max: usize) -> usize {
+    operations_max.div_ceil(FULL_ENOUGH)
+}
+
 impl Waiting {
     /// How long to wait for more operations before a batch is formed; `None` for not at all.
     fn gathering(&self, most: usize, now: Duration) -> Option<Duration> {
-        if self.in_flight.is_empty() || self.operations.len() >= most.div_ceil(FULL_ENOUGH) {
+        if self.in_flight.is_empty() || self.operations.len() >= enough(most) {
             return None;
         }
         let waited = now.saturating_sub(self.operations.front()?.arrived);

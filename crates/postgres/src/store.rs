@@ -2,15 +2,17 @@
 
 use crate::{
     Clock, Metrics, OpenError, Random, Settings, SystemClock, Target, lookups,
-    queue::{Lane, Lookup, Operation, Queue},
+    queue::{Lane, Lookup, Operation, Queue, Request},
     system_random,
     worker::{self, Shared},
 };
 use std::{
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 use tokio::{runtime, sync::oneshot, task::JoinSet};
+use widgets_mailbox::{Address, Mailbox};
 use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
 
 /// Widgets in a PostgreSQL database, over a few connections in a thread of their own. Dropping it
@@ -22,8 +24,9 @@ pub struct Postgres<C = SystemClock> {
 
 /// A way to ask the store. Clones share it.
 pub struct Client<C = SystemClock> {
-    queue: Arc<Queue>,
-    clock: Arc<C>,
+    shared: Arc<Shared<C>>,
+    /// Its runtime's, and the address by which the store knows it.
+    mailbox: Option<(Arc<Mailbox<Request>>, Address)>,
 }
 
 impl Postgres {
@@ -54,6 +57,7 @@ impl<C: Clock> Postgres<C> {
             clock: Arc::new(clock),
             random,
             metrics,
+            post_office: Mutex::default(),
             up: Default::default(),
         });
         let runtime = runtime::Builder::new_current_thread()
@@ -80,8 +84,8 @@ impl<C: Clock> Postgres<C> {
     #[must_use]
     pub fn client(&self) -> Client<C> {
         Client {
-            queue: self.shared.queue.clone(),
-            clock: self.shared.clock.clone(),
+            shared: self.shared.clone(),
+            mailbox: None,
         }
     }
 
@@ -124,8 +128,42 @@ impl<C> Drop for Postgres<C> {
 impl<C> Clone for Client<C> {
     fn clone(&self) -> Self {
         Self {
-            queue: self.queue.clone(),
-            clock: self.clock.clone(),
+            shared: self.shared.clone(),
+            mailbox: self.mailbox.clone(),
+        }
+    }
+}
+
+impl<C: Clock> Client<C> {
+    /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
+    /// the connections' thread is woken once for all that the runtime read in one go, and the runtime
+    /// once for a batch, whose thread is also unparked, should it rest. It asks and is answered as
+    /// long as that runtime runs.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn on_current_runtime(&self) -> Self {
+        let queue = self.shared.queue.clone();
+        let mailbox = Mailbox::on_current_runtime(move |requests| queue.push_all(requests));
+        let address = self
+            .shared
+            .post_office
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(mailbox.clone());
+        Self {
+            shared: self.shared.clone(),
+            mailbox: Some((mailbox, address)),
+        }
+    }
+
+    /// Leads a request to the queue. It is made of when it came and where its answer is to go.
+    fn push(&self, request: impl FnOnce(Duration, Address) -> Request) {
+        let now = self.shared.clock.now();
+        match &self.mailbox {
+            None => self.shared.queue.push(request(now, Address::Task)),
+            Some((mailbox, address)) => mailbox.submit(request(now, *address)),
         }
     }
 }
@@ -133,26 +171,32 @@ impl<C> Clone for Client<C> {
 impl<C: Clock> Store for Client<C> {
     async fn submit(&self, command: Command) -> Result<(), Rejection> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push(Operation {
-            command,
-            arrived: self.clock.now(),
-            reply,
-        })?;
+        self.push(|arrived, reply_to| {
+            Request::Operation(Operation {
+                command,
+                arrived,
+                reply,
+                reply_to,
+            })
+        });
         answer.await.unwrap_or_else(|_| Err(stopped().into()))
     }
 
     async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push_lookup(Lookup {
-            serial_number,
-            arrived: self.clock.now(),
-            reply,
-        })?;
+        self.push(|arrived, reply_to| {
+            Request::Lookup(Lookup {
+                serial_number,
+                arrived,
+                reply,
+                reply_to,
+            })
+        });
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     async fn ready(&self) -> Result<(), Fault> {
-        if let Some(reason) = self.queue.unreachable(Lane::Operations) {
+        if let Some(reason) = self.shared.queue.unreachable(Lane::Operations) {
             return Err(Fault::Unavailable { reason });
         }
         // Whether there is such a widget does not matter: what counts is that the database answers.

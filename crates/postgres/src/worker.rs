@@ -13,18 +13,19 @@ use crate::{
     connect::Connected,
     error::reason,
     migrations,
-    queue::{Lane, Operation, Queue},
+    queue::{Lane, Operation, Queue, Request},
 };
 use futures_util::TryStreamExt as _;
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio_postgres::{Row, error::SqlState};
+use widgets_mailbox::{Address, Letter, PostOffice};
 use widgets_registry::{Fault, Rejection};
 
 /// What all connections of a store share.
@@ -35,6 +36,7 @@ pub(crate) struct Shared<C> {
     pub(crate) clock: Arc<C>,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
+    pub(crate) post_office: Mutex<PostOffice<Request>>,
     /// How many connections are up, by lane.
     pub(crate) up: [AtomicUsize; 2],
 }
@@ -105,6 +107,19 @@ impl<C: Clock> Shared<C> {
 
     pub(crate) fn is_late(&self, arrived: Duration) -> bool {
         self.clock.now().saturating_sub(arrived) > self.settings.queue_wait_max()
+    }
+
+    /// Hands answers over, one wake-up for each runtime that gets some.
+    pub(crate) fn post(&self, letters: impl Iterator<Item = (Address, Letter)>) {
+        // A panic in here would leave letters behind, and those are delivered the next time.
+        let mut post_office = self
+            .post_office
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (address, letter) in letters {
+            post_office.send(address, letter);
+        }
+        post_office.flush();
     }
 
     pub(crate) fn late(&self) -> Fault {
@@ -404,8 +419,8 @@ fn answer<C: Clock>(
     shared.metrics.batch_operations.observe(batch.len() as f64);
     let seconds = elapsed.as_secs_f64();
     shared.metrics.commit_duration_seconds.observe(seconds);
-    for Operation { command, reply, .. } in batch.drain(..) {
-        let answer = match outcomes.next(&command) {
+    shared.post(batch.drain(..).map(|operation| {
+        let answer = match outcomes.next(&operation.command) {
             Ok(outcome) => outcome.map_err(Rejection::Refused),
             Err(unknown) => {
                 tracing::error!(error = %unknown, "the database gave an answer that has no meaning");
@@ -413,9 +428,9 @@ fn answer<C: Clock>(
                 Err(Fault::FateUnknown { reason }.into())
             }
         };
-        // The caller may have gone; that changes nothing.
-        drop(reply.send(answer));
-    }
+        let letter = Letter::Command(operation.reply, answer);
+        (operation.reply_to, letter)
+    }));
 }
 
 /// Gives every operation the same answer, and lets its widgets go.
@@ -430,7 +445,8 @@ fn answer_all<C: Clock>(
     }
     let commands = batch.iter().map(|operation| &operation.command);
     shared.queue.release(commands, elapsed);
-    for Operation { reply, .. } in batch.drain(..) {
-        drop(reply.send(Err(fault.clone().into())));
-    }
+    shared.post(batch.drain(..).map(|operation| {
+        let letter = Letter::Command(operation.reply, Err(fault.clone().into()));
+        (operation.reply_to, letter)
+    }));
 }

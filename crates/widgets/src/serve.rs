@@ -105,7 +105,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             postgres.metrics().register(&metrics)?;
             let client = postgres.client();
             let store = client.clone();
-            let on_worker = move || client.clone();
+            let on_worker = move || client.on_current_runtime();
             answer(http, metrics, store, on_worker, security, hang_up, signals).await?;
             drop(postgres);
         }

@@ -3,7 +3,6 @@
 use super::rig::settings;
 use crate::{
     Settings,
-    mailbox::{Address, Letter, Mailbox, PostOffice},
     queue::{Queue, Request, Submission},
 };
 use std::{
@@ -15,6 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime, sync::oneshot, task};
+use widgets_mailbox::{Address, Letter, Mailbox, PostOffice};
 use widgets_registry::{Fault, SerialNumber, Widget};
 
 type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
@@ -28,6 +28,11 @@ fn lookup(serial_number: &str, reply_to: Address) -> (Submission, Answer) {
         arrived: Duration::ZERO,
     };
     (submission, answer)
+}
+
+fn mailbox(queue: &Arc<Queue>) -> Arc<Mailbox<Submission>> {
+    let queue = queue.clone();
+    Mailbox::on_current_runtime(move |requests| queue.push_all(requests))
 }
 
 fn taken(queue: &Queue) -> usize {
@@ -93,7 +98,7 @@ async fn a_turn_of_a_runtime_is_one_batch() {
         queue_operations_max: 100,
         ..settings()
     }));
-    let mailbox = Mailbox::on_current_runtime(queue.clone());
+    let mailbox = mailbox(&queue);
     let address = queue.register(mailbox.clone());
     let asked: Vec<_> = (0..20)
         .map(|number| {
@@ -146,7 +151,7 @@ fn answers_end_a_rest() {
         .expect("a runtime without I/O");
     let queue = Arc::new(Queue::new(&settings()));
     runtime.block_on(async {
-        let mailbox = Mailbox::on_current_runtime(queue.clone());
+        let mailbox = mailbox(&queue);
         let address = queue.register(mailbox.clone());
         let (submission, answer) = lookup("sn", address);
         mailbox.submit(submission);

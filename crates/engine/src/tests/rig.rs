@@ -6,7 +6,6 @@ use crate::{
     checkpoint::{Reply, Writer},
     engine::Parts,
     journal::prepare::Preparer,
-    mailbox::Address,
     owner::Owner,
     queue::{Request, Submission},
     state::State,
@@ -20,6 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::oneshot;
+use widgets_mailbox::Address;
 use widgets_registry::{Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide};
 
 /// A clock that only moves when it is asked, a millisecond at a time.

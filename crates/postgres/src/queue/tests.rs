@@ -3,7 +3,15 @@
 use super::*;
 use futures_util::FutureExt as _;
 use proptest::{collection::vec, prelude::*};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+use tokio::sync::oneshot::error::TryRecvError;
 use widgets_conformance::commands::{add_widget, commands, few_serial_numbers, serial_number};
 
 /// A clock that stands until it is put forward.
@@ -95,13 +103,15 @@ impl Rig {
     }
 
     fn push(&mut self, command: Command) {
-        let (reply, _) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let arrived = self.clock.now();
-        let pushed = self.queue.push(Operation {
+        self.queue.push(Request::Operation(Operation {
             command: command.clone(),
             arrived,
             reply,
-        });
+            reply_to: Address::Task,
+        }));
+        let pushed = answer.try_recv();
         let limit = if self.waiting.len() == REQUESTS_MAX {
             Some(format!("queue_operations_max = {REQUESTS_MAX}"))
         } else if self.bytes() + command.text_bytes() > BYTES_MAX {
@@ -110,8 +120,10 @@ impl Rig {
             None
         };
         match (pushed, limit) {
-            (Ok(()), None) => self.waiting.push((command, arrived)),
-            (Err(Fault::Busy { limit, .. }), Some(expected)) => assert_eq!(limit, expected),
+            (Err(TryRecvError::Empty), None) => self.waiting.push((command, arrived)),
+            (Ok(Err(Rejection::Fault(Fault::Busy { limit, .. }))), Some(expected)) => {
+                assert_eq!(limit, expected);
+            }
             (pushed, limit) => panic!("{pushed:?} where the limit is {limit:?}"),
         }
     }
@@ -239,20 +251,93 @@ fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
     let add = |name: &str| add_widget(&serial_number(name), "", "P");
     rig.push(add("A"));
     rig.queue.close();
-    let (reply, _) = oneshot::channel();
-    let arrived = rig.clock.now();
-    let command = add("B");
-    let refused = rig.queue.push(Operation {
-        command,
-        arrived,
+    let (reply, mut answer) = oneshot::channel();
+    rig.queue.push(Request::Operation(Operation {
+        command: add("B"),
+        arrived: rig.clock.now(),
         reply,
-    });
+        reply_to: Address::Task,
+    }));
+    let refused = answer.try_recv();
     assert!(
-        matches!(refused, Err(Fault::Unavailable { .. })),
+        matches!(
+            refused,
+            Ok(Err(Rejection::Fault(Fault::Unavailable { .. })))
+        ),
         "{refused:?}"
     );
     assert_eq!(rig.take(9), 1);
     let mut batch = Vec::new();
     let taken = rig.queue.take(&mut batch, 9, &rig.clock);
     assert_eq!(taken.now_or_never(), Some(false), "closed and empty");
+}
+
+/// Counts how often what it stands for is woken.
+#[derive(Default)]
+struct Wakes(AtomicU64);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that waits is woken by what lets it start, and by nothing else: by the first that
+/// waits, whose time for gathering it has to keep, and by those that are enough beside a batch.
+#[test]
+fn a_waiting_connection_is_woken_when_it_could_start() {
+    const MOST: usize = 12;
+    let settings = Settings {
+        batch_operations_max: MOST,
+        ..Settings::default()
+    };
+    let queue = Queue::new(&settings);
+    let clock = ManualClock::default();
+    let push = |name: &str| {
+        let (reply, _) = oneshot::channel();
+        queue.push(Request::Operation(Operation {
+            command: add_widget(&serial_number(name), "", "P"),
+            arrived: clock.now(),
+            reply,
+            reply_to: Address::Task,
+        }));
+    };
+    let counted = Arc::new(Wakes::default());
+    let waker = Waker::from(counted.clone());
+    let mut context = Context::from_waker(&waker);
+    let woken = || counted.0.swap(0, Ordering::Relaxed) > 0;
+
+    // Nothing is in flight: one is enough.
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    {
+        let mut take = pin!(queue.take(&mut first, MOST, &clock));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        push("A");
+        assert!(woken());
+        assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
+    }
+    {
+        let mut take = pin!(queue.take(&mut second, MOST, &clock));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        for (name, wakes) in [("B", true), ("C", false), ("D", true)] {
+            push(name);
+            assert_eq!(woken(), wakes, "{name}");
+            let polled = take.as_mut().poll(&mut context);
+            assert_eq!(polled.is_ready(), name == "D", "{name}");
+        }
+    }
+    assert_eq!((first.len(), second.len()), (1, 3));
+    // What is in flight holds up one that names the same widget, until it is released.
+    push("A");
+    let mut third = Vec::new();
+    let mut take = pin!(queue.take(&mut third, MOST, &clock));
+    clock.advance(100);
+    assert!(take.as_mut().poll(&mut context).is_pending());
+    woken();
+    queue.release(
+        first.iter().map(|taken| &taken.command),
+        Duration::from_millis(1),
+    );
+    assert!(woken());
+    assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
 }
