@@ -8,7 +8,7 @@
 # FOLDER/loaded is made and filled by load.sql where it is missing (150 bytes a widget); that is all that
 # 0 ROUNDS do. Every run works on a copy of it, FOLDER/run, which it leaves to be looked at. Every
 # operation names widgets that no other one of the run names, so that none is refused. Set PROCESSES to
-# start so many services behind nginx instead of one.
+# have nginx in front of so many services, instead of one service alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
@@ -82,7 +82,7 @@ for ((process = 0; process < processes; process++)); do
   addresses+=("$address")
 done
 address=http://${addresses[0]}
-if [ "$processes" -gt 1 ]; then
+if [ -n "${PROCESSES:-}" ]; then
   nginx_port=$(free_port)
   cat > "$folder/nginx.conf" <<CONF
 worker_processes 1;
@@ -128,22 +128,24 @@ http() { # OPERATION START REMOVED
   wrk -t1 -c256 -d"${seconds}s" -s operations.lua "$address" -- "$1" "$2" "$widgets" "$3" | tail -1
 }
 
-# The loaded widgets in their permuted order: four tenths for associations (two for each), four for
-# those of the mix, one for removals, one for those of the mix. Each run of a program takes its part,
+# The loaded widgets in their permuted order: four tenths for associations (two for each), two for
+# those of the mix, three for removals, one for those of the mix. Each run of a program takes its part,
 # and who goes first alternates: the first change of a page after a checkpoint costs more.
 parts=$((2 * rounds))
 pairs=$((widgets / 5 / parts))
-removals=$((widgets / 10 / parts))
-both() { # OPERATION START STEP REMOVED
+mix_pairs=$((widgets / 10 / parts))
+removals=$((widgets * 3 / 10 / parts))
+mix_removals=$((widgets / 10 / parts))
+both() { # OPERATION START STEP REMOVED REMOVED_STEP
   local first=single second=http
   [ $((round % 2)) = 0 ] || first=http second=single
-  $first "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * removals))
-  $second "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * removals))
+  $first "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * $5))
+  $second "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * $5))
 }
 for ((round = 0; round < rounds; round++)); do
-  both add_widget 0 50000000 0
-  both associate_widgets 0 $pairs 0
-  both remove_widget $((widgets * 8 / 10)) $removals 0
+  both add_widget 0 50000000 0 0
+  both associate_widgets 0 $pairs 0 0
+  both remove_widget $((widgets * 6 / 10)) $removals 0 0
   # Its adds lie between those above.
-  both mix $((widgets / 5)) $pairs $((widgets * 9 / 10))
+  both mix $((widgets / 5)) $mix_pairs $((widgets * 9 / 10)) $mix_removals
 done

@@ -12,8 +12,8 @@ SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{
     array_agg('W' || lpad((2 * i * 7368787 %% %3$s)::text, 9, '0')),
     array_agg('W' || lpad(((2 * i + 1) * 7368787 %% %3$s)::text, 9, '0')),
     array_agg('Q'::widgets.port_type), array_agg(true), false)
-    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets * 4 / 10) - 1, :widgets)
-FROM generate_series(:widgets::bigint * 38 / 100, :widgets * 4 / 10 - 1, 4096) a \gexec
+    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets * 3 / 10) - 1, :widgets)
+FROM generate_series(:widgets::bigint * 28 / 100, :widgets * 3 / 10 - 1, 4096) a \gexec
 SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}',
     array_agg('W' || lpad((i * 7368787 %% %3$s)::text, 9, '0')), '{}', '{}', '{}', '{}', false)
     FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets) - 1, :widgets)

@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let server = if arguments.no_postgres {
         None
     } else {
-        Some(Server::start(&directory.join("postgres"))?)
+        Some(Server::start(&directory.join("postgres"), None)?)
     };
     let mut rows = Vec::new();
     for &widgets in &arguments.sizes {

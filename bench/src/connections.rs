@@ -2,8 +2,8 @@
 
 use crate::{
     load::{Run, Workload, median},
-    peer::{Peer, generate},
     report::{Output, Table, number, say},
+    store,
 };
 use std::{error::Error, sync::Arc, time::Duration};
 use tokio::{
@@ -34,14 +34,15 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     widgets: u64,
     #[command(flatten)]
+    store: store::Choice,
+    #[command(flatten)]
     output: Output,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let directory = arguments.output.directory()?;
-    let data_dir = directory.join("connections");
-    generate(&data_dir, arguments.widgets)?;
-    let peer = Peer::embedded(&data_dir)?;
+    let store = arguments.store.open(&directory, None)?;
+    let peer = store.serve(arguments.widgets)?;
     let duration = Duration::from_secs(arguments.seconds);
     let load = Run::closed(Workload::Adds, arguments.connections, duration);
     // The first round makes the memory that load takes, which is not theirs.
@@ -90,16 +91,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ]);
     }
     let method = format!(
-        "Embedded store of {} widgets; add_widget, closed loop, {} connections, {} alternating rounds of \
+        "{} of {} widgets; add_widget, closed loop, {} connections, {} alternating rounds of \
          {} s without and beside the idle ones, each of which asks for a widget once in {}. Medians; \
          memory is the most that opening them added to what was resident.",
+        arguments.store.name(),
         number(arguments.widgets as f64),
         arguments.connections,
         arguments.rounds,
         arguments.seconds,
         humantime::format_duration(arguments.period),
     );
-    table.write(&directory, "connections", &method, &[])
+    let name = format!("connections{}", arguments.store.suffix());
+    table.write(&directory, &name, &method, &[])
 }
 
 /// Connections that are open, on a thread of their own.

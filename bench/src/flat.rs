@@ -5,8 +5,8 @@
 
 use crate::{
     load::{Dataset, Figures, Run, Times, Workload, median},
-    peer::{Peer, generate},
     report::{Output, Table, number, say},
+    store,
 };
 use std::{error::Error, time::Duration};
 
@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 64)]
     connections: u32,
     #[command(flatten)]
+    store: store::Choice,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -42,11 +44,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let parts = arguments.rounds * PAIRS.len();
     // Large stores are made once, and each turn has a part of its own; small ones are made anew.
     let is_large = |widgets: u64| widgets / parts as u64 >= 100_000;
-    let data_dir = |widgets: u64| directory.join(format!("flat-{widgets}"));
+    let store = arguments.store.open(&directory, None)?;
     let mut large = Vec::new();
     for &widgets in arguments.sizes.iter().filter(|&&widgets| is_large(widgets)) {
-        generate(&data_dir(widgets), widgets)?;
-        large.push((widgets, Peer::embedded(&data_dir(widgets))?));
+        large.push((widgets, store.serve(widgets)?));
     }
     let mut measured: Vec<Vec<Vec<Figures>>> =
         vec![vec![Vec::new(); PAIRS.len()]; arguments.sizes.len()];
@@ -66,8 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                     let dataset = dataset(round * PAIRS.len() + pair + 1, parts);
                     Run { dataset, ..run }.on(peer, &directory)?
                 } else {
-                    generate(&data_dir(widgets), widgets)?;
-                    let peer = Peer::embedded(&data_dir(widgets))?;
+                    let peer = store.serve(widgets)?;
                     let dataset = dataset(1, 1);
                     Run { dataset, ..run }.on(&peer, &directory)?
                 };
@@ -115,10 +115,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     let method = format!(
-        "Embedded store, half as many associations as widgets. Closed loop, {} connections; an \
+        "{}, half as many associations as widgets. Closed loop, {} connections; an \
          operation and the one that undoes it by turns, on all of the store; {} alternating rounds of \
          {} s. Medians; ratios to the first size are medians of the rounds' ratios.",
-        arguments.connections, arguments.rounds, arguments.seconds
+        arguments.store.name(),
+        arguments.connections,
+        arguments.rounds,
+        arguments.seconds
     );
-    table.write(&directory, "flat", &method, &[])
+    let name = format!("flat{}", arguments.store.suffix());
+    table.write(&directory, &name, &method, &[])
 }

@@ -25,6 +25,7 @@ mod plot;
 mod postgres;
 mod report;
 mod serve_null;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::{error::Error, io::Write as _, process::ExitCode};

@@ -3,8 +3,8 @@
 use crate::{
     busy::Busy,
     load::{Dataset, Run, Workload},
-    peer::{Peer, generate},
     report::{Output, Table, number, say},
+    store,
 };
 use std::{error::Error, time::Duration};
 
@@ -27,15 +27,16 @@ pub(crate) struct Arguments {
     #[arg(long)]
     busy: bool,
     #[command(flatten)]
+    store: store::Choice,
+    #[command(flatten)]
     output: Output,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let directory = arguments.output.directory()?;
-    let data_dir = directory.join("open-loop");
     let (rate, widgets) = (arguments.rate, arguments.widgets);
-    generate(&data_dir, widgets)?;
-    let peer = Peer::embedded(&data_dir)?;
+    let store = arguments.store.open(&directory, None)?;
+    let peer = store.serve(widgets)?;
     let modes: &[_] = if arguments.busy {
         &[(1, "idle"), (2, "kept awake")]
     } else {
@@ -83,12 +84,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         table.row(cells);
     }
     let method = format!(
-        "Embedded store of {} widgets with half as many associations, open loop at {}/s for {}, the \
+        "{} of {} widgets with half as many associations, open loop at {}/s for {}, the \
          usual mix of operations and lookups on all of the store, {} connections.",
+        arguments.store.name(),
         number(widgets as f64),
         number(rate),
         humantime::format_duration(arguments.duration),
         arguments.connections,
     );
-    table.write(&directory, "open-loop", &method, &[])
+    let name = format!("open-loop{}", arguments.store.suffix());
+    table.write(&directory, &name, &method, &[])
 }

@@ -6,8 +6,8 @@
 
 use crate::{
     load::{Run, Workload},
-    peer::{Peer, generate},
     report::{Output, Table, number, say},
+    store,
 };
 use std::{error::Error, time::Duration};
 
@@ -30,19 +30,20 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 6_000)]
     connections: u32,
     #[command(flatten)]
+    store: store::Choice,
+    #[command(flatten)]
     output: Output,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let directory = arguments.output.directory()?;
-    let data_dir = directory.join("overload");
-    generate(&data_dir, arguments.widgets)?;
     let (for_server, for_client) = if std::thread::available_parallelism()?.get() > 1 {
         (Some(0), Some(1))
     } else {
         (None, None)
     };
-    let peer = Peer::embedded_on(&data_dir, for_server)?;
+    let store = arguments.store.open(&directory, for_server)?;
+    let peer = store.serve(arguments.widgets)?;
     let duration = Duration::from_secs(arguments.seconds);
     let closed = Run {
         processor: for_client,
@@ -113,15 +114,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         row("half again", highest / 2.0, after)?;
     }
     let method = format!(
-        "Embedded store of {} widgets, add_widget, the server on one processor and the client on \
-         another. The highest rate, {}/s, is that of a closed loop of 256 connections; overload comes \
+        "{} of {} widgets, add_widget, the server (with its database) on one processor and the client \
+         on another. The highest rate, {}/s, is that of a closed loop of 256 connections; overload comes \
          from {} connections over {} s. \"Half again\" is measured {} s after the overload. Where fewer \
          were answered than were due, all connections waited for an answer.",
+        arguments.store.name(),
         number(arguments.widgets as f64),
         number(highest),
         arguments.connections,
         arguments.seconds,
         arguments.recovery_seconds,
     );
-    table.write(&directory, "overload", &method, &[])
+    let name = format!("overload{}", arguments.store.suffix());
+    table.write(&directory, &name, &method, &[])
 }

@@ -98,7 +98,15 @@ impl Peer {
 
     /// The service on the PostgreSQL store.
     pub(crate) fn postgres(store: &str) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(sibling("widgets")?);
+        Self::postgres_on(store, None)
+    }
+
+    /// The same, on one processor only.
+    pub(crate) fn postgres_on(
+        store: &str,
+        processor: Option<usize>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = pinned(&sibling("widgets")?, processor);
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]);
         Self::start("PostgreSQL, grouped", command)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     load::{Figures, Times},
-    peer::{now, run, sibling},
+    peer::{now, pinned, run, sibling},
 };
 use std::{
     error::Error,
@@ -58,8 +58,8 @@ fn binary(name: &str) -> Result<PathBuf, Box<dyn Error>> {
 }
 
 /// PostgreSQL refuses to be run by root, who becomes `postgres` for it. It ends with this process.
-fn command(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
+fn command(program: &Path, processor: Option<usize>) -> Command {
+    let mut command = pinned(Path::new("setpriv"), processor);
     if rustix::process::getuid().is_root() {
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     }
@@ -68,8 +68,11 @@ fn command(program: &Path) -> Command {
 }
 
 impl Server {
-    /// Starts one with new data in this folder.
-    pub(crate) fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
+    /// Starts one with new data in this folder, on one processor only if so wished.
+    pub(crate) fn start(
+        directory: &Path,
+        processor: Option<usize>,
+    ) -> Result<Self, Box<dyn Error>> {
         if directory.exists() {
             fs::remove_dir_all(directory)?;
         }
@@ -80,14 +83,17 @@ impl Server {
                 .arg(directory))?;
         }
         let data = directory.join("data");
-        run(command(&binary("initdb")?).arg("-D").arg(&data).args([
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-        ]))?;
+        run(command(&binary("initdb")?, None)
+            .arg("-D")
+            .arg(&data)
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+            ]))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut start = command(&binary("postgres")?);
+        let mut start = command(&binary("postgres")?, processor);
         start.arg("-D").arg(&data).args(["-h", "127.0.0.1"]);
         start.args(["-p", &port.to_string()]);
         for setting in SETTINGS {
@@ -127,9 +133,12 @@ impl Server {
         run(&mut psql)
     }
 
-    /// A database of so many widgets, half of whose slots are associated.
+    /// A database of so many widgets, half of whose slots are associated, in the place of an earlier
+    /// one of as many.
     pub(crate) fn database(&self, widgets: u64) -> Result<Database<'_>, Box<dyn Error>> {
         let name = format!("bench_{widgets}");
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        self.sql("postgres", &drop)?;
         self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
         let database = Database { server: self, name };
         let program = sibling("widgets")?;
