@@ -128,24 +128,22 @@ http() { # OPERATION START REMOVED
   wrk -t1 -c256 -d"${seconds}s" -s operations.lua "$address" -- "$1" "$2" "$widgets" "$3" | tail -1
 }
 
-# The loaded widgets in their permuted order: four tenths for associations (two for each), two for
-# those of the mix, three for removals, one for those of the mix. Each run of a program takes its part,
-# and who goes first alternates: the first change of a page after a checkpoint costs more.
+# The loaded widgets in their permuted order: three tenths for associations (two for each), three for
+# the mix's, two for removals, two for the mix's. Each run of a program takes its part, and who goes first
+# alternates: the first change of a page after a checkpoint costs more.
 parts=$((2 * rounds))
-pairs=$((widgets / 5 / parts))
-mix_pairs=$((widgets / 10 / parts))
-removals=$((widgets * 3 / 10 / parts))
-mix_removals=$((widgets / 10 / parts))
-both() { # OPERATION START STEP REMOVED REMOVED_STEP
+pairs=$((widgets * 3 / 20 / parts))
+removals=$((widgets / 5 / parts))
+both() { # OPERATION START STEP REMOVED
   local first=single second=http
   [ $((round % 2)) = 0 ] || first=http second=single
-  $first "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * $5))
-  $second "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * $5))
+  $first "$1" $(($2 + 2 * round * $3)) $(($4 + 2 * round * removals))
+  $second "$1" $(($2 + (2 * round + 1) * $3)) $(($4 + (2 * round + 1) * removals))
 }
 for ((round = 0; round < rounds; round++)); do
-  both add_widget 0 50000000 0 0
-  both associate_widgets 0 $pairs 0 0
-  both remove_widget $((widgets * 6 / 10)) $removals 0 0
+  both add_widget 0 50000000 0
+  both associate_widgets 0 $pairs 0
+  both remove_widget $((widgets * 6 / 10)) $removals 0
   # Its adds lie between those above.
-  both mix $((widgets / 5)) $mix_pairs $((widgets * 9 / 10)) $mix_removals
+  both mix $((widgets * 3 / 20)) $pairs $((widgets * 8 / 10))
 done

@@ -1,4 +1,4 @@
--- Associates :widgets / 50 pairs and removes :widgets / 200 widgets by the batch, spread over all of them,
+-- Associates :widgets / 60 pairs and removes :widgets / 200 widgets by the batch, spread over all of them,
 -- so that nearly every page has been read into memory and changed since the last checkpoint: what follows
 -- is the state of a server in use, not that of its first half minute.
 --   psql -v widgets=10000000 -f warm.sql
@@ -12,8 +12,9 @@ SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{
     array_agg('W' || lpad((2 * i * 7368787 %% %3$s)::text, 9, '0')),
     array_agg('W' || lpad(((2 * i + 1) * 7368787 %% %3$s)::text, 9, '0')),
     array_agg('Q'::widgets.port_type), array_agg(true), false)
-    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets * 3 / 10) - 1, :widgets)
-FROM generate_series(:widgets::bigint * 28 / 100, :widgets * 3 / 10 - 1, 4096) a \gexec
+    FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, last) - 1, :widgets)
+FROM (VALUES (:widgets::bigint * 15 / 100), (:widgets::bigint * 30 / 100)) AS ends (last)
+CROSS JOIN LATERAL generate_series(last - :widgets / 120, last - 1, 4096) a \gexec
 SELECT format($$SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}',
     array_agg('W' || lpad((i * 7368787 %% %3$s)::text, 9, '0')), '{}', '{}', '{}', '{}', false)
     FROM generate_series(%1$s::bigint, %2$s) i$$, a, least(a + 4096, :widgets) - 1, :widgets)

@@ -8,6 +8,10 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Duration;
     /// Waits.
     fn sleep(&self, duration: Duration);
+    /// Waits, but for no longer than until this thread is unparked. It may also end early.
+    fn park(&self, duration: Duration) {
+        self.sleep(duration);
+    }
 }
 
 /// The clock of the operating system.
@@ -43,5 +47,9 @@ impl Clock for SystemClock {
 
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+
+    fn park(&self, duration: Duration) {
+        std::thread::park_timeout(duration);
     }
 }

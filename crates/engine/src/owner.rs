@@ -15,7 +15,7 @@ use crate::{
     queue::{Queue, Request, Submission},
     state::{State, Undo},
 };
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, sync::Arc, thread, time::Duration};
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Letter, PostOffice};
 use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
@@ -26,7 +26,8 @@ const GATHER_OPERATIONS_MIN: usize = 4;
 /// Then the next commit begins so long after this one for each operation that this one had, within
 /// [`COMMIT_INTERVAL_MIN`] and [`COMMIT_INTERVAL_MAX`]. A commit costs a write and a sync however few
 /// operations it has (on a virtual machine outside of it as well), and under load that is time which
-/// the connections lack: docs/performance.md. A lone client never meets it.
+/// the connections lack: docs/performance.md. A lone client never meets it, and it ends early when
+/// [enough](crate::queue::ENOUGH) operations have gathered.
 const COMMIT_INTERVAL_PER_OPERATION: Duration = Duration::from_micros(50);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_micros(500);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(1);
@@ -121,19 +122,24 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.publish_unwritable(queue);
         }
         if operations >= GATHER_OPERATIONS_MIN {
-            self.gather(began + commit_interval(operations));
+            self.gather(queue, began + commit_interval(operations));
         }
         true
     }
 
     /// Lets operations gather until the next commit may begin, and copies for a checkpoint meanwhile.
-    fn gather(&mut self, until: Duration) {
-        while self.checkpoints.has_work() && self.clock.now() < until {
-            self.advance_checkpoint();
-        }
-        let rest = until.saturating_sub(self.clock.now());
-        if !rest.is_zero() {
-            self.clock.sleep(rest);
+    fn gather(&mut self, queue: &Queue, until: Duration) {
+        while queue.is_gathering(thread::current()) {
+            let rest = until.saturating_sub(self.clock.now());
+            if rest.is_zero() {
+                break;
+            }
+            if self.checkpoints.has_work() {
+                self.advance_checkpoint();
+            } else {
+                self.clock.park(rest);
+                break;
+            }
         }
     }
 

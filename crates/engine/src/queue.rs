@@ -4,6 +4,7 @@ use crate::Settings;
 use std::{
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::Thread,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -37,6 +38,8 @@ struct Waiting {
     bytes: usize,
     /// The owner sleeps: only then an arrival needs to wake it.
     owner_sleeps: bool,
+    /// The owner lets requests gather: it is unparked when there are enough of them.
+    gathers: Option<Thread>,
     /// The owner has something to do that is no request.
     woken: bool,
     closed: bool,
@@ -47,6 +50,10 @@ struct Waiting {
     /// Why the owner can write nothing.
     unwritable: Option<String>,
 }
+
+/// So many waiting requests are worth a commit at any time: what it costs for each of them is then
+/// little beside what a request costs in HTTP.
+pub(crate) const ENOUGH: usize = 64;
 
 /// A batch takes milliseconds, and seconds are the least that `Retry-After` can say.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -82,9 +89,17 @@ impl Queue {
             }
         }
         let wake = !waiting.submissions.is_empty() && mem::take(&mut waiting.owner_sleeps);
+        let gathered = if waiting.submissions.len() >= ENOUGH {
+            waiting.gathers.take()
+        } else {
+            None
+        };
         drop(waiting);
         if wake {
             self.arrival.notify_one();
+        }
+        if let Some(owner) = gathered {
+            owner.unpark();
         }
         for (submission, fault) in refused {
             submission.refuse(fault);
@@ -108,6 +123,15 @@ impl Queue {
             limit: format!("{limit} = {value}"),
             retry_after_seconds: RETRY_AFTER_SECONDS,
         })
+    }
+
+    /// Whether fewer than [`ENOUGH`] requests wait. If so, `owner` is unparked once there are as many,
+    /// unless it takes them before.
+    pub(crate) fn is_gathering(&self, owner: Thread) -> bool {
+        let mut waiting = self.lock();
+        let gathers = waiting.submissions.len() < ENOUGH && !waiting.closed;
+        waiting.gathers = gathers.then_some(owner);
+        gathers
     }
 
     /// Makes a mailbox known; what is pushed with its address comes after it.
@@ -142,6 +166,7 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         waiting.owner_sleeps = false;
+        waiting.gathers = None;
         waiting.bytes = 0;
         for mailbox in waiting.new_mailboxes.drain(..) {
             post_office.add(mailbox);

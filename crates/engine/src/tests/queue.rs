@@ -3,7 +3,7 @@
 use super::rig::settings;
 use crate::{
     Settings,
-    queue::{Queue, Request, Submission},
+    queue::{ENOUGH, Queue, Request, Submission},
 };
 use std::{
     sync::{
@@ -170,4 +170,36 @@ fn answers_end_a_rest() {
         assert_eq!(answer.await.expect("not dropped"), Ok(None));
         owner.join().expect("no panic");
     });
+}
+
+/// An owner that lets requests gather is unparked when there are enough of them, and not before.
+#[test]
+fn enough_requests_end_gathering() {
+    let queue = Arc::new(Queue::new(&Settings {
+        queue_operations_max: 2 * ENOUGH,
+        ..settings()
+    }));
+    let push = |count| {
+        let asked = (0..count).map(|_| lookup("sn", Address::Task).0);
+        queue.push_all(&mut asked.collect());
+    };
+    let owner = thread::current();
+    assert!(queue.is_gathering(owner.clone()));
+    push(ENOUGH - 1);
+    assert!(queue.is_gathering(owner.clone()), "one is missing");
+    let pushing = queue.clone();
+    let last = thread::spawn(move || pushing.push(lookup("last", Address::Task).0));
+    // Without end, if nobody unparked this thread.
+    loop {
+        thread::park();
+        if queue.depth().0 == ENOUGH {
+            break;
+        }
+    }
+    last.join().expect("no panic");
+    assert!(!queue.is_gathering(owner.clone()));
+    assert_eq!(taken(&queue), ENOUGH);
+    // Whoever has taken them is left alone.
+    push(ENOUGH);
+    assert!(!queue.is_gathering(owner));
 }
