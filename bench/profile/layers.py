@@ -2,94 +2,91 @@
 
     perf script -i perf.data -F comm,ip,sym | layers.py
 
-Every sample counts once, for the first line of LAYERS that names a function of its stack: the
-innermost function where that is enough, any function where the kernel does something on somebody's behalf.
+Every sample counts once. In the kernel any function of the stack tells on whose behalf it works; in a
+program the innermost function does, and what was inlined into it counts with it.
 """
 
 import collections
 import re
 import sys
 
-# Of a thread's name so much tells what it does; others are one group.
+# How a thread's name begins, and what it is called here; the rest are one group.
 THREADS = {
     "http": "HTTP workers",
     "owner": "owner",
     "database": "database connections",
     "postgres": "PostgreSQL",
     "load": "load generator",
+    "wrk": "load generator",
     "swapper": "idle",
 }
 
-# (layer, whether any function of the stack counts or the innermost only, pattern)
-LAYERS = [
-    ("kernel: journal and files", True, r"^(ext4_|jbd2_|blk_|submit_bio|vfs_fsync|do_fsync|generic_perform_write|virtblk|iomap_)"),
-    ("kernel: TCP", True, r"^(tcp_|__tcp_|inet_|sock_|__sock_|__sys_send|__sys_recv|ip_|__ip_|net_rx_action|process_backlog|unix_stream)"),
-    ("kernel: waiting for events", True, r"^(do_epoll_wait|ep_|__x64_sys_epoll)"),
-    ("kernel: waking and resting threads", True, r"^(futex_|do_futex|__x64_sys_futex|eventfd_|hrtimer_nanosleep)"),
-    ("kernel: other", False, r"^(\[k\])"),
-    ("JSON", False, r"serde_json"),
-    ("HTTP by hyper", False, r"(hyper|httparse|http::|http_body|h2::)"),
-    ("runtime by tokio", False, r"(tokio|mio::|futures)"),
-    ("journal and state", False, r"(widgets_engine|hashbrown|crc32)"),
-    ("rules", False, r"widgets_registry"),
-    ("mailbox", False, r"widgets_mailbox"),
-    ("PostgreSQL client", False, r"(widgets_postgres|tokio_postgres|postgres_)"),
-    ("load generator", False, r"widgets_load"),
-    ("API", False, r"widgets_server"),
-    ("memory", False, r"^(malloc|_int_malloc|free|_int_free|cfree|realloc|calloc|__mem|mem(cpy|cmp|set|move)|unlink_chunk|bytes::|alloc::|malloc_consolidate|.*drop_in_place)"),
-]
+KERNEL = {
+    "kernel: files and disk": r"^(ext4_|jbd2_|blk_|submit_bio|vfs_fsync|do_fsync|generic_perform_write|virtblk)",
+    "kernel: TCP": r"^(tcp_|__tcp_|inet_|sock_|__sock_|__sys_send|__sys_recv|ip_|__ip_|net_rx_action|process_backlog)",
+    "kernel: waiting for events": r"^(do_epoll_wait|ep_)",
+    "kernel: waking and resting threads": r"^(do_futex|futex_|eventfd_|do_nanosleep|hrtimer_nanosleep)",
+}
+
+PROGRAM = {
+    "JSON": r"serde_json",
+    "HTTP by hyper": r"hyper|httparse|http::|http_body|h2::",
+    "runtime by tokio": r"tokio|mio::|futures_util",
+    "journal and state": r"widgets_engine|hashbrown|crc32",
+    "rules": r"widgets_registry",
+    "mailbox": r"widgets_mailbox",
+    "PostgreSQL client": r"widgets_postgres|postgres_protocol|postgres_types",
+    "load generator": r"widgets_load",
+    "API": r"widgets_server",
+    "memory": r"malloc|calloc|^_?_?(int_)?c?free|^_int_|^__mem|^mem(cpy|cmp|set|move)|bytes::|alloc::|drop_in_place",
+}
 
 
 def layer(stack):
-    """The layer of a stack, whose innermost function comes first."""
-    for name, anywhere, pattern in LAYERS:
-        if name == "kernel: other":
-            if stack[0][1]:
+    """The layer of a stack of (function, whether it is the kernel's), the innermost one first."""
+    innermost, in_kernel = stack[0]
+    if in_kernel:
+        for name, pattern in KERNEL.items():
+            if any(re.search(pattern, function) for function, _ in stack):
                 return name
-            continue
-        if anywhere and not stack[0][1]:
-            continue
-        functions = stack if anywhere else stack[:1]
-        if any(re.search(pattern, function) for function, _ in functions):
+        return "kernel: other"
+    for name, pattern in PROGRAM.items():
+        if re.search(pattern, innermost):
             return name
     return "other"
 
 
 def samples(lines):
-    """Each sample's thread and its stack of (function, whether it is the kernel's)."""
+    """Each sample's thread and its stack."""
     thread, stack = None, []
-    for line in lines:
+    for line in [*lines, ""]:
         if not line.strip():
-            if thread is not None and stack:
+            if stack:
                 yield thread, stack
-            thread, stack = None, []
+            stack = []
         elif line[0].isspace():
             address, _, function = line.strip().partition(" ")
+            # The upper half of the addresses is the kernel's.
             stack.append((function.strip(), address.startswith("ffff")))
         else:
             thread = line.strip()
-    if thread is not None and stack:
-        yield thread, stack
 
 
 def main():
-    counts = collections.Counter()
+    counts = collections.defaultdict(collections.Counter)
     for thread, stack in samples(sys.stdin):
         known = (group for start, group in THREADS.items() if thread.startswith(start))
         group = next(known, "other")
-        counts[group, "" if group == "idle" else layer(stack)] += 1
-    total = sum(counts.values())
+        counts[group]["" if group == "idle" else layer(stack)] += 1
+    total = sum(layers.total() for layers in counts.values())
     if not total:
         sys.exit("layers.py: no samples")
-    groups = collections.Counter()
-    for (group, _), count in counts.items():
-        groups[group] += count
     print("| threads | layer | of all processor time |")
     print("|---|---|---|")
-    for group, of_group in groups.most_common():
-        print(f"| **{group}** | | **{of_group / total:.1%}** |")
-        for (each, name), count in counts.most_common():
-            if each == group and name and count / total >= 0.002:
+    for group, layers in sorted(counts.items(), key=lambda item: -item[1].total()):
+        print(f"| {group} | all | {layers.total() / total:.1%} |")
+        for name, count in layers.most_common():
+            if name and count / total >= 0.002:
                 print(f"| | {name} | {count / total:.1%} |")
 
 

@@ -2,7 +2,7 @@
 
 use crate::{
     assert_sound, migrated,
-    server::{Server, run},
+    server::{Directory, Server, run},
     session,
 };
 use proptest::{collection::vec, strategy::Strategy as _};
@@ -83,10 +83,9 @@ async fn call(client: &Client, command: &Command) -> Result<(), (String, String,
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_for_one_operation_answer_as_the_embedded_store() {
     let (server, _) = migrated().await;
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("functions");
-    drop(std::fs::remove_dir_all(&directory));
+    let directory = Directory::new();
     let settings = widgets_engine::Settings::default();
-    let engine = Engine::open(&directory, &settings).expect("a new store");
+    let engine = Engine::open(&directory.0.join("data"), &settings).expect("a new store");
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..4u64 {
         let client = web_anon(&server).await;
