@@ -84,6 +84,8 @@ struct Waiting {
     lookups: VecDeque<Lookup>,
     bytes: usize,
     in_flight: HashSet<u64>,
+    /// How many connections wait for more operations, but for a bounded time.
+    gathering: usize,
     closed: bool,
     /// Why there is no connection for this lane, while there is none.
     unreachable: [Option<String>; 2],
@@ -168,10 +170,10 @@ impl Queue {
                 Request::Lookup(lookup) => waiting.lookups.push_back(lookup),
             }
         }
-        // Between the first that waits, from which on the time for gathering runs, and those that are
-        // enough, nothing is to be done while a batch is in flight.
+        // While a batch is in flight and a connection lets operations gather, nothing is to be done
+        // before there are enough of them.
         let starts = waiting.operations.len() > operations
-            && (operations == 0
+            && (waiting.gathering == 0
                 || waiting.operations.len() >= self.enough
                 || waiting.in_flight.is_empty());
         let looks_up = waiting.lookups.len() > lookups;
@@ -243,14 +245,18 @@ impl Queue {
                     self.operations_arrived.notify_one();
                     return false;
                 }
+                waiting.gathering += usize::from(gathering.is_some());
                 gathering
             };
             match gathering {
                 None => arrival.await,
-                Some(rest) => tokio::select! {
-                    () = arrival => {}
-                    () = clock.sleep(rest) => {}
-                },
+                Some(rest) => {
+                    let _ends = Gathering(self);
+                    tokio::select! {
+                        () = arrival => {}
+                        () = clock.sleep(rest) => {}
+                    }
+                }
             }
         }
     }
@@ -400,6 +406,15 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here can panic halfway through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection lets operations gather, until this is dropped.
+struct Gathering<'a>(&'a Queue);
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.0.lock().gathering -= 1;
     }
 }
 

@@ -282,8 +282,8 @@ impl Wake for Wakes {
     }
 }
 
-/// A connection that waits is woken by what lets it start, and by nothing else: by the first that
-/// waits, whose time for gathering it has to keep, and by those that are enough beside a batch.
+/// A connection that waits is woken by what lets it start: by anything while nothing is in flight or
+/// nobody lets operations gather, and otherwise by those that are enough.
 #[test]
 fn a_waiting_connection_is_woken_when_it_could_start() {
     const MOST: usize = 12;
@@ -327,17 +327,54 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
         }
     }
     assert_eq!((first.len(), second.len()), (1, 3));
-    // What is in flight holds up one that names the same widget, until it is released.
+    // What is in flight holds up one that names the same widget, until it is released; but nothing else.
     push("A");
     let mut third = Vec::new();
-    let mut take = pin!(queue.take(&mut third, MOST, &clock));
-    clock.advance(100);
+    {
+        let mut take = pin!(queue.take(&mut third, MOST, &clock));
+        clock.advance(100);
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        woken();
+        push("E");
+        assert!(woken());
+        assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
+    }
+    assert_eq!(third.len(), 1);
+    let mut fourth = Vec::new();
+    let mut take = pin!(queue.take(&mut fourth, MOST, &clock));
     assert!(take.as_mut().poll(&mut context).is_pending());
     woken();
-    queue.release(
-        first.iter().map(|taken| &taken.command),
-        Duration::from_millis(1),
-    );
+    let answered = first.iter().map(|taken| &taken.command);
+    queue.release(answered, Duration::from_millis(1));
     assert!(woken());
     assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
+}
+
+/// A connection that gives up waiting leaves nobody behind who is thought to gather.
+#[test]
+fn a_connection_that_stops_gathering_is_not_counted_on() {
+    let queue = Queue::new(&Settings::default());
+    let clock = ManualClock::default();
+    let mut context = Context::from_waker(Waker::noop());
+    let push = |name: &str| {
+        let (reply, _) = oneshot::channel();
+        queue.push(Request::Operation(Operation {
+            command: add_widget(&serial_number(name), "", "P"),
+            arrived: clock.now(),
+            reply,
+            reply_to: Address::Task,
+        }));
+    };
+    push("A");
+    let mut first = Vec::new();
+    let taken = queue.take(&mut first, 9, &clock).now_or_never();
+    assert_eq!(taken, Some(true));
+    push("B");
+    {
+        let mut batch = Vec::new();
+        let mut take = pin!(queue.take(&mut batch, 9, &clock));
+        assert!(take.as_mut().poll(&mut context).is_pending());
+        assert_eq!(queue.lock().gathering, 1);
+    }
+    assert_eq!(queue.lock().gathering, 0);
 }
