@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
 };
 use widgets_engine::{Engine, OpenError, Settings};
@@ -124,7 +124,7 @@ async fn answer<S: Store>(
     hang_up: Signal,
     signals: Signals,
 ) -> Result<(), Box<dyn Error>> {
-    let listener = listen(http.listen).await?;
+    let listener = listen(http.listen)?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
     let scheme = if security.tls.is_some() {
@@ -180,8 +180,23 @@ fn open(directory: &Path, settings: &Settings) -> Result<Engine, String> {
     })
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// So many connections may wait to be accepted. Thousands may come at once, after a restart for
+/// instance, and each that finds no place tries again only after a second. Linux allows no more than
+/// `net.core.somaxconn`, by default as many.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart need not wait for what the last process left in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| {
         let what = format!("cannot listen on {address}: {error}");
         match error.kind() {
             ErrorKind::AddrInUse => format!(
