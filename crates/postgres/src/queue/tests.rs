@@ -103,15 +103,8 @@ impl Rig {
     }
 
     fn push(&mut self, command: Command) {
-        let (reply, mut answer) = oneshot::channel();
         let arrived = self.clock.now();
-        self.queue.push(Request::Operation(Operation {
-            command: command.clone(),
-            arrived,
-            reply,
-            reply_to: Address::Task,
-        }));
-        let pushed = answer.try_recv();
+        let pushed = push(&self.queue, &self.clock, command.clone()).try_recv();
         let limit = if self.waiting.len() == REQUESTS_MAX {
             Some(format!("queue_operations_max = {REQUESTS_MAX}"))
         } else if self.bytes() + command.text_bytes() > BYTES_MAX {
@@ -245,20 +238,31 @@ proptest! {
     }
 }
 
-#[test]
-fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
-    let mut rig = Rig::new();
-    let add = |name: &str| add_widget(&serial_number(name), "", "P");
-    rig.push(add("A"));
-    rig.queue.close();
-    let (reply, mut answer) = oneshot::channel();
-    rig.queue.push(Request::Operation(Operation {
-        command: add("B"),
-        arrived: rig.clock.now(),
+type Answer = oneshot::Receiver<Result<(), Rejection>>;
+
+/// Asks for a widget to be added.
+fn add(queue: &Queue, clock: &ManualClock, name: &str) -> Answer {
+    push(queue, clock, add_widget(&serial_number(name), "", "P"))
+}
+
+/// Asks for an operation.
+fn push(queue: &Queue, clock: &ManualClock, command: Command) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    queue.push(Request::Operation(Operation {
+        command,
+        arrived: clock.now(),
         reply,
         reply_to: Address::Task,
     }));
-    let refused = answer.try_recv();
+    answer
+}
+
+#[test]
+fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
+    let mut rig = Rig::new();
+    rig.push(add_widget(&serial_number("A"), "", "P"));
+    rig.queue.close();
+    let refused = add(&rig.queue, &rig.clock, "B").try_recv();
     assert!(
         matches!(
             refused,
@@ -293,15 +297,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     };
     let queue = Queue::new(&settings);
     let clock = ManualClock::default();
-    let push = |name: &str| {
-        let (reply, _) = oneshot::channel();
-        queue.push(Request::Operation(Operation {
-            command: add_widget(&serial_number(name), "", "P"),
-            arrived: clock.now(),
-            reply,
-            reply_to: Address::Task,
-        }));
-    };
+    let push = |name: &str| drop(add(&queue, &clock, name));
     let counted = Arc::new(Wakes::default());
     let waker = Waker::from(counted.clone());
     let mut context = Context::from_waker(&waker);
@@ -356,15 +352,7 @@ fn a_connection_that_stops_gathering_is_not_counted_on() {
     let queue = Queue::new(&Settings::default());
     let clock = ManualClock::default();
     let mut context = Context::from_waker(Waker::noop());
-    let push = |name: &str| {
-        let (reply, _) = oneshot::channel();
-        queue.push(Request::Operation(Operation {
-            command: add_widget(&serial_number(name), "", "P"),
-            arrived: clock.now(),
-            reply,
-            reply_to: Address::Task,
-        }));
-    };
+    let push = |name: &str| drop(add(&queue, &clock, name));
     push("A");
     let mut first = Vec::new();
     let taken = queue.take(&mut first, 9, &clock).now_or_never();
