@@ -93,10 +93,10 @@ fn size(
     let data_dir = directory.join("compare");
     generate(&data_dir, widgets)?;
     let database = server.map(|server| server.database(widgets)).transpose()?;
-    let (nothing, embedded) = (Peer::do_nothing()?, Peer::embedded(&data_dir)?);
+    let (nothing, embedded) = (Peer::do_nothing()?, Peer::embedded(&data_dir, None)?);
     let postgres = database
         .as_ref()
-        .map(|database| Peer::postgres(&database.store()));
+        .map(|database| Peer::postgres(&database.store(), None));
     let postgres = postgres.transpose()?;
     let adds = Run::closed(Workload::Adds, arguments.connections, duration);
     let mix = Run {

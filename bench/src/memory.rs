@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let generated_in = start.elapsed().as_secs_f64();
         let (mut starts, mut resident) = (Vec::new(), Vec::new());
         for _ in 0..arguments.rounds {
-            let peer = Peer::embedded(&data_dir)?;
+            let peer = Peer::embedded(&data_dir, None)?;
             let asked = now();
             peer.get("/ready")?;
             starts.push((peer.started_in + asked.elapsed()).as_secs_f64());

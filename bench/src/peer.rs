@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     error::Error,
+    ffi::OsStr,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
@@ -80,35 +81,29 @@ impl Peer {
         Self::start("do nothing", command)
     }
 
-    /// The service on the embedded store.
-    pub(crate) fn embedded(data_dir: &Path) -> Result<Self, Box<dyn Error>> {
-        Self::embedded_on(data_dir, None)
-    }
-
-    /// The same, on one processor only.
-    pub(crate) fn embedded_on(
+    /// The service on the embedded store, on one processor only if so wished.
+    pub(crate) fn embedded(
         data_dir: &Path,
         processor: Option<usize>,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut command = pinned(&sibling("widgets")?, processor);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(data_dir);
-        Self::start("embedded", command)
+        Self::service("embedded", "--data-dir", data_dir.as_os_str(), processor)
     }
 
-    /// The service on the PostgreSQL store.
-    pub(crate) fn postgres(store: &str) -> Result<Self, Box<dyn Error>> {
-        Self::postgres_on(store, None)
+    /// The service on the PostgreSQL store, on one processor only if so wished.
+    pub(crate) fn postgres(store: &str, processor: Option<usize>) -> Result<Self, Box<dyn Error>> {
+        Self::service("PostgreSQL, grouped", "--store", store.as_ref(), processor)
     }
 
-    /// The same, on one processor only.
-    pub(crate) fn postgres_on(
-        store: &str,
+    fn service(
+        name: &'static str,
+        flag: &str,
+        store: &OsStr,
         processor: Option<usize>,
     ) -> Result<Self, Box<dyn Error>> {
         let mut command = pinned(&sibling("widgets")?, processor);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", store]);
-        Self::start("PostgreSQL, grouped", command)
+        command.args(["serve", "--listen", "127.0.0.1:0", flag]);
+        command.arg(store);
+        Self::start(name, command)
     }
 
     /// Waits until the process has printed where it listens.

@@ -64,10 +64,10 @@ impl Store {
     /// an earlier call for as many are gone.
     pub(crate) fn serve(&self, widgets: u64) -> Result<Peer, Box<dyn Error>> {
         if let Some(server) = &self.server {
-            return Peer::postgres_on(&server.database(widgets)?.store(), self.processor);
+            return Peer::postgres(&server.database(widgets)?.store(), self.processor);
         }
         let data_dir = self.directory.join(format!("widgets-{widgets}"));
         generate(&data_dir, widgets)?;
-        Peer::embedded_on(&data_dir, self.processor)
+        Peer::embedded(&data_dir, self.processor)
     }
 }

@@ -129,7 +129,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Lets operations gather until the next commit may begin, and copies for a checkpoint meanwhile.
     fn gather(&mut self, queue: &Queue, until: Duration) {
-        while queue.is_gathering(thread::current()) {
+        while queue.unpark_when_enough(thread::current()) {
             let rest = until.saturating_sub(self.clock.now());
             if rest.is_zero() {
                 break;

@@ -125,9 +125,9 @@ impl Queue {
         })
     }
 
-    /// Whether fewer than [`ENOUGH`] requests wait. If so, `owner` is unparked once there are as many,
-    /// unless it takes them before.
-    pub(crate) fn is_gathering(&self, owner: Thread) -> bool {
+    /// Has `owner` unparked once [`ENOUGH`] requests wait, unless it takes them before. False where
+    /// there are as many already, or none will come.
+    pub(crate) fn unpark_when_enough(&self, owner: Thread) -> bool {
         let mut waiting = self.lock();
         let gathers = waiting.submissions.len() < ENOUGH && !waiting.closed;
         waiting.gathers = gathers.then_some(owner);

@@ -7,7 +7,7 @@ use crate::{
     worker::{self, Shared},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -146,12 +146,7 @@ impl<C: Clock> Client<C> {
     pub fn on_current_runtime(&self) -> Self {
         let queue = self.shared.queue.clone();
         let mailbox = Mailbox::on_current_runtime(move |requests| queue.push_all(requests));
-        let address = self
-            .shared
-            .post_office
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(mailbox.clone());
+        let address = self.shared.post_office().add(mailbox.clone());
         Self {
             shared: self.shared.clone(),
             mailbox: Some((mailbox, address)),

@@ -19,7 +19,7 @@ use futures_util::TryStreamExt as _;
 use std::{
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -109,13 +109,17 @@ impl<C: Clock> Shared<C> {
         self.clock.now().saturating_sub(arrived) > self.settings.queue_wait_max()
     }
 
+    /// Sorts answers by the runtime that they are for.
+    pub(crate) fn post_office(&self) -> MutexGuard<'_, PostOffice<Request>> {
+        // A panic would leave letters behind, and those are delivered the next time.
+        self.post_office
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hands answers over, one wake-up for each runtime that gets some.
     pub(crate) fn post(&self, letters: impl Iterator<Item = (Address, Letter)>) {
-        // A panic in here would leave letters behind, and those are delivered the next time.
-        let mut post_office = self
-            .post_office
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut post_office = self.post_office();
         for (address, letter) in letters {
             post_office.send(address, letter);
         }

@@ -184,9 +184,9 @@ fn enough_requests_end_gathering() {
         queue.push_all(&mut asked.collect());
     };
     let owner = thread::current();
-    assert!(queue.is_gathering(owner.clone()));
+    assert!(queue.unpark_when_enough(owner.clone()));
     push(ENOUGH - 1);
-    assert!(queue.is_gathering(owner.clone()), "one is missing");
+    assert!(queue.unpark_when_enough(owner.clone()), "one is missing");
     let pushing = queue.clone();
     let last = thread::spawn(move || pushing.push(lookup("last", Address::Task).0));
     // Without end, if nobody unparked this thread.
@@ -197,9 +197,9 @@ fn enough_requests_end_gathering() {
         }
     }
     last.join().expect("no panic");
-    assert!(!queue.is_gathering(owner.clone()));
+    assert!(!queue.unpark_when_enough(owner.clone()));
     assert_eq!(taken(&queue), ENOUGH);
     // Whoever has taken them is left alone.
     push(ENOUGH);
-    assert!(!queue.is_gathering(owner));
+    assert!(!queue.unpark_when_enough(owner));
 }
