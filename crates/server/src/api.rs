@@ -21,9 +21,10 @@ use prometheus::Registry;
 use serde::Serialize;
 use std::{
     fmt::Display,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
 };
-use widgets_registry::{Operation, Refusal, SerialNumber, Store, Widget};
+use widgets_registry::{Command, Operation, Refusal, SerialNumber, Store, Widget};
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
@@ -59,6 +60,24 @@ struct Shared {
 }
 
 type Answer = Result<Response<Full<Bytes>>, Error>;
+
+/// A request that was read.
+struct Read {
+    cross_origin: bool,
+    /// What it is counted as, with how long it took. Documents and probes are not counted.
+    subject: Option<Subject>,
+    wanted: Result<Wanted, Error>,
+}
+
+/// What is left to do for a request that was read.
+enum Wanted {
+    /// Nothing: this is its answer.
+    Answer(Response<Full<Bytes>>),
+    /// The store is to apply this.
+    Operation(Command, Preferences),
+    /// The store is to look this widget up.
+    Widget(SerialNumber),
+}
 
 impl<S: Store> Api<S> {
     /// The API over `store`. `/metrics` shows everything in `registry`, to which the API adds its
@@ -152,22 +171,49 @@ impl<S: Store> Api<S> {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        self.respond_to(Caller::LOCAL, request).await
+        self.respond_to(Caller::LOCAL, Box::new(request)).await
     }
 
     /// Answers a request. Dropping the future gives up the answer, not the operation.
-    pub async fn respond_to<B>(&self, caller: Caller, request: Request<B>) -> Response<Full<Bytes>>
+    ///
+    /// Thousands of requests may wait for the store at a time, each in memory that no cache holds any
+    /// more when its answer comes. So this future is small, and what it takes to read a request is in
+    /// boxes that are gone before the wait.
+    pub async fn respond_to<B>(
+        &self,
+        caller: Caller,
+        request: Box<Request<B>>,
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let (head, body) = request.into_parts();
-        let cross_origin = cors::is_cross_origin(&head.headers);
-        if cross_origin && let Some(mut response) = cors::preflight(&head.method, &head.headers) {
-            response.headers_mut().insert(header::SERVER, SERVER);
-            return response;
+        let start = self.shared.clock.now();
+        let Read {
+            cross_origin,
+            subject,
+            wanted,
+        } = Box::pin(self.read(caller, request)).await;
+        let answer = match wanted {
+            Ok(Wanted::Answer(response)) => Ok(response),
+            Ok(Wanted::Operation(command, preferences)) => {
+                let submitted = self.store.submit(command).await;
+                submitted.map_or_else(
+                    |rejection| Err(rejection.into()),
+                    |()| Ok(applied(&preferences)),
+                )
+            }
+            Ok(Wanted::Widget(serial_number)) => self.widget(serial_number).await,
+            Err(error) => Err(error),
+        };
+        let (code, mut response) = match answer {
+            Ok(response) => (None, response),
+            Err(error) => (Some(error.code()), error.response()),
+        };
+        if let Some(subject) = subject {
+            let duration = self.shared.clock.now().saturating_sub(start);
+            self.shared.metrics.observe(subject, code, duration);
         }
-        let mut response = self.measured(caller, &head, body).await;
         let headers = response.headers_mut();
         headers.insert(header::SERVER, SERVER);
         if cross_origin {
@@ -176,83 +222,77 @@ impl<S: Store> Api<S> {
         response
     }
 
-    /// Answers, and counts how long that took where the request asked for something of ours.
-    async fn measured<B>(&self, caller: Caller, head: &Parts, body: B) -> Response<Full<Bytes>>
+    /// Reads a request to its end.
+    async fn read<B>(&self, caller: Caller, request: Box<Request<B>>) -> Read
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let start = self.shared.clock.now();
+        let (head, body) = request.into_parts();
+        let cross_origin = cors::is_cross_origin(&head.headers);
+        if cross_origin && let Some(response) = cors::preflight(&head.method, &head.headers) {
+            return Read {
+                cross_origin: false,
+                subject: None,
+                wanted: Ok(Wanted::Answer(response)),
+            };
+        }
         let route = Route::of(head.uri.path());
-        let access = match self.admit(caller, &route, head).await {
-            Ok(access) => access,
-            Err(error) => {
-                if let Some(subject) = route.subject() {
-                    let duration = self.shared.clock.now().saturating_sub(start);
-                    let metrics = &self.shared.metrics;
-                    metrics.observe(subject, Some(error.code()), duration);
-                }
-                return error.response();
+        Read {
+            cross_origin,
+            subject: route.subject(),
+            wanted: self.wanted(caller, route, &head, pin!(body)).await,
+        }
+    }
+
+    async fn wanted<B>(
+        &self,
+        caller: Caller,
+        route: Route<'_>,
+        head: &Parts,
+        body: Pin<&mut B>,
+    ) -> Result<Wanted, Error>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
+        let access = self.admit(caller, &route, head).await?;
+        let answer = match route {
+            Route::Operation(operation) => {
+                return self.read_operation(operation, access, head, body).await;
             }
-        };
-        let (subject, answer) = match route {
-            Route::Operation(operation) => (
-                Subject::Operation(operation),
-                self.operation(operation, access, head, body).await,
-            ),
-            Route::UnknownFunction(function) => (
-                Subject::None,
-                Err(self.unknown_function(&function, head, body).await),
-            ),
-            Route::Widget(serial_number) => {
-                let answer = match serial_number {
-                    Ok(serial_number) => self.widget(&serial_number, access, head).await,
-                    Err(_) => Err(Malformed::Path {
-                        details: Some("a serial number is UTF-8, percent-encoded"),
-                    }
-                    .into()),
-                };
-                (Subject::Lookup, answer)
+            Route::Widget(Ok(serial_number)) => {
+                return read_widget(&serial_number, access, head);
             }
-            Route::Table(name) => (Subject::None, Err(table(&name, head).into())),
-            Route::Invalid => {
-                let details = None;
-                (Subject::None, Err(Malformed::Path { details }.into()))
+            Route::Widget(Err(_)) => {
+                let details = Some("a serial number is UTF-8, percent-encoded");
+                Err(Malformed::Path { details }.into())
             }
-            // Documents and probes would only blur the measurements.
-            Route::Root => {
-                let answer = self.document(head);
-                return answer.unwrap_or_else(|error| error.response());
+            Route::UnknownFunction(function) => {
+                Err(self.unknown_function(&function, head, body).await)
             }
-            Route::PageFile(name) => {
-                return probe(head, || match File::find(name) {
-                    Some(file) => Ok(page(file)),
-                    None => Err(Malformed::Path { details: None }.into()),
-                });
-            }
-            Route::Live => return probe(head, || Ok(empty(StatusCode::OK))),
-            Route::Metrics => {
-                return probe(head, || {
-                    access.require(Permission::Admin, Object::Metrics)?;
-                    Ok(self.metrics_text())
-                });
-            }
+            Route::Table(name) => Err(table(&name, head).into()),
+            Route::Invalid => Err(Malformed::Path { details: None }.into()),
+            Route::Root => self.document(head),
+            Route::PageFile(name) => probe(head, || match File::find(name) {
+                Some(file) => Ok(page(file)),
+                None => Err(Malformed::Path { details: None }.into()),
+            }),
+            Route::Live => probe(head, || Ok(empty(StatusCode::OK))),
+            Route::Metrics => probe(head, || {
+                access.require(Permission::Admin, Object::Metrics)?;
+                Ok(self.metrics_text())
+            }),
             Route::Ready => {
                 let ready = self.store.ready().await;
-                return probe(head, || {
+                probe(head, || {
                     self.authentication.ready()?;
                     ready?;
                     Ok(empty(StatusCode::OK))
-                });
+                })
             }
         };
-        let (code, response) = match answer {
-            Ok(response) => (None, response),
-            Err(error) => (Some(error.code()), error.response()),
-        };
-        let duration = self.shared.clock.now().saturating_sub(start);
-        self.shared.metrics.observe(subject, code, duration);
-        response
+        answer.map(Wanted::Answer)
     }
 
     /// What the caller may do. Whatever watches over the process is answered without being asked who
@@ -283,13 +323,13 @@ impl<S: Store> Api<S> {
         Err(refused.into())
     }
 
-    async fn operation<B>(
+    async fn read_operation<B>(
         &self,
         operation: Operation,
         access: Access,
         head: &Parts,
-        body: B,
-    ) -> Answer
+        body: Pin<&mut B>,
+    ) -> Result<Wanted, Error>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -306,8 +346,7 @@ impl<S: Store> Api<S> {
                 let body = body::read(body, &self.shared.settings).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
-                self.store.submit(command?).await?;
-                Ok(applied(&preferences))
+                Ok(Wanted::Operation(command?, preferences))
             }
             Method::GET | Method::HEAD => {
                 check_named_in_query(operation, head)?;
@@ -316,14 +355,14 @@ impl<S: Store> Api<S> {
             }
             Method::OPTIONS => {
                 check_named_in_query(operation, head)?;
-                Ok(options("OPTIONS,POST"))
+                Ok(Wanted::Answer(options("OPTIONS,POST")))
             }
             _ => Err(Malformed::OperationMethod(head.method.clone()).into()),
         }
     }
 
     /// What is wrong first with a call of a function that does not exist.
-    async fn unknown_function<B>(&self, function: &str, head: &Parts, body: B) -> Error
+    async fn unknown_function<B>(&self, function: &str, head: &Parts, body: Pin<&mut B>) -> Error
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -348,14 +387,7 @@ impl<S: Store> Api<S> {
         malformed.await.unwrap_or_else(|first| first).into()
     }
 
-    async fn widget(&self, serial_number: &str, access: Access, head: &Parts) -> Answer {
-        negotiation::check_profile(&head.method, &head.headers)?;
-        if let Some(answer) = check_reads(head)? {
-            return Ok(answer);
-        }
-        access.require(Permission::Read, Object::Widgets)?;
-        negotiation::media_type(&head.headers, &["application/json"])?;
-        let serial_number = SerialNumber::new("serial_number", serial_number)?;
+    async fn widget(&self, serial_number: SerialNumber) -> Answer {
         match self.store.lookup(serial_number.clone()).await? {
             None => Err(Refusal::WidgetMissing { serial_number }.into()),
             Some(widget) => Ok(json(&WidgetBody::from(&widget))),
@@ -391,6 +423,17 @@ impl<S: Store> Api<S> {
     }
 }
 
+fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Wanted, Error> {
+    negotiation::check_profile(&head.method, &head.headers)?;
+    if let Some(answer) = check_reads(head)? {
+        return Ok(Wanted::Answer(answer));
+    }
+    access.require(Permission::Read, Object::Widgets)?;
+    negotiation::media_type(&head.headers, &["application/json"])?;
+    let serial_number = SerialNumber::new("serial_number", serial_number)?;
+    Ok(Wanted::Widget(serial_number))
+}
+
 fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
@@ -406,13 +449,11 @@ fn page(file: File) -> Response<Full<Bytes>> {
 }
 
 /// Answers a probe, which is read and has no profile and no choice of media types.
-fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Response<Full<Bytes>> {
-    let answer = match check_reads(head) {
-        Ok(Some(options)) => Ok(options),
-        Ok(None) => answer(),
-        Err(malformed) => Err(malformed.into()),
-    };
-    answer.unwrap_or_else(|error| error.response())
+fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
+    match check_reads(head)? {
+        Some(options) => Ok(options),
+        None => answer(),
+    }
 }
 
 /// Lets reading methods pass, and answers those that ask which methods there are.

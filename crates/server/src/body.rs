@@ -16,7 +16,7 @@ use std::{
 ///
 /// The connection has a deadline as well, which every answer on it puts off. Over HTTP/2 other
 /// streams are answered all the time, so that each body needs its own.
-pub(crate) async fn read<B>(body: B, settings: &Settings) -> Result<Bytes, Malformed>
+pub(crate) async fn read<B>(body: Pin<&mut B>, settings: &Settings) -> Result<Bytes, Malformed>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -33,7 +33,7 @@ where
         .unwrap_or(Err(Malformed::BodyTimeout { timeout }))
 }
 
-async fn whole<B>(body: B, bytes_max: usize) -> Result<Bytes, Malformed>
+async fn whole<B>(mut body: Pin<&mut B>, bytes_max: usize) -> Result<Bytes, Malformed>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -43,7 +43,6 @@ where
     if announced > bytes_max {
         return Err(too_large());
     }
-    let mut body = pin!(body);
     let Some(first) = next(&mut body).await? else {
         return Ok(Bytes::new());
     };
@@ -106,7 +105,7 @@ mod tests {
 
     async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Malformed> {
         let pieces = Pieces(pieces.iter().copied().collect());
-        read(pieces, &settings(bytes_max)).await
+        read(pin!(pieces), &settings(bytes_max)).await
     }
 
     fn settings(body_bytes_max: usize) -> Settings {
@@ -146,7 +145,7 @@ mod tests {
         }
 
         let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
-        assert_eq!(read(Announced, &settings(4)).await, too_large);
+        assert_eq!(read(pin!(Announced), &settings(4)).await, too_large);
     }
 
     /// Something of the body comes every ten seconds, but never its end.
@@ -171,7 +170,7 @@ mod tests {
         let body = Trickling(tokio::time::interval(Duration::from_secs(10)));
         let timeout = Duration::from_secs(15);
         let late = Err(Malformed::BodyTimeout { timeout });
-        assert_eq!(read(body, &settings(99)).await, late);
+        assert_eq!(read(pin!(body), &settings(99)).await, late);
         assert_eq!(start.elapsed(), timeout);
     }
 }

@@ -455,7 +455,10 @@ async fn a_client_certificate_has_a_role_of_its_own() {
             .expect("a request");
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let caller = Caller { address, certified };
-        api.respond_to(caller, request).await.status().as_u16()
+        api.respond_to(caller, Box::new(request))
+            .await
+            .status()
+            .as_u16()
     };
     assert_eq!(lookup(true, "").await, 404, "may read, there is no widget");
     assert_eq!(lookup(false, "").await, 401);
