@@ -4,27 +4,19 @@
 //! it was given to. So a request meets no lock and no other thread before the store's queue, and
 //! answers that a store hands over in bulk wake a worker once.
 
+mod connection;
 mod idle;
 mod rest;
 
-use crate::{Api, Caller, Tls};
-use hyper::{
-    Request, Version,
-    body::Incoming,
-    header::{self, HeaderValue},
-    service::service_fn,
-};
+use crate::{Api, Tls};
+use connection::{Builders, Connection};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    rt::TokioExecutor,
+    server::{conn::auto, graceful::GracefulShutdown},
 };
 use idle::{Deadlines, IdleStream};
 use rest::Pending;
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     num::NonZero,
@@ -36,7 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
@@ -80,8 +72,6 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// A client of HTTP/2 may have so many requests under way on one connection.
 const STREAMS_MAX: u32 = 250;
 
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
 /// For so long a shutdown lets clients on open connections ask once more, and tells them by
 /// `Connection: close` that it was the last time. A proxy's idle connections end that way without
 /// a request lost.
@@ -92,9 +82,6 @@ const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long a client may take for the handshake of TLS, beside the deadlines of any connection.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -313,7 +300,10 @@ async fn work<S: Store>(
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX);
-    let builder = Arc::new(builder);
+    let builders = Arc::new(Builders {
+        http1: builder.clone().http1_only(),
+        any: builder,
+    });
     let deadlines = Deadlines {
         idle: limits.idle_timeout,
         request: limits.request_timeout,
@@ -342,23 +332,22 @@ async fn work<S: Store>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection keeps Nagle's algorithm");
         }
-        let stream = IdleStream::new(stream, deadlines);
         let connection = Connection {
             api: api.clone(),
-            builder: builder.clone(),
+            builders: builders.clone(),
+            deadlines,
             watcher: connections.watcher(),
             farewell: farewell.clone(),
             pending: pending.clone(),
             permit,
         };
+        let stopping = stopping.clone();
         match &tls {
-            None => {
-                let certified = false;
-                tokio::spawn(connection.serve(stream, Caller { address, certified }));
-            }
+            None => drop(tokio::spawn(
+                connection.serve_plain(stream, address, stopping),
+            )),
             Some(tls) => {
-                let handshake = tls.acceptor().accept(stream);
-                let stopping = stopping.clone();
+                let handshake = tls.acceptor().accept(IdleStream::new(stream, deadlines));
                 tokio::spawn(connection.serve_tls(handshake, address, stopping));
             }
         }
@@ -385,82 +374,5 @@ async fn work<S: Store>(
             open,
             "connections were still open at shutdown_timeout: they are cut"
         );
-    }
-}
-
-/// What a connection needs, beside its stream.
-struct Connection<S> {
-    api: Arc<Api<S>>,
-    builder: Arc<auto::Builder<TokioExecutor>>,
-    watcher: Watcher,
-    /// Whether the next answer is the last.
-    farewell: Arc<AtomicBool>,
-    pending: Pending,
-    permit: OwnedSemaphorePermit,
-}
-
-impl<S: Store> Connection<S> {
-    /// Lets the client prove itself, then serves it. A shutdown does not wait for handshakes: nothing
-    /// was asked yet.
-    async fn serve_tls(
-        self,
-        handshake: tokio_rustls::Accept<IdleStream<TcpStream>>,
-        address: IpAddr,
-        mut stopping: watch::Receiver<()>,
-    ) {
-        let handshake = tokio::select! {
-            biased;
-            handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => handshake,
-            _ = stopping.changed() => return,
-        };
-        match handshake {
-            Ok(Ok(stream)) => {
-                let (_, session) = stream.get_ref();
-                let certified = session.peer_certificates().is_some();
-                self.serve(stream, Caller { address, certified }).await;
-            }
-            Ok(Err(error)) => tracing::debug!(%error, %address, "a handshake failed"),
-            Err(_) => tracing::debug!(%address, "a handshake took too long"),
-        }
-    }
-
-    /// Answers requests until the connection ends.
-    async fn serve<I>(self, stream: I, caller: Caller)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let Self {
-            api,
-            builder,
-            watcher,
-            farewell,
-            pending,
-            permit,
-        } = self;
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (api, farewell) = (api.clone(), farewell.clone());
-            // HTTP/2 says it by GOAWAY.
-            let has_header = request.version() < Version::HTTP_2;
-            // A length that is given as well does not hold, and hyper does not show it. Somebody on the
-            // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
-            // behind the body is not read as another's request.
-            let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-            let waiting = pending.request();
-            // The future stays small, for what it takes of the cache: see `respond_to`.
-            let request = Box::new(request);
-            async move {
-                let mut response = api.respond_to(caller, request).await;
-                drop(waiting);
-                if last || has_header && farewell.load(Ordering::Relaxed) {
-                    response.headers_mut().insert(header::CONNECTION, CLOSE);
-                }
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(%error, "a connection ended early");
-        }
-        drop(permit);
     }
 }

@@ -46,6 +46,58 @@ fn one_connection_too_many_is_told_so_and_the_others_go_on() {
     server.stop();
 }
 
+/// The server tells the versions of HTTP apart by the first bytes, which may come one by one.
+#[test]
+fn a_client_is_understood_however_its_first_bytes_come() {
+    let live = "GET /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let unusual = "PROPFIND /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    // With the client's own frame of settings, which is empty.
+    let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let server = Server::start(SlowStore::new(), Limits::default());
+    for (begins, with, answered) in [
+        (live, 0, "HTTP/1.1 200"),
+        (live, 1, "HTTP/1.1 200"),
+        (unusual, 0, "HTTP/1.1 405"),
+        (unusual, 1, "HTTP/1.1 405"),
+        (unusual, 2, "HTTP/1.1 405"),
+        // The length and the type of the server's settings begin so.
+        (http2, 0, "\0\0"),
+        (http2, 2, "\0\0"),
+        (http2, 3, "\0\0"),
+        (http2, 20, "\0\0"),
+    ] {
+        let mut stream = server.connect();
+        stream.set_nodelay(true).expect("set");
+        let (first, rest) = begins.split_at(with);
+        stream.write_all(first.as_bytes()).expect("sent");
+        thread::sleep(Duration::from_millis(20));
+        stream.write_all(rest.as_bytes()).expect("sent");
+        let mut answer = vec![0; answered.len()];
+        stream.read_exact(&mut answer).expect("answered");
+        assert_eq!(
+            String::from_utf8_lossy(&answer),
+            answered,
+            "{begins:?} after {with}"
+        );
+    }
+    server.stop();
+}
+
+#[test]
+fn a_client_that_asks_nothing_is_cut_off() {
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let server = Server::start(SlowStore::new(), limits);
+    // Not even whether it speaks HTTP/1.1 can be told of the other one.
+    let (nothing, mut half) = (server.connect(), server.connect());
+    half.write_all(b"PR").expect("sent");
+    assert_eq!(answer(nothing), "");
+    assert_eq!(answer(half), "");
+    server.stop();
+}
+
 #[test]
 fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
     let store = SlowStore::new();
