@@ -194,18 +194,7 @@ impl<S: Store> Api<S> {
             subject,
             wanted,
         } = Box::pin(self.read(caller, request)).await;
-        let answer = match wanted {
-            Ok(Wanted::Answer(response)) => Ok(response),
-            Ok(Wanted::Operation(command, preferences)) => {
-                let submitted = self.store.submit(command).await;
-                submitted.map_or_else(
-                    |rejection| Err(rejection.into()),
-                    |()| Ok(applied(&preferences)),
-                )
-            }
-            Ok(Wanted::Widget(serial_number)) => self.widget(serial_number).await,
-            Err(error) => Err(error),
-        };
+        let answer = self.answer(wanted).await;
         let (code, mut response) = match answer {
             Ok(response) => (None, response),
             Err(error) => (Some(error.code()), error.response()),
@@ -220,6 +209,17 @@ impl<S: Store> Api<S> {
             cors::expose(headers);
         }
         response
+    }
+
+    async fn answer(&self, wanted: Result<Wanted, Error>) -> Answer {
+        match wanted? {
+            Wanted::Answer(response) => Ok(response),
+            Wanted::Operation(command, preferences) => {
+                self.store.submit(command).await?;
+                Ok(applied(&preferences))
+            }
+            Wanted::Widget(serial_number) => self.widget(serial_number).await,
+        }
     }
 
     /// Reads a request to its end.
