@@ -5,10 +5,14 @@
 #
 #   bench/postgres/run.sh FOLDER [WIDGETS] [SECONDS] [ROUNDS]
 #
+# `database` is what an operation takes of the server's processor time: what a server with processors of
+# its own would be limited by.
+#
 # FOLDER/loaded is made and filled by load.sql where it is missing (150 bytes a widget); that is all that
 # 0 ROUNDS do. Every run works on a copy of it, FOLDER/run, which it leaves to be looked at. Every
 # operation names widgets that no other one of the run names, so that none is refused. Set PROCESSES to
-# have nginx in front of so many services, instead of one service alone.
+# have nginx in front of so many services, instead of one service alone. Set APART to give the server the
+# first processor and everything else the second one, as if it had a machine of its own.
 set -euo pipefail
 cd "$(dirname "$0")"
 widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
@@ -23,6 +27,10 @@ if [ "$(id -u)" = 0 ]; then
   as=(setpriv --reuid=postgres --regid=postgres --clear-groups --)
 fi
 export PGHOST=$folder PGUSER=postgres PGDATABASE=postgres
+server_only=() others_only=()
+if [ -n "${APART:-}" ]; then
+  server_only=(taskset --cpu-list 0) others_only=(taskset --cpu-list 1)
+fi
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
@@ -34,7 +42,7 @@ url="@${folder//\//%2F}:$PGPORT/postgres?sslmode=disable"
 settings=(shared_buffers=6GB max_wal_size=16GB checkpoint_timeout=30min wal_compression=lz4
   wal_buffers=64MB max_connections=100)
 start() { # DATA
-  "${as[@]}" "$postgres/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" \
+  "${server_only[@]}" "${as[@]}" "$postgres/pg_ctl" -s -w -D "$folder/$1" -l "$folder/$1.log" \
     -o "-k $folder -h '' -p $PGPORT ${settings[*]/#/-c }" start
 }
 stop() { # DATA
@@ -68,12 +76,13 @@ sync
 start run
 data=run
 printf '%s widgets; PostgreSQL %s, %s\n' "$widgets" "$(psql -Atc 'SHOW server_version')" "${settings[*]}"
+[ -z "${APART:-}" ] || echo 'the server on processor 0, everything else on processor 1'
 psql -Atc "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
 psql -q -v widgets="$widgets" -f warm.sql > "$folder/warm.log"
 
 addresses=()
 for ((process = 0; process < processes; process++)); do
-  "$binary" serve --listen 127.0.0.1:0 --store "postgres://authenticator$url" > "$folder/serve.$process.log" 2>&1 &
+  "${others_only[@]}" "$binary" serve --listen 127.0.0.1:0 --store "postgres://authenticator$url" > "$folder/serve.$process.log" 2>&1 &
   started+=($!)
   until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.$process.log" | cut -d/ -f3); do
     kill -0 ${started[-1]}
@@ -108,7 +117,7 @@ http {
   }
 }
 CONF
-  nginx -c "$folder/nginx.conf" &
+  "${others_only[@]}" nginx -c "$folder/nginx.conf" &
   started+=($!)
   address=http://127.0.0.1:$nginx_port
   until (exec 3<> "/dev/tcp/127.0.0.1/$nginx_port") 2> /dev/null; do
@@ -117,15 +126,42 @@ CONF
   done
 fi
 
+# What the server has used of the processors so far, in hundredths of a second (CLK_TCK).
+used() {
+  local server
+  server=$(head -1 "$folder/run/postmaster.pid")
+  # Of processes that have ended their parent knows, once it has looked.
+  sleep 1
+  { cat "/proc/$server/stat"; pgrep --parent "$server" | sed 's|.*|/proc/&/stat|' | xargs cat 2> /dev/null || true; } |
+    awk -v server="$server" '{ sum += $14 + $15 } $1 == server { sum += $16 + $17 } END { print sum }'
+}
 single() { # OPERATION START REMOVED
-  printf '%-18s pgbench, 32 clients:   ' "$1"
-  pgbench --no-vacuum --protocol=prepared --client=32 --jobs=2 --time="$seconds" --define=n=0 \
-    --define=start="$2" --define=removed="$3" --define=widgets="$widgets" --file="pgbench/$1.sql" 2>&1 |
-    awk '/^latency average/ { l = $4 } /^tps/ { printf "%.0f/s mean=%sms\n", $3, l } /ERROR/ { print }'
+  local before
+  before=$(used)
+  "${others_only[@]}" pgbench --no-vacuum --protocol=prepared --client=32 --jobs=2 --time="$seconds" --define=n=0 \
+    --define=start="$2" --define=removed="$3" --define=widgets="$widgets" --file="pgbench/$1.sql" \
+    > "$folder/single.log" 2>&1
+  awk -v operation="$1" -v used="$(($(used) - before))" '
+    /^number of transactions actually processed/ { count = $6 }
+    /^latency average/ { mean = $4 }
+    /^tps/ { tps = $3 }
+    /ERROR/ { print }
+    END {
+      printf "%-18s pgbench, 32 clients:   %.0f/s database=%.1fus mean=%sms\n",
+        operation, tps, used * 10000 / count, mean
+    }' "$folder/single.log"
 }
 http() { # OPERATION START REMOVED
-  printf '%-18s HTTP, 256 connections: ' "$1"
-  wrk -t1 -c256 -d"${seconds}s" -s operations.lua "$address" -- "$1" "$2" "$widgets" "$3" | tail -1
+  local before
+  before=$(used)
+  "${others_only[@]}" wrk -t1 -c256 -d"${seconds}s" -s operations.lua "$address" -- "$1" "$2" "$widgets" "$3" > "$folder/http.log"
+  tail -1 "$folder/http.log" | awk -v operation="$1" -v used="$(($(used) - before))" '{
+      match($0, / of [0-9]+/)
+      count = substr($0, RSTART + 4, RLENGTH - 4)
+      rate = $1
+      $1 = ""
+      printf "%-18s HTTP, 256 connections: %s database=%.1fus%s\n", operation, rate, used * 10000 / count, $0
+    }'
 }
 
 # The loaded widgets in their permuted order: three tenths for associations (two for each), three for
