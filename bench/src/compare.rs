@@ -24,11 +24,30 @@ pub(crate) struct Arguments {
     /// How many connections the client has.
     #[arg(long, default_value_t = 256)]
     connections: u32,
+    /// Give the embedded store and PostgreSQL one processor and everything else another one, as if it
+    /// were on another machine.
+    #[arg(long)]
+    apart: bool,
     /// Leave PostgreSQL out.
     #[arg(long)]
     no_postgres: bool,
     #[command(flatten)]
     output: Output,
+}
+
+/// Who may use which processor.
+struct Processors {
+    store: Option<usize>,
+    others: Option<usize>,
+}
+
+impl Arguments {
+    fn processors(&self) -> Processors {
+        Processors {
+            store: self.apart.then_some(0),
+            others: self.apart.then_some(1),
+        }
+    }
 }
 
 /// One peer under one workload at one size: all its rounds.
@@ -64,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let server = if arguments.no_postgres {
         None
     } else {
-        Some(Server::start(&directory.join("postgres"), None)?)
+        let processor = arguments.processors().store;
+        Some(Server::start(&directory.join("postgres"), processor)?)
     };
     let mut rows = Vec::new();
     for &widgets in &arguments.sizes {
@@ -93,12 +113,16 @@ fn size(
     let data_dir = directory.join("compare");
     generate(&data_dir, widgets)?;
     let database = server.map(|server| server.database(widgets)).transpose()?;
-    let (nothing, embedded) = (Peer::do_nothing()?, Peer::embedded(&data_dir, None)?);
+    let Processors { store, others } = arguments.processors();
+    let (nothing, embedded) = (Peer::do_nothing(store)?, Peer::embedded(&data_dir, store)?);
     let postgres = database
         .as_ref()
-        .map(|database| Peer::postgres(&database.store(), None));
+        .map(|database| Peer::postgres(&database.store(), others));
     let postgres = postgres.transpose()?;
-    let adds = Run::closed(Workload::Adds, arguments.connections, duration);
+    let adds = Run {
+        processor: others,
+        ..Run::closed(Workload::Adds, arguments.connections, duration)
+    };
     let mix = Run {
         workload: Workload::Mix,
         ..adds
@@ -159,7 +183,8 @@ fn rounds(
                 }
                 Turn::OneCall(database) => {
                     let duration = Duration::from_secs(arguments.seconds);
-                    database.adds(directory, round, duration)?
+                    let processor = arguments.processors().others;
+                    database.adds(directory, round, duration, processor)?
                 }
             };
             say(&format!(
@@ -247,8 +272,16 @@ fn write(arguments: &Arguments, directory: &Path, rows: &[Row]) -> Result<(), Bo
     let method = format!(
         "Closed loop: {} connections of `widgets load`, which reads a sample back; one call each: `pgbench` \
          with 32 clients and no HTTP. PostgreSQL syncs, and has 6 GB of buffers. {} alternating rounds of \
-         {} s. Medians; ratios are medians of the rounds' ratios.",
-        arguments.connections, arguments.rounds, arguments.seconds
+         {} s. Medians; ratios are medians of the rounds' ratios.{}",
+        arguments.connections,
+        arguments.rounds,
+        arguments.seconds,
+        if arguments.apart {
+            " The embedded store with its service, and PostgreSQL, have one processor; clients, and the \
+             service before PostgreSQL, have the other one."
+        } else {
+            ""
+        }
     );
     table.write(directory, "compare", &method, &pictures)
 }

@@ -74,9 +74,9 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
 }
 
 impl Peer {
-    /// The same routes over a store that does nothing.
-    pub(crate) fn do_nothing() -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(std::env::current_exe()?);
+    /// The same routes over a store that does nothing, on one processor only if so wished.
+    pub(crate) fn do_nothing(processor: Option<usize>) -> Result<Self, Box<dyn Error>> {
+        let mut command = pinned(&std::env::current_exe()?, processor);
         command.arg("serve-null");
         Self::start("do nothing", command)
     }

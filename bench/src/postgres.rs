@@ -172,12 +172,13 @@ impl Database<'_> {
         format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable")
     }
 
-    /// Adds widgets by one call each, from 32 clients.
+    /// Adds widgets by one call each, from 32 clients, on one processor only if so wished.
     pub(crate) fn adds(
         &self,
         directory: &Path,
         round: usize,
         duration: Duration,
+        processor: Option<usize>,
     ) -> Result<Figures, Box<dyn Error>> {
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -192,7 +193,7 @@ impl Database<'_> {
             });
             logs.map(|entry| entry.path()).collect::<Vec<_>>()
         };
-        let mut pgbench = Command::new(binary("pgbench")?);
+        let mut pgbench = pinned(&binary("pgbench")?, processor);
         pgbench.args([
             "--no-vacuum",
             "--protocol=prepared",
