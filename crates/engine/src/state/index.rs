@@ -1,8 +1,7 @@
 //! The index from serial number to record: many small hash tables, so that no growth stalls.
 //!
-//! A shard that grows must hash its serial numbers again, which costs a walk through memory. At ten
-//! million widgets a shard holds about 600, so that is some 100 µs, and the shards grow at different
-//! times. The hash is keyed with randomness of the process: clients choose serial numbers, and must
+//! A shard that grows moves its entries, and the shards grow at different times. The hashes stand beside
+//! the records' numbers: to hash the serial numbers again would be a walk through memory. The hash is keyed with randomness of the process: clients choose serial numbers, and must
 //! not be able to choose collisions.
 
 use super::record::{Handle, Records};
@@ -28,8 +27,37 @@ type Hasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// Serial number to handle.
 pub(crate) struct Index {
-    shards: Box<[HashTable<u32>]>,
+    shards: Box<[HashTable<Place>]>,
     hasher: Hasher,
+}
+
+/// Where a widget's record is, and the lower half of its serial number's hash.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u32,
+    number: u32,
+}
+
+impl Place {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    fn new(hash: u64, number: u32) -> Self {
+        Self {
+            hash: hash as u32,
+            number,
+        }
+    }
+
+    /// The hash for a shard's table, which uses the lowest bits and the highest seven.
+    fn hash(self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
+
+    /// Whether it is this widget's. Most others are told by the hash, which spares looking at their
+    /// records.
+    fn is(self, sought: Self, serial_number: &str, records: &Records) -> bool {
+        self.hash == sought.hash
+            && records.get(Handle::new(self.number)).serial_number() == serial_number
+    }
 }
 
 impl Default for Index {
@@ -41,7 +69,7 @@ impl Default for Index {
     }
 }
 
-/// Hash tables use the lowest bits and the highest seven: these are neither.
+/// By the half of the hash that a shard's table has no use for.
 fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
@@ -64,26 +92,25 @@ impl Entries {
 }
 
 fn fill_partition<'a>(
-    shards: &mut [HashTable<u32>],
+    shards: &mut [HashTable<Place>],
     entries: impl Iterator<Item = &'a Vec<(u64, u32)>> + Clone,
     records: &Records,
-    hasher: &Hasher,
     duplicates: &mut Vec<Handle>,
 ) {
-    let record = |number| records.get(Handle::new(number));
-    let hash_of = |&number: &u32| hasher.hash_one(record(number).serial_number());
     // Room for an even spread, and some more: a shard then rarely has to grow.
     let room = entries.clone().map(Vec::len).sum::<usize>() / shards.len();
     for shard in &mut *shards {
-        shard.reserve(room + room / 8, hash_of);
+        shard.reserve(room + room / 8, |place| place.hash());
     }
     for &(hash, number) in entries.flatten() {
         let shard = &mut shards[shard_of(hash) % PARTITION_SHARDS];
-        let is_same = |&each: &u32| record(each).serial_number() == record(number).serial_number();
-        match shard.entry(hash, is_same, hash_of) {
+        let place = Place::new(hash, number);
+        let serial_number = || records.get(Handle::new(number)).serial_number();
+        let is_same = |each: &Place| each.is(place, serial_number(), records);
+        match shard.entry(place.hash(), is_same, |place| place.hash()) {
             Entry::Occupied(_) => duplicates.push(Handle::new(number)),
             Entry::Vacant(entry) => {
-                entry.insert(number);
+                entry.insert(place);
             }
         }
     }
@@ -103,7 +130,6 @@ impl Index {
         records: &Records,
         threads: usize,
     ) -> Vec<Handle> {
-        let hasher = &self.hasher;
         let partitions = Mutex::new(self.shards.chunks_mut(PARTITION_SHARDS).enumerate());
         let next = || {
             partitions
@@ -115,7 +141,7 @@ impl Index {
             let mut duplicates = Vec::new();
             while let Some((number, shards)) = next() {
                 let entries = entries.iter().map(|each| &each.0[number]);
-                fill_partition(shards, entries, records, hasher, &mut duplicates);
+                fill_partition(shards, entries, records, &mut duplicates);
             }
             duplicates
         };
@@ -134,25 +160,26 @@ impl Index {
 
     pub(crate) fn find(&self, serial_number: &str, records: &Records) -> Option<Handle> {
         let hash = self.hash(serial_number);
+        let sought = Place::new(hash, 0);
         self.shards[shard_of(hash)]
-            .find(hash, |&each| {
-                records.get(Handle::new(each)).serial_number() == serial_number
+            .find(sought.hash(), |each| {
+                each.is(sought, serial_number, records)
             })
-            .map(|&number| Handle::new(number))
+            .map(|place| Handle::new(place.number))
     }
 
-    /// Adds a serial number that is not in the index. `records` has every other one that is.
-    pub(crate) fn insert(&mut self, serial_number: &str, handle: Handle, records: &Records) {
+    /// Adds a serial number that is not in the index.
+    pub(crate) fn insert(&mut self, serial_number: &str, handle: Handle) {
         let hash = self.hash(serial_number);
-        let hasher = &self.hasher;
-        self.shards[shard_of(hash)].insert_unique(hash, handle.number(), |&each| {
-            hasher.hash_one(records.get(Handle::new(each)).serial_number())
-        });
+        let place = Place::new(hash, handle.number());
+        self.shards[shard_of(hash)].insert_unique(place.hash(), place, |place| place.hash());
     }
 
     pub(crate) fn remove(&mut self, serial_number: &str, handle: Handle) {
         let hash = self.hash(serial_number);
-        let entry = self.shards[shard_of(hash)].find_entry(hash, |&each| each == handle.number());
+        let place = Place::new(hash, handle.number());
+        let is_same = |each: &Place| each.number == place.number;
+        let entry = self.shards[shard_of(hash)].find_entry(place.hash(), is_same);
         if let Ok(entry) = entry {
             entry.remove();
         }
@@ -160,5 +187,51 @@ impl Index {
 
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(HashTable::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::record::Record;
+    use std::collections::HashMap;
+    use widgets_registry::Ports;
+
+    /// Two serial numbers of one shard whose halves of hashes are the same as well.
+    fn colliding(index: &Index) -> [String; 2] {
+        let mut seen = HashMap::new();
+        for number in 0.. {
+            let serial_number = format!("{number}");
+            let hash = index.hash(&serial_number);
+            let key = (shard_of(hash), Place::new(hash, 0).hash);
+            if let Some(other) = seen.insert(key, serial_number.clone()) {
+                return [other, serial_number];
+            }
+        }
+        unreachable!("there are more numbers than hashes")
+    }
+
+    #[test]
+    fn serial_numbers_of_the_same_hash_are_told_apart() {
+        let (mut index, mut records) = (Index::default(), Records::default());
+        let [one, other] = colliding(&index);
+        let [first, second] = [&one, &other]
+            .map(|serial_number| records.insert(Record::new(serial_number, "", Ports::NONE)));
+        index.insert(&one, first);
+        assert_eq!(index.find(&one, &records), Some(first));
+        assert_eq!(index.find(&other, &records), None);
+        index.insert(&other, second);
+        index.remove(&one, first);
+        assert_eq!(index.find(&one, &records), None);
+        assert_eq!(index.find(&other, &records), Some(second));
+
+        let mut filled = Index::default();
+        let mut entries = Entries::default();
+        for (serial_number, handle) in [(&one, first), (&other, second)] {
+            entries.push(filled.hash(serial_number), handle);
+        }
+        assert_eq!(filled.fill(&[entries], &records, 1), []);
+        assert_eq!(filled.find(&one, &records), Some(first));
+        assert_eq!(filled.find(&other, &records), Some(second));
     }
 }

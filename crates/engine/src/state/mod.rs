@@ -220,8 +220,7 @@ impl State {
                 let ports = record.ports();
                 self.counts.widgets += 1;
                 self.counts.free_slots += ports.len() as u64;
-                self.index
-                    .insert(record.serial_number(), handle, &self.records);
+                self.index.insert(record.serial_number(), handle);
                 self.records.restore(handle, record);
                 for ((ordinal, _), peer) in ports.iter().zip(peers) {
                     if let Some(peer) = peer {
@@ -244,7 +243,7 @@ impl State {
         self.counts.widgets += 1;
         self.counts.free_slots += ports.len() as u64;
         let handle = self.records.insert(Record::new(serial_number, name, ports));
-        self.index.insert(serial_number, handle, &self.records);
+        self.index.insert(serial_number, handle);
         handle
     }
 

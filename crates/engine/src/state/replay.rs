@@ -49,7 +49,7 @@ impl State {
             *self.records.get_mut(handle) = record;
         } else {
             let handle = self.records.insert(record);
-            self.index.insert(serial_number, handle, &self.records);
+            self.index.insert(serial_number, handle);
         }
     }
 
