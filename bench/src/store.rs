@@ -34,6 +34,10 @@ impl Choice {
         }
     }
 
+    pub(crate) const fn is_postgres(&self) -> bool {
+        self.postgres
+    }
+
     /// The part of a file's name that tells reports of one store from those of the other.
     pub(crate) const fn suffix(&self) -> &'static str {
         if self.postgres { "-postgres" } else { "" }

@@ -92,7 +92,8 @@ impl Objective {
                 };
                 microseconds / 1e6
             }
-            Subject::Mean => latency.mean_us / 1e6,
+            // Of an average there is more than was measured.
+            Subject::Mean => latency.mean_us.round() / 1e6,
             Subject::Max => latency.max_us / 1e6,
             Subject::Rate => stretch.requests_per_second,
             Subject::Errors => {
@@ -126,8 +127,8 @@ impl Subject {
             Self::Rate => format!("{value:.0}"),
             Self::Errors => format!("{}%", (value * 1e6).round() / 1e4),
             Self::Quantile(_) | Self::Mean | Self::Max => {
-                let microseconds = (value * 1e6).round().max(0.0) as u64;
-                humantime::format_duration(Duration::from_micros(microseconds)).to_string()
+                let time = Duration::from_nanos((value * 1e9).round().max(0.0) as u64);
+                humantime::format_duration(time).to_string()
             }
         }
     }
@@ -249,6 +250,7 @@ mod tests {
             "errors>0.1%",
             "rate<10000",
             "max<250us",
+            "p50<800ns",
         ] {
             let objective: Objective = text.parse().unwrap();
             let json = serde_json::to_string(&objective).unwrap();
