@@ -53,7 +53,7 @@ struct Waiting {
 
 /// So many waiting requests are worth a commit at any time: what it costs for each of them is then
 /// little beside what a request costs in HTTP.
-pub(crate) const ENOUGH: usize = 64;
+pub(crate) const ENOUGH: usize = 16;
 
 /// A batch takes milliseconds, and seconds are the least that `Retry-After` can say.
 const RETRY_AFTER_SECONDS: u32 = 1;

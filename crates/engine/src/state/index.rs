@@ -1,8 +1,9 @@
 //! The index from serial number to record: many small hash tables, so that no growth stalls.
 //!
-//! A shard that grows moves its entries, and the shards grow at different times. The hashes stand beside
-//! the records' numbers: to hash the serial numbers again would be a walk through memory. The hash is keyed with randomness of the process: clients choose serial numbers, and must
-//! not be able to choose collisions.
+//! A shard that grows moves its entries, and the shards grow at different times. Half of each hash stands
+//! beside the record's number: to hash the serial numbers again would be a walk through memory. The hash
+//! is keyed with randomness of the process: clients choose serial numbers, and must not be able to choose
+//! collisions.
 
 use super::record::{Handle, Records};
 use hashbrown::{HashTable, hash_table::Entry};
