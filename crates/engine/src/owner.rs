@@ -18,7 +18,10 @@ use crate::{
 use std::{mem, sync::Arc, thread, time::Duration};
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Letter, PostOffice};
-use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Widget, decide};
+use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, SerialNumber, Widget, decide};
+
+/// What callers read while the disk is full.
+const NO_ROOM: &str = "no room in the journal";
 
 /// After a batch of so many operations more of them are on their way for certain.
 const GATHER_OPERATIONS_MIN: usize = 4;
@@ -46,11 +49,11 @@ pub(crate) struct Owner<F, C> {
     answers: Vec<Answer>,
     post_office: PostOffice<Submission>,
     /// Why nothing may be written any more.
-    stopped: Option<String>,
+    stopped: Option<Reason>,
     /// So many bytes the journal had no room for; 0 where it has.
     room_missed: u64,
     /// What readiness was told last.
-    unwritable: Option<String>,
+    unwritable: Option<Reason>,
 }
 
 /// An answer that waits for the sync.
@@ -158,7 +161,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn advance_checkpoint(&mut self) {
         let now = self.clock.now();
         if let Some(reason) = &self.stopped {
-            return self.checkpoints.stop(reason, now, &self.metrics);
+            let reason = reason.to_string();
+            return self.checkpoints.stop(&reason, now, &self.metrics);
         }
         let position = Position {
             segment: self.journal.segment_number(),
@@ -186,7 +190,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         }
                         Some(self.late())
                     } else {
-                        self.undecidable(&command, unavailable.as_deref())
+                        self.undecidable(&command, unavailable.as_ref())
                     };
                     if let Some(fault) = fault {
                         let letter = Letter::Command(reply, Err(fault.into()));
@@ -230,21 +234,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     /// Why this command cannot be decided now.
-    fn undecidable(&self, command: &Command, unavailable: Option<&str>) -> Option<Fault> {
+    fn undecidable(&self, command: &Command, unavailable: Option<&Reason>) -> Option<Fault> {
         let reason = match unavailable {
-            Some(reason) => reason,
+            Some(reason) => reason.clone(),
             None if self.state.is_full() && matches!(command, Command::AddWidget { .. }) => {
-                "no further widget can be numbered"
+                "no further widget can be numbered".into()
             }
             None => return None,
         };
-        Some(Fault::Unavailable {
-            reason: reason.into(),
-        })
+        Some(Fault::Unavailable { reason })
     }
 
     /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
-    fn unavailable(&mut self, batch: &[Submission]) -> Option<String> {
+    fn unavailable(&mut self, batch: &[Submission]) -> Option<Reason> {
         if self.stopped.is_some() {
             return self.stopped.clone();
         }
@@ -263,7 +265,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             // Whoever failed to make room has logged why.
             Err(error) => {
                 self.room_missed = room;
-                Some(format!("no room in the journal: {error}"))
+                Some(Reason::new(NO_ROOM, error.to_string()))
             }
         }
     }
@@ -272,7 +274,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     fn publish_unwritable(&mut self, queue: &Queue) {
         let reason = match &self.stopped {
             Some(reason) => Some(reason.clone()),
-            None if self.room_missed > 0 => Some("no room in the journal".into()),
+            None if self.room_missed > 0 => Some(NO_ROOM.into()),
             None => None,
         };
         if reason != self.unwritable {
@@ -324,14 +326,17 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Append::NotWritten(error) => {
                 tracing::error!(%error, "writing the journal failed: nothing was applied");
                 Fault::Unavailable {
-                    reason: format!("writing the journal failed: {error}"),
+                    reason: Reason::new("writing the journal failed", error.to_string()),
                 }
             }
             Append::FateUnknown(error) => {
                 tracing::error!(%error, "syncing the journal failed: read-only until restart");
-                let reason = format!("syncing the journal failed: {error}");
+                let reason = Reason::new("syncing the journal failed", error.to_string());
                 self.metrics.read_only();
-                self.stopped = Some(format!("{reason}; it is read-only until it is restarted"));
+                self.stopped = Some(Reason::new(
+                    "syncing the journal failed, it is read-only until it is restarted",
+                    error.to_string(),
+                ));
                 Fault::FateUnknown { reason }
             }
         })
@@ -352,7 +357,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         // It may rest on a change that was taken back, so it is no refusal; what was
                         // asked was not applied in any case.
                         (Err(_), Some(fault)) => Err(Fault::Unavailable {
-                            reason: fault.to_string(),
+                            reason: match fault {
+                                Fault::Unavailable { reason } | Fault::FateUnknown { reason } => {
+                                    reason.clone()
+                                }
+                                Fault::Busy { limit, .. } => limit.clone().into(),
+                            },
                         }
                         .into()),
                     };

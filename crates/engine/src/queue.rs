@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Mailbox, PostOffice};
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Widget};
+use widgets_registry::{Command, Fault, Reason, Rejection, SerialNumber, Widget};
 
 /// What a caller wants, and where it waits for the answer.
 pub(crate) enum Request {
@@ -48,7 +48,7 @@ struct Waiting {
     /// Those that the owner does not know yet.
     new_mailboxes: Vec<Arc<Mailbox<Submission>>>,
     /// Why the owner can write nothing.
-    unwritable: Option<String>,
+    unwritable: Option<Reason>,
 }
 
 /// So many waiting requests are worth a commit at any time: what it costs for each of them is then
@@ -193,12 +193,12 @@ impl Queue {
     }
 
     /// Says why the owner can write nothing, or that it can again, for readiness.
-    pub(crate) fn set_unwritable(&self, reason: Option<String>) {
+    pub(crate) fn set_unwritable(&self, reason: Option<Reason>) {
         self.lock().unwritable = reason;
     }
 
     /// Why the owner can write nothing, if so.
-    pub(crate) fn unwritable(&self) -> Option<String> {
+    pub(crate) fn unwritable(&self) -> Option<Reason> {
         self.lock().unwritable.clone()
     }
 

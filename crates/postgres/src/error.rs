@@ -1,6 +1,7 @@
 //! Why a store cannot be opened or a schema not migrated.
 
 use std::{error::Error as _, io};
+use widgets_registry::Reason;
 
 /// Why the database cannot be used. Texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,18 @@ pub enum OpenError {
         /// What the database said.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// What happened, for the requests that meet it.
+    pub(crate) fn reason(&self) -> Reason {
+        let public = match self {
+            Self::Connect { .. } => "the database cannot be reached",
+            Self::Schema(_) => "the database has another schema than this version works with",
+            _ => "the database cannot be used",
+        };
+        Reason::new(public, self.to_string())
+    }
 }
 
 /// What went wrong, to the end of the chain: the outermost text alone ("db error") says nothing.

@@ -17,7 +17,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 use widgets_mailbox::Letter;
-use widgets_registry::{Fault, Name, Port, Refusal, SerialNumber, Slot, Widget};
+use widgets_registry::{Fault, Name, Port, Reason, Refusal, SerialNumber, Slot, Widget};
 
 const CALL: &str = "
     SELECT serial_number, name, ports, peers FROM widgets.lookup_widgets($1)";
@@ -41,7 +41,7 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
             None => match shared.connect(Lane::Lookups).await {
                 Ok(open) => open,
                 Err(error) => {
-                    let reason = error.to_string();
+                    let reason = error.reason();
                     answer_all(&shared, &mut batch, &Fault::Unavailable { reason });
                     if shared.queue.is_closed() {
                         return;
@@ -115,6 +115,7 @@ async fn apply<C: Clock>(
             } else {
                 let reason = reason(&error);
                 tracing::error!(reason, "the database answers no lookups");
+                let reason = Reason::new("the database answers no lookups", reason);
                 Fault::Unavailable { reason }
             };
             answer_all(shared, batch, &fault);
@@ -129,7 +130,7 @@ async fn apply<C: Clock>(
             }
             Err(defect) => {
                 tracing::error!(defect, "the database holds a widget that cannot be");
-                let reason = format!("the database holds a widget that cannot be: {defect}");
+                let reason = Reason::new("the database holds a widget that cannot be", defect);
                 answer_all(shared, batch, &Fault::Unavailable { reason });
                 return Connection::Keep;
             }

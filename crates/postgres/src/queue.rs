@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::sync::{Notify, oneshot};
 use widgets_mailbox::Address;
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Widget};
+use widgets_registry::{Command, Fault, Reason, Rejection, SerialNumber, Widget};
 
 /// An operation, when it came, and where its caller waits.
 pub(crate) struct Operation {
@@ -88,7 +88,7 @@ struct Waiting {
     gathering: usize,
     closed: bool,
     /// Why there is no connection for this lane, while there is none.
-    unreachable: [Option<String>; 2],
+    unreachable: [Option<Reason>; 2],
     rate: Rate,
 }
 
@@ -336,9 +336,9 @@ impl Queue {
 
     /// Says that there is no connection for this lane, and why: everything that waits is answered
     /// so, and what comes is refused at once, until [`Self::set_reachable`].
-    pub(crate) fn set_unreachable(&self, lane: Lane, reason: &str) {
+    pub(crate) fn set_unreachable(&self, lane: Lane, reason: &Reason) {
         let mut waiting = self.lock();
-        waiting.unreachable[lane as usize] = Some(reason.into());
+        waiting.unreachable[lane as usize] = Some(reason.clone());
         let (mut operations, mut lookups) = (VecDeque::new(), VecDeque::new());
         match lane {
             Lane::Operations => operations = mem::take(&mut waiting.operations),
@@ -350,7 +350,7 @@ impl Queue {
         waiting.bytes -= lookups.iter().map(bytes).sum::<usize>();
         drop(waiting);
         let fault = || Fault::Unavailable {
-            reason: reason.into(),
+            reason: reason.clone(),
         };
         for operation in operations {
             Request::Operation(operation).refuse(fault());
@@ -366,7 +366,7 @@ impl Queue {
     }
 
     /// Why there is no connection for this lane, while there is none.
-    pub(crate) fn unreachable(&self, lane: Lane) -> Option<String> {
+    pub(crate) fn unreachable(&self, lane: Lane) -> Option<Reason> {
         self.lock().unreachable[lane as usize].clone()
     }
 

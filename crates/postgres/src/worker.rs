@@ -26,7 +26,7 @@ use std::{
 };
 use tokio_postgres::{Row, error::SqlState};
 use widgets_mailbox::{Address, Letter, PostOffice};
-use widgets_registry::{Fault, Rejection};
+use widgets_registry::{Fault, Reason, Rejection};
 
 /// What all connections of a store share.
 pub(crate) struct Shared<C> {
@@ -79,7 +79,7 @@ impl<C: Clock> Shared<C> {
             }
             Err(error) => {
                 if self.up[lane as usize].load(Ordering::Relaxed) == 0 {
-                    self.queue.set_unreachable(lane, &error.to_string());
+                    self.queue.set_unreachable(lane, &error.reason());
                 }
                 Err(error)
             }
@@ -203,12 +203,12 @@ pub(crate) async fn run<C: Clock>(
             None => match shared.connect(Lane::Operations).await {
                 Ok(open) => open,
                 Err(error) => {
-                    let reason = error.to_string();
+                    let reason = error.reason();
                     if let Some(first) = first.take() {
                         first(Err(error));
                     }
                     if attempt == 0 {
-                        tracing::warn!(reason, "no connection to the database: trying on");
+                        tracing::warn!(%reason, "no connection to the database: trying on");
                     }
                     let fault = Fault::Unavailable { reason };
                     answer_all(&shared, &mut batch, &fault, Duration::ZERO);
@@ -301,11 +301,13 @@ async fn apply<C: Clock>(
             }
             Err(Failure::Culprit(reason)) => {
                 tracing::error!(reason, "the database refused an operation");
+                let reason = Reason::new("the database refused an operation", reason);
                 answer_all(shared, batch, &Fault::Unavailable { reason }, elapsed);
                 return Connection::Keep;
             }
             Err(Failure::Lost(reason)) => {
                 tracing::warn!(reason, "the fate of a batch is unknown");
+                let reason = Reason::new("the database did not say what became of it", reason);
                 answer_all(shared, batch, &Fault::FateUnknown { reason }, elapsed);
                 return Connection::Drop;
             }
@@ -371,6 +373,7 @@ fn failure(
             ]
             .contains(code);
         return if rolled_back {
+            let reason = Reason::new("the database ended the connection", reason);
             Failure::Disconnected(Fault::Unavailable { reason })
         } else {
             Failure::Lost(reason)
@@ -383,13 +386,17 @@ fn failure(
         "23503" if !lock_first => Failure::Conflict(code.code().to_owned()),
         "57014" => Failure::Rejected(busy("statement_timeout_ms", settings.statement_timeout_ms)),
         // A standby after a failover: another host may be the primary by now.
-        "25006" => Failure::Disconnected(Fault::Unavailable { reason }),
+        "25006" => {
+            let reason = Reason::new("the database is read-only", reason);
+            Failure::Disconnected(Fault::Unavailable { reason })
+        }
         other => match other.get(..2) {
             // Data, constraints, and whatever is unheard of.
             Some("22" | "23" | "XX") | None => Failure::Culprit(reason),
             // Rights, resources, an administrator: it has nothing to do with one operation.
             Some(_) => {
                 tracing::error!(reason, "the database applies no operations");
+                let reason = Reason::new("the database applies no operations", reason);
                 Failure::Rejected(Fault::Unavailable { reason })
             }
         },
@@ -428,7 +435,8 @@ fn answer<C: Clock>(
             Ok(outcome) => outcome.map_err(Rejection::Refused),
             Err(unknown) => {
                 tracing::error!(error = %unknown, "the database gave an answer that has no meaning");
-                let reason = unknown.to_string();
+                let what = "the database gave an answer that has no meaning";
+                let reason = Reason::new(what, unknown.to_string());
                 Err(Fault::FateUnknown { reason }.into())
             }
         };

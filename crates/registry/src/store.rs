@@ -1,6 +1,7 @@
 //! The seam between the service and whatever keeps its state: the whole operation.
 
 use crate::{Command, Refusal, SerialNumber, Widget};
+use std::fmt;
 
 /// A place that keeps widgets durably and applies one whole operation at a time.
 ///
@@ -51,13 +52,13 @@ pub enum Fault {
     #[error("the store accepts no operations: {reason}")]
     Unavailable {
         /// What happened, and what ends it.
-        reason: String,
+        reason: Reason,
     },
     /// WG505: the commit was under way when it failed. The operation may or may not be applied.
     #[error("the operation may or may not have been applied: {reason}")]
     FateUnknown {
         /// What happened.
-        reason: String,
+        reason: Reason,
     },
 }
 
@@ -69,6 +70,61 @@ impl Fault {
             Self::Busy { .. } => "WG503",
             Self::Unavailable { .. } => "WG504",
             Self::FateUnknown { .. } => "WG505",
+        }
+    }
+}
+
+/// What happened, in two parts: what every caller may read, and what is for the operator alone, such as
+/// the names of hosts, users and files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    public: &'static str,
+    details: Option<String>,
+}
+
+impl Reason {
+    /// `public` is for everyone: that it is a constant keeps names out of it. `details` are for the
+    /// log, and for those who may administer the service.
+    pub fn new(public: &'static str, details: impl Into<String>) -> Self {
+        let details = Some(details.into());
+        Self { public, details }
+    }
+
+    /// What every caller may read.
+    #[must_use]
+    pub const fn public(&self) -> &'static str {
+        self.public
+    }
+
+    /// What is for the operator alone.
+    #[must_use]
+    pub fn details(&self) -> Option<&str> {
+        self.details.as_deref()
+    }
+}
+
+/// Everyone may read all of it.
+impl From<&'static str> for Reason {
+    fn from(public: &'static str) -> Self {
+        let details = None;
+        Self { public, details }
+    }
+}
+
+/// Nobody has said what of it callers may read: nothing.
+impl From<String> for Reason {
+    fn from(details: String) -> Self {
+        Self::new("the log of the service says why", details)
+    }
+}
+
+/// All of it, for the operator.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.public)?;
+        match &self.details {
+            Some(details) => write!(f, ": {details}"),
+            None => Ok(()),
         }
     }
 }

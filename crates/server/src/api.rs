@@ -2,10 +2,11 @@
 
 use crate::{
     Authentication, Caller, ClientCertificates, Clock, RateLimit, Settings, arguments,
-    auth::{Access, Object, Permission, TokenCache},
+    auth::{self, Access, Object, Permission, TokenCache},
     body, cors,
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
+    faults::FaultLog,
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
     routes::Route,
@@ -56,6 +57,7 @@ pub struct Api<S> {
 struct Shared {
     settings: Settings,
     metrics: Metrics,
+    faults: FaultLog,
     clock: Box<dyn Clock>,
 }
 
@@ -66,6 +68,8 @@ struct Read {
     cross_origin: bool,
     /// What it is counted as, with how long it took. Documents and probes are not counted.
     subject: Option<Subject>,
+    /// Its sender reads all of what went wrong.
+    administers: bool,
     wanted: Result<Wanted, Error>,
 }
 
@@ -97,6 +101,7 @@ impl<S: Store> Api<S> {
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
+            faults: FaultLog::default(),
             clock: Box::new(clock),
         });
         Ok(Self {
@@ -192,12 +197,18 @@ impl<S: Store> Api<S> {
         let Read {
             cross_origin,
             subject,
+            administers,
             wanted,
         } = Box::pin(self.read(caller, request)).await;
         let answer = self.answer(wanted).await;
         let (code, mut response) = match answer {
             Ok(response) => (None, response),
-            Err(error) => (Some(error.code()), error.response()),
+            Err(error) => {
+                if let Some(fault) = error.fault() {
+                    self.shared.faults.tell(fault, self.shared.clock.now());
+                }
+                (Some(error.code()), error.response(administers))
+            }
         };
         if let Some(subject) = subject {
             let duration = self.shared.clock.now().saturating_sub(start);
@@ -234,20 +245,30 @@ impl<S: Store> Api<S> {
             return Read {
                 cross_origin: false,
                 subject: None,
+                administers: false,
                 wanted: Ok(Wanted::Answer(response)),
             };
         }
         let route = Route::of(head.uri.path());
+        let subject = route.subject();
+        let (administers, wanted) = match self.admit(caller, &route, &head).await {
+            Ok(access) => {
+                let wanted = self.wanted(access, route, &head, pin!(body)).await;
+                (access.administers(), wanted)
+            }
+            Err(error) => (false, Err(error)),
+        };
         Read {
             cross_origin,
-            subject: route.subject(),
-            wanted: self.wanted(caller, route, &head, pin!(body)).await,
+            subject,
+            administers,
+            wanted,
         }
     }
 
     async fn wanted<B>(
         &self,
-        caller: Caller,
+        access: Access,
         route: Route<'_>,
         head: &Parts,
         body: Pin<&mut B>,
@@ -256,7 +277,6 @@ impl<S: Store> Api<S> {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let access = self.admit(caller, &route, head).await?;
         let answer = match route {
             Route::Operation(operation) => {
                 return self.read_operation(operation, access, head, body).await;
@@ -296,16 +316,25 @@ impl<S: Store> Api<S> {
     }
 
     /// What the caller may do. Whatever watches over the process is answered without being asked who
-    /// it is, and may do nothing else.
+    /// it is, but may say so: those who administer the service read why it is not ready.
     async fn admit(
         &self,
         caller: Caller,
         route: &Route<'_>,
         head: &Parts,
     ) -> Result<Access, Error> {
-        if route.is_probe() {
-            return Ok(Access::NOTHING);
+        if !route.is_probe() {
+            return self.admit_known(caller, head).await;
         }
+        let says_who = *route == Route::Ready && auth::has_token(&head.headers);
+        if says_who && let Ok(access) = self.admit_known(caller, head).await {
+            return Ok(access);
+        }
+        Ok(Access::NOTHING)
+    }
+
+    /// What the caller may do, who must say who it is or be anonymous.
+    async fn admit_known(&self, caller: Caller, head: &Parts) -> Result<Access, Error> {
         // Before the token: checking one costs more than to refuse it.
         if let Some(rate_limit) = &self.rate_limit {
             rate_limit.check(caller.address, &head.headers, self.shared.clock.now())?;

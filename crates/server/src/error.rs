@@ -142,7 +142,9 @@ impl Error {
         }
     }
 
-    pub(crate) fn body(&self) -> ErrorBody {
+    /// The body of the answer. Those who administer the service read names of hosts, users and files
+    /// in it, which are nothing to others.
+    pub(crate) fn body(&self, administers: bool) -> ErrorBody {
         let (message, details, hint) = match self {
             Self::Malformed(malformed) => malformed.texts(),
             Self::Refused(refused) => {
@@ -159,7 +161,7 @@ impl Error {
             Self::Rejected(Rejection::Refused(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
             }
-            Self::Rejected(Rejection::Fault(fault)) => (fault.to_string(), None, None),
+            Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
         };
         ErrorBody {
             code: self.code().as_str(),
@@ -169,9 +171,17 @@ impl Error {
         }
     }
 
-    pub(crate) fn response(&self) -> Response<Full<Bytes>> {
+    /// The fault that the caller met, if it was none of the caller's own.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Rejected(Rejection::Fault(fault)) => Some(fault),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn response(&self, administers: bool) -> Response<Full<Bytes>> {
         let code = self.code();
-        let body = match serde_json::to_vec(&self.body()) {
+        let body = match serde_json::to_vec(&self.body(administers)) {
             Ok(body) => body,
             Err(error) => unreachable!("four texts are always JSON: {error}"),
         };
@@ -216,6 +226,17 @@ impl Error {
         }
         response
     }
+}
+
+/// Message, details and hint: what happened, without the names that are the operator's.
+fn fault_texts(fault: &Fault, administers: bool) -> (String, Option<String>, Option<String>) {
+    let (message, reason) = match fault {
+        Fault::Busy { .. } => return (fault.to_string(), None, None),
+        Fault::Unavailable { reason } => ("the store accepts no operations", reason),
+        Fault::FateUnknown { reason } => ("the operation may or may not have been applied", reason),
+    };
+    let details = reason.details().filter(|_| administers).map(str::to_owned);
+    (format!("{message}: {}", reason.public()), details, None)
 }
 
 impl Malformed {

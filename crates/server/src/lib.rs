@@ -18,6 +18,7 @@ mod connections;
 mod cors;
 mod document;
 mod error;
+mod faults;
 mod hint;
 mod metrics;
 mod negotiation;

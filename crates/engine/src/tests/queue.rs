@@ -122,14 +122,16 @@ async fn a_turn_of_a_runtime_is_one_batch() {
             panic!("a lookup was asked");
         };
         assert_eq!(*serial_number, *format!("sn{number}"));
-        let reason = serial_number.to_string();
+        let reason = serial_number.to_string().into();
         let answer = Err(Fault::Unavailable { reason });
         post_office.send(submission.reply_to, Letter::Lookup(reply, answer));
     }
     post_office.flush();
     for (number, task) in asked.into_iter().enumerate() {
         match task.await.expect("no panic") {
-            Err(Fault::Unavailable { reason }) => assert_eq!(reason, format!("sn{number}")),
+            Err(Fault::Unavailable { reason }) => {
+                assert_eq!(reason.details(), Some(&*format!("sn{number}")));
+            }
             other => panic!("{other:?}"),
         }
     }

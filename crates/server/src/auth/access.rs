@@ -104,6 +104,12 @@ impl Access {
         self.permissions == 0
     }
 
+    /// Whether the sender proved to be of a role that may know of hosts, users and files. Not where
+    /// nobody is asked: there everyone may do everything, and nobody is known.
+    pub(crate) const fn administers(self) -> bool {
+        !self.anonymous && self.permissions & Permission::Admin.bit() != 0
+    }
+
     /// Refuses who may not do this with `object`.
     pub(crate) fn require(self, permission: Permission, object: Object) -> Result<(), Refused> {
         if self.permissions & permission.bit() != 0 {

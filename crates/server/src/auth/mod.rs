@@ -230,6 +230,12 @@ fn lock(cache: &Mutex<TokenCache>) -> std::sync::MutexGuard<'_, TokenCache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a request says by a token who it comes from. Whether it is true is not checked.
+pub(crate) fn has_token(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::AUTHORIZATION);
+    value.and_then(bearer_token).is_some()
+}
+
 /// The token of `Bearer TOKEN`, however the word is capitalised (RFC 9110, 11.1). Other schemes are
 /// somebody else's, such as a proxy's.
 fn bearer_token(value: &HeaderValue) -> Option<&[u8]> {

@@ -369,9 +369,9 @@ fn faults() -> [(&'static str, Fault); 3] {
         limit,
         retry_after_seconds,
     };
-    let reason = "no room in the journal: No space left on device".into();
+    let reason = "no room in the journal".into();
     let unavailable = Fault::Unavailable { reason };
-    let reason = "syncing the journal failed: Input/output error".into();
+    let reason = "syncing the journal failed".into();
     let unknown = Fault::FateUnknown { reason };
     [("WG503", busy), ("WG504", unavailable), ("WG505", unknown)]
 }

@@ -102,7 +102,7 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
         let Answered::Refused(error) = &example.answer else {
             continue;
         };
-        let body = serde_json::to_value(error.body()).ok();
+        let body = serde_json::to_value(error.body(false)).ok();
         let shown = RefOr::T(shown(example, body));
         let status = error.code().status().as_u16();
         let examples = by_status.entry(status).or_default();

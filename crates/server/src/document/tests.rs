@@ -227,7 +227,7 @@ async fn the_service_answers_every_example_as_documented() {
                 if let Error::Rejected(Rejection::Refused(refusal)) = error {
                     assert_eq!(refusal.code(), error.code().as_str());
                 }
-                let body = serde_json::to_string(&error.body()).expect("JSON");
+                let body = serde_json::to_string(&error.body(false)).expect("JSON");
                 (error.code().status().as_u16(), body)
             }
         };

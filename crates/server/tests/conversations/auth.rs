@@ -545,3 +545,58 @@ async fn the_document_says_whether_tokens_are_asked_for() {
         }
     }
 }
+
+/// What callers cannot act on and should not know is for the log, and for the admin role.
+#[tokio::test]
+async fn names_of_hosts_and_users_are_for_those_who_administer_the_service() {
+    let details = "connecting to postgres://user@db.internal:5432/registry: refused";
+    let reason = Reason::new("the database cannot be reached", details);
+    let settings = AuthenticationSettings {
+        anonymous_role: Some("writer".into()),
+        roles: Roles {
+            write: vec!["w".into(), "watcher".into(), "writer".into()],
+            admin: vec!["watcher".into(), "writer".into()],
+            ..settings().roles
+        },
+        ..settings()
+    };
+    for fault in [
+        Fault::Unavailable {
+            reason: reason.clone(),
+        },
+        Fault::FateUnknown { reason },
+    ] {
+        let keys = KeySet::parse(SECRET).expect("keys");
+        let authentication = Authentication::new(settings.clone(), Some(keys));
+        let guarded = api(Failing(fault.clone())).with_authentication(Arc::new(authentication));
+        let open = api(Failing(fault));
+        let role = |role: &str| {
+            let token = claiming(&format!(r#"{{"role":"{role}"}}"#));
+            format!("authorization: Bearer {token}")
+        };
+        let (admin, writer) = (role("watcher"), role("w"));
+        for (api, who, shown) in [
+            (&open, "x-nobody: asked", false),
+            // Nobody knows who that is, whatever the role may do.
+            (&guarded, "x-nobody: known", false),
+            (&guarded, "authorization: Bearer a.b.c", false),
+            (&guarded, &writer, false),
+            (&guarded, &admin, true),
+        ] {
+            for (method, uri) in [("GET", "/ready"), ("POST", "/rpc/remove_widget")] {
+                let body = r#"{"widget_sn":"E"}"#;
+                let answer = send(api, method, uri, &[who], body).await;
+                if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                    assert_ne!(uri, "/ready", "{who}: everyone is told whether it is ready");
+                    assert!(!answer.body.contains("db.internal"), "{who}");
+                    continue;
+                }
+                let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+                let message = body["message"].as_str().expect("a message");
+                assert!(message.ends_with(": the database cannot be reached"));
+                let expected = if shown { json!(details) } else { Value::Null };
+                assert_eq!(body["details"], expected, "{who} {uri}");
+            }
+        }
+    }
+}

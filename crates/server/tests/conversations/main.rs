@@ -18,7 +18,7 @@ use hyper::{HeaderMap, Request, StatusCode, body::Bytes};
 use prometheus::Registry;
 use tempfile::TempDir;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_registry::{Command, Fault, Reason, Rejection, SerialNumber, Store, Widget};
 use widgets_server::{Api, Settings, SystemClock};
 
 pub(crate) const E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;

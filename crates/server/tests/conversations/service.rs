@@ -77,7 +77,7 @@ async fn pages_of_other_origins_may_ask() {
 
 #[tokio::test]
 async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
-    let reason = "the disk is full".to_owned();
+    let reason = Reason::from("the disk is full");
     let cases = [
         (
             busy(),

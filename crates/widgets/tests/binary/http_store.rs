@@ -34,7 +34,9 @@ impl HttpStore {
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Value), Fault> {
-        let unknown = |reason: String| Fault::FateUnknown { reason };
+        let unknown = |reason: String| Fault::FateUnknown {
+            reason: reason.into(),
+        };
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
@@ -120,8 +122,12 @@ fn rejection(command: Option<&Command>, status: StatusCode, body: &Value) -> Rej
                 limit: message,
                 retry_after_seconds: 1,
             },
-            "WG504" => Fault::Unavailable { reason: message },
-            "WG505" => Fault::FateUnknown { reason: message },
+            "WG504" => Fault::Unavailable {
+                reason: message.into(),
+            },
+            "WG505" => Fault::FateUnknown {
+                reason: message.into(),
+            },
             _ => panic!("no code of a fault: {body}"),
         };
         return fault.into();
@@ -198,7 +204,7 @@ impl Store for HttpStore {
         match self.send(Method::GET, "/ready", String::new()).await? {
             (StatusCode::OK, _) => Ok(()),
             (status, body) => Err(Fault::Unavailable {
-                reason: format!("{status} {body}"),
+                reason: format!("{status} {body}").into(),
             }),
         }
     }

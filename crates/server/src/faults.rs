@@ -1,0 +1,106 @@
+//! What the log is told of faults that callers met: all of it, as callers read a part only.
+//!
+//! A fault may last, and every request that comes meanwhile meets it: one that goes on is told once in a
+//! while, with how many requests met it.
+
+use crate::Code;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use widgets_registry::Fault;
+
+/// How often a fault that goes on is told.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Which faults were told last. Shared by all workers.
+#[derive(Debug, Default)]
+pub(crate) struct FaultLog(Mutex<Vec<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    fault: Fault,
+    at: Duration,
+    /// So many requests met it since.
+    left_out: u64,
+}
+
+/// So many faults are told apart at a time. There are few kinds, and one rarely comes alone.
+const FAULTS_MAX: usize = 8;
+
+impl FaultLog {
+    /// Tells that a request met `fault`. That the service is busy is no news: the metrics count it.
+    pub(crate) fn tell(&self, fault: &Fault, now: Duration) {
+        let (Fault::Unavailable { reason } | Fault::FateUnknown { reason }) = fault else {
+            return;
+        };
+        if let Some(left_out) = self.due(fault, now) {
+            let code = Code::from(fault).as_str();
+            tracing::error!(code, %reason, left_out, "a request could not be served");
+        }
+    }
+
+    /// Whether it is to be told now, and of how many requests nothing was told meanwhile.
+    fn due(&self, fault: &Fault, now: Duration) -> Option<u64> {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = faults.iter_mut().find(|told| told.fault == *fault) {
+            if now.saturating_sub(told.at) < PERIOD {
+                told.left_out += 1;
+                return None;
+            }
+            told.at = now;
+            return Some(std::mem::take(&mut told.left_out));
+        }
+        if faults.len() == FAULTS_MAX {
+            let (recent, oldest) = (faults.iter().map(|told| told.at)).zip(0..).min()?;
+            if now.saturating_sub(recent) < PERIOD {
+                // Texts that differ each time: the one that makes room counts for it.
+                faults[oldest].left_out += 1;
+                return None;
+            }
+            faults.swap_remove(oldest);
+        }
+        faults.push(Told {
+            fault: fault.clone(),
+            at: now,
+            left_out: 0,
+        });
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(details: &str) -> Fault {
+        Fault::Unavailable {
+            reason: details.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn a_fault_that_goes_on_is_told_once_in_a_while() {
+        let log = FaultLog::default();
+        let due = |details: &str, seconds| log.due(&fault(details), Duration::from_secs(seconds));
+        assert_eq!(due("a", 0), Some(0));
+        assert_eq!(due("a", 0), None);
+        assert_eq!(due("b", 1), Some(0), "another one is told at once");
+        assert_eq!(due("a", 9), None);
+        assert_eq!(due("a", 10), Some(2));
+        assert_eq!(due("a", 11), None);
+    }
+
+    #[test]
+    fn faults_that_differ_each_time_are_bounded_too() {
+        let log = FaultLog::default();
+        let told = |from: u64, seconds| {
+            let faults = (from..from + 1000).map(|number| fault(&number.to_string()));
+            let now = Duration::from_secs(seconds);
+            faults.filter(|fault| log.due(fault, now).is_some()).count()
+        };
+        assert_eq!(told(0, 0), FAULTS_MAX);
+        assert_eq!(told(1000, 9), 0);
+        assert_eq!(told(2000, 10), FAULTS_MAX);
+    }
+}
