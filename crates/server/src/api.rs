@@ -9,6 +9,7 @@ use crate::{
     faults::FaultLog,
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
+    readiness::Readiness,
     routes::Route,
 };
 use http_body_util::Full;
@@ -59,6 +60,7 @@ struct Shared {
     metrics: Metrics,
     faults: FaultLog,
     clock: Box<dyn Clock>,
+    readiness: Readiness,
 }
 
 type Answer = Result<Response<Full<Bytes>>, Error>;
@@ -103,6 +105,7 @@ impl<S: Store> Api<S> {
             metrics: Metrics::new(registry)?,
             faults: FaultLog::default(),
             clock: Box::new(clock),
+            readiness: Readiness::default(),
         });
         Ok(Self {
             store,
@@ -304,7 +307,9 @@ impl<S: Store> Api<S> {
                 Ok(self.metrics_text())
             }),
             Route::Ready => {
-                let ready = self.store.ready().await;
+                let store = self.store.clone();
+                let look = || async move { store.ready().await };
+                let ready = self.shared.readiness.ask(&*self.shared.clock, look).await;
                 probe(head, || {
                     self.authentication.ready()?;
                     ready?;

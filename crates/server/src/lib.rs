@@ -23,6 +23,7 @@ mod hint;
 mod metrics;
 mod negotiation;
 mod rate;
+mod readiness;
 mod routes;
 mod settings;
 mod tls;
