@@ -8,6 +8,10 @@ use prometheus::{
 };
 use std::sync::Arc;
 
+/// The SQLSTATEs after which a batch is sent again. Each has its count from the start: alerts see only
+/// what grows from a value that was there.
+const CONFLICTS: [&str; 5] = ["40001", "40P01", "55P03", "23503", "23505"];
+
 /// What the store counts. Cloning shares it.
 #[derive(Clone)]
 pub struct Metrics {
@@ -30,6 +34,16 @@ impl Metrics {
             let help = format!("{what}, as the statistics of the last ANALYZE estimate them.");
             Gauge::new(name, help)
         };
+        let batch_retries = IntCounterVec::new(
+            Opts::new(
+                "widgets_batch_retries_total",
+                "Batches sent again, by the SQLSTATE of the conflict.",
+            ),
+            &["code"],
+        )?;
+        for code in CONFLICTS {
+            batch_retries.with_label_values(&[code]);
+        }
         Ok(Self {
             batch_operations: histogram(
                 "widgets_batch_operations",
@@ -41,13 +55,7 @@ impl Metrics {
                 "From sending a batch until its commit was answered.",
                 prometheus::exponential_buckets(0.000_25, 2.0, 16)?,
             )?,
-            batch_retries: IntCounterVec::new(
-                Opts::new(
-                    "widgets_batch_retries_total",
-                    "Batches sent again, by the SQLSTATE of the conflict.",
-                ),
-                &["code"],
-            )?,
+            batch_retries,
             connections: IntGauge::new(
                 "widgets_database_connections",
                 "Connections to the database that are up.",

@@ -1,13 +1,16 @@
-//! How long requests take, by operation and outcome.
+//! How many requests there were and how long they took, by operation and outcome.
 //!
-//! Every label value comes from an enum, so nothing that a caller sends can make a new series. A
-//! series appears with the first request that belongs to it and is then found by index.
+//! Every label value comes from an enum, so nothing that a caller sends can make a new series. Every
+//! count is there from the start, at 0: Prometheus sees an increase only between two values, so a count
+//! that appeared with its first failure would hide that failure from every alert. A histogram is twenty
+//! times as long, so it appears with the first request that belongs to it.
 
 use crate::Code;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
-use std::{sync::OnceLock, time::Duration};
+use std::{array, sync::OnceLock, time::Duration};
 use widgets_registry::Operation;
 
 /// Upper bounds in seconds: from a sync of a fast disk to far past the longest wait in a queue.
@@ -56,10 +59,28 @@ impl Subject {
 /// The outcome `ok`, then every code.
 const OUTCOMES: usize = 1 + Code::ALL.len();
 
+fn index(code: Option<Code>) -> usize {
+    code.map_or(0, |code| 1 + code as usize)
+}
+
+/// The label's value of the outcome with this index.
+fn word(outcome: usize) -> &'static str {
+    let code = outcome
+        .checked_sub(1)
+        .and_then(|index| Code::ALL.get(index));
+    code.map_or("ok", |code| code.as_str())
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     durations: HistogramVec,
-    series: [[OnceLock<Histogram>; OUTCOMES]; Subject::ALL.len()],
+    series: [[Series; OUTCOMES]; Subject::ALL.len()],
+}
+
+/// The requests of one subject with one outcome.
+struct Series {
+    count: IntCounter,
+    duration: OnceLock<Histogram>,
 }
 
 impl Metrics {
@@ -72,6 +93,12 @@ impl Metrics {
         let options = options.buckets(BUCKETS_SECONDS.to_vec());
         let durations = HistogramVec::new(options, &["operation", "outcome"])?;
         registry.register(Box::new(durations.clone()))?;
+        let requests = Opts::new(
+            "widgets_requests_total",
+            "Requests that were answered, by operation and outcome (a code, or ok).",
+        );
+        let requests = IntCounterVec::new(requests, &["operation", "outcome"])?;
+        registry.register(Box::new(requests.clone()))?;
         let build = Opts::new("widgets_build_info", "Which build this is; always 1.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         let build = IntGauge::with_opts(build)?;
@@ -80,7 +107,13 @@ impl Metrics {
         let metrics = Self {
             registry,
             durations,
-            series: [const { [const { OnceLock::new() }; OUTCOMES] }; Subject::ALL.len()],
+            series: array::from_fn(|subject| {
+                array::from_fn(|outcome| Series {
+                    count: requests
+                        .with_label_values(&[Subject::ALL[subject].as_str(), word(outcome)]),
+                    duration: OnceLock::new(),
+                })
+            }),
         };
         for operation in Operation::ALL {
             metrics.histogram(Subject::Operation(operation), None);
@@ -91,16 +124,17 @@ impl Metrics {
 
     /// Counts a request that ended with this code, or well.
     pub(crate) fn observe(&self, subject: Subject, code: Option<Code>, duration: Duration) {
+        self.series[subject.index()][index(code)].count.inc();
         self.histogram(subject, code)
             .observe(duration.as_secs_f64());
     }
 
     fn histogram(&self, subject: Subject, code: Option<Code>) -> &Histogram {
-        let outcome = code.map_or(0, |code| 1 + code as usize);
-        self.series[subject.index()][outcome].get_or_init(|| {
-            let outcome = code.map_or("ok", Code::as_str);
+        let outcome = index(code);
+        let series = &self.series[subject.index()][outcome];
+        series.duration.get_or_init(|| {
             self.durations
-                .with_label_values(&[subject.as_str(), outcome])
+                .with_label_values(&[subject.as_str(), word(outcome)])
         })
     }
 

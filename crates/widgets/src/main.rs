@@ -8,6 +8,7 @@ mod import;
 mod jwks;
 mod load;
 mod log;
+mod metrics;
 mod migrate;
 mod security;
 mod serve;

@@ -3,7 +3,9 @@
 use crate::{
     config::{Auth, Http},
     jwks::Jwks,
+    metrics::Certificates,
 };
+use prometheus::Registry;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -27,6 +29,7 @@ pub(crate) struct Security {
     keys: Option<(PathBuf, Mutex<Watch>)>,
     /// The keys that are fetched, until somebody fetches them.
     pub(crate) jwks: Option<Jwks>,
+    certificates: Certificates,
 }
 
 impl Security {
@@ -54,12 +57,26 @@ impl Security {
             None if auth.is_on() => Authentication::new(auth.settings(), key_set).into(),
             None => Authentication::off().into(),
         };
+        let certificates = Certificates::new([
+            ("http.tls_certificate", http.tls_certificate.clone()),
+            ("http.tls_client_ca", http.tls_client_ca.clone()),
+            ("auth.jwks_ca", auth.jwks_ca.clone()),
+        ]);
         Ok(Self {
             authentication,
             tls,
             keys,
             jwks,
+            certificates: certificates.map_err(|error| error.to_string())?,
         })
+    }
+
+    /// Adds what is known of keys and certificates to the service's metrics.
+    pub(crate) fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
+        if let Some(jwks) = &self.jwks {
+            jwks.register_metrics(registry)?;
+        }
+        self.certificates.register(registry)
     }
 
     /// Looks at the files every now and then, and at every hang-up, and takes what is new. What
@@ -81,7 +98,10 @@ impl Security {
     fn refresh(&self, forced: bool) {
         if let Some(tls) = &self.tls {
             match tls.reload(forced) {
-                Ok(true) => tracing::info!("took new certificates"),
+                Ok(true) => {
+                    self.certificates.read();
+                    tracing::info!("took new certificates");
+                }
                 Ok(false) => {}
                 Err(error) => {
                     tracing::error!(%error, "the certificates in use go on: new ones cannot be used");

@@ -4,6 +4,7 @@ use crate::{
     Outcome,
     config::{Configuration, Given, Http, LogFormat, StoreKind},
     log,
+    metrics::{Disk, Process},
     security::Security,
 };
 use prometheus::Registry;
@@ -64,11 +65,12 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     let signals = Signals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
     let mut security = Security::load(http, auth)?;
+    let metrics = Registry::new();
+    metrics.register(Box::new(Process::new()?))?;
+    security.register_metrics(&metrics)?;
     let jwks = security.jwks.take();
     writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
-    let metrics = Registry::new();
     if let Some(mut jwks) = jwks {
-        jwks.register_metrics(&metrics)?;
         let hang_up = signal(SignalKind::hangup())?;
         // Not in the background: who asks as soon as it listens shall not be told to wait.
         let succeeded = jwks.fetch().await;
@@ -88,6 +90,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
                 recovered.associations
             )?;
             engine.register_metrics(&metrics)?;
+            metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();

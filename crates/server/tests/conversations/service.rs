@@ -1,6 +1,9 @@
 //! What goes for every answer: preferences, other origins, faults, metrics.
 
 use crate::*;
+use std::collections::BTreeMap;
+use widgets_registry::Operation;
+use widgets_server::Code;
 
 #[tokio::test]
 async fn preferences_that_were_followed_are_named() {
@@ -159,11 +162,41 @@ async fn metrics_count_requests_by_operation_and_outcome() {
         r#"{operation="remove_widget",outcome="ok"} 0"#,
     ];
     assert_eq!(counts, expected);
+    for expected in [
+        r#"widgets_requests_total{operation="add_widget",outcome="23505"} 1"#,
+        r#"widgets_requests_total{operation="add_widget",outcome="ok"} 1"#,
+        r#"widgets_requests_total{operation="add_widget",outcome="WG505"} 0"#,
+        r#"widgets_requests_total{operation="lookup",outcome="WG001"} 1"#,
+        r#"widgets_requests_total{operation="none",outcome="PGRST202"} 1"#,
+    ] {
+        assert!(
+            answer.body.lines().any(|line| line == expected),
+            "{expected}"
+        );
+    }
     let build = r#"widgets_build_info{version="0.1.0"} 1"#;
     assert!(answer.body.lines().any(|line| line == build));
     let head = send(&api, "OPTIONS", "/metrics", &[], "").await;
     assert_eq!(head.header("allow"), Some("OPTIONS,GET,HEAD"));
     assert_eq!(head.status, StatusCode::OK);
+}
+
+/// Prometheus sees no increase in a count that begins with its first request.
+#[tokio::test]
+async fn every_count_is_there_before_the_first_request() {
+    let (_engine, api) = service("counts");
+    let answer = send(&api, "GET", "/metrics", &[], "").await;
+    let lines = answer.body.lines();
+    let lines = lines.filter_map(|line| line.strip_prefix("widgets_requests_total"));
+    let requests: BTreeMap<_, _> = lines.filter_map(|line| line.rsplit_once(' ')).collect();
+    let operations = Operation::ALL.map(Operation::as_str);
+    let words = Code::ALL.map(Code::as_str);
+    for operation in operations.into_iter().chain(["lookup", "none"]) {
+        for outcome in words.into_iter().chain(["ok"]) {
+            let labels = format!("{{operation=\"{operation}\",outcome=\"{outcome}\"}}");
+            assert_eq!(requests.get(&*labels), Some(&"0"), "{labels}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod failed_sync;
 mod http_store;
 mod jwks;
 mod kill;
+mod metrics;
 mod postgres;
 #[path = "../../../postgres/tests/suite/server.rs"]
 mod postgres_server;

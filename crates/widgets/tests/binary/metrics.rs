@@ -1,0 +1,87 @@
+//! What alerts and dashboards go by is there before anything has happened. Prometheus sees no increase in
+//! a count that begins with its first failure, and nobody sees a name that was misspelt.
+
+use crate::{
+    asking::answer,
+    postgres_server::Server,
+    service::{Directory, Service, widgets},
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use std::{collections::BTreeSet, path::Path};
+
+const WATCHING: [&str; 3] = [
+    "alerts/widgets.yml",
+    "docker-compose/victoria-metrics/dashboards/widgets.json",
+    "grafana/widgets.json",
+];
+
+/// The names of this service's metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|each: char| !each.is_ascii_alphanumeric() && each != '_');
+    let ours = |word: &&str| {
+        let service = word.starts_with("widgets_") && !word.starts_with("widgets_load_");
+        service || word.starts_with("process_")
+    };
+    words.filter(ours).collect()
+}
+
+fn metrics(service: &Service) -> String {
+    let (status, text) = answer(service, "", "GET /metrics", "");
+    assert_eq!(status, 200, "{text}");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[test]
+fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
+    let directory = Directory::new("metrics");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("a certificate").pem();
+    std::fs::write(directory.path().join("ca.pem"), ca).expect("written");
+    let embedded = Service::start(
+        directory.path(),
+        &[
+            "--anonymous-role=admin",
+            // Nobody is there, and the service starts all the same.
+            "--jwks-url=https://127.0.0.1:9/",
+            "--jwks-ca=ca.pem",
+        ],
+    );
+    let server = Server::start(&[]);
+    let owner = server.database("registry", "postgres");
+    let migrated = widgets(directory.path())
+        .args(["migrate", "--store", &owner])
+        .status();
+    assert!(migrated.expect("the binary runs").success());
+    let url = server.url("registry", "authenticator");
+    let postgres = Service::start(directory.path(), &["--store", &url]);
+
+    let (embedded, postgres) = (metrics(&embedded), metrics(&postgres));
+    let both = format!("{embedded}{postgres}");
+    let present = names(&both);
+    for file in WATCHING {
+        let path = Path::new("../../deployments").join(file);
+        let text = std::fs::read_to_string(&path).expect(file);
+        let wanted = names(&text);
+        let missing: Vec<_> = wanted.difference(&present).collect();
+        assert!(missing.is_empty(), "{file} names {missing:?}");
+        assert!(wanted.len() > 5, "{file}: {wanted:?}");
+    }
+    let starts_at_zero = |text: &str, series: &str| {
+        let line = format!("{series} 0");
+        assert!(text.lines().any(|each| each == line), "{line}");
+    };
+    for text in [&embedded, &postgres] {
+        for code in ["WG503", "WG504", "WG505"] {
+            let labels = format!("{{operation=\"add_widget\",outcome=\"{code}\"}}");
+            starts_at_zero(text, &format!("widgets_requests_total{labels}"));
+        }
+    }
+    starts_at_zero(&embedded, "widgets_checkpoints_total{outcome=\"failed\"}");
+    for code in ["40001", "40P01", "55P03", "23503", "23505"] {
+        let labels = format!("{{code=\"{code}\"}}");
+        starts_at_zero(&postgres, &format!("widgets_batch_retries_total{labels}"));
+    }
+}
