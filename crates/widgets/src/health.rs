@@ -39,7 +39,7 @@ pub(crate) fn run(Arguments { live, given }: Arguments) -> Outcome {
 }
 
 /// Where a service that listens there is reached from its own host.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

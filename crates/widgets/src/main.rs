@@ -10,6 +10,7 @@ mod load;
 mod log;
 mod metrics;
 mod migrate;
+mod notify;
 mod security;
 mod serve;
 mod stores;

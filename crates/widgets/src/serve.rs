@@ -5,6 +5,7 @@ use crate::{
     config::{Configuration, Given, Http, LogFormat, StoreKind},
     log,
     metrics::{Disk, Process},
+    notify::Notifier,
     security::Security,
 };
 use prometheus::Registry;
@@ -158,7 +159,13 @@ async fn answer<S: Store>(
     };
     tokio::spawn(security.keep_fresh(hang_up));
     let worker = move || api.with_store(on_worker());
-    widgets_server::serve(listener, &http.limits(), worker, signals.stop()).await?;
+    let notifier = Notifier::from_environment();
+    notifier.ready(address);
+    let stop = async move {
+        signals.stop().await;
+        notifier.stopping();
+    };
+    widgets_server::serve(listener, &http.limits(), worker, stop).await?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod http_store;
 mod jwks;
 mod kill;
 mod metrics;
+mod notify;
 mod postgres;
 #[path = "../../../postgres/tests/suite/server.rs"]
 mod postgres_server;

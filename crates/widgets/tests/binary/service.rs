@@ -104,7 +104,11 @@ impl Service {
         Self::spawn_with(directory, arguments, &[])
     }
 
-    fn spawn_with(directory: &Path, arguments: &[&str], variables: &[(&str, &Path)]) -> Child {
+    pub(crate) fn spawn_with(
+        directory: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &Path)],
+    ) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
