@@ -7,6 +7,7 @@ use crate::{
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
+    head,
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
     readiness::Readiness,
@@ -173,13 +174,17 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Answers a request of someone on this machine.
+    /// Answers a request of someone in this process.
     pub async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        self.respond_to(Caller::LOCAL, Box::new(request)).await
+        let mut request = Box::new(request);
+        // No connection, so no host to name.
+        let host = request.headers_mut().entry(header::HOST);
+        host.or_insert(HeaderValue::from_static("localhost"));
+        self.respond_to(Caller::LOCAL, request).await
     }
 
     /// Answers a request. Dropping the future gives up the answer, not the operation.
@@ -244,6 +249,14 @@ impl<S: Store> Api<S> {
     {
         let (head, body) = request.into_parts();
         let cross_origin = cors::is_cross_origin(&head.headers);
+        if let Err(malformed) = head::check(&head) {
+            return Read {
+                cross_origin,
+                subject: Some(Subject::None),
+                administers: false,
+                wanted: Err(malformed.into()),
+            };
+        }
         if cross_origin && let Some(response) = cors::preflight(&head.method, &head.headers) {
             return Read {
                 cross_origin: false,
@@ -296,6 +309,8 @@ impl<S: Store> Api<S> {
             }
             Route::Table(name) => Err(table(&name, head).into()),
             Route::Invalid => Err(Malformed::Path { details: None }.into()),
+            Route::Undecodable => Err(Malformed::PathEncoding.into()),
+            Route::Service => service(head).map_err(Error::from),
             Route::Root => self.document(head),
             Route::PageFile(name) => probe(head, || match File::find(name) {
                 Some(file) => Ok(page(file)),
@@ -377,6 +392,7 @@ impl<S: Store> Api<S> {
             Method::POST => {
                 check_query(head)?;
                 check_content_type(operation.as_str(), &head.headers)?;
+                check_content_encoding(&head.headers)?;
                 let body = body::read(body, &self.shared.settings).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
@@ -388,7 +404,10 @@ impl<S: Store> Api<S> {
                 Err(Malformed::ReadOnlyTransaction(operation).into())
             }
             Method::OPTIONS => {
-                check_named_in_query(operation, head)?;
+                // What could be called is asked for by its arguments, the path itself without any.
+                if head.uri.query().is_some() {
+                    check_named_in_query(operation, head)?;
+                }
                 Ok(Wanted::Answer(options("OPTIONS,POST")))
             }
             _ => Err(Malformed::OperationMethod(head.method.clone()).into()),
@@ -407,6 +426,7 @@ impl<S: Store> Api<S> {
                 Method::POST => {
                     check_query(head)?;
                     check_content_type(function, &head.headers)?;
+                    check_content_encoding(&head.headers)?;
                     let body = body::read(body, &self.shared.settings).await?;
                     Ok(arguments::unknown(function, &body))
                 }
@@ -503,6 +523,14 @@ fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed>
     }
 }
 
+/// Which methods there are anywhere; nothing else can be asked of the service itself.
+fn service(head: &Parts) -> Result<Response<Full<Bytes>>, Malformed> {
+    if head.method == Method::OPTIONS {
+        return Ok(options("OPTIONS,GET,HEAD,POST"));
+    }
+    Err(Malformed::Path { details: None })
+}
+
 /// What is wrong first with a request for a table: there are none.
 fn table(name: &str, head: &Parts) -> Malformed {
     if let Err(malformed) = negotiation::check_profile(&head.method, &head.headers) {
@@ -573,15 +601,27 @@ fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malform
         "text/plain" => "text",
         "text/xml" => "xml",
         "application/octet-stream" => "bytea",
-        _ => {
-            let message = format!("Content-Type not acceptable: {given}");
-            return Err(Malformed::Body(message.into()));
-        }
+        _ => return Err(Malformed::ContentType(given)),
     };
     Err(Malformed::Function(NoFunction {
         function: function.to_owned(),
         given: Given::Unnamed(unnamed),
     }))
+}
+
+/// Checks that the body is as it says to be: a small one gains nothing from being compressed, and a
+/// compressed one can be of any length.
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let none = |each: &[u8]| {
+            let each = each.trim_ascii();
+            each.is_empty() || each.eq_ignore_ascii_case(b"identity")
+        };
+        if !value.as_bytes().split(|&byte| byte == b',').all(none) {
+            return Err(Malformed::ContentEncoding(negotiation::text(value)));
+        }
+    }
+    Ok(())
 }
 
 /// Media type, then preferences: what is checked between a call's arguments and their values.

@@ -44,12 +44,19 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The head of the request is against HTTP: it must have one `Host`, and no `Transfer-Encoding` but
+    /// `chunked`.
+    Head = "WG400", BAD_REQUEST;
+    /// `Expect` asks for something other than `100-continue`.
+    Expectation = "WG417", EXPECTATION_FAILED;
     /// A query parameter that the operation does not have: its arguments stand in the body.
     QueryParameter = "PGRST100", BAD_REQUEST;
     /// An operation was asked for by another method than POST.
     OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;
     /// The body is no JSON object, or its media type is not JSON.
     Body = "PGRST102", BAD_REQUEST;
+    /// The body is compressed. `Accept-Encoding` says what is taken.
+    ContentEncoding = "PGRST102", UNSUPPORTED_MEDIA_TYPE;
     /// The body is longer than the service accepts.
     BodyTooLarge = "PGRST102", PAYLOAD_TOO_LARGE;
     /// The profile header names a schema that is not exposed.
@@ -64,6 +71,8 @@ codes! {
     Preferences = "PGRST122", BAD_REQUEST;
     /// There is no such path.
     Path = "PGRST125", NOT_FOUND;
+    /// The path has a `%` that two hexadecimal digits do not follow.
+    PathEncoding = "PGRST125", BAD_REQUEST;
     /// `Prefer` asks for strict handling and for `max-affected`, which no operation has.
     MaxAffected = "PGRST128", BAD_REQUEST;
     /// No operation has this name and these arguments.

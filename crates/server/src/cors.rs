@@ -9,9 +9,12 @@ use hyper::{
 
 const METHODS: HeaderValue =
     HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD");
+/// What PostgREST names, then whatever else an answer can say that a page may want to know. The last is
+/// what proxies add.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
-     Transfer-Encoding, Range-Unit",
+     Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, \
+     WWW-Authenticate, X-Request-Id",
 );
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");

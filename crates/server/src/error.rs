@@ -14,9 +14,15 @@ use widgets_registry::{Fault, Operation, Refusal, Rejection};
 /// The next request looks for the keys again; they may come at any moment.
 const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// What those can do whose body is not taken for JSON: `curl -d` says that it is a form.
+const JSON_HINT: &str = "Send the header Content-Type: application/json";
+
 /// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
+    /// It is against HTTP, in this sense.
+    Head(&'static str),
+    Expectation,
     QueryParameter {
         name: String,
         value: String,
@@ -24,6 +30,10 @@ pub(crate) enum Malformed {
     OperationMethod(Method),
     /// The body is not what it should be, in this sense.
     Body(Cow<'static, str>),
+    /// The media type that it says to have.
+    ContentType(String),
+    /// How it says to be encoded.
+    ContentEncoding(String),
     BodyTooLarge {
         bytes_max: usize,
     },
@@ -43,6 +53,7 @@ pub(crate) enum Malformed {
     Path {
         details: Option<&'static str>,
     },
+    PathEncoding,
     MaxAffected,
     Function(NoFunction),
     Table(String),
@@ -213,6 +224,12 @@ impl Error {
                 if let Some(allowed) = malformed.allowed() {
                     headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
                 }
+                if matches!(malformed, Malformed::ContentEncoding(_)) {
+                    headers.insert(
+                        header::ACCEPT_ENCODING,
+                        HeaderValue::from_static("identity"),
+                    );
+                }
             }
             Self::Refused(Refused::KeysUnfetched) => {
                 headers.insert(header::RETRY_AFTER, KEYS_RETRY_AFTER);
@@ -242,9 +259,12 @@ fn fault_texts(fault: &Fault, administers: bool) -> (String, Option<String>, Opt
 impl Malformed {
     fn code(&self) -> Code {
         match self {
+            Self::Head(_) => Code::Head,
+            Self::Expectation => Code::Expectation,
             Self::QueryParameter { .. } => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
-            Self::Body(_) => Code::Body,
+            Self::Body(_) | Self::ContentType(_) => Code::Body,
+            Self::ContentEncoding(_) => Code::ContentEncoding,
             Self::BodyTooLarge { .. } => Code::BodyTooLarge,
             Self::BodyTimeout { .. } => Code::BodyTimeout,
             Self::Schema(_) => Code::Schema,
@@ -252,6 +272,7 @@ impl Malformed {
             Self::Method { .. } => Code::Method,
             Self::Preferences(_) => Code::Preferences,
             Self::Path { .. } => Code::Path,
+            Self::PathEncoding => Code::PathEncoding,
             Self::MaxAffected => Code::MaxAffected,
             Self::Function(_) => Code::Function,
             Self::Table(_) => Code::Table,
@@ -277,6 +298,17 @@ impl Malformed {
                 let details =
                     format!("query parameter \"{name}\" is not known: arguments stand in the body");
                 return (message, Some(details), None);
+            }
+            Self::Head(defect) => {
+                format!("the request is not HTTP as it should be: {defect}").into()
+            }
+            Self::Expectation => "Expect can ask for 100-continue, and for nothing else".into(),
+            Self::ContentType(given) => {
+                let message = format!("Content-Type not acceptable: {given}");
+                return (message, None, Some(JSON_HINT.into()));
+            }
+            Self::ContentEncoding(given) => {
+                format!("Content-Encoding not acceptable: {given}").into()
             }
             Self::OperationMethod(method) => {
                 format!("Cannot use the {method} method on RPC").into()
@@ -307,6 +339,11 @@ impl Malformed {
             Self::Path { details } => {
                 let message = "Invalid path specified in request URL";
                 return (message.into(), details.map(str::to_owned), None);
+            }
+            Self::PathEncoding => {
+                let message = "Invalid path specified in request URL";
+                let details = "a % must be followed by two hexadecimal digits";
+                return (message.into(), Some(details.into()), None);
             }
             Self::MaxAffected => {
                 "Function must return SETOF or TABLE when max-affected preference \

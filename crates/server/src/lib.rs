@@ -10,6 +10,7 @@
 mod api;
 mod arguments;
 mod auth;
+mod authority;
 mod body;
 mod caller;
 mod clock;
@@ -19,7 +20,9 @@ mod cors;
 mod document;
 mod error;
 mod faults;
+mod head;
 mod hint;
+mod json;
 mod metrics;
 mod negotiation;
 mod rate;

@@ -7,12 +7,14 @@ use hyper::{
 };
 
 /// What an operation can answer with. It answers with nothing, so all are as good as the first.
-pub(crate) const OPERATION_MEDIA_TYPES: [&str; 5] = [
+pub(crate) const OPERATION_MEDIA_TYPES: [&str; 7] = [
     "application/json",
     "text/csv",
     "application/geo+json",
     "application/vnd.pgrst.object+json",
     "application/vnd.pgrst.array+json",
+    "application/vnd.pgrst.object",
+    "application/vnd.pgrst.array",
 ];
 
 const ACCEPT_PROFILE: HeaderName = HeaderName::from_static("accept-profile");
@@ -49,7 +51,10 @@ pub(crate) fn media_type<'a>(
         if value == "*/*" && accepted.is_empty() {
             return Ok(offers[0]);
         }
-        accepted.extend(value.as_bytes().split(|&byte| byte == b',').map(range));
+        let ranges = value.as_bytes().split(|&byte| byte == b',');
+        // Empty elements of a list are none (RFC 9110, 5.6.1), so an empty header accepts anything.
+        let ranges = ranges.filter(|range| !range.trim_ascii().is_empty());
+        accepted.extend(ranges.map(range));
     }
     if accepted.is_empty() {
         return Ok(offers[0]);
@@ -57,8 +62,13 @@ pub(crate) fn media_type<'a>(
     // Stable: equals stay in the order given.
     accepted.sort_by(|one, other| other.quality.total_cmp(&one.quality));
     let wanted = accepted.iter().filter(|range| range.quality > 0.0);
+    // A type that is named with q=0 is not wanted, whatever a wildcard beside it says.
+    let unwanted = |offer: &str| {
+        let mut ranges = accepted.iter().filter(|range| range.quality <= 0.0);
+        ranges.any(|range| range.name.eq_ignore_ascii_case(offer))
+    };
     let mut found = wanted.filter_map(|range| {
-        let matches = |offer: &&&str| range.matches(offer);
+        let matches = |offer: &&&str| range.matches(offer) && !unwanted(offer);
         offers.iter().find(matches).copied()
     });
     found.next().ok_or_else(|| {
@@ -77,7 +87,11 @@ fn range(bytes: &[u8]) -> Range {
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default().to_owned();
-    let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+    let quality = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let is_quality = name.trim_end().eq_ignore_ascii_case("q");
+        is_quality.then(|| value.trim_start().parse().ok())?
+    });
     Range {
         name,
         quality: quality.unwrap_or(1.0),
@@ -195,8 +209,14 @@ mod tests {
     #[test]
     fn accept_takes_the_best_of_what_there_is() {
         let offers = ["application/openapi+json", "application/json", "text/html"];
-        let cases: [(&[&str], Result<&str, &str>); 11] = [
+        let cases: [(&[&str], Result<&str, &str>); 17] = [
             (&[], Ok(offers[0])),
+            (&[""], Ok(offers[0])),
+            (&[" , ,"], Ok(offers[0])),
+            (&["", "text/html,"], Ok(offers[2])),
+            (&["text/html; Q=0.1, application/json;q=0.2"], Ok(offers[1])),
+            (&["*/*, application/openapi+json;q=0"], Ok(offers[1])),
+            (&["*/*;q=0.5, text/html;q=0"], Ok(offers[0])),
             (&["*/*"], Ok(offers[0])),
             (&["application/json"], Ok(offers[1])),
             (&["Application/JSON; charset=utf-8"], Ok(offers[1])),

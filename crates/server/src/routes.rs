@@ -28,6 +28,10 @@ pub(crate) enum Route<'a> {
     Table(Cow<'a, str>),
     /// Anything else.
     Invalid,
+    /// `*`: the service itself (RFC 9110, 9.3.7).
+    Service,
+    /// A `%` in it stands for nothing.
+    Undecodable,
 }
 
 impl<'a> Route<'a> {
@@ -41,7 +45,11 @@ impl<'a> Route<'a> {
         match self {
             Self::Operation(operation) => Some(Subject::Operation(*operation)),
             Self::Widget(_) => Some(Subject::Lookup),
-            Self::UnknownFunction(_) | Self::Table(_) | Self::Invalid => Some(Subject::None),
+            Self::UnknownFunction(_)
+            | Self::Table(_)
+            | Self::Invalid
+            | Self::Service
+            | Self::Undecodable => Some(Subject::None),
             Self::Root | Self::PageFile(_) | Self::Live | Self::Ready | Self::Metrics => None,
         }
     }
@@ -49,8 +57,15 @@ impl<'a> Route<'a> {
     /// The route of a path, which begins with a slash. Each segment is percent-decoded.
     pub(crate) fn of(path: &'a str) -> Self {
         let Some(path) = path.strip_prefix('/') else {
-            return Self::Invalid;
+            return if path == "*" {
+                Self::Service
+            } else {
+                Self::Invalid
+            };
         };
+        if !is_decodable(path) {
+            return Self::Undecodable;
+        }
         match path.split_once('/') {
             Some(("rpc", function)) if !function.is_empty() && !function.contains('/') => {
                 let function = percent_decode_str(function).decode_utf8_lossy();
@@ -74,6 +89,15 @@ impl<'a> Route<'a> {
             },
         }
     }
+}
+
+/// Whether two hexadecimal digits follow each `%`.
+pub(crate) fn is_decodable(text: &str) -> bool {
+    let escapes = text.as_bytes().split(|&byte| byte == b'%').skip(1);
+    let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    escapes
+        .into_iter()
+        .all(|after| digit(after.first()) && digit(after.get(1)))
 }
 
 #[cfg(test)]
@@ -106,7 +130,13 @@ mod tests {
             ("/metrics", Route::Metrics),
             ("/metrics/", Route::Invalid),
             ("//", Route::Invalid),
-            ("*", Route::Invalid),
+            ("", Route::Invalid),
+            ("*", Route::Service),
+            ("/widgets/%zz", Route::Undecodable),
+            ("/widgets/%4", Route::Undecodable),
+            ("/rpc/add_widget%", Route::Undecodable),
+            ("/%%20", Route::Undecodable),
+            ("/a/b%x0", Route::Undecodable),
         ];
         for (path, route) in cases {
             assert_eq!(Route::of(path), route, "{path}");

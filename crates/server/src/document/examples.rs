@@ -322,6 +322,18 @@ fn malformed(operation: Operation, settings: &Settings) -> Vec<Example> {
             ..refused("PGRST102", Malformed::Body("Empty or invalid json".into()))
         },
         Example {
+            body: Sent::Text(r#"{"widget_sn":"E","widget_sn":"F"}"#),
+            ..refused(
+                "PGRST102 twice",
+                Malformed::Body("the body names the member \"widget_sn\" twice".into()),
+            )
+        },
+        with(
+            "PGRST102 encoding",
+            &[("Content-Encoding", "gzip")],
+            Malformed::ContentEncoding("gzip".into()),
+        ),
+        Example {
             body: Sent::TooLarge(body),
             ..refused("PGRST102 length", Malformed::BodyTooLarge { bytes_max })
         },
@@ -415,6 +427,7 @@ fn lookups() -> Vec<Example> {
             "/widgets/%FF",
             Malformed::Path { details }.into(),
         ),
+        refused("PGRST125 %", "/widgets/%zz", Malformed::PathEncoding.into()),
         Example {
             headers: &[("Accept-Profile", "api")],
             ..refused(
@@ -499,6 +512,19 @@ fn others() -> Vec<Example> {
                 }
                 .into(),
             )
+        },
+        Example {
+            headers: &[("Host", "a.example"), ("Host", "b.example")],
+            ..get(
+                "WG400",
+                None,
+                "/widgets/E",
+                Malformed::Head("it has more than one Host").into(),
+            )
+        },
+        Example {
+            headers: &[("Expect", "a-miracle")],
+            ..get("WG417", None, "/widgets/E", Malformed::Expectation.into())
         },
         get(
             "PGRST125",

@@ -129,6 +129,10 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
             let allowed = "The methods of this path.";
             response = response.header("Allow", header(Type::String, allowed, "OPTIONS,POST"));
         }
+        if status == 415 {
+            let taken = "What the body may be encoded with.";
+            response = response.header("Accept-Encoding", header(Type::String, taken, "identity"));
+        }
         (status.to_string(), response.build())
     };
     by_status.into_iter().map(response).collect()
@@ -145,6 +149,8 @@ const fn description(status: u16) -> &'static str {
         408 => "The body took too long to arrive. Nothing was applied.",
         409 => "What is registered stands in the way. Nothing was applied.",
         413 => "The body is too long. Nothing was applied.",
+        415 => "The body is encoded. Nothing was applied.",
+        417 => "What is expected is not done here. Nothing was applied.",
         429 => "This client asks too often. Nothing was applied.",
         _ => "The service cannot do it now. The code says what became of the operation.",
     }

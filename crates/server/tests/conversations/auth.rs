@@ -450,6 +450,7 @@ async fn a_client_certificate_has_a_role_of_its_own() {
     let lookup = async |certified: bool, authorization: &str| {
         let request = Request::builder()
             .uri("/widgets/E")
+            .header("host", "localhost")
             .header("authorization", authorization)
             .body(Full::<Bytes>::default())
             .expect("a request");

@@ -94,8 +94,8 @@ pub(crate) async fn send<S: Store>(
 ) -> Answer {
     let mut request = Request::builder().method(method).uri(uri);
     for header in headers {
-        let (name, value) = header.split_once(": ").expect("name: value");
-        request = request.header(name, value);
+        let (name, value) = header.split_once(':').expect("name: value");
+        request = request.header(name, value.trim_start());
     }
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = request.body(body).expect("a request");

@@ -77,7 +77,7 @@ async fn what_is_no_call_is_refused_as_postgrest_does() {
         ),
         (
             "associate_widgets",
-            r#"{"widget2_sn":"E","widget1_sn":"A","widget1_sn":"B","port":"P","x":null}"#,
+            r#"{"widget2_sn":"E","widget1_sn":"A","port":"P","x":null}"#,
             404,
             missing(
                 "associate_widgets",
@@ -118,6 +118,24 @@ async fn what_is_no_call_is_refused_as_postgrest_does() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_named_twice_is_refused() {
+    let (_engine, api) = service("twice");
+    for (function, body, name) in [
+        (
+            "remove_widget",
+            r#"{"widget_sn":"E","widget_sn":"F"}"#,
+            "widget_sn",
+        ),
+        // Before the names are looked at, and at any depth.
+        ("add_widget", r#"{"x":{"y":1,"\u0079":1}}"#, "y"),
+        ("drop_widget", r#"{"":1,"":2}"#, ""),
+    ] {
+        let twice = format!(r#"the body names the member \"{name}\" twice"#);
+        check(&api, function, body, (400, &bad_body(&twice))).await;
+    }
+}
+
+#[tokio::test]
 async fn arguments_in_the_query_string_are_named_without_a_json_parameter() {
     let (_engine, api) = service("query");
     let answer = send(&api, "GET", "/rpc/add_widget?slots=x&widget_sn=E", &[], "").await;
@@ -153,7 +171,9 @@ async fn a_body_that_is_not_json_is_refused() {
     ] {
         let content_type = format!("content-type: {media_type}");
         let answer = send(&api, "POST", "/rpc/add_widget", &[&content_type], E).await;
-        let expected = bad_body(&format!("Content-Type not acceptable: {media_type}"));
+        let expected = format!(
+            r#"{{"code":"PGRST102","details":null,"hint":"Send the header Content-Type: application/json","message":"Content-Type not acceptable: {media_type}"}}"#
+        );
         assert_eq!((answer.status.as_u16(), answer.body), (400, expected));
     }
     let answer = send(&api, "POST", "/rpc/add_widget", &[], E).await;
@@ -184,7 +204,22 @@ async fn a_body_over_the_limit_is_refused() {
 /// A request a line: `method URI | header & header | body | status code`. `E` stands for a body that
 /// is in order.
 const ORDER: &str = r#"
-# Paths first.
+# HTTP itself, then paths.
+GET /a/b | host: a & host: b | | 400 WG400
+GET /widgets/E | host: | | 400 WG400
+GET /widgets/E | host: a b | | 400 WG400
+GET /widgets/E | host: user@a | | 400 WG400
+GET /widgets/E | host: a:port | | 400 WG400
+PUT /a/b | expect: a-miracle | | 417 WG417
+PUT /a/b | expect: 100-continue, a-miracle | | 417 WG417
+PUT /a/b | expect: 100-Continue | | 404 PGRST125
+POST /rpc/add_widget | transfer-encoding: gzip, chunked | E | 400 WG400
+POST /rpc/add_widget | transfer-encoding: chunked & transfer-encoding: chunked | E | 400 WG400
+GET /widgets/%zz | accept-profile: api | | 400 PGRST125
+GET /widgets/%4 | | | 400 PGRST125
+POST /rpc/add_widget% | | E | 400 PGRST125
+PUT /a/%/b | | | 400 PGRST125
+GET /% | | | 400 PGRST125
 POST /rpc/add_widget/ | content-profile: api | E | 404 PGRST125
 GET /a/b | | | 404 PGRST125
 GET /widgets/%FF | | | 404 PGRST125
@@ -219,12 +254,21 @@ POST /rpc/add_widget?select=id | | E | 400 PGRST100
 
 # Then the body and the names in it.
 POST /rpc/add_widget | content-type: text/csv | { | 400 PGRST102
+POST /rpc/add_widget | content-type: text/csv & content-encoding: gzip | E | 400 PGRST102
+POST /rpc/add_widget | content-encoding: gzip | { | 415 PGRST102
+POST /rpc/drop_widget | content-encoding: br | {} | 415 PGRST102
+POST /rpc/add_widget | content-encoding: identity & content-encoding: deflate, gzip | E | 415 PGRST102
+POST /rpc/add_widget | content-encoding: identity | { | 400 PGRST102
 POST /rpc/add_widget | accept: image/png | { | 400 PGRST102
 POST /rpc/add_widget | accept: image/png | {} | 404 PGRST202
 
 # Then media types, preferences, values.
 POST /rpc/add_widget | accept: image/png & prefer: handling=strict, a | E | 406 PGRST107
 POST /rpc/add_widget | accept: text/csv, image/png | E | 409 23505
+POST /rpc/add_widget | accept: application/vnd.pgrst.object | E | 409 23505
+POST /rpc/add_widget | accept: application/vnd.pgrst.array;nulls=stripped | E | 409 23505
+POST /rpc/add_widget | accept: | E | 409 23505
+GET /widgets/E | accept: | | 200
 GET /widgets/E | accept: image/png | | 406 PGRST107
 POST /rpc/remove_widget | prefer: handling=strict, a, max-affected=1 | {"widget_sn":5} | 400 PGRST122
 POST /rpc/remove_widget | prefer: handling=strict, max-affected=1 | {"widget_sn":5} | 400 PGRST128
@@ -237,9 +281,15 @@ HEAD /rpc/add_widget?slots=&name=A&widget_sn=E | accept-profile: public | | 405 
 GET /rpc/remove_widget?widget_sn=E | accept: image/png | | 406 PGRST107
 GET /rpc/remove_widget?widget_sn=E | prefer: handling=strict, a | | 400 PGRST122
 GET /rpc/drop_widget | | | 404 PGRST202
-OPTIONS /rpc/remove_widget | | | 404 PGRST202
+OPTIONS /rpc/remove_widget | | | 200
 OPTIONS /rpc/remove_widget?widget_sn=E | | | 200
+OPTIONS /rpc/remove_widget?x=E | | | 404 PGRST202
+OPTIONS /rpc/drop_widget | | | 404 PGRST202
 OPTIONS /widgets/E | | | 200
+OPTIONS / | | | 200
+OPTIONS * | | | 200
+OPTIONS /a/b | | | 404 PGRST125
+GET * | | | 404 PGRST125
 
 # Lookups.
 GET /widgets/ | | | 400 WG007

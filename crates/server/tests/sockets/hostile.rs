@@ -18,9 +18,10 @@ fn statuses(server: &Server, request: &[u8]) -> Vec<u16> {
         answers.extend_from_slice(&buffer[..read]);
     }
     String::from_utf8_lossy(&answers)
-        .split("HTTP/1.1 ")
+        .split("HTTP/1.")
         .skip(1)
-        .filter_map(|answer| answer.get(..3)?.parse().ok())
+        // The minor version, a space, the status.
+        .filter_map(|answer| answer.get(2..5)?.parse().ok())
         .collect()
 }
 
@@ -90,6 +91,18 @@ fn lengths_that_contradict_are_refused_and_nothing_behind_them_is_read() {
         refused("NUL in a value", "X-Nul: a\0b\r\nContent-Length: 17"),
         refused("NUL in a name", "X-N\0l: a\r\nContent-Length: 17"),
         refused("a bare CR in a value", "X-Cr: a\rb\r\nContent-Length: 17"),
+        refused("an encoding before it", "Transfer-Encoding: foo, chunked"),
+        refused("another coding", "Transfer-Encoding: gzip, chunked"),
+        refused("chunked twice", "Transfer-Encoding: chunked, chunked"),
+        refused(
+            "chunked in two lines",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        ),
+        refused(
+            "another coding in a line of its own",
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        ),
+        refused("an empty element", "Transfer-Encoding: , chunked"),
         (
             "chunked in HTTP/1.0",
             format!(
@@ -186,6 +199,61 @@ fn chunks_hold_against_a_length_and_hide_no_request() {
         broken("no line after the data", "2\r\n{}XX0\r\n\r\n"),
         broken("a bare LF after the size", "2\n{}\r\n0\r\n\r\n"),
         broken("an endless extension", &format!("2;{}", "x".repeat(40_000))),
+    ]);
+}
+
+/// Whom a request is for must be clear (RFC 9112, 3.2).
+#[test]
+fn a_request_names_one_host() {
+    let head = |line: &str, hosts: &str| format!("{line}\r\n{hosts}\r\n");
+    let get = |version: &str, hosts: &str| head(&format!("GET /widgets/E HTTP/{version}"), hosts);
+    let of = |name, request, status: &'static [u16]| (name, request, status, 0);
+    check(vec![
+        of("no host", get("1.1", ""), &[400]),
+        of("two hosts", get("1.1", "Host: a\r\nHost: b\r\n"), &[400]),
+        of(
+            "one host twice",
+            get("1.1", "Host: a\r\nHost: a\r\n"),
+            &[400],
+        ),
+        of("a host that is none", get("1.1", "Host: a/b\r\n"), &[400]),
+        of("a user", get("1.1", "Host: me@a\r\n"), &[400]),
+        of("an empty host", get("1.1", "Host:\r\n"), &[400]),
+        of("a probe without", head("GET /live HTTP/1.1", ""), &[400]),
+        of("HTTP/1.0 without", get("1.0", ""), &[404]),
+        of(
+            "HTTP/1.0 with two",
+            get("1.0", "Host: a\r\nHost: b\r\n"),
+            &[400],
+        ),
+        of("a host with a port", get("1.1", "Host: a:1\r\n"), &[404]),
+        of(
+            "a target with a host",
+            head("GET http://b/widgets/E HTTP/1.1", "Host: a\r\n"),
+            &[404],
+        ),
+        of(
+            "a target with a host, and no other",
+            head("GET http://b/widgets/E HTTP/1.1", ""),
+            &[400],
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_expected_and_cannot_be_is_refused() {
+    let json = "Content-Type: application/json\r\nContent-Length: 17";
+    let expect = |what: &str| with(&format!("{json}\r\nExpect: {what}"), BODY);
+    check(vec![
+        ("something", expect("something"), &[417], 0),
+        ("both", expect("100-continue, something"), &[417], 0),
+        ("to go on", expect("100-continue"), &[100, 204], 1),
+        (
+            "HTTP/1.0 has no expectations",
+            expect("something").replace("HTTP/1.1", "HTTP/1.0"),
+            &[204],
+            1,
+        ),
     ]);
 }
 

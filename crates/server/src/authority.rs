@@ -1,0 +1,108 @@
+//! The name and the port of a URL, of `Host` and of `Origin` (RFC 3986, 3.2).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A host with its port, if one is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Authority<'a> {
+    pub(crate) host: Host<'a>,
+    pub(crate) port: Option<u16>,
+}
+
+/// A host, by name or by address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Host<'a> {
+    Name(&'a str),
+    Address(IpAddr),
+}
+
+/// Names are the same however they are capitalised.
+impl PartialEq for Host<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(one), Self::Name(other)) => one.eq_ignore_ascii_case(other),
+            (Self::Address(one), Self::Address(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Host<'_> {}
+
+impl<'a> Authority<'a> {
+    /// What these bytes say, if they are a host that is not empty and perhaps a port. A user is none of
+    /// it.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
+            let (address, rest) = bracketed.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
+            (Host::Address(address.into()), rest)
+        } else {
+            let end = text.find(':').unwrap_or(text.len());
+            let (name, rest) = text.split_at(end);
+            (host(name)?, rest)
+        };
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            // A port may be empty, which is the scheme's own (RFC 3986, 3.2.3).
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            _ => return None,
+        };
+        Some(Self { host, port })
+    }
+}
+
+fn host(name: &str) -> Option<Host<'_>> {
+    // A registered name (RFC 3986, 3.2.2).
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    if name.is_empty() || !name.bytes().all(allowed) {
+        return None;
+    }
+    let address = name.parse::<Ipv4Addr>();
+    Some(address.map_or(Host::Name(name), |address| Host::Address(address.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_read() {
+        let name = |name, port| Some((Host::Name(name), port));
+        let address = |text: &str, port| {
+            let address = text.parse().expect("an address");
+            Some((Host::Address(address), port))
+        };
+        for (text, expected) in [
+            ("example.org", name("EXAMPLE.org", None)),
+            ("example.org:80", name("example.org", Some(80))),
+            ("example.org:", name("example.org", None)),
+            ("a,b", name("a,b", None)),
+            ("127.0.0.1:3000", address("127.0.0.1", Some(3000))),
+            ("[::1]", address("::1", None)),
+            ("[::1]:65535", address("::1", Some(65535))),
+            ("", None),
+            (":80", None),
+            ("a:65536", None),
+            ("a:+1", None),
+            ("a:1:2", None),
+            ("a b", None),
+            ("user@a", None),
+            ("a/b", None),
+            ("é", None),
+            ("::1", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[a]", None),
+        ] {
+            let parsed = Authority::parse(text.as_bytes());
+            let parsed = parsed.map(|Authority { host, port }| (host, port));
+            assert_eq!(parsed, expected, "{text:?}");
+        }
+        assert_eq!(Authority::parse(b"\xff"), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! What HTTP itself asks of a request's head, beside what hyper checks: whoever stands between a client and
+//! the service may understand otherwise what is not clear.
+
+use crate::{authority::Authority, error::Malformed};
+use hyper::{
+    HeaderMap, Version,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+
+/// Checks whom the request is for, how its body is framed, and what it expects.
+pub(crate) fn check(head: &Parts) -> Result<(), Malformed> {
+    check_host(head)?;
+    check_transfer_encoding(&head.headers)?;
+    check_expectation(head)
+}
+
+/// A request names one host, and names it right (RFC 9112, 3.2; RFC 9113, 8.3.1).
+fn check_host(head: &Parts) -> Result<(), Malformed> {
+    let target = head
+        .uri
+        .authority()
+        .map(hyper::http::uri::Authority::as_str);
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        return Err(Malformed::Head("it has more than one Host"));
+    }
+    let Some(host) = host else {
+        // HTTP/1.0 may do without, and HTTP/2 has it in `:authority`.
+        let needed = head.version >= Version::HTTP_11;
+        let named = head.version >= Version::HTTP_2 && target.is_some();
+        if needed && !named {
+            return Err(Malformed::Head("it has no Host"));
+        }
+        return Ok(());
+    };
+    let Some(host) = Authority::parse(host.as_bytes()) else {
+        return Err(Malformed::Head("its Host is not a host and perhaps a port"));
+    };
+    let differs = |target: &str| Authority::parse(target.as_bytes()) != Some(host);
+    if head.version >= Version::HTTP_2 && target.is_some_and(differs) {
+        return Err(Malformed::Head("its Host is not its :authority"));
+    }
+    Ok(())
+}
+
+/// Chunks are the only encoding that is understood, and they are made once (RFC 9112, 6.1, 7).
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (Some(encoding), another) = (encodings.next(), encodings.next()) else {
+        return Ok(());
+    };
+    if another.is_none() && encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    Err(Malformed::Head("its Transfer-Encoding is not just chunked"))
+}
+
+/// What cannot be met is refused (RFC 9110, 10.1.1).
+fn check_expectation(head: &Parts) -> Result<(), Malformed> {
+    // HTTP/1.0 has no expectations.
+    if head.version < Version::HTTP_11 {
+        return Ok(());
+    }
+    let met = |each: &[u8]| {
+        let each = each.trim_ascii();
+        each.is_empty() || each.eq_ignore_ascii_case(b"100-continue")
+    };
+    let all_met = |value: &HeaderValue| value.as_bytes().split(|&byte| byte == b',').all(met);
+    if head.headers.get_all(header::EXPECT).iter().all(all_met) {
+        return Ok(());
+    }
+    Err(Malformed::Expectation)
+}
