@@ -1,0 +1,159 @@
+"""Every error that nginx makes itself has the shape of the API's, headers included, and says of an operation
+what is true: WG505 where it can have been applied, and when to try again only where that is safe.
+
+    nginx.py DEPLOYMENTS
+"""
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ORIGIN = "Origin: https://page.example\r\n"
+MEMBERS = ["code", "details", "hint", "message"]
+
+
+class Upstream:
+    """Stands in for the service: reads something of each request and hangs up without an answer."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def close(self):
+        # Closing alone would leave it to the thread that accepts.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def run(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.recv(1 << 16)
+            connection.close()
+
+
+def configuration(deployments, folder, port, upstream):
+    """What docs/deploy.md says to install, in a folder, with ports of this test."""
+    ours = folder / "widgets"
+    ours.mkdir()
+    for name in ("maps.conf", "api.conf", "error.conf"):
+        text = (deployments / "docker-compose/nginx" / name).read_text()
+        text = text.replace("/etc/nginx/widgets", str(ours))
+        # So that one connection too many can be had.
+        text = text.replace("limit_conn addresses 4096;", "limit_conn addresses 4;")
+        (ours / name).write_text(text)
+    site = (deployments / "systemd/nginx.conf").read_text().replace("/etc/nginx/widgets", str(ours))
+    for old, new in (("127.0.0.1:80;", f"127.0.0.1:{port};"), ("127.0.0.1:3000;", f"127.0.0.1:{upstream};")):
+        assert old in site, old
+        site = site.replace(old, new)
+    temporary = "".join(
+        f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid;\nerror_log {folder}/error.log;\ndaemon off;\n"
+        f"events {{}}\nhttp {{\n    access_log off;\n{temporary}{site}}}\n"
+    )
+
+
+def raw(port, request):
+    """The status, the headers and the body of the answer to these bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request.encode())
+        answer = connection.makefile("rb")
+        status = int(answer.readline().split(b" ")[1])
+        headers = {}
+        while line := answer.readline().decode().strip().lower():
+            name, value = line.split(": ", 1)
+            headers[name] = value
+        body = answer.read(int(headers["content-length"]))
+    return status, headers, body.decode()
+
+
+def check(name, answer, status, code):
+    got, headers, body = answer
+    try:
+        error = json.loads(body)
+    except ValueError:
+        raise AssertionError(f"{name}: {got} and no JSON: {body[:200]}") from None
+    assert (got, error["code"]) == (status, code), f"{name}: {got} {body}"
+    assert list(error) == MEMBERS, f"{name}: {body}"
+    assert headers["content-type"] == "application/json; charset=utf-8", f"{name}: {headers}"
+    assert headers["proxy-status"] == f"postgrest; error={code.lower()}", f"{name}: {headers}"
+    assert headers["x-request-id"], f"{name}: {headers}"
+    assert ("retry-after" in headers) == (code == "WG503"), f"{name}: {headers}"
+    assert headers["access-control-allow-origin"] == "*", f"{name}: {headers}"
+    assert "retry-after" in headers["access-control-expose-headers"], f"{name}: {headers}"
+    print(f"{name}: {got} {code}")
+
+
+def request(line, headers="", body=""):
+    host = "" if "Host:" in headers else "Host: localhost\r\n"
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    return f"{line} HTTP/1.1\r\n{host}Connection: close\r\n{ORIGIN}{headers}{length}\r\n{body}"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def checks(port, upstream):
+    add = request("POST /rpc/add_widget", "Content-Type: application/json\r\n", "{}")
+    check("sent, and not answered", raw(port, add), 503, "WG505")
+    upstream.close()
+    # Two failures within 2 s, and nginx takes it for dead: what is sent then reaches nobody.
+    for name in ("refused", "refused again", "dead"):
+        check(name, raw(port, add), 503, "WG504")
+    check("a read", raw(port, request("GET /widgets/E")), 503, "WG504")
+    trace = raw(port, request("TRACE /"))
+    assert trace[1]["allow"] == "options, get, head, post", trace
+    check("TRACE", trace, 405, "PGRST117")
+    check("a long path", raw(port, request("GET /" + "a" * 9000)), 414, "WG400")
+    check("a long header", raw(port, request("GET /", f"X: {'a' * 9000}\r\n")), 400, "WG400")
+    check("two hosts", raw(port, request("GET /", "Host: a\r\nHost: b\r\n")), 400, "WG400")
+    check("no HTTP", raw(port, "nonsense\r\n\r\n"), 400, "WG400")
+    check("a long body", raw(port, request("POST /", "Content-Length: 99999999\r\n")), 413, "PGRST102")
+    check("metrics", raw(port, request("GET /metrics")), 404, "PGRST125")
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+    for connection in held:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+    # Each counts once nginx has read its head.
+    deadline = time.monotonic() + 20
+    while "WG503" not in (answer := raw(port, request("GET /")))[2] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    check("many connections", answer, 503, "WG503")
+
+
+def main(deployments):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        upstream = Upstream()
+        port = free_port()
+        configuration(pathlib.Path(deployments), folder, port, upstream.port)
+        # nginx's workers are another user where it is started by root.
+        folder.chmod(0o755)
+        command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            for _ in range(200):
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except ConnectionRefusedError:
+                    assert nginx.poll() is None, nginx.stderr.read()
+                    time.sleep(0.05)
+            checks(port, upstream)
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+main(sys.argv[1])
