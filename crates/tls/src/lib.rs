@@ -57,13 +57,21 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
 /// The certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.
 pub fn system_roots() -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
-    // Some may be unreadable; the rest still serve.
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(system_certificates()?);
     if roots.is_empty() {
         return Err(Error::System);
     }
     Ok(roots)
+}
+
+/// The same as they stand, for a client that makes its configuration by itself.
+pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
+    // Some may be unreadable; the rest still serve.
+    let found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() {
+        return Err(Error::System);
+    }
+    Ok(found)
 }
 
 /// Trusts a server whose certificate one of these has signed, and that is for its name.

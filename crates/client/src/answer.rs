@@ -1,0 +1,116 @@
+//! What is asked in terms of HTTP, and what came back.
+
+use crate::{Error, Refusal};
+use serde::de::DeserializeOwned;
+use std::{io, time::Duration};
+use ureq::{Body, Timeout, http::Response};
+
+/// An answer larger than this is none of the service's: its pages are bounded.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// One request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// The path with its query, escaped.
+    pub(crate) target: &'a str,
+    /// Present for a POST.
+    pub(crate) body: Option<&'a str>,
+    /// Only the headers of the answer are wanted.
+    pub(crate) head: bool,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    /// How long the service was asked to wait for something to tell.
+    pub(crate) wait: Duration,
+}
+
+/// Whether the request can have reached the service: the connection stood, as far as one knows.
+fn may_have_been_sent(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() != io::ErrorKind::ConnectionRefused,
+        ureq::Error::Timeout(phase) => !matches!(phase, Timeout::Resolve | Timeout::Connect),
+        ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::Tls(_)
+        | ureq::Error::Rustls(_) => false,
+        _ => true,
+    }
+}
+
+/// What happened, in the words of people.
+fn why(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time".into(),
+        ureq::Error::HostNotFound => "there is no such host".into(),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "nobody listens there (connection refused)".into()
+        }
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// An answer of any status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    url: String,
+    status: u16,
+    pub(crate) text: String,
+    response: Response<()>,
+}
+
+impl Answer {
+    pub(crate) fn read(
+        url: String,
+        sent: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Self, Error> {
+        let unreachable = |url: &str, error: ureq::Error| Error::Unreachable {
+            url: url.into(),
+            why: why(&error),
+            sent: may_have_been_sent(&error),
+        };
+        let (parts, mut body) = sent.map_err(|error| unreachable(&url, error))?.into_parts();
+        let text = body
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .map_err(|error| unreachable(&url, error))?;
+        Ok(Self {
+            url,
+            status: parts.status.as_u16(),
+            text,
+            response: Response::from_parts(parts, ()),
+        })
+    }
+
+    /// The answer where it is one of success, the refusal where it is not.
+    pub(crate) fn success(self) -> Result<Self, Error> {
+        if matches!(self.status, 200 | 204 | 206) {
+            return Ok(self);
+        }
+        let mut refusal = Refusal::read(self.status, &self.text);
+        refusal.retry_after_seconds = self
+            .header("Retry-After")
+            .and_then(|text| text.parse().ok());
+        Err(match self.status {
+            _ if refusal.code == "WG505" => Error::FateUnknown(refusal.to_string()),
+            429 | 502 | 503 | 504 => Error::Unavailable(refusal),
+            _ => Error::Refused(refusal),
+        })
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(&self.text).map_err(|error| self.odd(&error.to_string()))
+    }
+
+    pub(crate) fn odd(&self, why: &str) -> Error {
+        Error::Odd {
+            url: self.url.clone(),
+            why: why.into(),
+        }
+    }
+}

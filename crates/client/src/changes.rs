@@ -1,0 +1,135 @@
+//! The changes, page after page, for as long as one likes.
+
+use crate::{Client, Error, answer::Asked, filter::escape};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::{fmt::Write as _, time::Duration};
+
+/// So many changes are asked for at a time.
+const PAGE_CHANGES_MAX: u32 = 1_000;
+
+/// Where to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangesAfter {
+    /// The oldest change that is kept.
+    Oldest,
+    /// What happens from here on.
+    Now,
+    /// What came after this position.
+    Position(String),
+}
+
+/// What every change has. The rest depends on the operation.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Change {
+    /// Where in the history it stands.
+    pub position: String,
+    /// When it was committed.
+    pub at: String,
+    /// Who asked for it, where that is known.
+    pub by: Option<String>,
+    /// Which of the four operations.
+    pub operation: String,
+    /// The widget, of `add_widget` and `remove_widget`.
+    pub widget_sn: Option<String>,
+    /// Its name, of `add_widget`.
+    pub widget_name: Option<String>,
+    /// Its slots, of `add_widget`.
+    pub slots: Option<Vec<String>>,
+    /// The first widget of the other two.
+    pub widget1_sn: Option<String>,
+    /// The second one.
+    pub widget2_sn: Option<String>,
+    /// Which slot of the first one, counted from 1.
+    pub slot1: Option<u8>,
+    /// Which slot of the second one, counted from 1.
+    pub slot2: Option<u8>,
+    /// The port type between them.
+    pub port: Option<String>,
+    /// The slots of other widgets that a removal made free.
+    pub freed: Option<Vec<Freed>>,
+}
+
+/// A slot that became free.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Freed {
+    /// The serial number of its widget.
+    pub widget_sn: String,
+    /// Which slot, counted from 1.
+    pub slot: u8,
+}
+
+/// The changes that come after a position, one page after the other.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    client: &'a Client,
+    after: ChangesAfter,
+    filters: String,
+}
+
+impl Client {
+    /// The changes from there on, of this widget alone and of these operations alone where they are
+    /// given.
+    #[must_use]
+    pub fn changes(
+        &self,
+        after: ChangesAfter,
+        widget_sn: Option<&str>,
+        operations: &[String],
+    ) -> Changes<'_> {
+        let mut filters = String::new();
+        if let Some(widget_sn) = widget_sn {
+            // Writing to a string does not fail.
+            let _ = write!(filters, "&widget_sn=eq.{}", escape(widget_sn));
+        }
+        if !operations.is_empty() {
+            let list = escape(&operations.join(",")).to_string();
+            let _ = write!(filters, "&operation=in.({list})");
+        }
+        Changes {
+            client: self,
+            after,
+            filters,
+        }
+    }
+}
+
+impl Changes<'_> {
+    /// The changes since the last call, each also as the service wrote it. Where there are none, the
+    /// service is asked to wait so long for the next one.
+    pub fn next_page(&mut self, wait: Duration) -> Result<Vec<(Change, Box<RawValue>)>, Error> {
+        let mut target = format!(
+            "/changes?limit={PAGE_CHANGES_MAX}&wait_ms={}",
+            wait.as_millis()
+        );
+        match &self.after {
+            ChangesAfter::Oldest => {}
+            ChangesAfter::Now => target.push_str("&after=now"),
+            ChangesAfter::Position(position) => {
+                target.extend(["&after=", &escape(position).to_string()]);
+            }
+        }
+        target.push_str(&self.filters);
+        let answer = self.client.read(&Asked {
+            target: &target,
+            wait,
+            ..Asked::default()
+        })?;
+        let next = answer
+            .header("Next-Position")
+            .ok_or_else(|| answer.odd("there is no Next-Position"))?;
+        self.after = ChangesAfter::Position(next.to_owned());
+        let rows: Vec<Box<RawValue>> = answer.json()?;
+        let read = |row: Box<RawValue>| match serde_json::from_str(row.get()) {
+            Ok(change) => Ok((change, row)),
+            Err(error) => Err(answer.odd(&error.to_string())),
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Where the next call goes on.
+    #[must_use]
+    pub fn after(&self) -> &ChangesAfter {
+        &self.after
+    }
+}

@@ -1,0 +1,133 @@
+//! What a list is to show, as the query that says it.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
+use std::fmt::Write as _;
+
+/// What URLs need not escape (RFC 3986, "unreserved").
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+pub(crate) fn escape(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, ESCAPED)
+}
+
+/// One condition on a widget. Several must all hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// The serial number begins with this.
+    Prefix(String),
+    /// The name is this.
+    Name(String),
+    /// There is a free slot of this port type.
+    Free(String),
+    /// A slot's peer is the widget of this serial number.
+    Peer(String),
+    /// A parameter in `PostgREST`'s spelling: a column or `and`, `or`; and what it must be.
+    Parameter(String, String),
+}
+
+/// Which widgets, and in which direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// What must hold for each of them.
+    pub filters: Vec<Filter>,
+    /// From the greatest serial number to the least.
+    pub descending: bool,
+}
+
+impl Query {
+    /// The path and query of at most so many widgets beyond the one of this serial number.
+    pub(crate) fn target(&self, after: Option<&str>, limit: u64) -> String {
+        let direction = if self.descending { "desc" } else { "asc" };
+        let mut target = format!("/widgets?order=serial_number.{direction}&limit={limit}");
+        for filter in &self.filters {
+            filter.write(&mut target);
+        }
+        if let Some(after) = after {
+            let beyond = if self.descending { "lt." } else { "gt." };
+            parameter(&mut target, "serial_number", &format!("{beyond}{after}"));
+        }
+        target
+    }
+}
+
+impl Filter {
+    fn write(&self, target: &mut String) {
+        match self {
+            Self::Prefix(prefix) => {
+                parameter(target, "serial_number", &format!("gte.{prefix}"));
+                if let Some(end) = after_prefix(prefix) {
+                    parameter(target, "serial_number", &format!("lt.{end}"));
+                }
+            }
+            Self::Name(name) => parameter(target, "name", &format!("eq.{name}")),
+            Self::Free(port) => {
+                let slot = json!([{"port": port, "peer": null}]);
+                parameter(target, "slots", &format!("cs.{slot}"));
+            }
+            Self::Peer(peer) => {
+                let slot = json!([{"peer": peer}]);
+                parameter(target, "slots", &format!("cs.{slot}"));
+            }
+            Self::Parameter(name, value) => parameter(target, name, value),
+        }
+    }
+}
+
+fn parameter(target: &mut String, name: &str, value: &str) {
+    // Writing to a string does not fail.
+    let _ = write!(target, "&{}={}", escape(name), escape(value));
+}
+
+/// The least text that is greater than every text with this beginning, where there is one.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        // The order of bytes in UTF-8 is that of the characters; the range skips the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Filter, Query, after_prefix};
+
+    #[test]
+    fn a_prefix_is_a_range_of_serial_numbers() {
+        assert_eq!(after_prefix("AB-"), Some("AB.".into()));
+        assert_eq!(after_prefix("\u{d7ff}"), Some("\u{e000}".into()));
+        assert_eq!(after_prefix("a\u{10ffff}"), Some("b".into()));
+        assert_eq!(after_prefix("\u{10ffff}"), None);
+        assert_eq!(after_prefix(""), None);
+    }
+
+    #[test]
+    fn every_filter_is_a_parameter_and_any_text_is_escaped() {
+        let query = Query {
+            filters: vec![
+                Filter::Prefix("A&".into()),
+                Filter::Name("x=y".into()),
+                Filter::Free("R".into()),
+                Filter::Peer("\"q\"".into()),
+                Filter::Parameter("or".into(), "(name.eq.a,name.eq.b)".into()),
+            ],
+            descending: true,
+        };
+        assert_eq!(
+            query.target(Some("Z#"), 5),
+            "/widgets?order=serial_number.desc&limit=5\
+             &serial_number=gte.A%26&serial_number=lt.A%27&name=eq.x%3Dy\
+             &slots=cs.%5B%7B%22peer%22%3Anull%2C%22port%22%3A%22R%22%7D%5D\
+             &slots=cs.%5B%7B%22peer%22%3A%22%5C%22q%5C%22%22%7D%5D\
+             &or=%28name.eq.a%2Cname.eq.b%29&serial_number=lt.Z%23"
+        );
+    }
+}

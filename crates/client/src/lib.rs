@@ -1,0 +1,25 @@
+//! How does a program of ours ask? Requests to a running service over HTTP, and what its answers mean.
+//!
+//! [`Client`] has one method for each thing that can be asked. It blocks: a command asks one thing at a
+//! time. Reads that nobody answered, or that were answered "later", are repeated a few times; operations
+//! never are, because one whose answer was lost may have been applied ([`Error::FateUnknown`] says so).
+//!
+//! It shares no rule with the service: what is valid and what is refused, the service says.
+
+mod answer;
+mod changes;
+mod connection;
+mod error;
+mod filter;
+mod operations;
+mod pages;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+pub use changes::{Change, Changes, ChangesAfter, Freed};
+pub use connection::{Client, Settings};
+pub use error::{Error, Refusal};
+pub use filter::{Filter, Query};
+pub use pages::Pages;
+pub use reading::{Association, Neighbourhood, Slot, Widget};

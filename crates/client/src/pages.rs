@@ -1,0 +1,79 @@
+//! A list of any length, a page at a time by the last serial number: each page costs the same.
+
+use crate::{Client, Error, Query, Widget, answer::Asked};
+use serde_json::value::RawValue;
+
+/// The most widgets that one page is asked for. The service may give fewer.
+const PAGE_WIDGETS_MAX: u64 = 1_000;
+
+/// The pages of a list. Each page is of one moment; a widget that is there all the while is shown once.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    client: &'a Client,
+    query: Query,
+    after: Option<String>,
+    /// So many are still wanted.
+    wanted: u64,
+}
+
+impl Client {
+    /// At most so many widgets beyond the one of this serial number.
+    #[must_use]
+    pub fn list(&self, query: Query, after: Option<String>, widgets_max: u64) -> Pages<'_> {
+        Pages {
+            client: self,
+            query,
+            after,
+            wanted: widgets_max,
+        }
+    }
+
+    /// How many widgets there are of which these filters hold.
+    pub fn count(&self, query: &Query) -> Result<u64, Error> {
+        let answer = self.read(&Asked {
+            target: &query.target(None, 1),
+            head: true,
+            headers: &[("Prefer", "count=exact")],
+            ..Asked::default()
+        })?;
+        answer
+            .header("Content-Range")
+            .and_then(|range| range.rsplit('/').next())
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| answer.odd("there is no count in Content-Range"))
+    }
+}
+
+impl Pages<'_> {
+    /// The next widgets, each also as the service wrote it. Empty at the end of the list.
+    pub fn next_page(&mut self) -> Result<Vec<(Widget, Box<RawValue>)>, Error> {
+        if self.wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let limit = self.wanted.min(PAGE_WIDGETS_MAX);
+        let answer = self.client.read(&Asked {
+            target: &self.query.target(self.after.as_deref(), limit),
+            ..Asked::default()
+        })?;
+        let rows: Vec<Box<RawValue>> = answer.json()?;
+        let mut page = Vec::with_capacity(rows.len());
+        for row in rows {
+            let widget: Widget =
+                serde_json::from_str(row.get()).map_err(|error| answer.odd(&error.to_string()))?;
+            page.push((widget, row));
+        }
+        self.wanted = self.wanted.saturating_sub(page.len() as u64);
+        // A page that is not full is not the last one for certain: the service has a limit of its own.
+        match page.last() {
+            Some((last, _)) => self.after = Some(last.serial_number.clone()),
+            None => self.wanted = 0,
+        }
+        Ok(page)
+    }
+
+    /// The serial number beyond which the list goes on.
+    #[must_use]
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+}

@@ -1,0 +1,233 @@
+//! The client against peers that answer as they are told.
+
+use crate::{ChangesAfter, Client, Error, Filter, Query, Settings};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// A peer that gives these answers, one a connection, and returns what it was asked.
+struct Peer {
+    url: String,
+    thread: JoinHandle<Vec<String>>,
+}
+
+fn peer(answers: &'static [&'static str]) -> Peer {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = format!(
+        "http://{}/prefix/",
+        listener.local_addr().expect("its address")
+    );
+    let thread = thread::spawn(move || {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let (mut request, mut buffer) = (String::new(), [0; 4096]);
+            while !whole(&request) {
+                let length = stream.read(&mut buffer).expect("a request");
+                request += std::str::from_utf8(&buffer[..length]).expect("text");
+            }
+            asked.push(request);
+            stream.write_all(answer.as_bytes()).expect("sent");
+        }
+        asked
+    });
+    Peer { url, thread }
+}
+
+/// Whether a request is there with its whole body.
+fn whole(request: &str) -> bool {
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")?
+            .parse()
+            .ok()
+    });
+    body.len() >= length.unwrap_or(0)
+}
+
+impl Peer {
+    fn client(&self) -> Client {
+        Client::new(&Settings {
+            url: self.url.clone(),
+            token: Some("secret".into()),
+            ca: None,
+            insecure: false,
+            timeout: Duration::from_secs(10),
+        })
+        .expect("right settings")
+    }
+
+    /// The first lines of what it was asked.
+    fn asked(self) -> Vec<String> {
+        let asked = self.thread.join().expect("the peer ends");
+        let line = |request: &String| request.lines().next().unwrap_or_default().to_owned();
+        asked.iter().map(line).collect()
+    }
+}
+
+const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn an_operation_carries_its_arguments_and_the_token() {
+    let peer = peer(&[NO_CONTENT]);
+    let added = peer
+        .client()
+        .add_widget("E\"", "A", &["P".into(), "R".into()]);
+    added.expect("added");
+    let asked = peer.thread.join().expect("the peer ends");
+    assert!(asked[0].starts_with("POST /prefix/rpc/add_widget HTTP/1.1\r\n"));
+    let lower = asked[0].to_ascii_lowercase();
+    assert!(
+        lower.contains("\r\nauthorization: bearer secret\r\n"),
+        "{lower}"
+    );
+    assert!(lower.contains("\r\ncontent-type: application/json\r\n"));
+    let body = asked[0].split("\r\n\r\n").nth(1).expect("a body");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(
+        body,
+        serde_json::json!({"widget_sn": "E\"", "widget_name": "A", "slots": ["P", "R"]})
+    );
+}
+
+#[test]
+fn a_refusal_is_told_in_the_words_of_the_service() {
+    let peer = peer(&["HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n\
+        {\"code\":\"WG001\",\"details\":null,\"hint\":\"look\",\"message\":\"no such widget\"}"]);
+    let error = peer.client().remove_widget("E").expect_err("refused");
+    assert!(matches!(&error, Error::Refused(refusal) if refusal.status == 404));
+    assert_eq!(error.to_string(), "WG001: no such widget; look");
+    peer.asked();
+}
+
+#[test]
+fn an_operation_whose_answer_is_lost_is_of_unknown_fate_and_not_sent_again() {
+    // One answer only: a second request would find nobody, and be told that.
+    let peer = peer(&[""]);
+    let error = peer.client().remove_widget("E").expect_err("no answer");
+    assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
+    assert_eq!(peer.asked(), ["POST /prefix/rpc/remove_widget HTTP/1.1"]);
+}
+
+#[test]
+fn wg505_and_a_gateway_that_lost_the_service_are_of_unknown_fate() {
+    for answer in [
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n\
+         {\"code\":\"WG505\",\"details\":null,\"hint\":null,\"message\":\"who knows\"}",
+        "HTTP/1.1 504 Gateway Timeout\r\nConnection: close\r\n\r\n<html>",
+    ] {
+        let answers: &'static [&'static str] = Box::leak(Box::new([answer]));
+        let peer = peer(answers);
+        let error = peer.client().remove_widget("E").expect_err("unknown");
+        assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
+        peer.asked();
+    }
+}
+
+#[test]
+fn nobody_there_is_told_for_an_operation_as_nothing_was_sent() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let url = listener.local_addr().expect("its address").to_string();
+    drop(listener);
+    let settings = Settings {
+        url,
+        token: None,
+        ca: None,
+        insecure: false,
+        timeout: Duration::from_secs(10),
+    };
+    let client = Client::new(&settings).expect("right settings");
+    let error = client.remove_widget("E").expect_err("nobody listens");
+    assert!(
+        matches!(error, Error::Unreachable { sent: false, .. }),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().contains("nobody listens there"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_read_is_asked_again_when_the_answer_is_later() {
+    let peer = peer(&[
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\n\r\n\
+         {\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"busy\"}",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+         {\"serial_number\":\"a/b\",\"name\":\"\",\"slots\":[{\"port\":\"P\",\"peer\":null}]}",
+    ]);
+    let (widget, _) = peer.client().get("a/b").expect("at last");
+    assert_eq!((&*widget.serial_number, widget.slots.len()), ("a/b", 1));
+    assert_eq!(peer.asked(), ["GET /prefix/widgets/a%2Fb HTTP/1.1"; 2]);
+}
+
+#[test]
+fn a_list_goes_on_by_the_last_serial_number_until_a_page_is_empty() {
+    let peer = peer(&[
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+         [{\"serial_number\":\"A\",\"name\":\"\",\"slots\":[]},{\"serial_number\":\"B\",\"name\":\"\",\"slots\":[]}]",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]",
+    ]);
+    let client = peer.client();
+    let mut pages = client.list(Query::default(), None, 5);
+    assert_eq!(pages.next_page().expect("a page").len(), 2);
+    assert_eq!(pages.after(), Some("B"));
+    assert!(pages.next_page().expect("a page").is_empty());
+    assert!(pages.next_page().expect("nothing more is asked").is_empty());
+    assert_eq!(
+        peer.asked(),
+        [
+            "GET /prefix/widgets?order=serial_number.asc&limit=5 HTTP/1.1",
+            "GET /prefix/widgets?order=serial_number.asc&limit=3&serial_number=gt.B HTTP/1.1"
+        ]
+    );
+}
+
+#[test]
+fn a_count_is_read_from_the_range() {
+    let peer = peer(&[
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: 0-0/12345\r\nConnection: close\r\n\r\n",
+    ]);
+    let query = Query {
+        filters: vec![Filter::Free("R".into())],
+        ..Query::default()
+    };
+    assert_eq!(peer.client().count(&query).expect("a count"), 12_345);
+    assert!(peer.asked()[0].starts_with("HEAD /prefix/widgets?"));
+}
+
+#[test]
+fn changes_go_on_after_the_position_that_the_service_gave() {
+    let peer = peer(&[
+        "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: close\r\n\r\n\
+         [{\"position\":\"p-1\",\"at\":\"2026-11-27T11:02:03.000123Z\",\"by\":null,\
+           \"operation\":\"remove_widget\",\"widget_sn\":\"E\",\"freed\":[]}]",
+        "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: close\r\n\r\n[]",
+    ]);
+    let client = peer.client();
+    let operations = ["remove_widget".to_owned(), "add_widget".to_owned()];
+    let mut changes = client.changes(ChangesAfter::Now, Some("E"), &operations);
+    let page = changes.next_page(Duration::ZERO).expect("a page");
+    assert_eq!(page[0].0.widget_sn.as_deref(), Some("E"));
+    assert!(
+        changes
+            .next_page(Duration::from_secs(1))
+            .expect("a page")
+            .is_empty()
+    );
+    assert_eq!(*changes.after(), ChangesAfter::Position("p-2".into()));
+    let filters = "&widget_sn=eq.E&operation=in.(remove_widget%2Cadd_widget) HTTP/1.1";
+    assert_eq!(
+        peer.asked(),
+        [
+            format!("GET /prefix/changes?limit=1000&wait_ms=0&after=now{filters}"),
+            format!("GET /prefix/changes?limit=1000&wait_ms=1000&after=p-2{filters}")
+        ]
+    );
+}
