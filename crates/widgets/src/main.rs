@@ -1,5 +1,6 @@
 //! The one binary: the command line. Each command has a module of its own.
 
+mod ask;
 mod config;
 mod export;
 mod generate;
@@ -32,6 +33,24 @@ command line is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shows a widget of a running service.
+    Get(ask::Get),
+    /// Lists widgets of a running service: by name, by free slots, by peer, or all.
+    List(ask::List),
+    /// Shows what is connected with a widget, over so many associations.
+    Near(ask::Near),
+    /// Registers a widget.
+    Add(ask::Add),
+    /// Removes a widget and its associations.
+    Remove(ask::Remove),
+    /// Associates two widgets over one free slot of a port type on each.
+    Associate(ask::Associate),
+    /// Removes the association of two widgets over a port type.
+    Dissociate(ask::Dissociate),
+    /// Shows the changes of a running service as they happen: a line each, with who did it.
+    ///
+    /// It goes on by itself when the service was restarted, and misses nothing.
+    Watch(ask::Watch),
     /// Makes any number of widgets from a seed.
     Generate(generate::Arguments),
     /// Fills an empty store from a file.
@@ -74,6 +93,14 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let outcome = match command {
+        Command::Get(arguments) => arguments.run(),
+        Command::List(arguments) => arguments.run(),
+        Command::Near(arguments) => arguments.run(),
+        Command::Add(arguments) => arguments.run(),
+        Command::Remove(arguments) => arguments.run(),
+        Command::Associate(arguments) => arguments.run(),
+        Command::Dissociate(arguments) => arguments.run(),
+        Command::Watch(arguments) => arguments.run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

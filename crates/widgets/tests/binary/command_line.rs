@@ -5,7 +5,7 @@ use expect_test::{Expect, expect, expect_file};
 use std::{path::Path, process::Command};
 
 /// Exit code, standard output and standard error.
-fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     let code = output.status.code().expect("not ended by a signal");

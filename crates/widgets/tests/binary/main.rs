@@ -10,6 +10,7 @@
     reason = "expect-test writes snapshots with them"
 )]
 
+mod ask;
 mod asking;
 mod command_line;
 mod failed_sync;

@@ -1,0 +1,125 @@
+//! `widgets list`: widgets by what they are and have, in the order of their serial numbers.
+
+use super::{EXIT_CODES, Failure, Service, exit, table, table::shown};
+use crate::Outcome;
+use std::io::{self, Write as _};
+use widgets_client::{Filter, Query};
+
+/// So many widgets are shown where nothing else is said.
+const WIDGETS: u64 = 100;
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct List {
+    /// Widgets whose serial number begins with this.
+    #[arg(long, value_name = "TEXT", help_heading = "Which")]
+    prefix: Option<String>,
+    /// Widgets with exactly this name.
+    #[arg(long, help_heading = "Which")]
+    name: Option<String>,
+    /// Widgets that have a free slot of this port type. May be repeated.
+    #[arg(long, value_name = "PORT", help_heading = "Which")]
+    free: Vec<String>,
+    /// Widgets that are associated with this one.
+    #[arg(long, value_name = "SERIAL_NUMBER", help_heading = "Which")]
+    peer: Option<String>,
+    /// A filter of the API, as in `name=ilike.*pump*` or `or=(name.eq.a,name.eq.b)`. May be repeated.
+    #[arg(long = "where", value_name = "FILTER", value_parser = parameter, help_heading = "Which")]
+    parameters: Vec<(String, String)>,
+
+    /// At most so many widgets.
+    #[arg(long, default_value_t = WIDGETS, help_heading = "Pages")]
+    limit: u64,
+    /// Every widget, a page at a time.
+    #[arg(long, conflicts_with = "limit", help_heading = "Pages")]
+    all: bool,
+    /// Go on after this serial number, as the last line of a list says.
+    #[arg(long, value_name = "SERIAL_NUMBER", help_heading = "Pages")]
+    after: Option<String>,
+    /// From the greatest serial number to the least.
+    #[arg(long, help_heading = "Pages")]
+    descending: bool,
+
+    /// Print only how many there are.
+    #[arg(long, conflicts_with_all = ["limit", "all", "after", "descending", "json"], help_heading = "Output")]
+    count: bool,
+    /// Print JSON Lines: a widget a line, as the service shows it.
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    #[command(flatten)]
+    service: Service,
+}
+
+/// `name=value`, split at the first equals sign.
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("a filter is COLUMN=OPERATOR.VALUE, as in name=eq.pump".into()),
+    }
+}
+
+impl List {
+    pub(crate) fn run(self) -> Outcome {
+        exit(self.print())
+    }
+
+    fn print(self) -> Result<(), Failure> {
+        let client = self.service.client()?;
+        let mut filters = Vec::new();
+        filters.extend(self.prefix.map(Filter::Prefix));
+        filters.extend(self.name.map(Filter::Name));
+        filters.extend(self.free.into_iter().map(Filter::Free));
+        filters.extend(self.peer.map(Filter::Peer));
+        let parameters = self.parameters.into_iter();
+        filters.extend(parameters.map(|(name, value)| Filter::Parameter(name, value)));
+        let query = Query {
+            filters,
+            descending: self.descending,
+        };
+        let mut out = io::stdout().lock();
+        if self.count {
+            return Ok(writeln!(out, "{}", client.count(&query)?)?);
+        }
+        let limit = if self.all { u64::MAX } else { self.limit };
+        let mut pages = client.list(query, self.after, limit);
+        let mut shown_count = 0;
+        let mut titles = Some(["SERIAL NUMBER", "NAME", "SLOTS"]);
+        loop {
+            let page = pages.next_page()?;
+            if page.is_empty() {
+                break;
+            }
+            shown_count += page.len() as u64;
+            if self.json {
+                for (_, json) in &page {
+                    writeln!(out, "{}", json.get())?;
+                }
+                continue;
+            }
+            let rows: Vec<_> = page
+                .iter()
+                .map(|(widget, _)| {
+                    [
+                        shown(&widget.serial_number).into(),
+                        shown(&widget.name).into(),
+                        table::slots(widget),
+                    ]
+                })
+                .collect();
+            table::write(&mut out, titles.take(), &rows)?;
+        }
+        if !self.json
+            && shown_count == limit
+            && let Some(after) = pages.after()
+        {
+            // Not part of the list: it goes where a pipe does not carry it along.
+            writeln!(
+                io::stderr(),
+                "there may be more: --after '{}'",
+                shown(after)
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! The commands that ask a running service: what people would otherwise write as `curl` and JSON.
+//!
+//! They know nothing of the rules: what is valid and what is refused, the service says.
+
+mod list;
+mod near;
+mod operations;
+mod show;
+mod table;
+mod watch;
+
+pub(crate) use {
+    list::List,
+    near::Near,
+    operations::{Add, Associate, Dissociate, Remove},
+    show::Get,
+    watch::Watch,
+};
+
+use crate::Outcome;
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use widgets_client::{Client, Error, Settings};
+
+/// What `--help` says of the exit codes of these commands.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 the service could not be reached or cannot do it now; 2 the command line is \
+wrong; 3 the service refuses it, nothing was changed; 4 it may or may not have been applied.";
+
+const REFUSED: u8 = 3;
+const FATE_UNKNOWN: u8 = 4;
+
+/// Where the service is, and who asks.
+#[derive(clap::Args)]
+pub(crate) struct Service {
+    /// The service: http:// or https://, host, and perhaps a port and a path before every route.
+    #[arg(
+        long,
+        env = "WIDGETS_URL",
+        default_value = "http://127.0.0.1:3000",
+        help_heading = "Connection"
+    )]
+    url: String,
+    /// A file with the bearer token to send. The variable `WIDGETS_TOKEN` may hold the token itself.
+    #[arg(
+        long,
+        env = "WIDGETS_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates in this PEM file instead of the system's.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "insecure",
+        help_heading = "Connection"
+    )]
+    ca: Option<PathBuf>,
+    /// Trust any certificate.
+    #[arg(long, help_heading = "Connection")]
+    insecure: bool,
+    /// How long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Connection")]
+    timeout: Duration,
+}
+
+impl Service {
+    fn client(self) -> Result<Client, Error> {
+        let token = match self.token_file {
+            Some(path) => {
+                let failed =
+                    |why| Error::Settings(format!("the token in {}: {why}", path.display()));
+                let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+                Some(text.trim().to_owned())
+            }
+            // Not a flag: what is on a command line, every user of the machine can read.
+            None => std::env::var("WIDGETS_TOKEN").ok(),
+        };
+        Client::new(&Settings {
+            url: self.url,
+            token,
+            ca: self.ca,
+            insecure: self.insecure,
+            timeout: self.timeout,
+        })
+    }
+}
+
+/// Asks, and ends with the exit code that says what became of it.
+fn exit(outcome: Result<(), Failure>) -> Outcome {
+    let error = match outcome {
+        Ok(()) => return Ok(ExitCode::SUCCESS),
+        // Whoever reads the output has enough of it, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(Failure::Output(error)) => return Err(format!("writing the output: {error}").into()),
+        Err(Failure::Asking(error)) => error,
+    };
+    let code = match &error {
+        Error::Refused(_) => REFUSED,
+        Error::FateUnknown(_) => FATE_UNKNOWN,
+        _ => return Err(error.into()),
+    };
+    // Where not even that can be written there is nobody to tell.
+    drop(writeln!(io::stderr(), "error: {error}"));
+    Ok(code.into())
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+enum Failure {
+    Asking(Error),
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Asking(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}

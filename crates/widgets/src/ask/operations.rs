@@ -1,0 +1,109 @@
+//! `widgets add`, `remove`, `associate` and `dissociate`: the four operations.
+
+use super::{EXIT_CODES, Service, exit};
+use crate::Outcome;
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Add {
+    /// The serial number, which must not be taken.
+    serial_number: String,
+    /// The name.
+    name: String,
+    /// The port types of the slots, at most three: P, R or Q, as in `P R R` or `PRR`.
+    slots: Vec<String>,
+    #[command(flatten)]
+    service: Service,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Remove {
+    /// The widget's serial number.
+    serial_number: String,
+    #[command(flatten)]
+    service: Service,
+}
+
+/// Two widgets and the port type between them.
+#[derive(clap::Args)]
+struct Pair {
+    /// One widget's serial number.
+    widget1: String,
+    /// The other widget's serial number.
+    widget2: String,
+    /// The port type: P, R or Q.
+    port: String,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Associate {
+    #[command(flatten)]
+    pair: Pair,
+    #[command(flatten)]
+    service: Service,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Dissociate {
+    #[command(flatten)]
+    pair: Pair,
+    #[command(flatten)]
+    service: Service,
+}
+
+impl Add {
+    pub(crate) fn run(self) -> Outcome {
+        let slots: Vec<String> = self.slots.iter().flat_map(|slots| ports(slots)).collect();
+        exit(
+            self.service
+                .client()
+                .and_then(|client| client.add_widget(&self.serial_number, &self.name, &slots))
+                .map_err(Into::into),
+        )
+    }
+}
+
+impl Remove {
+    pub(crate) fn run(self) -> Outcome {
+        let client = self.service.client();
+        let done = client.and_then(|client| client.remove_widget(&self.serial_number));
+        exit(done.map_err(Into::into))
+    }
+}
+
+impl Associate {
+    pub(crate) fn run(self) -> Outcome {
+        let Pair {
+            widget1,
+            widget2,
+            port,
+        } = self.pair;
+        let client = self.service.client();
+        let done = client.and_then(|client| client.associate_widgets(&widget1, &widget2, &port));
+        exit(done.map_err(Into::into))
+    }
+}
+
+impl Dissociate {
+    pub(crate) fn run(self) -> Outcome {
+        let Pair {
+            widget1,
+            widget2,
+            port,
+        } = self.pair;
+        let client = self.service.client();
+        let done = client.and_then(|client| client.remove_association(&widget1, &widget2, &port));
+        exit(done.map_err(Into::into))
+    }
+}
+
+/// `PRR` is three slots. Whether a letter is a port type, the service says.
+fn ports(slots: &str) -> impl Iterator<Item = String> {
+    slots
+        .chars()
+        .filter(|letter| !matches!(letter, ',' | ' '))
+        .map(String::from)
+}

@@ -1,0 +1,96 @@
+//! Text for people: columns that line up, and names that cannot harm a terminal.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+use unicode_width::UnicodeWidthStr as _;
+use widgets_client::{Slot, Widget};
+
+/// Rows with a line of titles above them. The last column is not padded.
+pub(super) fn write<const COLUMNS: usize>(
+    to: &mut impl Write,
+    titles: Option<[&str; COLUMNS]>,
+    rows: &[[String; COLUMNS]],
+) -> io::Result<()> {
+    let mut widths = titles.map_or([0; COLUMNS], |titles| titles.map(str::width));
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
+    }
+    if let Some(titles) = titles {
+        line(to, &titles, &widths)?;
+    }
+    for row in rows {
+        line(to, &row.each_ref().map(String::as_str), &widths)?;
+    }
+    Ok(())
+}
+
+fn line(to: &mut impl Write, cells: &[&str], widths: &[usize]) -> io::Result<()> {
+    let mut text = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        text.push_str(cell);
+        text.extend(std::iter::repeat_n(' ', width + 2 - cell.width()));
+    }
+    writeln!(to, "{}", text.trim_end())
+}
+
+/// A text that somebody chose, with what a terminal would obey written as an escape, such as `\u{1b}`.
+/// What turns the direction of text or has no width is escaped as well: it would show another text.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    let harmful = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(harmful) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if harmful(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.into()
+}
+
+/// The slots of a widget in one cell: a port with its peer, or alone while it is free.
+pub(super) fn slots(widget: &Widget) -> String {
+    let slot = |slot: &Slot| match &slot.peer {
+        Some(peer) => format!("{}={}", shown(&slot.port), shown(peer)),
+        None => format!("{}=", shown(&slot.port)),
+    };
+    let slots: Vec<String> = widget.slots.iter().map(slot).collect();
+    slots.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{shown, write};
+
+    #[test]
+    fn columns_line_up_by_what_a_terminal_shows() {
+        let mut text = Vec::new();
+        let rows = [
+            ["日本".to_owned(), "x".to_owned()],
+            ["abc".to_owned(), String::new()],
+        ];
+        write(&mut text, Some(["NAME", "Y"]), &rows).expect("written");
+        assert_eq!(
+            String::from_utf8(text).expect("text"),
+            "NAME  Y\n日本  x\nabc\n"
+        );
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_through() {
+        assert_eq!(shown("plain ü 日本"), "plain ü 日本");
+        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(shown("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(shown("\u{9b}31m"), "\\u{9b}31m");
+    }
+}

@@ -1,0 +1,243 @@
+//! `widgets watch`: the changes as they happen, or since a time.
+
+use super::{EXIT_CODES, Failure, Service, exit, table::shown};
+use crate::Outcome;
+use std::{
+    io::{self, IsTerminal as _, Write},
+    thread,
+    time::{Duration, SystemTime},
+};
+use widgets_client::{Change, ChangesAfter, Error};
+
+/// How long the service is asked to wait for a change.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// How long to rest before an unreachable service is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Watch {
+    /// Only what happens to this widget.
+    #[arg(long, value_name = "SERIAL_NUMBER")]
+    widget: Option<String>,
+    /// Only this operation. May be repeated.
+    #[arg(long, value_name = "OPERATION", value_parser = ["add_widget", "remove_widget", "associate_widgets", "remove_association"])]
+    operation: Vec<String>,
+    /// Begin with what happened since then: a time (`2026-11-27T11:00:00Z`), so long ago (`24h`), the
+    /// `oldest` change that is kept, or after a position that was shown. Without it: from now on.
+    #[arg(long, value_name = "TIME|POSITION", value_parser = since)]
+    since: Option<Since>,
+    /// End when everything up to now has been shown.
+    #[arg(long)]
+    no_follow: bool,
+    /// Print JSON Lines: a change a line, as the service shows it.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    service: Service,
+}
+
+/// Where to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Since {
+    /// A time as the service writes it, so that texts compare like times.
+    Time(String),
+    /// So long before the command began.
+    Ago(Duration),
+    Oldest,
+    Position(String),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if text.is_empty() {
+        return Err("it is empty".into());
+    }
+    if text == "oldest" {
+        return Ok(Since::Oldest);
+    }
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(Since::Ago(ago));
+    }
+    Ok(match humantime::parse_rfc3339_weak(text) {
+        Ok(time) => Since::Time(written(time)),
+        Err(_) => Since::Position(text.into()),
+    })
+}
+
+fn written(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}
+
+impl Watch {
+    pub(crate) fn run(self) -> Outcome {
+        exit(self.print())
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "so long ago is counted from the clock on the wall of whoever asks"
+    )]
+    fn print(self) -> Result<(), Failure> {
+        let client = self.service.client()?;
+        let (after, from) = match self.since {
+            None => (ChangesAfter::Now, None),
+            Some(Since::Oldest) => (ChangesAfter::Oldest, None),
+            Some(Since::Position(position)) => (ChangesAfter::Position(position), None),
+            Some(Since::Time(time)) => (ChangesAfter::Oldest, Some(time)),
+            Some(Since::Ago(ago)) => {
+                let time = SystemTime::now().checked_sub(ago);
+                (ChangesAfter::Oldest, time.map(written))
+            }
+        };
+        let mut changes = client.changes(after, self.widget.as_deref(), &self.operation);
+        let mut out = io::stdout().lock();
+        let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let wait = if self.no_follow { Duration::ZERO } else { WAIT };
+        // What cannot be reached at the first attempt is a wrong address rather than a restart.
+        let (mut reached, mut told) = (false, false);
+        loop {
+            let page = match changes.next_page(wait) {
+                Ok(page) => page,
+                Err(error @ (Error::Unreachable { .. } | Error::Unavailable(_)))
+                    if reached && !self.no_follow =>
+                {
+                    if !told {
+                        writeln!(io::stderr(), "{error}; trying again")?;
+                    }
+                    told = true;
+                    thread::sleep(RETRY);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            (reached, told) = (true, false);
+            let end = page.is_empty() && self.no_follow;
+            for (change, json) in page {
+                if from.as_ref().is_some_and(|from| change.at < *from) {
+                    continue;
+                }
+                if self.json {
+                    writeln!(out, "{}", json.get())?;
+                } else {
+                    line(&mut out, &change, colours)?;
+                }
+            }
+            out.flush()?;
+            if end {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// One change for people: when, who, what.
+fn line(out: &mut impl Write, change: &Change, colours: bool) -> io::Result<()> {
+    let colour = match (&*change.operation, colours) {
+        (_, false) => "",
+        ("add_widget", _) => "\x1b[32m",
+        ("remove_widget", _) => "\x1b[31m",
+        ("associate_widgets", _) => "\x1b[36m",
+        _ => "\x1b[33m",
+    };
+    let end = if colours { "\x1b[0m" } else { "" };
+    writeln!(
+        out,
+        "{}  {:<12}  {colour}{:<18}{end}  {}",
+        shown(&change.at),
+        shown(change.by.as_deref().unwrap_or("-")),
+        shown(&change.operation),
+        subject(change)
+    )
+}
+
+/// What an operation was about.
+fn subject(change: &Change) -> String {
+    let text = |text: &Option<String>| shown(text.as_deref().unwrap_or_default()).into_owned();
+    if change.widget1_sn.is_some() {
+        let slot = |slot: Option<u8>| slot.map_or_else(String::new, |slot| format!(":{slot}"));
+        return format!(
+            "{}{} ={}= {}{}",
+            text(&change.widget1_sn),
+            slot(change.slot1),
+            text(&change.port),
+            text(&change.widget2_sn),
+            slot(change.slot2)
+        );
+    }
+    let mut words = vec![text(&change.widget_sn)];
+    words.extend(
+        change
+            .widget_name
+            .as_ref()
+            .map(|name| format!("\"{}\"", shown(name))),
+    );
+    words.extend(
+        change
+            .slots
+            .iter()
+            .flatten()
+            .map(|port| shown(port).into_owned()),
+    );
+    let freed = change.freed.iter().flatten();
+    let freed: Vec<_> = freed
+        .map(|freed| format!("{}:{}", shown(&freed.widget_sn), freed.slot))
+        .collect();
+    if !freed.is_empty() {
+        words.push(format!("(freed {})", freed.join(", ")));
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Since, line, since};
+    use std::time::Duration;
+    use widgets_client::Change;
+
+    #[test]
+    fn since_is_a_time_a_duration_or_a_position() {
+        for (text, meant) in [
+            ("24h", Since::Ago(Duration::from_hours(24))),
+            ("oldest", Since::Oldest),
+            (
+                "2026-11-27T11:00:00Z",
+                Since::Time("2026-11-27T11:00:00.000000Z".into()),
+            ),
+            (
+                "2026-11-27 11:00:00",
+                Since::Time("2026-11-27T11:00:00.000000Z".into()),
+            ),
+            ("6f1c-41", Since::Position("6f1c-41".into())),
+        ] {
+            assert_eq!(since(text), Ok(meant), "{text}");
+        }
+        assert!(since("").is_err());
+    }
+
+    #[test]
+    fn a_change_is_a_line() {
+        for (json, shown) in [
+            (
+                r#"{"position":"p","at":"T","by":"alice","operation":"associate_widgets",
+                    "widget1_sn":"E","slot1":2,"widget2_sn":"F","slot2":1,"port":"R"}"#,
+                "T  alice         associate_widgets   E:2 =R= F:1\n",
+            ),
+            (
+                r#"{"position":"p","at":"T","by":null,"operation":"add_widget",
+                    "widget_sn":"E","widget_name":"pump\u001b","slots":["P","R"]}"#,
+                "T  -             add_widget          E \"pump\\u{1b}\" P R\n",
+            ),
+            (
+                r#"{"position":"p","at":"T","by":null,"operation":"remove_widget",
+                    "widget_sn":"E","freed":[{"widget_sn":"F","slot":1}]}"#,
+                "T  -             remove_widget       E (freed F:1)\n",
+            ),
+        ] {
+            let change: Change = serde_json::from_str(json).expect("a change");
+            let mut text = Vec::new();
+            line(&mut text, &change, false).expect("written");
+            assert_eq!(String::from_utf8(text).expect("text"), shown);
+        }
+    }
+}

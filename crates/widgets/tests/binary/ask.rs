@@ -1,0 +1,78 @@
+//! The commands that ask a running service, as a person or a script meets them.
+
+use crate::{
+    command_line::run,
+    service::{Directory, Service, widgets},
+};
+
+/// Runs one of them against a service.
+fn ask(directory: &Directory, service: &Service, arguments: &[&str]) -> (i32, String, String) {
+    run(widgets(directory.path())
+        .env("WIDGETS_URL", service.address.to_string())
+        .args(arguments))
+}
+
+#[test]
+fn the_operations_and_a_widget() {
+    let directory = Directory::new("ask");
+    let service = Service::start(directory.path(), &[]);
+    let ask = |arguments: &[&str]| ask(&directory, &service, arguments);
+    let done = (0, String::new(), String::new());
+    assert_eq!(ask(&["add", "E", "pump", "P", "R", "R"]), done);
+    assert_eq!(ask(&["add", "F", "", "RQ"]), done);
+    assert_eq!(ask(&["associate", "E", "F", "R"]), done);
+    let (code, shown, _) = ask(&["get", "E"]);
+    assert_eq!(
+        (code, &*shown),
+        (
+            0,
+            "serial number  E\n\
+             name           pump\n\
+             slot 1         P free\n\
+             slot 2         R = F\n\
+             slot 3         R free\n"
+        )
+    );
+    let (_, json, _) = ask(&["get", "F", "--json"]);
+    assert_eq!(
+        json,
+        "{\"serial_number\":\"F\",\"name\":\"\",\"slots\":[\
+         {\"port\":\"R\",\"peer\":\"E\"},{\"port\":\"Q\",\"peer\":null}]}\n"
+    );
+    assert_eq!(ask(&["dissociate", "F", "E", "R"]), done);
+    assert_eq!(ask(&["remove", "F"]), done);
+    let (code, shown, told) = ask(&["get", "F"]);
+    assert_eq!(
+        (code, &*shown, &*told),
+        (
+            3,
+            "",
+            "error: WG001: Widget with serial number F does not exist\n"
+        )
+    );
+}
+
+#[test]
+fn the_exit_code_says_what_became_of_it() {
+    let directory = Directory::new("ask");
+    let service = Service::start(directory.path(), &[]);
+    let ask = |arguments: &[&str]| ask(&directory, &service, arguments);
+    assert_eq!(ask(&["add", "E", "A"]).0, 0);
+    let (code, _, told) = ask(&["add", "E", "A"]);
+    assert_eq!(code, 3);
+    assert!(told.starts_with("error: 23505: duplicate key"), "{told}");
+    let (code, _, told) = ask(&["add", "F", "A", "Z"]);
+    assert_eq!(code, 3);
+    assert!(told.contains("22P02"), "{told}");
+    assert_eq!(ask(&["add", "E"]).0, 2, "the name is missing");
+    assert_eq!(ask(&["get", "E", "--url", "ftp://h"]).0, 1);
+    let missing = ["get", "E", "--token-file", "missing"];
+    let (code, _, told) = ask(&missing);
+    assert_eq!(code, 1);
+    assert!(told.contains("the token in missing"), "{told}");
+    drop(service);
+    let gone = ["remove", "E", "--url", "http://127.0.0.1:9"];
+    let (code, _, told) = run(widgets(directory.path()).args(gone));
+    assert_eq!(code, 1);
+    assert!(told.contains("nobody listens there"), "{told}");
+}
