@@ -15,7 +15,7 @@ use crate::{
 };
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes},
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
@@ -27,12 +27,13 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
 };
-use widgets_registry::{Command, Operation, Refusal, SerialNumber, Store, Widget};
+use widgets_registry::{Command, Fault, Operation, Refusal, SerialNumber, Store, Widget};
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
 /// What an operation's answer can depend on, as PostgREST says it.
 const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
@@ -73,6 +74,8 @@ struct Read {
     subject: Option<Subject>,
     /// Its sender reads all of what went wrong.
     administers: bool,
+    /// Its body was not read to its end: nothing can follow on its connection.
+    last: bool,
     wanted: Result<Wanted, Error>,
 }
 
@@ -206,6 +209,7 @@ impl<S: Store> Api<S> {
             cross_origin,
             subject,
             administers,
+            last,
             wanted,
         } = Box::pin(self.read(caller, request)).await;
         let answer = self.answer(wanted).await;
@@ -227,7 +231,19 @@ impl<S: Store> Api<S> {
         if cross_origin {
             cors::expose(headers);
         }
+        if last {
+            headers.insert(header::CONNECTION, CLOSE);
+        }
         response
+    }
+
+    /// The answer in place of one that a client would let wait, though it lets too many wait.
+    pub(crate) fn too_much_unread(limit: String) -> Response<Full<Bytes>> {
+        let busy = Fault::Busy {
+            limit,
+            retry_after_seconds: 1,
+        };
+        Error::from(busy).response(false)
     }
 
     async fn answer(&self, wanted: Result<Wanted, Error>) -> Answer {
@@ -248,28 +264,46 @@ impl<S: Store> Api<S> {
         B::Error: Display,
     {
         let (head, body) = request.into_parts();
+        let mut body = pin!(body);
+        let mut read = self.read_all(caller, &head, body.as_mut()).await;
+        // Streams of HTTP/2 end each for itself.
+        if head.version < Version::HTTP_2 && !matches!(read.wanted, Ok(Wanted::Operation(..))) {
+            let (headers, settings) = (&head.headers, &self.shared.settings);
+            read.last = !body::drain(body, headers, settings).await;
+        }
+        read
+    }
+
+    async fn read_all<B>(&self, caller: Caller, head: &Parts, body: Pin<&mut B>) -> Read
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Display,
+    {
         let cross_origin = cors::is_cross_origin(&head.headers);
-        if let Err(malformed) = head::check(&head) {
+        if let Err(malformed) = head::check(head) {
             return Read {
                 cross_origin,
                 subject: Some(Subject::None),
                 administers: false,
+                last: false,
                 wanted: Err(malformed.into()),
             };
         }
         if cross_origin && let Some(response) = cors::preflight(&head.method, &head.headers) {
+            let limited = self.check_rate(caller, head);
             return Read {
-                cross_origin: false,
+                cross_origin: limited.is_err(),
                 subject: None,
                 administers: false,
-                wanted: Ok(Wanted::Answer(response)),
+                last: false,
+                wanted: limited.map(|()| Wanted::Answer(response)),
             };
         }
         let route = Route::of(head.uri.path());
         let subject = route.subject();
-        let (administers, wanted) = match self.admit(caller, &route, &head).await {
+        let (administers, wanted) = match self.admit(caller, &route, head).await {
             Ok(access) => {
-                let wanted = self.wanted(access, route, &head, pin!(body)).await;
+                let wanted = self.wanted(access, route, head, body).await;
                 (access.administers(), wanted)
             }
             Err(error) => (false, Err(error)),
@@ -278,6 +312,7 @@ impl<S: Store> Api<S> {
             cross_origin,
             subject,
             administers,
+            last: false,
             wanted,
         }
     }
@@ -356,9 +391,7 @@ impl<S: Store> Api<S> {
     /// What the caller may do, who must say who it is or be anonymous.
     async fn admit_known(&self, caller: Caller, head: &Parts) -> Result<Access, Error> {
         // Before the token: checking one costs more than to refuse it.
-        if let Some(rate_limit) = &self.rate_limit {
-            rate_limit.check(caller.address, &head.headers, self.shared.clock.now())?;
-        }
+        self.check_rate(caller, head)?;
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);
         let admit = || authentication.admit(&head.headers, caller.certified, tokens, now_seconds);
@@ -370,6 +403,16 @@ impl<S: Store> Api<S> {
             return Ok(admit()?);
         }
         Err(refused.into())
+    }
+
+    fn check_rate(&self, caller: Caller, head: &Parts) -> Result<(), Error> {
+        match &self.rate_limit {
+            None => Ok(()),
+            Some(limit) => {
+                let now = self.shared.clock.now();
+                limit.check(caller.address, &head.headers, now)
+            }
+        }
     }
 
     async fn read_operation<B>(

@@ -2,12 +2,17 @@
 
 use crate::{Settings, error::Malformed};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Bytes};
+use hyper::{
+    HeaderMap,
+    body::{Body, Bytes},
+    header,
+};
 use std::{
     fmt::Display,
     future::poll_fn,
     pin::{Pin, pin},
     task::Poll,
+    time::Duration,
 };
 
 /// The whole body, or that it is longer than the settings allow: at once if its length was announced,
@@ -31,6 +36,48 @@ where
     tokio::time::timeout(timeout, whole)
         .await
         .unwrap_or(Err(Malformed::BodyTimeout { timeout }))
+}
+
+/// A body that nobody wants may take so long to arrive before its connection ends.
+const UNWANTED_MAX: Duration = Duration::from_secs(1);
+
+/// Reads the rest of a body that nobody wants, so that its connection can go on. False where it cannot: the
+/// rest is too long or takes too long, its end is not announced, or its sender waits to be told to
+/// send it.
+pub(crate) async fn drain<B>(
+    mut body: Pin<&mut B>,
+    headers: &HeaderMap,
+    settings: &Settings,
+) -> bool
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    if body.is_end_stream() {
+        return true;
+    }
+    let announced = body.size_hint().exact().map(usize::try_from);
+    let fits = matches!(announced, Some(Ok(bytes)) if bytes <= settings.body_bytes_max);
+    if !fits || headers.contains_key(header::EXPECT) {
+        return false;
+    }
+    let rest = async {
+        loop {
+            match next(&mut body).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    };
+    let mut rest = pin!(rest);
+    // Most bodies came with their head, and need no timer.
+    let at_once = poll_fn(|context| Poll::Ready(rest.as_mut().poll(context)));
+    if let Poll::Ready(drained) = at_once.await {
+        return drained;
+    }
+    let drained = tokio::time::timeout(UNWANTED_MAX, rest).await;
+    drained.unwrap_or(false)
 }
 
 async fn whole<B>(mut body: Pin<&mut B>, bytes_max: usize) -> Result<Bytes, Malformed>
@@ -84,7 +131,7 @@ where
 mod tests {
     use super::*;
     use hyper::body::{Frame, SizeHint};
-    use std::{collections::VecDeque, convert::Infallible, task::Context, time::Duration};
+    use std::{collections::VecDeque, convert::Infallible, task::Context};
     use tokio::time::Instant;
 
     /// A body of unknown length, in pieces.
@@ -122,6 +169,44 @@ mod tests {
         let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
         assert_eq!(pieces(&[b"abcde"], 4).await, too_large);
         assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
+    }
+
+    /// A body that was announced and never comes.
+    struct Never;
+
+    impl Body for Never {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(8)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_wants_is_read_within_bounds() {
+        let settings = settings(8);
+        let none = HeaderMap::new();
+        let expects =
+            HeaderMap::from_iter([(header::EXPECT, "100-continue".parse().expect("text"))]);
+        let full = |text: &'static str| http_body_util::Full::new(Bytes::from(text));
+        assert!(drain(pin!(full("")), &expects, &settings).await);
+        assert!(drain(pin!(full("12345678")), &none, &settings).await);
+        assert!(!drain(pin!(full("123456789")), &none, &settings).await);
+        assert!(!drain(pin!(full("12345678")), &expects, &settings).await);
+        let unannounced = Pieces(VecDeque::from([&b"x"[..]]));
+        assert!(!drain(pin!(unannounced), &none, &settings).await);
+
+        let start = Instant::now();
+        assert!(!drain(pin!(Never), &none, &settings).await);
+        assert_eq!(start.elapsed(), UNWANTED_MAX);
     }
 
     #[tokio::test]

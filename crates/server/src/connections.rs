@@ -4,17 +4,19 @@
 //! it was given to. So a request meets no lock and no other thread before the store's queue, and
 //! answers that a store hands over in bulk wake a worker once.
 
+mod answers;
 mod connection;
 mod idle;
+mod metrics;
 mod rest;
 
 use crate::{Api, Tls};
+use answers::Unread;
 use connection::{Builders, Connection};
-use hyper_util::{
-    rt::TokioExecutor,
-    server::{conn::auto, graceful::GracefulShutdown},
-};
-use idle::{Deadlines, IdleStream};
+use hyper_util::{rt::TokioExecutor, server::conn::auto};
+use idle::Deadlines;
+pub use metrics::ConnectionMetrics;
+use metrics::Open;
 use rest::Pending;
 use std::{
     io,
@@ -28,7 +30,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
@@ -44,6 +46,12 @@ pub struct Limits {
     /// From the first byte of a request to the first byte of its answer: a request that takes
     /// longer to arrive ends its connection, after at most twice as long.
     pub request_timeout: Duration,
+    /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
+    /// whatever else it sends.
+    pub answer_timeout: Duration,
+    /// How many bytes of answers may wait until their clients read them, on all connections together.
+    /// One connection gets a sixteenth of what is left at most.
+    pub unread_bytes_max: usize,
     /// How long a shutdown waits for answers that are under way.
     pub shutdown_timeout: Duration,
     /// How many threads serve connections. By default one less than there are cores, and at least
@@ -57,6 +65,8 @@ impl Default for Limits {
             connections_max: 16_384,
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(30),
+            unread_bytes_max: 64 << 20,
             shutdown_timeout: Duration::from_secs(25),
             workers: thread::available_parallelism()
                 .ok()
@@ -72,6 +82,9 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// A client of HTTP/2 may have so many requests under way on one connection.
 const STREAMS_MAX: u32 = 250;
 
+/// Over HTTP/2 so much of an answer is handed over ahead of what its client lets be sent.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
 /// For so long a shutdown lets clients on open connections ask once more, and tells them by
 /// `Connection: close` that it was the last time. A proxy's idle connections end that way without
 /// a request lost.
@@ -83,35 +96,60 @@ const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// So many refused connections are told why at a time, each for so long at most. The others are closed.
+pub const REFUSALS_MAX: usize = 64;
+const REFUSAL_MAX: Duration = Duration::from_millis(500);
+
+/// So much of what a refused client has sent is read, so that it can read why.
+const REFUSAL_BYTES_MAX: u64 = 64 << 10;
+
 /// Where connections come from.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     tls: Option<Arc<Tls>>,
+    metrics: ConnectionMetrics,
 }
 
 impl Listener {
     /// Connections over TLS. HTTP/2 or HTTP/1.1 is chosen by ALPN.
     #[must_use]
     pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
-        let tls = Some(tls);
-        Self { listener, tls }
+        Self {
+            tls: Some(tls),
+            ..listener.into()
+        }
+    }
+
+    /// The same, counted by these metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: ConnectionMetrics) -> Self {
+        Self { metrics, ..self }
     }
 }
 
 /// Connections in the clear.
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        let tls = None;
-        Self { listener, tls }
+        Self {
+            socket: listener,
+            tls: None,
+            metrics: ConnectionMetrics::default(),
+        }
     }
 }
 
-/// An accepted connection, and the permit that bounds their number.
+/// An accepted connection.
 struct Accepted {
     stream: std::net::TcpStream,
     address: IpAddr,
-    permit: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What a connection holds for as long as it is open: the permit that bounds their number, and its count.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _open: Open,
 }
 
 /// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
@@ -128,7 +166,13 @@ where
     S: Store,
     A: Fn() -> Api<S> + Clone + Send + 'static,
 {
-    let Listener { listener, tls } = listener.into();
+    let Listener {
+        socket: listener,
+        tls,
+        metrics,
+    } = listener.into();
+    metrics.set_max(limits.connections_max);
+    let unread = Unread::new(limits.unread_bytes_max, metrics.clone());
     let (stopping, _) = watch::channel(());
     let mut workers = Vec::with_capacity(limits.workers.get());
     for number in 0..limits.workers.get() {
@@ -137,11 +181,12 @@ where
             limits,
             tls.clone(),
             api.clone(),
+            unread.clone(),
             &stopping,
         )?);
     }
     tokio::select! {
-        () = accept(&listener, tls.is_some(), limits, &workers) => {}
+        () = accept(&listener, tls.is_some(), limits, &workers, &metrics) => {}
         () = stop => {}
     }
     drop(listener);
@@ -161,8 +206,15 @@ where
 }
 
 /// Accepts for ever, and gives each worker its turn.
-async fn accept(listener: &TcpListener, tls: bool, limits: &Limits, workers: &[Worker]) {
+async fn accept(
+    listener: &TcpListener,
+    tls: bool,
+    limits: &Limits,
+    workers: &[Worker],
+    metrics: &ConnectionMetrics,
+) {
     let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let mut turns = workers.iter().cycle();
     loop {
         let (stream, address) = match listener.accept().await {
@@ -176,11 +228,10 @@ async fn accept(listener: &TcpListener, tls: bool, limits: &Limits, workers: &[W
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
+            metrics.refused();
             // Over TLS that would take a handshake, and time is what there is none of.
-            if tls {
-                drop(stream);
-            } else {
-                refuse(stream, limits.connections_max);
+            if !tls && let Ok(permit) = refusals.clone().try_acquire_owned() {
+                refuse(stream, limits.connections_max, permit);
             }
             continue;
         };
@@ -190,7 +241,10 @@ async fn accept(listener: &TcpListener, tls: bool, limits: &Limits, workers: &[W
             let accepted = Accepted {
                 stream,
                 address,
-                permit,
+                place: Place {
+                    _permit: permit,
+                    _open: metrics.opened(),
+                },
             };
             turns.next().map(|worker| worker.connections.send(accepted))
         });
@@ -205,8 +259,9 @@ fn plain(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
 
-/// Says why, and closes. What does not fit into the socket's buffer at once is not worth waiting for.
-fn refuse(mut stream: TcpStream, connections_max: usize) {
+/// Says why, and closes in order: what the client has sent is read, or the system would take the answer
+/// away with a reset.
+fn refuse(mut stream: TcpStream, connections_max: usize, permit: OwnedSemaphorePermit) {
     let body = format!(
         "{{\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"the service is too busy: \
          connections_max = {connections_max}\"}}"
@@ -220,10 +275,13 @@ fn refuse(mut stream: TcpStream, connections_max: usize) {
     tokio::spawn(async move {
         let answered = async {
             stream.write_all(response.as_bytes()).await?;
-            stream.shutdown().await
+            stream.shutdown().await?;
+            let sent = &mut stream.take(REFUSAL_BYTES_MAX);
+            tokio::io::copy(sent, &mut tokio::io::sink()).await
         };
         // Whatever became of it, the connection ends here.
-        drop(tokio::time::timeout(ACCEPT_PAUSE, answered).await);
+        drop(tokio::time::timeout(REFUSAL_MAX, answered).await);
+        drop(permit);
     });
 }
 
@@ -239,6 +297,7 @@ impl Worker {
         limits: &Limits,
         tls: Option<Arc<Tls>>,
         api: A,
+        unread: Arc<Unread>,
         stopping: &watch::Sender<()>,
     ) -> io::Result<Self>
     where
@@ -260,7 +319,7 @@ impl Worker {
                 runtime.block_on(async {
                     // Within the runtime, so that it can spawn there.
                     let api = api();
-                    work(accepted, &limits, tls, api, pending, stopping).await;
+                    work(accepted, &limits, tls, api, unread, pending, stopping).await;
                 });
                 // Tasks of the store end with the runtime, which is dropped here.
             })?;
@@ -276,12 +335,14 @@ async fn work<S: Store>(
     limits: &Limits,
     tls: Option<Arc<Tls>>,
     api: Api<S>,
+    unread: Arc<Unread>,
     pending: Pending,
     mut stopping: watch::Receiver<()>,
 ) {
     // Each request holds on to it. A count of its own keeps the workers out of each other's caches.
     let api = Arc::new(api);
-    let connections = GracefulShutdown::new();
+    // Each connection has a receiver, which says how many there are.
+    let (ending, _) = watch::channel(());
     let farewell = Arc::new(AtomicBool::new(false));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -299,6 +360,7 @@ async fn work<S: Store>(
     builder
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX);
     let builders = Arc::new(Builders {
         http1: builder.clone().http1_only(),
@@ -307,6 +369,7 @@ async fn work<S: Store>(
     let deadlines = Deadlines {
         idle: limits.idle_timeout,
         request: limits.request_timeout,
+        answer: limits.answer_timeout,
     };
     loop {
         let next = tokio::select! {
@@ -319,7 +382,7 @@ async fn work<S: Store>(
         let Accepted {
             stream,
             address,
-            permit,
+            place,
         } = accepted;
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
@@ -336,35 +399,39 @@ async fn work<S: Store>(
             api: api.clone(),
             builders: builders.clone(),
             deadlines,
-            watcher: connections.watcher(),
+            ending: ending.subscribe(),
             farewell: farewell.clone(),
             pending: pending.clone(),
-            permit,
+            unread: unread.clone(),
+            place,
         };
         let stopping = stopping.clone();
         match &tls {
             None => drop(tokio::spawn(
                 connection.serve_plain(stream, address, stopping),
             )),
-            Some(tls) => {
-                let handshake = tls.acceptor().accept(IdleStream::new(stream, deadlines));
-                tokio::spawn(connection.serve_tls(handshake, address, stopping));
-            }
+            Some(tls) => drop(tokio::spawn(connection.serve_tls(
+                stream,
+                tls.clone(),
+                address,
+                stopping,
+            ))),
         }
     }
     farewell.store(true, Ordering::Relaxed);
-    let open = connections.count();
+    let open = ending.receiver_count();
     let shutdown = async {
         // Closed at once, an idle connection may meet a request on its way, of which its client then
         // knows nothing. So clients that ask in this time are told to come to an end.
         let gone = async {
-            while connections.count() > 0 {
+            while ending.receiver_count() > 0 {
                 tokio::time::sleep(FAREWELL_CHECK).await;
             }
         };
         // Those that have not gone by then asked nothing.
         drop(tokio::time::timeout(FAREWELL, gone).await);
-        connections.shutdown().await;
+        ending.send_replace(());
+        ending.closed().await;
     };
     if tokio::time::timeout(limits.shutdown_timeout, shutdown)
         .await

@@ -19,6 +19,10 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 
+/// So many bytes of the headers that a page asks for are told back. No page asks for as many, and what is
+/// told back waits in memory until it is read.
+const REQUESTED_BYTES_MAX: usize = 1024;
+
 /// Whether a page of some other origin is behind the request.
 pub(crate) fn is_cross_origin(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
@@ -33,8 +37,12 @@ pub(crate) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response
     let mut allowed = b"Authorization".to_vec();
     if let Some(requested) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in requested.as_bytes().split(|&byte| byte == b',') {
+            let name = name.trim_ascii();
+            if allowed.len() + name.len() > REQUESTED_BYTES_MAX {
+                break;
+            }
             allowed.extend_from_slice(b", ");
-            allowed.extend_from_slice(name.trim_ascii());
+            allowed.extend_from_slice(name);
         }
     }
     allowed.extend_from_slice(b", Accept, Accept-Language, Content-Language");

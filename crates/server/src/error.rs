@@ -157,10 +157,13 @@ impl Error {
     /// in it, which are nothing to others.
     pub(crate) fn body(&self, administers: bool) -> ErrorBody {
         let (message, details, hint) = match self {
-            Self::Malformed(malformed) => malformed.texts(),
+            Self::Malformed(malformed) => {
+                let (message, details, hint) = malformed.texts();
+                (cut(message), details.map(cut), hint.map(cut))
+            }
             Self::Refused(refused) => {
                 let (message, details) = refused.texts();
-                (message, details, None)
+                (cut(message), details.map(cut), None)
             }
             Self::TooManyRequests {
                 requests_per_second,
@@ -371,6 +374,28 @@ impl Malformed {
     }
 }
 
+/// A text with what its request has said is this long at most, as JSON: otherwise a request that is short
+/// where it comes again on its connection makes an answer a thousand times as long.
+const ECHO_BYTES_MAX: usize = 1024;
+
+fn cut(mut text: String) -> String {
+    let mut bytes = 0;
+    let mut fits = |(_, character): &(usize, char)| {
+        bytes += match character {
+            '"' | '\\' => 2,
+            '\0'..' ' => r"\u0000".len(),
+            other => other.len_utf8(),
+        };
+        bytes <= ECHO_BYTES_MAX
+    };
+    // The first character that does not fit.
+    if let Some((end, _)) = text.char_indices().find(|each| !fits(each)) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 impl NoFunction {
     fn texts(&self) -> (String, Option<String>, Option<String>) {
         let Self { function, given } = self;
@@ -426,5 +451,29 @@ impl NoFunction {
                 Some(format!("{function}{known}"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_has_said_comes_back_bounded() {
+        let exact = "x".repeat(ECHO_BYTES_MAX);
+        assert_eq!(cut(exact.clone()), exact);
+        for (character, fit) in [
+            ("x", 1024),
+            ("é", 512),
+            ("\0", 170),
+            ("\"", 512),
+            ("\\", 512),
+        ] {
+            let text = cut(character.repeat(5000));
+            assert_eq!(text, character.repeat(fit) + "…", "{character:?}");
+        }
+        let table = Malformed::Table("\0".repeat(10_000));
+        let answer = serde_json::to_string(&Error::from(table).body(false)).expect("JSON");
+        assert!(answer.len() < 3 * ECHO_BYTES_MAX, "{}", answer.len());
     }
 }

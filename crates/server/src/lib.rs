@@ -39,7 +39,7 @@ pub use auth::{
 pub use caller::Caller;
 pub use clock::{Clock, SystemClock};
 pub use code::Code;
-pub use connections::{Limits, Listener, serve};
+pub use connections::{ConnectionMetrics, Limits, Listener, REFUSALS_MAX, serve};
 pub use rate::{RateLimit, RateLimitSettings};
 pub use settings::{SettingError, Settings};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};

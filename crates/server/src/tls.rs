@@ -1,19 +1,22 @@
 //! TLS: certificates, their reloading, and who must show one.
 //!
 //! The keys stay in this process: a client learns whether its own certificate was accepted, and nothing
-//! else. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
+//! else. A client's certificate counts for as long as it is right: sessions are not resumed where clients show
+//! one, and connections that stay open are checked again. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
 
 use crate::Watch;
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem, pem::PemObject as _},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// Whether clients must have a certificate.
@@ -64,8 +67,22 @@ pub enum TlsError {
 pub struct Tls {
     files: TlsFiles,
     watch: Mutex<Watch>,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+    /// Says that they were loaded anew.
+    reloads: watch::Sender<()>,
+    proofs_checked_every: Duration,
 }
+
+/// The certificates of now.
+#[derive(Clone, Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// Who says whether a client's certificate is right, where clients may show one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// How often the certificate of a client that stays connected is checked again.
+const PROOFS_CHECKED_EVERY: Duration = Duration::from_mins(1);
 
 impl Tls {
     /// Loads the certificates.
@@ -74,12 +91,24 @@ impl Tls {
         paths.extend(files.clients.iter().map(|(path, _)| path.clone()));
         // Before they are read: what changes after that is seen as a change.
         let watch = Mutex::new(Watch::new(paths));
-        let current = RwLock::new(Arc::new(config(&files)?));
+        let current = RwLock::new(Current::load(&files)?);
         Ok(Self {
             files,
             watch,
             current,
+            reloads: watch::Sender::new(()),
+            proofs_checked_every: PROOFS_CHECKED_EVERY,
         })
+    }
+
+    /// The same, which checks the certificates of connected clients so often. By default it is every
+    /// minute, and whenever certificates are loaded anew.
+    #[must_use]
+    pub fn with_proofs_checked_every(self, proofs_checked_every: Duration) -> Self {
+        Self {
+            proofs_checked_every,
+            ..self
+        }
     }
 
     /// Loads the certificates anew if a file has changed since the last time, or in any case if
@@ -94,20 +123,76 @@ impl Tls {
         if !changed && !forced {
             return Ok(false);
         }
-        let config = Arc::new(config(&self.files)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let loaded = Current::load(&self.files)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.reloads.send_replace(());
         Ok(true)
     }
 
     /// Accepts connections with the certificates of now.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.current().config.into()
+    }
+
+    /// Hears when certificates are loaded anew from now on.
+    pub(crate) fn reloads(&self) -> watch::Receiver<()> {
+        self.reloads.subscribe()
+    }
+
+    fn current(&self) -> Current {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.clone().into()
+        current.clone()
+    }
+
+    /// Whether a client that shows this chain would be let in now.
+    fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let (Some(verifier), Some((own, others))) = (self.current().verifier, chain.split_first())
+        else {
+            return false;
+        };
+        let now = UnixTime::now();
+        verifier.verify_client_cert(own, others, now).is_ok()
     }
 }
 
-fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+/// The certificate that a client has shown, which was right then.
+pub(crate) struct Proof {
+    /// Its own first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) tls: Arc<Tls>,
+    /// From before it was checked.
+    pub(crate) reloads: watch::Receiver<()>,
+}
+
+impl Proof {
+    /// Waits until it is not right any more: it has expired, or the authorities are others.
+    pub(crate) async fn until_refused(mut self) {
+        while {
+            let changed = self.reloads.changed();
+            // Both mean the same: it is to be checked.
+            drop(tokio::time::timeout(self.tls.proofs_checked_every, changed).await);
+            self.tls.accepts(&self.chain)
+        } {}
+    }
+}
+
+impl Current {
+    fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = match &files.clients {
+            None => None,
+            Some((path, certificates)) => Some(verifier(path, *certificates, provider.clone())?),
+        };
+        let config = Arc::new(config(files, provider, verifier.clone())?);
+        Ok(Self { config, verifier })
+    }
+}
+
+fn config(
+    files: &TlsFiles,
+    provider: Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| unreadable(&files.key, &error, "private key"))?;
@@ -116,27 +201,32 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         key: files.key.display().to_string(),
         source,
     };
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(broken)?;
-    let builder = match &files.clients {
+    let resumes = verifier.is_none();
+    let builder = match verifier {
         None => builder.with_no_client_auth(),
-        Some((path, certificates)) => {
-            let verifier = verifier(path, *certificates, provider)?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(broken)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Who comes back need not be signed for again. The tickets' keys end with this configuration.
-    config.ticketer = ring::Ticketer::new().map_err(broken)?;
+    if resumes {
+        // Who comes back need not be signed for again. The tickets' keys end with this configuration.
+        config.ticketer = ring::Ticketer::new().map_err(broken)?;
+    } else {
+        // A session that goes on does so without its certificate being looked at, also where that has
+        // expired meanwhile.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(config)
 }
 
 fn verifier(
     path: &Path,
     certificates_wanted: ClientCertificates,
-    provider: Arc<rustls::crypto::CryptoProvider>,
+    provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let broken = |what: String| TlsError::File {
         path: path.display().to_string(),

@@ -1,10 +1,13 @@
 //! One connection: what its client speaks, and its requests until it ends.
 
 use super::{
+    Place,
+    answers::{Answers, Unread},
     idle::{Deadlines, IdleStream},
+    metrics::Cut,
     rest::Pending,
 };
-use crate::{Api, Caller};
+use crate::{Api, Caller, Tls, tls::Proof};
 use hyper::{
     Request, Version,
     body::Incoming,
@@ -13,11 +16,13 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::Watcher},
+    server::conn::auto,
 };
 use std::{
     convert::Infallible,
+    future,
     net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,7 +32,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
 };
 use widgets_registry::Store;
 
@@ -38,6 +43,9 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How long a client may take for the handshake of TLS, beside the deadlines of any connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to end in order, once its client's certificate is not accepted any more.
+const CERTIFICATE_ENDS_MAX: Duration = Duration::from_secs(10);
 
 /// How connections are served.
 pub(super) struct Builders {
@@ -54,11 +62,13 @@ pub(super) struct Connection<S> {
     pub(super) api: Arc<Api<S>>,
     pub(super) builders: Arc<Builders>,
     pub(super) deadlines: Deadlines,
-    pub(super) watcher: Watcher,
+    /// Says when the connection is to end in order.
+    pub(super) ending: watch::Receiver<()>,
     /// Whether the next answer is the last.
     pub(super) farewell: Arc<AtomicBool>,
     pub(super) pending: Pending,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) unread: Arc<Unread>,
+    pub(super) place: Place,
 }
 
 impl<S: Store> Connection<S> {
@@ -81,20 +91,25 @@ impl<S: Store> Connection<S> {
             Ok(Err(error)) => return tracing::debug!(%error, %address, "a connection ended early"),
             Err(_) => return tracing::debug!(%address, "a client asked nothing for idle_timeout"),
         };
-        let stream = IdleStream::new(stream, self.deadlines);
+        let (stream, answers) = self.bounded(stream);
         let certified = false;
-        self.serve(stream, is_http1, Caller { address, certified })
-            .await;
+        let caller = Caller { address, certified };
+        self.serve(stream, answers, is_http1, caller, None).await;
     }
 
     /// Lets the client prove itself, then serves it. A shutdown does not wait for handshakes: nothing
     /// was asked yet.
     pub(super) async fn serve_tls(
         self,
-        handshake: tokio_rustls::Accept<IdleStream<TcpStream>>,
+        stream: TcpStream,
+        tls: Arc<Tls>,
         address: IpAddr,
         mut stopping: watch::Receiver<()>,
     ) {
+        let (stream, answers) = self.bounded(stream);
+        // What is loaded anew after this is seen as a change.
+        let reloads = tls.reloads();
+        let handshake = tls.acceptor().accept(stream);
         let handshake = tokio::select! {
             biased;
             handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => handshake,
@@ -103,39 +118,59 @@ impl<S: Store> Connection<S> {
         match handshake {
             Ok(Ok(stream)) => {
                 let (_, session) = stream.get_ref();
-                let certified = session.peer_certificates().is_some();
+                let proof = session.peer_certificates().map(|chain| Proof {
+                    chain: chain.iter().map(|each| each.clone().into_owned()).collect(),
+                    tls,
+                    reloads,
+                });
                 let is_http1 = session.alpn_protocol() == Some(b"http/1.1");
-                self.serve(stream, is_http1, Caller { address, certified })
-                    .await;
+                let certified = proof.is_some();
+                let caller = Caller { address, certified };
+                self.serve(stream, answers, is_http1, caller, proof).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, %address, "a handshake failed"),
             Err(_) => tracing::debug!(%address, "a handshake took too long"),
         }
     }
 
+    /// The stream with its deadlines, and what waits on it.
+    fn bounded(&self, stream: TcpStream) -> (IdleStream<TcpStream>, Arc<Answers>) {
+        let answers = Answers::new(self.unread.clone());
+        let stopping = self.farewell.clone();
+        let stream = IdleStream::new(stream, self.deadlines, answers.clone(), stopping);
+        (stream, answers)
+    }
+
     /// Answers requests until the connection ends.
-    async fn serve<I>(self, stream: I, is_http1: bool, caller: Caller)
-    where
+    async fn serve<I>(
+        self,
+        stream: I,
+        answers: Arc<Answers>,
+        is_http1: bool,
+        caller: Caller,
+        proof: Option<Proof>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self {
             api,
             builders,
             deadlines: _,
-            watcher,
+            mut ending,
             farewell,
             pending,
-            permit,
+            unread: _,
+            place,
         } = self;
+        let bounds = answers.clone();
         let builder = if is_http1 {
             &builders.http1
         } else {
             &builders.any
         };
         let service = service_fn(move |request: Request<Incoming>| {
-            let (api, farewell) = (api.clone(), farewell.clone());
-            // HTTP/2 says it by GOAWAY.
-            let has_header = request.version() < Version::HTTP_2;
+            let (api, farewell, bounds) = (api.clone(), farewell.clone(), bounds.clone());
+            let is_http2 = request.version() >= Version::HTTP_2;
             // A length that is given as well does not hold, and hyper does not show it. Somebody on the
             // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
             // behind the body is not read as another's request.
@@ -146,16 +181,45 @@ impl<S: Store> Connection<S> {
             async move {
                 let mut response = api.respond_to(caller, request).await;
                 drop(waiting);
-                if last || has_header && farewell.load(Ordering::Relaxed) {
+                // HTTP/2 says it by GOAWAY.
+                if last || !is_http2 && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(bounds.bound(response, is_http2, Api::<S>::too_much_unread))
             }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut proof = pin!(async move {
+            match proof {
+                Some(proof) => proof.until_refused().await,
+                None => future::pending().await,
+            }
+        });
+        let mut is_ending = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => break ended,
+                _ = ending.changed(), if !is_ending => {}
+                () = answers.is_cut() => {
+                    return tracing::debug!(%caller.address, "a connection was cut");
+                }
+                () = proof.as_mut(), if !is_ending => {
+                    answers.count(Cut::Certificate);
+                    let answers = answers.clone();
+                    // Ends with the runtime at the latest.
+                    tokio::spawn(async move {
+                        tokio::time::sleep(CERTIFICATE_ENDS_MAX).await;
+                        answers.end();
+                    });
+                }
+            }
+            is_ending = true;
+            connection.as_mut().graceful_shutdown();
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(permit);
+        drop(place);
     }
 }

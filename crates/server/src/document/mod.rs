@@ -244,7 +244,7 @@ fn live(security: Security) -> OperationBuilder {
 fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     let mut described = service("ready", "Whether operations can be applied now")
         .securities(Some(security.of_probes()))
-        .response("200", responses::empty("They can."));
+        .response("200", responses::empty("They can, or are only too many."));
     for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
         described = described.response(status, response);
     }

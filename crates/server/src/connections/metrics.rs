@@ -1,0 +1,128 @@
+//! What an operator sees of connections.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// Connections, as `/metrics` shows them. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct ConnectionMetrics {
+    open: IntGauge,
+    max: IntGauge,
+    refused: IntCounter,
+    cut: IntCounterVec,
+    unread: IntGauge,
+}
+
+/// Why the service ended a connection by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// `http.idle_timeout_ms`.
+    Idle,
+    /// `http.request_timeout_ms`.
+    Request,
+    /// `http.unread_bytes_max` or `http.answer_timeout_ms`.
+    Unread,
+    /// The client's certificate is not accepted any more.
+    Certificate,
+}
+
+impl Cut {
+    const ALL: [Self; 4] = [Self::Idle, Self::Request, Self::Unread, Self::Certificate];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Request => "request",
+            Self::Unread => "unread",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+impl Default for ConnectionMetrics {
+    fn default() -> Self {
+        match Self::new() {
+            Ok(metrics) => metrics,
+            Err(error) => unreachable!("names and labels are constants: {error}"),
+        }
+    }
+}
+
+impl ConnectionMetrics {
+    fn new() -> prometheus::Result<Self> {
+        let cut = Opts::new(
+            "widgets_connections_cut_total",
+            "Connections that the service ended by itself, by reason: idle, request (it took too \
+             long to arrive), unread (answers were not read), certificate (it is not accepted any \
+             more).",
+        );
+        let cut = IntCounterVec::new(cut, &["reason"])?;
+        for why in Cut::ALL {
+            cut.with_label_values(&[why.as_str()]);
+        }
+        Ok(Self {
+            open: IntGauge::new("widgets_connections", "Open connections.")?,
+            max: IntGauge::new(
+                "widgets_connections_max",
+                "How many connections may be open: http.connections_max, or what the limit of open \
+                 files allows.",
+            )?,
+            refused: IntCounter::new(
+                "widgets_connections_refused_total",
+                "Connections that were refused because widgets_connections_max were open.",
+            )?,
+            cut,
+            unread: IntGauge::new(
+                "widgets_unread_answer_bytes",
+                "Bytes of answers that clients have not read yet.",
+            )?,
+        })
+    }
+
+    /// Adds them to a registry.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        let collectors: [Box<dyn Collector>; 5] = [
+            Box::new(self.open.clone()),
+            Box::new(self.max.clone()),
+            Box::new(self.refused.clone()),
+            Box::new(self.cut.clone()),
+            Box::new(self.unread.clone()),
+        ];
+        collectors
+            .into_iter()
+            .try_for_each(|each| registry.register(each))
+    }
+
+    pub(super) fn set_max(&self, connections_max: usize) {
+        self.max
+            .set(i64::try_from(connections_max).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an open connection until what is returned is dropped.
+    pub(super) fn opened(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    pub(super) fn cut(&self, why: Cut) {
+        self.cut.with_label_values(&[why.as_str()]).inc();
+    }
+
+    pub(super) fn unread(&self, more: usize, less: usize) {
+        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.unread.add(signed(more) - signed(less));
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
