@@ -1,16 +1,211 @@
 //! What the program tells of itself, on its standard error.
+//!
+//! Much of it is caused by strangers, who could fill a disk with it: so each place in the program writes a
+//! few lines in ten seconds, and then how many it has left out. What is asked for by `debug` or `trace` is
+//! written whole.
 
 use crate::config::{Log, LogFormat};
-use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
+use tracing_subscriber::{
+    Layer as _,
+    filter::FilterExt as _,
+    layer::{Context, Filter, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
-/// Writes log lines from now on. Later calls change nothing.
-pub(crate) fn start(log: &Log) {
+/// So many lines of one place are written in one period.
+const LINES_MAX: u64 = 10;
+
+/// How long a period is.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The target of the lines that tell of those left out.
+const TARGET: &str = "widgets::log";
+
+/// Writes log lines from now on, for as long as the program runs. Later calls change nothing. What is
+/// returned tells of the last lines that were left out when it is dropped.
+pub(crate) fn start(log: &Log) -> impl Drop {
+    let places = Places::default();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let subscriber =
-        tracing_subscriber::registry().with(lines.with_filter(log.filter.targets.clone()));
-    drop(subscriber.try_init());
+    let filter = log.filter.targets.clone().and(places.clone());
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    if subscriber.try_init().is_ok() {
+        let places = places.clone();
+        let periods = thread::Builder::new().name("log".into()).spawn(move || {
+            loop {
+                thread::sleep(PERIOD);
+                places.end_period();
+            }
+        });
+        if let Err(error) = periods {
+            tracing::error!(%error, "each place in the program writes {LINES_MAX} lines, and no more");
+        }
+    }
+    LastPeriod(places)
+}
+
+/// Tells of the lines that were left out in the last period.
+struct LastPeriod(Places);
+
+impl Drop for LastPeriod {
+    fn drop(&mut self) {
+        self.0.end_period();
+    }
+}
+
+/// What the places in the program have written in this period.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<Identifier, Written>>>);
+
+struct Written {
+    lines: u64,
+    by: &'static Metadata<'static>,
+}
+
+impl Places {
+    /// Whether a place may write one more line.
+    fn takes(&self, by: &'static Metadata<'static>) -> bool {
+        // The lines that tell of those left out are as many as there are places.
+        if *by.level() > Level::INFO || by.target() == TARGET {
+            return true;
+        }
+        let mut places = self.lock();
+        let written = places.entry(by.callsite());
+        let written = written.or_insert(Written { lines: 0, by });
+        written.lines += 1;
+        written.lines <= LINES_MAX
+    }
+
+    /// Tells how many lines each place has left out, and lets them all write again.
+    fn end_period(&self) {
+        let places: Vec<Written> = self.lock().drain().map(|(_, written)| written).collect();
+        for Written { lines, by } in places {
+            if let Some(left_out @ 1..) = lines.checked_sub(LINES_MAX) {
+                tracing::warn!(
+                    target: TARGET,
+                    left_out,
+                    level = %by.level(),
+                    of = by.target(),
+                    line = by.line(),
+                    "lines were left out: one place in the program writes {LINES_MAX} in {} s",
+                    PERIOD.as_secs(),
+                );
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Written>> {
+        // Nothing in here can panic halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Filter<S> for Places {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        self.takes(event.metadata())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Configuration;
+    use std::io;
+    use tracing::subscriber::with_default;
+
+    #[derive(Clone, Default)]
+    struct Text(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Text {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Text {
+        /// The lines since the last time.
+        fn lines(&self) -> Vec<String> {
+            let text = std::mem::take(&mut *self.0.lock().expect("no panic"));
+            let text = String::from_utf8(text).expect("text");
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    /// What is written with this filter while `tell` runs, which is given the places.
+    fn written(targets: &str, tell: impl FnOnce(&Places, &Text)) {
+        let (text, places) = (Text::default(), Places::default());
+        let writer = text.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let targets: tracing_subscriber::filter::Targets = targets.parse().expect("targets");
+        let filter = targets.and(places.clone());
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        with_default(subscriber, || tell(&places, &text));
+    }
+
+    #[test]
+    fn one_place_writes_a_few_lines_and_how_many_it_left_out() {
+        written("info", |places, text| {
+            let tell = || {
+                for number in 0..1000 {
+                    tracing::warn!(number, "a stranger was here");
+                }
+            };
+            tell();
+            tracing::warn!("somebody else");
+            assert_eq!(text.lines().len(), 11);
+            places.end_period();
+            let left_out = text.lines();
+            assert_eq!(left_out.len(), 1);
+            assert!(left_out[0].contains("left_out=990"), "{left_out:?}");
+            assert!(left_out[0].contains("widgets::log::tests"), "{left_out:?}");
+            tell();
+            assert_eq!(text.lines().len(), 10, "a new period");
+            places.end_period();
+            places.end_period();
+            assert_eq!(text.lines().len(), 1, "told once");
+        });
+    }
+
+    #[test]
+    fn what_was_asked_for_is_whole() {
+        written("debug", |_, text| {
+            for number in 0..1000 {
+                tracing::debug!(number, "of interest");
+            }
+            assert_eq!(text.lines().len(), 1000);
+        });
+    }
+
+    #[test]
+    fn libraries_tell_errors_alone_unless_asked() {
+        let targets = Configuration::default().log.filter.targets;
+        for (target, level, told) in [
+            ("widgets_server::connections", Level::INFO, true),
+            ("widgets", Level::INFO, true),
+            ("widgets", Level::DEBUG, false),
+            ("h2::proto::streams::streams", Level::ERROR, true),
+            ("h2::proto::streams::streams", Level::WARN, false),
+        ] {
+            let tells = targets.would_enable(target, &level);
+            assert_eq!(tells, told, "{target} {level}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod config;
+mod descriptors;
 mod export;
 mod generate;
 mod health;

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
-    log::start(&configuration.log);
+    let _log = log::start(&configuration.log);
     let StoreKind::Postgres(url) = &configuration.store.url else {
         return Err("only the PostgreSQL store has migrations: give its URL by --store".into());
     };

@@ -3,7 +3,7 @@
 use crate::{
     Outcome,
     config::{Configuration, Given, Http, LogFormat, StoreKind},
-    log,
+    descriptors, log,
     metrics::{Disk, Process},
     notify::Notifier,
     security::Security,
@@ -24,7 +24,7 @@ use tokio::{
 use widgets_engine::{Engine, OpenError, Settings};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, Listener, RateLimit, SystemClock, TlsFiles};
+use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, SystemClock, TlsFiles};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
     configuration.check_public()?;
-    log::start(&configuration.log);
+    let _log = log::start(&configuration.log);
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -62,6 +62,18 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         auth,
         log: _,
     } = configuration;
+    let database_connections = match &store.url {
+        StoreKind::Embedded => 0,
+        StoreKind::Postgres(_) => postgres.connections + postgres.lookup_connections,
+    };
+    let mut http = http.clone();
+    http.connections_max = descriptors::connections_max(
+        http.connections_max,
+        descriptors::raise(),
+        http.limits().workers.get(),
+        database_connections,
+    )?;
+    let http = &http;
     // Before anything is opened, so that a signal during recovery is not lost.
     let signals = Signals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
@@ -141,6 +153,8 @@ async fn answer<S: Store>(
         io::stdout(),
         "open {scheme}://{address}/ for its API, press Ctrl-C to stop it"
     )?;
+    let connection_metrics = ConnectionMetrics::default();
+    connection_metrics.register(&metrics)?;
     let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
     let mut api = api.with_authentication(security.authentication.clone());
     if let Some(TlsFiles {
@@ -155,8 +169,9 @@ async fn answer<S: Store>(
     }
     let listener = match &security.tls {
         Some(tls) => Listener::tls(listener, tls.clone()),
-        None => listener.into(),
+        None => Listener::from(listener),
     };
+    let listener = listener.with_metrics(connection_metrics);
     tokio::spawn(security.keep_fresh(hang_up));
     let worker = move || api.with_store(on_worker());
     let notifier = Notifier::from_environment();

@@ -7,7 +7,9 @@
 
 mod connections;
 mod hostile;
+mod refused;
 mod tls;
+mod unread;
 
 use prometheus::Registry;
 use std::{

@@ -3,7 +3,7 @@
 use crate::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
@@ -11,6 +11,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     path::PathBuf,
+    time::SystemTime,
 };
 use tempfile::TempDir;
 use widgets_server::{AuthenticationSettings, ClientCertificates, KeySet, Roles, TlsFiles};
@@ -49,8 +50,17 @@ impl Authority {
 
     /// Writes a certificate and a key for `localhost` to these two files.
     fn issue(&self, name: &str, key_name: &str) -> CertificateDer<'static> {
-        let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+        self.issue_with(&params, name, key_name)
+    }
+
+    fn issue_with(
+        &self,
+        params: &CertificateParams,
+        name: &str,
+        key_name: &str,
+    ) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         self.write(name, &certificate.pem());
         self.write(key_name, &key.serialize_pem());
@@ -67,6 +77,10 @@ impl Authority {
 
     /// A client that trusts this authority, and shows this certificate if there is one.
     fn client(&self, server: &Server, shows: Option<&str>, alpn: &[&str]) -> Stream {
+        connect(server, &self.client_config(shows, alpn))
+    }
+
+    fn client_config(&self, shows: Option<&str>, alpn: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots
             .add(self.certificate.der().clone())
@@ -88,10 +102,14 @@ impl Authority {
             }
         };
         config.alpn_protocols = alpn.iter().map(|each| each.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from("localhost").expect("a name");
-        let session = ClientConnection::new(Arc::new(config), name).expect("a session");
-        StreamOwned::new(session, server.connect())
+        Arc::new(config)
     }
+}
+
+fn connect(server: &Server, config: &Arc<ClientConfig>) -> Stream {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let session = ClientConnection::new(config.clone(), name).expect("a session");
+    StreamOwned::new(session, server.connect())
 }
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
@@ -289,4 +307,109 @@ fn handshakes_that_go_wrong_harm_nobody_else() {
     // A shutdown does not wait for those who never said anything.
     server.stop();
     drop((silent, half));
+}
+
+/// A session that goes on does not show its certificate again.
+#[test]
+fn sessions_are_resumed_only_where_no_client_certificates_count() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    for (clients, kind) in [
+        (None, HandshakeKind::Resumed),
+        (Some(ClientCertificates::Optional), HandshakeKind::Full),
+        (Some(ClientCertificates::Required), HandshakeKind::Full),
+    ] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let tls = Arc::new(Tls::load(authority.files(clients)).expect("loaded"));
+            let server = start(&tls);
+            let mut config = ClientConfig::clone(&authority.client_config(Some("client"), &[]));
+            config = of_version(&authority, config, version);
+            let config = Arc::new(config);
+            for expected in [HandshakeKind::Full, kind] {
+                let mut stream = connect(&server, &config);
+                assert_eq!(status(&mut stream), Ok("404".into()));
+                let shaken = stream.conn.handshake_kind();
+                assert_eq!(shaken, Some(expected), "{clients:?} {version:?}");
+            }
+            server.stop();
+        }
+    }
+}
+
+/// The same client for one version of TLS alone.
+fn of_version(
+    authority: &Authority,
+    config: ClientConfig,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let root = authority.certificate.der().clone();
+    roots.add(root).expect("a certificate");
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .expect("a version");
+    let mut single = builder.with_root_certificates(roots).with_no_client_auth();
+    single.client_auth_cert_resolver = config.client_auth_cert_resolver;
+    single
+}
+
+fn often(tls: Tls) -> Arc<Tls> {
+    Arc::new(tls.with_proofs_checked_every(Duration::from_millis(20)))
+}
+
+/// Whether a connection that is open comes to an end, without a request on it.
+fn ends(mut stream: Stream) -> bool {
+    let wait = Some(Duration::from_secs(20));
+    stream.sock.set_read_timeout(wait).expect("set");
+    // In order or not, but not because it took too long.
+    match stream.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "rustls checks certificates by the system's clock"
+)]
+fn a_connection_ends_when_its_certificate_has_expired() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    let mut params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+    // Whole seconds: it is good for two at least.
+    params.not_after = (SystemTime::now() + Duration::from_secs(3)).into();
+    authority.issue_with(&params, "brief.pem", "brief.key");
+    let required = authority.files(Some(ClientCertificates::Required));
+    let tls = often(Tls::load(required).expect("loaded"));
+    let server = start(&tls);
+    let mut lasting = authority.client(&server, Some("client"), &[]);
+    let mut brief = authority.client(&server, Some("brief"), &[]);
+    assert_eq!(status(&mut lasting), Ok("404".into()));
+    assert_eq!(status(&mut brief), Ok("404".into()));
+    assert!(ends(brief));
+    assert_eq!(status(&mut lasting), Ok("404".into()), "it goes on");
+    server.stop();
+}
+
+#[test]
+fn connections_end_when_their_authority_is_not_trusted_any_more() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    let required = authority.files(Some(ClientCertificates::Required));
+    let tls = Arc::new(Tls::load(required).expect("loaded"));
+    let server = start(&tls);
+    let mut open = authority.client(&server, Some("client"), &[]);
+    assert_eq!(status(&mut open), Ok("404".into()));
+    authority.issue("server.pem", "server.key");
+    assert!(tls.reload(false).expect("loaded"));
+    assert_eq!(status(&mut open), Ok("404".into()), "it is still trusted");
+    let other = Authority::new();
+    authority.write("ca.pem", &other.certificate.pem());
+    assert!(tls.reload(false).expect("loaded"));
+    assert!(ends(open));
+    server.stop();
 }

@@ -160,7 +160,8 @@ configuration! {
         /// The address to listen on. One that other machines reach needs the section `auth`, or client
         /// certificates.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
-        /// How many connections may be open at once. One more is answered 503 WG503 and closed.
+        /// How many connections may be open at once. One more is answered 503 WG503 and closed. Where
+        /// the limit of open files leaves fewer, it is those, and the log says so.
         connections_max: usize = 16_384, within 1..=1_000_000;
         /// A connection on which nothing moves for so long is closed, after at most twice as long.
         idle_timeout_ms: u64 = 75_000, within 100..=86_400_000;
@@ -168,6 +169,13 @@ configuration! {
         /// 408 WG408; anything else that takes longer, until something is answered, ends its
         /// connection after at most twice as long.
         request_timeout_ms: u64 = 15_000, within 100..=3_600_000;
+        /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
+        /// whatever else it sends.
+        answer_timeout_ms: u64 = 30_000, within 100..=3_600_000;
+        /// How many bytes of answers may wait until their clients read them, on all connections
+        /// together. One connection gets a sixteenth of what is left at most; what has no room is
+        /// answered 503 WG503, or its connection is cut.
+        unread_bytes_max: usize = 64 << 20, within 32 << 20..=1 << 40;
         /// How long a shutdown waits for answers that are under way.
         shutdown_timeout_ms: u64 = 25_000, within 0..=3_600_000;
         /// How many bytes a request's body may have. A longer one is answered 413.
@@ -277,7 +285,8 @@ configuration! {
     log: Log {
         /// For people, or a JSON object a line for programs.
         format as "log_format": LogFormat = LogFormat::Text;
-        /// What is logged.
+        /// What is logged. One place in the program writes 10 lines of the levels error, warn and info
+        /// in 10 seconds, and then how many it has left out.
         filter as "log_filter": Filter = Filter::default();
     }
 }
@@ -290,6 +299,8 @@ impl Http {
             connections_max: self.connections_max,
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             request_timeout: Duration::from_millis(self.request_timeout_ms),
+            answer_timeout: Duration::from_millis(self.answer_timeout_ms),
+            unread_bytes_max: self.unread_bytes_max,
             shutdown_timeout: Duration::from_millis(self.shutdown_timeout_ms),
             workers: NonZero::new(self.workers).unwrap_or(defaults.workers),
         }

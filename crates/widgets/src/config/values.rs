@@ -209,9 +209,12 @@ pub(crate) struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
+        // What libraries warn of can be caused by any stranger, and is for their developers.
         Self {
-            text: LevelFilter::INFO.to_string(),
-            targets: Targets::new().with_default(LevelFilter::INFO),
+            text: "error,widgets=info".into(),
+            targets: Targets::new()
+                .with_default(LevelFilter::ERROR)
+                .with_target("widgets", LevelFilter::INFO),
         }
     }
 }

@@ -1,0 +1,106 @@
+//! Requests that are refused before they have come whole: their clients read why, and go on.
+
+use crate::*;
+use std::io::{Read as _, Write as _};
+
+/// The head of a request for nothing, with a body of this length.
+fn for_nothing(bytes: usize, more: &str) -> Vec<u8> {
+    let head =
+        format!("POST /nope/nope HTTP/1.1\r\nHost: test\r\nContent-Length: {bytes}\r\n{more}\r\n");
+    head.into_bytes()
+}
+
+/// The head of the next answer; its body is read as well.
+fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("answered");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).expect("a length");
+    let length = length.lines().next().expect("a line").parse();
+    let mut body = vec![0; length.expect("a number")];
+    stream.read_exact(&mut body).expect("the body");
+    head
+}
+
+/// Clients that send all of a request before they look for the answer, as most do. Closed with a reset, some
+/// of them would not have it.
+#[test]
+fn clients_that_are_still_sending_read_their_answer() {
+    let server = Server::start(Counting::default(), Limits::default());
+    let body = |bytes: usize| vec![b'x'; bytes];
+    let too_large =
+        b"POST /rpc/add_widget HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+        Content-Length: 3000000\r\n\r\n";
+    let long_head = [b"GET / HTTP/1.1\r\nX: ", &*body(200_000), b"\r\n\r\n"].concat();
+    for (status, request) in [
+        (
+            "404",
+            [for_nothing(3_000_000, ""), body(3_000_000)].concat(),
+        ),
+        ("413", [&too_large[..], &body(3_000_000)].concat()),
+        ("431", long_head),
+    ] {
+        for _ in 0..20 {
+            let mut stream = server.connect();
+            stream.write_all(&request).expect("all of it is taken");
+            let answer = answer(stream);
+            let begins = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&begins), "{status}: {answer}");
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn a_short_body_that_nobody_wants_does_not_end_its_connection() {
+    let server = Server::start(Counting::default(), Limits::default());
+    let mut stream = server.connect();
+    for _ in 0..20 {
+        stream.write_all(&for_nothing(60_000, "")).expect("sent");
+        // It is not there yet when its head is read.
+        thread::sleep(Duration::from_millis(5));
+        stream.write_all(&vec![b'x'; 60_000]).expect("sent");
+        let head = head(&mut stream);
+        assert!(head.starts_with("http/1.1 404 "), "{head}");
+        assert!(!head.contains("connection: close"), "{head}");
+    }
+    server.stop();
+}
+
+/// Whoever would send a further request on it would never know what became of that.
+#[test]
+fn the_last_answer_of_a_connection_says_so() {
+    let server = Server::start(Counting::default(), Limits::default());
+    for (bytes, more) in [(100_000, ""), (1000, "Expect: 100-continue\r\n")] {
+        let mut stream = server.connect();
+        stream.write_all(&for_nothing(bytes, more)).expect("sent");
+        let head = head(&mut stream);
+        assert!(head.starts_with("http/1.1 404 "), "{head}");
+        assert!(head.contains("connection: close"), "{head}");
+        assert_eq!(answer(stream), "");
+    }
+    server.stop();
+}
+
+/// They have sent their request before they are told.
+#[test]
+fn connections_in_excess_read_why() {
+    let limits = Limits {
+        connections_max: 1,
+        ..Limits::default()
+    };
+    let server = Server::start(Counting::default(), limits);
+    let _first = server.connect();
+    for _ in 0..50 {
+        let mut stream = server.connect();
+        // It may have been closed for writing already.
+        drop(stream.write_all(REMOVE.as_bytes()));
+        let answer = answer(stream);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    server.stop();
+}

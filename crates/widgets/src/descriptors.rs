@@ -1,0 +1,91 @@
+//! Descriptors: how many files and connections the process may have open.
+//!
+//! Every connection takes one, and so does every file of the store. Without a share of its own the store
+//! could not begin a segment while strangers hold connections, and would refuse every write.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use widgets_server::REFUSALS_MAX;
+
+/// What the process itself needs, whatever it serves: its standard streams, the listener, the data directory's
+/// lock, segments, checkpoints, certificates, keys that are fetched, and a margin.
+const OWN: u64 = 64;
+
+/// Each thread with a runtime waits for events by these.
+const OF_A_WORKER: u64 = 4;
+
+/// With fewer connections than this it is not worth starting.
+const CONNECTIONS_LEAST: u64 = 8;
+
+/// Raises the limit of this process as far as it may be raised. The limit then, if there is one.
+pub(crate) fn raise() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many connections may be open where the process may have `limit` descriptors: as many as `wanted`,
+/// or as are left when the store, with so many connections to a database, and the workers have theirs.
+pub(crate) fn connections_max(
+    wanted: usize,
+    limit: Option<u64>,
+    workers: usize,
+    database_connections: usize,
+) -> Result<usize, String> {
+    let Some(limit) = limit else {
+        return Ok(wanted);
+    };
+    // A connection to a database that is made anew may overlap with the old one.
+    let count = |each: usize| u64::try_from(each).unwrap_or(u64::MAX);
+    let needed = OWN
+        .saturating_add(count(REFUSALS_MAX))
+        .saturating_add(count(workers).saturating_mul(OF_A_WORKER))
+        .saturating_add(count(database_connections).saturating_mul(2));
+    let left = limit.saturating_sub(needed);
+    if left >= count(wanted) {
+        return Ok(wanted);
+    }
+    let raise = "raise it (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";
+    if left < CONNECTIONS_LEAST {
+        let least = needed + CONNECTIONS_LEAST;
+        return Err(format!(
+            "the limit of open files must be at least {least}, it is {limit}: {raise}"
+        ));
+    }
+    tracing::warn!(
+        "connections_max is {left} and not {wanted}: the limit of open files is {limit}, of which the \
+         service keeps {needed} for itself; {raise} or lower http.connections_max"
+    );
+    Ok(usize::try_from(left).unwrap_or(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_get_what_the_store_leaves() {
+        let connections = |limit| connections_max(1000, limit, 2, 3);
+        assert_eq!(connections(None), Ok(1000));
+        assert_eq!(connections(Some(1 << 20)), Ok(1000));
+        // 64 of its own, 64 for refusals, 8 of the workers, 6 of the database.
+        assert_eq!(connections(Some(1142)), Ok(1000));
+        assert_eq!(connections(Some(1141)), Ok(999));
+        assert_eq!(connections(Some(256)), Ok(114));
+        assert_eq!(connections(Some(150)), Ok(8));
+        let refused = connections(Some(149)).expect_err("too few");
+        assert!(
+            refused
+                .starts_with("the limit of open files must be at least 150, it is 149: raise it"),
+            "{refused}"
+        );
+        assert!(connections(Some(0)).is_err());
+    }
+}
