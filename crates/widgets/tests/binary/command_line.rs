@@ -149,7 +149,7 @@ format
     let told = expect![[r#"
         widgets.toml:2: http.listen must be an IP address and a port, such as 127.0.0.1:3000 or [::1]:3000 in quotes, a value of type integer was given
         widgets.toml:3: http.connections_max must be an integer from 1 to 1000000, 0 was given
-        widgets.toml:4: [http] has no key "lisen", its keys are listen, connections_max, idle_timeout_ms, request_timeout_ms, shutdown_timeout_ms, body_bytes_max, workers, tls_certificate, tls_key, tls_client_ca, tls_client_certificates, rate_limit_per_second, rate_limit_burst, trusted_proxies
+        widgets.toml:4: [http] has no key "lisen", its keys are listen, connections_max, idle_timeout_ms, request_timeout_ms, answer_timeout_ms, unread_bytes_max, shutdown_timeout_ms, body_bytes_max, workers, tls_certificate, tls_key, tls_client_ca, tls_client_certificates, rate_limit_per_second, rate_limit_burst, trusted_proxies
         widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, a value of type string was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
         widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [postgres], [log]
