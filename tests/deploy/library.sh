@@ -58,6 +58,16 @@ start_engine() {
   fail "the Docker Engine did not start: $(tail -5 "$work/dockerd.log")"
 }
 
+# Ends the Engine that start_engine started, if it did.
+stop_engine() {
+  [[ -n $engine_pid ]] || return 0
+  kill "$engine_pid" 2>/dev/null
+  while kill -0 "$engine_pid" 2>/dev/null; do sleep 0.2; done
+  # What the Engine may have left mounted must not be removed through its mount.
+  awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r |
+    xargs --no-run-if-empty umount
+}
+
 # Everything of the project, whichever files it was made of, also its networks and volumes.
 remove_project() {
   docker info >/dev/null 2>&1 || return
