@@ -13,7 +13,10 @@ SETS = {
     "postgres, everything on": {
         "postgres": {"caConfigMap": "database-ca"},
         "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"},
-        "metrics": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+        "metrics": {
+            "serviceMonitor": {"enabled": True},
+            "prometheusRule": {"enabled": True, "runbooks": "https://docs.example.com/run"},
+        },
         "environment": {"WIDGETS_LOG_FILTER": "info"},
         "imagePullSecrets": [{"name": "registry"}],
         "networkPolicy": {
@@ -38,6 +41,26 @@ SETS = {
         "store": "embedded",
         "embedded": {"persistence": {"storageClass": "fast"}},
         "ingress": {"enabled": True},
+    },
+    "files, secrets and certificates": {
+        "config": "[http]\nbody_bytes_max = 8192\n",
+        "extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+        "envFrom": [{"secretRef": {"name": "more"}}],
+        "extraVolumes": [{"name": "more", "secret": {"secretName": "more"}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more", "readOnly": True}],
+        "auth": {"jwtSecret": {"name": "keys"}},
+        "tls": {"secret": "certificate"},
+        "environment": {"WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH": "false"},
+        "metrics": {"serviceMonitor": {"enabled": True, "endpoint": {"tlsConfig": {"serverName": "demo"}}}},
+    },
+    "client certificates and an identity provider": {
+        "store": "embedded",
+        "auth": {"jwksUrl": "https://login.example.com:8443/keys"},
+        "tls": {"secret": "certificate", "clientCa": {"configMap": "clients"}},
+    },
+    "OpenShift, IPv6 alone": {
+        "openshift": True,
+        "service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]},
     },
 }
 VERSIONS = ["1.27", "1.37"]
@@ -67,6 +90,122 @@ def pods(documents):
             yield template["spec"]
 
 
+def of_kind(documents, kind):
+    (found,) = (each for each in documents if each["kind"] == kind)
+    return found
+
+
+def container(documents, kind="Deployment"):
+    """The service's container, and its plain variables."""
+    (only,) = of_kind(documents, kind)["spec"]["template"]["spec"]["containers"]
+    return only, {each["name"]: each.get("value") for each in only["env"]}
+
+
+def mounted(documents, kind="Deployment"):
+    """Where each volume of the pod is mounted; all that is mounted is there."""
+    pod = of_kind(documents, kind)["spec"]["template"]["spec"]
+    volumes = {each["name"] for each in pod["volumes"]}
+    volumes |= {each["metadata"]["name"] for each in of_kind(documents, kind)["spec"].get("volumeClaimTemplates", [])}
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert volumes == set(mounts), (volumes, mounts)
+    return mounts
+
+
+def ports_out(documents):
+    rules = of_kind(documents, "NetworkPolicy")["spec"]["egress"]
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def namespaces_in(documents):
+    (rule,) = of_kind(documents, "NetworkPolicy")["spec"]["ingress"]
+    selectors = (each.get("namespaceSelector") for each in rule["from"])
+    return [next(iter(each["matchLabels"].values())) for each in selectors if each]
+
+
+def check_postgres(documents):
+    service, variables = container(documents)
+    assert variables["WIDGETS_LISTEN"] == "0.0.0.0:3000"
+    assert service["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "http"}
+    assert namespaces_in(documents) == [] and ports_out(documents) == {53, 5432}
+
+
+def check_everything(documents):
+    rules = of_kind(documents, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert len(rules) > 10
+    for rule in rules:
+        link = rule["annotations"]["runbook_url"]
+        assert link.startswith("https://docs.example.com/run/operations.md#"), link
+    # Whoever is to reach it does, without a word: the Ingress, and Prometheus.
+    assert namespaces_in(documents) == ["ingress", "ingress-nginx", "monitoring"]
+    paths = of_kind(documents, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert {each["path"] for each in paths} == {"/", "/rpc", "/widgets", "/live", "/ready", "/swagger-ui"}
+
+
+def check_nothing(documents):
+    assert sorted(each["kind"] for each in documents) == ["Deployment", "Service"]
+
+
+def check_embedded(documents):
+    store = of_kind(documents, "StatefulSet")
+    assert store["spec"]["replicas"] == 1
+    assert "WIDGETS_STORE" not in str(store)
+    service, variables = container(documents, "StatefulSet")
+    assert variables["WIDGETS_MUST_EXIST"] == "false"
+    # Ten million widgets and a checkpoint take less.
+    assert service["resources"]["limits"]["memory"] == "2Gi"
+    assert of_kind(documents, "NetworkPolicy")["spec"]["egress"] == []
+
+
+def check_files(documents):
+    service, variables = container(documents)
+    assert mounted(documents) == {
+        "data": "/data",
+        "config": "/etc/widgets/config",
+        "auth": "/etc/widgets/auth",
+        "tls": "/etc/widgets/tls",
+        "more": "/more",
+    }
+    assert variables["WIDGETS_CONFIG"] == "/etc/widgets/config/widgets.toml"
+    assert variables["WIDGETS_JWT_SECRET_FILE"] == "/etc/widgets/auth/keys"
+    assert variables["WIDGETS_TLS_CERTIFICATE"] == "/etc/widgets/tls/tls.crt"
+    assert variables["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"] == "false"
+    assert "A" in variables and service["envFrom"] == [{"secretRef": {"name": "more"}}]
+    assert of_kind(documents, "ConfigMap")["data"]["widgets.toml"] == "[http]\nbody_bytes_max = 8192\n"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert service[probe]["httpGet"]["scheme"] == "HTTPS", service[probe]
+    (endpoint,) = of_kind(documents, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https" and endpoint["tlsConfig"]["serverName"] == "demo"
+
+
+def check_client_certificates(documents):
+    service, variables = container(documents, "StatefulSet")
+    assert mounted(documents, "StatefulSet")["client-ca"] == "/etc/widgets/client-ca"
+    assert variables["WIDGETS_TLS_CLIENT_CA"] == "/etc/widgets/client-ca/ca.crt"
+    assert variables["WIDGETS_JWKS_URL"] == "https://login.example.com:8443/keys"
+    assert service["readinessProbe"]["exec"]["command"] == ["widgets", "health"]
+    assert service["livenessProbe"]["exec"]["command"] == ["widgets", "health", "--live"]
+    assert ports_out(documents) == {53, 8443}
+
+
+def check_openshift(documents):
+    _, variables = container(documents)
+    assert variables["WIDGETS_LISTEN"] == "[::]:3000"
+    for pod in pods(documents):
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"]), pod["securityContext"]
+    assert of_kind(documents, "Service")["spec"]["ipFamilies"] == ["IPv6"]
+
+
+CHECKS = {
+    "postgres, as it comes": check_postgres,
+    "postgres, everything on": check_everything,
+    "postgres, nothing optional": check_nothing,
+    "embedded": check_embedded,
+    "files, secrets and certificates": check_files,
+    "client certificates and an identity provider": check_client_certificates,
+    "OpenShift, IPv6 alone": check_openshift,
+}
+
+
 def main(path):
     checked = 0
     unchecked = set()
@@ -87,23 +226,19 @@ def main(path):
                     checked += 1
             for pod in pods(documents):
                 assert pod["securityContext"]["runAsNonRoot"]
-                for container in pod["containers"]:
-                    assert container["securityContext"]["readOnlyRootFilesystem"]
-                    assert container["resources"]["limits"]["memory"]
-            if name == "embedded":
-                (store,) = (each for each in documents if each["kind"] == "StatefulSet")
-                assert store["spec"]["replicas"] == 1
-                assert "WIDGETS_STORE" not in str(store)
-            if "nothing" in name:
-                assert kinds == ["Deployment", "Service"], kinds
-            if "everything" in name:
-                (rules,) = (each for each in documents if each["kind"] == "PrometheusRule")
-                assert len(rules["spec"]["groups"][0]["rules"]) > 10
+                for each in pod["containers"]:
+                    assert each["securityContext"]["readOnlyRootFilesystem"]
+                    assert each["resources"]["limits"]["memory"]
+            CHECKS[name](documents)
+        upgraded = chart.render({"store": "embedded"}, name="demo", namespace="prod", is_upgrade=True)
+        store = next(text for path, text in upgraded.items() if path.endswith("statefulset.yaml"))
+        _, variables = container(list(yaml.safe_load_all(store)), "StatefulSet")
+        assert variables["WIDGETS_MUST_EXIST"] == "true"
         # The check itself: a misspelt key must not pass.
         broken = copy.deepcopy(next(each for each in manifests(chart, {}) if each["kind"] == "Deployment"))
         broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
         assert problems(broken, VERSIONS[-1]), "a misspelt key passed"
-        for wrong in ({"store": "mysql"}, {"postgres": {"replicas": 0}}, {"environment": {"A": 1}}):
+        for wrong in ({"store": "mysql"}, {"resources": {"limits": {}}}, {"auth": {"jwksUrl": "login"}}, {"postgres": {"replicas": 0}}, {"environment": {"A": 1}}):
             try:
                 chart.validate_schema(wrong)
             except helm.HelmError:

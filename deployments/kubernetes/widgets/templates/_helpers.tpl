@@ -26,14 +26,50 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* OpenShift gives each namespace a range of users and refuses others. */}}
+{{- define "widgets.openshift" -}}
+{{- if eq (toString .Values.openshift) "auto" }}{{ .Capabilities.APIVersions.Has "security.openshift.io/v1" }}{{ else }}{{ .Values.openshift }}{{ end }}
+{{- end }}
+
 {{- define "widgets.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- if ne (include "widgets.openshift" .) "true" }}
+runAsUser: {{ .Values.runAs.user }}
+runAsGroup: {{ .Values.runAs.group }}
+fsGroup: {{ .Values.runAs.fsGroup }}
 fsGroupChangePolicy: OnRootMismatch
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end }}
+
+{{/* Clusters may have IPv6 alone, and nodes may have none. */}}
+{{- define "widgets.listen" -}}
+{{- if eq (.Values.service.ipFamilies | first | default "IPv4") "IPv6" }}[::]:3000{{ else }}0.0.0.0:3000{{ end }}
+{{- end }}
+
+{{- define "widgets.mustExist" -}}
+{{- if eq (toString .Values.embedded.mustExist) "auto" }}{{ .Release.IsUpgrade }}{{ else }}{{ .Values.embedded.mustExist }}{{ end }}
+{{- end }}
+
+{{- define "widgets.clientCa" -}}
+{{- or .Values.tls.clientCa.secret .Values.tls.clientCa.configMap }}
+{{- end }}
+
+{{/* How Kubernetes asks one of the service's paths. Its client shows no certificate, so where one must be shown
+the service asks itself. */}}
+{{- define "widgets.probe" -}}
+{{- if include "widgets.clientCa" .root }}
+exec:
+  command: [widgets, health{{ if eq .path "/live" }}, --live{{ end }}]
+{{- else }}
+httpGet:
+  path: {{ .path }}
+  port: http
+  {{- if .root.Values.tls.secret }}
+  scheme: HTTPS
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "widgets.ca.mount" -}}
@@ -57,9 +93,15 @@ seccompProfile:
 metadata:
   labels:
     {{- include "widgets.labels" . | nindent 4 }}
-  {{- with .Values.podAnnotations }}
+  {{- if or .Values.podAnnotations .Values.config }}
   annotations:
+    {{- if .Values.config }}
+    # Another file is another pod: it is read at the start.
+    checksum/config: {{ .Values.config | sha256sum }}
+    {{- end }}
+    {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
 spec:
   automountServiceAccountToken: false
@@ -78,33 +120,66 @@ spec:
       args: [serve]
       env:
         - name: WIDGETS_LISTEN
-          value: 0.0.0.0:3000
+          value: {{ include "widgets.listen" . | quote }}
         {{- if eq .Values.store "postgres" }}
         - name: WIDGETS_STORE
           valueFrom:
             secretKeyRef:
               name: {{ .Values.postgres.secret.name }}
               key: {{ .Values.postgres.secret.key }}
+        {{- else }}
+        - name: WIDGETS_MUST_EXIST
+          value: {{ include "widgets.mustExist" . | quote }}
+        {{- end }}
+        {{- if .Values.config }}
+        - name: WIDGETS_CONFIG
+          value: /etc/widgets/config/widgets.toml
+        {{- end }}
+        {{- if .Values.auth.jwtSecret.name }}
+        - name: WIDGETS_JWT_SECRET_FILE
+          value: /etc/widgets/auth/{{ .Values.auth.jwtSecret.key }}
+        {{- end }}
+        {{- with .Values.auth.jwksUrl }}
+        - name: WIDGETS_JWKS_URL
+          value: {{ . | quote }}
+        {{- end }}
+        {{- if .Values.tls.secret }}
+        - name: WIDGETS_TLS_CERTIFICATE
+          value: /etc/widgets/tls/tls.crt
+        - name: WIDGETS_TLS_KEY
+          value: /etc/widgets/tls/tls.key
+        {{- end }}
+        {{- if include "widgets.clientCa" . }}
+        - name: WIDGETS_TLS_CLIENT_CA
+          value: /etc/widgets/client-ca/{{ .Values.tls.clientCa.key }}
         {{- end }}
         {{- range $name, $value := .Values.environment }}
         - name: {{ $name }}
           value: {{ $value | quote }}
         {{- end }}
+        {{- with .Values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .Values.envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       ports:
         - name: http
           containerPort: 3000
-      # The embedded store reads its files before it listens.
+      # The embedded store reads its files before it answers.
       startupProbe:
-        httpGet: {path: /live, port: http}
+        {{- include "widgets.probe" (dict "root" . "path" "/live") | nindent 8 }}
         periodSeconds: 2
+        timeoutSeconds: 3
         failureThreshold: 300
       livenessProbe:
-        httpGet: {path: /live, port: http}
+        {{- include "widgets.probe" (dict "root" . "path" "/live") | nindent 8 }}
         periodSeconds: 10
         timeoutSeconds: 3
         failureThreshold: 3
       readinessProbe:
-        httpGet: {path: /ready, port: http}
+        {{- include "widgets.probe" (dict "root" . "path" "/ready") | nindent 8 }}
         periodSeconds: 5
         timeoutSeconds: 3
         failureThreshold: 2
@@ -114,19 +189,65 @@ spec:
           exec:
             command: [sleep, "5"]
       resources:
-        {{- toYaml .Values.resources | nindent 8 }}
+        {{- toYaml (index .Values .Values.store).resources | nindent 8 }}
       securityContext:
         {{- include "widgets.securityContext" . | nindent 8 }}
       volumeMounts:
         - name: data
           mountPath: /data
         {{- include "widgets.ca.mount" . | nindent 8 }}
-  {{- if eq .Values.store "postgres" }}
+        {{- if .Values.config }}
+        - {name: config, mountPath: /etc/widgets/config, readOnly: true}
+        {{- end }}
+        {{- if .Values.auth.jwtSecret.name }}
+        - {name: auth, mountPath: /etc/widgets/auth, readOnly: true}
+        {{- end }}
+        {{- if .Values.tls.secret }}
+        - {name: tls, mountPath: /etc/widgets/tls, readOnly: true}
+        {{- end }}
+        {{- if include "widgets.clientCa" . }}
+        - {name: client-ca, mountPath: /etc/widgets/client-ca, readOnly: true}
+        {{- end }}
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
+    {{- if eq .Values.store "postgres" }}
     # Nothing is kept in it.
     - name: data
       emptyDir: {}
     {{- include "widgets.ca.volume" . | nindent 4 }}
+    {{- end }}
+    {{- if .Values.config }}
+    - name: config
+      configMap:
+        name: {{ include "widgets.name" . }}
+    {{- end }}
+    {{- with .Values.auth.jwtSecret.name }}
+    - name: auth
+      secret:
+        secretName: {{ . }}
+    {{- end }}
+    {{- with .Values.tls.secret }}
+    - name: tls
+      secret:
+        secretName: {{ . }}
+    {{- end }}
+    {{- with .Values.tls.clientCa }}
+    {{- if .secret }}
+    - name: client-ca
+      secret:
+        secretName: {{ .secret }}
+    {{- else if .configMap }}
+    - name: client-ca
+      configMap:
+        name: {{ .configMap }}
+    {{- end }}
+    {{- end }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- if eq .Values.store "postgres" }}
   topologySpreadConstraints:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
     - maxSkew: 1
