@@ -77,9 +77,21 @@ remove_project() {
   docker volume ls --quiet "${of[@]}" | xargs --no-run-if-empty docker volume rm >/dev/null
 }
 
-# Every image that the Dockerfile and the compose files name.
+# Makes the image of a binary that is there already: the last stage of the Dockerfile around it.
+image_of() {
+  local binary=$1 context=$work/image
+  mkdir -p "$context/data" "$context/etc" "$context/usr/local/bin"
+  cp "$binary" "$context/usr/local/bin/widgets"
+  cp /etc/ssl/certs/ca-certificates.crt "$context/etc/"
+  sed -n '/^FROM debian:/,$p' "$root/Dockerfile" |
+    sed 's|--from=build ||; s|/etc/ssl/certs/ca-certificates.crt |etc/ca-certificates.crt |; s|/image/usr|usr|; s|/image/data|data|' \
+      >"$context/Dockerfile"
+  docker build --quiet --tag widgets "$context" >/dev/null
+}
+
+# Every image that the Dockerfile and the compose files name. What compiles is not needed for a binary.
 images() {
-  sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile"
+  sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
   sed -n 's/^ *image: //p' "$root"/deployments/docker-compose/docker-compose*.yml | grep -v '^widgets$'
 }
 

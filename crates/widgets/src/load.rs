@@ -259,7 +259,8 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
             } else {
                 Protocol::Http1
             },
-            token: arguments.token,
+            // A recipe may hand on a variable that nobody set.
+            token: arguments.token.filter(|token| !token.is_empty()),
             ca: arguments.ca,
             insecure: arguments.insecure,
         },

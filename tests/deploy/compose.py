@@ -1,0 +1,91 @@
+"""Renders the Compose files by docker-compose in every way that their README has, and checks what comes out.
+
+    compose.py REPOSITORY
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import yaml
+
+TOKENS = {"JWT_SECRET_FILE": "/dev/null"}
+HTTPS = {"TLS_CERTIFICATE": "/dev/null", "TLS_KEY": "/dev/null"}
+WAYS = [
+    (["docker-compose.yml"], {}),
+    (["docker-compose.embedded.yml"], {}),
+    (["docker-compose.yml", "docker-compose.https.yml"], HTTPS),
+    (["docker-compose.embedded.yml", "docker-compose.https.yml"], HTTPS),
+    (["docker-compose.yml", "docker-compose.tokens.yml"], TOKENS),
+    (["docker-compose.embedded.yml", "docker-compose.tokens.yml"], TOKENS),
+]
+
+
+def render(folder, files, variables):
+    command = ["docker-compose", *(f"--file={name}" for name in files), "config"]
+    clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    result = subprocess.run(command, cwd=folder, env=clean | variables, capture_output=True, text=True)
+    assert result.returncode == 0, f"{files}: {result.stderr}"
+    return yaml.safe_load(result.stdout)["services"]
+
+
+def address(port):
+    """Where a published port listens: docker-compose 1 writes texts, Compose v2 mappings."""
+    if isinstance(port, dict):
+        return port.get("host_ip", "")
+    return port.rsplit(":", 2)[0] if port.count(":") > 1 else ""
+
+
+def check_limits(way, services):
+    for name, service in services.items():
+        assert service.get("mem_limit"), f"{way}, {name}: no limit of memory"
+        assert "cpus" in service, f"{way}, {name}: nothing said of processors"
+        for port in service.get("ports", []):
+            assert address(port) == "127.0.0.1", f"{way}, {name}: {port} is open to other machines"
+
+
+def check_settings(way, services, keys):
+    for name, service in services.items():
+        for variable in service.get("environment") or {}:
+            known = variable in keys or not variable.startswith("WIDGETS_") or name == "loader"
+            assert known, f"{way}, {name}: there is no {variable}"
+
+
+def check_postgres(folder, page):
+    text = (folder / "postgres/postgresql.conf").read_text()
+    for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+", text):
+        section, _, name = key.partition(".")
+        section = page.split(f"## `[{section}]`")[1].split("\n## ")[0]
+        assert f"| `{name}` |" in section, f"postgresql.conf names {key}"
+    for setting in ("wal_buffers", "wal_compression", "shared_buffers", "max_wal_size"):
+        assert re.search(rf"^{setting} = ", text, re.MULTILINE), f"postgresql.conf lacks {setting}"
+
+
+def main(repository):
+    repository = pathlib.Path(repository)
+    folder = repository / "deployments/docker-compose"
+    page = (repository / "docs/configuration.md").read_text()
+    keys = set(re.findall(r"`(WIDGETS_[A-Z0-9_]+)`", page))
+    for files, variables in WAYS:
+        services = render(folder, files, variables)
+        check_limits(files, services)
+        check_settings(files, services, keys)
+        asked = services["api"]["environment"]["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"]
+        assert asked == ("false" if variables is TOKENS else "true"), f"{files}: {asked}"
+        print(f"{' '.join(files)}: {', '.join(sorted(services))}")
+    opened = render(folder, ["docker-compose.yml"], {"LISTEN_ADDRESS": "0.0.0.0"})
+    assert address(opened["nginx"]["ports"][0]) == "0.0.0.0", opened["nginx"]
+    assert address(opened["victoria-metrics"]["ports"][0]) == "127.0.0.1", opened["victoria-metrics"]
+    for files, lacking in ((WAYS[2][0], "TLS_CERTIFICATE"), (WAYS[4][0], "JWT_SECRET_FILE")):
+        try:
+            render(folder, files, {})
+        except AssertionError as error:
+            assert lacking in str(error), error
+        else:
+            raise AssertionError(f"{files} needs no {lacking}")
+    check_postgres(folder, page)
+
+
+main(sys.argv[1])
