@@ -7,7 +7,8 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use widgets_server::{Api, Limits, Settings, SystemClock};
+use widgets_clock::SystemClock;
+use widgets_server::{Api, Limits, Settings};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
-use widgets_registry::{Command, Fault, Refusal, Rejection, SerialNumber, Store, Widget};
+use widgets_registry::{Command, Fault, Lookup, Refusal, Rejection, SerialNumber, Store, Widget};
 
 /// What a caller asked for.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Clock {
     pub async fn call<S: Store>(&self, store: &S, request: Request) -> Option<Call> {
         let invoked = self.tick();
         let answer = match &request {
-            Request::Submit(command) => match store.submit(command.clone()).await {
+            Request::Submit(command) => match store.ask(command.clone()).await {
                 Ok(()) => Some(Answer::Decided(Ok(()))),
                 Err(Rejection::Refused(refusal)) => Some(Answer::Decided(Err(refusal))),
                 Err(Rejection::Fault(Fault::FateUnknown { .. })) => None,
@@ -69,7 +69,7 @@ impl Clock {
                 }
             },
             Request::Lookup(serial_number) => {
-                let found = store.lookup(serial_number.clone()).await.ok()?;
+                let found = store.ask(Lookup(serial_number.clone())).await.ok()?;
                 Some(Answer::Found(found))
             }
         };

@@ -10,8 +10,9 @@
 
 use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
-use widgets_engine::{Bulk, Client, Clock as _, Engine, Settings, SystemClock};
-use widgets_registry::{Command, Name, Pair, Port, Ports, SerialNumber, Store as _};
+use widgets_clock::{Clock as _, SystemClock};
+use widgets_engine::{Bulk, Client, Engine, Settings};
+use widgets_registry::{Ask as _, Command, Lookup, Name, Pair, Port, Ports, SerialNumber};
 
 /// So many operations are under way at a time.
 const TASKS: u64 = 64;
@@ -104,7 +105,7 @@ fn restart(clock: &SystemClock, directory: &Path) -> Outcome {
     let engine = Engine::open(directory, &Settings::default())?;
     let opened = clock.now();
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let widget = runtime.block_on(engine.client().lookup(serial_number(0)?))?;
+    let widget = runtime.block_on(engine.client().ask(Lookup(serial_number(0)?)))?;
     say(&format!(
         "opened after {opened:.2?}, answered after {:.2?} ({}); {} MiB resident, {} MiB at most",
         clock.now(),
@@ -167,7 +168,7 @@ async fn load(
                 for number in (first..first + 200).step_by(2) {
                     for command in operations(number) {
                         let began = clock.now();
-                        let accepted = client.submit(command).await.is_ok();
+                        let accepted = client.ask(command).await.is_ok();
                         latencies.push((clock.now().saturating_sub(began), accepted));
                     }
                 }

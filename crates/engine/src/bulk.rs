@@ -4,7 +4,7 @@
 //! which is many times faster than a journal of single operations.
 
 use crate::{
-    Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
+    Counts, DataDirectory, Disk, OpenError, Random, Settings,
     checkpoint::{self, Position},
     files,
     format::SegmentHeader,
@@ -13,6 +13,7 @@ use crate::{
     state::{Handle, State},
 };
 use std::path::Path;
+use widgets_clock::{Clock, SystemClock};
 use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 
 /// An opened, locked and recovered data directory that no service runs on.

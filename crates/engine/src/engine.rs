@@ -1,7 +1,7 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    CheckpointError, Clock, Counts, DataDirectory, Disk, OpenError, Random, Settings, SystemClock,
+    CheckpointError, Counts, DataDirectory, Disk, OpenError, Random, Settings,
     checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
     journal::{
         Journal,
@@ -9,7 +9,7 @@ use crate::{
     },
     metrics::Metrics,
     owner::Owner,
-    queue::{Queue, Request, Submission},
+    queue::Queue,
     recovery,
 };
 use prometheus::Registry;
@@ -18,9 +18,8 @@ use std::{
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
-use tokio::sync::oneshot;
-use widgets_mailbox::{Address, Mailbox};
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_clock::{Clock, SystemClock};
+use widgets_queue::DepthMetrics;
 
 /// The embedded store. Closing it answers everything that waits.
 pub struct Engine<C = SystemClock> {
@@ -33,12 +32,7 @@ pub struct Engine<C = SystemClock> {
 }
 
 /// A way to ask the engine. Clones share it.
-pub struct Client<C = SystemClock> {
-    queue: Arc<Queue>,
-    clock: Arc<C>,
-    /// Its runtime's, and the address by which the owner knows it.
-    mailbox: Option<(Arc<Mailbox<Submission>>, Address)>,
-}
+pub type Client = widgets_queue::Client<Queue>;
 
 impl Engine {
     /// Opens a data directory of the operating system, making it where it is missing.
@@ -161,7 +155,8 @@ impl<C: Clock> Engine<C> {
 
     /// Adds the engine's metrics to a registry.
     pub fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
-        self.metrics.register(registry, self.queue.clone())
+        self.metrics.register(registry)?;
+        registry.register(Box::new(DepthMetrics::new(self.queue.clone())?))
     }
 
     /// Writes a checkpoint beside the normal work and waits for it, which can take minutes.
@@ -178,7 +173,7 @@ impl<C: Clock> Engine<C> {
 
     /// A way to ask it.
     #[must_use]
-    pub fn client(&self) -> Client<C> {
+    pub fn client(&self) -> Client {
         Client::new(self.queue.clone(), self.clock.clone())
     }
 }
@@ -190,92 +185,5 @@ impl<C> Drop for Engine<C> {
             // A panic has been reported by its thread.
             drop(thread.join());
         }
-    }
-}
-
-impl<C> Clone for Client<C> {
-    fn clone(&self) -> Self {
-        Self {
-            queue: self.queue.clone(),
-            clock: self.clock.clone(),
-            mailbox: self.mailbox.clone(),
-        }
-    }
-}
-
-impl<C: Clock> Client<C> {
-    pub(crate) fn new(queue: Arc<Queue>, clock: Arc<C>) -> Self {
-        Self {
-            queue,
-            clock,
-            mailbox: None,
-        }
-    }
-
-    /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
-    /// the owner is woken once for all that the runtime read in one go, and the runtime once for a
-    /// batch, whose thread is also unparked, should it rest. It asks and is answered as long as that
-    /// runtime runs.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    #[must_use]
-    pub fn on_current_runtime(&self) -> Self {
-        let queue = self.queue.clone();
-        let mailbox = Mailbox::on_current_runtime(move |requests| queue.push_all(requests));
-        let address = self.queue.register(mailbox.clone());
-        Self {
-            mailbox: Some((mailbox, address)),
-            ..self.clone()
-        }
-    }
-
-    fn push(&self, request: Request) {
-        let mut submission = Submission {
-            request,
-            reply_to: Address::Task,
-            arrived: self.clock.now(),
-        };
-        match &self.mailbox {
-            None => self.queue.push(submission),
-            Some((mailbox, address)) => {
-                submission.reply_to = *address;
-                mailbox.submit(submission);
-            }
-        }
-    }
-}
-
-impl<C: Clock> Store for Client<C> {
-    async fn submit(&self, command: Command) -> Result<(), Rejection> {
-        let (reply, answer) = oneshot::channel();
-        self.push(Request::Command(command, reply));
-        answer.await.unwrap_or_else(|_| Err(stopped().into()))
-    }
-
-    async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
-        let (reply, answer) = oneshot::channel();
-        self.push(Request::Lookup(serial_number, reply));
-        answer.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
-    async fn ready(&self) -> Result<(), Fault> {
-        // Whether there is such a widget does not matter: what counts is that the owner answers, which
-        // looks for room again on that occasion.
-        let serial_number = match SerialNumber::new("probe", "ready") {
-            Ok(serial_number) => serial_number,
-            Err(refusal) => unreachable!("the probe is within its limits: {refusal}"),
-        };
-        self.lookup(serial_number).await?;
-        match self.queue.unwritable() {
-            Some(reason) => Err(Fault::Unavailable { reason }),
-            None => Ok(()),
-        }
-    }
-}
-
-fn stopped() -> Fault {
-    Fault::FateUnknown {
-        reason: "the store stopped before it answered".into(),
     }
 }

@@ -12,7 +12,6 @@ mod planted;
 
 mod bulk;
 mod checkpoint;
-mod clock;
 mod disk;
 mod engine;
 mod error;
@@ -21,6 +20,7 @@ mod format;
 mod journal;
 mod metrics;
 mod owner;
+mod query;
 mod queue;
 mod recovery;
 mod settings;
@@ -31,12 +31,12 @@ mod throttle;
 
 pub use bulk::Bulk;
 pub use checkpoint::CheckpointError;
-pub use clock::{Clock, SystemClock};
 pub use disk::{DataDirectory, Disk, DiskFile};
 pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use format::{JournaledChange, JournaledPair};
 pub use journal::Random;
+pub use query::Query;
 pub use settings::Settings;
 pub use state::{Counts, Handle, State};
 

@@ -1,12 +1,8 @@
 //! What the engine tells of itself. The owner updates it once a batch, nothing once a request.
 
-use crate::{queue::Queue, state::Counts};
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
-use std::{sync::Arc, time::Duration};
+use crate::state::Counts;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use std::time::Duration;
 
 /// From a quick disk to one that is about to fail.
 const COMMIT_SECONDS: [f64; 15] = [
@@ -114,12 +110,8 @@ impl Metrics {
         self.checkpoint_duration.observe(duration.as_secs_f64());
     }
 
-    /// Adds these and the queue's to a registry.
-    pub(crate) fn register(
-        &self,
-        registry: &Registry,
-        queue: Arc<Queue>,
-    ) -> prometheus::Result<()> {
+    /// Adds these to a registry.
+    pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.batch_operations.clone()))?;
         registry.register(Box::new(self.commit_duration.clone()))?;
         for each in [
@@ -132,42 +124,7 @@ impl Metrics {
             registry.register(Box::new(each.clone()))?;
         }
         registry.register(Box::new(self.checkpoints.clone()))?;
-        registry.register(Box::new(self.checkpoint_duration.clone()))?;
-        registry.register(Box::new(QueueMetrics::new(queue)))
-    }
-}
-
-/// The queue is asked when somebody asks for metrics: requests count nothing.
-struct QueueMetrics {
-    queue: Arc<Queue>,
-    operations: IntGauge,
-    bytes: IntGauge,
-}
-
-impl QueueMetrics {
-    fn new(queue: Arc<Queue>) -> Self {
-        Self {
-            queue,
-            operations: gauge("widgets_queue_operations", "Requests that wait."),
-            bytes: gauge(
-                "widgets_queue_bytes",
-                "Bytes of text in requests that wait.",
-            ),
-        }
-    }
-}
-
-impl Collector for QueueMetrics {
-    fn desc(&self) -> Vec<&Desc> {
-        [self.operations.desc(), self.bytes.desc()].concat()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let (operations, bytes) = self.queue.depth();
-        self.operations
-            .set(i64::try_from(operations).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        [self.operations.collect(), self.bytes.collect()].concat()
+        registry.register(Box::new(self.checkpoint_duration.clone()))
     }
 }
 

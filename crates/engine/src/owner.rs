@@ -7,18 +7,19 @@
 use crate::{
     Settings,
     checkpoint::{Checkpoints, Position},
-    clock::Clock,
     disk::DiskFile,
     format::{self, GROUP_HEADER_BYTES},
     journal::{Append, Journal},
     metrics::Metrics,
+    query::Question,
     queue::{Queue, Request, Submission},
     state::{State, Undo},
 };
-use std::{mem, sync::Arc, thread, time::Duration};
-use tokio::sync::oneshot;
-use widgets_mailbox::{Address, Letter, PostOffice};
-use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, SerialNumber, Widget, decide};
+use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
+use widgets_clock::Clock;
+use widgets_mailbox::Address;
+use widgets_queue::{Answered, Outbox, Reply};
+use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
 const NO_ROOM: &str = "no room in the journal";
@@ -47,7 +48,7 @@ pub(crate) struct Owner<F, C> {
     group: Vec<u8>,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
-    post_office: PostOffice<Submission>,
+    outbox: Outbox<Request>,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
     /// So many bytes the journal had no room for; 0 where it has.
@@ -58,16 +59,8 @@ pub(crate) struct Owner<F, C> {
 
 /// An answer that waits for the sync.
 enum Answer {
-    Command(
-        Address,
-        oneshot::Sender<Result<(), Rejection>>,
-        Result<(), Refusal>,
-    ),
-    Lookup(
-        Address,
-        oneshot::Sender<Result<Option<Widget>, Fault>>,
-        SerialNumber,
-    ),
+    Operation(Address, Reply<Command>, Result<(), Refusal>),
+    Query(Address, Box<dyn Question>),
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
@@ -91,7 +84,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             group: Vec::new(),
             undo: Vec::new(),
             answers: Vec::new(),
-            post_office: PostOffice::default(),
+            outbox: Outbox::default(),
             stopped: None,
             room_missed: 0,
             unwritable: None,
@@ -100,7 +93,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Answers everything that comes, until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue) {
-        let mut batch = Vec::new();
+        let mut batch = VecDeque::new();
         while self.turn(queue, &mut batch, true) {}
     }
 
@@ -109,19 +102,18 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn turn(
         &mut self,
         queue: &Queue,
-        batch: &mut Vec<Submission>,
+        batch: &mut VecDeque<Submission>,
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
         let may_wait = may_wait && !self.checkpoints.has_work();
-        if !queue.take(batch, &mut self.post_office, may_wait) {
+        if !queue.take(batch, &mut self.outbox, may_wait) {
             return false;
         }
         let (operations, began) = (batch.len(), self.clock.now());
-        if !batch.is_empty() {
-            self.step(batch);
-        }
         if operations > 0 {
+            let decided = self.step(batch);
+            queue.applied(decided, self.clock.now().saturating_sub(began));
             self.publish_unwritable(queue);
         }
         if operations >= GATHER_OPERATIONS_MIN {
@@ -172,8 +164,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .advance(&self.state, position, now, &self.metrics);
     }
 
-    /// Answers every submission of the batch and leaves it empty.
-    pub(crate) fn step(&mut self, batch: &mut Vec<Submission>) {
+    /// Answers every submission of the batch and leaves it empty. How many operations were decided,
+    /// and not met by a fault.
+    pub(crate) fn step(&mut self, batch: &mut VecDeque<Submission>) -> usize {
         let now = self.clock.now();
         self.metrics.batch(batch.len());
         let unavailable = self.unavailable(batch);
@@ -183,7 +176,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             let late = now.saturating_sub(submission.arrived) > self.queue_wait_max;
             let reply_to = submission.reply_to;
             match submission.request {
-                Request::Command(command, reply) => {
+                Request::Operation(command, reply) => {
                     let fault = if late {
                         if planted!(LateApplied) {
                             drop(self.decide(&command));
@@ -193,33 +186,30 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         self.undecidable(&command, unavailable.as_ref())
                     };
                     if let Some(fault) = fault {
-                        let letter = Letter::Command(reply, Err(fault.into()));
-                        self.post_office.send(reply_to, letter);
+                        self.send(reply_to, reply, Err(fault.into()));
                     } else {
                         match self.decide(&command) {
                             Err(refusal) if planted!(RefusedBeforeSync) => {
-                                let letter = Letter::Command(reply, Err(refusal.into()));
-                                self.post_office.send(reply_to, letter);
+                                self.send(reply_to, reply, Err(refusal.into()));
                             }
                             outcome => {
-                                self.answers.push(Answer::Command(reply_to, reply, outcome));
+                                self.answers
+                                    .push(Answer::Operation(reply_to, reply, outcome));
                             }
                         }
                     }
                 }
-                Request::Lookup(_, reply) if late => {
-                    let letter = Letter::Lookup(reply, Err(self.late()));
-                    self.post_office.send(reply_to, letter);
+                Request::Query(mut question) if late => {
+                    question.refuse(self.late());
+                    self.outbox.send(reply_to, Answered::Other(question));
                 }
-                Request::Lookup(serial_number, reply)
+                Request::Query(question)
                     if self.undo.is_empty() || planted!(LookedUpBeforeSync) =>
                 {
-                    let letter = Letter::Lookup(reply, Ok(self.state.lookup(&serial_number)));
-                    self.post_office.send(reply_to, letter);
+                    self.answer_query(reply_to, question);
                 }
-                Request::Lookup(serial_number, reply) => {
-                    self.answers
-                        .push(Answer::Lookup(reply_to, reply, serial_number));
+                Request::Query(question) => {
+                    self.answers.push(Answer::Query(reply_to, question));
                 }
             }
         }
@@ -227,10 +217,23 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.answer(None);
         }
         // What needs no sync does not wait for it.
-        self.post_office.flush();
+        self.outbox.flush();
         let failure = self.commit();
+        let is_operation = |answer: &&Answer| matches!(answer, Answer::Operation(..));
+        let decided = self.answers.iter().filter(is_operation).count();
         self.answer(failure.as_ref());
-        self.post_office.flush();
+        self.outbox.flush();
+        if failure.is_none() { decided } else { 0 }
+    }
+
+    fn send(&mut self, reply_to: Address, reply: Reply<Command>, answer: Result<(), Rejection>) {
+        self.outbox
+            .send(reply_to, Answered::Operation(reply, answer));
+    }
+
+    fn answer_query(&mut self, reply_to: Address, mut question: Box<dyn Question>) {
+        question.answer(&self.state);
+        self.outbox.send(reply_to, Answered::Other(question));
     }
 
     /// Why this command cannot be decided now.
@@ -246,13 +249,13 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
-    fn unavailable(&mut self, batch: &[Submission]) -> Option<Reason> {
+    fn unavailable(&mut self, batch: &VecDeque<Submission>) -> Option<Reason> {
         if self.stopped.is_some() {
             return self.stopped.clone();
         }
         let payload_bytes = batch.iter().map(|each| match &each.request {
-            Request::Command(command, _) => format::change_bytes_max(command),
-            Request::Lookup(..) => 0,
+            Request::Operation(command, _) => format::change_bytes_max(command),
+            Request::Query(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
         // when there is room again.
@@ -345,12 +348,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     fn answer(&mut self, failure: Option<&Fault>) {
         let mut answers = mem::take(&mut self.answers);
         for answer in answers.drain(..) {
-            let (reply_to, letter) = match answer {
-                Answer::Lookup(reply_to, reply, serial_number) => {
-                    let widget = self.state.lookup(&serial_number);
-                    (reply_to, Letter::Lookup(reply, Ok(widget)))
-                }
-                Answer::Command(reply_to, reply, outcome) => {
+            match answer {
+                Answer::Query(reply_to, question) => self.answer_query(reply_to, question),
+                Answer::Operation(reply_to, reply, outcome) => {
                     let outcome = match (outcome, failure) {
                         (outcome, None) => outcome.map_err(Into::into),
                         (Ok(()), Some(fault)) => Err(fault.clone().into()),
@@ -366,10 +366,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         }
                         .into()),
                     };
-                    (reply_to, Letter::Command(reply, outcome))
+                    self.send(reply_to, reply, outcome);
                 }
-            };
-            self.post_office.send(reply_to, letter);
+            }
         }
         self.answers = answers;
     }

@@ -1,159 +1,99 @@
-//! The queue between callers and the owner of the state: bounded in number and in bytes.
+//! The queue between callers and the owner of the state: what wakes the owner, and when.
 
-use crate::Settings;
+use crate::{Settings, query::Query, query::Question};
 use std::{
+    collections::VecDeque,
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::Thread,
     time::Duration,
 };
-use tokio::sync::oneshot;
-use widgets_mailbox::{Address, Mailbox, PostOffice};
-use widgets_registry::{Command, Fault, Reason, Rejection, SerialNumber, Widget};
+use widgets_mailbox::Address;
+use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
+use widgets_registry::{Command, Fault, Reason};
 
 /// What a caller wants, and where it waits for the answer.
-pub(crate) enum Request {
-    Command(Command, oneshot::Sender<Result<(), Rejection>>),
-    Lookup(SerialNumber, oneshot::Sender<Result<Option<Widget>, Fault>>),
+pub enum Request {
+    /// An operation.
+    Operation(Command, Reply<Command>),
+    /// Anything that reads.
+    #[expect(private_interfaces, reason = "nobody else makes one")]
+    Query(Box<dyn Question>),
 }
 
 /// A request and when it came.
-pub(crate) struct Submission {
-    pub(crate) request: Request,
-    pub(crate) reply_to: Address,
-    pub(crate) arrived: Duration,
-}
+pub(crate) type Submission = widgets_queue::Submission<Request>;
 
 /// Requests that wait for the owner.
-pub(crate) struct Queue {
+pub struct Queue {
     waiting: Mutex<Waiting>,
     arrival: Condvar,
-    operations_max: usize,
-    bytes_max: usize,
 }
 
-#[derive(Default)]
 struct Waiting {
-    submissions: Vec<Submission>,
-    bytes: usize,
+    requests: Bounded<Request>,
     /// The owner sleeps: only then an arrival needs to wake it.
     owner_sleeps: bool,
     /// The owner lets requests gather: it is unparked when there are enough of them.
     gathers: Option<Thread>,
     /// The owner has something to do that is no request.
     woken: bool,
-    closed: bool,
     /// How many mailboxes were registered.
     mailboxes: usize,
     /// Those that the owner does not know yet.
-    new_mailboxes: Vec<Arc<Mailbox<Submission>>>,
+    new_mailboxes: Vec<Arc<Mailbox<Request>>>,
     /// Why the owner can write nothing.
     unwritable: Option<Reason>,
 }
+
+/// The queue has one lane: everything is taken together, in order.
+const ALL: usize = 0;
 
 /// So many waiting requests are worth a commit at any time: what it costs for each of them is then
 /// little beside what a request costs in HTTP.
 pub(crate) const ENOUGH: usize = 16;
 
-/// A batch takes milliseconds, and seconds are the least that `Retry-After` can say.
-const RETRY_AFTER_SECONDS: u32 = 1;
-
 impl Queue {
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            arrival: Condvar::new(),
+        let limits = Limits {
             operations_max: settings.queue_operations_max,
             bytes_max: settings.queue_bytes_max,
-        }
-    }
-
-    /// Adds a request, or answers at once which limit it would pass.
-    pub(crate) fn push(&self, submission: Submission) {
-        self.push_all(&mut vec![submission]);
-    }
-
-    /// Adds requests and leaves `submissions` empty: the owner is woken once for them all. Those
-    /// that would pass a limit are answered at once which one it is.
-    pub(crate) fn push_all(&self, submissions: &mut Vec<Submission>) {
-        let mut waiting = self.lock();
-        // All of them fit but for overload, so that nothing is set aside for those that don't.
-        let mut refused = Vec::new();
-        for submission in submissions.drain(..) {
-            let bytes = submission.text_bytes();
-            if let Some(fault) = self.no_room(&waiting, bytes) {
-                refused.push((submission, fault));
-            } else {
-                waiting.bytes += bytes;
-                waiting.submissions.push(submission);
-            }
-        }
-        let wake = !waiting.submissions.is_empty() && mem::take(&mut waiting.owner_sleeps);
-        let gathered = if waiting.submissions.len() >= ENOUGH {
-            waiting.gathers.take()
-        } else {
-            None
         };
-        drop(waiting);
-        if wake {
-            self.arrival.notify_one();
+        Self {
+            waiting: Mutex::new(Waiting {
+                requests: Bounded::new(limits),
+                owner_sleeps: false,
+                gathers: None,
+                woken: false,
+                mailboxes: 0,
+                new_mailboxes: Vec::new(),
+                unwritable: None,
+            }),
+            arrival: Condvar::new(),
         }
-        if let Some(owner) = gathered {
-            owner.unpark();
-        }
-        for (submission, fault) in refused {
-            submission.refuse(fault);
-        }
-    }
-
-    /// Why a request with so many bytes of text cannot wait.
-    fn no_room(&self, waiting: &Waiting, bytes: usize) -> Option<Fault> {
-        let (limit, value) = if waiting.closed {
-            return Some(Fault::Unavailable {
-                reason: "it is shutting down".into(),
-            });
-        } else if waiting.submissions.len() >= self.operations_max {
-            ("queue_operations_max", self.operations_max)
-        } else if waiting.bytes + bytes > self.bytes_max {
-            ("queue_bytes_max", self.bytes_max)
-        } else {
-            return None;
-        };
-        Some(Fault::Busy {
-            limit: format!("{limit} = {value}"),
-            retry_after_seconds: RETRY_AFTER_SECONDS,
-        })
     }
 
     /// Has `owner` unparked once [`ENOUGH`] requests wait, unless it takes them before. False where
     /// there are as many already, or none will come.
     pub(crate) fn unpark_when_enough(&self, owner: Thread) -> bool {
         let mut waiting = self.lock();
-        let gathers = waiting.submissions.len() < ENOUGH && !waiting.closed;
+        let gathers = waiting.count() < ENOUGH && !waiting.requests.is_closed();
         waiting.gathers = gathers.then_some(owner);
         gathers
     }
 
-    /// Makes a mailbox known; what is pushed with its address comes after it.
-    pub(crate) fn register(&self, mailbox: Arc<Mailbox<Submission>>) -> Address {
-        let mut waiting = self.lock();
-        waiting.new_mailboxes.push(mailbox);
-        waiting.mailboxes += 1;
-        Address::Mailbox(waiting.mailboxes - 1)
-    }
-
-    /// Takes everything that waits. Where that is nothing, it waits until something comes or
-    /// [`Self::wake`] is called, if it may. New mailboxes go to `post_office`. False once the queue
-    /// is closed and empty.
+    /// Takes everything that waits into `batch`, which is empty. Where that is nothing, it waits until
+    /// something comes or [`Self::wake`] is called, if it may. New mailboxes go to `outbox`. False
+    /// once the queue is closed and empty.
     pub(crate) fn take(
         &self,
-        batch: &mut Vec<Submission>,
-        post_office: &mut PostOffice<Submission>,
+        batch: &mut VecDeque<Submission>,
+        outbox: &mut Outbox<Request>,
         may_wait: bool,
     ) -> bool {
         let mut waiting = self.lock();
-        while waiting.submissions.is_empty() {
-            if waiting.closed {
+        while waiting.requests.is_empty() {
+            if waiting.requests.is_closed() {
                 return false;
             }
             if mem::take(&mut waiting.woken) || !may_wait {
@@ -167,12 +107,19 @@ impl Queue {
         }
         waiting.owner_sleeps = false;
         waiting.gathers = None;
-        waiting.bytes = 0;
         for mailbox in waiting.new_mailboxes.drain(..) {
-            post_office.add(mailbox);
+            outbox.add(mailbox);
         }
-        mem::swap(batch, &mut waiting.submissions);
+        waiting.requests.take_all(ALL, batch);
         true
+    }
+
+    /// Says how many operations were applied in which time, for `Retry-After`.
+    pub(crate) fn applied(&self, operations: usize, elapsed: Duration) {
+        if operations == 0 {
+            return;
+        }
+        self.lock().requests.applied(operations, elapsed);
     }
 
     /// Lets the owner look for something to do that is no request.
@@ -186,25 +133,14 @@ impl Queue {
         }
     }
 
-    /// How many requests wait, and how many bytes of text they have.
-    pub(crate) fn depth(&self) -> (usize, usize) {
-        let waiting = self.lock();
-        (waiting.submissions.len(), waiting.bytes)
-    }
-
     /// Says why the owner can write nothing, or that it can again, for readiness.
     pub(crate) fn set_unwritable(&self, reason: Option<Reason>) {
         self.lock().unwritable = reason;
     }
 
-    /// Why the owner can write nothing, if so.
-    pub(crate) fn unwritable(&self) -> Option<Reason> {
-        self.lock().unwritable.clone()
-    }
-
     /// Refuses further requests; those that wait are still taken.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().requests.close();
         self.arrival.notify_one();
     }
 
@@ -214,19 +150,84 @@ impl Queue {
     }
 }
 
-impl Submission {
-    /// Answers that it cannot be taken. The caller may have gone; that changes nothing.
-    fn refuse(self, fault: Fault) {
-        match self.request {
-            Request::Command(_, reply) => drop(reply.send(Err(fault.into()))),
-            Request::Lookup(_, reply) => drop(reply.send(Err(fault))),
+impl Waiting {
+    fn count(&self) -> usize {
+        self.requests.lane(ALL).len()
+    }
+}
+
+impl widgets_queue::Queue for Queue {
+    type Request = Request;
+
+    /// The owner is woken once for them all.
+    fn push_all(&self, submissions: &mut Vec<Submission>) {
+        let mut waiting = self.lock();
+        // All of them fit but for overload, so that nothing is set aside for those that don't.
+        let mut refused = Vec::new();
+        for submission in submissions.drain(..) {
+            refused.extend(waiting.requests.push(ALL, submission).err());
+        }
+        let wake = waiting.count() > 0 && mem::take(&mut waiting.owner_sleeps);
+        let gathered = if waiting.count() >= ENOUGH {
+            waiting.gathers.take()
+        } else {
+            None
+        };
+        drop(waiting);
+        if wake {
+            self.arrival.notify_one();
+        }
+        if let Some(owner) = gathered {
+            owner.unpark();
+        }
+        for (submission, fault) in refused {
+            submission.request.refuse(fault);
         }
     }
 
+    fn register(&self, mailbox: Arc<Mailbox<Request>>) -> Address {
+        let mut waiting = self.lock();
+        waiting.new_mailboxes.push(mailbox);
+        waiting.mailboxes += 1;
+        Address::Mailbox(waiting.mailboxes - 1)
+    }
+
+    fn unavailable(&self) -> Option<Reason> {
+        self.lock().unwritable.clone()
+    }
+
+    fn depth(&self) -> Depth {
+        self.lock().requests.depth()
+    }
+}
+
+impl Takes<Command> for Queue {
+    fn request(command: Command, reply: Reply<Command>) -> Request {
+        Request::Operation(command, reply)
+    }
+}
+
+impl<Q: Query> Takes<Q> for Queue {
+    fn request(query: Q, reply: Reply<Q>) -> Request {
+        Request::Query(Box::new(Asked::new(query, reply)))
+    }
+}
+
+impl Waits for Request {
     fn text_bytes(&self) -> usize {
-        match &self.request {
-            Request::Command(command, _) => command.text_bytes(),
-            Request::Lookup(serial_number, _) => serial_number.len(),
+        match self {
+            Self::Operation(command, _) => command.text_bytes(),
+            Self::Query(question) => question.text_bytes(),
+        }
+    }
+
+    fn refuse(self, fault: Fault) {
+        match self {
+            Self::Operation(_, reply) => drop(reply.send(Err(fault.into()))),
+            Self::Query(mut question) => {
+                question.refuse(fault);
+                question.deliver();
+            }
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use crate::{
     checkpoint::{self, Written},
-    clock::Clock,
     disk::Disk,
     error::OpenError,
     files::{self, Files},
@@ -17,6 +16,7 @@ use crate::{
     state::State,
 };
 use std::{ops::Range, thread};
+use widgets_clock::Clock;
 
 /// More threads would only wait for memory.
 const THREADS_MAX: usize = 8;

@@ -1,7 +1,7 @@
 //! Rests for background work, so that the journal's syncs find the disk free.
 
-use crate::clock::Clock;
 use std::{sync::Arc, time::Duration};
+use widgets_clock::Clock;
 
 /// After a piece of work, background work rests this many times as long as the piece took: on a fast
 /// disk and on a slow one it has a third of the disk's time at most.

@@ -10,24 +10,26 @@
 //! Any number of processes may share one database: nothing is cached, and correctness rests on
 //! locks and guards in the functions. Only this crate knows SQL. It does not know HTTP.
 
+mod backoff;
 mod batch;
 mod bulk;
-mod clock;
 mod connect;
 mod error;
 mod lookups;
 mod metrics;
 mod migrations;
+mod query;
 mod queue;
 mod settings;
 mod store;
 mod worker;
 
+pub use backoff::{Random, system_random};
 pub use bulk::{Part, Rows, fill, read_all};
-pub use clock::{Clock, Random, SystemClock, system_random};
 pub use connect::Target;
 pub use error::OpenError;
 pub use metrics::Metrics;
 pub use migrations::{MigrationStatus, check, migrate};
+pub use query::{Parameter, Query};
 pub use settings::Settings;
 pub use store::{Client, Postgres};

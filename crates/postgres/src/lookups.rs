@@ -1,13 +1,14 @@
-//! A connection that answers lookups, many in one statement.
+//! A connection that answers what reads: lookups, many in one statement, and any other
+//! [query](crate::Query) in one of its own.
 //!
 //! A statement sees one moment, and everything that was committed, and so answered, before it was
-//! sent. A lookup changes nothing, so one whose connection broke is sent again.
+//! sent. It changes nothing, so one whose connection broke is sent again.
 
 use crate::{
-    Clock,
     connect::Connected,
     error::reason,
-    queue::{Lane, Lookup},
+    query::Reading,
+    queue::{Lane, Read, Reads},
     worker::{Connection, Shared, Up, busy},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -16,8 +17,9 @@ use tokio_postgres::{
     error::SqlState,
     types::{ToSql, Type},
 };
-use widgets_mailbox::Letter;
-use widgets_registry::{Fault, Name, Port, Reason, Refusal, SerialNumber, Slot, Widget};
+use widgets_clock::Clock;
+use widgets_queue::{Answered, Asked};
+use widgets_registry::{Fault, Lookup, Name, Port, Reason, Refusal, SerialNumber, Slot, Widget};
 
 const CALL: &str = "
     SELECT serial_number, name, ports, peers FROM widgets.lookup_widgets($1)";
@@ -32,17 +34,19 @@ const ESTIMATE_EVERY: Duration = Duration::from_secs(30);
 /// statistics: the one that `estimates`.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
     let mut up: Option<Up<C>> = None;
-    let mut batch = Vec::new();
+    let mut batch = Reads::default();
     let mut attempt = 0;
     let mut next_estimate = Duration::ZERO;
     loop {
         let open = match up.take() {
             Some(open) => open,
-            None => match shared.connect(Lane::Lookups).await {
+            None => match shared.connect(Lane::Reads).await {
                 Ok(open) => open,
                 Err(error) => {
                     let reason = error.reason();
-                    answer_all(&shared, &mut batch, &Fault::Unavailable { reason });
+                    let fault = Fault::Unavailable { reason };
+                    answer_all(&shared, &mut batch.lookups, &fault);
+                    answer_all(&shared, &mut batch.queries, &fault);
                     if shared.queue.is_closed() {
                         return;
                     }
@@ -61,13 +65,13 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
             };
             let most = shared.settings.batch_operations_max;
             tokio::select! {
-                taken = shared.queue.take_lookups(&mut batch, most) => {
+                taken = shared.queue.take_reads(&mut batch, most) => {
                     if !taken {
                         return;
                     }
                 }
                 () = open.connected.broken() => continue,
-                () = shared.clock.sleep(until_estimate) => {
+                () = shared.clock.timer(until_estimate) => {
                     next_estimate = shared.clock.now() + ESTIMATE_EVERY;
                     estimate(&shared, &open.connected).await;
                 }
@@ -79,48 +83,56 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
     }
 }
 
-/// Answers a batch. It is left empty, or untouched where the connection broke.
+/// Answers a batch. It is left empty, or without what was answered where the connection broke.
 async fn apply<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
-    batch: &mut Vec<Lookup>,
+    batch: &mut Reads,
 ) -> Connection {
-    let (mut late, in_time) = batch
-        .drain(..)
-        .partition(|lookup: &Lookup| shared.is_late(lookup.arrived));
-    *batch = in_time;
-    answer_all(shared, &mut late, &shared.late());
+    answer_late(shared, &mut batch.lookups);
+    answer_late(shared, &mut batch.queries);
+    if look_up(shared, connected, &mut batch.lookups).await == Connection::Drop {
+        return Connection::Drop;
+    }
+    while let Some(mut query) = batch.queries.pop() {
+        let statement = query.asked.ask(&connected.client);
+        match outcome(shared, connected, statement).await {
+            Some(Ok(rows)) => query.asked.answer(&rows),
+            Some(Err(fault)) => query.asked.refuse(fault),
+            None => {
+                batch.queries.push(query);
+                return Connection::Drop;
+            }
+        }
+        let answer = (query.reply_to, Answered::Other(query.asked));
+        shared.queue.answer([answer].into_iter());
+    }
+    Connection::Keep
+}
+
+/// Looks up what a batch of lookups names. It is left empty, or untouched where the connection broke.
+async fn look_up<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    batch: &mut Vec<Read<Box<Asked<Lookup>>>>,
+) -> Connection {
     if batch.is_empty() {
         return Connection::Keep;
     }
-    let serial_numbers: Vec<&str> = batch.iter().map(|lookup| &*lookup.serial_number).collect();
+    let lookups = batch.iter().filter_map(|read| read.asked.request());
+    let serial_numbers: Vec<&str> = lookups
+        .map(|Lookup(serial_number)| &**serial_number)
+        .collect();
     let parameter: (&(dyn ToSql + Sync), Type) = (&serial_numbers, Type::TEXT_ARRAY);
     let parameters = [parameter];
     let query = connected.client.query_typed(CALL, &parameters);
-    let Some(answer) = shared.bounded(connected, query).await else {
-        // It may have been sent to a server that is gone.
-        return Connection::Drop;
-    };
-    let rows = match answer {
-        Ok(rows) => rows,
-        Err(error) => {
-            let Some(database) = error
-                .as_db_error()
-                .filter(|_| !connected.client.is_closed())
-            else {
-                return Connection::Drop;
-            };
-            let fault = if *database.code() == SqlState::QUERY_CANCELED {
-                busy("statement_timeout_ms", shared.settings.statement_timeout_ms)
-            } else {
-                let reason = reason(&error);
-                tracing::error!(reason, "the database answers no lookups");
-                let reason = Reason::new("the database answers no lookups", reason);
-                Fault::Unavailable { reason }
-            };
+    let rows = match outcome(shared, connected, query).await {
+        Some(Ok(rows)) => rows,
+        Some(Err(fault)) => {
             answer_all(shared, batch, &fault);
             return Connection::Keep;
         }
+        None => return Connection::Drop,
     };
     let mut widgets = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -136,11 +148,35 @@ async fn apply<C: Clock>(
             }
         }
     }
-    shared.post(batch.drain(..).map(|lookup| {
-        let answer = Ok(widgets.get(&lookup.serial_number).cloned());
-        (lookup.reply_to, Letter::Lookup(lookup.reply, answer))
+    shared.queue.answer(batch.drain(..).map(|mut read| {
+        let found = |Lookup(serial_number)| Ok(widgets.get(&serial_number).cloned());
+        read.asked.answer(found);
+        (read.reply_to, Answered::Other(read.asked))
     }));
     Connection::Keep
+}
+
+/// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
+/// been sent to a server that is gone.
+async fn outcome<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+) -> Option<Result<Vec<Row>, Fault>> {
+    let error = match shared.bounded(connected, statement).await? {
+        Ok(rows) => return Some(Ok(rows)),
+        Err(error) => error,
+    };
+    let database = error.as_db_error();
+    let database = database.filter(|_| !connected.client.is_closed())?;
+    if *database.code() == SqlState::QUERY_CANCELED {
+        let limit = shared.settings.statement_timeout_ms;
+        return Some(Err(busy("statement_timeout_ms", limit)));
+    }
+    let reason = reason(&error);
+    tracing::error!(reason, "the database answers nothing that reads");
+    let reason = Reason::new("the database answers nothing that reads", reason);
+    Some(Err(Fault::Unavailable { reason }))
 }
 
 fn widget(row: &Row) -> Result<Widget, String> {
@@ -188,9 +224,15 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) {
     }
 }
 
-fn answer_all<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Lookup>, fault: &Fault) {
-    shared.post(batch.drain(..).map(|lookup| {
-        let letter = Letter::Lookup(lookup.reply, Err(fault.clone()));
-        (lookup.reply_to, letter)
-    }));
+fn answer_late<C: Clock, A: Reading>(shared: &Shared<C>, batch: &mut Vec<Read<A>>) {
+    let late = batch.extract_if(.., |read| shared.is_late(read.arrived));
+    answer_all(shared, &mut late.collect(), &shared.late());
+}
+
+fn answer_all<C: Clock, A: Reading>(shared: &Shared<C>, batch: &mut Vec<Read<A>>, fault: &Fault) {
+    shared.queue.answer(
+        batch
+            .drain(..)
+            .map(|read| (read.reply_to, read.asked.refused(fault.clone()))),
+    );
 }

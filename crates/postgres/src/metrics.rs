@@ -1,12 +1,9 @@
 //! What the store counts, in the names that all stores share.
 
-use crate::queue::{Depth, Queue};
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use crate::queue::Queue;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
 use std::sync::Arc;
+use widgets_queue::DepthMetrics;
 
 /// The SQLSTATEs after which a batch is sent again. Each has its count from the start: alerts see only
 /// what grows from a value that was there.
@@ -22,7 +19,7 @@ pub struct Metrics {
     pub(crate) widgets: Gauge,
     pub(crate) free_slots: Gauge,
     pub(crate) associations: Gauge,
-    depth: DepthCollector,
+    queue: Arc<Queue>,
 }
 
 impl Metrics {
@@ -63,7 +60,7 @@ impl Metrics {
             widgets: estimate("widgets_widgets", "Widgets")?,
             free_slots: estimate("widgets_free_slots", "Slots without a peer")?,
             associations: estimate("widgets_associations", "Associations")?,
-            depth: DepthCollector::new(queue)?,
+            queue,
         })
     }
 
@@ -76,44 +73,6 @@ impl Metrics {
         registry.register(Box::new(self.widgets.clone()))?;
         registry.register(Box::new(self.free_slots.clone()))?;
         registry.register(Box::new(self.associations.clone()))?;
-        registry.register(Box::new(self.depth.clone()))
-    }
-}
-
-/// Asks the queue when it is scraped, so that the hot path counts nothing twice.
-#[derive(Clone)]
-struct DepthCollector {
-    queue: Arc<Queue>,
-    operations: IntGauge,
-    bytes: IntGauge,
-}
-
-impl DepthCollector {
-    fn new(queue: Arc<Queue>) -> prometheus::Result<Self> {
-        Ok(Self {
-            queue,
-            operations: IntGauge::new(
-                "widgets_queue_operations",
-                "Requests that wait for a connection to the database.",
-            )?,
-            bytes: IntGauge::new(
-                "widgets_queue_bytes",
-                "Bytes of text in the requests that wait.",
-            )?,
-        })
-    }
-}
-
-impl Collector for DepthCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        [self.operations.desc(), self.bytes.desc()].concat()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let Depth { requests, bytes } = self.queue.depth();
-        self.operations
-            .set(i64::try_from(requests).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        [self.operations.collect(), self.bytes.collect()].concat()
+        registry.register(Box::new(DepthMetrics::new(self.queue.clone())?))
     }
 }

@@ -7,25 +7,26 @@
 //! operation of the batch is at fault: then each is sent alone, so that none suffers for another.
 
 use crate::{
-    Clock, Metrics, OpenError, Random, Settings, Target,
+    Metrics, OpenError, Random, Settings, Target,
+    backoff::backoff,
     batch::{CALL, Call, Outcomes},
-    clock::backoff,
     connect::Connected,
     error::reason,
     migrations,
-    queue::{Lane, Operation, Queue, Request},
+    queue::{Lane, Operation, Queue},
 };
 use futures_util::TryStreamExt as _;
 use std::{
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio_postgres::{Row, error::SqlState};
-use widgets_mailbox::{Address, Letter, PostOffice};
+use widgets_clock::Clock;
+use widgets_queue::Answered;
 use widgets_registry::{Fault, Reason, Rejection};
 
 /// What all connections of a store share.
@@ -36,7 +37,6 @@ pub(crate) struct Shared<C> {
     pub(crate) clock: Arc<C>,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
-    pub(crate) post_office: Mutex<PostOffice<Request>>,
     /// How many connections are up, by lane.
     pub(crate) up: [AtomicUsize; 2],
 }
@@ -102,28 +102,11 @@ impl<C: Clock> Shared<C> {
     /// Waits before the next attempt to connect.
     pub(crate) async fn pause(&self, attempt: u32) {
         let pause = backoff(RECONNECT_LEAST, RECONNECT_MOST, attempt, self.random);
-        self.clock.sleep(pause).await;
+        self.clock.timer(pause).await;
     }
 
     pub(crate) fn is_late(&self, arrived: Duration) -> bool {
         self.clock.now().saturating_sub(arrived) > self.settings.queue_wait_max()
-    }
-
-    /// Sorts answers by the runtime that they are for.
-    pub(crate) fn post_office(&self) -> MutexGuard<'_, PostOffice<Request>> {
-        // A panic would leave letters behind, and those are delivered the next time.
-        self.post_office
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands answers over, one wake-up for each runtime that gets some.
-    pub(crate) fn post(&self, letters: impl Iterator<Item = (Address, Letter)>) {
-        let mut post_office = self.post_office();
-        for (address, letter) in letters {
-            post_office.send(address, letter);
-        }
-        post_office.flush();
     }
 
     pub(crate) fn late(&self) -> Fault {
@@ -140,7 +123,7 @@ impl<C: Clock> Shared<C> {
         let mut work = pin!(work);
         tokio::select! {
             done = &mut work => return Some(done),
-            () = self.clock.sleep(self.settings.statement_timeout()) => {}
+            () = self.clock.timer(self.settings.statement_timeout()) => {}
         }
         tracing::warn!(
             statement_timeout_ms = self.settings.statement_timeout_ms,
@@ -154,7 +137,7 @@ impl<C: Clock> Shared<C> {
         };
         tokio::select! {
             done = answer => Some(done),
-            () = self.clock.sleep(self.settings.connect_timeout()) => None,
+            () = self.clock.timer(self.settings.connect_timeout()) => None,
         }
     }
 }
@@ -211,7 +194,7 @@ pub(crate) async fn run<C: Clock>(
                         tracing::warn!(%reason, "no connection to the database: trying on");
                     }
                     let fault = Fault::Unavailable { reason };
-                    answer_all(&shared, &mut batch, &fault, Duration::ZERO);
+                    answer_all(&shared, &mut batch, &fault);
                     if shared.queue.is_closed() {
                         return;
                     }
@@ -275,15 +258,15 @@ async fn apply<C: Clock>(
                     .with_label_values(&[&code])
                     .inc();
                 let pause = backoff(CONFLICT_LEAST, CONFLICT_MOST, attempt, shared.random);
-                shared.clock.sleep(pause).await;
+                shared.clock.timer(pause).await;
                 attempt += 1;
             }
             Err(Failure::Rejected(fault)) => {
-                answer_all(shared, batch, &fault, elapsed);
+                answer_all(shared, batch, &fault);
                 return Connection::Keep;
             }
             Err(Failure::Disconnected(fault)) => {
-                answer_all(shared, batch, &fault, elapsed);
+                answer_all(shared, batch, &fault);
                 return Connection::Drop;
             }
             Err(Failure::Culprit(reason)) if batch.len() > 1 => {
@@ -294,7 +277,7 @@ async fn apply<C: Clock>(
                     if connection == Connection::Drop {
                         // What comes after it was not sent, and may be sent elsewhere.
                         let reason = "the connection broke before it was sent".into();
-                        answer_all(shared, &mut alone, &Fault::Unavailable { reason }, elapsed);
+                        answer_all(shared, &mut alone, &Fault::Unavailable { reason });
                     }
                 }
                 return Connection::Keep;
@@ -302,13 +285,13 @@ async fn apply<C: Clock>(
             Err(Failure::Culprit(reason)) => {
                 tracing::error!(reason, "the database refused an operation");
                 let reason = Reason::new("the database refused an operation", reason);
-                answer_all(shared, batch, &Fault::Unavailable { reason }, elapsed);
+                answer_all(shared, batch, &Fault::Unavailable { reason });
                 return Connection::Keep;
             }
             Err(Failure::Lost(reason)) => {
                 tracing::warn!(reason, "the fate of a batch is unknown");
                 let reason = Reason::new("the database did not say what became of it", reason);
-                answer_all(shared, batch, &Fault::FateUnknown { reason }, elapsed);
+                answer_all(shared, batch, &Fault::FateUnknown { reason });
                 return Connection::Drop;
             }
         }
@@ -414,7 +397,7 @@ fn answer_late<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>) {
         .drain(..)
         .partition(|operation| shared.is_late(operation.arrived));
     *batch = in_time;
-    answer_all(shared, &mut late, &shared.late(), Duration::ZERO);
+    answer_all(shared, &mut late, &shared.late());
 }
 
 /// Answers a batch that was applied, and lets its widgets go.
@@ -425,12 +408,13 @@ fn answer<C: Clock>(
     elapsed: Duration,
 ) {
     let commands = batch.iter().map(|operation| &operation.command);
-    shared.queue.release(commands, elapsed);
+    shared.queue.release(commands);
+    shared.queue.applied(batch.len(), elapsed);
     #[expect(clippy::cast_precision_loss, reason = "a batch has few operations")]
     shared.metrics.batch_operations.observe(batch.len() as f64);
     let seconds = elapsed.as_secs_f64();
     shared.metrics.commit_duration_seconds.observe(seconds);
-    shared.post(batch.drain(..).map(|operation| {
+    shared.queue.answer(batch.drain(..).map(|operation| {
         let answer = match outcomes.next(&operation.command) {
             Ok(outcome) => outcome.map_err(Rejection::Refused),
             Err(unknown) => {
@@ -440,25 +424,20 @@ fn answer<C: Clock>(
                 Err(Fault::FateUnknown { reason }.into())
             }
         };
-        let letter = Letter::Command(operation.reply, answer);
-        (operation.reply_to, letter)
+        let answer = Answered::Operation(operation.reply, answer);
+        (operation.reply_to, answer)
     }));
 }
 
 /// Gives every operation the same answer, and lets its widgets go.
-fn answer_all<C: Clock>(
-    shared: &Shared<C>,
-    batch: &mut Vec<Operation>,
-    fault: &Fault,
-    elapsed: Duration,
-) {
+fn answer_all<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>, fault: &Fault) {
     if batch.is_empty() {
         return;
     }
     let commands = batch.iter().map(|operation| &operation.command);
-    shared.queue.release(commands, elapsed);
-    shared.post(batch.drain(..).map(|operation| {
-        let letter = Letter::Command(operation.reply, Err(fault.clone().into()));
-        (operation.reply_to, letter)
+    shared.queue.release(commands);
+    shared.queue.answer(batch.drain(..).map(|operation| {
+        let answer = Answered::Operation(operation.reply, Err(fault.clone().into()));
+        (operation.reply_to, answer)
     }));
 }

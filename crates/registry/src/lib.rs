@@ -21,6 +21,6 @@ pub use decide::{Change, Endpoint, State, decide};
 pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
 pub use port::{Ordinal, Port, Ports};
 pub use refusal::{Defect, Refusal};
-pub use store::{Fault, Reason, Rejection, Store};
+pub use store::{Ask, Fault, Kinds, Lookup, Reason, Rejection, Request, Store};
 pub use text::{Name, SerialNumber};
 pub use widget::{Slot, Widget};

@@ -1,26 +1,60 @@
-//! The seam between the service and whatever keeps its state: the whole operation.
+//! The seam between the service and whatever keeps its state: the whole request.
 
 use crate::{Command, Refusal, SerialNumber, Widget};
 use std::fmt;
 
+/// Something that a store is asked, as one type with its answer.
+pub trait Request: Send + Sized + 'static {
+    /// What it is answered.
+    type Answer: Send + 'static;
+    /// Why it may not be answered.
+    type Error: From<Fault> + Send + 'static;
+
+    /// How many bytes of text it carries: what a queue that is bounded in bytes counts.
+    fn text_bytes(&self) -> usize;
+}
+
+/// An operation: it is applied, or it is said why not.
+impl Request for Command {
+    type Answer = ();
+    type Error = Rejection;
+
+    fn text_bytes(&self) -> usize {
+        self.text_bytes()
+    }
+}
+
+/// Asks for the widget of this serial number with its slots and their peers; `None` if there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup(pub SerialNumber);
+
+impl Request for Lookup {
+    type Answer = Option<Widget>;
+    type Error = Fault;
+
+    fn text_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Whatever can be asked requests of this kind.
+pub trait Ask<R: Request> {
+    /// Answers a request. Dropping the future gives up the answer, not the request: an operation may
+    /// still be applied.
+    fn ask(&self, request: R) -> impl Future<Output = Result<R::Answer, R::Error>> + Send;
+}
+
+/// Every kind of request that the service asks a store. One that is new is added to both lines.
+pub trait Kinds: Ask<Command> + Ask<Lookup> {}
+
+impl<T: Ask<Command> + Ask<Lookup>> Kinds for T {}
+
 /// A place that keeps widgets durably and applies one whole operation at a time.
 ///
 /// Operations are strictly serialisable: an answer, acceptance or refusal, is given only when the
-/// state that it rests on is durable, and a lookup sees every operation answered before it began.
-/// Dropping a returned future gives up the answer, not the operation: it may still be applied.
-///
-/// Under load the server's threads rest for some hundred microseconds before they wait for events. A
-/// store that unparks the thread on which a future was polled is not kept waiting with its answer.
-pub trait Store: Clone + Send + Sync + 'static {
-    /// Applies one operation, or says why not.
-    fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send;
-
-    /// The widget of this serial number with its slots and their peers, `None` if there is none.
-    fn lookup(
-        &self,
-        serial_number: SerialNumber,
-    ) -> impl Future<Output = Result<Option<Widget>, Fault>> + Send;
-
+/// state that it rests on is durable, and every other request sees all operations that were answered
+/// before it began.
+pub trait Store: Kinds + Clone + Send + Sync + 'static {
     /// Whether operations can be applied now, for readiness probes: the fault that they would meet.
     fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 }

@@ -1,7 +1,7 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Authentication, Caller, ClientCertificates, Clock, RateLimit, Settings, arguments,
+    Authentication, Caller, ClientCertificates, RateLimit, Settings, arguments,
     auth::{self, Access, Object, Permission, TokenCache},
     body, cors,
     document::{self, File, Security},
@@ -27,7 +27,8 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
 };
-use widgets_registry::{Command, Fault, Operation, Refusal, SerialNumber, Store, Widget};
+use widgets_clock::Clock;
+use widgets_registry::{Command, Fault, Lookup, Operation, Refusal, SerialNumber, Store, Widget};
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
@@ -250,7 +251,7 @@ impl<S: Store> Api<S> {
         match wanted? {
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(command, preferences) => {
-                self.store.submit(command).await?;
+                self.store.ask(command).await?;
                 Ok(applied(&preferences))
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
@@ -485,7 +486,7 @@ impl<S: Store> Api<S> {
     }
 
     async fn widget(&self, serial_number: SerialNumber) -> Answer {
-        match self.store.lookup(serial_number.clone()).await? {
+        match self.store.ask(Lookup(serial_number.clone())).await? {
             None => Err(Refusal::WidgetMissing { serial_number }.into()),
             Some(widget) => Ok(json(&WidgetBody::from(&widget))),
         }

@@ -13,7 +13,6 @@ mod auth;
 mod authority;
 mod body;
 mod caller;
-mod clock;
 mod code;
 mod connections;
 mod cors;
@@ -37,7 +36,6 @@ pub use auth::{
     Authentication, AuthenticationSettings, KeyRequest, KeyRequests, KeySet, KeySetError, Roles,
 };
 pub use caller::Caller;
-pub use clock::{Clock, SystemClock};
 pub use code::Code;
 pub use connections::{ConnectionMetrics, Limits, Listener, REFUSALS_MAX, serve};
 pub use rate::{RateLimit, RateLimitSettings};

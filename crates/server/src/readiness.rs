@@ -6,7 +6,6 @@
 //! A busy store is ready. A balancer that took busy replicas out would hand their load to the others,
 //! until none was left.
 
-use crate::Clock;
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -15,6 +14,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use widgets_clock::Clock;
 use widgets_registry::{Fault, Reason};
 
 /// What was seen is told for this long, from the beginning of the look.
@@ -147,8 +147,16 @@ mod tests {
             Duration::from_millis(self.0.load(Ordering::Relaxed))
         }
 
-        fn unix_seconds(&self) -> i64 {
-            0
+        fn unix_time(&self) -> Duration {
+            self.now()
+        }
+
+        fn sleep(&self, _: Duration) {
+            unreachable!("a probe waits for its store only");
+        }
+
+        fn timer(&self, _: Duration) -> widgets_clock::Timer {
+            unreachable!("a probe waits for its store only");
         }
     }
 

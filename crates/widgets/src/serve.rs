@@ -21,10 +21,11 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
 };
+use widgets_clock::SystemClock;
 use widgets_engine::{Engine, OpenError, Settings};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, SystemClock, TlsFiles};
+use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

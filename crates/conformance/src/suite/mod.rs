@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use tokio::sync::Barrier;
-use widgets_registry::{Command, Refusal, Rejection, SerialNumber, Store, Widget};
+use widgets_registry::{Command, Lookup, Refusal, Rejection, SerialNumber, Store, Widget};
 
 /// Room for the longest text of a case, in bytes.
 const PREFIX_BYTES_MAX: usize = 64;
@@ -99,7 +99,7 @@ impl<S: Store> Subject<'_, S> {
     }
 
     async fn submit(&self, command: Command) -> Result<(), Refusal> {
-        decided(&command.clone(), self.store().submit(command).await)
+        decided(&command.clone(), self.store().ask(command).await)
     }
 
     async fn accept(&self, command: Command) {
@@ -124,7 +124,7 @@ impl<S: Store> Subject<'_, S> {
     }
 
     async fn lookup(&self, serial_number: &SerialNumber) -> Option<Widget> {
-        let found = self.store().lookup(serial_number.clone()).await;
+        let found = self.store().ask(Lookup(serial_number.clone())).await;
         found.unwrap_or_else(|fault| {
             panic!("the store failed looking up {serial_number:?}: {fault}")
         })
@@ -157,7 +157,7 @@ impl<S: Store> Subject<'_, S> {
                 let (store, start) = (self.store().clone(), start.clone());
                 tokio::spawn(async move {
                     start.wait().await;
-                    decided(&command.clone(), store.submit(command).await)
+                    decided(&command.clone(), store.ask(command).await)
                 })
             })
             .collect();

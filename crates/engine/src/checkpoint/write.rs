@@ -1,7 +1,6 @@
 //! Writing a checkpoint: in the background, in pieces, with rests.
 
 use crate::{
-    clock::Clock,
     disk::{Disk, DiskFile},
     files::{self, Removal},
     format::{
@@ -17,6 +16,7 @@ use std::{
         mpsc::{self, TryRecvError},
     },
 };
+use widgets_clock::Clock;
 
 /// A checkpoint that is durable with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

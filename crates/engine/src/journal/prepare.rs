@@ -6,7 +6,6 @@
 
 use super::{Random, Segment, create_segment};
 use crate::{
-    clock::Clock,
     disk::{Disk, DiskFile},
     format::SegmentHeader,
     throttle::Throttle,
@@ -16,6 +15,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use widgets_clock::Clock;
 
 /// How long the preparer waits after a failure.
 const RETRY: Duration = Duration::from_secs(1);

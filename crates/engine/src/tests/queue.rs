@@ -6,6 +6,7 @@ use crate::{
     queue::{ENOUGH, Queue, Request, Submission},
 };
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,8 +15,9 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime, sync::oneshot, task};
-use widgets_mailbox::{Address, Letter, Mailbox, PostOffice};
-use widgets_registry::{Fault, SerialNumber, Widget};
+use widgets_mailbox::Address;
+use widgets_queue::{Answered, Mailbox, Outbox, Queue as _, Takes as _};
+use widgets_registry::{Fault, Lookup, SerialNumber, Widget};
 
 type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
 
@@ -23,21 +25,36 @@ fn lookup(serial_number: &str, reply_to: Address) -> (Submission, Answer) {
     let (reply, answer) = oneshot::channel();
     let serial_number = SerialNumber::new("widget_sn", serial_number).expect("within its limits");
     let submission = Submission {
-        request: Request::Lookup(serial_number, reply),
+        request: Queue::request(Lookup(serial_number), reply),
         reply_to,
         arrived: Duration::ZERO,
     };
     (submission, answer)
 }
 
-fn mailbox(queue: &Arc<Queue>) -> Arc<Mailbox<Submission>> {
+fn mailbox(queue: &Arc<Queue>) -> Arc<Mailbox<Request>> {
     let queue = queue.clone();
     Mailbox::on_current_runtime(move |requests| queue.push_all(requests))
 }
 
+fn push(queue: &Queue, serial_number: &str) {
+    queue.push_all(&mut vec![lookup(serial_number, Address::Task).0]);
+}
+
+/// Answers a lookup by a fault that names its place in the batch.
+fn refused(request: Request, place: usize) -> Answered {
+    let Request::Query(mut question) = request else {
+        panic!("a lookup was asked");
+    };
+    question.refuse(Fault::Unavailable {
+        reason: place.to_string().into(),
+    });
+    Answered::Other(question)
+}
+
 fn taken(queue: &Queue) -> usize {
-    let mut batch = Vec::new();
-    assert!(queue.take(&mut batch, &mut PostOffice::default(), false));
+    let mut batch = VecDeque::new();
+    assert!(queue.take(&mut batch, &mut Outbox::default(), false));
     batch.len()
 }
 
@@ -72,7 +89,7 @@ fn limits_refuse_what_is_beyond_them_only() {
         assert!(answers.iter_mut().all(|each| each.try_recv().is_err()));
         assert_eq!(taken(&queue), 2);
         // There is room again.
-        queue.push(lookup("last", Address::Task).0);
+        push(&queue, "last");
         assert_eq!(taken(&queue), 1);
     }
 }
@@ -80,14 +97,14 @@ fn limits_refuse_what_is_beyond_them_only() {
 #[test]
 fn a_closed_queue_refuses_and_still_gives_what_waits() {
     let queue = Queue::new(&settings());
-    queue.push(lookup("before", Address::Task).0);
+    push(&queue, "before");
     queue.close();
     let (late, mut answer) = lookup("after", Address::Task);
-    queue.push(late);
+    queue.push_all(&mut vec![late]);
     let answer = answer.try_recv().expect("answered at once");
     assert!(matches!(answer, Err(Fault::Unavailable { .. })));
     assert_eq!(taken(&queue), 1);
-    assert!(!queue.take(&mut Vec::new(), &mut PostOffice::default(), true));
+    assert!(!queue.take(&mut VecDeque::new(), &mut Outbox::default(), true));
 }
 
 /// What tasks of one runtime ask in one turn comes to the owner together, in order, and the answers
@@ -110,27 +127,21 @@ async fn a_turn_of_a_runtime_is_one_batch() {
             })
         })
         .collect();
-    let mut post_office = PostOffice::default();
-    let mut batch = Vec::new();
+    let mut outbox = Outbox::default();
+    let mut batch = VecDeque::new();
     while batch.is_empty() {
         task::yield_now().await;
-        assert!(queue.take(&mut batch, &mut post_office, false));
+        assert!(queue.take(&mut batch, &mut outbox, false));
     }
     assert_eq!(batch.len(), asked.len());
     for (number, submission) in batch.into_iter().enumerate() {
-        let Request::Lookup(serial_number, reply) = submission.request else {
-            panic!("a lookup was asked");
-        };
-        assert_eq!(*serial_number, *format!("sn{number}"));
-        let reason = serial_number.to_string().into();
-        let answer = Err(Fault::Unavailable { reason });
-        post_office.send(submission.reply_to, Letter::Lookup(reply, answer));
+        outbox.send(submission.reply_to, refused(submission.request, number));
     }
-    post_office.flush();
+    outbox.flush();
     for (number, task) in asked.into_iter().enumerate() {
         match task.await.expect("no panic") {
             Err(Fault::Unavailable { reason }) => {
-                assert_eq!(reason.details(), Some(&*format!("sn{number}")));
+                assert_eq!(reason.details(), Some(&*number.to_string()));
             }
             other => panic!("{other:?}"),
         }
@@ -159,17 +170,14 @@ fn answers_end_a_rest() {
         mailbox.submit(submission);
         resting.store(true, Ordering::Relaxed);
         let owner = thread::spawn(move || {
-            let (mut batch, mut post_office) = (Vec::new(), PostOffice::default());
-            assert!(queue.take(&mut batch, &mut post_office, true));
+            let (mut batch, mut outbox) = (VecDeque::new(), Outbox::default());
+            assert!(queue.take(&mut batch, &mut outbox, true));
             for submission in batch {
-                let Request::Lookup(_, reply) = submission.request else {
-                    panic!("a lookup was asked");
-                };
-                post_office.send(submission.reply_to, Letter::Lookup(reply, Ok(None)));
+                outbox.send(submission.reply_to, refused(submission.request, 0));
             }
-            post_office.flush();
+            outbox.flush();
         });
-        assert_eq!(answer.await.expect("not dropped"), Ok(None));
+        assert!(answer.await.expect("not dropped").is_err());
         owner.join().expect("no panic");
     });
 }
@@ -190,11 +198,11 @@ fn enough_requests_end_gathering() {
     push(ENOUGH - 1);
     assert!(queue.unpark_when_enough(owner.clone()), "one is missing");
     let pushing = queue.clone();
-    let last = thread::spawn(move || pushing.push(lookup("last", Address::Task).0));
+    let last = thread::spawn(move || pushing.push_all(&mut vec![lookup("last", Address::Task).0]));
     // Without end, if nobody unparked this thread.
     loop {
         thread::park();
-        if queue.depth().0 == ENOUGH {
+        if queue.depth().requests == ENOUGH {
             break;
         }
     }

@@ -5,12 +5,15 @@ use super::{
     disk::{Faults, Kept, TestDisk},
     rig::{random, serial_number, settings},
 };
-use crate::{Client, Engine, OpenError, Settings, SystemClock};
+use crate::{Client, Engine, OpenError, Settings};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use widgets_registry::{Command, Fault, Name, Port, Ports, Rejection, Store, Widget};
+use widgets_clock::SystemClock;
+use widgets_registry::{
+    Ask as _, Command, Fault, Lookup, Name, Port, Ports, Rejection, Store as _, Widget,
+};
 
 fn add(number: usize) -> Command {
     Command::AddWidget {
@@ -26,7 +29,7 @@ fn open(disk: &TestDisk) -> Result<Engine, OpenError> {
 
 async fn lookup(client: &Client, number: usize) -> Option<Widget> {
     client
-        .lookup(serial_number(number))
+        .ask(Lookup(serial_number(number)))
         .await
         .expect("answered")
 }
@@ -39,9 +42,9 @@ async fn what_was_answered_survives_a_power_cut_across_segments() {
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
     for number in 0..600 {
-        client.submit(add(number)).await.expect("added");
+        client.ask(add(number)).await.expect("added");
     }
-    let refused = client.submit(add(7)).await.expect_err("taken");
+    let refused = client.ask(add(7)).await.expect_err("taken");
     assert_eq!(
         refused.to_string(),
         "duplicate key value violates unique constraint \"widgets_serial_number_key\""
@@ -61,7 +64,7 @@ async fn a_checkpoint_lets_older_files_go() {
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
     for number in 0..600 {
-        client.submit(add(number)).await.expect("added");
+        client.ask(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
     // They go bit by bit, after the checkpoint.
@@ -86,7 +89,7 @@ async fn a_checkpoint_lets_older_files_go() {
     assert!(!names.contains(&SEGMENT_1.into()), "{names:?}");
     // Nothing has changed: the same one does.
     engine.checkpoint().expect("there");
-    client.submit(add(600)).await.expect("added");
+    client.ask(add(600)).await.expect("added");
     drop(engine);
     let names = disk.names();
     assert!(
@@ -109,7 +112,7 @@ async fn the_metrics_tell_what_happened() {
         .register_metrics(&registry)
         .expect("each name is new");
     for number in 0..3 {
-        engine.client().submit(add(number)).await.expect("added");
+        engine.client().ask(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
     let text = prometheus::TextEncoder::new()
@@ -137,11 +140,7 @@ async fn the_metrics_tell_what_happened() {
         fail_sync: true,
         ..Faults::default()
     });
-    engine
-        .client()
-        .submit(add(3))
-        .await
-        .expect_err("not durable");
+    engine.client().ask(add(3)).await.expect_err("not durable");
     let metrics = registry.gather();
     let read_only = metrics
         .iter()
@@ -157,7 +156,7 @@ async fn a_torn_tail_is_cut_and_written_over() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     for number in 0..3 {
-        engine.client().submit(add(number)).await.expect("added");
+        engine.client().ask(add(number)).await.expect("added");
     }
     drop(engine);
     // The last group loses its end, as in a crash halfway through its write.
@@ -172,7 +171,7 @@ async fn a_torn_tail_is_cut_and_written_over() {
     let client = engine.client();
     assert!(lookup(&client, 1).await.is_some());
     assert!(lookup(&client, 2).await.is_none());
-    client.submit(add(3)).await.expect("added");
+    client.ask(add(3)).await.expect("added");
     drop(engine);
     let engine = open(&disk).expect("no trace of the torn tail");
     assert!(lookup(&engine.client(), 3).await.is_some());
@@ -184,11 +183,11 @@ async fn store_with_everything() -> TestDisk {
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
     for number in 0..10 {
-        client.submit(add(number)).await.expect("added");
+        client.ask(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
     for number in 10..13 {
-        client.submit(add(number)).await.expect("added");
+        client.ask(add(number)).await.expect("added");
     }
     drop(engine);
     disk
@@ -238,7 +237,7 @@ async fn files_that_are_missing_stop_the_start_and_are_named() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     for number in 0..600 {
-        engine.client().submit(add(number)).await.expect("added");
+        engine.client().ask(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
     drop(engine);
@@ -261,7 +260,7 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
     let open = || Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings);
     let engine = open().expect("a new store");
     for number in 0..400 {
-        engine.client().submit(add(number)).await.expect("added");
+        engine.client().ask(add(number)).await.expect("added");
     }
     drop(engine);
     disk.damage(SEGMENT_1, |segment| {
@@ -320,19 +319,19 @@ async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
-    client.submit(add(0)).await.expect("added");
+    client.ask(add(0)).await.expect("added");
     disk.set_faults(Faults {
         fail_sync: true,
         ..Faults::default()
     });
-    let unknown = client.submit(add(1)).await.expect_err("not durable");
+    let unknown = client.ask(add(1)).await.expect_err("not durable");
     assert!(
         matches!(unknown, Rejection::Fault(Fault::FateUnknown { .. })),
         "{unknown}"
     );
     // The disk is well again, but that proves nothing of what the kernel dropped.
     disk.set_faults(Faults::default());
-    let refused = client.submit(add(2)).await.expect_err("read-only");
+    let refused = client.ask(add(2)).await.expect_err("read-only");
     assert!(
         matches!(refused, Rejection::Fault(Fault::Unavailable { .. })),
         "{refused}"
@@ -345,7 +344,7 @@ async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
     let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
     engine
         .client()
-        .submit(add(2))
+        .ask(add(2))
         .await
         .expect("writable after the restart");
 }
@@ -355,14 +354,14 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
-    client.submit(add(0)).await.expect("added");
+    client.ask(add(0)).await.expect("added");
     disk.set_faults(Faults {
         is_full: true,
         ..Faults::default()
     });
     let mut added = 1;
     let refused = loop {
-        match client.submit(add(added)).await {
+        match client.ask(add(added)).await {
             Ok(()) => added += 1,
             Err(rejection) => break rejection,
         }
@@ -394,7 +393,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    client.submit(add(added)).await.expect("it said so");
+    client.ask(add(added)).await.expect("it said so");
     assert!(
         lookup(&client, added).await.is_some(),
         "there is space again"
@@ -438,10 +437,10 @@ async fn a_real_directory_is_kept_and_has_one_owner() {
     let directory = TemporaryDirectory::new("widgets-one-owner");
     let engine = Engine::open(directory.as_ref(), &settings()).expect("a new directory");
     for number in 0..300 {
-        engine.client().submit(add(number)).await.expect("added");
+        engine.client().ask(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
-    engine.client().submit(add(300)).await.expect("added");
+    engine.client().ask(add(300)).await.expect("added");
     let second = Engine::open(directory.as_ref(), &settings());
     let second = second.err().expect("it is in use");
     assert!(matches!(second, OpenError::Locked), "{second}");

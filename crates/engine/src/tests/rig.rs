@@ -2,7 +2,7 @@
 
 use super::disk::{Chance, TestDisk, TestFile};
 use crate::{
-    Clock, OpenError, Random, Settings,
+    OpenError, Random, Settings,
     checkpoint::{Reply, Writer},
     engine::Parts,
     journal::prepare::Preparer,
@@ -11,6 +11,7 @@ use crate::{
     state::State,
 };
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::oneshot;
+use widgets_clock::{Clock, Timer};
 use widgets_mailbox::Address;
 use widgets_registry::{Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide};
 
@@ -34,6 +36,14 @@ impl Clock for TestClock {
     fn sleep(&self, duration: Duration) {
         let milliseconds = u64::try_from(duration.as_millis()).expect("not for ages");
         self.0.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.now()
+    }
+
+    fn timer(&self, _: Duration) -> Timer {
+        unreachable!("the engine waits in threads");
     }
 }
 
@@ -75,11 +85,11 @@ impl<'a> Rig<'a> {
 
     /// Answers these commands as one batch.
     pub(super) fn submit(&mut self, commands: &[Command]) -> Vec<Result<(), Rejection>> {
-        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        let (mut batch, mut answers) = (VecDeque::new(), Vec::new());
         for command in commands {
             let (reply, answer) = oneshot::channel();
-            batch.push(Submission {
-                request: Request::Command(command.clone(), reply),
+            batch.push_back(Submission {
+                request: Request::Operation(command.clone(), reply),
                 reply_to: Address::Task,
                 // The clock of a test is never at its end.
                 arrived: Duration::MAX,

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, runtime, sync::watch};
+use widgets_clock::SystemClock;
 use widgets_conformance::Model;
 use widgets_load::{
     Protocol, TargetSettings,
@@ -29,9 +30,9 @@ use widgets_load::{
     transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
+    Ask, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
 };
-use widgets_server::{Api, Limits, SystemClock};
+use widgets_server::{Api, Limits};
 
 /// How the store lies, every so many writes that it could accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +115,8 @@ impl Sink for Double {
     }
 }
 
-impl Store for Double {
-    async fn submit(&self, command: Command) -> Result<(), Rejection> {
+impl Ask<Command> for Double {
+    async fn ask(&self, command: Command) -> Result<(), Rejection> {
         let silent = {
             let mut memory = self.memory();
             // What is refused anyway is no occasion for a lie, and does not count.
@@ -176,8 +177,10 @@ impl Store for Double {
         }
         Ok(())
     }
+}
 
-    async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
+impl Ask<Lookup> for Double {
+    async fn ask(&self, Lookup(serial_number): Lookup) -> Result<Option<Widget>, Fault> {
         let memory = self.memory();
         let mut widget = memory.model.lookup(&serial_number);
         if let Some(widget) = &mut widget {
@@ -192,7 +195,9 @@ impl Store for Double {
         }
         Ok(widget)
     }
+}
 
+impl Store for Double {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
     }

@@ -4,15 +4,16 @@ use super::*;
 use futures_util::FutureExt as _;
 use proptest::{collection::vec, prelude::*};
 use std::{
+    mem,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, Wake, Waker},
 };
-use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use widgets_clock::Timer;
 use widgets_conformance::commands::{add_widget, commands, few_serial_numbers, serial_number};
+use widgets_queue::Queue as _;
+use widgets_registry::Rejection;
 
 /// A clock that stands until it is put forward.
 #[derive(Default)]
@@ -29,8 +30,16 @@ impl Clock for ManualClock {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 
-    async fn sleep(&self, _: Duration) {
-        std::future::pending::<()>().await;
+    fn unix_time(&self) -> Duration {
+        self.now()
+    }
+
+    fn sleep(&self, _: Duration) {
+        unreachable!("the store waits in tasks");
+    }
+
+    fn timer(&self, _: Duration) -> Timer {
+        Box::pin(std::future::pending())
     }
 }
 
@@ -201,7 +210,7 @@ impl Rig {
             return;
         }
         let batch = self.in_flight.remove(number % self.in_flight.len());
-        self.queue.release(batch.iter(), Duration::from_millis(1));
+        self.queue.release(batch.iter());
     }
 
     fn check_depth(&self) {
@@ -248,12 +257,11 @@ fn add(queue: &Queue, clock: &ManualClock, name: &str) -> Answer {
 /// Asks for an operation.
 fn push(queue: &Queue, clock: &ManualClock, command: Command) -> Answer {
     let (reply, answer) = oneshot::channel();
-    queue.push(Request::Operation(Operation {
-        command,
+    queue.push_all(&mut vec![Submission {
+        request: Request::Operation(command, reply),
         arrived: clock.now(),
-        reply,
         reply_to: Address::Task,
-    }));
+    }]);
     answer
 }
 
@@ -341,7 +349,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     assert!(take.as_mut().poll(&mut context).is_pending());
     woken();
     let answered = first.iter().map(|taken| &taken.command);
-    queue.release(answered, Duration::from_millis(1));
+    queue.release(answered);
     assert!(woken());
     assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
 }

@@ -3,7 +3,7 @@
 use crate::{TIMEOUT, migrated, open};
 use tokio::sync::mpsc;
 use widgets_postgres::{OpenError, Part, Rows, Settings, Target, fill, read_all};
-use widgets_registry::{Name, Port, SerialNumber, Slot, Store as _, Widget};
+use widgets_registry::{Ask as _, Lookup, Name, Port, SerialNumber, Slot, Widget};
 
 fn text(text: &str) -> SerialNumber {
     SerialNumber::new("serial_number", text).expect("within the limits")
@@ -88,7 +88,7 @@ async fn what_is_filled_in_is_served_and_read_back() {
     let postgres = open(&url, Settings::default());
     let found = postgres
         .client()
-        .lookup(widgets[7].serial_number.clone())
+        .ask(Lookup(widgets[7].serial_number.clone()))
         .await;
     assert_eq!(found, Ok(Some(widgets[7].clone())));
     let Err(refused) = send(&owner, &widgets, true).await else {

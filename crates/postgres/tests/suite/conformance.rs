@@ -8,7 +8,7 @@ use widgets_conformance::{
 };
 use widgets_engine::Engine;
 use widgets_postgres::Settings;
-use widgets_registry::{Command, Store};
+use widgets_registry::{Ask as _, Command, Lookup, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_postgresql_store_conforms() {
@@ -67,8 +67,8 @@ async fn both_stores_answer_the_same_history_alike() {
                 );
             }
             for name in names {
-                let here = postgres.lookup(name.clone()).await;
-                assert_eq!(here, engine.lookup(name).await, "caller {caller}");
+                let here = postgres.ask(Lookup(name.clone())).await;
+                assert_eq!(here, engine.ask(Lookup(name)).await, "caller {caller}");
             }
         });
     }
@@ -82,7 +82,7 @@ async fn both_stores_answer_the_same_history_alike() {
 /// Everything that the server makes an answer of.
 async fn answer(store: &impl Store, command: Command) -> (String, String, Option<String>) {
     use widgets_registry::Rejection::{Fault, Refused};
-    match store.submit(command).await {
+    match store.ask(command).await {
         Ok(()) => ("ok".into(), String::new(), None),
         Err(Refused(refusal)) => (
             refusal.code().into(),

@@ -4,7 +4,7 @@ use crate::{assert_sound, migrated, open, server::Server, session};
 use std::time::{Duration, Instant};
 use widgets_conformance::commands::{add_widget, associate_widgets, remove_widget, serial_number};
 use widgets_postgres::{Client, Settings};
-use widgets_registry::{Command, Fault, Port, Refusal, Rejection, Store as _};
+use widgets_registry::{Ask as _, Command, Fault, Lookup, Port, Refusal, Rejection, Store as _};
 
 fn fault(outcome: Result<(), Rejection>) -> Fault {
     match outcome {
@@ -46,7 +46,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     server.stop("fast");
     let store = open(&url, Settings::default());
     let client = store.client();
-    let refused = fault(client.submit(add("A")).await);
+    let refused = fault(client.ask(add("A")).await);
     assert_eq!(refused.code(), "WG504");
     assert!(
         refused.to_string().contains("connecting to postgres://"),
@@ -55,14 +55,14 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     assert!(client.ready().await.is_err());
     assert_eq!(
         client
-            .lookup(serial_number("A"))
+            .ask(Lookup(serial_number("A")))
             .await
             .map_err(|fault| fault.code()),
         Err("WG504")
     );
     server.resume();
     until_ready(&client).await;
-    assert_eq!(client.submit(add("A")).await, Ok(()));
+    assert_eq!(client.ask(add("A")).await, Ok(()));
 
     // Connections that break while nothing is under way cost no caller anything.
     server.psql(
@@ -70,10 +70,10 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authenticator'",
     );
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(client.submit(add("B")).await, Ok(()));
+    assert_eq!(client.ask(add("B")).await, Ok(()));
     assert!(
         client
-            .lookup(serial_number("B"))
+            .ask(Lookup(serial_number("B")))
             .await
             .expect("a lookup")
             .is_some()
@@ -85,19 +85,19 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     let (mut server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.submit(add("A")).await.expect("added");
-    client.submit(add("B")).await.expect("added");
+    client.ask(add("A")).await.expect("added");
+    client.ask(add("B")).await.expect("added");
     let _holder = holder(&server, LOCK_ALL).await;
     let (one, two) = (serial_number("A"), serial_number("B"));
     let caller = client.clone();
     let waiting =
-        tokio::spawn(async move { caller.submit(associate_widgets(&one, &two, Port::P)).await });
+        tokio::spawn(async move { caller.ask(associate_widgets(&one, &two, Port::P)).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.stop("immediate");
     assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG505");
     server.resume();
     until_ready(&client).await;
-    assert_eq!(client.submit(add("C")).await, Ok(()));
+    assert_eq!(client.ask(add("C")).await, Ok(()));
     assert_sound(&server);
 }
 
@@ -106,11 +106,10 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.submit(add("A")).await.expect("added");
+    client.ask(add("A")).await.expect("added");
     let holder = holder(&server, LOCK_ALL).await;
     let caller = client.clone();
-    let waiting =
-        tokio::spawn(async move { caller.submit(remove_widget(&serial_number("A"))).await });
+    let waiting = tokio::spawn(async move { caller.ask(remove_widget(&serial_number("A"))).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.psql(
         "postgres",
@@ -122,7 +121,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
     until_ready(&client).await;
     assert!(
         client
-            .lookup(serial_number("A"))
+            .ask(Lookup(serial_number("A")))
             .await
             .expect("a lookup")
             .is_some()
@@ -144,18 +143,18 @@ async fn waiting_has_its_limits() {
         },
     );
     let client = store.client();
-    client.submit(add("A")).await.expect("added");
+    client.ask(add("A")).await.expect("added");
     let holder = holder(&server, LOCK_ALL).await;
     let submit = |command| {
         let client = client.clone();
-        tokio::spawn(async move { client.submit(command).await })
+        tokio::spawn(async move { client.ask(command).await })
     };
     let blocked = submit(remove_widget(&serial_number("A")));
     tokio::time::sleep(Duration::from_millis(200)).await;
     // Behind it two may wait, and no third.
     let (second, third) = (submit(add("B")), submit(add("C")));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let full = fault(client.submit(add("D")).await);
+    let full = fault(client.ask(add("D")).await);
     assert!(
         matches!(&full, Fault::Busy { limit, retry_after_seconds: 1.. }
             if limit == "queue_operations_max = 2"),
@@ -175,11 +174,8 @@ async fn waiting_has_its_limits() {
     }
     holder.batch_execute("ROLLBACK").await.expect("no locks");
     // Nothing of it was applied, and the connection is still good.
-    assert_eq!(client.submit(add("B")).await, Ok(()));
-    assert_eq!(
-        client.submit(remove_widget(&serial_number("A"))).await,
-        Ok(())
-    );
+    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.ask(remove_widget(&serial_number("A"))).await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +198,7 @@ async fn one_operation_that_the_database_cannot_take_harms_no_other() {
         let client = client.clone();
         let name = if number == 13 { "poison" } else { "" };
         let command = add_widget(&serial_number(&format!("W{number}")), name, "P");
-        callers.spawn(async move { (number, client.submit(command).await) });
+        callers.spawn(async move { (number, client.ask(command).await) });
     }
     while let Some(caller) = callers.join_next().await {
         let (number, outcome) = caller.expect("no panic");
@@ -224,7 +220,7 @@ async fn conflicts_with_others_are_tried_again() {
     // Another session takes the serial number between the look and the insertion.
     let holder = holder(&server, "SELECT widgets.add_widget('A', '', '{P}')").await;
     let caller = client.clone();
-    let waiting = tokio::spawn(async move { caller.submit(add("A")).await });
+    let waiting = tokio::spawn(async move { caller.ask(add("A")).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     holder.batch_execute("COMMIT").await.expect("a widget");
     let serial_number = serial_number("A");

@@ -11,6 +11,7 @@ mod conformance;
 mod faults;
 mod functions;
 mod migrations;
+mod new_kind;
 mod pooler;
 mod postgrest;
 mod server;

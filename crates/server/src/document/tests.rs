@@ -3,7 +3,7 @@
 use super::examples::{Answered, Example, SECRET, Sent, State, all};
 use crate::{
     Api, Authentication, AuthenticationSettings, Code, KeySet, RateLimit, RateLimitSettings, Roles,
-    Settings, SystemClock, error::Error,
+    Settings, error::Error,
 };
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -20,22 +20,21 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_registry::{Ask, Fault, Rejection, Store};
 
 /// A store whose every answer is this fault.
 #[derive(Clone)]
 struct Failing(Fault);
 
-impl Store for Failing {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+impl<R: widgets_registry::Request> Ask<R> for Failing {
+    async fn ask(&self, _: R) -> Result<R::Answer, R::Error> {
         Err(self.0.clone().into())
     }
+}
 
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
-        Err(self.0.clone())
-    }
-
+impl Store for Failing {
     async fn ready(&self) -> Result<(), Fault> {
         Err(self.0.clone())
     }

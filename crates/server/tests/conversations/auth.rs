@@ -12,9 +12,9 @@ use std::{
     },
     time::Duration,
 };
+use widgets_clock::{Clock, Timer};
 use widgets_server::{
-    Authentication, AuthenticationSettings, Caller, ClientCertificates, Clock, KeyRequests, KeySet,
-    Roles,
+    Authentication, AuthenticationSettings, Caller, ClientCertificates, KeyRequests, KeySet, Roles,
 };
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
@@ -29,8 +29,17 @@ impl Clock for TestClock {
         Duration::ZERO
     }
 
-    fn unix_seconds(&self) -> i64 {
-        NOW + self.0.load(Ordering::Relaxed)
+    fn unix_time(&self) -> Duration {
+        let seconds = NOW + self.0.load(Ordering::Relaxed);
+        Duration::from_secs(seconds.try_into().expect("after 1970"))
+    }
+
+    fn sleep(&self, _: Duration) {
+        unreachable!("a request waits for its store only");
+    }
+
+    fn timer(&self, _: Duration) -> Timer {
+        unreachable!("a request waits for its store only");
     }
 }
 

@@ -17,9 +17,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{HeaderMap, Request, StatusCode, body::Bytes};
 use prometheus::Registry;
 use tempfile::TempDir;
+use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Command, Fault, Reason, Rejection, SerialNumber, Store, Widget};
-use widgets_server::{Api, Settings, SystemClock};
+use widgets_registry::{Ask, Command, Fault, Lookup, Reason, Rejection, Store, Widget};
+use widgets_server::{Api, Settings};
 
 pub(crate) const E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;
 pub(crate) const F: &str = r#"{"widget_sn":"F","name":"","slots":["P"]}"#;
@@ -143,15 +144,13 @@ pub(crate) async fn check<S: Store>(
 #[derive(Clone)]
 pub(crate) struct Failing(pub(crate) Fault);
 
-impl Store for Failing {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+impl<R: widgets_registry::Request> Ask<R> for Failing {
+    async fn ask(&self, _: R) -> Result<R::Answer, R::Error> {
         Err(self.0.clone().into())
     }
+}
 
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
-        Err(self.0.clone())
-    }
-
+impl Store for Failing {
     async fn ready(&self) -> Result<(), Fault> {
         Err(self.0.clone())
     }
@@ -161,15 +160,19 @@ impl Store for Failing {
 #[derive(Clone)]
 pub(crate) struct Willing;
 
-impl Store for Willing {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+impl Ask<Command> for Willing {
+    async fn ask(&self, _: Command) -> Result<(), Rejection> {
         Ok(())
     }
+}
 
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+impl Ask<Lookup> for Willing {
+    async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
         Ok(None)
     }
+}
 
+impl Store for Willing {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
     }

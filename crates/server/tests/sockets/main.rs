@@ -22,8 +22,9 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot};
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
-use widgets_server::{Api, Authentication, Limits, Listener, Settings, SystemClock, Tls};
+use widgets_clock::SystemClock;
+use widgets_registry::{Ask, Command, Fault, Lookup, Rejection, Store, Widget};
+use widgets_server::{Api, Authentication, Limits, Listener, Settings, Tls};
 
 /// Answers a command only when the test lets it.
 #[derive(Clone)]
@@ -41,8 +42,8 @@ impl SlowStore {
     }
 }
 
-impl Store for SlowStore {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+impl Ask<Command> for SlowStore {
+    async fn ask(&self, _: Command) -> Result<(), Rejection> {
         self.arrived.add_permits(1);
         self.released
             .acquire()
@@ -51,11 +52,15 @@ impl Store for SlowStore {
             .forget();
         Ok(())
     }
+}
 
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+impl Ask<Lookup> for SlowStore {
+    async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
         Ok(None)
     }
+}
 
+impl Store for SlowStore {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
     }
@@ -71,16 +76,20 @@ impl Counting {
     }
 }
 
-impl Store for Counting {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
+impl Ask<Command> for Counting {
+    async fn ask(&self, _: Command) -> Result<(), Rejection> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
 
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
+impl Ask<Lookup> for Counting {
+    async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
         Ok(None)
     }
+}
 
+impl Store for Counting {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
     }

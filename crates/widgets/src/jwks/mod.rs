@@ -12,7 +12,8 @@ use fetch::Source;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::{sync::Arc, time::Duration};
 use tokio::{signal::unix::Signal, time::Instant};
-use widgets_server::{Authentication, Clock as _, KeyRequests, KeySet, SystemClock};
+use widgets_clock::{Clock as _, SystemClock};
+use widgets_server::{Authentication, KeyRequests, KeySet};
 
 /// After a failure, as long as that is sooner than the next time.
 const RETRY: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
 use widgets_conformance::{Model, check_store};
 use widgets_registry::{
-    Command, Fault, Name, Port, Refusal, Rejection, SerialNumber, Slot, Store, Widget,
+    Ask, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber, Slot, Store, Widget,
 };
 
 /// A client with connections of its own.
@@ -157,8 +157,8 @@ fn segment(serial_number: &SerialNumber) -> String {
     segment
 }
 
-impl Store for HttpStore {
-    async fn submit(&self, command: Command) -> Result<(), Rejection> {
+impl Ask<Command> for HttpStore {
+    async fn ask(&self, command: Command) -> Result<(), Rejection> {
         let path = format!("/rpc/{}", command.operation());
         match self
             .send(Method::POST, &path, body(&command).to_string())
@@ -168,8 +168,10 @@ impl Store for HttpStore {
             (status, body) => Err(rejection(Some(&command), status, &body)),
         }
     }
+}
 
-    async fn lookup(&self, serial_number: SerialNumber) -> Result<Option<Widget>, Fault> {
+impl Ask<Lookup> for HttpStore {
+    async fn ask(&self, Lookup(serial_number): Lookup) -> Result<Option<Widget>, Fault> {
         let path = format!("/widgets/{}", segment(&serial_number));
         let (status, body) = self.send(Method::GET, &path, String::new()).await?;
         if status == StatusCode::NOT_FOUND && body["code"] == "WG001" {
@@ -199,7 +201,9 @@ impl Store for HttpStore {
             slots: slots.collect(),
         }))
     }
+}
 
+impl Store for HttpStore {
     async fn ready(&self) -> Result<(), Fault> {
         match self.send(Method::GET, "/ready", String::new()).await? {
             (StatusCode::OK, _) => Ok(()),
@@ -227,7 +231,7 @@ pub(crate) async fn found(store: &HttpStore, serial_numbers: &BTreeSet<SerialNum
     for serial_number in serial_numbers {
         widgets.extend(
             store
-                .lookup(serial_number.clone())
+                .ask(Lookup(serial_number.clone()))
                 .await
                 .expect("the store works"),
         );

@@ -17,12 +17,10 @@ mod tally;
 mod trace;
 mod world;
 
-use crate::{
-    Clock as _, SystemClock,
-    planted::{Bug, plant},
-};
+use crate::planted::{Bug, plant};
 use std::time::Duration;
 use tally::Tally;
+use widgets_clock::{Clock as _, SystemClock};
 use world::simulate;
 
 /// Runs a seed; where it fails, runs it again to tell what happened.

@@ -5,7 +5,7 @@ use super::{
     disk::{SimulatedDisk, SimulatedFile},
 };
 use crate::{
-    Client, Clock, OpenError, Settings,
+    Client, OpenError, Settings,
     checkpoint::{Reply, Writer},
     engine::Parts,
     format::{self, CHANGE_BYTES_MAX},
@@ -15,6 +15,7 @@ use crate::{
     tests::disk::Chance,
 };
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,8 +24,9 @@ use std::{
     time::Duration,
 };
 use tokio::runtime::Runtime;
-use widgets_conformance::linearizability::Request;
-use widgets_registry::{Command, Fault, Rejection, SerialNumber, Store, Widget};
+use widgets_clock::{Clock, Timer};
+use widgets_conformance::linearizability;
+use widgets_registry::{Ask, Fault, Request, Store};
 use widgets_server::Api;
 
 /// A clock that only moves when it is told to.
@@ -47,21 +49,16 @@ impl Clock for SimulatedClock {
         Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 
+    fn unix_time(&self) -> Duration {
+        self.now()
+    }
+
     fn sleep(&self, duration: Duration) {
         self.advance(duration);
     }
-}
 
-/// The same clock, as the API asks for it.
-pub(super) struct ApiClock(pub(super) Arc<SimulatedClock>);
-
-impl widgets_server::Clock for ApiClock {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-
-    fn unix_seconds(&self) -> i64 {
-        self.0.now().as_secs().cast_signed()
+    fn timer(&self, _: Duration) -> Timer {
+        unreachable!("the engine waits in threads");
     }
 }
 
@@ -69,15 +66,13 @@ impl widgets_server::Clock for ApiClock {
 #[derive(Clone)]
 pub(super) struct Nobody;
 
+impl<R: Request> Ask<R> for Nobody {
+    async fn ask(&self, _: R) -> Result<R::Answer, R::Error> {
+        unreachable!("a process gives the API its own store")
+    }
+}
+
 impl Store for Nobody {
-    async fn submit(&self, _: Command) -> Result<(), Rejection> {
-        unreachable!("a process gives the API its own store")
-    }
-
-    async fn lookup(&self, _: SerialNumber) -> Result<Option<Widget>, Fault> {
-        unreachable!("a process gives the API its own store")
-    }
-
     async fn ready(&self) -> Result<(), Fault> {
         unreachable!("a process gives the API its own store")
     }
@@ -89,10 +84,10 @@ pub(super) struct Process<'d> {
     pub(super) preparer: Preparer<SimulatedDisk, SimulatedClock>,
     pub(super) writer: Writer<'d, SimulatedDisk, SimulatedClock>,
     pub(super) checkpoint_requests: mpsc::Sender<Reply>,
-    api: Api<Client<SimulatedClock>>,
-    batch: Vec<Submission>,
+    api: Api<Client>,
+    batch: VecDeque<Submission>,
     batch_bytes_max: u64,
-    /// Where the postman of the API's mailbox is, if it has one.
+    /// Where the task of the API's mailbox is, if it has one.
     runtime: Option<Runtime>,
 }
 
@@ -124,14 +119,14 @@ impl<'d> Process<'d> {
             writer: Writer::new(disk, clock.clone(), parts.writer_ends),
             checkpoint_requests: parts.checkpoint_requests,
             api: api.with_store(client),
-            batch: Vec::new(),
+            batch: VecDeque::new(),
             batch_bytes_max: format::group_bytes(settings.queue_operations_max * CHANGE_BYTES_MAX),
             runtime,
         })
     }
 
     /// Sends a request; it arrives when the answer is polled first.
-    pub(super) fn respond(&self, request: &Request) -> Responding {
+    pub(super) fn respond(&self, request: &linearizability::Request) -> Responding {
         let (api, request) = (self.api.clone(), client::http(request));
         Box::pin(async move { api.respond(request).await })
     }
@@ -147,7 +142,7 @@ impl<'d> Process<'d> {
         self.owner.turn(&self.queue, &mut self.batch, false)
     }
 
-    /// The postman brings what is in the mailbox to where it is to go: requests and answers.
+    /// The mailbox's task brings what is in it to where it is to go: requests and answers.
     pub(super) fn deliver(&self) {
         if let Some(runtime) = &self.runtime {
             runtime.block_on(tokio::task::yield_now());

@@ -11,7 +11,7 @@ use super::{
     client::{self, Responding, Said},
     damage::Damage,
     disk::{Crash, Plan, Rates, SimulatedDisk},
-    process::{ApiClock, Nobody, Process, SimulatedClock},
+    process::{Nobody, Process, SimulatedClock},
     profile::{Action, Profile},
     tally::Tally,
     trace::{Event, Trace},
@@ -28,6 +28,7 @@ use widgets_conformance::{
     Model,
     linearizability::{Answer, Call, Request, check_until},
 };
+use widgets_queue::Queue as _;
 use widgets_registry::Widget;
 use widgets_server::Api;
 
@@ -113,7 +114,7 @@ impl World {
                     Nobody,
                     widgets_server::Settings::default(),
                     Registry::new(),
-                    ApiClock(clock.clone()),
+                    clock.clone(),
                 );
                 (api.expect("an empty registry"), clock)
             };
@@ -350,7 +351,7 @@ impl World {
         for _ in 0..self.chance.below(self.profile.actions_max) {
             self.act(process)?;
             // Nothing more is written then.
-            if process.queue.unwritable().is_some() && self.chance.below(8) == 0 {
+            if process.queue.unavailable().is_some() && self.chance.below(8) == 0 {
                 break;
             }
         }

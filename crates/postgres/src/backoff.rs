@@ -1,50 +1,9 @@
-//! Time and randomness, as arguments: the store asks these and nothing else.
+//! Pauses between attempts, and the randomness that they need.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
     time::Duration,
 };
-use tokio::time::Instant;
-
-/// A clock that only goes forward.
-pub trait Clock: Send + Sync + 'static {
-    /// Time since some fixed moment.
-    fn now(&self) -> Duration;
-    /// Waits.
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send;
-}
-
-/// The clock of the operating system, by way of tokio, whose tests can pause it.
-#[derive(Debug)]
-pub struct SystemClock {
-    start: Instant,
-}
-
-impl SystemClock {
-    /// A clock that stands at zero now.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
 
 /// A source of random numbers. Jitter needs no better ones than [`system_random`] gives.
 pub type Random = fn() -> u64;

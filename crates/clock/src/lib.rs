@@ -1,0 +1,114 @@
+//! What time it is: time as an argument.
+//!
+//! Whatever reads a clock or waits takes a [`Clock`], so that tests and the simulation can turn it.
+//! [`SystemClock`] is the one place where the service reads the operating system's.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A wait of a task. It needs a tokio runtime with time.
+pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Time, in both senses, and ways to wait for it.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since some fixed moment. Only goes forward.
+    fn now(&self) -> Duration;
+
+    /// Time since 1970 began (UTC), as calendars count. May be set back.
+    fn unix_time(&self) -> Duration;
+
+    /// Lets the thread wait.
+    fn sleep(&self, duration: Duration);
+
+    /// Lets the thread wait, but for no longer than until it is unparked. It may also end early.
+    fn park(&self, duration: Duration) {
+        self.sleep(duration);
+    }
+
+    /// Lets a task wait.
+    fn timer(&self, duration: Duration) -> Timer;
+
+    /// Whole seconds since 1970 began (UTC).
+    fn unix_seconds(&self) -> i64 {
+        i64::try_from(self.unix_time().as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The clock of the operating system.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that stands at zero now.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the service reads the clock"
+    )]
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the service reads the calendar"
+    )]
+    fn unix_time(&self) -> Duration {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // Before 1970 no token is valid, as it should be.
+        since.unwrap_or_default()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+
+    fn park(&self, duration: Duration) {
+        std::thread::park_timeout(duration);
+    }
+
+    fn timer(&self, duration: Duration) -> Timer {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        (**self).unix_time()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        (**self).sleep(duration);
+    }
+
+    fn park(&self, duration: Duration) {
+        (**self).park(duration);
+    }
+
+    fn timer(&self, duration: Duration) -> Timer {
+        (**self).timer(duration)
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be asked of the database without changing it. To add a kind, implement [`Query`] for it.
+
+use crate::error::reason;
+use std::pin::Pin;
+use tokio_postgres::{
+    Client, Error, Row,
+    types::{ToSql, Type},
+};
+use widgets_queue::{Answered, Asked, DeliverBoxed};
+use widgets_registry::{Fault, Lookup, Reason, Request};
+
+/// A parameter of a statement and its type.
+pub type Parameter = (Box<dyn ToSql + Sync + Send>, Type);
+
+/// A request that is answered by one statement, which changes nothing.
+pub trait Query: Request {
+    /// The statement.
+    const STATEMENT: &str;
+
+    /// Its parameters.
+    fn parameters(&self) -> Vec<Parameter>;
+
+    /// The answer that these rows are. An error is a column that cannot be read.
+    fn answer(self, rows: &[Row]) -> Result<Result<Self::Answer, Self::Error>, Error>;
+}
+
+/// The rows of a statement, once it has been answered.
+pub(crate) type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send + 'a>>;
+
+/// A query of any kind, on its way to a connection and back.
+pub(crate) trait Question: DeliverBoxed {
+    fn text_bytes(&self) -> usize;
+    fn ask<'a>(&self, client: &'a Client) -> Rows<'a>;
+    fn answer(&mut self, rows: &[Row]);
+    fn refuse(&mut self, fault: Fault);
+}
+
+impl<Q: Query> Question for Asked<Q> {
+    fn text_bytes(&self) -> usize {
+        self.text_bytes()
+    }
+
+    fn ask<'a>(&self, client: &'a Client) -> Rows<'a> {
+        let parameters = self.request().map_or_else(Vec::new, Query::parameters);
+        Box::pin(async move {
+            let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+                .iter()
+                .map(|(value, kind)| (&**value as _, kind.clone()))
+                .collect();
+            client.query_typed(Q::STATEMENT, &parameters).await
+        })
+    }
+
+    fn answer(&mut self, rows: &[Row]) {
+        self.answer(|query| match query.answer(rows) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let reason = reason(&error);
+                tracing::error!(reason, "the database gave rows that cannot be");
+                let reason = Reason::new("the database gave rows that cannot be", reason);
+                Err(Fault::Unavailable { reason }.into())
+            }
+        });
+    }
+
+    fn refuse(&mut self, fault: Fault) {
+        self.answer(|_| Err(fault.into()));
+    }
+}
+
+/// Anything that reads.
+pub(crate) trait Reading {
+    /// The answer that it cannot be done.
+    fn refused(self, fault: Fault) -> Answered;
+}
+
+impl Reading for Box<Asked<Lookup>> {
+    fn refused(mut self, fault: Fault) -> Answered {
+        self.answer(|_| Err(fault));
+        Answered::Other(self)
+    }
+}
+
+impl Reading for Box<dyn Question> {
+    fn refused(mut self, fault: Fault) -> Answered {
+        self.refuse(fault);
+        Answered::Other(self)
+    }
+}

@@ -1,0 +1,214 @@
+//! Requests that wait, bounded in number and in bytes, and what those hear that find no room.
+
+use crate::{Depth, Submission, Waits};
+use std::{collections::VecDeque, mem, time::Duration};
+use widgets_registry::{Fault, Reason};
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// So many requests.
+    pub operations_max: usize,
+    /// So many bytes of text in them.
+    pub bytes_max: usize,
+}
+
+/// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
+const RETRY_AFTER_SECONDS_MAX: u32 = 30;
+
+/// Requests that wait, in lanes that share their bounds. It knows nothing of threads and of tasks:
+/// a store keeps it behind a lock, and wakes whoever takes from it.
+#[derive(Debug)]
+pub struct Bounded<T, const LANES: usize = 1> {
+    lanes: [VecDeque<Submission<T>>; LANES],
+    bytes: usize,
+    limits: Limits,
+    closed: bool,
+    /// Why nothing of a lane can be done.
+    unavailable: [Option<Reason>; LANES],
+    rate: Rate,
+}
+
+/// How fast operations are applied, to say when trying again makes sense.
+#[derive(Debug, Default)]
+struct Rate {
+    /// An average in which older batches count for less and less; `None` before the first.
+    per_second: Option<f64>,
+}
+
+impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
+    /// An open queue in which nothing waits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            lanes: std::array::from_fn(|_| VecDeque::new()),
+            bytes: 0,
+            limits,
+            closed: false,
+            unavailable: std::array::from_fn(|_| None),
+            rate: Rate::default(),
+        }
+    }
+
+    /// Adds a request, or gives it back and why it cannot wait.
+    pub fn push(
+        &mut self,
+        lane: usize,
+        submission: Submission<T>,
+    ) -> Result<(), (Submission<T>, Fault)> {
+        let bytes = submission.request.text_bytes();
+        if let Some(fault) = self.no_room(lane, bytes) {
+            return Err((submission, fault));
+        }
+        self.bytes += bytes;
+        self.lanes[lane].push_back(submission);
+        Ok(())
+    }
+
+    /// Why a request with so many bytes of text cannot wait.
+    fn no_room(&self, lane: usize, bytes: usize) -> Option<Fault> {
+        if self.closed {
+            let reason = "it is shutting down".into();
+            return Some(Fault::Unavailable { reason });
+        }
+        if let Some(reason) = self.unavailable[lane].clone() {
+            return Some(Fault::Unavailable { reason });
+        }
+        let Limits {
+            operations_max,
+            bytes_max,
+        } = self.limits;
+        let requests = self.depth().requests;
+        let (limit, value) = if requests >= operations_max {
+            ("queue_operations_max", operations_max)
+        } else if self.bytes + bytes > bytes_max {
+            ("queue_bytes_max", bytes_max)
+        } else {
+            return None;
+        };
+        Some(Fault::Busy {
+            limit: format!("{limit} = {value}"),
+            retry_after_seconds: self.rate.seconds_for(requests),
+        })
+    }
+
+    /// What waits in a lane, the oldest first.
+    #[must_use]
+    pub fn lane(&self, lane: usize) -> &VecDeque<Submission<T>> {
+        &self.lanes[lane]
+    }
+
+    /// Whether nothing waits in any lane.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(VecDeque::is_empty)
+    }
+
+    /// Takes everything of a lane into `batch`, which is empty.
+    pub fn take_all(&mut self, lane: usize, batch: &mut VecDeque<Submission<T>>) {
+        debug_assert!(
+            batch.is_empty(),
+            "what is in it would wait again, uncounted"
+        );
+        mem::swap(batch, &mut self.lanes[lane]);
+        // Most often that is everything there is.
+        if self.is_empty() {
+            self.bytes = 0;
+        } else {
+            self.bytes -= text_bytes(batch);
+        }
+    }
+
+    /// Offers the requests of a lane to `take`, the oldest first, until it has taken so many. What it
+    /// gives back, because it may not go yet, keeps its place.
+    pub fn take(
+        &mut self,
+        lane: usize,
+        most: usize,
+        mut take: impl FnMut(Submission<T>) -> Option<Submission<T>>,
+    ) {
+        let (mut taken, mut passed_over) = (0, Vec::new());
+        while taken < most
+            && let Some(submission) = self.lanes[lane].pop_front()
+        {
+            let bytes = submission.request.text_bytes();
+            if let Some(submission) = take(submission) {
+                passed_over.push(submission);
+            } else {
+                self.bytes -= bytes;
+                taken += 1;
+            }
+        }
+        for submission in passed_over.into_iter().rev() {
+            self.lanes[lane].push_front(submission);
+        }
+    }
+
+    /// Says why nothing of a lane can be done: everything that comes is refused so, until this is
+    /// `None` again. What waits can be [taken](Self::take_all).
+    pub fn set_unavailable(&mut self, lane: usize, reason: Option<Reason>) {
+        self.unavailable[lane] = reason;
+    }
+
+    /// Why nothing of a lane can be done.
+    #[must_use]
+    pub fn unavailable(&self, lane: usize) -> Option<&Reason> {
+        self.unavailable[lane].as_ref()
+    }
+
+    /// So many operations were applied within this time: `Retry-After` goes by it. What was refused
+    /// for want of time or of a store is not counted.
+    pub fn applied(&mut self, operations: usize, elapsed: Duration) {
+        self.rate.count(operations, elapsed);
+    }
+
+    /// How much waits.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        Depth {
+            requests: self.lanes.iter().map(VecDeque::len).sum(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// Refuses further requests; those that wait can still be taken.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether it is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+fn text_bytes<T: Waits>(batch: &VecDeque<Submission<T>>) -> usize {
+    let bytes = |submission: &Submission<T>| submission.request.text_bytes();
+    batch.iter().map(bytes).sum()
+}
+
+impl Rate {
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn count(&mut self, operations: usize, elapsed: Duration) {
+        let now = operations as f64 / elapsed.as_secs_f64().max(1e-6);
+        let before = self.per_second.unwrap_or(now);
+        self.per_second = Some(before + (now - before) / 8.0);
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate, kept within its bounds"
+    )]
+    fn seconds_for(&self, requests: usize) -> u32 {
+        let seconds = self
+            .per_second
+            .map_or(1.0, |rate| requests as f64 / rate.max(1.0));
+        (seconds.ceil() as u32).clamp(1, RETRY_AFTER_SECONDS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;
