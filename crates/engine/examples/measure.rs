@@ -11,7 +11,7 @@
 use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use widgets_clock::{Clock as _, SystemClock};
-use widgets_engine::{Bulk, Client, Engine, Settings};
+use widgets_engine::{Bulk, Client, DataDirectory, Engine, NoStore, Settings};
 use widgets_registry::{Ask as _, Command, Lookup, Name, Pair, Port, Ports, SerialNumber};
 
 /// So many operations are under way at a time.
@@ -82,6 +82,7 @@ fn associate(one: u64, other: u64) -> Result<Command, Box<dyn Error>> {
 /// Each widget has a serial number of 10 bytes, a name of 16 and two slots, one of which is taken.
 fn fill(clock: &SystemClock, widgets: u64, directory: &Path) -> Outcome {
     let empty_mib = memory_mib("VmRSS:");
+    let directory = DataDirectory::open(directory, NoStore::Make)?;
     let mut bulk = Bulk::open(directory, &Settings::default())?;
     for number in 0..widgets {
         bulk.apply(&add(number)?)?;

@@ -12,7 +12,6 @@ use crate::{
     recovery::{self, Recovered},
     state::{Handle, State},
 };
-use std::path::Path;
 use widgets_clock::{Clock, SystemClock};
 use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 
@@ -28,10 +27,8 @@ pub struct Bulk<D: Disk = DataDirectory> {
 }
 
 impl Bulk {
-    /// Opens a data directory of the operating system, making it where it is missing.
-    pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
-        settings.check()?;
-        let disk = DataDirectory::open(path)?;
+    /// Opens a data directory of the operating system.
+    pub fn open(disk: DataDirectory, settings: &Settings) -> Result<Self, OpenError> {
         Self::open_on(disk, &SystemClock::new(), crate::random(), settings)
     }
 }

@@ -1,10 +1,11 @@
 //! The disk: the few things that the engine asks of a file system, behind a trait so that tests can
 //! fail each of them.
 
-use crate::OpenError;
+use crate::{OpenError, files};
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -61,10 +62,22 @@ pub(crate) fn read_full_at(
     Ok(filled)
 }
 
+/// What to do where no store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoStore {
+    /// Make one, and the directory where it is missing.
+    Make,
+    /// Refuse. Nothing is made or changed.
+    Refuse,
+}
+
 /// A directory of the operating system, locked for one process.
+///
+/// What is made in it is for its owner alone: directories have mode 0700 and files 0600.
 #[derive(Clone, Debug)]
 pub struct DataDirectory {
     path: PathBuf,
+    is_new: bool,
     /// Held open for its lock: one engine for a directory.
     _lock: std::sync::Arc<File>,
 }
@@ -72,37 +85,180 @@ pub struct DataDirectory {
 /// The file whose lock guards the directory. Its content means nothing.
 const LOCK_FILE: &str = "lock";
 
-impl DataDirectory {
-    /// Opens the directory, making it where it is missing.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let what = format!("opening the data directory {}", path.display());
-        match Self::lock(path).map_err(OpenError::io(what))? {
-            Some(directory) => Ok(directory),
-            None => Err(OpenError::Locked),
-        }
-    }
+/// What a new file system has, which is nobody's document.
+const LOST_AND_FOUND: &str = "lost+found";
 
-    /// `Ok(None)` if another process has it.
-    fn lock(path: &Path) -> io::Result<Option<Self>> {
-        std::fs::create_dir_all(path)?;
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Of a mode: what it gives to others than the owner.
+const NOT_THE_OWNERS: u32 = 0o077;
+
+impl DataDirectory {
+    /// Opens the directory of a store, or makes one if it may.
+    ///
+    /// A directory that has files and no store is somebody else's, or not mounted: it is refused
+    /// in every case.
+    pub fn open(path: &Path, no_store: NoStore) -> Result<Self, OpenError> {
+        let in_path = |what: &str| format!("{what} {}", path.display());
+        // Before anything is made in it.
+        let there = match check(path, no_store) {
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                if no_store == NoStore::Refuse {
+                    return Err(OpenError::NoStore {
+                        directory: path.into(),
+                        is_there: false,
+                    });
+                }
+                make(path)?;
+                false
+            }
+            Err(error) => return Err(error),
+            Ok(_) => true,
+        };
+        let lock_path = path.join(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path.join(LOCK_FILE))?;
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .map_err(OpenError::io(format!("opening {}", lock_path.display())))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked),
+            Err(TryLockError::Error(error)) => {
+                return Err(OpenError::io(in_path("locking"))(error));
+            }
         }
-        // The directory itself must survive a power cut.
-        if let Some(parent) = path.canonicalize()?.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(Some(Self {
+        sync_name(path, there)?;
+        // Again: another process may have made a store between the first look and the lock.
+        let is_new = check(path, no_store)?;
+        Ok(Self {
             path: path.into(),
+            is_new,
             _lock: lock.into(),
-        }))
+        })
+    }
+
+    /// Whether there was no store in it before.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// What others than its owner may do with the directory or its files, in words; `None` where that
+    /// is nothing.
+    pub fn exposure(&self) -> io::Result<Option<String>> {
+        let mode = |path: &Path| Ok::<u32, io::Error>(fs::metadata(path)?.mode() & 0o7777);
+        let directory = mode(&self.path)?;
+        if directory & NOT_THE_OWNERS != 0 {
+            let path = self.path.display();
+            return Ok(Some(format!(
+                "the data directory {path} has mode {directory:04o}: others than its owner get into it"
+            )));
+        }
+        // Nobody else gets to the files, until the directory is opened to others or copied.
+        for name in self
+            .list()?
+            .into_iter()
+            .filter(|name| files::is_store(name))
+        {
+            let path = self.path.join(name);
+            let file = mode(&path)?;
+            if file & NOT_THE_OWNERS != 0 {
+                let path = path.display();
+                return Ok(Some(format!(
+                    "{path} has mode {file:04o}: others than its owner get into its copies"
+                )));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether the directory has no store yet. An error where that is not allowed, or where it is somebody
+/// else's.
+fn check(path: &Path, no_store: NoStore) -> Result<bool, OpenError> {
+    let failed = || OpenError::io(format!("reading the data directory {}", path.display()));
+    let mut others = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed())? {
+        let name = entry.map_err(failed())?.file_name();
+        match name.to_str() {
+            Some(name) if files::is_store(name) => return Ok(false),
+            Some(LOCK_FILE | LOST_AND_FOUND) => {}
+            Some(name) if files::is_unfinished(name) => {}
+            _ => others.push(name),
+        }
+    }
+    // The same one each time.
+    others.sort_unstable();
+    if let Some(example) = others.first() {
+        return Err(OpenError::Foreign {
+            directory: path.into(),
+            files: others.len(),
+            example: example.to_string_lossy().into_owned(),
+        });
+    }
+    if no_store == NoStore::Refuse {
+        return Err(OpenError::NoStore {
+            directory: path.into(),
+            is_there: true,
+        });
+    }
+    Ok(true)
+}
+
+/// Makes a directory with all that is missing above it, durably.
+fn make(path: &Path) -> Result<(), OpenError> {
+    let made = || OpenError::io(format!("making the data directory {}", path.display()));
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .collect();
+    if let Some(above) = missing.first() {
+        fs::create_dir_all(above).map_err(made())?;
+    }
+    let made_directory = DirBuilder::new().mode(DIRECTORY_MODE).create(path);
+    match made_directory {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        outcome => outcome.map_err(made())?,
+    }
+    for above in missing {
+        sync_name(above, false)?;
+    }
+    Ok(())
+}
+
+/// Makes the directory's own name durable: it must survive a power cut. A name that was there before
+/// has most likely been durable for long, so that one is only told that cannot be synced, as where
+/// the folder above may be passed through and not read.
+fn sync_name(path: &Path, was_there: bool) -> Result<(), OpenError> {
+    let failed = OpenError::io(format!("finding the folder of {}", path.display()));
+    let absolute = path.canonicalize().map_err(failed)?;
+    let Some(above) = absolute.parent() else {
+        return Ok(());
+    };
+    match File::open(above).and_then(|above| above.sync_all()) {
+        Ok(()) => Ok(()),
+        Err(error) if was_there => {
+            let folder = above.display();
+            tracing::warn!(
+                %error,
+                "the folder {folder} cannot be synced: whether it keeps the name of the data directory \
+                 through a power cut is not known"
+            );
+            Ok(())
+        }
+        Err(source) => Err(OpenError::Io {
+            what: format!(
+                "syncing the folder {}, in which {} was made",
+                above.display(),
+                path.display()
+            ),
+            source,
+        }),
     }
 }
 
@@ -110,7 +266,7 @@ impl Disk for DataDirectory {
     type File = File;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let names = std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
         let names = names.collect::<io::Result<Vec<_>>>()?;
         Ok(names
             .into_iter()
@@ -123,6 +279,7 @@ impl Disk for DataDirectory {
             .create_new(true)
             .read(true)
             .write(true)
+            .mode(FILE_MODE)
             .open(self.path.join(name))
     }
 
@@ -134,11 +291,11 @@ impl Disk for DataDirectory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(name))
+        fs::remove_file(self.path.join(name))
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    CheckpointError, Counts, DataDirectory, Disk, OpenError, Random, Settings,
+    CheckpointError, Counts, DataDirectory, Disk, NoStore, OpenError, Random, Settings,
     checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
     journal::{
         Journal,
@@ -38,7 +38,11 @@ impl Engine {
     /// Opens a data directory of the operating system, making it where it is missing.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
         settings.check()?;
-        let disk = DataDirectory::open(path)?;
+        Self::open_in(DataDirectory::open(path, NoStore::Make)?, settings)
+    }
+
+    /// Opens a data directory that is locked already.
+    pub fn open_in(disk: DataDirectory, settings: &Settings) -> Result<Self, OpenError> {
         Self::open_on(disk, SystemClock::new(), crate::random(), settings)
     }
 }

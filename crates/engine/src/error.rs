@@ -1,7 +1,7 @@
 //! Why a store cannot be opened.
 
 use crate::format::{FORMAT_VERSION, HeaderDefect};
-use std::io;
+use std::{io, path::PathBuf};
 
 /// Why the data directory could not be opened. Nothing in it was lost by trying.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +9,31 @@ pub enum OpenError {
     /// Another process has the directory.
     #[error("the data directory is in use by another process")]
     Locked,
+    /// The directory is not empty, and what is in it is no store.
+    #[error(
+        "the directory {} is not empty and has no store in it: it has {files} other {}, such as \
+         {example:?}",
+        directory.display(), if *files == 1 { "entry" } else { "entries" }
+    )]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// How many files and directories are in it.
+        files: usize,
+        /// The name of one of them.
+        example: String,
+    },
+    /// There is no store, and none may be made.
+    #[error(
+        "there is no store in {}: {}",
+        directory.display(), if *is_there { "it is empty" } else { "there is no such directory" }
+    )]
+    NoStore {
+        /// Where one was expected.
+        directory: PathBuf,
+        /// Whether the directory is there.
+        is_there: bool,
+    },
     /// The operating system failed.
     #[error("{what}: {source}")]
     Io {

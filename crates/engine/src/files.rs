@@ -36,13 +36,8 @@ impl Files {
     pub(crate) fn list(disk: &impl Disk) -> io::Result<Self> {
         let mut files = Self::default();
         for name in disk.list()? {
-            if let Some(finished) = name.strip_suffix(UNFINISHED) {
-                if number(finished, SEGMENT)
-                    .or(number(finished, CHECKPOINT))
-                    .is_some()
-                {
-                    files.unfinished.push(name);
-                }
+            if is_unfinished(&name) {
+                files.unfinished.push(name);
             } else if let Some(number) = number(&name, SEGMENT) {
                 files.segments.push(number);
             } else if let Some(first_sequence) = number(&name, CHECKPOINT) {
@@ -53,6 +48,16 @@ impl Files {
         files.checkpoints.sort_unstable();
         Ok(files)
     }
+}
+
+/// Whether a file of this name is a part of a store. A directory that has none of them has no store.
+pub(crate) fn is_store(name: &str) -> bool {
+    number(name, SEGMENT).or(number(name, CHECKPOINT)).is_some()
+}
+
+/// Whether a file of this name is one that the engine began and never finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(UNFINISHED).is_some_and(is_store)
 }
 
 fn number(name: &str, kind: &str) -> Option<u64> {

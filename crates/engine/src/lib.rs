@@ -31,7 +31,7 @@ mod throttle;
 
 pub use bulk::Bulk;
 pub use checkpoint::CheckpointError;
-pub use disk::{DataDirectory, Disk, DiskFile};
+pub use disk::{DataDirectory, Disk, DiskFile, NoStore};
 pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use format::{JournaledChange, JournaledPair};

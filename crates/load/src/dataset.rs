@@ -48,8 +48,8 @@ impl FromStr for Dataset {
                 .split_once('=')
                 .ok_or_else(|| format!("`{part}` is not of the form NAME=VALUE"))?;
             let number = || {
-                let number = value.parse::<u64>();
-                number.map_err(|_| format!("{name} must be a whole number, `{value}` was given"))
+                crate::quantity::count(value)
+                    .ok_or_else(|| format!("{name} must be a whole number, `{value}` was given"))
             };
             match name {
                 "widgets" => dataset.widgets = widgets(number()?)?,

@@ -67,22 +67,20 @@ pub enum Error {
     #[error("a worker of the load generator ended: {0}")]
     Worker(String),
     /// The audit took too long.
-    #[error("the audit was not done after {seconds} s: nothing is proven")]
+    #[error("it was not done after {seconds} s, nothing is proven")]
     AuditLate {
         /// How long it was given.
         seconds: u64,
     },
-    /// The user interrupted twice.
-    #[error("aborted: nothing was checked")]
-    Aborted,
+    /// A signal came before any load did.
+    #[error("interrupted before the load began: nothing was sent")]
+    Interrupted,
+    /// A signal ended the audit.
+    #[error("a signal ended the run before it was done, nothing is proven")]
+    AuditInterrupted,
     /// A file could not be read or written.
-    #[error("{what}: {cause}")]
-    File {
-        /// What was to be done.
-        what: String,
-        /// Why it failed.
-        cause: io::Error,
-    },
+    #[error("{0}")]
+    File(String),
     /// A file's content is not what it should be.
     #[error("{what}: {cause}")]
     Content {

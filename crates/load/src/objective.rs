@@ -159,7 +159,7 @@ impl FromStr for Objective {
             )
         };
         let bound = match subject {
-            Subject::Rate => bound.parse::<f64>().ok().filter(|rate| *rate >= 0.0),
+            Subject::Rate => crate::quantity::rate(bound),
             Subject::Errors => crate::mix::share(bound).ok(),
             _ => humantime::parse_duration(bound)
                 .ok()
@@ -237,7 +237,7 @@ mod tests {
             holds("errors>0.1%") && !holds("errors>0.5%"),
             "4 failed and 1 unsent of 1000"
         );
-        assert!(holds("rate<10000") && !holds("rate<5000"));
+        assert!(holds("rate<10k") && !holds("rate<5000"));
         let objective: Objective = "p99<10ms".parse().unwrap();
         assert_eq!(objective.observed(&stretch()), "9ms");
     }

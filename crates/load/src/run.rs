@@ -5,6 +5,7 @@ use crate::{
     error::Error,
     find_max::FindMax,
     objective::Objective,
+    quantity,
     report::{self, Report, Search, StretchReport, count_text, rate_text},
     schedule::{Arrivals, Extent},
     session::{EndedEarly, Session, Settings, Stretch, block_on},
@@ -33,9 +34,12 @@ impl FromStr for Rate {
         if text == "max" {
             return Ok(Self::Max);
         }
-        let rate = text.parse::<f64>().ok();
-        let rate = rate.filter(|rate| (0.001..=1e8).contains(rate));
-        let wrong = || format!("must be 0.001 to 100000000 a second, or `max`, `{text}` was given");
+        let rate = quantity::rate(text).filter(|rate| (0.001..=1e8).contains(rate));
+        let wrong = || {
+            format!(
+                "must be 0.001 to 100000000 a second, as in `2500` or `5k`, or `max`, `{text}` was given"
+            )
+        };
         rate.map(Self::PerSecond).ok_or_else(wrong)
     }
 }
@@ -166,13 +170,13 @@ pub fn run(plan: Plan) -> Result<Report, Error> {
 async fn run_async(plan: Plan) -> Result<Report, Error> {
     let settings = &plan.session;
     // Nobody wants to learn after an hour of load that its report has no place.
-    for path in plan.json.iter().chain(&plan.html) {
-        report::check_writable(path)?;
-    }
+    let json = plan.json.as_deref().map(report::begin).transpose()?;
+    let html = plan.html.as_deref().map(report::begin).transpose()?;
     let mut run = Run {
         session: Session::start(settings.clone()).await?,
         report: Report::new(plan.settings(), plan.labels.clone()),
         wrong: 0,
+        unproven: None,
     };
     let push = match &plan.push {
         Some(url) => {
@@ -190,14 +194,14 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     let mut watch = Watch::new(&subject, plan.terminal, plan.hdr.as_deref(), push)?;
     // Whatever happens, the terminal is given back before anything is said about it.
     let outcome = run.phases(&plan, &mut watch).await;
-    let closed = watch.close().await;
+    let closed = watch.close(outcome.is_ok()).await;
     outcome?;
     let mut report = run.report;
     report.close();
-    judge(&mut report, &plan, run.wrong);
+    judge(&mut report, &plan, run.wrong, run.unproven.as_ref());
     // What was measured is told even where a file of it cannot be written.
-    let json = plan.json.as_deref().map(|path| report.write_json(path));
-    let html = plan.html.as_deref().map(|path| report.write_html(path));
+    let json = json.map(|output| report.write_json(output));
+    let html = html.map(|output| report.write_html(output));
     let written = [json, html].into_iter().flatten().chain([closed]);
     for error in written.filter_map(Result::err) {
         report.failures.push(format!("{error}."));
@@ -210,6 +214,8 @@ struct Run {
     report: Report,
     /// Wrong answers of stretches that are not in the report.
     wrong: u64,
+    /// Why the audit has no result.
+    unproven: Option<Error>,
 }
 
 impl Run {
@@ -221,8 +227,14 @@ impl Run {
         };
         if let (Some(widgets_max), true) = (plan.audit, go_on) {
             watch.phase("audit: reading back what was acknowledged", None, false);
-            let findings = self.session.audit(widgets_max, plan.audit_timeout).await?;
-            self.report.audit = Some(findings);
+            match self.session.audit(widgets_max, plan.audit_timeout).await {
+                Ok(findings) => self.report.audit = Some(findings),
+                // What was measured is worth its report.
+                Err(error @ (Error::AuditInterrupted | Error::AuditLate { .. })) => {
+                    self.unproven = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -314,12 +326,16 @@ impl Run {
             duration: Some(duration),
             requests,
         };
-        self.session.load(arrivals, extent, watch).await
+        let stretch = self.session.load(arrivals, extent, watch).await?;
+        if stretch.ended_early == Some(EndedEarly::AtOnce) {
+            self.unproven = Some(Error::AuditInterrupted);
+        }
+        Ok(stretch)
     }
 }
 
 /// Says what limited the run, and why it failed, if it did.
-fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64) {
+fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Option<&Error>) {
     let (workers, lanes) = (plan.session.workers, plan.session.lanes());
     if report.search.is_none() {
         let remarks = report.stretches.iter();
@@ -352,7 +368,10 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64) {
             "{} widgets were no longer remembered at the audit: raise --audit-widgets-max.",
             count_text(audit.forgotten)
         )),
-        None if plan.audit.is_some() => failures.push("There was no server to audit.".into()),
+        None if plan.audit.is_some() => failures.push(match unproven {
+            Some(error) => format!("No audit: {error}."),
+            None => "There was no server to audit.".into(),
+        }),
         Some(_) | None => {}
     }
     for objective in &plan.fail_if {

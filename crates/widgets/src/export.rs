@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    stores::{Store, file_sink},
+    stores::{Given, file_sink},
 };
 use std::{
     io::{self, Write as _},
@@ -16,12 +16,16 @@ use std::{
 pub(crate) struct Arguments {
     /// The file; `-` is the standard output.
     file: PathBuf,
+    /// Replace a file that has the name already, once the new one is whole.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
-    store: Store,
+    store: Given,
 }
 
-pub(crate) fn run(Arguments { file, store }: &Arguments) -> Outcome {
-    let (moved, time) = store.export(file_sink(file)?)?;
+pub(crate) fn run(Arguments { file, force, store }: Arguments) -> Outcome {
+    let store = store.resolve()?;
+    let (moved, time) = store.export(file_sink(&file, force)?)?;
     writeln!(io::stderr(), "{moved} in {:.1} s", time.as_secs_f64())?;
     Ok(ExitCode::SUCCESS)
 }

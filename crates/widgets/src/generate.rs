@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    stores::{Store, file_sink},
+    stores::{Given, file_sink},
 };
 use std::{
     io::{self, Write as _},
@@ -12,6 +12,7 @@ use std::{
 use widgets_load::{
     dataset::{self, Dataset},
     mix::share,
+    quantity::count,
     transfer::{Progress, generate},
 };
 
@@ -29,44 +30,38 @@ pub(crate) struct Arguments {
     /// The share of slots that are associated.
     #[arg(long, default_value = "50%", value_parser = share)]
     associated: f64,
-    #[command(flatten)]
-    to: To,
-}
-
-#[derive(clap::Args, Clone)]
-#[group(required = true, multiple = false)]
-struct To {
-    /// Fill the data directory of an embedded store that no service runs on.
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// Fill a migrated PostgreSQL database, as in `postgres://owner@host/database`; the role must own
-    /// the tables.
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
-    /// Write a file of JSON Lines instead (docs/data-format.md); `-` is the standard output.
+    /// Write a file of JSON Lines instead of filling a store (docs/data-format.md); `-` is the standard
+    /// output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace a file that has the name already, once the new one is whole.
+    #[arg(long, requires = "output")]
+    force: bool,
+    #[command(flatten)]
+    store: Given,
 }
 
 fn widgets(text: &str) -> Result<u32, String> {
-    let number = text.replace('_', "").parse();
-    dataset::widgets(number.map_err(|_| format!("must be a whole number, `{text}` was given"))?)
+    let number = count(text);
+    dataset::widgets(number.ok_or_else(|| {
+        format!("must be a whole number, as in `5000` or `10M`, `{text}` was given")
+    })?)
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: Arguments) -> Outcome {
     let dataset = Dataset {
         widgets: arguments.widgets,
         seed: arguments.seed,
         associated: arguments.associated,
     };
-    let To {
-        data_dir,
-        store,
-        output,
-    } = arguments.to.clone();
-    let sink = match output {
-        Some(path) => file_sink(&path)?,
-        None => Store { data_dir, store }.sink()?,
+    if arguments.output.is_some() && arguments.store.is_flag() {
+        return Err(
+            "--output is for a file, --store and --data-dir are for a store: give one".into(),
+        );
+    }
+    let sink = match arguments.output {
+        Some(path) => file_sink(&path, arguments.force)?,
+        None => arguments.store.resolve()?.sink()?,
     };
     let mut progress = Progress::new(Some(dataset.widgets.into()));
     let moved = generate(&dataset, sink, &mut progress)?;

@@ -3,7 +3,10 @@
 
 mod tls;
 
-use crate::{Outcome, config::Given};
+use crate::{
+    Outcome,
+    config::{Given, Reaching},
+};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::{
     error::Error,
@@ -26,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     live: bool,
     #[command(flatten)]
-    given: Given,
+    given: Given<Reaching>,
 }
 
 pub(crate) fn run(Arguments { live, given }: Arguments) -> Outcome {

@@ -1,13 +1,16 @@
 //! `widgets import`: fills an empty store from a file.
 
-use crate::{Outcome, stores::Store};
+use crate::{Outcome, stores::Given};
 use std::{
     fs::File,
     io::{self, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
-use widgets_load::transfer::{Lines, Progress, import};
+use widgets_load::{
+    os_error::explain,
+    transfer::{Lines, Progress, import},
+};
 
 /// Fills an empty store from a file of JSON Lines (docs/data-format.md), as `widgets export` and
 /// `widgets generate --output` write it.
@@ -19,19 +22,20 @@ pub(crate) struct Arguments {
     /// The file; `-` is the standard input.
     file: PathBuf,
     #[command(flatten)]
-    store: Store,
+    store: Given,
 }
 
-pub(crate) fn run(Arguments { file, store }: &Arguments) -> Outcome {
+pub(crate) fn run(Arguments { file, store }: Arguments) -> Outcome {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let standard_input = file == Path::new("-");
     let input = if standard_input {
         None
     } else {
-        Some(File::open(file).map_err(|e| named(&e))?)
+        let opened = File::open(&file);
+        Some(opened.map_err(|error| explain(&format!("reading {}", file.display()), &error))?)
     };
     // Before the file is read: a store that cannot be filled is told at once.
-    let sink = store.sink()?;
+    let sink = store.resolve()?.sink()?;
     let mut progress = Progress::new(None);
     let moved = match input {
         Some(input) => {

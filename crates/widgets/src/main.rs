@@ -6,8 +6,10 @@ mod descriptors;
 mod export;
 mod generate;
 mod health;
+mod help;
 mod import;
 mod jwks;
+mod listen;
 mod load;
 mod log;
 mod metrics;
@@ -15,9 +17,10 @@ mod migrate;
 mod notify;
 mod security;
 mod serve;
+mod signals;
 mod stores;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Registers widgets and associates them port to port.
@@ -70,6 +73,9 @@ enum Command {
     /// Every key of the configuration has a flag, an environment variable and a place in the
     /// configuration file; a flag wins over a variable, and that over the file. SIGTERM and SIGINT
     /// stop the service once it has answered what it accepted, a second one at once.
+    ///
+    /// Below are the flags that people use first; `--help --all` shows all, `--help http` those of a
+    /// section: http, auth, store, engine, postgres, log.
     Serve(serve::Arguments),
     /// Prepares the database of the PostgreSQL store, or brings it up to date.
     ///
@@ -92,8 +98,20 @@ enum Command {
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let outcome = match command {
+    let (mut command, arguments) =
+        help::prepare(Arguments::command(), std::env::args_os().collect());
+    let matches = command.try_get_matches_from_mut(arguments);
+    let matches = matches.unwrap_or_else(|error| error.exit());
+    let parsed = Arguments::from_arg_matches(&matches);
+    let Arguments { command } = parsed.unwrap_or_else(|error| error.format(&mut command).exit());
+    // Those that keep something until their end hear signals themselves.
+    let ends_itself = matches!(command, Command::Serve(_) | Command::Load(_));
+    let hearing = if ends_itself {
+        Ok(())
+    } else {
+        signals::exit_on_signals().map_err(Into::into)
+    };
+    let outcome = hearing.and_then(|()| match command {
         Command::Get(arguments) => arguments.run(),
         Command::List(arguments) => arguments.run(),
         Command::Near(arguments) => arguments.run(),
@@ -102,15 +120,15 @@ fn main() -> ExitCode {
         Command::Associate(arguments) => arguments.run(),
         Command::Dissociate(arguments) => arguments.run(),
         Command::Watch(arguments) => arguments.run(),
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Import(arguments) => import::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Config(command) => config::command::run(command),
-    };
+    });
     outcome.unwrap_or_else(|error| {
         // Where not even that can be written there is nobody to tell.
         drop(writeln!(std::io::stderr(), "error: {error}"));

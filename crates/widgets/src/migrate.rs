@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    config::{Given, StoreKind},
+    config::{Given, Migrating, StoreKind},
     log,
 };
 use std::{
@@ -15,7 +15,7 @@ use widgets_postgres::{MigrationStatus, OpenError, Target};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    given: Given,
+    given: Given<Migrating>,
     /// Changes nothing, says what is missing, and exits with 1 if something is.
     #[arg(long)]
     check: bool,

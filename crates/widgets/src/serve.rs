@@ -3,26 +3,25 @@
 use crate::{
     Outcome,
     config::{Configuration, Given, Http, LogFormat, StoreKind},
-    descriptors, log,
+    descriptors,
+    listen::Bound,
+    log,
     metrics::{Disk, Process},
     notify::Notifier,
     security::Security,
+    signals::Signals,
+    stores,
 };
 use prometheus::Registry;
 use std::{
     error::Error,
-    io::{self, ErrorKind, Write as _},
-    net::SocketAddr,
-    path::Path,
+    io::{self, Write as _},
     process::ExitCode,
     sync::Arc,
 };
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_clock::SystemClock;
-use widgets_engine::{Engine, OpenError, Settings};
+use widgets_engine::Engine;
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
 use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
@@ -44,7 +43,10 @@ pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(serve(&configuration, migrate)) {
+    let outcome = runtime.block_on(serve(&configuration, migrate));
+    // Not waiting for a recovery that a signal has ended.
+    runtime.shutdown_background();
+    match outcome {
         Err(error) if configuration.log.format == LogFormat::Json => {
             // Whoever asked for JSON reads nothing else.
             tracing::error!("{error}");
@@ -55,6 +57,67 @@ pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
 }
 
 async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<dyn Error>> {
+    // Before anything is opened, so that a signal during recovery is not lost.
+    let mut signals = Signals::new()?;
+    let hang_up = signal(SignalKind::hangup())?;
+    let started = tokio::select! {
+        // What is opened meanwhile is given up as a crash would: every start recovers from that.
+        _ = signals.next() => None,
+        started = start(configuration, migrate) => Some(started?),
+    };
+    let Some(Started {
+        http,
+        bound,
+        metrics,
+        security,
+        store,
+    }) = started
+    else {
+        tracing::info!("stopped during the start");
+        return Ok(());
+    };
+    match store {
+        Opened::Embedded(engine) => {
+            let client = engine.client();
+            let store = client.clone();
+            let on_worker = move || client.on_current_runtime();
+            answer(
+                &http, bound, metrics, store, on_worker, security, hang_up, signals,
+            )
+            .await?;
+            drop(engine);
+        }
+        Opened::Postgres(postgres) => {
+            let client = postgres.client();
+            let store = client.clone();
+            let on_worker = move || client.on_current_runtime();
+            answer(
+                &http, bound, metrics, store, on_worker, security, hang_up, signals,
+            )
+            .await?;
+            drop(postgres);
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// All that serves, before anybody can connect.
+struct Started {
+    /// As the process can have it.
+    http: Http,
+    bound: Bound,
+    metrics: Registry,
+    security: Security,
+    store: Opened,
+}
+
+enum Opened {
+    Embedded(Engine),
+    Postgres(Postgres),
+}
+
+async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, Box<dyn Error>> {
     let Configuration {
         http,
         store,
@@ -74,11 +137,9 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         http.limits().workers.get(),
         database_connections,
     )?;
-    let http = &http;
-    // Before anything is opened, so that a signal during recovery is not lost.
-    let signals = Signals::new()?;
-    let hang_up = signal(SignalKind::hangup())?;
-    let mut security = Security::load(http, auth)?;
+    let mut security = Security::load(&http, auth)?;
+    // Before a store is opened or made: whoever finds the port taken shall find nothing changed.
+    let bound = Bound::new(http.listen)?;
     let metrics = Registry::new();
     metrics.register(Box::new(Process::new()?))?;
     security.register_metrics(&metrics)?;
@@ -90,26 +151,30 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         let succeeded = jwks.fetch().await;
         tokio::spawn(jwks.keep_fresh(succeeded, hang_up));
     }
-    match &store.url {
+    let store = match &store.url {
         StoreKind::Embedded if migrate => {
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
         }
         StoreKind::Embedded => {
-            let engine = open(&store.data_dir, &engine.settings())?;
+            let (path, settings) = (store.data_dir.clone(), engine.settings());
+            let no_store = store.no_store();
+            // Beside the signals: a recovery may take long.
+            let opening = move || stores::open_engine(&path, no_store, &settings);
+            let (engine, is_new) = tokio::task::spawn_blocking(opening).await??;
             let (directory, recovered) = (store.data_dir.display(), engine.recovered());
-            writeln!(
-                io::stdout(),
-                "{directory} has {} widgets and {} associations",
-                recovered.widgets,
-                recovered.associations
-            )?;
+            if is_new {
+                writeln!(io::stdout(), "{}", stores::new_store(&store.data_dir))?;
+            } else {
+                writeln!(
+                    io::stdout(),
+                    "{directory} has {} widgets and {} associations",
+                    recovered.widgets,
+                    recovered.associations
+                )?;
+            }
             engine.register_metrics(&metrics)?;
             metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
-            let client = engine.client();
-            let store = client.clone();
-            let on_worker = move || client.on_current_runtime();
-            answer(http, metrics, store, on_worker, security, hang_up, signals).await?;
-            drop(engine);
+            Opened::Embedded(engine)
         }
         StoreKind::Postgres(url) => {
             let target = Target::parse(url)?;
@@ -120,20 +185,26 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             writeln!(io::stdout(), "keeps its widgets in {target}")?;
             let postgres = Postgres::open(target, settings)?;
             postgres.metrics().register(&metrics)?;
-            let client = postgres.client();
-            let store = client.clone();
-            let on_worker = move || client.on_current_runtime();
-            answer(http, metrics, store, on_worker, security, hang_up, signals).await?;
-            drop(postgres);
+            Opened::Postgres(postgres)
         }
-    }
-    tracing::info!("stopped");
-    Ok(())
+    };
+    Ok(Started {
+        http,
+        bound,
+        metrics,
+        security,
+        store,
+    })
 }
 
 /// Serves the API over a store until a signal. `on_worker` is how a worker asks the store.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that serves meets here, and nowhere else"
+)]
 async fn answer<S: Store>(
     http: &Http,
+    bound: Bound,
     metrics: Registry,
     store: S,
     on_worker: impl Fn() -> S + Clone + Send + 'static,
@@ -141,7 +212,7 @@ async fn answer<S: Store>(
     hang_up: Signal,
     signals: Signals,
 ) -> Result<(), Box<dyn Error>> {
-    let listener = listen(http.listen)?;
+    let listener = bound.listen()?;
     let address = listener.local_addr()?;
     // For people and for scripts that let the system choose the port.
     let scheme = if security.tls.is_some() {
@@ -183,91 +254,4 @@ async fn answer<S: Store>(
     };
     widgets_server::serve(listener, &http.limits(), worker, stop).await?;
     Ok(())
-}
-
-/// Opens the embedded store, or says what its user can do.
-fn open(directory: &Path, settings: &Settings) -> Result<Engine, String> {
-    let directory_name = directory.display();
-    Engine::open(directory, settings).map_err(|error| match error {
-        OpenError::Locked => format!(
-            "the data directory {directory_name} is in use by another process: stop that one, or give \
-             another directory by --data-dir"
-        ),
-        OpenError::Damaged { .. } | OpenError::Missing { .. } => format!(
-            "the data directory {directory_name} is damaged: {error}. Nothing was changed. Restore a \
-             copy of the directory; starting without the damaged part would serve a state that never \
-             was"
-        ),
-        OpenError::Io { ref source, .. } if source.kind() == ErrorKind::PermissionDenied => format!(
-            "{error}: the data directory and its files must be readable and writable for the user \
-             that runs this"
-        ),
-        error => error.to_string(),
-    })
-}
-
-/// So many connections may wait to be accepted. Thousands may come at once, after a restart for
-/// instance, and each that finds no place tries again only after a second. Linux allows no more than
-/// `net.core.somaxconn`, by default as many.
-const BACKLOG: u32 = 4096;
-
-fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    let listen = || {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // A restart need not wait for what the last process left in TIME_WAIT.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|error| {
-        let what = format!("cannot listen on {address}: {error}");
-        match error.kind() {
-            ErrorKind::AddrInUse => format!(
-                "{what}: another program listens there. Stop it, or give another port by --listen, 0 \
-                 for any"
-            ),
-            ErrorKind::AddrNotAvailable => format!("{what}: it is no address of this machine"),
-            ErrorKind::PermissionDenied => {
-                format!("{what}: ports below 1024 are for privileged users")
-            }
-            _ => what,
-        }
-    })
-}
-
-/// The two signals that ask the service to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Done at the first signal. The second ends the process there and then: what was answered is
-    /// durable, and the journal is made for that.
-    async fn stop(mut self) {
-        self.next().await;
-        tracing::info!("stopping: answering what was accepted, a second signal stops at once");
-        tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("stopped at once: requests under way were not answered");
-            std::process::exit(1);
-        });
-    }
 }

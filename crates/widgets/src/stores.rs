@@ -1,70 +1,217 @@
 //! The stores as whole sets of widgets: what `generate` and `import` fill and `export` reads.
 
+use crate::config::{self, Configuration, Opening, StoreKind};
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    error::Error,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
     time::Duration,
 };
 use tokio::sync::mpsc;
-use widgets_engine::{Bulk, Settings};
-use widgets_load::transfer::{Completed, FileSink, Moved, Progress, Sink, TransferError, export};
+use widgets_engine::{Bulk, DataDirectory, Engine, NoStore, Settings};
+use widgets_load::{
+    os_error::explain,
+    output::{Existing, Output},
+    transfer::{Completed, FileSink, Moved, Progress, Sink, TransferError, export},
+};
 use widgets_postgres::{OpenError, Part, Rows, Target, fill, read_all};
 use widgets_registry::{Command, Pair, Port, Ports, Refusal, Widget};
 
-const BUFFER_BYTES: usize = 1 << 20;
-
-/// A store by the flags that name one.
+/// The store that a command works on alone: by flags, variables or a configuration file, as for `serve`.
 #[derive(clap::Args, Clone, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Store {
-    /// The data directory of an embedded store that no service runs on.
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// A migrated PostgreSQL database, as in `postgres://owner@host/database`; the role must own the
-    /// tables.
-    #[arg(long, value_name = "URL")]
-    pub(crate) store: Option<String>,
+#[command(
+    after_help = "The store is the one that flags, variables (WIDGETS_STORE, WIDGETS_DATA_DIR) or \
+    --config name, as for `serve`. `--help --all` shows more flags."
+)]
+pub(crate) struct Given {
+    #[command(flatten)]
+    given: config::Given<Opening>,
+}
+
+/// A store that no service runs on.
+pub(crate) enum Store {
+    Embedded {
+        directory: PathBuf,
+        settings: Settings,
+        no_store: NoStore,
+    },
+    Postgres {
+        target: Box<Target>,
+        connect_timeout: Duration,
+    },
+}
+
+impl Given {
+    /// Whether a flag names the store.
+    pub(crate) fn is_flag(&self) -> bool {
+        let Self { given } = self;
+        given.is_flag("store.url") || given.is_flag("store.data_dir")
+    }
+
+    /// Which store is meant. Starts the log.
+    pub(crate) fn resolve(self) -> Result<Store, Box<dyn Error>> {
+        let resolved = self.given.resolve()?;
+        let Configuration {
+            store,
+            engine,
+            postgres,
+            log,
+            ..
+        } = &resolved.configuration;
+        crate::log::start(log);
+        match &store.url {
+            StoreKind::Postgres(_) if resolved.is_flag("store.data_dir") => Err(
+                "--data-dir is for the embedded store, and store.url names a PostgreSQL database: \
+                 leave --data-dir out, or give --store embedded"
+                    .into(),
+            ),
+            StoreKind::Postgres(url) => Ok(Store::Postgres {
+                target: Box::new(Target::parse(url)?),
+                connect_timeout: Duration::from_millis(postgres.connect_timeout_ms),
+            }),
+            // A default would be a guess about which of somebody's stores is to be filled or read.
+            StoreKind::Embedded
+                if resolved.is_default("store.url") && resolved.is_default("store.data_dir") =>
+            {
+                Err(
+                "no store is named: give --data-dir DIRECTORY or --store postgres://…, the variable \
+                 WIDGETS_DATA_DIR or WIDGETS_STORE, or a configuration file by --config"
+                    .into(),
+            )
+            }
+            StoreKind::Embedded => Ok(Store::Embedded {
+                directory: store.data_dir.clone(),
+                settings: engine.settings(),
+                no_store: store.no_store(),
+            }),
+        }
+    }
 }
 
 impl Store {
     /// A way to fill it. It must be empty: what to do about widgets that are in both is not for a
     /// program to guess.
-    pub(crate) fn sink(&self) -> Result<Box<dyn Sink>, TransferError> {
-        if let Some(url) = &self.store {
-            return Ok(Box::new(Database::open(url)?));
+    pub(crate) fn sink(self) -> Result<Box<dyn Sink>, TransferError> {
+        match self {
+            Self::Embedded {
+                directory,
+                settings,
+                no_store,
+            } => Ok(Box::new(Embedded::open(directory, no_store, &settings)?)),
+            Self::Postgres {
+                target,
+                connect_timeout,
+            } => Ok(Box::new(Database::open(*target, connect_timeout)?)),
         }
-        let path = self.data_dir.as_ref().ok_or_else(none)?;
-        Ok(Box::new(Embedded::open(path)?))
     }
 
-    /// Writes all its widgets to a sink.
-    pub(crate) fn export(&self, sink: Box<dyn Sink>) -> Result<(Moved, Duration), TransferError> {
-        if let Some(url) = &self.store {
-            return export_database(url, sink);
+    /// Writes all its widgets to a sink. Makes none where there is none.
+    pub(crate) fn export(self, sink: Box<dyn Sink>) -> Result<(Moved, Duration), TransferError> {
+        match self {
+            Self::Embedded {
+                directory,
+                settings,
+                ..
+            } => {
+                let (bulk, _) = open_bulk(&directory, NoStore::Refuse, &settings)?;
+                let mut progress = Progress::new(Some(bulk.counts().widgets));
+                let moved = export(&mut bulk.widgets().map(Ok), sink, &mut progress)?;
+                Ok((moved, progress.elapsed()))
+            }
+            Self::Postgres {
+                target,
+                connect_timeout,
+            } => export_database(*target, connect_timeout, sink),
         }
-        let path = self.data_dir.as_ref().ok_or_else(none)?;
-        let bulk = open(path)?;
-        let mut progress = Progress::new(Some(bulk.counts().widgets));
-        let moved = export(&mut bulk.widgets().map(Ok), sink, &mut progress)?;
-        Ok((moved, progress.elapsed()))
+    }
+}
+
+/// What a new store is told with: who mistyped a path sees it here.
+pub(crate) fn new_store(directory: &Path) -> String {
+    let absolute = std::path::absolute(directory);
+    let directory = absolute.as_deref().unwrap_or(directory);
+    format!("new store in {}", directory.display())
+}
+
+/// Opens the embedded store for a service; says whether it is new.
+pub(crate) fn open_engine(
+    path: &Path,
+    no_store: NoStore,
+    settings: &Settings,
+) -> Result<(Engine, bool), String> {
+    let (directory, is_new) = open_directory(path, no_store)?;
+    let engine = Engine::open_in(directory, settings);
+    Ok((engine.map_err(|error| explained(path, &error))?, is_new))
+}
+
+fn open_bulk(
+    path: &Path,
+    no_store: NoStore,
+    settings: &Settings,
+) -> Result<(Bulk, bool), TransferError> {
+    let open = || {
+        let (directory, is_new) = open_directory(path, no_store)?;
+        let bulk = Bulk::open(directory, settings);
+        Ok((bulk.map_err(|error| explained(path, &error))?, is_new))
+    };
+    open().map_err(TransferError::Store)
+}
+
+/// Takes the directory, and tells who else gets into it.
+fn open_directory(path: &Path, no_store: NoStore) -> Result<(DataDirectory, bool), String> {
+    let directory = DataDirectory::open(path, no_store);
+    let directory = directory.map_err(|error| explained(path, &error))?;
+    match directory.exposure() {
+        Ok(None) => {}
+        Ok(Some(exposure)) => tracing::warn!(
+            "{exposure}; `chmod -R go= {}` keeps them out",
+            path.display()
+        ),
+        Err(error) => tracing::warn!(%error, "who gets into the data directory is not known"),
+    }
+    let is_new = directory.is_new();
+    Ok((directory, is_new))
+}
+
+/// Why the embedded store cannot be opened, and what its user can do.
+fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
+    use widgets_engine::OpenError;
+    let directory = path.display();
+    match error {
+        OpenError::Locked => format!(
+            "the data directory {directory} is in use by another process: stop that one, or give \
+             another directory by --data-dir"
+        ),
+        OpenError::Foreign { .. } => format!(
+            "{error}. Give the directory of a store, or an empty or new one, by --data-dir; files of \
+             a store are named journal-… and checkpoint-…"
+        ),
+        OpenError::NoStore { .. } => format!(
+            "{error}. Correct --data-dir, or mount the volume that has the store; `widgets serve`, \
+             `generate` and `import` make a new one where store.must_exist is false"
+        ),
+        OpenError::Damaged { .. } | OpenError::Missing { .. } => format!(
+            "the data directory {directory} is damaged: {error}. Nothing was changed. Restore a \
+             copy of the directory; starting without the damaged part would serve a state that never \
+             was"
+        ),
+        OpenError::Io { what, source } => {
+            let text = directory.to_string();
+            if what.contains(&text) {
+                explain(what, source)
+            } else {
+                explain(&format!("the data directory {text}: {what}"), source)
+            }
+        }
+        OpenError::Version { .. } | OpenError::Setting { .. } => {
+            format!("the data directory {directory}: {error}")
+        }
     }
 }
 
 /// How a transfer ends.
 pub(crate) type Done = Result<(), TransferError>;
-
-/// Clap demands one.
-fn none() -> TransferError {
-    TransferError::Store("no store is named".into())
-}
-
-fn open(path: &Path) -> Result<Bulk, TransferError> {
-    Bulk::open(path, &Settings::default()).map_err(|error| {
-        TransferError::Store(format!("the data directory {}: {error}", path.display()))
-    })
-}
 
 /// The embedded store, filled in memory and made durable by one checkpoint.
 struct Embedded {
@@ -73,8 +220,12 @@ struct Embedded {
 }
 
 impl Embedded {
-    fn open(path: &Path) -> Result<Self, TransferError> {
-        let bulk = open(path)?;
+    fn open(path: PathBuf, no_store: NoStore, settings: &Settings) -> Result<Self, TransferError> {
+        let (bulk, is_new) = open_bulk(&path, no_store, settings)?;
+        if is_new {
+            // Nobody may be listening.
+            drop(writeln!(io::stderr(), "{}", new_store(&path)));
+        }
         let widgets = bulk.counts().widgets;
         if widgets > 0 {
             return Err(TransferError::Store(format!(
@@ -82,10 +233,7 @@ impl Embedded {
                 path.display()
             )));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            bulk,
-        })
+        Ok(Self { path, bulk })
     }
 }
 
@@ -116,14 +264,10 @@ impl Sink for Embedded {
 
     fn finish(self: Box<Self>) -> Done {
         let Self { path, bulk } = *self;
-        bulk.commit().map_err(|error| {
-            TransferError::Store(format!("the data directory {}: {error}", path.display()))
-        })
+        bulk.commit()
+            .map_err(|error| TransferError::Store(explained(&path, &error)))
     }
 }
-
-/// How long a connection to a database may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn database(error: &OpenError) -> TransferError {
     TransferError::Store(error.to_string())
@@ -165,10 +309,9 @@ struct Database {
 }
 
 impl Database {
-    fn open(url: &str) -> Result<Self, TransferError> {
-        let target = Target::parse(url).map_err(|error| database(&error))?;
+    fn open(target: Target, connect_timeout: Duration) -> Result<Self, TransferError> {
         let (parts, receiver) = mpsc::channel(16);
-        let thread = on_thread(async move || fill(&target, CONNECT_TIMEOUT, receiver).await)?;
+        let thread = on_thread(async move || fill(&target, connect_timeout, receiver).await)?;
         Ok(Self {
             rows: Rows::default(),
             parts,
@@ -207,10 +350,13 @@ impl Sink for Database {
     }
 }
 
-fn export_database(url: &str, sink: Box<dyn Sink>) -> Result<(Moved, Duration), TransferError> {
-    let target = Target::parse(url).map_err(|error| database(&error))?;
+fn export_database(
+    target: Target,
+    connect_timeout: Duration,
+    sink: Box<dyn Sink>,
+) -> Result<(Moved, Duration), TransferError> {
     let (sender, mut widgets) = mpsc::channel(1024);
-    let thread = on_thread(async move || read_all(&target, CONNECT_TIMEOUT, sender).await)?;
+    let thread = on_thread(async move || read_all(&target, connect_timeout, sender).await)?;
     let mut progress = Progress::new(None);
     // The reader's failure comes last, in place of an end that would look like a good one.
     let mut thread = Some(thread);
@@ -223,31 +369,12 @@ fn export_database(url: &str, sink: Box<dyn Sink>) -> Result<(Moved, Duration), 
 }
 
 /// A file that has its name only once it is whole; `-` is the standard output.
-pub(crate) fn file_sink(path: &Path) -> Result<Box<dyn Sink>, TransferError> {
-    if path == Path::new("-") {
-        let output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout());
-        let finish = |mut output: BufWriter<io::Stdout>| output.flush();
-        return Ok(Box::new(FileSink::new(output, finish)));
-    }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let (partial, path) = (PathBuf::from(partial), path.to_owned());
-    let file = File::create(&partial).map_err(|cause| TransferError::File {
-        what: format!("writing {}", partial.display()),
-        cause,
-    })?;
-    let output = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let finish = move |output: BufWriter<File>| {
-        output
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        fs::rename(&partial, &path)?;
-        // The name is durable when its directory is.
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+pub(crate) fn file_sink(path: &Path, force: bool) -> Result<Box<dyn Sink>, TransferError> {
+    let existing = if force {
+        Existing::Replace
+    } else {
+        Existing::Refuse
     };
-    Ok(Box::new(FileSink::new(output, finish)))
+    let output = Output::create(path, existing).map_err(TransferError::File)?;
+    Ok(Box::new(FileSink::new(output, Output::finish)))
 }

@@ -5,13 +5,34 @@
     reason = "in the helpers of tests a panic is the failed test"
 )]
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");
 
+/// The binary, without anything of this test's own environment that could name a store.
+fn command() -> Command {
+    let mut command = Command::new(WIDGETS);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("WIDGETS_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
 /// Runs `widgets` with these arguments: whether it succeeded, and its standard error.
 fn widgets(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(WIDGETS).args(arguments).output().unwrap();
+    outcome(command().args(arguments))
+}
+
+fn outcome(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
     (
         output.status.success(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -87,7 +108,16 @@ fn a_file_with_a_mistake_changes_nothing_and_is_told_where() {
 fn one_place_must_be_named() {
     let (ok, said) = widgets(&["generate", "--widgets", "1"]);
     assert!(
-        !ok && said.contains("--data-dir") && said.contains("--output"),
+        !ok && said.contains("--data-dir") && said.contains("WIDGETS_STORE"),
+        "{said}"
+    );
+    let both = ["--output", "-", "--data-dir", "x"];
+    let (ok, said) = widgets(&[&["generate", "--widgets", "1"][..], &both].concat());
+    assert!(!ok && said.contains("give one"), "{said}");
+    let both = ["--store", "postgres://h/d", "--data-dir", "x"];
+    let (ok, said) = widgets(&[&["export", "-"][..], &both].concat());
+    assert!(
+        !ok && said.contains("--data-dir is for the embedded store"),
         "{said}"
     );
     let (ok, said) = widgets(&["generate", "--widgets", "0", "--output", "-"]);
@@ -95,4 +125,170 @@ fn one_place_must_be_named() {
         !ok && said.contains("widgets must be 1 to 2147483648, 0 was given"),
         "{said}"
     );
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_mistyped_directory_makes_no_store_and_costs_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (file, typo) = (path("all.jsonl"), path("typo"));
+    fs::write(&file, "last night's").unwrap();
+    for force in [&[][..], &["--force"]] {
+        let arguments = ["export", text(&file), "--data-dir", text(&typo)];
+        let (ok, said) = widgets(&[&arguments[..], force].concat());
+        assert!(!ok, "{said}");
+    }
+    let (ok, said) = widgets(&["export", text(&path("new")), "--data-dir", text(&typo)]);
+    assert!(
+        !ok && said.contains("there is no store in") && said.contains("no such directory"),
+        "{said}"
+    );
+    assert_eq!(names(directory.path()), ["all.jsonl"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "last night's");
+}
+
+#[test]
+fn a_file_is_replaced_by_a_whole_one_and_only_where_that_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (file, store) = (path("all.jsonl"), path("store"));
+    let of = ["generate", "--widgets", "10"];
+    assert!(widgets(&[&of[..], &["--data-dir", text(&store)]].concat()).0);
+    for place in [["--data-dir", text(&store)], ["--widgets", "10"]] {
+        let command = if place[0] == "--widgets" {
+            vec!["generate", "--widgets", "10", "--output", text(&file)]
+        } else {
+            vec!["export", text(&file), place[0], place[1]]
+        };
+        fs::write(&file, "old").unwrap();
+        let (ok, said) = widgets(&command);
+        assert!(
+            !ok && said.contains("all.jsonl is there already: "),
+            "{said}"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        let (ok, said) = widgets(&[&command[..], &["--force"]].concat());
+        assert!(ok && !said.contains("making them durable"), "{said}");
+        assert_eq!(lines(&file).len(), 10);
+    }
+    assert_eq!(names(directory.path()), ["all.jsonl", "store"]);
+}
+
+/// Ends a `generate` that would go on for hours.
+#[test]
+fn a_signal_leaves_what_was_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("all.jsonl");
+    fs::write(&file, "old").unwrap();
+    for (signal, code) in [
+        (rustix::process::Signal::TERM, 128 + 15),
+        (rustix::process::Signal::INT, 128 + 2),
+    ] {
+        let mut child = command()
+            .args([
+                "generate",
+                "--widgets",
+                "2G",
+                "--force",
+                "--output",
+                text(&file),
+            ])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while names(directory.path()).len() < 2 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        // By a handler: the first process of a container has no default to be ended by.
+        assert_eq!((status.code(), status.signal()), (Some(code), None));
+        assert_eq!(names(directory.path()), ["all.jsonl"]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+    }
+}
+
+#[test]
+fn nothing_is_put_among_somebodys_documents() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, documents) = (directory.path().join("f"), directory.path().join("docs"));
+    fs::create_dir(&documents).unwrap();
+    fs::write(documents.join("letter.txt"), "").unwrap();
+    fs::write(&file, "").unwrap();
+    let to = ["--data-dir", text(&documents)];
+    for command in [
+        &["import", text(&file)][..],
+        &["generate", "--widgets", "1"],
+        &["export", text(&directory.path().join("all.jsonl"))],
+    ] {
+        let (ok, said) = widgets(&[command, &to].concat());
+        assert!(
+            !ok && said.contains("is not empty and has no store in it"),
+            "{said}"
+        );
+    }
+    assert_eq!(names(&documents), ["letter.txt"]);
+    assert_eq!(names(directory.path()), ["docs", "f"]);
+}
+
+#[test]
+fn the_store_is_named_by_flags_variables_and_files_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (store, configuration) = (path("store"), path("widgets.toml"));
+    let (ok, said) =
+        outcome(
+            command()
+                .env("WIDGETS_DATA_DIR", &store)
+                .args(["generate", "--widgets", "10"]),
+        );
+    assert!(
+        ok && said.contains(&format!("new store in {}", store.display())),
+        "{said}"
+    );
+    fs::write(
+        &configuration,
+        format!("store.data_dir = {:?}\n", text(&store)),
+    )
+    .unwrap();
+    let (ok, said) = widgets(&[
+        "export",
+        text(&path("all")),
+        "--config",
+        text(&configuration),
+    ]);
+    assert!(ok, "{said}");
+    assert_eq!(lines(&path("all")).len(), 10);
+    // What `serve` reads and this does not need changes nothing, wrong as it may be.
+    let (ok, said) = outcome(
+        command()
+            .env("WIDGETS_CONFIG", &configuration)
+            .env("WIDGETS_LISTEN", "nonsense")
+            .args(["import", text(&path("all"))]),
+    );
+    assert!(!ok && said.contains("holds 10 widgets already"), "{said}");
+    let secret = "postgres://me:hunter2@127.0.0.1:1/db?connect_timeout=1";
+    let (ok, said) = outcome(command().env("WIDGETS_STORE", secret).args(["export", "-"]));
+    assert!(
+        !ok && said.contains("127.0.0.1:1") && !said.contains("hunter2"),
+        "{said}"
+    );
+    // A store that must be there is not made.
+    let (ok, said) = outcome(
+        command()
+            .env("WIDGETS_MUST_EXIST", "true")
+            .env("WIDGETS_DATA_DIR", path("other"))
+            .args(["generate", "--widgets", "10"]),
+    );
+    assert!(!ok && said.contains("there is no store in"), "{said}");
+    assert!(!path("other").exists());
 }

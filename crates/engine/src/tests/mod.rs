@@ -6,6 +6,7 @@
 mod bulk;
 mod checkpoint;
 mod crash;
+mod directory;
 mod disk;
 mod hostile;
 mod queue;

@@ -1,21 +1,17 @@
-//! Restarts of the whole engine, with its threads: torn tails, damage, failed syncs, full disks, two
-//! processes.
+//! Restarts of the whole engine, with its threads: torn tails, damage, failed syncs, full disks.
 
 use super::{
     disk::{Faults, Kept, TestDisk},
     rig::{random, serial_number, settings},
 };
 use crate::{Client, Engine, OpenError, Settings};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 use widgets_clock::SystemClock;
 use widgets_registry::{
     Ask as _, Command, Fault, Lookup, Name, Port, Ports, Rejection, Store as _, Widget,
 };
 
-fn add(number: usize) -> Command {
+pub(super) fn add(number: usize) -> Command {
     Command::AddWidget {
         serial_number: serial_number(number),
         name: Name::new("widget_name", "a name").expect("within the limits"),
@@ -27,7 +23,7 @@ fn open(disk: &TestDisk) -> Result<Engine, OpenError> {
     Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings())
 }
 
-async fn lookup(client: &Client, number: usize) -> Option<Widget> {
+pub(super) async fn lookup(client: &Client, number: usize) -> Option<Widget> {
     client
         .ask(Lookup(serial_number(number)))
         .await
@@ -402,51 +398,6 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     drop(engine);
     let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
     for number in 0..=added {
-        assert!(
-            lookup(&engine.client(), number).await.is_some(),
-            "widget {number}"
-        );
-    }
-}
-
-/// A new directory of its own, removed at the end.
-struct TemporaryDirectory(PathBuf);
-
-impl TemporaryDirectory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&path));
-        Self(path)
-    }
-}
-
-impl AsRef<Path> for TemporaryDirectory {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TemporaryDirectory {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-#[tokio::test]
-async fn a_real_directory_is_kept_and_has_one_owner() {
-    let directory = TemporaryDirectory::new("widgets-one-owner");
-    let engine = Engine::open(directory.as_ref(), &settings()).expect("a new directory");
-    for number in 0..300 {
-        engine.client().ask(add(number)).await.expect("added");
-    }
-    engine.checkpoint().expect("written");
-    engine.client().ask(add(300)).await.expect("added");
-    let second = Engine::open(directory.as_ref(), &settings());
-    let second = second.err().expect("it is in use");
-    assert!(matches!(second, OpenError::Locked), "{second}");
-    drop(engine);
-    let engine = Engine::open(directory.as_ref(), &settings()).expect("the lock is gone");
-    for number in 0..=300 {
         assert!(
             lookup(&engine.client(), number).await.is_some(),
             "widget {number}"

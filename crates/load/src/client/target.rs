@@ -1,12 +1,17 @@
 //! Where requests go, and how a connection is made.
 
+use crate::redacted;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
+    net::SocketAddr,
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 use tokio::{
@@ -40,6 +45,35 @@ pub struct TargetSettings {
     pub insecure: bool,
 }
 
+/// A URL without its scheme is taken for one of HTTP: `localhost:3000`.
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") {
+        url.into()
+    } else {
+        format!("http://{url}")
+    }
+}
+
+/// Which of a name's addresses the next connection goes to: all of them in turn, whichever worker
+/// makes it.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// Connects to one of the addresses, another one each time; to the ones after it where that fails.
+async fn connect_to_any(addresses: &[SocketAddr], first: usize) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the name has no address");
+    let turned = addresses
+        .iter()
+        .cycle()
+        .skip(first % addresses.len().max(1));
+    for address in turned.take(addresses.len()) {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 /// A server, ready to be connected to.
 pub(crate) struct Target {
     host: String,
@@ -57,8 +91,8 @@ pub(crate) struct Target {
 impl Target {
     /// Checks the settings and reads the certificates.
     pub(crate) fn new(settings: &TargetSettings) -> Result<Self, String> {
-        let url = &settings.url;
-        let wrong = |why: &str| format!("the URL {url:?} {why}");
+        let url = &with_scheme(&settings.url);
+        let wrong = |why: &str| format!("the URL {:?} {why}", redacted(url));
         let uri: http::Uri = url
             .parse()
             .map_err(|error| wrong(&format!("cannot be read: {error}")))?;
@@ -128,9 +162,10 @@ impl Target {
 
     pub(crate) async fn connect(&self) -> Result<Stream, String> {
         let failed = |error: io::Error| format!("connecting to {}: {error}", self.origin);
-        let tcp = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(failed)?;
+        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let addresses: Vec<SocketAddr> = addresses.await.map_err(failed)?.collect();
+        let first = NEXT.fetch_add(1, Ordering::Relaxed);
+        let tcp = connect_to_any(&addresses, first).await.map_err(failed)?;
         // A request is one write: nothing is gained by waiting for more.
         tcp.set_nodelay(true).map_err(failed)?;
         let Some((connector, name)) = &self.tls else {
@@ -220,5 +255,34 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn every_address_of_a_name_is_used_and_one_that_is_down_is_passed_over() {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for _ in 0..3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            listeners.push(listener);
+        }
+        let peer = async |first| {
+            let stream = connect_to_any(&addresses, first).await;
+            stream.map(|stream| stream.peer_addr().unwrap())
+        };
+        for first in 0..6 {
+            assert_eq!(peer(first).await.unwrap(), addresses[first % 3]);
+        }
+        drop(listeners.remove(1));
+        assert_eq!(peer(1).await.unwrap(), addresses[2]);
+        drop(listeners);
+        assert!(peer(0).await.is_err());
+        assert!(connect_to_any(&[], 5).await.is_err());
     }
 }

@@ -10,13 +10,21 @@ use crate::{
     error::Error,
     mix::Kind,
     objective::Objective,
+    os_error::explain,
+    output::{Existing, Output},
     schedule::Arrivals,
     session::{Point, Stretch},
     stats::{Measured, Percentiles},
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
@@ -316,10 +324,7 @@ impl Report {
     /// Reads a report that [`Self::write_json`] wrote.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let what = format!("reading the report {}", path.display());
-        let text = fs::read(path).map_err(|cause| Error::File {
-            what: what.clone(),
-            cause,
-        })?;
+        let text = fs::read(path).map_err(|error| Error::File(explain(&what, &error)))?;
         let wrong = |cause: String| Error::Content {
             what: what.clone(),
             cause,
@@ -334,23 +339,14 @@ impl Report {
     }
 
     /// Writes it as JSON.
-    pub fn write_json(&self, path: &Path) -> Result<(), Error> {
+    pub fn write_json(&self, output: Output) -> Result<(), Error> {
         let json = serde_json::to_vec_pretty(self).map_err(io::Error::from);
-        let written = json.and_then(|json| fs::write(path, json));
-        written.map_err(|cause| Error::File {
-            what: format!("writing the report {}", path.display()),
-            cause,
-        })
+        write(json.map_err(|error| error.to_string()), output)
     }
 
     /// Writes it as one HTML file that needs nothing else.
-    pub fn write_html(&self, path: &Path) -> Result<(), Error> {
-        let what = format!("writing the report {}", path.display());
-        let html = html::page(self).map_err(|cause| Error::Content {
-            what: what.clone(),
-            cause,
-        })?;
-        fs::write(path, html).map_err(|cause| Error::File { what, cause })
+    pub fn write_html(&self, output: Output) -> Result<(), Error> {
+        write(html::page(self).map(String::into_bytes), output)
     }
 
     /// When the run ended, as RFC 3339.
@@ -364,13 +360,19 @@ impl Report {
     }
 }
 
-/// Checks that a report can be written there, and leaves alone what is there.
-pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
-    let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-    opened.map(drop).map_err(|cause| Error::File {
-        what: format!("writing the report {}", path.display()),
-        cause,
-    })
+/// Begins the file of a report. It has its name when it is written.
+pub(crate) fn begin(path: &Path) -> Result<Output, Error> {
+    let output = Output::create(path, Existing::Replace);
+    output.map_err(|cause| Error::File(format!("the report: {cause}")))
+}
+
+fn write(content: Result<Vec<u8>, String>, mut output: Output) -> Result<(), Error> {
+    let written = content.and_then(|content| {
+        let buffered = output.write_all(&content);
+        buffered.map_err(|error| explain("writing", &error))?;
+        output.finish()
+    });
+    written.map_err(|cause| Error::File(format!("the report: {cause}")))
 }
 
 /// A time in microseconds, for people: three digits and a unit.

@@ -11,6 +11,7 @@ use crate::{
     Error,
     audit::Findings,
     clock::{Clock, unix_time},
+    interrupt::Interrupts,
     partition::Share,
     schedule::{Arrivals, Extent},
     worker::{self, LoadDone, Order, SharedRecorder, WorkerSettings, lock},
@@ -31,6 +32,7 @@ pub struct Session {
     settings: Settings,
     clock: Clock,
     workers: Vec<Worker>,
+    interrupts: Interrupts,
 }
 
 struct Worker {
@@ -42,7 +44,11 @@ impl Session {
     /// Checks the server and starts the workers.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        preflight(&settings).await?;
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            checked = preflight(&settings) => checked?,
+            () = interrupts.next() => return Err(Error::Interrupted),
+        }
         let clock = Clock::start();
         let share = Share {
             run: settings.run.as_str().into(),
@@ -92,6 +98,7 @@ impl Session {
             settings,
             clock,
             workers,
+            interrupts,
         })
     }
 
@@ -101,7 +108,8 @@ impl Session {
         &self.settings
     }
 
-    /// Sends requests as scheduled, until the extent's end, an interrupt (Ctrl-C) or an observer's wish.
+    /// Sends requests as scheduled, until the extent's end, a signal (Ctrl-C, SIGTERM) or an observer's wish.
+    /// A second signal does not wait for the answers that are still to come.
     pub async fn load(
         &mut self,
         arrivals: Arrivals,
@@ -122,10 +130,11 @@ impl Session {
             drop(worker.orders.send(order));
             answers.push(answer);
         }
+        let (workers, interrupts) = (&self.workers, &mut self.interrupts);
         let mut finished = std::pin::pin!(async {
             let mut unsent = 0;
             for answer in answers {
-                let LoadDone { unsent: each } = answer.await.map_err(|_| self.dead())?;
+                let LoadDone { unsent: each } = answer.await.map_err(|_| dead(workers))?;
                 unsent += each;
             }
             Ok::<u64, Error>(unsent)
@@ -134,7 +143,6 @@ impl Session {
         let mut ticks = interval(self.settings.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut interrupts = 0;
         loop {
             tokio::select! {
                 unsent = &mut finished => {
@@ -142,37 +150,37 @@ impl Session {
                     break;
                 }
                 _ = ticks.tick() => {
-                    let wish = collector.collect(&self.workers, self.clock.now(), observer);
+                    let wish = collector.collect(workers, self.clock.now(), observer);
                     let gone = collector.unreachable(self.settings.interval) > UNREACHABLE;
                     if let Some(cause) = collector.connect_error.clone()
                         && gone && !self.settings.during_crash
                     {
-                        self.interrupt();
+                        interrupt(workers);
                         let why = EndedEarly::Unreachable(cause);
                         collector.stretch.ended_early.get_or_insert(why);
                     } else if wish.is_break() {
-                        self.interrupt();
+                        interrupt(workers);
                         collector.stretch.ended_early.get_or_insert(EndedEarly::OnRequest);
                     }
                 }
-                signal = tokio::signal::ctrl_c() => {
-                    signal.map_err(Error::Thread)?;
-                    interrupts += 1;
-                    if interrupts > 1 {
-                        return Err(Error::Aborted);
+                () = interrupts.next() => {
+                    interrupt(workers);
+                    let ended = &mut collector.stretch.ended_early;
+                    if ended.is_some() {
+                        *ended = Some(EndedEarly::AtOnce);
+                        break;
                     }
-                    self.interrupt();
-                    collector.stretch.ended_early.get_or_insert(EndedEarly::OnRequest);
+                    *ended = Some(EndedEarly::OnRequest);
                 }
             }
         }
         let now = self.clock.now();
         // The rest of an interval is too short to stand for itself, but counts.
-        let _ = collector.collect(&self.workers, now, observer);
+        let _ = collector.collect(workers, now, observer);
         let mut stretch = collector.stretch;
         stretch.elapsed = now.saturating_sub(start);
         stretch.cpu = cpu_time().saturating_sub(cpu);
-        for worker in &self.workers {
+        for worker in workers {
             stretch
                 .examples
                 .append(&mut lock(&worker.recorder).examples);
@@ -195,10 +203,11 @@ impl Session {
             drop(worker.orders.send(Order::Audit { widgets_max, done }));
             answers.push(answer);
         }
+        let (workers, interrupts) = (&self.workers, &mut self.interrupts);
         let all = async {
             let mut findings = Findings::default();
             for answer in answers {
-                findings.add(answer.await.map_err(|_| self.dead())?);
+                findings.add(answer.await.map_err(|_| dead(workers))?);
             }
             Ok(findings)
         };
@@ -206,24 +215,21 @@ impl Session {
             findings = timeout(patience, all) => findings.map_err(|_| Error::AuditLate {
                 seconds: patience.as_secs(),
             })?,
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(Error::Thread)?;
-                Err(Error::Aborted)
-            }
+            () = interrupts.next() => Err(Error::AuditInterrupted),
         }
     }
+}
 
-    fn interrupt(&self) {
-        for worker in &self.workers {
-            drop(worker.orders.send(Order::Interrupt));
-        }
+fn interrupt(workers: &[Worker]) {
+    for worker in workers {
+        drop(worker.orders.send(Order::Interrupt));
     }
+}
 
-    fn dead(&self) -> Error {
-        let mut errors = self.workers.iter();
-        let cause = errors.find_map(|worker| lock(&worker.recorder).connect_error.clone());
-        Error::Worker(cause.unwrap_or_else(|| "it panicked".into()))
-    }
+fn dead(workers: &[Worker]) -> Error {
+    let mut errors = workers.iter();
+    let cause = errors.find_map(|worker| lock(&worker.recorder).connect_error.clone());
+    Error::Worker(cause.unwrap_or_else(|| "it panicked".into()))
 }
 
 /// A name for a run that no other run has had: from the wall clock, to the millisecond.

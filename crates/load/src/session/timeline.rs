@@ -71,6 +71,8 @@ pub struct Stretch {
 pub enum EndedEarly {
     /// The user wished so.
     OnRequest,
+    /// The user wished so twice: answers that were still to come were not waited for.
+    AtOnce,
     /// The server could not be reached for this reason.
     Unreachable(String),
 }
@@ -81,11 +83,14 @@ impl EndedEarly {
     pub fn text(&self) -> String {
         match self {
             Self::OnRequest => "on request".into(),
+            Self::AtOnce => {
+                "at a second signal, without the answers that were still to come".into()
+            }
             Self::Unreachable(cause) => format!("the server cannot be reached: {cause}"),
         }
     }
 
-    /// Whether there is somebody left to ask.
+    /// Whether an audit makes sense: there is somebody left to ask, and the user waits for it.
     #[must_use]
     pub const fn server_is_there(&self) -> bool {
         matches!(self, Self::OnRequest)

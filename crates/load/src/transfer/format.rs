@@ -3,6 +3,7 @@
 //! `docs/data-format.md` is its description.
 
 use super::{Completed, Sink, TransferError};
+use crate::os_error::explain;
 use serde::Deserialize;
 use std::{
     borrow::Cow,
@@ -115,9 +116,8 @@ impl<'a> Lines<'a> {
             self.number += 1;
             let mut limited = std::io::Read::take(&mut *self.input, LINE_BYTES_MAX);
             let read = limited.read_until(b'\n', &mut self.line);
-            let read = read.map_err(|cause| TransferError::File {
-                what: format!("reading line {}", self.number),
-                cause,
+            let read = read.map_err(|error| {
+                TransferError::File(explain(&format!("reading line {}", self.number), &error))
             })?;
             let wrong = |cause| TransferError::Line {
                 line: self.number,
@@ -148,7 +148,7 @@ pub struct FileSink<W, F> {
     finish: F,
 }
 
-impl<W: Write, F: FnOnce(W) -> std::io::Result<()>> FileSink<W, F> {
+impl<W: Write, F: FnOnce(W) -> Result<(), String>> FileSink<W, F> {
     /// Writes to `output`, and has it made durable by `finish`.
     pub fn new(output: W, finish: F) -> Self {
         Self {
@@ -159,21 +159,24 @@ impl<W: Write, F: FnOnce(W) -> std::io::Result<()>> FileSink<W, F> {
     }
 }
 
-fn write_failed(cause: std::io::Error) -> TransferError {
-    TransferError::File {
-        what: "writing the file".into(),
-        cause,
-    }
+fn write_failed(error: &std::io::Error) -> TransferError {
+    TransferError::File(explain("writing the file", error))
 }
 
-impl<W: Write, F: FnOnce(W) -> std::io::Result<()>> Sink for FileSink<W, F> {
+impl<W: Write, F: FnOnce(W) -> Result<(), String>> Sink for FileSink<W, F> {
     fn put(&mut self, widget: Widget, _: &[Completed]) -> Result<(), TransferError> {
         self.line.clear();
         write_line(&widget, &mut self.line);
-        self.output.write_all(&self.line).map_err(write_failed)
+        self.output
+            .write_all(&self.line)
+            .map_err(|error| write_failed(&error))
+    }
+
+    fn finishing(&self) -> &'static str {
+        "writing the rest of the file"
     }
 
     fn finish(self: Box<Self>) -> Result<(), TransferError> {
-        (self.finish)(self.output).map_err(write_failed)
+        (self.finish)(self.output).map_err(TransferError::File)
     }
 }

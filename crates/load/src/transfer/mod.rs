@@ -16,7 +16,7 @@ use crate::{
     dataset::{Dataset, DatasetWidget},
     report::count_text,
 };
-use std::{fmt, io};
+use std::fmt;
 use widgets_registry::{Name, Refusal, SerialNumber, Slot, Widget};
 
 /// Why widgets could not be moved.
@@ -31,13 +31,8 @@ pub enum TransferError {
         cause: String,
     },
     /// A file could not be read or written.
-    #[error("{what}: {cause}")]
-    File {
-        /// What was to be done.
-        what: String,
-        /// Why it failed.
-        cause: io::Error,
-    },
+    #[error("{0}")]
+    File(String),
     /// A store did not do its part.
     #[error("{0}")]
     Store(String),
@@ -50,6 +45,11 @@ pub enum TransferError {
 pub trait Sink {
     /// Takes a widget, which completes these associations with widgets that came before it.
     fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError>;
+
+    /// What [`Self::finish`] does, for people who wait for it.
+    fn finishing(&self) -> &'static str {
+        "making them durable"
+    }
 
     /// Makes all of them durable.
     fn finish(self: Box<Self>) -> Result<(), TransferError>;
@@ -107,7 +107,7 @@ pub fn generate(
         progress.set(moved.widgets);
     }
     pairing.finish()?;
-    progress.finishing();
+    progress.finishing(sink.finishing());
     sink.finish()?;
     Ok(moved)
 }
@@ -148,7 +148,7 @@ pub fn import(
         progress.set(moved.widgets);
     }
     pairing.finish()?;
-    progress.finishing();
+    progress.finishing(sink.finishing());
     sink.finish()?;
     Ok(moved)
 }
@@ -173,7 +173,7 @@ pub fn export(
         sink.put(widget, &[])?;
         progress.set(moved.widgets);
     }
-    progress.finishing();
+    progress.finishing(sink.finishing());
     sink.finish()?;
     moved.associations /= 2;
     Ok(moved)

@@ -79,8 +79,8 @@ impl Progress {
         );
     }
 
-    /// All are taken; what follows makes them durable.
-    pub fn finishing(&mut self) {
+    /// All are taken; what follows.
+    pub fn finishing(&mut self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
             bar.finish();
@@ -88,7 +88,7 @@ impl Progress {
         let (done, elapsed) = (count_text(self.done), self.clock.now().as_secs_f64());
         let _ = writeln!(
             io::stderr(),
-            "{done} widgets taken in {elapsed:.1} s; making them durable"
+            "{done} widgets taken in {elapsed:.1} s; {what}"
         );
     }
 

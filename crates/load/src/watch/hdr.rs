@@ -1,7 +1,14 @@
 //! The HDR log: the latency histogram of every interval and kind, in the format that the tools of
 //! `HdrHistogram` read (its `HistogramLogProcessor`, the plotter on hdrhistogram.github.io).
 
-use crate::{clock::unix_time, error::Error, mix::Kind, session::Tick};
+use crate::{
+    clock::unix_time,
+    error::Error,
+    mix::Kind,
+    os_error::explain,
+    output::{Existing, Output},
+    session::Tick,
+};
 use hdrhistogram::{
     Histogram,
     serialization::{
@@ -10,8 +17,7 @@ use hdrhistogram::{
     },
 };
 use std::{
-    fs::File,
-    io::{self, BufWriter, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -29,7 +35,7 @@ struct Entry {
 pub(super) struct HdrLog {
     path: PathBuf,
     entries: mpsc::SyncSender<Entry>,
-    writer: JoinHandle<io::Result<()>>,
+    writer: JoinHandle<io::Result<Output>>,
     /// Where the present stretch starts: they follow each other in the log.
     offset: Duration,
     last: Duration,
@@ -37,16 +43,13 @@ pub(super) struct HdrLog {
 
 impl HdrLog {
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
-        let failed = |cause| Error::File {
-            what: format!("writing the HDR log {}", path.display()),
-            cause,
-        };
-        let file = File::create(path).map_err(failed)?;
+        let failed = |cause: String| Error::File(format!("the HDR log: {cause}"));
+        let file = Output::create(path, Existing::Replace).map_err(failed)?;
         let (entries, receiver) = mpsc::sync_channel(64);
         let writer = thread::Builder::new()
             .name("hdr-log".into())
             .spawn(move || write(file, &receiver))
-            .map_err(failed)?;
+            .map_err(Error::Thread)?;
         Ok(Self {
             path: path.to_owned(),
             entries,
@@ -78,19 +81,19 @@ impl HdrLog {
         }
     }
 
+    /// Gives the log its name.
     pub(super) fn close(self) -> Result<(), Error> {
         drop(self.entries);
         let outcome = self.writer.join();
         let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
-        outcome.map_err(|cause| Error::File {
-            what: format!("writing the HDR log {}", self.path.display()),
-            cause,
-        })
+        let what = format!("writing {}", self.path.display());
+        let written = outcome.map_err(|error| explain(&what, &error));
+        let named = written.and_then(Output::finish);
+        named.map_err(|cause| Error::File(format!("the HDR log: {cause}")))
     }
 }
 
-fn write(file: File, entries: &mpsc::Receiver<Entry>) -> io::Result<()> {
-    let mut file = BufWriter::new(file);
+fn write(mut file: Output, entries: &mpsc::Receiver<Entry>) -> io::Result<Output> {
     let mut serializer = V2DeflateSerializer::new();
     let start = SystemTime::UNIX_EPOCH + unix_time();
     {
@@ -118,5 +121,6 @@ fn write(file: File, entries: &mpsc::Receiver<Entry>) -> io::Result<()> {
                 })?;
         }
     }
-    file.flush()
+    file.flush()?;
+    Ok(file)
 }

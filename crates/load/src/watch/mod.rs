@@ -74,13 +74,16 @@ impl Watch {
         }
     }
 
-    /// Gives the terminal back and ends the files.
-    pub(crate) async fn close(self) -> Result<(), Error> {
+    /// Gives the terminal back, and ends the files where there was a run to write of.
+    pub(crate) async fn close(self, was_run: bool) -> Result<(), Error> {
         drop(self.screen);
         if let Some(push) = self.push {
             push.close().await;
         }
-        self.hdr.map_or(Ok(()), hdr::HdrLog::close)
+        match self.hdr {
+            Some(hdr) if was_run => hdr.close(),
+            _ => Ok(()),
+        }
     }
 }
 

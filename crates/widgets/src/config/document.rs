@@ -14,6 +14,14 @@ variable over the file, the file over the default. There is no file unless one i
     widgets config check --config widgets.toml
     widgets config show --config widgets.toml --listen [::1]:3000
 
+`widgets serve --help` shows the flags that people use first, `--help --all` all of them, `--help http` those of a
+section. Beside the keys there is `--migrate` (`WIDGETS_MIGRATE`): `serve` migrates the PostgreSQL database first.
+`export`, `import`, `generate`, `migrate` and `health` take the same file, and of the flags and variables those that
+they need.
+
+A number may have a unit: `75s`, `1m 30s` or `250ms` for a key in milliseconds, `64MiB` (1,024 × 1,024 bytes) or
+`64MB` for one in bytes, `10k` or `1.5M` for a count; in the file in quotes.
+
 `check` takes the flags and variables that `serve` takes, opens nothing but the files of certificates
 and keys, prints every problem with its
 key, its place, its limit and what was given, and exits with 0 or 1. `serve` checks the same before it

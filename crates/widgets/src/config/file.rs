@@ -43,8 +43,9 @@ pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> V
                 .iter()
                 .map(|(section, _)| format!("[{section}]"))
                 .collect();
-            let sections = sections.join(", ");
-            problem(line, format!("there is no {name:?}, there are {sections}"));
+            let others = suggestion(name, SECTIONS.iter().map(|(section, _)| *section))
+                .unwrap_or_else(|| format!(", there are {}", sections.join(", ")));
+            problem(line, format!("there is no {name:?}{others}"));
             continue;
         }
         let Some(table) = table.get_ref().as_table() else {
@@ -62,6 +63,16 @@ pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> V
     entries
 }
 
+/// Which of these names was most likely meant, in words that follow the wrong one, if one is like it.
+fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    const ALIKE: f64 = 0.85;
+    let alike = names.map(|each| (strsim::jaro_winkler(name, each), each));
+    let best = alike
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    best.map(|(_, each)| format!("; did you mean {each:?}?"))
+}
+
 fn entry(
     section: &str,
     name: &str,
@@ -71,15 +82,18 @@ fn entry(
     let Some(place) = KEYS.iter().position(is_it) else {
         let keys = KEYS.iter().filter(|key| key.section == section);
         let keys: Vec<&str> = keys.map(|key| key.name).collect();
-        let keys = keys.join(", ");
-        return Err(format!(
-            "[{section}] has no key {name:?}, its keys are {keys}"
-        ));
+        let elsewhere = KEYS.iter().find(|key| key.name == name);
+        let others = elsewhere
+            .map(|key| format!("; did you mean {}?", key.path()))
+            .or_else(|| suggestion(name, keys.iter().copied()))
+            .unwrap_or_else(|| format!(", its keys are {}", keys.join(", ")));
+        return Err(format!("[{section}] has no key {name:?}{others}"));
     };
     let key = &KEYS[place];
     let text = match (key.kind, value.get_ref()) {
         (Kind::Boolean, DeValue::Boolean(boolean)) => Some(boolean.to_string()),
-        (Kind::String, DeValue::String(text)) => Some(text.to_string()),
+        // An integer may come as a quantity with its unit.
+        (Kind::String | Kind::Integer, DeValue::String(text)) => Some(text.to_string()),
         // The radix may be any, and a value past all limits is told as it is.
         (Kind::Integer, DeValue::Integer(integer)) => Some(
             i128::from_str_radix(integer.as_str(), integer.radix())

@@ -2,15 +2,103 @@
 
 use super::keys::{KEYS, Key, Kind, SECTIONS};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
-use std::path::PathBuf;
+use std::{marker::PhantomData, path::PathBuf};
+
+/// Which keys a command takes. The others it neither knows as flags nor reads from the environment.
+pub(crate) trait Scope: Clone + std::fmt::Debug {
+    /// Whether it takes the key of this path.
+    fn takes(path: &str) -> bool;
+
+    /// Whether its help shows that key where not all of them are asked for.
+    fn shows(_path: &str) -> bool {
+        true
+    }
+}
+
+/// Every key: for `serve`, and for who checks what it would be given.
+#[derive(Clone, Debug)]
+pub(crate) struct Everything;
+
+/// What people set first.
+const FIRST: &[&str] = &[
+    "http.listen",
+    "http.tls_certificate",
+    "http.tls_key",
+    "auth.jwt_secret_file",
+    "auth.jwks_url",
+    "auth.anonymous_role",
+    "auth.allow_public_without_auth",
+    "store.url",
+    "store.data_dir",
+    "store.must_exist",
+    "log.format",
+    "log.filter",
+];
+
+impl Scope for Everything {
+    fn takes(_: &str) -> bool {
+        true
+    }
+
+    fn shows(path: &str) -> bool {
+        FIRST.contains(&path)
+    }
+}
+
+/// What reaches a running service.
+#[derive(Clone, Debug)]
+pub(crate) struct Reaching;
+
+impl Scope for Reaching {
+    fn takes(path: &str) -> bool {
+        path == "http.listen" || path.starts_with("http.tls_")
+    }
+}
+
+/// What opens a store for itself alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening;
+
+impl Scope for Opening {
+    fn takes(path: &str) -> bool {
+        let of = |section| path.starts_with(section);
+        of("store.") || of("engine.") || of("log.") || path == "postgres.connect_timeout_ms"
+    }
+
+    fn shows(path: &str) -> bool {
+        path.starts_with("store.")
+    }
+}
+
+/// What reaches a database.
+#[derive(Clone, Debug)]
+pub(crate) struct Migrating;
+
+impl Scope for Migrating {
+    fn takes(path: &str) -> bool {
+        let database = ["store.url", "postgres.connect_timeout_ms"].contains(&path);
+        database || path.starts_with("log.")
+    }
+}
 
 /// Values as text, each with where it comes from. Not yet checked.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct Given<S = Everything> {
     /// The configuration file.
     pub(super) file: Option<PathBuf>,
     /// By the keys' places in [`KEYS`].
     pub(super) values: Vec<(usize, String, Origin)>,
+    scope: PhantomData<S>,
+}
+
+impl<S> Given<S> {
+    /// Whether a flag gives the key of this path.
+    pub(crate) fn is_flag(&self, path: &str) -> bool {
+        let of_flag = |(place, _, origin): &(usize, String, Origin)| {
+            *origin == Origin::Flag && KEYS[*place].path() == path
+        };
+        self.values.iter().any(of_flag)
+    }
 }
 
 /// Which of the two gave it.
@@ -23,7 +111,12 @@ pub(super) enum Origin {
 /// The argument that names the file.
 const FILE: &str = "config";
 
-impl Args for Given {
+/// What a section's flags stand under in the help.
+pub(crate) fn heading(section: &str, about: &str) -> String {
+    format!("[{section}] {}", about.trim().trim_end_matches('.'))
+}
+
+impl<S: Scope> Args for Given<S> {
     fn augment_args(command: Command) -> Command {
         let file = Arg::new(FILE)
             .long(FILE)
@@ -34,9 +127,11 @@ impl Args for Given {
             .help("A configuration file, see `widgets config example`. Flags and variables win over it.");
         let mut command = command.arg(file);
         for (section, about) in SECTIONS {
-            let heading = format!("[{section}] {}", about.trim().trim_end_matches('.'));
-            for key in KEYS.iter().filter(|key| key.section == *section) {
-                command = command.arg(argument(key).help_heading(heading.clone()));
+            let heading = heading(section, about);
+            let keys = KEYS.iter().filter(|key| key.section == *section);
+            for key in keys.filter(|key| S::takes(&key.path())) {
+                let hidden = !S::shows(&key.path());
+                command = command.arg(argument(key).help_heading(heading.clone()).hide(hidden));
             }
         }
         command
@@ -68,11 +163,14 @@ fn argument(key: &Key) -> Arg {
     argument
 }
 
-impl FromArgMatches for Given {
+impl<S: Scope> FromArgMatches for Given<S> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut values = Vec::new();
         for (place, key) in KEYS.iter().enumerate() {
             let path = key.path();
+            if !S::takes(&path) {
+                continue;
+            }
             let Some(text) = matches.get_one::<String>(&path) else {
                 continue;
             };
@@ -87,11 +185,24 @@ impl FromArgMatches for Given {
         Ok(Self {
             file: matches.get_one::<PathBuf>(FILE).cloned(),
             values,
+            scope: PhantomData,
         })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_first_is_there() {
+        for path in FIRST {
+            assert!(KEYS.iter().any(|key| key.path() == *path), "{path}");
+        }
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 use super::optional::{Names, Networks, Secret};
+use super::quantities::plain;
 use super::url::HttpUrl;
 use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
 use std::{
@@ -19,6 +20,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+use widgets_engine::NoStore;
 use widgets_server::{
     AuthenticationSettings, ClientCertificates, KeySet, RateLimitSettings, Roles, TlsFiles,
 };
@@ -138,6 +140,7 @@ macro_rules! configuration {
                 limits: || <$Type as Value>::describe(&limit!($($limit)?)),
                 set: |configuration, text| {
                     let limit = limit!($($limit)?);
+                    let text = &plain(stringify!($name), <$Type as Value>::KIND, text);
                     match <$Type as Value>::parse(text, &limit) {
                         Some(value) => configuration.$section.$name = value,
                         None => return Err(format!(
@@ -246,6 +249,10 @@ configuration! {
         url as "store": StoreKind = StoreKind::Embedded;
         /// The directory of the embedded store. Made where it is missing.
         data_dir: PathBuf = PathBuf::from("widgets-data");
+        /// Refuses to start where the embedded store has no files yet, instead of making a new one.
+        /// From the second start on: a mistyped path or a volume that is not mounted is then told, and
+        /// not served as an empty registry.
+        must_exist: bool = false;
     }
     /// The embedded store.
     engine: Engine {
@@ -451,6 +458,17 @@ impl Configuration {
              --allow-public-without-auth",
             http.listen
         ))
+    }
+}
+
+impl Store {
+    /// What to do where there is no store.
+    pub(crate) const fn no_store(&self) -> NoStore {
+        if self.must_exist {
+            NoStore::Refuse
+        } else {
+            NoStore::Make
+        }
     }
 }
 

@@ -12,17 +12,19 @@ mod file;
 mod given;
 mod keys;
 mod optional;
+mod quantities;
 mod url;
 mod values;
 
-pub(crate) use given::Given;
-pub(crate) use keys::{Auth, Configuration, Http, Log};
+pub(crate) use given::{Given, Migrating, Opening, Reaching, heading};
+pub(crate) use keys::{Auth, Configuration, Http, Log, SECTIONS};
 pub(crate) use url::HttpUrl;
 pub(crate) use values::{LogFormat, StoreKind};
 
-use given::Origin;
+use given::{Origin, Scope};
 use keys::KEYS;
 use std::{fmt, path::PathBuf};
+use widgets_load::os_error::explain;
 
 /// The values that hold, and where each comes from.
 #[derive(Debug)]
@@ -74,7 +76,25 @@ impl Problem {
 #[error("{}", .0.join("\n"))]
 pub(crate) struct Problems(Vec<String>);
 
-impl Given {
+impl Resolved {
+    /// Whether the flags themselves, not a variable or a file, give the key of this path.
+    pub(crate) fn is_flag(&self, path: &str) -> bool {
+        self.source(path)
+            .is_some_and(|source| matches!(source, Source::Flag(_)))
+    }
+
+    /// Whether the key of this path has the default only because nothing gives it.
+    pub(crate) fn is_default(&self, path: &str) -> bool {
+        self.source(path) == Some(&Source::Default)
+    }
+
+    fn source(&self, path: &str) -> Option<&Source> {
+        let place = KEYS.iter().position(|key| key.path() == path)?;
+        self.sources.get(place)
+    }
+}
+
+impl<S: Scope> Given<S> {
     /// Reads the file, takes what wins, and checks all of it.
     pub(crate) fn resolve(self) -> Result<Resolved, Problems> {
         let mut problems = Vec::new();
@@ -92,9 +112,8 @@ impl Given {
                 }
                 Err(error) => {
                     let file = path.display();
-                    problems.push(Problem::new(format!(
-                        "the configuration file {file} cannot be read: {error}"
-                    )));
+                    let what = format!("the configuration file {file} cannot be read");
+                    problems.push(Problem::new(explain(&what, &error)));
                 }
             }
         }
@@ -131,7 +150,8 @@ impl Given {
         {
             problems.push(Problem::new(format!("store.url: {problem}")));
         }
-        if problems.is_empty() {
+        // Whoever takes only a part of it does not know enough to say.
+        if problems.is_empty() && KEYS.iter().all(|key| S::takes(&key.path())) {
             let wrong = configuration.check_access();
             problems.extend(wrong.into_iter().map(Problem::new));
         }

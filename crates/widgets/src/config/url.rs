@@ -2,10 +2,11 @@
 
 use super::{
     keys::Kind,
-    values::{Anything, Value, redacted},
+    values::{Anything, Value},
 };
 use hyper::{Uri, http::uri::Authority};
 use std::fmt;
+use widgets_load::redacted;
 
 /// An address of HTTP, with or without TLS. Displayed without its query, which may hold a secret.
 #[derive(Clone, PartialEq, Eq)]

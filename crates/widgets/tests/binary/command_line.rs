@@ -147,10 +147,10 @@ filter = \"loud\"
 format
 ";
     let told = expect![[r#"
-        widgets.toml:2: http.listen must be an IP address and a port, such as 127.0.0.1:3000 or [::1]:3000 in quotes, a value of type integer was given
+        widgets.toml:2: http.listen must be an IP address (or localhost) and a port, such as 127.0.0.1:3000 or [::1]:3000 in quotes, a value of type integer was given
         widgets.toml:3: http.connections_max must be an integer from 1 to 1000000, 0 was given
-        widgets.toml:4: [http] has no key "lisen", its keys are listen, connections_max, idle_timeout_ms, request_timeout_ms, answer_timeout_ms, unread_bytes_max, shutdown_timeout_ms, body_bytes_max, workers, tls_certificate, tls_key, tls_client_ca, tls_client_certificates, rate_limit_per_second, rate_limit_burst, trusted_proxies
-        widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, a value of type string was given
+        widgets.toml:4: [http] has no key "lisen"; did you mean "listen"?
+        widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, "x" was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
         widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [postgres], [log]
         widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
@@ -188,7 +188,7 @@ fn a_missing_file_is_named() {
         run(widgets(directory.path()).args(["config", "check", "--config", "nowhere.toml"]));
     assert_eq!(code, 1);
     expect![[r#"
-        the configuration file nowhere.toml cannot be read: No such file or directory (os error 2)
+        the configuration file nowhere.toml cannot be read: No such file or directory (os error 2). Correct the path, or make what is missing on the way to it
     "#]]
     .assert_eq(&told);
 }

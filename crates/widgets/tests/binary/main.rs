@@ -17,6 +17,7 @@ mod failed_sync;
 mod http_store;
 mod jwks;
 mod kill;
+mod load;
 mod metrics;
 mod notify;
 mod postgres;

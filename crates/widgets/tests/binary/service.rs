@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
 };
 
@@ -36,6 +36,18 @@ impl Drop for Directory {
             self.0.disable_cleanup(true);
         }
     }
+}
+
+/// A library (`shim.c`) that stands between the service and libc, and makes its disk fail or take its time:
+/// the service knows nothing of it.
+pub(crate) fn shim(directory: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/binary/shim.c");
+    let library = directory.join("shim.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]);
+    let built = compiler.arg(&library).arg(source).arg("-ldl").status();
+    assert!(built.expect("a C compiler").success());
+    library
 }
 
 /// The binary, with nothing of this test's own environment that could set it.

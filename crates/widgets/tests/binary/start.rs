@@ -1,11 +1,17 @@
 //! How the service starts, and how it says that it cannot.
 
-use crate::service::{Directory, Service, widgets};
+use crate::service::{Directory, Service, Signal, shim, widgets};
 use expect_test::expect;
 use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt as _,
+    fs::{File, OpenOptions, Permissions},
+    net::TcpListener,
+    os::unix::{
+        fs::{FileExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
     path::Path,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 /// What a service says that cannot start, and its exit code.
@@ -23,16 +29,17 @@ fn fails(directory: &Path, arguments: &[&str]) -> String {
 #[test]
 fn people_are_told_what_was_opened_and_where_it_listens() {
     let directory = Directory::new("start");
-    for _ in 0..2 {
+    let data = directory.path().join("widgets-data");
+    for opened in [
+        format!("new store in {}", data.display()),
+        "widgets-data has 0 widgets and 0 associations".into(),
+    ] {
         let service = Service::start(directory.path(), &[]);
         let version = env!("CARGO_PKG_VERSION");
         let address = service.address;
         assert_eq!(
             service.printed,
-            format!(
-                "widgets {version}\nwidgets-data has 0 widgets and 0 associations\n\
-                 widgets listens on http://{address}\n"
-            )
+            format!("widgets {version}\n{opened}\nwidgets listens on http://{address}\n")
         );
     }
 }
@@ -78,6 +85,193 @@ fn a_port_in_use_is_named() {
     expect![[r#"
         error: cannot listen on ADDRESS: Address already in use (os error 98): another program listens there. Stop it, or give another port by --listen, 0 for any
     "#]].assert_eq(&told.replace(&address, "ADDRESS"));
+    // The address comes first: nothing was opened or made.
+    assert!(!directory.path().join("other").exists());
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
+    let directory = Directory::new("foreign");
+    let documents = directory.path().join("docs");
+    std::fs::create_dir(&documents).expect("a directory");
+    std::fs::write(documents.join("letter.txt"), "").expect("a file");
+    expect![[r#"
+        error: the directory docs is not empty and has no store in it: it has 1 other entry, such as "letter.txt". Give the directory of a store, or an empty or new one, by --data-dir; files of a store are named journal-… and checkpoint-…
+    "#]]
+    .assert_eq(&fails(directory.path(), &["--data-dir", "docs"]));
+    assert_eq!(
+        std::fs::read_dir(&documents).expect("it is there").count(),
+        1
+    );
+}
+
+#[test]
+fn a_store_that_must_exist_is_not_made() {
+    let directory = Directory::new("must_exist");
+    let arguments = ["--must-exist"];
+    expect![[r#"
+        error: there is no store in widgets-data: there is no such directory. Correct --data-dir, or mount the volume that has the store; `widgets serve`, `generate` and `import` make a new one where store.must_exist is false
+    "#]]
+    .assert_eq(&fails(directory.path(), &arguments));
+    assert!(!directory.path().join("widgets-data").exists());
+    // As a volume that is not mounted looks.
+    std::fs::create_dir(directory.path().join("widgets-data")).expect("a directory");
+    let told = fails(directory.path(), &arguments);
+    assert!(
+        told.contains("no store in widgets-data: it is empty"),
+        "{told}"
+    );
+    Service::start(directory.path(), &[]).kill();
+    Service::start(directory.path(), &arguments).kill();
+}
+
+#[test]
+fn it_is_told_who_else_gets_into_the_data_directory() {
+    let directory = Directory::new("exposed");
+    Service::start(directory.path(), &[]).kill();
+    let data = directory.path().join("widgets-data");
+    let exposed = "others than its owner get into it";
+    assert!(!Service::log(directory.path()).contains(exposed));
+    // As the versions before made it.
+    std::fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
+    Service::start(directory.path(), &[]).kill();
+    let log = Service::log(directory.path());
+    assert!(
+        log.contains(
+            "has mode 0755: others than its owner get into it; `chmod -R go= widgets-data`"
+        ),
+        "{log}"
+    );
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test gives a real process up in the end"
+)]
+/// Ends at this signal although what it waits for never comes.
+fn stops_during_its_start(
+    directory: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &Path)],
+    waits: impl FnOnce(),
+) {
+    let mut service = Service::spawn_with(directory, arguments, variables);
+    waits();
+    let id = rustix::process::Pid::from_child(&service);
+    rustix::process::kill_process(id, Signal::TERM).expect("the process is there");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        if let Some(status) = service.try_wait().expect("a process") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            service.kill().expect("the process is there");
+            panic!("it does not hear the signal: {}", Service::log(directory));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(0));
+    assert!(Service::log(directory).contains("stopped during the start"));
+}
+
+#[test]
+fn a_signal_during_the_recovery_is_heard() {
+    let directory = Directory::new("signal_recovery");
+    let path = directory.path();
+    let (held, reached) = (path.join("held"), path.join("reached"));
+    let shim = shim(path);
+    File::create(&held).expect("a file");
+    let variables = [
+        ("LD_PRELOAD", shim.as_path()),
+        ("HELD_SYNC", &held),
+        ("HELD_SYNC_REACHED", &reached),
+    ];
+    let in_recovery = || {
+        while !reached.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    stops_during_its_start(path, &[], &variables, in_recovery);
+    // And the next one goes on from there.
+    Service::start(path, &[]).kill();
+}
+
+#[test]
+fn a_signal_while_keys_are_fetched_is_heard() {
+    let directory = Directory::new("signal_jwks");
+    // It takes the connection, and never answers.
+    let provider = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", provider.local_addr().expect("its address"));
+    let arguments = ["--jwks-url", &url, "--jwks-timeout-ms", "60s"];
+    let mut connection = None;
+    stops_during_its_start(directory.path(), &arguments, &[], || {
+        connection = provider.accept().ok();
+    });
+    assert!(connection.is_some());
+}
+
+/// Who may run the service without being its owner or root: another user, where this one is root.
+fn as_ordinary_user(command: &mut Command) -> &mut Command {
+    if rustix::process::getuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
+    // Where every user gets to, unlike the build's folder.
+    let parent = tempfile::tempdir().expect("a directory");
+    let data = parent.path().join("data");
+    std::fs::create_dir(&data).expect("a directory");
+    if rustix::process::getuid().is_root() {
+        std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).expect("this is root");
+    }
+    let binary = parent.path().join("widgets");
+    std::fs::copy(env!("CARGO_BIN_EXE_widgets"), &binary).expect("a copy that everyone may run");
+    std::fs::write(parent.path().join("file"), "").expect("a file");
+    // Of somebody else it would be 0711; its owner must not read it either.
+    let mode = if rustix::process::getuid().is_root() {
+        0o711
+    } else {
+        0o311
+    };
+    std::fs::set_permissions(parent.path(), Permissions::from_mode(mode)).expect("it is ours");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.current_dir("/").env_clear().args(arguments);
+        let output = as_ordinary_user(&mut command).output().expect("it runs");
+        let told = String::from_utf8(output.stderr).expect("text");
+        (
+            output.status.success(),
+            told.replace(&parent.path().display().to_string(), "PARENT"),
+        )
+    };
+    let data = data.display().to_string();
+    // It was there before: the name has most likely been durable for long.
+    let (ok, told) = run(&["generate", "--widgets", "10", "--data-dir", &data]);
+    assert!(ok, "{told}");
+    assert!(
+        told.contains("the folder PARENT cannot be synced"),
+        "{told}"
+    );
+    // Of the folder it is said, and of nothing else, where one cannot be made in it.
+    let other = parent.path().join("other").display().to_string();
+    let (ok, told) = run(&["generate", "--widgets", "10", "--data-dir", &other]);
+    std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).expect("it is ours");
+    if rustix::process::getuid().is_root() {
+        assert!(
+            !ok && told.contains("making the data directory PARENT/other: Permission denied"),
+            "{told}"
+        );
+    } else {
+        assert!(
+            !ok && told.contains("syncing the folder PARENT, in which PARENT/other was made"),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -94,7 +288,7 @@ fn a_data_directory_that_cannot_be_made_is_named() {
     let directory = Directory::new("no_directory");
     File::create(directory.path().join("file")).expect("a file");
     expect![[r#"
-        error: opening the data directory file: File exists (os error 17)
+        error: reading the data directory file: Not a directory (os error 20). It, or something on the way to it, is a file where a directory must be: give another path
     "#]]
     .assert_eq(&fails(directory.path(), &["--data-dir", "file"]));
 }

@@ -291,7 +291,11 @@ impl World {
             OpenError::Damaged { file, .. } | OpenError::Missing { file } => {
                 self.damage.explains(file)
             }
-            OpenError::Version { .. } | OpenError::Locked | OpenError::Setting { .. } => false,
+            OpenError::Version { .. }
+            | OpenError::Locked
+            | OpenError::Foreign { .. }
+            | OpenError::NoStore { .. }
+            | OpenError::Setting { .. } => false,
         };
         if !is_right {
             return Err(format!("the start fails for no reason: {error}"));

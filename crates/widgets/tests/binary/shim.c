@@ -1,10 +1,14 @@
-/* Loaded before libc by the test failed_sync: fdatasync fails once, as it does when a disk cannot write.
+/* Loaded before libc by tests: fdatasync as it is on a disk that fails, or takes its time.
  *
- * It fails for the file named FAILED_SYNC_NAME as soon as there is a file at the path FAILED_SYNC_TRIGGER,
- * which it removes. */
+ * It fails once for the file named FAILED_SYNC_NAME, as soon as there is a file at the path
+ * FAILED_SYNC_TRIGGER, which it removes.
+ *
+ * Every one waits while there is a file at the path HELD_SYNC; the file at HELD_SYNC_REACHED says that one
+ * does. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +26,19 @@ static int is_for(int descriptor, const char *name) {
     return last && strcmp(last + 1, name) == 0;
 }
 
+static void hold(void) {
+    const char *held = getenv("HELD_SYNC"), *reached = getenv("HELD_SYNC_REACHED");
+    if (!held || !reached || access(held, F_OK) != 0)
+        return;
+    int file = open(reached, O_CREAT | O_WRONLY, 0600);
+    if (file >= 0)
+        close(file);
+    while (access(held, F_OK) == 0)
+        usleep(1000);
+}
+
 int fdatasync(int descriptor) {
+    hold();
     const char *name = getenv("FAILED_SYNC_NAME"), *trigger = getenv("FAILED_SYNC_TRIGGER");
     if (name && trigger && is_for(descriptor, name) && unlink(trigger) == 0) {
         errno = EIO;

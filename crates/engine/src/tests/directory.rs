@@ -1,0 +1,163 @@
+//! A directory of the operating system: whose it is, who gets into it, and what is made.
+
+use super::{
+    recovery::{add, lookup},
+    rig::settings,
+};
+use crate::{DataDirectory, Engine, NoStore, OpenError};
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+};
+use widgets_registry::Ask as _;
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a new directory")
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).expect("a directory");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let mut names: Vec<String> = entries
+        .map(|entry| name(entry).into_string().expect("text"))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    let metadata = fs::metadata(path).expect("it is there");
+    metadata.permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is this user's");
+}
+
+fn refused(path: &Path, no_store: NoStore) -> String {
+    let refused = DataDirectory::open(path, no_store).expect_err("refused");
+    let directory = path.display().to_string();
+    refused.to_string().replace(&directory, "DIRECTORY")
+}
+
+#[tokio::test]
+async fn a_real_directory_is_kept_and_has_one_owner() {
+    let directory = temporary();
+    let path = directory.path().join("data");
+    let engine = Engine::open(&path, &settings()).expect("a new directory");
+    for number in 0..300 {
+        engine.client().ask(add(number)).await.expect("added");
+    }
+    engine.checkpoint().expect("written");
+    engine.client().ask(add(300)).await.expect("added");
+    let second = Engine::open(&path, &settings());
+    let second = second.err().expect("it is in use");
+    assert!(matches!(second, OpenError::Locked), "{second}");
+    drop(engine);
+    let engine = Engine::open(&path, &settings()).expect("the lock is gone");
+    for number in 0..=300 {
+        assert!(
+            lookup(&engine.client(), number).await.is_some(),
+            "widget {number}"
+        );
+    }
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
+    let directory = temporary();
+    let path = directory.path();
+    for name in ["b.txt", "a.txt", "checkpoint-1", "journal-of-a-journey"] {
+        fs::write(path.join(name), "").expect("a file");
+    }
+    for no_store in [NoStore::Make, NoStore::Refuse] {
+        assert_eq!(
+            refused(path, no_store),
+            "the directory DIRECTORY is not empty and has no store in it: it has 4 other entries, \
+             such as \"a.txt\""
+        );
+    }
+    assert_eq!(
+        names(path),
+        ["a.txt", "b.txt", "checkpoint-1", "journal-of-a-journey"]
+    );
+}
+
+#[test]
+fn what_no_store_needs_and_nobody_wrote_does_not_make_a_directory_foreign() {
+    let directory = temporary();
+    let path = directory.path();
+    fs::create_dir(path.join("lost+found")).expect("a directory");
+    // A first start that was killed leaves these.
+    for name in ["lock", "journal-0000000000000001_unfinished"] {
+        fs::write(path.join(name), "").expect("a file");
+    }
+    let data = DataDirectory::open(path, NoStore::Make).expect("it may make a store");
+    assert!(data.is_new());
+    drop(Engine::open_in(data, &settings()).expect("a new store"));
+    // Where a store is, other files are none of its business.
+    fs::write(path.join("notes.txt"), "").expect("a file");
+    let data = DataDirectory::open(path, NoStore::Refuse).expect("there is a store");
+    assert!(!data.is_new());
+}
+
+#[test]
+fn nothing_is_made_where_nothing_may_be() {
+    let directory = temporary();
+    let path = directory.path().join("typo");
+    assert_eq!(
+        refused(&path, NoStore::Refuse),
+        "there is no store in DIRECTORY: there is no such directory"
+    );
+    assert!(!path.exists());
+    fs::create_dir(&path).expect("a directory");
+    assert_eq!(
+        refused(&path, NoStore::Refuse),
+        "there is no store in DIRECTORY: it is empty"
+    );
+    assert_eq!(names(&path), [""; 0]);
+}
+
+#[test]
+fn what_is_made_is_for_its_owner_alone() {
+    let directory = temporary();
+    let path = directory.path().join("above/data");
+    drop(Engine::open(&path, &settings()).expect("a new directory"));
+    assert_eq!(mode(&path), 0o700);
+    let names = names(&path);
+    assert!(names.len() > 1, "{names:?}");
+    for name in names {
+        assert_eq!(mode(&path.join(&name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn it_is_told_who_else_gets_in() {
+    let directory = temporary();
+    let path = directory.path().join("data");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .expect("a directory");
+    drop(Engine::open(&path, &settings()).expect("a new store"));
+    let exposure = || {
+        let data = DataDirectory::open(&path, NoStore::Refuse).expect("there is a store");
+        let exposure = data.exposure().expect("its modes are read");
+        exposure.map(|text| text.replace(&path.display().to_string(), "DIRECTORY"))
+    };
+    assert_eq!(exposure(), None);
+    set_mode(&path.join("journal-0000000000000001"), 0o640);
+    assert_eq!(
+        exposure().as_deref(),
+        Some(
+            "DIRECTORY/journal-0000000000000001 has mode 0640: others than its owner get into its \
+             copies"
+        )
+    );
+    set_mode(&path, 0o2750);
+    assert_eq!(
+        exposure().as_deref(),
+        Some("the data directory DIRECTORY has mode 2750: others than its owner get into it")
+    );
+}

@@ -1,0 +1,56 @@
+//! What the operating system says, with what can be done about it.
+
+use std::io::{self, ErrorKind};
+
+/// An error of the operating system for people: what was tried, with its path; the cause; the cure,
+/// where there is one.
+#[must_use]
+pub fn explain(what: &str, error: &io::Error) -> String {
+    match cure(error.kind()) {
+        Some(cure) => format!("{what}: {error}. {cure}"),
+        None => format!("{what}: {error}"),
+    }
+}
+
+const fn cure(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::ReadOnlyFilesystem => {
+            "Its file system is mounted for reading only: mount it for writing, or give a path on \
+             another one"
+        }
+        ErrorKind::StorageFull => {
+            "Make room on its file system, or give a path on another one (`df -h` shows them)"
+        }
+        ErrorKind::QuotaExceeded => {
+            "The quota is used up: make room, or give a path on another file system"
+        }
+        ErrorKind::PermissionDenied => {
+            "The user that runs this (`id`) lacks the right: change the owner or the mode (`ls -ld` \
+             shows them), or give another path"
+        }
+        ErrorKind::NotFound => "Correct the path, or make what is missing on the way to it",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "It, or something on the way to it, is a file where a directory must be: give another path"
+        }
+        ErrorKind::IsADirectory => "It is a directory: give the path of a file",
+        ErrorKind::InvalidFilename => "Give a shorter path",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_comes_first_and_the_cure_last() {
+        let error = io::Error::from_raw_os_error(30);
+        assert_eq!(
+            explain("writing /mnt/all.jsonl", &error),
+            "writing /mnt/all.jsonl: Read-only file system (os error 30). Its file system is mounted \
+             for reading only: mount it for writing, or give a path on another one"
+        );
+        let error = io::Error::from_raw_os_error(4);
+        assert_eq!(explain("reading a", &error), format!("reading a: {error}"));
+    }
+}
