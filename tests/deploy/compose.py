@@ -55,7 +55,7 @@ def check_settings(way, services, keys):
 
 def check_postgres(folder, page):
     text = (folder / "postgres/postgresql.conf").read_text()
-    for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+", text):
+    for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+\b(?<!\.md)", text):
         section, _, name = key.partition(".")
         section = page.split(f"## `[{section}]`")[1].split("\n## ")[0]
         assert f"| `{name}` |" in section, f"postgresql.conf names {key}"

@@ -28,22 +28,8 @@ timed() {
   printf -v "$variable" '%.1f' "$(bc <<<"$EPOCHREALTIME - $start")"
 }
 
-# PROGRAM:PACKAGE of Debian each.
-install_missing() {
-  local packages=() each
-  for each in "$@" bc:bc; do
-    command -v "${each%%:*}" >/dev/null || packages+=("${each##*:}")
-  done
-  if [[ ${#packages[@]} == 0 ]]; then
-    return
-  fi
-  say "installing ${packages[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-}
-
 start_engine() {
-  install_missing dockerd:docker.io iptables:iptables mmdebstrap:mmdebstrap
+  "$root/tests/install" bc:bc dockerd:docker.io iptables:iptables mmdebstrap:mmdebstrap
   say "starting a Docker Engine in $work"
   export DOCKER_HOST=unix://$work/docker.sock
   dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
