@@ -53,7 +53,7 @@ KINDS = {
     ),
     "unknown paths": lambda r: (get(b"/" + r.randbytes(8).hex().encode()), True),
     "tokens that nobody signed": lambda r: (
-        b"GET /widgets/E HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer %b.%b.%b\r\n\r\n"
+        b"GET /widgets/E HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b.%b.%b\r\n\r\n"
         % tuple(r.randbytes(9).hex().encode() for _ in range(3)),
         True,
     ),

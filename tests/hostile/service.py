@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-POST = b"POST /rpc/add_widget HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+POST = b"POST /rpc/add_widget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def add(serial_number, name=b""):
@@ -18,7 +18,7 @@ def add(serial_number, name=b""):
 
 
 def get(path):
-    return b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n" % path
+    return b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path
 
 
 class Service:

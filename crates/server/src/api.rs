@@ -1,9 +1,9 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
 use crate::{
-    Authentication, Caller, ClientCertificates, RateLimit, Settings, arguments,
-    auth::{self, Access, Object, Permission, TokenCache},
-    body, cors,
+    Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
+    auth::{self, Access, Object, Permission, Refused, TokenCache},
+    body, browsers, cors,
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
@@ -52,6 +52,7 @@ pub struct Api<S> {
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
     rate_limit: Option<Arc<RateLimit>>,
+    browsers: Arc<BrowserSettings>,
     /// What the document says of getting in.
     security: Security,
     /// The API's document.
@@ -70,7 +71,10 @@ type Answer = Result<Response<Full<Bytes>>, Error>;
 
 /// A request that was read.
 struct Read {
-    cross_origin: bool,
+    /// What the browser of a page of another origin is told: who may read the answer.
+    allowed_origin: Option<(HeaderValue, bool)>,
+    /// It asked what it may send.
+    preflight: bool,
     /// What it is counted as, with how long it took. Documents and probes are not counted.
     subject: Option<Subject>,
     /// Its sender reads all of what went wrong.
@@ -118,6 +122,7 @@ impl<S: Store> Api<S> {
             authentication: Arc::new(authentication),
             tokens: Arc::default(),
             rate_limit: None,
+            browsers: Arc::default(),
             security,
             document,
         })
@@ -128,6 +133,13 @@ impl<S: Store> Api<S> {
     pub fn with_rate_limit(self, rate_limit: Arc<RateLimit>) -> Self {
         let rate_limit = Some(rate_limit);
         Self { rate_limit, ..self }
+    }
+
+    /// The same API, of which web pages may ask this. Without it those of other sites need a token.
+    #[must_use]
+    pub fn with_browsers(self, browsers: BrowserSettings) -> Self {
+        let browsers = Arc::new(browsers);
+        Self { browsers, ..self }
     }
 
     /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
@@ -173,6 +185,7 @@ impl<S: Store> Api<S> {
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
             rate_limit: self.rate_limit.clone(),
+            browsers: self.browsers.clone(),
             security: self.security,
             document: self.document.clone(),
         }
@@ -207,7 +220,8 @@ impl<S: Store> Api<S> {
     {
         let start = self.shared.clock.now();
         let Read {
-            cross_origin,
+            allowed_origin,
+            preflight,
             subject,
             administers,
             last,
@@ -229,8 +243,11 @@ impl<S: Store> Api<S> {
         }
         let headers = response.headers_mut();
         headers.insert(header::SERVER, SERVER);
-        if cross_origin {
-            cors::expose(headers);
+        if let Some(allowed) = allowed_origin {
+            cors::allow(headers, allowed);
+            if !preflight {
+                cors::expose(headers);
+            }
         }
         if last {
             headers.insert(header::CONNECTION, CLOSE);
@@ -281,41 +298,49 @@ impl<S: Store> Api<S> {
         B::Error: Display,
     {
         let cross_origin = cors::is_cross_origin(&head.headers);
-        if let Err(malformed) = head::check(head) {
-            return Read {
-                cross_origin,
-                subject: Some(Subject::None),
-                administers: false,
-                last: false,
-                wanted: Err(malformed.into()),
-            };
-        }
-        if cross_origin && let Some(response) = cors::preflight(&head.method, &head.headers) {
-            let limited = self.check_rate(caller, head);
-            return Read {
-                cross_origin: limited.is_err(),
-                subject: None,
-                administers: false,
-                last: false,
-                wanted: limited.map(|()| Wanted::Answer(response)),
-            };
-        }
+        let allowed_origin = cross_origin.then(|| self.browsers.allowed_origin(&head.headers));
         let route = Route::of(head.uri.path());
-        let subject = route.subject();
-        let (administers, wanted) = match self.admit(caller, &route, head).await {
-            Ok(access) => {
-                let wanted = self.wanted(access, route, head, body).await;
-                (access.administers(), wanted)
-            }
+        let preflight = cors::is_preflight(&head.method, &head.headers);
+        let subject = route.subject().filter(|_| !preflight);
+        let checked = self.check_sender(&route, head, preflight);
+        let (administers, wanted) = match checked {
             Err(error) => (false, Err(error)),
+            Ok(()) if preflight => {
+                let limited = self.check_rate(caller, head);
+                let answer = || Wanted::Answer(cors::preflight(&head.headers));
+                (false, limited.map(|()| answer()))
+            }
+            Ok(()) => match self.admit(caller, &route, head).await {
+                Ok(access) => {
+                    let wanted = self.wanted(access, route, head, body).await;
+                    (access.administers(), wanted)
+                }
+                Err(error) => (false, Err(error)),
+            },
         };
         Read {
-            cross_origin,
+            allowed_origin,
+            preflight,
             subject,
             administers,
             last: false,
             wanted,
         }
+    }
+
+    /// Checks what can be known of a request before anybody is asked who sends it: that it is HTTP as it
+    /// should be and for this service, and that a browser which asks what it may send gets no hopes up.
+    fn check_sender(&self, route: &Route<'_>, head: &Parts, preflight: bool) -> Result<(), Error> {
+        head::check(head)?;
+        if route.is_probe() {
+            return Ok(());
+        }
+        self.browsers.check_host(head)?;
+        let hopeless = preflight && !self.authentication.proofs().token;
+        if hopeless && self.browsers.is_foreign(head) {
+            return Err(Refused::ForeignPage.into());
+        }
+        Ok(())
     }
 
     async fn wanted<B>(
@@ -380,7 +405,11 @@ impl<S: Store> Api<S> {
         head: &Parts,
     ) -> Result<Access, Error> {
         if !route.is_probe() {
-            return self.admit_known(caller, head).await;
+            let access = self.admit_known(caller, head).await?;
+            if self.browsers.is_foreign(head) && !auth::has_token(&head.headers) {
+                return Err(Refused::ForeignPage.into());
+            }
+            return Ok(access);
         }
         let says_who = *route == Route::Ready && auth::has_token(&head.headers);
         if says_who && let Ok(access) = self.admit_known(caller, head).await {
@@ -633,6 +662,10 @@ fn check_named_in_query(operation: Operation, head: &Parts) -> Result<(), NoFunc
 /// the API does not do.
 fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malformed> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        // Without one a browser asks nobody before it sends what a page of any site wants to be sent.
+        if browsers::is_page(headers) && !auth::has_token(headers) {
+            return Err(Malformed::ContentType(None));
+        }
         return Ok(());
     };
     if value == "application/json" {
@@ -645,7 +678,7 @@ fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malform
         "text/plain" => "text",
         "text/xml" => "xml",
         "application/octet-stream" => "bytea",
-        _ => return Err(Malformed::ContentType(given)),
+        _ => return Err(Malformed::ContentType(Some(given))),
     };
     Err(Malformed::Function(NoFunction {
         function: function.to_owned(),

@@ -66,6 +66,20 @@ fn host(name: &str) -> Option<Host<'_>> {
     Some(address.map_or(Host::Name(name), |address| Host::Address(address.into())))
 }
 
+impl Host<'_> {
+    /// Whether it always is this machine (RFC 6761, 6.3), whatever a name server says.
+    pub(crate) fn is_loopback(self) -> bool {
+        match self {
+            Self::Address(address) => address.to_canonical().is_loopback(),
+            Self::Name(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                let last = name.rsplit('.').next();
+                last.is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +118,28 @@ mod tests {
             assert_eq!(parsed, expected, "{text:?}");
         }
         assert_eq!(Authority::parse(b"\xff"), None);
+    }
+
+    #[test]
+    fn this_machine_has_names_and_addresses() {
+        for (text, loopback) in [
+            ("localhost", true),
+            ("LocalHost.:3000", true),
+            ("app.localhost", true),
+            ("127.0.0.1", true),
+            ("127.8.9.10:80", true),
+            ("[::1]:3000", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.example.org", false),
+            ("127.0.0.1.example.org", false),
+            ("notlocalhost", false),
+            ("example.org", false),
+            ("0.0.0.0", false),
+            ("192.168.0.1", false),
+            ("[::]", false),
+        ] {
+            let authority = Authority::parse(text.as_bytes()).expect(text);
+            assert_eq!(authority.host.is_loopback(), loopback, "{text}");
+        }
     }
 }

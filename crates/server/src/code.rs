@@ -47,6 +47,9 @@ codes! {
     /// The head of the request is against HTTP: it must have one `Host`, and no `Transfer-Encoding` but
     /// `chunked`.
     Head = "WG400", BAD_REQUEST;
+    /// The request is for a host that is not this machine, and the service, which asks nobody who they
+    /// are, answers to names of this machine alone.
+    Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;
     /// A query parameter that the operation does not have: its arguments stand in the body.
@@ -99,6 +102,9 @@ codes! {
     SerialNumberTaken = "23505", CONFLICT;
     /// The role may not do this.
     Permission = "42501", FORBIDDEN;
+    /// A web page of another site asks without a token, and its origin is not among
+    /// `http.cors_origins`.
+    ForeignPage = "42501", FORBIDDEN;
     /// Without a token this may not be done.
     AnonymousPermission = "42501", UNAUTHORIZED;
     /// A named widget does not exist.

@@ -1,4 +1,5 @@
-//! Requests of pages from other origins (CORS), as PostgREST answers them: any origin may ask.
+//! Requests of pages from other origins (CORS), as PostgREST answers them. Whether a page may ask is
+//! decided elsewhere: here is what its browser is told.
 
 use http_body_util::Full;
 use hyper::{
@@ -16,7 +17,8 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, \
      WWW-Authenticate, X-Request-Id",
 );
-const ANY: HeaderValue = HeaderValue::from_static("*");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 
 /// So many bytes of the headers that a page asks for are told back. No page asks for as many, and what is
@@ -28,12 +30,15 @@ pub(crate) fn is_cross_origin(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
 }
 
-/// The answer to a browser that asks what it may send, if this is such a request.
-pub(crate) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
-    let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if method != Method::OPTIONS || !asks {
-        return None;
-    }
+/// Whether a browser asks what it may send.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && is_cross_origin(headers)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The answer to a browser that asks what it may send.
+pub(crate) fn preflight(headers: &HeaderMap) -> Response<Full<Bytes>> {
     let mut allowed = b"Authorization".to_vec();
     if let Some(requested) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in requested.as_bytes().split(|&byte| byte == b',') {
@@ -48,17 +53,24 @@ pub(crate) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response
     allowed.extend_from_slice(b", Accept, Accept-Language, Content-Language");
     let mut response = Response::new(Full::default());
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     if let Ok(allowed) = HeaderValue::from_bytes(&allowed) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     }
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECONDS);
-    Some(response)
+    response
 }
 
-/// Lets the page read the answer and the headers that matter.
+/// Lets the page read the answer, perhaps to a request that its user's certificate came with.
+pub(crate) fn allow(headers: &mut HeaderMap, (origin, credentials): (HeaderValue, bool)) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    if credentials {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+        headers.append(header::VARY, ORIGIN);
+    }
+}
+
+/// Lets the page read the headers that matter.
 pub(crate) fn expose(headers: &mut HeaderMap) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
 }

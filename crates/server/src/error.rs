@@ -23,6 +23,8 @@ pub(crate) enum Malformed {
     /// It is against HTTP, in this sense.
     Head(&'static str),
     Expectation,
+    /// It is for a host that is not this machine.
+    Misdirected,
     QueryParameter {
         name: String,
         value: String,
@@ -30,8 +32,8 @@ pub(crate) enum Malformed {
     OperationMethod(Method),
     /// The body is not what it should be, in this sense.
     Body(Cow<'static, str>),
-    /// The media type that it says to have.
-    ContentType(String),
+    /// The media type that it says to have, if it says so.
+    ContentType(Option<String>),
     /// How it says to be encoded.
     ContentEncoding(String),
     BodyTooLarge {
@@ -163,7 +165,8 @@ impl Error {
             }
             Self::Refused(refused) => {
                 let (message, details) = refused.texts();
-                (cut(message), details.map(cut), None)
+                let hint = refused.hint().map(str::to_owned);
+                (cut(message), details.map(cut), hint)
             }
             Self::TooManyRequests {
                 requests_per_second,
@@ -264,6 +267,7 @@ impl Malformed {
         match self {
             Self::Head(_) => Code::Head,
             Self::Expectation => Code::Expectation,
+            Self::Misdirected => Code::Misdirected,
             Self::QueryParameter { .. } => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) | Self::ContentType(_) => Code::Body,
@@ -306,8 +310,17 @@ impl Malformed {
                 format!("the request is not HTTP as it should be: {defect}").into()
             }
             Self::Expectation => "Expect can ask for 100-continue, and for nothing else".into(),
+            Self::Misdirected => {
+                let message = "Host must be a name or an address of this machine, such as localhost: \
+                               the service asks nobody who they are";
+                let hint = "Name it in http.cors_origins, as in http://name:port, or set [auth]";
+                return (message.into(), None, Some(hint.into()));
+            }
             Self::ContentType(given) => {
-                let message = format!("Content-Type not acceptable: {given}");
+                let message = match given {
+                    Some(given) => format!("Content-Type not acceptable: {given}"),
+                    None => "Content-Type is missing: a web page must send it".into(),
+                };
                 return (message, None, Some(JSON_HINT.into()));
             }
             Self::ContentEncoding(given) => {

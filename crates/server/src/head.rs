@@ -73,3 +73,12 @@ fn check_expectation(head: &Parts) -> Result<(), Malformed> {
     }
     Err(Malformed::Expectation)
 }
+
+/// The host that the request is for: that of its target where it has one, as proxies and HTTP/2 send it.
+pub(crate) fn host(head: &Parts) -> Option<Authority<'_>> {
+    let bytes = match head.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => head.headers.get(header::HOST)?.as_bytes(),
+    };
+    Authority::parse(bytes)
+}

@@ -12,6 +12,7 @@ mod arguments;
 mod auth;
 mod authority;
 mod body;
+mod browsers;
 mod caller;
 mod code;
 mod connections;
@@ -35,6 +36,7 @@ pub use api::Api;
 pub use auth::{
     Authentication, AuthenticationSettings, KeyRequest, KeyRequests, KeySet, KeySetError, Roles,
 };
+pub use browsers::{BrowserSettings, Origins};
 pub use caller::Caller;
 pub use code::Code;
 pub use connections::{ConnectionMetrics, Limits, Listener, REFUSALS_MAX, serve};

@@ -8,12 +8,13 @@ use crate::{
 use prometheus::Registry;
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::signal::unix::Signal;
-use widgets_server::{Authentication, KeySet, Tls, Watch};
+use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ const KEYS_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Security {
     pub(crate) authentication: Arc<Authentication>,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Which web pages may ask.
+    pub(crate) browsers: BrowserSettings,
     /// The file of the keys that tokens are checked with.
     keys: Option<(PathBuf, Mutex<Watch>)>,
     /// The keys that are fetched, until somebody fetches them.
@@ -65,6 +68,7 @@ impl Security {
         Ok(Self {
             authentication,
             tls,
+            browsers: auth.browsers(http),
             keys,
             jwks,
             certificates: certificates.map_err(|error| error.to_string())?,
@@ -138,7 +142,12 @@ fn read_keys(path: &Path) -> Result<KeySet, String> {
             "it must have at most {KEYS_BYTES_MAX} bytes, it has {bytes}"
         )));
     }
-    let text = fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => broken(
+            "it is not text: give a key as a JWK or a JWKS, a secret as text that is random".into(),
+        ),
+        _ => broken(error.to_string()),
+    })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     let keys = KeySet::parse(text).map_err(|error| broken(error.to_string()))?;

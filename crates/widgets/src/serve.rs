@@ -228,7 +228,8 @@ async fn answer<S: Store>(
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;
     let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
-    let mut api = api.with_authentication(security.authentication.clone());
+    let api = api.with_authentication(security.authentication.clone());
+    let mut api = api.with_browsers(security.browsers.clone());
     if let Some(TlsFiles {
         clients: Some((_, wanted)),
         ..

@@ -70,7 +70,7 @@ fn seconds(claims: &Claims, name: &'static str) -> Result<Option<i64>, Claim> {
     }
 }
 
-/// Checks that the token is for us. One that names nobody is for everyone.
+/// Checks that the token is for us, where we have a name.
 pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<(), Claim> {
     let is_ours = |given: &Value| match (given, audience) {
         (Value::String(_), None) => Ok(true),
@@ -78,9 +78,9 @@ pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<
         _ => Err(Claim::AudienceType),
     };
     let ours = match claims.get("aud") {
-        None | Some(Value::Null) => true,
+        None | Some(Value::Null) => audience.is_none(),
         Some(Value::Array(given)) => {
-            let mut any = given.is_empty();
+            let mut any = given.is_empty() && audience.is_none();
             for each in given {
                 any |= is_ours(each)?;
             }
@@ -89,6 +89,24 @@ pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<
         Some(given) => is_ours(given)?,
     };
     if ours { Ok(()) } else { Err(Claim::Audience) }
+}
+
+/// Checks that the token is of the issuer that is trusted, where there is one.
+pub(super) fn check_issuer(claims: &Claims, issuer: Option<&str>) -> Result<(), Claim> {
+    let given = claims.get("iss").and_then(Value::as_str);
+    match issuer {
+        Some(issuer) if given != Some(issuer) => Err(Claim::Issuer),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that these claims are there. Null claims nothing.
+pub(super) fn check_required(claims: &Claims, required: &[String]) -> Result<(), Claim> {
+    let absent = |name: &&String| claims.get(*name).is_none_or(Value::is_null);
+    match required.iter().find(absent) {
+        Some(name) => Err(Claim::Missing(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Where in the claims a role is named.
@@ -176,9 +194,9 @@ mod tests {
     #[test]
     fn an_audience_is_one_of_those_named() {
         for (json, any, ours) in [
-            ("{}", Ok(()), Ok(())),
-            (r#"{"aud":null}"#, Ok(()), Ok(())),
-            (r#"{"aud":[]}"#, Ok(()), Ok(())),
+            ("{}", Ok(()), Err(Claim::Audience)),
+            (r#"{"aud":null}"#, Ok(()), Err(Claim::Audience)),
+            (r#"{"aud":[]}"#, Ok(()), Err(Claim::Audience)),
             (r#"{"aud":"us"}"#, Ok(()), Ok(())),
             (r#"{"aud":["them","us"]}"#, Ok(()), Ok(())),
             (r#"{"aud":"them"}"#, Ok(()), Err(Claim::Audience)),
@@ -197,6 +215,37 @@ mod tests {
             let claims = claims(json);
             assert_eq!(check_audience(&claims, None), any, "{json}");
             assert_eq!(check_audience(&claims, Some("us")), ours, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_the_one_that_is_trusted() {
+        for (json, ours) in [
+            ("{}", false),
+            (r#"{"iss":null}"#, false),
+            (r#"{"iss":["us"]}"#, false),
+            (r#"{"iss":"US"}"#, false),
+            (r#"{"iss":"us/"}"#, false),
+            (r#"{"iss":"us"}"#, true),
+        ] {
+            let claims = claims(json);
+            assert_eq!(check_issuer(&claims, None), Ok(()), "{json}");
+            let checked = check_issuer(&claims, Some("us"));
+            assert_eq!(checked.is_ok(), ours, "{json}");
+        }
+    }
+
+    #[test]
+    fn claims_that_must_be_there_are_there() {
+        let required = ["exp", "jti"].map(String::from);
+        for (json, missing) in [
+            (r#"{"exp":1,"jti":""}"#, None),
+            (r#"{"exp":1}"#, Some("jti")),
+            (r#"{"exp":null,"jti":"a"}"#, Some("exp")),
+            ("{}", Some("exp")),
+        ] {
+            let expected = missing.map_or(Ok(()), |name| Err(Claim::Missing(name.into())));
+            assert_eq!(check_required(&claims(json), &required), expected, "{json}");
         }
     }
 

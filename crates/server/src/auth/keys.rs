@@ -1,5 +1,7 @@
 //! The keys that tokens are checked with: a secret text, a JWK, or a set of them (RFC 7517).
 
+use super::secret::{self, SECRET_BYTES_MIN};
+use crate::json::{self, Defect};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
     hmac,
@@ -12,9 +14,6 @@ use ring::{
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
-
-/// A shorter secret could be guessed (RFC 7518, 3.2).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// The keys that tokens are checked with.
 pub struct KeySet {
@@ -31,6 +30,29 @@ pub enum KeySetError {
         /// Its length.
         bytes: usize,
     },
+    /// It is something that others know.
+    #[error("a secret is known to nobody else, and this looks like {what}")]
+    NoSecret {
+        /// What it looks like, and where that belongs.
+        what: &'static str,
+    },
+    /// It has not enough in it that cannot be known.
+    #[error(
+        "a secret must not be guessed: it is a repetition, a sequence or of few different bytes, which \
+         carries {bits} bits where {bits_min} are needed; make one with openssl rand -base64 48"
+    )]
+    Guessable {
+        /// An estimate.
+        bits: u32,
+        /// How many it must have.
+        bits_min: u32,
+    },
+    /// It begins with a mark that editors leave.
+    #[error("it begins with a byte order mark (U+FEFF): save it without")]
+    ByteOrderMark,
+    /// An object in it names a member twice.
+    #[error("it names a member of an object twice")]
+    Repeated,
     /// It begins as JSON does, and is not.
     #[error("it begins with \"{{\" and is not JSON: line {line}, column {column}")]
     Json {
@@ -103,12 +125,10 @@ enum Material {
 }
 
 impl Key {
-    /// Whether it is for tokens with this `kid` and `alg`. A key is only ever used with algorithms of
-    /// its own kind: a public key is never taken for a secret.
-    pub(super) fn is_for(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
-        (id.is_none() || self.id.as_deref() == id)
-            && self.algorithm.is_none_or(|own| own == algorithm)
-            && self.check(algorithm).is_some()
+    /// Whether it is for tokens with this `alg`. A key is only ever used with algorithms of its own
+    /// kind: a public key is never taken for a secret.
+    fn is_for(&self, algorithm: Algorithm) -> bool {
+        self.algorithm.is_none_or(|own| own == algorithm) && self.check(algorithm).is_some()
     }
 
     const fn is_secret(&self) -> bool {
@@ -172,12 +192,17 @@ impl Check<'_> {
 
 impl KeySet {
     /// The keys of a text: a JWK or a JWKS if it begins with `{`, else it is the secret itself. A set
-    /// may have keys that cannot be used here, such as keys for encryption; they are left out.
+    /// may have keys that cannot be used here, such as keys for encryption; they are left out. What cannot
+    /// be secret is not taken for a secret.
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
+        if text.starts_with('\u{feff}') {
+            return Err(KeySetError::ByteOrderMark);
+        }
         if text.trim_ascii_start().starts_with('{') {
             return Self::parse_json(text, true);
         }
-        let material = Material::Secret(secret(text.as_bytes().to_vec())?);
+        secret::check(text.as_bytes())?;
+        let material = Material::Secret(text.into());
         Ok(Self {
             keys: vec![Key {
                 id: None,
@@ -204,15 +229,31 @@ impl KeySet {
         }
     }
 
+    /// The keys that a token with this `kid` and `alg` can be signed by. A `kid` that no key has says
+    /// nothing of the keys that have none, such as a plain secret.
+    pub(super) fn candidates(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &Key> {
+        let wanted = id.filter(|id| self.knows(id));
+        let named = move |key: &&Key| match id {
+            None => true,
+            Some(_) => key.id.as_deref() == wanted,
+        };
+        let keys = self.keys.iter().filter(named);
+        keys.filter(move |key| key.is_for(algorithm))
+    }
+
     /// Whether one of the keys has this `kid`.
     pub(super) fn knows(&self, id: &str) -> bool {
         self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
     fn parse_json(text: &str, secrets: bool) -> Result<Self, KeySetError> {
-        let json: Value = serde_json::from_str(text).map_err(|error| KeySetError::Json {
-            line: error.line(),
-            column: error.column(),
+        let json = json::parse(text.as_bytes()).map_err(|defect| match defect {
+            Defect::Syntax { line, column } => KeySetError::Json { line, column },
+            Defect::Repeated(_) => KeySetError::Repeated,
         })?;
         let given = match json.get("keys") {
             Some(Value::Array(keys)) => keys.as_slice(),
@@ -299,8 +340,9 @@ fn key(json: &Value) -> Result<Key, String> {
     };
     let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
         ("oct", _) => {
-            let secret = secret(member("k", jwk.k)?);
-            Material::Secret(secret.map_err(|error| error.to_string())?)
+            let secret = member("k", jwk.k)?;
+            secret::check(&secret).map_err(|error| error.to_string())?;
+            Material::Secret(secret)
         }
         ("RSA", _) => {
             let (n, e) = (member("n", jwk.n)?, member("e", jwk.e)?);
@@ -322,14 +364,6 @@ fn key(json: &Value) -> Result<Key, String> {
         }
         algorithm => Ok(Key { algorithm, ..key }),
     }
-}
-
-fn secret(secret: Vec<u8>) -> Result<Vec<u8>, KeySetError> {
-    let bytes = secret.len();
-    if bytes < SECRET_BYTES_MIN {
-        return Err(KeySetError::Short { bytes });
-    }
-    Ok(secret)
 }
 
 fn member(name: &str, value: Option<String>) -> Result<Vec<u8>, String> {
@@ -354,7 +388,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_key_is_told_without_showing_it() {
-        let long = "s".repeat(SECRET_BYTES_MIN);
         for (text, error) in [
             (
                 "0123456789",
@@ -363,6 +396,25 @@ mod tests {
             (
                 "{\"kty\":",
                 "it begins with \"{\" and is not JSON: line 1, column 7",
+            ),
+            (
+                "\u{feff}{\"keys\":[]}",
+                "it begins with a byte order mark (U+FEFF): save it without",
+            ),
+            (
+                r#"{"kty":"oct","kty":"RSA"}"#,
+                "it names a member of an object twice",
+            ),
+            (
+                r#"[{"kty":"oct"}]"#,
+                "a secret is known to nobody else, and this looks like JSON, but not a JWK, which has \
+                 a member \"kty\", nor a JWKS, which is an object with an array \"keys\"",
+            ),
+            (
+                r#"{"kty":"oct","k":"ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"}"#,
+                "none of its 1 keys can be used: a secret must not be guessed: it is a repetition, a \
+                 sequence or of few different bytes, which carries 0 bits where 64 are needed; make one \
+                 with openssl rand -base64 48",
             ),
             (
                 "{}",
@@ -410,15 +462,16 @@ mod tests {
             let given = KeySet::parse(text).map(|keys| keys.len());
             assert_eq!(given.map_err(|error| error.to_string()), Err(error.into()));
         }
+        let long = "a secret of more than thirty-two bytes";
         let public = |text: &str| KeySet::parse_public(text).map_err(|error| error.to_string());
-        assert_eq!(public(&long).err(), Some(KeySetError::Shape.to_string()));
-        let secret = r#"{"kty":"oct","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}"#;
+        assert_eq!(public(long).err(), Some(KeySetError::Shape.to_string()));
+        let secret = r#"{"kty":"oct","k":"YSBzZWNyZXQgb2YgbW9yZSB0aGFuIHRoaXJ0eS10d28gYnl0ZXM"}"#;
         assert!(KeySet::parse(secret).is_ok());
         assert_eq!(
             public(secret).err().as_deref(),
             Some("none of its 1 keys can be used: a secret that anyone may read is none")
         );
-        let keys = KeySet::parse(&long).expect("long enough");
+        let keys = KeySet::parse(long).expect("long enough");
         assert_eq!(format!("{keys:?}"), "KeySet { keys: 1, unusable: 0 }");
     }
 }

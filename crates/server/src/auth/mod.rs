@@ -12,6 +12,7 @@ mod claims;
 mod fetched;
 mod keys;
 mod refused;
+mod secret;
 mod token;
 
 pub use access::Roles;
@@ -36,9 +37,12 @@ use std::sync::{
 /// What decides who gets in, beside the keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthenticationSettings {
-    /// What a token's claim `aud` must name. `None` accepts every audience; a token without the claim
-    /// is accepted in any case.
+    /// What a token's claim `aud` must name. `None` accepts every audience, and none.
     pub audience: Option<String>,
+    /// What a token's claim `iss` must be. `None` accepts every issuer, and none.
+    pub issuer: Option<String>,
+    /// The claims that a token must have.
+    pub required_claims: Vec<String>,
     /// The claim that names the role: a member of the claims, or a JSON Pointer (RFC 6901) that
     /// begins with a slash.
     pub role_claim: String,
@@ -73,6 +77,8 @@ pub struct Authentication {
     /// vouched for.
     generation: AtomicU64,
     audience: Option<String>,
+    issuer: Option<String>,
+    required_claims: Vec<String>,
     role_claim: ClaimName,
     roles: Roles,
     anonymous_role: Option<String>,
@@ -90,6 +96,8 @@ impl Authentication {
             asking: None,
             generation: AtomicU64::new(0),
             audience: None,
+            issuer: None,
+            required_claims: Vec::new(),
             role_claim: ClaimName::default(),
             roles: Roles::default(),
             anonymous_role: None,
@@ -103,6 +111,8 @@ impl Authentication {
     pub fn new(settings: AuthenticationSettings, keys: Option<KeySet>) -> Self {
         let AuthenticationSettings {
             audience,
+            issuer,
+            required_claims,
             role_claim,
             roles,
             anonymous_role,
@@ -114,6 +124,8 @@ impl Authentication {
             asking: None,
             generation: AtomicU64::new(0),
             audience,
+            issuer,
+            required_claims,
             role_claim: ClaimName::new(role_claim),
             anonymous: anonymous_role.as_deref().map(&access),
             certified: certificate_role.as_deref().map(&access),
@@ -211,6 +223,8 @@ impl Authentication {
         let claims = token::verified_claims(token, &keys)?;
         let lifetime = Lifetime::current(&claims, now_seconds)?;
         claims::check_audience(&claims, self.audience.as_deref())?;
+        claims::check_issuer(&claims, self.issuer.as_deref())?;
+        claims::check_required(&claims, &self.required_claims)?;
         let access = match self.role_claim.find(&claims) {
             None => self.anonymous.ok_or(Refused::Anonymous)?,
             Some(role) => {

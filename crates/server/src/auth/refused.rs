@@ -18,6 +18,8 @@ pub(crate) enum Refused {
     Anonymous,
     /// No role has the name that the token gives.
     RoleUnknown(String),
+    /// A web page of another site is behind it, and no token.
+    ForeignPage,
     /// The role may not do this.
     Permission {
         object: Object,
@@ -45,15 +47,21 @@ pub(crate) enum TokenFault {
 }
 
 /// What is wrong with what a token claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     Unreadable,
+    /// One is given twice.
+    Repeated,
     NotNumber(&'static str),
     Expired,
     NotYetValid,
     IssuedAtFuture,
     AudienceType,
     Audience,
+    /// It is from another issuer than the one that is trusted, or does not say.
+    Issuer,
+    /// It does not have this claim, and must.
+    Missing(String),
 }
 
 impl From<TokenFault> for Refused {
@@ -77,6 +85,7 @@ impl Refused {
             Self::Claim(_) => Code::TokenClaim,
             Self::Anonymous => Code::Anonymous,
             Self::RoleUnknown(_) => Code::RoleUnknown,
+            Self::ForeignPage => Code::ForeignPage,
             Self::Permission { anonymous, .. } => {
                 if *anonymous {
                     Code::AnonymousPermission
@@ -91,6 +100,7 @@ impl Refused {
     pub(crate) fn texts(&self) -> (String, Option<String>) {
         let details = match self {
             Self::Token(fault) => fault.details(),
+            Self::Claim(Claim::Repeated) => Some("a claim is given twice"),
             _ => None,
         };
         let message: Cow<'static, str> = match self {
@@ -99,10 +109,17 @@ impl Refused {
             Self::Token(fault) => fault.message(),
             Self::Claim(claim) => claim.message(),
             Self::Anonymous => "Anonymous access is disabled".into(),
+            Self::ForeignPage => "a web page of another site may not ask without a token".into(),
             Self::RoleUnknown(role) => format!("role \"{role}\" does not exist").into(),
             Self::Permission { object, .. } => format!("permission denied for {object}").into(),
         };
         (message.into_owned(), details.map(str::to_owned))
+    }
+
+    /// What can be done about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        let named = "Send a token, or name the page's origin in http.cors_origins";
+        matches!(self, Self::ForeignPage).then_some(named)
     }
 
     /// The value of `WWW-Authenticate` (RFC 6750, 3), if a token would help.
@@ -115,7 +132,9 @@ impl Refused {
             }
             _ => return None,
         };
-        // None of the messages has a quote or a control character in it.
+        // Only the name of a claim can have something in it that may not be there (RFC 6750, 3).
+        let allowed = |each: char| matches!(each, ' '..='~') && each != '"' && each != '\\';
+        let message = message.replace(|each| !allowed(each), "?");
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
         HeaderValue::try_from(challenge).ok()
     }
@@ -150,9 +169,9 @@ impl TokenFault {
 }
 
 impl Claim {
-    fn message(self) -> Cow<'static, str> {
+    fn message(&self) -> Cow<'static, str> {
         match self {
-            Self::Unreadable => "Parsing claims failed".into(),
+            Self::Unreadable | Self::Repeated => "Parsing claims failed".into(),
             Self::NotNumber(name) => format!("The JWT '{name}' claim must be a number").into(),
             Self::Expired => "JWT expired".into(),
             Self::NotYetValid => "JWT not yet valid".into(),
@@ -161,6 +180,8 @@ impl Claim {
                 "The JWT 'aud' claim must be a string or an array of strings".into()
             }
             Self::Audience => "JWT not in audience".into(),
+            Self::Issuer => "JWT not from the trusted issuer".into(),
+            Self::Missing(name) => format!("The JWT '{name}' claim must be there").into(),
         }
     }
 }

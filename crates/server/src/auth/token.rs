@@ -5,11 +5,12 @@ use super::{
     claims::Claims,
     keys::{Algorithm, KeySet},
 };
+use crate::json::{self, Defect};
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use serde::Deserialize;
+use serde_json::Value;
 
 /// base64url; PostgREST takes tokens with and without padding.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -17,12 +18,29 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-#[derive(Deserialize)]
 struct Header {
-    alg: String,
-    kid: Option<String>,
-    /// Extensions that must be understood (RFC 7515, 4.1.11). None is.
-    crit: Option<serde_json::Value>,
+    algorithm: String,
+    key: Option<String>,
+}
+
+/// The header of a token. A member that is given twice is read otherwise by others (RFC 7515, 4).
+fn header(json: &[u8]) -> Option<Header> {
+    let Ok(Value::Object(mut members)) = json::parse(json) else {
+        return None;
+    };
+    // Extensions that must be understood (RFC 7515, 4.1.11), whatever they are. None is.
+    if members.contains_key("crit") {
+        return None;
+    }
+    let Some(Value::String(algorithm)) = members.remove("alg") else {
+        return None;
+    };
+    let key = match members.remove("kid") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id),
+        Some(_) => return None,
+    };
+    Some(Header { algorithm, key })
 }
 
 /// The claims of a token that one of the keys has signed. Whether they hold is not checked.
@@ -40,24 +58,27 @@ pub(super) fn verified_claims(token: &[u8], keys: &KeySet) -> Result<Claims, Ref
     let message = &token[..header.len() + 1 + claims.len()];
     let decode = |part| BASE64URL.decode(part).map_err(|_| TokenFault::Unreadable);
     let (header, claims, signature) = (decode(header)?, decode(claims)?, decode(signature)?);
-    let header: Header = serde_json::from_slice(&header).map_err(|_| TokenFault::Unreadable)?;
-    if header.crit.is_some() {
-        return Err(TokenFault::Unreadable.into());
-    }
-    let algorithm = Algorithm::from_name(&header.alg).ok_or(TokenFault::Algorithm {
-        unsecured: header.alg == "none",
+    let Header { algorithm, key } = self::header(&header).ok_or(TokenFault::Unreadable)?;
+    let algorithm = Algorithm::from_name(&algorithm).ok_or(TokenFault::Algorithm {
+        unsecured: algorithm == "none",
     })?;
-    let mut fault = match header.kid.as_deref() {
-        Some(id) if !keys.knows(id) => TokenFault::KeyUnknown,
-        _ => TokenFault::NoKey,
-    };
-    for key in &keys.keys {
-        if key.is_for(header.kid.as_deref(), algorithm) {
-            if key.verifies(algorithm, message, &signature) {
-                return serde_json::from_slice(&claims).map_err(|_| Claim::Unreadable.into());
-            }
-            fault = TokenFault::Signature;
+    let id = key.as_deref();
+    let mut tried = false;
+    for key in keys.candidates(id, algorithm) {
+        if key.verifies(algorithm, message, &signature) {
+            return match json::parse(&claims) {
+                Ok(Value::Object(claims)) => Ok(claims),
+                Err(Defect::Repeated(_)) => Err(Claim::Repeated.into()),
+                _ => Err(Claim::Unreadable.into()),
+            };
         }
+        tried = true;
     }
-    Err(fault.into())
+    Err(match id {
+        // Newer keys may have it.
+        Some(id) if !keys.knows(id) => TokenFault::KeyUnknown,
+        _ if tried => TokenFault::Signature,
+        _ => TokenFault::NoKey,
+    }
+    .into())
 }

@@ -39,6 +39,8 @@ pub(super) enum State {
     /// Nothing, where [`SECRET`] signs tokens, the role `reader` may read, `writer` may read and
     /// write, and who says nothing has the role `reader` if that is said here.
     Guarded { anonymous: bool },
+    /// Nothing, in a service that answers to names of this machine alone.
+    Local,
     /// The same request, a moment ago, where one a second is allowed.
     Asked,
     /// Keys for tokens that are to be fetched, and could not be so far.
@@ -523,6 +525,11 @@ fn others() -> Vec<Example> {
             )
         },
         Example {
+            given: State::Local,
+            headers: &[("Host", "widgets.example")],
+            ..get("WG421", None, "/widgets/E", Malformed::Misdirected.into())
+        },
+        Example {
             headers: &[("Expect", "a-miracle")],
             ..get("WG417", None, "/widgets/E", Malformed::Expectation.into())
         },
@@ -587,6 +594,15 @@ fn refused() -> Vec<Example> {
             Refused::Token(TokenFault::Unreadable).into(),
         ),
         ("PGRST302", some.clone(), &[], Refused::Anonymous.into()),
+        (
+            "42501-page",
+            NOTHING,
+            &[
+                ("Origin", "https://elsewhere.example"),
+                ("Sec-Fetch-Site", "cross-site"),
+            ],
+            Refused::ForeignPage.into(),
+        ),
         (
             "PGRST303",
             some.clone(),

@@ -296,6 +296,9 @@ impl Example {
             State::Guarded { anonymous: false } => {
                 parts.push("Where everyone must say who they are:".to_owned());
             }
+            State::Local => {
+                parts.push("Where nobody is asked who they are, on loopback:".to_owned());
+            }
             State::Asked => parts.push("A moment after the same request:".to_owned()),
             State::Unfetched => {
                 parts.push("While keys for tokens could not be fetched yet:".to_owned());

@@ -151,6 +151,7 @@ const fn description(status: u16) -> &'static str {
         413 => "The body is too long. Nothing was applied.",
         415 => "The body is encoded. Nothing was applied.",
         417 => "What is expected is not done here. Nothing was applied.",
+        421 => "The service does not answer to this name.",
         429 => "This client asks too often. Nothing was applied.",
         _ => "The service cannot do it now. The code says what became of the operation.",
     }

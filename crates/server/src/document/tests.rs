@@ -2,8 +2,8 @@
 
 use super::examples::{Answered, Example, SECRET, Sent, State, all};
 use crate::{
-    Api, Authentication, AuthenticationSettings, Code, KeySet, RateLimit, RateLimitSettings, Roles,
-    Settings, error::Error,
+    Api, Authentication, AuthenticationSettings, BrowserSettings, Code, KeySet, RateLimit,
+    RateLimitSettings, Roles, Settings, error::Error,
 };
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -162,6 +162,14 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
             // Nobody fetches any.
             let (authentication, _) = Authentication::with_fetched_keys(guarded(None));
             let api = real.clone().with_authentication(Arc::new(authentication));
+            send(&api, method, uri, headers, body()).await
+        }
+        State::Local => {
+            let settings = BrowserSettings {
+                loopback_names_only: true,
+                ..BrowserSettings::default()
+            };
+            let api = real.clone().with_browsers(settings);
             send(&api, method, uri, headers, body()).await
         }
         State::Asked => {

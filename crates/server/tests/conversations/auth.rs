@@ -17,7 +17,7 @@ use widgets_server::{
     Authentication, AuthenticationSettings, Caller, ClientCertificates, KeyRequests, KeySet, Roles,
 };
 
-const SECRET: &str = "a secret of more than thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
 const NOW: i64 = 1_800_000_000;
 
 /// Stands still until it is set.
@@ -46,7 +46,9 @@ impl Clock for TestClock {
 fn settings() -> AuthenticationSettings {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     AuthenticationSettings {
-        audience: Some("widgets".into()),
+        audience: None,
+        issuer: None,
+        required_claims: Vec::new(),
         role_claim: "role".into(),
         roles: Roles {
             read: names(&["reader", "writer", "anon"]),
@@ -73,7 +75,7 @@ fn guarded(
 }
 
 /// A token with these claims, signed by HS256.
-fn token(secret: &str, header: &str, claims: &str) -> String {
+pub(crate) fn token(secret: &str, header: &str, claims: &str) -> String {
     let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
     let message = format!("{}.{}", encode(header), encode(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
@@ -108,13 +110,36 @@ fn check_refused(answer: &Answer, expected: (u16, &str), message: &str, challeng
 
 #[tokio::test]
 async fn claims_are_checked_in_order_with_postgrests_texts() {
-    let (api, ..) = guarded(settings(), Some(SECRET));
+    let settings = AuthenticationSettings {
+        audience: Some("widgets".into()),
+        issuer: Some("https://issuer".into()),
+        required_claims: vec!["exp".into(), "a \"claim\\".into()],
+        ..settings()
+    };
+    let (api, ..) = guarded(settings, Some(SECRET));
+    let complete = |claims: &str| {
+        let others = r#""aud":"widgets","iss":"https://issuer","exp":1800000000,"a \"claim\\":1"#;
+        claims.replace("ETC", others)
+    };
+    for claims in [
+        r#"{"role":"writer",ETC}"#,
+        r#"{"role":"writer","aud":["others","widgets"],"iss":"https://issuer","exp":9e9,"a \"claim\\":[]}"#,
+    ] {
+        let answer = remove(&api, &format!("Bearer {}", claiming(&complete(claims)))).await;
+        assert_eq!(answer.outcome(), (204, ""), "{claims}: {}", answer.body);
+    }
+    let message = r#"The JWT 'a "claim\' claim must be there"#;
+    let challenge = "Bearer error=\"invalid_token\", error_description=\"The JWT 'a ?claim?' claim must be there\"";
+    let claims = r#"{"aud":"widgets","iss":"https://issuer","exp":1800000000}"#;
+    let answer = remove(&api, &format!("Bearer {}", claiming(claims))).await;
+    check_refused(&answer, (401, "PGRST303"), message, Some(challenge));
+    let (open, ..) = guarded(self::settings(), Some(SECRET));
     for claims in [
         r#"{"role":"writer"}"#,
         r#"{"role":"writer","exp":1800000000,"nbf":1800000030,"iat":1800000030,"aud":"widgets"}"#,
-        r#"{"role":"writer","aud":["others","widgets"]}"#,
+        r#"{"role":"writer","aud":["others","widgets"],"iss":5}"#,
     ] {
-        let answer = remove(&api, &format!("Bearer {}", claiming(claims))).await;
+        let answer = remove(&open, &format!("Bearer {}", claiming(claims))).await;
         assert_eq!(answer.outcome(), (204, ""), "{claims}: {}", answer.body);
         assert_eq!(answer.header("www-authenticate"), None);
     }
@@ -123,6 +148,30 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
         (r#"{"nbf":1800000031}"#, "JWT not yet valid"),
         (r#"{"iat":1800000031}"#, "JWT issued at future"),
         (r#"{"aud":"others"}"#, "JWT not in audience"),
+        (r#"{"iss":"https://issuer"}"#, "JWT not in audience"),
+        (r#"{"aud":[]}"#, "JWT not in audience"),
+        (r#"{"aud":"widgets"}"#, "JWT not from the trusted issuer"),
+        (
+            r#"{"aud":"widgets","iss":"https://other"}"#,
+            "JWT not from the trusted issuer",
+        ),
+        (
+            r#"{"aud":"widgets","iss":"https://issuer"}"#,
+            "The JWT 'exp' claim must be there",
+        ),
+        (
+            r#"{"aud":"widgets","iss":"https://issuer","exp":null}"#,
+            "The JWT 'exp' claim must be there",
+        ),
+        // Which of the two counts is not the same for everyone.
+        (
+            r#"{"role":"reader",ETC,"role":"writer"}"#,
+            "Parsing claims failed",
+        ),
+        (
+            r#"{"role":"writer",ETC,"app":{"role":"a","role":"b"}}"#,
+            "Parsing claims failed",
+        ),
         (r#"{"exp":"soon"}"#, "The JWT 'exp' claim must be a number"),
         (r#"{"nbf":"soon"}"#, "The JWT 'nbf' claim must be a number"),
         (r#"{"iat":"soon"}"#, "The JWT 'iat' claim must be a number"),
@@ -133,7 +182,7 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
         ("[]", "Parsing claims failed"),
         ("no JSON", "Parsing claims failed"),
     ] {
-        let answer = remove(&api, &format!("Bearer {}", claiming(claims))).await;
+        let answer = remove(&api, &format!("Bearer {}", claiming(&complete(claims)))).await;
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");
         check_refused(&answer, (401, "PGRST303"), message, Some(&challenge));
     }
@@ -165,15 +214,27 @@ async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
         (&token(SECRET, r#"{"alg":"hs256"}"#, writer), algorithm),
         (&token(SECRET, r#"{"alg":"HS384"}"#, writer), wrong_key),
         (&token(SECRET, r#"{"alg":"RS256"}"#, writer), wrong_key),
-        // The secret has no name, so it is not the one that is meant.
-        (
-            &token(SECRET, r#"{"alg":"HS256","kid":"x"}"#, writer),
-            wrong_key,
-        ),
         (
             &token(SECRET, r#"{"alg":"HS256","crit":["exp"]}"#, writer),
             unreadable,
         ),
+        (
+            &token(SECRET, r#"{"alg":"HS256","crit":null}"#, writer),
+            unreadable,
+        ),
+        (
+            &token(SECRET, r#"{"alg":"HS256","crit":[]}"#, writer),
+            unreadable,
+        ),
+        (
+            &token(SECRET, r#"{"alg":"none","alg":"HS256"}"#, writer),
+            unreadable,
+        ),
+        (
+            &token(SECRET, r#"{"alg":"HS256","kid":5}"#, writer),
+            unreadable,
+        ),
+        (&token(SECRET, r#"{"kid":"a"}"#, writer), unreadable),
         (
             &token(
                 "another secret of thirty-two bytes",
@@ -209,6 +270,31 @@ async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
     for scheme in ["bearer", "BEARER", "Bearer "] {
         let answer = remove(&api, &format!("{scheme} {good}")).await;
         assert_eq!(answer.outcome(), (204, ""), "{scheme}");
+    }
+}
+
+/// A `kid` is a hint (RFC 7515, 4.1.4): it chooses among keys that have one.
+#[tokio::test]
+async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
+    const OTHER: &str = "another secret of thirty-two bytes";
+    let jwk = |secret: &str, id: Option<&str>| json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(secret), "kid": id});
+    let mixed = json!({"keys": [jwk(SECRET, None), jwk(OTHER, Some("other"))]}).to_string();
+    for (keys, secret, header, expected) in [
+        (SECRET, SECRET, r#"{"alg":"HS256","kid":"x"}"#, 204),
+        (SECRET, SECRET, r#"{"alg":"HS256","kid":null}"#, 204),
+        (SECRET, OTHER, r#"{"alg":"HS256","kid":"x"}"#, 401),
+        (&mixed, SECRET, r#"{"alg":"HS256"}"#, 204),
+        (&mixed, SECRET, r#"{"alg":"HS256","kid":"x"}"#, 204),
+        (&mixed, OTHER, r#"{"alg":"HS256","kid":"other"}"#, 204),
+        (&mixed, OTHER, r#"{"alg":"HS256"}"#, 204),
+        // A key has that name: no other is meant.
+        (&mixed, SECRET, r#"{"alg":"HS256","kid":"other"}"#, 401),
+        (&mixed, OTHER, r#"{"alg":"HS256","kid":"x"}"#, 401),
+    ] {
+        let (api, ..) = guarded(settings(), Some(keys));
+        let token = token(secret, header, r#"{"role":"writer"}"#);
+        let answer = remove(&api, &format!("Bearer {token}")).await;
+        assert_eq!(answer.outcome().0, expected, "{keys} {header}");
     }
 }
 

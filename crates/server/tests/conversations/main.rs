@@ -8,6 +8,7 @@
 )]
 
 mod auth;
+mod browsers;
 mod fuzz;
 mod operations;
 mod requests;

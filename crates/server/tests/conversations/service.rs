@@ -4,6 +4,7 @@ use crate::*;
 use std::collections::BTreeMap;
 use widgets_registry::Operation;
 use widgets_server::Code;
+use widgets_server::{BrowserSettings, Origins};
 
 #[tokio::test]
 async fn preferences_that_were_followed_are_named() {
@@ -39,6 +40,10 @@ async fn preferences_that_were_followed_are_named() {
 #[tokio::test]
 async fn pages_of_other_origins_may_ask() {
     let (_engine, api) = service("cors");
+    let api = api.with_browsers(BrowserSettings {
+        origins: Origins::parse(["*"]).expect("origins"),
+        ..BrowserSettings::default()
+    });
     let preflight = [
         "origin: https://example.org",
         "access-control-request-method: POST",
@@ -66,7 +71,8 @@ async fn pages_of_other_origins_may_ask() {
     }
     let exposed = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, WWW-Authenticate, X-Request-Id";
     for (body, outcome) in [(E, (204, "")), (E, (409, "23505"))] {
-        let answer = send(&api, "POST", "/rpc/add_widget", &preflight[..1], body).await;
+        let headers = [preflight[0], "content-type: application/json"];
+        let answer = send(&api, "POST", "/rpc/add_widget", &headers, body).await;
         assert_eq!(answer.outcome(), outcome);
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(

@@ -10,19 +10,20 @@
     reason = "a key is also a flag, and `--allow-public` would not say what it allows"
 )]
 
-use super::optional::{Names, Networks, Secret};
+use super::optional::{Names, Networks, RequiredClaims, Secret};
 use super::quantities::plain;
 use super::url::HttpUrl;
 use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use widgets_engine::NoStore;
 use widgets_server::{
-    AuthenticationSettings, ClientCertificates, KeySet, RateLimitSettings, Roles, TlsFiles,
+    AuthenticationSettings, BrowserSettings, ClientCertificates, KeySet, Origins,
+    RateLimitSettings, Roles, TlsFiles,
 };
 
 /// One thing that can be set.
@@ -203,6 +204,10 @@ configuration! {
         rate_limit_burst: u32 = 100, within 1..=1_000_000;
         /// Proxies in front of the service whose X-Forwarded-For says which client asks.
         trusted_proxies: Networks = Networks::default();
+        /// The web pages of other sites that may ask without a token, by their origins. With a token
+        /// any page may. The service on loopback that asks nobody who they are answers to these names
+        /// as well.
+        cors_origins: Origins = Origins::default();
     }
     /// Who gets in. Off until one of jwt_secret, jwt_secret_file, jwks_url, anonymous_role and
     /// certificate_role is set: then everyone may do everything.
@@ -223,8 +228,13 @@ configuration! {
         jwks_refresh_ms: u64 = 300_000, within 1000..=86_400_000;
         /// How long fetching the keys of jwks_url may take, from looking up the host to the last byte.
         jwks_timeout_ms: u64 = 5000, within 100..=60_000;
-        /// What a token's claim aud must name, if it has one. Empty accepts every audience.
+        /// What a token's claim aud must name. Empty accepts every audience, and none.
         jwt_audience: Option<String> = None;
+        /// What a token's claim iss must be. Empty accepts every issuer, and none.
+        jwt_issuer: Option<String> = None;
+        /// The claims that a token must have, whatever they say. The default is exp where jwks_url is
+        /// set, and none elsewhere.
+        jwt_require: RequiredClaims = RequiredClaims::Default;
         /// The claim that names the role: a member of the claims, or a JSON Pointer such as
         /// /app_metadata/role.
         jwt_role_claim: Option<String> = Some("role".into());
@@ -359,10 +369,26 @@ impl Auth {
             || self.certificate_role.is_some()
     }
 
+    /// Which web pages may ask, and by which names of the service.
+    pub(crate) fn browsers(&self, http: &Http) -> BrowserSettings {
+        let asked = self.is_on() || http.requires_client_certificates();
+        BrowserSettings {
+            origins: http.cors_origins.clone(),
+            loopback_names_only: !asked && http.listen.ip().to_canonical().is_loopback(),
+        }
+    }
+
     /// What decides who gets in, beside the keys.
     pub(crate) fn settings(&self) -> AuthenticationSettings {
         AuthenticationSettings {
             audience: self.jwt_audience.clone(),
+            issuer: self.jwt_issuer.clone(),
+            required_claims: match &self.jwt_require {
+                RequiredClaims::Named(names) => names.0.clone(),
+                // A provider's tokens are of many people, and nobody withdraws one that does not end.
+                RequiredClaims::Default if self.jwks_url.is_some() => vec!["exp".into()],
+                RequiredClaims::Default => Vec::new(),
+            },
             role_claim: self.jwt_role_claim.clone().unwrap_or_default(),
             roles: Roles {
                 read: self.read_roles.0.clone(),
@@ -416,7 +442,12 @@ impl Configuration {
             auth.jwks_ca.is_some() && !secure,
             "auth.jwks_ca needs an auth.jwks_url that begins with https://".into(),
         );
-        if let Some(Err(error)) = auth.jwt_secret.0.as_deref().map(KeySet::parse) {
+        let secret = auth.jwt_secret.0.as_deref();
+        check(
+            secret.is_some_and(|secret| Path::new(secret).is_file()),
+            "auth.jwt_secret is the path of a file: give it as auth.jwt_secret_file".into(),
+        );
+        if let Some(Err(error)) = secret.map(KeySet::parse) {
             check(true, format!("auth.jwt_secret: {error}"));
         }
         check(

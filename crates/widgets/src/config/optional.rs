@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
-use widgets_server::ClientCertificates;
+use widgets_server::{ClientCertificates, Origins};
 
 fn toml_string(text: impl Into<String>) -> String {
     toml::Value::String(text.into()).to_string()
@@ -132,6 +132,37 @@ impl Value for Names {
     }
 }
 
+/// The claims that tokens must have: named, or those that fit the keys that they are checked with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RequiredClaims {
+    #[default]
+    Default,
+    Named(Names),
+}
+
+impl Value for RequiredClaims {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, limit: &Anything) -> Option<Self> {
+        if text == "default" {
+            return Some(Self::Default);
+        }
+        Names::parse(text, limit).map(Self::Named)
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"default\", or names with commas between them, or empty for none".into()
+    }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::Default => toml_string("default"),
+            Self::Named(names) => names.toml(),
+        }
+    }
+}
+
 /// Addresses and networks with commas between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks(pub(crate) Vec<IpNet>);
@@ -157,6 +188,24 @@ impl Value for Networks {
     fn toml(&self) -> String {
         let items: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         toml_string(items.join(", "))
+    }
+}
+
+impl Value for Origins {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        Self::parse(items(text))
+    }
+
+    fn describe(_: &Anything) -> String {
+        "origins with commas between them, such as https://app.example, or * for any, or empty for none"
+            .into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.to_string())
     }
 }
 
@@ -210,6 +259,30 @@ mod tests {
         ] {
             let networks = Networks::parse(text, &Anything).map(|networks| networks.toml());
             assert_eq!(networks.as_deref(), toml, "{text:?}");
+        }
+        for (text, toml) in [
+            ("", Some("\"\"")),
+            ("*", Some("\"*\"")),
+            ("https://a, http://b:80", Some("\"https://a, http://b\"")),
+            ("https://a/", None),
+            ("a.example", None),
+        ] {
+            let origins = <Origins as Value>::parse(text, &Anything);
+            let origins = origins.map(|origins| origins.toml());
+            assert_eq!(origins.as_deref(), toml, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn claims_are_required_by_name_or_by_default() {
+        for (text, toml) in [
+            ("default", Some("\"default\"")),
+            ("", Some("\"\"")),
+            ("exp,sub", Some("\"exp, sub\"")),
+            ("exp,", None),
+        ] {
+            let claims = RequiredClaims::parse(text, &Anything).map(|claims| claims.toml());
+            assert_eq!(claims.as_deref(), toml, "{text:?}");
         }
     }
 

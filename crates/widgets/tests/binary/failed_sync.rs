@@ -41,7 +41,9 @@ fn a_failed_sync_stops_writes_until_a_restart() {
         let (code, told) = add(&service, "unknown");
         assert_eq!(code, 503, "{told}");
         assert!(told.contains("WG505"), "{told}");
-        // The cause is for whoever runs it.
+        assert!(told.contains("syncing the journal failed"), "{told}");
+        // What the operating system said is for the operator.
+        assert!(!told.contains("Input/output error"), "{told}");
         assert!(Service::log(path).contains("Input/output error"));
         assert!(!trigger.exists(), "it is this sync that failed");
         // The next sync would succeed. What the disk holds is not known all the same.

@@ -12,7 +12,7 @@ use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{PrivateKeyDer, pem::PemObject as _},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
@@ -37,10 +37,14 @@ impl Key {
         Self { id, pair }
     }
 
+    /// A token of this role, which is valid until 2286.
     fn token(&self, role: &str) -> String {
+        self.claiming(&json!({ "role": role, "exp": 9_999_999_999_u64 }))
+    }
+
+    fn claiming(&self, claims: &Value) -> String {
         let header = json!({ "alg": "EdDSA", "kid": self.id }).to_string();
-        let claims = json!({ "role": role }).to_string();
-        let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+        let message = [header, claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part));
         let message = message.join(".");
         let signature = self.pair.sign(message.as_bytes());
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -167,6 +171,35 @@ fn refetch(service: &Service, admin: &str, outcome: &str) {
     let before = fetches(service, admin, outcome);
     service.signal(Signal::HUP);
     wait_until(outcome, || fetches(service, admin, outcome) > before);
+}
+
+/// A provider has many clients, and its keys sign the tokens of all of them.
+#[test]
+fn a_token_of_a_provider_ends_and_is_for_this_service() {
+    let key = Key::new("key", 1);
+    let provider = Provider::start(ok(&set(&[&key])), None);
+    let directory = Directory::new("jwks_claims");
+    let url = provider.url("http");
+    let endless = key.claiming(&json!({ "role": "writer" }));
+    let bare = key.token("writer");
+    let issuer = "https://id.example";
+    let whole = json!({ "role": "writer", "aud": "us", "iss": issuer, "exp": 9_999_999_999_u64 });
+    let whole = key.claiming(&whole);
+    let ours = ["--jwt-audience", "us", "--jwt-issuer", issuer];
+    for (arguments, token, expected) in [
+        (&[][..], &endless, 401),
+        (&[], &bare, 404),
+        (&["--jwt-require", ""], &endless, 404),
+        (&["--jwt-require", "sub"], &bare, 401),
+        (&["--jwt-audience", "us"], &bare, 401),
+        (&["--jwt-issuer", issuer], &bare, 401),
+        (&ours, &whole, 404),
+    ] {
+        let arguments = [&["--jwks-url", &url], arguments].concat();
+        let service = Service::start(directory.path(), &arguments);
+        let got = status(&service, token, "GET /widgets/E", "");
+        assert_eq!(got, expected, "{arguments:?}");
+    }
 }
 
 #[test]

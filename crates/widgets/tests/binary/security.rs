@@ -64,6 +64,61 @@ fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
     assert!(told.contains("refused"), "{told}");
 }
 
+/// What everybody has or can guess would let everybody in.
+#[test]
+fn what_is_no_secret_is_refused() {
+    let directory = Directory::new("no_secret");
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAJuN/9pgG63ZziDpaN38VS03CB6q8LQF2Id0RZD6CDqg=\n-----END PUBLIC KEY-----\n";
+    let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"JuN_9pgG63ZziDpaN38VS03CB6q8LQF2Id0RZD6CDqg"}"#;
+    let array = format!("[{jwk}]");
+    let marked = format!("\u{feff}{jwk}");
+    for (text, problem) in [
+        (pem, "looks like a key or a certificate in PEM"),
+        (&array, "looks like JSON, but not a JWK"),
+        (&marked, "begins with a byte order mark"),
+        ("\"quoted as if it were a text of JSON\"", "looks like JSON"),
+        (
+            "https://id.example/keys/of/the/provider",
+            "looks like a URL",
+        ),
+        (
+            "                                 ",
+            "carries 0 bits where 64 are needed",
+        ),
+    ] {
+        std::fs::write(directory.path().join("keys"), text).expect("written");
+        for (key, variable, value) in [
+            ("jwt_secret_file: keys", "WIDGETS_JWT_SECRET_FILE", "keys"),
+            ("jwt_secret", "WIDGETS_JWT_SECRET", text),
+        ] {
+            for command in [&["config", "check"][..], &["serve", "--data-dir", "data"]] {
+                let mut widgets = widgets(directory.path());
+                let (code, told) = outcome(widgets.args(command).env(variable, value));
+                assert_eq!(code, Some(1), "{command:?} {value:?}: {told}");
+                let named = told.contains(&format!("auth.{key}: "));
+                assert!(named && told.contains(problem), "{told}");
+            }
+        }
+    }
+    std::fs::write(directory.path().join("keys"), b"\x30\x81\xff\xfe").expect("written");
+    for (argument, problem) in [
+        ("--jwt-secret-file", "it is not text"),
+        (
+            "--jwt-secret",
+            "is the path of a file: give it as auth.jwt_secret_file",
+        ),
+    ] {
+        let mut widgets = widgets(directory.path());
+        let (code, told) = outcome(widgets.args(["config", "check", argument, "keys"]));
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(problem), "{told}");
+    }
+    assert!(
+        !directory.path().join("data").exists(),
+        "nothing was opened"
+    );
+}
+
 #[test]
 fn secrets_are_never_shown_or_logged() {
     let directory = Directory::new("secrets");

@@ -1,0 +1,298 @@
+//! Whether a text can be secret at all.
+//!
+//! A public key, a certificate or the address of a key set that is given in place of a secret would be one
+//! that everybody knows: whoever has it signs tokens of any role. So what looks like one of them is
+//! refused, and so is what anybody could guess.
+
+use super::KeySetError;
+use base64::{
+    Engine as _,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::de::IgnoredAny;
+
+/// A shorter secret could be guessed (RFC 7518, 3.2).
+pub(super) const SECRET_BYTES_MIN: usize = 32;
+
+/// What the bytes of a secret must carry, by a generous estimate. 32 random digits have about 100.
+const SECRET_BITS_MIN: u32 = 64;
+
+/// Refuses what cannot be a secret. Never says what it was.
+pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
+    let what = match std::str::from_utf8(secret) {
+        Ok(text) => kind(text.trim()),
+        Err(_) => is_der(secret).then_some(DER),
+    };
+    if let Some(what) = what {
+        return Err(KeySetError::NoSecret { what });
+    }
+    let bytes = secret.len();
+    if bytes < SECRET_BYTES_MIN {
+        return Err(KeySetError::Short { bytes });
+    }
+    let bits = bits(secret);
+    if bits < SECRET_BITS_MIN {
+        return Err(KeySetError::Guessable {
+            bits,
+            bits_min: SECRET_BITS_MIN,
+        });
+    }
+    Ok(())
+}
+
+const DER: &str = "a key or a certificate in DER: give a key as a JWK or a JWKS";
+
+/// What a text is, if it is surely something that others know.
+fn kind(text: &str) -> Option<&'static str> {
+    let is_ssh = |text: &str| {
+        let name = text.split(' ').next().unwrap_or_default();
+        let known = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
+        text.contains(' ') && known.iter().any(|known| name.starts_with(known))
+    };
+    if text.contains("-----BEGIN") {
+        Some("a key or a certificate in PEM: give a key as a JWK or a JWKS")
+    } else if is_ssh(text) {
+        Some("a key of OpenSSH: give a key as a JWK or a JWKS")
+    } else if is_url(text) {
+        Some(
+            "a URL: one where a JWKS is goes to auth.jwks_url, the path of a file to auth.jwt_secret_file",
+        )
+    } else if is_json(text) {
+        Some(
+            "JSON, but not a JWK, which has a member \"kty\", nor a JWKS, which is an object with an array \"keys\"",
+        )
+    } else if is_token(text) {
+        Some("a token, not what tokens are signed with")
+    } else if is_der_in_text(text) {
+        Some(DER)
+    } else {
+        None
+    }
+}
+
+/// A scheme and what stands behind it (RFC 3986, 3.1).
+fn is_url(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, rest)| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        let begins = scheme.starts_with(|first: char| first.is_ascii_alphabetic());
+        begins && scheme.bytes().all(allowed) && !rest.is_empty()
+    })
+}
+
+/// JSON, whole or cut off. A number is taken for a secret: it says nothing that anybody knows.
+fn is_json(text: &str) -> bool {
+    let opened = text.strip_prefix(['[', '{']).unwrap_or_default();
+    let inside = opened.trim_start().starts_with(['{', '[', '"', ']', '}']);
+    let number = text.parse::<f64>().is_ok();
+    let whole = || serde_json::from_str::<IgnoredAny>(text).is_ok();
+    inside || text.contains("\"kty\"") || !number && whole()
+}
+
+/// Three parts of base64url, of which the first is a JSON object.
+fn is_token(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte);
+    parts.len() == 3
+        && text.starts_with("eyJ")
+        && parts.iter().all(|part| part.bytes().all(allowed))
+}
+
+/// DER in base64, as PEM has it between its lines, or in hexadecimal.
+fn is_der_in_text(text: &str) -> bool {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let text: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    let alphabets = [base64::alphabet::STANDARD, base64::alphabet::URL_SAFE];
+    let in_base64 = alphabets.iter().any(|alphabet| {
+        let decoded = GeneralPurpose::new(alphabet, config).decode(&text);
+        decoded.is_ok_and(|bytes| is_der(&bytes))
+    });
+    in_base64 || hexadecimal(&text).is_some_and(|bytes| is_der(&bytes))
+}
+
+fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let pairs = text.chunks(2).map(|pair| {
+        let [high, low] = pair else { return None };
+        u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+    });
+    pairs.collect()
+}
+
+/// A sequence that is as long as it says (X.690, 8.1): what every key and certificate is.
+fn is_der(bytes: &[u8]) -> bool {
+    let [0x30, length, rest @ ..] = bytes else {
+        return false;
+    };
+    // Either the length itself, or how many bytes it takes.
+    if let 0..0x80 = length {
+        return rest.len() == usize::from(*length);
+    }
+    let count = usize::from(length & 0x7f);
+    if count > size_of::<u32>() {
+        return false;
+    }
+    let Some((length, content)) = rest.split_at_checked(count) else {
+        return false;
+    };
+    let length = length
+        .iter()
+        .fold(0, |length, byte| length << 8 | usize::from(*byte));
+    content.len() == length
+}
+
+/// How many bits a text carries at most, if it is neither a repetition nor a sequence: estimated by how
+/// its bytes, and the steps from one to the next, are distributed.
+fn bits(secret: &[u8]) -> u32 {
+    let unit = &secret[..period(secret)];
+    let steps = unit.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    let each = entropy(unit.iter().copied()).min(entropy(steps));
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate, of at most 8 bits a byte"
+    )]
+    let bits = (each * unit.len() as f64).min(f64::from(u32::MAX)) as u32;
+    bits
+}
+
+/// Bits a value, by how often each occurs (Shannon).
+fn entropy(values: impl Iterator<Item = u8>) -> f64 {
+    let mut counts = [0_u32; 256];
+    for value in values {
+        counts[usize::from(value)] = counts[usize::from(value)].saturating_add(1);
+    }
+    let total: f64 = counts.iter().copied().map(f64::from).sum();
+    let share = |count: &u32| f64::from(*count) / total;
+    let present = counts.iter().filter(|count| **count > 0);
+    present.map(share).map(|share| -share * share.log2()).sum()
+}
+
+/// The length of the shortest beginning of which the whole is a repetition, the last one perhaps cut
+/// short (Knuth, Morris and Pratt).
+fn period(text: &[u8]) -> usize {
+    let mut borders = vec![0; text.len()];
+    let mut border = 0;
+    for end in 1..text.len() {
+        while border > 0 && text[end] != text[border] {
+            border = borders[border - 1];
+        }
+        if text[end] == text[border] {
+            border += 1;
+        }
+        borders[end] = border;
+    }
+    text.len() - border
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    #[test]
+    fn what_others_know_is_no_secret() {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/conversations/tokens.json"))
+                .expect("JSON");
+        let set = file["jwks"].to_string();
+        let keys = file["jwks"]["keys"].to_string();
+        let quoted = serde_json::Value::String(set.clone()).to_string();
+        let token = file["tokens"]["RS256"].as_str().expect("a token");
+        let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----";
+        // A public key of P-256, made by `openssl ec -pubout`.
+        let der = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAELO+UDWg+WkP6gXzKd5+69CVrEIxoak0i\n\
+                   FR3ARKPuqKo6xQG5qN3TmfHcdPkGthXQGMsWp8MR3eDMjO0EUQhTbQ==";
+        let url_safe = der
+            .replace('+', "-")
+            .replace('/', "_")
+            .replace(['\n', '='], "");
+        let engine = base64::engine::general_purpose::STANDARD;
+        let bytes = engine.decode(der.replace('\n', "")).expect("base64");
+        let in_hexadecimal = bytes
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        assert!(check(&bytes).is_err_and(|error| error.to_string().contains("DER")));
+        let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICbjf/aYBut2c4g6Wjd/FUtNwgeqvC0BdiHdEWQ+gg6o me@host";
+        for (text, what) in [
+            (pem, "PEM"),
+            (&format!("  {pem}"), "PEM"),
+            ("key: -----BEGIN CERTIFICATE-----", "PEM"),
+            (der, "DER"),
+            (&url_safe, "DER"),
+            (&in_hexadecimal, "DER"),
+            (ssh, "OpenSSH"),
+            (&keys, "JSON"),
+            (&quoted, "JSON"),
+            (&keys[..keys.len() / 2], "JSON"),
+            ("[]", "JSON"),
+            ("\"a secret of more than thirty-two bytes\"", "JSON"),
+            ("'{\"kty\":\"oct\",\"k\":\"…\"}' and something more", "JSON"),
+            ("https://login.example.org/.well-known/jwks.json", "URL"),
+            ("file:///etc/widgets/public.jwk.of.the.provider", "URL"),
+            (token, "a token"),
+        ] {
+            let error = check(text.as_bytes()).expect_err(text).to_string();
+            assert!(error.contains(what), "{text}: {error}");
+            for word in text.split(|each: char| !each.is_alphanumeric()) {
+                assert!(
+                    word.len() < 12 || !error.contains(word),
+                    "{error} shows {word}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_anybody_guesses_is_no_secret() {
+        for text in [
+            &" ".repeat(33),
+            "passwordpasswordpasswordpassword",
+            "changeme-changeme-changeme-changeme",
+            "12345678901234567890123456789012",
+            "abcdefghijklmnopqrstuvwxyz012345",
+            "zyxwvutsrqponmlkjihgfedcba9876543",
+            "00000000000000000000000000000000001",
+            &"ab".repeat(1000),
+        ] {
+            let error = check(text.as_bytes()).expect_err(text);
+            assert!(
+                matches!(error, KeySetError::Guessable { .. }),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    proptest! {
+        /// What a generator of random texts makes is always taken.
+        #[test]
+        fn random_secrets_are_taken(
+            digits in "[0-9]{40}",
+            hexadecimal in "[0-9a-f]{32}",
+            base64 in "[A-Za-z0-9+/]{43}=",
+            printable in "[!-~]{32}",
+            bytes in vec(any::<u8>(), 32..=64),
+        ) {
+            for text in [digits, hexadecimal, base64, printable] {
+                // As rare as it is random: it would have to begin as what it is not.
+                prop_assume!(kind(&text).is_none());
+                prop_assert_eq!(check(text.as_bytes()), Ok(()), "{}", text);
+            }
+            prop_assume!(bits(&bytes) > 100);
+            prop_assert_eq!(check(&bytes), Ok(()));
+        }
+
+        #[test]
+        fn a_period_repeats_itself(unit in vec(0..3_u8, 1..8), length in 1..40_usize) {
+            let text: Vec<u8> = unit.iter().copied().cycle().take(length).collect();
+            let period = period(&text);
+            prop_assert!(period <= unit.len().max(1).min(length.max(1)));
+            prop_assert!(text.iter().zip(&text[period..]).all(|(one, other)| one == other));
+        }
+    }
+}

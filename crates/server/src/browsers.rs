@@ -1,0 +1,345 @@
+//! Which web pages may ask, and by which name of the service.
+//!
+//! A browser sends along what its user is: the client certificate, and that it runs on this machine or in
+//! this network. A page of some other site has no part in that, so where no token authorises a request such
+//! a page is refused, unless it is named. Programs send no `Origin` and no `Sec-Fetch-Site`, and notice
+//! nothing.
+//!
+//! Pages that a browser takes for the service's own, because a name server told it that their host is this
+//! machine (DNS rebinding), still ask for that host: where nobody is asked who they are, a service on
+//! loopback answers to names of this machine alone.
+
+use crate::{
+    authority::{Authority, Host},
+    error::Malformed,
+    head,
+};
+use hyper::{
+    HeaderMap, Method,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use std::fmt;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// Which web pages may ask without a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrowserSettings {
+    /// Those of other sites that may, and other names by which the service may be asked for.
+    pub origins: Origins,
+    /// Whether the service answers to names of this machine alone: for one that listens on loopback and
+    /// asks nobody who they are.
+    pub loopback_names_only: bool,
+}
+
+/// Origins of web pages: a scheme, a host and perhaps a port each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    any: bool,
+    named: Vec<Origin>,
+}
+
+/// As browsers write it: in small letters, without the port that the scheme has anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin(String);
+
+impl Origins {
+    /// The origins of these texts, where `*` stands for all there are. `None` if one is none.
+    #[must_use]
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut origins = Self::default();
+        for text in texts {
+            if text == "*" {
+                origins.any = true;
+            } else {
+                origins.named.push(Origin::parse(text)?);
+            }
+        }
+        Some(origins)
+    }
+
+    fn names(&self, origin: &HeaderValue) -> bool {
+        let same = |named: &Origin| origin.as_bytes().eq_ignore_ascii_case(named.0.as_bytes());
+        self.named.iter().any(same)
+    }
+}
+
+/// As [`Origins::parse`] takes them.
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let any = self.any.then_some("*").into_iter();
+        let texts: Vec<&str> = any.chain(self.named.iter().map(|each| &*each.0)).collect();
+        f.write_str(&texts.join(", "))
+    }
+}
+
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if !scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            || !scheme.bytes().all(allowed)
+        {
+            return None;
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let parsed = Authority::parse(authority.as_bytes())?;
+        let host = match parsed.host {
+            Host::Name(name) => name.to_ascii_lowercase(),
+            Host::Address(address) if address.is_ipv6() => format!("[{address}]"),
+            Host::Address(address) => address.to_string(),
+        };
+        let port = parsed
+            .port
+            .filter(|&port| Some(port) != default_port(&scheme));
+        let port = port.map_or(String::new(), |port| format!(":{port}"));
+        Some(Self(format!("{scheme}://{host}{port}")))
+    }
+
+    /// Whether a service that this origin's pages would come from is asked for by this name.
+    fn is_at(&self, host: Authority<'_>) -> bool {
+        self.0.split_once("://").is_some_and(|(scheme, authority)| {
+            let port = |authority: Authority<'_>| authority.port.or(default_port(scheme));
+            let own = Authority::parse(authority.as_bytes());
+            own.is_some_and(|own| own.host == host.host && port(own) == port(host))
+        })
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+impl BrowserSettings {
+    /// Refuses a request for a host that is not this machine, where that matters.
+    pub(crate) fn check_host(&self, head: &Parts) -> Result<(), Malformed> {
+        if !self.loopback_names_only || self.origins.any {
+            return Ok(());
+        }
+        // Browsers always say which host they ask for.
+        let Some(host) = head::host(head) else {
+            return Ok(());
+        };
+        let named = || self.origins.named.iter().any(|origin| origin.is_at(host));
+        if host.host.is_loopback() || named() {
+            return Ok(());
+        }
+        Err(Malformed::Misdirected)
+    }
+
+    /// Whether a web page of another site is behind a request, and is not one of those that may ask.
+    pub(crate) fn is_foreign(&self, head: &Parts) -> bool {
+        let headers = &head.headers;
+        let origin = headers.get(header::ORIGIN);
+        let foreign = match (headers.get(SEC_FETCH_SITE), origin) {
+            (None, None) => return false,
+            // Those of one site trust each other: so says the browser's user who visits it.
+            (Some(site), _)
+                if ["same-origin", "same-site", "none"]
+                    .iter()
+                    .any(|own| site == own) =>
+            {
+                false
+            }
+            // A link leads to the service, and the page that has it sees nothing of the answer.
+            (Some(_), _) if is_visit(head) => false,
+            (Some(_), _) => true,
+            // A browser that does not say it to a service without TLS.
+            (None, Some(origin)) => !is_same_site(origin, head),
+        };
+        foreign && !self.origins.any && !origin.is_some_and(|origin| self.origins.names(origin))
+    }
+
+    /// What `Access-Control-Allow-Origin` says to this page, and whether it may have its user's
+    /// certificate sent along.
+    pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> (HeaderValue, bool) {
+        let origin = headers.get(header::ORIGIN);
+        match origin.filter(|origin| self.origins.names(origin)) {
+            Some(origin) => (origin.clone(), true),
+            None => (HeaderValue::from_static("*"), false),
+        }
+    }
+}
+
+/// Whether a web page is behind a request.
+pub(crate) fn is_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
+}
+
+/// Whether the browser's user follows a link, to a page of its own.
+fn is_visit(head: &Parts) -> bool {
+    let says = |name: HeaderName, value: &str| {
+        let given = head.headers.get(name);
+        given.is_some_and(|given| given == value)
+    };
+    [Method::GET, Method::HEAD].contains(&head.method)
+        && says(SEC_FETCH_MODE, "navigate")
+        && says(SEC_FETCH_DEST, "document")
+}
+
+/// Whether a page is of the host that it asks. The port does not matter, as for browsers. The origin of a
+/// page that has none is `null`.
+fn is_same_site(origin: &HeaderValue, head: &Parts) -> bool {
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"));
+    let origin = authority.and_then(|(_, authority)| Authority::parse(authority.as_bytes()));
+    match (origin, head::host(head)) {
+        (Some(origin), Some(host)) => origin.host == host.host,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    fn head(method: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri("/widgets/E");
+        for &(name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn origins(texts: &[&str]) -> Origins {
+        Origins::parse(texts.iter().copied()).expect("origins")
+    }
+
+    #[test]
+    fn origins_are_read_and_written_as_browsers_do() {
+        for (text, written) in [
+            ("https://App.Example", Some("https://app.example")),
+            ("https://app.example:443", Some("https://app.example")),
+            ("http://app.example:443", Some("http://app.example:443")),
+            ("HTTP://127.0.0.1:80", Some("http://127.0.0.1")),
+            ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("capacitor://localhost", Some("capacitor://localhost")),
+            ("*", Some("*")),
+            ("https://app.example/", None),
+            ("https://app.example/path", None),
+            ("https://me@app.example", None),
+            ("https://*.example", Some("https://*.example")),
+            ("https://", None),
+            ("app.example", None),
+            ("null", None),
+            ("", None),
+        ] {
+            let origins = Origins::parse([text]).map(|origins| origins.to_string());
+            assert_eq!(origins.as_deref(), written, "{text}");
+        }
+    }
+
+    /// A method, headers, and whether the page is foreign.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
+    #[test]
+    fn pages_of_other_sites_are_foreign_unless_they_are_named() {
+        const HOST: (&str, &str) = ("host", "127.0.0.1:3000");
+        let site = |value| ("sec-fetch-site", value);
+        let origin = |value| ("origin", value);
+        let visit = [
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        let cases: [Case<'_>; 21] = [
+            ("POST", &[], false),
+            // Programs may say this, and it says nothing.
+            ("POST", &[("sec-fetch-mode", "cors")], false),
+            ("POST", &[site("same-origin")], false),
+            (
+                "POST",
+                &[site("same-site"), origin("http://127.0.0.1:8080")],
+                false,
+            ),
+            ("GET", &[site("none")], false),
+            ("GET", &[site("cross-site")], true),
+            ("GET", &[site("something new")], true),
+            (
+                "POST",
+                &[site("cross-site"), origin("https://evil.example")],
+                true,
+            ),
+            (
+                "POST",
+                &[site("cross-site"), origin("https://named.example")],
+                false,
+            ),
+            (
+                "POST",
+                &[site("cross-site"), origin("HTTPS://Named.example")],
+                false,
+            ),
+            (
+                "POST",
+                &[site("cross-site"), origin("http://named.example")],
+                true,
+            ),
+            ("GET", &[site("cross-site"), visit[0], visit[1]], false),
+            ("POST", &[site("cross-site"), visit[0], visit[1]], true),
+            (
+                "GET",
+                &[site("cross-site"), visit[0], ("sec-fetch-dest", "iframe")],
+                true,
+            ),
+            ("GET", &[site("cross-site"), visit[1]], true),
+            ("POST", &[origin("http://127.0.0.1:3000")], false),
+            ("POST", &[origin("http://127.0.0.1:8080")], false),
+            ("POST", &[origin("http://localhost:3000")], true),
+            ("POST", &[origin("https://evil.example")], true),
+            ("POST", &[origin("null")], true),
+            ("POST", &[origin("https://named.example")], false),
+        ];
+        let named = BrowserSettings {
+            origins: origins(&["https://named.example"]),
+            ..BrowserSettings::default()
+        };
+        let any = BrowserSettings {
+            origins: origins(&["*"]),
+            ..BrowserSettings::default()
+        };
+        for (method, headers, foreign) in cases {
+            let head = head(method, &[&[HOST], headers].concat());
+            assert_eq!(named.is_foreign(&head), foreign, "{method} {headers:?}");
+            assert!(!any.is_foreign(&head), "{method} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_on_loopback_answers_to_names_of_this_machine() {
+        let only = BrowserSettings {
+            origins: origins(&["https://widgets.example", "http://[2001:db8::1]:8080"]),
+            loopback_names_only: true,
+        };
+        for (host, answered) in [
+            ("localhost:3000", true),
+            ("127.0.0.1", true),
+            ("[::1]:3000", true),
+            ("widgets.example", true),
+            ("widgets.example:443", true),
+            ("widgets.example:80", false),
+            ("[2001:db8::1]:8080", true),
+            ("[2001:db8::1]", false),
+            ("evil.example:3000", false),
+            ("localhost.evil.example", false),
+            ("192.0.2.1", false),
+        ] {
+            let head = head("GET", &[("host", host)]);
+            assert_eq!(only.check_host(&head).is_ok(), answered, "{host}");
+            let anywhere = BrowserSettings::default();
+            assert_eq!(anywhere.check_host(&head), Ok(()), "{host}");
+        }
+        let asked = Request::get("http://evil.example/").header("host", "localhost");
+        let (head, ()) = asked.body(()).expect("a request").into_parts();
+        assert_eq!(only.check_host(&head), Err(Malformed::Misdirected));
+    }
+}

@@ -1,0 +1,300 @@
+//! Web pages: which may ask, what a browser sends for them unasked, and by which names.
+
+use crate::{auth::SECRET, *};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use widgets_server::{
+    Authentication, AuthenticationSettings, BrowserSettings, Caller, KeySet, Origins, Roles,
+};
+
+const EVIL: &str = "origin: https://evil.example";
+const CROSS_SITE: &str = "sec-fetch-site: cross-site";
+const JSON: &str = "content-type: application/json";
+
+/// Counts what is applied and what is read.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+impl<R: widgets_registry::Request> Ask<R> for Counting
+where
+    Willing: Ask<R>,
+{
+    async fn ask(&self, request: R) -> Result<R::Answer, R::Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Willing.ask(request).await
+    }
+}
+
+impl Store for Counting {
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+fn named(origins: &[&str]) -> BrowserSettings {
+    BrowserSettings {
+        origins: Origins::parse(origins.iter().copied()).expect("origins"),
+        ..BrowserSettings::default()
+    }
+}
+
+/// Who shows a certificate, and who says nothing, may do everything.
+fn certified() -> Authentication {
+    let everything = || vec!["all".to_owned()];
+    let settings = AuthenticationSettings {
+        role_claim: "role".into(),
+        roles: Roles {
+            read: everything(),
+            write: everything(),
+            admin: everything(),
+        },
+        certificate_role: Some("all".into()),
+        anonymous_role: Some("all".into()),
+        ..AuthenticationSettings::default()
+    };
+    Authentication::new(settings, Some(KeySet::parse(SECRET).expect("keys")))
+}
+
+/// Sends it over a connection that has a client certificate.
+async fn send_certified<S: Store>(
+    api: &Api<S>,
+    (method, uri): (&str, &str),
+    headers: &[&str],
+    body: &'static str,
+) -> u16 {
+    let mut request = Request::builder().method(method).uri(uri);
+    request = request.header("host", "widgets.example");
+    for header in headers {
+        let (name, value) = header.split_once(": ").expect("name: value");
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(Bytes::from_static(body.as_bytes())));
+    let caller = Caller {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        certified: true,
+    };
+    let request = Box::new(request.expect("a request"));
+    api.respond_to(caller, request).await.status().as_u16()
+}
+
+const ASKED: [(&str, &str, &str); 4] = [
+    ("POST", "/rpc/remove_widget", r#"{"widget_sn":"E"}"#),
+    ("GET", "/widgets/E", ""),
+    ("GET", "/metrics", ""),
+    ("GET", "/", ""),
+];
+
+/// Whatever a page of another site asks without a token, nothing is applied, and it reads nothing.
+#[tokio::test]
+async fn pages_of_other_sites_may_not_ask_without_a_token() {
+    for authentication in [Authentication::off(), certified()] {
+        let store = Counting::default();
+        let api = api(store.clone()).with_authentication(Arc::new(authentication));
+        for headers in [
+            &[EVIL, CROSS_SITE, JSON][..],
+            // Where the service has no TLS, browsers say no more than this.
+            &[EVIL, JSON],
+            &["origin: null", JSON],
+            // No CORS, so no origin.
+            &[CROSS_SITE, JSON],
+            &[CROSS_SITE, EVIL, JSON, "sec-fetch-mode: no-cors"],
+            &[CROSS_SITE, JSON, "authorization: Basic dTpw"],
+        ] {
+            for (method, uri, body) in ASKED {
+                let answer = send(&api, method, uri, headers, body).await;
+                assert_eq!(
+                    answer.outcome(),
+                    (403, "42501"),
+                    "{method} {uri} {headers:?}"
+                );
+                let hint =
+                    r#""hint":"Send a token, or name the page's origin in http.cors_origins""#;
+                assert!(answer.body.contains(hint), "{}", answer.body);
+                let status = send_certified(&api, (method, uri), headers, body).await;
+                assert_eq!(status, 403, "{method} {uri} {headers:?}");
+            }
+            for probe in ["/live", "/ready"] {
+                let answer = send(&api, "GET", probe, headers, "").await;
+                assert_eq!(answer.outcome(), (200, ""), "{probe} {headers:?}");
+            }
+        }
+        assert_eq!(
+            store.0.load(Ordering::Relaxed),
+            0,
+            "nothing reached the store"
+        );
+    }
+}
+
+#[tokio::test]
+async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
+    let api = api(Counting::default());
+    let programs = ["user-agent: curl/8", "sec-fetch-mode: cors", JSON];
+    let own = [
+        "sec-fetch-site: same-origin",
+        "origin: http://localhost",
+        JSON,
+    ];
+    let sibling = [
+        "sec-fetch-site: same-site",
+        "origin: http://localhost:5173",
+        JSON,
+    ];
+    let without_tls = ["origin: http://localhost:5173", JSON];
+    for headers in [&programs, &own, &sibling, &without_tls[..]] {
+        for (method, uri, body) in ASKED {
+            let answer = send(&api, method, uri, headers, body).await;
+            assert!(answer.status.as_u16() < 405, "{method} {uri} {headers:?}");
+            assert_ne!(answer.status.as_u16(), 403, "{method} {uri} {headers:?}");
+        }
+    }
+    // Somebody follows a link from elsewhere.
+    let visit = [
+        CROSS_SITE,
+        "sec-fetch-mode: navigate",
+        "sec-fetch-dest: document",
+    ];
+    let answer = send(&api, "GET", "/", &visit, "").await;
+    assert_eq!(answer.outcome(), (200, ""));
+    let answer = send(&api, "POST", "/rpc/remove_widget", &visit, "{}").await;
+    assert_eq!(answer.outcome(), (403, "42501"), "no link leads to a POST");
+}
+
+/// What needs no preflight is what forms, beacons and `no-cors` can send.
+#[tokio::test]
+async fn what_a_browser_sends_unasked_changes_nothing() {
+    let store = Counting::default();
+    let api = api(store.clone());
+    let body = r#"{"widget_sn":"E"}"#;
+    for origin in ["origin: http://localhost:8080", "sec-fetch-site: same-site"] {
+        let answer = send(&api, "POST", "/rpc/remove_widget", &[origin], body).await;
+        let expected = r#"{"code":"PGRST102","details":null,"hint":"Send the header Content-Type: application/json","message":"Content-Type is missing: a web page must send it"}"#;
+        assert_eq!((answer.status.as_u16(), &*answer.body), (400, expected));
+        for media_type in [
+            "text/plain",
+            "text/plain; application/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+        ] {
+            let content_type = format!("content-type: {media_type}");
+            let headers = [origin, &content_type];
+            let answer = send(&api, "POST", "/rpc/remove_widget", &headers, body).await;
+            assert!([400, 404].contains(&answer.status.as_u16()), "{media_type}");
+        }
+    }
+    assert_eq!(store.0.load(Ordering::Relaxed), 0);
+    let answer = send(&api, "POST", "/rpc/remove_widget", &[], body).await;
+    assert_eq!(answer.outcome(), (204, ""), "a program need not say it");
+}
+
+#[tokio::test]
+async fn a_page_with_a_token_may_ask_whatever_its_origin() {
+    let api = api(Counting::default()).with_authentication(Arc::new(certified()));
+    let token = auth::token(SECRET, r#"{"alg":"HS256"}"#, r#"{"role":"all"}"#);
+    let authorization = format!("authorization: Bearer {token}");
+    let body = r#"{"widget_sn":"E"}"#;
+    for headers in [
+        &[EVIL, CROSS_SITE, JSON, &authorization][..],
+        &[EVIL, CROSS_SITE, &authorization],
+    ] {
+        let answer = send(&api, "POST", "/rpc/remove_widget", headers, body).await;
+        assert_eq!(answer.outcome(), (204, ""), "{headers:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+    }
+    // Nobody can tell from the question whether a token will come.
+    let preflight = [EVIL, CROSS_SITE, "access-control-request-method: POST"];
+    let answer = send(&api, "OPTIONS", "/rpc/remove_widget", &preflight, "").await;
+    assert_eq!(answer.outcome(), (200, ""));
+    let bad = [EVIL, CROSS_SITE, JSON, "authorization: Bearer a.b.c"];
+    let answer = send(&api, "POST", "/rpc/remove_widget", &bad, body).await;
+    assert_eq!(answer.outcome(), (401, "PGRST301"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
+async fn origins_that_are_named_may_ask() {
+    let origin = "origin: https://app.example";
+    for settings in [named(&["https://app.example"]), named(&["*"])] {
+        let any = settings == named(&["*"]);
+        let store = Counting::default();
+        let api = api(store.clone()).with_browsers(settings);
+        let answer = send(&api, "GET", "/widgets/E", &[origin, CROSS_SITE], "").await;
+        assert_eq!(answer.outcome(), (404, "WG001"));
+        let preflight = [origin, CROSS_SITE, "access-control-request-method: POST"];
+        let asked = send(&api, "OPTIONS", "/rpc/remove_widget", &preflight, "").await;
+        assert_eq!(asked.outcome(), (200, ""));
+        for answer in [answer, asked] {
+            let (allowed, credentials) = if any {
+                ("*", None)
+            } else {
+                ("https://app.example", Some("true"))
+            };
+            let header = |name| answer.header(name);
+            assert_eq!(header("access-control-allow-origin"), Some(allowed));
+            assert_eq!(header("access-control-allow-credentials"), credentials);
+            let mut vary = answer.headers.get_all("vary").iter();
+            assert_eq!(vary.any(|value| value == "Origin"), !any);
+        }
+        let others = [EVIL, CROSS_SITE];
+        let answer = send(&api, "GET", "/widgets/E", &others, "").await;
+        assert_eq!(answer.status.as_u16(), if any { 404 } else { 403 });
+        // It is asked beforehand all the same.
+        let unasked = [origin, CROSS_SITE];
+        let body = r#"{"widget_sn":"E"}"#;
+        let answer = send(&api, "POST", "/rpc/remove_widget", &unasked, body).await;
+        assert_eq!(answer.outcome(), (400, "PGRST102"));
+    }
+}
+
+/// Where no token can be checked a page has nothing to hope for.
+#[tokio::test]
+async fn a_preflight_without_hope_is_refused() {
+    let api = api(Counting::default());
+    let preflight = [EVIL, "access-control-request-method: POST"];
+    for uri in ["/rpc/add_widget", "/a/b"] {
+        let answer = send(&api, "OPTIONS", uri, &preflight, "").await;
+        assert_eq!(answer.outcome(), (403, "42501"), "{uri}");
+        assert_eq!(answer.header("access-control-allow-methods"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_service_of_this_machine_answers_to_no_other_name() {
+    let store = Counting::default();
+    let settings = BrowserSettings {
+        loopback_names_only: true,
+        ..named(&["http://widgets.example:8080"])
+    };
+    let api = api(store.clone()).with_browsers(settings);
+    // DNS rebinding: the browser takes the page for the service's own.
+    let rebound = [
+        "host: evil.example:3000",
+        "sec-fetch-site: same-origin",
+        JSON,
+    ];
+    for (method, uri, body) in ASKED {
+        let answer = send(&api, method, uri, &rebound, body).await;
+        assert_eq!(answer.outcome(), (421, "WG421"), "{method} {uri}");
+    }
+    assert_eq!(store.0.load(Ordering::Relaxed), 0);
+    for host in [
+        "host: localhost:3000",
+        "host: [::1]:3000",
+        "host: widgets.example:8080",
+    ] {
+        let answer = send(&api, "GET", "/widgets/E", &[host], "").await;
+        assert_eq!(answer.outcome(), (404, "WG001"), "{host}");
+    }
+    let answer = send(&api, "GET", "/ready", &["host: balancer.example"], "").await;
+    assert_eq!(
+        answer.outcome(),
+        (200, ""),
+        "who watches may call it what they like"
+    );
+}
