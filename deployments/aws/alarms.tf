@@ -1,7 +1,21 @@
 # What AWS itself sees. The service's own metrics say more: scrape /metrics from inside the VPC, and
 # use the rules in ../alerts.
 
+resource "aws_sns_topic" "alarms" {
+  count = var.alarm_email == "" ? 0 : 1
+  name  = "${var.name}-alarms"
+}
+
+resource "aws_sns_topic_subscription" "alarms" {
+  count     = var.alarm_email == "" ? 0 : 1
+  topic_arn = aws_sns_topic.alarms[0].arn
+  protocol  = "email"
+  endpoint  = var.alarm_email
+}
+
 locals {
+  topics = concat(var.alarm_topic_arns, aws_sns_topic.alarms[*].arn)
+
   alarms = {
     "load-balancer-5xx" = {
       namespace  = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", statistic = "Sum", threshold = 10
@@ -35,6 +49,6 @@ resource "aws_cloudwatch_metric_alarm" "alarm" {
   evaluation_periods  = 5
   datapoints_to_alarm = 3
   treat_missing_data  = "notBreaching"
-  alarm_actions       = var.alarm_topic_arns
-  ok_actions          = var.alarm_topic_arns
+  alarm_actions       = local.topics
+  ok_actions          = local.topics
 }

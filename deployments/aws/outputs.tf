@@ -4,12 +4,8 @@ output "load_balancer" {
 }
 
 output "migrate" {
-  description = "The command that brings the schema up to date."
-  value = join(" ", [
-    "aws ecs run-task --region ${var.region} --cluster ${aws_ecs_cluster.service.name} --launch-type FARGATE",
-    "--task-definition ${aws_ecs_task_definition.migrate.arn}",
-    "--network-configuration 'awsvpcConfiguration={subnets=[${join(",", var.private_subnet_ids)}],securityGroups=[${aws_security_group.service.id}]}'",
-  ])
+  description = "The command that brings the schema up to date and waits until it is."
+  value       = local.migrate
 }
 
 output "database_endpoint" {

@@ -53,7 +53,7 @@ locals {
   environment = merge({ WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH = "true" }, var.environment)
 
   logs = {
-    for container in ["service", "roles", "migrate"] : container => {
+    for container in ["service", "authorities", "roles", "migrate"] : container => {
       logDriver = "awslogs"
       options = {
         awslogs-group         = aws_cloudwatch_log_group.service.name
@@ -128,11 +128,11 @@ resource "aws_ecs_service" "service" {
     ignore_changes = [desired_count]
   }
 
-  depends_on = [aws_lb_listener.https, aws_rds_cluster_instance.database, aws_iam_role_policy.secrets]
+  # Its tasks find their role and their schema.
+  depends_on = [aws_lb_listener.https, terraform_data.migrate]
 }
 
-# Gives `authenticator` its password, then brings the schema up to date. Run it before the first
-# deployment and before each new version (output `migrate`).
+# Gives `authenticator` its password, then brings the schema up to date.
 resource "aws_ecs_task_definition" "migrate" {
   family                   = "${var.name}-migrate"
   requires_compatibilities = ["FARGATE"]
@@ -145,11 +145,28 @@ resource "aws_ecs_task_definition" "migrate" {
     cpu_architecture        = var.architecture
   }
 
+  volume {
+    name = "authorities"
+  }
+
   container_definitions = jsonencode([
+    # psql's image does not know the authorities of RDS, the service's does.
+    {
+      name                   = "authorities"
+      image                  = var.image
+      essential              = false
+      user                   = "0"
+      readonlyRootFilesystem = true
+      entryPoint             = ["cp"]
+      command                = ["/etc/widgets/rds.pem", "/authorities/rds.pem"]
+      mountPoints            = [{ sourceVolume = "authorities", containerPath = "/authorities" }]
+      logConfiguration       = local.logs["authorities"]
+    },
     {
       name       = "roles"
       image      = var.psql_image
       essential  = false
+      dependsOn  = [{ containerName = "authorities", condition = "SUCCESS" }]
       entryPoint = ["bash", "-c"]
       command = [<<-SCRIPT
         psql --no-psqlrc --set=ON_ERROR_STOP=1 --set=password="$AUTHENTICATOR" <<'SQL'
@@ -163,8 +180,10 @@ resource "aws_ecs_task_definition" "migrate" {
         { name = "PGHOST", value = aws_rds_cluster.database.endpoint },
         { name = "PGDATABASE", value = "widgets" },
         { name = "PGUSER", value = "widgets_owner" },
-        { name = "PGSSLMODE", value = "require" },
+        { name = "PGSSLMODE", value = "verify-full" },
+        { name = "PGSSLROOTCERT", value = "/authorities/rds.pem" },
       ]
+      mountPoints = [{ sourceVolume = "authorities", containerPath = "/authorities", readOnly = true }]
       secrets = [
         { name = "PGPASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn },
         { name = "AUTHENTICATOR", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn },
@@ -182,6 +201,37 @@ resource "aws_ecs_task_definition" "migrate" {
       secrets                = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn }]
       logConfiguration       = local.logs["migrate"]
     },
+  ])
+}
+
+# Runs that task and waits for its end, before the service is made and before each new version of it. With
+# migrate_by_terraform = false it is yours to run (output `migrate`).
+resource "terraform_data" "migrate" {
+  triggers_replace = var.migrate_by_terraform ? [aws_ecs_task_definition.migrate.arn, tostring(var.password_version)] : []
+
+  provisioner "local-exec" {
+    command = var.migrate_by_terraform ? local.migrate : "true"
+  }
+
+  depends_on = [
+    aws_rds_cluster_instance.database,
+    aws_iam_role_policy.secrets,
+    aws_iam_role_policy_attachment.execution,
+    aws_secretsmanager_secret_version.role,
+    aws_vpc_security_group_egress_rule.service_to_database,
+    aws_vpc_security_group_ingress_rule.database_from_service,
+    aws_vpc_security_group_egress_rule.service_to_aws,
+  ]
+}
+
+locals {
+  migrate = join(" ", [
+    "${abspath(path.module)}/migrate",
+    var.region,
+    aws_ecs_cluster.service.name,
+    aws_ecs_task_definition.migrate.arn,
+    join(",", var.private_subnet_ids),
+    aws_security_group.service.id,
   ])
 }
 

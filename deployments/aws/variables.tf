@@ -141,8 +141,24 @@ variable "password_version" {
   default     = 1
 }
 
+variable "migrate_by_terraform" {
+  description = "Whether apply runs the migration before the service. It needs the AWS CLI where Terraform runs."
+  type        = bool
+  default     = true
+}
+
+variable "alarm_email" {
+  description = "Who is written to when an alarm rings; AWS asks that address first whether it wants to be. Or alarm_topic_arns."
+  type        = string
+  default     = ""
+}
+
 variable "alarm_topic_arns" {
   description = "SNS topics that hear of alarms."
   type        = list(string)
   default     = []
+  validation {
+    condition     = length(var.alarm_topic_arns) > 0 || var.alarm_email != ""
+    error_message = "An alarm that nobody hears is none: set alarm_email or alarm_topic_arns."
+  }
 }
