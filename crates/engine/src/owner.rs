@@ -53,6 +53,8 @@ pub(crate) struct Owner<F, C> {
     stopped: Option<Reason>,
     /// So many bytes the journal had no room for; 0 where it has.
     room_missed: u64,
+    /// Why the last group could not be written, and how many bytes it had.
+    write_failed: Option<(Reason, usize)>,
     /// What readiness was told last.
     unwritable: Option<Reason>,
 }
@@ -87,6 +89,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             outbox: Outbox::default(),
             stopped: None,
             room_missed: 0,
+            write_failed: None,
             unwritable: None,
         }
     }
@@ -263,6 +266,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         match self.journal.reserve(room) {
             Ok(()) => {
                 self.room_missed = 0;
+                let has_commands = batch
+                    .iter()
+                    .any(|each| matches!(each.request, Request::Command(..)));
+                if !has_commands {
+                    self.rehearse_write();
+                }
                 None
             }
             // Whoever failed to make room has logged why.
@@ -273,12 +282,22 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
+    /// Where the last group could not be written, sees whether one could be now. Commands find out by
+    /// themselves.
+    fn rehearse_write(&mut self) {
+        if let Some((reason, bytes)) = self.write_failed.take()
+            && self.journal.rehearse(bytes).is_err()
+        {
+            self.write_failed = Some((reason, bytes));
+        }
+    }
+
     /// Lets readiness know why nothing can be written, if so.
     fn publish_unwritable(&mut self, queue: &Queue) {
         let reason = match &self.stopped {
             Some(reason) => Some(reason.clone()),
             None if self.room_missed > 0 => Some(NO_ROOM.into()),
-            None => None,
+            None => self.write_failed.as_ref().map(|(reason, _)| reason.clone()),
         };
         if reason != self.unwritable {
             queue.set_unwritable(reason.clone());
@@ -312,6 +331,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let began = self.clock.now();
         let Err(failure) = self.journal.append(&mut self.group, changes) else {
             self.undo.clear();
+            self.write_failed = None;
             self.checkpoints.appended(self.group.len() as u64);
             let duration = self.clock.now().saturating_sub(began);
             let journal_bytes = self.checkpoints.journal_bytes();
@@ -328,9 +348,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         Some(match failure {
             Append::NotWritten(error) => {
                 tracing::error!(%error, "writing the journal failed: nothing was applied");
-                Fault::Unavailable {
-                    reason: Reason::new("writing the journal failed", error.to_string()),
-                }
+                let reason = Reason::new("writing the journal failed", error.to_string());
+                self.write_failed = Some((reason.clone(), self.group.len()));
+                Fault::Unavailable { reason }
             }
             Append::FateUnknown(error) => {
                 tracing::error!(%error, "syncing the journal failed: read-only until restart");

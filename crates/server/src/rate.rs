@@ -1,20 +1,23 @@
 //! How often one client may ask, as an option.
 //!
-//! A client is an address: of IPv6 the /64, since one machine may use all of it. Each has a bucket of
+//! A client is an address: of IPv6 the /64, since one machine may use all of it. A /48 is a client as well, of
+//! [`NETWORK_FACTOR`] times as much: it is what one customer may be given, and has 65,536 times a /64.
+//! IPv4 behind NAT64 counts as IPv4. Each client has a bucket of
 //! `burst` requests that fills up again at a steady rate: the generic cell rate algorithm (ITU-T
 //! I.371), which needs one number a client, the time at which its bucket is full again.
 //!
-//! There is a fixed number of buckets, so a flood of addresses takes no memory. Clients whose addresses
-//! fall together share a bucket; which ones do depends on a random key, so nobody can aim at another's.
+//! There is a fixed number of buckets, so a flood of addresses takes no memory. Each belongs to one client;
+//! where there is none left, a client gets that of another which is full again soonest. So a flood of
+//! addresses forgets some of what others have asked, and never counts against them.
 
 use crate::error::Error;
 use hyper::HeaderMap;
 use ipnet::IpNet;
 use std::{
     hash::{BuildHasher as _, RandomState},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZero,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -30,32 +33,67 @@ pub struct RateLimitSettings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// 512 KiB of buckets.
-const BUCKETS: usize = 1 << 16;
+/// Each client may have its bucket in one group only, and finds it there by looking at all.
+const GROUPS: usize = 1 << 13;
+const GROUP_BUCKETS: usize = 8;
+
+/// A /48 may ask so many times as often as a /64 of it.
+pub(crate) const NETWORK_FACTOR: u64 = 16;
+
+/// IPv4 addresses as hosts that have IPv6 alone reach them (RFC 6052, RFC 8215): the last 32 bits.
+const NAT64: [(Ipv6Addr, u8); 2] = [
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
+];
 
 /// Counts every client's requests. Shared by all workers.
 #[derive(Debug)]
 pub struct RateLimit {
     settings: RateLimitSettings,
+    of_clients: Pace,
+    of_networks: Pace,
+    groups: Box<[Mutex<[Bucket; GROUP_BUCKETS]>]>,
+    key: RandomState,
+}
+
+/// How often something may ask.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
     /// Between two requests of a client that asks steadily.
     interval_nanoseconds: u64,
     /// How far a bucket's time may be ahead.
     tolerance_nanoseconds: u64,
-    /// By the hash of an address, when the bucket is full again, in nanoseconds.
-    buckets: Box<[AtomicU64]>,
-    key: RandomState,
+}
+
+/// One client's requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// The hash of the client: so long that no two of the clients that fit in share one.
+    client: u64,
+    /// When it is full again, in nanoseconds.
+    full: u64,
+}
+
+impl Pace {
+    fn new(per_second: u64, burst: u64) -> Self {
+        let interval_nanoseconds = 1_000_000_000 / per_second;
+        Self {
+            interval_nanoseconds,
+            tolerance_nanoseconds: interval_nanoseconds.saturating_mul(burst - 1),
+        }
+    }
 }
 
 impl RateLimit {
     /// Every bucket is full at first.
     #[must_use]
     pub fn new(settings: RateLimitSettings) -> Self {
-        let interval = 1_000_000_000 / u64::from(settings.requests_per_second.get());
+        let per_second = u64::from(settings.requests_per_second.get());
         let burst = u64::from(settings.burst_requests.get());
         Self {
-            interval_nanoseconds: interval,
-            tolerance_nanoseconds: interval.saturating_mul(burst - 1),
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            of_clients: Pace::new(per_second, burst),
+            of_networks: Pace::new(per_second * NETWORK_FACTOR, burst * NETWORK_FACTOR),
+            groups: (0..GROUPS).map(|_| Mutex::default()).collect(),
             key: RandomState::new(),
             settings,
         }
@@ -80,32 +118,39 @@ impl RateLimit {
     /// Takes a request out of a client's bucket, or says how long until there is one.
     fn take(&self, client: IpAddr, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
-        let bucket = &self.buckets[self.bucket(client)];
-        let full_again = |full: u64| {
-            let full = full.max(now);
-            let ahead = full - now;
-            (ahead <= self.tolerance_nanoseconds).then(|| full + self.interval_nanoseconds)
-        };
-        let taken = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, full_again);
-        taken.map(drop).map_err(|full| {
-            let wait = full
-                .saturating_sub(now)
-                .saturating_sub(self.tolerance_nanoseconds);
-            Duration::from_nanos(wait)
-        })
+        match client {
+            IpAddr::V4(address) => self.take_of(self.key.hash_one(address), self.of_clients, now),
+            IpAddr::V6(address) => {
+                let segments = address.segments();
+                // What the /64 may not ask is not counted against its neighbours.
+                self.take_of(self.key.hash_one(&segments[..4]), self.of_clients, now)?;
+                self.take_of(self.key.hash_one(&segments[..3]), self.of_networks, now)
+            }
+        }
     }
 
-    fn bucket(&self, client: IpAddr) -> usize {
-        let hash = match client {
-            IpAddr::V4(address) => self.key.hash_one(address),
-            IpAddr::V6(address) => self.key.hash_one(&address.segments()[..4]),
-        };
+    fn take_of(&self, client: u64, pace: Pace, now: u64) -> Result<(), Duration> {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "fewer bits than either type has are kept"
         )]
-        let bucket = hash as usize % BUCKETS;
-        bucket
+        let group = &self.groups[client as usize % GROUPS];
+        let mut group = group.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its own, or else the one that is full again soonest.
+        let wanted = |bucket: &&mut Bucket| (bucket.client != client, bucket.full);
+        let Some(bucket) = group.iter_mut().min_by_key(wanted) else {
+            unreachable!("a group has buckets")
+        };
+        if bucket.client != client {
+            *bucket = Bucket { client, full: now };
+        }
+        let full = bucket.full.max(now);
+        let ahead = full - now;
+        if ahead > pace.tolerance_nanoseconds {
+            return Err(Duration::from_nanos(ahead - pace.tolerance_nanoseconds));
+        }
+        bucket.full = full.saturating_add(pace.interval_nanoseconds);
+        Ok(())
     }
 
     /// Whoever asks, behind as many trusted proxies as there are. What the first that is not trusted
@@ -115,7 +160,7 @@ impl RateLimit {
             let proxies = &self.settings.trusted_proxies;
             proxies.iter().any(|network| network.contains(address))
         };
-        let mut client = address;
+        let mut client = plain(address);
         if !trusted(&client) {
             return client;
         }
@@ -123,11 +168,10 @@ impl RateLimit {
         let lines = headers.get_all("x-forwarded-for").iter().rev();
         for line in lines {
             for forwarded in line.as_bytes().rsplit(|&byte| byte == b',') {
-                let text = std::str::from_utf8(forwarded.trim_ascii());
-                let Some(next) = text.ok().and_then(|text| text.parse::<IpAddr>().ok()) else {
+                let Some(next) = forwarded_address(forwarded) else {
                     return client;
                 };
-                client = next.to_canonical();
+                client = plain(next);
                 if !trusted(&client) {
                     return client;
                 }
@@ -135,6 +179,40 @@ impl RateLimit {
         }
         client
     }
+}
+
+/// An address as proxies write it: some add the port, and then IPv6 stands in brackets.
+fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(with_port) = text.parse::<SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    let bracketed = text.strip_prefix('[')?.strip_suffix(']')?;
+    bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
+
+/// The address of whoever is behind it: IPv4 inside IPv6 is IPv4.
+fn plain(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(address) = address.to_canonical() else {
+        return address.to_canonical();
+    };
+    let bits = u128::from(address);
+    let is_within = |&(network, length): &(Ipv6Addr, u8)| {
+        let host_bits = 128 - u32::from(length);
+        bits >> host_bits == u128::from(network) >> host_bits
+    };
+    if NAT64.iter().any(is_within) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the last 32 bits are meant"
+        )]
+        let last = bits as u32;
+        return IpAddr::V4(Ipv4Addr::from_bits(last));
+    }
+    IpAddr::V6(address)
 }
 
 #[cfg(test)]
@@ -182,11 +260,50 @@ mod tests {
     #[test]
     fn an_ipv6_client_has_one_bucket_for_its_whole_network() {
         let limit = limit(1, 1, &[]);
-        let bucket = |text: &str| limit.bucket(ip(text));
-        assert_eq!(bucket("2001:db8::1"), bucket("2001:db8::ffff:1"));
-        let others = (0..64)
-            .filter(|net| bucket(&format!("2001:db8:0:{net}::1")) == bucket("2001:db8:1::1"));
-        assert!(others.count() < 8, "other networks are spread");
+        let take = |text: &str| limit.take(ip(text), Duration::from_secs(1)).is_ok();
+        assert!(take("2001:db8::1"));
+        assert!(!take("2001:db8::ffff:1"), "the same /64");
+        let others = (1..NETWORK_FACTOR).filter(|net| take(&format!("2001:db8:0:{net}::1")));
+        assert_eq!(others.count() as u64, NETWORK_FACTOR - 1);
+        assert!(!take("2001:db8:0:ffff::1"), "so much for the /48");
+        assert!(take("2001:db8:1::1"), "others are not affected");
+    }
+
+    /// As many addresses as anyone likes never count against another.
+    #[test]
+    fn a_flood_of_addresses_takes_nothing_from_others() {
+        let limit = limit(1, 1, &[]);
+        let now = Duration::from_secs(1);
+        let flood = |from: u32, to: u32| {
+            for each in from..to {
+                // The first 32 bits of a /48 are the provider's.
+                let address =
+                    Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | u128::from(each) << 72);
+                // The first request of each may pass, and does.
+                assert_eq!(limit.take(IpAddr::V6(address), now), Ok(()));
+            }
+        };
+        flood(0, 300_000);
+        for each in 0..=255 {
+            let fresh = IpAddr::V4(Ipv4Addr::new(192, 0, 2, each));
+            assert_eq!(limit.take(fresh, now), Ok(()), "{fresh}");
+            assert!(limit.take(fresh, now).is_err(), "{fresh} has its own");
+        }
+    }
+
+    #[test]
+    fn clients_behind_nat64_are_told_apart() {
+        for (address, is) in [
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:1::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:1:ffff::192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:2::1", "64:ff9b:2::1"),
+            ("64:ff9b:0:1::1", "64:ff9b:0:1::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(plain(ip(address)), ip(is), "{address}");
+        }
     }
 
     #[test]
@@ -212,6 +329,19 @@ mod tests {
                 "198.51.100.1",
             ),
             ("127.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+            ("127.0.0.1", &["198.51.100.1:5678"], "198.51.100.1"),
+            ("127.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("127.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1"),
+            ("127.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            (
+                "127.0.0.1",
+                &["1.1.1.1, [::ffff:198.51.100.1]:1, 10.1.2.3:80"],
+                "198.51.100.1",
+            ),
+            ("64:ff9b::198.51.100.1", &[], "198.51.100.1"),
+            ("127.0.0.1", &["[198.51.100.1]"], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1:"], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1:99999"], "127.0.0.1"),
             ("127.0.0.1", &["nonsense"], "127.0.0.1"),
             ("127.0.0.1", &["1.1.1.1, nonsense, 10.1.2.3"], "10.1.2.3"),
             ("127.0.0.1", &[""], "127.0.0.1"),

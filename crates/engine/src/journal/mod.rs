@@ -89,6 +89,15 @@ impl<F: DiskFile> Journal<F> {
         Ok(())
     }
 
+    /// Writes as many zeros as a group may have where the next one begins, which leaves the journal as it
+    /// is: so a disk shows whether it takes one. Where the group would not fit any more, that is
+    /// seen when it comes.
+    pub(crate) fn rehearse(&self, bytes: usize) -> io::Result<()> {
+        let left = usize::try_from(self.segment_bytes - self.offset).unwrap_or(usize::MAX);
+        let zeros = vec![0; bytes.min(left)];
+        self.segment.file.write_all_at(&zeros, self.offset)
+    }
+
     /// Appends and syncs one group: [`GROUP_HEADER_BYTES`] of room, then `changes` changes.
     pub(crate) fn append(&mut self, group: &mut Vec<u8>, changes: u32) -> Result<(), Append> {
         let Segment { header, file } = &self.segment;

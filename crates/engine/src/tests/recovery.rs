@@ -404,3 +404,56 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
         );
     }
 }
+
+/// There is room in the segment as it is set now, but its file is shorter, and cannot grow.
+#[tokio::test]
+async fn a_write_that_finds_no_space_ends_readiness_until_there_is_some() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    engine.client().ask(add(0)).await.expect("added");
+    drop(engine);
+    let larger = Settings {
+        segment_bytes: 4 * settings().segment_bytes,
+        ..settings()
+    };
+    let engine = Engine::open_on(disk.clone(), SystemClock::new(), random(), &larger);
+    let engine = engine.expect("the same store");
+    let client = engine.client();
+    disk.set_faults(Faults {
+        is_full: true,
+        ..Faults::default()
+    });
+    let mut added = 1;
+    let refused = loop {
+        match client.ask(add(added)).await {
+            Ok(()) => added += 1,
+            Err(rejection) => break rejection,
+        }
+        assert!(added < 10_000, "the file must be full");
+    };
+    assert!(
+        refused.to_string().contains("writing the journal failed"),
+        "{refused}"
+    );
+    for _ in 0..3 {
+        let unready = client.ready().await.expect_err("nothing can be written");
+        assert!(
+            unready.to_string().contains("writing the journal failed"),
+            "{unready}"
+        );
+    }
+    disk.set_faults(Faults::default());
+    // No write needs to come first: a load balancer that asks would send none. The first look is told what
+    // the one before it has seen.
+    drop(client.ready().await);
+    client.ready().await.expect("there is space again");
+    client.ask(add(added)).await.expect("it said so");
+    drop(engine);
+    let engine = open(&disk.after_power_cut(Kept::Nothing)).expect("recovered");
+    for number in 0..=added {
+        assert!(
+            lookup(&engine.client(), number).await.is_some(),
+            "widget {number}"
+        );
+    }
+}
