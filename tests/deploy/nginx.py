@@ -108,6 +108,8 @@ def free_port():
 def checks(port, upstream):
     add = request("POST /rpc/add_widget", "Content-Type: application/json\r\n", "{}")
     check("sent, and not answered", raw(port, add), 503, "WG505")
+    nothing = request("POST /nope", "Content-Type: application/json\r\n", "{}")
+    check("sent, and no operation", raw(port, nothing), 503, "WG504")
     upstream.close()
     # Two failures within 2 s, and nginx takes it for dead: what is sent then reaches nobody.
     for name in ("refused", "refused again", "dead"):

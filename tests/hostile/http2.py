@@ -247,4 +247,5 @@ def main(binary, frames):
     end(failures)
 
 
-main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)

@@ -24,12 +24,12 @@ def get(path):
 class Service:
     """Runs until `stop` or `kill`. Its log goes to the folder."""
 
-    def __init__(self, binary, folder, *arguments):
+    def __init__(self, binary, folder, *arguments, **options):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WIDGETS_")}
         self.log = open(pathlib.Path(folder) / "log", "ab")
         self.process = subprocess.Popen(
             [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{folder}/data", *arguments],
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, **options,
         )
         for line in self.process.stdout:
             if found := re.search(r"listens on http://([\d.]+):(\d+)", line):
@@ -42,6 +42,9 @@ class Service:
     def resident_mib(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def log_bytes(self):
+        return os.fstat(self.log.fileno()).st_size
 
     def stop(self):
         """Whether it stopped in order."""
@@ -97,7 +100,7 @@ class GoodClient:
     """Adds and removes a widget, over and over, until `stop`."""
 
     def __init__(self, address):
-        self.address, self.waits, self.wrong = address, [], []
+        self.address, self.waits, self.wrong, self.phases = address, [], [], []
         self.stopped = threading.Event()
         # A test that fails does not wait for it.
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -118,10 +121,18 @@ class GoodClient:
             time.sleep(0.005)
         connection.close()
 
+    def phase(self, name):
+        """From now on it is this phase."""
+        self.phases.append((name, len(self.waits)))
+
     def stop(self):
         """Prints how it fared; what is wrong with that."""
         self.stopped.set()
         self.thread.join()
+        ends = [begin for _, begin in self.phases[1:]] + [len(self.waits)]
+        for (name, begin), end_of_phase in zip(self.phases, ends):
+            waits = sorted(self.waits[begin:end_of_phase]) or [0]
+            print(f"  {name:<7} p99 {waits[int(len(waits) * 0.99)] * 1000:6.1f} ms of {len(waits)} requests")
         waits = sorted(self.waits)
         median, p99 = (waits[int(len(waits) * share)] * 1000 for share in (0.5, 0.99))
         print(f"good client: {len(waits)} requests, {len(self.wrong)} not applied, median {median:.1f} ms, "

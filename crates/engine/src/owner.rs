@@ -268,7 +268,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 self.room_missed = 0;
                 let has_commands = batch
                     .iter()
-                    .any(|each| matches!(each.request, Request::Command(..)));
+                    .any(|each| matches!(each.request, Request::Operation(..)));
                 if !has_commands {
                     self.rehearse_write();
                 }

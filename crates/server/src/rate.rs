@@ -276,9 +276,8 @@ mod tests {
         let now = Duration::from_secs(1);
         let flood = |from: u32, to: u32| {
             for each in from..to {
-                // The first 32 bits of a /48 are the provider's.
-                let address =
-                    Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | u128::from(each) << 72);
+                // Each in a /48 of its own.
+                let address = Ipv6Addr::from_bits((0x2001_u128 << 112) | u128::from(each) << 80);
                 // The first request of each may pass, and does.
                 assert_eq!(limit.take(IpAddr::V6(address), now), Ok(()));
             }

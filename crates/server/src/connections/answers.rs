@@ -29,6 +29,9 @@ use tokio::sync::Notify;
 /// How much is handed over at once.
 const PIECE_BYTES: usize = 16 << 10;
 
+/// What a stream takes beside its answer, about.
+const STREAM_BYTES: usize = 4 << 10;
+
 /// One connection gets this part of what is left, at most.
 const SHARE: usize = 16;
 
@@ -132,7 +135,8 @@ impl Answers {
         if bytes == 0 || !is_http2 && bytes <= PIECE_BYTES {
             return Ok(None);
         }
-        self.hold(bytes).map(Some).ok_or(())
+        let beside = if is_http2 { STREAM_BYTES } else { 0 };
+        self.hold(bytes.saturating_add(beside)).map(Some).ok_or(())
     }
 
     fn hold(self: &Arc<Self>, bytes: usize) -> Option<Arc<Hold>> {
@@ -361,7 +365,7 @@ mod tests {
         let body = answers(&all).bound(answer(100), true, none).into_body();
         let sent = body.collect().await.expect("no error").to_bytes();
         drop(sent.slice(1..));
-        assert_eq!(all.bytes.load(Ordering::Relaxed), 100);
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 100 + STREAM_BYTES);
         drop(sent);
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
     }

@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""What would bring the service down, against the real binary and the real nginx, each with a good client beside
+it: requests that are refused before their bodies have come, answers that nobody reads, probes, log lines,
+addresses without end, connections that take all descriptors.
+
+    tests/hostile/siege.py BINARY [SECONDS]
+
+Prints good clients' p99 before, during and after, memory and bytes of the log. Bounded are memory, the log,
+and what good clients may be refused, which is nothing. Without nginx on the machine, that part is left
+out and said to be."""
+
+import contextlib
+import pathlib
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, CANCEL, AUTHORITY, LOOKUP, Peer, frame
+from service import POST, Connection, GoodClient, Service, add, end, get
+
+NGINX = pathlib.Path(__file__).resolve().parents[2] / "deployments/docker-compose/nginx"
+UNREAD_GROWTH_MAX_MIB = 160
+LOG_BYTES_MAX = 64 << 10
+
+
+@contextlib.contextmanager
+def served(binary, *arguments, **options):
+    folder = tempfile.mkdtemp(prefix="widgets-siege-")
+    service = Service(binary, folder, *arguments, **options)
+    try:
+        yield service
+    finally:
+        service.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def beside_a_good_client(address, attack):
+    """The attack's result, and what went wrong with the good client."""
+    good = GoodClient(address)
+    good.phase("before")
+    time.sleep(1)
+    good.phase("during")
+    result = attack()
+    good.phase("after")
+    time.sleep(1)
+    return result, good.stop()
+
+
+def in_threads(count, work):
+    """Runs `work` so many times at once."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def nginx_configuration(folder, port, upstreams):
+    """The recipe's, with these replicas, and bodies passed that the recipe does not pass."""
+    ours = folder / "widgets"
+    ours.mkdir()
+    for name in ("maps.conf", "api.conf", "error.conf"):
+        text = (NGINX / name).read_text().replace("/etc/nginx/widgets", str(ours))
+        assert name != "api.conf" or "client_max_body_size 64k;" in text
+        (ours / name).write_text(text.replace("client_max_body_size 64k;", "client_max_body_size 2m;"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    servers = "".join(f"server 127.0.0.1:{each} max_fails=2 fail_timeout=2s;\n" for each in upstreams)
+    (folder / "nginx.conf").write_text(f"""
+        daemon off;
+        pid {folder}/pid;
+        error_log {folder}/error.log warn;
+        events {{ worker_connections 1024; }}
+        http {{
+            {temporary}
+            access_log off;
+            include {ours}/maps.conf;
+            upstream api {{ zone api 256k; least_conn; {servers} keepalive 128; }}
+            server {{ listen 127.0.0.1:{port}; include {ours}/api.conf; }}
+        }}""")
+    return folder / "nginx.conf"
+
+
+def refused_bodies(binary, seconds):
+    """One anonymous client sends bodies that nobody wants through nginx to three replicas."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        print("NOT TESTED: refused bodies through nginx, which is not installed", file=sys.stderr)
+        return []
+    big = b"POST /nope HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    # Its body is too long, it could be an operation.
+    too_large = POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 150_000
+    with contextlib.ExitStack() as stack:
+        replicas = [
+            stack.enter_context(served(
+                binary, "--jwt-secret=a secret of the hostile tests only", "--anonymous-role=writer"))
+            for _ in range(3)
+        ]
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="widgets-nginx-")))
+        folder.chmod(0o755)
+        port = free_port()
+        configuration = nginx_configuration(folder, port, [replica.address[1] for replica in replicas])
+        proxy = subprocess.Popen([nginx, "-c", str(configuration), "-p", str(folder)], stderr=subprocess.DEVNULL)
+        stack.callback(proxy.wait)
+        stack.callback(proxy.terminate)
+        address, statuses = ("127.0.0.1", port), {}
+        while True:
+            try:
+                socket.create_connection(address).close()
+                break
+            except OSError:
+                assert proxy.poll() is None, (folder / "error.log").read_text()
+                time.sleep(0.05)
+
+        def attack():
+            until = time.monotonic() + seconds
+
+            def one():
+                while time.monotonic() < until:
+                    for request in (big, too_large):
+                        status, _ = Connection(address).ask(request, survives=False)
+                        statuses[status] = statuses.get(status, 0) + 1
+
+            in_threads(8, one)
+
+        # The widget of the good client is on one of three stores: it looks no further than nginx.
+        good = LookingClient(address)
+        good.phase("before")
+        time.sleep(1)
+        good.phase("during")
+        attack()
+        good.phase("after")
+        time.sleep(1)
+        failures = good.stop()
+        log = (folder / "error.log").read_text()
+        failed = log.count("upstream")
+        print(f"refused bodies through nginx: {statuses}, {failed} complaints of nginx about a replica")
+        if set(statuses) - {404, 413}:
+            failures.append(f"refused bodies: answered {statuses}, not 404 and 413 alone")
+        if failed:
+            failures.append(f"refused bodies: nginx says {log[:500]}")
+        return failures
+
+
+class LookingClient(GoodClient):
+    """Asks for a widget that is not there, over and over."""
+
+    def run(self):
+        connection = Connection(self.address)
+        while not self.stopped.is_set():
+            start = time.monotonic()
+            status, _ = connection.ask(get(b"/widgets/nobody"))
+            self.waits.append(time.monotonic() - start)
+            if status != 404:
+                self.wrong.append(status)
+            time.sleep(0.005)
+        connection.close()
+
+
+def hpack_length(length):
+    """An integer with a prefix of 7 bits (RFC 7541, 5.1)."""
+    if length < 127:
+        return bytes([length])
+    encoded, length = [127], length - 127
+    while length >= 128:
+        encoded.append(length % 128 + 128)
+        length //= 128
+    return bytes([*encoded, length])
+
+
+def unread_answers(binary, connections):
+    """Clients that ask for errors, which echo a path that they send once, and let no byte of them be sent."""
+    path = b"/" + b"%00" * 1290
+    first = b"\x82\x86" + b"\x44" + hpack_length(len(path)) + path + AUTHORITY
+    # Their table has the path now, as its first entry.
+    again = b"\x82\x86\xbe" + AUTHORITY
+    with served(binary, "--answer-timeout-ms=2000", "--request-timeout-ms=2000") as service:
+        before = service.resident_mib()
+
+        def attack():
+            peers = [Peer(service.address, initial_window=0) for _ in range(connections)]
+            for peer in peers:
+                blocks = [first, *[again] * 249]
+                peer.send(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, peer.stream(), block)
+                                   for block in blocks), timeout=1)
+            most, deadline = 0, time.monotonic() + 30
+            while time.monotonic() < deadline and not all(peer.closed for peer in peers):
+                for peer in peers:
+                    if not peer.closed:
+                        peer.send(frame(PING, 0, 0, b"8 bytes."), timeout=1)
+                        peer.read()
+                most = max(most, service.resident_mib())
+                time.sleep(0.1)
+            left = sum(not peer.closed for peer in peers)
+            for peer in peers:
+                peer.close()
+            return most, left
+
+        (most, left), failures = beside_a_good_client(service.address, attack)
+        print(f"unread answers: {connections * 250} on {connections} connections: {before:.1f} MiB before, "
+              f"{most:.1f} MiB at most, {left} connections left after their deadline")
+        if most - before > UNREAD_GROWTH_MAX_MIB:
+            failures.append(f"unread answers took {most - before:.0f} MiB")
+        if left:
+            failures.append(f"unread answers: {left} connections that ping were left open")
+        return failures
+
+
+def unread_pages(binary, connections):
+    """Clients of HTTP/1.1 that ask for the largest file of the page, and read nothing."""
+    with served(binary) as service:
+        before = service.resident_mib()
+
+        def attack():
+            held = []
+            for _ in range(connections):
+                client = socket.socket()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(service.address)
+                client.sendall(get(b"/swagger-ui/swagger-ui-bundle.js"))
+                held.append(client)
+            time.sleep(2)
+            most = service.resident_mib()
+            for client in held:
+                client.close()
+            return most
+
+        most, failures = beside_a_good_client(service.address, attack)
+        print(f"unread pages: {connections} connections: {before:.1f} MiB before, {most:.1f} MiB meanwhile")
+        if most - before > UNREAD_GROWTH_MAX_MIB:
+            failures.append(f"unread pages took {most - before:.0f} MiB")
+        return failures
+
+
+def probes(binary, seconds):
+    """Anybody may ask whether it is ready."""
+    with served(binary, "--queue-operations-max=8") as service:
+        answers = {}
+
+        def attack():
+            until = time.monotonic() + seconds
+
+            def one():
+                connection = Connection(service.address)
+                while time.monotonic() < until:
+                    status, _ = connection.ask(get(b"/ready"))
+                    answers[status] = answers.get(status, 0) + 1
+
+            in_threads(16, one)
+
+        _, failures = beside_a_good_client(service.address, attack)
+        print(f"probes: {answers} in {seconds} s")
+        if set(answers) != {200}:
+            failures.append(f"probes were answered {answers}")
+        return failures
+
+
+def log_lines(binary, seconds):
+    """Requests that are taken back, of which every 22 made a library write a line."""
+    with served(binary) as service:
+        before, sent = service.log_bytes(), [0]
+
+        def attack():
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                peer = Peer(service.address)
+                for _ in range(40):
+                    stream = peer.stream()
+                    peer.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, LOOKUP)
+                              + frame(RST_STREAM, 0, stream, CANCEL))
+                    sent[0] += 1
+                peer.read()
+                peer.close()
+
+        _, failures = beside_a_good_client(service.address, attack)
+        written = service.log_bytes() - before
+        print(f"log lines: {sent[0]} requests taken back, {written} bytes of log")
+        if written > LOG_BYTES_MAX:
+            failures.append(f"the log grew by {written} bytes")
+        return failures
+
+
+def addresses(binary, requests):
+    """A /48 uses each of its /64 once; then clients come that have asked nothing yet."""
+    arguments = "--rate-limit-per-second=10", "--rate-limit-burst=10", "--trusted-proxies=127.0.0.0/8"
+    with served(binary, *arguments) as service:
+        def ask_as(connection, address):
+            request = f"GET /nope HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: {address}\r\n\r\n"
+            return connection.ask(request.encode())[0]
+
+        connection = Connection(service.address)
+        refused = 0
+        for each in range(requests):
+            refused += ask_as(connection, f"[2001:db8:7:{each % 65536:x}::1]:{each % 60000}") == 429
+        # The flood's own groups of buckets are those of everybody.
+        fresh = [ask_as(connection, address)
+                 for each in range(200)
+                 for address in (f"192.0.2.{each}:5678", f"2001:db9:{each:x}::1", f"64:ff9b::198.51.100.{each}")]
+        wrong = len([status for status in fresh if status != 404])
+        print(f"addresses: {requests} requests of one /48, {refused} of them 429; then {wrong} of {len(fresh)} "
+              "fresh clients were refused")
+        failures = []
+        if wrong:
+            failures.append(f"{wrong} of {len(fresh)} clients pay for another")
+        if not refused:
+            failures.append("a /48 may ask as often as all of its /64 together")
+        return failures
+
+
+def descriptors(binary, widgets):
+    """Idle connections take all that they get, and the store goes on to make segments."""
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+    arguments = "--segment-bytes=65536", "--queue-bytes-max=4096", "--queue-operations-max=16"
+    with served(binary, *arguments, "--checkpoint-journal-bytes=65536", preexec_fn=few) as service:
+        writer = Connection(service.address)
+        failures, wrong = [], {}
+        writer.ask(add(b"first"))
+        idle = [socket.create_connection(service.address, timeout=20) for _ in range(300)]
+        for each in range(widgets):
+            status, _ = writer.ask(add(b"w%d" % each, b"n" * 500))
+            if status != 204:
+                wrong[status] = wrong.get(status, 0) + 1
+        refused, _ = Connection(service.address).ask(get(b"/live"))
+        log = pathlib.Path(service.log.name).read_text()
+        print(f"descriptors: 256, 300 idle connections, {widgets} widgets over many segments: {wrong or 'all'} "
+              f"{'not ' if wrong else ''}added; a further connection is answered {refused}")
+        if wrong:
+            failures.append(f"with few descriptors widgets were answered {wrong}")
+        if refused != 503:
+            failures.append(f"a connection in excess was answered {refused}")
+        if "connections_max is" not in log:
+            failures.append("nobody is told that connections_max was lowered")
+        for connection in idle:
+            connection.close()
+        return failures
+
+
+def main(binary, seconds):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
+    failures = refused_bodies(binary, seconds)
+    failures += unread_answers(binary, 200)
+    failures += unread_pages(binary, 200)
+    failures += probes(binary, seconds)
+    failures += log_lines(binary, seconds)
+    failures += addresses(binary, 10_000 * seconds)
+    failures += descriptors(binary, 500 * seconds)
+    end(failures)
+
+
+main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8)
