@@ -37,6 +37,7 @@ VOLUME /data
 # Inside a container every address is the container's own: who may reach it is decided outside.
 ENV WIDGETS_LISTEN=0.0.0.0:3000 WIDGETS_DATA_DIR=/data WIDGETS_LOG_FORMAT=json
 EXPOSE 3000
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["widgets", "health"]
+# As the service was started: `docker run widgets serve --listen 0.0.0.0:8080` is asked on port 8080.
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["widgets", "health", "--running"]
 ENTRYPOINT ["widgets"]
 CMD ["serve"]

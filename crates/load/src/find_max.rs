@@ -1,24 +1,22 @@
 //! The search for the highest rate that holds the objectives.
 //!
 //! From half of what a closed loop reached, up until a rate misses or down until one holds, then by
-//! halves (on a logarithmic scale) until the two are within 5 %. The search itself is pure: whoever
+//! halves (on a logarithmic scale) until the two are within 5 %. The rate that missed is then tried once
+//! more: where it holds the miss was chance, and the search goes on. The search itself is pure: whoever
 //! drives it tries the rates.
 
 /// How near the highest rate that held and the lowest one that missed must come.
 const RESOLUTION: f64 = 1.05;
 
-/// At most so many rates are tried.
-const STEPS_MAX: u32 = 16;
+/// At most so many times a rate is tried.
+const STEPS_MAX: usize = 20;
 
 /// A search under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FindMax {
     first: f64,
-    /// The highest rate that held, below every rate that missed.
-    held: Option<f64>,
-    /// The lowest rate that missed.
-    missed: Option<f64>,
-    steps: u32,
+    /// The rates that were tried, in this order, and whether each held.
+    tried: Vec<(f64, bool)>,
 }
 
 impl FindMax {
@@ -26,23 +24,23 @@ impl FindMax {
     pub(crate) const fn new(closed_loop_rate: f64) -> Self {
         Self {
             first: (closed_loop_rate / 2.0).max(1.0),
-            held: None,
-            missed: None,
-            steps: 0,
+            tried: Vec::new(),
         }
     }
 
     /// The next rate to try, or `None` where the search is over.
     pub(crate) fn next(&self) -> Option<f64> {
-        if self.steps >= STEPS_MAX {
+        if self.tried.len() >= STEPS_MAX {
             return None;
         }
-        let rate = match (self.held, self.missed) {
+        let rate = match (self.found(), self.missed()) {
             (None, None) => self.first,
             (Some(held), None) => held * 1.5,
             // Ever larger steps down: a service that misses at once may be far from holding.
             (None, Some(missed)) if missed > 1.0 => (missed / 2.0).max(1.0),
             (Some(held), Some(missed)) if missed / held > RESOLUTION => (held * missed).sqrt(),
+            // One miss may be anybody's: what the search ends at is tried twice.
+            (Some(_), Some(missed)) if self.tries(missed) == 1 => return Some(missed),
             (_, Some(_)) => return None,
         };
         // Three digits: nobody wants to read 12,247.45 requests a second.
@@ -52,18 +50,45 @@ impl FindMax {
 
     /// Takes in whether the objectives held at a rate.
     pub(crate) fn tell(&mut self, rate: f64, held: bool) {
-        self.steps += 1;
-        if held {
-            self.held = Some(self.held.map_or(rate, |held| held.max(rate)));
-        } else {
-            self.missed = Some(self.missed.map_or(rate, |missed| missed.min(rate)));
-        }
+        self.tried.push((rate, held));
     }
 
     /// The highest rate that held.
-    pub(crate) const fn found(&self) -> Option<f64> {
-        self.held
+    pub(crate) fn found(&self) -> Option<f64> {
+        let held = self.tried.iter().filter(|(_, held)| *held);
+        held.map(|&(rate, _)| rate).reduce(f64::max)
     }
+
+    /// The lowest rate above it that missed.
+    fn missed(&self) -> Option<f64> {
+        let found = self.found().unwrap_or(0.0);
+        let missed = self
+            .tried
+            .iter()
+            .filter(|&&(rate, held)| !held && rate > found);
+        missed.map(|&(rate, _)| rate).reduce(f64::min)
+    }
+
+    fn tries(&self, rate: f64) -> usize {
+        let alike = self.tried.iter().filter(|&&(each, _)| is_same(each, rate));
+        alike.count()
+    }
+
+    /// Where chance decided: a rate that missed, and one that is not lower and held.
+    pub(crate) fn noise(&self) -> Option<(f64, f64)> {
+        let found = self.found()?;
+        let missed = self
+            .tried
+            .iter()
+            .filter(|&&(rate, held)| !held && rate <= found);
+        let missed = missed.map(|&(rate, _)| rate).reduce(f64::min)?;
+        Some((missed, found))
+    }
+}
+
+/// Rates are round numbers.
+fn is_same(one: f64, other: f64) -> bool {
+    (one - other).abs() < 0.5
 }
 
 #[cfg(test)]
@@ -71,12 +96,13 @@ mod tests {
     use super::*;
 
     /// Searches in a service that holds up to `limit`.
-    fn search(closed_loop_rate: f64, limit: f64) -> (Option<f64>, u32) {
+    fn search(closed_loop_rate: f64, limit: f64) -> (Option<f64>, usize) {
         let mut search = FindMax::new(closed_loop_rate);
         while let Some(rate) = search.next() {
             search.tell(rate, rate <= limit);
         }
-        (search.found(), search.steps)
+        assert_eq!(search.noise(), None);
+        (search.found(), search.tried.len())
     }
 
     #[test]
@@ -104,5 +130,24 @@ mod tests {
         let (found, steps) = search(1000.0, f64::INFINITY);
         assert!(found.is_some_and(|found| found > 100_000.0));
         assert_eq!(steps, STEPS_MAX);
+    }
+
+    #[test]
+    fn a_miss_that_was_chance_does_not_end_the_search_and_is_told() {
+        let mut search = FindMax::new(2000.0);
+        let mut disturbances = 0;
+        while let Some(rate) = search.next() {
+            // Something else disturbed the first rate above 2,000; the limit is 5,000.
+            let disturbed = rate > 2000.0 && disturbances == 0;
+            disturbances += usize::from(disturbed);
+            search.tell(rate, rate <= 5000.0 && !disturbed);
+        }
+        let (missed, held) = search.noise().expect("a rate that held and missed");
+        assert!(
+            missed > 2000.0 && missed <= held,
+            "{missed} missed, {held} held"
+        );
+        let found = search.found().expect("a rate that held");
+        assert!((4600.0..=5000.0).contains(&found), "{found}");
     }
 }

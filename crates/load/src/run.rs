@@ -305,6 +305,14 @@ impl Run {
             held_each.push(held);
             self.report.stretches.push(step);
         }
+        if let Some((missed, held)) = search.noise() {
+            let [missed, held] = [missed, held].map(rate_text);
+            self.report.remarks.push(format!(
+                "Chance decided: {missed} requests a second missed the objective, and {held} held. \
+                 Something else took the machine's time, or the service itself has pauses: search again \
+                 on a quiet machine, or with a longer --step."
+            ));
+        }
         self.report.search = Some(Search {
             objectives,
             rate_per_second: search.found(),

@@ -1,15 +1,19 @@
 //! `widgets health`: asks the running service how it is, for the health checks of containers, which
 //! have no other program to ask with.
 
+mod running;
 mod tls;
 
 use crate::{
     Outcome,
     config::{Given, Reaching},
+    serve,
 };
+use clap::Parser as _;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::{
     error::Error,
+    ffi::OsString,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::ExitCode,
@@ -28,12 +32,46 @@ pub(crate) struct Arguments {
     /// Ask whether the process answers at all (/live), not whether it can serve (/ready).
     #[arg(long)]
     live: bool,
+    /// Asks the `widgets serve` that runs on this machine, or in this container, as it was started: by
+    /// its flags, its variables and its configuration file, not by those of this command.
+    #[arg(long)]
+    running: bool,
     #[command(flatten)]
     given: Given<Reaching>,
+    /// What follows `widgets serve` on the command line of the service, in place of flags before the
+    /// dashes.
+    #[arg(
+        last = true,
+        value_name = "SERVE_ARGUMENTS",
+        conflicts_with = "running"
+    )]
+    as_serve: Vec<OsString>,
 }
 
-pub(crate) fn run(Arguments { live, given }: Arguments) -> Outcome {
-    let http = given.resolve()?.configuration.http;
+/// What a service was started with, as `health` is given it.
+#[derive(clap::Parser)]
+#[command(name = "widgets serve", no_binary_name = true)]
+struct Serve {
+    #[command(flatten)]
+    arguments: serve::Arguments,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Outcome {
+    let Arguments {
+        live,
+        running,
+        given,
+        as_serve,
+    } = arguments;
+    if running {
+        return Err(running::ask_as_it_was_started(live).into());
+    }
+    let http = if as_serve.is_empty() {
+        given.resolve()?.configuration.http
+    } else {
+        let serve = Serve::try_parse_from(as_serve)?;
+        serve.arguments.given.resolve()?.configuration.http
+    };
     let tls = tls::client(&http)?;
     let path = if live { "/live" } else { "/ready" };
     ask(reachable(http.listen), tls, path, TIMEOUT)?;
@@ -60,8 +98,24 @@ fn ask(
 ) -> Result<(), Box<dyn Error>> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}{path}");
-    let answer =
-        exchange(address, tls, path, timeout).map_err(|error| format!("{url}: {error}"))?;
+    let speaks_tls = tls.is_some();
+    let answer = exchange(address, tls, path, timeout).map_err(|error| {
+        let hint = if speaks_tls && is_no_tls(&*error) {
+            ": what answers does not speak TLS. Leave http.tls_certificate and http.tls_key out, or \
+             ask with --running"
+        } else {
+            ""
+        };
+        format!("{url}: {error}{hint}")
+    })?;
+    // An alert or a handshake of TLS, in a record of version 3.
+    if !speaks_tls && matches!(answer.as_slice(), [0x15 | 0x16, 3, ..]) {
+        return Err(format!(
+            "{url}: what answers speaks TLS. Give the http.tls_certificate and http.tls_key of the \
+             service, as flags, variables or by --config, or ask with --running"
+        )
+        .into());
+    }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status_line = head.lines().next().unwrap_or_default();
@@ -69,6 +123,14 @@ fn ask(
         return Ok(());
     }
     Err(format!("{url} answered {status_line:?} {body}").into())
+}
+
+/// Whether TLS failed because the other side speaks something else.
+fn is_no_tls(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    let inner = error.and_then(io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidMessage(_)))
 }
 
 fn exchange(
@@ -136,6 +198,36 @@ mod tests {
             asked("").unwrap_err(),
             "http://service/ready answered \"\" "
         );
+    }
+
+    #[test]
+    fn what_speaks_tls_where_none_is_expected_is_told_in_words() {
+        // The alert that a server of TLS answers a request without TLS with.
+        let told = asked("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{32}").unwrap_err();
+        assert_eq!(
+            told,
+            "http://service/ready: what answers speaks TLS. Give the http.tls_certificate and \
+             http.tls_key of the service, as flags, variables or by --config, or ask with --running"
+        );
+    }
+
+    #[test]
+    fn what_speaks_no_tls_where_some_is_expected_is_told_in_words() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let peer = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut hello = [0; 1024];
+            let _ = stream.read(&mut hello).expect("a hello");
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .expect("sent");
+        });
+        let tls = widgets_tls::unverified().expect("a client");
+        let told = ask(address, Some(Arc::new(tls)), "/ready", TIMEOUT).expect_err("no TLS");
+        peer.join().expect("the peer ends");
+        let told = told.to_string();
+        assert!(told.contains("what answers does not speak TLS"), "{told}");
     }
 
     #[test]

@@ -64,7 +64,9 @@ fn show(command: Command, wanted: &dyn Fn(Option<&str>) -> bool) -> Command {
         .map(|command| command.get_name().to_owned())
         .collect();
     let command = command.mut_args(|argument| {
-        let hidden = !wanted(argument.get_help_heading());
+        let heading = argument.get_help_heading();
+        // What is under no heading and hidden is there for its error message only.
+        let hidden = !wanted(heading) || heading.is_none() && argument.is_hide_set();
         argument.hide(hidden)
     });
     below.into_iter().fold(command, |command, name| {

@@ -1,5 +1,9 @@
 //! `widgets load`: measures a running service, and proves that its answers are right.
 
+mod together;
+
+pub(crate) use together::check;
+
 use crate::Outcome;
 use clap::Subcommand;
 use std::{
@@ -12,6 +16,7 @@ use widgets_load::{
     Objective, Protocol, TargetSettings,
     dataset::Dataset,
     mix::{self, Mix},
+    quantity,
     report::Report,
     run::{Plan, Rate},
     session::{Settings, fresh_run_name},
@@ -42,11 +47,12 @@ otherwise, or the run could not be made: standard error says why; 2 the command 
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The server: http:// or https://, host, and perhaps a port and a path before every route.
+    /// The server: http:// (which may be left out) or https://, host, and perhaps a port and a path
+    /// before every route. All addresses of a name are used.
     #[arg(required = true)]
     url: Option<String>,
 
-    /// Requests a second, or `max`: closed loop, each lane asks again as soon as it is answered.
+    /// Requests a second, as in 2500 or 5k, or `max`: closed loop, each lane asks again as soon as it is answered.
     #[arg(long, default_value = "1000", help_heading = "Load")]
     rate: Rate,
     /// Exponentially distributed gaps between requests (Poisson arrivals) instead of even ones.
@@ -56,16 +62,16 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, help_heading = "Load")]
     duration: Duration,
     /// At most so many requests.
-    #[arg(long, help_heading = "Load")]
+    #[arg(long, value_parser = count, help_heading = "Load")]
     requests: Option<u64>,
     /// Load before the measured stretch that is checked but not measured.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, help_heading = "Load")]
     warm_up: Duration,
     /// Connections, kept alive.
-    #[arg(long, default_value_t = 64, help_heading = "Load")]
+    #[arg(long, default_value = "64", value_parser = number, help_heading = "Load")]
     connections: usize,
     /// Threads that send and receive.
-    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    #[arg(long, default_value = "1", value_parser = number, help_heading = "Load")]
     workers: usize,
     /// How often each kind is asked for: add, remove, associate, dissociate, lookup.
     #[arg(long, default_value_t = Mix::default(), help_heading = "Load")]
@@ -78,7 +84,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Load")]
     dataset: Option<Dataset>,
     /// Touch only this part of the dataset, as 1/4 to 4/4: so several runs can share one.
-    #[arg(long, default_value = "1/1", value_parser = part, requires = "dataset", help_heading = "Load")]
+    #[arg(long, default_value = "1/1", value_parser = part, help_heading = "Load")]
     dataset_part: (u32, u32),
     /// What random choices are made from.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
@@ -91,12 +97,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Connection")]
     http2: bool,
     /// Requests in flight on each h2 connection.
-    #[arg(
-        long,
-        default_value_t = 1,
-        requires = "http2",
-        help_heading = "Connection"
-    )]
+    #[arg(long, default_value = "1", value_parser = number, help_heading = "Connection")]
     streams: usize,
     /// A bearer token to send with every request.
     #[arg(
@@ -107,12 +108,7 @@ pub(crate) struct Arguments {
     )]
     token: Option<String>,
     /// Trust the certificates in this PEM file instead of the system's.
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "insecure",
-        help_heading = "Connection"
-    )]
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
     ca: Option<PathBuf>,
     /// Trust any certificate.
     #[arg(long, help_heading = "Connection")]
@@ -126,7 +122,7 @@ pub(crate) struct Arguments {
     audit: Audit,
     /// So many widgets of its own the run remembers for the audit, 16 bytes each; older ones are
     /// forgotten, and the report says how many.
-    #[arg(long, default_value_t = 10_000_000, help_heading = "Check")]
+    #[arg(long, default_value = "10M", value_parser = count, help_heading = "Check")]
     audit_widgets_max: u64,
     /// Go on while the server is killed and restarted, and check it afterwards.
     #[arg(long, help_heading = "Check")]
@@ -140,18 +136,13 @@ pub(crate) struct Arguments {
     fail_if: Vec<Objective>,
 
     /// Search for the highest rate at which every --slo holds.
-    #[arg(long, requires = "slo", conflicts_with_all = ["rate", "duration", "requests"], help_heading = "Search")]
+    #[arg(long, help_heading = "Search")]
     find_max: bool,
     /// What must hold, as in `p99<10ms`. May be repeated.
-    #[arg(
-        long,
-        value_name = "OBJECTIVE",
-        requires = "find_max",
-        help_heading = "Search"
-    )]
+    #[arg(long, value_name = "OBJECTIVE", help_heading = "Search")]
     slo: Vec<Objective>,
     /// How long each rate is tried.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, requires = "find_max", help_heading = "Search")]
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Search")]
     step: Duration,
 
     /// Write the report as one HTML file.
@@ -203,12 +194,21 @@ impl std::str::FromStr for Audit {
         match text {
             "all" => Ok(Self::All),
             "none" => Ok(Self::None),
-            _ => text
-                .parse()
+            _ => quantity::count(text)
                 .map(Self::Widgets)
-                .map_err(|_| format!("must be a number, `all` or `none`, `{text}` was given")),
+                .ok_or_else(|| format!("must be a number, `all` or `none`, `{text}` was given")),
         }
     }
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    quantity::count(text)
+        .ok_or_else(|| format!("must be a whole number, as in `5000` or `10M`, `{text}` was given"))
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    let number = usize::try_from(count(text)?);
+    number.map_err(|_| format!("must be at most {}, `{text}` was given", usize::MAX))
 }
 
 /// `PART/PARTS`, counted from 1; the part is returned counted from 0.
@@ -264,7 +264,7 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
             ca: arguments.ca,
             insecure: arguments.insecure,
         },
-        workers: arguments.workers.min(arguments.connections),
+        workers: arguments.workers,
         connections: arguments.connections,
         streams: arguments.streams,
         mix: arguments.mix,

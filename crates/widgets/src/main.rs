@@ -20,7 +20,7 @@ mod serve;
 mod signals;
 mod stores;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Registers widgets and associates them port to port.
@@ -85,7 +85,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Asks the service on this host whether it is well: exit code 0 if so, 1 if not.
     ///
-    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on. Where
+    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on; with
+    /// --running it takes what the service was started with, as the image's health check does. Where
     /// every client must show a certificate it shows the service's own, which must then be one of
     /// `http.tls_client_ca`.
     Health(health::Arguments),
@@ -102,6 +103,14 @@ fn main() -> ExitCode {
         help::prepare(Arguments::command(), std::env::args_os().collect());
     let matches = command.try_get_matches_from_mut(arguments);
     let matches = matches.unwrap_or_else(|error| error.exit());
+    let together = matches.subcommand_matches("load").map(load::check);
+    if let Some(Err(why)) = together {
+        let command = command.find_subcommand_mut("load");
+        command
+            .unwrap_or(&mut Arguments::command())
+            .error(ErrorKind::ArgumentConflict, why)
+            .exit();
+    }
     let parsed = Arguments::from_arg_matches(&matches);
     let Arguments { command } = parsed.unwrap_or_else(|error| error.format(&mut command).exit());
     // Those that keep something until their end hear signals themselves.

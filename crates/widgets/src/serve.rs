@@ -29,7 +29,7 @@ use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    given: Given,
+    pub(crate) given: Given,
     /// Migrates the database of the PostgreSQL store first, as `widgets migrate` does.
     #[arg(long, env = "WIDGETS_MIGRATE", hide_env_values = true)]
     migrate: bool,

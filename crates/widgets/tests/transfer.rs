@@ -96,7 +96,7 @@ fn a_file_with_a_mistake_changes_nothing_and_is_told_where() {
     .unwrap();
     let (ok, said) = widgets(&["import", text(&file), "--data-dir", text(&store)]);
     assert!(
-        !ok && said.contains("file: line 2: EOF while parsing"),
+        !ok && said.contains("file: line 2: it ends at column 40 in the middle of a widget"),
         "{said}"
     );
     fs::write(&file, good).unwrap();

@@ -330,7 +330,7 @@ impl Report {
             cause,
         };
         let report: Self = serde_json::from_slice(&text)
-            .map_err(|error| wrong(format!("it is none that --json wrote: {error}")))?;
+            .map_err(|error| wrong(format!("it is none that --json wrote: {}", words(&error))))?;
         if report.format != FORMAT {
             let cause = format!("its format is {}, and {FORMAT} is read here", report.format);
             return Err(wrong(cause));
@@ -357,6 +357,18 @@ impl Report {
         time.map_or_else(String::new, |time| {
             humantime::format_rfc3339_seconds(time).to_string()
         })
+    }
+}
+
+/// What a parser says, without the names of our types.
+fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once("expected struct ") {
+        Some((before, after)) => {
+            let after = after.split_once(' ').map_or("", |(_, after)| after);
+            format!("{before}expected an object {after}")
+        }
+        None => text,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::{Percentiles, Report, StretchReport, count_text, rate_text, time_text};
 use crate::audit::Findings;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(search) = &self.search {
             writeln!(
                 f,
-                "{:>12} {:>12} {:>9} {:>9} {:>9} {:>9}  objective",
+                "{:>11} {:>11} {:>9} {:>9} {:>9} {:>9}  objective",
                 "rate/s", "reached/s", "p50", "p99", "p99.9", "errors"
             )?;
             let mut steps: Vec<_> = self.stretches.iter().zip(&search.held).collect();
@@ -27,20 +27,21 @@ impl fmt::Display for Report {
                 let held = if *held { "held" } else { "missed" };
                 writeln!(
                     f,
-                    "{rate:>12} {reached:>12} {p50:>9} {p99:>9} {p99_9:>9} {errors:>9}  {held}"
+                    "{rate:>11} {reached:>11} {p50:>9} {p99:>9} {p99_9:>9} {errors:>9}  {held}"
                 )?;
             }
             let objectives: Vec<String> =
                 search.objectives.iter().map(ToString::to_string).collect();
             let objectives = objectives.join(" and ");
-            match search.rate_per_second {
-                Some(rate) => writeln!(
-                    f,
-                    "\nThe highest rate with {objectives}: {} requests a second.",
+            writeln!(f)?;
+            let found = match search.rate_per_second {
+                Some(rate) => format!(
+                    "The highest rate with {objectives}: {} requests a second.",
                     rate_text(rate)
-                )?,
-                None => writeln!(f, "\nNo rate that was tried held {objectives}.")?,
-            }
+                ),
+                None => format!("No rate that was tried held {objectives}."),
+            };
+            write_wrapped(f, "", &found)?;
         } else {
             for stretch in &self.stretches {
                 write_stretch(f, stretch)?;
@@ -54,7 +55,7 @@ impl fmt::Display for Report {
                 writeln!(f, "\n{title}")?;
             }
             for text in list {
-                write_wrapped(f, text)?;
+                write_wrapped(f, "  ", text)?;
             }
         }
         Ok(())
@@ -70,13 +71,13 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
         ),
         None => "closed loop".into(),
     };
-    writeln!(
-        f,
+    let done = format!(
         "{} requests in {:.1} s: {} a second; {offered}",
         count_text(stretch.requests),
         stretch.seconds,
         rate_text(stretch.requests_per_second),
-    )?;
+    );
+    write_wrapped(f, "", &done)?;
     let cpu = stretch.generator_cpu_seconds;
     let per_cpu = stretch.requests as f64 / cpu.max(1e-3);
     let [errors, wrong, unsent, reconnects] = [
@@ -86,18 +87,18 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
         stretch.reconnects,
     ]
     .map(count_text);
-    writeln!(
-        f,
+    let failed = format!(
         "{errors} failed, {wrong} wrong answers, {unsent} not sent, {reconnects} reconnects"
-    )?;
-    writeln!(
-        f,
+    );
+    write_wrapped(f, "", &failed)?;
+    let generator = format!(
         "generator: {cpu:.1} s of processor time, {} requests for each second of it",
         rate_text(per_cpu)
-    )?;
+    );
+    write_wrapped(f, "", &generator)?;
     writeln!(
         f,
-        "\n{:<20} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "\n{:<18} {:>11} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}",
         "", "count", "mean", "p50", "p90", "p99", "p99.9", "max"
     )?;
     for (name, kind) in &stretch.kinds {
@@ -110,41 +111,61 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     }
     write_times(f, "     wait for lane", &stretch.wait)?;
     write_times(f, "     generator lag", &stretch.lag)?;
-    writeln!(f, "\n{:<20} outcomes", "")?;
+    writeln!(f, "\n{:<18}  outcomes", "")?;
     for (name, kind) in &stretch.kinds {
-        let mut outcomes = String::new();
+        let mut words = vec![format!("{name:<18}")];
         // Acceptance first, then the codes.
         let (ok, others): (Vec<_>, Vec<_>) =
             kind.outcomes.iter().partition(|(name, _)| *name == "ok");
         for (outcome, count) in ok.into_iter().chain(others) {
-            write!(outcomes, "  {outcome} {}", count_text(*count))?;
+            words.push(format!("{outcome} {}", count_text(*count)));
         }
-        writeln!(f, "{name:<19}{outcomes}")?;
+        let further = " ".repeat(20);
+        write_words(f, "", &further, "  ", words.iter().map(String::as_str))?;
     }
     if !stretch.wrong_examples.is_empty() {
         writeln!(f, "\nWrong answers")?;
     }
     for text in stretch.wrong_examples.iter().take(10) {
-        writeln!(f, "  {text}")?;
+        write_wrapped(f, "  ", text)?;
     }
     Ok(())
 }
 
-/// Writes words in lines of 100 columns at most.
-fn write_wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    const COLUMNS: usize = 100;
+/// The width of a terminal that nobody made wider.
+const COLUMNS: usize = 80;
+
+/// Writes words in lines of 80 columns at most, where their lengths let it. Further lines are set in.
+fn write_wrapped(f: &mut fmt::Formatter<'_>, indent: &str, text: &str) -> fmt::Result {
+    write_words(
+        f,
+        indent,
+        &format!("{indent}  "),
+        " ",
+        text.split_whitespace(),
+    )
+}
+
+/// Writes words in lines of 80 columns at most, the first and the further ones behind their indents.
+fn write_words<'a>(
+    f: &mut fmt::Formatter<'_>,
+    first: &str,
+    further: &str,
+    gap: &str,
+    words: impl Iterator<Item = &'a str>,
+) -> fmt::Result {
     let mut column = 0;
-    for word in text.split_whitespace() {
+    for word in words {
         let width = word.chars().count();
         if column == 0 {
-            write!(f, "  {word}")?;
-            column = 2 + width;
-        } else if column + 1 + width > COLUMNS {
-            write!(f, "\n    {word}")?;
-            column = 4 + width;
+            write!(f, "{first}{word}")?;
+            column = first.len() + width;
+        } else if column + gap.len() + width > COLUMNS {
+            write!(f, "\n{further}{word}")?;
+            column = further.len() + width;
         } else {
-            write!(f, " {word}")?;
-            column += 1 + width;
+            write!(f, "{gap}{word}")?;
+            column += gap.len() + width;
         }
     }
     writeln!(f)
@@ -163,25 +184,26 @@ fn write_times(f: &mut fmt::Formatter<'_>, name: &str, times: &Percentiles) -> f
     let [mean, p50, p90, p99, p99_9, max] = columns.map(time_text);
     writeln!(
         f,
-        "{name:<20} {count:>11} {mean:>9} {p50:>9} {p90:>9} {p99:>9} {p99_9:>9} {max:>9}"
+        "{name:<18} {count:>11} {mean:>7} {p50:>7} {p90:>7} {p99:>7} {p99_9:>7} {max:>7}"
     )
 }
 
 fn write_audit(f: &mut fmt::Formatter<'_>, audit: &Findings) -> fmt::Result {
-    writeln!(
-        f,
-        "\nAudit: {} widgets and {} operations of unknown fate read back, {} faults",
+    writeln!(f)?;
+    let read = format!(
+        "Audit: {} widgets and {} operations of unknown fate read back, {} faults",
         count_text(audit.widgets_checked),
         count_text(audit.unknown_fates_checked),
         count_text(audit.faults()),
-    )?;
+    );
+    write_wrapped(f, "", &read)?;
     for (name, count) in audit.rows() {
         if count > 0 {
             writeln!(f, "  {:>11} {name}", count_text(count))?;
         }
     }
     for text in audit.examples.iter().take(10) {
-        writeln!(f, "  {text}")?;
+        write_wrapped(f, "  ", text)?;
     }
     Ok(())
 }
@@ -206,5 +228,90 @@ impl Findings {
                 self.unknown_fates_forgotten,
             ),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{ArrivalsReport, KindReport, Search};
+    use std::collections::BTreeMap;
+
+    /// A report with numbers as long as they get.
+    fn long() -> Report {
+        let times = Percentiles {
+            count: 123_456_789,
+            mean_us: 123_456.0,
+            p50_us: 99_900.0,
+            p90_us: 1_234.0,
+            p99_us: 9_876_543.0,
+            p99_9_us: 999_400.0,
+            p99_99_us: 1.0,
+            max_us: 3_600_000_000.0,
+        };
+        let outcomes = [
+            "ok", "23505", "22P02", "WG001", "WG002", "WG003", "WG004", "WG503", "WG504", "timeout",
+        ];
+        let kind = KindReport {
+            latency: times,
+            outcomes: BTreeMap::from(outcomes.map(|outcome| (outcome.to_owned(), 123_456_789))),
+        };
+        let stretch = StretchReport {
+            arrivals: ArrivalsReport {
+                arrivals: "constant".into(),
+                offered_per_second: Some(1_234_567.0),
+            },
+            seconds: 86_400.0,
+            requests: 12_345_678_901,
+            requests_per_second: 1_234_567.0,
+            errors: 123_456_789,
+            wrong: 123_456_789,
+            unsent: 123_456_789,
+            reconnects: 123_456_789,
+            generator_cpu_seconds: 86_400.0,
+            latency: times,
+            service: times,
+            turned_away: times,
+            wait: times,
+            lag: times,
+            kinds: BTreeMap::from([("associate_widgets".into(), kind)]),
+            wrong_examples: vec!["a wrong answer in many words ".repeat(9)],
+            ..StretchReport::default()
+        };
+        let mut report = Report::new(Vec::new(), Vec::new());
+        report.stretches.push(stretch);
+        report.audit = Some(Findings {
+            widgets_checked: 123_456_789,
+            unknown_fates_checked: 123_456_789,
+            examples: vec!["a finding in many words ".repeat(9)],
+            ..Findings::default()
+        });
+        report.remarks = vec!["a remark in many words ".repeat(9)];
+        report.failures = vec!["a failure in many words ".repeat(9)];
+        report
+    }
+
+    fn check(report: &Report) {
+        let text = report.to_string();
+        for line in text.lines() {
+            let columns = line.chars().count();
+            assert!(columns <= COLUMNS, "{columns} columns: {line}");
+        }
+        assert!(text.contains("in many words"), "{text}");
+    }
+
+    #[test]
+    fn a_report_fits_a_terminal_of_80_columns() {
+        let mut report = long();
+        check(&report);
+        report.search = Some(Search {
+            objectives: vec![
+                "p99.99<999ms".parse().unwrap(),
+                "errors<0.1%".parse().unwrap(),
+            ],
+            rate_per_second: Some(1_234_567.0),
+            held: vec![false],
+        });
+        check(&report);
     }
 }

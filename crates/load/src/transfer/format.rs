@@ -2,7 +2,7 @@
 //!
 //! `docs/data-format.md` is its description.
 
-use super::{Completed, Sink, TransferError};
+use super::{Completed, Sink, TransferError, words::describe};
 use crate::os_error::explain;
 use serde::Deserialize;
 use std::{
@@ -60,18 +60,19 @@ pub fn write_line(widget: &Widget, line: &mut Vec<u8>) {
     line.extend_from_slice(b"]}\n");
 }
 
-fn parse(line: &[u8]) -> Result<Widget, String> {
+pub(super) fn parse(line: &[u8]) -> Result<Widget, String> {
     let refused = |refusal: Refusal| refusal.to_string();
-    let line: WidgetLine<'_> = serde_json::from_slice(line).map_err(|error| {
-        // Its "line 1" is this line.
-        let text = error.to_string();
-        text.replace(" at line 1 column", " at column")
-    })?;
+    let line: WidgetLine<'_> =
+        serde_json::from_slice(line).map_err(|error| describe(line, &error))?;
     let serial_number = SerialNumber::new("serial_number", line.serial_number).map_err(refused)?;
     let name = Name::new("name", line.name).map_err(refused)?;
     let mut slots: Vec<Slot> = Vec::with_capacity(line.slots.len());
-    for slot in line.slots {
-        let port = Port::parse(&slot.port).map_err(refused)?;
+    for (number, slot) in line.slots.into_iter().enumerate() {
+        let refused = |refusal: Refusal| format!("slots[{number}]: {refusal}");
+        let port = Port::parse(&slot.port).map_err(|_| {
+            let given = &slot.port;
+            format!("slots[{number}].port must be \"P\", \"Q\" or \"R\", {given:?} was given")
+        })?;
         let peer = slot.peer.map(|peer| SerialNumber::new("peer", peer));
         let peer = peer.transpose().map_err(refused)?;
         if peer.as_ref() == Some(&serial_number) {

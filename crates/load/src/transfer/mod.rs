@@ -7,6 +7,7 @@
 mod format;
 mod pairing;
 mod progress;
+mod words;
 
 pub use format::{FileSink, Lines, write_line};
 pub use pairing::{Completed, Pairing};

@@ -150,7 +150,7 @@ fn what_is_wrong_is_named_with_its_line() {
     );
     refused(
         r#"{"serial_number":"A","name":"","slots":[{"port":"p","peer":null}]}"#,
-        "line 1: invalid input value for enum widgets.port_type: \"p\"",
+        r#"line 1: slots[0].port must be "P", "Q" or "R", "p" was given"#,
     );
     refused(
         "\n{\"serial_number\":\"\",\"name\":\"\",\"slots\":[]}",
@@ -162,7 +162,10 @@ fn what_is_wrong_is_named_with_its_line() {
         &format!(r#"{{"serial_number":"A","name":"","slots":[{slots}]}}"#),
         "line 1: a widget has at most 3 slots, 4 were given",
     );
-    refused("{", "line 1: EOF while parsing an object at column 1");
+    refused(
+        "{",
+        "line 1: it ends at column 1 in the middle of a widget: EOF while parsing an object",
+    );
     refused(
         r#"{"serial_number":"A","name":"","slots":[],"colour":1}"#,
         "line 1: unknown field `colour`, expected one of `serial_number`, `name`, `slots` at column 50",

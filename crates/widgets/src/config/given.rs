@@ -1,7 +1,10 @@
 //! What the command line and the environment give.
 
 use super::keys::{KEYS, Key, Kind, SECTIONS};
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use clap::{
+    Arg, ArgMatches, Args, Command, FromArgMatches, builder::UnknownArgumentValueParser,
+    parser::ValueSource,
+};
 use std::{marker::PhantomData, path::PathBuf};
 
 /// Which keys a command takes. The others it neither knows as flags nor reads from the environment.
@@ -126,6 +129,13 @@ impl<S: Scope> Args for Given<S> {
             .hide_env_values(true)
             .help("A configuration file, see `widgets config example`. Flags and variables win over it.");
         let mut command = command.arg(file);
+        // What others call it, and what is like it.
+        let others = ["address", "bind", "host", "port"];
+        for name in others.into_iter().filter(|_| S::takes("http.listen")) {
+            let listen = UnknownArgumentValueParser::suggest_arg("--listen");
+            let other = Arg::new(name).long(name).hide(true);
+            command = command.arg(other.value_parser(listen));
+        }
         for (section, about) in SECTIONS {
             let heading = heading(section, about);
             let keys = KEYS.iter().filter(|key| key.section == *section);

@@ -31,6 +31,183 @@ fn help_names_every_flag_with_its_variable_and_default() {
     expect_file!["serve_help.txt"].assert_eq(&help);
 }
 
+/// The flags that a help shows.
+fn flags(help: &str) -> Vec<&str> {
+    help.lines()
+        .filter_map(|line| {
+            let rest = line
+                .trim_start()
+                .trim_start_matches("-h, ")
+                .trim_start_matches("-V, ");
+            let shown = line.starts_with("  ") && rest.starts_with("--");
+            shown.then(|| rest.split([' ', '[', '=']).next().unwrap_or_default())
+        })
+        .collect()
+}
+
+fn help(arguments: &[&str]) -> String {
+    let directory = Directory::new("help_of");
+    let mut command = widgets(directory.path());
+    let (code, help, told) = run(command.env_remove("COLUMNS").args(arguments));
+    assert_eq!((code, told.as_str()), (0, ""), "{arguments:?}");
+    help
+}
+
+#[test]
+fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
+    for (command, own) in [
+        (
+            &["export"][..],
+            &[
+                "--force",
+                "--config",
+                "--help",
+                "--store",
+                "--data-dir",
+                "--must-exist",
+            ][..],
+        ),
+        (
+            &["import"],
+            &[
+                "--config",
+                "--help",
+                "--store",
+                "--data-dir",
+                "--must-exist",
+            ],
+        ),
+        (
+            &["generate"],
+            &[
+                "--widgets",
+                "--seed",
+                "--associated",
+                "--output",
+                "--force",
+                "--config",
+                "--help",
+                "--store",
+                "--data-dir",
+                "--must-exist",
+            ],
+        ),
+        (
+            &["migrate"],
+            &[
+                "--config",
+                "--check",
+                "--help",
+                "--store",
+                "--postgres-connect-timeout-ms",
+                "--log-format",
+                "--log-filter",
+            ],
+        ),
+        (
+            &["health"],
+            &[
+                "--live",
+                "--running",
+                "--config",
+                "--help",
+                "--listen",
+                "--tls-certificate",
+                "--tls-key",
+                "--tls-client-ca",
+                "--tls-client-certificates",
+            ],
+        ),
+    ] {
+        let help = help(&[command, &["--help"]].concat());
+        let mut shown = flags(&help);
+        let mut own = own.to_vec();
+        shown.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(shown, own, "{command:?}");
+    }
+}
+
+#[test]
+fn all_flags_or_those_of_a_section_are_shown_on_request() {
+    let first = help(&["serve", "--help"]);
+    let all = help(&["serve", "--help", "--all"]);
+    assert_eq!(help(&["serve", "--all", "--help"]), all);
+    assert!(flags(&first).len() < 20 && flags(&all).len() > 40);
+    for flag in flags(&first) {
+        assert!(flags(&all).contains(&flag), "{flag}");
+    }
+    let (_, variables, _) = run(widgets(Directory::new("keys").path()).args(["config", "example"]));
+    for line in variables.lines().filter(|line| line.starts_with("# --")) {
+        let flag = line
+            .trim_start_matches("# ")
+            .split(',')
+            .next()
+            .unwrap_or_default();
+        assert!(flags(&all).contains(&flag), "{flag}");
+    }
+    let engine = help(&["serve", "--help", "engine"]);
+    assert!(engine.contains("--segment-bytes") && !engine.contains("--listen"));
+}
+
+#[test]
+fn a_slip_is_told_with_what_was_meant() {
+    let directory = Directory::new("slips");
+    for (arguments, meant) in [
+        (&["srve"][..], "'serve'"),
+        (&["serve", "--prot", "1"], "'--port'"),
+        (&["serve", "--port", "1"], "'--listen'"),
+        (&["serve", "--lisen", "x"], "'--listen'"),
+        (&["serve", "--conections-max", "1"], "'--connections-max'"),
+        (&["load", "h", "--duratoin", "1s"], "'--duration'"),
+    ] {
+        let (code, _, told) = run(widgets(directory.path()).args(arguments));
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(told.contains("similar") && told.contains(meant), "{told}");
+    }
+}
+
+#[test]
+fn quantities_have_their_units() {
+    let directory = Directory::new("units");
+    let file = "[http]\nidle_timeout_ms = \"1m 30s\"\n[engine]\nsegment_bytes = \"32MiB\"\n";
+    std::fs::write(directory.path().join("widgets.toml"), file).expect("a file");
+    let (code, shown, told) = run(widgets(directory.path())
+        .env("WIDGETS_REQUEST_TIMEOUT_MS", "75s")
+        .args(["config", "show", "--config", "widgets.toml"])
+        .args(["--connections-max", "10k", "--listen", "localhost:3001"]));
+    assert_eq!((code, told.as_str()), (0, ""));
+    for line in [
+        "idle_timeout_ms = 90000 ",
+        "request_timeout_ms = 75000 ",
+        "segment_bytes = 33554432 ",
+        "connections_max = 10000 ",
+        "listen = \"127.0.0.1:3001\" ",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+}
+
+#[test]
+fn flags_of_load_that_exclude_or_need_each_other_are_refused() {
+    let directory = Directory::new("load_flags");
+    // Nobody is asked: the address is nobody's.
+    let slo = ["--rate", "10", "--duration", "1s", "--slo", "p99<10ms"];
+    for (arguments, why) in [
+        (&slo[..], "--slo needs --find-max"),
+        (&["--find-max"], "--find-max needs --slo"),
+        (
+            &["--rate", "5k", "--workers", "65"],
+            "--workers must be at most --connections, 64",
+        ),
+    ] {
+        let mut command = widgets(directory.path());
+        let (code, _, told) = run(command.args(["load", "192.0.2.1:1"]).args(arguments));
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains(why) && told.contains("Usage: "), "{told}");
+    }
+}
+
 #[test]
 fn a_wrong_command_line_exits_with_2() {
     let directory = Directory::new("usage");
@@ -179,6 +356,11 @@ fn secrets_are_not_told() {
         &["--store", "mysql://user:password@host/db?password=secret"],
         &told,
     );
+    let told = expect![[r#"
+        --store: store.url must be "embedded", or the URL of a PostgreSQL database as in "postgres://user@host/database", "host=h password=***" was given
+    "#]];
+    let connection_string = ["--store", "host=h password=hunter2"];
+    refused("secrets", "", &connection_string, &told);
 }
 
 #[test]

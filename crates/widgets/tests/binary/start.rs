@@ -4,13 +4,14 @@ use crate::service::{Directory, Service, Signal, shim, widgets};
 use expect_test::expect;
 use std::{
     fs::{File, OpenOptions, Permissions},
+    io::{BufRead as _, BufReader},
     net::TcpListener,
     os::unix::{
         fs::{FileExt as _, PermissionsExt as _},
         process::CommandExt as _,
     },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -309,4 +310,62 @@ fn damage_is_named_and_stops_the_start() {
     expect![[r#"
         error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged at byte 0: it does not begin with the header of such a file. Nothing was changed. Restore a copy of the directory; starting without the damaged part would serve a state that never was
     "#]].assert_eq(&fails(directory.path(), &[]));
+}
+
+#[test]
+fn the_service_that_runs_is_asked_where_its_flags_say() {
+    let directory = Directory::new("health_running");
+    let path = directory.path();
+    // Other tests run services meanwhile, of another file.
+    let binary = path.join("widgets");
+    std::fs::copy(env!("CARGO_BIN_EXE_widgets"), &binary).expect("a copy");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.current_dir("/").env_clear().args(arguments);
+        command
+    };
+    let health = |arguments: &[&str]| {
+        let output = run(&[&["health"], arguments].concat()).output();
+        let output = output.expect("the binary runs");
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(told).expect("text"))
+    };
+    assert_eq!(
+        health(&["--running"]),
+        (Some(1), "error: no `widgets serve` runs here\n".into())
+    );
+    // The address is in a file, which the flags name from where the service runs.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("its address").to_string();
+    drop(free);
+    std::fs::write(
+        path.join("own.toml"),
+        format!("http.listen = \"{address}\"\n"),
+    )
+    .expect("a file");
+    let service = run(&["serve", "--config", "own.toml"])
+        .current_dir(path)
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut service = service.expect("the binary runs");
+    let lines = BufReader::new(service.stdout.take().expect("a pipe")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.starts_with("widgets listens on")));
+    let answers = [
+        health(&["--running"]),
+        health(&["--running", "--live"]),
+        health(&["--", "--listen", &address]),
+        health(&["--", "--listen", "127.0.0.1:1"]),
+    ];
+    service.kill().expect("the process is there");
+    service.wait().expect("a process");
+    for answer in &answers[..3] {
+        assert_eq!(*answer, (Some(0), "ok\n".into()));
+    }
+    assert!(
+        answers[3]
+            .1
+            .contains("127.0.0.1:1/ready: Connection refused"),
+        "{answers:?}"
+    );
 }

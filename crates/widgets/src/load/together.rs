@@ -1,0 +1,243 @@
+//! Which flags of `widgets load` need each other, and which exclude each other.
+//!
+//! clap's own `requires` does not say enough: it is waived where what is required conflicts with
+//! something that is given, so that `--slo` with `--rate` would search for the highest rate although
+//! nobody said `--find-max`.
+
+use clap::{ArgMatches, parser::ValueSource};
+
+/// What is of no use without another flag, and what it could be instead.
+const NEEDS: &[(&str, &str, &str)] = &[
+    (
+        "slo",
+        "find_max",
+        "--fail-if checks a bound at the rate that --rate gives",
+    ),
+    (
+        "find_max",
+        "slo",
+        "it says what must hold, as in --slo 'p99<10ms'",
+    ),
+    ("step", "find_max", "--duration is for one rate"),
+    (
+        "streams",
+        "http2",
+        "HTTP/1.1 has one request at a time on a connection",
+    ),
+    (
+        "dataset_part",
+        "dataset",
+        "it says which widgets the server holds",
+    ),
+];
+
+/// What contradicts each other, and why.
+const EXCLUDES: &[(&str, &str, &str)] = &[
+    ("find_max", "rate", "a search finds the rate itself"),
+    (
+        "find_max",
+        "duration",
+        "a search tries each rate for --step",
+    ),
+    (
+        "find_max",
+        "requests",
+        "a search tries each rate for --step",
+    ),
+    (
+        "find_max",
+        "fail_if",
+        "a search tries rates that miss; --slo says what must hold",
+    ),
+    (
+        "find_max",
+        "during_crash",
+        "a crash would be taken for a rate that is too high",
+    ),
+    (
+        "insecure",
+        "ca",
+        "where any certificate is trusted no authority is asked",
+    ),
+];
+
+/// What contradicts a value of another flag, and why.
+const EXCLUDED_BY_VALUE: &[(&str, &str, &str, &str)] = &[
+    (
+        "rate",
+        "max",
+        "poisson",
+        "in closed loop nothing is due at any time",
+    ),
+    ("audit", "none", "audit_timeout", "there is no audit"),
+    ("audit", "none", "audit_widgets_max", "there is no audit"),
+];
+
+fn flag(id: &str) -> String {
+    format!("--{}", id.replace('_', "-"))
+}
+
+/// Says what does not go together.
+pub(crate) fn check(matches: &ArgMatches) -> Result<(), String> {
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    for &(id, needed, why) in NEEDS {
+        if given(id) && !given(needed) {
+            let (id, needed) = (flag(id), flag(needed));
+            return Err(format!("{id} needs {needed}: {why}"));
+        }
+    }
+    for &(one, other, why) in EXCLUDES {
+        if given(one) && given(other) {
+            let (one, other) = (flag(one), flag(other));
+            return Err(format!("{one} and {other} exclude each other: {why}"));
+        }
+    }
+    for &(id, value, other, why) in EXCLUDED_BY_VALUE {
+        let mut raw = matches.get_raw(id).into_iter().flatten();
+        if given(id) && given(other) && raw.any(|given| given == value) {
+            let (id, other) = (flag(id), flag(other));
+            return Err(format!(
+                "{id} {value} and {other} exclude each other: {why}"
+            ));
+        }
+    }
+    let number = |id| matches.try_get_one::<usize>(id).ok().flatten();
+    if let (Some(workers), Some(connections)) = (number("workers"), number("connections"))
+        && workers > connections
+    {
+        return Err(format!(
+            "--workers must be at most --connections, {connections}: {workers} was given"
+        ));
+    }
+    let url = matches.get_one::<String>("url");
+    if url.is_some_and(|url| !url.starts_with("https://")) {
+        for id in ["ca", "insecure"] {
+            if given(id) {
+                let id = flag(id);
+                return Err(format!("{id} needs a URL that begins with https://"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args as _, Command};
+    use std::fmt::Write as _;
+
+    fn command() -> Command {
+        super::super::Arguments::augment_args(Command::new("load"))
+    }
+
+    /// Flags with a value that each of them takes. One that is missing here fails the test.
+    fn sample(id: &str) -> &'static [&'static str] {
+        match id {
+            "rate" => &["--rate", "10"],
+            "duration" => &["--duration", "1s"],
+            "requests" => &["--requests", "10"],
+            "warm_up" => &["--warm-up", "1s"],
+            "connections" => &["--connections", "8"],
+            "workers" => &["--workers", "2"],
+            "mix" => &["--mix", "add=1"],
+            "conflicts" => &["--conflicts", "1%"],
+            "dataset" => &["--dataset", "widgets=10"],
+            "dataset_part" => &["--dataset-part", "1/4"],
+            "seed" => &["--seed", "2"],
+            "run" => &["--run", "name"],
+            "streams" => &["--streams", "2"],
+            "token" => &["--token", "t"],
+            "ca" => &["--ca", "file"],
+            "timeout" => &["--timeout", "1s"],
+            "audit" => &["--audit", "all"],
+            "audit_widgets_max" => &["--audit-widgets-max", "10"],
+            "audit_timeout" => &["--audit-timeout", "1s"],
+            "fail_if" => &["--fail-if", "p99>1s"],
+            "slo" => &["--slo", "p99<1s"],
+            "step" => &["--step", "1s"],
+            "html" => &["--html", "file"],
+            "json" => &["--json", "file"],
+            "hdr" => &["--hdr", "file"],
+            "push" => &["--push", "http://h"],
+            "label" => &["--label", "a=b"],
+            "interval" => &["--interval", "1s"],
+            "poisson" => &["--poisson"],
+            "http2" => &["--http2"],
+            "insecure" => &["--insecure"],
+            "during_crash" => &["--during-crash"],
+            "find_max" => &["--find-max"],
+            "plain" => &["--plain"],
+            other => {
+                panic!("what does {other} go with? Give it a value here, and look at the table")
+            }
+        }
+    }
+
+    fn verdict(words: &[&str]) -> Result<(), String> {
+        let words = ["load", "https://host"].iter().chain(words);
+        let matches = command().try_get_matches_from(words);
+        check(&matches.expect("clap takes each of them"))
+    }
+
+    /// `.` goes together, `n` one of them needs a third, `x` they exclude each other.
+    #[test]
+    fn every_pair_of_flags_is_decided() {
+        let command = command();
+        let ids: Vec<&str> = command
+            .get_arguments()
+            .map(|argument| argument.get_id().as_str())
+            .filter(|&id| id != "url")
+            .collect();
+        let mut table = String::new();
+        for (row, one) in ids.iter().enumerate() {
+            write!(table, "{:<22}", flag(one)).expect("a string takes everything");
+            for other in &ids[..row] {
+                let mut words = [sample(one), sample(other)].concat();
+                let mut sign = '.';
+                // What a third is needed for is given it: what then?
+                while let Err(why) = verdict(&words) {
+                    let needed = ids
+                        .iter()
+                        .find(|id| why.contains(&format!(" needs {}:", flag(id))));
+                    let Some(needed) = needed else {
+                        assert!(why.contains(" exclude each other: "), "{words:?}: {why}");
+                        sign = 'x';
+                        break;
+                    };
+                    sign = 'n';
+                    words.extend(sample(needed));
+                }
+                table.push(sign);
+            }
+            table.push('\n');
+        }
+        expect_test::expect_file!["together.txt"].assert_eq(&table);
+    }
+
+    #[test]
+    fn values_and_the_url_decide_as_well() {
+        let refused = |words: &[&str]| verdict(words).expect_err("refused");
+        assert_eq!(
+            refused(&["--rate", "10", "--duration", "1s", "--slo", "p99<1ms"]),
+            "--slo needs --find-max: --fail-if checks a bound at the rate that --rate gives"
+        );
+        assert_eq!(
+            refused(&["--rate", "max", "--poisson"]),
+            "--rate max and --poisson exclude each other: in closed loop nothing is due at any time"
+        );
+        assert!(refused(&["--audit", "none", "--audit-timeout", "1m"]).contains("no audit"));
+        assert!(refused(&["--workers", "65"]).contains("at most --connections, 64: 65"));
+        assert_eq!(verdict(&["--workers", "64"]), Ok(()));
+        let plain = ["load", "http://host", "--insecure"];
+        let matches = command().try_get_matches_from(plain).expect("parsed");
+        assert_eq!(
+            check(&matches),
+            Err("--insecure needs a URL that begins with https://".into())
+        );
+        assert_eq!(
+            verdict(&["--find-max", "--slo", "p99<1ms", "--step", "1s"]),
+            Ok(())
+        );
+    }
+}
