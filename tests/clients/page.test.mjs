@@ -1,19 +1,12 @@
 // The interactive page in a real browser, against a running service at WIDGETS_URL.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { chromium } from "playwright-core";
+import { launch, skip } from "./browser.mjs";
 
 const url = process.env.WIDGETS_URL;
-const browsers = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const executablePath = browsers.find((path) => path && existsSync(path));
-const skip = executablePath ? false : "no Chromium found: install it, or name it in CHROMIUM";
 
 test("the page lists the operations and sends a request", { skip, timeout: 120_000 }, async () => {
-  const browser = await chromium.launch({
-    executablePath,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
+  const browser = await launch();
   try {
     const page = await browser.newPage({ viewport: { width: 1200, height: 1400 } });
     const requests = [];

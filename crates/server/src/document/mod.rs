@@ -19,7 +19,7 @@ use examples::{Example, LOOKUP_PATH, Sent, State};
 use hyper::body::Bytes;
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, HttpMethod, InfoBuilder, LicenseBuilder, ObjectBuilder,
-    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, RefOr, Required, Tag, Type,
+    OpenApi, OpenApiBuilder, PathItem, PathsBuilder, RefOr, Required, Server, Tag, Type,
     example::{Example as OpenApiExample, ExampleBuilder},
     path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
     request_body::{RequestBody, RequestBodyBuilder},
@@ -83,6 +83,8 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
         ]))
         .paths(paths)
         .components(Some(components.build()))
+        // Relative to the document: a proxy may have the service behind a path.
+        .servers(Some([Server::new(".")]))
         .security(security.ways_in())
         .build()
 }

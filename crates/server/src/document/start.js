@@ -1,6 +1,7 @@
-// Shows the document that this same service answers to programs. Nothing else is loaded.
+// Shows the document that this same service answers to programs. Nothing else is loaded. Whatever path a
+// proxy has in front of the service, the document is where this page is.
 SwaggerUIBundle({
-  url: "/",
+  url: new URL("./", location.href).href,
   dom_id: "#page",
   deepLinking: true,
   defaultModelsExpandDepth: 0,

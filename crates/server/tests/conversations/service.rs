@@ -231,11 +231,15 @@ async fn programs_get_the_document_and_browsers_the_page() {
     let links = answer
         .body
         .split(['"'])
-        .filter(|text| text.starts_with('/'));
+        .filter(|text| text.contains("swagger-ui/"));
     let links: Vec<&str> = links.collect();
     assert_eq!(links.len(), 3);
     for link in links {
-        let answer = send_bytes(&api, link).await;
+        assert!(
+            !link.starts_with('/'),
+            "{link}: a proxy may have the page behind a path"
+        );
+        let answer = send_bytes(&api, &format!("/{link}")).await;
         assert_eq!(answer.status(), StatusCode::OK, "{link}");
     }
     let answer = send(&api, "GET", "/swagger-ui/index.html", &[], "").await;

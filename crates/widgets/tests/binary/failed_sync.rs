@@ -2,7 +2,7 @@
 //! on, and nothing that was acknowledged is lost.
 
 use crate::{
-    asking::{answer, status},
+    asking::{answer, status, wait_until},
     service::{Directory, Service, Signal, shim},
 };
 use std::{fs::File, path::Path};
@@ -56,7 +56,10 @@ fn a_failed_sync_stops_writes_until_a_restart() {
             assert_eq!(lookup(&service, serial_number), 200);
         }
         assert_eq!(status(&service, "", "GET /live", ""), 200);
-        assert_eq!(status(&service, "", "GET /ready", ""), 503);
+        // What was seen last is told for a moment.
+        wait_until("it is not ready", || {
+            status(&service, "", "GET /ready", "") == 503
+        });
         let (_, metrics) = answer(&service, "", "GET /metrics", "");
         assert!(
             metrics.contains("\nwidgets_store_read_only 1\n"),
