@@ -116,7 +116,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (operations, began) = (batch.len(), self.clock.now());
         if operations > 0 {
             let decided = self.step(batch);
-            queue.applied(decided, self.clock.now().saturating_sub(began));
+            let now = self.clock.now();
+            queue.applied(decided, now.saturating_sub(began), now);
             self.publish_unwritable(queue);
         }
         if operations >= GATHER_OPERATIONS_MIN {

@@ -115,11 +115,11 @@ impl Queue {
     }
 
     /// Says how many operations were applied in which time, for `Retry-After`.
-    pub(crate) fn applied(&self, operations: usize, elapsed: Duration) {
+    pub(crate) fn applied(&self, operations: usize, elapsed: Duration, now: Duration) {
         if operations == 0 {
             return;
         }
-        self.lock().requests.applied(operations, elapsed);
+        self.lock().requests.applied(operations, elapsed, now);
     }
 
     /// Lets the owner look for something to do that is no request.
@@ -219,6 +219,10 @@ impl Waits for Request {
             Self::Operation(command, _) => command.text_bytes(),
             Self::Query(question) => question.text_bytes(),
         }
+    }
+
+    fn is_operation(&self) -> bool {
+        matches!(self, Self::Operation(..))
     }
 
     fn refuse(self, fault: Fault) {

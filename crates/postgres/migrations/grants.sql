@@ -48,7 +48,8 @@ BEGIN
                 text[], text[], text[], widgets.port_type[], boolean[], boolean),
             widgets.lookup_widgets(text[]),
             widgets.estimated_counts(),
-            widgets.schema_version()
+            widgets.schema_version(),
+            widgets.oldest_program()
         TO authenticator;
     END IF;
 END

@@ -36,8 +36,8 @@ pub(crate) struct UnknownOutcome {
 }
 
 impl<'a> Call<'a> {
-    /// A call that applies these commands. With `lock_first` it waits for whoever is changing their
-    /// widgets, rather than fail.
+    /// A call that applies these commands. With `lock_first` it passes over those whose widgets others
+    /// have locked, rather than wait and fail.
     pub(crate) fn new(commands: impl Iterator<Item = &'a Command>, lock_first: bool) -> Self {
         let mut call = Self {
             lock_first,
@@ -88,6 +88,15 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What became of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Applied,
+    Refused(Refusal),
+    /// Another transaction holds its widgets: it was not applied.
+    Locked,
+}
+
 /// The outcomes of a call, to be asked for in the order of its commands.
 pub(crate) struct Outcomes {
     add: std::vec::IntoIter<String>,
@@ -109,18 +118,18 @@ impl Outcomes {
     }
 
     /// The next outcome of a command of this kind.
-    pub(crate) fn next(
-        &mut self,
-        command: &Command,
-    ) -> Result<Result<(), Refusal>, UnknownOutcome> {
+    pub(crate) fn next(&mut self, command: &Command) -> Result<Outcome, UnknownOutcome> {
         let outcome = match command {
             Command::AddWidget { .. } => self.add.next(),
             Command::RemoveWidget { .. } => self.remove.next(),
             Command::AssociateWidgets(_) | Command::RemoveAssociation(_) => self.pair.next(),
         };
         match outcome.as_deref() {
-            Some("ok") => Ok(Ok(())),
-            Some(code) if let Some(refusal) = refusal(command, code) => Ok(Err(refusal)),
+            Some("ok") => Ok(Outcome::Applied),
+            Some("locked") => Ok(Outcome::Locked),
+            Some(code) if let Some(refusal) = refusal(command, code) => {
+                Ok(Outcome::Refused(refusal))
+            }
             _ => Err(UnknownOutcome {
                 operation: command.operation(),
                 outcome,

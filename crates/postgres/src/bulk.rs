@@ -90,13 +90,13 @@ pub async fn fill(
     mut parts: mpsc::Receiver<Part>,
 ) -> Result<(), OpenError> {
     let status = migrations::check(target, timeout).await?;
-    if status.found != status.wanted {
+    if !status.is_complete() {
         return Err(OpenError::Schema(format!(
             "the database's schema has version {}, and {} is needed: run `widgets migrate`",
             status.found, status.wanted
         )));
     }
-    let connected = target.connect(timeout).await?;
+    let connected = target.connect_to_write(timeout).await?;
     let client = &connected.client;
     // The connection ends with this function: whatever was not committed is undone.
     run(client, "locking the table", BEGIN).await?;
@@ -148,7 +148,11 @@ pub async fn fill(
             "half an association: {widget} names {peer} on port {port}, which does not name it"
         )));
     }
-    run(client, "committing", END).await
+    run(client, "committing", END).await?;
+    if connected.is_unreplicated() {
+        return Err(migrations::unreplicated("committing"));
+    }
+    Ok(())
 }
 
 /// Memory for sorting and joining, where the server's default is a hundredth of it.

@@ -1,29 +1,53 @@
 //! Where the database is and how a connection to it is made: the URL, TLS, timeouts.
 //!
+//! A URL may name several hosts, of which one is the primary. Each is tried in turn, with the whole
+//! time for each, so that one that does not answer hides no other.
+//!
 //! A connection keeps no state of its own between statements, so PgBouncer may stand in between,
 //! in transaction mode: no prepared statements by name, no SET, no session locks, no startup
 //! options.
 
-use crate::{OpenError, error::reason};
+use crate::{OpenError, error::reason, system_random};
 use percent_encoding::percent_decode_str;
-use std::{fmt, future::poll_fn, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::JoinHandle,
 };
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, config::Host, config::SslMode};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection,
+    config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
+    error::{DbError, Severity, SqlState},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A database, as a URL says it: `postgres://user:password@host:port/database?sslmode=…`.
 ///
 /// Besides what libpq knows of `sslmode` (`disable`, `prefer`, `require`, `verify-full`) it takes
 /// `sslrootcert`, the file of the certificates to trust, which `verify-full` needs. As in libpq,
-/// `prefer` and `require` check no certificate. `Debug` and `Display` leave the password out.
+/// `prefer` and `require` check no certificate.
+///
+/// Whatever the URL says, only a server that takes writes is written to. One that does not is read
+/// from only where `target_session_attrs` is `any` or `read-only`; unlike in libpq the default is
+/// `read-write`. `Debug` and `Display` leave the password out.
 #[derive(Clone)]
 pub struct Target {
-    config: Config,
+    /// How each host is reached, in the order in which they are tried.
+    hosts: Vec<Config>,
     tls: MakeRustlsConnect,
+    /// What a server must be that is read from.
+    reads: TargetSessionAttrs,
 }
 
 impl Target {
@@ -47,6 +71,7 @@ impl Target {
         let mut rest = Vec::new();
         let mut mode = None;
         let mut root = None;
+        let mut reads = TargetSessionAttrs::ReadWrite;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("sslmode", value)) => mode = Some(value),
@@ -56,14 +81,24 @@ impl Target {
                         .map_err(|_| defect("has an sslrootcert that is not UTF-8"))?;
                     root = Some(path.into_owned());
                 }
+                Some(("target_session_attrs", value)) => {
+                    reads = match value {
+                        "read-write" | "primary" => TargetSessionAttrs::ReadWrite,
+                        "any" => TargetSessionAttrs::Any,
+                        "read-only" => TargetSessionAttrs::ReadOnly,
+                        other => {
+                            return Err(defect(&format!(
+                                "has target_session_attrs={other}; it must be read-write, \
+                                 primary, any or read-only"
+                            )));
+                        }
+                    }
+                }
                 _ => rest.push(pair),
             }
         }
         let mut config = Config::from_str(&format!("{base}?{}", rest.join("&")))
             .map_err(|error| defect(&format!("is not understood: {}", reason(&error))))?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(defect("names no host"));
-        }
         if config.get_application_name().is_none() {
             config.application_name("widgets");
         }
@@ -103,32 +138,65 @@ impl Target {
             }
         };
         Ok(Self {
-            config,
+            hosts: hosts(&config).map_err(defect)?,
             tls: MakeRustlsConnect::new(tls),
+            reads,
         })
     }
 
-    /// Makes a connection within this time. Its task ends with it.
+    /// Makes a connection to read by, with so much time for each host. Its task ends with it.
     pub(crate) async fn connect(&self, timeout: Duration) -> Result<Connected, OpenError> {
-        let failed = |reason| OpenError::Connect {
-            target: self.to_string(),
-            reason,
-        };
-        let connecting = self.config.connect(self.tls.clone());
-        let (client, connection) = tokio::time::timeout(timeout, connecting)
+        self.connect_to(self.reads, timeout).await
+    }
+
+    /// Makes a connection to a server that takes writes.
+    pub(crate) async fn connect_to_write(&self, timeout: Duration) -> Result<Connected, OpenError> {
+        self.connect_to(TargetSessionAttrs::ReadWrite, timeout)
             .await
-            .map_err(|_| failed(format!("no answer within {} ms", timeout.as_millis())))?
-            .map_err(|error| failed(reason(&error)))?;
-        let (alive, broken) = watch::channel(());
-        let task = tokio::spawn(async move {
-            drive(connection).await;
-            drop(alive);
-        });
-        Ok(Connected {
-            client,
-            task,
-            broken,
+    }
+
+    /// Whether a standby may be read from.
+    pub(crate) fn may_read_from_standby(&self) -> bool {
+        self.reads != TargetSessionAttrs::ReadWrite
+    }
+
+    async fn connect_to(
+        &self,
+        wanted: TargetSessionAttrs,
+        timeout: Duration,
+    ) -> Result<Connected, OpenError> {
+        let mut reasons = Vec::new();
+        for host in self.hosts_in_turn() {
+            let mut host = host.clone();
+            host.target_session_attrs(wanted);
+            let connecting = host.connect(self.tls.clone());
+            let reason = match tokio::time::timeout(timeout, connecting).await {
+                Ok(Ok((client, connection))) => return Ok(Connected::new(client, connection)),
+                Ok(Err(error)) => reason(&error),
+                Err(_) => format!("no answer within {} ms", timeout.as_millis()),
+            };
+            reasons.push(if self.hosts.len() == 1 {
+                reason
+            } else {
+                format!("{}: {reason}", Place(&host))
+            });
+        }
+        Err(OpenError::Connect {
+            target: self.to_string(),
+            reason: reasons.join("; "),
         })
+    }
+
+    /// From the first one on, or from any where `load_balance_hosts` is `random`.
+    fn hosts_in_turn(&self) -> impl Iterator<Item = &Config> {
+        let spread = |host: &Config| host.get_load_balance_hosts() == LoadBalanceHosts::Random;
+        let first = if self.hosts.iter().any(spread) {
+            usize::try_from(system_random() % self.hosts.len() as u64).unwrap_or_default()
+        } else {
+            0
+        };
+        let (last, rest) = self.hosts.split_at(first);
+        rest.iter().chain(last)
     }
 
     /// Asks the server to cancel what `client` is doing.
@@ -137,41 +205,167 @@ impl Target {
     }
 }
 
+/// The same configuration for each host alone, or what is wrong with the hosts.
+fn hosts(config: &Config) -> Result<Vec<Config>, &'static str> {
+    let (names, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let count = names.len().max(addresses.len());
+    if count == 0 {
+        return Err("names no host");
+    }
+    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
+        return Err("has another number of hosts than of hostaddrs");
+    }
+    let ports = config.get_ports();
+    if ports.len() > 1 && ports.len() != count {
+        return Err("has another number of ports than of hosts");
+    }
+    let alone = |number: usize| {
+        let mut host = without_hosts(config);
+        match names.get(number) {
+            Some(Host::Tcp(name)) => drop(host.host(name)),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => drop(host.host_path(path)),
+            None => {}
+        }
+        if let Some(address) = addresses.get(number) {
+            host.hostaddr(*address);
+        }
+        if let Some(port) = ports.get(number).or_else(|| ports.first()) {
+            host.port(*port);
+        }
+        host
+    };
+    Ok((0..count).map(alone).collect())
+}
+
+/// Everything of a configuration but its hosts and ports.
+fn without_hosts(config: &Config) -> Config {
+    let mut rest = Config::new();
+    if let Some(user) = config.get_user() {
+        rest.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        rest.password(password);
+    }
+    if let Some(name) = config.get_dbname() {
+        rest.dbname(name);
+    }
+    if let Some(options) = config.get_options() {
+        rest.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        rest.application_name(name);
+    }
+    if let Some(timeout) = config.get_connect_timeout() {
+        rest.connect_timeout(*timeout);
+    }
+    if let Some(timeout) = config.get_tcp_user_timeout() {
+        rest.tcp_user_timeout(*timeout);
+    }
+    if let Some(interval) = config.get_keepalives_interval() {
+        rest.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        rest.keepalives_retries(retries);
+    }
+    rest.ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation())
+        .keepalives(config.get_keepalives())
+        .keepalives_idle(config.get_keepalives_idle())
+        .channel_binding(config.get_channel_binding())
+        .load_balance_hosts(config.get_load_balance_hosts());
+    rest
+}
+
 /// A connection and the task that moves its bytes.
 pub(crate) struct Connected {
     pub(crate) client: Client,
     task: JoinHandle<()>,
-    broken: watch::Receiver<()>,
+    /// Why it has ended, once the sender is gone.
+    end: watch::Receiver<Option<String>>,
+    unreplicated: Arc<AtomicBool>,
 }
 
 impl Connected {
-    /// Waits until the connection has ended.
-    pub(crate) async fn broken(&self) {
-        // The only news is that the sender is gone.
-        drop(self.broken.clone().changed().await);
+    fn new<S, T>(client: Client, connection: Connection<S, T>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (ends, end) = watch::channel(None);
+        let unreplicated = Arc::new(AtomicBool::new(false));
+        let warned = unreplicated.clone();
+        let task = tokio::spawn(async move {
+            let reason = drive(connection, &warned).await;
+            ends.send_replace(reason);
+        });
+        Self {
+            client,
+            task,
+            end,
+            unreplicated,
+        }
+    }
+
+    /// Waits until the connection has ended, and says why.
+    pub(crate) async fn broken(&self) -> String {
+        let mut end = self.end.clone();
+        // The last news is that the sender is gone.
+        while end.changed().await.is_ok() {}
+        let reason = end.borrow().clone();
+        reason.unwrap_or_else(|| "the server closed the connection".into())
+    }
+
+    /// Whether the server has said, at any time, that a commit may not be on a standby that it
+    /// should be on. It says so before the commit's success.
+    pub(crate) fn is_unreplicated(&self) -> bool {
+        self.unreplicated.load(Ordering::Acquire)
     }
 }
 
-/// Moves the bytes of a connection until it ends, and logs what the server has to say.
-async fn drive<S, T>(mut connection: Connection<S, T>)
+/// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
+/// that ended it, if any.
+async fn drive<S, T>(mut connection: Connection<S, T>, unreplicated: &AtomicBool) -> Option<String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         match message {
-            Ok(AsyncMessage::Notice(notice)) if notice.severity() == "WARNING" => {
+            Ok(AsyncMessage::Notice(notice)) if severity(&notice) == Some(Severity::Warning) => {
+                if may_be_unreplicated(&notice) {
+                    unreplicated.store(true, Ordering::Release);
+                }
                 let hint = notice.hint().unwrap_or_default();
                 tracing::warn!(hint, "the database warns: {}", notice.message());
             }
             Ok(_) => {}
             // Whoever waits for an answer learns of the failure as well.
-            Err(error) => {
-                tracing::debug!(error = reason(&error), "a connection to the database broke");
-                return;
-            }
+            Err(error) => return Some(reason(&error)),
         }
     }
+    None
+}
+
+/// How severe a message is, in whatever language the server speaks. A pooler may have said it, which
+/// speaks English and leaves out the field that is meant for programs.
+pub(crate) fn severity(message: &DbError) -> Option<Severity> {
+    message
+        .parsed_severity()
+        .or_else(|| match message.severity() {
+            "ERROR" => Some(Severity::Error),
+            "FATAL" => Some(Severity::Fatal),
+            "PANIC" => Some(Severity::Panic),
+            "WARNING" => Some(Severity::Warning),
+            _ => None,
+        })
+}
+
+/// Whether a warning says that a wait for synchronous replication was given up. The server has no code
+/// of its own for that, and says it in its own language. What a trigger of the database's owner has to
+/// say is no such word.
+fn may_be_unreplicated(warning: &DbError) -> bool {
+    *warning.code() == SqlState::WARNING && warning.routine() != Some("exec_stmt_raise")
 }
 
 impl Drop for Connected {
@@ -181,27 +375,43 @@ impl Drop for Connected {
     }
 }
 
+/// A host and its port.
+struct Place<'a>(&'a Config);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.get_hosts().first(), self.0.get_hostaddrs().first()) {
+            (Some(Host::Tcp(name)), _) => f.write_str(name)?,
+            #[cfg(unix)]
+            (Some(Host::Unix(path)), _) => write!(f, "{}", path.display())?,
+            (None, Some(address)) => write!(f, "{address}")?,
+            (None, None) => {}
+        }
+        if let Some(port) = self.0.get_ports().first() {
+            write!(f, ":{port}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("postgres://")?;
-        if let Some(user) = self.config.get_user() {
+        let first = self.hosts.first();
+        if let Some(user) = first.and_then(Config::get_user) {
             write!(f, "{user}@")?;
         }
-        for (index, host) in self.config.get_hosts().iter().enumerate() {
+        for (index, host) in self.hosts.iter().enumerate() {
             if index > 0 {
                 f.write_str(",")?;
             }
-            match host {
-                Host::Tcp(name) => f.write_str(name)?,
-                #[cfg(unix)]
-                Host::Unix(path) => write!(f, "{}", path.display())?,
-            }
-            let ports = self.config.get_ports();
-            if let Some(port) = ports.get(index).or_else(|| ports.first()) {
-                write!(f, ":{port}")?;
-            }
+            Place(host).fmt(f)?;
         }
-        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
+        write!(
+            f,
+            "/{}",
+            first.and_then(Config::get_dbname).unwrap_or_default()
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a store cannot be opened or a schema not migrated.
 
 use std::{error::Error as _, io};
-use widgets_registry::Reason;
+use widgets_registry::{Fault, Reason};
 
 /// Why the database cannot be used. Texts never hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +58,20 @@ impl OpenError {
     /// What happened, for the requests that meet it.
     pub(crate) fn reason(&self) -> Reason {
         let public = match self {
-            Self::Connect { .. } => "the database cannot be reached",
+            Self::Connect { .. } | Self::Io { .. } => "the database cannot be reached",
             Self::Schema(_) => "the database has another schema than this version works with",
-            _ => "the database cannot be used",
+            Self::Url { .. } | Self::Setting { .. } | Self::Tls(_) | Self::Statement { .. } => {
+                "the database cannot be used"
+            }
         };
         Reason::new(public, self.to_string())
+    }
+}
+
+/// Nothing was applied. What the database said is for the operator alone.
+pub(crate) fn unavailable(public: &'static str, details: impl Into<String>) -> Fault {
+    Fault::Unavailable {
+        reason: Reason::new(public, details),
     }
 }
 

@@ -15,12 +15,16 @@ mod batch;
 mod bulk;
 mod connect;
 mod error;
+mod link;
+mod locked;
 mod lookups;
 mod metrics;
 mod migrations;
 mod query;
 mod queue;
+mod send;
 mod settings;
+mod shared;
 mod store;
 mod worker;
 

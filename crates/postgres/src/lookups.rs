@@ -6,10 +6,11 @@
 
 use crate::{
     connect::Connected,
-    error::reason,
+    error::{reason, unavailable},
+    link::Link,
     query::Reading,
     queue::{Lane, Read, Reads},
-    worker::{Connection, Shared, Up, busy},
+    shared::{Bounded, CANCELLED, Connection, Shared},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_postgres::{
@@ -21,8 +22,11 @@ use widgets_clock::Clock;
 use widgets_queue::{Answered, Asked};
 use widgets_registry::{Fault, Lookup, Name, Port, Reason, Refusal, SerialNumber, Slot, Widget};
 
+/// At least one row, as it also says whether the server is a standby: where a pooler stands in
+/// between, the server may be another one than a moment ago.
 const CALL: &str = "
-    SELECT serial_number, name, ports, peers FROM widgets.lookup_widgets($1)";
+    SELECT serial_number, name, ports, peers, pg_is_in_recovery()
+    FROM (SELECT) once LEFT JOIN widgets.lookup_widgets($1) ON true";
 
 const ESTIMATE: &str = "
     SELECT widgets, free_slots, associations FROM widgets.estimated_counts()";
@@ -33,30 +37,24 @@ const ESTIMATE_EVERY: Duration = Duration::from_secs(30);
 /// Answers lookups until the queue is closed and empty. One connection of a store also reads the
 /// statistics: the one that `estimates`.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
-    let mut up: Option<Up<C>> = None;
+    let mut link = Link::new(shared.clone(), Lane::Reads);
     let mut batch = Reads::default();
-    let mut attempt = 0;
     let mut next_estimate = Duration::ZERO;
     loop {
-        let open = match up.take() {
-            Some(open) => open,
-            None => match shared.connect(Lane::Reads).await {
-                Ok(open) => open,
-                Err(error) => {
-                    let reason = error.reason();
-                    let fault = Fault::Unavailable { reason };
-                    answer_all(&shared, &mut batch.lookups, &fault);
-                    answer_all(&shared, &mut batch.queries, &fault);
-                    if shared.queue.is_closed() {
-                        return;
-                    }
-                    shared.pause(attempt).await;
-                    attempt += 1;
-                    continue;
+        let connected = match link.connected().await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let reason = error.reason();
+                let fault = Fault::Unavailable { reason };
+                answer_all(&shared, &mut batch.lookups, &fault);
+                answer_all(&shared, &mut batch.queries, &fault);
+                if shared.queue.is_closed() {
+                    return;
                 }
-            },
+                link.pause().await;
+                continue;
+            }
         };
-        attempt = 0;
         if batch.is_empty() {
             let until_estimate = if estimates {
                 next_estimate.saturating_sub(shared.clock.now())
@@ -70,15 +68,21 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
                         return;
                     }
                 }
-                () = open.connected.broken() => continue,
+                reason = connected.broken() => {
+                    link.lose(&reason);
+                    continue;
+                }
                 () = shared.clock.timer(until_estimate) => {
                     next_estimate = shared.clock.now() + ESTIMATE_EVERY;
-                    estimate(&shared, &open.connected).await;
+                    if let Connection::Drop(reason) = estimate(&shared, connected).await {
+                        link.lose(&reason);
+                        continue;
+                    }
                 }
             }
         }
-        if apply(&shared, &open.connected, &mut batch).await == Connection::Keep {
-            up = Some(open);
+        if let Connection::Drop(reason) = apply(&shared, connected, &mut batch).await {
+            link.lose(&reason);
         }
     }
 }
@@ -91,23 +95,25 @@ async fn apply<C: Clock>(
 ) -> Connection {
     answer_late(shared, &mut batch.lookups);
     answer_late(shared, &mut batch.queries);
-    if look_up(shared, connected, &mut batch.lookups).await == Connection::Drop {
-        return Connection::Drop;
-    }
-    while let Some(mut query) = batch.queries.pop() {
+    let mut connection = look_up(shared, connected, &mut batch.lookups).await;
+    while connection == Connection::Keep
+        && let Some(mut query) = batch.queries.pop()
+    {
         let statement = query.asked.ask(&connected.client);
-        match outcome(shared, connected, statement).await {
+        let outcome;
+        (outcome, connection) = ask(shared, connected, statement).await;
+        match outcome {
             Some(Ok(rows)) => query.asked.answer(&rows),
             Some(Err(fault)) => query.asked.refuse(fault),
             None => {
                 batch.queries.push(query);
-                return Connection::Drop;
+                break;
             }
         }
         let answer = (query.reply_to, Answered::Other(query.asked));
         shared.queue.answer([answer].into_iter());
     }
-    Connection::Keep
+    connection
 }
 
 /// Looks up what a batch of lookups names. It is left empty, or untouched where the connection broke.
@@ -126,17 +132,21 @@ async fn look_up<C: Clock>(
     let parameter: (&(dyn ToSql + Sync), Type) = (&serial_numbers, Type::TEXT_ARRAY);
     let parameters = [parameter];
     let query = connected.client.query_typed(CALL, &parameters);
-    let rows = match outcome(shared, connected, query).await {
+    let (outcome, connection) = ask(shared, connected, query).await;
+    let rows = match outcome {
         Some(Ok(rows)) => rows,
         Some(Err(fault)) => {
             answer_all(shared, batch, &fault);
-            return Connection::Keep;
+            return connection;
         }
-        None => return Connection::Drop,
+        None => return connection,
     };
+    if !shared.target.may_read_from_standby() && rows.iter().any(is_standby) {
+        return Connection::Drop("the server is a standby".into());
+    }
     let mut widgets = HashMap::with_capacity(rows.len());
-    for row in rows {
-        match widget(&row) {
+    for row in rows.iter().filter(|row| has_widget(row)) {
+        match widget(row) {
             Ok(widget) => {
                 widgets.insert(widget.serial_number.clone(), widget);
             }
@@ -144,7 +154,7 @@ async fn look_up<C: Clock>(
                 tracing::error!(defect, "the database holds a widget that cannot be");
                 let reason = Reason::new("the database holds a widget that cannot be", defect);
                 answer_all(shared, batch, &Fault::Unavailable { reason });
-                return Connection::Keep;
+                return connection;
             }
         }
     }
@@ -153,30 +163,47 @@ async fn look_up<C: Clock>(
         read.asked.answer(found);
         (read.reply_to, Answered::Other(read.asked))
     }));
-    Connection::Keep
+    connection
+}
+
+fn is_standby(row: &Row) -> bool {
+    row.try_get(4).unwrap_or(false)
+}
+
+fn has_widget(row: &Row) -> bool {
+    !matches!(row.try_get::<_, Option<&str>>(0), Ok(None))
 }
 
 /// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
-/// been sent to a server that is gone.
-async fn outcome<C: Clock>(
+/// been sent to a server that is gone. And what is left of the connection.
+async fn ask<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
     statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
-) -> Option<Result<Vec<Row>, Fault>> {
-    let error = match shared.bounded(connected, statement).await? {
-        Ok(rows) => return Some(Ok(rows)),
+) -> (Option<Result<Vec<Row>, Fault>>, Connection) {
+    let (outcome, connection) = match shared.bounded(connected, statement).await {
+        Bounded::Done(outcome) => (outcome, Connection::Keep),
+        Bounded::Cancelled(outcome) => (outcome, Connection::Drop(CANCELLED.into())),
+        Bounded::Silent => return (None, Connection::Drop(shared.silent())),
+    };
+    let error = match outcome {
+        Ok(rows) => return (Some(Ok(rows)), connection),
         Err(error) => error,
     };
-    let database = error.as_db_error();
-    let database = database.filter(|_| !connected.client.is_closed())?;
-    if *database.code() == SqlState::QUERY_CANCELED {
-        let limit = shared.settings.statement_timeout_ms;
-        return Some(Err(busy("statement_timeout_ms", limit)));
-    }
     let reason = reason(&error);
-    tracing::error!(reason, "the database answers nothing that reads");
-    let reason = Reason::new("the database answers nothing that reads", reason);
-    Some(Err(Fault::Unavailable { reason }))
+    let Some(database) = error
+        .as_db_error()
+        .filter(|_| !connected.client.is_closed())
+    else {
+        return (None, Connection::Drop(reason));
+    };
+    let fault = if *database.code() == SqlState::QUERY_CANCELED {
+        shared.cancelled(connection != Connection::Keep)
+    } else {
+        tracing::error!(reason, "the database answers nothing that reads");
+        unavailable("the database answers nothing that reads", reason)
+    };
+    (Some(Err(fault)), connection)
 }
 
 fn widget(row: &Row) -> Result<Widget, String> {
@@ -200,10 +227,10 @@ fn widget(row: &Row) -> Result<Widget, String> {
     })
 }
 
-async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) {
+async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
     let query = connected.client.query_typed(ESTIMATE, &[]);
     match shared.bounded(connected, query).await {
-        Some(Ok(rows)) => {
+        Bounded::Done(Ok(rows)) => {
             let gauges = [
                 &shared.metrics.widgets,
                 &shared.metrics.free_slots,
@@ -217,11 +244,13 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) {
                 }
             }
         }
-        Some(Err(error)) => {
+        Bounded::Done(Err(error)) => {
             tracing::debug!(error = reason(&error), "the statistics could not be read");
         }
-        None => {}
+        Bounded::Cancelled(_) => return Connection::Drop(CANCELLED.into()),
+        Bounded::Silent => return Connection::Drop(shared.silent()),
     }
+    Connection::Keep
 }
 
 fn answer_late<C: Clock, A: Reading>(shared: &Shared<C>, batch: &mut Vec<Read<A>>) {

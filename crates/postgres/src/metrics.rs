@@ -1,7 +1,9 @@
 //! What the store counts, in the names that all stores share.
 
-use crate::queue::Queue;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use crate::{locked::Locked, queue::Queue};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, PullingGauge, Registry,
+};
 use std::sync::Arc;
 use widgets_queue::DepthMetrics;
 
@@ -20,10 +22,11 @@ pub struct Metrics {
     pub(crate) free_slots: Gauge,
     pub(crate) associations: Gauge,
     queue: Arc<Queue>,
+    locked: PullingGauge,
 }
 
 impl Metrics {
-    pub(crate) fn new(queue: Arc<Queue>) -> prometheus::Result<Self> {
+    pub(crate) fn new(queue: Arc<Queue>, locked: Arc<Locked>) -> prometheus::Result<Self> {
         let histogram = |name, help, buckets| {
             Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
         };
@@ -61,6 +64,12 @@ impl Metrics {
             free_slots: estimate("widgets_free_slots", "Slots without a peer")?,
             associations: estimate("widgets_associations", "Associations")?,
             queue,
+            locked: PullingGauge::new(
+                "widgets_locked_operations",
+                "Operations that wait for widgets which another transaction holds.",
+                #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+                Box::new(move || locked.len() as f64),
+            )?,
         })
     }
 
@@ -73,6 +82,7 @@ impl Metrics {
         registry.register(Box::new(self.widgets.clone()))?;
         registry.register(Box::new(self.free_slots.clone()))?;
         registry.register(Box::new(self.associations.clone()))?;
+        registry.register(Box::new(self.locked.clone()))?;
         registry.register(Box::new(DepthMetrics::new(self.queue.clone())?))
     }
 }

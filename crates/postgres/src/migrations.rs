@@ -4,38 +4,55 @@
 //! have: several processes may start at once, and a failure leaves nothing behind. What was applied
 //! is recorded with its checksum, and never edited afterwards. Roles and rights come last, every
 //! time.
+//!
+//! A migration says which programs can work with the schema that it makes, and the schema keeps that.
+//! So a program goes on working with a newer schema, and can be started on it, unless a migration
+//! says that it cannot: that is what lets replicas be replaced one after the other, and back.
 
 use crate::{OpenError, Target, error::reason};
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 struct Migration {
     version: i32,
     name: &'static str,
     sql: &'static str,
+    /// The oldest program that works with the schema after this, by the version that it was made for.
+    /// The migration's own version says that all earlier programs must be stopped before it.
+    oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "tables",
         sql: include_str!("../migrations/0001_tables.sql"),
+        oldest_program: 1,
     },
     Migration {
         version: 2,
         name: "functions",
         sql: include_str!("../migrations/0002_functions.sql"),
+        oldest_program: 2,
     },
     Migration {
         version: 3,
         name: "batches",
         sql: include_str!("../migrations/0003_batches.sql"),
+        oldest_program: 3,
+    },
+    Migration {
+        version: 4,
+        name: "locks",
+        sql: include_str!("../migrations/0004_locks.sql"),
+        // Earlier ones do not know the outcome 'locked'.
+        oldest_program: 4,
     },
 ];
 
 const GRANTS: &str = include_str!("../migrations/grants.sql");
 
-/// The schema's version that this program works with.
+/// The schema's version that this program was made for.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
 /// Which transaction-level advisory lock a migrator takes: "widgets" in ASCII.
@@ -46,14 +63,27 @@ const LOCK: i64 = 0x0077_6964_6765_7473;
 pub struct MigrationStatus {
     /// The version that the database had, 0 before the first migration.
     pub found: i32,
-    /// The version that this program works with.
+    /// The version that this program was made for.
     pub wanted: i32,
 }
 
-/// Applies what is missing, and the roles and rights. Says what it found before.
+impl MigrationStatus {
+    /// Whether nothing is missing. A newer schema lacks nothing.
+    #[must_use]
+    pub const fn is_complete(self) -> bool {
+        self.found >= self.wanted
+    }
+}
+
+/// Applies what is missing, and the roles and rights. Says what it found before. A newer schema that
+/// this program can work with is left as it is.
 pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStatus, OpenError> {
-    let mut connected = target.connect(timeout).await?;
-    migrate_on(&mut connected.client).await
+    let mut connected = target.connect_to_write(timeout).await?;
+    let status = migrate_on(&mut connected.client).await?;
+    if connected.is_unreplicated() {
+        return Err(unreplicated("migrating the schema"));
+    }
+    Ok(status)
 }
 
 /// Says how far the database is, and changes nothing. The role must be allowed to read
@@ -74,50 +104,61 @@ async fn migrate_on(client: &mut Client) -> Result<MigrationStatus, OpenError> {
         "SET LOCAL search_path = pg_catalog, pg_temp; SELECT pg_advisory_xact_lock({LOCK})"
     );
     transaction.batch_execute(&prepare).await.map_err(failed)?;
-    let found = found(&transaction).await?;
-    if found == 0 {
-        transaction
-            .batch_execute(FOUNDATION)
-            .await
-            .map_err(failed)?;
+    let status = MigrationStatus {
+        found: found(&transaction).await?,
+        wanted: VERSION,
+    };
+    if status.found > VERSION {
+        // Its rights are those that the newer program granted.
+        return Ok(status);
     }
-    for migration in MIGRATIONS.iter().filter(|each| each.version > found) {
+    if !status.is_complete() {
+        let foundation = transaction.batch_execute(FOUNDATION).await;
+        foundation.map_err(failed)?;
+    }
+    for migration in MIGRATIONS.iter().filter(|each| each.version > status.found) {
         apply(&transaction, migration).await?;
     }
     let grants = transaction.batch_execute(GRANTS).await;
     grants.map_err(self::failed("granting the rights"))?;
     transaction.commit().await.map_err(failed)?;
-    Ok(MigrationStatus {
-        found,
-        wanted: VERSION,
-    })
+    Ok(status)
 }
 
-/// Where migrations are recorded. It cannot be one of them.
+/// Where migrations are recorded. It cannot be one of them. Its last column came with the fourth.
 const FOUNDATION: &str = "
     CREATE SCHEMA IF NOT EXISTS widgets;
-    CREATE TABLE widgets.migrations (
+    CREATE TABLE IF NOT EXISTS widgets.migrations (
         version integer PRIMARY KEY,
         name text NOT NULL,
         checksum text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
-    );";
+    );
+    ALTER TABLE widgets.migrations ADD COLUMN IF NOT EXISTS oldest_program integer;
+    UPDATE widgets.migrations SET oldest_program = version WHERE oldest_program IS NULL;";
 
 async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(), OpenError> {
-    let Migration { version, name, sql } = *migration;
+    let Migration {
+        version,
+        name,
+        sql,
+        oldest_program,
+    } = *migration;
     let what = format!("applying migration {version} ({name})");
     let failed = failed(&what);
     transaction.batch_execute(sql).await.map_err(failed)?;
-    let record = "INSERT INTO widgets.migrations (version, name, checksum)
-        VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&version, &name, &sql];
+    let record = "INSERT INTO widgets.migrations (version, name, oldest_program, checksum)
+        VALUES ($1, $2, $3, encode(sha256(convert_to($4, 'UTF8')), 'hex'))";
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&version, &name, &oldest_program, &sql];
     let recorded = transaction.execute(record, &parameters).await;
     recorded.map_err(failed)?;
     tracing::info!(version, name, "migration applied");
     Ok(())
 }
 
-/// The version of the database, after a look whether it was made by these very migrations.
+/// The version of the database, after a look whether it was made by these very migrations, and
+/// whether this program works with those that it does not know.
 async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
     let failed = failed("reading the schema's version");
     let exists = "SELECT to_regclass('widgets.migrations') IS NOT NULL";
@@ -129,9 +170,11 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
         .iter()
         .map(|each| (each.version, each.sql))
         .unzip();
+    // By way of JSON, as the column may not be there yet.
     let applied = "
-        SELECT applied.version, applied.name, applied.checksum
-            IS NOT DISTINCT FROM encode(sha256(convert_to(known.sql, 'UTF8')), 'hex')
+        SELECT applied.version, applied.name, known.version IS NULL OR applied.checksum
+            IS NOT DISTINCT FROM encode(sha256(convert_to(known.sql, 'UTF8')), 'hex'),
+            coalesce((to_jsonb(applied)->>'oldest_program')::integer, applied.version)
         FROM widgets.migrations applied
         LEFT JOIN unnest($1::integer[], $2::text[]) AS known (version, sql) USING (version)
         ORDER BY version";
@@ -139,10 +182,9 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
         .query(applied, &[&versions, &texts])
         .await
         .map_err(failed)?;
-    let mut found = 0;
+    let (mut found, mut oldest_program) = (0, 0);
     for row in rows {
         let (version, name, same): (i32, String, bool) = (row.get(0), row.get(1), row.get(2));
-        check_version(version)?;
         if !same {
             return Err(OpenError::Schema(format!(
                 "migration {version} ({name}) was applied with another text than this program \
@@ -150,42 +192,65 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
             )));
         }
         found = version;
+        oldest_program = oldest_program.max(row.get(3));
     }
+    check_program(found, oldest_program)?;
     Ok(found)
 }
 
-fn check_version(version: i32) -> Result<(), OpenError> {
-    if version <= VERSION {
+/// Whether this program works with a schema of this version, for which this is the oldest program.
+fn check_program(version: i32, oldest_program: i32) -> Result<(), OpenError> {
+    if oldest_program <= VERSION {
         return Ok(());
     }
     Err(OpenError::Schema(format!(
-        "the schema has version {version}, newer than {VERSION}, which this program works with: use \
-         a newer program"
+        "the schema has version {version}, with which programs made for version {oldest_program} or \
+         newer work, and this one was made for {VERSION}: use a newer program"
     )))
 }
 
-/// Whether the schema is the one that this program works with, as any role may ask that has the
-/// service's rights.
+/// Whether this program works with the schema, as any role may ask that has the service's rights.
 pub(crate) async fn check_served(client: &Client) -> Result<(), OpenError> {
-    let version = client
-        .query_typed("SELECT widgets.schema_version()", &[])
-        .await
-        .and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get(0)));
-    let version: i32 = version.map_err(|error| {
+    let version = ask(client, "SELECT widgets.schema_version()").await?;
+    match version.cmp(&VERSION) {
+        Ordering::Less => Err(OpenError::Schema(format!(
+            "the schema has version {version}, and this program works with {VERSION}: run `widgets \
+             migrate`"
+        ))),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => {
+            let oldest_program = ask(client, "SELECT widgets.oldest_program()").await?;
+            check_program(version, oldest_program)
+        }
+    }
+}
+
+async fn ask(client: &Client, question: &str) -> Result<i32, OpenError> {
+    let rows = client.query_typed(question, &[]).await;
+    let answer = rows.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get(0)));
+    answer.map_err(|error| {
+        // No such schema or function, or no right to it: nothing but a migration changes that. All
+        // else may be over at the next attempt.
+        let class = error.code().and_then(|code| code.code().get(..2));
+        if !matches!(class, Some("3F" | "42")) {
+            return failed("reading the schema's version")(error);
+        }
         OpenError::Schema(format!(
             "the database is not ready for this role: {}; has `widgets migrate` been run, and has \
              the role the rights?",
             reason(&error)
         ))
-    })?;
-    check_version(version)?;
-    if version < VERSION {
-        return Err(OpenError::Schema(format!(
-            "the schema has version {version}, and this program works with {VERSION}: run `widgets \
-             migrate`"
-        )));
+    })
+}
+
+/// What was done is committed, but perhaps on this server alone.
+pub(crate) fn unreplicated(what: &str) -> OpenError {
+    OpenError::Statement {
+        what: what.into(),
+        reason: "the wait for synchronous replication was cancelled: it is committed on this \
+                 server, and perhaps on no standby"
+            .into(),
     }
-    Ok(())
 }
 
 fn failed(what: &str) -> impl Fn(tokio_postgres::Error) -> OpenError + Copy {

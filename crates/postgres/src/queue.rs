@@ -22,7 +22,7 @@ use widgets_mailbox::{Address, Deliver as _};
 use widgets_queue::{
     Answered, Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Submission, Takes, Waits,
 };
-use widgets_registry::{Command, Fault, Lookup, Reason, SerialNumber};
+use widgets_registry::{Command, Fault, Lookup, Reason, Rejection, SerialNumber};
 
 /// An operation, when it came, and where its caller waits.
 pub(crate) struct Operation {
@@ -30,6 +30,13 @@ pub(crate) struct Operation {
     pub(crate) arrived: Duration,
     pub(crate) reply: Reply<Command>,
     pub(crate) reply_to: Address,
+}
+
+impl Operation {
+    /// Its answer on the way back.
+    pub(crate) fn answered(self, answer: Result<(), Rejection>) -> (Address, Answered) {
+        (self.reply_to, Answered::Operation(self.reply, answer))
+    }
 }
 
 /// Something that reads, when it came, and where its caller waits.
@@ -84,6 +91,8 @@ struct Waiting {
     in_flight: HashSet<u64>,
     /// How many connections wait for more operations, but for a bounded time.
     gathering: usize,
+    /// What operations meet at present though there are connections.
+    failing: Option<Reason>,
 }
 
 /// Operations and what reads have connections of their own, so that neither waits for the other.
@@ -91,6 +100,16 @@ struct Waiting {
 pub(crate) enum Lane {
     Operations,
     Reads,
+}
+
+impl Lane {
+    /// Its name in the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Operations => "operations",
+            Self::Reads => "reads",
+        }
+    }
 }
 
 /// While a batch is in flight, a further one starts only when this part of it is full or its oldest
@@ -120,6 +139,7 @@ impl Queue {
                 requests: Bounded::new(limits),
                 in_flight: HashSet::new(),
                 gathering: 0,
+                failing: None,
             }),
             operations_arrived: Notify::new(),
             reads_arrived: Notify::new(),
@@ -184,6 +204,7 @@ impl Queue {
             requests,
             in_flight,
             gathering: _,
+            failing: _,
         } = waiting;
         // What one that was passed over names, so that nothing overtakes it for ever.
         let mut claimed = HashSet::new();
@@ -225,10 +246,32 @@ impl Queue {
         }
     }
 
+    /// Lets an operation that is not in the queue go into a batch, unless a batch in flight names the
+    /// same widgets. Where it says true, it must be [released](Self::release) as well.
+    pub(crate) fn claim(&self, command: &Command) -> bool {
+        let mut waiting = self.lock();
+        let named = self.named(command);
+        let free = named.iter().all(|name| !waiting.in_flight.contains(&name));
+        if free {
+            waiting.in_flight.extend(named.iter());
+        }
+        free
+    }
+
     /// Says how many operations a connection applied in which time, for `Retry-After`.
-    pub(crate) fn applied(&self, operations: usize, elapsed: Duration) {
+    pub(crate) fn applied(&self, operations: usize, elapsed: Duration, now: Duration) {
         let operations = operations * self.connections;
-        self.lock().requests.applied(operations, elapsed);
+        self.lock().requests.applied(operations, elapsed, now);
+    }
+
+    /// When it makes sense to try an operation again, in whole seconds.
+    pub(crate) fn retry_after_seconds(&self, now: Duration) -> u32 {
+        self.lock().requests.retry_after_seconds(now)
+    }
+
+    /// Says what operations meet at present though there are connections, or that they meet nothing.
+    pub(crate) fn set_failing(&self, reason: Option<Reason>) {
+        self.lock().failing = reason;
     }
 
     /// Takes the oldest requests that read, `most` of them, into `batch`, which is empty, and waits
@@ -376,7 +419,7 @@ impl widgets_queue::Queue for Queue {
     fn unavailable(&self) -> Option<Reason> {
         let waiting = self.lock();
         let reason = waiting.requests.unavailable(Lane::Operations as usize);
-        reason.cloned()
+        reason.or(waiting.failing.as_ref()).cloned()
     }
 
     fn depth(&self) -> Depth {
@@ -418,6 +461,10 @@ impl Waits for Request {
             Self::Lookup(asked) => asked.text_bytes(),
             Self::Query(question) => question.text_bytes(),
         }
+    }
+
+    fn is_operation(&self) -> bool {
+        matches!(self, Self::Operation(..))
     }
 
     fn refuse(self, fault: Fault) {

@@ -1,13 +1,11 @@
 //! The store: opens the connections, hands out clients.
 
 use crate::{
-    Metrics, OpenError, Random, Settings, Target, lookups,
-    queue::Queue,
-    system_random,
-    worker::{self, Shared},
+    Metrics, OpenError, Random, Settings, Target, locked::Locked, lookups, queue::Queue,
+    shared::Shared, system_random, worker,
 };
 use std::{
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
 };
 use tokio::{runtime, task::JoinSet};
@@ -42,16 +40,19 @@ impl<C: Clock> Postgres<C> {
         settings.check()?;
         let io = |what| move |source| OpenError::Io { what, source };
         let queue = Arc::new(Queue::new(&settings));
-        let metrics = Metrics::new(queue.clone())
+        let locked = Arc::new(Locked::new(&settings));
+        let metrics = Metrics::new(queue.clone(), locked.clone())
             .map_err(|error| io("making the metrics")(std::io::Error::other(error.to_string())))?;
         let shared = Arc::new(Shared {
             target,
             settings,
             queue,
+            locked,
             clock: Arc::new(clock),
             random,
             metrics,
-            up: Default::default(),
+            links: Default::default(),
+            failing_since: Mutex::default(),
         });
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()

@@ -16,6 +16,9 @@ pub struct Limits {
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
 const RETRY_AFTER_SECONDS_MAX: u32 = 30;
 
+/// Where no operation was asked for so long, there was nothing to apply.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Requests that wait, in lanes that share their bounds. It knows nothing of threads and of tasks:
 /// a store keeps it behind a lock, and wakes whoever takes from it.
 #[derive(Debug)]
@@ -29,11 +32,16 @@ pub struct Bounded<T, const LANES: usize = 1> {
     rate: Rate,
 }
 
-/// How fast operations are applied, to say when trying again makes sense.
+/// How fast operations are applied, to say when trying again makes sense. What was let go counts for
+/// nothing.
 #[derive(Debug, Default)]
 struct Rate {
     /// An average in which older batches count for less and less; `None` before the first.
     per_second: Option<f64>,
+    /// When an operation was asked for last.
+    asked: Duration,
+    /// When some were applied last, or there was nothing to do.
+    moved: Duration,
 }
 
 impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
@@ -57,7 +65,12 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         submission: Submission<T>,
     ) -> Result<(), (Submission<T>, Fault)> {
         let bytes = submission.request.text_bytes();
-        if let Some(fault) = self.no_room(lane, bytes) {
+        let stalled = if submission.request.is_operation() {
+            self.rate.ask(submission.arrived)
+        } else {
+            Duration::ZERO
+        };
+        if let Some(fault) = self.no_room(lane, bytes, stalled) {
             return Err((submission, fault));
         }
         self.bytes += bytes;
@@ -66,7 +79,7 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
     }
 
     /// Why a request with so many bytes of text cannot wait.
-    fn no_room(&self, lane: usize, bytes: usize) -> Option<Fault> {
+    fn no_room(&self, lane: usize, bytes: usize, stalled: Duration) -> Option<Fault> {
         if self.closed {
             let reason = "it is shutting down".into();
             return Some(Fault::Unavailable { reason });
@@ -88,8 +101,15 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         };
         Some(Fault::Busy {
             limit: format!("{limit} = {value}"),
-            retry_after_seconds: self.rate.seconds_for(requests),
+            retry_after_seconds: self.rate.seconds_for(requests, stalled),
         })
+    }
+
+    /// When it makes sense to try an operation again, in whole seconds.
+    #[must_use]
+    pub fn retry_after_seconds(&self, now: Duration) -> u32 {
+        let requests = self.depth().requests;
+        self.rate.seconds_for(requests, self.rate.stalled(now))
     }
 
     /// What waits in a lane, the oldest first.
@@ -156,10 +176,10 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         self.unavailable[lane].as_ref()
     }
 
-    /// So many operations were applied within this time: `Retry-After` goes by it. What was refused
-    /// for want of time or of a store is not counted.
-    pub fn applied(&mut self, operations: usize, elapsed: Duration) {
-        self.rate.count(operations, elapsed);
+    /// So many operations have just been applied within this time: `Retry-After` goes by it. What was
+    /// refused for want of time or of a store is not counted.
+    pub fn applied(&mut self, operations: usize, elapsed: Duration, now: Duration) {
+        self.rate.count(operations, elapsed, now);
     }
 
     /// How much waits.
@@ -190,10 +210,25 @@ fn text_bytes<T: Waits>(batch: &VecDeque<Submission<T>>) -> usize {
 
 impl Rate {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn count(&mut self, operations: usize, elapsed: Duration) {
-        let now = operations as f64 / elapsed.as_secs_f64().max(1e-6);
-        let before = self.per_second.unwrap_or(now);
-        self.per_second = Some(before + (now - before) / 8.0);
+    fn count(&mut self, operations: usize, elapsed: Duration, now: Duration) {
+        let latest = operations as f64 / elapsed.as_secs_f64().max(1e-6);
+        let before = self.per_second.unwrap_or(latest);
+        self.per_second = Some(before + (latest - before) / 8.0);
+        self.moved = now;
+    }
+
+    /// An operation is asked for: for how long has nothing been applied?
+    fn ask(&mut self, now: Duration) -> Duration {
+        if now.saturating_sub(self.asked) > IDLE {
+            self.moved = now;
+        }
+        self.asked = now;
+        self.stalled(now)
+    }
+
+    /// For how long nothing has been applied though there was something to do.
+    fn stalled(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.moved)
     }
 
     #[expect(
@@ -202,10 +237,12 @@ impl Rate {
         clippy::cast_sign_loss,
         reason = "an estimate, kept within its bounds"
     )]
-    fn seconds_for(&self, requests: usize) -> u32 {
+    fn seconds_for(&self, requests: usize, stalled: Duration) -> u32 {
         let seconds = self
             .per_second
             .map_or(1.0, |rate| requests as f64 / rate.max(1.0));
+        // Where nothing has been applied for a time, that time may pass once more.
+        let seconds = seconds.max(stalled.as_secs_f64());
         (seconds.ceil() as u32).clamp(1, RETRY_AFTER_SECONDS_MAX)
     }
 }

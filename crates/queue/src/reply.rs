@@ -12,6 +12,8 @@ pub type Reply<R> = oneshot::Sender<Result<<R as Request>::Answer, <R as Request
 pub trait Waits: Send + 'static {
     /// How many bytes of text it carries.
     fn text_bytes(&self) -> usize;
+    /// Whether it is an operation, and not something that reads.
+    fn is_operation(&self) -> bool;
     /// Answers at once that it cannot be done.
     fn refuse(self, fault: Fault);
 }

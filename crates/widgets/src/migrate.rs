@@ -39,7 +39,7 @@ pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
     let timeout = Duration::from_millis(connect_timeout_ms);
     let status = runtime.block_on(widgets_postgres::check(&target, timeout))?;
     writeln!(io::stdout(), "{target} {}", text(status))?;
-    Ok(if status.found == status.wanted {
+    Ok(if status.is_complete() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -50,8 +50,8 @@ pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
 pub(crate) async fn migrate(target: &Target, connect_timeout_ms: u64) -> Result<(), OpenError> {
     let timeout = Duration::from_millis(connect_timeout_ms);
     let status = widgets_postgres::migrate(target, timeout).await?;
-    if status.found == status.wanted {
-        tracing::info!(version = status.wanted, "the schema was up to date");
+    if status.is_complete() {
+        tracing::info!(version = status.found, "the schema was up to date");
     } else {
         let (from, to) = (status.found, status.wanted);
         tracing::info!(from, to, "the schema was migrated");

@@ -374,3 +374,19 @@ fn a_connection_that_stops_gathering_is_not_counted_on() {
     }
     assert_eq!(queue.lock().gathering, 0);
 }
+
+/// What is tried again beside the queue names no widget that a batch in flight names.
+#[test]
+fn an_operation_outside_of_the_queue_claims_its_widgets() {
+    let queue = Queue::new(&Settings::default());
+    let clock = ManualClock::default();
+    drop(add(&queue, &clock, "A"));
+    let mut batch = Vec::new();
+    let taken = queue.take(&mut batch, 9, &clock).now_or_never();
+    assert_eq!(taken, Some(true));
+    let again = add_widget(&serial_number("A"), "", "Q");
+    assert!(!queue.claim(&again));
+    queue.release(batch.iter().map(|taken| &taken.command));
+    assert!(queue.claim(&again));
+    assert!(!queue.claim(&again));
+}

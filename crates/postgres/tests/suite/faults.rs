@@ -1,33 +1,58 @@
 //! What callers are told while the database is away, slow, crowded or at odds with one operation.
 
-use crate::{assert_sound, migrated, open, server::Server, session};
+use crate::{assert_sound, migrated, open, server::Server};
 use std::time::{Duration, Instant};
-use widgets_conformance::commands::{add_widget, associate_widgets, remove_widget, serial_number};
+use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_postgres::{Client, Settings};
-use widgets_registry::{Ask as _, Command, Fault, Lookup, Port, Refusal, Rejection, Store as _};
+use widgets_registry::{Ask as _, Command, Fault, Lookup, Reason, Rejection, Store as _};
 
-fn fault(outcome: Result<(), Rejection>) -> Fault {
+/// The fault that an operation met.
+pub(crate) fn fault(outcome: Result<(), Rejection>) -> Fault {
     match outcome {
         Err(Rejection::Fault(fault)) => fault,
         other => panic!("must be a fault: {other:?}"),
     }
 }
 
-fn add(name: &str) -> Command {
+/// Why the store could not do its work.
+pub(crate) fn reason(fault: &Fault) -> &Reason {
+    match fault {
+        Fault::Unavailable { reason } | Fault::FateUnknown { reason } => reason,
+        Fault::Busy { .. } => panic!("has no reason: {fault}"),
+    }
+}
+
+/// Adds a widget.
+pub(crate) fn add(name: &str) -> Command {
     add_widget(&serial_number(name), "", "P")
 }
 
-/// A second session that holds what the first wants, until it ends its transaction.
-async fn holder(server: &Server, sql: &str) -> tokio_postgres::Client {
-    let holder = session(server, "postgres").await;
-    let held = holder.batch_execute(&format!("BEGIN; {sql}")).await;
-    held.expect("locks");
-    holder
+/// Lets the database take a minute over a widget that is named `slow`.
+pub(crate) fn make_slow(server: &Server) {
+    server.psql(
+        "registry",
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_catalog.pg_sleep(60); RETURN NEW; END $$;
+        CREATE TRIGGER slow BEFORE INSERT ON widgets.widgets FOR EACH ROW
+            WHEN (NEW.name = 'slow') EXECUTE FUNCTION sleep()",
+    );
 }
 
-const LOCK_ALL: &str = "SELECT FROM widgets.widgets FOR UPDATE";
+/// Adds a widget that the database takes a minute over.
+pub(crate) fn add_slowly(name: &str) -> Command {
+    add_widget(&serial_number(name), "slow", "P")
+}
 
-async fn until_ready(client: &Client) -> Duration {
+/// Waits until a backend waits for this.
+pub(crate) async fn until_waiting(server: &Server, wait_event: &str) {
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = '{wait_event}'");
+    while server.psql("registry", &sql) == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until operations can be applied.
+pub(crate) async fn until_ready(client: &Client) {
     #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
     let start = Instant::now();
     while client.ready().await.is_err() {
@@ -37,7 +62,6 @@ async fn until_ready(client: &Client) -> Duration {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    start.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,9 +72,11 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     let client = store.client();
     let refused = fault(client.ask(add("A")).await);
     assert_eq!(refused.code(), "WG504");
+    assert_eq!(reason(&refused).public(), "the database cannot be reached");
+    let details = reason(&refused).details().expect("for the operator");
     assert!(
-        refused.to_string().contains("connecting to postgres://"),
-        "{refused}"
+        details.starts_with("connecting to postgres://"),
+        "{details}"
     );
     assert!(client.ready().await.is_err());
     assert_eq!(
@@ -83,18 +109,19 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     let (mut server, url) = migrated().await;
+    make_slow(&server);
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
-    client.ask(add("B")).await.expect("added");
-    let _holder = holder(&server, LOCK_ALL).await;
-    let (one, two) = (serial_number("A"), serial_number("B"));
     let caller = client.clone();
-    let waiting =
-        tokio::spawn(async move { caller.ask(associate_widgets(&one, &two, Port::P)).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = tokio::spawn(async move { caller.ask(add_slowly("A")).await });
+    until_waiting(&server, "PgSleep").await;
     server.stop("immediate");
-    assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG505");
+    let unknown = fault(waiting.await.expect("no panic"));
+    assert_eq!(unknown.code(), "WG505");
+    assert_eq!(
+        reason(&unknown).public(),
+        "the connection to the database broke before it answered"
+    );
     server.resume();
     until_ready(&client).await;
     assert_eq!(client.ask(add("C")).await, Ok(()));
@@ -104,33 +131,31 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
     let (server, url) = migrated().await;
+    make_slow(&server);
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
-    let holder = holder(&server, LOCK_ALL).await;
-    let caller = client.clone();
-    let waiting = tokio::spawn(async move { caller.ask(remove_widget(&serial_number("A"))).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    server.psql(
-        "postgres",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authenticator'",
-    );
-    // The server said that it rolled back, so nothing was applied.
-    assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG504");
-    holder.batch_execute("ROLLBACK").await.expect("no locks");
-    until_ready(&client).await;
-    assert!(
-        client
-            .ask(Lookup(serial_number("A")))
-            .await
-            .expect("a lookup")
-            .is_some()
-    );
+    for (function, code) in [
+        ("pg_terminate_backend", "WG504"),
+        ("pg_cancel_backend", "WG503"),
+    ] {
+        let caller = client.clone();
+        let waiting = tokio::spawn(async move { caller.ask(add_slowly("A")).await });
+        until_waiting(&server, "PgSleep").await;
+        let sql =
+            format!("SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+        server.psql("postgres", &sql);
+        // The server said that it rolled back, so nothing was applied.
+        assert_eq!(fault(waiting.await.expect("no panic")).code(), code);
+        until_ready(&client).await;
+        let found = client.ask(Lookup(serial_number("A"))).await;
+        assert_eq!(found, Ok(None), "{function}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_has_its_limits() {
     let (server, url) = migrated().await;
+    make_slow(&server);
     let store = open(
         &url,
         Settings {
@@ -143,14 +168,12 @@ async fn waiting_has_its_limits() {
         },
     );
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
-    let holder = holder(&server, LOCK_ALL).await;
     let submit = |command| {
         let client = client.clone();
         tokio::spawn(async move { client.ask(command).await })
     };
-    let blocked = submit(remove_widget(&serial_number("A")));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let blocked = submit(add_slowly("A"));
+    until_waiting(&server, "PgSleep").await;
     // Behind it two may wait, and no third.
     let (second, third) = (submit(add("B")), submit(add("C")));
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -172,10 +195,9 @@ async fn waiting_has_its_limits() {
             "{late:?}"
         );
     }
-    holder.batch_execute("ROLLBACK").await.expect("no locks");
-    // Nothing of it was applied, and the connection is still good.
+    // Nothing of it was applied.
+    assert_eq!(client.ask(add("A")).await, Ok(()));
     assert_eq!(client.ask(add("B")).await, Ok(()));
-    assert_eq!(client.ask(remove_widget(&serial_number("A"))).await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,39 +226,46 @@ async fn one_operation_that_the_database_cannot_take_harms_no_other() {
         let (number, outcome) = caller.expect("no panic");
         if number == 13 {
             let refused = fault(outcome);
-            assert!(refused.to_string().contains("no_poison"), "{refused}");
             assert_eq!(refused.code(), "WG504");
+            let reason = reason(&refused);
+            assert_eq!(reason.public(), "the database refused it");
+            let details = reason.details().expect("for the operator");
+            assert!(details.contains("no_poison"), "{details}");
         } else {
             assert_eq!(outcome, Ok(()), "{number}");
         }
     }
 }
 
+/// Whoever balances load must not send operations to where none is applied.
 #[tokio::test(flavor = "multi_thread")]
-async fn conflicts_with_others_are_tried_again() {
+async fn readiness_is_what_operations_get() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    // Another session takes the serial number between the look and the insertion.
-    let holder = holder(&server, "SELECT widgets.add_widget('A', '', '{P}')").await;
-    let caller = client.clone();
-    let waiting = tokio::spawn(async move { caller.ask(add("A")).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    holder.batch_execute("COMMIT").await.expect("a widget");
-    let serial_number = serial_number("A");
-    let taken = Refusal::SerialNumberTaken { serial_number };
-    assert_eq!(
-        waiting.await.expect("no panic"),
-        Err(Rejection::Refused(taken))
+    client.ask(add("A")).await.expect("added");
+    assert_eq!(client.ready().await, Ok(()));
+    server.psql(
+        "registry",
+        "REVOKE EXECUTE ON FUNCTION widgets.apply_operations FROM authenticator",
     );
-    let registry = prometheus::Registry::new();
-    store.metrics().register(&registry).expect("metrics");
-    let families = registry.gather();
-    let retries = families
-        .iter()
-        .find(|family| family.name() == "widgets_batch_retries_total")
-        .expect("the count of retries");
-    let taken = |retry: &&prometheus::proto::Metric| retry.get_label()[0].value() == "23505";
-    let retry = retries.get_metric().iter().find(taken);
-    assert!(retry.expect("a count of its own").get_counter().get_value() >= 1.0);
+    let refused = fault(client.ask(add("B")).await);
+    assert_eq!(refused.code(), "WG504");
+    assert_eq!(
+        reason(&refused).public(),
+        "the database refuses the service's role"
+    );
+    assert_eq!(client.ready().await, Err(refused));
+    // Lookups go on.
+    let found = client
+        .ask(Lookup(serial_number("A")))
+        .await
+        .expect("a lookup");
+    assert!(found.is_some());
+    server.psql(
+        "registry",
+        "GRANT EXECUTE ON FUNCTION widgets.apply_operations TO authenticator",
+    );
+    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.ready().await, Ok(()));
 }

@@ -6,7 +6,7 @@ use crate::{
     session,
 };
 use proptest::{collection::vec, strategy::Strategy as _};
-use std::{path::Path, time::Duration};
+use std::path::Path;
 use tokio_postgres::Client;
 use widgets_conformance::commands::{commands, few_serial_numbers, sample};
 use widgets_engine::Engine;
@@ -38,7 +38,7 @@ async fn pgtap_passes() {
 }
 
 /// A session that may do what PostgREST's anonymous callers may.
-async fn web_anon(server: &Server) -> Client {
+pub(crate) async fn web_anon(server: &Server) -> Client {
     let client = session(server, "authenticator").await;
     let role = client.execute("SET ROLE web_anon", &[]).await;
     role.expect("the role");
@@ -205,45 +205,4 @@ async fn large_batches_apply_every_operation() {
     let rest = "SELECT count(*) FROM widgets.widgets";
     assert_eq!(server.psql("registry", rest), "8000");
     assert_sound(&server);
-}
-
-/// What a batch was decided on is changed by another transaction before it is written.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_met_a_change_is_refused_whole_or_waits() {
-    let (server, _) = migrated().await;
-    server.psql(
-        "registry",
-        "SELECT widgets.add_widget(n, '', '{P}') FROM unnest('{a,b,c,d}'::text[]) n",
-    );
-    // With the locks it decides on what has become of them.
-    for (lock_first, expected) in [(false, "40001"), (true, "{ok,WG003}")] {
-        let other = session(&server, "postgres").await;
-        let change = "BEGIN; SELECT widgets.associate_widgets('c', 'd', 'P')";
-        other.batch_execute(change).await.expect("a change");
-        let batch = session(&server, "postgres").await;
-        let call = format!(
-            "SELECT pair_outcomes::text FROM widgets.apply_operations('{{}}', '{{}}', '{{}}', '{{}}',
-                '{{}}', '{{}}', '{{a,c}}', '{{b,d}}', '{{P,P}}', '{{true,true}}', {lock_first})"
-        );
-        let call = tokio::spawn(async move { batch.query(&call, &[]).await });
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        while server.psql("registry", waits) != "1" {
-            assert!(
-                !call.is_finished(),
-                "it must wait for the other transaction"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        other.batch_execute("COMMIT").await.expect("a commit");
-        let outcome = match call.await.expect("no panic") {
-            Ok(rows) => rows[0].get::<_, String>(0),
-            Err(error) => error.code().expect("a code").code().into(),
-        };
-        assert_eq!(outcome, expected, "lock_first = {lock_first}");
-        server.psql(
-            "registry",
-            "SELECT widgets.remove_association('c', 'd', 'P')",
-        );
-        assert_sound(&server);
-    }
 }

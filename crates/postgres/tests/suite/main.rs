@@ -10,12 +10,16 @@ mod bulk;
 mod conformance;
 mod faults;
 mod functions;
+mod languages;
+mod locks;
 mod migrations;
 mod new_kind;
 mod pooler;
 mod postgrest;
+mod replication;
 mod server;
 mod tls;
+mod translator;
 
 use server::Server;
 use std::time::Duration;

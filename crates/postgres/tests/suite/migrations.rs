@@ -1,10 +1,19 @@
 //! Migrations: several at once, without a superuser, and what is refused.
 
-use crate::{TIMEOUT, server::Server};
+use crate::{
+    TIMEOUT,
+    faults::{add, fault, reason, until_ready},
+    migrated, open,
+    server::Server,
+    session,
+};
+use std::time::Duration;
+use tokio_postgres::types::ToSql;
+use widgets_conformance::commands::serial_number;
 use widgets_postgres::{MigrationStatus, OpenError, Postgres, Settings, Target, check, migrate};
-use widgets_registry::Store as _;
+use widgets_registry::{Ask as _, Lookup, Store as _};
 
-const WANTED: i32 = 3;
+const WANTED: i32 = 4;
 
 fn target(url: &str) -> Target {
     Target::parse(url).expect("a URL")
@@ -100,8 +109,8 @@ async fn what_this_program_does_not_know_is_refused() {
         "registry",
         "INSERT INTO widgets.migrations VALUES (99, 'later', '')",
     );
-    let newer = "the schema has version 99, newer than 3, which this program works with: use a newer \
-                 program";
+    let newer = "the schema has version 99, with which programs made for version 99 or newer work, and \
+                 this one was made for 4: use a newer program";
     assert_eq!(refused(migrate(&target(&url), TIMEOUT).await), newer);
     assert_eq!(refused(check(&target(&url), TIMEOUT).await), newer);
     assert_eq!(
@@ -115,7 +124,7 @@ async fn what_this_program_does_not_know_is_refused() {
     );
     assert_eq!(
         refused(Postgres::open(target(&url), Settings::default())),
-        "the schema has version 2, and this program works with 3: run `widgets migrate`"
+        "the schema has version 2, and this program works with 4: run `widgets migrate`"
     );
 
     server.psql(
@@ -127,6 +136,117 @@ async fn what_this_program_does_not_know_is_refused() {
         edited.starts_with("migration 2 (functions) was applied with another text"),
         "{edited}"
     );
+}
+
+/// A migration that this program does not know and can work with: replicas of two versions run side by
+/// side while they are replaced, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_worked_with_where_it_says_so() {
+    let (server, service) = migrated().await;
+    let url = server.url("registry", "postgres");
+    let running = open(&service, Settings::default());
+    assert_eq!(running.client().ask(add("A")).await, Ok(()));
+    let next = |oldest_program: i32| {
+        server.psql(
+            "registry",
+            &format!(
+                "ALTER TABLE widgets.widgets ADD COLUMN IF NOT EXISTS made_up text;
+                DROP FUNCTION IF EXISTS widgets.estimated_counts();
+                INSERT INTO widgets.migrations (version, name, checksum, oldest_program)
+                    VALUES (5, 'made_up', 'unknown', {oldest_program})
+                    ON CONFLICT (version) DO UPDATE SET oldest_program = {oldest_program};
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE usename = 'authenticator'"
+            ),
+        );
+    };
+    next(WANTED);
+    // A process that runs, whose connections were cut, and one that starts.
+    let starting = open(&service, Settings::default());
+    for (store, name) in [(&running, "B"), (&starting, "C")] {
+        let client = store.client();
+        until_ready(&client).await;
+        assert_eq!(client.ask(add(name)).await, Ok(()));
+    }
+    // To migrate, as `serve --migrate` does, and to fill or read are no reason to stop either.
+    let newer = MigrationStatus {
+        found: 5,
+        wanted: WANTED,
+    };
+    assert!(newer.is_complete());
+    let migrated = migrate(&target(&url), TIMEOUT).await;
+    assert_eq!(migrated.expect("nothing to do"), newer);
+    let checked = check(&target(&url), TIMEOUT).await;
+    assert_eq!(checked.expect("a status"), newer);
+
+    next(5);
+    let refusal = "the schema has version 5, with which programs made for version 5 or newer work, and \
+                   this one was made for 4: use a newer program";
+    let client = running.client();
+    while client.ready().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let told = fault(client.ask(add("D")).await);
+    assert_eq!(
+        reason(&told).public(),
+        "the database has another schema than this version works with"
+    );
+    assert_eq!(reason(&told).details(), Some(refusal));
+    assert_eq!(
+        refused(Postgres::open(target(&service), Settings::default())),
+        refusal
+    );
+    assert_eq!(refused(migrate(&target(&url), TIMEOUT).await), refusal);
+}
+
+/// A database of an earlier build keeps its widgets, and whoever was allowed to serve may go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_an_earlier_build_is_migrated() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.database("registry", "postgres");
+    let earlier = session(&server, "postgres").await;
+    let foundation = "CREATE SCHEMA widgets; CREATE TABLE widgets.migrations (version integer PRIMARY \
+                      KEY, name text NOT NULL, checksum text NOT NULL, applied_at timestamptz NOT NULL \
+                      DEFAULT now())";
+    earlier.batch_execute(foundation).await.expect("made");
+    for (version, (name, sql)) in (1..).zip([
+        ("tables", include_str!("../../migrations/0001_tables.sql")),
+        (
+            "functions",
+            include_str!("../../migrations/0002_functions.sql"),
+        ),
+        ("batches", include_str!("../../migrations/0003_batches.sql")),
+    ]) {
+        earlier.batch_execute(sql).await.expect("applied");
+        let record = "INSERT INTO widgets.migrations (version, name, checksum)
+            VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))";
+        let parameters: [&(dyn ToSql + Sync); 3] = [&version, &name, &sql];
+        let recorded = earlier.execute(record, &parameters).await;
+        recorded.expect("recorded");
+    }
+    let used = "SELECT widgets.add_widget('A', '', '{P}');
+        CREATE ROLE robin LOGIN;
+        GRANT USAGE ON SCHEMA widgets TO robin;
+        GRANT EXECUTE ON FUNCTION widgets.apply_operations, widgets.lookup_widgets,
+            widgets.estimated_counts, widgets.schema_version TO robin";
+    earlier.batch_execute(used).await.expect("used");
+
+    let found = migrate(&target(&url), TIMEOUT).await.expect("migrated");
+    assert_eq!(found.found, 3);
+    let checked = check(&target(&url), TIMEOUT).await.expect("a status");
+    assert_eq!(checked.found, WANTED);
+    let store = open(&server.url("registry", "robin"), Settings::default());
+    let client = store.client();
+    let found = client
+        .ask(Lookup(serial_number("A")))
+        .await
+        .expect("a lookup");
+    assert!(found.is_some());
+    assert_eq!(client.ask(add("B")).await, Ok(()));
+    // Robin may ask what a later program needs to know.
+    let robin = session(&server, "robin").await;
+    let asked = robin.batch_execute("SELECT widgets.oldest_program()").await;
+    asked.expect("the right");
 }
 
 #[tokio::test(flavor = "multi_thread")]

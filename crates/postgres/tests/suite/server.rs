@@ -107,13 +107,19 @@ impl Drop for Directory {
 impl Server {
     /// Starts one with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_on(settings, |data| {
+            run(command(&binary("initdb"))
+                .arg("-D")
+                .arg(data)
+                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+                .args(["--locale=C.UTF-8", "--no-sync"]));
+        })
+    }
+
+    /// The same on data that `make` puts into this folder.
+    pub(crate) fn start_on(settings: &[&str], make: impl FnOnce(&Path)) -> Self {
         let directory = Directory::new();
-        let data = directory.0.join("data");
-        run(command(&binary("initdb"))
-            .arg("-D")
-            .arg(&data)
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
-            .args(["--locale=C.UTF-8", "--no-sync"]));
+        make(&directory.0.join("data"));
         let mut server = Self {
             directory,
             port: free_port(),

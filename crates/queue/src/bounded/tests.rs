@@ -11,13 +11,21 @@ impl Waits for Bytes {
         self.0
     }
 
+    /// Tests that do not care about the difference ask for operations.
+    fn is_operation(&self) -> bool {
+        self.0 != READS
+    }
+
     fn refuse(self, _: Fault) {}
 }
 
-fn bytes(bytes: usize) -> Submission<Bytes> {
+/// A request of so many bytes reads.
+const READS: usize = 1;
+
+fn bytes(bytes: usize, arrived: Duration) -> Submission<Bytes> {
     Submission {
         request: Bytes(bytes),
-        arrived: Duration::ZERO,
+        arrived,
         reply_to: Address::Task,
     }
 }
@@ -31,7 +39,14 @@ fn bounded(operations_max: usize, bytes_max: usize) -> Bounded<Bytes, 2> {
 
 /// The fault that a request of so many bytes meets.
 fn fault(bounded: &mut Bounded<Bytes, 2>, lane: usize, of: usize) -> Option<Fault> {
-    bounded.push(lane, bytes(of)).err().map(|(_, fault)| fault)
+    fault_at(bounded, lane, of, 0)
+}
+
+/// The same at this second.
+fn fault_at(bounded: &mut Bounded<Bytes, 2>, lane: usize, of: usize, second: u64) -> Option<Fault> {
+    let submission = bytes(of, Duration::from_secs(second));
+    let refused = bounded.push(lane, submission).err();
+    refused.map(|(_, fault)| fault)
 }
 
 #[track_caller]
@@ -120,14 +135,44 @@ fn retry_after_goes_by_what_was_applied() {
     }
     // Nothing is known yet.
     check_busy(fault(&mut bounded, 0, 0), "queue_operations_max = 100", 1);
-    bounded.applied(1, Duration::from_secs(9));
+    bounded.applied(1, Duration::from_secs(9), Duration::ZERO);
     check_busy(fault(&mut bounded, 0, 0), "queue_operations_max = 100", 30);
     for _ in 0..200 {
-        bounded.applied(10, Duration::from_millis(999));
+        bounded.applied(10, Duration::from_millis(999), Duration::ZERO);
     }
     check_busy(fault(&mut bounded, 0, 0), "queue_operations_max = 100", 10);
     for _ in 0..200 {
-        bounded.applied(1000, Duration::from_secs(1));
+        bounded.applied(1000, Duration::from_secs(1), Duration::ZERO);
     }
     check_busy(fault(&mut bounded, 0, 0), "queue_operations_max = 100", 1);
+}
+
+/// Where nothing is applied, `Retry-After` grows, whatever is let go meanwhile; time in which there was
+/// nothing to do is none.
+#[test]
+fn retry_after_grows_while_nothing_is_applied() {
+    let limit = "queue_operations_max = 10";
+    let mut bounded = bounded(10, 99);
+    for _ in 0..10 {
+        assert_eq!(fault_at(&mut bounded, 0, 0, 1000), None);
+    }
+    let now = Duration::from_secs(1000);
+    bounded.applied(1000, Duration::from_secs(1), now);
+    check_busy(fault_at(&mut bounded, 0, 0, 1000), limit, 1);
+    let mut let_go = VecDeque::new();
+    for second in 1001..=1017 {
+        bounded.take_all(0, &mut let_go);
+        let_go.clear();
+        for _ in 0..10 {
+            assert_eq!(fault_at(&mut bounded, 0, 0, second), None);
+        }
+    }
+    check_busy(fault_at(&mut bounded, 0, 0, 1017), limit, 17);
+    // What reads has a pace of its own.
+    check_busy(fault_at(&mut bounded, 0, READS, 1017), limit, 1);
+    assert_eq!(bounded.retry_after_seconds(Duration::from_secs(1018)), 18);
+    assert_eq!(bounded.retry_after_seconds(Duration::from_secs(5000)), 30);
+    check_busy(fault_at(&mut bounded, 0, 0, 9000), limit, 1);
+    bounded.applied(1000, Duration::from_secs(1), Duration::from_secs(9003));
+    assert_eq!(bounded.retry_after_seconds(Duration::from_secs(9004)), 1);
 }

@@ -1,0 +1,173 @@
+//! A batch on its way to the database, and what an error says of it.
+
+use crate::{
+    batch::{CALL, Call, Outcomes},
+    connect::{Connected, severity},
+    error::{reason, unavailable},
+    queue::{Lane, Operation},
+    shared::{Bounded, CANCELLED, Connection, Shared},
+};
+use futures_util::TryStreamExt as _;
+use std::pin::pin;
+use tokio_postgres::{
+    Row,
+    error::{Severity, SqlState},
+};
+use widgets_clock::Clock;
+use widgets_registry::{Fault, Reason};
+
+/// What came of sending a batch.
+pub(crate) enum Failure {
+    /// Nothing was applied: another transaction was in the way.
+    Conflict(String),
+    /// Nothing was applied, and this is the answer to each operation.
+    Rejected(Fault),
+    /// Nothing was applied, and one operation may be the cause.
+    Culprit(String),
+    /// It may be applied.
+    Lost(Reason),
+}
+
+/// The same, and what is left of the connection.
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    pub(crate) connection: Connection,
+}
+
+/// What callers are told of an answer that no version of the function gives.
+pub(crate) const NO_MEANING: &str = "the database gave an answer that has no meaning";
+
+/// Another transaction held a lock for longer than a batch waits for one.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Sends a batch, and hears its outcomes. With `lock_first` it passes over what others have locked.
+pub(crate) async fn send<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    batch: &[Operation],
+    lock_first: bool,
+) -> Result<Outcomes, Failed> {
+    let commands = batch.iter().map(|operation| &operation.command);
+    let call = Call::new(commands, lock_first);
+    let mut row: Option<Row> = None;
+    let work = async {
+        let rows = connected.client.query_typed_raw(CALL, call.parameters());
+        let mut rows = pin!(rows.await?);
+        while let Some(next) = rows.try_next().await? {
+            row = Some(next);
+        }
+        // The stream ends with the server's word that the transaction has ended.
+        Ok(())
+    };
+    let lost = |public, details: String| Failed {
+        failure: Failure::Lost(Reason::new(public, details.clone())),
+        connection: Connection::Drop(details),
+    };
+    let (done, cancelled) = match shared.bounded(connected, work).await {
+        Bounded::Done(done) => (done, false),
+        Bounded::Cancelled(done) => (done, true),
+        Bounded::Silent => return Err(lost("the database did not answer", shared.silent())),
+    };
+    match (done, row) {
+        (Err(error), row) => {
+            let by_us = cancelled;
+            Err(failed(shared, &error, row.is_some(), lock_first, by_us))
+        }
+        (Ok(()), _) if connected.is_unreplicated() => Err(lost(
+            "the database applied it, and perhaps not on its standbys: the wait for them was cancelled",
+            "synchronous replication".into(),
+        )),
+        (Ok(()), _) if cancelled => Err(lost(
+            "it took longer than statement_timeout_ms, and the database applied it though it was told \
+             to cancel it",
+            CANCELLED.into(),
+        )),
+        (Ok(()), Some(row)) => {
+            Outcomes::read(&row).map_err(|error| lost(NO_MEANING, reason(&error)))
+        }
+        (Ok(()), None) => Err(lost(NO_MEANING, "no outcomes".into())),
+    }
+}
+
+/// What an error says of a batch that was sent, when its row was seen or not, and when it was cancelled
+/// by us or not.
+fn failed<C: Clock>(
+    shared: &Shared<C>,
+    error: &tokio_postgres::Error,
+    row_seen: bool,
+    lock_first: bool,
+    by_us: bool,
+) -> Failed {
+    let reason = reason(error);
+    let broke = "the connection to the database broke before it answered";
+    let lost = Failure::Lost(Reason::new(broke, reason.clone()));
+    let Some(database) = error.as_db_error() else {
+        let connection = Connection::Drop(reason);
+        return Failed {
+            failure: lost,
+            connection,
+        };
+    };
+    let code = database.code();
+    if severity(database) != Some(Severity::Error) {
+        // The server ends the connection. A row comes before its transaction's commit, so without
+        // one there was none; but a pooler says the same of a server that it has lost, under other
+        // codes.
+        let rolled_back = !row_seen
+            && [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::TOO_MANY_CONNECTIONS,
+            ]
+            .contains(code);
+        let failure = if rolled_back {
+            Failure::Rejected(unavailable(
+                "the database ended the connection",
+                reason.clone(),
+            ))
+        } else {
+            lost
+        };
+        let connection = Connection::Drop(reason);
+        return Failed {
+            failure,
+            connection,
+        };
+    }
+    let mut connection = if by_us {
+        Connection::Drop(CANCELLED.into())
+    } else {
+        Connection::Keep
+    };
+    let failure = match code.code() {
+        // 23505: a serial number was taken while the batch looked.
+        code @ ("40001" | "40P01" | LOCK_NOT_AVAILABLE | "23505") => Failure::Conflict(code.into()),
+        // Of two halves one was as the batch had read it, and the other had changed.
+        "23503" if !lock_first => Failure::Conflict("23503".into()),
+        "57014" => Failure::Rejected(shared.cancelled(by_us)),
+        // A standby after a failover: another host may be the primary by now.
+        "25006" => {
+            shared.links[Lane::Operations as usize].leave();
+            connection = Connection::Drop(reason.clone());
+            Failure::Rejected(unavailable("the database takes no writes", reason))
+        }
+        other => match other.get(..2) {
+            // Data, constraints, and whatever is unheard of.
+            Some("22" | "23" | "XX") | None => Failure::Culprit(reason),
+            // Rights, resources, an administrator: it has nothing to do with one operation.
+            Some(class) => {
+                tracing::error!(reason, "the database applies no operations");
+                let public = match class {
+                    "42" => "the database refuses the service's role",
+                    "53" => "the database has no room",
+                    _ => "the database applies no operations",
+                };
+                Failure::Rejected(unavailable(public, reason))
+            }
+        },
+    };
+    Failed {
+        failure,
+        connection,
+    }
+}

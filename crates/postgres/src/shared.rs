@@ -1,0 +1,169 @@
+//! What all connections of a store share: where the database is, what waits for it, and how long
+//! statements may take.
+
+use crate::{
+    Metrics, Random, Settings, Target,
+    connect::Connected,
+    error::reason,
+    link::Links,
+    locked::{HELD, Locked},
+    queue::{Lane, Queue},
+};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use widgets_clock::Clock;
+use widgets_registry::{Fault, Reason};
+
+/// What all connections of a store share.
+pub(crate) struct Shared<C> {
+    pub(crate) target: Target,
+    pub(crate) settings: Settings,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) locked: Arc<Locked>,
+    pub(crate) clock: Arc<C>,
+    pub(crate) random: Random,
+    pub(crate) metrics: Metrics,
+    /// By lane.
+    pub(crate) links: [Links; 2],
+    /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
+    pub(crate) failing_since: Mutex<Option<Duration>>,
+}
+
+/// For so long it is expected, if no operation is tried.
+const FAILING: Duration = Duration::from_secs(5);
+
+impl<C: Clock> Shared<C> {
+    /// Refuses the requests of a lane that has no connection: those that wait, and those that come.
+    pub(crate) fn refuse(&self, lane: Lane, reason: &Reason) {
+        self.queue.set_unreachable(lane, reason);
+        if lane == Lane::Operations {
+            self.queue
+                .answer(self.locked.take_all().into_iter().map(|operation| {
+                    let reason = reason.clone();
+                    operation.answered(Err(Fault::Unavailable { reason }.into()))
+                }));
+        }
+    }
+
+    /// Remembers what operations meet though there are connections, or that they meet nothing.
+    pub(crate) fn set_failing(&self, reason: Option<Reason>) {
+        let mut since = self.failing_since();
+        if reason.is_some() || since.is_some() {
+            *since = reason.is_some().then(|| self.clock.now());
+            self.queue.set_failing(reason);
+        }
+    }
+
+    /// Forgets it, once that is long ago; otherwise, how long that takes.
+    pub(crate) fn forget_failing(&self) -> Option<Duration> {
+        let mut since = self.failing_since();
+        let rest = FAILING.saturating_sub(self.clock.now().saturating_sub((*since)?));
+        if !rest.is_zero() {
+            return Some(rest);
+        }
+        *since = None;
+        self.queue.set_failing(None);
+        None
+    }
+
+    fn failing_since(&self) -> MutexGuard<'_, Option<Duration>> {
+        // A time is put in whole.
+        let since = self.failing_since.lock();
+        since.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_late(&self, arrived: Duration) -> bool {
+        self.clock.now().saturating_sub(arrived) > self.settings.queue_wait_max()
+    }
+
+    pub(crate) fn late(&self) -> Fault {
+        self.too_long("queue_wait_ms_max", self.settings.queue_wait_ms_max)
+    }
+
+    /// What callers are told whose widgets were locked all that time.
+    pub(crate) fn held(&self) -> Fault {
+        self.busy(format!(
+            "{HELD}, for queue_wait_ms_max = {}",
+            self.settings.queue_wait_ms_max
+        ))
+    }
+
+    /// What callers are told of a statement that was cancelled.
+    pub(crate) fn cancelled(&self, by_us: bool) -> Fault {
+        if by_us {
+            self.too_long("statement_timeout_ms", self.settings.statement_timeout_ms)
+        } else {
+            self.busy("the database cancelled the statement".into())
+        }
+    }
+
+    fn too_long(&self, setting: &str, value: u64) -> Fault {
+        self.busy(format!("{setting} = {value}"))
+    }
+
+    /// A fault for now, with the limit that was met.
+    pub(crate) fn busy(&self, limit: String) -> Fault {
+        Fault::Busy {
+            limit,
+            retry_after_seconds: self.queue.retry_after_seconds(self.clock.now()),
+        }
+    }
+
+    /// Runs `work`, which is a statement under way on `connected`. When it takes too long it is
+    /// cancelled.
+    pub(crate) async fn bounded<T>(
+        &self,
+        connected: &Connected,
+        work: impl Future<Output = T>,
+    ) -> Bounded<T> {
+        let mut work = pin!(work);
+        tokio::select! {
+            done = &mut work => return Bounded::Done(done),
+            () = self.clock.timer(self.settings.statement_timeout()) => {}
+        }
+        tracing::warn!(
+            statement_timeout_ms = self.settings.statement_timeout_ms,
+            "a statement takes too long and is cancelled"
+        );
+        let answer = async {
+            if let Err(error) = self.target.cancel(&connected.client).await {
+                tracing::warn!(error = reason(&error), "cancelling failed");
+            }
+            work.await
+        };
+        tokio::select! {
+            done = answer => Bounded::Cancelled(done),
+            () = self.clock.timer(self.settings.connect_timeout()) => Bounded::Silent,
+        }
+    }
+
+    /// Why a connection is given up that fell silent.
+    pub(crate) fn silent(&self) -> String {
+        format!(
+            "no answer within statement_timeout_ms = {} and connect_timeout_ms = {}",
+            self.settings.statement_timeout_ms, self.settings.connect_timeout_ms
+        )
+    }
+}
+
+/// What came of a statement whose time is bounded.
+pub(crate) enum Bounded<T> {
+    Done(T),
+    /// It ended after it was asked to be cancelled. The connection is not used again: the request may
+    /// be late, and meet the next statement.
+    Cancelled(T),
+    Silent,
+}
+
+/// Why a connection is given up whose statement was cancelled.
+pub(crate) const CANCELLED: &str = "a statement took too long and was cancelled";
+
+/// Whether a connection can be used again, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    Keep,
+    Drop(String),
+}

@@ -1,0 +1,221 @@
+//! A primary and its standbys: which of them is asked, and what is said of a commit that may be on one
+//! of them alone.
+
+use crate::{
+    TIMEOUT,
+    faults::{add, fault, reason, until_ready, until_waiting},
+    locks::submit,
+    migrated, open,
+    server::{Server, binary, command, run},
+    translator::translated,
+};
+use std::time::Duration;
+use widgets_conformance::commands::{remove_widget, serial_number};
+use widgets_postgres::{Client, Postgres, Settings, Target, migrate};
+use widgets_registry::{Ask as _, Lookup, Store as _};
+
+fn lines(server: &Server, sql: &str) -> String {
+    server.psql("postgres", sql)
+}
+
+/// Changes a setting of a running server.
+fn set(server: &Server, setting: &str) {
+    // Not one statement: ALTER SYSTEM is none of a transaction.
+    server.psql("postgres", &format!("ALTER SYSTEM SET {setting}"));
+    server.psql("postgres", "SELECT pg_reload_conf()");
+}
+
+/// A synchronous standby that is not there: a commit waits for it, and whoever cancels the wait is told
+/// of a success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
+    let (server, _) = migrated().await;
+    set(&server, "synchronous_standby_names = 'ghost'");
+    // A server that says so in its own language.
+    let port = translated(server.port);
+    let url = format!("postgres://authenticator@127.0.0.1:{port}/registry?sslmode=disable");
+    let cancelled_by_us = open(
+        &url,
+        Settings {
+            statement_timeout_ms: 300,
+            ..Settings::default()
+        },
+    );
+    let outcome = cancelled_by_us.client().ask(add("A")).await;
+    let unknown = fault(outcome);
+    assert_eq!(unknown.code(), "WG505");
+    assert_eq!(
+        reason(&unknown).public(),
+        "the database applied it, and perhaps not on its standbys: the wait for them was cancelled"
+    );
+    // Or an administrator cancels it, or a pooler.
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    let waiting = submit(&client, add("B"));
+    until_waiting(&server, "SyncRep").await;
+    lines(
+        &server,
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG505");
+    set(&server, "synchronous_standby_names = ''");
+    // They were applied, here at least; and what comes after it is sure again.
+    for name in ["A", "B"] {
+        let found = client
+            .ask(Lookup(serial_number(name)))
+            .await
+            .expect("a lookup");
+        assert!(found.is_some(), "{name}");
+    }
+    assert_eq!(client.ask(add("C")).await, Ok(()));
+}
+
+/// The same of a migration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_may_be_on_no_standby_has_not_succeeded() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.database("registry", "postgres");
+    set(&server, "synchronous_standby_names = 'ghost'");
+    let target = Target::parse(&url).expect("a URL");
+    let waiting = tokio::spawn(async move { migrate(&target, TIMEOUT).await });
+    until_waiting(&server, "SyncRep").await;
+    lines(
+        &server,
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    let error = waiting.await.expect("no panic").expect_err("unsure");
+    assert!(
+        error.to_string().contains("perhaps on no standby"),
+        "{error}"
+    );
+}
+
+/// A copy of the server that follows it.
+fn standby(primary: &Server) -> Server {
+    Server::start_on(&["fsync=off"], |data| {
+        run(command(&binary("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .arg(primary.port.to_string())
+            .args([
+                "--wal-method=stream",
+                "--checkpoint=fast",
+                "--write-recovery-conf",
+            ])
+            .args(["--no-sync", "-D"])
+            .arg(data));
+    })
+}
+
+/// Waits until the standby has everything that the primary has committed.
+async fn until_replayed(primary: &Server, standby: &Server) {
+    let written = lines(primary, "SELECT pg_current_wal_flush_lsn()");
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+    while lines(standby, &replayed) != "t" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn open_both(first: &Server, second: &Server, more: &str) -> Postgres {
+    let url = format!(
+        "postgres://authenticator@127.0.0.1:{},127.0.0.1:{}/registry?sslmode=disable{more}",
+        first.port, second.port
+    );
+    open(&url, Settings::default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_primary_is_asked_whichever_is_named_first() {
+    let (mut primary, _) = migrated().await;
+    let standby = standby(&primary);
+    let stores = [
+        open_both(&primary, &standby, ""),
+        open_both(&standby, &primary, ""),
+    ];
+    let check = async |name: &str| {
+        for (number, store) in stores.iter().enumerate() {
+            let client = store.client();
+            let name = format!("{name}{number}");
+            assert_eq!(client.ask(add(&name)).await, Ok(()), "{name}");
+            // A standby could not have it yet, as nobody lets it.
+            let found = client.ask(Lookup(serial_number(&name))).await;
+            assert!(found.expect("a lookup").is_some(), "{name}");
+            assert_eq!(client.ready().await, Ok(()));
+        }
+    };
+    until_replayed(&primary, &standby).await;
+    lines(&standby, "SELECT pg_wal_replay_pause()");
+    check("before").await;
+    primary.stop("fast");
+    for store in &stores {
+        let client = store.client();
+        until_unready(&client).await;
+        assert_eq!(fault(client.ask(add("A")).await).code(), "WG504");
+        let lookup = client.ask(Lookup(serial_number("A"))).await;
+        assert_eq!(lookup.map_err(|fault| fault.code()), Err("WG504"));
+    }
+    primary.resume();
+    for store in &stores {
+        until_ready(&store.client()).await;
+    }
+    check("after").await;
+
+    // The standby takes over.
+    lines(&standby, "SELECT pg_wal_replay_resume()");
+    until_replayed(&primary, &standby).await;
+    primary.stop("fast");
+    assert_eq!(lines(&standby, "SELECT pg_promote()"), "t");
+    for store in &stores {
+        until_ready(&store.client()).await;
+    }
+    check("promoted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_read_from_where_that_is_asked_for() {
+    let (mut primary, _) = migrated().await;
+    let standby = standby(&primary);
+    let store = open_both(&standby, &primary, "&target_session_attrs=any");
+    let client = store.client();
+    assert_eq!(client.ask(add("A")).await, Ok(()));
+    until_replayed(&primary, &standby).await;
+    primary.stop("fast");
+    let found = client
+        .ask(Lookup(serial_number("A")))
+        .await
+        .expect("a lookup");
+    assert!(found.is_some());
+    assert_eq!(fault(client.ask(add("B")).await).code(), "WG504");
+    assert_eq!(
+        client.ready().await.map_err(|fault| fault.code()),
+        Err("WG504")
+    );
+}
+
+/// A server that stops taking writes, as after a failover behind one name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_becomes_read_only_is_left() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    client.ask(add("A")).await.expect("added");
+    set(&server, "default_transaction_read_only = on");
+    let refused = loop {
+        match client.ask(add("B")).await {
+            // The signal to read the settings again may be slower than the operation.
+            Ok(()) => drop(client.ask(remove_widget(&serial_number("B"))).await),
+            refused => break fault(refused),
+        }
+    };
+    assert_eq!(refused.code(), "WG504");
+    until_unready(&client).await;
+    set(&server, "default_transaction_read_only = off");
+    until_ready(&client).await;
+    assert_eq!(client.ask(add("B")).await, Ok(()));
+}
+
+/// Waits until the loss of the connections is known.
+async fn until_unready(client: &Client) {
+    while client.ready().await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
