@@ -5,7 +5,7 @@
 use crate::{Random, Settings, backoff::backoff, queue::Operation};
 use std::{
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use widgets_registry::Command;
@@ -29,6 +29,7 @@ const NEAR: Duration = Duration::from_secs(1);
 /// Those that wait for their next attempt.
 pub(crate) struct Locked {
     waiting: Mutex<Waiting>,
+    taken: Arc<Mutex<Taken>>,
     operations_max: usize,
     bytes_max: usize,
 }
@@ -37,15 +38,36 @@ pub(crate) struct Locked {
 struct Waiting {
     /// In the order in which they came, with the time of the next attempt.
     operations: Vec<(Duration, Operation)>,
-    bytes: usize,
     /// When a lock was met last.
     met: Option<Duration>,
+}
+
+/// How many there are, with those that are just being tried, and how many bytes they have.
+#[derive(Default)]
+struct Taken {
+    operations: usize,
+    bytes: usize,
+}
+
+/// The place of an operation: it has it until it is answered.
+pub(crate) struct Place {
+    taken: Arc<Mutex<Taken>>,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.taken);
+        taken.operations -= 1;
+        taken.bytes -= self.bytes;
+    }
 }
 
 impl Locked {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             waiting: Mutex::default(),
+            taken: Arc::default(),
             operations_max: (settings.queue_operations_max / PART).max(1),
             bytes_max: settings.queue_bytes_max / PART,
         }
@@ -63,31 +85,41 @@ impl Locked {
         !waiting.operations.is_empty() || waiting.met.is_some_and(lately)
     }
 
-    /// Takes an operation in, to be tried again after a pause, or gives it back with the reason why it
-    /// cannot wait.
-    pub(crate) fn push(
-        &self,
-        operation: Operation,
-        now: Duration,
-        random: Random,
-    ) -> Result<(), (Operation, String)> {
-        let bytes = operation.command.text_bytes();
-        let mut waiting = self.lock();
-        let (limit, most) = if waiting.operations.len() >= self.operations_max {
+    /// Gives an operation a place, or says why it cannot wait. One that was here before keeps its own.
+    pub(crate) fn admit(&self, operation: &mut Operation) -> Result<(), String> {
+        if operation.place.is_none() {
+            let place = self.place(operation.command.text_bytes())?;
+            operation.place = Some(place);
+        }
+        Ok(())
+    }
+
+    /// Takes an operation in that has a place, to be tried again after a pause.
+    pub(crate) fn push(&self, operation: Operation, now: Duration, random: Random) {
+        let waited = now.saturating_sub(operation.arrived);
+        let pause = (waited / 2).clamp(PAUSE_LEAST, PAUSE_MOST);
+        let due = now + backoff(pause, pause, 0, random);
+        self.lock().operations.push((due, operation));
+    }
+
+    /// A place for so many bytes, or why there is none.
+    fn place(&self, bytes: usize) -> Result<Place, String> {
+        let mut taken = lock(&self.taken);
+        let (limit, most) = if taken.operations >= self.operations_max {
             ("queue_operations_max", self.operations_max)
-        } else if waiting.bytes + bytes > self.bytes_max {
+        } else if taken.bytes + bytes > self.bytes_max {
             ("queue_bytes_max", self.bytes_max)
         } else {
-            let waited = now.saturating_sub(operation.arrived);
-            let pause = (waited / 2).clamp(PAUSE_LEAST, PAUSE_MOST);
-            let due = now + backoff(pause, pause, 0, random);
-            waiting.bytes += bytes;
-            waiting.operations.push((due, operation));
-            return Ok(());
+            taken.operations += 1;
+            taken.bytes += bytes;
+            return Ok(Place {
+                taken: self.taken.clone(),
+                bytes,
+            });
         };
-        drop(waiting);
-        let why = format!("{HELD}, and so do those that wait already: {limit} / {PART} = {most}");
-        Err((operation, why))
+        Err(format!(
+            "{HELD}, and so do those that wait already: {limit} / {PART} = {most}"
+        ))
     }
 
     /// Takes operations whose time has come and whose widgets `claim` allows to be named into `batch`,
@@ -99,11 +131,8 @@ impl Locked {
         mut claim: impl FnMut(&Command) -> bool,
     ) {
         let mut waiting = self.lock();
-        let Waiting {
-            operations, bytes, ..
-        } = &mut *waiting;
         let mut room = BATCH_MAX;
-        let due = operations.extract_if(.., |(due, operation)| {
+        let due = waiting.operations.extract_if(.., |(due, operation)| {
             if *due > now || room == 0 {
                 return false;
             }
@@ -115,10 +144,7 @@ impl Locked {
             *due = now + PAUSE_LEAST;
             false
         });
-        for (_, operation) in due {
-            *bytes -= operation.command.text_bytes();
-            batch.push(operation);
-        }
+        batch.extend(due.map(|(_, operation)| operation));
     }
 
     /// When the next one is to be tried.
@@ -126,23 +152,28 @@ impl Locked {
         self.lock().operations.iter().map(|(due, _)| *due).min()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().operations.len()
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().operations.is_empty()
     }
 
-    /// Gives all of them up.
-    pub(crate) fn take_all(&self) -> Vec<Operation> {
-        let mut waiting = self.lock();
-        waiting.bytes = 0;
-        mem::take(&mut waiting.operations)
-            .into_iter()
-            .map(|(_, operation)| operation)
-            .collect()
+    /// How many have a place.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.taken).operations
+    }
+
+    /// Gives up all that wait.
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = Operation> + use<> {
+        let operations = mem::take(&mut self.lock().operations);
+        operations.into_iter().map(|(_, operation)| operation)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in here can panic halfway through a change.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can panic halfway through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

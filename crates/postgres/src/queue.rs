@@ -8,6 +8,7 @@
 
 use crate::{
     Settings,
+    locked::Place,
     query::{Query, Question, Reading as _},
 };
 use std::{
@@ -30,6 +31,8 @@ pub(crate) struct Operation {
     pub(crate) arrived: Duration,
     pub(crate) reply: Reply<Command>,
     pub(crate) reply_to: Address,
+    /// Its place among those whose widgets another transaction holds.
+    pub(crate) place: Option<Place>,
 }
 
 impl Operation {
@@ -225,6 +228,7 @@ impl Queue {
                     arrived: submission.arrived,
                     reply,
                     reply_to: submission.reply_to,
+                    place: None,
                 });
             }
             None

@@ -40,11 +40,10 @@ impl<C: Clock> Shared<C> {
     pub(crate) fn refuse(&self, lane: Lane, reason: &Reason) {
         self.queue.set_unreachable(lane, reason);
         if lane == Lane::Operations {
-            self.queue
-                .answer(self.locked.take_all().into_iter().map(|operation| {
-                    let reason = reason.clone();
-                    operation.answered(Err(Fault::Unavailable { reason }.into()))
-                }));
+            self.queue.answer(self.locked.take_all().map(|operation| {
+                let reason = reason.clone();
+                operation.answered(Err(Fault::Unavailable { reason }.into()))
+            }));
         }
     }
 

@@ -120,7 +120,7 @@ async fn next<C: Clock>(
             if taken {
                 return Next::Batch;
             }
-            if shared.locked.len() == 0 {
+            if shared.locked.is_empty() {
                 return Next::Closed;
             }
         }
@@ -286,9 +286,10 @@ fn answer<C: Clock>(
     if !locked.is_empty() {
         shared.locked.met(now);
     }
-    for operation in locked {
-        if let Err((operation, limit)) = shared.locked.push(operation, now, shared.random) {
-            answers.push(operation.answered(Err(shared.busy(limit).into())));
+    for mut operation in locked {
+        match shared.locked.admit(&mut operation) {
+            Ok(()) => shared.locked.push(operation, now, shared.random),
+            Err(limit) => answers.push(operation.answered(Err(shared.busy(limit).into()))),
         }
     }
     shared.queue.answer(answers.into_iter());
