@@ -19,6 +19,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 use widgets_clock::{Clock, SystemClock};
+use widgets_pacing::{Mode, Pacing};
 use widgets_queue::DepthMetrics;
 
 /// The embedded store. Closing it answers everything that waits.
@@ -38,12 +39,18 @@ impl Engine {
     /// Opens a data directory of the operating system, making it where it is missing.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
         settings.check()?;
-        Self::open_in(DataDirectory::open(path, NoStore::Make)?, settings)
+        let disk = DataDirectory::open(path, NoStore::Make)?;
+        Self::open_on(disk, SystemClock::new(), crate::random(), settings)
     }
 
-    /// Opens a data directory that is locked already.
-    pub fn open_in(disk: DataDirectory, settings: &Settings) -> Result<Self, OpenError> {
-        Self::open_on(disk, SystemClock::new(), crate::random(), settings)
+    /// Opens a data directory that is locked already. Commits are spaced as `pacing` says.
+    pub fn open_in(
+        disk: DataDirectory,
+        settings: &Settings,
+        pacing: Arc<Pacing>,
+    ) -> Result<Self, OpenError> {
+        let clock = Arc::new(SystemClock::new());
+        Self::start(disk, clock, crate::random(), settings, pacing)
     }
 }
 
@@ -66,6 +73,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
         clock: &Arc<C>,
         mut random: Random,
         settings: &Settings,
+        pacing: Arc<Pacing>,
         threads: usize,
     ) -> Result<Self, OpenError> {
         settings.check()?;
@@ -91,6 +99,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             checkpoints,
             metrics.clone(),
             clock.clone(),
+            pacing,
             settings,
         );
         Ok(Self {
@@ -106,7 +115,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
 }
 
 impl<C: Clock> Engine<C> {
-    /// Opens a store on any disk, clock and randomness.
+    /// Opens a store on any disk, clock and randomness. Its commits wait for nothing.
     pub fn open_on<D: Disk>(
         disk: D,
         clock: C,
@@ -114,6 +123,18 @@ impl<C: Clock> Engine<C> {
         settings: &Settings,
     ) -> Result<Self, OpenError> {
         let clock = Arc::new(clock);
+        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+        Self::start(disk, clock, random, settings, pacing)
+    }
+
+    fn start<D: Disk>(
+        disk: D,
+        clock: Arc<C>,
+        random: Random,
+        settings: &Settings,
+        pacing: Arc<Pacing>,
+    ) -> Result<Self, OpenError> {
+        let threads = recovery::threads();
         let Parts {
             recovered,
             queue,
@@ -122,7 +143,7 @@ impl<C: Clock> Engine<C> {
             preparer,
             writer_ends,
             checkpoint_requests,
-        } = Parts::open(&disk, &clock, random, settings, recovery::threads())?;
+        } = Parts::open(&disk, &clock, random, settings, pacing, threads)?;
         // Where a thread cannot be started, dropping the engine ends those that were: each one ends
         // when the owner has gone.
         let mut engine = Self {

@@ -18,23 +18,12 @@ use crate::{
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
+use widgets_pacing::Pacing;
 use widgets_queue::{Answered, Outbox, Reply};
 use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
 const NO_ROOM: &str = "no room in the journal";
-
-/// After a batch of so many operations more of them are on their way for certain.
-const GATHER_OPERATIONS_MIN: usize = 4;
-
-/// Then the next commit begins so long after this one for each operation that this one had, within
-/// [`COMMIT_INTERVAL_MIN`] and [`COMMIT_INTERVAL_MAX`]. A commit costs a write and a sync however few
-/// operations it has (on a virtual machine outside of it as well), and under load that is time which
-/// the connections lack: docs/performance.md. A lone client never meets it, and it ends early when
-/// [enough](crate::queue::ENOUGH) operations have gathered.
-const COMMIT_INTERVAL_PER_OPERATION: Duration = Duration::from_micros(50);
-const COMMIT_INTERVAL_MIN: Duration = Duration::from_micros(500);
-const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(1);
 
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
@@ -43,6 +32,7 @@ pub(crate) struct Owner<F, C> {
     checkpoints: Checkpoints,
     metrics: Metrics,
     clock: Arc<C>,
+    pacing: Arc<Pacing>,
     queue_wait_max: Duration,
     queue_wait_ms_max: u64,
     group: Vec<u8>,
@@ -72,6 +62,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         checkpoints: Checkpoints,
         metrics: Metrics,
         clock: Arc<C>,
+        pacing: Arc<Pacing>,
         settings: &Settings,
     ) -> Self {
         metrics.state(state.counts(), checkpoints.journal_bytes());
@@ -81,6 +72,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             checkpoints,
             metrics,
             clock,
+            pacing,
             queue_wait_max: Duration::from_millis(settings.queue_wait_ms_max),
             queue_wait_ms_max: settings.queue_wait_ms_max,
             group: Vec::new(),
@@ -120,8 +112,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             queue.applied(decided, now.saturating_sub(began), now);
             self.publish_unwritable(queue);
         }
-        if operations >= GATHER_OPERATIONS_MIN {
-            self.gather(queue, began + commit_interval(operations));
+        if let Some(interval) = self.pacing.commit_interval(operations) {
+            self.gather(queue, began + interval);
         }
         true
     }
@@ -393,12 +385,4 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         self.answers = answers;
     }
-}
-
-/// How long after a batch of so many operations the next one begins.
-fn commit_interval(operations: usize) -> Duration {
-    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
-    COMMIT_INTERVAL_PER_OPERATION
-        .saturating_mul(operations)
-        .clamp(COMMIT_INTERVAL_MIN, COMMIT_INTERVAL_MAX)
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 use widgets_mailbox::Address;
+use widgets_pacing::ENOUGH;
 use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
 use widgets_registry::{Command, Fault, Reason};
 
@@ -48,10 +49,6 @@ struct Waiting {
 
 /// The queue has one lane: everything is taken together, in order.
 const ALL: usize = 0;
-
-/// So many waiting requests are worth a commit at any time: what it costs for each of them is then
-/// little beside what a request costs in HTTP.
-pub(crate) const ENOUGH: usize = 16;
 
 impl Queue {
     pub(crate) fn new(settings: &Settings) -> Self {

@@ -115,11 +115,14 @@ impl Lane {
     }
 }
 
-/// While a batch is in flight, a further one starts only when this part of it is full or its oldest
-/// operation has waited for [`GATHERING`]: larger commits cost the database less for each operation,
-/// but it has more than one core. What has waited longer is behind a batch that is slow, and so may
-/// gain by another connection.
+/// While more widgets than [`FEW`] are in flight, a further batch starts only when this part of it is
+/// full or its oldest operation has waited for [`GATHERING`]: larger commits cost the database less for
+/// each operation, but it has more than one core. What has waited longer is behind a batch that is
+/// slow, and so may gain by another connection.
 const FULL_ENOUGH: usize = 4;
+/// Few callers are never slower than by a call of the database for each: what they ask starts as soon
+/// as a connection is free.
+const FEW: usize = 8;
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// The widgets that an operation names, as hashes.
@@ -398,11 +401,11 @@ impl widgets_queue::Queue for Queue {
             let lane = submission.request.lane() as usize;
             refused.extend(waiting.requests.push(lane, submission).err());
         }
-        // While a batch is in flight and a connection lets operations gather, nothing is to be done
-        // before there are enough of them.
+        // While more than a few are in flight and a connection lets operations gather, nothing is to be
+        // done before there are enough of them.
         let waits = waiting.count(Lane::Operations);
         let starts = waits > operations
-            && (waiting.gathering == 0 || waits >= self.enough || waiting.in_flight.is_empty());
+            && (waiting.gathering == 0 || waits >= self.enough || waiting.in_flight.len() <= FEW);
         let reads = waiting.count(Lane::Reads) > reads;
         drop(waiting);
         if starts {
@@ -502,7 +505,7 @@ impl Waiting {
     /// How long to wait for more operations before a batch is formed; `None` for not at all.
     fn gathering(&self, most: usize, now: Duration) -> Option<Duration> {
         let operations = self.requests.lane(Lane::Operations as usize);
-        if self.in_flight.is_empty() || operations.len() >= enough(most) {
+        if self.in_flight.len() <= FEW || operations.len() >= enough(most) {
             return None;
         }
         let waited = now.saturating_sub(operations.front()?.arrived);

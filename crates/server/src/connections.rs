@@ -34,6 +34,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
 };
+use widgets_pacing::Pacing;
 use widgets_registry::Store;
 
 /// What one client, or all of them together, may take.
@@ -109,6 +110,7 @@ pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
     metrics: ConnectionMetrics,
+    pacing: Option<Arc<Pacing>>,
 }
 
 impl Listener {
@@ -126,6 +128,13 @@ impl Listener {
     pub fn with_metrics(self, metrics: ConnectionMetrics) -> Self {
         Self { metrics, ..self }
     }
+
+    /// The same, whose workers rest as this says. Without it they never do.
+    #[must_use]
+    pub fn with_pacing(self, pacing: Arc<Pacing>) -> Self {
+        let pacing = Some(pacing);
+        Self { pacing, ..self }
+    }
 }
 
 /// Connections in the clear.
@@ -135,6 +144,7 @@ impl From<TcpListener> for Listener {
             socket: listener,
             tls: None,
             metrics: ConnectionMetrics::default(),
+            pacing: None,
         }
     }
 }
@@ -170,6 +180,7 @@ where
         socket: listener,
         tls,
         metrics,
+        pacing,
     } = listener.into();
     metrics.set_max(limits.connections_max);
     let unread = Unread::new(limits.unread_bytes_max, metrics.clone());
@@ -182,6 +193,7 @@ where
             tls.clone(),
             api.clone(),
             unread.clone(),
+            pacing.clone(),
             &stopping,
         )?);
     }
@@ -298,6 +310,7 @@ impl Worker {
         tls: Option<Arc<Tls>>,
         api: A,
         unread: Arc<Unread>,
+        pacing: Option<Arc<Pacing>>,
         stopping: &watch::Sender<()>,
     ) -> io::Result<Self>
     where
@@ -306,10 +319,11 @@ impl Worker {
     {
         let pending = Pending::default();
         let resting = pending.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .on_thread_park(move || resting.rest())
-            .build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if let Some(pacing) = pacing {
+            runtime.on_thread_park(move || resting.rest(&pacing));
+        }
+        let runtime = runtime.enable_all().build()?;
         // Bounded by the permits that travel with the connections.
         let (connections, accepted) = mpsc::unbounded_channel();
         let (limits, stopping) = (limits.clone(), stopping.subscribe());

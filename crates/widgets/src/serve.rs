@@ -22,6 +22,7 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_clock::SystemClock;
 use widgets_engine::Engine;
+use widgets_pacing::{Pacing, SystemMeter};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
 use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
@@ -70,6 +71,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         bound,
         metrics,
         security,
+        pacing,
         store,
     }) = started
     else {
@@ -82,7 +84,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, bound, metrics, store, on_worker, security, hang_up, signals,
+                &http, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
             )
             .await?;
             drop(engine);
@@ -92,7 +94,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, bound, metrics, store, on_worker, security, hang_up, signals,
+                &http, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
             )
             .await?;
             drop(postgres);
@@ -109,6 +111,7 @@ struct Started {
     bound: Bound,
     metrics: Registry,
     security: Security,
+    pacing: Arc<Pacing>,
     store: Opened,
 }
 
@@ -151,6 +154,10 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         let succeeded = jwks.fetch().await;
         tokio::spawn(jwks.keep_fresh(succeeded, hang_up));
     }
+    let clock = Arc::new(SystemClock::new());
+    let pacing = Pacing::new(store.pacing, clock, SystemMeter::default());
+    metrics.register(Box::new(pacing.metric().clone()))?;
+    let pacing = Arc::new(pacing);
     let store = match &store.url {
         StoreKind::Embedded if migrate => {
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
@@ -159,7 +166,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             let (path, settings) = (store.data_dir.clone(), engine.settings());
             let no_store = store.no_store();
             // Beside the signals: a recovery may take long.
-            let opening = move || stores::open_engine(&path, no_store, &settings);
+            let spaced = pacing.clone();
+            let opening = move || stores::open_engine(&path, no_store, &settings, spaced);
             let (engine, is_new) = tokio::task::spawn_blocking(opening).await??;
             let (directory, recovered) = (store.data_dir.display(), engine.recovered());
             if is_new {
@@ -193,6 +201,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         bound,
         metrics,
         security,
+        pacing,
         store,
     })
 }
@@ -209,6 +218,7 @@ async fn answer<S: Store>(
     store: S,
     on_worker: impl Fn() -> S + Clone + Send + 'static,
     security: Security,
+    pacing: Arc<Pacing>,
     hang_up: Signal,
     signals: Signals,
 ) -> Result<(), Box<dyn Error>> {
@@ -244,7 +254,9 @@ async fn answer<S: Store>(
         Some(tls) => Listener::tls(listener, tls.clone()),
         None => Listener::from(listener),
     };
-    let listener = listener.with_metrics(connection_metrics);
+    let listener = listener
+        .with_metrics(connection_metrics)
+        .with_pacing(pacing);
     tokio::spawn(security.keep_fresh(hang_up));
     let worker = move || api.with_store(on_worker());
     let notifier = Notifier::from_environment();

@@ -5,6 +5,7 @@ use std::{
     error::Error,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use widgets_load::{
     output::{Existing, Output},
     transfer::{Completed, FileSink, Moved, Progress, Sink, TransferError, export},
 };
+use widgets_pacing::Pacing;
 use widgets_postgres::{OpenError, Part, Rows, Target, fill, read_all};
 use widgets_registry::{Command, Pair, Port, Ports, Refusal, Widget};
 
@@ -139,9 +141,10 @@ pub(crate) fn open_engine(
     path: &Path,
     no_store: NoStore,
     settings: &Settings,
+    pacing: Arc<Pacing>,
 ) -> Result<(Engine, bool), String> {
     let (directory, is_new) = open_directory(path, no_store)?;
-    let engine = Engine::open_in(directory, settings);
+    let engine = Engine::open_in(directory, settings, pacing);
     Ok((engine.map_err(|error| explained(path, &error))?, is_new))
 }
 

@@ -9,7 +9,10 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
+    sync::Arc,
 };
+use widgets_clock::SystemClock;
+use widgets_pacing::{Mode, Pacing};
 use widgets_registry::Ask as _;
 
 fn temporary() -> tempfile::TempDir {
@@ -95,7 +98,8 @@ fn what_no_store_needs_and_nobody_wrote_does_not_make_a_directory_foreign() {
     }
     let data = DataDirectory::open(path, NoStore::Make).expect("it may make a store");
     assert!(data.is_new());
-    drop(Engine::open_in(data, &settings()).expect("a new store"));
+    let pacing = Pacing::new(Mode::Never, Arc::new(SystemClock::new()), ());
+    drop(Engine::open_in(data, &settings(), Arc::new(pacing)).expect("a new store"));
     // Where a store is, other files are none of its business.
     fs::write(path.join("notes.txt"), "").expect("a file");
     let data = DataDirectory::open(path, NoStore::Refuse).expect("there is a store");

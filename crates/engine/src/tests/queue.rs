@@ -3,7 +3,7 @@
 use super::rig::settings;
 use crate::{
     Settings,
-    queue::{ENOUGH, Queue, Request, Submission},
+    queue::{Queue, Request, Submission},
 };
 use std::{
     collections::VecDeque,
@@ -16,6 +16,7 @@ use std::{
 };
 use tokio::{runtime, sync::oneshot, task};
 use widgets_mailbox::Address;
+use widgets_pacing::ENOUGH;
 use widgets_queue::{Answered, Mailbox, Outbox, Queue as _, Takes as _};
 use widgets_registry::{Fault, Lookup, SerialNumber, Widget};
 

@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_clock::{Clock, Timer};
 use widgets_mailbox::Address;
+use widgets_pacing::{Mode, Pacing};
 use widgets_registry::{Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide};
 
 /// A clock that only moves when it is asked, a millisecond at a time.
@@ -72,7 +73,8 @@ pub(super) struct Rig<'a> {
 impl<'a> Rig<'a> {
     pub(super) fn open(disk: &'a TestDisk) -> Result<Self, OpenError> {
         let clock = Arc::<TestClock>::default();
-        let parts = Parts::open(disk, &clock, random(), &settings(), 1)?;
+        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+        let parts = Parts::open(disk, &clock, random(), &settings(), pacing, 1)?;
         let mut rig = Self {
             owner: parts.owner,
             preparer: parts.preparer,

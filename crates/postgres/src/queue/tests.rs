@@ -182,7 +182,12 @@ impl Rig {
 
     /// No batch may mean that more operations are waited for, or that there is none to take.
     fn check_that_it_may_wait(&self, most: usize) {
-        let gathers = !self.in_flight.is_empty()
+        let named = self
+            .in_flight
+            .iter()
+            .flatten()
+            .map(|each| names(each).len());
+        let gathers = named.sum::<usize>() > FEW
             && self.waiting.len() < most.div_ceil(FULL_ENOUGH)
             && self
                 .waiting
@@ -294,8 +299,8 @@ impl Wake for Wakes {
     }
 }
 
-/// A connection that waits is woken by what lets it start: by anything while nothing is in flight or
-/// nobody lets operations gather, and otherwise by those that are enough.
+/// A connection that waits is woken by what lets it start: by anything while few are in flight or nobody
+/// lets operations gather, and otherwise by those that are enough.
 #[test]
 fn a_waiting_connection_is_woken_when_it_could_start() {
     const MOST: usize = 12;
@@ -311,14 +316,18 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     let mut context = Context::from_waker(&waker);
     let woken = || counted.0.swap(0, Ordering::Relaxed) > 0;
 
-    // Nothing is in flight: one is enough.
+    // Few are in flight: one is enough.
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    {
-        let mut take = pin!(queue.take(&mut first, MOST, &clock));
-        assert!(take.as_mut().poll(&mut context).is_pending());
-        push("A");
-        assert!(woken());
-        assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
+    for number in 0..=FEW {
+        let mut taken = Vec::new();
+        {
+            let mut take = pin!(queue.take(&mut taken, MOST, &clock));
+            assert!(take.as_mut().poll(&mut context).is_pending());
+            push(&format!("A{number}"));
+            assert!(woken());
+            assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
+        }
+        first.append(&mut taken);
     }
     {
         let mut take = pin!(queue.take(&mut second, MOST, &clock));
@@ -330,9 +339,9 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
             assert_eq!(polled.is_ready(), name == "D", "{name}");
         }
     }
-    assert_eq!((first.len(), second.len()), (1, 3));
+    assert_eq!((first.len(), second.len()), (FEW + 1, 3));
     // What is in flight holds up one that names the same widget, until it is released; but nothing else.
-    push("A");
+    push("A0");
     let mut third = Vec::new();
     {
         let mut take = pin!(queue.take(&mut third, MOST, &clock));
@@ -361,9 +370,11 @@ fn a_connection_that_stops_gathering_is_not_counted_on() {
     let clock = ManualClock::default();
     let mut context = Context::from_waker(Waker::noop());
     let push = |name: &str| drop(add(&queue, &clock, name));
-    push("A");
+    for number in 0..=FEW {
+        push(&format!("A{number}"));
+    }
     let mut first = Vec::new();
-    let taken = queue.take(&mut first, 9, &clock).now_or_never();
+    let taken = queue.take(&mut first, FEW + 1, &clock).now_or_never();
     assert_eq!(taken, Some(true));
     push("B");
     {

@@ -3,8 +3,9 @@
 //! A worker that waits for events is woken for the first that comes: at some thousand requests a second
 //! for nearly every request, by system calls, switches between threads and, on a virtual machine, with
 //! work outside of it. But a store decides requests in batches, and while some wait for one, those that
-//! come meanwhile miss nothing. So a worker of which several requests are pending rests before it
-//! waits for events, and then finds all that has come. What that saves: docs/performance.md.
+//! come meanwhile miss nothing. So where processor time is short, as [`Pacing`] measures it, a worker of
+//! which several requests are pending rests before it waits for events, and then finds all that has
+//! come.
 
 use std::{
     sync::{
@@ -12,16 +13,8 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
 };
-
-/// With so many pending requests more of them are on their way for certain. A lone client never
-/// meets a rest.
-const PENDING_MIN: usize = 4;
-
-/// The longest rest. Hypervisors often poll for an idle processor's next event before they give it
-/// away, KVM for up to 200 microseconds, and count that as used: rests must be longer to be any.
-const REST_MAX: Duration = Duration::from_micros(200);
+use widgets_pacing::Pacing;
 
 /// How many requests of one worker wait for their answers.
 #[derive(Clone, Debug, Default)]
@@ -36,14 +29,14 @@ impl Pending {
 
     /// Rests if it is time to. For the worker's thread, before it waits for events. A store that
     /// unparks the thread ends the rest: answers are not kept waiting.
-    pub(super) fn rest(&self) {
-        if self.is_busy() {
-            thread::park_timeout(REST_MAX);
+    pub(super) fn rest(&self, pacing: &Pacing) {
+        if let Some(rest) = pacing.rest(self.count()) {
+            thread::park_timeout(rest);
         }
     }
 
-    fn is_busy(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= PENDING_MIN
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -59,17 +52,16 @@ impl Drop for PendingRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::{PENDING_MIN, Pending};
+    use super::Pending;
 
     #[test]
-    fn rests_only_while_several_requests_are_pending() {
+    fn requests_count_until_they_are_answered() {
         let pending = Pending::default();
-        assert!(!pending.is_busy());
-        let mut requests: Vec<_> = (1..PENDING_MIN).map(|_| pending.request()).collect();
-        assert!(!pending.is_busy());
-        requests.push(pending.request());
-        assert!(pending.is_busy());
+        let mut requests: Vec<_> = (0..4).map(|_| pending.request()).collect();
+        assert_eq!(pending.count(), 4);
         requests.pop();
-        assert!(!pending.is_busy());
+        assert_eq!(pending.count(), 3);
+        drop(requests);
+        assert_eq!(pending.count(), 0);
     }
 }

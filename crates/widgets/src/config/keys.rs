@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 use widgets_engine::NoStore;
+use widgets_pacing::Mode;
 use widgets_server::{
     AuthenticationSettings, BrowserSettings, ClientCertificates, KeySet, Origins,
     RateLimitSettings, Roles, TlsFiles,
@@ -263,6 +264,10 @@ configuration! {
         /// From the second start on: a mistyped path or a volume that is not mounted is then told, and
         /// not served as an empty registry.
         must_exist: bool = false;
+        /// Whether commits and workers wait a moment for more to come, which makes more of the
+        /// processor's time and takes longer for each request: only as far as the service measures
+        /// that processor time is short (auto), always or never.
+        pacing: Mode = Mode::Auto;
     }
     /// The embedded store.
     engine: Engine {

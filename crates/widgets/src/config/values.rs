@@ -10,6 +10,7 @@ use std::{
 };
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use widgets_load::redacted;
+use widgets_pacing::Mode;
 
 /// A type of values.
 pub(crate) trait Value: Sized {
@@ -146,6 +147,32 @@ impl Value for StoreKind {
 
     fn quote(text: &str) -> String {
         format!("{:?}", redacted(text))
+    }
+}
+
+impl Value for Mode {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"auto\", \"always\" or \"never\"".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
     }
 }
 

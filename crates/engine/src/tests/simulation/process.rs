@@ -26,6 +26,7 @@ use std::{
 use tokio::runtime::Runtime;
 use widgets_clock::{Clock, Timer};
 use widgets_conformance::linearizability;
+use widgets_pacing::{Mode, Pacing};
 use widgets_registry::{Ask, Fault, Request, Store};
 use widgets_server::Api;
 
@@ -102,7 +103,14 @@ impl<'d> Process<'d> {
         has_mailbox: bool,
     ) -> Result<Self, OpenError> {
         let random = Box::new(move || salts.number());
-        let parts = Parts::open(disk, clock, random, settings, 1)?;
+        // One half of the simulations lets operations gather between commits.
+        let mode = if has_mailbox {
+            Mode::Always
+        } else {
+            Mode::Never
+        };
+        let pacing = Arc::new(Pacing::new(mode, clock.clone(), ()));
+        let parts = Parts::open(disk, clock, random, settings, pacing, 1)?;
         let mut client = Client::new(parts.queue.clone(), clock.clone());
         let runtime = has_mailbox.then(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build();

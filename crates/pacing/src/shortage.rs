@@ -1,0 +1,123 @@
+//! How short processor time is, by two readings of what was used and what was left.
+
+use crate::{Reading, WHOLE};
+use std::time::Duration;
+
+/// With less than this part of its processor time to spare, the service is short of it.
+const SHORT: f64 = 0.05;
+
+/// With more than this part to spare it is not. In between the shortage stays as it is: what is saved
+/// by waiting must not end the wait.
+const AMPLE: f64 = 0.2;
+
+/// A shortage grows within a second: throttled, a request waits for tens of milliseconds.
+const GROWS: u32 = WHOLE / 4;
+
+/// It shrinks within five: whoever shrinks it too far is throttled again.
+const SHRINKS: u32 = WHOLE / 20;
+
+/// The shortage, and what was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Shortage {
+    parts: u32,
+    last: Option<(Duration, Reading)>,
+}
+
+impl Shortage {
+    /// Takes a reading in; how short processor time is. Where nothing can be read it is not.
+    pub(crate) fn observe(&mut self, now: Duration, reading: Option<Reading>) -> u32 {
+        let Some(reading) = reading else {
+            *self = Self::default();
+            return 0;
+        };
+        if let Some((then, before)) = self.last.replace((now, reading)) {
+            let elapsed = now.saturating_sub(then).as_secs_f64();
+            match spare(elapsed, &before, &reading) {
+                Some(spare) if spare < SHORT => self.parts = (self.parts + GROWS).min(WHOLE),
+                Some(spare) if spare > AMPLE => self.parts = self.parts.saturating_sub(SHRINKS),
+                _ => {}
+            }
+        }
+        self.parts
+    }
+}
+
+/// Which part of the processor time that this process could have had between two readings nobody
+/// used; `None` where that cannot be told.
+fn spare(elapsed: f64, before: &Reading, after: &Reading) -> Option<f64> {
+    if elapsed <= 0.0 {
+        return None;
+    }
+    let since =
+        |part: fn(&Reading) -> Duration| part(after).saturating_sub(part(before)).as_secs_f64();
+    let of_processors = since(|reading| reading.idle) / (elapsed * f64::from(after.processors));
+    let of_quota = after.quota.map(|quota| {
+        if after.throttled_periods > before.throttled_periods {
+            0.0
+        } else {
+            1.0 - since(|reading| reading.used) / (elapsed * quota)
+        }
+    });
+    Some(of_quota.map_or(of_processors, |of_quota| of_quota.min(of_processors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readings a quarter of a second apart, each with so many milliseconds of the machine idle and
+    /// used by this process, of two processors and this quota.
+    fn shortages(quota: Option<f64>, readings: &[(u64, u64, u64)]) -> Vec<u32> {
+        let mut shortage = Shortage::default();
+        let (mut now, mut reading) = (Duration::from_secs(5), Reading::default());
+        reading.processors = 2;
+        reading.quota = quota;
+        assert_eq!(shortage.observe(now, Some(reading)), 0);
+        let observed = readings.iter().map(|&(idle, used, throttled)| {
+            now += Duration::from_millis(250);
+            reading.idle += Duration::from_millis(idle);
+            reading.used += Duration::from_millis(used);
+            reading.throttled_periods += throttled;
+            shortage.observe(now, Some(reading))
+        });
+        observed.collect()
+    }
+
+    #[test]
+    fn idle_processors_leave_nothing_short() {
+        assert_eq!(shortages(None, &[(400, 100, 0); 9]), [0; 9]);
+    }
+
+    #[test]
+    fn busy_processors_are_short_within_a_second_and_longer_until_they_are_not() {
+        let mut readings = vec![(10, 200, 0); 5];
+        readings.extend([(60, 200, 0); 2]);
+        readings.extend([(150, 100, 0); 3]);
+        assert_eq!(
+            shortages(None, &readings),
+            [250, 500, 750, 1000, 1000, 1000, 1000, 950, 900, 850]
+        );
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_is_short_on_an_idle_machine() {
+        // 0.4 of a processor for a quarter of a second are 100 ms.
+        let readings = [(400, 98, 0), (400, 90, 0), (400, 85, 1), (400, 50, 0)];
+        assert_eq!(shortages(Some(0.4), &readings), [250, 250, 500, 450]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_short() {
+        let mut shortage = Shortage::default();
+        let reading = Reading {
+            processors: 2,
+            ..Reading::default()
+        };
+        assert_eq!(shortage.observe(Duration::ZERO, Some(reading)), 0);
+        assert_eq!(shortage.observe(Duration::from_secs(1), Some(reading)), 250);
+        assert_eq!(shortage.observe(Duration::from_secs(2), None), 0);
+        assert_eq!(shortage.observe(Duration::from_secs(3), Some(reading)), 0);
+        // No time has passed.
+        assert_eq!(shortage.observe(Duration::from_secs(3), Some(reading)), 0);
+    }
+}
