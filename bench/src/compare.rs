@@ -266,7 +266,12 @@ fn write(arguments: &Arguments, directory: &Path, rows: &[Row]) -> Result<(), Bo
                 }),
             }
         }
-        plot::bars(&directory.join(format!("{name}.svg")), title, &series)?;
+        plot::bars(
+            &directory.join(format!("{name}.svg")),
+            title,
+            "widgets",
+            &series,
+        )?;
         pictures.push(format!("![{title}]({name}.svg)"));
     }
     let method = format!(

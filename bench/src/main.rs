@@ -23,9 +23,11 @@ mod overload;
 mod peer;
 mod plot;
 mod postgres;
+mod redis;
 mod report;
 mod serve_null;
 mod store;
+mod wire;
 
 use clap::{Parser, Subcommand};
 use std::{error::Error, io::Write as _, process::ExitCode};
@@ -56,6 +58,8 @@ enum Command {
     Connections(connections::Arguments),
     /// Memory of a widget, and the time of a start.
     Memory(memory::Arguments),
+    /// Durable operations a second beside Redis, from 1 to 1,024 connections.
+    Redis(redis::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
     ServeNull(serve_null::Arguments),
     /// Keeps a core awake.
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Overload(arguments) => overload::run(&arguments),
         Command::Connections(arguments) => connections::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
+        Command::Redis(arguments) => redis::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
         Command::Spin => {
             busy::spin();

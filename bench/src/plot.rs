@@ -26,8 +26,13 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(u64, f64)>,
 }
 
-/// Draws a group of bars for each size that there is, one of each series in it.
-pub(crate) fn bars(path: &Path, title: &str, series: &[Series]) -> Result<(), Box<dyn Error>> {
+/// Draws a group of bars for each size that there is, in this unit, one of each series in it.
+pub(crate) fn bars(
+    path: &Path,
+    title: &str,
+    unit: &str,
+    series: &[Series],
+) -> Result<(), Box<dyn Error>> {
     let mut sizes: Vec<u64> = Vec::new();
     for (size, _) in series.iter().flat_map(|each| &each.points) {
         if !sizes.contains(size) {
@@ -78,7 +83,7 @@ pub(crate) fn bars(path: &Path, title: &str, series: &[Series]) -> Result<(), Bo
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
     }
     for (group, &size) in sizes.iter().enumerate() {
-        let text = format!("{} widgets", crate::report::number(size as f64));
+        let text = format!("{} {unit}", crate::report::number(size as f64));
         let middle = (group as f64 + 0.5, 0.0);
         let (x, y) = chart.backend_coord(&middle);
         let anchor = plotters::style::text_anchor::Pos::new(
@@ -118,7 +123,7 @@ mod tests {
                 points: vec![(10_000, 4e4), (1_000_000, f64::NAN)],
             },
         ];
-        bars(&path, "requests/s", &series).unwrap();
+        bars(&path, "requests/s", "widgets", &series).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         for text in [
