@@ -7,6 +7,7 @@
 mod answers;
 mod connection;
 mod idle;
+mod leftover;
 mod metrics;
 mod rest;
 

@@ -4,6 +4,7 @@ use super::{
     Place,
     answers::{Answers, Unread},
     idle::{Deadlines, IdleStream},
+    leftover::Leftover,
     metrics::Cut,
     rest::Pending,
 };
@@ -177,7 +178,7 @@ impl<S: Store> Connection<S> {
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let waiting = pending.request();
             // The future stays small, for what it takes of the cache: see `respond_to`.
-            let request = Box::new(request);
+            let request = Box::new(request.map(|body| Leftover::new(body, is_http2)));
             async move {
                 let mut response = api.respond_to(caller, request).await;
                 drop(waiting);

@@ -27,8 +27,8 @@ use tokio::{
 };
 
 /// After its end a stream reads on for so long, and so much, at most.
-const LINGER_MAX: Duration = Duration::from_secs(5);
-const LINGER_BYTES_MAX: usize = 4 << 20;
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(5);
+pub(super) const LINGER_BYTES_MAX: usize = 4 << 20;
 
 /// How much of that is read at once.
 const LINGER_PIECE_BYTES: usize = 16 << 10;

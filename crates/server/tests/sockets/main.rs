@@ -7,6 +7,7 @@
 
 mod connections;
 mod hostile;
+mod leftover;
 mod refused;
 mod tls;
 mod unread;

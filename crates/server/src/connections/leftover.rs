@@ -1,0 +1,82 @@
+//! What is left of a body over HTTP/2 when its request has been answered.
+//!
+//! A stream whose body is not read to its end is reset after the answer. That is allowed (RFC 9113, 8.1), but
+//! clients such as curl 7.88 take it for an error and do not show the answer. So the rest is read and
+//! forgotten, within bounds, while the answer is on its way. It still counts as one of the connection's
+//! streams.
+
+use super::idle::{LINGER_BYTES_MAX, LINGER_MAX};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::runtime::Handle;
+
+/// The body of a request.
+pub(super) struct Leftover {
+    /// There until it is dropped.
+    body: Option<Incoming>,
+    /// Whether it has a stream of its own.
+    is_http2: bool,
+}
+
+impl Leftover {
+    pub(super) fn new(body: Incoming, is_http2: bool) -> Self {
+        let body = Some(body);
+        Self { body, is_http2 }
+    }
+}
+
+impl Body for Leftover {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let none = || SizeHint::with_exact(0);
+        self.body.as_ref().map_or_else(none, Incoming::size_hint)
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        if !self.is_http2 || body.is_end_stream() {
+            return;
+        }
+        // Not where the worker itself has come to its end.
+        if let Ok(worker) = Handle::try_current() {
+            worker.spawn(forget(body));
+        }
+    }
+}
+
+/// Reads a body to its end, unless that is too far away.
+async fn forget(mut body: Incoming) {
+    let whole = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > LINGER_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Whatever became of it, the stream ends here.
+    drop(tokio::time::timeout(LINGER_MAX, whole).await);
+}
