@@ -6,7 +6,6 @@
 use crate::{
     client::{Channel, Request},
     partition::{AuditItem, Difference, Observed, Partition, SlotDifference, Unresolved, WidgetId},
-    worker,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -133,7 +132,7 @@ impl Reader<'_> {
                     Err(failure) => failure.cause,
                     Ok(response) => match response.status {
                         200 => return Ok(Some(response.body.to_vec())),
-                        404 if worker::code(response.body).as_deref() == Some("WG001") => {
+                        404 if response.code().as_deref() == Some("WG001") => {
                             return Ok(None);
                         }
                         status => {

@@ -1,6 +1,5 @@
 //! Objectives: `p99<10ms`, `errors>0.1%`, `rate<10000`.
 
-use crate::report::StretchReport;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,14 +7,14 @@ use std::{fmt, str::FromStr, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Objective {
-    subject: Subject,
-    relation: Relation,
-    bound: f64,
+    pub(crate) subject: Subject,
+    pub(crate) relation: Relation,
+    pub(crate) bound: f64,
 }
 
 /// What is bounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Subject {
+pub(crate) enum Subject {
     /// This quantile of the latency, in seconds.
     Quantile(Quantile),
     /// The latency's mean, in seconds.
@@ -30,7 +29,7 @@ enum Subject {
 
 /// A quantile that every report has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Quantile {
+pub(crate) enum Quantile {
     P50,
     P90,
     P99,
@@ -39,7 +38,7 @@ enum Quantile {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Relation {
+pub(crate) enum Relation {
     Below,
     Above,
 }
@@ -56,51 +55,11 @@ impl Objective {
         self.subject == Subject::Errors
     }
 
-    /// Whether the statement is true of this stretch.
-    #[must_use]
-    pub fn holds(&self, stretch: &StretchReport) -> bool {
-        let value = self.value(stretch);
-        match self.relation {
-            Relation::Below => value < self.bound,
-            Relation::Above => value > self.bound,
-        }
-    }
-
-    /// What the stretch has, in words.
-    #[must_use]
-    pub fn observed(&self, stretch: &StretchReport) -> String {
-        self.subject.text(self.value(stretch))
-    }
-
     /// The bound and the name of a bound on latency, for plots: in microseconds.
     #[must_use]
     pub fn latency_bound_us(&self) -> Option<f64> {
         let is_time = !matches!(self.subject, Subject::Rate | Subject::Errors);
         is_time.then_some(self.bound * 1e6)
-    }
-
-    fn value(&self, stretch: &StretchReport) -> f64 {
-        let latency = &stretch.latency;
-        match self.subject {
-            Subject::Quantile(quantile) => {
-                let microseconds = match quantile {
-                    Quantile::P50 => latency.p50_us,
-                    Quantile::P90 => latency.p90_us,
-                    Quantile::P99 => latency.p99_us,
-                    Quantile::P99_9 => latency.p99_9_us,
-                    Quantile::P99_99 => latency.p99_99_us,
-                };
-                microseconds / 1e6
-            }
-            // Of an average there is more than was measured.
-            Subject::Mean => latency.mean_us.round() / 1e6,
-            Subject::Max => latency.max_us / 1e6,
-            Subject::Rate => stretch.requests_per_second,
-            Subject::Errors => {
-                let all = stretch.requests + stretch.unsent;
-                (stretch.errors + stretch.unsent) as f64 / all.max(1) as f64
-            }
-        }
     }
 }
 
@@ -122,7 +81,7 @@ impl Subject {
         found.map_or("", |(name, _)| name)
     }
 
-    fn text(self, value: f64) -> String {
+    pub(crate) fn text(self, value: f64) -> String {
         match self {
             Self::Rate => format!("{value:.0}"),
             Self::Errors => format!("{}%", (value * 1e6).round() / 1e4),
@@ -211,37 +170,6 @@ impl TryFrom<String> for Objective {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Percentiles;
-
-    fn stretch() -> StretchReport {
-        StretchReport {
-            requests: 999,
-            unsent: 1,
-            errors: 4,
-            requests_per_second: 5000.0,
-            latency: Percentiles {
-                p99_us: 9_000.0,
-                p99_9_us: 20_000.0,
-                ..Default::default()
-            },
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn what_is_said_is_what_is_checked() {
-        let holds = |text: &str| text.parse::<Objective>().unwrap().holds(&stretch());
-        assert!(holds("p99<10ms") && !holds("p99 > 10ms") && !holds("p99<9ms"));
-        assert!(!holds("p99.9<10ms") && holds("p99.9<1s"));
-        assert!(
-            holds("errors>0.1%") && !holds("errors>0.5%"),
-            "4 failed and 1 unsent of 1000"
-        );
-        assert!(holds("rate<10k") && !holds("rate<5000"));
-        let objective: Objective = "p99<10ms".parse().unwrap();
-        assert_eq!(objective.observed(&stretch()), "9ms");
-    }
-
     #[test]
     fn it_is_written_as_it_is_read() {
         for text in [

@@ -6,6 +6,7 @@
 use crate::{
     error::{Error, Given, Malformed, NoFunction},
     json::{self, Defect},
+    signature::names,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -16,17 +17,6 @@ use std::{borrow::Cow, fmt};
 use widgets_registry::{
     Command, Name, Operation, Pair, Port, Ports, Refusal, SLOTS_MAX, SerialNumber,
 };
-
-/// The names of an operation's arguments, sorted.
-pub(crate) const fn names(operation: Operation) -> &'static [&'static str] {
-    match operation {
-        Operation::AddWidget => &["slots", "widget_name", "widget_sn"],
-        Operation::RemoveWidget => &["widget_sn"],
-        Operation::AssociateWidgets | Operation::RemoveAssociation => {
-            &["port", "widget1_sn", "widget2_sn"]
-        }
-    }
-}
 
 /// `add_widget` with the other spelling of `widget_name`. Both spellings at once match neither list.
 const ADD_WIDGET_NAMES_OTHER: [&str; 3] = ["name", "slots", "widget_sn"];

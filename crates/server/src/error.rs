@@ -1,6 +1,6 @@
 //! What stands in the way of an answer, and the answer that says so.
 
-use crate::{Code, SCHEMAS, arguments, auth::Refused, hint};
+use crate::{Code, SCHEMAS, auth::Refused, hint, signature};
 use http_body_util::Full;
 use hyper::{
     Method, Response,
@@ -459,7 +459,7 @@ impl NoFunction {
             }
             Some(&operation) => {
                 let list = format!("({})", names.join(", "));
-                let known = format!("({})", arguments::names(operation).join(", "));
+                let known = format!("({})", signature::names(operation).join(", "));
                 hint::nearest(&list, &[&known], hint::ARGUMENTS_SCORE_MIN)?;
                 Some(format!("{function}{known}"))
             }

@@ -29,6 +29,7 @@ mod rate;
 mod readiness;
 mod routes;
 mod settings;
+mod signature;
 mod tls;
 mod watch;
 

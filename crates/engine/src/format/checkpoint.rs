@@ -4,12 +4,12 @@
 //! alone, on any thread. Peers are kept as record numbers, good within this checkpoint only.
 
 use super::{FORMAT_VERSION, HeaderDefect, Reader, check_header};
-use crate::state::{Handle, Record};
+use crate::state::{CHUNK_RECORDS, Handle, Record};
 use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
 
-/// Every block but the last has the records of so many numbers. Tests have few widgets, and must
-/// meet many blocks.
-pub(crate) const BLOCK_RECORDS: u32 = if cfg!(test) { 8 } else { 4096 };
+/// Every block but the last has the records of so many numbers. Persisted: a file that is written with
+/// another number is of another format.
+pub(crate) const BLOCK_RECORDS: u32 = CHUNK_RECORDS;
 
 /// The header of a block: payload bytes, records, checksum.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 12;

@@ -14,8 +14,8 @@ pub(crate) mod replay;
 use index::Entries;
 pub(crate) use index::Index;
 pub use record::Handle;
-pub(crate) use record::Record;
-use record::{CHUNK_RECORDS, Chunk, Records};
+pub(crate) use record::{CHUNK_RECORDS, Record};
+use record::{Chunk, Records};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
 };

@@ -12,7 +12,8 @@ pub(crate) use http2::Http2;
 pub(crate) use target::Target;
 pub use target::{Protocol, TargetSettings};
 
-use std::{rc::Rc, time::Duration};
+use serde::Deserialize;
+use std::{borrow::Cow, rc::Rc, time::Duration};
 
 /// One request: what differs between requests.
 #[derive(Debug, Default)]
@@ -28,6 +29,21 @@ pub(crate) struct Request {
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
+}
+
+/// The one member of an error that callers branch on.
+#[derive(Deserialize)]
+struct ErrorBody<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+}
+
+impl<'a> Response<'a> {
+    /// The code of an error's body, if it has the service's form.
+    pub(crate) fn code(&self) -> Option<Cow<'a, str>> {
+        let body: ErrorBody<'a> = serde_json::from_slice(self.body).ok()?;
+        Some(body.code)
+    }
 }
 
 /// Why there is no answer.

@@ -1,6 +1,7 @@
 //! The report: everything that was set, measured and found, as data; and as text and HTML.
 
 mod html;
+mod objectives;
 mod plot;
 mod text;
 

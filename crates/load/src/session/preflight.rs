@@ -5,7 +5,6 @@ use crate::{
     client::{Request, Target, channels},
     dataset::{BLOCK_WIDGETS, Dataset},
     error::Error,
-    worker,
 };
 use std::rc::Rc;
 use tokio::time::timeout;
@@ -42,7 +41,7 @@ pub(super) async fn preflight(settings: &Settings) -> Result<(), Error> {
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.timeout)));
         let answer = answer.map_err(Error::Unreachable)?;
-        let code = worker::code(answer.body);
+        let code = answer.code();
         match (answer.status, code.as_deref(), exists) {
             (200, _, true) | (404, Some("WG001"), false) => {}
             (200, _, false) => {

@@ -8,8 +8,7 @@ use crate::{
     partition::{Answer, Partition, Plan},
     stats::{Outcome, Sample},
 };
-use serde::Deserialize;
-use std::{borrow::Cow, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 use tokio::time::sleep;
 
 /// A lane without a connection tries again after so long.
@@ -109,19 +108,6 @@ fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
     }
 }
 
-/// The one member of an error that callers branch on.
-#[derive(Deserialize)]
-struct ErrorBody<'a> {
-    #[serde(borrow)]
-    code: Cow<'a, str>,
-}
-
-/// The code of an error's body, if it has the service's form.
-pub(crate) fn code(body: &[u8]) -> Option<Cow<'_, str>> {
-    let body: ErrorBody<'_> = serde_json::from_slice(body).ok()?;
-    Some(body.code)
-}
-
 /// Compares an answer with the prediction, and tells what it was.
 fn settle(
     partition: &mut Partition,
@@ -148,7 +134,7 @@ fn settle(
     if response.status == accepted {
         return conclude(Outcome::OK, Answer::Accepted(response.body));
     }
-    let code = code(response.body);
+    let code = response.code();
     match (response.status, code.as_deref()) {
         (_, Some(code @ ("WG503" | "WG504"))) => {
             conclude(Outcome::of_code(code), Answer::NotApplied)

@@ -6,8 +6,6 @@
 
 mod lane;
 
-pub(crate) use lane::code;
-
 use crate::{
     audit::Findings,
     client::{Channel, Target, TargetSettings, channels},

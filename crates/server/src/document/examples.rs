@@ -4,10 +4,10 @@
 //! sends every request here and compares.
 
 use crate::{
-    arguments,
     auth::{Claim, Object, Refused, TokenFault},
     error::{Error, Given, Malformed, NoFunction},
     settings::Settings,
+    signature,
 };
 use widgets_registry::{
     Defect, Fault, Operation, Port, Refusal, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX, SerialNumber,
@@ -467,7 +467,7 @@ fn others() -> Vec<Example> {
         answer: Answered::Refused(error),
     };
     let operation = Operation::AddWidget;
-    let names = arguments::names(operation).join("=E&") + "=E";
+    let names = signature::names(operation).join("=E&") + "=E";
     let mut examples = vec![
         Example {
             headers: &[("Accept", "image/png")],

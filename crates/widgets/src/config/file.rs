@@ -2,7 +2,8 @@
 
 use super::{
     Problem,
-    keys::{KEYS, Key, Kind, SECTIONS},
+    keys::{KEYS, Key, SECTIONS},
+    values::Kind,
 };
 use std::{ops::Range, path::Path};
 use toml::{

@@ -1,6 +1,9 @@
 //! What the command line and the environment give.
 
-use super::keys::{KEYS, Key, Kind, SECTIONS};
+use super::{
+    keys::{KEYS, Key, SECTIONS},
+    values::Kind,
+};
 use clap::{
     Arg, ArgMatches, Args, Command, FromArgMatches, builder::UnknownArgumentValueParser,
     parser::ValueSource,

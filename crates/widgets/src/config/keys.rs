@@ -13,7 +13,7 @@
 use super::optional::{Names, Networks, RequiredClaims, Secret};
 use super::quantities::plain;
 use super::url::HttpUrl;
-use super::values::{Anything, Filter, LogFormat, StoreKind, Value};
+use super::values::{Anything, Filter, Kind, LogFormat, StoreKind, Value};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
@@ -45,14 +45,6 @@ pub(crate) struct Key {
     pub(super) set: fn(&mut Configuration, &str) -> Result<(), String>,
     /// Its value as the file has it, secrets redacted.
     pub(super) get: fn(&Configuration) -> String,
-}
-
-/// The types of a TOML file that keys have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Boolean,
-    Integer,
-    String,
 }
 
 impl Key {

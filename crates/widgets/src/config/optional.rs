@@ -1,9 +1,6 @@
 //! The types of values that may be nothing, which is written as an empty text, and lists.
 
-use super::{
-    keys::Kind,
-    values::{Anything, Value},
-};
+use super::values::{Anything, Kind, Value};
 use ipnet::IpNet;
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! Quantities with a unit: `75s` for a key in milliseconds, `64MiB` for one in bytes, `10k` for a count.
 
-use super::keys::Kind;
+use super::values::Kind;
 use std::borrow::Cow;
 use widgets_load::quantity::{bytes, count, milliseconds};
 

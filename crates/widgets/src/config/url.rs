@@ -1,9 +1,6 @@
 //! A URL that something is fetched from.
 
-use super::{
-    keys::Kind,
-    values::{Anything, Value},
-};
+use super::values::{Anything, Kind, Value};
 use hyper::{Uri, http::uri::Authority};
 use std::fmt;
 use widgets_load::redacted;

@@ -1,6 +1,5 @@
 //! The types of values: how each is read from text, limited, told and written.
 
-use super::keys::Kind;
 use std::{
     fmt::Display,
     net::{Ipv4Addr, SocketAddr},
@@ -11,6 +10,14 @@ use std::{
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use widgets_load::redacted;
 use widgets_pacing::Mode;
+
+/// The types of a TOML file that keys have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean,
+    Integer,
+    String,
+}
 
 /// A type of values.
 pub(crate) trait Value: Sized {

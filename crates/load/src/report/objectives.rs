@@ -1,0 +1,81 @@
+//! Whether a stretch of a report is as it was demanded.
+
+use super::StretchReport;
+use crate::objective::{Objective, Quantile, Relation, Subject};
+
+impl Objective {
+    /// Whether the statement is true of this stretch.
+    #[must_use]
+    pub fn holds(&self, stretch: &StretchReport) -> bool {
+        let value = self.value(stretch);
+        match self.relation {
+            Relation::Below => value < self.bound,
+            Relation::Above => value > self.bound,
+        }
+    }
+
+    /// What the stretch has, in words.
+    #[must_use]
+    pub fn observed(&self, stretch: &StretchReport) -> String {
+        self.subject.text(self.value(stretch))
+    }
+
+    fn value(&self, stretch: &StretchReport) -> f64 {
+        let latency = &stretch.latency;
+        match self.subject {
+            Subject::Quantile(quantile) => {
+                let microseconds = match quantile {
+                    Quantile::P50 => latency.p50_us,
+                    Quantile::P90 => latency.p90_us,
+                    Quantile::P99 => latency.p99_us,
+                    Quantile::P99_9 => latency.p99_9_us,
+                    Quantile::P99_99 => latency.p99_99_us,
+                };
+                microseconds / 1e6
+            }
+            // Of an average there is more than was measured.
+            Subject::Mean => latency.mean_us.round() / 1e6,
+            Subject::Max => latency.max_us / 1e6,
+            Subject::Rate => stretch.requests_per_second,
+            Subject::Errors => {
+                let all = stretch.requests + stretch.unsent;
+                (stretch.errors + stretch.unsent) as f64 / all.max(1) as f64
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Percentiles;
+
+    fn stretch() -> StretchReport {
+        StretchReport {
+            requests: 999,
+            unsent: 1,
+            errors: 4,
+            requests_per_second: 5000.0,
+            latency: Percentiles {
+                p99_us: 9_000.0,
+                p99_9_us: 20_000.0,
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_checked() {
+        let holds = |text: &str| text.parse::<Objective>().unwrap().holds(&stretch());
+        assert!(holds("p99<10ms") && !holds("p99 > 10ms") && !holds("p99<9ms"));
+        assert!(!holds("p99.9<10ms") && holds("p99.9<1s"));
+        assert!(
+            holds("errors>0.1%") && !holds("errors>0.5%"),
+            "4 failed and 1 unsent of 1000"
+        );
+        assert!(holds("rate<10k") && !holds("rate<5000"));
+        let objective: Objective = "p99<10ms".parse().unwrap();
+        assert_eq!(objective.observed(&stretch()), "9ms");
+    }
+}
