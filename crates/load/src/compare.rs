@@ -182,24 +182,20 @@ fn differing(before: &Report, after: &Report) -> Vec<(String, String, String)> {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["", "before", "after", "difference"];
+        let head = ["", "before", "after", "change"];
         let [name, before, after, difference] = head;
         writeln!(
             f,
-            "{name:<20} {before:>11} {after:>11} {difference:>11}   interval"
+            "{name:<17} {before:>9} {after:>9} {difference:>8}  interval"
         )?;
         for line in &self.lines {
             let [before, after] = line.means.map(line.text);
-            write!(f, "{:<20} {before:>11} {after:>11}", line.name)?;
+            write!(f, "{:<17} {before:>9} {after:>9}", line.name)?;
             let Some(difference) = line.difference else {
-                writeln!(
-                    f,
-                    " {:>11}   too few intervals to tell: at least {INTERVALS_MIN} are needed",
-                    ""
-                )?;
+                writeln!(f, " {:>8}  too few intervals to tell", "")?;
                 continue;
             };
-            let percent = |share: f64| format!("{:+.1} %", share * 100.0);
+            let percent = |share: f64| format!("{:+.1}%", share * 100.0);
             let interval = format!(
                 "{} to {}",
                 percent(difference.low),
@@ -212,8 +208,21 @@ impl fmt::Display for Comparison {
             };
             writeln!(
                 f,
-                " {:>11}   {interval:<24} {verdict}",
+                " {:>8}  {interval:<17} {verdict}",
                 percent(difference.estimate)
+            )?;
+        }
+        // A run's own p99 is higher than the mean of its intervals': its worst ones weigh in full.
+        writeln!(
+            f,
+            "\nEach figure is the mean of the intervals' values, a p99 that of their p99: the\n\
+             reports have those of the whole runs."
+        )?;
+        if self.lines.iter().any(|line| line.difference.is_none()) {
+            writeln!(
+                f,
+                "Fewer than {INTERVALS_MIN} intervals tell nothing: load for longer, or with a shorter\n\
+                 --interval."
             )?;
         }
         if !self.settings.is_empty() {
@@ -292,6 +301,9 @@ mod tests {
     #[test]
     fn a_comparison_says_what_differs() {
         let text = compare(&report(100.0, 1, "a"), &report(110.0, 2, "b")).to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
         assert!(line("requests a second").ends_with("differs"), "{text}");
         assert!(line("latency p50").ends_with("may be chance"), "{text}");

@@ -33,19 +33,21 @@ impl FindMax {
         if self.tried.len() >= STEPS_MAX {
             return None;
         }
-        let rate = match (self.found(), self.missed()) {
-            (None, None) => self.first,
-            (Some(held), None) => held * 1.5,
+        match (self.found(), self.missed()) {
+            (None, None) => Some(round(self.first)),
+            (Some(held), None) => Some(round(held * 1.5)),
             // Ever larger steps down: a service that misses at once may be far from holding.
-            (None, Some(missed)) if missed > 1.0 => (missed / 2.0).max(1.0),
-            (Some(held), Some(missed)) if missed / held > RESOLUTION => (held * missed).sqrt(),
-            // One miss may be anybody's: what the search ends at is tried twice.
-            (Some(_), Some(missed)) if self.tries(missed) == 1 => return Some(missed),
-            (_, Some(_)) => return None,
-        };
-        // Three digits: nobody wants to read 12,247.45 requests a second.
-        let scale = 10f64.powf(rate.log10().floor() - 2.0).max(1.0);
-        Some((rate / scale).round() * scale)
+            (None, Some(missed)) => (missed > 1.0).then(|| round((missed / 2.0).max(1.0))),
+            (Some(held), Some(missed)) => {
+                let between = round((held * missed).sqrt());
+                let is_new = !is_same(between, held) && !is_same(between, missed);
+                if missed / held > RESOLUTION && is_new {
+                    return Some(between);
+                }
+                // One miss may be anybody's: what the search ends at is tried twice.
+                (self.tries(missed) == 1).then_some(missed)
+            }
+        }
     }
 
     /// Takes in whether the objectives held at a rate.
@@ -84,6 +86,12 @@ impl FindMax {
         let missed = missed.map(|&(rate, _)| rate).reduce(f64::min)?;
         Some((missed, found))
     }
+}
+
+/// Three digits: nobody wants to read 12,247.45 requests a second.
+fn round(rate: f64) -> f64 {
+    let scale = 10f64.powf(rate.log10().floor() - 2.0).max(1.0);
+    (rate / scale).round() * scale
 }
 
 /// Rates are round numbers.
@@ -130,6 +138,19 @@ mod tests {
         let (found, steps) = search(1000.0, f64::INFINITY);
         assert!(found.is_some_and(|found| found > 100_000.0));
         assert_eq!(steps, STEPS_MAX);
+    }
+
+    #[test]
+    fn a_rate_is_tried_twice_at_most() {
+        // Each rate misses at first, and low ones are near their neighbours.
+        for limit in [0.0, 5.0, 6.0, 100.0, 700.0] {
+            let mut search = FindMax::new(1600.0);
+            while let Some(rate) = search.next() {
+                assert!(search.tries(rate) < 2, "{rate}");
+                search.tell(rate, rate <= limit && search.tries(rate) == 1);
+            }
+            assert!(search.tried.len() < STEPS_MAX, "{limit}");
+        }
     }
 
     #[test]

@@ -220,6 +220,11 @@ fn reports_and_logs_are_written_and_read_back() {
     ] {
         assert!(html.contains(part), "{part} is not in the page");
     }
+    // Each plot once for screens, and once for phones, where a scaled one could not be read.
+    let count = |part: &str| html.matches(part).count();
+    assert_eq!(count("<div class=\"wide\">"), 3);
+    assert_eq!(count("<div class=\"narrow\"><svg width=\"360\""), 3);
+    assert!(html.contains("width=device-width") && html.contains("@media (max-width: 640px)"));
     for elsewhere in ["http-equiv", "<script", "<link", "src=", "@import"] {
         assert!(!html.contains(elsewhere), "the page needs {elsewhere}");
     }

@@ -7,6 +7,7 @@ pub(crate) use together::check;
 use crate::Outcome;
 use clap::Subcommand;
 use std::{
+    fs,
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -16,6 +17,7 @@ use widgets_load::{
     Objective, Protocol, TargetSettings,
     dataset::Dataset,
     mix::{self, Mix},
+    os_error::explain,
     quantity,
     report::Report,
     run::{Plan, Rate},
@@ -99,7 +101,10 @@ pub(crate) struct Arguments {
     /// Requests in flight on each h2 connection.
     #[arg(long, default_value = "1", value_parser = number, help_heading = "Connection")]
     streams: usize,
-    /// A bearer token to send with every request.
+    /// A file with the bearer token to send with every request.
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    token_file: Option<PathBuf>,
+    /// The bearer token itself. Others on the machine can read flags: the variable or a file is better.
     #[arg(
         long,
         env = "WIDGETS_TOKEN",
@@ -251,6 +256,15 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
 fn plan(arguments: Arguments) -> Result<Plan, String> {
     // Clap demands it wherever there is no subcommand.
     let url = arguments.url.ok_or("the URL is missing")?;
+    // Only WIDGETS_TOKEN can be there as well, and a flag wins over a variable.
+    let token = match &arguments.token_file {
+        Some(path) => {
+            let what = format!("reading the token in {}", path.display());
+            let token = fs::read_to_string(path).map_err(|error| explain(&what, &error))?;
+            Some(token.trim().to_owned())
+        }
+        None => arguments.token,
+    };
     let session = Settings {
         target: TargetSettings {
             url,
@@ -260,7 +274,7 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
                 Protocol::Http1
             },
             // A recipe may hand on a variable that nobody set.
-            token: arguments.token.filter(|token| !token.is_empty()),
+            token: token.filter(|token| !token.is_empty()),
             ca: arguments.ca,
             insecure: arguments.insecure,
         },

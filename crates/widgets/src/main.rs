@@ -15,6 +15,8 @@ mod log;
 mod metrics;
 mod migrate;
 mod notify;
+#[cfg(test)]
+mod reference;
 mod security;
 mod serve;
 mod signals;

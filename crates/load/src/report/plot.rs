@@ -11,8 +11,40 @@ use plotters::{
 };
 use std::ops::Range;
 
-const WIDTH: u32 = 820;
-const HEIGHT: u32 = 300;
+/// How large a plot is drawn. A page has each plot in every size and shows the one that fits, as labels
+/// that are scaled down to a phone cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// For screens.
+    Wide,
+    /// For phones.
+    Narrow,
+}
+
+impl Size {
+    /// The class by which the page's style sheet knows it.
+    pub(super) const fn class(self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Narrow => "narrow",
+        }
+    }
+
+    const fn pixels(self) -> (u32, u32) {
+        match self {
+            Self::Wide => (820, 300),
+            Self::Narrow => (360, 260),
+        }
+    }
+
+    fn x_labels(self, wanted: usize) -> usize {
+        match self {
+            Self::Wide => wanted,
+            Self::Narrow => wanted.min(5),
+        }
+    }
+}
+
 const AXIS: RGBColor = RGBColor(1, 0, 0);
 const GRID: RGBColor = RGBColor(2, 0, 0);
 const TEXT: RGBColor = RGBColor(3, 0, 0);
@@ -86,7 +118,7 @@ fn colour(number: usize) -> RGBColor {
 }
 
 /// Draws lines. Empty where there is nothing to draw.
-pub(super) fn lines(axes: &Axes, series: &[Series]) -> Result<String, String> {
+pub(super) fn lines(axes: &Axes, series: &[Series], size: Size) -> Result<String, String> {
     let all = || series.iter().flat_map(|each| &each.points).copied();
     let range = |of: fn((f64, f64)) -> f64| {
         all()
@@ -104,9 +136,9 @@ pub(super) fn lines(axes: &Axes, series: &[Series]) -> Result<String, String> {
     if axes.log {
         let low = 10f64.powf(y.0.max(1e-3).log10().floor());
         let high = 10f64.powf(y.1.max(1e-3).log10().ceil()).max(low * 10.0);
-        draw(&mut svg, axes, series, x, (low..high).log_scale())?;
+        draw(&mut svg, axes, series, size, x, (low..high).log_scale())?;
     } else {
-        draw(&mut svg, axes, series, x, 0.0..(y.1 * 1.05).max(1.0))?;
+        draw(&mut svg, axes, series, size, x, 0.0..(y.1 * 1.05).max(1.0))?;
     }
     Ok(svg)
 }
@@ -115,6 +147,7 @@ fn draw<Y>(
     svg: &mut String,
     axes: &Axes,
     series: &[Series],
+    size: Size,
     x: Range<f64>,
     y: Y,
 ) -> Result<(), String>
@@ -123,12 +156,12 @@ where
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let failed = |error: &dyn std::fmt::Display| format!("drawing a plot: {error}");
-    let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
+    let area = SVGBackend::with_string(svg, size.pixels()).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin(8)
-        .margin_right(32)
+        .margin_right(if size == Size::Wide { 32 } else { 20 })
         .x_label_area_size(44)
-        .y_label_area_size(76)
+        .y_label_area_size(if size == Size::Wide { 76 } else { 66 })
         .build_cartesian_2d(x, y)
         .map_err(|error| failed(&error))?;
     let label = ("sans-serif", 13).into_font().color(&TEXT);
@@ -139,7 +172,7 @@ where
         .bold_line_style(GRID)
         // Between the powers of ten of a logarithmic axis; elsewhere they would be too many.
         .light_line_style(GRID.mix(if axes.log { 0.5 } else { 0.0 }))
-        .x_labels(axes.x_labels)
+        .x_labels(size.x_labels(axes.x_labels))
         .y_labels(6)
         .x_label_formatter(&|value| (axes.x_text)(*value))
         .y_label_formatter(&|value| (axes.y_text)(*value))

@@ -13,7 +13,11 @@ impl fmt::Display for Report {
                 "rate/s", "reached/s", "p50", "p99", "p99.9", "errors"
             )?;
             let mut steps: Vec<_> = self.stretches.iter().zip(&search.held).collect();
-            steps.sort_by(|a, b| a.0.requests_per_second.total_cmp(&b.0.requests_per_second));
+            let due = |stretch: &StretchReport| {
+                let offered = stretch.arrivals.offered_per_second;
+                offered.unwrap_or(stretch.requests_per_second)
+            };
+            steps.sort_by(|a, b| due(a.0).total_cmp(&due(b.0)));
             for (stretch, held) in steps {
                 let rate = stretch
                     .arrivals

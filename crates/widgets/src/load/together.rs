@@ -54,6 +54,7 @@ const EXCLUDES: &[(&str, &str, &str)] = &[
         "during_crash",
         "a crash would be taken for a rate that is too high",
     ),
+    ("token", "token_file", "both give the token"),
     (
         "insecure",
         "ca",
@@ -148,6 +149,7 @@ mod tests {
             "run" => &["--run", "name"],
             "streams" => &["--streams", "2"],
             "token" => &["--token", "t"],
+            "token_file" => &["--token-file", "file"],
             "ca" => &["--ca", "file"],
             "timeout" => &["--timeout", "1s"],
             "audit" => &["--audit", "all"],

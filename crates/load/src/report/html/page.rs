@@ -1,6 +1,6 @@
 //! What a page is made of: text, tables, figures.
 
-use super::super::plot::{Axes, Series, lines};
+use super::super::plot::{Axes, Series, Size, lines};
 use std::fmt::Write as _;
 
 /// A page under way.
@@ -65,8 +65,10 @@ impl Page {
         axes: &Axes,
         series: &[Series],
     ) -> Result<(), String> {
-        let svg = lines(axes, series)?;
-        if svg.is_empty() {
+        let sizes = [Size::Wide, Size::Narrow];
+        let drawn = sizes.map(|size| Ok((size, lines(axes, series, size)?)));
+        let drawn = drawn.into_iter().collect::<Result<Vec<_>, String>>()?;
+        if drawn.iter().any(|(_, svg)| svg.is_empty()) {
             return Ok(());
         }
         self.element("h2", "", title);
@@ -81,7 +83,9 @@ impl Page {
             self.raw("</span>");
         }
         self.raw("</div>");
-        self.raw(&svg);
+        for (size, svg) in drawn {
+            let _ = write!(self.html, "<div class=\"{}\">{svg}</div>", size.class());
+        }
         self.raw("</figure>\n");
         Ok(())
     }
