@@ -24,7 +24,7 @@ def get(path):
 class Service:
     """Runs until `stop` or `kill`. Its log goes to the folder."""
 
-    def __init__(self, binary, folder, *arguments, **options):
+    def __init__(self, binary, folder, *arguments, scheme="http", **options):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WIDGETS_")}
         self.log = open(pathlib.Path(folder) / "log", "ab")
         self.process = subprocess.Popen(
@@ -32,9 +32,9 @@ class Service:
             stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment, **options,
         )
         for line in self.process.stdout:
-            if found := re.search(r"listens on http://([\d.]+):(\d+)", line):
+            if found := re.search(r"listens on https?://([\d.]+):(\d+)", line):
                 self.address = (found[1], int(found[2]))
-                self.url = f"http://{found[1]}:{found[2]}"
+                self.url = f"{scheme}://{found[1]}:{found[2]}"
                 return
         self.kill()
         raise SystemExit(f"the service did not start: {(pathlib.Path(folder) / 'log').read_text()}")

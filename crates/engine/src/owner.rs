@@ -19,7 +19,7 @@ use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Outbox, Reply};
+use widgets_queue::{Answered, Outbox, RETRY_AFTER_SECONDS_MAX, Reply};
 use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
@@ -307,9 +307,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     fn late(&self) -> Fault {
         let limit = format!("queue_wait_ms_max = {}", self.queue_wait_ms_max);
+        // Whoever came sooner would wait in vain again.
+        let seconds = self.queue_wait_ms_max.div_ceil(1000);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         Fault::Busy {
             limit,
-            retry_after_seconds: 1,
+            retry_after_seconds: seconds.clamp(1, RETRY_AFTER_SECONDS_MAX),
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Limits {
 }
 
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
-const RETRY_AFTER_SECONDS_MAX: u32 = 30;
+pub const RETRY_AFTER_SECONDS_MAX: u32 = 30;
 
 /// Where no operation was asked for so long, there was nothing to apply.
 const IDLE: Duration = Duration::from_secs(1);

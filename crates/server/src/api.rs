@@ -3,7 +3,10 @@
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
     auth::{self, Access, Object, Permission, Refused, TokenCache},
-    body, browsers, cors,
+    body::{self, Bodies},
+    browsers,
+    connections::Resident,
+    cors,
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
@@ -65,6 +68,7 @@ struct Shared {
     faults: FaultLog,
     clock: Box<dyn Clock>,
     readiness: Readiness,
+    bodies: Bodies,
 }
 
 type Answer = Result<Response<Full<Bytes>>, Error>;
@@ -109,12 +113,14 @@ impl<S: Store> Api<S> {
             client_certificates: None,
         };
         let document = document::json(&settings, security);
+        let bodies = Bodies::new(&settings);
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
             faults: FaultLog::default(),
             clock: Box::new(clock),
             readiness: Readiness::default(),
+            bodies,
         });
         Ok(Self {
             store,
@@ -466,7 +472,7 @@ impl<S: Store> Api<S> {
                 check_query(head)?;
                 check_content_type(operation.as_str(), &head.headers)?;
                 check_content_encoding(&head.headers)?;
-                let body = body::read(body, &self.shared.settings).await?;
+                let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
                 Ok(Wanted::Operation(command?, preferences))
@@ -500,8 +506,8 @@ impl<S: Store> Api<S> {
                     check_query(head)?;
                     check_content_type(function, &head.headers)?;
                     check_content_encoding(&head.headers)?;
-                    let body = body::read(body, &self.shared.settings).await?;
-                    Ok(arguments::unknown(function, &body))
+                    let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
+                    Ok::<_, Error>(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {
                     let given = Given::Query(names_in_query(head));
@@ -511,7 +517,7 @@ impl<S: Store> Api<S> {
                 _ => Ok(Malformed::OperationMethod(head.method.clone())),
             }
         };
-        malformed.await.unwrap_or_else(|first| first).into()
+        malformed.await.map_or_else(|first| first, Error::from)
     }
 
     async fn widget(&self, serial_number: SerialNumber) -> Answer {
@@ -531,7 +537,9 @@ impl<S: Store> Api<S> {
         let mut response = if wanted == HTML {
             page(document::html())
         } else {
-            of_type(OPENAPI_JSON, self.document.clone())
+            let mut response = of_type(OPENAPI_JSON, self.document.clone());
+            response.extensions_mut().insert(Resident);
+            response
         };
         response.headers_mut().insert(header::VARY, VARY_ACCEPT);
         Ok(response)
@@ -572,6 +580,7 @@ fn page(file: File) -> Response<Full<Bytes>> {
     let (body, headers) = file.into_parts();
     let mut response = Response::new(Full::new(body));
     *response.headers_mut() = headers;
+    response.extensions_mut().insert(Resident);
     response
 }
 

@@ -1,6 +1,9 @@
-//! Reading a body of bounded length in bounded time.
+//! Reading a body of bounded length in bounded time, and all of them together in bounded memory.
 
-use crate::{Settings, error::Malformed};
+use crate::{
+    Settings,
+    error::{Error, Malformed},
+};
 use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap,
@@ -11,22 +14,71 @@ use std::{
     fmt::Display,
     future::poll_fn,
     pin::{Pin, pin},
+    sync::atomic::{AtomicUsize, Ordering},
     task::Poll,
     time::Duration,
 };
+use widgets_registry::Fault;
+
+/// What has come of all bodies that are not whole yet. Over HTTP/2 one connection can have hundreds of them.
+#[derive(Debug)]
+pub(crate) struct Bodies {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Bodies {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max: settings.bodies_bytes_max,
+        }
+    }
+}
+
+/// What has come of one body.
+struct Taken<'a> {
+    bodies: &'a Bodies,
+    bytes: usize,
+}
+
+impl Taken<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), Error> {
+        let before = self.bodies.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        let bytes_max = self.bodies.bytes_max;
+        if before + bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Error::from(Fault::Busy {
+            limit: format!("http.bodies_bytes_max = {bytes_max}"),
+            retry_after_seconds: 1,
+        }))
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.bodies.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// The whole body, or that it is longer than the settings allow: at once if its length was announced,
 /// else as soon as so much has come; or that it did not come in time. A body that comes in one piece
-/// is not copied.
+/// is not copied, and does not count among the `bodies` that are not whole yet.
 ///
 /// The connection has a deadline as well, which every answer on it puts off. Over HTTP/2 other
 /// streams are answered all the time, so that each body needs its own.
-pub(crate) async fn read<B>(body: Pin<&mut B>, settings: &Settings) -> Result<Bytes, Malformed>
+pub(crate) async fn read<B>(
+    body: Pin<&mut B>,
+    settings: &Settings,
+    bodies: &Bodies,
+) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let mut whole = pin!(whole(body, settings.body_bytes_max));
+    let mut whole = pin!(whole(body, settings.body_bytes_max, bodies));
     // Most bodies came with their head, and need no timer.
     let at_once = poll_fn(|context| Poll::Ready(whole.as_mut().poll(context)));
     if let Poll::Ready(body) = at_once.await {
@@ -35,7 +87,7 @@ where
     let timeout = settings.request_timeout;
     tokio::time::timeout(timeout, whole)
         .await
-        .unwrap_or(Err(Malformed::BodyTimeout { timeout }))
+        .unwrap_or(Err(Malformed::BodyTimeout { timeout }.into()))
 }
 
 /// A body that nobody wants may take so long to arrive before its connection ends.
@@ -80,12 +132,12 @@ where
     drained.unwrap_or(false)
 }
 
-async fn whole<B>(mut body: Pin<&mut B>, bytes_max: usize) -> Result<Bytes, Malformed>
+async fn whole<B>(mut body: Pin<&mut B>, bytes_max: usize, bodies: &Bodies) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let too_large = || Malformed::BodyTooLarge { bytes_max };
+    let too_large = || Error::from(Malformed::BodyTooLarge { bytes_max });
     let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
     if announced > bytes_max {
         return Err(too_large());
@@ -99,12 +151,15 @@ where
     if body.is_end_stream() {
         return Ok(first);
     }
+    let mut taken = Taken { bodies, bytes: 0 };
+    taken.add(first.len())?;
     let mut whole = Vec::with_capacity(announced.max(first.len()));
     whole.extend_from_slice(&first);
     while let Some(piece) = next(&mut body).await? {
         if piece.len() > bytes_max - whole.len() {
             return Err(too_large());
         }
+        taken.add(piece.len())?;
         whole.extend_from_slice(&piece);
     }
     Ok(whole.into())
@@ -150,23 +205,53 @@ mod tests {
         }
     }
 
-    async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Malformed> {
+    async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Error> {
         let pieces = Pieces(pieces.iter().copied().collect());
-        read(pin!(pieces), &settings(bytes_max)).await
+        read(pin!(pieces), &settings(bytes_max), &bodies()).await
     }
 
     fn settings(body_bytes_max: usize) -> Settings {
         Settings {
             body_bytes_max,
             request_timeout: Duration::from_secs(15),
+            bodies_bytes_max: 10,
         }
+    }
+
+    fn bodies() -> Bodies {
+        Bodies::new(&settings(0))
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_not_whole_are_bounded_together() {
+        let (settings, bodies) = (settings(99), bodies());
+        let read = |pieces: &[&'static [u8]]| {
+            let pieces = Pieces(pieces.iter().copied().collect());
+            let (settings, bodies) = (&settings, &bodies);
+            async move { read(pin!(pieces), settings, bodies).await }
+        };
+        assert_eq!(read(&[b"12345", b"67890"]).await, Ok("1234567890".into()));
+        let busy = Error::from(Fault::Busy {
+            limit: "http.bodies_bytes_max = 10".into(),
+            retry_after_seconds: 1,
+        });
+        assert_eq!(read(&[b"12345", b"678901"]).await, Err(busy.clone()));
+        let mut others = Taken {
+            bodies: &bodies,
+            bytes: 0,
+        };
+        others.add(8).expect("there is room");
+        assert_eq!(read(&[b"12", b"3"]).await, Err(busy));
+        drop(others);
+        assert_eq!(read(&[b"12", b"3"]).await, Ok("123".into()));
+        assert_eq!(bodies.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn pieces_are_joined_up_to_the_limit() {
         assert_eq!(pieces(&[], 4).await, Ok(Bytes::new()));
         assert_eq!(pieces(&[b"ab", b"", b"cd"], 4).await, Ok("abcd".into()));
-        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
+        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
         assert_eq!(pieces(&[b"abcde"], 4).await, too_large);
         assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
     }
@@ -229,8 +314,11 @@ mod tests {
             }
         }
 
-        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 });
-        assert_eq!(read(pin!(Announced), &settings(4)).await, too_large);
+        let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
+        assert_eq!(
+            read(pin!(Announced), &settings(4), &bodies()).await,
+            too_large
+        );
     }
 
     /// Something of the body comes every ten seconds, but never its end.
@@ -254,8 +342,8 @@ mod tests {
         let start = Instant::now();
         let body = Trickling(tokio::time::interval(Duration::from_secs(10)));
         let timeout = Duration::from_secs(15);
-        let late = Err(Malformed::BodyTimeout { timeout });
-        assert_eq!(read(pin!(body), &settings(99)).await, late);
+        let late = Err(Malformed::BodyTimeout { timeout }.into());
+        assert_eq!(read(pin!(body), &settings(99), &bodies()).await, late);
         assert_eq!(start.elapsed(), timeout);
     }
 }

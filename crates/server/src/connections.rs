@@ -12,6 +12,7 @@ mod metrics;
 mod rest;
 
 use crate::{Api, Tls};
+pub(crate) use answers::Resident;
 use answers::Unread;
 use connection::{Builders, Connection};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};

@@ -10,6 +10,9 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// How long a request's body may take to arrive after its head. Default 15 seconds.
     pub request_timeout: Duration,
+    /// How many bytes of bodies that are not whole yet may be held, of all requests together. Default 256
+    /// MiB.
+    pub bodies_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -17,6 +20,7 @@ impl Default for Settings {
         Self {
             body_bytes_max: 64 << 10,
             request_timeout: Duration::from_secs(15),
+            bodies_bytes_max: 256 << 20,
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The queue's limits, and the way of requests and answers by a runtime's mailbox.
 
-use super::rig::settings;
+use super::{
+    disk::TestDisk,
+    rig::{TestClock, random, settings},
+};
 use crate::{
     Settings,
+    engine::Parts,
     queue::{Queue, Request, Submission},
 };
 use std::{
@@ -15,8 +19,9 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime, sync::oneshot, task};
+use widgets_clock::Clock as _;
 use widgets_mailbox::Address;
-use widgets_pacing::ENOUGH;
+use widgets_pacing::{ENOUGH, Mode, Pacing};
 use widgets_queue::{Answered, Mailbox, Outbox, Queue as _, Takes as _};
 use widgets_registry::{Fault, Lookup, SerialNumber, Widget};
 
@@ -57,6 +62,25 @@ fn taken(queue: &Queue) -> usize {
     let mut batch = VecDeque::new();
     assert!(queue.take(&mut batch, &mut Outbox::default(), false));
     batch.len()
+}
+
+/// What has waited too long would wait as long again.
+#[test]
+fn whoever_waited_in_vain_is_told_to_wait_as_long() {
+    let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
+    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+    let parts = Parts::open(&disk, &clock, random(), &settings(), pacing, 1);
+    let mut parts = parts.expect("a new store");
+    parts.preparer.step().expect("the next segment");
+    clock.sleep(Duration::from_millis(settings().queue_wait_ms_max + 1));
+    let (submission, mut answer) = lookup("E", Address::Task);
+    parts.owner.step(&mut VecDeque::from([submission]));
+    let late = answer.try_recv().expect("answered").expect_err("late");
+    let expected = Fault::Busy {
+        limit: "queue_wait_ms_max = 5000".into(),
+        retry_after_seconds: 5,
+    };
+    assert_eq!(late, expected);
 }
 
 /// Of those that were pushed together, the limit refuses those that it has no room for.

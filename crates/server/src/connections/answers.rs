@@ -35,6 +35,10 @@ const STREAM_BYTES: usize = 4 << 10;
 /// One connection gets this part of what is left, at most.
 const SHARE: usize = 16;
 
+/// Marks an answer whose body is there in any case, shared by everyone: it takes no memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resident;
+
 /// What waits on all connections.
 pub(super) struct Unread {
     bytes: AtomicUsize,
@@ -135,6 +139,8 @@ impl Answers {
         if bytes == 0 || !is_http2 && bytes <= PIECE_BYTES {
             return Ok(None);
         }
+        let is_resident = response.extensions().get::<Resident>().is_some();
+        let bytes = if is_resident { 0 } else { bytes };
         let beside = if is_http2 { STREAM_BYTES } else { 0 };
         self.hold(bytes.saturating_add(beside)).map(Some).ok_or(())
     }
@@ -368,6 +374,16 @@ mod tests {
         assert_eq!(all.bytes.load(Ordering::Relaxed), 100 + STREAM_BYTES);
         drop(sent);
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_there_in_any_case_takes_no_room() {
+        let all = unread();
+        let mut page = answer(ALL);
+        page.extensions_mut().insert(Resident);
+        let waiting = answers(&all).bound(page, true, none);
+        assert_eq!(waiting.body().size_hint().exact(), Some(ALL as u64));
+        assert_eq!(all.bytes.load(Ordering::Relaxed), STREAM_BYTES);
     }
 
     #[test]

@@ -177,6 +177,9 @@ configuration! {
         shutdown_timeout_ms: u64 = 25_000, within 0..=3_600_000;
         /// How many bytes a request's body may have. A longer one is answered 413.
         body_bytes_max: usize = 64 << 10, within 8 << 10..=16 << 20;
+        /// How many bytes of bodies that are not whole yet may be held, of all requests together. More
+        /// is answered 503 WG503; a body that comes in one piece does not count.
+        bodies_bytes_max: usize = 256 << 20, within 16 << 20..=1 << 40;
         /// How many threads serve connections; 0 stands for one less than there are cores, and at
         /// least one.
         workers: usize = 0, within 0..=1024;
@@ -325,6 +328,7 @@ impl Http {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
+            bodies_bytes_max: self.bodies_bytes_max,
         }
     }
 
