@@ -196,8 +196,7 @@ fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
         ),
         OpenError::Damaged { .. } | OpenError::Missing { .. } => format!(
             "the data directory {directory} is damaged: {error}. Nothing was changed. Restore a \
-             copy of the directory; starting without the damaged part would serve a state that never \
-             was"
+             copy of the directory: skipping the damaged part would serve wrong data"
         ),
         OpenError::Io { what, source } => {
             let text = directory.to_string();

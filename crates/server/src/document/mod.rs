@@ -100,7 +100,7 @@ fn tag(name: &str, description: &str) -> Tag {
 fn introduction(settings: &Settings) -> String {
     format!(
         "Registers widgets and associates them port to port, with the wire format of PostgREST.\n\n\
-         An answer is sent when what it rests on is durable. Requests are JSON objects of at most \
+         An answer is sent only after the data behind it is on disk. Requests are JSON objects of at most \
          {} bytes. Errors are JSON whatever `Accept` says: see the schema `Error` for every code. \
          Those that belong to no path below (unknown paths, other methods) are in \
          `components.responses`.",

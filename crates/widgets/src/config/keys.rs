@@ -160,11 +160,10 @@ configuration! {
         /// How many connections may be open at once. One more is answered 503 WG503 and closed. Where
         /// the limit of open files leaves fewer, it is those, and the log says so.
         connections_max: usize = 16_384, within 1..=1_000_000;
-        /// A connection on which nothing moves for so long is closed, after at most twice as long.
+        /// An idle connection is closed after one to two times this.
         idle_timeout_ms: u64 = 75_000, within 100..=86_400_000;
         /// How long a request may take to arrive. A body that takes longer after its head is answered
-        /// 408 WG408; anything else that takes longer, until something is answered, ends its
-        /// connection after at most twice as long.
+        /// 408 WG408. Any other late request has its connection closed, within twice this time.
         request_timeout_ms: u64 = 15_000, within 100..=3_600_000;
         /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
         /// whatever else it sends.
@@ -205,8 +204,8 @@ configuration! {
         /// as well.
         cors_origins: Origins = Origins::default();
     }
-    /// Who gets in. Off until one of jwt_secret, jwt_secret_file, jwks_url, anonymous_role and
-    /// certificate_role is set: then everyone may do everything.
+    /// Who gets in. While none of jwt_secret, jwt_secret_file, jwks_url, anonymous_role and
+    /// certificate_role is set, everyone may do everything.
     auth: Auth {
         /// What tokens (JWT) are checked with: a secret, a JWK or a JWKS. Others on the machine can
         /// read flags: the variable or jwt_secret_file is better.
@@ -214,13 +213,12 @@ configuration! {
         /// A file that has what jwt_secret would have. Read again when it changes, and at SIGHUP.
         jwt_secret_file: Option<PathBuf> = None;
         /// Where the keys of an identity provider are (a JWKS) that tokens are checked with. Fetched at
-        /// the start, at SIGHUP, every jwks_refresh_ms, and when a token names a key that is not among
-        /// them, which makes it fetch every 10 seconds at most. The keys that were fetched last go on
-        /// when fetching fails.
+        /// the start, at SIGHUP and every jwks_refresh_ms. An unknown key in a token triggers a fetch
+        /// as well, at most once in 10 s. When fetching fails, the keys that were fetched last go on.
         jwks_url: Option<HttpUrl> = None;
         /// The authorities whose certificates jwks_url may show, in PEM. Empty takes the system's.
         jwks_ca: Option<PathBuf> = None;
-        /// How often the keys of jwks_url are fetched: for so long a key is good that was withdrawn.
+        /// How often the keys of jwks_url are fetched. A withdrawn key stays valid this long at most.
         jwks_refresh_ms: u64 = 300_000, within 1000..=86_400_000;
         /// How long fetching the keys of jwks_url may take, from looking up the host to the last byte.
         jwks_timeout_ms: u64 = 5000, within 100..=60_000;
@@ -275,8 +273,8 @@ configuration! {
         queue_wait_ms_max: u64 = 5000, within 1..=600_000;
         /// The size of a segment of the journal. A whole batch must fit into one.
         segment_bytes: u64 = 64 << 20, within 8192..=u32::MAX.into();
-        /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
-        /// checkpoint has where that is more. What a restart replays is not much more.
+        /// A checkpoint starts after this much journal, or half the last checkpoint's size if that is
+        /// more. A restart replays little more than that.
         checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
     }
     /// The store in a PostgreSQL database.

@@ -13,6 +13,7 @@
 mod ask;
 mod asking;
 mod command_line;
+mod documents;
 mod failed_sync;
 mod http_store;
 mod jwks;
