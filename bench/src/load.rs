@@ -172,6 +172,7 @@ pub(crate) struct Figures {
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
+    pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
@@ -180,6 +181,7 @@ pub(crate) struct Times {
 
 impl Times {
     pub(crate) const NONE: Self = Self {
+        mean: f64::NAN,
         p50: f64::NAN,
         p99: f64::NAN,
         p99_9: f64::NAN,
@@ -192,6 +194,7 @@ impl Times {
             return Self::NONE;
         }
         Self {
+            mean: milliseconds("mean_us"),
             p50: milliseconds("p50_us"),
             p99: milliseconds("p99_us"),
             p99_9: milliseconds("p99_9_us"),

@@ -23,6 +23,7 @@ mod overload;
 mod peer;
 mod plot;
 mod postgres;
+mod quota;
 mod redis;
 mod report;
 mod serve_null;
@@ -58,6 +59,8 @@ enum Command {
     Connections(connections::Arguments),
     /// Memory of a widget, and the time of a start.
     Memory(memory::Arguments),
+    /// Latency where processor time is short, with and without the waits that are for it.
+    Quota(quota::Arguments),
     /// Durable operations a second beside Redis, from 1 to 1,024 connections.
     Redis(redis::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Overload(arguments) => overload::run(&arguments),
         Command::Connections(arguments) => connections::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
+        Command::Quota(arguments) => quota::run(&arguments),
         Command::Redis(arguments) => redis::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
         Command::Spin => {

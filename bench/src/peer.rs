@@ -89,6 +89,26 @@ impl Peer {
         Self::service("embedded", "--data-dir", data_dir.as_os_str(), processor)
     }
 
+    /// The service on the embedded store, pacing in this mode, within a control group.
+    pub(crate) fn paced(
+        data_dir: &Path,
+        mode: &str,
+        group: Option<&Path>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(sibling("widgets")?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--pacing", mode]);
+        command.arg("--data-dir").arg(data_dir);
+        if let Some(group) = group {
+            // It joins before it becomes the service, which so has all of its life in there.
+            let join = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+            let mut shell = Command::new("sh");
+            shell.args(["-c", join]).arg(group);
+            shell.arg(command.get_program()).args(command.get_args());
+            command = shell;
+        }
+        Self::start("embedded", command)
+    }
+
     /// The service on the PostgreSQL store, on one processor only if so wished.
     pub(crate) fn postgres(store: &str, processor: Option<usize>) -> Result<Self, Box<dyn Error>> {
         Self::service("PostgreSQL, grouped", "--store", store.as_ref(), processor)

@@ -238,6 +238,7 @@ impl Database<'_> {
             times.get(place).copied().unwrap_or(f64::NAN)
         };
         let latency = Times {
+            mean: times.iter().sum::<f64>() / times.len() as f64,
             p50: at(0.5),
             p99: at(0.99),
             p99_9: at(0.999),

@@ -49,8 +49,9 @@ pub struct SystemMeter {
 enum Limit {
     /// Of the unified hierarchy.
     Two(PathBuf),
-    /// Of the older one, whose controllers have directories of their own.
-    One { cpu: PathBuf, cpuacct: PathBuf },
+    /// Of the older one. What it counts is in another directory, if it is counted at all: what this
+    /// process itself has used stands for it.
+    One(PathBuf),
 }
 
 /// The unit of `/proc/stat`, on every architecture that Linux has (`USER_HZ`).
@@ -91,7 +92,7 @@ impl Meter for SystemMeter {
         Some(
             self.limit
                 .as_ref()
-                .and_then(|limit| limit.read(reading))
+                .and_then(|limit| limit.read(&self.proc, reading))
                 .unwrap_or(reading),
         )
     }
@@ -160,14 +161,21 @@ fn limit(groups: &str, mounted: &Path) -> Option<Limit> {
         }
     }
     let path = of(&["cpu"])?;
-    upwards(mounted.join("cpu"), path.clone())
+    let mut groups = upwards(mounted.join("cpu"), path)
         .into_iter()
-        .map(|cpu| {
-            let below = cpu.strip_prefix(mounted.join("cpu")).unwrap_or(&cpu);
-            let cpuacct = mounted.join("cpuacct").join(below);
-            Limit::One { cpu, cpuacct }
-        })
-        .find(|limit| limit.quota().is_some())
+        .map(Limit::One);
+    groups.find(|limit| limit.quota().is_some())
+}
+
+/// The processor time of all threads of this process.
+fn used(proc: &Path) -> Option<Duration> {
+    let threads = fs::read_dir(proc.join("self/task")).ok()?;
+    let nanos = threads.filter_map(|thread| {
+        // A thread may end meanwhile.
+        let stat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        stat.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Some(Duration::from_nanos(nanos.sum()))
 }
 
 impl Limit {
@@ -181,8 +189,8 @@ impl Limit {
                 // `max` is no number: there is no quota.
                 (words.next()?.parse().ok()?, words.next()?.parse().ok()?)
             }
-            Self::One { cpu, .. } => {
-                let number = |name| read(&cpu.join(name))?.trim().parse::<f64>().ok();
+            Self::One(group) => {
+                let number = |name| read(&group.join(name))?.trim().parse::<f64>().ok();
                 (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?)
             }
         };
@@ -190,28 +198,24 @@ impl Limit {
     }
 
     /// Adds what the group says.
-    fn read(&self, mut reading: Reading) -> Option<Reading> {
+    fn read(&self, proc: &Path, reading: Reading) -> Option<Reading> {
         let number = |text: &str, name: &str| {
             let line = text
                 .lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line?.trim().parse::<u64>().ok()
         };
-        reading.quota = Some(self.quota()?);
-        let (group, used) = match self {
-            Self::Two(group) => (group, None),
-            Self::One { cpu, cpuacct } => {
-                let used = fs::read_to_string(cpuacct.join("cpuacct.usage")).ok()?;
-                (cpu, Some(Duration::from_nanos(used.trim().parse().ok()?)))
-            }
-        };
+        let (Self::Two(group) | Self::One(group)) = self;
         let stat = fs::read_to_string(group.join("cpu.stat")).ok()?;
-        reading.throttled_periods = number(&stat, "nr_throttled")?;
-        reading.used = match used {
-            Some(used) => used,
-            None => Duration::from_micros(number(&stat, "usage_usec")?),
-        };
-        Some(reading)
+        Some(Reading {
+            quota: Some(self.quota()?),
+            used: match self {
+                Self::Two(_) => Duration::from_micros(number(&stat, "usage_usec")?),
+                Self::One(_) => used(proc)?,
+            },
+            throttled_periods: number(&stat, "nr_throttled")?,
+            ..reading
+        })
     }
 }
 

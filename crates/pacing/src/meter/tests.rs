@@ -27,6 +27,8 @@ fn check(cgroup: &str, allowed: &str, groups: &[(&str, &str)], expected: Option<
         ("stat", STAT),
         ("self/status", &status),
         ("self/cgroup", cgroup),
+        ("self/task/1/schedstat", "1400000000 500 7\n"),
+        ("self/task/2/schedstat", "100000000 500 7\n"),
     ]);
     let groups = files(groups);
     let read = SystemMeter::of(proc.path(), groups.path()).read();
@@ -94,7 +96,6 @@ fn the_older_hierarchy_is_read() {
             "cpu/jobs/one/cpu.stat",
             "nr_periods 90\nnr_throttled 4\nthrottled_time 1234000\n",
         ),
-        ("cpuacct/jobs/one/cpuacct.usage", "1500000000\n"),
         ("cpu/cpu.cfs_quota_us", "-1\n"),
         ("cpu/cpu.cfs_period_us", "100000\n"),
     ];
