@@ -6,7 +6,7 @@ use crate::{
     body::{self, Bodies},
     browsers,
     connections::Resident,
-    cors,
+    console, cors,
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
@@ -383,6 +383,10 @@ impl<S: Store> Api<S> {
                 Some(file) => Ok(page(file)),
                 None => Err(Malformed::Path { details: None }.into()),
             }),
+            Route::Console => probe(head, || Ok(console::redirect())),
+            Route::ConsoleFile(name) => probe(head, || {
+                console::file(name).ok_or_else(|| Malformed::Path { details: None }.into())
+            }),
             Route::Live => probe(head, || Ok(empty(StatusCode::OK))),
             Route::Metrics => probe(head, || {
                 access.require(Permission::Admin, Object::Metrics)?;
@@ -410,6 +414,10 @@ impl<S: Store> Api<S> {
         route: &Route<'_>,
         head: &Parts,
     ) -> Result<Access, Error> {
+        if route.is_public() {
+            self.check_rate(caller, head)?;
+            return Ok(Access::NOTHING);
+        }
         if !route.is_probe() {
             let access = self.admit_known(caller, head).await?;
             if self.browsers.is_foreign(head) && !auth::has_token(&head.headers) {

@@ -16,6 +16,7 @@ mod browsers;
 mod caller;
 mod code;
 mod connections;
+mod console;
 mod cors;
 mod document;
 mod error;

@@ -18,6 +18,10 @@ pub(crate) enum Route<'a> {
     Widget(Result<Cow<'a, str>, Utf8Error>),
     /// `/swagger-ui/{file}`: what the page at `/` loads.
     PageFile(&'a str),
+    /// `/console`: it is one segment further on, so that what the page loads has relative links.
+    Console,
+    /// `/console/{file}`: the console for people. The empty name is its page.
+    ConsoleFile(&'a str),
     /// `/live`
     Live,
     /// `/ready`
@@ -40,6 +44,12 @@ impl<'a> Route<'a> {
         matches!(self, Self::Live | Self::Ready)
     }
 
+    /// Whether anyone may have it: files of the binary, which a browser asks for without a token. What
+    /// they then show, they ask for with one.
+    pub(crate) fn is_public(&self) -> bool {
+        matches!(self, Self::Console | Self::ConsoleFile(_))
+    }
+
     /// What a request for it is counted as. Documents and probes would only blur the measurements.
     pub(crate) fn subject(&self) -> Option<Subject> {
         match self {
@@ -50,7 +60,13 @@ impl<'a> Route<'a> {
             | Self::Invalid
             | Self::Service
             | Self::Undecodable => Some(Subject::None),
-            Self::Root | Self::PageFile(_) | Self::Live | Self::Ready | Self::Metrics => None,
+            Self::Root
+            | Self::PageFile(_)
+            | Self::Console
+            | Self::ConsoleFile(_)
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics => None,
         }
     }
 
@@ -79,9 +95,11 @@ impl<'a> Route<'a> {
                 Self::Widget(percent_decode_str(serial_number).decode_utf8())
             }
             Some(("swagger-ui", file)) => Self::PageFile(file),
+            Some(("console", file)) => Self::ConsoleFile(file),
             Some(_) => Self::Invalid,
             None => match path {
                 "" => Self::Root,
+                "console" => Self::Console,
                 "live" => Self::Live,
                 "ready" => Self::Ready,
                 "metrics" => Self::Metrics,
@@ -128,6 +146,9 @@ mod tests {
             ("/live", Route::Live),
             ("/ready", Route::Ready),
             ("/metrics", Route::Metrics),
+            ("/console", Route::Console),
+            ("/console/", Route::ConsoleFile("")),
+            ("/console/console.js", Route::ConsoleFile("console.js")),
             ("/metrics/", Route::Invalid),
             ("//", Route::Invalid),
             ("", Route::Invalid),

@@ -233,7 +233,7 @@ async fn answer<S: Store>(
     writeln!(io::stdout(), "widgets listens on {scheme}://{address}")?;
     writeln!(
         io::stdout(),
-        "open {scheme}://{address}/ for its API, press Ctrl-C to stop it"
+        "open {scheme}://{address}/console/ to look into it, press Ctrl-C to stop it"
     )?;
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;

@@ -430,6 +430,11 @@ async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
         let answer = send(&api, "GET", uri, &[], "").await;
         check_refused(&answer, (401, "PGRST302"), disabled, Some("Bearer"));
     }
+    // A browser asks for the console without a token; what it shows, it asks for with one.
+    for uri in ["/console", "/console/", "/console/console.js"] {
+        let answer = send(&api, "GET", uri, &[], "").await;
+        assert!(answer.outcome().0 < 400, "{uri}: {:?}", answer.outcome());
+    }
     // Other schemes are not for us, and a token without a role says nothing.
     let no_role = format!("Bearer {}", claiming("{}"));
     for authorization in ["Basic dTpw", "Bearertoken", "Digest x", &no_role] {

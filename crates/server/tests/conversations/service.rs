@@ -251,3 +251,30 @@ async fn send_bytes<S: Store>(api: &Api<S>, uri: &str) -> hyper::Response<Full<B
     let request = Request::get(uri).body(Full::<Bytes>::default());
     api.respond(request.expect("a request")).await
 }
+
+#[tokio::test]
+async fn the_console_is_a_page_under_any_prefix_that_may_load_nothing_from_elsewhere() {
+    let (_engine, api) = service("console");
+    let answer = send(&api, "GET", "/console", &[], "").await;
+    assert_eq!(answer.outcome(), (308, ""));
+    assert_eq!(answer.header("location"), Some("console/"));
+    for (uri, media_type) in [
+        ("/console/", "text/html; charset=utf-8"),
+        ("/console/console.js", "text/javascript; charset=utf-8"),
+        ("/console/console.css", "text/css; charset=utf-8"),
+        ("/console/icon.svg", "image/svg+xml"),
+    ] {
+        let answer = send(&api, "GET", uri, &[], "").await;
+        assert_eq!(answer.outcome(), (200, ""), "{uri}");
+        assert_eq!(answer.header("content-type"), Some(media_type), "{uri}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    }
+    let other = send(&api, "GET", "/console/package.json", &[], "").await;
+    assert_eq!(other.outcome(), (404, "PGRST125"));
+    let post = send(&api, "POST", "/console/", &[], "").await;
+    assert_eq!(post.outcome().0, 405);
+}

@@ -1,0 +1,79 @@
+// A line chart of the last minutes, in the colours of the page.
+
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+
+export interface Series {
+  label: string;
+  colour: string;
+}
+
+interface Props {
+  series: Series[];
+  /** The times in seconds, and the values of each series. */
+  data: (number | null)[][];
+  unit: string;
+  label: string;
+}
+
+const HEIGHT = 180;
+/** So many seconds are shown, also while there is less to show: the axis does not jump. */
+const SPAN_SECONDS = 300;
+const two = (value: number): string => String(value).padStart(2, "0");
+const minute = (seconds: number): string => {
+  const time = new Date(seconds * 1000);
+  return `${two(time.getHours())}:${two(time.getMinutes())}`;
+};
+
+export function Chart({ series, data, unit, label }: Props) {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  useEffect(() => {
+    const element = box.current!;
+    const make = (): void => {
+      plot.current?.destroy();
+      const colour = (name: string): string => getComputedStyle(element).getPropertyValue(name).trim();
+      const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+      const value = (_: uPlot, value: number | null): string => (value === null ? "–" : `${format(value)} ${unit}`);
+      plot.current = new uPlot(
+        {
+          width: element.clientWidth,
+          height: HEIGHT,
+          cursor: { drag: { x: false, y: false } },
+          scales: {
+            x: { range: (_plot, _low, high) => [high - SPAN_SECONDS, high] },
+            y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, 1) * 1.1] },
+          },
+          axes: [
+            { ...axis, incrs: [60, 120], values: (_plot, ticks) => ticks.map(minute) },
+            { ...axis, size: 60, values: (_plot, ticks) => ticks.map(format) },
+          ],
+          series: [
+            { value: (_, seconds: number | null) => (seconds === null ? "–" : minute(seconds)) },
+            ...series.map(({ label, colour: name }) => ({ label, stroke: colour(name), width: 2, value, spanGaps: false })),
+          ],
+        },
+        data as uPlot.AlignedData,
+        element,
+      );
+    };
+    make();
+    const resized = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
+    resized.observe(element);
+    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    scheme.addEventListener("change", make);
+    return () => {
+      resized.disconnect();
+      scheme.removeEventListener("change", make);
+      plot.current?.destroy();
+    };
+  }, []);
+  useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
+  return <div class="chart" ref={box} role="img" aria-label={label} />;
+}
+
+function format(value: number | null): string {
+  if (value === null) return "";
+  const rounded = value >= 100 ? Math.round(value) : Number(value.toPrecision(2));
+  return rounded.toLocaleString("en");
+}

@@ -1,0 +1,119 @@
+// The console: which screen the address names, and the frame around it.
+
+import "uplot/dist/uPlot.min.css";
+import "./style.css";
+import { render } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { root, token } from "./api";
+import { ChangesScreen } from "./changes";
+import { NearScreen } from "./near";
+import { OperationsScreen } from "./operations";
+import { Overview } from "./overview";
+import { TokenForm } from "./parts";
+import { WidgetScreen } from "./widget";
+import { WidgetsScreen } from "./widgets";
+
+const SCREENS = [
+  ["", "Overview"],
+  ["widgets", "Widgets"],
+  ["operations", "Operations"],
+  ["changes", "Changes"],
+] as const;
+
+interface Place {
+  screen: string;
+  subject: string;
+  query: URLSearchParams;
+}
+
+function place(): Place {
+  const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const slash = path.indexOf("/");
+  const screen = slash < 0 ? path : path.slice(0, slash);
+  let subject = "";
+  try {
+    subject = slash < 0 ? "" : decodeURIComponent(path.slice(slash + 1));
+  } catch {
+    // An address that was cut short names nothing.
+  }
+  return { screen, subject, query: new URLSearchParams(query) };
+}
+
+function Screen({ screen, subject, query }: Place) {
+  switch (screen) {
+    case "":
+      return <Overview />;
+    case "widgets":
+      return <WidgetsScreen query={query} />;
+    case "widget":
+      return <WidgetScreen key={subject} serialNumber={subject} />;
+    case "near":
+      return <NearScreen serialNumber={subject} />;
+    case "operations":
+      return <OperationsScreen query={query} />;
+    case "changes":
+      return <ChangesScreen query={query} />;
+    default:
+      return <p>There is no such page. The tabs above lead to what there is.</p>;
+  }
+}
+
+function Console() {
+  const [here, setHere] = useState(place);
+  const [entering, setEntering] = useState(false);
+  const [, setTurn] = useState(0);
+  const main = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const moved = (): void => {
+      setHere(place());
+      // Screen readers and the keyboard go on where the new screen begins.
+      main.current?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    };
+    const changed = (): void => setTurn((turn) => turn + 1);
+    addEventListener("hashchange", moved);
+    addEventListener("token", changed);
+    return () => {
+      removeEventListener("hashchange", moved);
+      removeEventListener("token", changed);
+    };
+  }, []);
+  const tab = { widget: "widgets", near: "widgets" }[here.screen] ?? here.screen;
+  useEffect(() => {
+    const name = SCREENS.find(([screen]) => screen === tab)?.[1] ?? "";
+    document.title = [here.subject, name, "widgets"].filter(Boolean).join(" · ");
+  }, [here]);
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), main.current?.focus())}>
+        Skip to the content
+      </a>
+      <header class="top">
+        <a class="brand" href="#/">
+          <img src="icon.svg" alt="" width="24" height="24" /> widgets
+        </a>
+        <nav aria-label="Screens">
+          {SCREENS.map(([screen, name]) => (
+            <a key={screen} href={`#/${screen}`} aria-current={tab === screen ? "page" : undefined}>
+              {name}
+            </a>
+          ))}
+          <a href={root.href}>API</a>
+        </nav>
+        <button type="button" class="quiet" aria-expanded={entering} onClick={() => setEntering(!entering)}>
+          {token.get() ? "Token: set" : "Token"}
+        </button>
+      </header>
+      {entering && (
+        <div class="entering">
+          <TokenForm close={() => setEntering(false)} />
+        </div>
+      )}
+      <main ref={main} tabIndex={-1} id="main">
+        <Screen {...here} />
+      </main>
+    </>
+  );
+}
+
+render(<Console />, document.getElementById("console")!);

@@ -1,0 +1,173 @@
+// A widget's neighbourhood as a graph to walk: a click leads on to the next widget.
+
+import { type SimulationLinkDatum, type SimulationNodeDatum, forceCollide, forceLink, forceManyBody, forceSimulation, forceX, forceY } from "d3-force";
+import { useMemo, useRef, useState } from "preact/hooks";
+import { type Neighbourhood, neighbourhood } from "./api";
+import { Port, Problem, Text, WidgetLink, download, to, useLoaded } from "./parts";
+
+const WIDGETS_MAX = 150;
+const STEPS = 300;
+const WIDTH = 900;
+const HEIGHT = 560;
+const LABEL_MAX = 18;
+
+interface Node extends SimulationNodeDatum {
+  id: string;
+  name: string;
+  x: number;
+  y: number;
+}
+
+interface Link extends SimulationLinkDatum<Node> {
+  port: string;
+}
+
+export function NearScreen({ serialNumber }: { serialNumber: string }) {
+  const [depth, setDepth] = useState(2);
+  const near = useLoaded(`${serialNumber}#${depth}`, (signal) => neighbourhood(serialNumber, depth, WIDGETS_MAX, signal));
+  const picture = useRef<SVGSVGElement>(null);
+  const save = (): void => {
+    if (picture.current) download("neighbourhood.svg", "image/svg+xml", standalone(picture.current));
+  };
+  return (
+    <>
+      <h1>
+        Around <Text>{serialNumber}</Text>
+      </h1>
+      <div class="bar">
+        <label class="inline">
+          Associations away
+          <input
+            type="range"
+            min="1"
+            max="10"
+            value={depth}
+            aria-valuetext={String(depth)}
+            onInput={(event) => setDepth(Number(event.currentTarget.value))}
+          />
+          <output>{depth}</output>
+        </label>
+        <a href={to.widget(serialNumber)}>The widget itself</a>
+        <button type="button" class="quiet" disabled={!near.value} onClick={save}>
+          Export as SVG
+        </button>
+      </div>
+      <Problem failure={near.failure} retry={near.reload} />
+      {near.value && (
+        <>
+          <Graph near={near.value} centre={serialNumber} picture={picture} />
+          <p role="status">
+            {near.value.widgets.length} widgets, {near.value.associations.length} associations
+            {near.value.truncated && `. There are more: the first ${WIDGETS_MAX} are shown, the nearest first.`}
+          </p>
+          <details>
+            <summary>As a list</summary>
+            <ul class="pairs">
+              {near.value.associations.map((pair) => (
+                <li key={`${pair.widget1_sn}\0${pair.widget2_sn}\0${pair.port}`}>
+                  <WidgetLink serialNumber={pair.widget1_sn} /> <Port port={pair.port} />{" "}
+                  <WidgetLink serialNumber={pair.widget2_sn} />
+                </li>
+              ))}
+            </ul>
+          </details>
+        </>
+      )}
+    </>
+  );
+}
+
+function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string; picture: { current: SVGSVGElement | null } }) {
+  const { nodes, links, box } = useMemo(() => layout(near, centre), [near, centre]);
+  const walk = (id: string): void => {
+    location.hash = to.near(id);
+  };
+  return (
+    <div class="graph">
+      <svg ref={picture} viewBox={box} role="group" aria-label={`What is within reach of ${centre}`}>
+        {links.map((link, index) => {
+          const [from, end] = [link.source as Node, link.target as Node];
+          // Two associations of the same pair run side by side.
+          const bend = (links.slice(0, index).filter((other) => same(other, link)).length * 14) as number;
+          const [x, y] = [(from.x + end.x) / 2 + bend, (from.y + end.y) / 2 + bend];
+          return (
+            <g key={index} class={`edge port-${link.port}`}>
+              <path d={`M${from.x} ${from.y}Q${x + bend} ${y + bend} ${end.x} ${end.y}`} />
+              <circle cx={x} cy={y} r="9" />
+              <text x={x} y={y + 4}>
+                {link.port}
+              </text>
+            </g>
+          );
+        })}
+        {nodes.map((node) => (
+          <g
+            key={node.id}
+            class={node.id === centre ? "node centre" : "node"}
+            role="link"
+            tabIndex={0}
+            aria-label={node.id}
+            onClick={() => walk(node.id)}
+            onKeyDown={(event) => event.key === "Enter" && walk(node.id)}
+          >
+            <title>{node.name ? `${node.id}: ${node.name}` : node.id}</title>
+            <circle cx={node.x} cy={node.y} r={node.id === centre ? 13 : 9} />
+            <text x={node.x} y={node.y + 26}>
+              {short(node.id)}
+            </text>
+          </g>
+        ))}
+      </svg>
+    </div>
+  );
+}
+
+const same = (one: Link, other: Link): boolean => one.source === other.source && one.target === other.target;
+
+function short(text: string): string {
+  const points = [...text];
+  return points.length > LABEL_MAX ? `${points.slice(0, LABEL_MAX - 1).join("")}…` : text;
+}
+
+/** Places everything at once: nothing moves while one looks, and the same answer gives the same picture. */
+function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Link[]; box: string } {
+  const nodes: Node[] = near.widgets.map((widget, index) => ({
+    id: widget.serial_number,
+    name: widget.name,
+    x: Math.cos(index) * 12 * Math.sqrt(index),
+    y: Math.sin(index) * 12 * Math.sqrt(index),
+    ...(widget.serial_number === centre ? { fx: 0, fy: 0 } : {}),
+  }));
+  const known = new Set(nodes.map((node) => node.id));
+  const links: Link[] = near.associations
+    .filter((pair) => known.has(pair.widget1_sn) && known.has(pair.widget2_sn))
+    .map((pair) => ({ source: pair.widget1_sn, target: pair.widget2_sn, port: pair.port }));
+  const simulation = forceSimulation(nodes)
+    .force("link", forceLink<Node, Link>(links).id((node) => node.id).distance(90))
+    .force("apart", forceManyBody().strength(-320))
+    .force("room", forceCollide(34))
+    .force("x", forceX(0).strength(0.05))
+    .force("y", forceY(0).strength(0.08))
+    .stop();
+  for (let step = 0; step < STEPS; step++) simulation.tick();
+  const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
+  const margin = 60;
+  const [left, top] = [Math.min(...xs, -WIDTH / 3) - margin, Math.min(...ys, -HEIGHT / 3) - margin];
+  const width = Math.max(...xs, WIDTH / 3) + margin - left;
+  const height = Math.max(...ys, HEIGHT / 3) + margin - top;
+  return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
+}
+
+/** The picture with its colours in it, so that it needs no style sheet. */
+function standalone(picture: SVGSVGElement): string {
+  const copy = picture.cloneNode(true) as SVGSVGElement;
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  const originals = picture.querySelectorAll<SVGElement>("path, circle, text");
+  copy.querySelectorAll<SVGElement>("path, circle, text").forEach((element, index) => {
+    const style = getComputedStyle(originals[index]!);
+    for (const property of ["fill", "stroke", "stroke-width", "font-family", "font-size", "text-anchor"]) {
+      element.setAttribute(property, style.getPropertyValue(property));
+    }
+  });
+  return new XMLSerializer().serializeToString(copy);
+}

@@ -1,0 +1,142 @@
+// The four operations as forms. What the service refuses is explained in words.
+
+import { useState } from "preact/hooks";
+import { type Operation, curl, operate } from "./api";
+import { Card, Copyable, Problem, WidgetLink } from "./parts";
+
+interface Field {
+  name: string;
+  label: string;
+  kind: "text" | "port" | "slots";
+  hint?: string;
+}
+
+const SERIAL_NUMBER = "its serial number";
+
+const FORMS: { operation: Operation; title: string; done: string; fields: Field[] }[] = [
+  {
+    operation: "add_widget",
+    title: "Add a widget",
+    done: "It is registered.",
+    fields: [
+      { name: "widget_sn", label: "Serial number", kind: "text", hint: "unique; case counts" },
+      { name: "widget_name", label: "Name", kind: "text", hint: "any text" },
+      { name: "slots", label: "Slots", kind: "slots" },
+    ],
+  },
+  {
+    operation: "associate_widgets",
+    title: "Associate two widgets",
+    done: "They are associated.",
+    fields: [
+      { name: "widget1_sn", label: "One widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "widget2_sn", label: "The other widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "port", label: "Port", kind: "port" },
+    ],
+  },
+  {
+    operation: "remove_association",
+    title: "Remove an association",
+    done: "The association is removed.",
+    fields: [
+      { name: "widget1_sn", label: "One widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "widget2_sn", label: "The other widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "port", label: "Port", kind: "port" },
+    ],
+  },
+];
+
+export function OperationsScreen({ query }: { query: URLSearchParams }) {
+  return (
+    <>
+      <h1>Operations</h1>
+      <div class="columns">
+        {FORMS.map((form) => (
+          <Form key={form.operation} {...form} given={query} />
+        ))}
+      </div>
+      <p class="faint">
+        A widget is removed on its own page, which shows what goes with it: find it under <a href="#/widgets">Widgets</a>.
+      </p>
+    </>
+  );
+}
+
+type Outcome = { body: Record<string, unknown>; failure: unknown };
+
+function Form({ operation, title, done, fields, given }: (typeof FORMS)[number] & { given: URLSearchParams }) {
+  const [values, setValues] = useState<Record<string, string>>({ port: "P", widget1_sn: given.get("widget1_sn") ?? "" });
+  const [outcome, setOutcome] = useState<Outcome | null>(null);
+  const [busy, setBusy] = useState(false);
+  const body = Object.fromEntries(
+    fields.map(({ name, kind }) => {
+      const value = values[name] ?? "";
+      return [name, kind === "slots" ? [...value.replace(/[\s,]/g, "")] : value];
+    }),
+  );
+  const send = async (): Promise<void> => {
+    setBusy(true);
+    const failure = await operate(operation, body).then(
+      () => null,
+      (failure: unknown) => failure,
+    );
+    setOutcome({ body, failure });
+    setBusy(false);
+  };
+  const set = (name: string, value: string): void => setValues({ ...values, [name]: value });
+  return (
+    <Card title={title}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void send();
+        }}
+      >
+        {fields.map(({ name, label, kind, hint }) => (
+          <label key={name}>
+            {label}
+            {kind === "port" ? (
+              <select value={values[name]} onChange={(event) => set(name, event.currentTarget.value)}>
+                {["P", "R", "Q"].map((port) => (
+                  <option key={port}>{port}</option>
+                ))}
+              </select>
+            ) : (
+              <input
+                value={values[name] ?? ""}
+                placeholder={kind === "slots" ? "none to three of P, R, Q: PRR" : hint}
+                spellcheck={false}
+                autocomplete="off"
+                autocapitalize={kind === "slots" ? "characters" : "off"}
+                onInput={(event) => set(name, event.currentTarget.value)}
+              />
+            )}
+          </label>
+        ))}
+        <button type="submit" disabled={busy}>
+          {title}
+        </button>
+      </form>
+      {outcome && (
+        <div aria-live="polite">
+          {outcome.failure ? (
+            <Problem failure={outcome.failure} />
+          ) : (
+            <p class="done" role="status">
+              {done}{" "}
+              {["widget_sn", "widget1_sn"]
+                .filter((name) => name in outcome.body)
+                .map((name) => (
+                  <WidgetLink key={name} serialNumber={String(outcome.body[name])} />
+                ))}
+            </p>
+          )}
+          <details>
+            <summary>The same for a shell</summary>
+            <Copyable text={curl(operation, outcome.body)} label="The same for a shell" />
+          </details>
+        </div>
+      )}
+    </Card>
+  );
+}

@@ -1,0 +1,195 @@
+// Parts that several screens share.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type Slot, Failure, token } from "./api";
+import { explain, messageOf } from "./explain";
+
+/** A link to a screen; the address after `#` says which one. */
+export const to = {
+  widget: (serialNumber: string): string => `#/widget/${encodeURIComponent(serialNumber)}`,
+  near: (serialNumber: string): string => `#/near/${encodeURIComponent(serialNumber)}`,
+  widgets: (query: string): string => `#/widgets${query ? `?${query}` : ""}`,
+  changes: (serialNumber: string): string => `#/changes?widget_sn=${encodeURIComponent(serialNumber)}`,
+};
+
+/** A text that somebody chose: isolated, so that its direction turns nothing around it. */
+export function Text({ children }: { children: string }) {
+  return <bdi class="text">{children === "" ? <span class="faint">(empty)</span> : children}</bdi>;
+}
+
+export function WidgetLink({ serialNumber }: { serialNumber: string }) {
+  return (
+    <a href={to.widget(serialNumber)} title={serialNumber}>
+      <Text>{serialNumber}</Text>
+    </a>
+  );
+}
+
+/** A port type by its letter and its colour. */
+export function Port({ port, free }: { port: string; free?: boolean }) {
+  return <span class={`port port-${port}${free ? " free" : ""}`}>{port}</span>;
+}
+
+export function Slots({ slots }: { slots: Slot[] }) {
+  if (!slots.length) return <span class="faint">none</span>;
+  return (
+    <ul class="slots">
+      {slots.map((slot, index) => (
+        <li key={index}>
+          <Port port={slot.port} free={slot.peer === null} />
+          {slot.peer === null ? <span class="faint">free</span> : <WidgetLink serialNumber={slot.peer} />}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+/** What went wrong: in words, with what the service said. */
+export function Problem({ failure, retry }: { failure: unknown; retry?: () => void }) {
+  if (!failure) return null;
+  const words = explain(failure);
+  const code = failure instanceof Failure ? failure.code : "";
+  const unauthorised = failure instanceof Failure && failure.status === 401;
+  return (
+    <div class="problem" role="alert">
+      <p>{words ?? messageOf(failure)}</p>
+      {words && (
+        <p class="said">
+          {code && <code>{code}</code>} <Text>{messageOf(failure)}</Text>
+          {failure instanceof Failure && failure.details && <Text>{` ${failure.details}`}</Text>}
+        </p>
+      )}
+      {unauthorised && <TokenForm />}
+      {retry && (
+        <button type="button" onClick={retry}>
+          Try again
+        </button>
+      )}
+    </div>
+  );
+}
+
+/** Entering a token: it stays in this tab. */
+export function TokenForm({ close }: { close?: () => void }) {
+  const [value, setValue] = useState(token.get());
+  return (
+    <form
+      class="token"
+      onSubmit={(event) => {
+        event.preventDefault();
+        token.set(value.trim());
+        close?.();
+        dispatchEvent(new Event("token"));
+      }}
+    >
+      <label>
+        Token
+        <input
+          type="password"
+          autocomplete="off"
+          spellcheck={false}
+          value={value}
+          onInput={(event) => setValue(event.currentTarget.value)}
+        />
+      </label>
+      <button type="submit">Use it in this tab</button>
+      {token.get() && (
+        <button
+          type="button"
+          class="quiet"
+          onClick={() => {
+            token.set("");
+            close?.();
+            dispatchEvent(new Event("token"));
+          }}
+        >
+          Forget it
+        </button>
+      )}
+    </form>
+  );
+}
+
+/** A card with a heading. */
+export function Card({ title, children, side }: { title: string; children: ComponentChildren; side?: ComponentChildren }) {
+  return (
+    <section class="card">
+      <header>
+        <h2>{title}</h2>
+        {side}
+      </header>
+      {children}
+    </section>
+  );
+}
+
+/** A line that can be copied. */
+export function Copyable({ text, label }: { text: string; label: string }) {
+  const [copied, setCopied] = useState(false);
+  return (
+    <div class="copyable">
+      <pre tabIndex={0} role="region" aria-label={label}>
+        {text}
+      </pre>
+      <button
+        type="button"
+        class="quiet"
+        onClick={() => {
+          // Where the browser allows none (no TLS), the text can still be selected.
+          navigator.clipboard?.writeText(text).then(() => setCopied(true), () => {});
+        }}
+      >
+        {copied ? "Copied" : "Copy"}
+      </button>
+    </div>
+  );
+}
+
+/** Hands a text to the browser as a file. */
+export function download(name: string, type: string, content: string): void {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(url);
+}
+
+export interface Loaded<T> {
+  value: T | null;
+  failure: unknown;
+  loading: boolean;
+  reload: () => void;
+}
+
+/** Loads something when `key` changes; what is no longer wanted is given up. */
+export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
+  const [state, setState] = useState<{ value: T | null; failure: unknown; loading: boolean }>({
+    value: null,
+    failure: null,
+    loading: true,
+  });
+  const [turn, setTurn] = useState(0);
+  const latest = useRef(load);
+  latest.current = load;
+  useEffect(() => {
+    const controller = new AbortController();
+    setState((state) => ({ ...state, loading: true }));
+    latest.current(controller.signal).then(
+      (value) => controller.signal.aborted || setState({ value, failure: null, loading: false }),
+      (failure) => controller.signal.aborted || setState({ value: null, failure, loading: false }),
+    );
+    return () => controller.abort();
+  }, [key, turn]);
+  useEffect(() => {
+    const again = (): void => setTurn((turn) => turn + 1);
+    addEventListener("token", again);
+    return () => removeEventListener("token", again);
+  }, []);
+  return { ...state, reload: () => setTurn((turn) => turn + 1) };
+}
+
+const NUMBERS = new Intl.NumberFormat("en");
+export const number = (value: number | null | undefined): string =>
+  value === null || value === undefined ? "–" : NUMBERS.format(value);

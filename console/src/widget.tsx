@@ -1,0 +1,126 @@
+// One widget: its slots and peers, what can be done with it, and what happened to it.
+
+import { useState } from "preact/hooks";
+import { changes, lookup, operate, type Widget } from "./api";
+import { ChangeRows } from "./changes";
+import { Card, Port, Problem, Text, WidgetLink, to, useLoaded } from "./parts";
+
+export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
+  const widget = useLoaded(serialNumber, (signal) => lookup(serialNumber, signal));
+  const history = useLoaded(serialNumber, (signal) =>
+    changes(new URLSearchParams({ widget_sn: `eq.${serialNumber}`, limit: "50" }).toString(), signal),
+  );
+  const [failure, setFailure] = useState<unknown>(null);
+  const [removed, setRemoved] = useState(false);
+  const again = (): void => {
+    widget.reload();
+    history.reload();
+  };
+  const dissociate = (peer: string, port: string): void => {
+    setFailure(null);
+    const body = { widget1_sn: serialNumber, widget2_sn: peer, port };
+    operate("remove_association", body).then(again, setFailure);
+  };
+  return (
+    <>
+      <h1>
+        <Text>{serialNumber}</Text>
+      </h1>
+      {removed && <p role="status">It was removed.</p>}
+      {!removed && <Problem failure={widget.failure} retry={widget.reload} />}
+      {widget.value && !removed && (
+        <>
+          <Card
+            title="Slots"
+            side={
+              <span class="links">
+                <a href={to.near(serialNumber)}>Neighbourhood</a>
+                <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>
+              </span>
+            }
+          >
+            <p>
+              Name: <Text>{widget.value.name}</Text>
+            </p>
+            {widget.value.slots.length === 0 && <p class="faint">It has no slots.</p>}
+            <ol class="slot-rows">
+              {widget.value.slots.map((slot, index) => (
+                <li key={index}>
+                  <Port port={slot.port} free={slot.peer === null} />
+                  {slot.peer === null ? (
+                    <span class="faint">free</span>
+                  ) : (
+                    <>
+                      <WidgetLink serialNumber={slot.peer} />
+                      <button
+                        type="button"
+                        class="quiet"
+                        onClick={() => dissociate(slot.peer!, slot.port)}
+                      >
+                        Remove association
+                        <span class="hidden">{` with ${slot.peer} over ${slot.port}`}</span>
+                      </button>
+                    </>
+                  )}
+                </li>
+              ))}
+            </ol>
+            <Problem failure={failure} />
+          </Card>
+          <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} />
+        </>
+      )}
+      <Card title="Changes" side={<a href={to.changes(serialNumber)}>Follow them</a>}>
+        {history.failure ? (
+          <Problem failure={history.failure} />
+        ) : (
+          <ChangeRows changes={history.value?.changes ?? []} empty="Nothing of it is kept in the log." />
+        )}
+      </Card>
+    </>
+  );
+}
+
+/** Removing: where associations go with it, the serial number has to be typed. */
+function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
+  const [asking, setAsking] = useState(false);
+  const [typed, setTyped] = useState("");
+  const [failure, setFailure] = useState<unknown>(null);
+  const peers = widget.slots.filter((slot) => slot.peer !== null).length;
+  if (!asking) {
+    return (
+      <button type="button" class="danger" onClick={() => setAsking(true)}>
+        Remove this widget…
+      </button>
+    );
+  }
+  return (
+    <form
+      class="card"
+      onSubmit={(event) => {
+        event.preventDefault();
+        setFailure(null);
+        operate("remove_widget", { widget_sn: widget.serial_number }).then(removed, setFailure);
+      }}
+    >
+      {peers > 0 ? (
+        <label>
+          {peers === 1 ? "Its association goes with it." : `Its ${peers} associations go with it.`} Type the serial
+          number to remove it:
+          <input value={typed} autocomplete="off" spellcheck={false} onInput={(event) => setTyped(event.currentTarget.value)} />
+        </label>
+      ) : (
+        <p>It has no associations.</p>
+      )}
+      <div class="buttons">
+        <button type="submit" class="danger" disabled={peers > 0 && typed !== widget.serial_number}>
+          Remove it
+        </button>
+        <button type="button" class="quiet" onClick={() => setAsking(false)}>
+          Keep it
+        </button>
+      </div>
+      <Problem failure={failure} />
+    </form>
+  );
+}

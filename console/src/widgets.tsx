@@ -1,0 +1,206 @@
+// Lists: filters as a form and as a line, a page at a time by the last serial number.
+
+import { useEffect, useState } from "preact/hooks";
+import { ask, count, list } from "./api";
+import { Problem, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
+import { type Fields, parameters, readable } from "./query";
+
+const ROWS = 20;
+const NOTHING: Fields = { prefix: "", name: "", free: "", peer: "" };
+
+export function WidgetsScreen({ query }: { query: URLSearchParams }) {
+  const filter = query.toString();
+  return (
+    <>
+      <h1>Widgets</h1>
+      <Filters query={query} />
+      <Rows key={filter} filter={filter} />
+    </>
+  );
+}
+
+function Filters({ query }: { query: URLSearchParams }) {
+  const [fields, setFields] = useState(NOTHING);
+  const [line, setLine] = useState(readable(query));
+  useEffect(() => setLine(readable(query)), [query.toString()]);
+  const go = (query: URLSearchParams): void => {
+    location.hash = to.widgets(query.toString());
+  };
+  const field = (name: keyof Fields, label: string, hint: string) => (
+    <label>
+      {label}
+      <input
+        value={fields[name]}
+        placeholder={hint}
+        spellcheck={false}
+        autocapitalize="off"
+        onInput={(event) => setFields({ ...fields, [name]: event.currentTarget.value })}
+      />
+    </label>
+  );
+  return (
+    <div class="card filters">
+      <form
+        class="fields"
+        onSubmit={(event) => {
+          event.preventDefault();
+          go(parameters(fields));
+        }}
+      >
+        {field("prefix", "Serial number begins with", "AB-")}
+        {field("name", "Name (* stands for anything)", "*pump*")}
+        <label>
+          Has a free slot
+          <select value={fields.free} onChange={(event) => setFields({ ...fields, free: event.currentTarget.value })}>
+            <option value="">any or none</option>
+            {["P", "R", "Q"].map((port) => (
+              <option key={port}>{port}</option>
+            ))}
+          </select>
+        </label>
+        {field("peer", "Associated with", "serial number")}
+        <div class="buttons">
+          <button type="submit">Search</button>
+          <button
+            type="button"
+            class="quiet"
+            onClick={() => {
+              setFields(NOTHING);
+              go(new URLSearchParams());
+            }}
+          >
+            Clear
+          </button>
+        </div>
+      </form>
+      <form
+        class="line"
+        onSubmit={(event) => {
+          event.preventDefault();
+          go(new URLSearchParams(line));
+        }}
+      >
+        <label>
+          The same as a query of the API
+          <input
+            class="code"
+            value={line}
+            spellcheck={false}
+            autocapitalize="off"
+            placeholder="name=ilike.*pump*&or=(serial_number.lt.B,serial_number.gt.X)"
+            onInput={(event) => setLine(event.currentTarget.value)}
+          />
+        </label>
+      </form>
+    </div>
+  );
+}
+
+function Rows({ filter }: { filter: string }) {
+  /** The serial numbers after which the pages begin, as far as one has gone. */
+  const [starts, setStarts] = useState<string[]>([]);
+  const after = starts.at(-1);
+  const pageQuery = (limit: number): string => {
+    const query = new URLSearchParams(filter);
+    if (after !== undefined) query.append("serial_number", `gt.${after}`);
+    query.set("order", "serial_number.asc");
+    query.set("limit", String(limit));
+    return query.toString();
+  };
+  // One row more than is shown tells whether there is a next page; nothing is counted for that.
+  const page = useLoaded(`${filter}#${after}`, (signal) => list(pageQuery(ROWS + 1), signal));
+  const rows = page.value?.rows.slice(0, ROWS) ?? [];
+  const last = rows.at(-1);
+  const more = (page.value?.rows.length ?? 0) > ROWS;
+  if (page.failure) return <Problem failure={page.failure} retry={page.reload} />;
+  return (
+    <section aria-busy={page.loading}>
+      <div class="table">
+        <table>
+          <caption class="hidden">Widgets in the order of their serial numbers</caption>
+          <thead>
+            <tr>
+              <th scope="col">Serial number</th>
+              <th scope="col">Name</th>
+              <th scope="col">Slots</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((widget) => (
+              <tr key={widget.serial_number}>
+                <th scope="row">
+                  <WidgetLink serialNumber={widget.serial_number} />
+                </th>
+                <td>
+                  <Text>{widget.name}</Text>
+                </td>
+                <td>
+                  <Slots slots={widget.slots} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+        {page.value && !rows.length && <p class="nothing">No widget is like that.</p>}
+        {page.loading && !page.value && <p class="nothing">Searching…</p>}
+      </div>
+      <div class="pager">
+        <button type="button" class="quiet" disabled={!starts.length} onClick={() => setStarts(starts.slice(0, -1))}>
+          Previous
+        </button>
+        <button
+          type="button"
+          class="quiet"
+          disabled={!more || !last}
+          onClick={() => last && setStarts([...starts, last.serial_number])}
+        >
+          Next
+        </button>
+        <Count filter={filter} />
+        <button type="button" class="quiet" disabled={!rows.length} onClick={() => void exportCsv(pageQuery(ROWS))}>
+          Export these as CSV
+        </button>
+      </div>
+    </section>
+  );
+}
+
+async function exportCsv(query: string): Promise<void> {
+  const response = await ask(`widgets?${query}`, { accept: "text/csv" });
+  download("widgets.csv", "text/csv", await response.text());
+}
+
+/** How many there are, when somebody wants to know: behind a filter it may be a long search. */
+function Count({ filter }: { filter: string }) {
+  const [counting, setCounting] = useState<AbortController | null>(null);
+  const [result, setResult] = useState<{ total: number | null; failure: unknown } | null>(null);
+  useEffect(() => () => counting?.abort(), [counting]);
+  if (result?.failure) return <Problem failure={result.failure} />;
+  if (result) return <span role="status">{number(result.total)} in all</span>;
+  if (counting) {
+    return (
+      <span role="status">
+        Counting…{" "}
+        <button type="button" class="quiet" onClick={() => (counting.abort(), setCounting(null))}>
+          Stop
+        </button>
+      </span>
+    );
+  }
+  return (
+    <button
+      type="button"
+      class="quiet"
+      onClick={() => {
+        const controller = new AbortController();
+        setCounting(controller);
+        count(filter, controller.signal).then(
+          (total) => setResult({ total, failure: null }),
+          (failure) => controller.signal.aborted || setResult({ total: null, failure }),
+        );
+      }}
+    >
+      Count them
+    </button>
+  );
+}

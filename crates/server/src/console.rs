@@ -1,0 +1,43 @@
+//! The console over HTTP: its files, and what a browser may do with them.
+
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderValue},
+};
+use widgets_console::CONTENT_SECURITY_POLICY;
+
+const POLICY: HeaderValue = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+/// A serial number in an address is nobody else's business.
+const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
+const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
+/// The names of the files stay the same when the binary is another one.
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+/// Relative, so that a prefix which a proxy puts in front stays.
+const PAGE: HeaderValue = HeaderValue::from_static("console/");
+
+/// The file of this name, if it is one of the console's.
+pub(crate) fn file(name: &str) -> Option<Response<Full<Bytes>>> {
+    let file = widgets_console::file(name)?;
+    let content = Bytes::from_static(file.content.as_bytes());
+    let mut response = Response::new(Full::new(content));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(file.media_type),
+    );
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(header::REFERRER_POLICY, NO_REFERRER);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, AS_DECLARED);
+    headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
+    Some(response)
+}
+
+/// Leads from `/console` to the page.
+pub(crate) fn redirect() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, PAGE);
+    response
+}
