@@ -1,14 +1,14 @@
 //! The do-nothing peer: the product's own server over a store that keeps nothing.
 
-use widgets_registry::{Ask, Command, Fault, Lookup, Rejection, Store, Widget};
+use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget};
 
 /// Accepts everything at once and keeps nothing.
 #[derive(Clone)]
 pub(crate) struct NullStore;
 
-impl Ask<Command> for NullStore {
-    async fn ask(&self, _: Command) -> Result<(), Rejection> {
-        Ok(())
+impl Ask<Attempt> for NullStore {
+    async fn ask(&self, _: Attempt) -> Result<Applied, Rejection> {
+        Ok(Applied::Now)
     }
 }
 

@@ -211,6 +211,9 @@ pub const fn rests_on_the_state(refusal: &Refusal) -> bool {
         | Refusal::TooManySlots { .. }
         | Refusal::FieldLimit { .. }
         | Refusal::SelfAssociation { .. }
+        | Refusal::KeyReused
+        | Refusal::KeyInUse
+        | Refusal::KeysNotKept
         | Refusal::Null { .. } => false,
     }
 }

@@ -60,9 +60,11 @@ impl Clock {
     pub async fn call<S: Store>(&self, store: &S, request: Request) -> Option<Call> {
         let invoked = self.tick();
         let answer = match &request {
-            Request::Submit(command) => match store.ask(command.clone()).await {
+            Request::Submit(command) => match store.submit(command.clone()).await {
                 Ok(()) => Some(Answer::Decided(Ok(()))),
-                Err(Rejection::Refused(refusal)) => Some(Answer::Decided(Err(refusal))),
+                Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
+                    Some(Answer::Decided(Err(refusal)))
+                }
                 Err(Rejection::Fault(Fault::FateUnknown { .. })) => None,
                 Err(Rejection::Fault(Fault::Busy { .. } | Fault::Unavailable { .. })) => {
                     return None;

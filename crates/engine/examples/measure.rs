@@ -12,7 +12,9 @@ use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Du
 use tokio::task::JoinSet;
 use widgets_clock::{Clock as _, SystemClock};
 use widgets_engine::{Bulk, Client, DataDirectory, Engine, NoStore, Settings};
-use widgets_registry::{Ask as _, Command, Lookup, Name, Pair, Port, Ports, SerialNumber};
+use widgets_registry::{
+    Ask as _, Command, Kinds as _, Lookup, Name, Pair, Port, Ports, SerialNumber,
+};
 
 /// So many operations are under way at a time.
 const TASKS: u64 = 64;
@@ -169,7 +171,7 @@ async fn load(
                 for number in (first..first + 200).step_by(2) {
                     for command in operations(number) {
                         let began = clock.now();
-                        let accepted = client.ask(command).await.is_ok();
+                        let accepted = client.submit(command).await.is_ok();
                         latencies.push((clock.now().saturating_sub(began), accepted));
                     }
                 }

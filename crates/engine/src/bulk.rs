@@ -5,12 +5,8 @@
 
 use crate::{
     Counts, DataDirectory, Disk, OpenError, Random, Settings,
-    checkpoint::{self, Position},
-    files,
-    format::SegmentHeader,
-    journal::{create_segment, replay::End},
     recovery::{self, Recovered},
-    state::{Handle, State},
+    state::Handle,
 };
 use widgets_clock::{Clock, SystemClock};
 use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
@@ -19,10 +15,9 @@ use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 pub struct Bulk<D: Disk = DataDirectory> {
     disk: D,
     random: Random,
-    segment_bytes: u64,
-    state: State,
-    end: End<D::File>,
-    /// The sequence number of the next change.
+    settings: Settings,
+    store: Recovered<D::File>,
+    /// The sequence number of the next entry.
     next_sequence: u64,
 }
 
@@ -42,28 +37,21 @@ impl<D: Disk> Bulk<D> {
         settings: &Settings,
     ) -> Result<Self, OpenError> {
         settings.check()?;
-        let segment_bytes = settings.segment_bytes;
-        let Recovered { state, end, .. } = recovery::recover(
-            &disk,
-            clock,
-            &mut random,
-            segment_bytes,
-            recovery::threads(),
-        )?;
+        let threads = recovery::threads();
+        let store = recovery::recover(&disk, clock, &mut random, settings, threads)?;
         Ok(Self {
             disk,
             random,
-            segment_bytes,
-            state,
-            next_sequence: end.next_sequence,
-            end,
+            settings: settings.clone(),
+            next_sequence: store.end.next_sequence,
+            store,
         })
     }
 
     /// Applies one operation in memory, or says why not.
     pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
-        let change = decide(&self.state, command)?;
-        self.state.apply(command, change);
+        let change = decide(&self.store.state, command)?;
+        self.store.state.apply(command, change);
         self.next_sequence += 1;
         Ok(())
     }
@@ -72,14 +60,14 @@ impl<D: Disk> Bulk<D> {
     /// store that has lived has associations over any, and a copy of it is to have the same.
     pub fn associate_slots(&mut self, pair: &Pair, ordinals: [Ordinal; 2]) -> Result<(), Refusal> {
         let command = Command::AssociateWidgets(pair.clone());
-        let change = decide(&self.state, &command)?;
+        let change = decide(&self.store.state, &command)?;
         let Change::AssociateWidgets(one, other) = change else {
             unreachable!("associate_widgets changes nothing else")
         };
         let mut ends = [one, other];
         let serial_numbers = [pair.widget1(), pair.widget2()];
         for ((end, ordinal), serial_number) in ends.iter_mut().zip(ordinals).zip(serial_numbers) {
-            let record = self.state.record(end.widget);
+            let record = self.store.state.record(end.widget);
             let port = pair.port();
             if record.ports().get(ordinal) != Some(port) || record.peer(ordinal).is_some() {
                 let serial_number = serial_number.clone();
@@ -91,7 +79,8 @@ impl<D: Disk> Bulk<D> {
             end.ordinal = ordinal;
         }
         let [one, other] = ends;
-        self.state
+        self.store
+            .state
             .apply(&command, Change::AssociateWidgets(one, other));
         self.next_sequence += 1;
         Ok(())
@@ -99,46 +88,38 @@ impl<D: Disk> Bulk<D> {
 
     /// All widgets. Their order stays the same until the next [`Self::apply`].
     pub fn widgets(&self) -> impl Iterator<Item = Widget> + '_ {
-        (0..self.state.extent()).filter_map(|number| self.state.widget(Handle::new(number)))
+        (0..self.store.state.extent())
+            .filter_map(|number| self.store.state.widget(Handle::new(number)))
     }
 
     /// The widget of this serial number.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
-        self.state.lookup(serial_number)
+        self.store.state.lookup(serial_number)
     }
 
     /// How much there is.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.state.counts()
+        self.store.state.counts()
     }
 
     /// Makes everything that was applied durable, or nothing of it: after a crash or an error the
     /// directory has the state from before or the one from after.
     pub fn commit(mut self) -> Result<(), OpenError> {
-        if self.next_sequence == self.end.next_sequence {
+        if self.next_sequence == self.store.end.next_sequence {
             return Ok(());
         }
-        // Before the checkpoint has its name, an empty segment that was made ready; afterwards the
-        // journal's first.
-        let number = self.end.segment.header.number + 1;
-        let salt = (self.random)();
-        let header = SegmentHeader { number, salt };
-        create_segment(&self.disk, header, self.segment_bytes, |_| Ok(()))
-            .map_err(OpenError::io("creating a segment of the journal"))?;
-        let position = Position {
-            segment: number,
-            next_sequence: self.next_sequence,
-        };
-        let written = checkpoint::write_all(&self.disk, &self.state, position)
-            .map_err(OpenError::io("writing the checkpoint"))?;
-        let removed = files::obsolete(&self.disk, written.first_sequence, number)
-            .and_then(|names| names.iter().try_for_each(|name| self.disk.remove(name)));
-        if let Err(error) = removed {
-            // What was applied is durable; the next start removes them.
-            tracing::warn!(%error, "removing what the commit made needless failed");
-        }
+        // What was applied is in no group: what the journal has before it does not lead there.
+        self.store.end.skip_to(self.next_sequence);
+        let Self {
+            disk,
+            mut random,
+            settings,
+            store,
+            ..
+        } = self;
+        store.begin_anew(&disk, &mut random, &settings)?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         prepare::{NextSegment, Preparer},
     },
     metrics::Metrics,
-    owner::Owner,
+    owner::{Known, Owner},
     queue::Queue,
     recovery,
 };
@@ -78,13 +78,19 @@ impl<D: Disk, C: Clock> Parts<D, C> {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let segment_bytes = settings.segment_bytes;
-        let recovered = recovery::recover(disk, &**clock, &mut random, segment_bytes, threads)?;
-        let (end, counts) = (recovered.end, recovered.state.counts());
+        let recovered = recovery::recover(disk, &**clock, &mut random, settings, threads)?;
+        let known = Known {
+            state: recovered.state,
+            retries: recovered.retries,
+            secret: recovered.store.secret,
+        };
+        let (end, counts) = (recovered.end, known.state.counts());
         let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
         let preparer = Preparer::new(
             disk.clone(),
             clock.clone(),
             random,
+            recovered.store.identity,
             segment_bytes,
             next_segment.clone(),
         );
@@ -94,7 +100,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
         let queue = Arc::new(Queue::new(settings));
         let metrics = Metrics::new();
         let owner = Owner::new(
-            recovered.state,
+            known,
             Journal::new(end, segment_bytes, next_segment),
             checkpoints,
             metrics.clone(),

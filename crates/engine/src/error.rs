@@ -1,6 +1,9 @@
 //! Why a store cannot be opened.
 
-use crate::format::{FORMAT_VERSION, HeaderDefect};
+use crate::{
+    files::STORE,
+    format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST, HeaderDefect},
+};
 use std::{io, path::PathBuf};
 
 /// Why the data directory could not be opened. Nothing in it was lost by trying.
@@ -43,14 +46,28 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A file was written by another version of the format.
-    #[error("{file} has format version {found}, this program reads version {supported}")]
+    #[error("{file} has format version {found}, this program reads versions {oldest} to {newest}")]
     Version {
         /// The file.
         file: String,
         /// Its version.
         found: u32,
-        /// The version that this program reads.
-        supported: u32,
+        /// The oldest version that this program reads.
+        oldest: u32,
+        /// The newest one, which it writes.
+        newest: u32,
+    },
+    /// A later version of the program wrote something that this one does not know.
+    #[error(
+        "{file} has at byte {offset} an entry of kind {kind}, which this program does not know"
+    )]
+    UnknownKind {
+        /// The file.
+        file: String,
+        /// Where in it, in bytes, its group begins.
+        offset: u64,
+        /// The kind.
+        kind: u8,
     },
     /// What was once durable is not there or not as it was written. Restore a copy: starting would
     /// serve a state that never was.
@@ -94,13 +111,27 @@ impl OpenError {
             HeaderDefect::Version(found) => Self::Version {
                 file: file.into(),
                 found,
-                supported: FORMAT_VERSION,
+                oldest: FORMAT_VERSION_OLDEST,
+                newest: FORMAT_VERSION,
             },
             HeaderDefect::Damaged => Self::Damaged {
                 file: file.into(),
                 offset: 0,
                 defect: "it does not begin with the header of such a file".into(),
             },
+        }
+    }
+
+    /// Checks that a file that says it is of the store `found` belongs to this one.
+    pub(crate) fn check_store(file: &str, found: u64, store: Option<u64>) -> Result<(), Self> {
+        match store {
+            None => Err(Self::Missing { file: STORE.into() }),
+            Some(store) if store == found => Ok(()),
+            Some(store) => Err(Self::Damaged {
+                file: file.into(),
+                offset: 0,
+                defect: format!("it is of the store {found:016x}, the others are of {store:016x}"),
+            }),
         }
     }
 }

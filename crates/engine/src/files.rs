@@ -6,6 +6,9 @@ use std::io;
 /// What the name of a file ends with until it is whole and durable. A start removes such files.
 pub(crate) const UNFINISHED: &str = "_unfinished";
 
+/// The file that says which store this is.
+pub(crate) const STORE: &str = "store";
+
 const SEGMENT: &str = "journal-";
 const CHECKPOINT: &str = "checkpoint-";
 
@@ -28,6 +31,8 @@ pub(crate) struct Files {
     pub(crate) checkpoints: Vec<u64>,
     /// The names of files that were never finished.
     pub(crate) unfinished: Vec<String>,
+    /// The file that says which store it is.
+    pub(crate) has_store: bool,
 }
 
 impl Files {
@@ -38,6 +43,8 @@ impl Files {
         for name in disk.list()? {
             if is_unfinished(&name) {
                 files.unfinished.push(name);
+            } else if name == STORE {
+                files.has_store = true;
             } else if let Some(number) = number(&name, SEGMENT) {
                 files.segments.push(number);
             } else if let Some(first_sequence) = number(&name, CHECKPOINT) {
@@ -52,7 +59,7 @@ impl Files {
 
 /// Whether a file of this name is a part of a store. A directory that has none of them has no store.
 pub(crate) fn is_store(name: &str) -> bool {
-    number(name, SEGMENT).or(number(name, CHECKPOINT)).is_some()
+    name == STORE || number(name, SEGMENT).or(number(name, CHECKPOINT)).is_some()
 }
 
 /// Whether a file of this name is one that the engine began and never finished.

@@ -23,6 +23,7 @@ mod owner;
 mod query;
 mod queue;
 mod recovery;
+mod retries;
 mod settings;
 mod state;
 #[cfg(test)]

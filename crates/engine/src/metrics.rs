@@ -1,6 +1,6 @@
 //! What the engine tells of itself. The owner updates it once a batch, nothing once a request.
 
-use crate::state::Counts;
+use crate::{retries::Retries, state::Counts};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ pub(crate) struct Metrics {
     associations: IntGauge,
     journal_bytes: IntGauge,
     read_only: IntGauge,
+    idempotency_keys: IntGauge,
+    idempotency_keys_early: IntCounter,
+    idempotency_replayed: IntCounter,
+    idempotency_reused: IntCounter,
     checkpoints: IntCounterVec,
     checkpoints_ok: IntCounter,
     checkpoints_failed: IntCounter,
@@ -60,6 +64,23 @@ impl Metrics {
             read_only: gauge(
                 "widgets_store_read_only",
                 "1 after a failed sync: nothing is written until a restart.",
+            ),
+            idempotency_keys: gauge(
+                "widgets_idempotency_keys",
+                "Idempotency keys that are kept.",
+            ),
+            idempotency_keys_early: counter(
+                "widgets_idempotency_keys_early_total",
+                "Idempotency keys that went before their time, as there were more than \
+                 idempotency.keys_max.",
+            ),
+            idempotency_replayed: counter(
+                "widgets_idempotency_replayed_total",
+                "Operations that were answered as when they came first.",
+            ),
+            idempotency_reused: counter(
+                "widgets_idempotency_reused_total",
+                "Operations that were refused as their key was used for another request.",
             ),
             // Both are there from the start: alerts see only what grows from a value that was there.
             checkpoints_ok: checkpoints.with_label_values(&["ok"]),
@@ -97,6 +118,24 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// Which keys are kept.
+    pub(crate) fn keys(&self, retries: &Retries) {
+        self.idempotency_keys
+            .set(i64::try_from(retries.len()).unwrap_or(i64::MAX));
+        let told = self.idempotency_keys_early.get();
+        self.idempotency_keys_early
+            .inc_by(retries.early().saturating_sub(told));
+    }
+
+    /// An operation came again.
+    pub(crate) fn replayed(&self, is_same: bool) {
+        if is_same {
+            self.idempotency_replayed.inc();
+        } else {
+            self.idempotency_reused.inc();
+        }
+    }
+
     pub(crate) fn read_only(&self) {
         self.read_only.set(1);
     }
@@ -120,6 +159,14 @@ impl Metrics {
             &self.associations,
             &self.journal_bytes,
             &self.read_only,
+            &self.idempotency_keys,
+        ] {
+            registry.register(Box::new(each.clone()))?;
+        }
+        for each in [
+            &self.idempotency_keys_early,
+            &self.idempotency_replayed,
+            &self.idempotency_reused,
         ] {
             registry.register(Box::new(each.clone()))?;
         }
@@ -130,6 +177,10 @@ impl Metrics {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     valid(IntGauge::new(name, help))
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    valid(IntCounter::new(name, help))
 }
 
 fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -6,13 +6,14 @@
 
 use crate::{
     Settings,
-    checkpoint::{Checkpoints, Position},
+    checkpoint::Checkpoints,
     disk::DiskFile,
-    format::{self, GROUP_HEADER_BYTES},
-    journal::{Append, Journal},
+    format::{self, GroupDraft, Keyed},
+    journal::{Append, Journal, replay::seconds},
     metrics::Metrics,
     query::Question,
     queue::{Queue, Request, Submission},
+    retries::{self, Kept, Outcome, Retries},
     state::{State, Undo},
 };
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
@@ -20,10 +21,13 @@ use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
 use widgets_queue::{Answered, Outbox, RETRY_AFTER_SECONDS_MAX, Reply};
-use widgets_registry::{Command, Fault, Reason, Refusal, Rejection, decide};
+use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
 const NO_ROOM: &str = "no room in the journal";
+
+/// When nothing was committed for so long, the journal gets a seal.
+const SEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
@@ -35,7 +39,18 @@ pub(crate) struct Owner<F, C> {
     pacing: Arc<Pacing>,
     queue_wait_max: Duration,
     queue_wait_ms_max: u64,
-    group: Vec<u8>,
+    retries: Retries,
+    group: GroupDraft,
+    /// How many keys the group has.
+    keys: usize,
+    /// What keys are hashed with.
+    secret: [u8; 16],
+    /// When what is decided now is committed, in microseconds since 1970.
+    at: u64,
+    /// The journal ends with a seal, or has nothing.
+    is_sealed: bool,
+    /// When it gets one, unless it goes on.
+    seal_at: Duration,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
     outbox: Outbox<Request>,
@@ -49,15 +64,31 @@ pub(crate) struct Owner<F, C> {
     unwritable: Option<Reason>,
 }
 
+/// What there is in memory.
+pub(crate) struct Known {
+    pub(crate) state: State,
+    pub(crate) retries: Retries,
+    /// What keys are hashed with.
+    pub(crate) secret: [u8; 16],
+}
+
+/// An answer to an operation.
+enum Decided {
+    /// It rests on what is durable.
+    Durable(Result<Applied, Rejection>),
+    /// It may rest on what this batch changes.
+    Pending(Result<Applied, Rejection>),
+}
+
 /// An answer that waits for the sync.
 enum Answer {
-    Operation(Address, Reply<Command>, Result<(), Refusal>),
+    Operation(Address, Reply<Attempt>, Result<Applied, Rejection>),
     Query(Address, Box<dyn Question>),
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn new(
-        state: State,
+        known: Known,
         journal: Journal<F>,
         checkpoints: Checkpoints,
         metrics: Metrics,
@@ -65,8 +96,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         pacing: Arc<Pacing>,
         settings: &Settings,
     ) -> Self {
+        let Known {
+            state,
+            retries,
+            secret,
+        } = known;
         metrics.state(state.counts(), checkpoints.journal_bytes());
+        metrics.keys(&retries);
         Self {
+            is_sealed: journal.is_sealed(),
+            seal_at: clock.now() + SEAL_PAUSE,
+            at: journal.position().at,
+            secret,
+            keys: 0,
             state,
             journal,
             checkpoints,
@@ -75,7 +117,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             pacing,
             queue_wait_max: Duration::from_millis(settings.queue_wait_ms_max),
             queue_wait_ms_max: settings.queue_wait_ms_max,
-            group: Vec::new(),
+            retries,
+            group: GroupDraft::default(),
             undo: Vec::new(),
             answers: Vec::new(),
             outbox: Outbox::default(),
@@ -101,9 +144,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
-        let may_wait = may_wait && !self.checkpoints.has_work();
-        if !queue.take(batch, &mut self.outbox, may_wait) {
+        let wait = if !may_wait || self.checkpoints.has_work() {
+            Duration::ZERO
+        } else if self.is_sealed || self.stopped.is_some() {
+            Duration::MAX
+        } else {
+            self.seal_at.saturating_sub(self.clock.now())
+        };
+        if !queue.take(batch, &mut self.outbox, wait) {
+            self.seal();
             return false;
+        }
+        if batch.is_empty() && self.clock.now() >= self.seal_at {
+            self.seal();
         }
         let (operations, began) = (batch.len(), self.clock.now());
         if operations > 0 {
@@ -152,12 +205,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             let reason = reason.to_string();
             return self.checkpoints.stop(&reason, now, &self.metrics);
         }
-        let position = Position {
-            segment: self.journal.segment_number(),
-            next_sequence: self.journal.next_sequence(),
-        };
+        let position = self.journal.position();
+        let (state, retries) = (&self.state, &self.retries);
         self.checkpoints
-            .advance(&self.state, position, now, &self.metrics);
+            .advance(state, retries, position, now, &self.metrics);
     }
 
     /// Answers every submission of the batch and leaves it empty. How many operations were decided,
@@ -167,31 +218,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.metrics.batch(batch.len());
         let unavailable = self.unavailable(batch);
         self.group.clear();
-        self.group.resize(GROUP_HEADER_BYTES, 0);
+        let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
+        self.at = self.journal.time(clock);
         for submission in batch.drain(..) {
             let late = now.saturating_sub(submission.arrived) > self.queue_wait_max;
             let reply_to = submission.reply_to;
             match submission.request {
-                Request::Operation(command, reply) => {
-                    let fault = if late {
-                        if planted!(LateApplied) {
-                            drop(self.decide(&command));
-                        }
-                        Some(self.late())
-                    } else {
-                        self.undecidable(&command, unavailable.as_ref())
-                    };
-                    if let Some(fault) = fault {
-                        self.send(reply_to, reply, Err(fault.into()));
-                    } else {
-                        match self.decide(&command) {
-                            Err(refusal) if planted!(RefusedBeforeSync) => {
-                                self.send(reply_to, reply, Err(refusal.into()));
-                            }
-                            outcome => {
-                                self.answers
-                                    .push(Answer::Operation(reply_to, reply, outcome));
-                            }
+                Request::Operation(attempt, reply) => {
+                    let unavailable = unavailable.as_ref();
+                    match self.operation(&attempt, late, unavailable) {
+                        Decided::Durable(answer) => self.send(reply_to, reply, answer),
+                        Decided::Pending(answer) => {
+                            let answer = Answer::Operation(reply_to, reply, answer);
+                            self.answers.push(answer);
                         }
                     }
                 }
@@ -222,7 +261,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if failure.is_none() { decided } else { 0 }
     }
 
-    fn send(&mut self, reply_to: Address, reply: Reply<Command>, answer: Result<(), Rejection>) {
+    fn send(
+        &mut self,
+        reply_to: Address,
+        reply: Reply<Attempt>,
+        answer: Result<Applied, Rejection>,
+    ) {
         self.outbox
             .send(reply_to, Answered::Operation(reply, answer));
     }
@@ -250,7 +294,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             return self.stopped.clone();
         }
         let payload_bytes = batch.iter().map(|each| match &each.request {
-            Request::Operation(command, _) => format::change_bytes_max(command),
+            Request::Operation(attempt, _) => {
+                format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
+            }
             Request::Query(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
@@ -298,9 +344,82 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    fn decide(&mut self, command: &Command) -> Result<(), Refusal> {
-        let change = decide(&self.state, command)?;
-        format::encode_change(&mut self.group, &self.state, command, change);
+    /// What to answer to an operation, and when.
+    fn operation(
+        &mut self,
+        attempt: &Attempt,
+        late: bool,
+        unavailable: Option<&Reason>,
+    ) -> Decided {
+        let keyed = attempt.key.as_ref().map(|key| {
+            retries::digest(&self.secret, attempt.author.as_ref(), key, &attempt.command)
+        });
+        if let Some(keyed) = &keyed
+            && let Some(remembered) = self.remembered(keyed, &attempt.command)
+        {
+            return remembered;
+        }
+        let fault = if late {
+            if planted!(LateApplied) {
+                drop(self.decide(attempt, keyed));
+            }
+            Some(self.late())
+        } else {
+            self.undecidable(&attempt.command, unavailable)
+        };
+        if let Some(fault) = fault {
+            return Decided::Durable(Err(fault.into()));
+        }
+        match self.decide(attempt, keyed) {
+            Err(refusal) if planted!(RefusedBeforeSync) => Decided::Durable(Err(refusal.into())),
+            Ok(()) => Decided::Pending(Ok(Applied::Now)),
+            Err(refusal) => Decided::Pending(Err(refusal.into())),
+        }
+    }
+
+    /// What was answered when this key came first.
+    fn remembered(&mut self, keyed: &Keyed, command: &Command) -> Option<Decided> {
+        let found = self.retries.find(keyed, seconds(self.at))?;
+        if planted!(RetryApplied) {
+            return None;
+        }
+        let before = found.outcome.and_then(|outcome| outcome.answer(command));
+        self.metrics.replayed(before.is_some());
+        let answer = match before {
+            Some(Ok(())) => Ok(Applied::Before),
+            Some(Err(refusal)) => Err(Rejection::Replayed(refusal)),
+            // It is known for another request.
+            None => Err(Refusal::KeyReused.into()),
+        };
+        Some(if found.is_settled || planted!(ReplayedBeforeSync) {
+            Decided::Durable(answer)
+        } else {
+            Decided::Pending(answer)
+        })
+    }
+
+    fn decide(&mut self, attempt: &Attempt, keyed: Option<Keyed>) -> Result<(), Refusal> {
+        let Attempt {
+            command, author, ..
+        } = attempt;
+        let decided = decide(&self.state, command);
+        if let Some(keyed) = keyed
+            && let Some(outcome) = Outcome::of(command, &decided)
+        {
+            self.retries.insert(Kept {
+                keyed,
+                at_seconds: seconds(self.at),
+                outcome,
+            });
+            self.keys += 1;
+            if decided.is_err() {
+                self.group.refusal(outcome, author.as_ref(), &keyed);
+            }
+        }
+        let change = decided?;
+        let (author, keyed) = (author.as_ref(), keyed.as_ref());
+        self.group
+            .change(&self.state, command, change, author, keyed);
         self.undo.push(self.state.apply(command, change));
         Ok(())
     }
@@ -318,22 +437,26 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Makes the changes durable, or takes them back and says what to answer.
     fn commit(&mut self) -> Option<Fault> {
-        if self.undo.is_empty() {
+        if self.group.entries() == 0 {
             return None;
         }
-        let Ok(changes) = u32::try_from(self.undo.len()) else {
-            unreachable!("a batch is bounded by queue_operations_max")
-        };
         let began = self.clock.now();
-        let Err(failure) = self.journal.append(&mut self.group, changes) else {
-            self.undo.clear();
-            self.write_failed = None;
-            self.checkpoints.appended(self.group.len() as u64);
-            let duration = self.clock.now().saturating_sub(began);
-            let journal_bytes = self.checkpoints.journal_bytes();
-            self.metrics
-                .commit(duration, self.state.counts(), journal_bytes);
-            return None;
+        let failure = match self.append() {
+            Ok(()) => {
+                self.undo.clear();
+                self.write_failed = None;
+                self.keys = 0;
+                self.retries.settle(seconds(self.at));
+                self.metrics.keys(&self.retries);
+                self.is_sealed = false;
+                self.seal_at = self.clock.now() + SEAL_PAUSE;
+                let duration = self.clock.now().saturating_sub(began);
+                let journal_bytes = self.checkpoints.journal_bytes();
+                self.metrics
+                    .commit(duration, self.state.counts(), journal_bytes);
+                return None;
+            }
+            Err(failure) => failure,
         };
         if planted!(UndoIncomplete) {
             self.undo.remove(0);
@@ -341,11 +464,26 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         while let Some(last) = self.undo.pop() {
             self.state.undo(last);
         }
-        Some(match failure {
+        for _ in 0..mem::take(&mut self.keys) {
+            self.retries.undo_insert();
+        }
+        Some(self.failed(failure))
+    }
+
+    /// Appends and syncs the group.
+    fn append(&mut self) -> Result<(), Append> {
+        let written = self.journal.append(&mut self.group, self.at)?;
+        self.checkpoints.appended(written);
+        Ok(())
+    }
+
+    /// What an append that failed means for its operations and for those to come.
+    fn failed(&mut self, failure: Append) -> Fault {
+        match failure {
             Append::NotWritten(error) => {
                 tracing::error!(%error, "writing the journal failed: nothing was applied");
                 let reason = Reason::new("writing the journal failed", error.to_string());
-                self.write_failed = Some((reason.clone(), self.group.len()));
+                self.write_failed = Some((reason.clone(), self.group.bytes()));
                 Fault::Unavailable { reason }
             }
             Append::FateUnknown(error) => {
@@ -358,7 +496,32 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 ));
                 Fault::FateUnknown { reason }
             }
-        })
+        }
+    }
+
+    /// Writes a seal, unless the journal ends with one: it proves that what stands before it was
+    /// durable, so that a start takes damage there for what it is and not for a torn end.
+    fn seal(&mut self) {
+        if self.is_sealed || self.stopped.is_some() {
+            return;
+        }
+        self.group.clear();
+        self.group.seal();
+        let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
+        self.at = self.journal.time(clock);
+        if self
+            .journal
+            .reserve(format::group_bytes(self.group.payload_bytes()))
+            .is_err()
+        {
+            return;
+        }
+        match self.append() {
+            Ok(()) => self.is_sealed = true,
+            Err(failure) => {
+                self.failed(failure);
+            }
+        }
     }
 
     fn answer(&mut self, failure: Option<&Fault>) {
@@ -368,8 +531,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 Answer::Query(reply_to, question) => self.answer_query(reply_to, question),
                 Answer::Operation(reply_to, reply, outcome) => {
                     let outcome = match (outcome, failure) {
-                        (outcome, None) => outcome.map_err(Into::into),
-                        (Ok(()), Some(fault)) => Err(fault.clone().into()),
+                        (outcome, None) => outcome,
+                        (Ok(_), Some(fault)) => Err(fault.clone().into()),
                         // It may rest on a change that was taken back, so it is no refusal; what was
                         // asked was not applied in any case.
                         (Err(_), Some(fault)) => Err(Fault::Unavailable {

@@ -88,6 +88,14 @@ bugs! {
     RemovedNotForgotten,
     /// A widget that a checkpoint has twice stays twice.
     DuplicateKept,
+    /// The time of a group is the clock's, also where that went back.
+    TimeGoesBack,
+    /// A checkpoint leaves out the keys.
+    KeysForgotten,
+    /// A key that is known is decided again.
+    RetryApplied,
+    /// A retry is answered before the first attempt is synced.
+    ReplayedBeforeSync,
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use std::{
 use widgets_mailbox::Address;
 use widgets_pacing::ENOUGH;
 use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
-use widgets_registry::{Command, Fault, Reason};
+use widgets_registry::{Attempt, Fault, Reason, Request as _};
 
 /// What a caller wants, and where it waits for the answer.
 pub enum Request {
     /// An operation.
-    Operation(Command, Reply<Command>),
+    Operation(Attempt, Reply<Attempt>),
     /// Anything that reads.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Query(Box<dyn Question>),
@@ -80,27 +80,31 @@ impl Queue {
     }
 
     /// Takes everything that waits into `batch`, which is empty. Where that is nothing, it waits until
-    /// something comes or [`Self::wake`] is called, if it may. New mailboxes go to `outbox`. False
+    /// something comes or [`Self::wake`] is called, but no longer than `wait`. New mailboxes go to `outbox`. False
     /// once the queue is closed and empty.
     pub(crate) fn take(
         &self,
         batch: &mut VecDeque<Submission>,
         outbox: &mut Outbox<Request>,
-        may_wait: bool,
+        wait: Duration,
     ) -> bool {
         let mut waiting = self.lock();
         while waiting.requests.is_empty() {
             if waiting.requests.is_closed() {
                 return false;
             }
-            if mem::take(&mut waiting.woken) || !may_wait {
+            if mem::take(&mut waiting.woken) || wait.is_zero() {
                 break;
             }
             waiting.owner_sleeps = true;
-            waiting = self
+            let (woken, timeout) = self
                 .arrival
-                .wait(waiting)
+                .wait_timeout(waiting, wait)
                 .unwrap_or_else(PoisonError::into_inner);
+            waiting = woken;
+            if timeout.timed_out() {
+                break;
+            }
         }
         waiting.owner_sleeps = false;
         waiting.gathers = None;
@@ -198,9 +202,9 @@ impl widgets_queue::Queue for Queue {
     }
 }
 
-impl Takes<Command> for Queue {
-    fn request(command: Command, reply: Reply<Command>) -> Request {
-        Request::Operation(command, reply)
+impl Takes<Attempt> for Queue {
+    fn request(attempt: Attempt, reply: Reply<Attempt>) -> Request {
+        Request::Operation(attempt, reply)
     }
 }
 
@@ -213,7 +217,7 @@ impl<Q: Query> Takes<Q> for Queue {
 impl Waits for Request {
     fn text_bytes(&self) -> usize {
         match self {
-            Self::Operation(command, _) => command.text_bytes(),
+            Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Query(question) => question.text_bytes(),
         }
     }

@@ -4,18 +4,23 @@
 //! to an older state, which would be one that had been answered away.
 
 use crate::{
+    Settings,
     checkpoint::{self, Written},
-    disk::Disk,
+    disk::{Disk, DiskFile, read_full_at},
     error::OpenError,
-    files::{self, Files},
-    format::SegmentHeader,
-    journal::{
-        Random, create_segment,
-        replay::{self, End},
+    files::{self, Files, STORE},
+    format::{
+        DATA_OFFSET, Epoch, FORMAT_VERSION, FORMAT_VERSION_OLDEST, HEADER_BYTES, SegmentHeader,
+        StoreHeader, checkpoint::CheckpointHeader,
     },
+    journal::{
+        Position, Random, create_segment,
+        replay::{self, End, Replayed, Start},
+    },
+    retries::Retries,
     state::State,
 };
-use std::{ops::Range, thread};
+use std::{ops::Range, thread, time::Duration};
 use widgets_clock::Clock;
 
 /// More threads would only wait for memory.
@@ -28,7 +33,9 @@ pub(crate) fn threads() -> usize {
 
 /// What a data directory held.
 pub(crate) struct Recovered<F> {
+    pub(crate) store: StoreHeader,
     pub(crate) state: State,
+    pub(crate) retries: Retries,
     pub(crate) end: End<F>,
     /// The checkpoint that it began with.
     pub(crate) checkpoint: Option<Written>,
@@ -36,51 +43,138 @@ pub(crate) struct Recovered<F> {
 
 /// Reads a data directory on so many threads, and makes the first segment where there is nothing
 /// yet. One thread is the caller's: then nothing happens beside it.
+///
+/// Files of an older version are read as well, and then there are files of the newest instead.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     clock: &impl Clock,
     random: &mut Random,
-    segment_bytes: u64,
+    settings: &Settings,
     threads: usize,
 ) -> Result<Recovered<D::File>, OpenError> {
     let began = clock.now();
-    let files = Files::list(disk).map_err(OpenError::io("listing the data directory"))?;
+    let mut files = Files::list(disk).map_err(OpenError::io("listing the data directory"))?;
     for name in &files.unfinished {
         disk.remove(name)
             .map_err(OpenError::io(format!("removing {name}")))?;
     }
+    let mut store = files.has_store.then(|| read_store(disk)).transpose()?;
     if files.segments.is_empty() && files.checkpoints.is_empty() {
-        let number = 1;
-        let salt = random();
-        create_segment(disk, SegmentHeader { number, salt }, segment_bytes, |_| {
-            Ok(())
-        })
-        .map_err(OpenError::io("creating the first segment of the journal"))?;
-        return recover(disk, clock, random, segment_bytes, threads);
+        let header = match store.take() {
+            // A crash came before the first segment.
+            Some(header) => header,
+            None => create_store(disk, random, 1)?,
+        };
+        let segment = SegmentHeader {
+            origin: 1,
+            ..SegmentHeader::new(header.identity, 1, random())
+        };
+        create_segment(disk, segment, settings.segment_bytes, |_| Ok(()))
+            .map_err(OpenError::io("creating the first segment of the journal"))?;
+        store = Some(header);
+        files.segments.push(segment.number);
     }
+    let identity = store.as_ref().map(|store| store.identity);
+    let read = read(disk, &files, identity, settings, threads, || clock.now())?;
+    let counts = read.state.counts();
+    tracing::info!(
+        widgets = counts.widgets,
+        associations = counts.associations,
+        idempotency_keys = read.retries.len(),
+        next_sequence = read.end.next_sequence,
+        checkpoint_ms = read.loaded_at.saturating_sub(began).as_millis(),
+        journal_ms = clock.now().saturating_sub(read.loaded_at).as_millis(),
+        journal_bytes = read.end.replayed_bytes,
+        "store opened"
+    );
+    let is_current = read.end.segment.header.version == FORMAT_VERSION
+        && read
+            .header
+            .is_none_or(|header| header.version == FORMAT_VERSION);
+    let store = match store {
+        Some(store) => store,
+        None => create_store(disk, random, read.end.next_sequence)?,
+    };
+    let recovered = Recovered {
+        store,
+        state: read.state,
+        retries: read.retries,
+        end: read.end,
+        checkpoint: read.checkpoint,
+    };
+    if is_current {
+        return Ok(recovered);
+    }
+    let recovered = recovered.begin_anew(disk, random, settings)?;
+    tracing::info!(
+        from = FORMAT_VERSION_OLDEST,
+        to = FORMAT_VERSION,
+        "the data directory was converted: older versions of this program cannot read it any more"
+    );
+    Ok(recovered)
+}
+
+/// What the files of a directory hold.
+struct Read<F> {
+    state: State,
+    retries: Retries,
+    end: End<F>,
+    header: Option<CheckpointHeader>,
+    checkpoint: Option<Written>,
+    /// When the checkpoint was loaded.
+    loaded_at: Duration,
+}
+
+/// Reads the newest checkpoint and the journal from where it began, and removes what is needless.
+fn read<D: Disk>(
+    disk: &D,
+    files: &Files,
+    store: Option<u64>,
+    settings: &Settings,
+    threads: usize,
+    now: impl Fn() -> Duration,
+) -> Result<Read<D::File>, OpenError> {
     let loaded = files
         .checkpoints
         .last()
-        .map(|&newest| checkpoint::load(disk, newest, threads))
+        .map(|&newest| checkpoint::load(disk, newest, store, threads))
         .transpose()?;
-    let loading = clock.now();
+    let loaded_at = now();
+    let mut retries = Retries::new(settings);
     let (mut state, header, checkpoint) = match loaded {
         Some(loaded) => {
             let written = Written {
                 first_sequence: loaded.header.first_sequence,
                 bytes: loaded.bytes,
             };
+            for kept in loaded.keys {
+                retries.insert(kept);
+            }
+            retries.settle(replay::seconds(loaded.header.at));
             (loaded.state, Some(loaded.header), Some(written))
         }
         None => (State::default(), None, None),
     };
-    let (segment, first_sequence) = match header {
-        Some(it) if planted!(ReplayedFromEnd) => (it.segment, it.next_sequence),
-        Some(it) => (it.segment, it.first_sequence),
-        None => (1, 1),
+    let segment = header.map_or(1, |it| it.segment);
+    let start = Start {
+        store,
+        first_sequence: header.map_or(1, |it| it.first_sequence),
+        at: header.map_or(0, |it| it.at),
+        chain: header.map_or(0, |it| it.chain),
+    };
+    let start = match header {
+        Some(it) if planted!(ReplayedFromEnd) => Start {
+            first_sequence: it.next_sequence,
+            ..start
+        },
+        _ => start,
     };
     let segments = contiguous(&files.segments, segment)?;
-    let end = replay::replay(disk, segments, first_sequence, &mut state, threads)?;
+    let replayed = Replayed {
+        state: &mut state,
+        retries: &mut retries,
+    };
+    let end = replay::replay(disk, segments, start, replayed, threads)?;
     if let Some(header) = header {
         if end.next_sequence < header.next_sequence {
             return Err(OpenError::Damaged {
@@ -100,21 +194,100 @@ pub(crate) fn recover<D: Disk>(
             .map_err(OpenError::io("removing what the checkpoint made needless"))?;
     }
     state.finish_replay();
-    let counts = state.counts();
-    tracing::info!(
-        widgets = counts.widgets,
-        associations = counts.associations,
-        next_sequence = end.next_sequence,
-        checkpoint_ms = loading.saturating_sub(began).as_millis(),
-        journal_ms = clock.now().saturating_sub(loading).as_millis(),
-        journal_bytes = end.replayed_bytes,
-        "store opened"
-    );
-    Ok(Recovered {
+    Ok(Read {
         state,
+        retries,
         end,
+        header,
         checkpoint,
+        loaded_at,
     })
+}
+
+impl<F: DiskFile> Recovered<F> {
+    /// Makes a checkpoint of everything, which stands for all files before it, and a segment that the
+    /// journal begins with. After a crash the directory has one or the other as a whole: before the
+    /// checkpoint has its name, the segment is one that was made ready and not used.
+    pub(crate) fn begin_anew<D: Disk<File = F>>(
+        self,
+        disk: &D,
+        random: &mut Random,
+        settings: &Settings,
+    ) -> Result<Self, OpenError> {
+        let segment = SegmentHeader {
+            origin: self.end.next_sequence,
+            ..SegmentHeader::new(
+                self.store.identity,
+                self.end.segment.header.number + 1,
+                random(),
+            )
+        };
+        let position = Position {
+            store: self.store.identity,
+            segment: segment.number,
+            next_sequence: self.end.next_sequence,
+            at: self.end.at,
+            chain: self.end.chain,
+        };
+        let segment = create_segment(disk, segment, settings.segment_bytes, |_| Ok(()))
+            .map_err(OpenError::io("creating a segment of the journal"))?;
+        let written = checkpoint::write_all(disk, &self.state, &self.retries, position)
+            .map_err(OpenError::io("writing the checkpoint"))?;
+        let removed = files::obsolete(disk, written.first_sequence, position.segment)
+            .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)));
+        if let Err(error) = removed {
+            // The checkpoint is durable; the next start removes them.
+            tracing::warn!(%error, "removing what the checkpoint made needless failed");
+        }
+        let end = End {
+            segment,
+            offset: DATA_OFFSET,
+            is_sealed: true,
+            replayed_bytes: 0,
+            ..self.end
+        };
+        Ok(Self {
+            end,
+            checkpoint: Some(written),
+            ..self
+        })
+    }
+}
+
+fn read_store<D: Disk>(disk: &D) -> Result<StoreHeader, OpenError> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    let length = disk
+        .open(STORE)
+        .and_then(|file| read_full_at(&file, &mut bytes, 0))
+        .map_err(OpenError::io(format!("reading {STORE}")))?;
+    StoreHeader::decode(&bytes[..length]).map_err(|defect| OpenError::header(STORE, defect))
+}
+
+/// A new store, whose first entry has this number.
+fn create_store<D: Disk>(
+    disk: &D,
+    random: &mut Random,
+    first_sequence: u64,
+) -> Result<StoreHeader, OpenError> {
+    let mut secret = [0; 16];
+    secret[..8].copy_from_slice(&random().to_le_bytes());
+    secret[8..].copy_from_slice(&random().to_le_bytes());
+    let store = StoreHeader {
+        identity: random(),
+        secret,
+        epochs: vec![Epoch {
+            number: 1,
+            first_sequence,
+        }],
+    };
+    let create = || {
+        let file = files::create_unfinished(disk, STORE)?;
+        file.write_all_at(&store.encode(), 0)?;
+        file.sync()?;
+        files::finish(disk, STORE)
+    };
+    create().map_err(OpenError::io(format!("creating {STORE}")))?;
+    Ok(store)
 }
 
 /// The segments from number `first` on, which must all be there.

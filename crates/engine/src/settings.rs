@@ -2,7 +2,7 @@
 
 use crate::{
     OpenError,
-    format::{self, CHANGE_BYTES_MAX, GROUP_CHANGES_MAX},
+    format::{self, ENTRY_BYTES_MAX, GROUP_ENTRIES_MAX},
 };
 
 /// How the engine is set.
@@ -19,6 +19,15 @@ pub struct Settings {
     /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
     /// checkpoint has where that is more. What a restart replays is not much more. Default 256 MiB.
     pub checkpoint_journal_bytes: u64,
+    /// How long changes are kept for those who ask for them, in hours. Default 72.
+    pub changes_retention_hours: u32,
+    /// How many bytes the journal may have for that; what a restart needs is kept in any case.
+    /// Default 4 GiB.
+    pub changes_retention_bytes: u64,
+    /// How long idempotency keys are kept, in hours. Default 24.
+    pub idempotency_retention_hours: u32,
+    /// How many idempotency keys are kept. Default 1,000,000.
+    pub idempotency_keys_max: u64,
 }
 
 impl Default for Settings {
@@ -29,6 +38,10 @@ impl Default for Settings {
             queue_wait_ms_max: 5000,
             segment_bytes: 64 << 20,
             checkpoint_journal_bytes: 256 << 20,
+            changes_retention_hours: 72,
+            changes_retention_bytes: 4 << 30,
+            idempotency_retention_hours: 24,
+            idempotency_keys_max: 1_000_000,
         }
     }
 }
@@ -36,7 +49,7 @@ impl Default for Settings {
 impl Settings {
     /// Checks each setting and how they hang together.
     pub fn check(&self) -> Result<(), OpenError> {
-        let batch = format::group_bytes(self.queue_operations_max * CHANGE_BYTES_MAX);
+        let batch = format::group_bytes(self.queue_operations_max * ENTRY_BYTES_MAX);
         let least = batch + format::DATA_OFFSET;
         let refuse = |setting, limit, given| {
             Err(OpenError::Setting {
@@ -45,9 +58,9 @@ impl Settings {
                 given,
             })
         };
-        if !(1..=GROUP_CHANGES_MAX).contains(&self.queue_operations_max) {
+        if !(1..=GROUP_ENTRIES_MAX).contains(&self.queue_operations_max) {
             let given = self.queue_operations_max as u64;
-            let limit = format!("1 to {GROUP_CHANGES_MAX}");
+            let limit = format!("1 to {GROUP_ENTRIES_MAX}");
             return refuse("queue_operations_max", limit, given);
         }
         if self.queue_bytes_max < 4096 {

@@ -15,7 +15,7 @@ use widgets_conformance::{
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::{Engine, Settings};
-use widgets_registry::{Ask as _, Lookup, Rejection};
+use widgets_registry::{Ask as _, Kinds as _, Lookup, Rejection};
 
 /// How many operations wait at a time, and so how many a batch can have.
 const QUEUE_OPERATIONS_MAX: usize = 64;
@@ -53,7 +53,7 @@ async fn long_histories_in_batches_agree_with_the_model() {
         let mut arrive = Context::from_waker(Waker::noop());
         let mut submissions = Vec::new();
         for command in batch {
-            let mut submission = Box::pin(client.ask(command.clone()));
+            let mut submission = Box::pin(client.submit(command.clone()));
             let answered = submission.as_mut().poll(&mut arrive);
             submissions.push((command, submission, answered));
         }

@@ -23,13 +23,16 @@ use widgets_mailbox::{Address, Deliver as _};
 use widgets_queue::{
     Answered, Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Submission, Takes, Waits,
 };
-use widgets_registry::{Command, Fault, Lookup, Reason, Rejection, SerialNumber};
+use widgets_registry::{
+    Applied, Attempt, Command, Fault, Lookup, Reason, Refusal, Rejection, Request as _,
+    SerialNumber,
+};
 
 /// An operation, when it came, and where its caller waits.
 pub(crate) struct Operation {
     pub(crate) command: Command,
     pub(crate) arrived: Duration,
-    pub(crate) reply: Reply<Command>,
+    pub(crate) reply: Reply<Attempt>,
     pub(crate) reply_to: Address,
     /// Its place among those whose widgets another transaction holds.
     pub(crate) place: Option<Place>,
@@ -37,7 +40,7 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// Its answer on the way back.
-    pub(crate) fn answered(self, answer: Result<(), Rejection>) -> (Address, Answered) {
+    pub(crate) fn answered(self, answer: Result<Applied, Rejection>) -> (Address, Answered) {
         (self.reply_to, Answered::Operation(self.reply, answer))
     }
 }
@@ -67,7 +70,7 @@ impl Reads {
 /// What callers ask.
 pub enum Request {
     /// An operation.
-    Operation(Command, Reply<Command>),
+    Operation(Attempt, Reply<Attempt>),
     /// A lookup: many of them go in one statement.
     Lookup(Box<Asked<Lookup>>),
     /// Anything else that reads: each one is a statement of its own.
@@ -215,7 +218,7 @@ impl Queue {
         // What one that was passed over names, so that nothing overtakes it for ever.
         let mut claimed = HashSet::new();
         requests.take(Lane::Operations as usize, most, |submission| {
-            let Request::Operation(command, _) = &submission.request else {
+            let Request::Operation(Attempt { command, .. }, _) = &submission.request else {
                 return Some(submission);
             };
             let named = self.named(command);
@@ -225,7 +228,7 @@ impl Queue {
                 return Some(submission);
             }
             in_flight.extend(named.iter());
-            if let Request::Operation(command, reply) = submission.request {
+            if let Request::Operation(Attempt { command, .. }, reply) = submission.request {
                 batch.push(Operation {
                     command,
                     arrived: submission.arrived,
@@ -395,9 +398,13 @@ impl widgets_queue::Queue for Queue {
     fn push_all(&self, submissions: &mut Vec<Submission<Request>>) {
         let mut waiting = self.lock();
         // All of them fit but for overload, so that nothing is set aside for those that don't.
-        let mut refused = Vec::new();
+        let (mut refused, mut keyed) = (Vec::new(), Vec::new());
         let (operations, reads) = (waiting.count(Lane::Operations), waiting.count(Lane::Reads));
         for submission in submissions.drain(..) {
+            if let Request::Operation(Attempt { key: Some(_), .. }, _) = &submission.request {
+                keyed.push(submission);
+                continue;
+            }
             let lane = submission.request.lane() as usize;
             refused.extend(waiting.requests.push(lane, submission).err());
         }
@@ -417,6 +424,11 @@ impl widgets_queue::Queue for Queue {
         for (submission, fault) in refused {
             submission.request.refuse(fault);
         }
+        for submission in keyed {
+            if let Request::Operation(_, reply) = submission.request {
+                drop(reply.send(Err(Refusal::KeysNotKept.into())));
+            }
+        }
     }
 
     fn register(&self, mailbox: Arc<Mailbox<Request>>) -> Address {
@@ -434,9 +446,9 @@ impl widgets_queue::Queue for Queue {
     }
 }
 
-impl Takes<Command> for Queue {
-    fn request(command: Command, reply: Reply<Command>) -> Request {
-        Request::Operation(command, reply)
+impl Takes<Attempt> for Queue {
+    fn request(attempt: Attempt, reply: Reply<Attempt>) -> Request {
+        Request::Operation(attempt, reply)
     }
 }
 
@@ -464,7 +476,7 @@ impl Request {
 impl Waits for Request {
     fn text_bytes(&self) -> usize {
         match self {
-            Self::Operation(command, _) => command.text_bytes(),
+            Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Lookup(asked) => asked.text_bytes(),
             Self::Query(question) => question.text_bytes(),
         }

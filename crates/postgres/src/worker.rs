@@ -21,7 +21,7 @@ use crate::{
 };
 use std::{mem, sync::Arc, time::Duration};
 use widgets_clock::Clock;
-use widgets_registry::{Fault, Reason, Rejection};
+use widgets_registry::{Applied, Fault, Reason, Rejection};
 
 /// The pauses before a batch is sent again after a conflict.
 const CONFLICT_LEAST: Duration = Duration::from_millis(2);
@@ -261,7 +261,7 @@ fn answer<C: Clock>(
     let mut answers = Vec::with_capacity(batch.len());
     for operation in batch.drain(..) {
         let answer = match outcomes.next(&operation.command) {
-            Ok(Outcome::Applied) => Ok(()),
+            Ok(Outcome::Applied) => Ok(Applied::Now),
             Ok(Outcome::Refused(refusal)) => Err(Rejection::Refused(refusal)),
             Ok(Outcome::Locked) => {
                 locked.push(operation);

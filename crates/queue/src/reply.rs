@@ -3,7 +3,7 @@
 use std::time::Duration;
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver};
-use widgets_registry::{Command, Fault, Rejection, Request};
+use widgets_registry::{Applied, Attempt, Fault, Rejection, Request};
 
 /// Where the answer to a request is awaited.
 pub type Reply<R> = oneshot::Sender<Result<<R as Request>::Answer, <R as Request>::Error>>;
@@ -98,7 +98,7 @@ impl<R: Request> DeliverBoxed for Asked<R> {
 /// An answer on its way back.
 pub enum Answered {
     /// To an operation.
-    Operation(Reply<Command>, Result<(), Rejection>),
+    Operation(Reply<Attempt>, Result<Applied, Rejection>),
     /// To any other request: it is in the box.
     Other(Box<dyn DeliverBoxed>),
 }

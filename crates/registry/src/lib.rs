@@ -7,6 +7,7 @@
 //! It deliberately does no I/O, reads no clock, and depends on no other crate of ours: every store
 //! and every test can share it.
 
+mod author;
 mod command;
 mod decide;
 mod limits;
@@ -16,11 +17,12 @@ mod store;
 mod text;
 mod widget;
 
+pub use author::{AUTHOR_BYTES_MAX, Author, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey};
 pub use command::{Command, Operation, Pair};
 pub use decide::{Change, Endpoint, State, decide};
 pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
 pub use port::{Ordinal, Port, Ports};
 pub use refusal::{Defect, Refusal};
-pub use store::{Ask, Fault, Kinds, Lookup, Reason, Rejection, Request, Store};
+pub use store::{Applied, Ask, Attempt, Fault, Kinds, Lookup, Reason, Rejection, Request, Store};
 pub use text::{Name, SerialNumber};
 pub use widget::{Slot, Widget};

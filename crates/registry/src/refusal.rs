@@ -80,6 +80,15 @@ pub enum Refusal {
         /// Which one.
         serial_number: SerialNumber,
     },
+    /// WG422: the key was used for another request.
+    #[error("Idempotency-Key was used before, for another request")]
+    KeyReused,
+    /// WG409: a request with the same key is under way.
+    #[error("a request with the same Idempotency-Key is under way")]
+    KeyInUse,
+    /// WG501: this store keeps no keys.
+    #[error("this store keeps no Idempotency-Key: nothing was applied")]
+    KeysNotKept,
     /// 23502: a required value is null.
     #[error("null value in argument \"{field}\" violates not-null constraint")]
     Null {
@@ -127,6 +136,9 @@ impl Refusal {
             Self::AlreadyAssociated { .. } => "WG003",
             Self::NotAssociated { .. } => "WG004",
             Self::SelfAssociation { .. } => "WG005",
+            Self::KeyReused => "WG422",
+            Self::KeyInUse => "WG409",
+            Self::KeysNotKept => "WG501",
             Self::Null { .. } => "23502",
         }
     }

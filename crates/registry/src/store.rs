@@ -1,6 +1,6 @@
 //! The seam between the service and whatever keeps its state: the whole request.
 
-use crate::{Command, Refusal, SerialNumber, Widget};
+use crate::{Author, Command, IdempotencyKey, Refusal, SerialNumber, Widget};
 use std::fmt;
 
 /// Something that a store is asked, as one type with its answer.
@@ -14,13 +14,45 @@ pub trait Request: Send + Sized + 'static {
     fn text_bytes(&self) -> usize;
 }
 
-/// An operation: it is applied, or it is said why not.
-impl Request for Command {
-    type Answer = ();
+/// An operation as somebody asks for it: it is applied, or it is said why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The operation.
+    pub command: Command,
+    /// Who asks, where that is known.
+    pub author: Option<Author>,
+    /// What makes it safe to ask again.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// Of nobody, and not to be asked again.
+impl From<Command> for Attempt {
+    fn from(command: Command) -> Self {
+        Self {
+            command,
+            author: None,
+            key: None,
+        }
+    }
+}
+
+/// When an operation was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// By this attempt.
+    Now,
+    /// By an earlier attempt with the same key.
+    Before,
+}
+
+impl Request for Attempt {
+    type Answer = Applied;
     type Error = Rejection;
 
     fn text_bytes(&self) -> usize {
-        self.text_bytes()
+        let author = self.author.as_deref().map_or(0, str::len);
+        let key = self.key.as_deref().map_or(0, str::len);
+        self.command.text_bytes() + author + key
     }
 }
 
@@ -45,9 +77,15 @@ pub trait Ask<R: Request> {
 }
 
 /// Every kind of request that the service asks a store. One that is new is added to both lines.
-pub trait Kinds: Ask<Command> + Ask<Lookup> {}
+pub trait Kinds: Ask<Attempt> + Ask<Lookup> {
+    /// Applies an operation of nobody that is not to be asked again.
+    fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send {
+        let asked = self.ask(Attempt::from(command));
+        async move { asked.await.map(|_| ()) }
+    }
+}
 
-impl<T: Ask<Command> + Ask<Lookup>> Kinds for T {}
+impl<T: Ask<Attempt> + Ask<Lookup>> Kinds for T {}
 
 /// A place that keeps widgets durably and applies one whole operation at a time.
 ///
@@ -65,6 +103,9 @@ pub enum Rejection {
     /// The rules refuse it: nothing was applied, and the same request may be right later.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The rules refused it when it was first asked with its key.
+    #[error(transparent)]
+    Replayed(Refusal),
     /// The store could not do its work.
     #[error(transparent)]
     Fault(#[from] Fault),

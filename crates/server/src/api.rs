@@ -2,7 +2,7 @@
 
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
-    auth::{self, Access, Object, Permission, Refused, TokenCache},
+    auth::{self, Access, Object, Permission, Refused, Sender, TokenCache},
     body::{self, Bodies},
     browsers,
     connections::Resident,
@@ -10,7 +10,7 @@ use crate::{
     document::{self, File, Security},
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
-    head,
+    head, idempotency,
     metrics::{Metrics, Subject},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
     readiness::Readiness,
@@ -31,7 +31,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 use widgets_clock::Clock;
-use widgets_registry::{Command, Fault, Lookup, Operation, Refusal, SerialNumber, Store, Widget};
+use widgets_registry::{
+    Applied, Attempt, Fault, Lookup, Operation, Refusal, SerialNumber, Store, Widget,
+};
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
@@ -93,7 +95,7 @@ enum Wanted {
     /// Nothing: this is its answer.
     Answer(Response<Full<Bytes>>),
     /// The store is to apply this.
-    Operation(Command, Preferences),
+    Operation(Attempt, Preferences),
     /// The store is to look this widget up.
     Widget(SerialNumber),
 }
@@ -273,9 +275,9 @@ impl<S: Store> Api<S> {
     async fn answer(&self, wanted: Result<Wanted, Error>) -> Answer {
         match wanted? {
             Wanted::Answer(response) => Ok(response),
-            Wanted::Operation(command, preferences) => {
-                self.store.ask(command).await?;
-                Ok(applied(&preferences))
+            Wanted::Operation(attempt, preferences) => {
+                let applied = self.store.ask(attempt).await?;
+                Ok(answer_applied(applied, &preferences))
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
         }
@@ -289,7 +291,7 @@ impl<S: Store> Api<S> {
     {
         let (head, body) = request.into_parts();
         let mut body = pin!(body);
-        let mut read = self.read_all(caller, &head, body.as_mut()).await;
+        let mut read = self.read_all(&caller, &head, body.as_mut()).await;
         // Streams of HTTP/2 end each for itself.
         if head.version < Version::HTTP_2 && !matches!(read.wanted, Ok(Wanted::Operation(..))) {
             let (headers, settings) = (&head.headers, &self.shared.settings);
@@ -298,7 +300,7 @@ impl<S: Store> Api<S> {
         read
     }
 
-    async fn read_all<B>(&self, caller: Caller, head: &Parts, body: Pin<&mut B>) -> Read
+    async fn read_all<B>(&self, caller: &Caller, head: &Parts, body: Pin<&mut B>) -> Read
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -317,9 +319,10 @@ impl<S: Store> Api<S> {
                 (false, limited.map(|()| answer()))
             }
             Ok(()) => match self.admit(caller, &route, head).await {
-                Ok(access) => {
-                    let wanted = self.wanted(access, route, head, body).await;
-                    (access.administers(), wanted)
+                Ok(sender) => {
+                    let administers = sender.access.administers();
+                    let wanted = self.wanted(sender, route, head, body).await;
+                    (administers, wanted)
                 }
                 Err(error) => (false, Err(error)),
             },
@@ -351,7 +354,7 @@ impl<S: Store> Api<S> {
 
     async fn wanted<B>(
         &self,
-        access: Access,
+        sender: Sender,
         route: Route<'_>,
         head: &Parts,
         body: Pin<&mut B>,
@@ -362,10 +365,10 @@ impl<S: Store> Api<S> {
     {
         let answer = match route {
             Route::Operation(operation) => {
-                return self.read_operation(operation, access, head, body).await;
+                return self.read_operation(operation, sender, head, body).await;
             }
             Route::Widget(Ok(serial_number)) => {
-                return read_widget(&serial_number, access, head);
+                return read_widget(&serial_number, sender.access, head);
             }
             Route::Widget(Err(_)) => {
                 let details = Some("a serial number is UTF-8, percent-encoded");
@@ -389,7 +392,7 @@ impl<S: Store> Api<S> {
             }),
             Route::Live => probe(head, || Ok(empty(StatusCode::OK))),
             Route::Metrics => probe(head, || {
-                access.require(Permission::Admin, Object::Metrics)?;
+                sender.access.require(Permission::Admin, Object::Metrics)?;
                 Ok(self.metrics_text())
             }),
             Route::Ready => {
@@ -410,37 +413,37 @@ impl<S: Store> Api<S> {
     /// it is, but may say so: those who administer the service read why it is not ready.
     async fn admit(
         &self,
-        caller: Caller,
+        caller: &Caller,
         route: &Route<'_>,
         head: &Parts,
-    ) -> Result<Access, Error> {
+    ) -> Result<Sender, Error> {
         if route.is_public() {
             self.check_rate(caller, head)?;
-            return Ok(Access::NOTHING);
+            return Ok(Sender::anonymous(Access::NOTHING));
         }
         if !route.is_probe() {
-            let access = self.admit_known(caller, head).await?;
+            let sender = self.admit_known(caller, head).await?;
             if self.browsers.is_foreign(head) && !auth::has_token(&head.headers) {
                 return Err(Refused::ForeignPage.into());
             }
-            return Ok(access);
+            return Ok(sender);
         }
         let says_who = *route == Route::Ready && auth::has_token(&head.headers);
-        if says_who && let Ok(access) = self.admit_known(caller, head).await {
-            return Ok(access);
+        if says_who && let Ok(sender) = self.admit_known(caller, head).await {
+            return Ok(sender);
         }
-        Ok(Access::NOTHING)
+        Ok(Sender::anonymous(Access::NOTHING))
     }
 
     /// What the caller may do, who must say who it is or be anonymous.
-    async fn admit_known(&self, caller: Caller, head: &Parts) -> Result<Access, Error> {
+    async fn admit_known(&self, caller: &Caller, head: &Parts) -> Result<Sender, Error> {
         // Before the token: checking one costs more than to refuse it.
         self.check_rate(caller, head)?;
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);
-        let admit = || authentication.admit(&head.headers, caller.certified, tokens, now_seconds);
+        let admit = || authentication.admit(&head.headers, caller, tokens, now_seconds);
         let refused = match admit() {
-            Ok(access) => return Ok(access),
+            Ok(sender) => return Ok(sender),
             Err(refused) => refused,
         };
         if authentication.has_looked_again(&refused).await {
@@ -449,7 +452,7 @@ impl<S: Store> Api<S> {
         Err(refused.into())
     }
 
-    fn check_rate(&self, caller: Caller, head: &Parts) -> Result<(), Error> {
+    fn check_rate(&self, caller: &Caller, head: &Parts) -> Result<(), Error> {
         match &self.rate_limit {
             None => Ok(()),
             Some(limit) => {
@@ -462,7 +465,7 @@ impl<S: Store> Api<S> {
     async fn read_operation<B>(
         &self,
         operation: Operation,
-        access: Access,
+        sender: Sender,
         head: &Parts,
         body: Pin<&mut B>,
     ) -> Result<Wanted, Error>
@@ -473,7 +476,8 @@ impl<S: Store> Api<S> {
         negotiation::check_profile(&head.method, &head.headers)?;
         // Before the body: nothing is read for those who may not call it.
         if head.method != Method::OPTIONS {
-            access.require(Permission::Write, Object::Function(operation))?;
+            let function = Object::Function(operation);
+            sender.access.require(Permission::Write, function)?;
         }
         match head.method {
             Method::POST => {
@@ -483,7 +487,13 @@ impl<S: Store> Api<S> {
                 let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = negotiate(&head.headers)?;
-                Ok(Wanted::Operation(command?, preferences))
+                let key = idempotency::key(&head.headers)?;
+                let attempt = Attempt {
+                    command: command?,
+                    author: sender.author,
+                    key,
+                };
+                Ok(Wanted::Operation(attempt, preferences))
             }
             Method::GET | Method::HEAD => {
                 check_named_in_query(operation, head)?;
@@ -727,13 +737,16 @@ fn negotiate(headers: &HeaderMap) -> Result<Preferences, Malformed> {
 }
 
 /// The answer to an operation that was applied.
-fn applied(preferences: &Preferences) -> Response<Full<Bytes>> {
+fn answer_applied(applied: Applied, preferences: &Preferences) -> Response<Full<Bytes>> {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_RANGE, preferences.content_range());
     headers.insert(header::VARY, VARY);
     if let Some(applied) = preferences.applied() {
         headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    if applied == Applied::Before {
+        headers.insert(idempotency::REPLAYED, idempotency::TRUE);
     }
     response
 }

@@ -66,6 +66,9 @@ codes! {
     Schema = "PGRST106", NOT_ACCEPTABLE;
     /// No media type that `Accept` names is available. Nothing was applied.
     MediaType = "PGRST107", NOT_ACCEPTABLE;
+    /// `Idempotency-Key` is given twice, is empty or longer than 255 bytes, or has characters that a
+    /// header should not have. Nothing was applied.
+    IdempotencyKey = "WG400", BAD_REQUEST;
     /// The body took longer to arrive than the service waits. Nothing was applied.
     BodyTimeout = "WG408", REQUEST_TIMEOUT;
     /// A method that this path does not have.
@@ -121,13 +124,21 @@ codes! {
     TooManySlots = "WG006", BAD_REQUEST;
     /// A serial number or a name is empty, too long, or contains NUL.
     FieldLimit = "WG007", BAD_REQUEST;
+    /// A request with the same `Idempotency-Key` is under way: nothing was applied by this one, and
+    /// `Retry-After` says when to try again.
+    KeyInUse = "WG409", CONFLICT;
+    /// The `Idempotency-Key` was used before, for another request: nothing was applied.
+    KeyReused = "WG422", UNPROCESSABLE_ENTITY;
+    /// The store keeps no keys, and an `Idempotency-Key` was sent: nothing was applied.
+    KeysNotKept = "WG501", NOT_IMPLEMENTED;
     /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
     /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.
     Busy = "WG503", SERVICE_UNAVAILABLE;
     /// The store is read-only or cannot be reached: nothing was applied.
     Unavailable = "WG504", SERVICE_UNAVAILABLE;
-    /// The operation may or may not have been applied: read before you repeat it.
+    /// The operation may or may not have been applied: repeat it with its `Idempotency-Key`, or read
+    /// before you repeat it.
     FateUnknown = "WG505", SERVICE_UNAVAILABLE;
     /// The keys to check the token with could not be fetched yet: nothing was applied, and
     /// `Retry-After` says when to try again.
@@ -146,6 +157,9 @@ impl From<&Refusal> for Code {
             Refusal::AlreadyAssociated { .. } => Self::AlreadyAssociated,
             Refusal::NotAssociated { .. } => Self::NotAssociated,
             Refusal::SelfAssociation { .. } => Self::SelfAssociation,
+            Refusal::KeyReused => Self::KeyReused,
+            Refusal::KeyInUse => Self::KeyInUse,
+            Refusal::KeysNotKept => Self::KeysNotKept,
             Refusal::Null { .. } => Self::Null,
         }
     }

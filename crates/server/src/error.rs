@@ -1,6 +1,6 @@
 //! What stands in the way of an answer, and the answer that says so.
 
-use crate::{Code, SCHEMAS, auth::Refused, hint, signature};
+use crate::{Code, SCHEMAS, auth::Refused, hint, idempotency, signature};
 use http_body_util::Full;
 use hyper::{
     Method, Response,
@@ -16,6 +16,8 @@ const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What those can do whose body is not taken for JSON: `curl -d` says that it is a form.
 const JSON_HINT: &str = "Send the header Content-Type: application/json";
+/// An operation takes milliseconds, and a second is the least that can be said.
+const KEY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(crate) enum Malformed {
         field: &'static str,
         expected: &'static str,
     },
+    /// What is wrong with `Idempotency-Key`.
+    IdempotencyKey(&'static str),
 }
 
 /// That no operation has this name and these arguments.
@@ -150,7 +154,9 @@ impl Error {
             Self::Malformed(malformed) => malformed.code(),
             Self::Refused(refused) => refused.code(),
             Self::TooManyRequests { .. } => Code::TooManyRequests,
-            Self::Rejected(Rejection::Refused(refusal)) => refusal.into(),
+            Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
+                refusal.into()
+            }
             Self::Rejected(Rejection::Fault(fault)) => fault.into(),
         }
     }
@@ -175,7 +181,7 @@ impl Error {
                 let limit = format!("http.rate_limit_per_second = {requests_per_second}");
                 (format!("this client asks too often: {limit}"), None, None)
             }
-            Self::Rejected(Rejection::Refused(refusal)) => {
+            Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
             }
             Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
@@ -245,6 +251,12 @@ impl Error {
                     headers.insert(header::WWW_AUTHENTICATE, challenge);
                 }
             }
+            Self::Rejected(Rejection::Refused(Refusal::KeyInUse)) => {
+                headers.insert(header::RETRY_AFTER, KEY_RETRY_AFTER);
+            }
+            Self::Rejected(Rejection::Replayed(_)) => {
+                headers.insert(idempotency::REPLAYED, idempotency::TRUE);
+            }
             Self::Rejected(_) => {}
         }
         response
@@ -285,6 +297,7 @@ impl Malformed {
             Self::Table(_) => Code::Table,
             Self::ReadOnlyTransaction(_) => Code::ReadOnlyTransaction,
             Self::WrongType { .. } => Code::InvalidText,
+            Self::IdempotencyKey(_) => Code::IdempotencyKey,
         }
     }
 
@@ -361,6 +374,7 @@ impl Malformed {
                 let details = "a % must be followed by two hexadecimal digits";
                 return (message.into(), Some(details.into()), None);
             }
+            Self::IdempotencyKey(defect) => format!("Idempotency-Key {defect}").into(),
             Self::MaxAffected => {
                 "Function must return SETOF or TABLE when max-affected preference \
                                   is used with handling=strict"

@@ -23,6 +23,7 @@ mod error;
 mod faults;
 mod head;
 mod hint;
+mod idempotency;
 mod json;
 mod metrics;
 mod negotiation;

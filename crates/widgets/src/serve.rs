@@ -125,6 +125,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         http,
         store,
         engine,
+        changes,
+        idempotency,
         postgres,
         auth,
         log: _,
@@ -163,7 +165,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
         }
         StoreKind::Embedded => {
-            let (path, settings) = (store.data_dir.clone(), engine.settings());
+            let settings = engine.settings(changes, idempotency);
+            let path = store.data_dir.clone();
             let no_store = store.no_store();
             // Beside the signals: a recovery may take long.
             let spaced = pacing.clone();

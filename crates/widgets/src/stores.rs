@@ -57,6 +57,8 @@ impl Given {
         let Configuration {
             store,
             engine,
+            changes,
+            idempotency,
             postgres,
             log,
             ..
@@ -84,7 +86,7 @@ impl Given {
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),
-                settings: engine.settings(),
+                settings: engine.settings(changes, idempotency),
                 no_store: store.no_store(),
             }),
         }
@@ -188,7 +190,7 @@ fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
         ),
         OpenError::Foreign { .. } => format!(
             "{error}. Give the directory of a store, or an empty or new one, by --data-dir; files of \
-             a store are named journal-… and checkpoint-…"
+             a store are named store, journal-… and checkpoint-…"
         ),
         OpenError::NoStore { .. } => format!(
             "{error}. Correct --data-dir, or mount the volume that has the store; `widgets serve`, \
@@ -206,7 +208,7 @@ fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
                 explain(&format!("the data directory {text}: {what}"), source)
             }
         }
-        OpenError::Version { .. } | OpenError::Setting { .. } => {
+        OpenError::Version { .. } | OpenError::UnknownKind { .. } | OpenError::Setting { .. } => {
             format!("the data directory {directory}: {error}")
         }
     }

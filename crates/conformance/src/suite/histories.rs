@@ -68,7 +68,7 @@ pub(super) async fn side_by_side_agree_with_the_model<S: Store>(subject: &Subjec
             let mut model = Model::default();
             for command in history {
                 let (expected, asked) = (model.apply(&command), command.clone());
-                let outcome = decided(&asked, store.ask(command).await);
+                let outcome = decided(&asked, store.submit(command).await);
                 assert_eq!(outcome, expected, "{asked:?}");
             }
             model

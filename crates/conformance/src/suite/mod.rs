@@ -99,7 +99,7 @@ impl<S: Store> Subject<'_, S> {
     }
 
     async fn submit(&self, command: Command) -> Result<(), Refusal> {
-        decided(&command.clone(), self.store().ask(command).await)
+        decided(&command.clone(), self.store().submit(command).await)
     }
 
     async fn accept(&self, command: Command) {
@@ -157,7 +157,7 @@ impl<S: Store> Subject<'_, S> {
                 let (store, start) = (self.store().clone(), start.clone());
                 tokio::spawn(async move {
                     start.wait().await;
-                    decided(&command.clone(), store.ask(command).await)
+                    decided(&command.clone(), store.submit(command).await)
                 })
             })
             .collect();
@@ -181,7 +181,7 @@ impl<S: Store> Subject<'_, S> {
 fn decided(command: &Command, outcome: Result<(), Rejection>) -> Result<(), Refusal> {
     match outcome {
         Ok(()) => Ok(()),
-        Err(Rejection::Refused(refusal)) => Err(refusal),
+        Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => Err(refusal),
         Err(Rejection::Fault(fault)) => panic!("the store failed at {command:?}: {fault}"),
     }
 }

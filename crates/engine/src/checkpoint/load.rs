@@ -5,9 +5,10 @@ use crate::{
     error::OpenError,
     files::checkpoint_name,
     format::{
-        DATA_OFFSET, Reader,
+        DATA_OFFSET, HEADER_BYTES, Reader,
         checkpoint::{self, BLOCK_HEADER_BYTES, BLOCK_RECORDS, CheckpointHeader},
     },
+    retries::Kept,
     state::{Index, Part, Record, State},
 };
 use std::{
@@ -20,6 +21,8 @@ use std::{
 pub(crate) struct Loaded {
     pub(crate) header: CheckpointHeader,
     pub(crate) state: State,
+    /// The keys that were known, from the oldest on.
+    pub(crate) keys: Vec<Kept>,
     /// The length of its file.
     pub(crate) bytes: u64,
 }
@@ -29,9 +32,10 @@ pub(crate) struct Loaded {
 pub(crate) fn load<D: Disk>(
     disk: &D,
     first_sequence: u64,
+    store: Option<u64>,
     threads: usize,
 ) -> Result<Loaded, OpenError> {
-    let file = CheckpointFile::open(disk, first_sequence)?;
+    let file = CheckpointFile::open(disk, first_sequence, store)?;
     let index = Index::default();
     let next = Mutex::new(Next {
         block: 0,
@@ -51,10 +55,12 @@ pub(crate) fn load<D: Disk>(
         })?
     };
     let next = next.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (keys, bytes) = file.load_keys(&next)?;
     Ok(Loaded {
         state: State::from_parts(parts, file.header.records, index, threads),
         header: file.header,
-        bytes: next.offset,
+        keys,
+        bytes,
     })
 }
 
@@ -71,12 +77,16 @@ struct CheckpointFile<F> {
 }
 
 impl<F: DiskFile> CheckpointFile<F> {
-    fn open<D: Disk<File = F>>(disk: &D, first_sequence: u64) -> Result<Self, OpenError> {
+    fn open<D: Disk<File = F>>(
+        disk: &D,
+        first_sequence: u64,
+        store: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let name = checkpoint_name(first_sequence);
         let file = disk
             .open(&name)
             .map_err(OpenError::io(format!("opening {name}")))?;
-        let mut bytes = [0; 512];
+        let mut bytes = vec![0; HEADER_BYTES];
         let length =
             read_full_at(&file, &mut bytes, 0).map_err(OpenError::io(format!("reading {name}")))?;
         let header = CheckpointHeader::decode(&bytes[..length])
@@ -91,7 +101,37 @@ impl<F: DiskFile> CheckpointFile<F> {
                 ),
             });
         }
+        if header.version > 1 {
+            OpenError::check_store(&name, header.store, store)?;
+        }
         Ok(Self { name, file, header })
+    }
+
+    /// Loads the blocks of keys, which begin with this one; says where they end.
+    fn load_keys(&self, first: &Next) -> Result<(Vec<Kept>, u64), OpenError> {
+        let Next { block, mut offset } = *first;
+        let (mut keys, mut payload) = (Vec::new(), Vec::new());
+        for block in (block..).take(self.header.key_blocks as usize) {
+            let mut header = [0; BLOCK_HEADER_BYTES];
+            self.read(&mut header, offset)?;
+            let (count, bytes) = checkpoint::key_block_claimed(header).ok_or_else(|| {
+                self.damaged(offset, format!("the length of block {block} is impossible"))
+            })?;
+            payload.resize(bytes, 0);
+            self.read(&mut payload, offset + BLOCK_HEADER_BYTES as u64)?;
+            if !checkpoint::is_block_whole(header, self.header.first_sequence, block, &payload) {
+                return Err(self.damaged(offset, format!("block {block} is not as it was written")));
+            }
+            let mut reader = Reader::new(&payload);
+            for _ in 0..count {
+                let key = checkpoint::decode_key(&mut reader).ok_or_else(|| {
+                    self.damaged(offset, format!("block {block} holds no valid keys"))
+                })?;
+                keys.push(key);
+            }
+            offset += (BLOCK_HEADER_BYTES + bytes) as u64;
+        }
+        Ok((keys, offset))
     }
 
     /// Loads blocks as long as there are any left.

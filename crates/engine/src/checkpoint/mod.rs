@@ -16,8 +16,10 @@ pub(crate) use write::{Beginning, Draft, Writer, WriterEnds, Written};
 
 use crate::{
     Settings,
-    format::checkpoint::{BLOCK_RECORDS, begin_block, encode_record},
+    format::checkpoint::{BLOCK_KEYS, BLOCK_RECORDS, begin_block, encode_key, encode_record},
+    journal::Position,
     metrics::Metrics,
+    retries::Retries,
     state::{Handle, State},
 };
 use std::{io, mem, sync::mpsc, time::Duration};
@@ -26,6 +28,9 @@ use write::{Message, Report};
 /// The owner copies so many records at a time, which takes some 50 µs. Tests have few widgets, and
 /// changes must come between them too.
 const SLICE_RECORDS: u32 = if cfg!(test) { 1 } else { 512 };
+
+/// Keys are small: it copies so many at a time.
+const SLICE_KEYS: u64 = if cfg!(test) { 3 } else { 2048 };
 
 /// It stops earlier after so many bytes.
 const SLICE_BYTES: usize = 128 << 10;
@@ -53,13 +58,6 @@ impl CheckpointError {
 
 /// Where somebody waits for a checkpoint.
 pub(crate) type Reply = mpsc::Sender<Result<(), CheckpointError>>;
-
-/// Where the journal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) segment: u64,
-    pub(crate) next_sequence: u64,
-}
 
 /// What the owner of the state knows of checkpoints.
 pub(crate) struct Checkpoints {
@@ -92,13 +90,16 @@ struct Running {
     replies: Vec<Reply>,
 }
 
-/// How far the copying is.
+/// How far the copying is: first the records, then the keys.
 struct Copy {
     records: u32,
     next: u32,
-    /// The block that is being filled.
+    /// The number of the next key, once the records are done, and of the one after the last.
+    keys: Option<(u64, u64)>,
+    key_blocks: u32,
+    /// The block that is being filled, and how much is in it.
     block: Option<Vec<u8>>,
-    records_in_block: u32,
+    in_block: u32,
 }
 
 impl Checkpoints {
@@ -154,10 +155,11 @@ impl Checkpoints {
     }
 
     /// Takes reports and requests, begins a checkpoint where one is due, and copies one slice of it.
-    /// Everything in `state` is durable in the journal before `position`.
+    /// Everything in `state` and `retries` is durable in the journal before `position`.
     pub(crate) fn advance(
         &mut self,
         state: &State,
+        retries: &Retries,
         position: Position,
         now: Duration,
         metrics: &Metrics,
@@ -167,7 +169,7 @@ impl Checkpoints {
         if matches!(self.progress, Progress::Idle) && self.is_due(position, now) {
             self.begin(state, position, now);
         }
-        self.copy_slice(state, position);
+        self.copy_slice(state, retries, position);
     }
 
     /// Ends a checkpoint that is under way, and refuses those that were asked for: the state must not
@@ -213,16 +215,14 @@ impl Checkpoints {
 
     fn begin(&mut self, state: &State, position: Position, now: Duration) {
         let records = state.extent();
-        self.send(Message::Begin(Beginning {
-            first_sequence: position.next_sequence,
-            segment: position.segment,
-            records,
-        }));
+        self.send(Message::Begin(Beginning { position, records }));
         let copy = Copy {
             records,
             next: 0,
+            keys: None,
+            key_blocks: 0,
             block: None,
-            records_in_block: 0,
+            in_block: 0,
         };
         let running = Running {
             began: now,
@@ -232,11 +232,11 @@ impl Checkpoints {
         self.progress = Progress::Copying(copy, running);
     }
 
-    fn copy_slice(&mut self, state: &State, position: Position) {
+    fn copy_slice(&mut self, state: &State, retries: &Retries, position: Position) {
         let Progress::Copying(copy, _) = &mut self.progress else {
             return;
         };
-        if copy.next < copy.records {
+        if !copy.is_done(retries) {
             let Some(mut block) = copy.block.take().or_else(|| {
                 let mut block = self.buffers.pop()?;
                 begin_block(&mut block);
@@ -244,18 +244,20 @@ impl Checkpoints {
             }) else {
                 return;
             };
-            copy.fill(&mut block, state);
-            if copy.records_in_block < BLOCK_RECORDS && copy.next < copy.records {
-                copy.block = Some(block);
-            } else {
-                let records = mem::take(&mut copy.records_in_block);
+            if copy.fill(&mut block, state, retries) {
+                let count = mem::take(&mut copy.in_block);
                 // By the field: `copy` is borrowed.
-                drop(self.messages.send(Message::Block(block, records)));
+                drop(self.messages.send(Message::Block(block, count)));
+            } else {
+                copy.block = Some(block);
             }
         }
-        if copy.next == copy.records {
-            let next_sequence = position.next_sequence;
-            self.send(Message::End { next_sequence });
+        if copy.is_done(retries) {
+            let end = Message::End {
+                next_sequence: position.next_sequence,
+                key_blocks: copy.key_blocks,
+            };
+            self.send(end);
             if let Progress::Copying(_, running) = mem::replace(&mut self.progress, Progress::Idle)
             {
                 self.progress = Progress::Writing(running);
@@ -303,18 +305,45 @@ impl Checkpoints {
 }
 
 impl Copy {
-    /// Copies one slice into the block.
-    fn fill(&mut self, block: &mut Vec<u8>, state: &State) {
+    /// Whether everything is copied. The keys are those that there are when the records are done: what
+    /// comes after them is in the journal from the checkpoint's beginning on.
+    fn is_done(&mut self, retries: &Retries) -> bool {
+        if self.next < self.records {
+            return false;
+        }
+        let range = retries.range();
+        let (next, end) = self.keys.get_or_insert((range.start, range.end));
+        if planted!(KeysForgotten) {
+            *next = *end;
+        }
+        // Those that went meanwhile are not needed.
+        *next = (*next).max(range.start);
+        *next >= *end && self.in_block == 0
+    }
+
+    /// Copies one slice into the block; says whether the block is to be written now.
+    fn fill(&mut self, block: &mut Vec<u8>, state: &State, retries: &Retries) -> bool {
+        if let Some((next, end)) = &mut self.keys {
+            let slice_end = (*next + SLICE_KEYS).min(*end);
+            while *next < slice_end && self.in_block < BLOCK_KEYS {
+                if let Some(kept) = retries.get(*next) {
+                    encode_key(block, kept);
+                    self.in_block += 1;
+                }
+                *next += 1;
+            }
+            let is_full = self.in_block == BLOCK_KEYS || *next >= *end;
+            self.key_blocks += u32::from(is_full);
+            return is_full;
+        }
         let bytes_max = block.len() + SLICE_BYTES;
         let records_max = (self.next + SLICE_RECORDS).min(self.records);
-        while self.next < records_max
-            && self.records_in_block < BLOCK_RECORDS
-            && block.len() < bytes_max
-        {
+        while self.next < records_max && self.in_block < BLOCK_RECORDS && block.len() < bytes_max {
             encode_record(block, state.record(Handle::new(self.next)));
             self.next += 1;
-            self.records_in_block += 1;
+            self.in_block += 1;
         }
+        self.in_block == BLOCK_RECORDS || self.next == self.records
     }
 }
 
@@ -325,31 +354,43 @@ fn answer(replies: Vec<Reply>, outcome: &Result<(), CheckpointError>) {
     }
 }
 
-/// Writes a checkpoint of a state that nobody changes meanwhile.
+/// Writes a checkpoint of a state and keys that nobody changes meanwhile.
 pub(crate) fn write_all<D: crate::Disk>(
     disk: &D,
     state: &State,
+    retries: &Retries,
     position: Position,
 ) -> io::Result<Written> {
-    let beginning = Beginning {
-        first_sequence: position.next_sequence,
-        segment: position.segment,
-        records: state.extent(),
-    };
-    let mut draft = Draft::begin(disk, beginning)?;
+    let records = state.extent();
+    let mut draft = Draft::begin(disk, Beginning { position, records })?;
     let mut block = Vec::new();
     let mut write = || {
         let mut next = 0;
-        while next < beginning.records {
+        while next < records {
             begin_block(&mut block);
-            let end = beginning.records.min(next + BLOCK_RECORDS);
+            let end = records.min(next + BLOCK_RECORDS);
             for number in next..end {
                 encode_record(&mut block, state.record(Handle::new(number)));
             }
             draft.append(&mut block, end - next)?;
             next = end;
         }
-        draft.finish(position.next_sequence)
+        let (mut keys, mut key_blocks) = (retries.range().peekable(), 0);
+        while keys.peek().is_some() {
+            begin_block(&mut block);
+            let mut in_block = 0;
+            for kept in keys
+                .by_ref()
+                .take(BLOCK_KEYS as usize)
+                .filter_map(|key| retries.get(key))
+            {
+                encode_key(&mut block, kept);
+                in_block += 1;
+            }
+            draft.append(&mut block, in_block)?;
+            key_blocks += 1;
+        }
+        draft.finish(position.next_sequence, key_blocks)
     };
     let outcome = write();
     if outcome.is_err() {

@@ -4,9 +4,10 @@ use crate::{
     disk::{Disk, DiskFile},
     files::{self, Removal},
     format::{
-        DATA_OFFSET,
+        DATA_OFFSET, FORMAT_VERSION,
         checkpoint::{self, CheckpointHeader},
     },
+    journal::Position,
     throttle::{PIECE_BYTES, Throttle},
 };
 use std::{
@@ -21,7 +22,7 @@ use widgets_clock::Clock;
 /// A checkpoint that is durable with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// The first change that is replayed after it.
+    /// The first entry that is replayed after it.
     pub(crate) first_sequence: u64,
     /// The length of its file.
     pub(crate) bytes: u64,
@@ -30,10 +31,8 @@ pub(crate) struct Written {
 /// What is known of a checkpoint when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beginning {
-    /// The first change that is not in the state yet.
-    pub(crate) first_sequence: u64,
-    /// The segment that is written to.
-    pub(crate) segment: u64,
+    /// Where the journal is: its next entry is the first that is not in the state yet.
+    pub(crate) position: Position,
     /// How many records there are.
     pub(crate) records: u32,
 }
@@ -50,7 +49,7 @@ pub(crate) struct Draft<'a, D: Disk> {
 
 impl<'a, D: Disk> Draft<'a, D> {
     pub(crate) fn begin(disk: &'a D, beginning: Beginning) -> io::Result<Self> {
-        let name = files::checkpoint_name(beginning.first_sequence);
+        let name = files::checkpoint_name(beginning.position.next_sequence);
         let file = files::create_unfinished(disk, &name)?;
         Ok(Self {
             disk,
@@ -64,7 +63,7 @@ impl<'a, D: Disk> Draft<'a, D> {
 
     /// Writes the next block: its room for a header, then the records.
     pub(crate) fn append(&mut self, block: &mut [u8], records: u32) -> io::Result<()> {
-        let first_sequence = self.beginning.first_sequence;
+        let first_sequence = self.beginning.position.next_sequence;
         checkpoint::seal_block(block, first_sequence, self.next_block, records);
         self.file.write_all_at(block, self.offset)?;
         self.next_block += 1;
@@ -72,30 +71,31 @@ impl<'a, D: Disk> Draft<'a, D> {
         Ok(())
     }
 
-    /// Makes it durable and gives it its name. `next_sequence` is the first change that no record in
+    /// Makes it durable and gives it its name. `next_sequence` is the first entry that no record in
     /// it can have.
-    pub(crate) fn finish(&self, next_sequence: u64) -> io::Result<Written> {
-        let Beginning {
-            first_sequence,
-            segment,
-            records,
-        } = self.beginning;
+    pub(crate) fn finish(&self, next_sequence: u64, key_blocks: u32) -> io::Result<Written> {
+        let Beginning { position, records } = self.beginning;
         let header = CheckpointHeader {
-            first_sequence,
+            version: FORMAT_VERSION,
+            store: position.store,
+            first_sequence: position.next_sequence,
             next_sequence,
-            segment,
+            segment: position.segment,
+            at: position.at,
+            chain: position.chain,
             records,
+            key_blocks,
         };
         debug_assert_eq!(
-            header.blocks(),
+            header.blocks() + key_blocks,
             self.next_block,
-            "every record is in a block"
+            "every record and every key is in a block"
         );
         self.file.write_all_at(&header.encode(), 0)?;
         self.file.sync()?;
         files::finish(self.disk, &self.name)?;
         Ok(Written {
-            first_sequence,
+            first_sequence: position.next_sequence,
             bytes: self.offset,
         })
     }
@@ -109,10 +109,11 @@ impl<'a, D: Disk> Draft<'a, D> {
 /// From the owner of the state to the writer.
 pub(super) enum Message {
     Begin(Beginning),
-    /// Room for a header, then so many records.
+    /// Room for a header, then so many records or keys.
     Block(Vec<u8>, u32),
     End {
         next_sequence: u64,
+        key_blocks: u32,
     },
     Abandon,
 }
@@ -190,7 +191,10 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
                 self.report(Report::Buffer(block));
                 appended.map(|()| None)
             }
-            Message::End { next_sequence } => self.finish(next_sequence),
+            Message::End {
+                next_sequence,
+                key_blocks,
+            } => self.finish(next_sequence, key_blocks),
             Message::Abandon => {
                 self.abandon();
                 return;
@@ -229,21 +233,22 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         Ok(())
     }
 
-    fn finish(&mut self, next_sequence: u64) -> io::Result<Option<Written>> {
+    fn finish(&mut self, next_sequence: u64, key_blocks: u32) -> io::Result<Option<Written>> {
         let Some(draft) = &self.draft else {
             return Ok(None);
         };
         if planted!(RemovedTooEarly) {
-            let Beginning {
-                first_sequence,
+            let Position {
+                next_sequence: first_sequence,
                 segment,
                 ..
-            } = draft.beginning;
+            } = draft.beginning.position;
             let names = files::obsolete(self.disk, first_sequence, segment)?;
             names.iter().try_for_each(|name| self.disk.remove(name))?;
         }
-        let written = draft.finish(next_sequence)?;
-        let obsolete = files::obsolete(self.disk, written.first_sequence, draft.beginning.segment);
+        let written = draft.finish(next_sequence, key_blocks)?;
+        let segment = draft.beginning.position.segment;
+        let obsolete = files::obsolete(self.disk, written.first_sequence, segment);
         self.draft = None;
         match obsolete {
             Ok(names) => self.removal = Some(Removal::new(names)),

@@ -1,4 +1,4 @@
-//! Changes: what the journal says of each accepted operation.
+//! Changes: what the journal says of each accepted operation, after the kind.
 
 use super::Reader;
 use crate::state::{Handle, Peers, State};
@@ -13,7 +13,7 @@ const KIND_ASSOCIATE_WIDGETS: u8 = 3;
 const KIND_REMOVE_ASSOCIATION: u8 = 4;
 
 /// A removal is the longest: a serial number, and three peers with a slot each.
-pub(crate) const CHANGE_BYTES_MAX: usize = {
+pub(super) const CHANGE_BYTES_MAX: usize = {
     let text = 256;
     let removal = 1 + text + 1 + SLOTS_MAX * (1 + text);
     let addition = 1 + 1 + 2 + 1 + text + NAME_BYTES_MAX;
@@ -25,7 +25,7 @@ pub(crate) const CHANGE_BYTES_MAX: usize = {
 };
 
 /// What the change of this command takes in the journal, at most.
-pub(crate) fn change_bytes_max(command: &Command) -> usize {
+pub(super) fn change_bytes_max(command: &Command) -> usize {
     let fixed = match command {
         // Kind, ports, and the two lengths.
         Command::AddWidget { .. } => 1 + 1 + 1 + 2,
@@ -73,20 +73,41 @@ pub struct JournaledPair<'a> {
     pub port: Port,
 }
 
-/// Appends the change that `command` makes to `state`, which has not got it yet.
+/// The kind of this command's change.
+pub(super) fn kind(command: &Command) -> u8 {
+    match command {
+        Command::AddWidget { .. } => KIND_ADD_WIDGET,
+        Command::RemoveWidget { .. } => KIND_REMOVE_WIDGET,
+        Command::AssociateWidgets(_) => KIND_ASSOCIATE_WIDGETS,
+        Command::RemoveAssociation(_) => KIND_REMOVE_ASSOCIATION,
+    }
+}
+
+/// Whether it is the kind of a change.
+pub(super) fn is_kind(kind: u8) -> bool {
+    (KIND_ADD_WIDGET..=KIND_REMOVE_ASSOCIATION).contains(&kind)
+}
+
+/// One change as an entry, of nobody and without a key.
+#[cfg(test)]
 pub(crate) fn encode_change(
     out: &mut Vec<u8>,
     state: &State,
     command: &Command,
     change: Change<Handle>,
 ) {
+    out.push(kind(command));
+    encode(out, state, command, change);
+}
+
+/// Appends what follows the kind: the change that `command` makes to `state`, which has not got it yet.
+pub(super) fn encode(out: &mut Vec<u8>, state: &State, command: &Command, change: Change<Handle>) {
     match command {
         Command::AddWidget {
             serial_number,
             name,
             ports,
         } => {
-            out.push(KIND_ADD_WIDGET);
             out.push(ports.to_byte());
             put_short(out, serial_number);
             let Ok(name_bytes) = u16::try_from(name.len()) else {
@@ -99,19 +120,15 @@ pub(crate) fn encode_change(
             let Change::RemoveWidget(handle) = change else {
                 unreachable!("remove_widget removes a widget")
             };
-            out.push(KIND_REMOVE_WIDGET);
             put_short(out, serial_number);
             put_freed(out, state, &state.peers(handle));
         }
         Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => {
-            let (kind, one, other) = match change {
-                Change::AssociateWidgets(one, other) => (KIND_ASSOCIATE_WIDGETS, one, other),
-                Change::RemoveAssociation(one, other) => (KIND_REMOVE_ASSOCIATION, one, other),
-                Change::AddWidget | Change::RemoveWidget(_) => {
-                    unreachable!("an operation on a pair changes a pair")
-                }
+            let (Change::AssociateWidgets(one, other) | Change::RemoveAssociation(one, other)) =
+                change
+            else {
+                unreachable!("an operation on a pair changes a pair")
             };
-            out.push(kind);
             out.push(one.ordinal.get() | other.ordinal.get() << 2 | (pair.port() as u8) << 4);
             put_short(out, pair.widget1());
             put_short(out, pair.widget2());
@@ -133,18 +150,18 @@ fn put_freed(out: &mut Vec<u8>, state: &State, peers: &Peers) {
     }
 }
 
-fn put_short(out: &mut Vec<u8>, serial_number: &str) {
-    let Ok(bytes) = u8::try_from(serial_number.len()) else {
-        unreachable!("a serial number has at most 255 bytes")
+pub(super) fn put_short(out: &mut Vec<u8>, text: &str) {
+    let Ok(bytes) = u8::try_from(text.len()) else {
+        unreachable!("a serial number and an author have at most 255 bytes")
     };
     out.push(bytes);
-    out.extend_from_slice(serial_number.as_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 impl<'a> Reader<'a> {
-    /// The next change, or `None` where the bytes are none that [`encode_change`] wrote.
-    pub(crate) fn change(&mut self) -> Option<JournaledChange<'a>> {
-        match self.byte()? {
+    /// The change of this kind that follows, or `None` where the bytes are none that [`encode`] wrote.
+    pub(super) fn change(&mut self, kind: u8) -> Option<JournaledChange<'a>> {
+        match kind {
             KIND_ADD_WIDGET => {
                 let ports = Ports::from_byte(self.byte()?)?;
                 let serial_number = self.serial_number()?;
@@ -192,37 +209,5 @@ impl<'a> Reader<'a> {
     fn serial_number(&mut self) -> Option<&'a str> {
         let bytes = usize::from(self.byte()?);
         self.text(bytes).filter(|text| !text.is_empty())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_bytes_make_the_reader_of_changes_panic() {
-        // Every prefix and every single-byte change of valid records.
-        let mut record = vec![KIND_REMOVE_WIDGET, 1, b'a', 2, 0, 1, b'b', 2, 1, b'c'];
-        record.extend([KIND_ADD_WIDGET, 1, 1, b'd', 2, 0, b'n', b'm']);
-        record.extend([KIND_ASSOCIATE_WIDGETS, 1 << 4, 1, b'd', 1, b'b']);
-        let read = |bytes: &[u8]| {
-            let mut reader = Reader::new(bytes);
-            let mut count = 0;
-            while reader.change().is_some() {
-                count += 1;
-            }
-            count
-        };
-        assert_eq!(read(&record), 3);
-        for end in 0..record.len() {
-            assert!(read(&record[..end]) < 3);
-        }
-        for at in 0..record.len() {
-            for byte in 0..=u8::MAX {
-                let mut changed = record.clone();
-                changed[at] = byte;
-                read(&changed);
-            }
-        }
     }
 }

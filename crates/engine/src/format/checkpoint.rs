@@ -3,8 +3,11 @@
 //! A block holds the records of one chunk of memory, so that a restart makes each chunk of its block
 //! alone, on any thread. Peers are kept as record numbers, good within this checkpoint only.
 
-use super::{FORMAT_VERSION, HeaderDefect, Reader, check_header};
-use crate::state::{CHUNK_RECORDS, Handle, Record};
+use super::{HEADER_BYTES, HeaderDefect, Keyed, Reader, check_header};
+use crate::{
+    retries::{Kept, Outcome},
+    state::{CHUNK_RECORDS, Handle, Record},
+};
 use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
 
 /// Every block but the last has the records of so many numbers. Persisted: a file that is written with
@@ -25,47 +28,77 @@ const BLOCK_PAYLOAD_BYTES_MAX: usize = BLOCK_RECORDS as usize * RECORD_BYTES_MAX
 const NO_PEER: u32 = u32::MAX;
 
 const MAGIC: [u8; 8] = *b"WIDGCHKP";
-const HEADER_BYTES: usize = 44;
+
+/// The header of a checkpoint of version 1.
+const HEADER_BYTES_1: usize = 44;
 
 /// What a checkpoint says of itself. It is written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointHeader {
-    /// The first change that must be replayed: none from here on is in it as a whole.
+    /// The version of its layout. What is written has [`FORMAT_VERSION`].
+    pub(crate) version: u32,
+    /// The store that it belongs to; 0 in version 1.
+    pub(crate) store: u64,
+    /// The first entry that must be replayed: none from here on is in it as a whole.
     pub(crate) first_sequence: u64,
-    /// The first change that is not in it at all: the journal must reach at least to here, as parts
+    /// The first entry that is not in it at all: the journal must reach at least to here, as parts
     /// of what is before it may be.
     pub(crate) next_sequence: u64,
     /// The segment of the journal that has `first_sequence`, or will have it.
     pub(crate) segment: u64,
+    /// When the last group before `first_sequence` was committed; 0 in version 1.
+    pub(crate) at: u64,
+    /// The running hash over all groups before `first_sequence`; 0 in version 1.
+    pub(crate) chain: u64,
     /// How many records, vacant ones included.
     pub(crate) records: u32,
+    /// How many blocks of keys follow the records; 0 in version 1.
+    pub(crate) key_blocks: u32,
 }
 
 impl CheckpointHeader {
     pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
-        let mut out = [0; HEADER_BYTES];
-        out[..8].copy_from_slice(&MAGIC);
-        out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out[12..20].copy_from_slice(&self.first_sequence.to_le_bytes());
-        out[20..28].copy_from_slice(&self.next_sequence.to_le_bytes());
-        out[28..36].copy_from_slice(&self.segment.to_le_bytes());
-        out[36..40].copy_from_slice(&self.records.to_le_bytes());
-        let checksum = crc32fast::hash(&out[..40]);
-        out[40..].copy_from_slice(&checksum.to_le_bytes());
-        out
+        let fields = [
+            self.store,
+            self.first_sequence,
+            self.next_sequence,
+            self.segment,
+            self.at,
+            self.chain,
+        ];
+        let fields = fields.map(u64::to_le_bytes);
+        let counts = [self.records, self.key_blocks].map(u32::to_le_bytes);
+        let fields: Vec<&[u8]> = fields
+            .iter()
+            .map(|field| &field[..])
+            .chain(counts.iter().map(|field| &field[..]))
+            .collect();
+        super::header(MAGIC, &fields)
     }
 
     /// Reads a header; the error says what is wrong with it.
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
-        let header = file.get(..HEADER_BYTES).ok_or(HeaderDefect::Damaged)?;
-        check_header(header, MAGIC)?;
-        let mut reader = Reader::new(&header[12..]);
+        let (version, mut reader) = check_header(file, MAGIC, Some(HEADER_BYTES_1))?;
         let mut fields = || {
+            let store = if version == 1 { 0 } else { reader.u64()? };
+            let (first_sequence, next_sequence) = (reader.u64()?, reader.u64()?);
+            let segment = reader.u64()?;
+            let (at, chain) = match version {
+                1 => (0, 0),
+                _ => (reader.u64()?, reader.u64()?),
+            };
+            let records = reader.u32()?;
+            let key_blocks = if version == 1 { 0 } else { reader.u32()? };
             Some(Self {
-                first_sequence: reader.u64()?,
-                next_sequence: reader.u64()?,
-                segment: reader.u64()?,
-                records: reader.u32()?,
+                version,
+                store,
+                first_sequence,
+                next_sequence,
+                segment,
+                at,
+                chain,
+                records,
+                key_blocks,
             })
         };
         fields().ok_or(HeaderDefect::Damaged)
@@ -176,6 +209,43 @@ pub(crate) fn decode_record(reader: &mut Reader<'_>, records: u32) -> Option<Rec
         record.set_peer(ordinal, Some(peer));
     }
     Some(record)
+}
+
+/// Every block of keys but the last has so many.
+pub(crate) const BLOCK_KEYS: u32 = BLOCK_RECORDS;
+
+/// What one key takes: two digests, seconds, outcome.
+const KEY_BYTES: usize = 16 + 16 + 4 + 1;
+const _: () = assert!(BLOCK_KEYS as usize * KEY_BYTES <= BLOCK_PAYLOAD_BYTES_MAX);
+
+/// Appends one key with its outcome.
+pub(crate) fn encode_key(out: &mut Vec<u8>, kept: &Kept) {
+    out.extend_from_slice(&kept.keyed.key);
+    out.extend_from_slice(&kept.keyed.request);
+    out.extend_from_slice(&kept.at_seconds.to_le_bytes());
+    out.push(kept.outcome.to_byte());
+}
+
+/// The next key, or `None` where the bytes are none that [`encode_key`] wrote.
+pub(crate) fn decode_key(reader: &mut Reader<'_>) -> Option<Kept> {
+    Some(Kept {
+        keyed: Keyed {
+            key: reader.array()?,
+            request: reader.array()?,
+        },
+        at_seconds: reader.u32()?,
+        outcome: Outcome::from_byte(reader.byte()?)?,
+    })
+}
+
+/// The header of the block of keys that begins with these bytes: how many keys it has, and how many
+/// bytes they take.
+pub(crate) fn key_block_claimed(header: [u8; BLOCK_HEADER_BYTES]) -> Option<(u32, usize)> {
+    let keys = Reader::new(&header[4..])
+        .u32()
+        .filter(|&keys| keys <= BLOCK_KEYS)?;
+    let bytes = block_payload_bytes(header, keys)?;
+    (bytes == keys as usize * KEY_BYTES).then_some((keys, bytes))
 }
 
 #[cfg(test)]

@@ -5,17 +5,31 @@
 
 mod change;
 pub(crate) mod checkpoint;
+mod entry;
 mod segment;
+mod store;
 
-pub(crate) use change::{CHANGE_BYTES_MAX, change_bytes_max, encode_change};
+#[cfg(test)]
+pub(crate) use change::encode_change;
 pub use change::{JournaledChange, JournaledPair};
-pub(crate) use segment::{
-    GROUP_ALIGNMENT, GROUP_CHANGES_MAX, GROUP_HEADER_BYTES, Group, SegmentHeader, group_bytes,
-    group_bytes_claimed, read_group, seal_group,
+#[cfg(test)]
+pub(crate) use entry::only_change;
+pub(crate) use entry::{
+    ENTRY_BYTES_MAX, Entries, EntryDefect, GroupDraft, Happened, Keyed, entry_bytes_max, is_seal,
 };
+#[cfg(test)]
+pub(crate) use segment::seal_group as seal_raw_group;
+pub(crate) use segment::{
+    GROUP_ALIGNMENT, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_SALT_BYTES, Group, GroupStamp,
+    SegmentHeader, group_bytes, group_bytes_claimed, read_group, skipped_chain,
+};
+pub(crate) use store::{Epoch, StoreHeader};
 
-/// The version of the layouts, in the header of every file.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The version of the layouts that is written, in the header of every file.
+pub(crate) const FORMAT_VERSION: u32 = 2;
+
+/// The oldest version that is read. A start makes the newest of it.
+pub(crate) const FORMAT_VERSION_OLDEST: u32 = 1;
 
 /// What follows the header of a file begins here, past the page of the header.
 pub(crate) const DATA_OFFSET: u64 = 4096;
@@ -43,15 +57,19 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.take(2)?.try_into().ok().map(u16::from_le_bytes)
+        self.array().map(u16::from_le_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Option<u32> {
-        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(crate) fn u64(&mut self) -> Option<u64> {
-        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
@@ -70,15 +88,56 @@ pub(crate) enum HeaderDefect {
     Version(u32),
 }
 
-/// Checks magic number, version and the checksum in the last four bytes.
-pub(crate) fn check_header(header: &[u8], magic: [u8; 8]) -> Result<(), HeaderDefect> {
-    let (body, checksum) = header.split_at(header.len() - 4);
-    if body[..8] != magic || crc32fast::hash(body).to_le_bytes() != checksum {
+/// The page at the beginning of every file since version 2: magic number, version, the fields of the
+/// kind of file, zeros, and a checksum over all of it in the last four bytes.
+pub(crate) const HEADER_BYTES: usize = 4096;
+const _: () = assert!(HEADER_BYTES as u64 == DATA_OFFSET);
+
+const CHECKSUM_AT: usize = HEADER_BYTES - 4;
+
+/// A header's page, with these fields one after the other.
+fn header(magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
+    let mut page = [0; HEADER_BYTES];
+    let mut rest = &mut page[..CHECKSUM_AT];
+    for field in [&magic[..], &FORMAT_VERSION.to_le_bytes()]
+        .into_iter()
+        .chain(fields.iter().copied())
+    {
+        let (place, after) = rest.split_at_mut(field.len());
+        place.copy_from_slice(field);
+        rest = after;
+    }
+    let checksum = crc32fast::hash(&page[..CHECKSUM_AT]);
+    page[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    page
+}
+
+/// The version of the header that `file` begins with, and its fields. Checks the magic number, the
+/// version, and the checksum. A header of version 1 has so many bytes, the last four its checksum; a
+/// later version, also one that this program does not know, has a page.
+fn check_header(
+    file: &[u8],
+    magic: [u8; 8],
+    bytes_1: Option<usize>,
+) -> Result<(u32, Reader<'_>), HeaderDefect> {
+    let mut reader = Reader::new(file);
+    let (Some(begins), Some(version)) = (reader.array(), reader.u32()) else {
+        return Err(HeaderDefect::Damaged);
+    };
+    let bytes = match version {
+        1 => bytes_1.unwrap_or(HEADER_BYTES),
+        _ => HEADER_BYTES,
+    };
+    let header = file.get(..bytes).ok_or(HeaderDefect::Damaged)?;
+    let (body, checksum) = header.split_at(bytes - 4);
+    if begins != magic || crc32fast::hash(body).to_le_bytes() != checksum {
         return Err(HeaderDefect::Damaged);
     }
-    match Reader::new(&body[8..]).u32() {
-        Some(FORMAT_VERSION) => Ok(()),
-        Some(version) => Err(HeaderDefect::Version(version)),
-        None => Err(HeaderDefect::Damaged),
+    let is_known = (FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version);
+    let is_known = is_known && (version > 1 || bytes_1.is_some());
+    if is_known {
+        Ok((version, Reader::new(&body[12..])))
+    } else {
+        Err(HeaderDefect::Version(version))
     }
 }

@@ -1,166 +1,356 @@
-//! Segments of the journal: their header, and the groups of changes in them.
+//! Segments of the journal: their header, and the groups of entries in them.
 
-use super::{FORMAT_VERSION, HeaderDefect, Reader, change::CHANGE_BYTES_MAX, check_header};
+use super::{
+    FORMAT_VERSION, HEADER_BYTES, HeaderDefect, Reader, check_header, entry::ENTRY_BYTES_MAX,
+};
+use siphasher::sip::SipHasher24;
 
 /// Groups begin at multiples of this.
 pub(crate) const GROUP_ALIGNMENT: u64 = 8;
 
-/// The header of a group of changes.
-pub(crate) const GROUP_HEADER_BYTES: usize = 32;
+/// The header of a group of entries.
+pub(crate) const GROUP_HEADER_BYTES: usize = 48;
 
-/// A group has at most so many changes.
-pub(crate) const GROUP_CHANGES_MAX: usize = 1 << 16;
+/// What the header of a group begins with.
+pub(crate) const GROUP_SALT_BYTES: usize = 8;
+
+/// The header of a group of version 1.
+const GROUP_HEADER_BYTES_1: usize = 32;
+
+/// A group has at most so many entries.
+pub(crate) const GROUP_ENTRIES_MAX: usize = 1 << 16;
 
 /// No group is longer: what a reader takes on trust, before it has seen the checksum.
-pub(crate) const GROUP_BYTES_MAX: u64 = group_bytes(GROUP_CHANGES_MAX * CHANGE_BYTES_MAX);
+const GROUP_BYTES_MAX: u64 = group_bytes(GROUP_ENTRIES_MAX * ENTRY_BYTES_MAX);
 
 const SEGMENT_MAGIC: [u8; 8] = *b"WIDGSEGM";
-const SEGMENT_HEADER_BYTES: usize = 32;
 
-/// What a group with so many bytes of changes takes in a segment.
+/// The header of a segment of version 1.
+const HEADER_BYTES_1: usize = 32;
+
+/// What a group with so many bytes of entries takes in a segment.
 pub(crate) const fn group_bytes(payload_bytes: usize) -> u64 {
-    ((GROUP_HEADER_BYTES + payload_bytes) as u64).next_multiple_of(GROUP_ALIGNMENT)
+    padded(GROUP_HEADER_BYTES + payload_bytes)
+}
+
+const fn padded(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(GROUP_ALIGNMENT)
 }
 
 /// What identifies a segment of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// The version of its layout. What is written has [`FORMAT_VERSION`].
+    pub(crate) version: u32,
     /// Segments are numbered from 1, without gaps.
     pub(crate) number: u64,
     /// Random, and in front of every group of this segment: text that a client sent, or what an
     /// older file left behind, cannot be taken for a group.
     pub(crate) salt: u64,
+    /// The store that it belongs to; 0 in version 1.
+    pub(crate) store: u64,
+    /// Where the journal begins with this segment, the sequence number of its first entry: whatever
+    /// an older segment has is not what came before. 0 where the segment before it goes on here.
+    pub(crate) origin: u64,
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(self) -> [u8; SEGMENT_HEADER_BYTES] {
-        let mut out = [0; SEGMENT_HEADER_BYTES];
-        out[..8].copy_from_slice(&SEGMENT_MAGIC);
-        out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out[12..20].copy_from_slice(&self.number.to_le_bytes());
-        out[20..28].copy_from_slice(&self.salt.to_le_bytes());
-        let checksum = crc32fast::hash(&out[..28]);
-        out[28..].copy_from_slice(&checksum.to_le_bytes());
-        out
+    /// A segment that goes on where the one before it ends.
+    pub(crate) fn new(store: u64, number: u64, salt: u64) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            number,
+            salt,
+            store,
+            origin: 0,
+        }
+    }
+
+    pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
+        let fields = [self.number, self.salt, self.store, self.origin];
+        let fields = fields.map(u64::to_le_bytes);
+        super::header(SEGMENT_MAGIC, &fields.each_ref().map(|field| &field[..]))
     }
 
     /// Reads a header; the error says what is wrong with it.
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
-        let header = file
-            .get(..SEGMENT_HEADER_BYTES)
-            .ok_or(HeaderDefect::Damaged)?;
-        check_header(header, SEGMENT_MAGIC)?;
-        let mut reader = Reader::new(&header[12..]);
-        match (reader.u64(), reader.u64()) {
-            (Some(number), Some(salt)) => Ok(Self { number, salt }),
-            _ => Err(HeaderDefect::Damaged),
+        let (version, mut reader) = check_header(file, SEGMENT_MAGIC, Some(HEADER_BYTES_1))?;
+        let mut fields = || {
+            let (number, salt) = (reader.u64()?, reader.u64()?);
+            let (store, origin) = match version {
+                1 => (0, 0),
+                _ => (reader.u64()?, reader.u64()?),
+            };
+            Some(Self {
+                version,
+                number,
+                salt,
+                store,
+                origin,
+            })
+        };
+        fields().ok_or(HeaderDefect::Damaged)
+    }
+
+    /// How long the header of a group in this segment is.
+    pub(crate) fn group_header_bytes(&self) -> usize {
+        match self.version {
+            1 => GROUP_HEADER_BYTES_1,
+            _ => GROUP_HEADER_BYTES,
         }
     }
 }
 
-/// The changes of one batch, made durable together.
+/// What a group says of itself, beside its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupStamp {
+    /// The sequence number of its first entry.
+    pub(crate) first_sequence: u64,
+    /// When it was committed, in microseconds since 1970; 0 in version 1.
+    pub(crate) at: u64,
+    /// The running hash over all groups before it; 0 in version 1.
+    pub(crate) chain: u64,
+}
+
+/// The entries of one batch, made durable together.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
-    /// The sequence number of its first change.
-    pub(crate) first_sequence: u64,
-    /// How many changes.
-    pub(crate) changes: u32,
-    /// The changes, one after the other.
+    pub(crate) stamp: GroupStamp,
+    /// How many entries.
+    pub(crate) entries: u32,
+    /// The entries, one after the other.
     pub(crate) payload: &'a [u8],
     /// How many bytes it takes in the segment, padding included.
     pub(crate) bytes: u64,
+    /// The running hash over this group and all before it.
+    pub(crate) next_chain: u64,
 }
 
-/// Completes a group in place: `group` is [`GROUP_HEADER_BYTES`] of room and then the changes.
-/// Afterwards it is padded to [`GROUP_ALIGNMENT`] and ready to be written.
-pub(crate) fn seal_group(group: &mut Vec<u8>, salt: u64, first_sequence: u64, changes: u32) {
+impl Group<'_> {
+    /// The sequence number of the first entry after it.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.stamp.first_sequence + u64::from(self.entries)
+    }
+}
+
+/// The fields of a group's header that its payload decides.
+#[derive(Clone, Copy)]
+struct Sealed {
+    payload_bytes: u32,
+    entries: u32,
+    payload_checksum: u32,
+}
+
+impl Sealed {
+    fn next_chain(self, stamp: GroupStamp) -> u64 {
+        let mut bytes = [0; 36];
+        bytes[..8].copy_from_slice(&stamp.chain.to_le_bytes());
+        bytes[8..16].copy_from_slice(&stamp.first_sequence.to_le_bytes());
+        bytes[16..24].copy_from_slice(&stamp.at.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.entries.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        SipHasher24::new().hash(&bytes)
+    }
+}
+
+/// Completes a group in place: `group` is [`GROUP_HEADER_BYTES`] of room and then the entries.
+/// Afterwards it is padded to [`GROUP_ALIGNMENT`] and ready to be written. Gives the running hash over
+/// it and all before it.
+pub(crate) fn seal_group(group: &mut Vec<u8>, salt: u64, stamp: GroupStamp, entries: u32) -> u64 {
     let Ok(payload_bytes) = u32::try_from(group.len() - GROUP_HEADER_BYTES) else {
         unreachable!("a group fits in a segment, which has less than 4 GiB")
     };
+    let sealed = Sealed {
+        payload_bytes,
+        entries,
+        payload_checksum: crc32fast::hash(&group[GROUP_HEADER_BYTES..]),
+    };
     group[..8].copy_from_slice(&salt.to_le_bytes());
-    group[8..16].copy_from_slice(&first_sequence.to_le_bytes());
-    group[16..20].copy_from_slice(&payload_bytes.to_le_bytes());
-    group[20..24].copy_from_slice(&changes.to_le_bytes());
-    group[24..28].fill(0);
-    let checksum = group_checksum(&group[..28], &group[GROUP_HEADER_BYTES..]);
-    group[28..32].copy_from_slice(&checksum.to_le_bytes());
+    group[8..16].copy_from_slice(&stamp.first_sequence.to_le_bytes());
+    group[16..24].copy_from_slice(&stamp.at.to_le_bytes());
+    group[24..32].copy_from_slice(&stamp.chain.to_le_bytes());
+    group[32..36].copy_from_slice(&payload_bytes.to_le_bytes());
+    group[36..40].copy_from_slice(&entries.to_le_bytes());
+    group[40..44].copy_from_slice(&sealed.payload_checksum.to_le_bytes());
+    let checksum = crc32fast::hash(&group[..44]);
+    group[44..48].copy_from_slice(&checksum.to_le_bytes());
     let alignment = usize::try_from(GROUP_ALIGNMENT).unwrap_or(1);
     group.resize(group.len().next_multiple_of(alignment), 0);
+    sealed.next_chain(stamp)
+}
+
+/// The running hash over all groups where sequence numbers up to `next_sequence` were given to changes
+/// that are in none.
+pub(crate) fn skipped_chain(chain: u64, next_sequence: u64) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&chain.to_le_bytes());
+    bytes[8..].copy_from_slice(&next_sequence.to_le_bytes());
+    SipHasher24::new().hash(&bytes)
 }
 
 /// How many bytes the group takes whose header begins `bytes`, if its header and length are such as
 /// this segment can have: so much must be read before its checksum can tell.
-pub(crate) fn group_bytes_claimed(bytes: &[u8], salt: u64) -> Option<u64> {
-    let mut reader = Reader::new(bytes.get(..GROUP_HEADER_BYTES)?);
-    if reader.u64()? != salt {
-        return None;
-    }
-    reader.take(8)?;
-    let claimed = group_bytes(usize::try_from(reader.u32()?).ok()?);
+pub(crate) fn group_bytes_claimed(bytes: &[u8], segment: &SegmentHeader) -> Option<u64> {
+    let payload_bytes = match segment.version {
+        1 => header_1(bytes, segment.salt)?.2,
+        _ => header_2(bytes, segment.salt)?.1.payload_bytes,
+    };
+    let payload_bytes = usize::try_from(payload_bytes).ok()?;
+    let claimed = padded(segment.group_header_bytes() + payload_bytes);
     (claimed <= GROUP_BYTES_MAX).then_some(claimed)
 }
 
 /// The whole group at the start of `bytes`, if there is one of this segment.
-pub(crate) fn read_group(bytes: &[u8], salt: u64) -> Option<Group<'_>> {
-    let mut reader = Reader::new(bytes);
-    let header = reader.take(GROUP_HEADER_BYTES)?;
-    let mut fields = Reader::new(header);
-    if fields.u64()? != salt {
-        return None;
+pub(crate) fn read_group<'a>(bytes: &'a [u8], segment: &SegmentHeader) -> Option<Group<'a>> {
+    let payload_of = |payload_bytes: u32| {
+        let mut reader = Reader::new(bytes);
+        reader.take(segment.group_header_bytes())?;
+        reader.take(usize::try_from(payload_bytes).ok()?)
+    };
+    if segment.version == 1 {
+        return read_group_1(bytes, segment.salt, payload_of);
     }
-    let first_sequence = fields.u64()?;
-    let payload_bytes = fields.u32()?;
-    let changes = fields.u32()?;
-    let payload = reader.take(usize::try_from(payload_bytes).ok()?)?;
-    let checksum = Reader::new(&header[28..]).u32()?;
-    if group_checksum(&header[..28], payload) != checksum && !planted!(GroupUnchecked) {
+    let (stamp, sealed) = header_2(bytes, segment.salt)?;
+    let payload = payload_of(sealed.payload_bytes)?;
+    if crc32fast::hash(payload) != sealed.payload_checksum && !planted!(GroupUnchecked) {
         return None;
     }
     Some(Group {
-        first_sequence,
-        changes,
+        stamp,
+        entries: sealed.entries,
         payload,
         bytes: group_bytes(payload.len()),
+        next_chain: sealed.next_chain(stamp),
     })
 }
 
-fn group_checksum(header: &[u8], payload: &[u8]) -> u32 {
+fn header_2(bytes: &[u8], salt: u64) -> Option<(GroupStamp, Sealed)> {
+    let header = bytes.get(..GROUP_HEADER_BYTES)?;
+    let mut reader = Reader::new(header);
+    if reader.u64()? != salt {
+        return None;
+    }
+    let stamp = GroupStamp {
+        first_sequence: reader.u64()?,
+        at: reader.u64()?,
+        chain: reader.u64()?,
+    };
+    let sealed = Sealed {
+        payload_bytes: reader.u32()?,
+        entries: reader.u32()?,
+        payload_checksum: reader.u32()?,
+    };
+    let is_whole = crc32fast::hash(&header[..44]) == reader.u32()?;
+    (is_whole || planted!(GroupUnchecked)).then_some((stamp, sealed))
+}
+
+/// First sequence number, entries, payload bytes and checksum of a group of version 1.
+fn header_1(bytes: &[u8], salt: u64) -> Option<(u64, u32, u32, u32)> {
+    let mut reader = Reader::new(bytes.get(..GROUP_HEADER_BYTES_1)?);
+    if reader.u64()? != salt {
+        return None;
+    }
+    let (first_sequence, payload_bytes, entries) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    reader.u32()?;
+    Some((first_sequence, entries, payload_bytes, reader.u32()?))
+}
+
+fn read_group_1<'a>(
+    bytes: &'a [u8],
+    salt: u64,
+    payload_of: impl Fn(u32) -> Option<&'a [u8]>,
+) -> Option<Group<'a>> {
+    let (first_sequence, entries, payload_bytes, checksum) = header_1(bytes, salt)?;
+    let payload = payload_of(payload_bytes)?;
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(header);
+    hasher.update(&bytes[..28]);
     hasher.update(payload);
-    hasher.finalize()
+    (hasher.finalize() == checksum).then(|| Group {
+        stamp: GroupStamp {
+            first_sequence,
+            at: 0,
+            chain: 0,
+        },
+        entries,
+        payload,
+        bytes: padded(GROUP_HEADER_BYTES_1 + payload.len()),
+        next_chain: 0,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_group_reads_back_and_any_flipped_bit_shows() {
+    const STAMP: GroupStamp = GroupStamp {
+        first_sequence: 5,
+        at: 6,
+        chain: 7,
+    };
+
+    fn group(stamp: GroupStamp) -> (Vec<u8>, u64) {
         let mut group = vec![0; GROUP_HEADER_BYTES];
         group.extend_from_slice(b"payload");
-        seal_group(&mut group, 77, 5, 1);
-        assert_eq!(group.len(), 40);
-        let read = read_group(&group, 77).expect("a whole group");
-        assert_eq!((read.first_sequence, read.changes, read.bytes), (5, 1, 40));
-        assert_eq!(read.payload, b"payload");
-        assert!(read_group(&group, 78).is_none(), "another segment's group");
+        let chain = seal_group(&mut group, 77, stamp, 1);
+        (group, chain)
+    }
+
+    #[test]
+    fn a_group_reads_back_and_any_flipped_bit_shows() {
+        let (group, chain) = group(STAMP);
+        assert_eq!(group.len(), 56);
+        let segment = SegmentHeader::new(1, 1, 77);
+        let read = read_group(&group, &segment).expect("a whole group");
+        assert_eq!((read.stamp, read.entries, read.bytes), (STAMP, 1, 56));
+        assert_eq!((read.payload, read.next_chain), (&b"payload"[..], chain));
+        assert_eq!(group_bytes_claimed(&group, &segment), Some(56));
+        let another = SegmentHeader::new(1, 1, 78);
+        assert!(read_group(&group, &another).is_none(), "another segment's");
         for bit in 0..(GROUP_HEADER_BYTES + 7) * 8 {
             let mut damaged = group.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read_group(&damaged, 77).is_none(), "bit {bit}");
+            assert!(read_group(&damaged, &segment).is_none(), "bit {bit}");
         }
     }
 
     #[test]
+    fn the_running_hash_tells_every_history_from_every_other() {
+        let mut chains = vec![group(STAMP).1];
+        for other in [
+            GroupStamp {
+                first_sequence: 6,
+                ..STAMP
+            },
+            GroupStamp { at: 7, ..STAMP },
+            GroupStamp { chain: 8, ..STAMP },
+        ] {
+            chains.push(group(other).1);
+        }
+        let mut payload = vec![0; GROUP_HEADER_BYTES];
+        payload.extend_from_slice(b"Payload");
+        chains.push(seal_group(&mut payload, 77, STAMP, 1));
+        chains.sort_unstable();
+        chains.dedup();
+        assert_eq!(chains.len(), 5);
+        // But not a segment's salt: a copy of the journal has its own.
+        let mut salted = vec![0; GROUP_HEADER_BYTES];
+        salted.extend_from_slice(b"payload");
+        assert_eq!(seal_group(&mut salted, 78, STAMP, 1), group(STAMP).1);
+    }
+
+    #[test]
     fn a_header_of_another_version_is_named() {
-        let header = SegmentHeader { number: 3, salt: 9 };
+        let header = SegmentHeader::new(1, 3, 9);
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        bytes[8] = 2;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderDefect::Damaged));
-        let checksum = crc32fast::hash(&bytes[..28]);
-        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderDefect::Version(2)));
+        for unknown in [0, 3] {
+            bytes[8] = unknown;
+            assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderDefect::Damaged));
+            let checksum = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
+            bytes[HEADER_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
+            let defect = HeaderDefect::Version(unknown.into());
+            assert_eq!(SegmentHeader::decode(&bytes), Err(defect));
+        }
     }
 }

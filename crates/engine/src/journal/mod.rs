@@ -1,4 +1,4 @@
-//! The journal: groups of changes appended to segments, each group synced once.
+//! The journal: groups of entries appended to segments, each group synced once.
 //!
 //! Owns the segment that is written to, and the sequence numbers. A segment is filled with zeros and
 //! synced before its first use, so that a group's sync need not wait for the file system's own
@@ -13,7 +13,7 @@ pub(crate) mod replay;
 use crate::{
     disk::{Disk, DiskFile},
     files,
-    format::{self, DATA_OFFSET, GROUP_HEADER_BYTES, SegmentHeader},
+    format::{DATA_OFFSET, GROUP_SALT_BYTES, GroupDraft, GroupStamp, SegmentHeader},
     throttle::PIECE_BYTES,
 };
 use prepare::NextSegment;
@@ -34,7 +34,28 @@ pub(crate) struct Journal<F> {
     segment_bytes: u64,
     offset: u64,
     next_sequence: u64,
+    /// The running hash over all groups.
+    chain: u64,
+    /// When the last group was committed: time never goes back.
+    at: u64,
+    /// It ended with a seal when it was opened, or had no groups.
+    is_sealed: bool,
     next_segment: Arc<NextSegment<F>>,
+}
+
+/// Where the journal is: between two groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The store.
+    pub(crate) store: u64,
+    /// The segment that is written to.
+    pub(crate) segment: u64,
+    /// The sequence number of the next entry.
+    pub(crate) next_sequence: u64,
+    /// When the last group was committed, in microseconds since 1970.
+    pub(crate) at: u64,
+    /// The running hash over all groups.
+    pub(crate) chain: u64,
 }
 
 /// How an append failed.
@@ -58,18 +79,27 @@ impl<F: DiskFile> Journal<F> {
             segment_bytes,
             offset: end.offset,
             next_sequence: end.next_sequence,
+            chain: end.chain,
+            at: end.at,
+            is_sealed: end.is_sealed,
             next_segment,
         }
     }
 
-    /// The sequence number of the next change.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.next_sequence
+    /// Where it is.
+    pub(crate) fn position(&self) -> Position {
+        Position {
+            store: self.segment.header.store,
+            segment: self.segment.header.number,
+            next_sequence: self.next_sequence,
+            at: self.at,
+            chain: self.chain,
+        }
     }
 
-    /// The number of the segment that is written to.
-    pub(crate) fn segment_number(&self) -> u64 {
-        self.segment.header.number
+    /// Whether it ended with a seal when it was opened, or had no groups.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     /// How many bytes of groups fit into the segment that is written to.
@@ -98,14 +128,30 @@ impl<F: DiskFile> Journal<F> {
         self.segment.file.write_all_at(&zeros, self.offset)
     }
 
-    /// Appends and syncs one group: [`GROUP_HEADER_BYTES`] of room, then `changes` changes.
-    pub(crate) fn append(&mut self, group: &mut Vec<u8>, changes: u32) -> Result<(), Append> {
+    /// The time of a group that is committed now: never before the last one's, whatever the clock
+    /// says.
+    pub(crate) fn time(&self, clock_microseconds: u64) -> u64 {
+        if planted!(TimeGoesBack) {
+            return clock_microseconds;
+        }
+        self.at.max(clock_microseconds)
+    }
+
+    /// Appends and syncs one group, committed at this [time](Self::time).
+    pub(crate) fn append(&mut self, group: &mut GroupDraft, at: u64) -> Result<u64, Append> {
         let Segment { header, file } = &self.segment;
-        format::seal_group(group, header.salt, self.next_sequence, changes);
-        if let Err(error) = file.write_all_at(group, self.offset) {
-            // Part of it may be written, even all of it: without a header it is nothing.
+        let stamp = GroupStamp {
+            first_sequence: self.next_sequence,
+            at,
+            chain: self.chain,
+        };
+        let entries = group.entries();
+        let (bytes, chain) = group.seal_group(header.salt, stamp);
+        if let Err(error) = file.write_all_at(bytes, self.offset) {
+            // Part of it may be written, even all of it: without its salt it is nothing. No more is
+            // asked for, as the file may have no room for more.
             let erased = file
-                .write_all_at(&[0; GROUP_HEADER_BYTES], self.offset)
+                .write_all_at(&[0; GROUP_SALT_BYTES], self.offset)
                 .and_then(|()| file.sync());
             return Err(match erased {
                 Ok(()) => Append::NotWritten(error),
@@ -113,9 +159,11 @@ impl<F: DiskFile> Journal<F> {
             });
         }
         file.sync().map_err(Append::FateUnknown)?;
-        self.offset += group.len() as u64;
-        self.next_sequence += u64::from(changes);
-        Ok(())
+        let written = bytes.len() as u64;
+        self.offset += written;
+        self.next_sequence += u64::from(entries);
+        (self.chain, self.at) = (chain, at);
+        Ok(written)
     }
 }
 

@@ -105,6 +105,7 @@ pub(crate) struct Preparer<D: Disk, C> {
     disk: D,
     clock: Arc<C>,
     random: Random,
+    store: u64,
     segment_bytes: u64,
     next_segment: Arc<NextSegment<D::File>>,
 }
@@ -114,6 +115,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         disk: D,
         clock: Arc<C>,
         random: Random,
+        store: u64,
         segment_bytes: u64,
         next_segment: Arc<NextSegment<D::File>>,
     ) -> Self {
@@ -121,6 +123,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
             disk,
             clock,
             random,
+            store,
             segment_bytes,
             next_segment,
         }
@@ -150,7 +153,8 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
             return Ok(());
         };
         let salt = (self.random)();
-        let made = self.make(SegmentHeader { number, salt }).map_err(Arc::new);
+        let header = SegmentHeader::new(self.store, number, salt);
+        let made = self.make(header).map_err(Arc::new);
         let mut slot = self.next_segment.lock();
         let outcome = match made {
             Ok(segment) => {

@@ -13,8 +13,10 @@ use crate::{
     error::OpenError,
     files::segment_name,
     format::{
-        self, DATA_OFFSET, GROUP_ALIGNMENT, GROUP_HEADER_BYTES, Group, Reader, SegmentHeader,
+        self, DATA_OFFSET, Entries, EntryDefect, GROUP_ALIGNMENT, GROUP_HEADER_BYTES, Group,
+        HEADER_BYTES, Happened, SegmentHeader,
     },
+    retries::{Kept, Outcome, Retries},
     state::State,
 };
 use std::{ops::Range, panic, sync::mpsc, thread};
@@ -35,26 +37,60 @@ pub(crate) struct End<F> {
     pub(crate) segment: Segment<F>,
     /// Where in it the next group goes.
     pub(crate) offset: u64,
-    /// The sequence number of the next change.
+    /// The sequence number of the next entry.
     pub(crate) next_sequence: u64,
+    /// When the last group was committed.
+    pub(crate) at: u64,
+    /// The running hash over all groups.
+    pub(crate) chain: u64,
+    /// It ends with a seal, or has no groups.
+    pub(crate) is_sealed: bool,
     /// The bytes of the groups that were replayed.
     pub(crate) replayed_bytes: u64,
 }
 
-/// Replays the changes from `first_sequence` on into `state`. `segments` are the numbers of all
-/// segments from the one that has it. With one thread, the caller's does everything.
+impl<F> End<F> {
+    /// Goes on with this sequence number, after changes that are in no group: whoever knows the journal
+    /// as it was has another history than whoever knows it from here on.
+    pub(crate) fn skip_to(&mut self, next_sequence: u64) {
+        self.chain = format::skipped_chain(self.chain, next_sequence);
+        self.next_sequence = next_sequence;
+    }
+}
+
+/// Where the replay begins: at the beginning of the newest checkpoint, or of the journal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// The store that the segments must belong to; `None` where there are none of version 2 yet.
+    pub(crate) store: Option<u64>,
+    /// The first entry that must be replayed.
+    pub(crate) first_sequence: u64,
+    /// When the last group before it was committed.
+    pub(crate) at: u64,
+    /// The running hash over all groups before it.
+    pub(crate) chain: u64,
+}
+
+/// What is made of a checkpoint and the journal.
+pub(crate) struct Replayed<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) retries: &'a mut Retries,
+}
+
+/// Replays the entries from `start` on. `segments` are the numbers of all segments from the one that
+/// has it. With one thread, the caller's does everything.
 pub(crate) fn replay<D: Disk>(
     disk: &D,
     segments: Range<u64>,
-    first_sequence: u64,
-    state: &mut State,
+    start: Start,
+    mut replayed: Replayed<'_>,
     threads: usize,
 ) -> Result<End<D::File>, OpenError> {
-    let mut reached = Reached::new(segments.start, first_sequence);
+    let mut reached = Reached::new(segments.start, start);
     let (applied, read) = if threads == 1 {
         let mut applied = Ok(());
         let read = read(disk, segments.clone(), &mut reached, |piece| {
-            applied = piece.apply(state);
+            applied = piece.apply(&mut replayed);
             applied.is_ok()
         });
         (applied, read)
@@ -69,7 +105,7 @@ pub(crate) fn replay<D: Disk>(
             });
             let applied = to_apply
                 .iter()
-                .try_for_each(|piece: Piece| piece.apply(state));
+                .try_for_each(|piece: Piece| piece.apply(&mut replayed));
             // Where that failed, the reader must not wait for room.
             drop(to_apply);
             let read = reader
@@ -79,7 +115,7 @@ pub(crate) fn replay<D: Disk>(
         })
     };
     applied.and(read)?;
-    let segment = SegmentReader::open(disk, reached.segment)?;
+    let segment = SegmentReader::open(disk, reached.segment, start.store)?;
     segment.settle(&reached)?;
     let sync_directory = || {
         let synced = disk.sync_directory();
@@ -101,21 +137,31 @@ pub(crate) fn replay<D: Disk>(
             file: segment.file,
         },
         offset: reached.offset,
-        next_sequence: reached.next_sequence.unwrap_or(first_sequence)
+        next_sequence: reached.next_sequence.unwrap_or(start.first_sequence)
             - u64::from(planted!(SequenceReused)),
+        at: reached.at,
+        chain: reached.chain.unwrap_or(start.chain),
+        is_sealed: reached.is_sealed,
         replayed_bytes: reached.replayed_bytes,
     })
 }
 
 /// How far the reader came.
 struct Reached {
-    first_sequence: u64,
+    start: Start,
     /// None before the first group.
     next_sequence: Option<u64>,
+    /// The running hash over all groups so far. None before the first group: the segment where a
+    /// checkpoint began has groups from before it.
+    chain: Option<u64>,
+    /// When the last group was committed, or the one before the first.
+    at: u64,
     /// The segment of the last group, or the first segment.
     segment: u64,
     /// The end of the last group in it.
     offset: u64,
+    /// The last group is a seal, or there is none.
+    is_sealed: bool,
     /// How many bytes the last group has.
     last_group_bytes: u64,
     /// After this there are only zeros. Before it may be what a torn group left.
@@ -124,12 +170,15 @@ struct Reached {
 }
 
 impl Reached {
-    fn new(segment: u64, first_sequence: u64) -> Self {
+    fn new(segment: u64, start: Start) -> Self {
         Self {
-            first_sequence,
+            start,
             next_sequence: None,
+            chain: None,
+            at: start.at,
             segment,
             offset: DATA_OFFSET,
+            is_sealed: true,
             last_group_bytes: 0,
             rest_end: DATA_OFFSET,
             replayed_bytes: 0,
@@ -137,23 +186,38 @@ impl Reached {
     }
 
     /// Takes the next group; says whether it must be replayed, or what is wrong.
-    fn accept(&mut self, group: &Group<'_>) -> Result<bool, String> {
+    fn accept(&mut self, group: &Group<'_>, version: u32) -> Result<bool, String> {
+        let first = self.start.first_sequence;
+        let stamp = group.stamp;
         let follows = match self.next_sequence {
-            Some(next) => group.first_sequence == next,
+            Some(next) => stamp.first_sequence == next,
             // The segment where a checkpoint began has groups from before it.
-            None => group.first_sequence <= self.first_sequence,
+            None => stamp.first_sequence <= first,
         };
         if !follows {
-            let missing = self.next_sequence.unwrap_or(self.first_sequence);
+            let missing = self.next_sequence.unwrap_or(first);
             return Err(format!(
                 "change {missing} is missing, {} follows",
-                group.first_sequence
+                stamp.first_sequence
             ));
         }
-        let next = group.first_sequence + u64::from(group.changes);
+        if version > 1 {
+            let begins = (stamp.first_sequence == first).then_some(self.start.chain);
+            let expected = [self.chain, begins];
+            if expected.iter().flatten().any(|&chain| chain != stamp.chain) {
+                return Err(format!(
+                    "the group of change {} does not follow from what is before it",
+                    stamp.first_sequence
+                ));
+            }
+            self.chain = Some(group.next_chain);
+        }
+        let next = group.next_sequence();
         self.next_sequence = Some(next);
         self.last_group_bytes = group.bytes;
-        let replayed = next > self.first_sequence;
+        self.is_sealed = format::is_seal(group.payload);
+        self.at = self.at.max(stamp.at);
+        let replayed = next > first;
         if replayed {
             self.replayed_bytes += group.bytes;
         }
@@ -169,7 +233,7 @@ fn read<D: Disk>(
     mut hand_over: impl FnMut(Piece) -> bool,
 ) -> Result<(), OpenError> {
     for number in segments {
-        let segment = SegmentReader::open(disk, number)?;
+        let segment = SegmentReader::open(disk, number, reached.start.store)?;
         let before = reached.next_sequence;
         let mut offset = DATA_OFFSET;
         while let Some((piece, end)) = segment.piece(offset, reached)? {
@@ -195,33 +259,71 @@ struct Piece {
     /// Where in the segment it begins.
     offset: u64,
     bytes: Vec<u8>,
-    /// The changes of each group that must be replayed, as a range of `bytes`, and their number.
-    groups: Vec<(Range<usize>, u32)>,
+    /// The groups that must be replayed.
+    groups: Vec<PlacedGroup>,
+}
+
+/// A group in a piece.
+struct PlacedGroup {
+    /// Where in the piece its entries are.
+    payload: Range<usize>,
+    entries: u32,
+    at: u64,
 }
 
 impl Piece {
-    fn apply(self, state: &mut State) -> Result<(), OpenError> {
-        for (range, changes) in self.groups {
-            let offset = self.offset + range.start as u64;
+    fn apply(self, replayed: &mut Replayed<'_>) -> Result<(), OpenError> {
+        for group in self.groups {
+            let at_seconds = seconds(group.at);
+            let offset = self.offset + group.payload.start as u64;
             let damaged = |defect: String| OpenError::Damaged {
                 file: self.segment.clone(),
                 offset,
                 defect,
             };
-            let mut reader = Reader::new(&self.bytes[range]);
-            for _ in 0..changes {
-                let Some(change) = reader.change() else {
-                    let defect = "a checksum is right, but what it covers is no valid change";
-                    return Err(damaged(defect.into()));
+            let mut entries = Entries::new(&self.bytes[group.payload]);
+            for _ in 0..group.entries {
+                let entry = entries.read().map_err(|defect| match defect {
+                    EntryDefect::Invalid => {
+                        damaged("a checksum is right, but what it covers is no valid change".into())
+                    }
+                    EntryDefect::UnknownKind(kind) => OpenError::UnknownKind {
+                        file: self.segment.clone(),
+                        offset,
+                        kind,
+                    },
+                })?;
+                let outcome = match entry.happened {
+                    Happened::Change(change) => {
+                        replayed.state.replay(&change);
+                        Outcome::Accepted
+                    }
+                    Happened::Refusal(outcome) => outcome,
+                    Happened::Seal => continue,
                 };
-                state.replay(&change);
+                if let Some(keyed) = entry.keyed {
+                    replayed.retries.insert(Kept {
+                        keyed,
+                        at_seconds,
+                        outcome,
+                    });
+                }
             }
-            if !reader.is_empty() {
-                return Err(damaged(format!("more than {changes} changes follow")));
+            if !entries.is_empty() {
+                return Err(damaged(format!(
+                    "more than {} changes follow",
+                    group.entries
+                )));
             }
+            replayed.retries.settle(at_seconds);
         }
         Ok(())
     }
+}
+
+/// Whole seconds of a time in microseconds.
+pub(crate) fn seconds(microseconds: u64) -> u32 {
+    u32::try_from(microseconds / 1_000_000).unwrap_or(u32::MAX)
 }
 
 /// A segment as recovery reads it.
@@ -232,12 +334,16 @@ struct SegmentReader<F> {
 }
 
 impl<F: DiskFile> SegmentReader<F> {
-    fn open<D: Disk<File = F>>(disk: &D, number: u64) -> Result<Self, OpenError> {
+    fn open<D: Disk<File = F>>(
+        disk: &D,
+        number: u64,
+        store: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let name = segment_name(number);
         let file = disk
             .open(&name)
             .map_err(OpenError::io(format!("opening {name}")))?;
-        let mut bytes = vec![0; 512];
+        let mut bytes = vec![0; HEADER_BYTES];
         let length =
             read_full_at(&file, &mut bytes, 0).map_err(OpenError::io(format!("reading {name}")))?;
         let header = SegmentHeader::decode(&bytes[..length])
@@ -249,6 +355,9 @@ impl<F: DiskFile> SegmentReader<F> {
                 defect: format!("its header is that of {}", segment_name(header.number)),
             });
         }
+        if header.version > 1 {
+            OpenError::check_store(&name, header.store, store)?;
+        }
         Ok(Self { name, file, header })
     }
 
@@ -256,7 +365,7 @@ impl<F: DiskFile> SegmentReader<F> {
     fn piece(&self, offset: u64, reached: &mut Reached) -> Result<Option<(Piece, u64)>, OpenError> {
         let mut bytes = self.read(offset, READ_BYTES)?;
         if bytes.len() == READ_BYTES
-            && let Some(claimed) = format::group_bytes_claimed(&bytes, self.header.salt)
+            && let Some(claimed) = format::group_bytes_claimed(&bytes, &self.header)
             && let Ok(claimed) = usize::try_from(claimed)
             && claimed > READ_BYTES
         {
@@ -265,30 +374,36 @@ impl<F: DiskFile> SegmentReader<F> {
         let (mut end, mut groups) = (0, Vec::new());
         while let Some(group) = bytes
             .get(end..)
-            .and_then(|rest| format::read_group(rest, self.header.salt))
+            .and_then(|rest| format::read_group(rest, &self.header))
         {
-            let replayed = reached.accept(&group).map_err(|defect| {
-                // What is missing before a segment's first group was in the one before, at its end
-                // or, where it seems to have no groups, from its beginning on.
-                if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
-                    let before = self.header.number - 1;
-                    let ended_there = before == reached.segment;
-                    OpenError::Damaged {
-                        file: segment_name(before),
-                        offset: if ended_there {
-                            reached.offset
-                        } else {
-                            DATA_OFFSET
-                        },
-                        defect: format!("{defect} in {}", self.name),
+            let replayed = reached
+                .accept(&group, self.header.version)
+                .map_err(|defect| {
+                    // What is missing before a segment's first group was in the one before, at its end
+                    // or, where it seems to have no groups, from its beginning on.
+                    if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
+                        let before = self.header.number - 1;
+                        let ended_there = before == reached.segment;
+                        OpenError::Damaged {
+                            file: segment_name(before),
+                            offset: if ended_there {
+                                reached.offset
+                            } else {
+                                DATA_OFFSET
+                            },
+                            defect: format!("{defect} in {}", self.name),
+                        }
+                    } else {
+                        self.damaged(offset + end as u64, defect)
                     }
-                } else {
-                    self.damaged(offset + end as u64, defect)
-                }
-            })?;
+                })?;
             if replayed {
-                let start = end + GROUP_HEADER_BYTES;
-                groups.push((start..start + group.payload.len(), group.changes));
+                let start = end + self.header.group_header_bytes();
+                groups.push(PlacedGroup {
+                    payload: start..start + group.payload.len(),
+                    entries: group.entries,
+                    at: group.stamp.at,
+                });
             }
             end += usize::try_from(group.bytes).unwrap_or(usize::MAX);
         }
@@ -329,11 +444,11 @@ impl<F: DiskFile> SegmentReader<F> {
 
     fn is_group_at(&self, offset: u64) -> Result<bool, OpenError> {
         let header = self.read(offset, GROUP_HEADER_BYTES)?;
-        let Some(claimed) = format::group_bytes_claimed(&header, self.header.salt) else {
+        let Some(claimed) = format::group_bytes_claimed(&header, &self.header) else {
             return Ok(false);
         };
         let bytes = self.read(offset, usize::try_from(claimed).unwrap_or(usize::MAX))?;
-        Ok(format::read_group(&bytes, self.header.salt).is_some())
+        Ok(format::read_group(&bytes, &self.header).is_some())
     }
 
     /// Makes what was replayed durable, and zeroes what a torn group left behind.

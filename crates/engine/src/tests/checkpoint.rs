@@ -6,9 +6,11 @@ use super::{
     rig::{TestClock, command, settings, widgets},
 };
 use crate::{
-    checkpoint::{self, Checkpoints, Position, Writer, Written},
-    format::{self, Reader},
+    checkpoint::{self, Checkpoints, Writer, Written},
+    format,
+    journal::Position,
     metrics::Metrics,
+    retries::Retries,
     state::State,
 };
 use proptest::prelude::*;
@@ -38,16 +40,23 @@ impl Journaled {
 
     /// Sequence numbers count from 1.
     fn position(&self) -> Position {
-        Position {
-            segment: 1,
-            next_sequence: self.journal.len() as u64 + 1,
-        }
+        position(self.journal.len() as u64 + 1)
+    }
+}
+
+fn position(next_sequence: u64) -> Position {
+    Position {
+        store: 7,
+        segment: 1,
+        next_sequence,
+        at: 0,
+        chain: 0,
     }
 }
 
 /// Loads a checkpoint and replays the journal from where it began.
 fn recover(disk: &TestDisk, written: Written, journal: &[Vec<u8>]) -> (State, u64) {
-    let loaded = checkpoint::load(disk, written.first_sequence, 1).expect("it is whole");
+    let loaded = checkpoint::load(disk, written.first_sequence, Some(7), 1).expect("it is whole");
     assert_eq!(loaded.bytes, written.bytes);
     assert_eq!(loaded.header.first_sequence, written.first_sequence);
     let mut state = loaded.state;
@@ -58,9 +67,7 @@ fn recover(disk: &TestDisk, written: Written, journal: &[Vec<u8>]) -> (State, u6
 
 fn replay(state: &mut State, journal: &[Vec<u8>]) {
     for bytes in journal {
-        let mut reader = Reader::new(bytes);
-        state.replay(&reader.change().expect("a change"));
-        assert!(reader.is_empty());
+        state.replay(&format::only_change(bytes));
     }
     state.finish_replay();
 }
@@ -83,6 +90,7 @@ proptest! {
         let (mut checkpoints, ends) = Checkpoints::new(&settings(), None, 0, receiver);
         let mut writer = Writer::new(&disk, Arc::<TestClock>::default(), ends);
         let mut journaled = Journaled::default();
+        let retries = Retries::new(&settings());
         for _ in 0..before {
             journaled.apply(&mut chance);
         }
@@ -91,7 +99,8 @@ proptest! {
         requests.send(reply).expect("somebody listens");
         let mut between = between.into_iter();
         loop {
-            checkpoints.advance(&journaled.state, journaled.position(), Duration::ZERO, &metrics);
+            let (state, position) = (&journaled.state, journaled.position());
+            checkpoints.advance(state, &retries, position, Duration::ZERO, &metrics);
             while writer.step() {}
             if let Ok(outcome) = outcome.try_recv() {
                 prop_assert_eq!(outcome, Ok(()));
@@ -137,12 +146,10 @@ fn a_checkpoint_of_many_blocks_keeps_every_widget() {
         state.apply(&command, change);
     }
     let disk = TestDisk::default();
-    let position = Position {
-        segment: 1,
-        next_sequence: 10_001,
-    };
-    let written = checkpoint::write_all(&disk, &state, position).expect("written");
-    let mut loaded = checkpoint::load(&disk, written.first_sequence, 3)
+    let retries = Retries::new(&settings());
+    let position = position(10_001);
+    let written = checkpoint::write_all(&disk, &state, &retries, position).expect("written");
+    let mut loaded = checkpoint::load(&disk, written.first_sequence, Some(7), 3)
         .expect("whole")
         .state;
     loaded.finish_replay();

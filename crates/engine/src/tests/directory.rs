@@ -13,7 +13,7 @@ use std::{
 };
 use widgets_clock::SystemClock;
 use widgets_pacing::{Mode, Pacing};
-use widgets_registry::Ask as _;
+use widgets_registry::Kinds as _;
 
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a new directory")
@@ -50,10 +50,10 @@ async fn a_real_directory_is_kept_and_has_one_owner() {
     let path = directory.path().join("data");
     let engine = Engine::open(&path, &settings()).expect("a new directory");
     for number in 0..300 {
-        engine.client().ask(add(number)).await.expect("added");
+        engine.client().submit(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
-    engine.client().ask(add(300)).await.expect("added");
+    engine.client().submit(add(300)).await.expect("added");
     let second = Engine::open(&path, &settings());
     let second = second.err().expect("it is in use");
     assert!(matches!(second, OpenError::Locked), "{second}");

@@ -8,11 +8,12 @@ use super::{
 };
 use crate::{
     OpenError,
-    files::{checkpoint_name, segment_name},
+    files::{self, checkpoint_name, segment_name},
     format::{
-        CHANGE_BYTES_MAX, DATA_OFFSET, GROUP_CHANGES_MAX, GROUP_HEADER_BYTES, SegmentHeader,
+        ENTRY_BYTES_MAX, Epoch, FORMAT_VERSION, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GroupStamp,
+        SegmentHeader, StoreHeader,
         checkpoint::{BLOCK_RECORDS, CheckpointHeader, begin_block, seal_block},
-        group_bytes, seal_group,
+        group_bytes, seal_raw_group,
     },
     recovery,
 };
@@ -20,7 +21,7 @@ use proptest::prelude::*;
 
 /// What a start may ask the disk for at a time: a piece of a segment, or the longest group.
 const READ_BYTES_MAX: u64 = {
-    let (piece, group) = (4 << 20, group_bytes(GROUP_CHANGES_MAX * CHANGE_BYTES_MAX));
+    let (piece, group) = (4 << 20, group_bytes(GROUP_ENTRIES_MAX * ENTRY_BYTES_MAX));
     if piece > group { piece } else { group }
 };
 
@@ -28,11 +29,15 @@ const READ_BYTES_MAX: u64 = {
 fn check(disk: &TestDisk) -> Result<(), TestCaseError> {
     let clock = TestClock::default();
     let names = disk.names();
-    let started = recovery::recover(disk, &clock, &mut random(), settings().segment_bytes, 1);
+    let started = recovery::recover(disk, &clock, &mut random(), &settings(), 1);
     prop_assert!(disk.read_bytes_max() <= READ_BYTES_MAX);
     match started {
         Ok(recovered) => prop_assert_eq!(recovered.state.check(), Ok(())),
-        Err(OpenError::Damaged { file, .. } | OpenError::Version { file, .. }) => {
+        Err(
+            OpenError::Damaged { file, .. }
+            | OpenError::Version { file, .. }
+            | OpenError::UnknownKind { file, .. },
+        ) => {
             prop_assert!(names.contains(&file), "{file} is not among {names:?}");
         }
         Err(OpenError::Missing { .. }) => {}
@@ -59,26 +64,61 @@ fn real(seed: u64) -> TestDisk {
 
 /// A segment that begins with its header, and then has these bytes.
 fn segment(number: u64, rest: &[u8]) -> Vec<u8> {
-    let mut file = SegmentHeader { number, salt: SALT }.encode().to_vec();
-    file.resize(usize::try_from(DATA_OFFSET).expect("a page"), 0);
+    let mut file = SegmentHeader::new(STORE, number, SALT).encode().to_vec();
     file.extend_from_slice(rest);
     file
 }
 
 const SALT: u64 = 0x5a17;
+const STORE: u64 = 0x0570;
+
+/// A disk that has the file of a store, and so far nothing else.
+fn with_store() -> TestDisk {
+    let disk = TestDisk::default();
+    let store = StoreHeader {
+        identity: STORE,
+        secret: [0; 16],
+        epochs: vec![Epoch {
+            number: 1,
+            first_sequence: 1,
+        }],
+    };
+    disk.put(files::STORE, store.encode().to_vec());
+    disk
+}
 
 /// A group whose checksum is right, whatever it has.
-fn group(payload: &[u8], first_sequence: u64, changes: u32) -> Vec<u8> {
+fn group(payload: &[u8], chain: &mut u64, first_sequence: u64, entries: u32) -> Vec<u8> {
     let mut group = vec![0; GROUP_HEADER_BYTES];
     group.extend_from_slice(payload);
-    seal_group(&mut group, SALT, first_sequence, changes);
+    let stamp = GroupStamp {
+        first_sequence,
+        at: 0,
+        chain: *chain,
+    };
+    *chain = seal_raw_group(&mut group, SALT, stamp, entries);
     group
+}
+
+/// The header of a checkpoint of the store that the disk has, of nothing.
+fn header(disk: &TestDisk, first_sequence: u64, next_sequence: u64) -> CheckpointHeader {
+    let store = StoreHeader::decode(&disk.content(files::STORE)).expect("a store");
+    CheckpointHeader {
+        version: FORMAT_VERSION,
+        store: store.identity,
+        first_sequence,
+        next_sequence,
+        segment: 1,
+        at: 0,
+        chain: 0,
+        records: 0,
+        key_blocks: 0,
+    }
 }
 
 /// A checkpoint whose checksums are right, whatever it has.
 fn checkpoint(header: CheckpointHeader, blocks: &[(Vec<u8>, u32)]) -> Vec<u8> {
     let mut file = header.encode().to_vec();
-    file.resize(usize::try_from(DATA_OFFSET).expect("a page"), 0);
     for ((payload, records), number) in blocks.iter().zip(0..) {
         let mut block = Vec::new();
         begin_block(&mut block);
@@ -103,7 +143,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..6000),
         has_header in any::<bool>(),
     ) {
-        let disk = TestDisk::default();
+        let disk = with_store();
         let content = if has_header { segment(1, &bytes) } else { bytes };
         disk.put(&segment_name(1), content);
         check(&disk)?;
@@ -114,17 +154,19 @@ proptest! {
         groups in prop::collection::vec((payload(), 0u64..4, 0u32..5), 0..6),
         claimed in any::<Option<u32>>(),
     ) {
-        let disk = TestDisk::default();
-        let mut next = 1;
+        let disk = with_store();
+        let (mut next, mut chain) = (1, 0);
         let mut rest = Vec::new();
         for (payload, skipped, changes) in groups {
-            rest.extend(group(&payload, next + skipped / 3, changes));
+            rest.extend(group(&payload, &mut chain, next + skipped / 3, changes));
             next += u64::from(changes);
         }
         if let Some(claimed) = claimed {
             // The header of a group that is longer than the file.
-            let mut torn = group(b"", next, 1);
-            torn[16..20].copy_from_slice(&claimed.to_le_bytes());
+            let mut torn = group(b"", &mut chain, next, 1);
+            torn[32..36].copy_from_slice(&claimed.to_le_bytes());
+            let checksum = crc32fast::hash(&torn[..44]);
+            torn[44..48].copy_from_slice(&checksum.to_le_bytes());
             rest.extend(torn);
         }
         disk.put(&segment_name(1), segment(1, &rest));
@@ -135,16 +177,16 @@ proptest! {
     fn any_bytes_as_a_checkpoint(
         bytes in prop::collection::vec(any::<u8>(), 0..6000),
         records in any::<Option<u32>>(),
+        key_blocks in any::<u32>(),
     ) {
         let disk = real(1);
         let content = match records {
             // A header that is in order and may claim billions of records.
             Some(records) => {
                 let header = CheckpointHeader {
-                    first_sequence: 1 << 40,
-                    next_sequence: 1 << 40,
-                    segment: 1,
                     records,
+                    key_blocks,
+                    ..header(&disk, 1 << 40, 1 << 40)
                 };
                 let mut file = checkpoint(header, &[]);
                 file.extend_from_slice(&bytes);
@@ -162,11 +204,16 @@ proptest! {
         records in 0..3 * BLOCK_RECORDS,
         first_sequence in 0u64..4,
         next_sequence in 0u64..4,
+        key_blocks in 0u32..3,
     ) {
-        let disk = TestDisk::default();
-        let header = CheckpointHeader { first_sequence, next_sequence, segment: 1, records };
+        let disk = with_store();
+        let header = CheckpointHeader {
+            records,
+            key_blocks,
+            ..header(&disk, first_sequence, next_sequence)
+        };
         disk.put(&checkpoint_name(first_sequence), checkpoint(header, &blocks));
-        let groups = group(&[2, 1, b'a', 0], 1, 1);
+        let groups = group(&[2, 1, b'a', 0], &mut 0, 1, 1);
         disk.put(&segment_name(1), segment(1, &groups));
         check(&disk)?;
     }

@@ -60,7 +60,7 @@ fn refused(request: Request, place: usize) -> Answered {
 
 fn taken(queue: &Queue) -> usize {
     let mut batch = VecDeque::new();
-    assert!(queue.take(&mut batch, &mut Outbox::default(), false));
+    assert!(queue.take(&mut batch, &mut Outbox::default(), Duration::ZERO));
     batch.len()
 }
 
@@ -129,7 +129,7 @@ fn a_closed_queue_refuses_and_still_gives_what_waits() {
     let answer = answer.try_recv().expect("answered at once");
     assert!(matches!(answer, Err(Fault::Unavailable { .. })));
     assert_eq!(taken(&queue), 1);
-    assert!(!queue.take(&mut VecDeque::new(), &mut Outbox::default(), true));
+    assert!(!queue.take(&mut VecDeque::new(), &mut Outbox::default(), Duration::MAX));
 }
 
 /// What tasks of one runtime ask in one turn comes to the owner together, in order, and the answers
@@ -156,7 +156,7 @@ async fn a_turn_of_a_runtime_is_one_batch() {
     let mut batch = VecDeque::new();
     while batch.is_empty() {
         task::yield_now().await;
-        assert!(queue.take(&mut batch, &mut outbox, false));
+        assert!(queue.take(&mut batch, &mut outbox, Duration::ZERO));
     }
     assert_eq!(batch.len(), asked.len());
     for (number, submission) in batch.into_iter().enumerate() {
@@ -196,7 +196,7 @@ fn answers_end_a_rest() {
         resting.store(true, Ordering::Relaxed);
         let owner = thread::spawn(move || {
             let (mut batch, mut outbox) = (VecDeque::new(), Outbox::default());
-            assert!(queue.take(&mut batch, &mut outbox, true));
+            assert!(queue.take(&mut batch, &mut outbox, Duration::MAX));
             for submission in batch {
                 outbox.send(submission.reply_to, refused(submission.request, 0));
             }

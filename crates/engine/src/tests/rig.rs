@@ -23,7 +23,9 @@ use tokio::sync::oneshot;
 use widgets_clock::{Clock, Timer};
 use widgets_mailbox::Address;
 use widgets_pacing::{Mode, Pacing};
-use widgets_registry::{Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide};
+use widgets_registry::{
+    Applied, Attempt, Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide,
+};
 
 /// A clock that only moves when it is asked, a millisecond at a time.
 #[derive(Default)]
@@ -34,13 +36,13 @@ impl Clock for TestClock {
         Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
     }
 
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(1_000_000_000) + self.now()
+    }
+
     fn sleep(&self, duration: Duration) {
         let milliseconds = u64::try_from(duration.as_millis()).expect("not for ages");
         self.0.fetch_add(milliseconds, Ordering::Relaxed);
-    }
-
-    fn unix_time(&self) -> Duration {
-        self.now()
     }
 
     fn timer(&self, _: Duration) -> Timer {
@@ -87,11 +89,18 @@ impl<'a> Rig<'a> {
 
     /// Answers these commands as one batch.
     pub(super) fn submit(&mut self, commands: &[Command]) -> Vec<Result<(), Rejection>> {
+        let attempts: Vec<_> = commands.iter().cloned().map(Attempt::from).collect();
+        let answers = self.ask(&attempts).into_iter();
+        answers.map(|answer| answer.map(|_| ())).collect()
+    }
+
+    /// Answers these attempts as one batch.
+    pub(super) fn ask(&mut self, attempts: &[Attempt]) -> Vec<Result<Applied, Rejection>> {
         let (mut batch, mut answers) = (VecDeque::new(), Vec::new());
-        for command in commands {
+        for attempt in attempts {
             let (reply, answer) = oneshot::channel();
             batch.push_back(Submission {
-                request: Request::Operation(command.clone(), reply),
+                request: Request::Operation(attempt.clone(), reply),
                 reply_to: Address::Task,
                 // The clock of a test is never at its end.
                 arrived: Duration::MAX,

@@ -30,7 +30,8 @@ use widgets_load::{
     transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Ask, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber, Store, Widget,
+    Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
+    Store, Widget,
 };
 use widgets_server::{Api, Limits};
 
@@ -115,8 +116,8 @@ impl Sink for Double {
     }
 }
 
-impl Ask<Command> for Double {
-    async fn ask(&self, command: Command) -> Result<(), Rejection> {
+impl Ask<Attempt> for Double {
+    async fn ask(&self, Attempt { command, .. }: Attempt) -> Result<Applied, Rejection> {
         let silent = {
             let mut memory = self.memory();
             // What is refused anyway is no occasion for a lie, and does not count.
@@ -175,7 +176,7 @@ impl Ask<Command> for Double {
         if silent {
             std::future::pending::<()>().await;
         }
-        Ok(())
+        Ok(Applied::Now)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use widgets_clock::Timer;
 use widgets_conformance::commands::{add_widget, commands, few_serial_numbers, serial_number};
 use widgets_queue::Queue as _;
-use widgets_registry::Rejection;
+use widgets_registry::{Applied, Rejection};
 
 /// A clock that stands until it is put forward.
 #[derive(Default)]
@@ -252,7 +252,7 @@ proptest! {
     }
 }
 
-type Answer = oneshot::Receiver<Result<(), Rejection>>;
+type Answer = oneshot::Receiver<Result<Applied, Rejection>>;
 
 /// Asks for a widget to be added.
 fn add(queue: &Queue, clock: &ManualClock, name: &str) -> Answer {
@@ -263,7 +263,7 @@ fn add(queue: &Queue, clock: &ManualClock, name: &str) -> Answer {
 fn push(queue: &Queue, clock: &ManualClock, command: Command) -> Answer {
     let (reply, answer) = oneshot::channel();
     queue.push_all(&mut vec![Submission {
-        request: Request::Operation(command, reply),
+        request: Request::Operation(command.into(), reply),
         arrived: clock.now(),
         reply_to: Address::Task,
     }]);

@@ -81,10 +81,10 @@ async fn both_stores_answer_the_same_history_alike() {
 
 /// Everything that the server makes an answer of.
 async fn answer(store: &impl Store, command: Command) -> (String, String, Option<String>) {
-    use widgets_registry::Rejection::{Fault, Refused};
-    match store.ask(command).await {
+    use widgets_registry::Rejection::{Fault, Refused, Replayed};
+    match store.submit(command).await {
         Ok(()) => ("ok".into(), String::new(), None),
-        Err(Refused(refusal)) => (
+        Err(Refused(refusal) | Replayed(refusal)) => (
             refusal.code().into(),
             refusal.to_string(),
             refusal.details(),

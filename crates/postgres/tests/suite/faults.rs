@@ -4,7 +4,9 @@ use crate::{assert_sound, migrated, open, server::Server};
 use std::time::{Duration, Instant};
 use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_postgres::{Client, Settings};
-use widgets_registry::{Ask as _, Command, Fault, Lookup, Reason, Rejection, Store as _};
+use widgets_registry::{
+    Ask as _, Command, Fault, Kinds as _, Lookup, Reason, Rejection, Store as _,
+};
 
 /// The fault that an operation met.
 pub(crate) fn fault(outcome: Result<(), Rejection>) -> Fault {
@@ -70,7 +72,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     server.stop("fast");
     let store = open(&url, Settings::default());
     let client = store.client();
-    let refused = fault(client.ask(add("A")).await);
+    let refused = fault(client.submit(add("A")).await);
     assert_eq!(refused.code(), "WG504");
     assert_eq!(reason(&refused).public(), "the database cannot be reached");
     let details = reason(&refused).details().expect("for the operator");
@@ -88,7 +90,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     );
     server.resume();
     until_ready(&client).await;
-    assert_eq!(client.ask(add("A")).await, Ok(()));
+    assert_eq!(client.submit(add("A")).await, Ok(()));
 
     // Connections that break while nothing is under way cost no caller anything.
     server.psql(
@@ -96,7 +98,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authenticator'",
     );
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
     assert!(
         client
             .ask(Lookup(serial_number("B")))
@@ -113,7 +115,7 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     let store = open(&url, Settings::default());
     let client = store.client();
     let caller = client.clone();
-    let waiting = tokio::spawn(async move { caller.ask(add_slowly("A")).await });
+    let waiting = tokio::spawn(async move { caller.submit(add_slowly("A")).await });
     until_waiting(&server, "PgSleep").await;
     server.stop("immediate");
     let unknown = fault(waiting.await.expect("no panic"));
@@ -124,7 +126,7 @@ async fn the_fate_of_what_a_crash_interrupts_is_unknown() {
     );
     server.resume();
     until_ready(&client).await;
-    assert_eq!(client.ask(add("C")).await, Ok(()));
+    assert_eq!(client.submit(add("C")).await, Ok(()));
     assert_sound(&server);
 }
 
@@ -139,7 +141,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
         ("pg_cancel_backend", "WG503"),
     ] {
         let caller = client.clone();
-        let waiting = tokio::spawn(async move { caller.ask(add_slowly("A")).await });
+        let waiting = tokio::spawn(async move { caller.submit(add_slowly("A")).await });
         until_waiting(&server, "PgSleep").await;
         let sql =
             format!("SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
@@ -170,14 +172,14 @@ async fn waiting_has_its_limits() {
     let client = store.client();
     let submit = |command| {
         let client = client.clone();
-        tokio::spawn(async move { client.ask(command).await })
+        tokio::spawn(async move { client.submit(command).await })
     };
     let blocked = submit(add_slowly("A"));
     until_waiting(&server, "PgSleep").await;
     // Behind it two may wait, and no third.
     let (second, third) = (submit(add("B")), submit(add("C")));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let full = fault(client.ask(add("D")).await);
+    let full = fault(client.submit(add("D")).await);
     assert!(
         matches!(&full, Fault::Busy { limit, retry_after_seconds: 1.. }
             if limit == "queue_operations_max = 2"),
@@ -196,8 +198,8 @@ async fn waiting_has_its_limits() {
         );
     }
     // Nothing of it was applied.
-    assert_eq!(client.ask(add("A")).await, Ok(()));
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("A")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +222,7 @@ async fn one_operation_that_the_database_cannot_take_harms_no_other() {
         let client = client.clone();
         let name = if number == 13 { "poison" } else { "" };
         let command = add_widget(&serial_number(&format!("W{number}")), name, "P");
-        callers.spawn(async move { (number, client.ask(command).await) });
+        callers.spawn(async move { (number, client.submit(command).await) });
     }
     while let Some(caller) = callers.join_next().await {
         let (number, outcome) = caller.expect("no panic");
@@ -243,13 +245,13 @@ async fn readiness_is_what_operations_get() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
+    client.submit(add("A")).await.expect("added");
     assert_eq!(client.ready().await, Ok(()));
     server.psql(
         "registry",
         "REVOKE EXECUTE ON FUNCTION widgets.apply_operations FROM authenticator",
     );
-    let refused = fault(client.ask(add("B")).await);
+    let refused = fault(client.submit(add("B")).await);
     assert_eq!(refused.code(), "WG504");
     assert_eq!(
         reason(&refused).public(),
@@ -266,6 +268,6 @@ async fn readiness_is_what_operations_get() {
         "registry",
         "GRANT EXECUTE ON FUNCTION widgets.apply_operations TO authenticator",
     );
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
     assert_eq!(client.ready().await, Ok(()));
 }

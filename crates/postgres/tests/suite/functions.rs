@@ -10,7 +10,7 @@ use std::path::Path;
 use tokio_postgres::Client;
 use widgets_conformance::commands::{commands, few_serial_numbers, sample};
 use widgets_engine::Engine;
-use widgets_registry::{Ask as _, Command, Refusal, Rejection};
+use widgets_registry::{Command, Kinds as _, Refusal, Rejection};
 
 /// Runs `tests/pgtap/*.sql`, as `pg_prove` would.
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn calls_for_one_operation_answer_as_the_embedded_store() {
             let history = sample(&vec(commands(names), 400).boxed(), caller);
             for (number, command) in history.into_iter().enumerate() {
                 let here = call(&client, &command).await;
-                let there = engine.ask(command.clone()).await.map_err(|rejection| {
+                let there = engine.submit(command.clone()).await.map_err(|rejection| {
                     let Rejection::Refused(refusal) = rejection else {
                         panic!("{rejection}");
                     };

@@ -8,7 +8,7 @@ use crate::{
 };
 use widgets_conformance::commands::serial_number;
 use widgets_postgres::Settings;
-use widgets_registry::{Ask as _, Refusal, Rejection};
+use widgets_registry::{Kinds as _, Refusal, Rejection};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_are_told_apart_in_any_language() {
@@ -36,5 +36,5 @@ async fn errors_are_told_apart_in_any_language() {
     server.psql("postgres", end);
     assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG504");
     until_ready(&client).await;
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
 }

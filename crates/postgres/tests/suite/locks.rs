@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client as Session, error::SqlState};
 use widgets_conformance::commands::{associate_widgets, remove_widget, serial_number};
 use widgets_postgres::{Client, Settings, Target, migrate};
-use widgets_registry::{Ask as _, Command, Fault, Lookup, Port, Refusal, Rejection, Store as _};
+use widgets_registry::{
+    Ask as _, Command, Fault, Kinds as _, Lookup, Port, Refusal, Rejection, Store as _,
+};
 
 /// A second session that holds what the first wants, until it ends its transaction.
 pub(crate) async fn holder(server: &Server, sql: &str) -> Session {
@@ -46,7 +48,7 @@ pub(crate) type Answer = JoinHandle<Result<(), Rejection>>;
 /// Asks for an operation, and does not wait for the answer.
 pub(crate) fn submit(client: &Client, command: Command) -> Answer {
     let client = client.clone();
-    tokio::spawn(async move { client.ask(command).await })
+    tokio::spawn(async move { client.submit(command).await })
 }
 
 /// Waits until the store has set so many operations aside.
@@ -296,7 +298,7 @@ async fn waiting_for_locks_has_its_limits() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        limit(client.ask(remove(2)).await),
+        limit(client.submit(remove(2)).await),
         "another transaction of the database holds these widgets, and so do those that wait \
          already: queue_operations_max / 4 = 2"
     );
@@ -308,7 +310,7 @@ async fn waiting_for_locks_has_its_limits() {
     }
     holder.batch_execute("ROLLBACK").await.expect("no locks");
     // Nothing of it was applied.
-    assert_eq!(client.ask(remove(0)).await, Ok(()));
+    assert_eq!(client.submit(remove(0)).await, Ok(()));
 }
 
 /// A table that is locked as a whole holds up everything, and costs nobody anything but time.
@@ -317,7 +319,7 @@ async fn a_locked_table_is_waited_for() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
+    client.submit(add("A")).await.expect("added");
     let holder = holder(&server, "LOCK TABLE widgets.widgets IN SHARE MODE").await;
     let waiting = [
         submit(&client, add("B")),

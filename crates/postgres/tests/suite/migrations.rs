@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use widgets_conformance::commands::serial_number;
 use widgets_postgres::{MigrationStatus, OpenError, Postgres, Settings, Target, check, migrate};
-use widgets_registry::{Ask as _, Lookup, Store as _};
+use widgets_registry::{Ask as _, Kinds as _, Lookup, Store as _};
 
 const WANTED: i32 = 4;
 
@@ -145,7 +145,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     let (server, service) = migrated().await;
     let url = server.url("registry", "postgres");
     let running = open(&service, Settings::default());
-    assert_eq!(running.client().ask(add("A")).await, Ok(()));
+    assert_eq!(running.client().submit(add("A")).await, Ok(()));
     let next = |oldest_program: i32| {
         server.psql(
             "registry",
@@ -166,7 +166,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     for (store, name) in [(&running, "B"), (&starting, "C")] {
         let client = store.client();
         until_ready(&client).await;
-        assert_eq!(client.ask(add(name)).await, Ok(()));
+        assert_eq!(client.submit(add(name)).await, Ok(()));
     }
     // To migrate, as `serve --migrate` does, and to fill or read are no reason to stop either.
     let newer = MigrationStatus {
@@ -186,7 +186,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     while client.ready().await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let told = fault(client.ask(add("D")).await);
+    let told = fault(client.submit(add("D")).await);
     assert_eq!(
         reason(&told).public(),
         "the database has another schema than this version works with"
@@ -242,7 +242,7 @@ async fn a_schema_of_an_earlier_build_is_migrated() {
         .await
         .expect("a lookup");
     assert!(found.is_some());
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
     // Robin may ask what a later program needs to know.
     let robin = session(&server, "robin").await;
     let asked = robin.batch_execute("SELECT widgets.oldest_program()").await;

@@ -6,7 +6,7 @@ use tokio_postgres::{Error, Row, types::Type};
 use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_engine::{Engine, State};
 use widgets_postgres::{Parameter, Settings};
-use widgets_registry::{Ask, Command, Fault, Request, SerialNumber};
+use widgets_registry::{Ask, Attempt, Fault, Request, SerialNumber};
 
 /// How many of these widgets there are.
 #[derive(Clone)]
@@ -42,10 +42,13 @@ impl widgets_postgres::Query for Present {
 }
 
 /// Adds two of three widgets and asks for all of them.
-async fn ask(store: impl Ask<Command> + Ask<Present>) -> i64 {
+async fn ask(store: impl Ask<Attempt> + Ask<Present>) -> i64 {
     let all: Vec<SerialNumber> = ["A", "B", "C"].map(serial_number).into();
     for each in &all[..2] {
-        store.ask(add_widget(each, "", "P")).await.expect("added");
+        store
+            .ask(Attempt::from(add_widget(each, "", "P")))
+            .await
+            .expect("added");
     }
     store.ask(Present(all)).await.expect("the store works")
 }

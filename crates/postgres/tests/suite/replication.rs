@@ -12,7 +12,7 @@ use crate::{
 use std::time::Duration;
 use widgets_conformance::commands::{remove_widget, serial_number};
 use widgets_postgres::{Client, Postgres, Settings, Target, migrate};
-use widgets_registry::{Ask as _, Lookup, Store as _};
+use widgets_registry::{Ask as _, Kinds as _, Lookup, Store as _};
 
 fn lines(server: &Server, sql: &str) -> String {
     server.psql("postgres", sql)
@@ -41,7 +41,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
             ..Settings::default()
         },
     );
-    let outcome = cancelled_by_us.client().ask(add("A")).await;
+    let outcome = cancelled_by_us.client().submit(add("A")).await;
     let unknown = fault(outcome);
     assert_eq!(unknown.code(), "WG505");
     assert_eq!(
@@ -67,7 +67,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
             .expect("a lookup");
         assert!(found.is_some(), "{name}");
     }
-    assert_eq!(client.ask(add("C")).await, Ok(()));
+    assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
 /// The same of a migration.
@@ -135,7 +135,7 @@ async fn only_the_primary_is_asked_whichever_is_named_first() {
         for (number, store) in stores.iter().enumerate() {
             let client = store.client();
             let name = format!("{name}{number}");
-            assert_eq!(client.ask(add(&name)).await, Ok(()), "{name}");
+            assert_eq!(client.submit(add(&name)).await, Ok(()), "{name}");
             // A standby could not have it yet, as nobody lets it.
             let found = client.ask(Lookup(serial_number(&name))).await;
             assert!(found.expect("a lookup").is_some(), "{name}");
@@ -149,7 +149,7 @@ async fn only_the_primary_is_asked_whichever_is_named_first() {
     for store in &stores {
         let client = store.client();
         until_unready(&client).await;
-        assert_eq!(fault(client.ask(add("A")).await).code(), "WG504");
+        assert_eq!(fault(client.submit(add("A")).await).code(), "WG504");
         let lookup = client.ask(Lookup(serial_number("A"))).await;
         assert_eq!(lookup.map_err(|fault| fault.code()), Err("WG504"));
     }
@@ -176,7 +176,7 @@ async fn a_standby_is_read_from_where_that_is_asked_for() {
     let standby = standby(&primary);
     let store = open_both(&standby, &primary, "&target_session_attrs=any");
     let client = store.client();
-    assert_eq!(client.ask(add("A")).await, Ok(()));
+    assert_eq!(client.submit(add("A")).await, Ok(()));
     until_replayed(&primary, &standby).await;
     primary.stop("fast");
     let found = client
@@ -184,7 +184,7 @@ async fn a_standby_is_read_from_where_that_is_asked_for() {
         .await
         .expect("a lookup");
     assert!(found.is_some());
-    assert_eq!(fault(client.ask(add("B")).await).code(), "WG504");
+    assert_eq!(fault(client.submit(add("B")).await).code(), "WG504");
     assert_eq!(
         client.ready().await.map_err(|fault| fault.code()),
         Err("WG504")
@@ -197,12 +197,12 @@ async fn a_server_that_becomes_read_only_is_left() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    client.ask(add("A")).await.expect("added");
+    client.submit(add("A")).await.expect("added");
     set(&server, "default_transaction_read_only = on");
     let refused = loop {
-        match client.ask(add("B")).await {
+        match client.submit(add("B")).await {
             // The signal to read the settings again may be slower than the operation.
-            Ok(()) => drop(client.ask(remove_widget(&serial_number("B"))).await),
+            Ok(()) => drop(client.submit(remove_widget(&serial_number("B"))).await),
             refused => break fault(refused),
         }
     };
@@ -210,7 +210,7 @@ async fn a_server_that_becomes_read_only_is_left() {
     until_unready(&client).await;
     set(&server, "default_transaction_read_only = off");
     until_ready(&client).await;
-    assert_eq!(client.ask(add("B")).await, Ok(()));
+    assert_eq!(client.submit(add("B")).await, Ok(()));
 }
 
 /// Waits until the loss of the connections is known.

@@ -2,7 +2,7 @@
 //!
 //! Only tokens that passed every check get in, so what nobody signed takes no room here.
 
-use super::{Access, claims::Lifetime};
+use super::{Sender, claims::Lifetime};
 use lru::LruCache;
 
 /// So many tokens are remembered, those that were used last.
@@ -15,7 +15,7 @@ const TOKEN_BYTES_MAX: usize = 4096;
 pub(crate) struct TokenCache {
     /// The generation of the keys that the tokens were verified with.
     generation: u64,
-    tokens: LruCache<Box<[u8]>, (Access, Lifetime)>,
+    tokens: LruCache<Box<[u8]>, (Sender, Lifetime)>,
 }
 
 impl Default for TokenCache {
@@ -29,18 +29,18 @@ impl Default for TokenCache {
 }
 
 impl TokenCache {
-    pub(super) fn get(&mut self, generation: u64, token: &[u8]) -> Option<(Access, Lifetime)> {
+    pub(super) fn get(&mut self, generation: u64, token: &[u8]) -> Option<(Sender, Lifetime)> {
         if self.generation != generation {
             return None;
         }
-        self.tokens.get(token).copied()
+        self.tokens.get(token).cloned()
     }
 
     pub(super) fn insert(
         &mut self,
         generation: u64,
         token: &[u8],
-        access: Access,
+        sender: Sender,
         lifetime: Lifetime,
     ) {
         if self.generation != generation {
@@ -53,6 +53,6 @@ impl TokenCache {
         if self.tokens.len() == TOKENS_MAX {
             self.tokens.pop_lru();
         }
-        self.tokens.put(token.into(), (access, lifetime));
+        self.tokens.put(token.into(), (sender, lifetime));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Claim;
 use serde_json::{Map, Value};
+use widgets_registry::Author;
 
 pub(super) type Claims = Map<String, Value>;
 
@@ -107,6 +108,11 @@ pub(super) fn check_required(claims: &Claims, required: &[String]) -> Result<(),
         Some(name) => Err(Claim::Missing(name.clone())),
         None => Ok(()),
     }
+}
+
+/// Whom a token is for (RFC 7519, 4.1.2), if it says so.
+pub(super) fn subject(claims: &Claims) -> Option<Author> {
+    super::author(claims.get("sub")?.as_str()?)
 }
 
 /// Where in the claims a role is named.

@@ -23,6 +23,7 @@ pub(crate) use access::{Access, Object, Permission};
 pub(crate) use cache::TokenCache;
 pub(crate) use refused::{Claim, Refused, TokenFault};
 
+use crate::Caller;
 use claims::{ClaimName, Lifetime};
 use fetched::Asking;
 use hyper::{
@@ -33,6 +34,8 @@ use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
+
+use widgets_registry::{AUTHOR_BYTES_MAX, Author};
 
 /// What decides who gets in, beside the keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +67,41 @@ pub(crate) struct Proofs {
     pub(crate) certificate: bool,
     /// Nothing is needed.
     pub(crate) nothing: bool,
+}
+
+/// Who a request is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// What it may do.
+    pub(crate) access: Access,
+    /// Its name, if it has one: what the audit trail shows.
+    pub(crate) author: Option<Author>,
+}
+
+impl Sender {
+    /// Somebody who may do this and has no name.
+    pub(crate) const fn anonymous(access: Access) -> Self {
+        Self {
+            access,
+            author: None,
+        }
+    }
+}
+
+/// The name that an audit trail shows for this text: the text itself, or, where that is longer than a
+/// name can be, its beginning and a digest of it all. `None` for one that is empty or has NUL.
+pub(crate) fn author(text: &str) -> Option<Author> {
+    if text.len() <= AUTHOR_BYTES_MAX {
+        return Author::new(text);
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
+    let digest = format!("{:032x}", u128::from_be_bytes(first));
+    let mut end = AUTHOR_BYTES_MAX - digest.len() - "…".len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Author::new(&format!("{}…{digest}", &text[..end]))
 }
 
 /// Decides who gets in. Shared by all workers; its keys can be replaced while it is used.
@@ -186,19 +224,25 @@ impl Authentication {
         }
     }
 
-    /// What the sender of these headers may do. `certified` says that its connection has a client
-    /// certificate which was verified, `now_seconds` is the time since 1970 began.
+    /// Who the sender of these headers is and what it may do. `now_seconds` is the time since 1970 began.
     pub(crate) fn admit(
         &self,
         headers: &HeaderMap,
-        certified: bool,
+        caller: &Caller,
         cache: &Mutex<TokenCache>,
         now_seconds: impl FnOnce() -> i64,
-    ) -> Result<Access, Refused> {
+    ) -> Result<Sender, Refused> {
         match headers.get(header::AUTHORIZATION).and_then(bearer_token) {
             Some(token) => self.admit_token(token, cache, now_seconds()),
-            None if certified && let Some(access) = self.certified => Ok(access),
-            None => self.anonymous.ok_or(Refused::Anonymous),
+            None if caller.certified
+                && let Some(access) = self.certified =>
+            {
+                Ok(Sender {
+                    access,
+                    author: caller.subject.clone(),
+                })
+            }
+            None => Ok(Sender::anonymous(self.anonymous.ok_or(Refused::Anonymous)?)),
         }
     }
 
@@ -207,14 +251,14 @@ impl Authentication {
         token: &[u8],
         cache: &Mutex<TokenCache>,
         now_seconds: i64,
-    ) -> Result<Access, Refused> {
+    ) -> Result<Sender, Refused> {
         let keys = self.keys.as_ref().ok_or(Refused::NoKeys)?;
         // Read before the keys: at worst a token is checked once more than needed.
         let generation = self.generation.load(Ordering::Acquire);
         let known = lock(cache).get(generation, token);
-        if let Some((access, lifetime)) = known {
+        if let Some((sender, lifetime)) = known {
             lifetime.check(now_seconds)?;
-            return Ok(access);
+            return Ok(sender);
         }
         let keys = keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         if keys.is_empty() {
@@ -235,8 +279,10 @@ impl Authentication {
                 access
             }
         };
-        lock(cache).insert(generation, token, access, lifetime);
-        Ok(access)
+        let author = claims::subject(&claims);
+        let sender = Sender { access, author };
+        lock(cache).insert(generation, token, sender.clone(), lifetime);
+        Ok(sender)
     }
 }
 

@@ -93,8 +93,7 @@ impl<S: Store> Connection<S> {
             Err(_) => return tracing::debug!(%address, "a client asked nothing for idle_timeout"),
         };
         let (stream, answers) = self.bounded(stream);
-        let certified = false;
-        let caller = Caller { address, certified };
+        let caller = Caller::without_certificate(address);
         self.serve(stream, answers, is_http1, caller, None).await;
     }
 
@@ -125,8 +124,11 @@ impl<S: Store> Connection<S> {
                     reloads,
                 });
                 let is_http1 = session.alpn_protocol() == Some(b"http/1.1");
-                let certified = proof.is_some();
-                let caller = Caller { address, certified };
+                let certificate = proof.as_ref().and_then(|proof| proof.chain.first());
+                let caller = match certificate {
+                    Some(certificate) => Caller::with_certificate(address, certificate),
+                    None => Caller::without_certificate(address),
+                };
                 self.serve(stream, answers, is_http1, caller, proof).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, %address, "a handshake failed"),
@@ -169,8 +171,10 @@ impl<S: Store> Connection<S> {
         } else {
             &builders.any
         };
+        let address = caller.address;
         let service = service_fn(move |request: Request<Incoming>| {
             let (api, farewell, bounds) = (api.clone(), farewell.clone(), bounds.clone());
+            let caller = caller.clone();
             let is_http2 = request.version() >= Version::HTTP_2;
             // A length that is given as well does not hold, and hyper does not show it. Somebody on the
             // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
@@ -203,7 +207,7 @@ impl<S: Store> Connection<S> {
                 ended = connection.as_mut() => break ended,
                 _ = ending.changed(), if !is_ending => {}
                 () = answers.is_cut() => {
-                    return tracing::debug!(%caller.address, "a connection was cut");
+                    return tracing::debug!(%address, "a connection was cut");
                 }
                 () = proof.as_mut(), if !is_ending => {
                     answers.count(Cut::Certificate);

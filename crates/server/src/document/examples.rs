@@ -34,8 +34,10 @@ pub(super) struct Example {
 pub(super) enum State {
     /// What these operations left.
     After(&'static [(Operation, &'static str)]),
-    /// A store that can only answer the fault that is the answer.
+    /// A store that can only answer what is the answer.
     Failing,
+    /// What the same request left, with this body.
+    Sent(&'static str),
     /// Nothing, where [`SECRET`] signs tokens, the role `reader` may read, `writer` may read and
     /// write, and who says nothing has the role `reader` if that is said here.
     Guarded { anonymous: bool },
@@ -97,6 +99,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
         examples.extend(values(operation));
         examples.extend(states(operation));
         examples.extend(malformed(operation, settings));
+        examples.extend(keys(operation));
         examples.extend(faults().map(|(name, fault)| {
             let example = call(name, operation, State::Failing, valid(operation));
             example.refused(fault)
@@ -106,6 +109,36 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     examples.extend(others());
     examples.extend(refused());
     examples
+}
+
+/// What a key brings about.
+fn keys(operation: Operation) -> Vec<Example> {
+    const KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"8e03978e\"")];
+    const NO_KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"\"")];
+    let another = match operation {
+        Operation::AddWidget => ADD_F,
+        Operation::RemoveWidget => r#"{"widget_sn":"F"}"#,
+        Operation::AssociateWidgets | Operation::RemoveAssociation => {
+            r#"{"widget1_sn":"E","widget2_sn":"F","port":"Q"}"#
+        }
+    };
+    let length = Malformed::IdempotencyKey("must be 1 to 255 bytes long");
+    [
+        ("WG400", NOTHING, NO_KEY, Error::from(length)),
+        ("WG409", State::Failing, KEY, Refusal::KeyInUse.into()),
+        (
+            "WG422",
+            State::Sent(another),
+            KEY,
+            Refusal::KeyReused.into(),
+        ),
+        ("WG501", State::Failing, KEY, Refusal::KeysNotKept.into()),
+    ]
+    .map(|(name, given, headers, error)| Example {
+        headers,
+        ..call(name, operation, given, valid(operation)).refused(error)
+    })
+    .into()
 }
 
 /// A call of the operation with this body, which is applied.

@@ -141,6 +141,7 @@ fn rpc(operation: Operation, path: &str, examples: &[Example]) -> OperationBuild
         .description(Some(description))
         .parameter(profile("Content-Profile"))
         .parameter(prefer())
+        .parameter(idempotency_key())
         .request_body(Some(request_body(operation, &examples)))
         .response("204", responses::applied());
     for (status, response) in responses::errors(&examples) {
@@ -171,6 +172,20 @@ fn prefer() -> Parameter {
         .description(Some(
             "`count=exact` counts in `Content-Range`; `handling=strict` refuses preferences that \
              do not exist. What else PostgREST knows is accepted and changes nothing.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Makes the operation safe to repeat: the same key with the same operation and arguments is \
+             answered as the first time, acceptance or refusal, and nothing is applied twice. A quoted \
+             string, or the text without quotes; 1 to 255 bytes. Keys belong to the caller.",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
@@ -301,6 +316,7 @@ impl Example {
             State::Local => {
                 parts.push("Where nobody is asked who they are, on loopback:".to_owned());
             }
+            State::Sent(body) => parts.push(format!("After the same request with `{body}`:")),
             State::Asked => parts.push("A moment after the same request:".to_owned()),
             State::Unfetched => {
                 parts.push("While keys for tokens could not be fetched yet:".to_owned());

@@ -34,6 +34,15 @@ pub(super) fn applied() -> Response {
             ),
         )
         .header(
+            "Idempotency-Replayed",
+            header(
+                Type::String,
+                "`true` where an earlier request with the same key was applied, and this is its answer \
+                 again; otherwise absent. Refusals that come again have it too.",
+                "true",
+            ),
+        )
+        .header(
             "Preference-Applied",
             header(
                 Type::String,

@@ -13,6 +13,7 @@ use hyper::{
 use prometheus::Registry;
 use serde_json::Value;
 use std::{
+    any::Any,
     convert::Infallible,
     num::NonZero,
     path::PathBuf,
@@ -22,21 +23,37 @@ use std::{
 };
 use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Ask, Fault, Rejection, Store};
+use widgets_registry::{Ask, Fault, Reason, Rejection, Store};
 
 /// A store whose every answer is this fault.
 #[derive(Clone)]
-struct Failing(Fault);
+struct Failing(Rejection);
 
 impl<R: widgets_registry::Request> Ask<R> for Failing {
     async fn ask(&self, _: R) -> Result<R::Answer, R::Error> {
-        Err(self.0.clone().into())
+        let rejection: Box<dyn Any> = Box::new(self.0.clone());
+        Err(match rejection.downcast::<R::Error>() {
+            Ok(rejection) => *rejection,
+            Err(_) => self.fault().into(),
+        })
+    }
+}
+
+impl Failing {
+    /// What it answers where nothing can be refused.
+    fn fault(&self) -> Fault {
+        match &self.0 {
+            Rejection::Fault(fault) => fault.clone(),
+            Rejection::Refused(refusal) | Rejection::Replayed(refusal) => Fault::Unavailable {
+                reason: Reason::new("it only refuses", refusal.to_string()),
+            },
+        }
     }
 }
 
 impl Store for Failing {
     async fn ready(&self) -> Result<(), Fault> {
-        Err(self.0.clone())
+        Err(self.fault())
     }
 }
 
@@ -141,14 +158,13 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
     };
     match &example.given {
         State::Failing => {
-            let Answered::Refused(Error::Rejected(Rejection::Fault(fault))) = &example.answer
-            else {
+            let Answered::Refused(Error::Rejected(rejection)) = &example.answer else {
                 panic!(
                     "{}: a failing store has nothing but its fault",
                     example.name
                 )
             };
-            let api = api(Failing(fault.clone()));
+            let api = api(Failing(rejection.clone()));
             send(&api, method, uri, headers, body()).await
         }
         State::Guarded { anonymous } => {
@@ -171,6 +187,10 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
             };
             let api = real.clone().with_browsers(settings);
             send(&api, method, uri, headers, body()).await
+        }
+        State::Sent(before) => {
+            send(real, method, uri, headers, whole(*before)).await;
+            send(real, method, uri, headers, body()).await
         }
         State::Asked => {
             let one = NonZero::<u32>::MIN;

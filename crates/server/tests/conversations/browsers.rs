@@ -77,6 +77,7 @@ async fn send_certified<S: Store>(
     let caller = Caller {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         certified: true,
+        subject: None,
     };
     let request = Box::new(request.expect("a request"));
     api.respond_to(caller, request).await.status().as_u16()

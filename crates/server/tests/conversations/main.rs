@@ -20,7 +20,7 @@ use prometheus::Registry;
 use tempfile::TempDir;
 use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Ask, Command, Fault, Lookup, Reason, Rejection, Store, Widget};
+use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Reason, Rejection, Store, Widget};
 use widgets_server::{Api, Settings};
 
 pub(crate) const E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;
@@ -161,9 +161,9 @@ impl Store for Failing {
 #[derive(Clone)]
 pub(crate) struct Willing;
 
-impl Ask<Command> for Willing {
-    async fn ask(&self, _: Command) -> Result<(), Rejection> {
-        Ok(())
+impl Ask<Attempt> for Willing {
+    async fn ask(&self, _: Attempt) -> Result<Applied, Rejection> {
+        Ok(Applied::Now)
     }
 }
 

@@ -37,6 +37,50 @@ async fn operations_are_applied_and_refused() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time() {
+    let (_engine, api) = service("keys");
+    let post = async |operation: &str, key: &str, body: &str| {
+        let key = format!("idempotency-key: {key}");
+        let answer = send(&api, "POST", &format!("/rpc/{operation}"), &[&key], body).await;
+        let replayed = answer.header("idempotency-replayed").map(str::to_owned);
+        (answer.status.as_u16(), answer.body, replayed)
+    };
+    let replayed = Some("true".to_owned());
+    assert_eq!(
+        post("add_widget", "\"a\"", E).await,
+        (204, String::new(), None)
+    );
+    // However it is written.
+    let spaced = r#" {"slots": ["P","R","R"], "name": "A", "widget_sn": "E"}"#;
+    let again = post("add_widget", "a", spaced).await;
+    assert_eq!(again, (204, String::new(), replayed.clone()));
+    let taken = post("add_widget", "b", E).await;
+    assert_eq!((taken.0, &taken.2), (409, &None));
+    check(&api, "remove_widget", r#"{"widget_sn":"E"}"#, (204, "")).await;
+    assert_eq!(post("add_widget", "b", E).await, (409, taken.1, replayed));
+    let other = r#"{"code":"WG422","details":null,"hint":null,"message":"Idempotency-Key was used before, for another request"}"#;
+    for (operation, body) in [("add_widget", F), ("remove_widget", r#"{"widget_sn":"E"}"#)] {
+        assert_eq!(post(operation, "a", body).await, (422, other.into(), None));
+    }
+    // What its arguments alone refuse does not take the key.
+    let itself = r#"{"widget1_sn":"E","widget2_sn":"E","port":"P"}"#;
+    for _ in 0..2 {
+        let refused = post("associate_widgets", "c", itself).await;
+        assert_eq!((refused.0, refused.2), (400, None));
+    }
+    assert_eq!(post("add_widget", "c", F).await, (204, String::new(), None));
+    let malformed = post("add_widget", "\"c", F).await;
+    assert_eq!(malformed.0, 400);
+    assert!(
+        malformed
+            .1
+            .contains("Idempotency-Key is not one quoted string"),
+        "{}",
+        malformed.1
+    );
+}
+
+#[tokio::test]
 async fn a_value_that_is_not_right_is_refused_by_the_first_rule_that_it_breaks() {
     let (_engine, api) = service("values");
     let cases = [

@@ -24,7 +24,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use widgets_clock::SystemClock;
-use widgets_registry::{Ask, Command, Fault, Lookup, Rejection, Store, Widget};
+use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget};
 use widgets_server::{Api, Authentication, Limits, Listener, Settings, Tls};
 
 /// Answers a command only when the test lets it.
@@ -43,15 +43,15 @@ impl SlowStore {
     }
 }
 
-impl Ask<Command> for SlowStore {
-    async fn ask(&self, _: Command) -> Result<(), Rejection> {
+impl Ask<Attempt> for SlowStore {
+    async fn ask(&self, _: Attempt) -> Result<Applied, Rejection> {
         self.arrived.add_permits(1);
         self.released
             .acquire()
             .await
             .expect("never closed")
             .forget();
-        Ok(())
+        Ok(Applied::Now)
     }
 }
 
@@ -77,10 +77,10 @@ impl Counting {
     }
 }
 
-impl Ask<Command> for Counting {
-    async fn ask(&self, _: Command) -> Result<(), Rejection> {
+impl Ask<Attempt> for Counting {
+    async fn ask(&self, _: Attempt) -> Result<Applied, Rejection> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(Applied::Now)
     }
 }
 

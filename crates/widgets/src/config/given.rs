@@ -68,7 +68,13 @@ pub(crate) struct Opening;
 impl Scope for Opening {
     fn takes(path: &str) -> bool {
         let of = |section| path.starts_with(section);
-        of("store.") || of("engine.") || of("log.") || path == "postgres.connect_timeout_ms"
+        // What is kept of the changes and the keys is the same whoever opens it.
+        of("store.")
+            || of("engine.")
+            || of("changes.")
+            || of("idempotency.")
+            || of("log.")
+            || path == "postgres.connect_timeout_ms"
     }
 
     fn shows(path: &str) -> bool {

@@ -277,6 +277,21 @@ configuration! {
         /// more. A restart replays little more than that.
         checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
     }
+    /// The changes that were made, for those who ask for them. The embedded store keeps them in its
+    /// journal.
+    changes: Changes {
+        /// How long changes are kept, in hours. 0 keeps what a restart needs anyway.
+        retention_hours as "changes_retention_hours": u32 = 72, within 0..=1_000_000;
+        /// How many bytes the journal may have for that. Where it has more, older changes go early.
+        retention_bytes as "changes_retention_bytes": u64 = 4 << 30, within 0..=1 << 50;
+    }
+    /// Idempotency keys, which make operations safe to repeat.
+    idempotency: Idempotency {
+        /// How long a key is kept, in hours.
+        retention_hours as "idempotency_retention_hours": u32 = 24, within 1..=1_000_000;
+        /// How many keys are kept. Where there are more, the oldest go early. A million takes 55 MB.
+        keys_max as "idempotency_keys_max": u64 = 1_000_000, within 1..=100_000_000;
+    }
     /// The store in a PostgreSQL database.
     postgres: Postgres {
         /// How many connections apply operations, and so how many batches are in flight.
@@ -504,7 +519,11 @@ impl Store {
 
 impl Engine {
     /// How the engine is set.
-    pub(crate) fn settings(&self) -> widgets_engine::Settings {
+    pub(crate) fn settings(
+        &self,
+        changes: &Changes,
+        idempotency: &Idempotency,
+    ) -> widgets_engine::Settings {
         let Self {
             queue_operations_max,
             queue_bytes_max,
@@ -518,6 +537,10 @@ impl Engine {
             queue_wait_ms_max,
             segment_bytes,
             checkpoint_journal_bytes,
+            changes_retention_hours: changes.retention_hours,
+            changes_retention_bytes: changes.retention_bytes,
+            idempotency_retention_hours: idempotency.retention_hours,
+            idempotency_keys_max: idempotency.keys_max,
         }
     }
 }
@@ -563,7 +586,9 @@ mod tests {
         } = Configuration::default();
         assert_eq!(http.limits(), widgets_server::Limits::default());
         assert_eq!(http.settings(), widgets_server::Settings::default());
-        assert_eq!(engine.settings(), widgets_engine::Settings::default());
+        let (changes, idempotency) = (Changes::default(), Idempotency::default());
+        let settings = engine.settings(&changes, &idempotency);
+        assert_eq!(settings, widgets_engine::Settings::default());
         assert_eq!(postgres.settings(), widgets_postgres::Settings::default());
     }
 
@@ -632,7 +657,8 @@ mod tests {
                 segment_bytes: u32::MAX.into(),
                 ..Engine::default()
             };
-            engine.settings().check().is_ok()
+            let (changes, idempotency) = (Changes::default(), Idempotency::default());
+            engine.settings(&changes, &idempotency).check().is_ok()
         };
         let in_parts: [(&str, &dyn Fn(usize) -> bool); 3] = [
             ("http.body_bytes_max", &http),

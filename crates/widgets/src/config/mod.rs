@@ -140,7 +140,10 @@ impl<S: Scope> Given<S> {
         }
         // How settings hang together can only be said of settings that are right in themselves.
         if problems.is_empty()
-            && let Err(problem) = configuration.engine.settings().check()
+            && let Err(problem) = configuration
+                .engine
+                .settings(&configuration.changes, &configuration.idempotency)
+                .check()
         {
             problems.push(Problem::new(format!("engine.{problem}")));
         }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
 use widgets_conformance::{Model, check_store};
 use widgets_registry::{
-    Ask, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber, Slot, Store, Widget,
+    Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
+    Slot, Store, Widget,
 };
 
 /// A client with connections of its own.
@@ -157,14 +158,14 @@ fn segment(serial_number: &SerialNumber) -> String {
     segment
 }
 
-impl Ask<Command> for HttpStore {
-    async fn ask(&self, command: Command) -> Result<(), Rejection> {
+impl Ask<Attempt> for HttpStore {
+    async fn ask(&self, Attempt { command, .. }: Attempt) -> Result<Applied, Rejection> {
         let path = format!("/rpc/{}", command.operation());
         match self
             .send(Method::POST, &path, body(&command).to_string())
             .await?
         {
-            (StatusCode::NO_CONTENT, Value::Null) => Ok(()),
+            (StatusCode::NO_CONTENT, Value::Null) => Ok(Applied::Now),
             (status, body) => Err(rejection(Some(&command), status, &body)),
         }
     }
@@ -180,7 +181,9 @@ impl Ask<Lookup> for HttpStore {
         if status != StatusCode::OK {
             match rejection(None, status, &body) {
                 Rejection::Fault(fault) => return Err(fault),
-                Rejection::Refused(refusal) => panic!("a lookup is not refused: {refusal}"),
+                Rejection::Refused(refusal) | Rejection::Replayed(refusal) => {
+                    panic!("a lookup is not refused: {refusal}")
+                }
             }
         }
         let text = |value: &Value| value.as_str().expect("text").to_owned();

@@ -22,7 +22,7 @@ use widgets_conformance::{
     Model,
     commands::{commands, few_serial_numbers, sample},
 };
-use widgets_registry::{Ask as _, Command, Fault, Rejection, SerialNumber, Store as _};
+use widgets_registry::{Command, Fault, Kinds as _, Rejection, SerialNumber, Store as _};
 
 const WRITERS: usize = 12;
 const ROUNDS: u64 = 12;
@@ -49,9 +49,9 @@ impl Own {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            let outcome = match store.ask(command.clone()).await {
+            let outcome = match store.submit(command.clone()).await {
                 Ok(()) => Ok(()),
-                Err(Rejection::Refused(refusal)) => Err(refusal),
+                Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => Err(refusal),
                 Err(Rejection::Fault(Fault::FateUnknown { .. })) => {
                     self.unanswered = Some(command);
                     return;

@@ -20,7 +20,8 @@ pub(super) enum Said {
     FateUnknown,
 }
 
-pub(super) fn http(request: &Request) -> HttpRequest<Full<Bytes>> {
+/// A request as it is sent, with this key if it has one.
+pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Bytes>> {
     let (method, path, body) = match request {
         Request::Lookup(serial_number) => {
             ("GET", format!("/widgets/{serial_number}"), Bytes::new())
@@ -32,6 +33,10 @@ pub(super) fn http(request: &Request) -> HttpRequest<Full<Bytes>> {
     };
     let request = HttpRequest::builder().method(method).uri(path);
     let request = request.header("content-type", "application/json");
+    let request = match key {
+        Some(key) => request.header("idempotency-key", format!("\"{key}\"")),
+        None => request,
+    };
     request.body(Full::new(body)).expect("a valid request")
 }
 
@@ -52,6 +57,11 @@ fn arguments(command: &Command) -> Value {
             "port": pair.port().as_str(),
         }),
     }
+}
+
+/// Whether an answer is that of an earlier attempt.
+pub(super) fn is_replayed(response: &Response<Full<Bytes>>) -> bool {
+    response.headers().contains_key("idempotency-replayed")
 }
 
 /// Reads an answer; says what is wrong with one that nobody could give to this request.

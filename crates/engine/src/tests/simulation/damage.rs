@@ -139,7 +139,7 @@ fn last_group(disk: &TestDisk) -> Option<(String, usize)> {
         let mut offset = usize::try_from(DATA_OFFSET).ok()?;
         while let Some(group) = content
             .get(offset..)
-            .and_then(|rest| format::read_group(rest, header.salt))
+            .and_then(|rest| format::read_group(rest, &header))
         {
             last = Some((name.clone(), offset));
             offset += usize::try_from(group.bytes).ok()?;

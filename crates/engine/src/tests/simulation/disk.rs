@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Disk, DiskFile,
     files::UNFINISHED,
-    format::GROUP_HEADER_BYTES,
+    format::GROUP_SALT_BYTES,
     planted::{Bug, is_planted},
     tests::disk::{Chance, Kept, TestDisk, TestFile},
 };
@@ -350,7 +350,7 @@ impl SimulatedFile {
             let mut there = vec![0; data.len()];
             in_segment && self.file.read_at(&mut there, offset).is_ok() && there == data
         };
-        erases && data.len() == GROUP_HEADER_BYTES && is_planted(Bug::FailedGroupKept)
+        erases && data.len() == GROUP_SALT_BYTES && is_planted(Bug::FailedGroupKept)
             || erases && is_planted(Bug::TornTailKept)
             || is_planted(Bug::LastGroupTrusted) && repeats()
     }

@@ -8,7 +8,7 @@ use crate::{
     Client, OpenError, Settings,
     checkpoint::{Reply, Writer},
     engine::Parts,
-    format::{self, CHANGE_BYTES_MAX},
+    format::{self, ENTRY_BYTES_MAX},
     journal::prepare::Preparer,
     owner::Owner,
     queue::{Queue, Submission},
@@ -32,12 +32,27 @@ use widgets_server::Api;
 
 /// A clock that only moves when it is told to.
 #[derive(Default)]
-pub(super) struct SimulatedClock(AtomicU64);
+pub(super) struct SimulatedClock {
+    now: AtomicU64,
+    /// By how many seconds the calendar was set back.
+    set_back: AtomicU64,
+}
 
 impl SimulatedClock {
     pub(super) fn set(&self, now: Duration) {
         let microseconds = u64::try_from(now.as_micros()).expect("not for ages");
-        self.0.store(microseconds, Ordering::Relaxed);
+        self.now.store(microseconds, Ordering::Relaxed);
+    }
+
+    /// The clock of a world that begins.
+    pub(super) fn restart(&self) {
+        self.set(Duration::ZERO);
+        self.set_back.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets the calendar back, and nothing else.
+    pub(super) fn set_back(&self, seconds: u64) {
+        self.set_back.fetch_add(seconds, Ordering::Relaxed);
     }
 
     pub(super) fn advance(&self, duration: Duration) {
@@ -47,11 +62,12 @@ impl SimulatedClock {
 
 impl Clock for SimulatedClock {
     fn now(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
+        Duration::from_micros(self.now.load(Ordering::Relaxed))
     }
 
     fn unix_time(&self) -> Duration {
-        self.now()
+        let set_back = self.set_back.load(Ordering::Relaxed);
+        Duration::from_secs(1_000_000_000 - set_back) + self.now()
     }
 
     fn sleep(&self, duration: Duration) {
@@ -128,14 +144,18 @@ impl<'d> Process<'d> {
             checkpoint_requests: parts.checkpoint_requests,
             api: api.with_store(client),
             batch: VecDeque::new(),
-            batch_bytes_max: format::group_bytes(settings.queue_operations_max * CHANGE_BYTES_MAX),
+            batch_bytes_max: format::group_bytes(settings.queue_operations_max * ENTRY_BYTES_MAX),
             runtime,
         })
     }
 
     /// Sends a request; it arrives when the answer is polled first.
-    pub(super) fn respond(&self, request: &linearizability::Request) -> Responding {
-        let (api, request) = (self.api.clone(), client::http(request));
+    pub(super) fn respond(
+        &self,
+        request: &linearizability::Request,
+        key: Option<&str>,
+    ) -> Responding {
+        let (api, request) = (self.api.clone(), client::http(request, key));
         Box::pin(async move { api.respond(request).await })
     }
 

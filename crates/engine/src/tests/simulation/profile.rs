@@ -6,7 +6,7 @@
 use super::disk::Rates;
 use crate::{
     Settings,
-    format::{self, CHANGE_BYTES_MAX, DATA_OFFSET},
+    format::{self, DATA_OFFSET, ENTRY_BYTES_MAX},
     tests::disk::Chance,
 };
 use widgets_conformance::linearizability::Request;
@@ -31,6 +31,8 @@ pub(super) struct Profile {
     /// Answers come by the mailbox of a runtime.
     pub(super) has_mailbox: bool,
     pub(super) is_damaged: bool,
+    /// Of eight operations, so many have a key.
+    pub(super) keyed: usize,
     /// How often each action is chosen, relative to the others.
     pub(super) weights: [(Action, usize); 9],
 }
@@ -77,7 +79,7 @@ fn one_of<T: Copy>(chance: &mut Chance, choices: &[T]) -> T {
 impl Profile {
     pub(super) fn new(chance: &mut Chance) -> Self {
         let queue_operations_max = one_of(chance, &[1, 4, 4, 8]);
-        let batch_bytes = format::group_bytes(queue_operations_max * CHANGE_BYTES_MAX);
+        let batch_bytes = format::group_bytes(queue_operations_max * ENTRY_BYTES_MAX);
         let settings = Settings {
             queue_operations_max,
             queue_bytes_max: one_of(chance, &[4096, 1 << 20]),
@@ -85,6 +87,7 @@ impl Profile {
             segment_bytes: (DATA_OFFSET + batch_bytes + chance.below(4096) as u64)
                 .next_multiple_of(512),
             checkpoint_journal_bytes: one_of(chance, &[256, 256, 1 << 10, 1 << 20]),
+            ..Settings::default()
         };
         let mut rate = |most| one_of(chance, &[0, 0, most / 4, most]);
         let rates = Rates {
@@ -121,6 +124,7 @@ impl Profile {
             crash_within: one_of(chance, &[6, 20, 100]),
             has_mailbox: chance.below(2) == 0,
             is_damaged: chance.below(2) == 0,
+            keyed: one_of(chance, &[0, 2, 8]),
             weights,
         }
     }

@@ -51,6 +51,8 @@ tally! {
     hang_ups,
     /// Requests that were sent again.
     retries,
+    /// Of these, those that were answered as the first time.
+    replayed,
     /// Writes that failed, with a part of them written.
     failed_writes,
     /// Syncs that failed, with some sectors synced.

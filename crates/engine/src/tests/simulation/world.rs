@@ -74,6 +74,9 @@ struct World {
     api: Api<Nobody>,
     disk: SimulatedDisk,
     clients: Vec<Client>,
+    known: Vec<Known>,
+    /// Keys that were given.
+    keys: u64,
     /// What was there when the calls of the history began.
     model: Model,
     /// Calls since then, but those that were told that nothing was applied.
@@ -81,6 +84,8 @@ struct World {
     ticks: u64,
     /// The sequence number after the last change that was answered.
     next_sequence: u64,
+    /// When the last change was committed.
+    at: u64,
     damage: Damage,
     is_starting: bool,
 }
@@ -89,14 +94,38 @@ struct World {
 struct Client {
     pending: Option<Pending>,
     /// What it will ask for again.
-    again: Option<Request>,
+    again: Option<Again>,
+}
+
+/// What is asked again.
+#[derive(Clone)]
+struct Again {
+    request: Request,
+    key: Option<String>,
+    /// The first attempt's place in the history, if it is of this process.
+    call: Option<usize>,
 }
 
 struct Pending {
     responding: Responding,
     /// Its place in the history.
     call: usize,
+    key: Option<String>,
+    /// The place of an earlier attempt with this key, which may have been applied.
+    first: Option<usize>,
+    /// What was answered when the key came first.
+    known: Option<Answer>,
 }
+
+/// A request with a key, and how it was answered.
+struct Known {
+    request: Request,
+    key: String,
+    answer: Answer,
+}
+
+/// So many answers are remembered, to be asked for again.
+const KNOWN_MAX: usize = 32;
 
 /// How a process ends that does not crash at a step of the disk.
 enum End {
@@ -120,7 +149,7 @@ impl World {
             };
         }
         let (api, clock) = SERVICE.with(Clone::clone);
-        clock.set(Duration::ZERO);
+        clock.restart();
         let mut chance = Chance(seed);
         let profile = Profile::new(&mut chance);
         let plan = Plan {
@@ -139,10 +168,13 @@ impl World {
             clock,
             api,
             disk: SimulatedDisk::new(plan),
+            known: Vec::new(),
+            keys: 0,
             model: Model::default(),
             history: Vec::new(),
             ticks: 0,
             next_sequence: 1,
+            at: 0,
             damage: Damage::default(),
             is_starting: true,
         }
@@ -190,8 +222,22 @@ impl World {
         }
         drop(process);
         for client in &mut self.clients {
-            if client.pending.take().is_some() {
+            if let Some(pending) = client.pending.take() {
                 self.disk.plan().tally.fate_unknown += 1;
+                let call = self.history[pending.call].as_ref();
+                if let Some(call) =
+                    call.filter(|_| pending.key.is_some() && pending.known.is_none())
+                {
+                    client.again = Some(Again {
+                        request: call.request.clone(),
+                        key: pending.key,
+                        call: None,
+                    });
+                }
+            }
+            // The history begins anew with the next process.
+            if let Some(again) = &mut client.again {
+                again.call = None;
             }
         }
         self.end(&end);
@@ -292,6 +338,7 @@ impl World {
                 self.damage.explains(file)
             }
             OpenError::Version { .. }
+            | OpenError::UnknownKind { .. }
             | OpenError::Locked
             | OpenError::Foreign { .. }
             | OpenError::NoStore { .. }
@@ -312,10 +359,10 @@ impl World {
     /// is the beginning of the next.
     fn read_back(&mut self, process: &mut Process<'_>) -> Result<(), String> {
         self.calm();
-        if process.owner.journal().next_sequence() < self.next_sequence {
+        if process.owner.journal().position().next_sequence < self.next_sequence {
             return Err(format!(
                 "the next change gets number {}, and {} was given before",
-                process.owner.journal().next_sequence(),
+                process.owner.journal().position().next_sequence,
                 self.next_sequence - 1
             ));
         }
@@ -341,7 +388,7 @@ impl World {
 
     /// What is answered to a request while no other one waits.
     fn ask_alone(&mut self, process: &mut Process<'_>, request: &Request) -> Result<Said, String> {
-        let mut responding = process.respond(request);
+        let mut responding = process.respond(request, None);
         for _ in 0..2 {
             if let Poll::Ready(response) = poll(&mut responding) {
                 return client::read(request, response);
@@ -372,7 +419,8 @@ impl World {
     fn work_well(&mut self, process: &mut Process<'_>) -> Result<End, String> {
         let (reply, outcome) = mpsc::channel();
         drop(process.checkpoint_requests.send(reply));
-        for _ in 0..200 {
+        // A block of keys takes a turn, and so does each record.
+        for _ in 0..1000 {
             let request = self.profile.request(&mut self.chance);
             let said = self.ask_alone(process, &request)?;
             let answer = match &request {
@@ -416,6 +464,9 @@ impl World {
                 self.disk.plan().tally.clock_jumps += 1;
                 let seconds = self.chance.below(60) as u64;
                 self.clock.advance(Duration::from_secs(seconds));
+                if self.chance.below(2) == 0 {
+                    self.clock.set_back(self.chance.below(7200) as u64);
+                }
             }
             Action::Fill => {
                 let mut plan = self.disk.plan();
@@ -430,13 +481,12 @@ impl World {
         if self.clients[number].pending.is_some() {
             return Ok(());
         }
-        let request = match self.clients[number].again.take() {
-            Some(request) => {
-                self.disk.plan().tally.retries += 1;
-                request
-            }
-            None => self.profile.request(&mut self.chance),
-        };
+        let (again, known) = self.next_request(number);
+        let Again {
+            request,
+            key,
+            call: first,
+        } = again;
         let mut plan = self.disk.plan();
         plan.tally.requests += 1;
         plan.trace.note(&Event::Asked {
@@ -446,15 +496,83 @@ impl World {
         drop(plan);
         let call = self.history.len();
         let invoked = self.tick();
-        let responding = process.respond(&request);
+        let responding = process.respond(&request, key.as_deref());
         self.history.push(Some(Call {
             request,
             answer: None,
             invoked,
             returned: 0,
         }));
-        self.clients[number].pending = Some(Pending { responding, call });
+        self.clients[number].pending = Some(Pending {
+            responding,
+            call,
+            key,
+            first,
+            known,
+        });
         self.take_answer(number)
+    }
+
+    /// What a client asks next: again what it has no answer to, or what somebody has one to, or
+    /// something new. With the answer, if it is known.
+    fn next_request(&mut self, number: usize) -> (Again, Option<Answer>) {
+        if let Some(again) = self.clients[number].again.take() {
+            self.disk.plan().tally.retries += 1;
+            return (again, None);
+        }
+        if !self.known.is_empty() && self.chance.below(6) == 0 {
+            let known = &self.known[self.chance.below(self.known.len())];
+            let again = Again {
+                request: known.request.clone(),
+                key: Some(known.key.clone()),
+                call: None,
+            };
+            self.disk.plan().tally.retries += 1;
+            return (again, Some(known.answer.clone()));
+        }
+        let request = self.profile.request(&mut self.chance);
+        let is_operation = matches!(request, Request::Submit(_));
+        let has_key = is_operation && self.chance.below(8) < self.profile.keyed;
+        let key = has_key.then(|| {
+            self.keys += 1;
+            format!("k{}", self.keys)
+        });
+        let again = Again {
+            request,
+            key,
+            call: None,
+        };
+        (again, None)
+    }
+
+    /// A request with a key was answered: whether that fits what was answered before.
+    fn answered_with_key(
+        &mut self,
+        key: &str,
+        request: &Request,
+        answer: &Answer,
+        is_replayed: bool,
+        known: Option<&Answer>,
+    ) -> Result<(), String> {
+        if let Some(known) = known {
+            if known == answer && is_replayed {
+                return Ok(());
+            }
+            return Err(format!(
+                "{request:?} with the key {key} was answered {known:?}, and then {answer:?}{}",
+                if is_replayed { "" } else { ", decided again" }
+            ));
+        }
+        if self.known.len() == KNOWN_MAX {
+            let forgotten = self.chance.below(KNOWN_MAX);
+            self.known.swap_remove(forgotten);
+        }
+        self.known.push(Known {
+            request: request.clone(),
+            key: key.to_owned(),
+            answer: answer.clone(),
+        });
+        Ok(())
     }
 
     fn hang_up(&mut self) {
@@ -463,10 +581,14 @@ impl World {
         let Some(pending) = client.pending.take() else {
             return;
         };
-        if self.chance.below(2) == 0 {
-            client.again = self.history[pending.call]
-                .as_ref()
-                .map(|call| call.request.clone());
+        // Where somebody has the answer already, nothing is to be found out.
+        if pending.known.is_none() && self.chance.below(2) == 0 {
+            let call = self.history[pending.call].as_ref();
+            client.again = call.map(|call| Again {
+                request: call.request.clone(),
+                key: pending.key,
+                call: Some(pending.first.unwrap_or(pending.call)),
+            });
         }
         let mut plan = self.disk.plan();
         plan.tally.hang_ups += 1;
@@ -477,7 +599,15 @@ impl World {
     /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
     fn own(&mut self, process: &mut Process<'_>) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
-        self.next_sequence = process.owner.journal().next_sequence();
+        let position = process.owner.journal().position();
+        self.next_sequence = position.next_sequence;
+        if position.at < self.at {
+            return Err(format!(
+                "time goes back from {} to {}",
+                self.at, position.at
+            ));
+        }
+        self.at = position.at;
         process.deliver();
         self.take_answers()?;
         match self.clients.iter().position(|each| each.pending.is_some()) {
@@ -498,37 +628,70 @@ impl World {
         let Poll::Ready(response) = poll(&mut pending.responding) else {
             return Ok(());
         };
-        let place = pending.call;
-        client.pending = None;
-        let returned = self.tick();
-        let Some(call) = &mut self.history[place] else {
+        let is_replayed = client::is_replayed(&response);
+        let Some(Pending {
+            call: place,
+            key,
+            first,
+            known,
+            ..
+        }) = client.pending.take()
+        else {
             return Ok(());
         };
-        let said = client::read(&call.request, response)?;
+        let returned = self.tick();
+        let Some(request) = self.history[place]
+            .as_ref()
+            .map(|call| call.request.clone())
+        else {
+            return Ok(());
+        };
+        let said = client::read(&request, response)?;
         let mut plan = self.disk.plan();
         plan.trace.note(&Event::Answered {
             client: number,
             answer: &format!("{said:?}"),
         });
         let tally = &mut plan.tally;
-        if !matches!(said, Said::Answer(_)) && self.chance.below(2) == 0 {
-            self.clients[number].again = Some(call.request.clone());
+        tally.replayed += u64::from(is_replayed);
+        match &said {
+            Said::Answer(Answer::Decided(Ok(()))) => tally.accepted += 1,
+            Said::Answer(Answer::Decided(Err(_))) => tally.refused += 1,
+            Said::Answer(Answer::Found(_)) => tally.lookups += 1,
+            Said::FateUnknown => tally.fate_unknown += 1,
+            Said::NotApplied => tally.not_applied += 1,
+        }
+        drop(plan);
+        if let (Said::Answer(answer), Some(key)) = (&said, &key) {
+            self.answered_with_key(key, &request, answer, is_replayed, known.as_ref())?;
+        }
+        // Somebody has the answer to that: it is nothing to try again.
+        if known.is_none() && !matches!(said, Said::Answer(_)) && self.chance.below(2) == 0 {
+            let call = match said {
+                // The first attempt may have been applied all the same.
+                Said::NotApplied => first,
+                _ => Some(first.unwrap_or(place)),
+            };
+            self.clients[number].again = Some(Again { request, key, call });
         }
         match said {
-            Said::Answer(answer) => {
-                match &answer {
-                    Answer::Decided(Ok(())) => tally.accepted += 1,
-                    Answer::Decided(Err(_)) => tally.refused += 1,
-                    Answer::Found(_) => tally.lookups += 1,
-                }
-                call.answer = Some(answer);
-                call.returned = returned;
-            }
-            Said::FateUnknown => tally.fate_unknown += 1,
-            Said::NotApplied => {
-                tally.not_applied += 1;
+            Said::Answer(answer) if is_replayed => {
+                // Nothing happened but that the fate of the first attempt is known.
                 self.history[place] = None;
+                let first = first.and_then(|first| self.history[first].as_mut());
+                if let Some(call) = first.filter(|call| call.answer.is_none()) {
+                    call.answer = Some(answer);
+                    call.returned = returned;
+                }
             }
+            Said::Answer(answer) => {
+                if let Some(call) = &mut self.history[place] {
+                    call.answer = Some(answer);
+                    call.returned = returned;
+                }
+            }
+            Said::FateUnknown => {}
+            Said::NotApplied => self.history[place] = None,
         }
         Ok(())
     }

@@ -1,0 +1,104 @@
+//! `Idempotency-Key`: what makes an operation safe to ask again
+//! (draft-ietf-httpapi-idempotency-key-header). A quoted string, and, as many clients send it, the
+//! text without quotes.
+
+use crate::error::Malformed;
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
+use widgets_registry::IdempotencyKey;
+
+/// What the key stands in.
+pub(crate) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer is the first one again.
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// The request's key, if it has one.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Malformed> {
+    let mut values = headers.get_all(KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Malformed::IdempotencyKey("is given more than once"));
+    }
+    // Visible characters and spaces (RFC 9651, 3.3.3).
+    let Ok(text) = value.to_str() else {
+        return Err(Malformed::IdempotencyKey("has characters outside of ASCII"));
+    };
+    let text = text.trim_matches([' ', '\t']);
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => {
+            unquoted(quoted).ok_or(Malformed::IdempotencyKey("is not one quoted string"))?
+        }
+        None => text.to_owned(),
+    };
+    let key = IdempotencyKey::new(&key);
+    key.map(Some)
+        .ok_or(Malformed::IdempotencyKey("must be 1 to 255 bytes long"))
+}
+
+/// What stands between a quote that was taken off and the one that must end the text.
+fn unquoted(text: &str) -> Option<String> {
+    let (mut key, mut characters) = (String::new(), text.chars());
+    loop {
+        match characters.next()? {
+            '"' => return characters.as_str().is_empty().then_some(key),
+            '\\' => match characters.next()? {
+                escaped @ ('"' | '\\') => key.push(escaped),
+                _ => return None,
+            },
+            other => key.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Result<Option<String>, Malformed> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+            headers.append(KEY, value);
+        }
+        key(&headers).map(|key| key.map(|key| key.to_string()))
+    }
+
+    #[test]
+    fn keys_are_quoted_or_bare() {
+        let longest = "k".repeat(255);
+        for (value, expected) in [
+            ("abc", "abc"),
+            (
+                "  8e03978e-40d5-43dd-bc93-6894a57f9324 ",
+                "8e03978e-40d5-43dd-bc93-6894a57f9324",
+            ),
+            ("\"abc\"", "abc"),
+            ("\" a \\\" \\\\ \"", " a \" \\ "),
+            ("a\"b", "a\"b"),
+            (&longest, &longest),
+        ] {
+            assert_eq!(read(&[value]), Ok(Some(expected.to_owned())), "{value}");
+        }
+        assert_eq!(read(&[]), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let too_long = "k".repeat(256);
+        for value in [
+            "", "\"\"", "\"abc", "\"", "\"a\" b", "\"a\\b\"", "\"a\\", "é", &too_long,
+        ] {
+            let refused = read(&[value]);
+            assert!(
+                matches!(refused, Err(Malformed::IdempotencyKey(_))),
+                "{value}: {refused:?}"
+            );
+        }
+        assert!(read(&["a", "a"]).is_err());
+    }
+}
