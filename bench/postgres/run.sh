@@ -13,7 +13,9 @@
 # operation names widgets that no other one of the run names, so that none is refused. Set PROCESSES to
 # have nginx in front of so many services, instead of one service alone. Set APART to give the server the
 # first processor and everything else the second one, as if it had a machine of its own.
-set -euo pipefail
+set -Eeuo pipefail
+# What failed wrote into a log, mostly.
+trap 'echo "bench/postgres/run.sh: line $LINENO failed with $?; see ${folder:-the folder}/*.log" >&2' ERR
 cd "$(dirname "$0")"
 widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
 binary=$PWD/../../target/release/widgets
@@ -140,7 +142,12 @@ single() { # OPERATION START REMOVED
   before=$(used)
   "${others_only[@]}" pgbench --no-vacuum --protocol=prepared --client=32 --jobs=2 --time="$seconds" --define=n=0 \
     --define=start="$2" --define=removed="$3" --define=widgets="$widgets" --file="pgbench/$1.sql" \
-    > "$folder/single.log" 2>&1
+    > "$folder/single.log" 2>&1 || {
+    grep -m1 -E 'ERROR|error' "$folder/single.log" >&2
+    echo "$1: pgbench stopped. Where an operation was refused, $widgets widgets are too few for $rounds rounds of" \
+      "$seconds s: each is named once. Give more WIDGETS, or fewer SECONDS." >&2
+    exit 1
+  }
   awk -v operation="$1" -v used="$(($(used) - before))" '
     /^number of transactions actually processed/ { count = $6 }
     /^latency average/ { mean = $4 }
