@@ -4,7 +4,7 @@ use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
     auth::{self, Access, Object, Permission, Refused, Sender, TokenCache},
     body::{self, Bodies},
-    browsers,
+    calls,
     connections::Resident,
     console, cors,
     document::{self, File, Security},
@@ -12,13 +12,13 @@ use crate::{
     faults::FaultLog,
     head, idempotency,
     metrics::{Metrics, Subject},
-    negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
+    negotiation::{self, Preferences},
     readiness::Readiness,
     routes::Route,
 };
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Version,
+    Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes},
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
@@ -481,12 +481,12 @@ impl<S: Store> Api<S> {
         }
         match head.method {
             Method::POST => {
-                check_query(head)?;
-                check_content_type(operation.as_str(), &head.headers)?;
-                check_content_encoding(&head.headers)?;
+                calls::check_query(head)?;
+                calls::check_content_type(operation.as_str(), &head.headers)?;
+                calls::check_content_encoding(&head.headers)?;
                 let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
                 let command = arguments::command(operation, &body)?;
-                let preferences = negotiate(&head.headers)?;
+                let preferences = calls::negotiate(&head.headers)?;
                 let key = idempotency::key(&head.headers)?;
                 let attempt = Attempt {
                     command: command?,
@@ -496,14 +496,14 @@ impl<S: Store> Api<S> {
                 Ok(Wanted::Operation(attempt, preferences))
             }
             Method::GET | Method::HEAD => {
-                check_named_in_query(operation, head)?;
-                negotiate(&head.headers)?;
+                calls::check_named_in_query(operation, head)?;
+                calls::negotiate(&head.headers)?;
                 Err(Malformed::ReadOnlyTransaction(operation).into())
             }
             Method::OPTIONS => {
                 // What could be called is asked for by its arguments, the path itself without any.
                 if head.uri.query().is_some() {
-                    check_named_in_query(operation, head)?;
+                    calls::check_named_in_query(operation, head)?;
                 }
                 Ok(Wanted::Answer(options("OPTIONS,POST")))
             }
@@ -521,14 +521,14 @@ impl<S: Store> Api<S> {
             negotiation::check_profile(&head.method, &head.headers)?;
             match head.method {
                 Method::POST => {
-                    check_query(head)?;
-                    check_content_type(function, &head.headers)?;
-                    check_content_encoding(&head.headers)?;
+                    calls::check_query(head)?;
+                    calls::check_content_type(function, &head.headers)?;
+                    calls::check_content_encoding(&head.headers)?;
                     let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
                     Ok::<_, Error>(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {
-                    let given = Given::Query(names_in_query(head));
+                    let given = Given::Query(calls::names_in_query(head));
                     let function = function.to_owned();
                     Ok(Malformed::Function(NoFunction { function, given }))
                 }
@@ -643,97 +643,6 @@ fn table(name: &str, head: &Parts) -> Malformed {
         },
         _ => Malformed::Table(name.to_owned()),
     }
-}
-
-/// Refuses query parameters: arguments stand in the body, and nothing is there to be filtered. That
-/// everything be selected changes nothing, and clients say it.
-fn check_query(head: &Parts) -> Result<(), Malformed> {
-    let Some(query) = head.uri.query() else {
-        return Ok(());
-    };
-    let stray = |(name, value): &(_, _)| name != "select" || value != "*";
-    match form_urlencoded::parse(query.as_bytes()).find(stray) {
-        None => Ok(()),
-        Some((name, value)) => Err(Malformed::QueryParameter {
-            name: name.into_owned(),
-            value: value.into_owned(),
-        }),
-    }
-}
-
-/// The names of the query's parameters, sorted, each once.
-fn names_in_query(head: &Parts) -> Vec<String> {
-    let query = head.uri.query().unwrap_or_default().as_bytes();
-    let names = form_urlencoded::parse(query).map(|(name, _)| name.into_owned());
-    let mut names: Vec<String> = names.filter(|name| name != "select").collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Checks that the query names the operation's arguments: so a reading method would call it.
-fn check_named_in_query(operation: Operation, head: &Parts) -> Result<(), NoFunction> {
-    let names = names_in_query(head);
-    if arguments::accepts(operation, &names) {
-        return Ok(());
-    }
-    Err(NoFunction {
-        function: operation.as_str().to_owned(),
-        given: Given::Query(names),
-    })
-}
-
-/// Checks that the body says to be JSON, or nothing of itself.
-///
-/// A form is refused: its values are all text, and making slots of them would be the coercion that
-/// the API does not do.
-fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malformed> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        // Without one a browser asks nobody before it sends what a page of any site wants to be sent.
-        if browsers::is_page(headers) && !auth::has_token(headers) {
-            return Err(Malformed::ContentType(None));
-        }
-        return Ok(());
-    };
-    if value == "application/json" {
-        return Ok(());
-    }
-    let given = negotiation::text(value);
-    let media_type = given.split(';').next().unwrap_or_default().trim();
-    let unnamed = match media_type.to_ascii_lowercase().as_str() {
-        "application/json" => return Ok(()),
-        "text/plain" => "text",
-        "text/xml" => "xml",
-        "application/octet-stream" => "bytea",
-        _ => return Err(Malformed::ContentType(Some(given))),
-    };
-    Err(Malformed::Function(NoFunction {
-        function: function.to_owned(),
-        given: Given::Unnamed(unnamed),
-    }))
-}
-
-/// Checks that the body is as it says to be: a small one gains nothing from being compressed, and a
-/// compressed one can be of any length.
-fn check_content_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
-    for value in headers.get_all(header::CONTENT_ENCODING) {
-        let none = |each: &[u8]| {
-            let each = each.trim_ascii();
-            each.is_empty() || each.eq_ignore_ascii_case(b"identity")
-        };
-        if !value.as_bytes().split(|&byte| byte == b',').all(none) {
-            return Err(Malformed::ContentEncoding(negotiation::text(value)));
-        }
-    }
-    Ok(())
-}
-
-/// Media type, then preferences: what is checked between a call's arguments and their values.
-fn negotiate(headers: &HeaderMap) -> Result<Preferences, Malformed> {
-    negotiation::media_type(headers, &OPERATION_MEDIA_TYPES)?;
-    let preferences = Preferences::from_headers(headers);
-    preferences.check()?;
-    Ok(preferences)
 }
 
 /// The answer to an operation that was applied.

@@ -82,3 +82,29 @@ pub(crate) fn host(head: &Parts) -> Option<Authority<'_>> {
     };
     Authority::parse(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    /// What HTTP/2 says twice must be the same (RFC 9113, 8.3.1). Sockets show the rest.
+    #[test]
+    fn a_stream_names_one_host() {
+        for (target, host, right) in [
+            ("http://a.example/live", None, true),
+            ("http://a.example:80/live", Some("A.example:80"), true),
+            ("http://a.example/live", Some("b.example"), false),
+            ("http://a.example/live", Some("a.example:81"), false),
+            ("/live", Some("a.example"), true),
+            ("/live", None, false),
+        ] {
+            let mut request = Request::get(target).version(Version::HTTP_2);
+            if let Some(host) = host {
+                request = request.header(header::HOST, host);
+            }
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            assert_eq!(check(&head).is_ok(), right, "{target} {host:?}");
+        }
+    }
+}

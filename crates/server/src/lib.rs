@@ -14,6 +14,7 @@ mod authority;
 mod body;
 mod browsers;
 mod caller;
+mod calls;
 mod code;
 mod connections;
 mod console;

@@ -1,0 +1,101 @@
+//! What is checked of a call of an operation beside its arguments, each check in its place in PostgREST's
+//! order.
+
+use crate::{
+    arguments, auth, browsers,
+    error::{Given, Malformed, NoFunction},
+    negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
+};
+use hyper::{HeaderMap, header, http::request::Parts};
+use widgets_registry::Operation;
+
+/// Refuses query parameters: arguments stand in the body, and nothing is there to be filtered. That
+/// everything be selected changes nothing, and clients say it.
+pub(crate) fn check_query(head: &Parts) -> Result<(), Malformed> {
+    let Some(query) = head.uri.query() else {
+        return Ok(());
+    };
+    let stray = |(name, value): &(_, _)| name != "select" || value != "*";
+    match form_urlencoded::parse(query.as_bytes()).find(stray) {
+        None => Ok(()),
+        Some((name, value)) => Err(Malformed::QueryParameter {
+            name: name.into_owned(),
+            value: value.into_owned(),
+        }),
+    }
+}
+
+/// The names of the query's parameters, sorted, each once.
+pub(crate) fn names_in_query(head: &Parts) -> Vec<String> {
+    let query = head.uri.query().unwrap_or_default().as_bytes();
+    let names = form_urlencoded::parse(query).map(|(name, _)| name.into_owned());
+    let mut names: Vec<String> = names.filter(|name| name != "select").collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Checks that the query names the operation's arguments: so a reading method would call it.
+pub(crate) fn check_named_in_query(operation: Operation, head: &Parts) -> Result<(), NoFunction> {
+    let names = names_in_query(head);
+    if arguments::accepts(operation, &names) {
+        return Ok(());
+    }
+    Err(NoFunction {
+        function: operation.as_str().to_owned(),
+        given: Given::Query(names),
+    })
+}
+
+/// Checks that the body says to be JSON, or nothing of itself.
+///
+/// A form is refused: its values are all text, and making slots of them would be the coercion that
+/// the API does not do.
+pub(crate) fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malformed> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        // Without one a browser asks nobody before it sends what a page of any site wants to be sent.
+        if browsers::is_page(headers) && !auth::has_token(headers) {
+            return Err(Malformed::ContentType(None));
+        }
+        return Ok(());
+    };
+    if value == "application/json" {
+        return Ok(());
+    }
+    let given = negotiation::text(value);
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let unnamed = match media_type.to_ascii_lowercase().as_str() {
+        "application/json" => return Ok(()),
+        "text/plain" => "text",
+        "text/xml" => "xml",
+        "application/octet-stream" => "bytea",
+        _ => return Err(Malformed::ContentType(Some(given))),
+    };
+    Err(Malformed::Function(NoFunction {
+        function: function.to_owned(),
+        given: Given::Unnamed(unnamed),
+    }))
+}
+
+/// Checks that the body is as it says to be: a small one gains nothing from being compressed, and a
+/// compressed one can be of any length.
+pub(crate) fn check_content_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let none = |each: &[u8]| {
+            let each = each.trim_ascii();
+            each.is_empty() || each.eq_ignore_ascii_case(b"identity")
+        };
+        if !value.as_bytes().split(|&byte| byte == b',').all(none) {
+            return Err(Malformed::ContentEncoding(negotiation::text(value)));
+        }
+    }
+    Ok(())
+}
+
+/// Media type, then preferences: what is checked between a call's arguments and their values.
+pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Preferences, Malformed> {
+    negotiation::media_type(headers, &OPERATION_MEDIA_TYPES)?;
+    let preferences = Preferences::from_headers(headers);
+    preferences.check()?;
+    Ok(preferences)
+}
