@@ -122,17 +122,7 @@ fn ask(
     if status_line.starts_with("HTTP/1.1 200 ") {
         return Ok(());
     }
-    if is_tls(answer.as_bytes()) {
-        let what = "answered in TLS: give the service's own --tls-certificate and --tls-key, so that it \
-                    is asked in TLS";
-        return Err(format!("{url} {what}").into());
-    }
     Err(format!("{url} answered {status_line:?} {}", body.escape_debug()).into())
-}
-
-/// Whether it is a record of TLS (RFC 8446, 5.1), such as the alert to a request in the clear.
-fn is_tls(answer: &[u8]) -> bool {
-    matches!(answer, [0x14..=0x17, 3, ..])
 }
 
 /// Whether TLS failed because the other side speaks something else.
@@ -207,12 +197,6 @@ mod tests {
         assert_eq!(
             asked("").unwrap_err(),
             "http://service/ready answered \"\" "
-        );
-        // The alert of a service that speaks TLS.
-        assert_eq!(
-            asked("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{16}").unwrap_err(),
-            "http://service/ready answered in TLS: give the service's own --tls-certificate and \
-             --tls-key, so that it is asked in TLS"
         );
         assert_eq!(
             asked("HTTP/1.1 503 Service Unavailable\r\n\r\n\u{1b}[2J").unwrap_err(),
