@@ -28,8 +28,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn metrics(service: &Service) -> String {
     let (status, text) = answer(service, "", "GET /metrics", "");
     assert_eq!(status, 200, "{text}");
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.collect::<Vec<_>>().join("\n") + "\n"
+    text
 }
 
 #[test]
@@ -59,7 +58,20 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
     let postgres = Service::start(directory.path(), &["--store", &url]);
 
     let (embedded, postgres) = (metrics(&embedded), metrics(&postgres));
-    let both = format!("{embedded}{postgres}");
+    let page = std::fs::read_to_string("../../docs/operations.md").expect("the page");
+    for text in [&embedded, &postgres] {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for name in types.filter_map(|line| line.split(' ').next()) {
+            assert!(page.contains(name), "docs/operations.md lacks {name}");
+        }
+    }
+    // A name that only a comment has is no series.
+    let series = |text: String| {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let (embedded, postgres) = (series(embedded), series(postgres));
+    let both = format!("{embedded}\n{postgres}");
     let present = names(&both);
     for file in WATCHING {
         let path = Path::new("../../deployments").join(file);
