@@ -99,7 +99,8 @@ const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many refused connections are told why at a time, each for so long at most. The others are closed.
+/// So many refused connections are waited for at a time until they have read why, each for so long at most. The
+/// others are told, and closed at once.
 pub const REFUSALS_MAX: usize = 64;
 const REFUSAL_MAX: Duration = Duration::from_millis(500);
 
@@ -244,8 +245,9 @@ async fn accept(
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             metrics.refused();
             // Over TLS that would take a handshake, and time is what there is none of.
-            if !tls && let Ok(permit) = refusals.clone().try_acquire_owned() {
-                refuse(stream, limits.connections_max, permit);
+            if !tls {
+                let lingers = refusals.clone().try_acquire_owned().ok();
+                refuse(stream, limits.connections_max, lingers);
             }
             continue;
         };
@@ -275,7 +277,7 @@ fn plain(address: SocketAddr) -> IpAddr {
 
 /// Says why, and closes in order: what the client has sent is read, or the system would take the answer
 /// away with a reset.
-fn refuse(mut stream: TcpStream, connections_max: usize, permit: OwnedSemaphorePermit) {
+fn refuse(mut stream: TcpStream, connections_max: usize, lingers: Option<OwnedSemaphorePermit>) {
     let body = format!(
         "{{\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"the service is too busy: \
          connections_max = {connections_max}\"}}"
@@ -290,12 +292,15 @@ fn refuse(mut stream: TcpStream, connections_max: usize, permit: OwnedSemaphoreP
         let answered = async {
             stream.write_all(response.as_bytes()).await?;
             stream.shutdown().await?;
-            let sent = &mut stream.take(REFUSAL_BYTES_MAX);
-            tokio::io::copy(sent, &mut tokio::io::sink()).await
+            if lingers.is_some() {
+                let sent = &mut stream.take(REFUSAL_BYTES_MAX);
+                tokio::io::copy(sent, &mut tokio::io::sink()).await?;
+            }
+            io::Result::Ok(())
         };
         // Whatever became of it, the connection ends here.
         drop(tokio::time::timeout(REFUSAL_MAX, answered).await);
-        drop(permit);
+        drop(lingers);
     });
 }
 
