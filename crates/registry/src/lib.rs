@@ -12,6 +12,7 @@ mod command;
 mod decide;
 mod limits;
 mod port;
+pub mod query;
 mod refusal;
 mod store;
 mod text;

@@ -1,6 +1,9 @@
 //! The seam between the service and whatever keeps its state: the whole request.
 
-use crate::{Author, Command, IdempotencyKey, Refusal, SerialNumber, Widget};
+use crate::{
+    Author, Command, IdempotencyKey, Refusal, SerialNumber, Widget,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+};
 use std::fmt;
 
 /// Something that a store is asked, as one type with its answer.
@@ -69,6 +72,26 @@ impl Request for Lookup {
     }
 }
 
+/// Asks for rows that are all of one moment.
+impl Request for List {
+    type Answer = Page;
+    type Error = Fault;
+
+    fn text_bytes(&self) -> usize {
+        self.filter.text_bytes()
+    }
+}
+
+/// Asks for what is near a widget; `None` if there is none of this serial number.
+impl Request for NeighbourhoodQuery {
+    type Answer = Option<Neighbourhood>;
+    type Error = Fault;
+
+    fn text_bytes(&self) -> usize {
+        self.serial_number.len()
+    }
+}
+
 /// Whatever can be asked requests of this kind.
 pub trait Ask<R: Request> {
     /// Answers a request. Dropping the future gives up the answer, not the request: an operation may
@@ -77,7 +100,7 @@ pub trait Ask<R: Request> {
 }
 
 /// Every kind of request that the service asks a store. One that is new is added to both lines.
-pub trait Kinds: Ask<Attempt> + Ask<Lookup> {
+pub trait Kinds: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery> {
     /// Applies an operation of nobody that is not to be asked again.
     fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send {
         let asked = self.ask(Attempt::from(command));
@@ -85,7 +108,7 @@ pub trait Kinds: Ask<Attempt> + Ask<Lookup> {
     }
 }
 
-impl<T: Ask<Attempt> + Ask<Lookup>> Kinds for T {}
+impl<T: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery>> Kinds for T {}
 
 /// A place that keeps widgets durably and applies one whole operation at a time.
 ///

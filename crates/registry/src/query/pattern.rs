@@ -1,0 +1,263 @@
+//! `LIKE`: `%` for any characters, `_` for one, `\` before one that stands for itself.
+
+/// A pattern, taken apart once. Letters of ASCII alone have two cases, as in the collation "C".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: Box<str>,
+    ignore_case: bool,
+    /// The pieces between runs of `%`, in order; the first and the last one are anchored.
+    pieces: Vec<Vec<Part>>,
+}
+
+/// What stands for one or several characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// These bytes, in lower case where case does not count.
+    Text(Vec<u8>),
+    /// `_`: any one character.
+    One,
+}
+
+impl Pattern {
+    /// Takes a pattern apart; `None` if it ends with an escape of nothing, which PostgreSQL refuses.
+    #[must_use]
+    pub fn new(text: &str, ignore_case: bool) -> Option<Self> {
+        let mut pieces = vec![Vec::new()];
+        let mut escaped = false;
+        for character in text.chars() {
+            let Some(piece) = pieces.last_mut() else {
+                unreachable!("there is always a piece")
+            };
+            match character {
+                '\\' if !escaped => {
+                    escaped = true;
+                    continue;
+                }
+                '%' if !escaped => pieces.push(Vec::new()),
+                '_' if !escaped => piece.push(Part::One),
+                _ => push(piece, character, ignore_case),
+            }
+            escaped = false;
+        }
+        if escaped {
+            return None;
+        }
+        Some(Self {
+            text: text.into(),
+            ignore_case,
+            pieces,
+        })
+    }
+
+    /// As it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether `a` and `A` are the same to it.
+    #[must_use]
+    pub fn ignores_case(&self) -> bool {
+        self.ignore_case
+    }
+
+    /// What every text that matches begins with, and whether each text that begins so matches.
+    #[must_use]
+    pub fn prefix(&self) -> (&[u8], bool) {
+        let plain = match self.pieces.first().map(Vec::as_slice) {
+            Some([Part::Text(text), rest @ ..]) if !self.ignore_case => {
+                Some((&text[..], rest.is_empty()))
+            }
+            Some([]) => Some((&[][..], true)),
+            _ => None,
+        };
+        let (prefix, whole) = plain.unwrap_or((&[], false));
+        let open = self.pieces.len() > 1 && self.pieces[1..].iter().all(Vec::is_empty);
+        (prefix, whole && open)
+    }
+
+    /// Whether the whole text is as the pattern says.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let text = text.as_bytes();
+        let (Some(first), Some(last)) = (self.pieces.first(), self.pieces.last()) else {
+            unreachable!("there is always a piece")
+        };
+        let Some(mut at) = self.piece(first, text, 0) else {
+            return false;
+        };
+        if self.pieces.len() == 1 {
+            return at == text.len();
+        }
+        // The leftmost place for each piece leaves the most for those after it.
+        for piece in &self.pieces[1..self.pieces.len() - 1] {
+            let found = (at..=text.len())
+                .filter(|&start| is_boundary(text, start))
+                .find_map(|start| self.piece(piece, text, start));
+            let Some(end) = found else { return false };
+            at = end;
+        }
+        self.ends_with(last, text, at)
+    }
+
+    /// Where the piece ends that begins at `start`, if it is there.
+    fn piece(&self, piece: &[Part], text: &[u8], start: usize) -> Option<usize> {
+        let mut at = start;
+        for part in piece {
+            match part {
+                Part::Text(wanted) => {
+                    let found = text.get(at..at + wanted.len())?;
+                    let same = if self.ignore_case {
+                        found.eq_ignore_ascii_case(wanted)
+                    } else {
+                        found == &wanted[..]
+                    };
+                    if !same {
+                        return None;
+                    }
+                    at += wanted.len();
+                }
+                Part::One => {
+                    text.get(at)?;
+                    at += 1;
+                    while !is_boundary(text, at) {
+                        at += 1;
+                    }
+                }
+            }
+        }
+        Some(at)
+    }
+
+    /// Whether the text ends with the piece, which does not begin before `least`.
+    fn ends_with(&self, piece: &[Part], text: &[u8], least: usize) -> bool {
+        let mut start = text.len();
+        for part in piece.iter().rev() {
+            let length = match part {
+                Part::Text(wanted) => wanted.len(),
+                Part::One => {
+                    let before = &text[..start];
+                    let Some(first) = before.iter().rposition(|&byte| !is_continuation(byte))
+                    else {
+                        return false;
+                    };
+                    start - first
+                }
+            };
+            match start.checked_sub(length) {
+                Some(before) if before >= least && is_boundary(text, before) => start = before,
+                _ => return false,
+            }
+        }
+        self.piece(piece, text, start) == Some(text.len())
+    }
+
+    /// About how many bytes it has to be compared with.
+    pub(crate) fn cost(&self) -> usize {
+        1 + self.text.len() / 8
+    }
+}
+
+fn push(piece: &mut Vec<Part>, character: char, ignore_case: bool) {
+    let character = if ignore_case {
+        character.to_ascii_lowercase()
+    } else {
+        character
+    };
+    let mut buffer = [0; 4];
+    let bytes = character.encode_utf8(&mut buffer).as_bytes();
+    match piece.last_mut() {
+        Some(Part::Text(text)) => text.extend_from_slice(bytes),
+        _ => piece.push(Part::Text(bytes.to_vec())),
+    }
+}
+
+/// Whether a character begins or the text ends here.
+fn is_boundary(text: &[u8], at: usize) -> bool {
+    text.get(at).is_none_or(|&byte| !is_continuation(byte))
+}
+
+/// Whether a character of UTF-8 began before this byte.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As the documentation of PostgreSQL says it, character by character.
+    fn plainly(pattern: &[char], text: &[char]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            ['%', rest @ ..] => (0..=text.len()).any(|skip| plainly(rest, &text[skip..])),
+            ['_', rest @ ..] => !text.is_empty() && plainly(rest, &text[1..]),
+            ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => {
+                text.first() == Some(wanted) && plainly(rest, &text[1..])
+            }
+        }
+    }
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern::new(pattern, false)
+            .expect("a pattern")
+            .matches(text)
+    }
+
+    #[test]
+    fn characters_count_not_bytes() {
+        assert!(matches("_", "é") && matches("_%", "é") && matches("%_", "é"));
+        assert!(matches("__", "éx") && !matches("__", "é") && !matches("_", "éx"));
+        assert!(matches("a%é_", "aéé€") && !matches("%a_a", "aa"));
+        assert!(matches("100\\%", "100%") && !matches("100\\%", "1000"));
+    }
+
+    #[test]
+    fn an_escape_of_nothing_is_no_pattern() {
+        assert_eq!(Pattern::new("a\\", false), None);
+        assert!(Pattern::new("a\\\\", false).is_some());
+    }
+
+    #[test]
+    fn only_letters_of_ascii_have_two_cases() {
+        let pattern = Pattern::new("É%x", true).expect("a pattern");
+        assert!(pattern.matches("ÉX") && pattern.matches("Éax") && !pattern.matches("éx"));
+    }
+
+    #[test]
+    fn prefixes_are_what_every_match_begins_with() {
+        let prefix = |text, ignore_case| {
+            let pattern = Pattern::new(text, ignore_case).expect("a pattern");
+            let (prefix, all) = pattern.prefix();
+            (String::from_utf8_lossy(prefix).into_owned(), all)
+        };
+        assert_eq!(prefix("AB-%", false), ("AB-".into(), true));
+        assert_eq!(prefix("AB-%%", false), ("AB-".into(), true));
+        assert_eq!(prefix("AB-", false), ("AB-".into(), false));
+        assert_eq!(prefix("AB-%x", false), ("AB-".into(), false));
+        assert_eq!(prefix("AB_%", false), ("AB".into(), false));
+        assert_eq!(prefix("AB-%", true), (String::new(), false));
+        assert_eq!(prefix("%", true), (String::new(), true));
+        assert_eq!(prefix("_%", false), (String::new(), false));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_plain_reading(
+            pattern in "[ab%_é\\\\]{0,9}",
+            text in "[abé%_\\\\]{0,12}",
+        ) {
+            let characters: Vec<char> = pattern.chars().collect();
+            if let Some(taken_apart) = Pattern::new(&pattern, false) {
+                let text_characters: Vec<char> = text.chars().collect();
+                let matches = taken_apart.matches(&text);
+                prop_assert_eq!(matches, plainly(&characters, &text_characters));
+                let (prefix, all) = taken_apart.prefix();
+                let begins = text.as_bytes().starts_with(prefix);
+                prop_assert!(begins || !matches);
+                prop_assert!(matches || !(begins && all));
+            }
+        }
+    }
+}
