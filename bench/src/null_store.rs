@@ -1,6 +1,9 @@
 //! The do-nothing peer: the product's own server over a store that keeps nothing.
 
-use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget};
+use widgets_registry::{
+    Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+};
 
 /// Accepts everything at once and keeps nothing.
 #[derive(Clone)]
@@ -14,6 +17,18 @@ impl Ask<Attempt> for NullStore {
 
 impl Ask<Lookup> for NullStore {
     async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+}
+
+impl Ask<List> for NullStore {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        Ok(Page::empty(&list))
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for NullStore {
+    async fn ask(&self, _: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
         Ok(None)
     }
 }

@@ -3,6 +3,7 @@
 //! - [`Model`] states sections 1 to 3 of the specification a second time, naively and without any
 //!   code of [`widgets_registry::decide`], so that neither can hide the other's mistake.
 //! - [`commands`] makes commands: by hand for conversations, at random for histories.
+//! - [`lists`] makes lists at random, and says a second time what each of them must show.
 //! - [`linearizability`] says whether what concurrent callers saw can have happened one by one.
 //! - [`check_store`] runs every case on a store. A new store adds one test that calls it.
 //!
@@ -18,6 +19,7 @@
 
 pub mod commands;
 pub mod linearizability;
+pub mod lists;
 mod model;
 mod suite;
 

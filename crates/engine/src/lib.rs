@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod format;
 mod journal;
+mod lists;
 mod metrics;
 mod owner;
 mod query;

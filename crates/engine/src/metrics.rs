@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     idempotency_keys_early: IntCounter,
     idempotency_replayed: IntCounter,
     idempotency_reused: IntCounter,
+    scans: IntGauge,
     checkpoints: IntCounterVec,
     checkpoints_ok: IntCounter,
     checkpoints_failed: IntCounter,
@@ -82,6 +83,7 @@ impl Metrics {
                 "widgets_idempotency_reused_total",
                 "Operations that were refused as their key was used for another request.",
             ),
+            scans: gauge("widgets_scans", "Lists under way that no index serves."),
             // Both are there from the start: alerts see only what grows from a value that was there.
             checkpoints_ok: checkpoints.with_label_values(&["ok"]),
             checkpoints_failed: checkpoints.with_label_values(&["failed"]),
@@ -140,6 +142,10 @@ impl Metrics {
         self.read_only.set(1);
     }
 
+    pub(crate) fn scans(&self, scans: usize) {
+        self.scans.set(i64::try_from(scans).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn checkpoint(&self, is_ok: bool, duration: Duration) {
         if is_ok {
             self.checkpoints_ok.inc();
@@ -159,6 +165,7 @@ impl Metrics {
             &self.associations,
             &self.journal_bytes,
             &self.read_only,
+            &self.scans,
             &self.idempotency_keys,
         ] {
             registry.register(Box::new(each.clone()))?;

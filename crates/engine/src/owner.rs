@@ -10,6 +10,7 @@ use crate::{
     disk::DiskFile,
     format::{self, GroupDraft, Keyed},
     journal::{Append, Journal, replay::seconds},
+    lists::Reads,
     metrics::Metrics,
     query::Question,
     queue::{Queue, Request, Submission},
@@ -53,6 +54,7 @@ pub(crate) struct Owner<F, C> {
     seal_at: Duration,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
+    reads: Reads,
     outbox: Outbox<Request>,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
@@ -121,6 +123,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             group: GroupDraft::default(),
             undo: Vec::new(),
             answers: Vec::new(),
+            reads: Reads::new(settings.queue_operations_max, settings.scans_max),
             outbox: Outbox::default(),
             stopped: None,
             room_missed: 0,
@@ -135,7 +138,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         while self.turn(queue, &mut batch, true) {}
     }
 
-    /// Copies a slice for a checkpoint where one is under way or due, and answers what waits. `batch`
+    /// Copies a slice for a checkpoint where one is under way or due, answers what waits, and lets
+    /// lists go on. `batch`
     /// is empty before and afterwards. False once the queue is closed and empty.
     pub(crate) fn turn(
         &mut self,
@@ -144,7 +148,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
-        let wait = if !may_wait || self.checkpoints.has_work() {
+        let has_work = self.checkpoints.has_work() || self.reads.has_work();
+        let wait = if !may_wait || has_work {
             Duration::ZERO
         } else if self.is_sealed || self.stopped.is_some() {
             Duration::MAX
@@ -152,6 +157,11 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.seal_at.saturating_sub(self.clock.now())
         };
         if !queue.take(batch, &mut self.outbox, wait) {
+            // Whoever has asked is answered.
+            self.advance_reads();
+            if self.reads.has_work() {
+                return true;
+            }
             self.seal();
             return false;
         }
@@ -165,6 +175,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             queue.applied(decided, now.saturating_sub(began), now);
             self.publish_unwritable(queue);
         }
+        self.advance_reads();
         if let Some(interval) = self.pacing.commit_interval(operations) {
             self.gather(queue, began + interval);
         }
@@ -178,8 +189,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             if rest.is_zero() {
                 break;
             }
-            if self.checkpoints.has_work() {
+            if self.checkpoints.has_work() || self.reads.has_work() {
                 self.advance_checkpoint();
+                self.advance_reads();
             } else {
                 self.clock.park(rest);
                 break;
@@ -209,6 +221,20 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (state, retries) = (&self.state, &self.retries);
         self.checkpoints
             .advance(state, retries, position, now, &self.metrics);
+    }
+
+    /// Lets what reads many widgets go on for a turn. What was decided is durable or taken back at
+    /// this moment: only such a moment can be shown.
+    fn advance_reads(&mut self) {
+        if !self.reads.has_work() {
+            return;
+        }
+        let (now, most) = (self.clock.now(), self.queue_wait_max);
+        let fault = self.late();
+        let late = |arrived| (now.saturating_sub(arrived) > most).then(|| fault.clone());
+        self.reads.advance(&self.state, late, &mut self.outbox);
+        self.outbox.flush();
+        self.metrics.scans(self.reads.scans());
     }
 
     /// Answers every submission of the batch and leaves it empty. How many operations were decided,
@@ -245,6 +271,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 }
                 Request::Query(question) => {
                     self.answers.push(Answer::Query(reply_to, question));
+                }
+                Request::Read(read) => {
+                    let arrived = submission.arrived;
+                    self.reads.push(read, reply_to, arrived, &mut self.outbox);
                 }
             }
         }
@@ -297,7 +327,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Request::Operation(attempt, _) => {
                 format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
             }
-            Request::Query(_) => 0,
+            Request::Query(_) | Request::Read(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
         // when there is room again.
@@ -420,6 +450,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (author, keyed) = (author.as_ref(), keyed.as_ref());
         self.group
             .change(&self.state, command, change, author, keyed);
+        self.reads.before_change(&self.state, command, change);
         self.undo.push(self.state.apply(command, change));
         Ok(())
     }

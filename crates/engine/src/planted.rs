@@ -96,6 +96,10 @@ bugs! {
     RetryApplied,
     /// A retry is answered before the first attempt is synced.
     ReplayedBeforeSync,
+    /// A list does not keep how a widget was that changes before it was looked at.
+    ChangeAheadMissed,
+    /// A list looks at a widget as it is now, although it kept how it was.
+    KeptForgotten,
 }
 
 #[cfg(test)]

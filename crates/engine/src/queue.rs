@@ -1,6 +1,10 @@
 //! The queue between callers and the owner of the state: what wakes the owner, and when.
 
-use crate::{Settings, query::Query, query::Question};
+use crate::{
+    Settings,
+    lists::Read,
+    query::{Query, Question},
+};
 use std::{
     collections::VecDeque,
     mem,
@@ -8,10 +12,13 @@ use std::{
     thread::Thread,
     time::Duration,
 };
-use widgets_mailbox::Address;
+use widgets_mailbox::{Address, Deliver as _};
 use widgets_pacing::ENOUGH;
 use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
-use widgets_registry::{Attempt, Fault, Reason, Request as _};
+use widgets_registry::{
+    Attempt, Fault, Reason, Request as _,
+    query::{List, NeighbourhoodQuery},
+};
 
 /// What a caller wants, and where it waits for the answer.
 pub enum Request {
@@ -20,6 +27,9 @@ pub enum Request {
     /// Anything that reads.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Query(Box<dyn Question>),
+    /// What reads many widgets, and may take several turns.
+    #[expect(private_interfaces, reason = "nobody else makes one")]
+    Read(Read),
 }
 
 /// A request and when it came.
@@ -214,11 +224,24 @@ impl<Q: Query> Takes<Q> for Queue {
     }
 }
 
+impl Takes<List> for Queue {
+    fn request(list: List, reply: Reply<List>) -> Request {
+        Request::Read(Read::List(Box::new(Asked::new(list, reply))))
+    }
+}
+
+impl Takes<NeighbourhoodQuery> for Queue {
+    fn request(query: NeighbourhoodQuery, reply: Reply<NeighbourhoodQuery>) -> Request {
+        Request::Read(Read::Neighbourhood(Box::new(Asked::new(query, reply))))
+    }
+}
+
 impl Waits for Request {
     fn text_bytes(&self) -> usize {
         match self {
             Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Query(question) => question.text_bytes(),
+            Self::Read(read) => read.text_bytes(),
         }
     }
 
@@ -233,6 +256,7 @@ impl Waits for Request {
                 question.refuse(fault);
                 question.deliver();
             }
+            Self::Read(read) => read.refused(fault).deliver(),
         }
     }
 }

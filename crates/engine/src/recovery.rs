@@ -193,7 +193,7 @@ fn read<D: Disk>(
             .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)))
             .map_err(OpenError::io("removing what the checkpoint made needless"))?;
     }
-    state.finish_replay();
+    state.finish_replay(threads);
     Ok(Read {
         state,
         retries,

@@ -14,6 +14,8 @@ pub struct Settings {
     pub queue_bytes_max: usize,
     /// How long a request may wait before it is refused, in milliseconds. Default 5,000.
     pub queue_wait_ms_max: u64,
+    /// How many lists that no index serves may be under way at a time. Default 4.
+    pub scans_max: usize,
     /// The size of a segment of the journal, in bytes. Default 64 MiB.
     pub segment_bytes: u64,
     /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
@@ -36,6 +38,7 @@ impl Default for Settings {
             queue_operations_max: 2048,
             queue_bytes_max: 4 << 20,
             queue_wait_ms_max: 5000,
+            scans_max: 4,
             segment_bytes: 64 << 20,
             checkpoint_journal_bytes: 256 << 20,
             changes_retention_hours: 72,

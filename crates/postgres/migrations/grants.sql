@@ -7,6 +7,8 @@
 REVOKE ALL ON SCHEMA widgets FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA widgets FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA widgets FROM PUBLIC;
+REVOKE ALL ON SCHEMA widgets_lists FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA widgets_lists FROM PUBLIC;
 
 DO $$
 BEGIN
@@ -39,6 +41,8 @@ BEGIN
             widgets.remove_association(text, text, widgets.port_type),
             widgets.lookup_widget(text)
         TO web_anon;
+        GRANT USAGE ON SCHEMA widgets_lists TO web_anon;
+        GRANT SELECT ON widgets_lists.widgets, widgets_lists.slots TO web_anon;
     END IF;
     -- The service.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') THEN
@@ -48,6 +52,8 @@ BEGIN
                 text[], text[], text[], widgets.port_type[], boolean[], boolean),
             widgets.lookup_widgets(text[]),
             widgets.estimated_counts(),
+            widgets.list_rows(text, jsonb, text[], boolean, bigint, integer, boolean),
+            widgets.neighbourhood(text, integer, integer),
             widgets.schema_version(),
             widgets.oldest_program()
         TO authenticator;

@@ -165,8 +165,12 @@ async fn connect_and_check<C: Clock>(
 ) -> Result<Connected, OpenError> {
     let timeout = shared.settings.connect_timeout();
     let connected = match lane {
+        // A standby may not have what was answered; a lookup tells where it is from by itself.
+        Lane::Lists if !shared.target.may_read_from_standby() => {
+            shared.target.connect_to_write(timeout).await?
+        }
         Lane::Operations => shared.target.connect_to_write(timeout).await?,
-        Lane::Reads => shared.target.connect(timeout).await?,
+        Lane::Reads | Lane::Lists => shared.target.connect(timeout).await?,
     };
     let check = migrations::check_served(&connected.client);
     match tokio::time::timeout(timeout, check).await {

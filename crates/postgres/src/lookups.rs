@@ -176,7 +176,7 @@ fn has_widget(row: &Row) -> bool {
 
 /// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
 /// been sent to a server that is gone. And what is left of the connection.
-async fn ask<C: Clock>(
+pub(crate) async fn ask<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
     statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
@@ -206,11 +206,21 @@ async fn ask<C: Clock>(
     (Some(Err(fault)), connection)
 }
 
-fn widget(row: &Row) -> Result<Widget, String> {
-    let text = |index: usize| -> Result<&str, String> {
-        row.try_get(index).map_err(|error| reason(&error))
-    };
+pub(crate) fn widget(row: &Row) -> Result<Widget, String> {
+    let (serial_number, slots) = slots(row)?;
+    let name: &str = row.try_get(1).map_err(|error| reason(&error))?;
+    Ok(Widget {
+        serial_number,
+        name: Name::new("name", name).map_err(|refusal| refusal.to_string())?,
+        slots,
+    })
+}
+
+/// The serial number of a row, and its slots.
+pub(crate) fn slots(row: &Row) -> Result<(SerialNumber, Vec<Slot>), String> {
     let refused = |refusal: Refusal| refusal.to_string();
+    let serial_number: &str = row.try_get(0).map_err(|error| reason(&error))?;
+    let serial_number = SerialNumber::new("serial_number", serial_number).map_err(refused)?;
     let ports: Vec<&str> = row.try_get(2).map_err(|error| reason(&error))?;
     let peers: Vec<Option<&str>> = row.try_get(3).map_err(|error| reason(&error))?;
     let slots = ports.into_iter().zip(peers).map(|(port, peer)| {
@@ -220,11 +230,8 @@ fn widget(row: &Row) -> Result<Widget, String> {
             peer: peer.transpose()?,
         })
     });
-    Ok(Widget {
-        serial_number: SerialNumber::new("serial_number", text(0)?).map_err(refused)?,
-        name: Name::new("name", text(1)?).map_err(refused)?,
-        slots: slots.collect::<Result<_, _>>().map_err(refused)?,
-    })
+    let slots = slots.collect::<Result<_, _>>().map_err(refused)?;
+    Ok((serial_number, slots))
 }
 
 async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
@@ -258,7 +265,11 @@ fn answer_late<C: Clock, A: Reading>(shared: &Shared<C>, batch: &mut Vec<Read<A>
     answer_all(shared, &mut late.collect(), &shared.late());
 }
 
-fn answer_all<C: Clock, A: Reading>(shared: &Shared<C>, batch: &mut Vec<Read<A>>, fault: &Fault) {
+pub(crate) fn answer_all<C: Clock, A: Reading>(
+    shared: &Shared<C>,
+    batch: &mut Vec<Read<A>>,
+    fault: &Fault,
+) {
     shared.queue.answer(
         batch
             .drain(..)

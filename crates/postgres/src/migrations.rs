@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "tables",
@@ -46,6 +46,12 @@ const MIGRATIONS: [Migration; 4] = [
         name: "locks",
         sql: include_str!("../migrations/0004_locks.sql"),
         // Earlier ones do not know the outcome 'locked'.
+        oldest_program: 4,
+    },
+    Migration {
+        version: 5,
+        name: "lists",
+        sql: include_str!("../migrations/0005_lists.sql"),
         oldest_program: 4,
     },
 ];

@@ -1,7 +1,10 @@
 //! What can be asked of the database without changing it. To add a kind, implement [`Query`] for it.
 
 use crate::error::reason;
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 use tokio_postgres::{
     Client, Error, Row,
     types::{ToSql, Type},
@@ -17,6 +20,9 @@ pub trait Query: Request {
     /// The statement.
     const STATEMENT: &str;
 
+    /// Whether it can take long, and so goes by a connection of those that lookups do not wait for.
+    const READS_MANY: bool = false;
+
     /// Its parameters.
     fn parameters(&self) -> Vec<Parameter>;
 
@@ -31,6 +37,8 @@ pub(crate) type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> 
 pub(crate) trait Question: DeliverBoxed {
     fn text_bytes(&self) -> usize;
     fn ask<'a>(&self, client: &'a Client) -> Rows<'a>;
+    /// Ready when nobody waits for the answer any more.
+    fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()>;
     fn answer(&mut self, rows: &[Row]);
     fn refuse(&mut self, fault: Fault);
 }
@@ -49,6 +57,10 @@ impl<Q: Query> Question for Asked<Q> {
                 .collect();
             client.query_typed(Q::STATEMENT, &parameters).await
         })
+    }
+
+    fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_given_up(context)
     }
 
     fn answer(&mut self, rows: &[Row]) {

@@ -76,6 +76,9 @@ pub enum Request {
     /// Anything else that reads: each one is a statement of its own.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Query(Box<dyn Question>),
+    /// The same, where it can take long.
+    #[expect(private_interfaces, reason = "nobody else makes one")]
+    List(Box<dyn Question>),
 }
 
 /// Requests that wait for a connection.
@@ -83,6 +86,7 @@ pub struct Queue {
     waiting: Mutex<Waiting>,
     operations_arrived: Notify,
     reads_arrived: Notify,
+    lists_arrived: Notify,
     /// Answers on their way back.
     outbox: Mutex<Outbox<Request>>,
     /// Serial numbers in flight are kept as hashes: two with the same one only wait for each other.
@@ -93,7 +97,7 @@ pub struct Queue {
 }
 
 struct Waiting {
-    requests: Bounded<Request, 2>,
+    requests: Bounded<Request, 3>,
     in_flight: HashSet<u64>,
     /// How many connections wait for more operations, but for a bounded time.
     gathering: usize,
@@ -101,11 +105,13 @@ struct Waiting {
     failing: Option<Reason>,
 }
 
-/// Operations and what reads have connections of their own, so that neither waits for the other.
+/// Operations, what reads, and what reads much have connections of their own, so that none waits for
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Operations,
     Reads,
+    Lists,
 }
 
 impl Lane {
@@ -114,6 +120,7 @@ impl Lane {
         match self {
             Self::Operations => "operations",
             Self::Reads => "reads",
+            Self::Lists => "lists",
         }
     }
 }
@@ -152,6 +159,7 @@ impl Queue {
             }),
             operations_arrived: Notify::new(),
             reads_arrived: Notify::new(),
+            lists_arrived: Notify::new(),
             outbox: Mutex::default(),
             hasher: RandomState::new(),
             connections: settings.connections,
@@ -305,7 +313,7 @@ impl Queue {
                             arrived,
                             reply_to,
                         }),
-                        Request::Operation(..) => return Some(submission),
+                        Request::Operation(..) | Request::List(_) => return Some(submission),
                     }
                     None
                 });
@@ -321,6 +329,44 @@ impl Queue {
                 if !batch.is_empty() {
                     return true;
                 }
+            }
+            arrival.await;
+        }
+    }
+
+    /// Takes the oldest list, and waits while there is none. `None` once the queue is closed and empty.
+    pub(crate) async fn take_list(&self) -> Option<Read<Box<dyn Question>>> {
+        loop {
+            let arrival = self.lists_arrived.notified();
+            let taken = {
+                let mut taken = None;
+                let mut waiting = self.lock();
+                let lane = Lane::Lists as usize;
+                waiting.requests.take(lane, 1, |submission| {
+                    let (arrived, reply_to) = (submission.arrived, submission.reply_to);
+                    let Request::List(asked) = submission.request else {
+                        return Some(submission);
+                    };
+                    taken = Some(Read {
+                        asked,
+                        arrived,
+                        reply_to,
+                    });
+                    None
+                });
+                let more = waiting.count(Lane::Lists) > 0;
+                let done = waiting.requests.is_closed() && taken.is_none();
+                drop(waiting);
+                if more || done {
+                    self.lists_arrived.notify_one();
+                }
+                if done {
+                    return None;
+                }
+                taken
+            };
+            if taken.is_some() {
+                return taken;
             }
             arrival.await;
         }
@@ -361,6 +407,7 @@ impl Queue {
         self.lock().requests.close();
         self.operations_arrived.notify_one();
         self.reads_arrived.notify_one();
+        self.lists_arrived.notify_one();
     }
 
     /// Whether it is closed.
@@ -399,7 +446,8 @@ impl widgets_queue::Queue for Queue {
         let mut waiting = self.lock();
         // All of them fit but for overload, so that nothing is set aside for those that don't.
         let (mut refused, mut keyed) = (Vec::new(), Vec::new());
-        let (operations, reads) = (waiting.count(Lane::Operations), waiting.count(Lane::Reads));
+        let [operations, reads, lists] =
+            [Lane::Operations, Lane::Reads, Lane::Lists].map(|lane| waiting.count(lane));
         for submission in submissions.drain(..) {
             if let Request::Operation(Attempt { key: Some(_), .. }, _) = &submission.request {
                 keyed.push(submission);
@@ -414,12 +462,16 @@ impl widgets_queue::Queue for Queue {
         let starts = waits > operations
             && (waiting.gathering == 0 || waits >= self.enough || waiting.in_flight.len() <= FEW);
         let reads = waiting.count(Lane::Reads) > reads;
+        let lists = waiting.count(Lane::Lists) > lists;
         drop(waiting);
         if starts {
             self.operations_arrived.notify_one();
         }
         if reads {
             self.reads_arrived.notify_one();
+        }
+        if lists {
+            self.lists_arrived.notify_one();
         }
         for (submission, fault) in refused {
             submission.request.refuse(fault);
@@ -460,7 +512,12 @@ impl Takes<Lookup> for Queue {
 
 impl<Q: Query> Takes<Q> for Queue {
     fn request(query: Q, reply: Reply<Q>) -> Request {
-        Request::Query(Box::new(Asked::new(query, reply)))
+        let question = Box::new(Asked::new(query, reply));
+        if Q::READS_MANY {
+            Request::List(question)
+        } else {
+            Request::Query(question)
+        }
     }
 }
 
@@ -469,6 +526,7 @@ impl Request {
         match self {
             Self::Operation(..) => Lane::Operations,
             Self::Lookup(_) | Self::Query(_) => Lane::Reads,
+            Self::List(_) => Lane::Lists,
         }
     }
 }
@@ -478,7 +536,7 @@ impl Waits for Request {
         match self {
             Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Lookup(asked) => asked.text_bytes(),
-            Self::Query(question) => question.text_bytes(),
+            Self::Query(question) | Self::List(question) => question.text_bytes(),
         }
     }
 
@@ -490,7 +548,7 @@ impl Waits for Request {
         match self {
             Self::Operation(_, reply) => drop(reply.send(Err(fault.into()))),
             Self::Lookup(asked) => asked.refused(fault).deliver(),
-            Self::Query(question) => question.refused(fault).deliver(),
+            Self::Query(question) | Self::List(question) => question.refused(fault).deliver(),
         }
     }
 }

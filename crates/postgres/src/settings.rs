@@ -10,6 +10,8 @@ pub struct Settings {
     pub connections: usize,
     /// How many connections answer lookups. Default 1.
     pub lookup_connections: usize,
+    /// How many connections answer lists, and so how many are under way at a time. Default 4.
+    pub list_connections: usize,
     /// How many operations a batch may have. Default 256.
     pub batch_operations_max: usize,
     /// How many requests may wait. Default 2,048.
@@ -31,6 +33,7 @@ impl Default for Settings {
         Self {
             connections: 2,
             lookup_connections: 1,
+            list_connections: 4,
             batch_operations_max: 256,
             queue_operations_max: 2048,
             queue_bytes_max: 4 << 20,
@@ -57,6 +60,7 @@ impl Settings {
         let minutes = 10 * 60 * 1000;
         check("connections", self.connections as u64, 1, 64)?;
         check("lookup_connections", self.lookup_connections as u64, 1, 64)?;
+        check("list_connections", self.list_connections as u64, 1, 64)?;
         check(
             "batch_operations_max",
             self.batch_operations_max as u64,

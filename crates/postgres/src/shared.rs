@@ -27,7 +27,7 @@ pub(crate) struct Shared<C> {
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
     /// By lane.
-    pub(crate) links: [Links; 2],
+    pub(crate) links: [Links; 3],
     /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
     pub(crate) failing_since: Mutex<Option<Duration>>,
 }

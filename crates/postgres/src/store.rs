@@ -1,7 +1,7 @@
 //! The store: opens the connections, hands out clients.
 
 use crate::{
-    Metrics, OpenError, Random, Settings, Target, locked::Locked, lookups, queue::Queue,
+    Metrics, OpenError, Random, Settings, Target, lists, locked::Locked, lookups, queue::Queue,
     shared::Shared, system_random, worker,
 };
 use std::{
@@ -97,6 +97,9 @@ async fn run<C: Clock>(shared: Arc<Shared<C>>, first: mpsc::Sender<Result<(), Op
     }
     for number in 0..shared.settings.lookup_connections {
         connections.spawn(lookups::run(shared.clone(), number == 0));
+    }
+    for _ in 0..shared.settings.list_connections {
+        connections.spawn(lists::run(shared.clone()));
     }
     drop(first);
     while let Some(ended) = connections.join_next().await {

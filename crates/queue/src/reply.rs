@@ -1,6 +1,9 @@
 //! A request, whoever waits for it, and its answer on the way back.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver};
 use widgets_registry::{Applied, Attempt, Fault, Rejection, Request};
@@ -71,6 +74,17 @@ impl<R: Request> Asked<R> {
             Content::Request(request) => self.content = Content::Answer(answer(request)),
             other => self.content = other,
         }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Ready when nobody waits for the answer any more.
+    pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_closed(context)
     }
 
     /// How many bytes of text the request carries.

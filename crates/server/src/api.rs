@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Given, Malformed, NoFunction},
     faults::FaultLog,
     head, idempotency,
+    lists::{self, WantedList},
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
     readiness::Readiness,
@@ -33,12 +34,13 @@ use std::{
 use widgets_clock::Clock;
 use widgets_registry::{
     Applied, Attempt, Fault, Lookup, Operation, Refusal, SerialNumber, Store, Widget,
+    query::NeighbourhoodQuery,
 };
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
 /// What an operation's answer can depend on, as PostgREST says it.
-const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
+pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -47,7 +49,7 @@ const OPENAPI_JSON: HeaderValue =
     HeaderValue::from_static("application/openapi+json; charset=utf-8");
 const HTML: &str = "text/html";
 const ROOT_MEDIA_TYPES: [&str; 3] = ["application/openapi+json", "application/json", HTML];
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The API over a store. Clones share it.
 #[derive(Clone)]
@@ -73,7 +75,7 @@ struct Shared {
     bodies: Bodies,
 }
 
-type Answer = Result<Response<Full<Bytes>>, Error>;
+pub(crate) type Answer = Result<Response<Full<Bytes>>, Error>;
 
 /// A request that was read.
 struct Read {
@@ -98,6 +100,10 @@ enum Wanted {
     Operation(Attempt, Preferences),
     /// The store is to look this widget up.
     Widget(SerialNumber),
+    /// The store is to show these rows.
+    List(Box<WantedList>),
+    /// The store is to show what is near a widget.
+    Neighbourhood(Box<NeighbourhoodQuery>),
 }
 
 impl<S: Store> Api<S> {
@@ -280,6 +286,40 @@ impl<S: Store> Api<S> {
                 Ok(answer_applied(applied, &preferences))
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
+            // In boxes: what most requests wait in stays small.
+            Wanted::List(wanted) => Box::pin(self.list(&wanted)).await,
+            Wanted::Neighbourhood(query) => Box::pin(self.neighbourhood(*query)).await,
+        }
+    }
+
+    async fn list(&self, wanted: &WantedList) -> Answer {
+        let page = self.in_time(self.store.ask(wanted.list.clone())).await?;
+        let subject = Subject::List(wanted.list.table);
+        self.shared
+            .metrics
+            .rows(subject, page.scanned, page.rows.len());
+        wanted.answer(&page)
+    }
+
+    async fn neighbourhood(&self, query: NeighbourhoodQuery) -> Answer {
+        let serial_number = query.serial_number.clone();
+        match self.in_time(self.store.ask(query)).await? {
+            None => Err(Refusal::WidgetMissing { serial_number }.into()),
+            Some(shown) => {
+                let widgets = shown.widgets.len();
+                let subject = Subject::Neighbourhood;
+                self.shared.metrics.rows(subject, widgets as u64, widgets);
+                Ok(lists::neighbourhood_response(&shown))
+            }
+        }
+    }
+
+    /// What the store answers, if it does in time. What is given up ends in the store as well.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
+        let timeout = self.shared.settings.read_timeout;
+        tokio::select! {
+            answer = answer => Ok(answer?),
+            () = self.shared.clock.timer(timeout) => Err(Error::ReadTimeout { timeout }),
         }
     }
 
@@ -370,7 +410,20 @@ impl<S: Store> Api<S> {
             Route::Widget(Ok(serial_number)) => {
                 return read_widget(&serial_number, sender.access, head);
             }
-            Route::Widget(Err(_)) => {
+            Route::List(table) => {
+                return read(sender.access, head, || {
+                    let wanted = lists::read_list(table, head, &self.shared.settings)?;
+                    Ok(Wanted::List(Box::new(wanted)))
+                });
+            }
+            Route::Neighbourhood(Ok(serial_number)) => {
+                return read(sender.access, head, || {
+                    let settings = &self.shared.settings;
+                    let query = lists::read_neighbourhood(&serial_number, head, settings)?;
+                    Ok(Wanted::Neighbourhood(Box::new(query)))
+                });
+            }
+            Route::Widget(Err(_)) | Route::Neighbourhood(Err(_)) => {
                 let details = Some("a serial number is UTF-8, percent-encoded");
                 Err(Malformed::Path { details }.into())
             }
@@ -576,18 +629,29 @@ impl<S: Store> Api<S> {
     }
 }
 
-fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Wanted, Error> {
+/// Whatever shows widgets to those who may read them.
+fn read(
+    access: Access,
+    head: &Parts,
+    wanted: impl FnOnce() -> Result<Wanted, Error>,
+) -> Result<Wanted, Error> {
     negotiation::check_profile(&head.method, &head.headers)?;
     if let Some(answer) = check_reads(head)? {
         return Ok(Wanted::Answer(answer));
     }
     access.require(Permission::Read, Object::Widgets)?;
-    negotiation::media_type(&head.headers, &["application/json"])?;
-    let serial_number = SerialNumber::new("serial_number", serial_number)?;
-    Ok(Wanted::Widget(serial_number))
+    wanted()
 }
 
-fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Wanted, Error> {
+    read(access, head, || {
+        negotiation::media_type(&head.headers, &["application/json"])?;
+        let serial_number = SerialNumber::new("serial_number", serial_number)?;
+        Ok(Wanted::Widget(serial_number))
+    })
+}
+
+pub(crate) fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
@@ -631,7 +695,7 @@ fn service(head: &Parts) -> Result<Response<Full<Bytes>>, Malformed> {
     Err(Malformed::Path { details: None })
 }
 
-/// What is wrong first with a request for a table: there are none.
+/// What is wrong first with a request for a table that does not exist.
 fn table(name: &str, head: &Parts) -> Malformed {
     if let Err(malformed) = negotiation::check_profile(&head.method, &head.headers) {
         return malformed;
@@ -677,7 +741,7 @@ fn options(allowed: &'static str) -> Response<Full<Bytes>> {
 
 /// A widget as it is answered: these members in this order.
 #[derive(Serialize)]
-struct WidgetBody<'a> {
+pub(crate) struct WidgetBody<'a> {
     serial_number: &'a str,
     name: &'a str,
     slots: Vec<SlotBody<'a>>,

@@ -215,6 +215,7 @@ mod tests {
             body_bytes_max,
             request_timeout: Duration::from_secs(15),
             bodies_bytes_max: 10,
+            ..Settings::default()
         }
     }
 

@@ -52,7 +52,8 @@ codes! {
     Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;
-    /// A query parameter that the operation does not have: its arguments stand in the body.
+    /// A query parameter that does not exist here, or is not spelled as it must be. The arguments of
+    /// operations stand in the body.
     QueryParameter = "PGRST100", BAD_REQUEST;
     /// An operation was asked for by another method than POST.
     OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;
@@ -62,6 +63,8 @@ codes! {
     ContentEncoding = "PGRST102", UNSUPPORTED_MEDIA_TYPE;
     /// The body is longer than the service accepts.
     BodyTooLarge = "PGRST102", PAYLOAD_TOO_LARGE;
+    /// No rows can be meant: the range is inverted, negative, or begins behind the last row.
+    Range = "PGRST103", RANGE_NOT_SATISFIABLE;
     /// The profile header names a schema that is not exposed.
     Schema = "PGRST106", NOT_ACCEPTABLE;
     /// No media type that `Accept` names is available. Nothing was applied.
@@ -71,6 +74,8 @@ codes! {
     IdempotencyKey = "WG400", BAD_REQUEST;
     /// The body took longer to arrive than the service waits. Nothing was applied.
     BodyTimeout = "WG408", REQUEST_TIMEOUT;
+    /// One row is asked for as an object, and there is none or more than one.
+    NotSingular = "PGRST116", NOT_ACCEPTABLE;
     /// A method that this path does not have.
     Method = "PGRST117", METHOD_NOT_ALLOWED;
     /// `Prefer` asks for strict handling and for a preference that does not exist.
@@ -81,6 +86,8 @@ codes! {
     PathEncoding = "PGRST125", BAD_REQUEST;
     /// `Prefer` asks for strict handling and for `max-affected`, which no operation has.
     MaxAffected = "PGRST128", BAD_REQUEST;
+    /// Something is to be embedded, and nothing can be: slots are a column.
+    Embedding = "PGRST200", BAD_REQUEST;
     /// No operation has this name and these arguments.
     Function = "PGRST202", NOT_FOUND;
     /// There is no such path; PostgREST would look for a table of that name.
@@ -97,12 +104,14 @@ codes! {
     ReadOnlyTransaction = "25006", METHOD_NOT_ALLOWED;
     /// The token names a role that the service does not know.
     RoleUnknown = "22023", UNAUTHORIZED;
-    /// A value of the wrong JSON type, or a port type that does not exist (case matters).
+    /// A value of the wrong type, or a port type that does not exist (case matters).
     InvalidText = "22P02", BAD_REQUEST;
     /// A required value is null.
     Null = "23502", BAD_REQUEST;
     /// The serial number is taken.
     SerialNumberTaken = "23505", CONFLICT;
+    /// The table has no such column.
+    ColumnUnknown = "42703", BAD_REQUEST;
     /// The role may not do this.
     Permission = "42501", FORBIDDEN;
     /// A web page of another site asks without a token, and its origin is not among
@@ -110,6 +119,8 @@ codes! {
     ForeignPage = "42501", FORBIDDEN;
     /// Without a token this may not be done.
     AnonymousPermission = "42501", UNAUTHORIZED;
+    /// The list took longer than the service allows. Ask for less, or by what an index serves.
+    ReadTimeout = "57014", INTERNAL_SERVER_ERROR;
     /// A named widget does not exist.
     WidgetMissing = "WG001", NOT_FOUND;
     /// The widget has no free slot of that port type.
@@ -122,8 +133,10 @@ codes! {
     SelfAssociation = "WG005", BAD_REQUEST;
     /// More slots than a widget can have.
     TooManySlots = "WG006", BAD_REQUEST;
-    /// A serial number or a name is empty, too long, or contains NUL.
+    /// A serial number or a name is empty, too long, or contains NUL, or a number is out of its limits.
     FieldLimit = "WG007", BAD_REQUEST;
+    /// Nothing is ordered by that: only by the serial number, or by widget and ordinal.
+    Order = "WG010", BAD_REQUEST;
     /// A request with the same `Idempotency-Key` is under way: nothing was applied by this one, and
     /// `Retry-After` says when to try again.
     KeyInUse = "WG409", CONFLICT;

@@ -1,6 +1,6 @@
 //! What stands in the way of an answer, and the answer that says so.
 
-use crate::{Code, SCHEMAS, auth::Refused, hint, idempotency, signature};
+use crate::{Code, SCHEMAS, auth::Refused, hint, idempotency, reading::Unreadable, signature};
 use http_body_util::Full;
 use hyper::{
     Method, Response,
@@ -100,7 +100,19 @@ pub(crate) enum Error {
         requests_per_second: u32,
         retry_after_seconds: u64,
     },
+    /// What is to be read cannot be understood, or is not there.
+    Unreadable(Unreadable),
+    /// Reading took too long.
+    ReadTimeout {
+        timeout: Duration,
+    },
     Rejected(Rejection),
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Unreadable(unreadable)
+    }
 }
 
 impl From<Malformed> for Error {
@@ -154,6 +166,8 @@ impl Error {
             Self::Malformed(malformed) => malformed.code(),
             Self::Refused(refused) => refused.code(),
             Self::TooManyRequests { .. } => Code::TooManyRequests,
+            Self::Unreadable(unreadable) => unreadable.code(),
+            Self::ReadTimeout { .. } => Code::ReadTimeout,
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 refusal.into()
             }
@@ -180,6 +194,14 @@ impl Error {
             } => {
                 let limit = format!("http.rate_limit_per_second = {requests_per_second}");
                 (format!("this client asks too often: {limit}"), None, None)
+            }
+            Self::Unreadable(unreadable) => unreadable.texts(),
+            Self::ReadTimeout { timeout } => {
+                let message = "canceling statement due to statement timeout";
+                let limit = format!("http.read_timeout_ms = {}", timeout.as_millis());
+                let hint = "Ask for a page (serial_number=gt.X&limit=100), or by a serial number, a \
+                            whole name, a free port or a peer: an index serves these.";
+                (message.into(), Some(limit), Some(hint.into()))
             }
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
@@ -257,7 +279,14 @@ impl Error {
             Self::Rejected(Rejection::Replayed(_)) => {
                 headers.insert(idempotency::REPLAYED, idempotency::TRUE);
             }
-            Self::Rejected(_) => {}
+            Self::Unreadable(Unreadable::Range {
+                total: Some(total), ..
+            }) => {
+                if let Ok(range) = HeaderValue::try_from(format!("*/{total}")) {
+                    headers.insert(header::CONTENT_RANGE, range);
+                }
+            }
+            Self::Unreadable(_) | Self::ReadTimeout { .. } | Self::Rejected(_) => {}
         }
         response
     }

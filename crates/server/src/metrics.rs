@@ -11,7 +11,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 use std::{array, sync::OnceLock, time::Duration};
-use widgets_registry::Operation;
+use widgets_registry::{Operation, query::Table};
 
 /// Upper bounds in seconds: from a sync of a fast disk to far past the longest wait in a queue.
 const BUCKETS_SECONDS: [f64; 16] = [
@@ -25,17 +25,24 @@ pub(crate) enum Subject {
     Operation(Operation),
     /// `lookup`: a widget was asked for.
     Lookup,
+    /// `list_widgets` and `list_slots`: rows were asked for.
+    List(Table),
+    /// `neighbourhood`: what is near a widget was asked for.
+    Neighbourhood,
     /// `none`: the path or the function does not exist.
     None,
 }
 
 impl Subject {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Operation(Operation::ALL[0]),
         Self::Operation(Operation::ALL[1]),
         Self::Operation(Operation::ALL[2]),
         Self::Operation(Operation::ALL[3]),
         Self::Lookup,
+        Self::List(Table::Widgets),
+        Self::List(Table::Slots),
+        Self::Neighbourhood,
         Self::None,
     ];
 
@@ -43,6 +50,9 @@ impl Subject {
         match self {
             Self::Operation(operation) => operation.as_str(),
             Self::Lookup => "lookup",
+            Self::List(Table::Widgets) => "list_widgets",
+            Self::List(Table::Slots) => "list_slots",
+            Self::Neighbourhood => "neighbourhood",
             Self::None => "none",
         }
     }
@@ -51,7 +61,10 @@ impl Subject {
         match self {
             Self::Operation(operation) => operation as usize,
             Self::Lookup => Operation::ALL.len(),
-            Self::None => Operation::ALL.len() + 1,
+            Self::List(Table::Widgets) => Operation::ALL.len() + 1,
+            Self::List(Table::Slots) => Operation::ALL.len() + 2,
+            Self::Neighbourhood => Operation::ALL.len() + 3,
+            Self::None => Operation::ALL.len() + 4,
         }
     }
 }
@@ -75,6 +88,14 @@ pub(crate) struct Metrics {
     registry: Registry,
     durations: HistogramVec,
     series: [[Series; OUTCOMES]; Subject::ALL.len()],
+    /// By subject, where it has rows.
+    rows: [Option<RowCounts>; Subject::ALL.len()],
+}
+
+/// How many rows were looked at and answered.
+struct RowCounts {
+    scanned: IntCounter,
+    returned: IntCounter,
 }
 
 /// The requests of one subject with one outcome.
@@ -99,6 +120,18 @@ impl Metrics {
         );
         let requests = IntCounterVec::new(requests, &["operation", "outcome"])?;
         registry.register(Box::new(requests.clone()))?;
+        let scanned = Opts::new(
+            "widgets_rows_scanned_total",
+            "Rows that were looked at for lists and neighbourhoods, by operation.",
+        );
+        let scanned = IntCounterVec::new(scanned, &["operation"])?;
+        registry.register(Box::new(scanned.clone()))?;
+        let returned = Opts::new(
+            "widgets_rows_returned_total",
+            "Rows that lists and neighbourhoods were answered with, by operation.",
+        );
+        let returned = IntCounterVec::new(returned, &["operation"])?;
+        registry.register(Box::new(returned.clone()))?;
         let build = Opts::new("widgets_build_info", "Which build this is; always 1.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         let build = IntGauge::with_opts(build)?;
@@ -114,6 +147,13 @@ impl Metrics {
                     duration: OnceLock::new(),
                 })
             }),
+            rows: Subject::ALL.map(|subject| {
+                let has_rows = matches!(subject, Subject::List(_) | Subject::Neighbourhood);
+                has_rows.then(|| RowCounts {
+                    scanned: scanned.with_label_values(&[subject.as_str()]),
+                    returned: returned.with_label_values(&[subject.as_str()]),
+                })
+            }),
         };
         for operation in Operation::ALL {
             metrics.histogram(Subject::Operation(operation), None);
@@ -127,6 +167,14 @@ impl Metrics {
         self.series[subject.index()][index(code)].count.inc();
         self.histogram(subject, code)
             .observe(duration.as_secs_f64());
+    }
+
+    /// Counts rows that were looked at, and those among them that were answered.
+    pub(crate) fn rows(&self, subject: Subject, scanned: u64, returned: usize) {
+        if let Some(rows) = &self.rows[subject.index()] {
+            rows.scanned.inc_by(scanned);
+            rows.returned.inc_by(returned as u64);
+        }
     }
 
     fn histogram(&self, subject: Subject, code: Option<Code>) -> &Histogram {

@@ -173,6 +173,19 @@ impl Preferences {
         }
     }
 
+    /// Whether all rows are to be counted. What PostgreSQL would guess instead is not known here.
+    pub(crate) fn counts_exactly(&self) -> bool {
+        self.count == Some(COUNT[0])
+    }
+
+    /// The same as [`Self::check`] for what reads, and so affects nothing.
+    pub(crate) fn check_reading(&self) -> Result<(), Malformed> {
+        if self.handling == Some(STRICT) && !self.unknown.is_empty() {
+            return Err(Malformed::Preferences(self.unknown.clone()));
+        }
+        Ok(())
+    }
+
     /// The extent of an answer: one row of nothing, counted if the count was asked for.
     pub(crate) fn content_range(&self) -> HeaderValue {
         HeaderValue::from_static(match self.count {

@@ -3,7 +3,7 @@
 use crate::metrics::Subject;
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::Utf8Error};
-use widgets_registry::Operation;
+use widgets_registry::{Operation, query::Table};
 
 /// What a path stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub(crate) enum Route<'a> {
     UnknownFunction(Cow<'a, str>),
     /// `/widgets/{serial_number}`. A widget cannot have a serial number that is not UTF-8.
     Widget(Result<Cow<'a, str>, Utf8Error>),
+    /// `/widgets` and `/slots`
+    List(Table),
+    /// `/widgets/{serial_number}/neighbourhood`
+    Neighbourhood(Result<Cow<'a, str>, Utf8Error>),
     /// `/swagger-ui/{file}`: what the page at `/` loads.
     PageFile(&'a str),
     /// `/console`: it is one segment further on, so that what the page loads has relative links.
@@ -55,6 +59,8 @@ impl<'a> Route<'a> {
         match self {
             Self::Operation(operation) => Some(Subject::Operation(*operation)),
             Self::Widget(_) => Some(Subject::Lookup),
+            Self::List(table) => Some(Subject::List(*table)),
+            Self::Neighbourhood(_) => Some(Subject::Neighbourhood),
             Self::UnknownFunction(_)
             | Self::Table(_)
             | Self::Invalid
@@ -91,9 +97,13 @@ impl<'a> Route<'a> {
                     None => Self::UnknownFunction(function),
                 }
             }
-            Some(("widgets", serial_number)) if !serial_number.contains('/') => {
-                Self::Widget(percent_decode_str(serial_number).decode_utf8())
-            }
+            Some(("widgets", rest)) => match rest.split_once('/') {
+                None => Self::Widget(percent_decode_str(rest).decode_utf8()),
+                Some((serial_number, "neighbourhood")) => {
+                    Self::Neighbourhood(percent_decode_str(serial_number).decode_utf8())
+                }
+                Some(_) => Self::Invalid,
+            },
             Some(("swagger-ui", file)) => Self::PageFile(file),
             Some(("console", file)) => Self::ConsoleFile(file),
             Some(_) => Self::Invalid,
@@ -103,7 +113,14 @@ impl<'a> Route<'a> {
                 "live" => Self::Live,
                 "ready" => Self::Ready,
                 "metrics" => Self::Metrics,
-                other => Self::Table(percent_decode_str(other).decode_utf8_lossy()),
+                other => {
+                    let name = percent_decode_str(other).decode_utf8_lossy();
+                    let named = |each: &Table| each.as_str() == name;
+                    match Table::ALL.into_iter().find(named) {
+                        Some(table) => Self::List(table),
+                        None => Self::Table(name),
+                    }
+                }
             },
         }
     }
@@ -140,7 +157,15 @@ mod tests {
             ("/widgets/a%2Fb+c%20%C3%A9", widget("a/b+c é")),
             ("/widgets/", widget("")),
             ("/widgets/a/b", Route::Invalid),
-            ("/widgets", Route::Table("widgets".into())),
+            ("/widgets/a/neighbours", Route::Invalid),
+            (
+                "/widgets/a%2Fb/neighbourhood",
+                Route::Neighbourhood(Ok("a/b".into())),
+            ),
+            ("/widgets", Route::List(Table::Widgets)),
+            ("/slots", Route::List(Table::Slots)),
+            ("/slots/", Route::Invalid),
+            ("/associations", Route::Table("associations".into())),
             ("/swagger-ui/start.js", Route::PageFile("start.js")),
             ("/swagger-ui", Route::Table("swagger-ui".into())),
             ("/live", Route::Live),

@@ -13,6 +13,10 @@ pub struct Settings {
     /// How many bytes of bodies that are not whole yet may be held, of all requests together. Default 256
     /// MiB.
     pub bodies_bytes_max: usize,
+    /// How many rows an answer may have. Default 1,000, at least 1, at most 10,000.
+    pub rows_max: u32,
+    /// How long a list may take. Default 5 seconds.
+    pub read_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -21,12 +25,17 @@ impl Default for Settings {
             body_bytes_max: 64 << 10,
             request_timeout: Duration::from_secs(15),
             bodies_bytes_max: 256 << 20,
+            rows_max: 1000,
+            read_timeout: Duration::from_secs(5),
         }
     }
 }
 
 const BODY_BYTES_MAX_LEAST: usize = 8 << 10;
 const BODY_BYTES_MAX_MOST: usize = 16 << 20;
+
+/// The longest names make such an answer 11 MB.
+const ROWS_MAX_MOST: usize = 10_000;
 
 // JSON can take six bytes for one, as in "\u0041": every command within its limits must fit in.
 const _: () = assert!(6 * (SERIAL_NUMBER_BYTES_MAX + NAME_BYTES_MAX) + 128 <= BODY_BYTES_MAX_LEAST);
@@ -48,15 +57,19 @@ pub struct SettingError {
 impl Settings {
     /// Checks each setting.
     pub fn check(&self) -> Result<(), SettingError> {
+        let check = |setting, least, most, given| {
+            if (least..=most).contains(&given) {
+                return Ok(());
+            }
+            Err(SettingError {
+                setting,
+                least,
+                most,
+                given,
+            })
+        };
         let (least, most) = (BODY_BYTES_MAX_LEAST, BODY_BYTES_MAX_MOST);
-        if (least..=most).contains(&self.body_bytes_max) {
-            return Ok(());
-        }
-        Err(SettingError {
-            setting: "body_bytes_max",
-            least,
-            most,
-            given: self.body_bytes_max,
-        })
+        check("body_bytes_max", least, most, self.body_bytes_max)?;
+        check("rows_max", 1, ROWS_MAX_MOST, self.rows_max as usize)
     }
 }

@@ -165,7 +165,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
         }
         StoreKind::Embedded => {
-            let settings = engine.settings(changes, idempotency);
+            let settings = engine.settings(&http, changes, idempotency);
             let path = store.data_dir.clone();
             let no_store = store.no_store();
             // Beside the signals: a recovery may take long.
@@ -189,7 +189,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         }
         StoreKind::Postgres(url) => {
             let target = Target::parse(url)?;
-            let settings = postgres.settings();
+            let settings = postgres.settings(&http);
             if migrate {
                 crate::migrate::migrate(&target, settings.connect_timeout_ms).await?;
             }

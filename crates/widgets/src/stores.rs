@@ -55,6 +55,7 @@ impl Given {
     pub(crate) fn resolve(self) -> Result<Store, Box<dyn Error>> {
         let resolved = self.given.resolve()?;
         let Configuration {
+            http,
             store,
             engine,
             changes,
@@ -86,7 +87,7 @@ impl Given {
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),
-                settings: engine.settings(changes, idempotency),
+                settings: engine.settings(http, changes, idempotency),
                 no_store: store.no_store(),
             }),
         }

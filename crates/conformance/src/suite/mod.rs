@@ -3,6 +3,7 @@
 mod associations;
 mod concurrency;
 mod histories;
+mod lists;
 mod texts;
 mod widgets;
 
@@ -68,6 +69,11 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
         histories::of_boundary_texts_agrees_with_the_model,
         histories::side_by_side_agree_with_the_model,
         histories::together_are_linearizable,
+        lists::agree_with_the_model,
+        lists::of_boundary_texts_agree_with_the_model,
+        lists::are_walked_through_page_by_page,
+        lists::neighbourhoods_agree_with_the_model,
+        lists::beside_changes_show_one_moment,
     }
 }
 

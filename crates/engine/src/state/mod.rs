@@ -8,14 +8,23 @@
 //! It deliberately knows nothing of files. [`replay`](self::replay) is how recovery writes to it.
 
 mod index;
+mod order;
 mod record;
 pub(crate) mod replay;
+mod runs;
+mod sort;
+mod view;
 
 use index::Entries;
 pub(crate) use index::Index;
+use order::Order;
+pub(crate) use order::mark;
 pub use record::Handle;
 pub(crate) use record::{CHUNK_RECORDS, Record};
 use record::{Chunk, Records};
+pub(crate) use runs::Position;
+use runs::{Key, Runs, Sort};
+pub(crate) use view::{Rowed, View};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
 };
@@ -25,6 +34,8 @@ use widgets_registry::{
 pub struct State {
     records: Records,
     index: Index,
+    /// Empty until [`Self::finish_replay`].
+    order: Order,
     counts: Counts,
 }
 
@@ -113,6 +124,7 @@ impl State {
         Self {
             records,
             index,
+            order: Order::default(),
             counts: Counts::default(),
         }
     }
@@ -135,6 +147,21 @@ impl State {
 
     pub(crate) fn record(&self, handle: Handle) -> &Record {
         self.records.get(handle)
+    }
+
+    /// The widgets in order.
+    pub(crate) fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Where the first widget of an order is whose key is not less.
+    pub(crate) fn seek<S: Sort>(&self, runs: &Runs<S>, key: Key<'_>) -> Position {
+        runs.seek(key, &self.records)
+    }
+
+    /// The widget of this serial number.
+    pub(crate) fn find(&self, serial_number: &str) -> Option<Handle> {
+        self.index.find(serial_number, &self.records)
     }
 
     /// A widget as a lookup answers it.
@@ -171,6 +198,33 @@ impl State {
             });
         }
         peers
+    }
+
+    /// Names every widget that a decided change will change, also one that does not exist yet.
+    pub(crate) fn touched(
+        &self,
+        command: &Command,
+        change: Change<Handle>,
+        mut touch: impl FnMut(&str),
+    ) {
+        let mut touch_handle = |handle| touch(self.records.get(handle).serial_number());
+        match change {
+            Change::AddWidget => {
+                if let Command::AddWidget { serial_number, .. } = command {
+                    touch(serial_number);
+                }
+            }
+            Change::RemoveWidget(handle) => {
+                touch_handle(handle);
+                for peer in self.peers(handle).into_iter().flatten() {
+                    touch_handle(peer.widget);
+                }
+            }
+            Change::AssociateWidgets(one, other) | Change::RemoveAssociation(one, other) => {
+                touch_handle(one.widget);
+                touch_handle(other.widget);
+            }
+        }
     }
 
     /// Applies what [`widgets_registry::decide`] decided on this very state for this very command.
@@ -222,6 +276,7 @@ impl State {
                 self.counts.free_slots += ports.len() as u64;
                 self.index.insert(record.serial_number(), handle);
                 self.records.restore(handle, record);
+                self.order.insert(handle, &self.records);
                 for ((ordinal, _), peer) in ports.iter().zip(peers) {
                     if let Some(peer) = peer {
                         self.join(
@@ -244,6 +299,7 @@ impl State {
         self.counts.free_slots += ports.len() as u64;
         let handle = self.records.insert(Record::new(serial_number, name, ports));
         self.index.insert(serial_number, handle);
+        self.order.insert(handle, &self.records);
         handle
     }
 
@@ -266,6 +322,7 @@ impl State {
             self.index
                 .remove(self.records.get(handle).serial_number(), handle);
         }
+        self.order.remove(handle, &self.records);
         self.records.remove(handle)
     }
 
@@ -276,6 +333,8 @@ impl State {
         self.records
             .get_mut(other.widget)
             .set_peer(other.ordinal, Some(one.widget));
+        self.order.refresh(one.widget, &self.records);
+        self.order.refresh(other.widget, &self.records);
         self.counts.associations += 1;
         self.counts.free_slots -= 2;
     }
@@ -287,6 +346,8 @@ impl State {
                 .get_mut(other.widget)
                 .set_peer(other.ordinal, None);
         }
+        self.order.refresh(one.widget, &self.records);
+        self.order.refresh(other.widget, &self.records);
         self.counts.associations -= 1;
         self.counts.free_slots += 2;
     }
@@ -308,7 +369,7 @@ impl State {
     }
 
     /// Whether every association is known to both its widgets, every record is found under its
-    /// serial number, and the counts are right. Walks over everything; names the first defect.
+    /// serial number and stands in both orders, and the counts are right. Walks over everything; names the first defect.
     pub fn check(&self) -> Result<(), String> {
         let mut counted = Counts::default();
         for handle in (0..self.extent()).map(Handle::new) {
@@ -346,6 +407,7 @@ impl State {
             }
         }
         counted.associations /= 2;
+        self.order.check(&self.records)?;
         if counted == self.counts && self.index.len() as u64 == counted.widgets {
             Ok(())
         } else {
@@ -468,7 +530,7 @@ mod tests {
             for bytes in journal.iter().chain(again) {
                 replayed.replay(&crate::format::only_change(bytes));
             }
-            replayed.finish_replay();
+            replayed.finish_replay(1);
             prop_assert_eq!(replayed.check(), Ok(()));
             prop_assert_eq!(replayed.counts(), state.counts());
             prop_assert_eq!(widgets(&replayed), widgets(&state));

@@ -7,7 +7,7 @@
 //! journal touches since the checkpoint began ends with what the last change assigned; a place that
 //! it does not touch was right in the checkpoint. `docs/file-format.md` has the whole argument.
 
-use super::{Counts, Handle, Record, State};
+use super::{Counts, Handle, Order, Record, State};
 use crate::format::JournaledChange;
 use widgets_registry::{Ordinal, Ports};
 
@@ -76,8 +76,8 @@ impl State {
         self.assign(handle, place.1, None);
     }
 
-    /// Counts what is there, once the last change is in.
-    pub(crate) fn finish_replay(&mut self) {
+    /// Counts what is there and puts it in order, on so many threads, once the last change is in.
+    pub(crate) fn finish_replay(&mut self, threads: usize) {
         let mut counts = Counts::default();
         let mut taken = 0;
         for handle in (0..self.extent()).map(Handle::new) {
@@ -96,6 +96,7 @@ impl State {
         }
         counts.associations = taken / 2;
         self.counts = counts;
+        self.order = Order::of(&self.records, threads);
     }
 
     fn assign(&mut self, widget: Option<Handle>, ordinal: Ordinal, peer: Option<Handle>) {

@@ -69,7 +69,7 @@ fn replay(state: &mut State, journal: &[Vec<u8>]) {
     for bytes in journal {
         state.replay(&format::only_change(bytes));
     }
-    state.finish_replay();
+    state.finish_replay(1);
 }
 
 proptest! {
@@ -152,7 +152,7 @@ fn a_checkpoint_of_many_blocks_keeps_every_widget() {
     let mut loaded = checkpoint::load(&disk, written.first_sequence, Some(7), 3)
         .expect("whole")
         .state;
-    loaded.finish_replay();
+    loaded.finish_replay(1);
     assert_eq!(loaded.check(), Ok(()));
     assert_eq!(loaded.counts(), state.counts());
     for number in 0..10_000 {

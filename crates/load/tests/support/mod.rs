@@ -32,6 +32,7 @@ use widgets_load::{
 use widgets_registry::{
     Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
     Store, Widget,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
 };
 use widgets_server::{Api, Limits};
 
@@ -195,6 +196,24 @@ impl Ask<Lookup> for Double {
             }
         }
         Ok(widget)
+    }
+}
+
+impl Ask<List> for Double {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        let (rows, total) = self.memory().model.list(&list);
+        let (scanned, total) = (rows.len() as u64, list.count.then_some(total));
+        Ok(Page {
+            rows,
+            total,
+            scanned,
+        })
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for Double {
+    async fn ask(&self, _: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
+        Ok(None)
     }
 }
 

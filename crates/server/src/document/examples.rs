@@ -3,6 +3,7 @@
 //! The expected errors are values of [`Error`], rendered by the code that renders real ones; a test
 //! sends every request here and compares.
 
+use super::lists;
 use crate::{
     auth::{Claim, Object, Refused, TokenFault},
     error::{Error, Given, Malformed, NoFunction},
@@ -45,6 +46,8 @@ pub(super) enum State {
     Local,
     /// The same request, a moment ago, where one a second is allowed.
     Asked,
+    /// A store that never answers what reads.
+    Slow,
     /// Keys for tokens that are to be fetched, and could not be so far.
     Unfetched,
 }
@@ -69,6 +72,12 @@ pub(super) enum Answered {
     Applied,
     /// 200 with this JSON.
     Widget(&'static str),
+    /// Rows in this form.
+    Rows {
+        status: u16,
+        media_type: &'static str,
+        body: &'static str,
+    },
     Refused(Error),
 }
 
@@ -76,11 +85,11 @@ const ADD_E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}
 const ADD_F: &str = r#"{"widget_sn":"F","name":"B","slots":["P"]}"#;
 const E_F_P: &str = r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#;
 
-const NOTHING: State = State::After(&[]);
+pub(super) const NOTHING: State = State::After(&[]);
 const E_EXISTS: State = State::After(&[(Operation::AddWidget, ADD_E)]);
-const E_F_EXIST: State =
+pub(super) const E_F_EXIST: State =
     State::After(&[(Operation::AddWidget, ADD_E), (Operation::AddWidget, ADD_F)]);
-const E_F_ASSOCIATED: State = State::After(&[
+pub(super) const E_F_ASSOCIATED: State = State::After(&[
     (Operation::AddWidget, ADD_E),
     (Operation::AddWidget, ADD_F),
     (Operation::AssociateWidgets, E_F_P),
@@ -106,6 +115,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
         }));
     }
     examples.extend(lookups());
+    examples.extend(lists::examples(settings));
     examples.extend(others());
     examples.extend(refused());
     examples
@@ -322,7 +332,7 @@ fn states(operation: Operation) -> Vec<Example> {
     }
 }
 
-fn named<const N: usize>(texts: [&'static str; N]) -> Option<[SerialNumber; N]> {
+pub(super) fn named<const N: usize>(texts: [&'static str; N]) -> Option<[SerialNumber; N]> {
     let made = texts.map(|text| SerialNumber::new("serial_number", text).ok());
     made.into_iter()
         .collect::<Option<Vec<_>>>()?
@@ -409,7 +419,7 @@ fn malformed(operation: Operation, settings: &Settings) -> Vec<Example> {
     ]
 }
 
-fn faults() -> [(&'static str, Fault); 3] {
+pub(super) fn faults() -> [(&'static str, Fault); 3] {
     let limit = "queue_operations_max = 2048".into();
     let retry_after_seconds = 1;
     let busy = Fault::Busy {
@@ -575,8 +585,8 @@ fn others() -> Vec<Example> {
         get(
             "PGRST205",
             None,
-            "/widgets",
-            Malformed::Table("widgets".into()).into(),
+            "/associations",
+            Malformed::Table("associations".into()).into(),
         ),
     ];
     // A store that is only busy is ready.

@@ -4,6 +4,7 @@
 //! it shows as an example is what a test got by sending that example.
 
 mod examples;
+mod lists;
 mod page;
 mod responses;
 mod schemas;
@@ -52,6 +53,9 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
         ("/ready", ready(security, &examples)),
         ("/metrics", metrics()),
     ];
+    for (path, item) in lists::paths(settings, &examples) {
+        paths = paths.path(path, item);
+    }
     for (path, operation) in reads {
         paths = paths.path(path, PathItem::new(HttpMethod::Get, operation));
     }
@@ -79,6 +83,10 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
                 "Change the registry. Each is applied whole or not at all.",
             ),
             tag("lookups", "Read the registry."),
+            tag(
+                "lists",
+                "Look into the registry: rows, pages, counts, neighbourhoods.",
+            ),
             tag("service", "This document, and probes."),
         ]))
         .paths(paths)
@@ -318,6 +326,7 @@ impl Example {
             }
             State::Sent(body) => parts.push(format!("After the same request with `{body}`:")),
             State::Asked => parts.push("A moment after the same request:".to_owned()),
+            State::Slow => parts.push("Where nothing can be found in time:".to_owned()),
             State::Unfetched => {
                 parts.push("While keys for tokens could not be fetched yet:".to_owned());
             }

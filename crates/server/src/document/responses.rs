@@ -13,7 +13,11 @@ use utoipa::openapi::{
 
 type Examples = Vec<(String, RefOr<OpenApiExample>)>;
 
-fn header(kind: Type, description: &str, example: impl Into<serde_json::Value>) -> Header {
+pub(super) fn header(
+    kind: Type,
+    description: &str,
+    example: impl Into<serde_json::Value>,
+) -> Header {
     HeaderBuilder::new()
         .schema(Some(ObjectBuilder::new().schema_type(kind)))
         .description(Some(description))
@@ -159,8 +163,10 @@ const fn description(status: u16) -> &'static str {
         409 => "What is registered stands in the way. Nothing was applied.",
         413 => "The body is too long. Nothing was applied.",
         415 => "The body is encoded. Nothing was applied.",
+        416 => "No rows can be meant by this range.",
         417 => "What is expected is not done here. Nothing was applied.",
         421 => "The service does not answer to this name.",
+        500 => "It took longer than the service allows.",
         429 => "This client asks too often. Nothing was applied.",
         _ => "The service cannot do it now. The code says what became of the operation.",
     }

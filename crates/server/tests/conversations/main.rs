@@ -10,6 +10,7 @@
 mod auth;
 mod browsers;
 mod fuzz;
+mod lists;
 mod operations;
 mod requests;
 mod service;
@@ -20,7 +21,10 @@ use prometheus::Registry;
 use tempfile::TempDir;
 use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Reason, Rejection, Store, Widget};
+use widgets_registry::{
+    Applied, Ask, Attempt, Fault, Lookup, Reason, Rejection, Store, Widget,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+};
 use widgets_server::{Api, Settings};
 
 pub(crate) const E: &str = r#"{"widget_sn":"E","widget_name":"A","slots":["P","R","R"]}"#;
@@ -169,6 +173,18 @@ impl Ask<Attempt> for Willing {
 
 impl Ask<Lookup> for Willing {
     async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+}
+
+impl Ask<List> for Willing {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        Ok(Page::empty(&list))
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for Willing {
+    async fn ask(&self, _: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
         Ok(None)
     }
 }

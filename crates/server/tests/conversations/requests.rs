@@ -245,7 +245,7 @@ DELETE /metrics | | | 405 PGRST117
 PUT /ready | | | 405 PGRST117
 PUT /table | | | 404 PGRST205
 GET /rpc | | | 404 PGRST205
-GET /widgets | | | 404 PGRST205
+GET /associations | | | 404 PGRST205
 
 # Then the query string.
 POST /rpc/add_widget?x=1 | | { | 400 PGRST100

@@ -24,7 +24,10 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use widgets_clock::SystemClock;
-use widgets_registry::{Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget};
+use widgets_registry::{
+    Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+};
 use widgets_server::{Api, Authentication, Limits, Listener, Settings, Tls};
 
 /// Answers a command only when the test lets it.
@@ -61,6 +64,21 @@ impl Ask<Lookup> for SlowStore {
     }
 }
 
+impl Ask<List> for SlowStore {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        self.arrived.add_permits(1);
+        let released = self.released.acquire().await;
+        released.expect("never closed").forget();
+        Ok(Page::empty(&list))
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for SlowStore {
+    async fn ask(&self, _: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
+        Ok(None)
+    }
+}
+
 impl Store for SlowStore {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
@@ -86,6 +104,18 @@ impl Ask<Attempt> for Counting {
 
 impl Ask<Lookup> for Counting {
     async fn ask(&self, _: Lookup) -> Result<Option<Widget>, Fault> {
+        Ok(None)
+    }
+}
+
+impl Ask<List> for Counting {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        Ok(Page::empty(&list))
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for Counting {
+    async fn ask(&self, _: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
         Ok(None)
     }
 }

@@ -179,6 +179,13 @@ configuration! {
         /// How many bytes of bodies that are not whole yet may be held, of all requests together. More
         /// is answered 503 WG503; a body that comes in one piece does not count.
         bodies_bytes_max: usize = 256 << 20, within 16 << 20..=1 << 40;
+        /// How many rows an answer may have. What asks for more gets so many.
+        rows_max: u32 = 1000, within 1..=10_000;
+        /// How long a list may take. One that takes longer is answered 57014.
+        read_timeout_ms: u64 = 5000, within 1..=600_000;
+        /// How many lists that no index serves may be under way at a time. One more is answered 503
+        /// WG503. In PostgreSQL so many connections answer lists of any kind, and more of them wait.
+        scans_max: usize = 4, within 1..=64;
         /// How many threads serve connections; 0 stands for one less than there are cores, and at
         /// least one.
         workers: usize = 0, within 0..=1024;
@@ -342,6 +349,8 @@ impl Http {
             body_bytes_max: self.body_bytes_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             bodies_bytes_max: self.bodies_bytes_max,
+            rows_max: self.rows_max,
+            read_timeout: Duration::from_millis(self.read_timeout_ms),
         }
     }
 
@@ -518,9 +527,10 @@ impl Store {
 }
 
 impl Engine {
-    /// How the engine is set.
+    /// How the engine is set, for a service with these parts.
     pub(crate) fn settings(
         &self,
+        http: &Http,
         changes: &Changes,
         idempotency: &Idempotency,
     ) -> widgets_engine::Settings {
@@ -535,6 +545,7 @@ impl Engine {
             queue_operations_max,
             queue_bytes_max,
             queue_wait_ms_max,
+            scans_max: http.scans_max,
             segment_bytes,
             checkpoint_journal_bytes,
             changes_retention_hours: changes.retention_hours,
@@ -546,8 +557,8 @@ impl Engine {
 }
 
 impl Postgres {
-    /// How the store is set.
-    pub(crate) fn settings(&self) -> widgets_postgres::Settings {
+    /// How the store is set, for a service with this part.
+    pub(crate) fn settings(&self, http: &Http) -> widgets_postgres::Settings {
         let Self {
             connections,
             lookup_connections,
@@ -561,6 +572,7 @@ impl Postgres {
         widgets_postgres::Settings {
             connections,
             lookup_connections,
+            list_connections: http.scans_max,
             batch_operations_max,
             queue_operations_max,
             queue_bytes_max,
@@ -587,9 +599,12 @@ mod tests {
         assert_eq!(http.limits(), widgets_server::Limits::default());
         assert_eq!(http.settings(), widgets_server::Settings::default());
         let (changes, idempotency) = (Changes::default(), Idempotency::default());
-        let settings = engine.settings(&changes, &idempotency);
+        let settings = engine.settings(&http, &changes, &idempotency);
         assert_eq!(settings, widgets_engine::Settings::default());
-        assert_eq!(postgres.settings(), widgets_postgres::Settings::default());
+        assert_eq!(
+            postgres.settings(&http),
+            widgets_postgres::Settings::default()
+        );
     }
 
     #[test]
@@ -658,7 +673,10 @@ mod tests {
                 ..Engine::default()
             };
             let (changes, idempotency) = (Changes::default(), Idempotency::default());
-            engine.settings(&changes, &idempotency).check().is_ok()
+            engine
+                .settings(&Http::default(), &changes, &idempotency)
+                .check()
+                .is_ok()
         };
         let in_parts: [(&str, &dyn Fn(usize) -> bool); 3] = [
             ("http.body_bytes_max", &http),

@@ -142,7 +142,11 @@ impl<S: Scope> Given<S> {
         if problems.is_empty()
             && let Err(problem) = configuration
                 .engine
-                .settings(&configuration.changes, &configuration.idempotency)
+                .settings(
+                    &configuration.http,
+                    &configuration.changes,
+                    &configuration.idempotency,
+                )
                 .check()
         {
             problems.push(Problem::new(format!("engine.{problem}")));

@@ -1,6 +1,9 @@
 //! The service as a [`Store`], asked over HTTP as any client would.
 
-use crate::service::{Directory, Service};
+use crate::{
+    service::{Directory, Service},
+    spelling,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes};
 use hyper_util::{
@@ -11,8 +14,9 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
 use widgets_conformance::{Model, check_store};
 use widgets_registry::{
-    Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
-    Slot, Store, Widget,
+    Applied, Ask, Attempt, Command, Fault, Lookup, Name, Ordinal, Port, Refusal, Rejection,
+    SerialNumber, Slot, Store, Widget,
+    query::{Association, List, Neighbourhood, NeighbourhoodQuery, Page, Rows, SlotRow, Table},
 };
 
 /// A client with connections of its own.
@@ -35,6 +39,18 @@ impl HttpStore {
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Value), Fault> {
+        let (status, _, body) = self.answer(method, path, "", body).await?;
+        Ok((status, body))
+    }
+
+    /// The same with `Prefer`, and with the answer's `Content-Range`.
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        prefer: &str,
+        body: String,
+    ) -> Result<(StatusCode, Option<String>, Value), Fault> {
         let unknown = |reason: String| Fault::FateUnknown {
             reason: reason.into(),
         };
@@ -42,17 +58,21 @@ impl HttpStore {
             .method(method)
             .uri(format!("http://{}{path}", self.address))
             .header("content-type", "application/json")
+            .header("prefer", prefer)
             .body(Full::from(body))
             .expect("a request");
         let answer = self.client.request(request).await;
         let answer = answer.map_err(|error| unknown(format!("{error:?}")))?;
         let status = answer.status();
+        let range = answer.headers().get("content-range");
+        let range = range.map(|range| range.to_str().expect("text").to_owned());
         let body = answer.into_body().collect().await;
         let body = body.map_err(|error| unknown(error.to_string()))?.to_bytes();
         if body.is_empty() {
-            return Ok((status, Value::Null));
+            return Ok((status, range, Value::Null));
         }
-        Ok((status, serde_json::from_slice(&body).expect("JSON")))
+        let body = serde_json::from_slice(&body).expect("JSON");
+        Ok((status, range, body))
     }
 }
 
@@ -186,22 +206,113 @@ impl Ask<Lookup> for HttpStore {
                 }
             }
         }
-        let text = |value: &Value| value.as_str().expect("text").to_owned();
-        let slots = body["slots"]
-            .as_array()
-            .expect("slots")
-            .iter()
+        Ok(Some(widget(&body)))
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+fn sn(value: &Value) -> SerialNumber {
+    SerialNumber::new("serial_number", text(value)).expect("a serial number")
+}
+
+fn peer(value: &Value) -> Option<SerialNumber> {
+    (!value.is_null()).then(|| sn(value))
+}
+
+fn port(value: &Value) -> Port {
+    Port::parse(&text(value)).expect("a port")
+}
+
+fn widget(body: &Value) -> Widget {
+    let slots = body["slots"].as_array().expect("slots").iter();
+    Widget {
+        serial_number: sn(&body["serial_number"]),
+        name: Name::new("name", text(&body["name"])).expect("a name"),
+        slots: slots
             .map(|slot| Slot {
-                port: Port::parse(&text(&slot["port"])).expect("a port"),
-                peer: slot["peer"]
-                    .as_str()
-                    .map(|peer| SerialNumber::new("peer", peer).expect("a serial number")),
-            });
-        Ok(Some(Widget {
-            serial_number: SerialNumber::new("serial_number", text(&body["serial_number"]))
-                .expect("a serial number"),
-            name: Name::new("name", text(&body["name"])).expect("a name"),
-            slots: slots.collect(),
+                port: port(&slot["port"]),
+                peer: peer(&slot["peer"]),
+            })
+            .collect(),
+    }
+}
+
+fn slot_row(row: &Value) -> SlotRow {
+    let ordinal = row["ordinal"]
+        .as_u64()
+        .and_then(|ordinal| u8::try_from(ordinal).ok());
+    SlotRow {
+        widget_sn: sn(&row["widget_sn"]),
+        ordinal: ordinal
+            .and_then(|ordinal| Ordinal::new(ordinal - 1))
+            .expect("1 to 3"),
+        port: port(&row["port"]),
+        peer_sn: peer(&row["peer_sn"]),
+    }
+}
+
+impl Ask<List> for HttpStore {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        let path = format!("/{}?{}", list.table.as_str(), spelling::query(&list));
+        let prefer = if list.count { "count=exact" } else { "" };
+        let answer = self
+            .answer(Method::GET, &path, prefer, String::new())
+            .await?;
+        let (status, range, body) = answer;
+        let total = range.as_deref().and_then(|range| range.split_once('/'));
+        let total = total.and_then(|(_, total)| total.parse().ok());
+        let rows: Vec<&Value> = match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                body.as_array().expect("rows").iter().collect()
+            }
+            // Behind the last row.
+            StatusCode::RANGE_NOT_SATISFIABLE => Vec::new(),
+            _ => match rejection(None, status, &body) {
+                Rejection::Fault(fault) => return Err(fault),
+                Rejection::Refused(refusal) | Rejection::Replayed(refusal) => {
+                    panic!("a list is not refused: {refusal}")
+                }
+            },
+        };
+        let rows = rows.into_iter();
+        Ok(Page {
+            rows: match list.table {
+                Table::Widgets => Rows::Widgets(rows.map(widget).collect()),
+                Table::Slots => Rows::Slots(rows.map(slot_row).collect()),
+            },
+            total,
+            scanned: 0,
+        })
+    }
+}
+
+impl Ask<NeighbourhoodQuery> for HttpStore {
+    async fn ask(&self, query: NeighbourhoodQuery) -> Result<Option<Neighbourhood>, Fault> {
+        let path = format!(
+            "/widgets/{}/neighbourhood?depth={}&widgets_max={}",
+            segment(&query.serial_number),
+            query.depth,
+            query.widgets_max
+        );
+        let (status, body) = self.send(Method::GET, &path, String::new()).await?;
+        if status == StatusCode::NOT_FOUND && body["code"] == "WG001" {
+            return Ok(None);
+        }
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let list = |name: &str| body[name].as_array().expect("a list").iter();
+        Ok(Some(Neighbourhood {
+            widgets: list("widgets").map(widget).collect(),
+            associations: list("associations")
+                .map(|each| Association {
+                    widget1_sn: sn(&each["widget1_sn"]),
+                    widget2_sn: sn(&each["widget2_sn"]),
+                    port: port(&each["port"]),
+                })
+                .collect(),
+            truncated: body["truncated"].as_bool().expect("true or false"),
         }))
     }
 }

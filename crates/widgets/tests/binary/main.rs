@@ -28,4 +28,5 @@ mod readme;
 mod security;
 mod service;
 mod shutdown;
+mod spelling;
 mod start;

@@ -81,7 +81,9 @@ const SEEDS_TO_CATCH: u64 = 2_000;
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    for &bug in Bug::ALL {
+    // Those of lists are caught where lists go on in slices: lists/tests.rs.
+    let elsewhere = [Bug::ChangeAheadMissed, Bug::KeptForgotten];
+    for &bug in Bug::ALL.iter().filter(|bug| !elsewhere.contains(bug)) {
         plant(Some(bug));
         let caught =
             (0..SEEDS_TO_CATCH).find_map(|seed| Some((seed, simulate(seed, false).err()?)));

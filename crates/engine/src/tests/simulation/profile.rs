@@ -81,6 +81,7 @@ impl Profile {
         let queue_operations_max = one_of(chance, &[1, 4, 4, 8]);
         let batch_bytes = format::group_bytes(queue_operations_max * ENTRY_BYTES_MAX);
         let settings = Settings {
+            scans_max: 2,
             queue_operations_max,
             queue_bytes_max: one_of(chance, &[4096, 1 << 20]),
             queue_wait_ms_max: 5000,

@@ -1,0 +1,212 @@
+//! What reads many widgets, waiting for its turn or under way.
+//!
+//! The owner gives it some time between batches, when everything is durable. What an index serves is
+//! done within one turn; what is not becomes a scan, of which there are only so many.
+
+use super::Scan;
+use crate::{
+    queue::Request,
+    state::{Handle, State},
+};
+use std::{collections::VecDeque, time::Duration};
+use widgets_mailbox::Address;
+use widgets_queue::{Answered, Asked, Outbox};
+use widgets_registry::{
+    Change, Command, Fault,
+    query::{List, NeighbourhoodQuery, Page, neighbourhood},
+};
+
+/// What a turn may cost, in comparisons: some hundred microseconds.
+const TURN_COST: usize = if cfg!(test) { 60 } else { 10_000 };
+
+/// What a widget of a neighbourhood costs.
+const NEIGHBOUR_COST: usize = 40;
+
+/// So many bytes may a scan keep of what changes meanwhile.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Something that reads many widgets.
+pub(crate) enum Read {
+    List(Box<Asked<List>>),
+    Neighbourhood(Box<Asked<NeighbourhoodQuery>>),
+}
+
+/// Everything that reads many widgets.
+pub(crate) struct Reads {
+    /// Not begun.
+    waiting: VecDeque<(Read, Address, Duration)>,
+    scans: VecDeque<(Box<Asked<List>>, Address, Scan)>,
+    waiting_max: usize,
+    scans_max: usize,
+}
+
+impl Read {
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::List(asked) => asked.text_bytes(),
+            Self::Neighbourhood(asked) => asked.text_bytes(),
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::List(asked) => asked.is_given_up(),
+            Self::Neighbourhood(asked) => asked.is_given_up(),
+        }
+    }
+
+    /// Answers that it cannot be done.
+    pub(crate) fn refused(self, fault: Fault) -> Answered {
+        match self {
+            Self::List(mut asked) => {
+                asked.answer(|_| Err(fault));
+                Answered::Other(asked)
+            }
+            Self::Neighbourhood(mut asked) => {
+                asked.answer(|_| Err(fault));
+                Answered::Other(asked)
+            }
+        }
+    }
+}
+
+impl Reads {
+    pub(crate) fn new(waiting_max: usize, scans_max: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            scans: VecDeque::new(),
+            waiting_max,
+            scans_max,
+        }
+    }
+
+    /// Lets one more wait for its turn, or answers that it cannot.
+    pub(crate) fn push(
+        &mut self,
+        read: Read,
+        reply_to: Address,
+        arrived: Duration,
+        outbox: &mut Outbox<Request>,
+    ) {
+        if self.waiting.len() >= self.waiting_max {
+            let limit = format!("queue_operations_max = {}", self.waiting_max);
+            return outbox.send(reply_to, read.refused(busy(limit)));
+        }
+        self.waiting.push_back((read, reply_to, arrived));
+    }
+
+    /// Whether something waits or is under way.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.scans.is_empty()
+    }
+
+    /// How many scans are under way.
+    pub(crate) fn scans(&self) -> usize {
+        self.scans.len()
+    }
+
+    /// Has to be called before a decided change is applied: scans keep how it was.
+    pub(crate) fn before_change(
+        &mut self,
+        state: &State,
+        command: &Command,
+        change: Change<Handle>,
+    ) {
+        if self.scans.is_empty() {
+            return;
+        }
+        state.touched(command, change, |serial_number| {
+            for (_, _, scan) in &mut self.scans {
+                scan.before_change(serial_number, state);
+            }
+        });
+    }
+
+    /// Goes on for one turn. Everything in the state must be durable. `late` says why something that
+    /// came at this time waited too long, if it did.
+    pub(crate) fn advance(
+        &mut self,
+        state: &State,
+        late: impl Fn(Duration) -> Option<Fault>,
+        outbox: &mut Outbox<Request>,
+    ) {
+        // Whoever has hung up needs no answer.
+        self.waiting.retain(|(read, ..)| !read.is_given_up());
+        self.scans.retain(|(asked, ..)| !asked.is_given_up());
+        let mut budget = TURN_COST;
+        while budget > 0
+            && let Some((read, reply_to, arrived)) = self.waiting.pop_front()
+        {
+            if let Some(fault) = late(arrived) {
+                outbox.send(reply_to, read.refused(fault));
+            } else {
+                self.begin(read, reply_to, state, &mut budget, outbox);
+            }
+        }
+        // Each has its turn, one after the other.
+        for _ in 0..self.scans.len() {
+            if budget == 0 {
+                break;
+            }
+            if let Some((asked, reply_to, scan)) = self.scans.pop_front() {
+                self.go_on(asked, reply_to, scan, state, &mut budget, outbox);
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        read: Read,
+        reply_to: Address,
+        state: &State,
+        budget: &mut usize,
+        outbox: &mut Outbox<Request>,
+    ) {
+        match read {
+            Read::Neighbourhood(mut asked) => {
+                asked.answer(|query| {
+                    let found = neighbourhood(&query, |serial_number| state.lookup(serial_number));
+                    let widgets = found.as_ref().map_or(1, |found| found.widgets.len());
+                    *budget = budget.saturating_sub(widgets * NEIGHBOUR_COST);
+                    Ok(found)
+                });
+                outbox.send(reply_to, Answered::Other(asked));
+            }
+            Read::List(asked) => {
+                let Some(list) = asked.request() else { return };
+                let scan = Scan::new(list.clone(), state);
+                self.go_on(asked, reply_to, scan, state, budget, outbox);
+            }
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        mut asked: Box<Asked<List>>,
+        reply_to: Address,
+        mut scan: Scan,
+        state: &State,
+        budget: &mut usize,
+        outbox: &mut Outbox<Request>,
+    ) {
+        let answer: Result<Page, Fault> = if let Some(page) = scan.step(state, budget) {
+            Ok(page)
+        } else if scan.kept_bytes() > KEPT_BYTES_MAX {
+            let limit = format!("{KEPT_BYTES_MAX} bytes of what changed while a list was made");
+            Err(busy(limit))
+        } else if self.scans.len() >= self.scans_max {
+            Err(busy(format!("http.scans_max = {}", self.scans_max)))
+        } else {
+            return self.scans.push_back((asked, reply_to, scan));
+        };
+        asked.answer(|_| answer);
+        outbox.send(reply_to, Answered::Other(asked));
+    }
+}
+
+fn busy(limit: String) -> Fault {
+    Fault::Busy {
+        limit,
+        retry_after_seconds: 1,
+    }
+}

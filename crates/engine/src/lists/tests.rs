@@ -1,0 +1,233 @@
+//! Lists in slices, with changes between them, against the model of the moment at which they began.
+
+use super::Scan;
+use crate::{
+    State,
+    planted::{Bug, plant},
+    state::Undo,
+};
+use proptest::{collection::vec, prelude::*};
+use widgets_conformance::{
+    Model,
+    commands::{commands, few_serial_numbers, sample},
+    lists::lists,
+};
+use widgets_registry::{
+    Command, decide,
+    query::{Direction, Filter, List, Page, Rows, Table},
+};
+
+const WIDGETS: usize = 40;
+
+/// Applies one command to both; before that, the list keeps what it has still to look at.
+fn apply(state: &mut State, model: &mut Model, scan: Option<&mut Scan>, command: &Command) {
+    let change = decide(state, command);
+    assert_eq!(model.apply(command).is_ok(), change.is_ok());
+    if let Ok(change) = change {
+        if let Some(scan) = scan {
+            state.touched(command, change, |text| scan.before_change(text, state));
+        }
+        state.apply(command, change);
+    }
+}
+
+fn filled(history: &[Command]) -> (State, Model) {
+    let (mut state, mut model) = (State::default(), Model::default());
+    for command in history {
+        apply(&mut state, &mut model, None, command);
+    }
+    (state, model)
+}
+
+fn texts() -> Vec<String> {
+    let serial_numbers = few_serial_numbers("s", WIDGETS).into_iter();
+    let names = ["", "a", "b", "null", "%_"].map(String::from);
+    serial_numbers
+        .map(|each| each.to_string())
+        .chain(names)
+        .collect()
+}
+
+fn history() -> impl Strategy<Value = Vec<Command>> {
+    vec(commands(few_serial_numbers("s", WIDGETS)), 0..250)
+}
+
+/// What a page must be, but for how many rows were looked at.
+fn shown(list: &List, model: &Model) -> (Rows, Option<u64>) {
+    let (rows, total) = model.list(list);
+    (rows, list.count.then_some(total))
+}
+
+fn whole(scan: &mut Scan, state: &State) -> Page {
+    scan.step(state, &mut usize::MAX.clone())
+        .expect("a whole page")
+}
+
+proptest! {
+    #[test]
+    fn a_list_shows_the_moment_at_which_it_began(
+        history in history(),
+        meanwhile in vec(vec(commands(few_serial_numbers("s", WIDGETS)), 0..8), 0..40),
+        list in lists(texts()),
+    ) {
+        let (mut state, mut model) = filled(&history);
+        let expected = shown(&list, &model);
+        let mut scan = Scan::new(list.clone(), &state);
+        let mut page = None;
+        for changes in meanwhile {
+            for command in changes {
+                apply(&mut state, &mut model, Some(&mut scan), &command);
+            }
+            page = scan.step(&state, &mut 40);
+            if page.is_some() {
+                break;
+            }
+        }
+        let page = page.unwrap_or_else(|| whole(&mut scan, &state));
+        prop_assert_eq!((page.rows, page.total), expected);
+        prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_was_never_there(
+        history in history(),
+        batch in vec(commands(few_serial_numbers("s", WIDGETS)), 1..30),
+        list in lists(texts()),
+    ) {
+        let (mut state, model) = filled(&history);
+        let mut scan = Scan::new(list.clone(), &state);
+        prop_assume!(scan.step(&state, &mut 40).is_none());
+        let mut undo: Vec<Undo> = Vec::new();
+        for command in &batch {
+            if let Ok(change) = decide(&state, command) {
+                state.touched(command, change, |text| scan.before_change(text, &state));
+                undo.push(state.apply(command, change));
+            }
+        }
+        while let Some(last) = undo.pop() {
+            state.undo(last);
+        }
+        let page = whole(&mut scan, &state);
+        let expected = shown(&list, &model);
+        prop_assert_eq!((page.rows, page.total), expected);
+    }
+}
+
+/// Every row of the table, in slices of a widget or two, while everything changes. Whether that was
+/// right.
+fn is_right(seed: u64) -> bool {
+    let all = || few_serial_numbers("s", WIDGETS);
+    let (mut state, mut model) = filled(&sample(&vec(commands(all()), 200), seed));
+    let list = List {
+        table: Table::ALL[usize::from(seed.is_multiple_of(2))],
+        filter: Filter::EVERYTHING,
+        direction: Direction::Ascending,
+        offset: 0,
+        limit: 1000,
+        count: false,
+    };
+    let expected = shown(&list, &model);
+    let mut scan = Scan::new(list, &state);
+    let changes = sample(&vec(commands(all()), 400), seed + 1000);
+    let mut page = None;
+    for command in changes {
+        apply(&mut state, &mut model, Some(&mut scan), &command);
+        page = scan.step(&state, &mut 5);
+        if page.is_some() {
+            break;
+        }
+    }
+    let page = page.unwrap_or_else(|| whole(&mut scan, &state));
+    (page.rows, page.total) == expected
+}
+
+#[test]
+fn planted_bugs_of_lists_are_caught() {
+    const SEEDS: u64 = 20;
+    assert!((0..SEEDS).all(is_right));
+    for bug in [Bug::ChangeAheadMissed, Bug::KeptForgotten] {
+        plant(Some(bug));
+        let caught = (0..SEEDS).any(|seed| !is_right(seed));
+        plant(None);
+        assert!(caught, "nobody noticed {bug:?}");
+    }
+}
+
+#[test]
+fn what_an_index_serves_is_not_walked_through() {
+    use widgets_registry::{
+        Port,
+        query::{Column, Comparison, Contained, SlotPattern, Test},
+    };
+    let history = sample(&vec(commands(few_serial_numbers("s", WIDGETS)), 300), 7);
+    let (state, model) = filled(&history);
+    let text =
+        |column, comparison, text: &str| Filter::Test(column, Test::Text(comparison, text.into()));
+    let free = |port| {
+        let peer = Some(None);
+        let pattern = SlotPattern {
+            port: Some(port),
+            peer,
+        };
+        Filter::Test(
+            Column::Slots,
+            Test::Contains(Contained::Slots(vec![pattern])),
+        )
+    };
+    let cases = [
+        Filter::EVERYTHING,
+        text(Column::SerialNumber, Comparison::Greater, "s2"),
+        text(Column::Name, Comparison::Equal, "a"),
+        free(Port::R),
+        Filter::All(vec![
+            free(Port::P),
+            text(Column::SerialNumber, Comparison::Less, "s3"),
+        ]),
+    ];
+    for filter in cases {
+        for (direction, offset) in [(Direction::Ascending, 0), (Direction::Descending, 3)] {
+            let list = List {
+                table: Table::Widgets,
+                filter: filter.clone(),
+                direction,
+                offset,
+                limit: 2,
+                count: true,
+            };
+            let page = whole(&mut Scan::new(list.clone(), &state), &state);
+            let expected = shown(&list, &model);
+            assert!(
+                page.scanned <= 2,
+                "{} were looked at for {list:?}",
+                page.scanned
+            );
+            assert_eq!((page.rows, page.total), expected, "{list:?}");
+        }
+    }
+    // The peers of one widget, and widgets that are named.
+    for widget in few_serial_numbers("s", WIDGETS) {
+        let pattern = SlotPattern {
+            port: None,
+            peer: Some(Some((&*widget).into())),
+        };
+        for filter in [
+            Filter::Test(
+                Column::Slots,
+                Test::Contains(Contained::Slots(vec![pattern])),
+            ),
+            text(Column::SerialNumber, Comparison::Equal, &widget),
+        ] {
+            let list = List {
+                table: Table::Widgets,
+                filter,
+                direction: Direction::Ascending,
+                offset: 0,
+                limit: 9,
+                count: true,
+            };
+            let page = whole(&mut Scan::new(list.clone(), &state), &state);
+            assert!(page.scanned <= 3, "{list:?}");
+            assert_eq!((page.rows, page.total), shown(&list, &model), "{list:?}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Lists and neighbourhoods: each is one statement, which sees one moment, on a connection of its own
+//! lane. The statement of a caller that has hung up is cancelled.
+
+use crate::{
+    connect::Connected,
+    error::reason,
+    filter::Encoded,
+    link::Link,
+    lookups::{answer_all, ask, slots, widget},
+    query::{Parameter, Query, Question},
+    queue::{Lane, Read},
+    shared::{Connection, Shared},
+};
+use std::{future::poll_fn, pin::pin, sync::Arc};
+use tokio_postgres::{Row, types::Type};
+use widgets_clock::Clock;
+use widgets_queue::Answered;
+use widgets_registry::{
+    Fault, Ordinal, Reason,
+    query::{Direction, List, Neighbourhood, NeighbourhoodQuery, Page, Rows, SlotRow, Table},
+};
+
+/// Why a connection is given up whose statement was cancelled: the request may be late, and meet the
+/// next statement.
+const GIVEN_UP: &str = "a list that nobody waits for any more was cancelled";
+
+impl Query for List {
+    const STATEMENT: &str = "
+        SELECT serial_number, name, ports, peers, ordinal, total
+        FROM widgets.list_rows($1, $2::text::jsonb, $3, $4, $5, $6, $7)";
+    const READS_MANY: bool = true;
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let filter = Encoded::new(&self.filter);
+        vec![
+            (Box::new(self.table.as_str()), Type::TEXT),
+            (Box::new(filter.json), Type::TEXT),
+            (Box::new(filter.texts), Type::TEXT_ARRAY),
+            (
+                Box::new(self.direction == Direction::Descending),
+                Type::BOOL,
+            ),
+            (
+                Box::new(i64::try_from(self.offset).unwrap_or(i64::MAX)),
+                Type::INT8,
+            ),
+            (
+                Box::new(i32::try_from(self.limit).unwrap_or(i32::MAX)),
+                Type::INT4,
+            ),
+            (Box::new(self.count), Type::BOOL),
+        ]
+    }
+
+    fn answer(self, rows: &[Row]) -> Result<Result<Page, Fault>, tokio_postgres::Error> {
+        let (rows, total) = match rows.split_last() {
+            Some((last, rows)) if self.count => {
+                let total: Option<i64> = last.try_get(5)?;
+                (rows, total.and_then(|total| u64::try_from(total).ok()))
+            }
+            _ => (rows, None),
+        };
+        let shown = match self.table {
+            Table::Widgets => rows
+                .iter()
+                .map(widget)
+                .collect::<Result<_, _>>()
+                .map(Rows::Widgets),
+            Table::Slots => rows
+                .iter()
+                .map(slot)
+                .collect::<Result<_, _>>()
+                .map(Rows::Slots),
+        };
+        Ok(shown.map_err(impossible).map(|shown| Page {
+            scanned: shown.len() as u64,
+            rows: shown,
+            total,
+        }))
+    }
+}
+
+/// One slot: it is the only one in its row.
+fn slot(row: &Row) -> Result<SlotRow, String> {
+    let ordinal: i32 = row.try_get(4).map_err(|error| error.to_string())?;
+    let index = u8::try_from(ordinal - 1).ok().and_then(Ordinal::new);
+    let ordinal = index.ok_or_else(|| format!("the ordinal {ordinal}"))?;
+    let (widget_sn, slots) = slots(row)?;
+    let [slot] =
+        <[_; 1]>::try_from(slots).map_err(|slots| format!("{} slots in one", slots.len()))?;
+    Ok(SlotRow {
+        widget_sn,
+        ordinal,
+        port: slot.port,
+        peer_sn: slot.peer,
+    })
+}
+
+impl Query for NeighbourhoodQuery {
+    const STATEMENT: &str = "
+        SELECT serial_number, name, ports, peers, truncated
+        FROM widgets.neighbourhood($1, $2, $3)";
+    const READS_MANY: bool = true;
+
+    fn parameters(&self) -> Vec<Parameter> {
+        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        vec![
+            (Box::new(self.serial_number.to_string()), Type::TEXT),
+            (Box::new(number(self.depth)), Type::INT4),
+            (Box::new(number(self.widgets_max)), Type::INT4),
+        ]
+    }
+
+    fn answer(
+        self,
+        rows: &[Row],
+    ) -> Result<Result<Option<Neighbourhood>, Fault>, tokio_postgres::Error> {
+        let Some(first) = rows.first() else {
+            return Ok(Ok(None));
+        };
+        let truncated: bool = first.try_get(4)?;
+        let widgets = rows.iter().map(widget).collect::<Result<_, _>>();
+        Ok(widgets
+            .map_err(impossible)
+            .map(|widgets| Some(Neighbourhood::of(widgets, truncated))))
+    }
+}
+
+fn impossible(defect: String) -> Fault {
+    tracing::error!(defect, "the database holds a widget that cannot be");
+    let reason = Reason::new("the database holds a widget that cannot be", defect);
+    Fault::Unavailable { reason }
+}
+
+/// Answers lists and neighbourhoods, one after the other, until the queue is closed and empty.
+pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>) {
+    let mut link = Link::new(shared.clone(), Lane::Lists);
+    let mut read: Option<Read<Box<dyn Question>>> = None;
+    loop {
+        let connected = match link.connected().await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let reason = error.reason();
+                let mut reads = read.take().into_iter().collect();
+                answer_all(&shared, &mut reads, &Fault::Unavailable { reason });
+                if shared.queue.is_closed() {
+                    return;
+                }
+                link.pause().await;
+                continue;
+            }
+        };
+        if read.is_none() {
+            tokio::select! {
+                taken = shared.queue.take_list() => {
+                    let Some(taken) = taken else { return };
+                    read = Some(taken);
+                }
+                reason = connected.broken() => {
+                    link.lose(&reason);
+                    continue;
+                }
+            }
+        }
+        if let Some(taken) = read.take() {
+            let connection;
+            (read, connection) = answer(&shared, connected, taken).await;
+            if let Connection::Drop(reason) = connection {
+                link.lose(&reason);
+            }
+        }
+    }
+}
+
+/// Answers one, or gives it back where the connection broke: it changes nothing, and is sent again.
+async fn answer<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    mut read: Read<Box<dyn Question>>,
+) -> (Option<Read<Box<dyn Question>>>, Connection) {
+    if shared.is_late(read.arrived) {
+        answer_all(shared, &mut vec![read], &shared.late());
+        return (None, Connection::Keep);
+    }
+    let statement = read.asked.ask(&connected.client);
+    let mut answer = pin!(ask(shared, connected, statement));
+    let done = tokio::select! {
+        done = &mut answer => Some(done),
+        () = poll_fn(|context| read.asked.poll_given_up(context)) => None,
+    };
+    let Some((outcome, connection)) = done else {
+        // Nobody waits: the database is not to work on for nobody.
+        if let Err(error) = shared.target.cancel(&connected.client).await {
+            tracing::warn!(error = reason(&error), "cancelling failed");
+        }
+        answer.await;
+        return (None, Connection::Drop(GIVEN_UP.into()));
+    };
+    match outcome {
+        Some(Ok(rows)) => read.asked.answer(&rows),
+        Some(Err(fault)) => read.asked.refuse(fault),
+        None => return (Some(read), connection),
+    }
+    let answer = (read.reply_to, Answered::Other(read.asked));
+    shared.queue.answer([answer].into_iter());
+    (None, connection)
+}

@@ -1,0 +1,117 @@
+//! Lists and neighbourhoods: from a request's head to what the store is asked, and from there to the
+//! answer.
+
+use crate::{
+    Settings,
+    api::{Answer, PREFERENCE_APPLIED, VARY, of_type},
+    error::Error,
+    negotiation::{self, Preferences},
+    reading::{self, Format, Selected, Unreadable},
+};
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+use widgets_registry::{
+    SerialNumber,
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page, Table},
+};
+
+/// A list that was read, and how it is to be answered.
+pub(crate) struct WantedList {
+    pub(crate) list: List,
+    selected: Vec<Selected>,
+    format: Format,
+    preferences: Preferences,
+}
+
+/// Reads what of a table is asked for.
+pub(crate) fn read_list(
+    table: Table,
+    head: &Parts,
+    settings: &Settings,
+) -> Result<WantedList, Error> {
+    let preferences = Preferences::from_headers(&head.headers);
+    let range = head.headers.get(header::RANGE).map(negotiation::text);
+    let wanted = reading::list(
+        table,
+        head.uri.query().unwrap_or_default(),
+        range.as_deref(),
+        preferences.counts_exactly(),
+        settings.rows_max,
+    )?;
+    let format = Format::of(negotiation::media_type(
+        &head.headers,
+        &Format::MEDIA_TYPES,
+    )?);
+    preferences.check_reading()?;
+    Ok(WantedList {
+        list: wanted.list,
+        selected: wanted.selected,
+        format,
+        preferences,
+    })
+}
+
+/// Reads which neighbourhood is asked for.
+pub(crate) fn read_neighbourhood(
+    serial_number: &str,
+    head: &Parts,
+    settings: &Settings,
+) -> Result<NeighbourhoodQuery, Error> {
+    let serial_number = SerialNumber::new("serial_number", serial_number)?;
+    let query = head.uri.query().unwrap_or_default();
+    let query = reading::neighbourhood(serial_number, query, settings.rows_max)?;
+    negotiation::media_type(&head.headers, &["application/json"])?;
+    Ok(query)
+}
+
+impl WantedList {
+    /// The answer with this page.
+    pub(crate) fn answer(&self, page: &Page) -> Answer {
+        let (offset, rows) = (self.list.offset, page.rows.len() as u64);
+        if let Some(total) = page.total
+            && offset > total
+        {
+            return Err(Unreadable::Range {
+                details: format!(
+                    "An offset of {offset} was requested, but there are only {total} rows."
+                ),
+                total: Some(total),
+            }
+            .into());
+        }
+        let body = reading::rows(&page.rows, &self.selected, self.format)?;
+        let content_type = HeaderValue::from_static(self.format.content_type());
+        let mut response = of_type(content_type, body.into());
+        if page.total.is_some_and(|total| rows < total) {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        let headers = response.headers_mut();
+        let total = page.total.map_or("*".into(), |total| total.to_string());
+        let range = match rows.checked_sub(1) {
+            Some(last) => format!("{offset}-{}/{total}", offset.saturating_add(last)),
+            None => format!("*/{total}"),
+        };
+        if let Ok(range) = HeaderValue::try_from(range) {
+            headers.insert(header::CONTENT_RANGE, range);
+        }
+        headers.insert(header::VARY, VARY);
+        if let Some(applied) = self.preferences.applied() {
+            headers.insert(PREFERENCE_APPLIED, applied);
+        }
+        Ok(response)
+    }
+}
+
+/// The answer with this neighbourhood.
+pub(crate) fn neighbourhood_response(shown: &Neighbourhood) -> Response<Full<Bytes>> {
+    let content_type = HeaderValue::from_static(Format::Json.content_type());
+    let mut response = of_type(content_type, reading::neighbourhood_body(shown).into());
+    let vary = HeaderValue::from_static("Accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
+}

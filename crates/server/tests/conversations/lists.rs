@@ -1,0 +1,183 @@
+//! Lists and neighbourhoods as clients ask for them.
+
+use super::{Answer, E, E_F_P, F, Failing, busy, post, send, service};
+use widgets_registry::Store;
+use widgets_server::Api;
+
+/// What is asked, `METHOD URI`, then a header a line, and what is answered.
+async fn ask<S: Store>(api: &Api<S>, request: &str) -> Answer {
+    let mut lines = request.lines();
+    let (method, uri) = lines
+        .next()
+        .and_then(|line| line.split_once(' '))
+        .expect("METHOD URI");
+    let headers: Vec<&str> = lines.collect();
+    send(api, method, uri, &headers, "").await
+}
+
+async fn three<S: Store>(api: &Api<S>) {
+    for (function, body) in [
+        ("add_widget", E),
+        ("add_widget", F),
+        (
+            "add_widget",
+            r#"{"widget_sn":"G","name":"A","slots":["R"]}"#,
+        ),
+        ("associate_widgets", E_F_P),
+    ] {
+        assert_eq!(post(api, function, body).await.status.as_u16(), 204);
+    }
+}
+
+#[tokio::test]
+async fn pages_say_what_they_are() {
+    let (_stored, api) = service("lists-pages");
+    let exact = "prefer: count=exact";
+    let cases = [
+        ("/widgets?limit=2", "", 200, "0-1/*"),
+        ("/widgets?limit=2", exact, 206, "0-1/3"),
+        ("/widgets", exact, 200, "0-2/3"),
+        ("/widgets?offset=2", exact, 206, "2-2/3"),
+        ("/widgets?offset=3", exact, 206, "*/3"),
+        ("/widgets?offset=4", exact, 416, "*/3"),
+        ("/widgets?offset=4", "", 200, "*/*"),
+        ("/widgets?limit=0", exact, 206, "*/3"),
+        ("/widgets?name=eq.none", exact, 200, "*/0"),
+        ("/widgets?name=eq.A", exact, 200, "0-1/2"),
+        ("/widgets?limit=1", "prefer: count=planned", 200, "0-0/*"),
+        ("/widgets", "range: 1-1", 200, "1-1/*"),
+        ("/slots", exact, 200, "0-4/5"),
+        ("/slots?peer_sn=is.null&port=eq.R", exact, 200, "0-2/3"),
+    ];
+    three(&api).await;
+    for (uri, header, status, range) in cases {
+        for method in ["GET", "HEAD"] {
+            let answer = ask(&api, &format!("{method} {uri}\n{header}")).await;
+            let shown = (answer.status.as_u16(), answer.header("content-range"));
+            assert_eq!(shown, (status, Some(range)), "{method} {uri} {header}");
+            if status < 300 {
+                assert_eq!(answer.header("vary"), Some("Accept, Prefer, Range"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_form_is_what_is_accepted() {
+    let (_stored, api) = service("lists-forms");
+    three(&api).await;
+    let json = "application/json; charset=utf-8";
+    let cases = [
+        ("", json, r#"[{"name":"A"},{"name":""},{"name":"A"}]"#),
+        (
+            "accept: */*",
+            json,
+            r#"[{"name":"A"},{"name":""},{"name":"A"}]"#,
+        ),
+        (
+            "accept: text/csv",
+            "text/csv; charset=utf-8",
+            "name\nA\n\"\"\nA",
+        ),
+    ];
+    for (header, content_type, body) in cases {
+        let answer = ask(&api, &format!("GET /widgets?select=name\n{header}")).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.body);
+        assert_eq!(answer.header("content-type"), Some(content_type));
+        assert_eq!(answer.body, body);
+    }
+    let single = "accept: application/vnd.pgrst.object+json";
+    let one = ask(&api, &format!("GET /slots?widget_sn=eq.G\n{single}")).await;
+    let expected = r#"{"widget_sn":"G","ordinal":1,"port":"R","peer_sn":null}"#;
+    assert_eq!(one.body, expected);
+    let content_type = "application/vnd.pgrst.object+json; charset=utf-8";
+    assert_eq!(one.header("content-type"), Some(content_type));
+    let many = ask(&api, &format!("GET /widgets\n{single}")).await;
+    assert_eq!(many.outcome(), (406, "PGRST116"));
+}
+
+#[tokio::test]
+async fn operations_that_were_answered_are_seen() {
+    let (_stored, api) = service("lists-fresh");
+    three(&api).await;
+    let free =
+        "GET /widgets?select=serial_number&slots=cs.%5B%7B%22port%22:%22P%22,%22peer%22:null%7D%5D";
+    assert_eq!(ask(&api, free).await.body, "[]");
+    assert_eq!(
+        post(&api, "remove_association", E_F_P)
+            .await
+            .status
+            .as_u16(),
+        204
+    );
+    let both = r#"[{"serial_number":"E"},{"serial_number":"F"}]"#;
+    assert_eq!(ask(&api, free).await.body, both);
+    assert_eq!(
+        post(&api, "remove_widget", r#"{"widget_sn":"E"}"#)
+            .await
+            .status
+            .as_u16(),
+        204
+    );
+    assert_eq!(ask(&api, free).await.body, r#"[{"serial_number":"F"}]"#);
+}
+
+#[tokio::test]
+async fn tables_are_only_read() {
+    let (_stored, api) = service("lists-methods");
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for path in ["/widgets", "/slots", "/widgets/E/neighbourhood"] {
+            let answer = ask(&api, &format!("{method} {path}\nhost: localhost")).await;
+            assert_eq!(answer.outcome(), (405, "PGRST117"), "{method} {path}");
+            assert_eq!(answer.header("allow"), Some("OPTIONS,GET,HEAD"));
+        }
+    }
+    let options = ask(&api, "OPTIONS /widgets").await;
+    assert_eq!(options.status.as_u16(), 200);
+    assert_eq!(options.header("allow"), Some("OPTIONS,GET,HEAD"));
+}
+
+#[tokio::test]
+async fn neighbourhoods_show_widgets_and_what_joins_them() {
+    let (_stored, api) = service("lists-near");
+    three(&api).await;
+    let near = ask(&api, "GET /widgets/E/neighbourhood?depth=3&widgets_max=1").await;
+    let expected = concat!(
+        r#"{"widgets":[{"serial_number":"E","name":"A","slots":[{"port":"P","peer":"F"},"#,
+        r#"{"port":"R","peer":null},{"port":"R","peer":null}]}],"associations":[],"truncated":true}"#
+    );
+    assert_eq!(near.body, expected);
+    let missing = ask(&api, "GET /widgets/X/neighbourhood").await;
+    assert_eq!(missing.outcome(), (404, "WG001"));
+}
+
+#[tokio::test]
+async fn metrics_count_rows() {
+    let (_stored, api) = service("lists-metrics");
+    three(&api).await;
+    ask(&api, "GET /widgets?name=not.like.*A*").await;
+    ask(&api, "GET /slots?widget_sn=eq.E").await;
+    ask(&api, "GET /widgets/E/neighbourhood").await;
+    let metrics = ask(&api, "GET /metrics").await.body;
+    for line in [
+        "widgets_rows_scanned_total{operation=\"list_widgets\"} 3",
+        "widgets_rows_returned_total{operation=\"list_widgets\"} 1",
+        "widgets_rows_scanned_total{operation=\"list_slots\"} 1",
+        "widgets_rows_returned_total{operation=\"list_slots\"} 3",
+        "widgets_rows_returned_total{operation=\"neighbourhood\"} 2",
+        "widgets_requests_total{operation=\"list_widgets\",outcome=\"ok\"} 1",
+    ] {
+        assert!(
+            metrics.lines().any(|each| each == line),
+            "{line}\n{metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_busy_says_when_to_come_back() {
+    let api = super::api(Failing(busy()));
+    let answer = ask(&api, "GET /widgets").await;
+    assert_eq!(answer.outcome(), (503, "WG503"));
+    assert_eq!(answer.header("retry-after"), Some("7"));
+}
