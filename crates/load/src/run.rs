@@ -227,7 +227,11 @@ impl Run {
         };
         if let (Some(widgets_max), true) = (plan.audit, go_on) {
             watch.phase("audit: reading back what was acknowledged", None, false);
-            match self.session.audit(widgets_max, plan.audit_timeout).await {
+            let audited = tokio::select! {
+                audited = self.session.audit(widgets_max, plan.audit_timeout) => audited,
+                () = watch.stopped() => Err(Error::AuditInterrupted),
+            };
+            match audited {
                 Ok(findings) => self.report.audit = Some(findings),
                 // What was measured is worth its report.
                 Err(error @ (Error::AuditInterrupted | Error::AuditLate { .. })) => {

@@ -108,8 +108,7 @@ fn ask(
         };
         format!("{url}: {error}{hint}")
     })?;
-    // An alert or a handshake of TLS, in a record of version 3.
-    if !speaks_tls && matches!(answer.as_slice(), [0x15 | 0x16, 3, ..]) {
+    if !speaks_tls && is_tls(&answer) {
         return Err(format!(
             "{url}: what answers speaks TLS. Give the http.tls_certificate and http.tls_key of the \
              service, as flags, variables or by --config, or ask with --running"
@@ -123,6 +122,11 @@ fn ask(
         return Ok(());
     }
     Err(format!("{url} answered {status_line:?} {}", body.escape_debug()).into())
+}
+
+/// Whether it is a record of TLS (RFC 8446, 5.1), such as the alert to a request in the clear.
+fn is_tls(answer: &[u8]) -> bool {
+    matches!(answer, [0x14..=0x17, 3, ..])
 }
 
 /// Whether TLS failed because the other side speaks something else.

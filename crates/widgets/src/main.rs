@@ -141,6 +141,11 @@ fn main() -> ExitCode {
         Command::Config(command) => config::command::run(command),
     });
     outcome.unwrap_or_else(|error| {
+        // Whoever reads has left, as `head` does: there is nobody to tell.
+        let cause = error.downcast_ref::<std::io::Error>();
+        if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
+            return ExitCode::FAILURE;
+        }
         // Where not even that can be written there is nobody to tell.
         drop(writeln!(std::io::stderr(), "error: {error}"));
         ExitCode::FAILURE

@@ -17,7 +17,7 @@ use crate::{
     worker::{self, LoadDone, Order, SharedRecorder, WorkerSettings, lock},
 };
 use preflight::preflight;
-use std::{thread, time::Duration};
+use std::{ops::ControlFlow, thread, time::Duration};
 use timeline::Collector;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -158,19 +158,14 @@ impl Session {
                         interrupt(workers);
                         let why = EndedEarly::Unreachable(cause);
                         collector.stretch.ended_early.get_or_insert(why);
-                    } else if wish.is_break() {
-                        interrupt(workers);
-                        collector.stretch.ended_early.get_or_insert(EndedEarly::OnRequest);
+                    } else if wish.is_break() && end(&mut collector.stretch, workers).is_break() {
+                        break;
                     }
                 }
                 () = interrupts.next() => {
-                    interrupt(workers);
-                    let ended = &mut collector.stretch.ended_early;
-                    if ended.is_some() {
-                        *ended = Some(EndedEarly::AtOnce);
+                    if end(&mut collector.stretch, workers).is_break() {
                         break;
                     }
-                    *ended = Some(EndedEarly::OnRequest);
                 }
             }
         }
@@ -218,6 +213,18 @@ impl Session {
             () = interrupts.next() => Err(Error::AuditInterrupted),
         }
     }
+}
+
+/// What a user's wish to end a stretch does: at first nothing more is sent, at the second time nothing
+/// more is waited for either.
+fn end(stretch: &mut Stretch, workers: &[Worker]) -> ControlFlow<()> {
+    interrupt(workers);
+    if stretch.ended_early.is_some() {
+        stretch.ended_early = Some(EndedEarly::AtOnce);
+        return ControlFlow::Break(());
+    }
+    stretch.ended_early = Some(EndedEarly::OnRequest);
+    ControlFlow::Continue(())
 }
 
 fn interrupt(workers: &[Worker]) {

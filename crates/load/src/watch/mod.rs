@@ -13,6 +13,7 @@ use crate::{
     session::{Observer, Tick},
 };
 use std::{ops::ControlFlow, path::Path, time::Duration};
+use tokio::time::sleep;
 
 /// What a run is, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -71,6 +72,18 @@ impl Watch {
         match &mut self.screen {
             Screen::Terminal(terminal) => terminal.begin(&self.phase, length),
             Screen::Plain(plain) => plain.begin(&self.phase),
+        }
+    }
+
+    /// Done when the user wants to stop: what a terminal has instead of the signal of Ctrl-C. For
+    /// phases without ticks.
+    pub(crate) async fn stopped(&self) {
+        const PERIOD: Duration = Duration::from_millis(100);
+        let Screen::Terminal(_) = &self.screen else {
+            return std::future::pending().await;
+        };
+        while !terminal::Terminal::wants_to_stop() {
+            sleep(PERIOD).await;
         }
     }
 

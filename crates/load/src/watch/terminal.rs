@@ -31,17 +31,26 @@ impl Terminal {
     pub(super) fn tick(&mut self, tick: &Tick<'_>) -> ControlFlow<()> {
         self.view.take(tick);
         self.draw();
+        if Self::wants_to_stop() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Whether the user pressed a key that means so.
+    pub(super) fn wants_to_stop() -> bool {
         // In raw mode Ctrl-C is a key like any other. A terminal that cannot be read stops nothing.
         while event::poll(Duration::ZERO).unwrap_or(false) {
             if let Ok(Event::Key(key)) = event::read() {
                 let control_c =
                     key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
                 if control_c || key.code == KeyCode::Char('q') {
-                    return ControlFlow::Break(());
+                    return true;
                 }
             }
         }
-        ControlFlow::Continue(())
+        false
     }
 
     fn draw(&mut self) {

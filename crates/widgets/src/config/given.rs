@@ -78,7 +78,7 @@ impl Scope for Opening {
     }
 
     fn shows(path: &str) -> bool {
-        path.starts_with("store.")
+        ["store.url", "store.data_dir", "store.must_exist"].contains(&path)
     }
 }
 

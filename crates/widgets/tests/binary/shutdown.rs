@@ -19,7 +19,7 @@ impl Begun {
             .expect("a connection");
         let body = format!(r#"{{"widget_sn":"{serial_number}","widget_name":"","slots":[]}}"#);
         let head = format!(
-            "POST /rpc/add_widget HTTP/1.1\r\nHost: widgets\r\nContent-Type: application/json\r\n\
+            "POST /rpc/add_widget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
             body.len()
         );
@@ -50,7 +50,7 @@ async fn lookup(service: &Service, serial_number: &str) -> String {
         .await
         .expect("a connection");
     let request = format!(
-        "GET /widgets/{serial_number} HTTP/1.1\r\nHost: widgets\r\nConnection: close\r\n\r\n"
+        "GET /widgets/{serial_number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
