@@ -23,6 +23,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Opens a file that is only read.
+    fn open_to_read(&self, name: &str) -> io::Result<Self::File> {
+        self.open(name)
+    }
     /// Gives a file another name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
@@ -46,7 +50,7 @@ pub trait DiskFile: Send + Sync + 'static {
 
 /// Reads until `buffer` is full or the file ends; says how much there was.
 pub(crate) fn read_full_at(
-    file: &impl DiskFile,
+    file: &(impl DiskFile + ?Sized),
     buffer: &mut [u8],
     offset: u64,
 ) -> io::Result<usize> {
@@ -288,6 +292,10 @@ impl Disk for DataDirectory {
             .read(true)
             .write(true)
             .open(self.path.join(name))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<File> {
+        File::open(self.path.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

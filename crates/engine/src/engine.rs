@@ -7,6 +7,7 @@ use crate::{
         Journal,
         prepare::{NextSegment, Preparer},
     },
+    log::Log,
     metrics::Metrics,
     owner::{Known, Owner},
     queue::Queue,
@@ -25,6 +26,7 @@ use widgets_queue::DepthMetrics;
 /// The embedded store. Closing it answers everything that waits.
 pub struct Engine<C = SystemClock> {
     queue: Arc<Queue>,
+    log: Arc<Log>,
     clock: Arc<C>,
     metrics: Metrics,
     recovered: Counts,
@@ -59,6 +61,7 @@ impl Engine {
 pub(crate) struct Parts<D: Disk, C> {
     pub(crate) recovered: Counts,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) log: Arc<Log>,
     pub(crate) metrics: Metrics,
     pub(crate) owner: Owner<D::File, C>,
     pub(crate) preparer: Preparer<D, C>,
@@ -79,10 +82,19 @@ impl<D: Disk, C: Clock> Parts<D, C> {
         settings.check()?;
         let segment_bytes = settings.segment_bytes;
         let recovered = recovery::recover(disk, &**clock, &mut random, settings, threads)?;
+        let log = Arc::new(Log::new(
+            recovered.store.clone(),
+            disk.clone(),
+            recovered.segments,
+            recovered.end.next_sequence,
+            recovered.end.at,
+            settings,
+        ));
         let known = Known {
             state: recovered.state,
             retries: recovered.retries,
             secret: recovered.store.secret,
+            log: log.clone(),
         };
         let (end, counts) = (recovered.end, known.state.counts());
         let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
@@ -97,7 +109,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
         let (checkpoint_requests, requests) = mpsc::channel();
         let (checkpoints, writer_ends) =
             Checkpoints::new(settings, recovered.checkpoint, end.replayed_bytes, requests);
-        let queue = Arc::new(Queue::new(settings));
+        let queue = Arc::new(Queue::new(settings, log.clone()));
         let metrics = Metrics::new();
         let owner = Owner::new(
             known,
@@ -111,6 +123,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
         Ok(Self {
             recovered: counts,
             queue,
+            log,
             metrics,
             owner,
             preparer,
@@ -144,6 +157,7 @@ impl<C: Clock> Engine<C> {
         let Parts {
             recovered,
             queue,
+            log,
             metrics,
             owner,
             preparer,
@@ -154,6 +168,7 @@ impl<C: Clock> Engine<C> {
         // when the owner has gone.
         let mut engine = Self {
             queue: queue.clone(),
+            log: log.clone(),
             clock: clock.clone(),
             metrics,
             recovered,
@@ -163,8 +178,10 @@ impl<C: Clock> Engine<C> {
         let (owner_queue, writer_queue) = (queue.clone(), queue);
         engine.spawn("owner", move || owner.run(&owner_queue))?;
         engine.spawn("preparer", move || preparer.run())?;
+        let (herald, writer_log) = (log.clone(), log);
+        engine.spawn("herald", move || herald.herald_changes())?;
         engine.spawn("checkpoint", move || {
-            Writer::new(&disk, clock, writer_ends).run(|| writer_queue.wake());
+            Writer::new(&disk, clock, writer_ends, writer_log).run(|| writer_queue.wake());
         })?;
         Ok(engine)
     }
@@ -212,6 +229,7 @@ impl<C: Clock> Engine<C> {
 impl<C> Drop for Engine<C> {
     fn drop(&mut self) {
         self.queue.close();
+        self.log.close();
         for thread in self.threads.drain(..) {
             // A panic has been reported by its thread.
             drop(thread.join());

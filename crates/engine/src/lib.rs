@@ -19,6 +19,7 @@ mod files;
 mod format;
 mod journal;
 mod lists;
+mod log;
 mod metrics;
 mod owner;
 mod query;

@@ -11,6 +11,7 @@ use crate::{
     format::{self, GroupDraft, Keyed},
     journal::{Append, Journal, replay::seconds},
     lists::Reads,
+    log::Log,
     metrics::Metrics,
     query::Question,
     queue::{Queue, Request, Submission},
@@ -34,6 +35,7 @@ const SEAL_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Owner<F, C> {
     state: State,
     journal: Journal<F>,
+    log: Arc<Log>,
     checkpoints: Checkpoints,
     metrics: Metrics,
     clock: Arc<C>,
@@ -72,6 +74,8 @@ pub(crate) struct Known {
     pub(crate) retries: Retries,
     /// What keys are hashed with.
     pub(crate) secret: [u8; 16],
+    /// Where each group is published.
+    pub(crate) log: Arc<Log>,
 }
 
 /// An answer to an operation.
@@ -102,6 +106,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             state,
             retries,
             secret,
+            log,
         } = known;
         metrics.state(state.counts(), checkpoints.journal_bytes());
         metrics.keys(&retries);
@@ -110,6 +115,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             seal_at: clock.now() + SEAL_PAUSE,
             at: journal.position().at,
             secret,
+            log,
             keys: 0,
             state,
             journal,
@@ -503,8 +509,17 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Appends and syncs the group.
     fn append(&mut self) -> Result<(), Append> {
-        let written = self.journal.append(&mut self.group, self.at)?;
-        self.checkpoints.appended(written);
+        let entries = self.group.entries();
+        if planted!(ToldBeforeSync) {
+            let (segment, stamp) = self.journal.next_stamp(self.at);
+            self.log
+                .publish(&segment, stamp, entries, self.group.payload());
+        }
+        let appended = self.journal.append(&mut self.group, self.at)?;
+        let payload = self.group.payload();
+        self.log
+            .publish(&appended.segment, appended.stamp, entries, payload);
+        self.checkpoints.appended(appended.bytes);
         Ok(())
     }
 

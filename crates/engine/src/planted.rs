@@ -92,6 +92,12 @@ bugs! {
     TimeGoesBack,
     /// A checkpoint leaves out the keys.
     KeysForgotten,
+    /// A change is told before it is synced.
+    ToldBeforeSync,
+    /// After a restart a change is left out.
+    ToldWithGap,
+    /// The changes of a batch are told with one position.
+    ToldWithOnePosition,
     /// A key that is known is decided again.
     RetryApplied,
     /// A retry is answered before the first attempt is synced.

@@ -3,6 +3,7 @@
 use crate::{
     Settings,
     lists::Read,
+    log::{EngineFeed, Log},
     query::{Query, Question},
 };
 use std::{
@@ -16,7 +17,7 @@ use widgets_mailbox::{Address, Deliver as _};
 use widgets_pacing::ENOUGH;
 use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
 use widgets_registry::{
-    Attempt, Fault, Reason, Request as _,
+    Attempt, Fault, Feed, Reason, Request as _,
     query::{List, NeighbourhoodQuery},
 };
 
@@ -39,6 +40,7 @@ pub(crate) type Submission = widgets_queue::Submission<Request>;
 pub struct Queue {
     waiting: Mutex<Waiting>,
     arrival: Condvar,
+    log: Arc<Log>,
 }
 
 struct Waiting {
@@ -61,7 +63,7 @@ struct Waiting {
 const ALL: usize = 0;
 
 impl Queue {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings, log: Arc<Log>) -> Self {
         let limits = Limits {
             operations_max: settings.queue_operations_max,
             bytes_max: settings.queue_bytes_max,
@@ -77,6 +79,7 @@ impl Queue {
                 unwritable: None,
             }),
             arrival: Condvar::new(),
+            log,
         }
     }
 
@@ -209,6 +212,10 @@ impl widgets_queue::Queue for Queue {
 
     fn depth(&self) -> Depth {
         self.lock().requests.depth()
+    }
+
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        Some(Arc::new(EngineFeed(self.log.clone())))
     }
 }
 

@@ -17,10 +17,11 @@ use crate::{
         Position, Random, create_segment,
         replay::{self, End, Replayed, Start},
     },
+    log::{self, KeptSegment},
     retries::Retries,
     state::State,
 };
-use std::{ops::Range, thread, time::Duration};
+use std::{collections::VecDeque, ops::Range, thread, time::Duration};
 use widgets_clock::Clock;
 
 /// More threads would only wait for memory.
@@ -39,6 +40,8 @@ pub(crate) struct Recovered<F> {
     pub(crate) end: End<F>,
     /// The checkpoint that it began with.
     pub(crate) checkpoint: Option<Written>,
+    /// The segments whose groups can be read.
+    pub(crate) segments: VecDeque<KeptSegment>,
 }
 
 /// Reads a data directory on so many threads, and makes the first segment where there is nothing
@@ -101,6 +104,7 @@ pub(crate) fn recover<D: Disk>(
         retries: read.retries,
         end: read.end,
         checkpoint: read.checkpoint,
+        segments: read.segments,
     };
     if is_current {
         return Ok(recovered);
@@ -121,6 +125,7 @@ struct Read<F> {
     end: End<F>,
     header: Option<CheckpointHeader>,
     checkpoint: Option<Written>,
+    segments: VecDeque<KeptSegment>,
     /// When the checkpoint was loaded.
     loaded_at: Duration,
 }
@@ -175,6 +180,9 @@ fn read<D: Disk>(
         retries: &mut retries,
     };
     let end = replay::replay(disk, segments, start, replayed, threads)?;
+    let last = end.segment.header;
+    let mut segments = log::retained(disk, &files.segments, last, end.next_sequence);
+    log::release(&mut segments, segment, end.at, settings);
     if let Some(header) = header {
         if end.next_sequence < header.next_sequence {
             return Err(OpenError::Damaged {
@@ -189,7 +197,10 @@ fn read<D: Disk>(
             });
         }
         // What a crash just after the checkpoint left. The directory is synced: it stays behind.
-        files::obsolete(disk, header.first_sequence, header.segment)
+        let kept = segments
+            .front()
+            .map_or(header.segment, |it| it.header.number);
+        files::obsolete(disk, header.first_sequence, kept.min(header.segment))
             .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)))
             .map_err(OpenError::io("removing what the checkpoint made needless"))?;
     }
@@ -200,6 +211,7 @@ fn read<D: Disk>(
         end,
         header,
         checkpoint,
+        segments,
         loaded_at,
     })
 }
@@ -246,9 +258,15 @@ impl<F: DiskFile> Recovered<F> {
             replayed_bytes: 0,
             ..self.end
         };
+        let segments = [KeptSegment {
+            header: end.segment.header,
+            first_sequence: end.next_sequence,
+            first_at: 0,
+        }];
         Ok(Self {
             end,
             checkpoint: Some(written),
+            segments: segments.into(),
             ..self
         })
     }

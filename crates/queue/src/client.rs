@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
-use widgets_registry::{Ask, Fault, Kinds, Lookup, Reason, Request, SerialNumber, Store};
+use widgets_registry::{Ask, Fault, Feed, Kinds, Lookup, Reason, Request, SerialNumber, Store};
 
 /// Where a store's requests wait.
 pub trait Queue: Send + Sync + 'static {
@@ -23,6 +23,11 @@ pub trait Queue: Send + Sync + 'static {
 
     /// How much waits.
     fn depth(&self) -> Depth;
+
+    /// The changes of the store behind it, where it keeps them.
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        None
+    }
 }
 
 /// A queue whose store answers requests of this kind.
@@ -116,6 +121,10 @@ where
             Some(reason) => Err(Fault::Unavailable { reason }),
             None => Ok(()),
         }
+    }
+
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        self.queue.feed()
     }
 }
 

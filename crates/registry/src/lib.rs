@@ -10,6 +10,8 @@
 mod author;
 mod command;
 mod decide;
+mod event;
+mod feed;
 mod limits;
 mod port;
 pub mod query;
@@ -21,6 +23,8 @@ mod widget;
 pub use author::{AUTHOR_BYTES_MAX, Author, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyKey};
 pub use command::{Command, Operation, Pair};
 pub use decide::{Change, Endpoint, State, decide};
+pub use event::{Event, Happened, Moment, NoPosition, Place, Position};
+pub use feed::{ChangeFilter, Changes, Feed, FeedError, Promised};
 pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
 pub use port::{Ordinal, Port, Ports};
 pub use refusal::{Defect, Refusal};

@@ -1,10 +1,11 @@
 //! The seam between the service and whatever keeps its state: the whole request.
 
 use crate::{
-    Author, Command, IdempotencyKey, Refusal, SerialNumber, Widget,
+    Author, Command, Feed, IdempotencyKey, Refusal, SerialNumber, Widget,
     query::{List, Neighbourhood, NeighbourhoodQuery, Page},
 };
 use std::fmt;
+use std::sync::Arc;
 
 /// Something that a store is asked, as one type with its answer.
 pub trait Request: Send + Sized + 'static {
@@ -118,6 +119,11 @@ impl<T: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery>> Kinds 
 pub trait Store: Kinds + Clone + Send + Sync + 'static {
     /// Whether operations can be applied now, for readiness probes: the fault that they would meet.
     fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Its changes, where it keeps them.
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        None
+    }
 }
 
 /// Why an operation was not acknowledged.

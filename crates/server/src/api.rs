@@ -5,6 +5,7 @@ use crate::{
     auth::{self, Access, Object, Permission, Refused, Sender, TokenCache},
     body::{self, Bodies},
     calls,
+    changes::{self, ChangesStream, Subscribers},
     connections::Resident,
     console, cors,
     document::{self, File, Security},
@@ -17,7 +18,7 @@ use crate::{
     readiness::Readiness,
     routes::Route,
 };
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes},
@@ -73,7 +74,11 @@ struct Shared {
     clock: Box<dyn Clock>,
     readiness: Readiness,
     bodies: Bodies,
+    subscribers: Subscribers,
 }
+
+/// The body of an answer: there as a whole, or changes as they come.
+pub type AnswerBody = Either<Full<Bytes>, ChangesStream>;
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Error>;
 
@@ -98,6 +103,8 @@ enum Wanted {
     Answer(Response<Full<Bytes>>),
     /// The store is to apply this.
     Operation(Attempt, Preferences),
+    /// What happened is to be told.
+    Changes(changes::Asked),
     /// The store is to look this widget up.
     Widget(SerialNumber),
     /// The store is to show these rows.
@@ -122,6 +129,8 @@ impl<S: Store> Api<S> {
         };
         let document = document::json(&settings, security);
         let bodies = Bodies::new(&settings);
+        let subscribers = Subscribers::new(settings.changes_subscribers_max);
+        subscribers.register(&registry)?;
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
@@ -129,6 +138,7 @@ impl<S: Store> Api<S> {
             clock: Box::new(clock),
             readiness: Readiness::default(),
             bodies,
+            subscribers,
         });
         Ok(Self {
             store,
@@ -206,7 +216,7 @@ impl<S: Store> Api<S> {
     }
 
     /// Answers a request of someone in this process.
-    pub async fn respond<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn respond<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -227,7 +237,7 @@ impl<S: Store> Api<S> {
         &self,
         caller: Caller,
         request: Box<Request<B>>,
-    ) -> Response<Full<Bytes>>
+    ) -> Response<AnswerBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -248,7 +258,7 @@ impl<S: Store> Api<S> {
                 if let Some(fault) = error.fault() {
                     self.shared.faults.tell(fault, self.shared.clock.now());
                 }
-                (Some(error.code()), error.response(administers))
+                (Some(error.code()), whole(error.response(administers)))
             }
         };
         if let Some(subject) = subject {
@@ -270,16 +280,17 @@ impl<S: Store> Api<S> {
     }
 
     /// The answer in place of one that a client would let wait, though it lets too many wait.
-    pub(crate) fn too_much_unread(limit: String) -> Response<Full<Bytes>> {
+    pub(crate) fn too_much_unread(limit: String) -> Response<AnswerBody> {
         let busy = Fault::Busy {
             limit,
             retry_after_seconds: 1,
         };
-        Error::from(busy).response(false)
+        whole(Error::from(busy).response(false))
     }
 
-    async fn answer(&self, wanted: Result<Wanted, Error>) -> Answer {
-        match wanted? {
+    async fn answer(&self, wanted: Result<Wanted, Error>) -> Result<Response<AnswerBody>, Error> {
+        let answer = match wanted? {
+            Wanted::Changes(asked) => return Box::pin(self.changes(asked)).await,
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(attempt, preferences) => {
                 let applied = self.store.ask(attempt).await?;
@@ -289,7 +300,8 @@ impl<S: Store> Api<S> {
             // In boxes: what most requests wait in stays small.
             Wanted::List(wanted) => Box::pin(self.list(&wanted)).await,
             Wanted::Neighbourhood(query) => Box::pin(self.neighbourhood(*query)).await,
-        }
+        };
+        answer.map(whole)
     }
 
     async fn list(&self, wanted: &WantedList) -> Answer {
@@ -321,6 +333,30 @@ impl<S: Store> Api<S> {
             answer = answer => Ok(answer?),
             () = self.shared.clock.timer(timeout) => Err(Error::ReadTimeout { timeout }),
         }
+    }
+
+    async fn changes(&self, asked: changes::Asked) -> Result<Response<AnswerBody>, Error> {
+        let feed = self.store.feed().ok_or(Error::NoChanges)?;
+        let Shared {
+            subscribers,
+            clock,
+            settings,
+            ..
+        } = &*self.shared;
+        let wait_max = settings.request_timeout * 2 / 3;
+        let answer = changes::answer(feed, asked, subscribers, &**clock, wait_max).await?;
+        let mut response = Response::new(AnswerBody::Left(Full::default()));
+        answer.headers(response.headers_mut());
+        *response.body_mut() = match answer {
+            changes::Answer::Page(page) => AnswerBody::Left(page.body.into()),
+            changes::Answer::Stream(_, stream) => AnswerBody::Right(stream),
+        };
+        Ok(response)
+    }
+
+    /// Ends the streams of changes, so that a shutdown need not wait for their clients.
+    pub(crate) fn end_streams(&self) {
+        self.shared.subscribers.stop();
     }
 
     /// Reads a request to its end.
@@ -410,6 +446,7 @@ impl<S: Store> Api<S> {
             Route::Widget(Ok(serial_number)) => {
                 return read_widget(&serial_number, sender.access, head);
             }
+            Route::Changes => return read_changes(sender.access, head),
             Route::List(table) => {
                 return read(sender.access, head, || {
                     let wanted = lists::read_list(table, head, &self.shared.settings)?;
@@ -629,6 +666,16 @@ impl<S: Store> Api<S> {
     }
 }
 
+fn read_changes(access: Access, head: &Parts) -> Result<Wanted, Error> {
+    negotiation::check_profile(&head.method, &head.headers)?;
+    if let Some(answer) = check_reads(head)? {
+        return Ok(Wanted::Answer(answer));
+    }
+    access.require(Permission::Read, Object::Changes)?;
+    let asked = changes::Asked::read(head.uri.query(), &head.headers)?;
+    Ok(Wanted::Changes(asked))
+}
+
 /// Whatever shows widgets to those who may read them.
 fn read(
     access: Access,
@@ -649,6 +696,11 @@ fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Want
         let serial_number = SerialNumber::new("serial_number", serial_number)?;
         Ok(Wanted::Widget(serial_number))
     })
+}
+
+/// An answer that is there as a whole.
+fn whole(response: Response<Full<Bytes>>) -> Response<AnswerBody> {
+    response.map(AnswerBody::Left)
 }
 
 pub(crate) fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {

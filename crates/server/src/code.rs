@@ -140,8 +140,13 @@ codes! {
     /// A request with the same `Idempotency-Key` is under way: nothing was applied by this one, and
     /// `Retry-After` says when to try again.
     KeyInUse = "WG409", CONFLICT;
+    /// The changes after the position are not kept, or it is of another store or of another history:
+    /// `details` names the oldest position that is kept.
+    ChangesGone = "WG410", GONE;
     /// The `Idempotency-Key` was used before, for another request: nothing was applied.
     KeyReused = "WG422", UNPROCESSABLE_ENTITY;
+    /// The store keeps no changes.
+    NoChanges = "WG501", NOT_IMPLEMENTED;
     /// The store keeps no keys, and an `Idempotency-Key` was sent: nothing was applied.
     KeysNotKept = "WG501", NOT_IMPLEMENTED;
     /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.

@@ -439,6 +439,8 @@ async fn work<S: Store>(
             ))),
         }
     }
+    // They have no end of their own.
+    api.end_streams();
     farewell.store(true, Ordering::Relaxed);
     let open = ending.receiver_count();
     let shutdown = async {

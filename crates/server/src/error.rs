@@ -9,7 +9,7 @@ use hyper::{
 };
 use serde::Serialize;
 use std::{borrow::Cow, time::Duration};
-use widgets_registry::{Fault, Operation, Refusal, Rejection};
+use widgets_registry::{Fault, FeedError, Operation, Position, Refusal, Rejection};
 
 /// The next request looks for the keys again; they may come at any moment.
 const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -66,6 +66,12 @@ pub(crate) enum Malformed {
         field: &'static str,
         expected: &'static str,
     },
+    /// A query parameter of `/changes` that is not there, or is not what it should be.
+    ChangesParameter {
+        name: String,
+        value: String,
+        must: String,
+    },
     /// What is wrong with `Idempotency-Key`.
     IdempotencyKey(&'static str),
 }
@@ -107,6 +113,19 @@ pub(crate) enum Error {
         timeout: Duration,
     },
     Rejected(Rejection),
+    /// The changes that were asked for are not kept, those after this position are.
+    ChangesGone(Position),
+    /// The store keeps no changes.
+    NoChanges,
+}
+
+impl From<FeedError> for Error {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Gone { oldest } => Self::ChangesGone(oldest),
+            FeedError::Fault(fault) => fault.into(),
+        }
+    }
 }
 
 impl From<Unreadable> for Error {
@@ -168,6 +187,8 @@ impl Error {
             Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ReadTimeout { .. } => Code::ReadTimeout,
+            Self::ChangesGone(_) => Code::ChangesGone,
+            Self::NoChanges => Code::NoChanges,
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 refusal.into()
             }
@@ -206,6 +227,13 @@ impl Error {
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 (refusal.to_string(), refusal.details(), None)
             }
+            Self::ChangesGone(oldest) => {
+                let details = format!("the oldest position is {oldest}");
+                let hint = "Read the state anew, and go on after that position";
+                let message = "the changes after this position are not kept";
+                (message.into(), Some(details), Some(hint.into()))
+            }
+            Self::NoChanges => ("this store keeps no changes".into(), None, None),
             Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
         };
         ErrorBody {
@@ -286,7 +314,11 @@ impl Error {
                     headers.insert(header::CONTENT_RANGE, range);
                 }
             }
-            Self::Unreadable(_) | Self::ReadTimeout { .. } | Self::Rejected(_) => {}
+            Self::Unreadable(_)
+            | Self::ReadTimeout { .. }
+            | Self::Rejected(_)
+            | Self::ChangesGone(_)
+            | Self::NoChanges => {}
         }
         response
     }
@@ -309,7 +341,7 @@ impl Malformed {
             Self::Head(_) => Code::Head,
             Self::Expectation => Code::Expectation,
             Self::Misdirected => Code::Misdirected,
-            Self::QueryParameter { .. } => Code::QueryParameter,
+            Self::QueryParameter { .. } | Self::ChangesParameter { .. } => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) | Self::ContentType(_) => Code::Body,
             Self::ContentEncoding(_) => Code::ContentEncoding,
@@ -402,6 +434,14 @@ impl Malformed {
                 let message = "Invalid path specified in request URL";
                 let details = "a % must be followed by two hexadecimal digits";
                 return (message.into(), Some(details.into()), None);
+            }
+            Self::ChangesParameter { name, value, must } => {
+                let message = format!("\"failed to parse {name} ({value})\" (line 1, column 1)");
+                return (
+                    message,
+                    Some(format!("query parameter \"{name}\": {must}")),
+                    None,
+                );
             }
             Self::IdempotencyKey(defect) => format!("Idempotency-Key {defect}").into(),
             Self::MaxAffected => {

@@ -15,6 +15,7 @@ mod body;
 mod browsers;
 mod caller;
 mod calls;
+mod changes;
 mod code;
 mod connections;
 mod console;
@@ -38,12 +39,13 @@ mod signature;
 mod tls;
 mod watch;
 
-pub use api::Api;
+pub use api::{AnswerBody, Api};
 pub use auth::{
     Authentication, AuthenticationSettings, KeyRequest, KeyRequests, KeySet, KeySetError, Roles,
 };
 pub use browsers::{BrowserSettings, Origins};
 pub use caller::Caller;
+pub use changes::ChangesStream;
 pub use code::Code;
 pub use connections::{ConnectionMetrics, Limits, Listener, REFUSALS_MAX, serve};
 pub use rate::{RateLimit, RateLimitSettings};

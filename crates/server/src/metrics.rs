@@ -29,12 +29,14 @@ pub(crate) enum Subject {
     List(Table),
     /// `neighbourhood`: what is near a widget was asked for.
     Neighbourhood,
+    /// `changes`: what happened was asked for.
+    Changes,
     /// `none`: the path or the function does not exist.
     None,
 }
 
 impl Subject {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Operation(Operation::ALL[0]),
         Self::Operation(Operation::ALL[1]),
         Self::Operation(Operation::ALL[2]),
@@ -43,6 +45,7 @@ impl Subject {
         Self::List(Table::Widgets),
         Self::List(Table::Slots),
         Self::Neighbourhood,
+        Self::Changes,
         Self::None,
     ];
 
@@ -53,6 +56,7 @@ impl Subject {
             Self::List(Table::Widgets) => "list_widgets",
             Self::List(Table::Slots) => "list_slots",
             Self::Neighbourhood => "neighbourhood",
+            Self::Changes => "changes",
             Self::None => "none",
         }
     }
@@ -64,7 +68,8 @@ impl Subject {
             Self::List(Table::Widgets) => Operation::ALL.len() + 1,
             Self::List(Table::Slots) => Operation::ALL.len() + 2,
             Self::Neighbourhood => Operation::ALL.len() + 3,
-            Self::None => Operation::ALL.len() + 4,
+            Self::Changes => Operation::ALL.len() + 4,
+            Self::None => Operation::ALL.len() + 5,
         }
     }
 }

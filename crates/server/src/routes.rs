@@ -26,6 +26,8 @@ pub(crate) enum Route<'a> {
     Console,
     /// `/console/{file}`: the console for people. The empty name is its page.
     ConsoleFile(&'a str),
+    /// `/changes`
+    Changes,
     /// `/live`
     Live,
     /// `/ready`
@@ -61,6 +63,7 @@ impl<'a> Route<'a> {
             Self::Widget(_) => Some(Subject::Lookup),
             Self::List(table) => Some(Subject::List(*table)),
             Self::Neighbourhood(_) => Some(Subject::Neighbourhood),
+            Self::Changes => Some(Subject::Changes),
             Self::UnknownFunction(_)
             | Self::Table(_)
             | Self::Invalid
@@ -110,6 +113,7 @@ impl<'a> Route<'a> {
             None => match path {
                 "" => Self::Root,
                 "console" => Self::Console,
+                "changes" => Self::Changes,
                 "live" => Self::Live,
                 "ready" => Self::Ready,
                 "metrics" => Self::Metrics,
@@ -168,6 +172,8 @@ mod tests {
             ("/associations", Route::Table("associations".into())),
             ("/swagger-ui/start.js", Route::PageFile("start.js")),
             ("/swagger-ui", Route::Table("swagger-ui".into())),
+            ("/changes", Route::Changes),
+            ("/changes/", Route::Invalid),
             ("/live", Route::Live),
             ("/ready", Route::Ready),
             ("/metrics", Route::Metrics),

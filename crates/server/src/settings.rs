@@ -10,6 +10,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// How long a request's body may take to arrive after its head. Default 15 seconds.
     pub request_timeout: Duration,
+    /// How many may follow the changes at a time. Default 1,000.
+    pub changes_subscribers_max: usize,
     /// How many bytes of bodies that are not whole yet may be held, of all requests together. Default 256
     /// MiB.
     pub bodies_bytes_max: usize,
@@ -24,6 +26,7 @@ impl Default for Settings {
         Self {
             body_bytes_max: 64 << 10,
             request_timeout: Duration::from_secs(15),
+            changes_subscribers_max: 1000,
             bodies_bytes_max: 256 << 20,
             rows_max: 1000,
             read_timeout: Duration::from_secs(5),

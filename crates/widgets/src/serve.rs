@@ -78,13 +78,14 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         tracing::info!("stopped during the start");
         return Ok(());
     };
+    let api = http.settings(&configuration.changes);
     match store {
         Opened::Embedded(engine) => {
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
+                &http, api, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
             )
             .await?;
             drop(engine);
@@ -94,7 +95,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
+                &http, api, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
             )
             .await?;
             drop(postgres);
@@ -216,6 +217,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
 )]
 async fn answer<S: Store>(
     http: &Http,
+    settings: widgets_server::Settings,
     bound: Bound,
     metrics: Registry,
     store: S,
@@ -240,7 +242,7 @@ async fn answer<S: Store>(
     )?;
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;
-    let api = Api::new(store, http.settings(), metrics, SystemClock::new())?;
+    let api = Api::new(store, settings, metrics, SystemClock::new())?;
     let api = api.with_authentication(security.authentication.clone());
     let mut api = api.with_browsers(security.browsers.clone());
     if let Some(TlsFiles {

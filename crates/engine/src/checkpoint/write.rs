@@ -8,6 +8,7 @@ use crate::{
         checkpoint::{self, CheckpointHeader},
     },
     journal::Position,
+    log::Log,
     throttle::{PIECE_BYTES, Throttle},
 };
 use std::{
@@ -134,12 +135,13 @@ pub(crate) struct Writer<'a, D: Disk, C> {
     reports: mpsc::Sender<Report>,
     draft: Option<Draft<'a, D>>,
     unsynced: usize,
+    log: Arc<Log>,
     /// What the last checkpoint made needless.
     removal: Option<Removal<D::File>>,
 }
 
 impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
-    pub(crate) fn new(disk: &'a D, clock: Arc<C>, ends: WriterEnds) -> Self {
+    pub(crate) fn new(disk: &'a D, clock: Arc<C>, ends: WriterEnds, log: Arc<Log>) -> Self {
         Self {
             disk,
             throttle: Throttle::new(clock),
@@ -147,6 +149,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
             reports: ends.reports,
             draft: None,
             unsynced: 0,
+            log,
             removal: None,
         }
     }
@@ -248,7 +251,8 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         }
         let written = draft.finish(next_sequence, key_blocks)?;
         let segment = draft.beginning.position.segment;
-        let obsolete = files::obsolete(self.disk, written.first_sequence, segment);
+        let kept = self.log.release(segment);
+        let obsolete = files::obsolete(self.disk, written.first_sequence, kept);
         self.draft = None;
         match obsolete {
             Ok(names) => self.removal = Some(Removal::new(names)),

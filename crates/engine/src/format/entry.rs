@@ -54,6 +54,8 @@ pub(crate) struct Keyed {
 #[derive(Default)]
 pub(crate) struct GroupDraft {
     bytes: Vec<u8>,
+    /// Where its entries end, once it is complete.
+    payload_end: Option<usize>,
     entries: u32,
     /// The authors that the group has named, numbered from 1.
     authors: BTreeMap<Author, u32>,
@@ -65,6 +67,7 @@ impl GroupDraft {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.resize(GROUP_HEADER_BYTES, 0);
+        self.payload_end = None;
         self.entries = 0;
         self.authors.clear();
         self.author = NOBODY;
@@ -140,8 +143,16 @@ impl GroupDraft {
         self.authors.get(author).copied().unwrap_or(next)
     }
 
+    /// Its entries, one after the other.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let end = self.payload_end.unwrap_or(self.bytes.len());
+        &self.bytes[GROUP_HEADER_BYTES..end]
+    }
+
     /// Completes the group: its bytes, and the running hash over it and all before it.
     pub(crate) fn seal_group(&mut self, salt: u64, stamp: GroupStamp) -> (&[u8], u64) {
+        // What follows is padding.
+        self.payload_end = Some(self.bytes.len());
         let chain = seal_group(&mut self.bytes, salt, stamp, self.entries);
         (&self.bytes, chain)
     }

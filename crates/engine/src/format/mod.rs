@@ -21,7 +21,7 @@ pub(crate) use entry::{
 pub(crate) use segment::seal_group as seal_raw_group;
 pub(crate) use segment::{
     GROUP_ALIGNMENT, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_SALT_BYTES, Group, GroupStamp,
-    SegmentHeader, group_bytes, group_bytes_claimed, read_group, skipped_chain,
+    SegmentHeader, group_bytes, group_bytes_claimed, peek_group, read_group, skipped_chain,
 };
 pub(crate) use store::{Epoch, StoreHeader};
 

@@ -201,6 +201,32 @@ pub(crate) fn group_bytes_claimed(bytes: &[u8], segment: &SegmentHeader) -> Opti
     (claimed <= GROUP_BYTES_MAX).then_some(claimed)
 }
 
+/// A group by its header alone.
+pub(crate) struct Peeked {
+    pub(crate) stamp: GroupStamp,
+    pub(crate) entries: u32,
+    /// How many bytes it takes in the segment.
+    pub(crate) bytes: u64,
+}
+
+impl Peeked {
+    /// The sequence number of the first entry after it.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.stamp.first_sequence + u64::from(self.entries)
+    }
+}
+
+/// The group whose header begins `bytes`, if there is one of this segment, which has version 2.
+pub(crate) fn peek_group(bytes: &[u8], segment: &SegmentHeader) -> Option<Peeked> {
+    let (stamp, sealed) = header_2(bytes, segment.salt)?;
+    let bytes = group_bytes_claimed(bytes, segment)?;
+    Some(Peeked {
+        stamp,
+        entries: sealed.entries,
+        bytes,
+    })
+}
+
 /// The whole group at the start of `bytes`, if there is one of this segment.
 pub(crate) fn read_group<'a>(bytes: &'a [u8], segment: &SegmentHeader) -> Option<Group<'a>> {
     let payload_of = |payload_bytes: u32| {

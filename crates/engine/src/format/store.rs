@@ -11,7 +11,7 @@ pub(crate) const EPOCHS_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     /// They count from 1.
-    pub(crate) number: u64,
+    pub(crate) number: u32,
     /// The first change that belongs to it.
     pub(crate) first_sequence: u64,
 }
@@ -52,7 +52,7 @@ impl StoreHeader {
             let count = usize::try_from(reader.u32()?).ok()?;
             let mut epoch = || {
                 Some(Epoch {
-                    number: reader.u64()?,
+                    number: reader.u32()?,
                     first_sequence: reader.u64()?,
                 })
             };
@@ -73,8 +73,7 @@ impl StoreHeader {
     }
 
     /// The epoch of this change.
-    #[cfg_attr(not(test), expect(dead_code, reason = "positions name it"))]
-    pub(crate) fn epoch_of(&self, sequence: u64) -> u64 {
+    pub(crate) fn epoch_of(&self, sequence: u64) -> u32 {
         let began = |epoch: &&Epoch| epoch.first_sequence <= sequence;
         let of = self.epochs.iter().rev().find(began);
         of.or(self.epochs.first()).map_or(1, |epoch| epoch.number)

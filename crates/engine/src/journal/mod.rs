@@ -58,6 +58,14 @@ pub(crate) struct Position {
     pub(crate) chain: u64,
 }
 
+/// A group that is durable.
+pub(crate) struct Appended {
+    pub(crate) segment: SegmentHeader,
+    pub(crate) stamp: GroupStamp,
+    /// What it takes in the segment.
+    pub(crate) bytes: u64,
+}
+
 /// How an append failed.
 #[derive(Debug)]
 pub(crate) enum Append {
@@ -137,14 +145,20 @@ impl<F: DiskFile> Journal<F> {
         self.at.max(clock_microseconds)
     }
 
-    /// Appends and syncs one group, committed at this [time](Self::time).
-    pub(crate) fn append(&mut self, group: &mut GroupDraft, at: u64) -> Result<u64, Append> {
-        let Segment { header, file } = &self.segment;
+    /// What the next group has.
+    pub(crate) fn next_stamp(&self, at: u64) -> (SegmentHeader, GroupStamp) {
         let stamp = GroupStamp {
             first_sequence: self.next_sequence,
             at,
             chain: self.chain,
         };
+        (self.segment.header, stamp)
+    }
+
+    /// Appends and syncs one group, committed at this [time](Self::time).
+    pub(crate) fn append(&mut self, group: &mut GroupDraft, at: u64) -> Result<Appended, Append> {
+        let (_, stamp) = self.next_stamp(at);
+        let Segment { header, file } = &self.segment;
         let entries = group.entries();
         let (bytes, chain) = group.seal_group(header.salt, stamp);
         if let Err(error) = file.write_all_at(bytes, self.offset) {
@@ -163,7 +177,11 @@ impl<F: DiskFile> Journal<F> {
         self.offset += written;
         self.next_sequence += u64::from(entries);
         (self.chain, self.at) = (chain, at);
-        Ok(written)
+        Ok(Appended {
+            segment: *header,
+            stamp,
+            bytes: written,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod disk;
 pub(crate) use disk::Chance;
 mod format_1;
 mod hostile;
+mod log;
 mod queue;
 mod recovery;
 mod retries;

@@ -2,7 +2,7 @@
 
 use super::{
     disk::TestDisk,
-    rig::{TestClock, random, settings},
+    rig::{TestClock, log, random, settings},
 };
 use crate::{
     Settings,
@@ -99,7 +99,7 @@ fn limits_refuse_what_is_beyond_them_only() {
         (by_number, "queue_operations_max = 2"),
         (by_bytes, "queue_bytes_max = 9"),
     ] {
-        let queue = Queue::new(&settings);
+        let queue = Queue::new(&settings, log(&settings));
         let (mut submissions, mut answers): (Vec<_>, Vec<_>) = ["four", "more", "none"]
             .map(|each| lookup(each, Address::Task))
             .into_iter()
@@ -121,7 +121,7 @@ fn limits_refuse_what_is_beyond_them_only() {
 
 #[test]
 fn a_closed_queue_refuses_and_still_gives_what_waits() {
-    let queue = Queue::new(&settings());
+    let queue = Queue::new(&settings(), log(&settings()));
     push(&queue, "before");
     queue.close();
     let (late, mut answer) = lookup("after", Address::Task);
@@ -136,10 +136,13 @@ fn a_closed_queue_refuses_and_still_gives_what_waits() {
 /// find the tasks that asked.
 #[tokio::test]
 async fn a_turn_of_a_runtime_is_one_batch() {
-    let queue = Arc::new(Queue::new(&Settings {
-        queue_operations_max: 100,
-        ..settings()
-    }));
+    let queue = Arc::new(Queue::new(
+        &Settings {
+            queue_operations_max: 100,
+            ..settings()
+        },
+        log(&settings()),
+    ));
     let mailbox = mailbox(&queue);
     let address = queue.register(mailbox.clone());
     let asked: Vec<_> = (0..20)
@@ -187,7 +190,7 @@ fn answers_end_a_rest() {
         })
         .build()
         .expect("a runtime without I/O");
-    let queue = Arc::new(Queue::new(&settings()));
+    let queue = Arc::new(Queue::new(&settings(), log(&settings())));
     runtime.block_on(async {
         let mailbox = mailbox(&queue);
         let address = queue.register(mailbox.clone());
@@ -210,10 +213,13 @@ fn answers_end_a_rest() {
 /// An owner that lets requests gather is unparked when there are enough of them, and not before.
 #[test]
 fn enough_requests_end_gathering() {
-    let queue = Arc::new(Queue::new(&Settings {
-        queue_operations_max: 2 * ENOUGH,
-        ..settings()
-    }));
+    let queue = Arc::new(Queue::new(
+        &Settings {
+            queue_operations_max: 2 * ENOUGH,
+            ..settings()
+        },
+        log(&settings()),
+    ));
     let push = |count| {
         let asked = (0..count).map(|_| lookup("sn", Address::Task).0);
         queue.push_all(&mut asked.collect());

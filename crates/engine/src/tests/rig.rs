@@ -5,7 +5,9 @@ use crate::{
     OpenError, Random, Settings,
     checkpoint::{Reply, Writer},
     engine::Parts,
+    format::StoreHeader,
     journal::prepare::Preparer,
+    log::Log,
     owner::Owner,
     queue::{Request, Submission},
     state::State,
@@ -56,8 +58,27 @@ pub(super) fn settings() -> Settings {
         queue_operations_max: 4,
         segment_bytes: 12 << 10,
         checkpoint_journal_bytes: 5 << 10,
+        changes_retention_bytes: 0,
         ..Settings::default()
     }
+}
+
+/// The log of a store that has nothing.
+pub(super) fn log(settings: &Settings) -> Arc<Log> {
+    let store = StoreHeader {
+        identity: 1,
+        secret: [0; 16],
+        epochs: Vec::new(),
+    };
+    let segments = VecDeque::new();
+    Arc::new(Log::new(
+        store,
+        TestDisk::default(),
+        segments,
+        1,
+        0,
+        settings,
+    ))
 }
 
 pub(super) fn random() -> Random {
@@ -70,18 +91,24 @@ pub(super) struct Rig<'a> {
     preparer: Preparer<TestDisk, TestClock>,
     writer: Writer<'a, TestDisk, TestClock>,
     requests: mpsc::Sender<Reply>,
+    log: Arc<Log>,
 }
 
 impl<'a> Rig<'a> {
     pub(super) fn open(disk: &'a TestDisk) -> Result<Self, OpenError> {
+        Self::open_with(disk, &settings())
+    }
+
+    pub(super) fn open_with(disk: &'a TestDisk, settings: &Settings) -> Result<Self, OpenError> {
         let clock = Arc::<TestClock>::default();
         let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
-        let parts = Parts::open(disk, &clock, random(), &settings(), pacing, 1)?;
+        let parts = Parts::open(disk, &clock, random(), settings, pacing, 1)?;
         let mut rig = Self {
             owner: parts.owner,
             preparer: parts.preparer,
-            writer: Writer::new(disk, clock, parts.writer_ends),
+            writer: Writer::new(disk, clock, parts.writer_ends, parts.log.clone()),
             requests: parts.checkpoint_requests,
+            log: parts.log,
         };
         rig.prepare();
         Ok(rig)
@@ -142,6 +169,10 @@ impl<'a> Rig<'a> {
             }
         }
         panic!("the checkpoint does not end");
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
     }
 
     pub(super) fn state(&self) -> &State {

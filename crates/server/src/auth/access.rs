@@ -20,6 +20,7 @@ pub(crate) enum Permission {
 pub(crate) enum Object {
     Function(Operation),
     Widgets,
+    Changes,
     Metrics,
 }
 
@@ -28,6 +29,7 @@ impl fmt::Display for Object {
         match self {
             Self::Function(operation) => write!(f, "function {}", operation.as_str()),
             Self::Widgets => f.write_str("table widgets"),
+            Self::Changes => f.write_str("table changes"),
             Self::Metrics => f.write_str("view metrics"),
         }
     }

@@ -11,7 +11,8 @@ use crate::{
     signature,
 };
 use widgets_registry::{
-    Defect, Fault, Operation, Port, Refusal, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX, SerialNumber,
+    Defect, Fault, Operation, Port, Position, Refusal, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX,
+    SerialNumber,
 };
 
 /// A request and its answer.
@@ -116,6 +117,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     }
     examples.extend(lookups());
     examples.extend(lists::examples(settings));
+    examples.extend(changes());
     examples.extend(others());
     examples.extend(refused());
     examples
@@ -434,6 +436,7 @@ pub(super) fn faults() -> [(&'static str, Fault); 3] {
 }
 
 pub(super) const LOOKUP_PATH: &str = "/widgets/{serial_number}";
+pub(super) const CHANGES_PATH: &str = "/changes";
 
 fn lookups() -> Vec<Example> {
     let lookup = |name, given, uri: &str, answer| Example {
@@ -498,6 +501,36 @@ fn lookups() -> Vec<Example> {
 }
 
 /// What belongs to the document's own path, to the probes, or to no path at all.
+/// What is wrong with a request for changes. What is right has a position in it, which is another in every store.
+fn changes() -> Vec<Example> {
+    let refused = |name, given, uri: &str, error: Error| Example {
+        name,
+        path: Some(CHANGES_PATH.into()),
+        given,
+        method: "GET",
+        uri: uri.into(),
+        headers: &[],
+        body: Sent::Nothing,
+        answer: Answered::Refused(error),
+    };
+    let limit = Malformed::ChangesParameter {
+        name: "limit".into(),
+        value: "0".into(),
+        must: "it must be an integer from 1 to 1000".into(),
+    };
+    let oldest = Position {
+        store: 0x6f1c_2d3e_4f50_6172,
+        epoch: 1,
+        sequence: 40,
+    };
+    let before = "/changes?after=6f1c2d3e4f506172-00000001-0000000000000007";
+    vec![
+        refused("PGRST100", NOTHING, "/changes?limit=0", limit.into()),
+        refused("WG410", State::Failing, before, Error::ChangesGone(oldest)),
+        refused("WG501", State::Failing, "/changes", Error::NoChanges),
+    ]
+}
+
 fn others() -> Vec<Example> {
     let get = |name, path: Option<&str>, uri: &str, error: Error| Example {
         name,

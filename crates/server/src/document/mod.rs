@@ -16,7 +16,7 @@ pub(crate) use page::{File, html};
 pub(crate) use security::Security;
 
 use crate::{SCHEMAS, Settings};
-use examples::{Example, LOOKUP_PATH, Sent, State};
+use examples::{CHANGES_PATH, Example, LOOKUP_PATH, Sent, State};
 use hyper::body::Bytes;
 use utoipa::openapi::{
     ComponentsBuilder, ContentBuilder, HttpMethod, InfoBuilder, LicenseBuilder, ObjectBuilder,
@@ -48,6 +48,7 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
     }
     let reads = [
         (LOOKUP_PATH, lookup(&examples)),
+        (CHANGES_PATH, changes(&examples)),
         ("/", root(&examples)),
         ("/live", live(security)),
         ("/ready", ready(security, &examples)),
@@ -87,6 +88,7 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
                 "lists",
                 "Look into the registry: rows, pages, counts, neighbourhoods.",
             ),
+            tag("changes", "What happened, when, and who did it."),
             tag("service", "This document, and probes."),
         ]))
         .paths(paths)
@@ -235,6 +237,48 @@ fn lookup(examples: &[Example]) -> OperationBuilder {
         .parameter(profile("Accept-Profile"))
         .response("200", responses::widget(&examples));
     for (status, response) in responses::errors(&examples) {
+        described = described.response(status, response);
+    }
+    described
+}
+
+fn changes(examples: &[Example]) -> OperationBuilder {
+    let parameter = |name: &str, description: &str| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+    };
+    let mut described = OperationBuilder::new()
+        .tag("changes")
+        .operation_id(Some("changes"))
+        .summary(Some("Tells what happened"))
+        .description(Some(
+            "Every accepted operation, in the order of commitment, each exactly once, only when it is \
+             durable. As a page of JSON, as server-sent events, or as JSON Lines without an end, as \
+             `Accept` says.",
+        ))
+        .parameter(parameter(
+            "after",
+            "A position, or `now`. Without it, from the oldest change that is kept.",
+        ))
+        .parameter(parameter("limit", "At most so many changes on a page: 1 to 1,000."))
+        .parameter(parameter(
+            "wait_ms",
+            "A page that would be empty waits for so long at most, up to 60,000; it may answer earlier.",
+        ))
+        .parameter(parameter(
+            "widget_sn",
+            "`eq.SERIAL_NUMBER`: what changed this widget or one of its slots.",
+        ))
+        .parameter(parameter(
+            "operation",
+            "`eq.OPERATION` or `in.(OPERATION,…)`: these operations alone.",
+        ))
+        .response("200", responses::changes());
+    for (status, response) in responses::errors(&of_path(Some(CHANGES_PATH), examples)) {
         described = described.response(status, response);
     }
     described

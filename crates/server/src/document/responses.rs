@@ -7,8 +7,8 @@ use super::{
 };
 use std::collections::BTreeMap;
 use utoipa::openapi::{
-    ContentBuilder, Header, HeaderBuilder, ObjectBuilder, RefOr, Response, ResponseBuilder, Type,
-    example::Example as OpenApiExample,
+    ArrayBuilder, ContentBuilder, Header, HeaderBuilder, ObjectBuilder, RefOr, Response,
+    ResponseBuilder, Schema, Type, example::Example as OpenApiExample,
 };
 
 type Examples = Vec<(String, RefOr<OpenApiExample>)>;
@@ -80,6 +80,34 @@ pub(super) fn widget(examples: &[&Example]) -> Response {
     ResponseBuilder::new()
         .description("The widget.")
         .content(JSON, content.build())
+        .build()
+}
+
+/// 200 of the changes.
+pub(super) fn changes() -> Response {
+    let change = || {
+        ObjectBuilder::new().schema_type(Type::Object).description(Some(
+            "`position`, `at`, `by`, `operation`, and by operation: `widget_sn`, `widget_name`, `slots`; \
+             `widget_sn`, `freed`; `widget1_sn`, `slot1`, `widget2_sn`, `slot2`, `port`. Slots count from 1.",
+        ))
+    };
+    let page = ArrayBuilder::new().items(RefOr::T(Schema::from(change())));
+    let page = ContentBuilder::new().schema(Some(page));
+    let text =
+        || ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+    ResponseBuilder::new()
+        .description("The changes. A stream has no end.")
+        .header(
+            "Next-Position",
+            header(
+                Type::String,
+                "Where the next page begins, also after one that is empty.",
+                "6f1c2d3e4f506172-00000001-0000000000000029",
+            ),
+        )
+        .content(JSON, page.build())
+        .content("text/event-stream", text().build())
+        .content("application/x-ndjson", text().build())
         .build()
 }
 

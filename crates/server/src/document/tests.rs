@@ -24,11 +24,14 @@ use std::{
 };
 use widgets_clock::{Clock, SystemClock, Timer};
 use widgets_engine::{Client, Engine};
-use widgets_registry::{Ask, Fault, Reason, Rejection, Store};
+use widgets_registry::{
+    Ask, ChangeFilter, Changes, Fault, Feed, FeedError, Position, Promised, Reason, Refusal,
+    Rejection, Store,
+};
 
 /// A store whose every answer is this fault.
 #[derive(Clone)]
-struct Failing(Rejection);
+struct Failing(Rejection, Option<Position>);
 
 impl<R: widgets_registry::Request> Ask<R> for Failing {
     async fn ask(&self, _: R) -> Result<R::Answer, R::Error> {
@@ -55,6 +58,37 @@ impl Failing {
 impl Store for Failing {
     async fn ready(&self) -> Result<(), Fault> {
         Err(self.fault())
+    }
+
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        Some(Arc::new(Forgetful(self.1?)))
+    }
+}
+
+/// A feed that keeps nothing before this.
+struct Forgetful(Position);
+
+impl Feed for Forgetful {
+    fn newest(&self) -> Promised<Result<Position, FeedError>> {
+        self.oldest()
+    }
+
+    fn oldest(&self) -> Promised<Result<Position, FeedError>> {
+        Box::pin(std::future::ready(Ok(self.0)))
+    }
+
+    fn read(
+        &self,
+        _: Position,
+        _: Arc<ChangeFilter>,
+        _: usize,
+    ) -> Promised<Result<Changes, FeedError>> {
+        let gone = FeedError::Gone { oldest: self.0 };
+        Box::pin(std::future::ready(Err(gone)))
+    }
+
+    fn changed(&self, _: Position) -> Promised<()> {
+        Box::pin(std::future::pending())
     }
 }
 
@@ -200,13 +234,20 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
     };
     match &example.given {
         State::Failing => {
-            let Answered::Refused(Error::Rejected(rejection)) = &example.answer else {
-                panic!(
-                    "{}: a failing store has nothing but its fault",
-                    example.name
-                )
+            let api = match &example.answer {
+                Answered::Refused(Error::Rejected(rejection)) => {
+                    api(Failing(rejection.clone(), None))
+                }
+                Answered::Refused(Error::ChangesGone(oldest)) => {
+                    api(Failing(Refusal::KeysNotKept.into(), Some(*oldest)))
+                }
+                Answered::Refused(Error::NoChanges) => {
+                    api(Failing(Refusal::KeysNotKept.into(), None))
+                }
+                _ => {
+                    panic!("{}: a failing store has nothing but that", example.name)
+                }
             };
-            let api = api(Failing(rejection.clone()));
             send(&api, method, uri, headers, body()).await
         }
         State::Guarded { anonymous } => {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod browsers;
+mod changes;
 mod fuzz;
 mod lists;
 mod operations;

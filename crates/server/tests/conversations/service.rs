@@ -247,7 +247,10 @@ async fn programs_get_the_document_and_browsers_the_page() {
 }
 
 /// Sends a GET whose answer may be no text.
-async fn send_bytes<S: Store>(api: &Api<S>, uri: &str) -> hyper::Response<Full<Bytes>> {
+async fn send_bytes<S: Store>(
+    api: &Api<S>,
+    uri: &str,
+) -> hyper::Response<widgets_server::AnswerBody> {
     let request = Request::get(uri).body(Full::<Bytes>::default());
     api.respond(request.expect("a request")).await
 }

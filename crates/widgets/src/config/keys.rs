@@ -291,6 +291,8 @@ configuration! {
         retention_hours as "changes_retention_hours": u32 = 72, within 0..=1_000_000;
         /// How many bytes the journal may have for that. Where it has more, older changes go early.
         retention_bytes as "changes_retention_bytes": u64 = 4 << 30, within 0..=1 << 50;
+        /// How many may follow the changes at a time. One more is answered 503 WG503.
+        subscribers_max as "changes_subscribers_max": usize = 1000, within 0..=1_000_000;
     }
     /// Idempotency keys, which make operations safe to repeat.
     idempotency: Idempotency {
@@ -344,13 +346,14 @@ impl Http {
     }
 
     /// How the API is set.
-    pub(crate) fn settings(&self) -> widgets_server::Settings {
+    pub(crate) fn settings(&self, changes: &Changes) -> widgets_server::Settings {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             bodies_bytes_max: self.bodies_bytes_max,
             rows_max: self.rows_max,
             read_timeout: Duration::from_millis(self.read_timeout_ms),
+            changes_subscribers_max: changes.subscribers_max,
         }
     }
 
@@ -597,8 +600,8 @@ mod tests {
             ..
         } = Configuration::default();
         assert_eq!(http.limits(), widgets_server::Limits::default());
-        assert_eq!(http.settings(), widgets_server::Settings::default());
         let (changes, idempotency) = (Changes::default(), Idempotency::default());
+        assert_eq!(http.settings(&changes), widgets_server::Settings::default());
         let settings = engine.settings(&http, &changes, &idempotency);
         assert_eq!(settings, widgets_engine::Settings::default());
         assert_eq!(
@@ -663,7 +666,7 @@ mod tests {
                 body_bytes_max,
                 ..Http::default()
             };
-            http.settings().check().is_ok()
+            http.settings(&Changes::default()).check().is_ok()
         };
         let engine = |operations, bytes| {
             let engine = Engine {

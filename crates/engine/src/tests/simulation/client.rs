@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use std::pin::Pin;
 use widgets_conformance::linearizability::{Answer, Request};
 use widgets_registry::{Command, Name, Operation, Pair, Port, Refusal, SerialNumber, Slot, Widget};
+use widgets_server::AnswerBody;
 
 /// An answer that is under way.
-pub(super) type Responding = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+pub(super) type Responding = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
 /// What an answer says.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,12 +61,12 @@ fn arguments(command: &Command) -> Value {
 }
 
 /// Whether an answer is that of an earlier attempt.
-pub(super) fn is_replayed(response: &Response<Full<Bytes>>) -> bool {
+pub(super) fn is_replayed(response: &Response<AnswerBody>) -> bool {
     response.headers().contains_key("idempotency-replayed")
 }
 
 /// Reads an answer; says what is wrong with one that nobody could give to this request.
-pub(super) fn read(request: &Request, response: Response<Full<Bytes>>) -> Result<Said, String> {
+pub(super) fn read(request: &Request, response: Response<AnswerBody>) -> Result<Said, String> {
     let status = response.status().as_u16();
     let body = collect(response);
     let answer = match (request, status) {
@@ -89,7 +90,7 @@ pub(super) fn read(request: &Request, response: Response<Full<Bytes>>) -> Result
         .ok_or_else(|| format!("{request:?} was answered {status} {body}"))
 }
 
-fn collect(response: Response<Full<Bytes>>) -> Bytes {
+fn collect(response: Response<AnswerBody>) -> Bytes {
     let mut body = response.into_body();
     let frame = std::pin::pin!(body.frame());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

@@ -34,7 +34,7 @@ pub(super) struct Profile {
     /// Of eight operations, so many have a key.
     pub(super) keyed: usize,
     /// How often each action is chosen, relative to the others.
-    pub(super) weights: [(Action, usize); 9],
+    pub(super) weights: [(Action, usize); 10],
 }
 
 /// What the world can do next.
@@ -50,6 +50,8 @@ pub(super) enum Action {
     Write,
     /// A client goes without its answer.
     HangUp,
+    /// Whoever follows the changes reads some.
+    Follow,
     /// Somebody asks for a checkpoint.
     Checkpoint,
     /// Time passes, as it does.
@@ -88,6 +90,7 @@ impl Profile {
             segment_bytes: (DATA_OFFSET + batch_bytes + chance.below(4096) as u64)
                 .next_multiple_of(512),
             checkpoint_journal_bytes: one_of(chance, &[256, 256, 1 << 10, 1 << 20]),
+            changes_retention_bytes: one_of(chance, &[0, 80 << 10, 1 << 30]),
             ..Settings::default()
         };
         let mut rate = |most| one_of(chance, &[0, 0, most / 4, most]);
@@ -104,6 +107,7 @@ impl Profile {
             (Action::Prepare, one_of(chance, &[1, 4, 12])),
             (Action::Write, one_of(chance, &[4, 20, 40])),
             (Action::HangUp, one_of(chance, &[0, 0, 2])),
+            (Action::Follow, one_of(chance, &[0, 2, 6])),
             (Action::Checkpoint, one_of(chance, &[0, 1, 3])),
             (Action::Tick, 4),
             (Action::Jump, one_of(chance, &[0, 0, 2])),

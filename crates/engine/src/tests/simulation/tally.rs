@@ -53,6 +53,10 @@ tally! {
     retries,
     /// Of these, those that were answered as the first time.
     replayed,
+    /// Changes that were told.
+    changes,
+    /// Those who follow the changes lagged behind what is kept.
+    lagged,
     /// Writes that failed, with a part of them written.
     failed_writes,
     /// Syncs that failed, with some sectors synced.

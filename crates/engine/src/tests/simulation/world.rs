@@ -29,7 +29,10 @@ use widgets_conformance::{
     linearizability::{Answer, Call, Request, check_until},
 };
 use widgets_queue::Queue as _;
-use widgets_registry::Widget;
+use widgets_registry::{
+    ChangeFilter, Command, Event as Told, FeedError, Happened, Moment, Pair, Place, Port, Position,
+    SerialNumber, Widget,
+};
 use widgets_server::Api;
 
 /// What a seed led to.
@@ -75,6 +78,9 @@ struct World {
     disk: SimulatedDisk,
     clients: Vec<Client>,
     known: Vec<Known>,
+    /// What the changes that were told led to, and the last of them; `None` where they must be followed
+    /// anew.
+    followed: Option<Followed>,
     /// Keys that were given.
     keys: u64,
     /// What was there when the calls of the history began.
@@ -124,6 +130,84 @@ struct Known {
     answer: Answer,
 }
 
+/// Somebody who follows the changes.
+#[derive(Default)]
+struct Followed {
+    model: Model,
+    /// `None` at the very beginning.
+    after: Option<Position>,
+    at: Moment,
+}
+
+impl Followed {
+    /// One more change happened.
+    fn apply(&mut self, event: &Told) -> Result<(), String> {
+        if self.after >= Some(event.position) || event.at < self.at {
+            return Err(format!("{event:?} is told after {:?}", self.after));
+        }
+        (self.after, self.at) = (Some(event.position), event.at);
+        let command = match &event.happened {
+            Happened::AddWidget {
+                serial_number,
+                name,
+                ports,
+            } => Command::AddWidget {
+                serial_number: serial_number.clone(),
+                name: name.clone(),
+                ports: *ports,
+            },
+            Happened::RemoveWidget {
+                serial_number,
+                freed,
+            } => {
+                self.check_freed(serial_number, freed)?;
+                Command::RemoveWidget {
+                    serial_number: serial_number.clone(),
+                }
+            }
+            Happened::AssociateWidgets(one, other, port) => {
+                Command::AssociateWidgets(pair(one, other, *port)?)
+            }
+            Happened::RemoveAssociation(one, other, port) => {
+                Command::RemoveAssociation(pair(one, other, *port)?)
+            }
+        };
+        let applied = self.model.apply(&command);
+        applied.map_err(|refusal| format!("{event:?} cannot have happened: {refusal}"))?;
+        if let Happened::AssociateWidgets(one, other, _) = &event.happened {
+            for (place, peer) in [(one, other), (other, one)] {
+                if self.peer(place) != Some(peer.serial_number.clone()) {
+                    return Err(format!("{event:?} names another slot"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn peer(&self, place: &Place) -> Option<SerialNumber> {
+        let widget = self.model.lookup(&place.serial_number)?;
+        widget.slots.get(place.ordinal.index())?.peer.clone()
+    }
+
+    fn check_freed(&self, removed: &SerialNumber, freed: &[Place]) -> Result<(), String> {
+        let widget = self.model.lookup(removed);
+        let peers = widget.iter().flat_map(|widget| &widget.slots);
+        let peers = peers.filter(|slot| slot.peer.is_some()).count();
+        let were_peers = freed
+            .iter()
+            .all(|place| self.peer(place).as_ref() == Some(removed));
+        if peers == freed.len() && were_peers {
+            return Ok(());
+        }
+        Err(format!("the removal of {removed} frees {freed:?}"))
+    }
+}
+
+fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
+    let pair = Pair::new(one.serial_number.clone(), other.serial_number.clone(), port);
+    pair.map_err(|refusal| refusal.to_string())
+}
+
 /// So many answers are remembered, to be asked for again.
 const KNOWN_MAX: usize = 32;
 
@@ -169,6 +253,7 @@ impl World {
             api,
             disk: SimulatedDisk::new(plan),
             known: Vec::new(),
+            followed: Some(Followed::default()),
             keys: 0,
             model: Model::default(),
             history: Vec::new(),
@@ -375,6 +460,9 @@ impl World {
             }
         }
         process.owner.state().check()?;
+        let state = Model::from_lookups(found.clone())?;
+        self.follow(process, true)?;
+        self.check_followed(process, state)?;
         self.check_history(found)
     }
 
@@ -452,6 +540,7 @@ impl World {
                 process.writer.step();
             }
             Action::HangUp => self.hang_up(),
+            Action::Follow => self.follow(process, false)?,
             Action::Checkpoint => {
                 let (reply, _) = mpsc::channel();
                 drop(process.checkpoint_requests.send(reply));
@@ -572,6 +661,66 @@ impl World {
             key: key.to_owned(),
             answer: answer.clone(),
         });
+        Ok(())
+    }
+
+    /// Reads changes: all that there are, or one answer's.
+    fn follow(&mut self, process: &Process<'_>, to_the_end: bool) -> Result<(), String> {
+        let Some(followed) = &mut self.followed else {
+            return Ok(());
+        };
+        loop {
+            let after = followed.after.unwrap_or_else(|| process.log.oldest());
+            let read = process
+                .log
+                .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
+            let changes = match read {
+                Ok(changes) => changes,
+                // It lagged, or a bit of what only it needs was flipped.
+                Err(FeedError::Gone { oldest }) if after.sequence < oldest.sequence => {
+                    self.disk.plan().tally.lagged += 1;
+                    self.followed = None;
+                    return Ok(());
+                }
+                Err(FeedError::Fault(_)) if !to_the_end => return Ok(()),
+                Err(FeedError::Fault(_)) if self.profile.is_damaged => {
+                    self.followed = None;
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("the changes after {after}: {error}")),
+            };
+            self.disk.plan().tally.changes += changes.events.len() as u64;
+            for event in &changes.events {
+                followed.apply(event)?;
+            }
+            if changes.next < after {
+                return Err(format!("after {after} it goes on at {}", changes.next));
+            }
+            followed.after = Some(changes.next);
+            if changes.is_end || !to_the_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What was told leads to what is there.
+    fn check_followed(&mut self, process: &Process<'_>, state: Model) -> Result<(), String> {
+        match &self.followed {
+            Some(followed) if followed.model == state => {}
+            Some(followed) => {
+                return Err(format!(
+                    "the changes up to {:?} lead to {:?}, and there is {state:?}",
+                    followed.after, followed.model
+                ));
+            }
+            None => {
+                self.followed = Some(Followed {
+                    model: state,
+                    after: Some(process.log.newest()),
+                    at: Moment(0),
+                });
+            }
+        }
         Ok(())
     }
 

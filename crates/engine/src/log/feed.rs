@@ -1,0 +1,57 @@
+//! The log as a feed: who lags waits for the disk on a thread that may wait.
+
+use super::Log;
+use std::sync::Arc;
+use widgets_registry::{ChangeFilter, Changes, Fault, Feed, FeedError, Position, Promised};
+
+/// The feed of an engine.
+pub(crate) struct EngineFeed(pub(crate) Arc<Log>);
+
+impl Feed for EngineFeed {
+    fn newest(&self) -> Promised<Result<Position, FeedError>> {
+        let newest = self.0.newest();
+        Box::pin(async move { Ok(newest) })
+    }
+
+    fn oldest(&self) -> Promised<Result<Position, FeedError>> {
+        let oldest = self.0.oldest();
+        Box::pin(async move { Ok(oldest) })
+    }
+
+    fn read(
+        &self,
+        after: Position,
+        filter: Arc<ChangeFilter>,
+        limit: usize,
+    ) -> Promised<Result<Changes, FeedError>> {
+        let log = self.0.clone();
+        Box::pin(async move {
+            if let Some(groups) = log.read_ring(after)? {
+                return log.changes(&groups, after, &filter, limit);
+            }
+            let read = tokio::task::spawn_blocking(move || log.read(after, &filter, limit)).await;
+            read.unwrap_or_else(|error| {
+                let reason =
+                    widgets_registry::Reason::new("the journal cannot be read", error.to_string());
+                Err(Fault::Unavailable { reason }.into())
+            })
+        })
+    }
+
+    fn changed(&self, after: Position) -> Promised<()> {
+        let log = self.0.clone();
+        Box::pin(async move {
+            let mut told = log.told.subscribe();
+            log.await_herald();
+            // An error means that the store has gone: there is nothing to wait for.
+            drop(
+                told.wait_for(|&next_sequence| next_sequence > after.sequence + 1)
+                    .await,
+            );
+        })
+    }
+
+    fn known_newest(&self) -> Option<Position> {
+        Some(self.0.newest())
+    }
+}

@@ -1,0 +1,157 @@
+//! `GET /changes`: what happened, as pages of JSON, as server-sent events, and as JSON Lines.
+//!
+//! A page is read and answered like anything else; one that finds nothing may wait for what comes. The
+//! other two have no end: a task reads the feed and hands over pieces, one at a time, so that a
+//! subscriber has a few hundred kilobytes at most, however slowly it reads. One that does not read at
+//! all is disconnected like any connection on which nothing moves. A shutdown ends streams between two
+//! changes; whoever resumes after the last position misses nothing.
+
+mod asked;
+mod encode;
+mod stream;
+
+pub(crate) use asked::Asked;
+pub use stream::ChangesStream;
+pub(crate) use stream::Subscribers;
+
+use crate::error::Error;
+use asked::{After, Format};
+use hyper::{
+    HeaderMap,
+    body::Bytes,
+    header::{self, HeaderName, HeaderValue},
+};
+use std::{sync::Arc, time::Duration};
+use widgets_clock::Clock;
+use widgets_registry::{ChangeFilter, Event, Fault, Feed, Position};
+
+/// After the last change that a page looked at: where the next one goes on.
+pub(crate) const NEXT_POSITION: HeaderName = HeaderName::from_static("next-position");
+
+/// Tells nginx not to hold pieces back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const PAGE_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const EVENTS_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
+const LINES_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// A page that looks for wanted changes among many answers after so long, with what it has.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// A page of changes.
+pub(crate) struct Page {
+    pub(crate) body: Bytes,
+    pub(crate) next: Position,
+}
+
+/// What is answered to a request for changes.
+pub(crate) enum Answer {
+    Page(Page),
+    Stream(Format, ChangesStream),
+}
+
+impl Answer {
+    /// The headers of the answer.
+    pub(crate) fn headers(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        let content_type = match self {
+            Self::Page(page) => {
+                if let Ok(next) = HeaderValue::try_from(page.next.to_string()) {
+                    headers.insert(NEXT_POSITION, next);
+                }
+                PAGE_TYPE
+            }
+            Self::Stream(format, _) => {
+                headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+                match format {
+                    Format::Events => EVENTS_TYPE,
+                    Format::Page | Format::Lines => LINES_TYPE,
+                }
+            }
+        };
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+}
+
+/// Answers a request for changes. A page waits no longer than `wait_max`: a connection on which nothing
+/// moves is taken for dead after a while.
+pub(crate) async fn answer(
+    feed: Arc<dyn Feed>,
+    asked: Asked,
+    subscribers: &Subscribers,
+    clock: &dyn Clock,
+    wait_max: Duration,
+) -> Result<Answer, Error> {
+    let after = match asked.after {
+        After::Oldest => feed.oldest().await?,
+        After::Now => feed.newest().await?,
+        After::Position(position) => position,
+    };
+    if asked.format == Format::Page {
+        return page(&*feed, asked, after, subscribers, clock, wait_max)
+            .await
+            .map(Answer::Page);
+    }
+    let busy = |limit| Fault::Busy {
+        limit,
+        retry_after_seconds: 1,
+    };
+    let subscriber = subscribers.join().map_err(busy)?;
+    let filter = Arc::new(asked.filter);
+    // Whether the position is one can only be said before the stream begins.
+    feed.read(after, filter.clone(), 0).await?;
+    let stream = ChangesStream::start(
+        feed,
+        after,
+        filter,
+        asked.format,
+        subscriber,
+        subscribers.stopping(),
+    );
+    Ok(Answer::Stream(asked.format, stream))
+}
+
+async fn page(
+    feed: &dyn Feed,
+    asked: Asked,
+    mut after: Position,
+    subscribers: &Subscribers,
+    clock: &dyn Clock,
+    wait_max: Duration,
+) -> Result<Page, Error> {
+    let filter: Arc<ChangeFilter> = Arc::new(asked.filter);
+    let wait = asked.wait.min(wait_max);
+    let (began, mut stopping) = (clock.now(), subscribers.stopping());
+    let mut events: Vec<Event> = Vec::new();
+    loop {
+        let changes = feed
+            .read(after, filter.clone(), asked.limit - events.len())
+            .await?;
+        events.extend(changes.events);
+        after = changes.next;
+        let took = clock.now().saturating_sub(began);
+        let waits = wait.saturating_sub(took);
+        if events.len() >= asked.limit {
+            break;
+        }
+        // What is wanted may be rare.
+        if !changes.is_end && took < LOOK_MAX.max(wait) {
+            continue;
+        }
+        if !events.is_empty() || waits.is_zero() || *stopping.borrow() {
+            break;
+        }
+        // Past the end, and with time left.
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|&stopping| stopping) => break,
+            () = feed.changed(after) => {}
+            () = clock.timer(waits) => break,
+        }
+    }
+    Ok(Page {
+        body: encode::page(&events),
+        next: after,
+    })
+}

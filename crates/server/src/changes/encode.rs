@@ -1,0 +1,55 @@
+//! Changes as bytes.
+
+use super::asked::Format;
+use hyper::body::Bytes;
+use std::io::Write as _;
+use widgets_registry::{Event, Position};
+
+/// One array of them all.
+pub(super) fn page(events: &[Event]) -> Bytes {
+    json(events).into()
+}
+
+/// What a stream begins with.
+pub(super) fn beginning(format: Format) -> Bytes {
+    match format {
+        // After how many milliseconds to come again.
+        Format::Events => Bytes::from_static(b"retry: 1000\n\n"),
+        Format::Page | Format::Lines => Bytes::new(),
+    }
+}
+
+/// Some of a stream.
+pub(super) fn piece(format: Format, events: &[Event]) -> Bytes {
+    let mut piece = Vec::new();
+    for event in events {
+        if format == Format::Events {
+            let (position, operation) = (event.position, event.happened.operation());
+            // Writing to memory does not fail.
+            drop(write!(piece, "id: {position}\nevent: {operation}\ndata: "));
+        }
+        piece.extend_from_slice(&json(event));
+        let end: &[u8] = if format == Format::Events {
+            b"\n\n"
+        } else {
+            b"\n"
+        };
+        piece.extend_from_slice(end);
+    }
+    piece.into()
+}
+
+/// That the stream is there. A browser remembers the position and resumes there.
+pub(super) fn heartbeat(format: Format, after: Position) -> Bytes {
+    match format {
+        Format::Events => format!(": \nid: {after}\n\n").into(),
+        Format::Page | Format::Lines => Bytes::from_static(b"\n"),
+    }
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    match serde_json::to_vec(value) {
+        Ok(json) => json,
+        Err(error) => unreachable!("texts and numbers are always JSON: {error}"),
+    }
+}

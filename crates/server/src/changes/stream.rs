@@ -1,0 +1,205 @@
+//! Streams of changes that have no end.
+
+use super::{asked::Format, encode};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use prometheus::{IntGauge, Registry};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+use widgets_registry::{ChangeFilter, Feed, FeedError, Position};
+
+/// How often a stream says that it is there, where nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A piece has at most so many changes.
+const PIECE_CHANGES: usize = 256;
+
+/// Those who follow the changes, and whether they may go on.
+pub(crate) struct Subscribers {
+    count: IntGauge,
+    most: usize,
+    stopping: watch::Sender<bool>,
+}
+
+impl Subscribers {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            count: valid(IntGauge::new(
+                "widgets_changes_subscribers",
+                "Streams of changes that are open.",
+            )),
+            most,
+            stopping: watch::channel(false).0,
+        }
+    }
+
+    /// Adds their number to a registry.
+    pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.count.clone()))
+    }
+
+    /// Room for one more; an error names the limit.
+    pub(crate) fn join(&self) -> Result<Subscriber, String> {
+        self.count.inc();
+        let subscriber = Subscriber(self.count.clone());
+        // Counted before it is looked at: nobody gets in beside somebody else.
+        let most = i64::try_from(self.most).unwrap_or(i64::MAX);
+        if self.count.get() > most {
+            return Err(format!("changes.subscribers_max = {most}"));
+        }
+        Ok(subscriber)
+    }
+
+    /// Ends every stream, those that begin later included.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+}
+
+/// One of them.
+pub(crate) struct Subscriber(IntGauge);
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The name is a constant of this file.
+fn valid(gauge: prometheus::Result<IntGauge>) -> IntGauge {
+    match gauge {
+        Ok(gauge) => gauge,
+        Err(error) => unreachable!("the metric is well-formed: {error}"),
+    }
+}
+
+/// A body that goes on as long as changes come.
+#[derive(Debug)]
+pub struct ChangesStream(mpsc::Receiver<Bytes>);
+
+impl ChangesStream {
+    /// The changes after a position, on a task of the current runtime.
+    pub(crate) fn start(
+        feed: Arc<dyn Feed>,
+        after: Position,
+        filter: Arc<ChangeFilter>,
+        format: Format,
+        subscriber: Subscriber,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        // The client's reading is what takes pieces out.
+        let (pieces, body) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let _subscriber = subscriber;
+            let follower = Follower {
+                feed,
+                after,
+                filter,
+                format,
+                pieces,
+                stopping,
+            };
+            follower.follow().await;
+        });
+        Self(body)
+    }
+}
+
+struct Follower {
+    feed: Arc<dyn Feed>,
+    after: Position,
+    filter: Arc<ChangeFilter>,
+    format: Format,
+    pieces: mpsc::Sender<Bytes>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Follower {
+    async fn follow(mut self) {
+        // The head of the answer travels with it, and a browser knows that it is connected.
+        if !self.send(encode::beginning(self.format)).await {
+            return;
+        }
+        loop {
+            let read = self
+                .feed
+                .read(self.after, self.filter.clone(), PIECE_CHANGES);
+            let changes = match read.await {
+                Ok(changes) => changes,
+                Err(FeedError::Gone { oldest }) => {
+                    tracing::info!(after = %self.after, %oldest, "a subscriber lagged behind what is kept");
+                    return;
+                }
+                Err(FeedError::Fault(error)) => {
+                    tracing::warn!(%error, "a stream of changes ends");
+                    return;
+                }
+            };
+            self.after = changes.next;
+            if !changes.events.is_empty() {
+                let piece = encode::piece(self.format, &changes.events);
+                if !self.send(piece).await {
+                    return;
+                }
+            }
+            if changes.is_end && !self.wait().await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next change, and says from time to time that it is there. False where it ends.
+    async fn wait(&mut self) -> bool {
+        let mut changed = self.feed.changed(self.after);
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|&stopping| stopping) => return false,
+                () = self.pieces.closed() => return false,
+                () = &mut changed => return true,
+                () = tokio::time::sleep(HEARTBEAT) => {}
+            }
+            if !self.send(encode::heartbeat(self.format, self.after)).await {
+                return false;
+            }
+        }
+    }
+
+    /// Hands a piece over once the client has taken the one before. False where it ends.
+    async fn send(&mut self, piece: Bytes) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|&stopping| stopping) => false,
+            sent = self.pieces.send(piece) => sent.is_ok(),
+        }
+    }
+}
+
+impl Body for ChangesStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = ready!(self.0.poll_recv(context));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

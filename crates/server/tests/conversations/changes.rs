@@ -1,0 +1,202 @@
+//! What is told of changes: pages, streams, and what cannot be asked for.
+
+use crate::*;
+use serde_json::Value;
+
+async fn get(api: &Api<Client>, uri: &str, headers: &[&str]) -> Answer {
+    send(api, "GET", uri, headers, "").await
+}
+
+fn members(body: &str) -> Vec<Value> {
+    serde_json::from_str(body).expect(body)
+}
+
+#[tokio::test]
+async fn a_page_has_every_change_with_its_place() {
+    let (_engine, api) = service("changes");
+    let empty = get(&api, "/changes", &[]).await;
+    assert_eq!((empty.status.as_u16(), &*empty.body), (200, "[]"));
+    let beginning = empty
+        .header("next-position")
+        .expect("a position")
+        .to_owned();
+    check(&api, "add_widget", E, (204, "")).await;
+    check(&api, "add_widget", E, (409, r#"{"code":"23505","details":"Key (serial_number)=(E) already exists.","hint":null,"message":"duplicate key value violates unique constraint \"widgets_serial_number_key\""}"#)).await;
+    check(&api, "add_widget", F, (204, "")).await;
+    check(&api, "associate_widgets", E_F_P, (204, "")).await;
+    check(&api, "remove_widget", r#"{"widget_sn":"E"}"#, (204, "")).await;
+    let page = get(&api, &format!("/changes?after={beginning}"), &[]).await;
+    let next = page.header("next-position").expect("a position").to_owned();
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    let mut changes = members(&page.body);
+    let mut positions = Vec::new();
+    for change in &mut changes {
+        let change = change.as_object_mut().expect("an object");
+        let position = change.remove("position").expect("a position");
+        positions.push(position.as_str().expect("text").to_owned());
+        let at = change.remove("at").expect("a time");
+        assert!(
+            at.as_str()
+                .is_some_and(|at| at.len() == 27 && at.ends_with('Z')),
+            "{at}"
+        );
+    }
+    assert!(
+        positions.is_sorted() && positions.last() == Some(&next),
+        "{positions:?}"
+    );
+    let expected = serde_json::json!([
+        {"by": null, "operation": "add_widget", "widget_sn": "E", "widget_name": "A", "slots": ["P", "R", "R"]},
+        {"by": null, "operation": "add_widget", "widget_sn": "F", "widget_name": "", "slots": ["P"]},
+        {"by": null, "operation": "associate_widgets", "widget1_sn": "E", "slot1": 1, "widget2_sn": "F", "slot2": 1, "port": "P"},
+        {"by": null, "operation": "remove_widget", "widget_sn": "E", "freed": [{"widget_sn": "F", "slot": 1}]},
+    ]);
+    assert_eq!(Value::from(changes), expected);
+    assert!(
+        page.body.starts_with(r#"[{"position":""#),
+        "in this order: {}",
+        page.body
+    );
+    // Page by page, and what is wanted alone.
+    let first = get(&api, "/changes?limit=1", &[]).await;
+    assert_eq!(first.header("next-position"), Some(&*positions[0]));
+    let filtered = "/changes?widget_sn=eq.F&operation=in.(add_widget,remove_widget)";
+    assert_eq!(members(&get(&api, filtered, &[]).await.body).len(), 2);
+    let nothing = get(&api, "/changes?widget_sn=eq.nobody", &[]).await;
+    assert_eq!(
+        nothing.header("next-position"),
+        Some(&*next),
+        "also where nothing is wanted"
+    );
+    assert_eq!(
+        get(&api, &format!("/changes?after={next}"), &[]).await.body,
+        "[]"
+    );
+    assert_eq!(get(&api, "/changes?after=now", &[]).await.body, "[]");
+}
+
+#[tokio::test]
+async fn a_page_waits_for_the_next_change() {
+    let (_engine, api) = service("changes-wait");
+    let asked = api.clone();
+    let waiting = tokio::spawn(async move {
+        get(&asked, "/changes?after=now&wait_ms=60000", &[])
+            .await
+            .body
+    });
+    // Whether it waits already or finds the change at once, it has it.
+    tokio::task::yield_now().await;
+    check(&api, "add_widget", E, (204, "")).await;
+    let body = waiting.await.expect("no panic");
+    let found = members(&body).len();
+    assert!(found <= 1, "{body}");
+    if found == 0 {
+        assert_eq!(members(&get(&api, "/changes", &[]).await.body).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_for_is_refused() {
+    let (_engine, api) = service("changes-refused");
+    for (uri, details) in [
+        ("/changes?limit=0", "it must be an integer from 1 to 1000"),
+        ("/changes?limit=1&limit=2", "it is given more than once"),
+        (
+            "/changes?wait_ms=60001",
+            "it must be an integer from 0 to 60000",
+        ),
+        ("/changes?widget_sn=E", "it must be eq.SERIAL_NUMBER"),
+        (
+            "/changes?operation=in.(add)",
+            "it must be eq.OPERATION or in.(OPERATION,…)",
+        ),
+        (
+            "/changes?after=yesterday",
+            "it must be a position that the service gave out, or now",
+        ),
+        (
+            "/changes?since=1",
+            "there are after, limit, wait_ms, widget_sn and operation",
+        ),
+    ] {
+        let refused = get(&api, uri, &[]).await;
+        assert_eq!(refused.status.as_u16(), 400, "{uri}");
+        assert!(
+            refused.body.contains(r#""code":"PGRST100""#),
+            "{}",
+            refused.body
+        );
+        assert!(refused.body.contains(details), "{}", refused.body);
+    }
+    let other = "/changes?after=0000000000000000-00000001-0000000000000000";
+    let gone = get(&api, other, &[]).await;
+    assert_eq!(gone.status.as_u16(), 410);
+    assert!(
+        gone.body
+            .contains(r#""code":"WG410","details":"the oldest position is "#),
+        "{}",
+        gone.body
+    );
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let gone = get(&api, other, &[&format!("accept: {accept}")]).await;
+        assert_eq!(gone.status.as_u16(), 410, "before a stream begins");
+    }
+    assert_eq!(
+        send(&api, "POST", "/changes", &[], "")
+            .await
+            .status
+            .as_u16(),
+        405
+    );
+}
+
+/// The pieces of a stream until one has this in it.
+async fn until(body: &mut widgets_server::AnswerBody, wanted: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(wanted) {
+        let frame = body.frame().await.expect("no end").expect("infallible");
+        text.push_str(&String::from_utf8_lossy(&frame.into_data().expect("data")));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_and_resumes() {
+    let (_engine, api) = service("changes-stream");
+    check(&api, "add_widget", E, (204, "")).await;
+    let open = async |headers: &[(&str, &str)]| {
+        let mut request = Request::builder().uri("/changes");
+        for &(name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        api.respond(request).await
+    };
+    let events = ("accept", "text/event-stream");
+    let response = open(&[events]).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    let mut body = response.into_body();
+    let first = until(&mut body, "add_widget\",\"widget_sn\":\"E\"").await;
+    assert!(first.starts_with("retry: 1000\n\nid: "), "{first}");
+    assert!(
+        first.contains("\nevent: add_widget\ndata: {\"position\":\""),
+        "{first}"
+    );
+    let id = first
+        .split("id: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let id = id.expect("an id").to_owned();
+    check(&api, "add_widget", F, (204, "")).await;
+    until(&mut body, "\"widget_sn\":\"F\"").await;
+    drop(body);
+    // A browser connects again by the same URL, and says what it had.
+    let mut resumed = open(&[events, ("last-event-id", &id)]).await.into_body();
+    let rest = until(&mut resumed, "\"widget_sn\":\"F\"").await;
+    assert!(!rest.contains("\"widget_sn\":\"E\""), "{rest}");
+    let lines = open(&[("accept", "application/x-ndjson")]).await;
+    assert_eq!(lines.headers()["content-type"], "application/x-ndjson");
+    let lines = until(&mut lines.into_body(), "\"widget_sn\":\"F\"").await;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+}
