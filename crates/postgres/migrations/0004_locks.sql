@@ -160,15 +160,16 @@ $$;
 -- checked arguments and limits, and knows the messages.
 --
 -- Each kind is decided on one moment, which is a refusal's moment too. Without lock_first a batch
--- without removals locks nothing before it writes: what is to be written must then still be as it was
--- read. The writes say so and count what they change, and where anything has changed meanwhile the
+-- locks nothing before it writes, but for its removals: what is to be written must then still be as it
+-- was read. The writes say so and count what they change, and where anything has changed meanwhile the
 -- whole call fails with 40001, 23505 (a serial number was taken) or 23503 (one of two halves), and may
--- be made again. Such a batch writes in the order of serial numbers, so that it does not deadlock, and
--- waits 25 ms for any lock: one that is held longer fails the call with 55P03.
+-- be made again. They go in the order of serial numbers, so that they do not deadlock, and wait 25 ms
+-- for any lock: one that is held longer fails the call with 55P03.
 --
--- With lock_first, and where widgets are removed, every widget is locked before anything is read of
--- it, without a wait: those that are held by others are passed over, and their operations are 'locked'.
--- Nothing waits then but additions, for 2 ms, and no order is needed.
+-- Widgets to remove and their peers are locked before anything is read of them, without a wait, and so
+-- are with lock_first all others: those that another transaction holds are passed over, and their
+-- operations are 'locked'. With lock_first nothing waits but additions, for 2 ms. What never waits
+-- needs no order.
 --
 -- The settings make each plan a loop over the arrays with an index search for each element, however
 -- large the table is and whatever the statistics say.
@@ -190,9 +191,8 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    locks_pairs boolean := lock_first OR remove_sns <> '{}';
     taken text[];
-    held text[];                    -- the pairs' widgets, where they are locked first
+    held text[];                    -- the pairs' widgets, if they are locked first
     places1 tid[];                  -- the rows of the pairs' widgets that change,
     versions1 xid[];
     slots1 integer[];               -- and which slot of each
@@ -207,6 +207,7 @@ DECLARE
     peers text[];                   -- all of these,
     held_peers text[];              -- those that are locked,
     peer_places tid[];              -- and their rows
+    moved tid[];                    -- the rows of removed ones that have lost their peers
     changed bigint;
 BEGIN
     IF add_sns <> '{}' THEN
@@ -254,7 +255,7 @@ BEGIN
     END IF;
 
     IF pair_sns1 <> '{}' THEN
-        IF locks_pairs THEN
+        IF lock_first THEN
             SELECT array_agg(locked.serial_number) INTO held
             FROM (
                 SELECT widget.serial_number
@@ -266,9 +267,6 @@ BEGIN
         SELECT
             array_agg(
                 CASE
-                    WHEN locks_pairs AND (sn1 IS NOT NULL AND (sn1 IN (SELECT unnest(held))) IS NOT TRUE
-                        OR sn2 IS NOT NULL AND (sn2 IN (SELECT unnest(held))) IS NOT TRUE)
-                        THEN 'locked'
                     WHEN sn1 IS NULL THEN 'WG001/1'
                     WHEN sn2 IS NULL THEN 'WG001/2'
                     WHEN NOT associates THEN CASE WHEN linked1 IS NULL THEN 'WG004' ELSE 'ok' END
@@ -295,6 +293,18 @@ BEGIN
             LEFT JOIN widgets.widgets one ON one.serial_number = pair.sn1
             LEFT JOIN widgets.widgets two ON two.serial_number = pair.sn2
         ) read;
+        IF lock_first THEN
+            SELECT array_agg(
+                CASE
+                    WHEN place1 IS NOT NULL AND (sn1 IN (SELECT unnest(held))) IS NOT TRUE
+                        OR place2 IS NOT NULL AND (sn2 IN (SELECT unnest(held))) IS NOT TRUE
+                        THEN 'locked'
+                    ELSE outcome
+                END ORDER BY i)
+            INTO pair_outcomes
+            FROM unnest(pair_sns1, pair_sns2, pair_outcomes, places1, places2) WITH ORDINALITY
+                AS pair (sn1, sn2, outcome, place1, place2, i);
+        END IF;
         -- A place and the transaction that wrote there are one version of a row.
         UPDATE widgets.widgets widget SET
             peer1 = CASE WHEN change.slot = 1 THEN change.peer_sn ELSE peer1 END,
@@ -355,30 +365,42 @@ BEGIN
         IF peers <> '{}' THEN
             -- Frees both halves of what joins them to others. Such another one may be named by several,
             -- and it may be one of them. Rows are found by their places, which the locks keep.
-            UPDATE widgets.widgets widget SET
-                peer1 = CASE WHEN widget.peer1 IN (SELECT unnest(removed)) OR is_removed THEN NULL
-                    ELSE widget.peer1 END,
-                peer2 = CASE WHEN widget.peer2 IN (SELECT unnest(removed)) OR is_removed THEN NULL
-                    ELSE widget.peer2 END,
-                peer3 = CASE WHEN widget.peer3 IN (SELECT unnest(removed)) OR is_removed THEN NULL
-                    ELSE widget.peer3 END
-            FROM (
-                SELECT place, bool_or(is_removed) AS is_removed
+            WITH updated AS (
+                UPDATE widgets.widgets widget SET
+                    peer1 = CASE WHEN widget.peer1 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer1 END,
+                    peer2 = CASE WHEN widget.peer2 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer2 END,
+                    peer3 = CASE WHEN widget.peer3 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer3 END
                 FROM (
-                    SELECT given.place, true AS is_removed
-                    FROM unnest(places, peers1, peers2, peers3) AS given (place, peer1, peer2, peer3)
-                    WHERE num_nonnulls(given.peer1, given.peer2, given.peer3) > 0
-                    UNION ALL
-                    SELECT peer.place, false
-                    FROM unnest(held_peers, peer_places) AS peer (sn, place)
-                    WHERE peer.sn IN (SELECT unnest(peers))
-                ) named
-                GROUP BY place ORDER BY place
-            ) change
-            WHERE widget.ctid = change.place;
+                    SELECT place, bool_or(is_removed) AS is_removed
+                    FROM (
+                        SELECT given.place, true AS is_removed
+                        FROM unnest(places, peers1, peers2, peers3)
+                            AS given (place, peer1, peer2, peer3)
+                        WHERE num_nonnulls(given.peer1, given.peer2, given.peer3) > 0
+                        UNION ALL
+                        SELECT peer.place, false
+                        FROM unnest(held_peers, peer_places) AS peer (sn, place)
+                        WHERE peer.sn IN (SELECT unnest(peers))
+                    ) named
+                    GROUP BY place ORDER BY place
+                ) change
+                WHERE widget.ctid = change.place
+                RETURNING widget.ctid AS place, change.is_removed
+            )
+            SELECT array_agg(place) FILTER (WHERE is_removed) INTO moved FROM updated;
         END IF;
-        DELETE FROM widgets.widgets widget USING unnest(removed) AS given (sn)
-        WHERE widget.serial_number = given.sn
+        DELETE FROM widgets.widgets widget
+        USING (
+            SELECT unnest(moved) AS place
+            UNION ALL
+            SELECT given.place
+            FROM unnest(places, peers1, peers2, peers3) AS given (place, peer1, peer2, peer3)
+            WHERE num_nonnulls(given.peer1, given.peer2, given.peer3) = 0
+        ) gone
+        WHERE widget.ctid = gone.place
             AND num_nonnulls(widget.peer1, widget.peer2, widget.peer3) = 0;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> coalesce(cardinality(removed), 0) THEN
