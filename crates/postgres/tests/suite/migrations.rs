@@ -142,6 +142,7 @@ async fn what_this_program_does_not_know_is_refused() {
 /// side while they are replaced, and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_worked_with_where_it_says_so() {
+    const NEXT: i32 = WANTED + 1;
     let (server, service) = migrated().await;
     let url = server.url("registry", "postgres");
     let running = open(&service, Settings::default());
@@ -180,8 +181,10 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     assert_eq!(checked.expect("a status"), newer);
 
     next(6);
-    let refusal = "the schema has version 6, with which programs made for version 6 or newer work, and \
-                   this one was made for 5: use a newer program";
+    let refusal = format!(
+        "the schema has version {NEXT}, with which programs made for version {NEXT} or newer work, \
+         and this one was made for {WANTED}: use a newer program"
+    );
     let client = running.client();
     while client.ready().await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -191,7 +194,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
         reason(&told).public(),
         "the database has another schema than this version works with"
     );
-    assert_eq!(reason(&told).details(), Some(refusal));
+    assert_eq!(reason(&told).details(), Some(&*refusal));
     assert_eq!(
         refused(Postgres::open(target(&service), Settings::default())),
         refusal
