@@ -108,3 +108,47 @@ test("throwOnError throws what was answered", async () => {
   const call = async () => await client.rpc("remove_widget", { widget_sn: "nobody" }).throwOnError();
   await assert.rejects(call, (error) => error instanceof PostgrestError && error.code === "WG001");
 });
+
+test("lists are read as tables", async () => {
+  const add = (widget_sn, widget_name, slots) => client.rpc("add_widget", { widget_sn, widget_name, slots });
+  await check(add("list-a", "red, one", ["P", "R"]), applied);
+  await check(add("list-b", "blue", ["P"]), applied);
+  await check(add("list-c", "blue", []), applied);
+  await check(client.rpc("associate_widgets", { widget1_sn: "list-a", widget2_sn: "list-b", port: "P" }), applied);
+  const widgets = (columns, options) => client.from("widgets").select(columns, options).like("serial_number", "list-%");
+  const rows = async (query, expected, status = 200) => {
+    const answer = await query;
+    assert.deepEqual([answer.error, answer.status, answer.data], [null, status, expected]);
+  };
+  const a = { serial_number: "list-a" };
+  const b = { serial_number: "list-b" };
+  const c = { serial_number: "list-c" };
+  await rows(widgets("serial_number"), [a, b, c]);
+  await rows(widgets("serial_number").order("serial_number", { ascending: false }), [c, b, a]);
+  await rows(widgets("serial_number").range(1, 2), [b, c]);
+  await rows(widgets("sn:serial_number,name").eq("name", "blue").limit(1), [{ sn: "list-b", name: "blue" }]);
+  await rows(widgets("serial_number").in("name", ["red, one", "green"]), [a]);
+  await rows(widgets("serial_number").or("name.like.r*,serial_number.eq.list-c"), [a, c]);
+  await rows(widgets("serial_number").not("name", "eq", "blue"), [a]);
+  await rows(widgets("serial_number").gt("serial_number", "list-a").lt("serial_number", "list-c"), [b]);
+  const contains = (slots) => widgets("serial_number").contains("slots", JSON.stringify(slots));
+  await rows(contains([{ port: "R", peer: null }]), [a]);
+  await rows(contains([{ peer: "list-a" }]), [b]);
+  await rows(widgets("*").eq("serial_number", "list-b").single(), {
+    serial_number: "list-b",
+    name: "blue",
+    slots: [{ port: "P", peer: "list-a" }],
+  });
+  await rows(widgets("*").eq("serial_number", "nobody").maybeSingle(), null);
+  const single = await widgets("*").single();
+  assert.deepEqual([single.status, single.error.code, single.error.details], [406, "PGRST116", "The result contains 3 rows"]);
+  const counted = await widgets("*", { count: "exact", head: true });
+  assert.deepEqual([counted.error, counted.count, counted.data], [null, 3, null]);
+  const part = await widgets("serial_number", { count: "exact" }).limit(1);
+  assert.deepEqual([part.status, part.count, part.data], [206, 3, [a]]);
+  await rows(widgets("serial_number,name").csv(), 'serial_number,name\nlist-a,"red, one"\nlist-b,blue\nlist-c,blue');
+  const free = client.from("slots").select("widget_sn,ordinal").like("widget_sn", "list-%").is("peer_sn", null);
+  await rows(free, [{ widget_sn: "list-a", ordinal: 2 }]);
+  const unknown = await client.from("widgets").select("colour");
+  assert.deepEqual([unknown.status, unknown.error.code], [400, "42703"]);
+});

@@ -111,6 +111,39 @@ class Client(unittest.TestCase):
         self.refused("remove_widget", {"widget_sn": "py9"}, "WG001", "Widget with serial number py9 does not exist")
 
 
+    def test_lists_are_read_as_tables(self):
+        self.applied("add_widget", widget("pylist-a", ["P", "R"], "red"))
+        self.applied("add_widget", widget("pylist-b", ["P"], "blue"))
+        self.applied("add_widget", widget("pylist-c", [], "blue"))
+        self.applied("associate_widgets", pair("pylist-a", "pylist-b", "P"))
+
+        def widgets(*columns, **options):
+            return self.client.table("widgets").select(*columns, **options).like("serial_number", "pylist-%")
+
+        def names(query):
+            return [row["serial_number"][-1] for row in query.execute().data]
+
+        self.assertEqual(names(widgets("*")), ["a", "b", "c"])
+        self.assertEqual(names(widgets("*").order("serial_number", desc=True)), ["c", "b", "a"])
+        self.assertEqual(names(widgets("*").range(1, 1)), ["b"])
+        self.assertEqual(names(widgets("*").eq("name", "blue")), ["b", "c"])
+        self.assertEqual(names(widgets("*").in_("name", ["red", "green"])), ["a"])
+        self.assertEqual(names(widgets("*").or_("name.eq.red,serial_number.eq.pylist-c")), ["a", "c"])
+        self.assertEqual(names(widgets("*").contains("slots", json.dumps([{"port": "R", "peer": None}]))), ["a"])
+        counted = widgets("serial_number", count="exact").limit(1).execute()
+        self.assertEqual((counted.count, len(counted.data)), (3, 1))
+        one = widgets("name", "slots").eq("serial_number", "pylist-b").single().execute().data
+        self.assertEqual(one, {"name": "blue", "slots": [{"port": "P", "peer": "pylist-a"}]})
+        self.assertIsNone(widgets("*").eq("serial_number", "nobody").maybe_single().execute())
+        csv = widgets("serial_number", "name").limit(1).csv().execute().data
+        self.assertEqual(csv, "serial_number,name\npylist-a,red")
+        free = self.client.table("slots").select("ordinal").eq("widget_sn", "pylist-a").is_("peer_sn", "null")
+        self.assertEqual(free.execute().data, [{"ordinal": 2}])
+        with self.assertRaises(APIError) as caught:
+            self.client.table("widgets").select("colour").execute()
+        self.assertEqual(caught.exception.code, "42703")
+
+
 class ApiPage(unittest.TestCase):
     """docs/api.md: every console block is run from top to bottom, and must print what it says."""
 
