@@ -7,8 +7,9 @@ import { Port, Problem, Text, WidgetLink, download, to, useLoaded } from "./part
 
 const WIDGETS_MAX = 150;
 const STEPS = 300;
-const WIDTH = 900;
-const HEIGHT = 560;
+/** The least that the picture is wide and high, so that a few widgets are not drawn large. */
+const WIDTH = 720;
+const HEIGHT = 400;
 const LABEL_MAX = 18;
 
 interface Node extends SimulationNodeDatum {
@@ -105,12 +106,13 @@ function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string;
             key={node.id}
             class={node.id === centre ? "node centre" : "node"}
             role="link"
-            tabIndex={0}
+            tabindex={0}
             aria-label={node.id}
             onClick={() => walk(node.id)}
             onKeyDown={(event) => event.key === "Enter" && walk(node.id)}
           >
             <title>{node.name ? `${node.id}: ${node.name}` : node.id}</title>
+            <rect x={node.x - 40} y={node.y - 16} width="80" height="48" />
             <circle cx={node.x} cy={node.y} r={node.id === centre ? 13 : 9} />
             <text x={node.x} y={node.y + 26}>
               {short(node.id)}
@@ -143,8 +145,8 @@ function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Li
     .filter((pair) => known.has(pair.widget1_sn) && known.has(pair.widget2_sn))
     .map((pair) => ({ source: pair.widget1_sn, target: pair.widget2_sn, port: pair.port }));
   const simulation = forceSimulation(nodes)
-    .force("link", forceLink<Node, Link>(links).id((node) => node.id).distance(90))
-    .force("apart", forceManyBody().strength(-320))
+    .force("link", forceLink<Node, Link>(links).id((node) => node.id).distance(120))
+    .force("apart", forceManyBody().strength(-900))
     .force("room", forceCollide(34))
     .force("x", forceX(0).strength(0.05))
     .force("y", forceY(0).strength(0.08))
@@ -152,9 +154,9 @@ function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Li
   for (let step = 0; step < STEPS; step++) simulation.tick();
   const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
   const margin = 60;
-  const [left, top] = [Math.min(...xs, -WIDTH / 3) - margin, Math.min(...ys, -HEIGHT / 3) - margin];
-  const width = Math.max(...xs, WIDTH / 3) + margin - left;
-  const height = Math.max(...ys, HEIGHT / 3) + margin - top;
+  const [left, top] = [Math.min(...xs, -WIDTH / 2) - margin, Math.min(...ys, -HEIGHT / 2) - margin];
+  const width = Math.max(...xs, WIDTH / 2) + margin - left;
+  const height = Math.max(...ys, HEIGHT / 2) + margin - top;
   return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
 }
 
