@@ -103,13 +103,15 @@ fn exit(outcome: Result<(), Failure>) -> Outcome {
         Err(Failure::Output(error)) => return Err(format!("writing the output: {error}").into()),
         Err(Failure::Asking(error)) => error,
     };
+    // Whoever answers there, and whatever was asked for: a terminal obeys none of it.
+    let told = table::shown(&error.to_string()).into_owned();
     let code = match &error {
         Error::Refused(_) => REFUSED,
         Error::FateUnknown(_) => FATE_UNKNOWN,
-        _ => return Err(error.into()),
+        _ => return Err(told.into()),
     };
     // Where not even that can be written there is nobody to tell.
-    drop(writeln!(io::stderr(), "error: {error}"));
+    drop(writeln!(io::stderr(), "error: {told}"));
     Ok(code.into())
 }
 

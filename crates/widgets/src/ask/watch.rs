@@ -103,7 +103,7 @@ impl Watch {
                     if reached && !self.no_follow =>
                 {
                     if !told {
-                        writeln!(io::stderr(), "{error}; trying again")?;
+                        writeln!(io::stderr(), "{}; trying again", shown(&error.to_string()))?;
                     }
                     told = true;
                     thread::sleep(RETRY);

@@ -64,6 +64,9 @@ fn the_exit_code_says_what_became_of_it() {
     let (code, _, told) = ask(&["add", "F", "A", "Z"]);
     assert_eq!(code, 3);
     assert!(told.contains("22P02"), "{told}");
+    let (code, _, told) = ask(&["get", "\u{1b}[31mnope"]);
+    assert_eq!(code, 3);
+    assert!(told.contains("\\u{1b}[31mnope"), "{told}");
     assert_eq!(ask(&["add", "E"]).0, 2, "the name is missing");
     assert_eq!(ask(&["get", "E", "--url", "ftp://h"]).0, 1);
     let missing = ["get", "E", "--token-file", "missing"];
