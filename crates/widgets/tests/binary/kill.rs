@@ -37,6 +37,9 @@ const SETTINGS: &[&str] = &[
     "32768",
     "--checkpoint-journal-bytes",
     "16384",
+    // So that segments go with the checkpoint that makes them needless, not after three days.
+    "--changes-retention-bytes",
+    "0",
 ];
 
 /// Widgets that only one writer writes: it knows what must be there after each of its operations.

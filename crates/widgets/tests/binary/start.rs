@@ -97,7 +97,7 @@ fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
     std::fs::create_dir(&documents).expect("a directory");
     std::fs::write(documents.join("letter.txt"), "").expect("a file");
     expect![[r#"
-        error: the directory docs is not empty and has no store in it: it has 1 other entry, such as "letter.txt". Give the directory of a store, or an empty or new one, by --data-dir; files of a store are named journal-… and checkpoint-…
+        error: the directory docs is not empty and has no store in it: it has 1 other entry, such as "letter.txt". Give the directory of a store, or an empty or new one, by --data-dir; files of a store are named store, journal-… and checkpoint-…
     "#]]
     .assert_eq(&fails(directory.path(), &["--data-dir", "docs"]));
     assert_eq!(
