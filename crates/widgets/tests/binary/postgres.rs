@@ -95,8 +95,8 @@ async fn until_ready(store: &HttpStore) -> Duration {
 /// What a killed service had sent may still be under way in the database: waits until its
 /// connections are gone.
 async fn until_quiet(server: &Server, services: usize) {
-    // Two for operations and one for lookups.
-    while server.backends().len() > 3 * services {
+    // Two for operations, one for lookups and four for lists.
+    while server.backends().len() > 7 * services {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
