@@ -138,7 +138,7 @@ def check_everything(documents):
     # Whoever is to reach it does, without a word: the Ingress, and Prometheus.
     assert namespaces_in(documents) == ["ingress", "ingress-nginx", "monitoring"]
     paths = of_kind(documents, "Ingress")["spec"]["rules"][0]["http"]["paths"]
-    assert {each["path"] for each in paths} == {"/", "/rpc", "/widgets", "/slots", "/live", "/ready", "/swagger-ui", "/console"}
+    assert {each["path"] for each in paths} == {"/", "/rpc", "/widgets", "/slots", "/changes", "/live", "/ready", "/swagger-ui", "/console"}
 
 
 def check_nothing(documents):
