@@ -20,7 +20,7 @@ pub(crate) fn prepare(command: Command, arguments: Vec<OsString>) -> (Command, V
     let (shown, arguments) = wanted(arguments);
     let command = match shown {
         Shown::First => command,
-        Shown::All => show(command, &|_| true),
+        Shown::All => show_all(command),
         Shown::Section(section) => {
             let about = SECTIONS.iter().find(|(name, _)| *name == section);
             let heading = heading(section, about.map_or("", |(_, about)| about));
@@ -28,6 +28,11 @@ pub(crate) fn prepare(command: Command, arguments: Vec<OsString>) -> (Command, V
         }
     };
     (command, arguments)
+}
+
+/// Shows every flag, as `--help --all` does.
+pub(crate) fn show_all(command: Command) -> Command {
+    show(command, &|_| true)
 }
 
 fn wanted(mut arguments: Vec<OsString>) -> (Shown, Vec<OsString>) {

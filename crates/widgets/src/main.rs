@@ -1,6 +1,7 @@
 //! The one binary: the command line. Each command has a module of its own.
 
 mod ask;
+mod completions;
 mod config;
 mod descriptors;
 mod export;
@@ -12,6 +13,7 @@ mod jwks;
 mod listen;
 mod load;
 mod log;
+mod manual;
 mod metrics;
 mod migrate;
 mod notify;
@@ -95,6 +97,10 @@ enum Command {
     /// Checks, shows and explains the configuration.
     #[command(subcommand)]
     Config(config::command::Command),
+    /// Prints what a shell needs to complete commands and flags by the tab key.
+    Completions(completions::Arguments),
+    /// Prints a manual page, or writes those of all commands into a directory.
+    Manual(manual::Arguments),
 }
 
 /// What a command ends with: how the process exits, or why it could not do its work.
@@ -139,6 +145,8 @@ fn main() -> ExitCode {
         Command::Migrate(arguments) => migrate::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Config(command) => config::command::run(command),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     });
     outcome.unwrap_or_else(|error| {
         // Whoever reads has left, as `head` does: there is nobody to tell.

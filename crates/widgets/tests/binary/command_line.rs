@@ -32,7 +32,7 @@ fn help_names_every_flag_with_its_variable_and_default() {
 }
 
 /// The flags that a help shows.
-fn flags(help: &str) -> Vec<&str> {
+pub(crate) fn flags(help: &str) -> Vec<&str> {
     help.lines()
         .filter_map(|line| {
             let rest = line
@@ -45,7 +45,7 @@ fn flags(help: &str) -> Vec<&str> {
         .collect()
 }
 
-fn help(arguments: &[&str]) -> String {
+pub(crate) fn help(arguments: &[&str]) -> String {
     let directory = Directory::new("help_of");
     let mut command = widgets(directory.path());
     let (code, help, told) = run(command.env_remove("COLUMNS").args(arguments));

@@ -27,6 +27,7 @@ mod postgres_server;
 mod readme;
 mod security;
 mod service;
+mod shells;
 mod shutdown;
 mod spelling;
 mod start;

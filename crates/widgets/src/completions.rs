@@ -1,0 +1,25 @@
+//! `widgets completions`: the commands and flags as a shell wants them, made of the same source as `--help`.
+
+use crate::{Outcome, help};
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// Prints a script for a shell. `docs/install.md` says where each shell looks for it.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The shell.
+    shell: Shell,
+}
+
+pub(crate) fn run(Arguments { shell }: &Arguments) -> Outcome {
+    let mut command = help::show_all(crate::Arguments::command());
+    // Made as a whole first: the generator panics where writing fails, as it does when a reader leaves.
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut command, "widgets", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
