@@ -86,6 +86,15 @@ pub enum OpenError {
         /// The file.
         file: String,
     },
+    /// There is a store, and of what it held neither a checkpoint nor the beginning of the journal. Restore
+    /// a copy.
+    #[error(
+        "there is neither a checkpoint nor {file}: without one of them the state cannot be rebuilt"
+    )]
+    NoBeginning {
+        /// The first segment of the journal.
+        file: String,
+    },
     /// A setting is out of its range.
     #[error("{setting} must be {limit}, {given} was given")]
     Setting {

@@ -55,6 +55,11 @@ impl Files {
         files.checkpoints.sort_unstable();
         Ok(files)
     }
+
+    /// Whether there is a store, or a part of one.
+    pub(crate) fn is_store(&self) -> bool {
+        self.has_store || !self.segments.is_empty() || !self.checkpoints.is_empty()
+    }
 }
 
 /// Whether a file of this name is a part of a store. A directory that has none of them has no store.

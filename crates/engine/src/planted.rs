@@ -74,6 +74,8 @@ bugs! {
     BlockUnchecked,
     /// An unreadable group is the end of the journal, whatever follows it.
     DamageTakenForTornTail,
+    /// A store whose journal is gone is begun anew.
+    JournalForgotten,
     /// After a start the first change gets the number of the last one.
     SequenceReused,
     /// Older files go before the checkpoint that makes them needless is durable.

@@ -62,20 +62,14 @@ pub(crate) fn recover<D: Disk>(
             .map_err(OpenError::io(format!("removing {name}")))?;
     }
     let mut store = files.has_store.then(|| read_store(disk)).transpose()?;
-    if files.segments.is_empty() && files.checkpoints.is_empty() {
-        let header = match store.take() {
-            // A crash came before the first segment.
-            Some(header) => header,
-            None => create_store(disk, random, 1)?,
-        };
-        let segment = SegmentHeader {
-            origin: 1,
-            ..SegmentHeader::new(header.identity, 1, random())
-        };
-        create_segment(disk, segment, settings.segment_bytes, |_| Ok(()))
-            .map_err(OpenError::io("creating the first segment of the journal"))?;
-        store = Some(header);
-        files.segments.push(segment.number);
+    if files.checkpoints.is_empty() {
+        match &store {
+            None => store = begin(disk, random, settings, &mut files)?,
+            Some(store) if files.segments.is_empty() && planted!(JournalForgotten) => {
+                create_first_segment(disk, random, settings, store, &mut files)?;
+            }
+            Some(_) => {}
+        }
     }
     let identity = store.as_ref().map(|store| store.identity);
     let read = read(disk, &files, identity, settings, threads, || clock.now())?;
@@ -94,18 +88,14 @@ pub(crate) fn recover<D: Disk>(
         && read
             .header
             .is_none_or(|header| header.version == FORMAT_VERSION);
-    let store = match store {
-        Some(store) => store,
-        None => create_store(disk, random, read.end.next_sequence)?,
+    let store = if let Some(store) = store {
+        store
+    } else {
+        let store = new_store(random, read.end.next_sequence);
+        create_store(disk, &store)?;
+        store
     };
-    let recovered = Recovered {
-        store,
-        state: read.state,
-        retries: read.retries,
-        end: read.end,
-        checkpoint: read.checkpoint,
-        segments: read.segments,
-    };
+    let recovered = read.of(store);
     if is_current {
         return Ok(recovered);
     }
@@ -118,6 +108,21 @@ pub(crate) fn recover<D: Disk>(
     Ok(recovered)
 }
 
+/// Makes a store in a directory that has none.
+pub(crate) fn create<D: Disk>(
+    disk: &D,
+    random: &mut Random,
+    settings: &Settings,
+) -> Result<Recovered<D::File>, OpenError> {
+    let store = new_store(random, 1);
+    let mut files = Files::default();
+    create_first_segment(disk, random, settings, &store, &mut files)?;
+    create_store(disk, &store)?;
+    let identity = Some(store.identity);
+    let read = read(disk, &files, identity, settings, 1, || Duration::ZERO)?;
+    Ok(read.of(store))
+}
+
 /// What the files of a directory hold.
 struct Read<F> {
     state: State,
@@ -128,6 +133,19 @@ struct Read<F> {
     segments: VecDeque<KeptSegment>,
     /// When the checkpoint was loaded.
     loaded_at: Duration,
+}
+
+impl<F> Read<F> {
+    fn of(self, store: StoreHeader) -> Recovered<F> {
+        Recovered {
+            store,
+            state: self.state,
+            retries: self.retries,
+            end: self.end,
+            checkpoint: self.checkpoint,
+            segments: self.segments,
+        }
+    }
 }
 
 /// Reads the newest checkpoint and the journal from where it began, and removes what is needless.
@@ -160,7 +178,7 @@ fn read<D: Disk>(
         }
         None => (State::default(), None, None),
     };
-    let segment = header.map_or(1, |it| it.segment);
+    let segment = header.map_or(FIRST_SEGMENT, |it| it.segment);
     let start = Start {
         store,
         first_sequence: header.map_or(1, |it| it.first_sequence),
@@ -174,7 +192,12 @@ fn read<D: Disk>(
         },
         _ => start,
     };
-    let segments = contiguous(&files.segments, segment)?;
+    let segments = contiguous(&files.segments, segment).map_err(|error| match error {
+        OpenError::Missing { file } if header.is_none() && !files.segments.contains(&segment) => {
+            OpenError::NoBeginning { file }
+        }
+        error => error,
+    })?;
     let replayed = Replayed {
         state: &mut state,
         retries: &mut retries,
@@ -281,31 +304,71 @@ fn read_store<D: Disk>(disk: &D) -> Result<StoreHeader, OpenError> {
     StoreHeader::decode(&bytes[..length]).map_err(|defect| OpenError::header(STORE, defect))
 }
 
-/// A new store, whose first entry has this number.
-fn create_store<D: Disk>(
+/// Makes a store where there is none yet: the first segment, and then the file that says which store it
+/// is. So where that file is, there was a journal, and a directory that has it and no journal has lost
+/// what was answered; a crash in between leaves a segment that nothing was written to, which is gone on
+/// with. Gives nothing where there are files of an older format, or a journal that lost its store's file.
+fn begin<D: Disk>(
     disk: &D,
     random: &mut Random,
-    first_sequence: u64,
-) -> Result<StoreHeader, OpenError> {
+    settings: &Settings,
+    files: &mut Files,
+) -> Result<Option<StoreHeader>, OpenError> {
+    let mut store = new_store(random, 1);
+    match files.segments[..] {
+        [] => create_first_segment(disk, random, settings, &store, files)?,
+        [FIRST_SEGMENT] => match replay::unused(disk, FIRST_SEGMENT)? {
+            Some(header) if header.version > 1 => store.identity = header.store,
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    }
+    create_store(disk, &store)?;
+    Ok(Some(store))
+}
+
+const FIRST_SEGMENT: u64 = 1;
+
+fn create_first_segment<D: Disk>(
+    disk: &D,
+    random: &mut Random,
+    settings: &Settings,
+    store: &StoreHeader,
+    files: &mut Files,
+) -> Result<(), OpenError> {
+    let segment = SegmentHeader {
+        origin: 1,
+        ..SegmentHeader::new(store.identity, FIRST_SEGMENT, random())
+    };
+    create_segment(disk, segment, settings.segment_bytes, |_| Ok(()))
+        .map_err(OpenError::io("creating the first segment of the journal"))?;
+    files.segments.push(FIRST_SEGMENT);
+    Ok(())
+}
+
+/// A new store, whose first entry has this number.
+fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&random().to_le_bytes());
     secret[8..].copy_from_slice(&random().to_le_bytes());
-    let store = StoreHeader {
+    StoreHeader {
         identity: random(),
         secret,
         epochs: vec![Epoch {
             number: 1,
             first_sequence,
         }],
-    };
+    }
+}
+
+fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), OpenError> {
     let create = || {
         let file = files::create_unfinished(disk, STORE)?;
         file.write_all_at(&store.encode(), 0)?;
         file.sync()?;
         files::finish(disk, STORE)
     };
-    create().map_err(OpenError::io(format!("creating {STORE}")))?;
-    Ok(store)
+    create().map_err(OpenError::io(format!("creating {STORE}")))
 }
 
 /// The segments from number `first` on, which must all be there.

@@ -197,10 +197,12 @@ fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
             "{error}. Correct --data-dir, or mount the volume that has the store; `widgets serve`, \
              `generate` and `import` make a new one where store.must_exist is false"
         ),
-        OpenError::Damaged { .. } | OpenError::Missing { .. } => format!(
-            "the data directory {directory} is damaged: {error}. Nothing was changed. Restore a \
+        OpenError::Damaged { .. } | OpenError::Missing { .. } | OpenError::NoBeginning { .. } => {
+            format!(
+                "the data directory {directory} is damaged: {error}. Nothing was changed. Restore a \
              copy of the directory: skipping the damaged part would serve wrong data"
-        ),
+            )
+        }
         OpenError::Io { what, source } => {
             let text = directory.to_string();
             if what.contains(&text) {
@@ -221,16 +223,13 @@ pub(crate) type Done = Result<(), TransferError>;
 /// The embedded store, filled in memory and made durable by one checkpoint.
 struct Embedded {
     path: PathBuf,
+    is_new: bool,
     bulk: Bulk,
 }
 
 impl Embedded {
     fn open(path: PathBuf, no_store: NoStore, settings: &Settings) -> Result<Self, TransferError> {
         let (bulk, is_new) = open_bulk(&path, no_store, settings)?;
-        if is_new {
-            // Nobody may be listening.
-            drop(writeln!(io::stderr(), "{}", new_store(&path)));
-        }
         let widgets = bulk.counts().widgets;
         if widgets > 0 {
             return Err(TransferError::Store(format!(
@@ -238,7 +237,7 @@ impl Embedded {
                 path.display()
             )));
         }
-        Ok(Self { path, bulk })
+        Ok(Self { path, is_new, bulk })
     }
 }
 
@@ -268,9 +267,14 @@ impl Sink for Embedded {
     }
 
     fn finish(self: Box<Self>) -> Done {
-        let Self { path, bulk } = *self;
+        let Self { path, is_new, bulk } = *self;
         bulk.commit()
-            .map_err(|error| TransferError::Store(explained(&path, &error)))
+            .map_err(|error| TransferError::Store(explained(&path, &error)))?;
+        if is_new {
+            // Nobody may be listening.
+            drop(writeln!(io::stderr(), "{}", new_store(&path)));
+        }
+        Ok(())
     }
 }
 

@@ -99,6 +99,11 @@ fn a_file_with_a_mistake_changes_nothing_and_is_told_where() {
         !ok && said.contains("file: line 2: it ends at column 40 in the middle of a widget"),
         "{said}"
     );
+    assert!(
+        !said.contains("new store") && names(&store) == ["lock"],
+        "a file that is wrong leaves no store: {said} {:?}",
+        names(&store)
+    );
     fs::write(&file, good).unwrap();
     let (ok, said) = widgets(&["import", text(&file), "--data-dir", text(&store)]);
     assert!(ok, "nothing of the first attempt was kept: {said}");
@@ -238,6 +243,36 @@ fn nothing_is_put_among_somebodys_documents() {
     }
     assert_eq!(names(&documents), ["letter.txt"]);
     assert_eq!(names(directory.path()), ["docs", "f"]);
+}
+
+#[test]
+fn a_store_whose_journal_was_deleted_is_not_an_empty_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (store, file) = (path("store"), path("all.jsonl"));
+    fs::write(&file, "").unwrap();
+    let (ok, said) = widgets(&["import", text(&file), "--data-dir", text(&store)]);
+    assert!(ok, "{said}");
+    for name in names(&store) {
+        if name.starts_with("journal-") {
+            fs::remove_file(store.join(name)).unwrap();
+        }
+    }
+    let before = names(&store);
+    for command in [
+        &["export", text(&path("copy"))][..],
+        &["import", text(&file)],
+        &["serve", "--must-exist", "--listen", "127.0.0.1:0"],
+        &["serve", "--listen", "127.0.0.1:0"],
+    ] {
+        let (ok, said) = widgets(&[command, &["--data-dir", text(&store)]].concat());
+        assert!(
+            !ok && said.contains("is damaged: there is neither a checkpoint nor journal-00"),
+            "{command:?}: {said}"
+        );
+        assert_eq!(names(&store), before, "{command:?}");
+    }
+    assert!(!path("copy").exists());
 }
 
 #[test]

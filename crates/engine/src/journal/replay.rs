@@ -146,6 +146,26 @@ pub(crate) fn replay<D: Disk>(
     })
 }
 
+/// The header of this segment where nothing was ever written after it. Where something was that is no
+/// group, it is damaged.
+pub(crate) fn unused<D: Disk>(disk: &D, number: u64) -> Result<Option<SegmentHeader>, OpenError> {
+    let segment = SegmentReader::open_any(disk, number)?;
+    for offset in (DATA_OFFSET..).step_by(READ_BYTES) {
+        let bytes = segment.read(offset, READ_BYTES)?;
+        if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
+            if segment.header.version == 1 || segment.is_group_at(DATA_OFFSET)? {
+                return Ok(None);
+            }
+            let defect = "there is no group of changes, and something else is".into();
+            return Err(segment.damaged(offset + at as u64, defect));
+        }
+        if bytes.len() < READ_BYTES {
+            break;
+        }
+    }
+    Ok(Some(segment.header))
+}
+
 /// How far the reader came.
 struct Reached {
     start: Start,
@@ -334,11 +354,21 @@ struct SegmentReader<F> {
 }
 
 impl<F: DiskFile> SegmentReader<F> {
+    /// A segment that must be of this store.
     fn open<D: Disk<File = F>>(
         disk: &D,
         number: u64,
         store: Option<u64>,
     ) -> Result<Self, OpenError> {
+        let segment = Self::open_any(disk, number)?;
+        if segment.header.version > 1 {
+            OpenError::check_store(&segment.name, segment.header.store, store)?;
+        }
+        Ok(segment)
+    }
+
+    /// A segment of any store.
+    fn open_any<D: Disk<File = F>>(disk: &D, number: u64) -> Result<Self, OpenError> {
         let name = segment_name(number);
         let file = disk
             .open(&name)
@@ -354,9 +384,6 @@ impl<F: DiskFile> SegmentReader<F> {
                 offset: 0,
                 defect: format!("its header is that of {}", segment_name(header.number)),
             });
-        }
-        if header.version > 1 {
-            OpenError::check_store(&name, header.store, store)?;
         }
         Ok(Self { name, file, header })
     }

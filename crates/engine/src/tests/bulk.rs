@@ -61,12 +61,49 @@ fn without_a_commit_nothing_is_kept() {
     let mut bulk = open(&disk).expect("opened");
     apply(&mut bulk, &mut Chance(1), &mut Vec::new());
     drop(bulk);
+    assert_eq!(disk.names(), [""; 0], "no store is made");
     let bulk = open(&disk).expect("opened");
     assert_eq!(bulk.counts().widgets, 0);
-    // And there is nothing to commit.
+    // An empty store is one as well.
+    bulk.commit().expect("made");
+    let bulk = open(&disk).expect("opened");
+    assert_eq!(bulk.counts().widgets, 0);
+    // And then there is nothing to commit.
     let steps = disk.steps();
     bulk.commit().expect("nothing to do");
     assert_eq!(disk.steps(), steps);
+}
+
+#[test]
+fn a_commit_that_fails_leaves_no_new_store() {
+    let (mut nothing, mut whole) = (0, 0);
+    for fail_at in 0.. {
+        let (disk, mut accepted) = (TestDisk::default(), Vec::new());
+        let mut bulk = open(&disk).expect("opened");
+        apply(&mut bulk, &mut Chance(4), &mut accepted);
+        disk.set_faults(Faults {
+            fail_at: Some(disk.steps() + fail_at),
+            ..Faults::default()
+        });
+        let outcome = bulk.commit();
+        disk.set_faults(Faults::default());
+        if disk.names().is_empty() {
+            outcome.expect_err("it says so");
+            nothing += 1;
+            continue;
+        }
+        let rig = Rig::open(&disk).expect("a store");
+        assert!(
+            widgets(rig.state()) == widgets(&model(&accepted)),
+            "step {fail_at} left {:?}",
+            disk.names()
+        );
+        whole += 1;
+        if outcome.is_ok() && whole > 3 {
+            break;
+        }
+    }
+    assert!(nothing > 10, "{nothing} left nothing, {whole} are whole");
 }
 
 #[test]
@@ -75,7 +112,14 @@ fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
     let mut bulk = open(&disk).expect("opened");
     apply(&mut bulk, &mut chance, &mut accepted);
     bulk.commit().expect("committed");
-    let before = widgets(&model(&accepted));
+    cut_power(&disk, &accepted);
+    // And where there is no store yet.
+    cut_power(&TestDisk::default(), &[]);
+}
+
+/// Cuts the power at every step of a commit to this disk, which has what was accepted.
+fn cut_power(disk: &TestDisk, accepted: &[Command]) {
+    let before = widgets(&model(accepted));
     for kept in [
         Kept::Nothing,
         Kept::Everything,
@@ -90,7 +134,7 @@ fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
                 crash_at: Some(disk.steps() + crash_at),
                 ..Faults::default()
             });
-            let mut accepted = accepted.clone();
+            let mut accepted = accepted.to_vec();
             apply(&mut bulk, &mut Chance(3), &mut accepted);
             let outcome = bulk.commit();
             let after_cut = disk.after_power_cut(kept);

@@ -12,6 +12,7 @@ pub(crate) use disk::Chance;
 mod format_1;
 mod hostile;
 mod log;
+mod missing;
 mod queue;
 mod recovery;
 mod retries;

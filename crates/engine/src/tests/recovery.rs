@@ -1,7 +1,7 @@
 //! Restarts of the whole engine, with its threads: torn tails, damage, failed syncs, full disks.
 
 use super::{
-    disk::{Chance, Faults, Kept, TestDisk},
+    disk::{Faults, Kept, TestDisk},
     rig::{random, serial_number, settings},
 };
 use crate::{
@@ -22,7 +22,7 @@ pub(super) fn add(number: usize) -> Command {
     }
 }
 
-fn open(disk: &TestDisk) -> Result<Engine, OpenError> {
+pub(super) fn open(disk: &TestDisk) -> Result<Engine, OpenError> {
     Engine::open_on(disk.clone(), SystemClock::new(), random(), &settings())
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn lookup(client: &Client, number: usize) -> Option<Widget> {
         .expect("answered")
 }
 
-const SEGMENT_1: &str = "journal-0000000000000001";
+pub(super) const SEGMENT_1: &str = "journal-0000000000000001";
 
 #[tokio::test]
 async fn what_was_answered_survives_a_power_cut_across_segments() {
@@ -225,36 +225,8 @@ async fn damage_of_the_last_answered_group_is_told_from_a_torn_end_by_the_seal_a
     assert!(disk.content(SEGMENT_1) == sealed, "nothing happened");
 }
 
-#[tokio::test]
-async fn files_of_two_stores_are_told_apart() {
-    let (disk, other) = (TestDisk::default(), TestDisk::default());
-    for (disk, salts) in [(&disk, 1), (&other, 2)] {
-        let mut chance = Chance(salts);
-        let random: crate::Random = Box::new(move || chance.number());
-        let engine = Engine::open_on(disk.clone(), SystemClock::new(), random, &settings());
-        let engine = engine.expect("a new store");
-        engine.client().submit(add(0)).await.expect("added");
-    }
-    let store = disk.content("store");
-    disk.put("store", other.content("store"));
-    let error = open(&disk).err().expect("another store's").to_string();
-    assert!(
-        error.starts_with("journal-0000000000000001 is damaged at byte 0: it is of the store "),
-        "{error}"
-    );
-    disk.lose("store");
-    assert_eq!(
-        open(&disk).err().expect("whose is it?").to_string(),
-        "store is missing: without it the state cannot be rebuilt"
-    );
-    disk.put("store", store);
-    drop(open(&disk).expect("as it was"));
-    disk.damage("store", |store| store[20] ^= 1);
-    assert!(matches!(open(&disk), Err(OpenError::Damaged { file, .. }) if file == "store"));
-}
-
 /// A store with a checkpoint, three groups after it, and two segments.
-async fn store_with_everything() -> TestDisk {
+pub(super) async fn store_with_everything() -> TestDisk {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
     let client = engine.client();
@@ -295,35 +267,6 @@ async fn damage_stops_the_start_and_is_named() {
         disk.damage(checkpoint, |file| *file = clean);
     }
     drop(open(&disk).expect("as it was"));
-}
-
-#[tokio::test]
-async fn files_that_are_missing_stop_the_start_and_are_named() {
-    let disk = store_with_everything().await;
-    let without = |name| {
-        let disk = disk.after_power_cut(Kept::Nothing);
-        disk.lose(name);
-        open(&disk).err().expect("something is missing").to_string()
-    };
-    // The checkpoint is needed in any case: what was before it is gone from the journal's segments.
-    assert_eq!(
-        without(SEGMENT_1),
-        format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
-    );
-    let disk = TestDisk::default();
-    let engine = open(&disk).expect("a new store");
-    for number in 0..600 {
-        engine.client().submit(add(number)).await.expect("added");
-    }
-    engine.checkpoint().expect("written");
-    drop(engine);
-    // A start removes what is left of older files.
-    drop(open(&disk).expect("undamaged"));
-    disk.lose("checkpoint-0000000000000259");
-    assert_eq!(
-        open(&disk).err().expect("no beginning").to_string(),
-        format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
-    );
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! written, as this is what a torn write looks like. `docs/file-format.md` says what is assumed.
 
 use crate::{
-    files::UNFINISHED,
+    files::{STORE, UNFINISHED},
     format::{self, DATA_OFFSET, SegmentHeader},
     tests::disk::{Chance, TestDisk},
 };
@@ -40,6 +40,13 @@ impl Damage {
         *self = Self::default();
     }
 
+    fn lose(&mut self, disk: &TestDisk, name: &str) {
+        let content = disk.content(name);
+        disk.lose(name);
+        self.files.entry(name.to_owned()).or_insert(content);
+        self.is_lost = true;
+    }
+
     /// Damages a file or two, and says what it did.
     pub(super) fn inflict(&mut self, disk: &TestDisk, chance: &mut Chance) -> Vec<String> {
         let mut done = Vec::new();
@@ -63,11 +70,15 @@ impl Damage {
                 _ => before.len(),
             };
             if chance.below(8) == 0 {
-                // The journal's end must stay, or it is another journal's.
+                // The journal's end must stay, or it is another journal's: it goes with all of it.
+                if is_last && names.iter().any(|name| name == STORE) {
+                    let segments = names.iter().filter(|name| name.starts_with("journal-"));
+                    segments.for_each(|name| self.lose(disk, name));
+                    done.push("lost the journal".into());
+                    break;
+                }
                 if !is_last && names.len() > 1 && last.is_some() {
-                    disk.lose(name);
-                    self.files.entry(name.clone()).or_insert(before);
-                    self.is_lost = true;
+                    self.lose(disk, name);
                     done.push(format!("lost {name}"));
                 }
                 continue;

@@ -419,9 +419,9 @@ impl World {
         plan.trace.note(&Event::World(&error.to_string()));
         let is_right = match error {
             OpenError::Io { .. } => plan.failures > 0,
-            OpenError::Damaged { file, .. } | OpenError::Missing { file } => {
-                self.damage.explains(file)
-            }
+            OpenError::Damaged { file, .. }
+            | OpenError::Missing { file }
+            | OpenError::NoBeginning { file } => self.damage.explains(file),
             OpenError::Version { .. }
             | OpenError::UnknownKind { .. }
             | OpenError::Locked
