@@ -68,6 +68,19 @@ impl Plan {
         }
     }
 
+    /// Leaves out what is before the first and behind the last widget that there is now: what comes there
+    /// later is out of the question.
+    pub(crate) fn narrow(&mut self, state: &State) {
+        let [first, last] = state
+            .ends()
+            .map(|end| end.map(Into::into).map_or(Unbounded, Included));
+        let unbounded = || Unbounded;
+        let lower = std::mem::replace(&mut self.lower, unbounded());
+        self.lower = tighter(lower, first, |one, other| one >= other);
+        let upper = std::mem::replace(&mut self.upper, unbounded());
+        self.upper = tighter(upper, last, |one, other| one <= other);
+    }
+
     /// Whether a serial number is within the bounds.
     pub(crate) fn contains(&self, serial_number: &str) -> bool {
         let above = match &self.lower {

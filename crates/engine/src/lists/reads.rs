@@ -3,7 +3,7 @@
 //! The owner gives it some time between batches, when everything is durable. What an index serves is
 //! done within one turn; what is not becomes a scan, of which there are only so many.
 
-use super::Scan;
+use super::{Scan, scan::Kept};
 use crate::{
     queue::Request,
     state::{Handle, State},
@@ -25,6 +25,9 @@ const NEIGHBOUR_COST: usize = 40;
 /// So many bytes may a scan keep of what changes meanwhile.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// So much of what an ended scan kept is given back in a turn.
+const GIVEN_BACK: usize = if cfg!(test) { 2 } else { 1000 };
+
 /// Something that reads many widgets.
 pub(crate) enum Read {
     List(Box<Asked<List>>),
@@ -36,6 +39,9 @@ pub(crate) struct Reads {
     /// Not begun.
     waiting: VecDeque<(Read, Address, Duration)>,
     scans: VecDeque<(Box<Asked<List>>, Address, Scan)>,
+    /// What ended scans have kept, given back little by little: at once it would take as long as many
+    /// turns.
+    kept: Vec<Kept>,
     waiting_max: usize,
     scans_max: usize,
 }
@@ -75,6 +81,7 @@ impl Reads {
         Self {
             waiting: VecDeque::new(),
             scans: VecDeque::new(),
+            kept: Vec::new(),
             waiting_max,
             scans_max,
         }
@@ -97,7 +104,7 @@ impl Reads {
 
     /// Whether something waits or is under way.
     pub(crate) fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.scans.is_empty()
+        !self.waiting.is_empty() || !self.scans.is_empty() || !self.kept.is_empty()
     }
 
     /// How many scans are under way.
@@ -132,7 +139,14 @@ impl Reads {
     ) {
         // Whoever has hung up needs no answer.
         self.waiting.retain(|(read, ..)| !read.is_given_up());
-        self.scans.retain(|(asked, ..)| !asked.is_given_up());
+        for _ in 0..self.scans.len() {
+            match self.scans.pop_front() {
+                Some((asked, _, scan)) if asked.is_given_up() => self.end(scan),
+                Some(goes_on) => self.scans.push_back(goes_on),
+                None => {}
+            }
+        }
+        self.give_back();
         let mut budget = TURN_COST;
         while budget > 0
             && let Some((read, reply_to, arrived)) = self.waiting.pop_front()
@@ -201,6 +215,26 @@ impl Reads {
         };
         asked.answer(|_| answer);
         outbox.send(reply_to, Answered::Other(asked));
+        self.end(scan);
+    }
+
+    fn end(&mut self, scan: Scan) {
+        let kept = scan.into_kept();
+        if !kept.is_empty() {
+            self.kept.push(kept);
+        }
+    }
+
+    /// Gives back some of what ended scans have kept.
+    fn give_back(&mut self) {
+        if let Some(kept) = self.kept.last_mut() {
+            for _ in 0..GIVEN_BACK {
+                if kept.pop_first().is_none() {
+                    self.kept.pop();
+                    return;
+                }
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     plan::Plan,
     source::{self, Range},
 };
-use crate::state::{Rowed, State, View};
+use crate::state::{Handle, Rowed, State, View};
 use std::{
     collections::BTreeMap,
     ops::Bound::{self, Excluded, Included, Unbounded},
@@ -20,8 +20,15 @@ const FETCHED_TOGETHER: usize = if cfg!(test) { 3 } else { 128 };
 /// What looking at a widget costs, whatever the filter, beside the cost of a comparison.
 const WIDGET_COST: usize = 4;
 
+/// What it takes to know that something changed, beside its serial number.
+const CHANGED_BYTES: usize = 80;
+
 /// What a kept widget takes beside its text.
-const KEPT_OVERHEAD_BYTES: usize = 200;
+const KEPT_BYTES: usize = 200;
+
+/// Widgets that have changed since a list began, of those that it has still to look at: as they were
+/// then, `None` where the filter lets nothing of them through, or there was none.
+pub(super) type Kept = BTreeMap<Box<str>, Option<Box<Widget>>>;
 
 /// A list under way. It shows the state of the moment at which it was made.
 pub(crate) struct Scan {
@@ -31,9 +38,7 @@ pub(crate) struct Scan {
     from: Bound<Box<str>>,
     /// Nothing is left to be looked at.
     ended: bool,
-    /// Widgets that have changed since the beginning, of those still to be looked at: as they were then,
-    /// `None` where there was none.
-    kept: BTreeMap<Box<str>, Option<Widget>>,
+    kept: Kept,
     kept_bytes: usize,
     /// So many rows are still to be left out.
     skip: u64,
@@ -43,10 +48,21 @@ pub(crate) struct Scan {
     scanned: u64,
 }
 
+/// Where something is, seen from a serial number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Before,
+    Here,
+    Beyond,
+}
+
 impl Scan {
     /// Begins a list at this moment, at which everything is durable.
     pub(crate) fn new(list: List, state: &State) -> Self {
-        let plan = Plan::of(&list, state);
+        let mut plan = Plan::of(&list, state);
+        if !plan.exact {
+            plan.narrow(state);
+        }
         let (lower, upper) = (plan.lower.clone(), plan.upper.clone());
         let mut scan = Self {
             from: match list.direction {
@@ -54,7 +70,7 @@ impl Scan {
                 Direction::Descending => upper,
             },
             ended: false,
-            kept: BTreeMap::new(),
+            kept: Kept::new(),
             kept_bytes: 0,
             skip: list.offset,
             rows: Rows::none(list.table),
@@ -100,23 +116,43 @@ impl Scan {
         self.kept_bytes
     }
 
+    /// What it has kept and has no more use for: a great deal takes long to be given back.
+    pub(super) fn into_kept(self) -> Kept {
+        self.kept
+    }
+
     /// Has to be called before a widget changes, comes or goes: keeps how it was, if that is still to
     /// be looked at.
     pub(crate) fn before_change(&mut self, serial_number: &str, state: &State) {
-        if self.ended || self.kept.contains_key(serial_number) || !self.is_ahead(serial_number) {
+        if self.ended || !self.is_ahead(serial_number) || self.kept.contains_key(serial_number) {
             return;
         }
         if planted!(ChangeAheadMissed) {
             return;
         }
-        let widget = state.lookup(serial_number);
-        let bytes = widget.as_ref().map_or(0, |widget| {
+        self.kept_bytes += serial_number.len() + CHANGED_BYTES;
+        let view = state.find(serial_number).map(|it| View::of(state, it));
+        self.scanned += u64::from(view.is_some());
+        let passing = view.filter(|view| self.lets_through(view));
+        let widget = passing.map(|view| Box::new(view.widget()));
+        if let Some(widget) = &widget {
             let peers = widget.slots.iter().filter_map(|slot| slot.peer.as_ref());
             let peer_bytes = peers.map(|peer| peer.len()).sum::<usize>();
-            serial_number.len() + widget.name.len() + peer_bytes
-        });
-        self.kept_bytes += serial_number.len() + bytes + KEPT_OVERHEAD_BYTES;
+            self.kept_bytes += serial_number.len() + widget.name.len() + peer_bytes + KEPT_BYTES;
+        }
         self.kept.insert(serial_number.into(), widget);
+    }
+
+    /// Whether a row of this widget is one of the list.
+    fn lets_through(&self, view: &View<'_>) -> bool {
+        let filter = &self.list.filter;
+        match self.list.table {
+            Table::Widgets => filter.matches(view),
+            Table::Slots => {
+                let mut slots = view.slots().into_iter().flatten();
+                slots.any(|slot| filter.matches(&slot))
+            }
+        }
     }
 
     /// Whether the widget has still to be looked at.
@@ -158,62 +194,110 @@ impl Scan {
         self.ended || is_full && (self.total.is_some() || !self.list.count)
     }
 
-    /// Looks at the next few widgets; how many those were.
+    /// Looks at the next few widgets and at what was kept; how much that was.
     fn look(&mut self, state: &State, most: usize) -> usize {
-        let (handles, on) = source::next(&self.plan, &self.from, self.list.direction, state, most);
+        let (handles, mut on) =
+            source::next(&self.plan, &self.from, self.list.direction, state, most);
         source::touch(&handles, state);
-        let before = self.scanned;
+        let mut room = most;
+        let is_plain = self.is_plain(&handles, state);
+        let mut reached = None;
         for handle in handles {
             let view = View::of(state, handle);
             let serial_number = view.serial_number();
-            if !self.plan.contains(serial_number) {
-                // Behind the last one that is in question.
-                self.end();
-                return looked_at(before, self.scanned);
-            }
-            if !self.kept.is_empty() && self.look_at_kept_until(serial_number) {
-                continue;
+            if !is_plain {
+                if !self.plan.contains(serial_number) {
+                    on = None;
+                    break;
+                }
+                match self.look_at_kept_until(serial_number, &mut room) {
+                    Next::Here => continue,
+                    Next::Beyond if room > 0 => {}
+                    Next::Beyond | Next::Before => {
+                        self.move_to(reached);
+                        return most;
+                    }
+                }
             }
             self.look_at(&view, !self.plan.exact);
+            room -= 1;
             if self.is_done() {
-                return looked_at(before, self.scanned);
+                return most - room;
             }
+            reached = Some(serial_number);
         }
-        if let Some(on) = on {
-            self.look_at_kept_until(&on);
-            self.from = Excluded(on);
-        } else {
-            self.end();
+        // What was kept behind the last widget that is there.
+        let is_whole = match &on {
+            Some(on) => self.look_at_kept_until(on, &mut room) != Next::Before,
+            None => self.look_at_kept(&mut room),
+        };
+        match on {
+            _ if !is_whole => self.move_to(reached),
+            Some(on) => self.from = Excluded(on),
+            None => self.ended = true,
         }
-        looked_at(before, self.scanned)
+        // Even where there is nothing, somebody has looked.
+        (most - room).max(1)
     }
 
-    /// Nothing is left but what was kept.
-    fn end(&mut self) {
-        while self.look_at_kept() {}
-        self.ended = true;
+    /// Whether all of these are in question, and nothing was kept up to the last of them.
+    fn is_plain(&self, handles: &[Handle], state: &State) -> bool {
+        let Some(&last) = handles.last() else {
+            return false;
+        };
+        let last = state.record(last).serial_number();
+        let is_free = self
+            .next_kept()
+            .is_none_or(|kept| self.is_before(last, kept));
+        is_free && self.plan.contains(last)
     }
 
-    /// Looks at what was kept up to this serial number. Whether that was kept itself.
-    fn look_at_kept_until(&mut self, serial_number: &str) -> bool {
+    fn is_before(&self, one: &str, other: &str) -> bool {
+        match self.list.direction {
+            Direction::Ascending => one < other,
+            Direction::Descending => one > other,
+        }
+    }
+
+    /// Everything up to this serial number was looked at. What was kept may have led further.
+    fn move_to(&mut self, reached: Option<&str>) {
+        if let Some(reached) = reached
+            && self.is_ahead(reached)
+        {
+            self.from = Excluded(reached.into());
+        }
+    }
+
+    /// Looks at what was kept up to this serial number, as long as there is room. Where what was kept
+    /// next is then.
+    fn look_at_kept_until(&mut self, serial_number: &str, room: &mut usize) -> Next {
         while let Some(kept) = self.next_kept() {
+            if self.is_before(serial_number, kept) {
+                break;
+            }
+            if *room == 0 {
+                return Next::Before;
+            }
             let is_it = kept == serial_number;
-            let is_before = match self.list.direction {
-                Direction::Ascending => kept < serial_number,
-                Direction::Descending => kept > serial_number,
-            };
-            if !is_it && !is_before {
-                return false;
+            let is_forgotten = is_it && planted!(KeptForgotten);
+            if !is_forgotten {
+                *room -= 1;
             }
-            if is_it && planted!(KeptForgotten) {
-                return false;
-            }
-            self.look_at_kept();
-            if is_it {
-                return true;
+            self.look_at_next_kept(is_forgotten);
+            if is_it && !is_forgotten {
+                return Next::Here;
             }
         }
-        false
+        Next::Beyond
+    }
+
+    /// Looks at all that was kept, as long as there is room. Whether nothing is left.
+    fn look_at_kept(&mut self, room: &mut usize) -> bool {
+        while *room > 0 && !self.kept.is_empty() {
+            *room -= 1;
+            self.look_at_next_kept(false);
+        }
+        self.kept.is_empty()
     }
 
     fn next_kept(&self) -> Option<&str> {
@@ -224,21 +308,32 @@ impl Scan {
         next.map(|(serial_number, _)| &**serial_number)
     }
 
-    /// Looks at what was kept next, if there is anything.
-    fn look_at_kept(&mut self) -> bool {
+    /// Takes what was kept next, and goes on behind it.
+    fn look_at_next_kept(&mut self, is_forgotten: bool) {
         let next = match self.list.direction {
             Direction::Ascending => self.kept.pop_first(),
             Direction::Descending => self.kept.pop_last(),
         };
-        if let Some((_, Some(widget))) = &next {
-            self.look_at(widget, true);
+        let Some((serial_number, widget)) = next else {
+            return;
+        };
+        if let Some(widget) = widget
+            && !is_forgotten
+        {
+            self.take_rows(&*widget, true);
         }
-        next.is_some()
+        if !is_forgotten {
+            self.from = Excluded(serial_number);
+        }
     }
 
     /// Takes the rows of a widget that the filter lets through; it is asked where that `is_open`.
-    fn look_at(&mut self, widget: &impl Rowed, is_open: bool) {
+    fn look_at(&mut self, view: &View<'_>, is_open: bool) {
         self.scanned += 1;
+        self.take_rows(view, is_open);
+    }
+
+    fn take_rows(&mut self, widget: &impl Rowed, is_open: bool) {
         match self.list.table {
             Table::Widgets => {
                 if !is_open || self.list.filter.matches(widget) {
@@ -275,9 +370,4 @@ impl Scan {
             push(&mut self.rows);
         }
     }
-}
-
-/// Even where there is nothing, somebody has looked.
-fn looked_at(before: u64, after: u64) -> usize {
-    usize::try_from(after - before).unwrap_or(usize::MAX).max(1)
 }

@@ -9,12 +9,14 @@ use crate::{
 use proptest::{collection::vec, prelude::*};
 use widgets_conformance::{
     Model,
-    commands::{commands, few_serial_numbers, sample},
+    commands::{
+        add_widget, associate_widgets, commands, few_serial_numbers, remove_widget, sample,
+    },
     lists::lists,
 };
 use widgets_registry::{
-    Command, decide,
-    query::{Direction, Filter, List, Page, Rows, Table},
+    Command, Port, decide,
+    query::{Column, Direction, Filter, List, Page, Pattern, Rows, Table, Test},
 };
 
 const WIDGETS: usize = 40;
@@ -113,6 +115,81 @@ proptest! {
     }
 }
 
+/// Widgets of which all but the first two are removed while a list goes through them.
+#[test]
+fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
+    let all = few_serial_numbers("s", 11);
+    let history: Vec<Command> = all.iter().map(|each| add_widget(each, "", "P")).collect();
+    for direction in [Direction::Ascending, Direction::Descending] {
+        let (mut state, mut model) = filled(&history);
+        let list = List {
+            table: Table::Widgets,
+            filter: Filter::Test(
+                Column::Name,
+                Test::Like(Pattern::new("%", true).expect("one")),
+            ),
+            direction,
+            offset: 0,
+            limit: 1000,
+            count: true,
+        };
+        let expected = shown(&list, &model);
+        let mut scan = Scan::new(list.clone(), &state);
+        let mut left = all.clone();
+        left.sort();
+        if direction == Direction::Descending {
+            left.reverse();
+        }
+        let removed = left.split_off(2);
+        for each in &removed {
+            apply(
+                &mut state,
+                &mut model,
+                Some(&mut scan),
+                &remove_widget(each),
+            );
+        }
+        // A step looks at three at most: the two that are there, and one of those that were.
+        let budget = || 3 * (4 + list.filter.cost());
+        assert_eq!(scan.step(&state, &mut budget()), None);
+        // They were looked at, and must not be again.
+        let associate = associate_widgets(&left[0], &left[1], Port::P);
+        apply(&mut state, &mut model, Some(&mut scan), &associate);
+        let mut steps = 1;
+        let page = loop {
+            steps += 1;
+            if let Some(page) = scan.step(&state, &mut budget()) {
+                break page;
+            }
+        };
+        assert_eq!(steps, 4, "eleven widgets, three at a time");
+        assert_eq!((page.rows, page.total), expected, "{direction:?}");
+    }
+}
+
+/// Nothing that comes behind the last widget is of any interest, however much it is.
+#[test]
+fn what_comes_behind_the_end_is_not_kept() {
+    let (mut state, mut model) = filled(&[add_widget(&few_serial_numbers("s", 1)[0], "", "P")]);
+    let list = List {
+        table: Table::Slots,
+        filter: Filter::EVERYTHING,
+        direction: Direction::Ascending,
+        offset: 0,
+        limit: 1000,
+        count: false,
+    };
+    let expected = shown(&list, &model);
+    let mut scan = Scan::new(list, &state);
+    for each in few_serial_numbers("t", 5) {
+        let add = add_widget(&each, "", "PQ");
+        apply(&mut state, &mut model, Some(&mut scan), &add);
+    }
+    assert_eq!(scan.kept_bytes(), 0);
+    let page = whole(&mut scan, &state);
+    assert_eq!((page.rows, page.total), expected);
+}
+
 /// Every row of the table, in slices of a widget or two, while everything changes. Whether that was
 /// right.
 fn is_right(seed: u64) -> bool {
@@ -155,10 +232,7 @@ fn planted_bugs_of_lists_are_caught() {
 
 #[test]
 fn what_an_index_serves_is_not_walked_through() {
-    use widgets_registry::{
-        Port,
-        query::{Column, Comparison, Contained, SlotPattern, Test},
-    };
+    use widgets_registry::query::{Comparison, Contained, SlotPattern};
     let history = sample(&vec(commands(few_serial_numbers("s", WIDGETS)), 300), 7);
     let (state, model) = filled(&history);
     let text =
