@@ -48,12 +48,14 @@ impl<D: Disk> Bulk<D> {
             .then(|| recovery::recover(&disk, clock, &mut random, settings, threads))
             .transpose()?;
         let state = store.as_mut().map(|store| std::mem::take(&mut store.state));
+        let mut state = state.unwrap_or_default();
+        state.forget_order();
         let next_sequence = store.as_ref().map_or(1, |store| store.end.next_sequence);
         Ok(Self {
             disk,
             random,
             settings: settings.clone(),
-            state: state.unwrap_or_default(),
+            state,
             next_sequence,
             store,
         })

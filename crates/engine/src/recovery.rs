@@ -80,7 +80,8 @@ pub(crate) fn recover<D: Disk>(
         idempotency_keys = read.retries.len(),
         next_sequence = read.end.next_sequence,
         checkpoint_ms = read.loaded_at.saturating_sub(began).as_millis(),
-        journal_ms = clock.now().saturating_sub(read.loaded_at).as_millis(),
+        journal_ms = read.replayed_at.saturating_sub(read.loaded_at).as_millis(),
+        order_ms = clock.now().saturating_sub(read.replayed_at).as_millis(),
         journal_bytes = read.end.replayed_bytes,
         "store opened"
     );
@@ -133,6 +134,8 @@ struct Read<F> {
     segments: VecDeque<KeptSegment>,
     /// When the checkpoint was loaded.
     loaded_at: Duration,
+    /// When the journal was replayed.
+    replayed_at: Duration,
 }
 
 impl<F> Read<F> {
@@ -203,6 +206,7 @@ fn read<D: Disk>(
         retries: &mut retries,
     };
     let end = replay::replay(disk, segments, start, replayed, threads)?;
+    let replayed_at = now();
     let last = end.segment.header;
     let mut segments = log::retained(disk, &files.segments, last, end.next_sequence);
     log::release(&mut segments, segment, end.at, settings);
@@ -236,6 +240,7 @@ fn read<D: Disk>(
         checkpoint,
         segments,
         loaded_at,
+        replayed_at,
     })
 }
 

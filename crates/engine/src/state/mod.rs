@@ -8,17 +8,19 @@
 //! It deliberately knows nothing of files. [`replay`](self::replay) is how recovery writes to it.
 
 mod index;
+mod names;
 mod order;
 mod record;
 pub(crate) mod replay;
 mod runs;
 mod sort;
+mod survey;
 mod view;
 
 use index::Entries;
 pub(crate) use index::Index;
-use order::Order;
 pub(crate) use order::mark;
+use order::{BySerialNumber, Order};
 pub use record::Handle;
 pub(crate) use record::{CHUNK_RECORDS, Record};
 use record::{Chunk, Records};
@@ -149,6 +151,11 @@ impl State {
         self.records.get(handle)
     }
 
+    /// Keeps no order from now on, which costs as much as all the rest: for whoever lists nothing.
+    pub(crate) fn forget_order(&mut self) {
+        self.order = Order::forgotten();
+    }
+
     /// The widgets in order.
     pub(crate) fn order(&self) -> &Order {
         &self.order
@@ -157,6 +164,17 @@ impl State {
     /// Where the first widget of an order is whose key is not less.
     pub(crate) fn seek<S: Sort>(&self, runs: &Runs<S>, key: Key<'_>) -> Position {
         runs.seek(key, &self.records)
+    }
+
+    /// The serial numbers of the first widget and of the last one.
+    pub(crate) fn ends(&self) -> [Option<&str>; 2] {
+        let (runs, _) = self.order.serial_numbers();
+        [(Runs::<BySerialNumber>::start(), true), (runs.end(), false)].map(|(from, forwards)| {
+            let mut number = Vec::new();
+            runs.walk(from, forwards, None, |_| 0, 1, &mut number);
+            let number = number.pop()?;
+            Some(self.records.get(Handle::new(number)).serial_number())
+        })
     }
 
     /// The widget of this serial number.
@@ -512,6 +530,7 @@ mod tests {
         fn the_journal_rebuilds_the_state_from_any_moment_of_it(
             history in prop::collection::vec(command(), 0..120),
             overlap in 0usize..120,
+            threads in 1usize..5,
         ) {
             let mut state = State::default();
             let mut replayed = State::default();
@@ -530,7 +549,7 @@ mod tests {
             for bytes in journal.iter().chain(again) {
                 replayed.replay(&crate::format::only_change(bytes));
             }
-            replayed.finish_replay(1);
+            replayed.finish_replay(threads);
             prop_assert_eq!(replayed.check(), Ok(()));
             prop_assert_eq!(replayed.counts(), state.counts());
             prop_assert_eq!(widgets(&replayed), widgets(&state));

@@ -5,10 +5,14 @@
 //! to without a search. docs/decisions has what else was measured.
 
 use super::{
+    Counts,
+    names::Names,
     record::{CHUNK_RECORDS, Handle, Record, Records},
     runs::{Key, Moved, Runs, Sort},
     sort,
+    survey::{Survey, by_few_names},
 };
+use std::thread;
 use widgets_registry::Port;
 
 /// By serial number.
@@ -35,6 +39,8 @@ pub(crate) struct Order {
     serial_numbers: Runs<BySerialNumber>,
     places: Places,
     names: Runs<ByName>,
+    /// Nobody asks for it.
+    is_forgotten: bool,
 }
 
 /// The mark of a widget that has a free slot of this port type.
@@ -43,7 +49,7 @@ pub(crate) const fn mark(port: Port) -> usize {
 }
 
 /// Those of all its free slots, bit by bit.
-fn marks(record: &Record) -> u8 {
+pub(super) fn marks(record: &Record) -> u8 {
     let mut marks = 0;
     for (ordinal, port) in record.ports().iter() {
         if record.peer(ordinal).is_none() {
@@ -55,7 +61,7 @@ fn marks(record: &Record) -> u8 {
 
 /// For each record: its run, and its marks as the run knows them. In chunks that never move.
 #[derive(Default)]
-struct Places(Vec<Box<[u32]>>);
+pub(super) struct Places(pub(super) Vec<Box<[u32]>>);
 
 /// The lowest bits of a place are the marks.
 const MARK_BITS: u32 = 3;
@@ -92,42 +98,65 @@ impl Places {
 }
 
 impl Order {
-    /// Both orders of all records, on so many threads.
-    pub(crate) fn of(records: &Records, threads: usize) -> Self {
+    /// Both orders of all records, on so many threads, and how much there is.
+    pub(crate) fn of(records: &Records, threads: usize) -> (Self, Counts) {
         let record = |number: u32| records.get(Handle::new(number));
-        let numbers = (0..records.extent()).filter(|&number| !record(number).is_vacant());
-        let by_serial_number = sort::by_text(
-            numbers.collect(),
+        let names = Names::default();
+        let survey = Survey::of(records, &names, threads);
+        let by_serial_number = sort::loaded_by_text(
+            survey.serial_numbers,
+            survey.with_prefix.then_some(survey.prefix.len()),
             &|number| record(number).serial_number(),
             threads,
         );
-        let mut places = Places::default();
-        for number in 0..records.extent() {
-            places.set(number, u32::from(marks(record(number))));
-        }
-        let marks = |number| places.marks(number);
-        let serial_numbers = Runs::<BySerialNumber>::from_sorted(&by_serial_number, records, marks);
         let mut order = Self {
-            serial_numbers,
-            places,
-            names: Runs::default(),
+            places: survey.places,
+            ..Self::default()
         };
-        for run in order.serial_numbers.ids() {
-            order.settle(run);
+        let in_order = || {
+            let by_name = if let Some(chunks) = survey.names {
+                let sorted = names.sorted();
+                by_few_names(&by_serial_number, &chunks, &survey.widgets_named, &sorted)
+            } else {
+                let name = |number: u32| record(number).name();
+                sort::by_text(&by_serial_number, &name, threads)
+            };
+            Runs::from_sorted(&by_name, records, |_| 0)
+        };
+        let mut settle = || {
+            let marks = |number| order.places.marks(number);
+            order.serial_numbers = Runs::from_sorted(&by_serial_number, records, marks);
+            for run in order.serial_numbers.ids() {
+                order.settle(run);
+            }
+        };
+        let names = if threads == 1 {
+            settle();
+            in_order()
+        } else {
+            thread::scope(|scope| {
+                let in_order = scope.spawn(in_order);
+                settle();
+                sort::joined(in_order)
+            })
+        };
+        order.names = names;
+        (order, survey.counts)
+    }
+
+    /// One that is of no interest, and not kept.
+    pub(crate) fn forgotten() -> Self {
+        Self {
+            is_forgotten: true,
+            ..Self::default()
         }
-        // Sorted by name alone, equal ones by their place in the first order.
-        let name = |rank: u32| record(by_serial_number[rank as usize]).name();
-        let ranks = (0u32..).take(by_serial_number.len()).collect();
-        let mut by_name = sort::by_text(ranks, &name, threads);
-        for rank in &mut by_name {
-            *rank = by_serial_number[*rank as usize];
-        }
-        order.names = Runs::from_sorted(&by_name, records, |_| 0);
-        order
     }
 
     /// Adds a widget.
     pub(crate) fn insert(&mut self, handle: Handle, records: &Records) {
+        if self.is_forgotten {
+            return;
+        }
         let number = handle.number();
         let marks = marks(records.get(handle));
         self.places.set(number, u32::from(marks));
@@ -140,6 +169,9 @@ impl Order {
 
     /// Removes a widget, whose record is still there.
     pub(crate) fn remove(&mut self, handle: Handle, records: &Records) {
+        if self.is_forgotten {
+            return;
+        }
         let number = handle.number();
         let marks = self.places.marks(number);
         let moved = self.serial_numbers.remove(number, records, marks);
@@ -149,6 +181,9 @@ impl Order {
 
     /// Looks again which ports of a widget are free.
     pub(crate) fn refresh(&mut self, handle: Handle, records: &Records) {
+        if self.is_forgotten {
+            return;
+        }
         let number = handle.number();
         let (before, after) = (self.places.marks(number), marks(records.get(handle)));
         if before != after {
@@ -196,5 +231,70 @@ impl Order {
         self.serial_numbers
             .check(records, |number| self.places.marks(number))?;
         self.names.check(records, |_| 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use widgets_registry::Ports;
+
+    /// Few names and many, as chance has it.
+    fn names() -> impl Strategy<Value = Vec<String>> {
+        prop_oneof![
+            prop::collection::vec("[ab]{0,2}", 60),
+            prop::collection::vec("[a-c]{0,20}", 60),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_start_puts_everything_in_order(
+            prefix in "[a-c]{0,12}",
+            mut serial_numbers in prop::collection::vec("[a-cé]{1,12}", 0..60),
+            names in names(),
+            is_other in any::<bool>(),
+            vacant in 2usize..9,
+            threads in 1usize..6,
+        ) {
+            if is_other {
+                serial_numbers.push("x".into());
+            }
+            let mut records = Records::default();
+            let mut model = BTreeMap::new();
+            for (number, serial_number) in serial_numbers.iter().enumerate() {
+                let serial_number = if serial_number == "x" {
+                    serial_number.clone()
+                } else {
+                    format!("{prefix}{serial_number}")
+                };
+                let name = &names[number % names.len()];
+                let ports = Ports::new(&Port::ALL[..number % 4]).expect("three at most");
+                if model.contains_key(&serial_number) {
+                    continue;
+                }
+                model.insert(serial_number.clone(), name.clone());
+                let handle = records.insert(Record::new(&serial_number, name, ports));
+                if number % vacant == 0 {
+                    records.remove(handle);
+                    model.remove(&serial_number);
+                }
+            }
+            let (order, counts) = Order::of(&records, threads);
+            prop_assert_eq!(order.check(&records), Ok(()));
+            prop_assert_eq!(counts.widgets, model.len() as u64);
+            let record = |number| records.get(Handle::new(number));
+            let by_serial_number = order.serial_numbers.iter();
+            let by_serial_number: Vec<&str> =
+                by_serial_number.map(|number| record(number).serial_number()).collect();
+            prop_assert_eq!(by_serial_number, model.keys().collect::<Vec<_>>());
+            let mut expected: Vec<(&str, &str)> =
+                model.iter().map(|(serial_number, name)| (&**name, &**serial_number)).collect();
+            expected.sort_unstable();
+            let by_name = order.names.iter().map(|number| ByName::key(record(number)));
+            prop_assert_eq!(by_name.collect::<Vec<_>>(), expected);
+        }
     }
 }

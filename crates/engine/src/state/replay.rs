@@ -7,7 +7,7 @@
 //! journal touches since the checkpoint began ends with what the last change assigned; a place that
 //! it does not touch was right in the checkpoint. `docs/file-format.md` has the whole argument.
 
-use super::{Counts, Handle, Order, Record, State};
+use super::{Handle, Order, Record, State};
 use crate::format::JournaledChange;
 use widgets_registry::{Ordinal, Ports};
 
@@ -78,25 +78,7 @@ impl State {
 
     /// Counts what is there and puts it in order, on so many threads, once the last change is in.
     pub(crate) fn finish_replay(&mut self, threads: usize) {
-        let mut counts = Counts::default();
-        let mut taken = 0;
-        for handle in (0..self.extent()).map(Handle::new) {
-            let record = self.records.get(handle);
-            if record.is_vacant() {
-                continue;
-            }
-            counts.widgets += 1;
-            for (ordinal, _) in record.ports().iter() {
-                if record.peer(ordinal).is_some() {
-                    taken += 1;
-                } else {
-                    counts.free_slots += 1;
-                }
-            }
-        }
-        counts.associations = taken / 2;
-        self.counts = counts;
-        self.order = Order::of(&self.records, threads);
+        (self.order, self.counts) = Order::of(&self.records, threads);
     }
 
     fn assign(&mut self, widget: Option<Handle>, ordinal: Ordinal, peer: Option<Handle>) {

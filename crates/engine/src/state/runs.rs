@@ -320,7 +320,6 @@ impl<S: Sort> Runs<S> {
     }
 
     /// Before the first record.
-    #[cfg(test)]
     pub(crate) const fn start() -> Position {
         Position {
             branch: 0,

@@ -2,12 +2,13 @@
 //!
 //! Eight bytes of a text are one number, and numbers lie side by side: sorting those is many times
 //! faster than comparing texts, which lie anywhere. Texts that have the same eight bytes are told apart
-//! by the next eight. What all texts begin with is left out.
+//! by the next eight. What all texts begin with is left out. Each thread sorts a part; two sorted parts
+//! are merged by as many threads as there are.
 
-use std::thread;
+use std::{cmp::Ordering, thread};
 
 /// Eight bytes of a text, and whose text it is.
-pub(crate) type Element = (u64, u32);
+pub(super) type Element = (u64, u32);
 
 /// Fewer are not worth a thread.
 const THREAD_ELEMENTS_MIN: usize = if cfg!(test) { 4 } else { 1 << 14 };
@@ -15,37 +16,48 @@ const THREAD_ELEMENTS_MIN: usize = if cfg!(test) { 4 } else { 1 << 14 };
 /// So many texts are asked what all of them probably begin with.
 const SAMPLE: usize = 1000;
 
-/// The numbers in the order of their texts, on so many threads; those of the same text by number.
+/// The numbers in the order of their texts, on so many threads; those of the same text as they come.
 ///
 /// No text has the byte 0.
 pub(crate) fn by_text<'a>(
-    numbers: Vec<u32>,
+    numbers: &[u32],
     text: &(impl Fn(u32) -> &'a str + Sync),
     threads: usize,
 ) -> Vec<u32> {
     let bytes = |number: u32| text(number).as_bytes();
+    let prefix = common_prefix(sample(numbers.len()).map(|at| bytes(numbers[at])));
     let mut elements: Vec<Element> = numbers.iter().map(|&number| (0, number)).collect();
-    let prefix = common_prefix(&numbers, &bytes);
-    drop(numbers);
     let with_prefix = load(&mut elements, prefix, prefix.len(), &bytes, threads);
-    let depth = if with_prefix {
-        prefix.len()
-    } else {
+    let depth = with_prefix.then_some(prefix.len());
+    loaded_by_text(elements, depth, text, threads)
+}
+
+/// The same, of elements whose heads were read at this depth, behind what all texts begin with; `None`
+/// where they do not.
+pub(super) fn loaded_by_text<'a>(
+    mut elements: Vec<Element>,
+    depth: Option<usize>,
+    text: &(impl Fn(u32) -> &'a str + Sync),
+    threads: usize,
+) -> Vec<u32> {
+    let bytes = |number: u32| text(number).as_bytes();
+    if depth.is_none() {
         load(&mut elements, &[], 0, &bytes, threads);
-        0
-    };
-    sort(&mut elements, depth, &bytes, threads);
+    }
+    sort(&mut elements, depth.unwrap_or(0), &bytes, threads);
     elements.into_iter().map(|(_, number)| number).collect()
 }
 
-/// What a sample of the texts begins with.
-fn common_prefix<'a>(numbers: &[u32], bytes: &impl Fn(u32) -> &'a [u8]) -> &'a [u8] {
-    let Some((&first, rest)) = numbers.split_first() else {
-        return &[];
-    };
-    let mut prefix = bytes(first);
-    for &number in rest.iter().step_by(rest.len() / SAMPLE + 1) {
-        let same = prefix.iter().zip(bytes(number)).take_while(|(a, b)| a == b);
+/// Some of so many places, spread evenly.
+pub(super) fn sample(places: usize) -> impl Iterator<Item = usize> {
+    (0..places).step_by(places / SAMPLE + 1)
+}
+
+/// What all of these texts begin with.
+pub(super) fn common_prefix<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
+    let mut prefix = texts.next().unwrap_or_default();
+    for text in texts {
+        let same = prefix.iter().zip(text).take_while(|(a, b)| a == b);
         prefix = &prefix[..same.count()];
     }
     prefix
@@ -68,21 +80,35 @@ fn load<'a>(
         }
         all
     };
-    let size = elements.len().div_ceil(threads).max(THREAD_ELEMENTS_MIN);
-    if elements.len() <= size {
-        return load(elements);
+    let parts = elements.chunks_mut(part(elements.len(), threads));
+    let all = parallel(parts.map(|part| || load(part)));
+    all.into_iter().all(|each| each)
+}
+
+/// How many elements a thread gets.
+fn part(elements: usize, threads: usize) -> usize {
+    elements.div_ceil(threads).max(THREAD_ELEMENTS_MIN)
+}
+
+/// Does all of these at once, the first of them on this thread.
+pub(super) fn parallel<T: Send>(tasks: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
+    let mut tasks = tasks.peekable();
+    let Some(first) = tasks.next() else {
+        return Vec::new();
+    };
+    if tasks.peek().is_none() {
+        return vec![first()];
     }
     thread::scope(|scope| {
-        let loaders = elements.chunks_mut(size);
-        let loaders: Vec<_> = loaders.map(|part| scope.spawn(|| load(part))).collect();
-        loaders
-            .into_iter()
-            .fold(true, |all, each| all & joined(each))
+        let others: Vec<_> = tasks.map(|task| scope.spawn(task)).collect();
+        let mut done = vec![first()];
+        done.extend(others.into_iter().map(joined));
+        done
     })
 }
 
 /// Eight bytes from `depth` on, as a number that is ordered as they are; 0 stands for the end.
-fn head_at(text: &[u8], depth: usize) -> u64 {
+pub(super) fn head_at(text: &[u8], depth: usize) -> u64 {
     let rest = text.get(depth..).unwrap_or_default();
     if let Some(bytes) = rest.first_chunk() {
         return u64::from_be_bytes(*bytes);
@@ -92,53 +118,151 @@ fn head_at(text: &[u8], depth: usize) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
+/// Sorts by the whole texts, of which `depth` bytes are the same and the next eight are loaded. Stable.
 fn sort<'a>(
     elements: &mut [Element],
     depth: usize,
     bytes: &(impl Fn(u32) -> &'a [u8] + Sync),
     threads: usize,
 ) {
-    if threads > 1 && elements.len() >= 2 * THREAD_ELEMENTS_MIN {
-        let middle = elements.len() / 2;
-        elements.select_nth_unstable(middle);
-        // Texts of the same eight bytes stay together: they are told apart as a whole.
-        let head = elements[middle].0;
-        let middle = middle - equal_before(&mut elements[..middle], head);
-        let (less, rest) = elements.split_at_mut(middle);
-        if !less.is_empty() {
-            return thread::scope(|scope| {
-                let other = scope.spawn(|| sort(less, depth, bytes, threads / 2));
-                sort(rest, depth, bytes, threads - threads / 2);
-                joined(other);
-            });
-        }
-    }
-    elements.sort_unstable();
-    for group in elements.chunk_by_mut(|one, other| one.0 == other.0) {
-        // The last of the eight bytes is 0: the texts have ended, and are the same.
-        if group.len() > 1 && group[0].0 & 0xff != 0 {
-            load(group, &[], depth + 8, bytes, 1);
-            sort(group, depth + 8, bytes, 1);
-        }
-    }
-}
-
-/// Puts those with this head behind all others, which are less; how many there are.
-fn equal_before(elements: &mut [Element], head: u64) -> usize {
-    let mut end = elements.len();
-    let mut at = 0;
-    while at < end {
-        if elements[at].0 == head {
-            end -= 1;
-            elements.swap(at, end);
+    sort_by_head(elements, threads);
+    // Each thread tells the equal ones of a part apart; those of one head stay together.
+    let size = part(elements.len(), threads);
+    let (mut parts, mut large) = (Vec::new(), Vec::new());
+    let mut rest = elements;
+    while !rest.is_empty() {
+        let at = size.min(rest.len());
+        let head = rest[at - 1].0;
+        let first = rest.partition_point(|element| element.0 < head);
+        let end = at + rest[at..].partition_point(|element| element.0 == head);
+        let (part, behind) = std::mem::take(&mut rest).split_at_mut(end);
+        rest = behind;
+        if threads > 1 && end - first > size {
+            // A thread alone would take long, while others have nothing to do.
+            let (part, group) = part.split_at_mut(first);
+            parts.push(part);
+            large.push(group);
         } else {
-            at += 1;
+            parts.push(part);
         }
     }
-    elements.len() - end
+    parallel(parts.into_iter().map(|part| {
+        || {
+            for group in part.chunk_by_mut(|one, other| one.0 == other.0) {
+                refine(group, depth, bytes, 1);
+            }
+        }
+    }));
+    for group in large {
+        refine(group, depth, bytes, threads);
+    }
 }
 
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+/// Sorts those of one head by what comes behind it.
+fn refine<'a>(
+    group: &mut [Element],
+    depth: usize,
+    bytes: &(impl Fn(u32) -> &'a [u8] + Sync),
+    threads: usize,
+) {
+    // Where the last of the eight bytes is 0 the texts have ended, and are the same.
+    if group.len() > 1 && group[0].0 & 0xff != 0 {
+        load(group, &[], depth + 8, bytes, threads);
+        sort(group, depth + 8, bytes, threads);
+    }
+}
+
+/// Sorts by the heads alone. Stable.
+fn sort_by_head(elements: &mut [Element], threads: usize) {
+    let size = part(elements.len(), threads);
+    if elements.len() <= size {
+        return elements.sort_by_key(|element| element.0);
+    }
+    let parts = elements.chunks_mut(size);
+    parallel(parts.map(|part| || part.sort_by_key(|element| element.0)));
+    let is_sorted = |at: usize| elements[at - 1].0 <= elements[at].0;
+    if (size..elements.len()).step_by(size).all(is_sorted) {
+        return;
+    }
+    // Two parts each become one, until there is but one.
+    let mut together = vec![(0, 0); elements.len()];
+    let mut size = size;
+    while size < elements.len() {
+        let pairs = elements.chunks(2 * size).zip(together.chunks_mut(2 * size));
+        let threads = (threads * 2 * size / elements.len()).max(1);
+        let pieces = pairs.flat_map(|(pair, into)| {
+            let (left, right) = pair.split_at(size.min(pair.len()));
+            merges(left, right, into, threads)
+        });
+        parallel(pieces.map(|piece| || piece.run()));
+        elements.copy_from_slice(&together);
+        size *= 2;
+    }
+}
+
+/// What one thread merges.
+struct Merge<'e> {
+    left: &'e [Element],
+    right: &'e [Element],
+    into: &'e mut [Element],
+}
+
+/// Merging two sorted parts, as so many pieces of one size.
+fn merges<'e>(
+    mut left: &'e [Element],
+    mut right: &'e [Element],
+    mut into: &'e mut [Element],
+    threads: usize,
+) -> Vec<Merge<'e>> {
+    let mut pieces = Vec::with_capacity(threads);
+    for threads in (1..=threads).rev() {
+        let length = into.len() / threads;
+        let from_left = split(left, right, length);
+        let (piece, rest) = std::mem::take(&mut into).split_at_mut(length);
+        let (left_piece, left_rest) = left.split_at(from_left);
+        let (right_piece, right_rest) = right.split_at(length - from_left);
+        (left, right, into) = (left_rest, right_rest, rest);
+        pieces.push(Merge {
+            left: left_piece,
+            right: right_piece,
+            into: piece,
+        });
+    }
+    pieces
+}
+
+/// How many of the first so many elements of both together are from the left.
+fn split(left: &[Element], right: &[Element], length: usize) -> usize {
+    let (mut least, mut most) = (length.saturating_sub(right.len()), left.len().min(length));
+    while least < most {
+        let middle = usize::midpoint(least, most);
+        // Of equal ones those on the left come first.
+        match left[middle].0.cmp(&right[length - middle - 1].0) {
+            Ordering::Less | Ordering::Equal => least = middle + 1,
+            Ordering::Greater => most = middle,
+        }
+    }
+    least
+}
+
+impl Merge<'_> {
+    fn run(self) {
+        let (mut left, mut right) = (self.left, self.right);
+        for place in self.into {
+            let from_left = match (left.first(), right.first()) {
+                (Some(one), Some(other)) => one.0 <= other.0,
+                (one, _) => one.is_some(),
+            };
+            let from = if from_left { &mut left } else { &mut right };
+            if let Some((first, rest)) = from.split_first() {
+                *place = *first;
+                *from = rest;
+            }
+        }
+    }
+}
+
+pub(super) fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
         .unwrap_or_else(|cause| std::panic::resume_unwind(cause))
@@ -151,11 +275,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_come_in_order_and_equal_ones_by_number(
+        fn texts_come_in_order_and_equal_ones_as_they_come(
             prefix in "[a-c]{0,20}",
             texts in prop::collection::vec("[a-cé]{0,20}", 0..200),
             same in any::<bool>(),
-            threads in 1usize..5,
+            threads in 1usize..6,
+            turn in 0usize..200,
         ) {
             let texts: Vec<String> = (texts.into_iter().enumerate())
                 .map(|(number, text)| {
@@ -164,10 +289,11 @@ mod tests {
                 })
                 .collect();
             let count = u32::try_from(texts.len()).expect("a few");
-            let mut expected: Vec<u32> = (0..count).collect();
-            expected.sort_by_key(|&number| (&texts[number as usize], number));
-            let numbers = (0..count).collect();
-            let sorted = by_text(numbers, &|number| &*texts[number as usize], threads);
+            let mut numbers: Vec<u32> = (0..count).collect();
+            numbers.rotate_left(turn.min(texts.len()));
+            let mut expected = numbers.clone();
+            expected.sort_by_key(|&number| &texts[number as usize]);
+            let sorted = by_text(&numbers, &|number| &*texts[number as usize], threads);
             prop_assert_eq!(sorted, expected);
         }
     }
