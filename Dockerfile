@@ -20,7 +20,7 @@ COPY --from=manifests /manifests .
 RUN cargo build --release --locked --package widgets
 COPY . .
 # The empty sources are newer than the real ones; cargo goes by that.
-RUN find crates -name '*.rs' -exec touch {} + \
+RUN find clients crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package widgets \
     && install -d /image/data /image/usr/local/bin \
     && install target/release/widgets /image/usr/local/bin/

@@ -192,3 +192,30 @@ impl From<&Fault> for Code {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+    use std::collections::BTreeSet;
+
+    /// The codes and statuses that the tables of a page begin with.
+    fn rows(page: &str) -> BTreeSet<(&str, u16)> {
+        page.lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| ")?.split(" | ");
+                Some((cells.next()?, cells.next()?.parse().ok()?))
+            })
+            .collect()
+    }
+
+    fn check(name: &str, page: &str) {
+        let codes = Code::ALL.map(|code| (code.as_str(), code.status().as_u16()));
+        assert_eq!(rows(page), BTreeSet::from(codes), "the rows of {name}");
+    }
+
+    #[test]
+    fn the_pages_have_every_code_and_no_other() {
+        check("docs/api.md", include_str!("../../../docs/api.md"));
+        check("docs/errors.md", include_str!("../../../docs/errors.md"));
+    }
+}

@@ -4,6 +4,8 @@ mod ask;
 mod completions;
 mod config;
 mod descriptors;
+#[cfg(test)]
+mod documented;
 mod export;
 mod generate;
 mod health;

@@ -25,6 +25,7 @@ mod postgres;
 #[path = "../../../postgres/tests/suite/server.rs"]
 mod postgres_server;
 mod readme;
+mod releases;
 mod security;
 mod service;
 mod shells;

@@ -1,6 +1,6 @@
 //! The client against peers that answer as they are told.
 
-use crate::{ChangesAfter, Client, Error, Filter, Query, Settings};
+use crate::{ChangesAfter, Client, Error, Filter, Operation, Query, Settings};
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
@@ -229,5 +229,100 @@ fn changes_go_on_after_the_position_that_the_service_gave() {
             format!("GET /prefix/changes?limit=1000&wait_ms=0&after=now{filters}"),
             format!("GET /prefix/changes?limit=1000&wait_ms=1000&after=p-2{filters}")
         ]
+    );
+}
+
+/// The keys that a peer was sent.
+fn keys(asked: &[String]) -> Vec<String> {
+    let key = |request: &String| {
+        let lower = request.to_ascii_lowercase();
+        let value = lower.split("\r\nidempotency-key: ").nth(1);
+        value.and_then(|rest| Some(rest.lines().next()?.to_owned()))
+    };
+    asked.iter().filter_map(key).collect()
+}
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\n\r\n\
+    {\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"busy\"}";
+
+#[test]
+fn a_safe_operation_is_sent_with_one_key_until_its_fate_is_known() {
+    let peer = peer(&[
+        "",
+        BUSY,
+        "HTTP/1.1 409 Conflict\r\nRetry-After: 0\r\nConnection: close\r\n\r\n\
+         {\"code\":\"WG409\",\"details\":null,\"hint\":null,\"message\":\"under way\"}",
+        NO_CONTENT,
+        NO_CONTENT,
+    ]);
+    let (client, remove) = (peer.client(), Operation::remove_widget("E"));
+    let patience = Duration::from_mins(1);
+    client.safely(&remove, patience).expect("at last");
+    client.safely(&remove, patience).expect("at once");
+    let asked = peer.thread.join().expect("the peer ends");
+    let keys = keys(&asked);
+    assert_eq!(keys.len(), 5, "{asked:?}");
+    assert!(keys[..4].iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_ne!(keys[4], keys[0], "another operation");
+    // In quotes, as the draft has it.
+    assert_eq!((keys[0].len(), &keys[0][..1]), (34, "\""), "{keys:?}");
+}
+
+#[test]
+fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
+    let peer = peer(&["", BUSY]);
+    let remove = Operation::remove_widget("E");
+    // Enough for one wait.
+    let patience = Duration::from_millis(100);
+    let error = peer.client().safely(&remove, patience);
+    // The second answer would be repeated at once, and then nobody is there.
+    assert!(matches!(error, Err(Error::FateUnknown(_))), "{error:?}");
+}
+
+#[test]
+fn a_refusal_is_the_outcome_of_a_safe_operation() {
+    let peer = peer(
+        &["HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\r\n\
+        {\"code\":\"WG501\",\"details\":null,\"hint\":null,\"message\":\"no keys\"}"],
+    );
+    let remove = Operation::remove_widget("E");
+    let error = peer.client().safely(&remove, Duration::from_mins(1));
+    assert!(
+        matches!(&error, Err(Error::Refused(refusal)) if refusal.code == "WG501"),
+        "{error:?}"
+    );
+    peer.asked();
+}
+
+#[test]
+fn a_key_that_a_header_cannot_carry_is_refused_before_anything_is_sent() {
+    let settings = Settings {
+        url: "localhost:1".into(),
+        token: None,
+        ca: None,
+        insecure: false,
+        timeout: Duration::from_secs(1),
+    };
+    let client = Client::new(&settings).expect("right settings");
+    let long = "k".repeat(256);
+    for key in ["", "a\"b", "a b", "ä", &long] {
+        let outcome = client.safely_as(key, &Operation::remove_widget("E"), Duration::ZERO);
+        assert!(matches!(outcome, Err(Error::Settings(_))), "{outcome:?}");
+    }
+}
+
+#[test]
+fn changes_go_on_when_the_service_is_back() {
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-9\r\nConnection: close\r\n\r\n[]";
+    // More often than a read is asked by itself.
+    let peer = peer(&[BUSY, BUSY, BUSY, BUSY, PAGE]);
+    let client = peer.client();
+    let mut changes = client.changes(ChangesAfter::Position("p-8".into()), None, &[]);
+    let page = changes.next_page_patiently(Duration::ZERO, Duration::from_mins(1));
+    assert!(page.expect("at last").is_empty());
+    assert_eq!(*changes.after(), ChangesAfter::Position("p-9".into()));
+    assert_eq!(
+        peer.asked(),
+        ["GET /prefix/changes?limit=1000&wait_ms=0&after=p-8 HTTP/1.1"; 5]
     );
 }

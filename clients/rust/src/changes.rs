@@ -3,10 +3,13 @@
 use crate::{Client, Error, answer::Asked, filter::escape};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, thread, time::Duration};
 
 /// So many changes are asked for at a time.
 const PAGE_CHANGES_MAX: u32 = 1_000;
+
+/// The wait before the service is asked again.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
 
 /// Where to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +128,25 @@ impl Changes<'_> {
             Err(error) => Err(answer.odd(&error.to_string())),
         };
         rows.into_iter().map(read).collect()
+    }
+
+    /// The same, and asks again where nobody answers or the answer is "later", as across a restart of the
+    /// service: `patience` is for the waits in between, altogether. Nothing is missed and nothing comes
+    /// twice, as it goes on after the last position.
+    pub fn next_page_patiently(
+        &mut self,
+        wait: Duration,
+        patience: Duration,
+    ) -> Result<Vec<(Change, Box<RawValue>)>, Error> {
+        let mut left = patience;
+        loop {
+            let error = match self.next_page(wait) {
+                Err(error @ (Error::Unreachable { .. } | Error::Unavailable(_))) => error,
+                outcome => return outcome,
+            };
+            left = left.checked_sub(RETRY_WAIT).ok_or(error)?;
+            thread::sleep(RETRY_WAIT);
+        }
     }
 
     /// Where the next call goes on.

