@@ -18,7 +18,7 @@ from service import GoodClient, Service, end
 REQUEST_TIMEOUT_MS = 1000
 MEMORY_GROWTH_MAX_MIB = 48
 CONNECTIONS = 20
-STREAMS = 250  # What the service allows on one connection.
+STREAMS = 64  # What the service allows on one connection.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 2, 3, 4, 6, 7, 8, 9)
 END_STREAM, ACK, END_HEADERS = 1, 1, 4

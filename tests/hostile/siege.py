@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What would bring the service down, against the real binary and the real nginx, each with a good client beside
-it: requests that are refused before their bodies have come, answers that nobody reads, probes, log lines,
-addresses without end, connections that take all descriptors.
+it: requests that are refused before their bodies have come, answers that nobody reads, heads that take more memory
+than what was sent, probes, log lines, addresses without end, connections that take all descriptors.
 
-    tests/hostile/siege.py BINARY [SECONDS]
+    tests/hostile/siege.py BINARY [SECONDS [ATTACK...]]
 
 Prints good clients' p99 before, during and after, memory and bytes of the log. Bounded are memory, the log,
 and what good clients may be refused, which is nothing. Without nginx on the machine, that part is left
@@ -20,11 +20,14 @@ import tempfile
 import threading
 import time
 
-from http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, CANCEL, AUTHORITY, LOOKUP, Peer, frame
+from http2 import (ADD, AUTHORITY, CANCEL, END_HEADERS, END_STREAM, HEADERS, LOOKUP, PING, RST_STREAM, STREAMS,
+                   Peer, frame)
 from service import POST, Connection, GoodClient, Service, add, end, get
 
 NGINX = pathlib.Path(__file__).resolve().parents[2] / "deployments/docker-compose/nginx"
 UNREAD_GROWTH_MAX_MIB = 120
+HEADS_GROWTH_MAX_MIB = 160
+LEFT_GROWTH_MAX_MIB = 40
 PAGES_GROWTH_MAX_MIB = 48
 LOG_BYTES_MAX = 64 << 10
 
@@ -191,7 +194,7 @@ def unread_answers(binary, connections):
         def attack():
             peers = [Peer(service.address, initial_window=0) for _ in range(connections)]
             for peer in peers:
-                blocks = [first, *[again] * 249]
+                blocks = [first, *[again] * (STREAMS - 1)]
                 peer.send(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, peer.stream(), block)
                                    for block in blocks), timeout=1)
                 # What counts is what is kept, not how many requests a second a worker answers.
@@ -210,12 +213,49 @@ def unread_answers(binary, connections):
             return most, left
 
         (most, left), failures = beside_a_good_client(service.address, attack)
-        print(f"unread answers: {connections * 250} on {connections} connections: {before:.1f} MiB before, "
+        print(f"unread answers: {connections * STREAMS} on {connections} connections: {before:.1f} MiB before, "
               f"{most:.1f} MiB at most, {left} connections left after their deadline")
         if most - before > UNREAD_GROWTH_MAX_MIB:
             failures.append(f"unread answers took {most - before:.0f} MiB")
         if left:
             failures.append(f"unread answers: {left} connections that ping were left open")
+        return failures
+
+
+def heads(binary, connections):
+    """Clients that say 90 lines once, and then begin requests of which each repeats them by 90 bytes and whose body
+    never comes."""
+    lines = [b"\x40\x04x-%02d\x01v" % each for each in range(90)]
+    # Their table has the lines now, the last one as its first entry.
+    again = ADD + bytes(0x80 | (62 + each) for each in range(65)) + bytes(
+        byte for each in range(65, 90) for byte in (0xff, 62 + each - 127))
+    with served(binary) as service:
+        before = service.resident_mib()
+
+        def attack():
+            peers = [Peer(service.address) for _ in range(connections)]
+            for peer in peers:
+                # More than it may have: what is in excess is reset.
+                blocks = [ADD + b"".join(lines), *[again] * 249]
+                peer.send(b"".join(frame(HEADERS, END_HEADERS, peer.stream(), block) for block in blocks), timeout=5)
+                peer.read()
+            most = service.resident_mib()
+            for _ in range(20):
+                time.sleep(0.1)
+                most = max(most, service.resident_mib())
+            connected = sum(not peer.closed for peer in peers)
+            for peer in peers:
+                peer.close()
+            return most, connected
+
+        (most, connected), failures = beside_a_good_client(service.address, attack)
+        left = service.resident_mib()
+        print(f"heads: {connections} connections of up to {STREAMS} requests of 90 lines: {before:.1f} MiB before, "
+              f"{most:.1f} MiB at most, {connected} still connected then, {left:.1f} MiB a second later")
+        if most - before > HEADS_GROWTH_MAX_MIB:
+            failures.append(f"heads took {most - before:.0f} MiB")
+        if left - before > LEFT_GROWTH_MAX_MIB:
+            failures.append(f"heads left {left - before:.0f} MiB behind")
         return failures
 
 
@@ -353,17 +393,25 @@ def descriptors(binary, widgets):
         return failures
 
 
-def main(binary, seconds):
+def main(binary, seconds=8, *names):
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
-    failures = refused_bodies(binary, seconds)
-    failures += unread_answers(binary, 100)
-    failures += unread_pages(binary, 200)
-    failures += probes(binary, seconds)
-    failures += log_lines(binary, seconds)
-    failures += addresses(binary, 10_000 * seconds)
-    failures += descriptors(binary, 500 * seconds)
+    seconds = int(seconds)
+    attacks = {
+        refused_bodies: seconds,
+        unread_answers: 300,
+        heads: 500,
+        unread_pages: 200,
+        probes: seconds,
+        log_lines: seconds,
+        addresses: 10_000 * seconds,
+        descriptors: 500 * seconds,
+    }
+    failures = []
+    for attack, how_much in attacks.items():
+        if not names or attack.__name__ in names:
+            failures += attack(binary, how_much)
     end(failures)
 
 
-main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8)
+main(*sys.argv[1:])

@@ -3,7 +3,7 @@
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
     auth::{self, Access, Object, Permission, Refused, Sender, TokenCache},
-    body::{self, Bodies},
+    body::{self, Bodies, ConnectionBodies},
     calls,
     changes::{self, ChangesStream, Subscribers},
     connections::Resident,
@@ -279,8 +279,13 @@ impl<S: Store> Api<S> {
         response
     }
 
-    /// The answer in place of one that a client would let wait, though it lets too many wait.
-    pub(crate) fn too_much_unread(limit: String) -> Response<AnswerBody> {
+    /// For a connection whose requests come beside each other.
+    pub(crate) fn connection_bodies(&self) -> ConnectionBodies {
+        self.shared.bodies.connection()
+    }
+
+    /// The answer where a limit on what a connection, or all of them, may take leaves no room.
+    pub(crate) fn too_busy(limit: String) -> Response<AnswerBody> {
         let busy = Fault::Busy {
             limit,
             retry_after_seconds: 1,
@@ -574,7 +579,8 @@ impl<S: Store> Api<S> {
                 calls::check_query(head)?;
                 calls::check_content_type(operation.as_str(), &head.headers)?;
                 calls::check_content_encoding(&head.headers)?;
-                let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
+                let body =
+                    body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
                 let command = arguments::command(operation, &body)?;
                 let preferences = calls::negotiate(&head.headers)?;
                 let key = idempotency::key(&head.headers)?;
@@ -614,7 +620,8 @@ impl<S: Store> Api<S> {
                     calls::check_query(head)?;
                     calls::check_content_type(function, &head.headers)?;
                     calls::check_content_encoding(&head.headers)?;
-                    let body = body::read(body, &self.shared.settings, &self.shared.bodies).await?;
+                    let body =
+                        body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
                     Ok::<_, Error>(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {

@@ -2,6 +2,7 @@
 
 use crate::{
     Settings,
+    budget::{Budget, NoRoom, Share},
     error::{Error, Malformed},
 };
 use http_body_util::BodyExt as _;
@@ -9,59 +10,36 @@ use hyper::{
     HeaderMap,
     body::{Body, Bytes},
     header,
+    http::request::Parts,
 };
 use std::{
     fmt::Display,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 use widgets_registry::Fault;
 
-/// What has come of all bodies that are not whole yet. Over HTTP/2 one connection can have hundreds of them.
-#[derive(Debug)]
-pub(crate) struct Bodies {
-    bytes: AtomicUsize,
-    bytes_max: usize,
-}
+/// What has come of all bodies that are not whole yet. Over HTTP/2 one connection can have dozens of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Bodies(Arc<Budget>);
 
 impl Bodies {
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            bytes_max: settings.bodies_bytes_max,
-        }
+        Self(Budget::new(settings.bodies_bytes_max))
+    }
+
+    /// For a connection that can have more than one.
+    pub(crate) fn connection(&self) -> ConnectionBodies {
+        ConnectionBodies(Share::new(self.0.clone()))
     }
 }
 
-/// What has come of one body.
-struct Taken<'a> {
-    bodies: &'a Bodies,
-    bytes: usize,
-}
-
-impl Taken<'_> {
-    fn add(&mut self, bytes: usize) -> Result<(), Error> {
-        let before = self.bodies.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        let bytes_max = self.bodies.bytes_max;
-        if before + bytes <= bytes_max {
-            return Ok(());
-        }
-        Err(Error::from(Fault::Busy {
-            limit: format!("http.bodies_bytes_max = {bytes_max}"),
-            retry_after_seconds: 1,
-        }))
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.bodies.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
+/// The bodies of one connection: what requests bring along over HTTP/2, among their extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionBodies(Arc<Share>);
 
 /// The whole body, or that it is longer than the settings allow: at once if its length was announced,
 /// else as soon as so much has come; or that it did not come in time. A body that comes in one piece
@@ -71,6 +49,7 @@ impl Drop for Taken<'_> {
 /// streams are answered all the time, so that each body needs its own.
 pub(crate) async fn read<B>(
     body: Pin<&mut B>,
+    head: &Parts,
     settings: &Settings,
     bodies: &Bodies,
 ) -> Result<Bytes, Error>
@@ -78,7 +57,11 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let mut whole = pin!(whole(body, settings.body_bytes_max, bodies));
+    let share = || match head.extensions.get::<ConnectionBodies>() {
+        Some(ConnectionBodies(share)) => share.clone(),
+        None => bodies.connection().0,
+    };
+    let mut whole = pin!(whole(body, settings.body_bytes_max, share));
     // Most bodies came with their head, and need no timer.
     let at_once = poll_fn(|context| Poll::Ready(whole.as_mut().poll(context)));
     if let Poll::Ready(body) = at_once.await {
@@ -132,7 +115,11 @@ where
     drained.unwrap_or(false)
 }
 
-async fn whole<B>(mut body: Pin<&mut B>, bytes_max: usize, bodies: &Bodies) -> Result<Bytes, Error>
+async fn whole<B>(
+    mut body: Pin<&mut B>,
+    bytes_max: usize,
+    share: impl FnOnce() -> Arc<Share>,
+) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -151,18 +138,25 @@ where
     if body.is_end_stream() {
         return Ok(first);
     }
-    let mut taken = Taken { bodies, bytes: 0 };
-    taken.add(first.len())?;
+    let mut taken = share().begin();
+    taken.add(first.len()).map_err(busy)?;
     let mut whole = Vec::with_capacity(announced.max(first.len()));
     whole.extend_from_slice(&first);
     while let Some(piece) = next(&mut body).await? {
         if piece.len() > bytes_max - whole.len() {
             return Err(too_large());
         }
-        taken.add(piece.len())?;
+        taken.add(piece.len()).map_err(busy)?;
         whole.extend_from_slice(&piece);
     }
     Ok(whole.into())
+}
+
+fn busy(NoRoom(bytes_max): NoRoom) -> Error {
+    Error::from(Fault::Busy {
+        limit: format!("http.bodies_bytes_max = {bytes_max}"),
+        retry_after_seconds: 1,
+    })
 }
 
 /// The next piece of data; trailers are nothing to us.
@@ -207,7 +201,7 @@ mod tests {
 
     async fn pieces(pieces: &[&'static [u8]], bytes_max: usize) -> Result<Bytes, Error> {
         let pieces = Pieces(pieces.iter().copied().collect());
-        read(pin!(pieces), &settings(bytes_max), &bodies()).await
+        read(pin!(pieces), &head(), &settings(bytes_max), &bodies()).await
     }
 
     fn settings(body_bytes_max: usize) -> Settings {
@@ -217,6 +211,10 @@ mod tests {
             bodies_bytes_max: 10,
             ..Settings::default()
         }
+    }
+
+    fn head() -> Parts {
+        hyper::Request::new(()).into_parts().0
     }
 
     fn bodies() -> Bodies {
@@ -229,7 +227,7 @@ mod tests {
         let read = |pieces: &[&'static [u8]]| {
             let pieces = Pieces(pieces.iter().copied().collect());
             let (settings, bodies) = (&settings, &bodies);
-            async move { read(pin!(pieces), settings, bodies).await }
+            async move { read(pin!(pieces), &head(), settings, bodies).await }
         };
         assert_eq!(read(&[b"12345", b"67890"]).await, Ok("1234567890".into()));
         let busy = Error::from(Fault::Busy {
@@ -237,15 +235,23 @@ mod tests {
             retry_after_seconds: 1,
         });
         assert_eq!(read(&[b"12345", b"678901"]).await, Err(busy.clone()));
-        let mut others = Taken {
-            bodies: &bodies,
-            bytes: 0,
-        };
+        let mut others = bodies.connection().0.begin();
         others.add(8).expect("there is room");
-        assert_eq!(read(&[b"12", b"3"]).await, Err(busy));
+        assert_eq!(read(&[b"12", b"3"]).await, Err(busy.clone()));
         drop(others);
         assert_eq!(read(&[b"12", b"3"]).await, Ok("123".into()));
-        assert_eq!(bodies.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(bodies.0.taken(), 0);
+
+        // One connection cannot have it all for bodies that come beside each other.
+        let connection = bodies.connection();
+        let mut first = connection.0.begin();
+        first.add(4).expect("there is room");
+        let mut head = head();
+        head.extensions.insert(connection);
+        let pieces = Pieces(VecDeque::from([&b"1"[..], b"2"]));
+        let refused = super::read(pin!(pieces), &head, &settings, &bodies).await;
+        assert_eq!(refused, Err(busy));
+        assert_eq!(read(&[b"12", b"3"]).await, Ok("123".into()), "another's");
     }
 
     #[tokio::test]
@@ -317,7 +323,7 @@ mod tests {
 
         let too_large = Err(Malformed::BodyTooLarge { bytes_max: 4 }.into());
         assert_eq!(
-            read(pin!(Announced), &settings(4), &bodies()).await,
+            read(pin!(Announced), &head(), &settings(4), &bodies()).await,
             too_large
         );
     }
@@ -344,7 +350,10 @@ mod tests {
         let body = Trickling(tokio::time::interval(Duration::from_secs(10)));
         let timeout = Duration::from_secs(15);
         let late = Err(Malformed::BodyTimeout { timeout }.into());
-        assert_eq!(read(pin!(body), &settings(99), &bodies()).await, late);
+        assert_eq!(
+            read(pin!(body), &head(), &settings(99), &bodies()).await,
+            late
+        );
         assert_eq!(start.elapsed(), timeout);
     }
 }

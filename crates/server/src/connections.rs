@@ -6,12 +6,13 @@
 
 mod answers;
 mod connection;
+mod heads;
 mod idle;
 mod leftover;
 mod metrics;
 mod rest;
 
-use crate::{Api, Tls};
+use crate::{Api, Tls, budget::Budget};
 pub(crate) use answers::Resident;
 use answers::Unread;
 use connection::{Builders, Connection};
@@ -55,6 +56,10 @@ pub struct Limits {
     /// How many bytes of answers may wait until their clients read them, on all connections together.
     /// One connection gets a sixteenth of what is left at most.
     pub unread_bytes_max: usize,
+    /// How many bytes the heads of requests may take that are not read to their end yet, on all connections
+    /// together, beside a first one of ordinary length on each. One connection gets a sixteenth of what is left
+    /// for those beside its first.
+    pub heads_bytes_max: usize,
     /// How long a shutdown waits for answers that are under way.
     pub shutdown_timeout: Duration,
     /// How many threads serve connections. By default one less than there are cores, and at least
@@ -70,6 +75,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(30),
             unread_bytes_max: 64 << 20,
+            heads_bytes_max: 64 << 20,
             shutdown_timeout: Duration::from_secs(25),
             workers: thread::available_parallelism()
                 .ok()
@@ -83,7 +89,7 @@ impl Default for Limits {
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// A client of HTTP/2 may have so many requests under way on one connection.
-const STREAMS_MAX: u32 = 250;
+const STREAMS_MAX: u32 = 64;
 
 /// Over HTTP/2 so much of an answer is handed over ahead of what its client lets be sent.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
@@ -152,6 +158,14 @@ impl From<TcpListener> for Listener {
     }
 }
 
+/// What all connections may take together.
+#[derive(Clone)]
+struct Bounds {
+    unread: Arc<Unread>,
+    heads: Arc<Budget>,
+    metrics: ConnectionMetrics,
+}
+
 /// An accepted connection.
 struct Accepted {
     stream: std::net::TcpStream,
@@ -186,7 +200,11 @@ where
         pacing,
     } = listener.into();
     metrics.set_max(limits.connections_max);
-    let unread = Unread::new(limits.unread_bytes_max, metrics.clone());
+    let bounds = Bounds {
+        unread: Unread::new(limits.unread_bytes_max, metrics.clone()),
+        heads: Budget::new(limits.heads_bytes_max),
+        metrics: metrics.clone(),
+    };
     let (stopping, _) = watch::channel(());
     let mut workers = Vec::with_capacity(limits.workers.get());
     for number in 0..limits.workers.get() {
@@ -195,7 +213,7 @@ where
             limits,
             tls.clone(),
             api.clone(),
-            unread.clone(),
+            bounds.clone(),
             pacing.clone(),
             &stopping,
         )?);
@@ -316,7 +334,7 @@ impl Worker {
         limits: &Limits,
         tls: Option<Arc<Tls>>,
         api: A,
-        unread: Arc<Unread>,
+        bounds: Bounds,
         pacing: Option<Arc<Pacing>>,
         stopping: &watch::Sender<()>,
     ) -> io::Result<Self>
@@ -340,7 +358,7 @@ impl Worker {
                 runtime.block_on(async {
                     // Within the runtime, so that it can spawn there.
                     let api = api();
-                    work(accepted, &limits, tls, api, unread, pending, stopping).await;
+                    work(accepted, &limits, tls, api, bounds, pending, stopping).await;
                 });
                 // Tasks of the store end with the runtime, which is dropped here.
             })?;
@@ -356,7 +374,7 @@ async fn work<S: Store>(
     limits: &Limits,
     tls: Option<Arc<Tls>>,
     api: Api<S>,
-    unread: Arc<Unread>,
+    bounds: Bounds,
     pending: Pending,
     mut stopping: watch::Receiver<()>,
 ) {
@@ -423,7 +441,7 @@ async fn work<S: Store>(
             ending: ending.subscribe(),
             farewell: farewell.clone(),
             pending: pending.clone(),
-            unread: unread.clone(),
+            bounds: bounds.clone(),
             place,
         };
         let stopping = stopping.clone();

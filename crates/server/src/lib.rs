@@ -13,6 +13,7 @@ mod auth;
 mod authority;
 mod body;
 mod browsers;
+mod budget;
 mod caller;
 mod calls;
 mod changes;

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 const PIECE_BYTES: usize = 16 << 10;
 
 /// What a stream takes beside its answer, about.
-const STREAM_BYTES: usize = 4 << 10;
+pub(super) const STREAM_BYTES: usize = 4 << 10;
 
 /// One connection gets this part of what is left, at most.
 const SHARE: usize = 16;

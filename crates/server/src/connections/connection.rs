@@ -1,16 +1,22 @@
 //! One connection: what its client speaks, and its requests until it ends.
 
 use super::{
-    Place,
-    answers::{Answers, Unread},
+    Bounds, Place,
+    answers::Answers,
+    heads::{Heads, Unheld},
     idle::{Deadlines, IdleStream},
     leftover::Leftover,
     metrics::Cut,
     rest::Pending,
 };
-use crate::{Api, Caller, Tls, tls::Proof};
+use crate::{
+    AnswerBody, Api, Caller, Tls,
+    budget::{NoRoom, Share},
+    tls::Proof,
+};
+use http_body_util::Full;
 use hyper::{
-    Request, Version,
+    Request, Response, Version,
     body::Incoming,
     header::{self, HeaderValue},
     service::service_fn,
@@ -68,7 +74,7 @@ pub(super) struct Connection<S> {
     /// Whether the next answer is the last.
     pub(super) farewell: Arc<AtomicBool>,
     pub(super) pending: Pending,
-    pub(super) unread: Arc<Unread>,
+    pub(super) bounds: Bounds,
     pub(super) place: Place,
 }
 
@@ -138,7 +144,7 @@ impl<S: Store> Connection<S> {
 
     /// The stream with its deadlines, and what waits on it.
     fn bounded(&self, stream: TcpStream) -> (IdleStream<TcpStream>, Arc<Answers>) {
-        let answers = Answers::new(self.unread.clone());
+        let answers = Answers::new(self.bounds.unread.clone());
         let stopping = self.farewell.clone();
         let stream = IdleStream::new(stream, self.deadlines, answers.clone(), stopping);
         (stream, answers)
@@ -162,18 +168,21 @@ impl<S: Store> Connection<S> {
             mut ending,
             farewell,
             pending,
-            unread: _,
+            bounds,
             place,
         } = self;
-        let bounds = answers.clone();
+        let waiting_answers = answers.clone();
+        let heads = Heads::new(Share::new(bounds.heads), bounds.metrics);
+        let bodies = api.connection_bodies();
         let builder = if is_http1 {
             &builders.http1
         } else {
             &builders.any
         };
         let address = caller.address;
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (api, farewell, bounds) = (api.clone(), farewell.clone(), bounds.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let (api, farewell) = (api.clone(), farewell.clone());
+            let answers = waiting_answers.clone();
             let caller = caller.clone();
             let is_http2 = request.version() >= Version::HTTP_2;
             // A length that is given as well does not hold, and hyper does not show it. Somebody on the
@@ -181,16 +190,24 @@ impl<S: Store> Connection<S> {
             // behind the body is not read as another's request.
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let waiting = pending.request();
+            if is_http2 {
+                request.extensions_mut().insert(bodies.clone());
+            }
             // The future stays small, for what it takes of the cache: see `respond_to`.
-            let request = Box::new(request.map(|body| Leftover::new(body, is_http2)));
+            let request = heads
+                .hold(&mut request)
+                .map(|head| Box::new(request.map(|body| Leftover::new(body, is_http2, head))));
             async move {
-                let mut response = api.respond_to(caller, request).await;
+                let mut response = match request {
+                    Ok(request) => api.respond_to(caller, request).await,
+                    Err(unheld) => answer_unheld::<S>(unheld),
+                };
                 drop(waiting);
                 // HTTP/2 says it by GOAWAY.
                 if last || !is_http2 && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
-                Ok::<_, Infallible>(bounds.bound(response, is_http2, Api::<S>::too_much_unread))
+                Ok::<_, Infallible>(answers.bound(response, is_http2, Api::<S>::too_busy))
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -226,5 +243,19 @@ impl<S: Store> Connection<S> {
             tracing::debug!(%error, "a connection ended early");
         }
         drop(place);
+    }
+}
+
+/// The answer to a request that is not even looked at.
+fn answer_unheld<S: Store>(unheld: Unheld) -> Response<AnswerBody> {
+    match unheld {
+        Unheld::NoRoom(NoRoom(bytes_max)) => {
+            Api::<S>::too_busy(format!("http.heads_bytes_max = {bytes_max}"))
+        }
+        Unheld::Status(status) => {
+            let mut response = Response::new(AnswerBody::Left(Full::default()));
+            *response.status_mut() = status;
+            response
+        }
     }
 }

@@ -3,9 +3,10 @@
 //! A stream whose body is not read to its end is reset after the answer. That is allowed (RFC 9113, 8.1), but
 //! clients such as curl 7.88 take it for an error and do not show the answer. So the rest is read and
 //! forgotten, within bounds, while the answer is on its way. It still counts as one of the connection's
-//! streams.
+//! streams, and holds the room that its head took.
 
 use super::idle::{LINGER_BYTES_MAX, LINGER_MAX};
+use crate::budget::Taken;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::{
@@ -20,12 +21,18 @@ pub(super) struct Leftover {
     body: Option<Incoming>,
     /// Whether it has a stream of its own.
     is_http2: bool,
+    /// The room that its head takes.
+    head: Option<Taken>,
 }
 
 impl Leftover {
-    pub(super) fn new(body: Incoming, is_http2: bool) -> Self {
+    pub(super) fn new(body: Incoming, is_http2: bool, head: Option<Taken>) -> Self {
         let body = Some(body);
-        Self { body, is_http2 }
+        Self {
+            body,
+            is_http2,
+            head,
+        }
     }
 }
 
@@ -59,9 +66,13 @@ impl Drop for Leftover {
         if !self.is_http2 || body.is_end_stream() {
             return;
         }
+        let head = self.head.take();
         // Not where the worker itself has come to its end.
         if let Ok(worker) = Handle::try_current() {
-            worker.spawn(forget(body));
+            worker.spawn(async move {
+                forget(body).await;
+                drop(head);
+            });
         }
     }
 }

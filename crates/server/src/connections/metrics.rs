@@ -1,5 +1,6 @@
 //! What an operator sees of connections.
 
+use super::heads::Unheld;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// Connections, as `/metrics` shows them. Clones are the same.
@@ -10,6 +11,7 @@ pub struct ConnectionMetrics {
     refused: IntCounter,
     cut: IntCounterVec,
     unread: IntGauge,
+    heads_refused: IntCounterVec,
 }
 
 /// Why the service ended a connection by itself.
@@ -71,6 +73,7 @@ impl ConnectionMetrics {
                 "Connections that were refused because widgets_connections_max were open.",
             )?,
             cut,
+            heads_refused: Self::heads_refused()?,
             unread: IntGauge::new(
                 "widgets_unread_answer_bytes",
                 "Bytes of answers that clients have not read yet.",
@@ -78,14 +81,28 @@ impl ConnectionMetrics {
         })
     }
 
+    fn heads_refused() -> prometheus::Result<IntCounterVec> {
+        let refused = Opts::new(
+            "widgets_request_heads_refused_total",
+            "Requests that were refused for their heads, by reason: lines (431, it has more than 100, over \
+             HTTP/2), room (WG503, http.heads_bytes_max).",
+        );
+        let refused = IntCounterVec::new(refused, &["reason"])?;
+        for reason in ["lines", "room"] {
+            refused.with_label_values(&[reason]);
+        }
+        Ok(refused)
+    }
+
     /// Adds them to a registry.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let collectors: [Box<dyn Collector>; 5] = [
+        let collectors: [Box<dyn Collector>; 6] = [
             Box::new(self.open.clone()),
             Box::new(self.max.clone()),
             Box::new(self.refused.clone()),
             Box::new(self.cut.clone()),
             Box::new(self.unread.clone()),
+            Box::new(self.heads_refused.clone()),
         ];
         collectors
             .into_iter()
@@ -109,6 +126,14 @@ impl ConnectionMetrics {
 
     pub(super) fn cut(&self, why: Cut) {
         self.cut.with_label_values(&[why.as_str()]).inc();
+    }
+
+    pub(super) fn head_refused(&self, why: Unheld) {
+        let reason = match why {
+            Unheld::Status(_) => "lines",
+            Unheld::NoRoom(_) => "room",
+        };
+        self.heads_refused.with_label_values(&[reason]).inc();
     }
 
     pub(super) fn unread(&self, more: usize, less: usize) {

@@ -172,12 +172,17 @@ configuration! {
         /// together. One connection gets a sixteenth of what is left at most; what has no room is
         /// answered 503 WG503, or its connection is cut.
         unread_bytes_max: usize = 64 << 20, within 32 << 20..=1 << 40;
+        /// How many bytes the heads of requests may take until these are read to their end, on all
+        /// connections together, beside one of ordinary length on each. One connection gets a sixteenth
+        /// of what is left at most; what has no room is answered 503 WG503.
+        heads_bytes_max: usize = 64 << 20, within 1 << 20..=1 << 40;
         /// How long a shutdown waits for answers that are under way.
         shutdown_timeout_ms: u64 = 25_000, within 0..=3_600_000;
         /// How many bytes a request's body may have. A longer one is answered 413.
         body_bytes_max: usize = 64 << 10, within 8 << 10..=16 << 20;
-        /// How many bytes of bodies that are not whole yet may be held, of all requests together. More
-        /// is answered 503 WG503; a body that comes in one piece does not count.
+        /// How many bytes of bodies that are not whole yet may be held, of all requests together; of one
+        /// connection, beside its first, a sixteenth of what is left. More is answered 503 WG503; a
+        /// body that comes in one piece does not count.
         bodies_bytes_max: usize = 256 << 20, within 16 << 20..=1 << 40;
         /// How many rows an answer may have. What asks for more gets so many.
         rows_max: u32 = 1000, within 1..=10_000;
@@ -340,6 +345,7 @@ impl Http {
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             answer_timeout: Duration::from_millis(self.answer_timeout_ms),
             unread_bytes_max: self.unread_bytes_max,
+            heads_bytes_max: self.heads_bytes_max,
             shutdown_timeout: Duration::from_millis(self.shutdown_timeout_ms),
             workers: NonZero::new(self.workers).unwrap_or(defaults.workers),
         }

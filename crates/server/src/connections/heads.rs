@@ -1,0 +1,204 @@
+//! Heads of requests: bounded in bytes, on each connection and on all together.
+//!
+//! A client of HTTP/2 can have dozens of requests under way on one connection, and repeat by one byte a line that it
+//! said before. So what a head takes in memory counts from the moment that it is decoded until its request
+//! was read to its end, or answered without that, and its stream has ended. What the first request under way
+//! on a connection takes of [`FREE_BYTES`] does not count: `connections_max` bounds it, and whoever asks one thing
+//! after another is not refused for what others hold.
+//!
+//! What was decoded shares memory with whatever else came in the same read, such as a body. It is copied
+//! out of that, or a head of some bytes would hold on to kilobytes.
+
+use super::{answers::STREAM_BYTES, metrics::ConnectionMetrics};
+use crate::budget::{NoRoom, Share, Taken};
+use hyper::{
+    HeaderMap, Request, StatusCode, Uri, Version,
+    body::Bytes,
+    header::{HeaderName, HeaderValue},
+    http::uri::{Authority, PathAndQuery},
+};
+use std::{ops::Range, sync::Arc};
+
+/// As many as hyper takes over HTTP/1.1, where it answers 431 to more by itself.
+const LINES_MAX: usize = 100;
+
+/// Each connection has so much for the head of one request, which others of its kind stay far below.
+const FREE_BYTES: usize = STREAM_BYTES + (8 << 10);
+
+/// Over HTTP/1.1, where there is one request at a time, so few lines fit into that.
+const FREE_LINES: usize = 16;
+
+/// What a line takes beside its name and its value, at most: the map of them may be half empty.
+const LINE_BYTES: usize = 256;
+
+/// The heads of one connection.
+pub(super) struct Heads {
+    share: Arc<Share>,
+    metrics: ConnectionMetrics,
+}
+
+/// Why a request is not even looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unheld {
+    /// It is answered with this alone, as hyper does over HTTP/1.1.
+    Status(StatusCode),
+    /// There is no room for it.
+    NoRoom(NoRoom),
+}
+
+impl Heads {
+    pub(super) fn new(share: Arc<Share>, metrics: ConnectionMetrics) -> Self {
+        Self { share, metrics }
+    }
+
+    /// Takes room for a head, and makes it take no more than that. What is returned holds the room.
+    pub(super) fn hold<B>(&self, request: &mut Request<B>) -> Result<Option<Taken>, Unheld> {
+        self.take(request).inspect_err(|unheld| {
+            self.metrics.head_refused(*unheld);
+        })
+    }
+
+    fn take<B>(&self, request: &mut Request<B>) -> Result<Option<Taken>, Unheld> {
+        let is_http2 = request.version() >= Version::HTTP_2;
+        if !is_http2 && request.headers().len() <= FREE_LINES {
+            return Ok(None);
+        }
+        if request.headers().len() > LINES_MAX {
+            return Err(Unheld::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
+        let mut taken = self.share.begin();
+        let bytes = STREAM_BYTES + size(request.uri(), request.headers());
+        let free = if taken.is_first() { FREE_BYTES } else { 0 };
+        taken
+            .add(bytes.saturating_sub(free))
+            .map_err(Unheld::NoRoom)?;
+        let (uri, headers) = copied(request.uri(), request.headers());
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(Some(taken))
+    }
+}
+
+/// What a head takes in memory, about.
+fn size(uri: &Uri, headers: &HeaderMap) -> usize {
+    let line =
+        |(name, value): (&HeaderName, &HeaderValue)| LINE_BYTES + name.as_str().len() + value.len();
+    let lines: usize = headers.iter().map(line).sum();
+    let authority = uri.authority().map_or(0, |it| it.as_str().len());
+    lines + authority + uri.path_and_query().map_or(0, |it| it.as_str().len())
+}
+
+/// The same head in memory of its own.
+fn copied(uri: &Uri, headers: &HeaderMap) -> (Uri, HeaderMap) {
+    let (authority, path) = (uri.authority(), uri.path_and_query());
+    let mut text = Vec::with_capacity(size(uri, headers) - headers.len() * LINE_BYTES);
+    let mut add = |part: &[u8]| -> Range<usize> {
+        let start = text.len();
+        text.extend_from_slice(part);
+        start..text.len()
+    };
+    let authority = authority.map(|it| add(it.as_str().as_bytes()));
+    let path = path.map(|it| add(it.as_str().as_bytes()));
+    let values: Vec<_> = headers.values().map(|it| add(it.as_bytes())).collect();
+    let text = Bytes::from(text);
+
+    let mut parts = uri.clone().into_parts();
+    // What was read once is read again; if it were not, it would stay as it is.
+    let authority = authority.and_then(|at| Authority::from_maybe_shared(text.slice(at)).ok());
+    parts.authority = authority.or(parts.authority);
+    let path = path.and_then(|at| PathAndQuery::from_maybe_shared(text.slice(at)).ok());
+    parts.path_and_query = path.or(parts.path_and_query);
+    let uri = Uri::from_parts(parts).unwrap_or_else(|_| uri.clone());
+
+    let mut own = HeaderMap::with_capacity(headers.keys_len());
+    for ((name, value), at) in headers.iter().zip(values) {
+        let own_name = HeaderName::from_bytes(name.as_str().as_bytes());
+        let own_value = HeaderValue::from_maybe_shared(text.slice(at));
+        let mut own_value = own_value.unwrap_or_else(|_| value.clone());
+        own_value.set_sensitive(value.is_sensitive());
+        own.append(own_name.unwrap_or_else(|_| name.clone()), own_value);
+    }
+    (uri, own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    fn connection(budget: &Arc<Budget>) -> Heads {
+        Heads::new(Share::new(budget.clone()), ConnectionMetrics::default())
+    }
+
+    fn request(lines: usize) -> Request<()> {
+        let mut request = Request::get("http://test.example:80/widgets?select=*&name=eq.%41");
+        for each in 0..lines {
+            let name = format!("x-{}", each / 2);
+            request = request.header(name, format!("värde {each}"));
+        }
+        let request = request.version(Version::HTTP_2);
+        let mut secret = HeaderValue::from_static("Bearer x");
+        secret.set_sensitive(true);
+        let request = request.header("authorization", secret);
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn a_head_is_the_same_in_memory_of_its_own() {
+        let given = request(9);
+        let mut held = request(9);
+        let heads = connection(&Budget::new(0));
+        let taken = heads.hold(&mut held).expect("the first is free");
+        assert_eq!(held.uri(), given.uri());
+        assert_eq!(held.headers(), given.headers());
+        assert!(held.headers()["authorization"].is_sensitive());
+        drop(taken);
+    }
+
+    #[test]
+    fn heads_beside_the_first_are_bounded() {
+        let budget = Budget::new(1 << 20);
+        let heads = connection(&budget);
+        let first = heads.hold(&mut request(10)).expect("the first");
+        assert_eq!(budget.taken(), 0);
+        let mut held = Vec::new();
+        let limit = loop {
+            match heads.hold(&mut request(90)) {
+                Ok(taken) => held.push(taken),
+                Err(Unheld::NoRoom(NoRoom(limit))) => break limit,
+                Err(Unheld::Status(status)) => panic!("{status}"),
+            }
+        };
+        assert_eq!(limit, 1 << 20);
+        assert_eq!(held.len(), 2, "of 28 KiB, in a sixteenth of a MiB");
+        assert!(budget.taken() <= 1 << 16);
+        let other = connection(&budget);
+        assert!(other.hold(&mut request(90)).is_ok(), "another's");
+        drop((first, held));
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_long_head_counts_over_http_1_as_well() {
+        let budget = Budget::new(1 << 20);
+        let heads = connection(&budget);
+        let over_http1 = |lines| {
+            let mut request = request(lines);
+            *request.version_mut() = Version::HTTP_11;
+            request
+        };
+        assert!(matches!(heads.hold(&mut over_http1(8)), Ok(None)));
+        let held = heads.hold(&mut over_http1(90)).expect("there is room");
+        assert!(budget.taken() > 10 << 10, "{}", budget.taken());
+        drop(held);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_head_has_as_many_lines_as_over_http_1() {
+        let heads = connection(&Budget::new(1 << 20));
+        assert!(heads.hold(&mut request(LINES_MAX - 1)).is_ok());
+        let refused = heads.hold(&mut request(LINES_MAX));
+        assert!(matches!(refused, Err(Unheld::Status(status)) if status == 431));
+    }
+}
