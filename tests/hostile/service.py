@@ -59,14 +59,14 @@ class Service:
 class Connection:
     """Asks, over a connection that is opened when it is needed."""
 
-    def __init__(self, address):
-        self.address = address
+    def __init__(self, address, source=""):
+        self.address, self.source = address, source
         self.socket = None
 
     def ask(self, request, survives=True):
         """The status and the body of the answer; 0 if the connection was cut before there was one."""
         if self.socket is None:
-            self.socket = socket.create_connection(self.address, timeout=20)
+            self.socket = socket.create_connection(self.address, 20, (self.source, 0))
             self.file = self.socket.makefile("rb")
         try:
             return self._ask(request)

@@ -10,6 +10,7 @@ mod heads;
 mod idle;
 mod leftover;
 mod metrics;
+mod places;
 mod rest;
 
 use crate::{Api, Tls, budget::Budget};
@@ -18,8 +19,10 @@ use answers::Unread;
 use connection::{Builders, Connection};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use idle::Deadlines;
+use ipnet::IpNet;
 pub use metrics::ConnectionMetrics;
-use metrics::Open;
+pub use places::EXCESS_MAX;
+use places::{Place, Places};
 use rest::Pending;
 use std::{
     io,
@@ -33,9 +36,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use widgets_pacing::Pacing;
 use widgets_registry::Store;
@@ -43,12 +45,19 @@ use widgets_registry::Store;
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many connections may be open at once. One more is answered 503 WG503 and closed.
+    /// How many connections may be open at once. For one more an idle one is closed; where there is none, it
+    /// is answered 503 WG503 and closed.
     pub connections_max: usize,
+    /// How many of them one client may have: an IPv4 address, or an IPv6 /64. Never more than three quarters
+    /// of `connections_max`.
+    pub connections_per_client_max: usize,
+    /// Proxies, which may have as many as there are.
+    pub trusted_proxies: Vec<IpNet>,
     /// A connection on which nothing moves for so long is closed, after at most twice as long.
     pub idle_timeout: Duration,
     /// From the first byte of a request to the first byte of its answer: a request that takes
-    /// longer to arrive ends its connection, after at most twice as long.
+    /// longer to arrive ends its connection, after at most twice as long. So does a client that asks nothing
+    /// at first.
     pub request_timeout: Duration,
     /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
     /// whatever else it sends.
@@ -71,11 +80,13 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
+            connections_per_client_max: 4096,
+            trusted_proxies: Vec::new(),
             idle_timeout: Duration::from_secs(75),
             request_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(30),
             unread_bytes_max: 64 << 20,
-            heads_bytes_max: 64 << 20,
+            heads_bytes_max: 32 << 20,
             shutdown_timeout: Duration::from_secs(25),
             workers: thread::available_parallelism()
                 .ok()
@@ -105,13 +116,8 @@ const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 /// How long to wait after the system could not give a further connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many refused connections are waited for at a time until they have read why, each for so long at most. The
-/// others are told, and closed at once.
-pub const REFUSALS_MAX: usize = 64;
-const REFUSAL_MAX: Duration = Duration::from_millis(500);
-
-/// So much of what a refused client has sent is read, so that it can read why.
-const REFUSAL_BYTES_MAX: u64 = 64 << 10;
+/// A connection in excess is served for so long.
+const EXCESS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -173,12 +179,6 @@ struct Accepted {
     place: Place,
 }
 
-/// What a connection holds for as long as it is open: the permit that bounds their number, and its count.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    _open: Open,
-}
-
 /// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
 /// request that has begun be answered, and returns.
 ///
@@ -199,11 +199,16 @@ where
         metrics,
         pacing,
     } = listener.into();
-    metrics.set_max(limits.connections_max);
+    let places = Places::new(
+        limits.connections_max,
+        limits.connections_per_client_max,
+        limits.trusted_proxies.clone(),
+        metrics.clone(),
+    );
     let bounds = Bounds {
         unread: Unread::new(limits.unread_bytes_max, metrics.clone()),
         heads: Budget::new(limits.heads_bytes_max),
-        metrics: metrics.clone(),
+        metrics,
     };
     let (stopping, _) = watch::channel(());
     let mut workers = Vec::with_capacity(limits.workers.get());
@@ -219,7 +224,7 @@ where
         )?);
     }
     tokio::select! {
-        () = accept(&listener, tls.is_some(), limits, &workers, &metrics) => {}
+        () = accept(&listener, &places, &workers) => {}
         () = stop => {}
     }
     drop(listener);
@@ -239,15 +244,7 @@ where
 }
 
 /// Accepts for ever, and gives each worker its turn.
-async fn accept(
-    listener: &TcpListener,
-    tls: bool,
-    limits: &Limits,
-    workers: &[Worker],
-    metrics: &ConnectionMetrics,
-) {
-    let permits = Arc::new(Semaphore::new(limits.connections_max));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+async fn accept(listener: &TcpListener, places: &Arc<Places>, workers: &[Worker]) {
     let mut turns = workers.iter().cycle();
     loop {
         let (stream, address) = match listener.accept().await {
@@ -260,25 +257,16 @@ async fn accept(
                 continue;
             }
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            metrics.refused();
-            // Over TLS that would take a handshake, and time is what there is none of.
-            if !tls {
-                let lingers = refusals.clone().try_acquire_owned().ok();
-                refuse(stream, limits.connections_max, lingers);
-            }
+        let address = plain(address);
+        let Some(place) = places.take(address).await else {
             continue;
         };
         // It leaves this runtime for the worker's.
         let handed = stream.into_std().map(|stream| {
-            let address = plain(address);
             let accepted = Accepted {
                 stream,
                 address,
-                place: Place {
-                    _permit: permit,
-                    _open: metrics.opened(),
-                },
+                place,
             };
             turns.next().map(|worker| worker.connections.send(accepted))
         });
@@ -291,35 +279,6 @@ async fn accept(
 /// The address as its owner would write it: a socket for both families shows IPv4 inside IPv6.
 fn plain(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
-}
-
-/// Says why, and closes in order: what the client has sent is read, or the system would take the answer
-/// away with a reset.
-fn refuse(mut stream: TcpStream, connections_max: usize, lingers: Option<OwnedSemaphorePermit>) {
-    let body = format!(
-        "{{\"code\":\"WG503\",\"details\":null,\"hint\":null,\"message\":\"the service is too busy: \
-         connections_max = {connections_max}\"}}"
-    );
-    let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n\
-         Content-Length: {}\r\nProxy-Status: PostgREST; error=WG503\r\nRetry-After: 1\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::spawn(async move {
-        let answered = async {
-            stream.write_all(response.as_bytes()).await?;
-            stream.shutdown().await?;
-            if lingers.is_some() {
-                let sent = &mut stream.take(REFUSAL_BYTES_MAX);
-                tokio::io::copy(sent, &mut tokio::io::sink()).await?;
-            }
-            io::Result::Ok(())
-        };
-        // Whatever became of it, the connection ends here.
-        drop(tokio::time::timeout(REFUSAL_MAX, answered).await);
-        drop(lingers);
-    });
 }
 
 /// A thread that serves its share of the connections.
@@ -445,16 +404,18 @@ async fn work<S: Store>(
             place,
         };
         let stopping = stopping.clone();
-        match &tls {
-            None => drop(tokio::spawn(
-                connection.serve_plain(stream, address, stopping),
-            )),
-            Some(tls) => drop(tokio::spawn(connection.serve_tls(
-                stream,
-                tls.clone(),
-                address,
-                stopping,
-            ))),
+        let tls = tls.clone();
+        let is_excess = connection.place.excess.is_some();
+        let served = async move {
+            match tls {
+                None => connection.serve_plain(stream, address, stopping).await,
+                Some(tls) => connection.serve_tls(stream, tls, address, stopping).await,
+            }
+        };
+        if is_excess {
+            tokio::spawn(tokio::time::timeout(EXCESS_TIME_MAX, served));
+        } else {
+            tokio::spawn(served);
         }
     }
     // They have no end of their own.

@@ -48,7 +48,7 @@ pub use browsers::{BrowserSettings, Origins};
 pub use caller::Caller;
 pub use changes::ChangesStream;
 pub use code::Code;
-pub use connections::{ConnectionMetrics, Limits, Listener, REFUSALS_MAX, serve};
+pub use connections::{ConnectionMetrics, EXCESS_MAX, Limits, Listener, serve};
 pub use rate::{RateLimit, RateLimitSettings};
 pub use settings::{SettingError, Settings};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};

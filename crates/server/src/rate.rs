@@ -194,6 +194,17 @@ fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
     bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
+/// Whose connection it is, as far as addresses tell: of IPv6 the /64 counts.
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// The address of whoever is behind it: IPv4 inside IPv6 is IPv4.
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(address) = address.to_canonical() else {

@@ -4,7 +4,7 @@
 //! could not begin a segment while strangers hold connections, and would refuse every write.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use widgets_server::REFUSALS_MAX;
+use widgets_server::EXCESS_MAX;
 
 /// What the process itself needs, whatever it serves: its standard streams, the listener, the data directory's
 /// lock, segments, checkpoints, certificates, keys that are fetched, and a margin.
@@ -45,7 +45,7 @@ pub(crate) fn connections_max(
     // A connection to a database that is made anew may overlap with the old one.
     let count = |each: usize| u64::try_from(each).unwrap_or(u64::MAX);
     let needed = OWN
-        .saturating_add(count(REFUSALS_MAX))
+        .saturating_add(count(EXCESS_MAX))
         .saturating_add(count(workers).saturating_mul(OF_A_WORKER))
         .saturating_add(count(database_connections).saturating_mul(2));
     let left = limit.saturating_sub(needed);
@@ -75,7 +75,7 @@ mod tests {
         let connections = |limit| connections_max(1000, limit, 2, 3);
         assert_eq!(connections(None), Ok(1000));
         assert_eq!(connections(Some(1 << 20)), Ok(1000));
-        // 64 of its own, 64 for refusals, 8 of the workers, 6 of the database.
+        // 64 of its own, 64 for connections in excess, 8 of the workers, 6 of the database.
         assert_eq!(connections(Some(1142)), Ok(1000));
         assert_eq!(connections(Some(1141)), Ok(999));
         assert_eq!(connections(Some(256)), Ok(114));

@@ -9,7 +9,10 @@
 //! Over HTTP/1.1 there is one answer at a time. It is handed over in pieces, so that no more than one is
 //! copied ahead; one that is no longer than a piece is not counted.
 
-use super::metrics::{ConnectionMetrics, Cut};
+use super::{
+    metrics::{ConnectionMetrics, Cut},
+    places::{Busy, Seat},
+};
 use hyper::{
     Response,
     body::{Body, Bytes, Frame, SizeHint},
@@ -24,7 +27,6 @@ use std::{
     },
     task::{Context, Poll, ready},
 };
-use tokio::sync::Notify;
 
 /// How much is handed over at once.
 const PIECE_BYTES: usize = 16 << 10;
@@ -77,8 +79,8 @@ impl Unread {
 /// What waits on one connection.
 pub(super) struct Answers {
     all: Arc<Unread>,
+    seat: Arc<Seat>,
     held: Mutex<Held>,
-    cut: Notify,
 }
 
 #[derive(Default)]
@@ -92,9 +94,14 @@ struct Held {
 }
 
 impl Answers {
-    pub(super) fn new(all: Arc<Unread>) -> Arc<Self> {
-        let (held, cut) = (Mutex::default(), Notify::new());
-        Arc::new(Self { all, held, cut })
+    pub(super) fn new(all: Arc<Unread>, seat: Arc<Seat>) -> Arc<Self> {
+        let held = Mutex::default();
+        Arc::new(Self { all, seat, held })
+    }
+
+    /// Whether anything was asked on the connection yet.
+    pub(super) fn was_asked(&self) -> bool {
+        self.seat.was_asked()
     }
 
     /// Bounds an answer. Where there is no room for it, `instead` makes one that says so by the limit;
@@ -125,6 +132,7 @@ impl Answers {
             rest: Bytes::new(),
             hold,
             answers,
+            _busy: self.seat.busy(),
         })
     }
 
@@ -181,16 +189,16 @@ impl Answers {
     }
 
     pub(super) fn end(&self) {
-        self.cut.notify_one();
+        self.seat.cut();
     }
 
     pub(super) fn count(&self, why: Cut) {
         self.all.metrics.cut(why);
     }
 
-    /// Done when the connection is to end.
+    /// Done when the connection is to end at once.
     pub(super) async fn is_cut(&self) {
-        self.cut.notified().await;
+        self.seat.ends(&self.all.metrics).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -256,6 +264,8 @@ pub(super) struct AnswerBody<B> {
     hold: Option<Arc<Hold>>,
     /// Over HTTP/2, where pieces wait after they were handed over.
     answers: Option<Arc<Answers>>,
+    /// Until it was handed over, its connection is not idle.
+    _busy: Busy,
 }
 
 impl<B> Body for AnswerBody<B>
@@ -332,7 +342,7 @@ mod tests {
     const ALL: usize = 16 << 20;
 
     fn answers(all: &Arc<Unread>) -> Arc<Answers> {
-        Answers::new(all.clone())
+        Answers::new(all.clone(), Seat::new(Arc::default()))
     }
 
     fn unread() -> Arc<Unread> {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     AnswerBody, Api, Caller, Tls,
     budget::{NoRoom, Share},
+    routes::Route,
     tls::Proof,
 };
 use http_body_util::Full;
@@ -89,14 +90,20 @@ impl<S: Store> Connection<S> {
         let mut first = [0; HTTP2_FIRST.len()];
         let peeked = tokio::select! {
             biased;
-            peeked = tokio::time::timeout(self.deadlines.idle, stream.peek(&mut first)) => peeked,
+            peeked = tokio::time::timeout(self.deadlines.request, stream.peek(&mut first)) => peeked,
+            () = self.place.seat.ends(&self.bounds.metrics) => {
+                return tracing::debug!(%address, "a client that asked nothing made room");
+            }
             // A shutdown is the same for all clients, those that have not begun included.
             _ = stopping.changed() => Ok(Ok(0)),
         };
         let is_http1 = match peeked {
             Ok(Ok(count)) => !HTTP2_FIRST.starts_with(&first[..count]),
             Ok(Err(error)) => return tracing::debug!(%error, %address, "a connection ended early"),
-            Err(_) => return tracing::debug!(%address, "a client asked nothing for idle_timeout"),
+            Err(_) => {
+                self.bounds.metrics.cut(Cut::Request);
+                return tracing::debug!(%address, "a client asked nothing for request_timeout");
+            }
         };
         let (stream, answers) = self.bounded(stream);
         let caller = Caller::without_certificate(address);
@@ -119,6 +126,7 @@ impl<S: Store> Connection<S> {
         let handshake = tokio::select! {
             biased;
             handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => handshake,
+            () = answers.is_cut() => return,
             _ = stopping.changed() => return,
         };
         match handshake {
@@ -144,7 +152,7 @@ impl<S: Store> Connection<S> {
 
     /// The stream with its deadlines, and what waits on it.
     fn bounded(&self, stream: TcpStream) -> (IdleStream<TcpStream>, Arc<Answers>) {
-        let answers = Answers::new(self.bounds.unread.clone());
+        let answers = Answers::new(self.bounds.unread.clone(), self.place.seat.clone());
         let stopping = self.farewell.clone();
         let stream = IdleStream::new(stream, self.deadlines, answers.clone(), stopping);
         (stream, answers)
@@ -174,6 +182,7 @@ impl<S: Store> Connection<S> {
         let waiting_answers = answers.clone();
         let heads = Heads::new(Share::new(bounds.heads), bounds.metrics);
         let bodies = api.connection_bodies();
+        let (seat, excess) = (place.seat.clone(), place.excess.clone());
         let builder = if is_http1 {
             &builders.http1
         } else {
@@ -189,7 +198,11 @@ impl<S: Store> Connection<S> {
             // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
             // behind the body is not read as another's request.
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-            let waiting = pending.request();
+            let last = last || excess.is_some();
+            let (waiting, busy) = (pending.request(), seat.busy());
+            let excess = excess
+                .clone()
+                .filter(|_| !Route::of(request.uri().path()).is_probe());
             if is_http2 {
                 request.extensions_mut().insert(bodies.clone());
             }
@@ -198,16 +211,19 @@ impl<S: Store> Connection<S> {
                 .hold(&mut request)
                 .map(|head| Box::new(request.map(|body| Leftover::new(body, is_http2, head))));
             async move {
-                let mut response = match request {
-                    Ok(request) => api.respond_to(caller, request).await,
-                    Err(unheld) => answer_unheld::<S>(unheld),
+                let mut response = match (request, excess) {
+                    (Ok(request), None) => api.respond_to(caller, request).await,
+                    (_, Some(limit)) => Api::<S>::too_busy(limit),
+                    (Err(unheld), None) => answer_unheld::<S>(unheld),
                 };
                 drop(waiting);
                 // HTTP/2 says it by GOAWAY.
                 if last || !is_http2 && farewell.load(Ordering::Relaxed) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
-                Ok::<_, Infallible>(answers.bound(response, is_http2, Api::<S>::too_busy))
+                let bounded = answers.bound(response, is_http2, Api::<S>::too_busy);
+                drop(busy);
+                Ok::<_, Infallible>(bounded)
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

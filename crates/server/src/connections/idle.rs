@@ -23,6 +23,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
     time::{Instant, Sleep},
 };
 
@@ -33,10 +34,14 @@ pub(super) const LINGER_BYTES_MAX: usize = 4 << 20;
 /// How much of that is read at once.
 const LINGER_PIECE_BYTES: usize = 16 << 10;
 
+/// For so many bytes a connection uses up one of the 128 units of its task's turn (tokio calls them its budget): after
+/// some kilobytes others of its worker have theirs, whatever more has come.
+const UNIT_BYTES: usize = 64;
+
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// With nothing moving in either direction.
+    /// With nothing moving in either direction, once something was asked.
     pub(super) idle: Duration,
     /// From the first byte of a request to the first byte of an answer.
     pub(super) request: Duration,
@@ -132,6 +137,11 @@ impl<S> IdleStream<S> {
                 let reason = "nothing moved on the connection for idle_timeout";
                 return Poll::Ready(self.timed_out(Cut::Idle, reason));
             }
+            // Whoever connects wants to ask something.
+            if self.still >= self.deadlines.request && !self.answers.was_asked() {
+                let reason = "nothing was asked on the connection for request_timeout";
+                return Poll::Ready(self.timed_out(Cut::Request, reason));
+            }
             self.since_answers += period;
             if self.since_answers >= self.deadlines.answer {
                 self.since_answers = Duration::ZERO;
@@ -162,7 +172,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for IdleStream<S> {
             Poll::Pending => self.poll_deadlines(context).map(Err),
             Poll::Ready(result) => {
                 self.moved = true;
-                let read = buffer.filled().len() > before;
+                let bytes = buffer.filled().len() - before;
+                use_up(bytes / UNIT_BYTES, context);
+                let read = bytes > 0;
                 self.reading |= read;
                 if !read && self.ending == Ending::Not {
                     self.ending = Ending::PeerEnded;
@@ -257,6 +269,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for IdleStream<S> {
     }
 }
 
+/// Uses up so many units of the task's turn, if it has as many.
+fn use_up(units: usize, context: &mut Context<'_>) {
+    for _ in 0..units {
+        match coop::poll_proceed(context) {
+            Poll::Ready(unit) => unit.made_progress(),
+            // It has woken the task for its next turn.
+            Poll::Pending => break,
+        }
+    }
+}
+
 /// How often to look.
 fn period(deadlines: Deadlines) -> Duration {
     deadlines.request.min(deadlines.idle).min(deadlines.answer)
@@ -265,7 +288,7 @@ fn period(deadlines: Deadlines) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::{answers::Unread, metrics::ConnectionMetrics};
+    use crate::connections::{answers::Unread, metrics::ConnectionMetrics, places::Seat};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     const DEADLINES: Deadlines = Deadlines {
@@ -275,8 +298,25 @@ mod tests {
     };
 
     fn idle_stream<S>(stream: S) -> IdleStream<S> {
-        let answers = Answers::new(Unread::new(1 << 20, ConnectionMetrics::default()));
+        let seat = Seat::new(Arc::default());
+        drop(seat.busy());
+        with_seat(stream, seat)
+    }
+
+    fn with_seat<S>(stream: S, seat: Arc<Seat>) -> IdleStream<S> {
+        let answers = Answers::new(Unread::new(1 << 20, ConnectionMetrics::default()), seat);
         IdleStream::new(stream, DEADLINES, answers, Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_asks_nothing_is_cut_earlier() {
+        let (_peer, stream) = duplex(16);
+        let mut stream = with_seat(stream, Seat::new(Arc::default()));
+        let start = Instant::now();
+        let error = stream.read_exact(&mut [0]).await.expect_err("cut");
+        assert!(error.to_string().contains("request_timeout"), "{error}");
+        let seconds = start.elapsed().as_secs();
+        assert!((10..=20).contains(&seconds), "{seconds}");
     }
 
     /// Sends a byte every `pause`; says how many seconds the other side bears it, and why no longer.
@@ -404,6 +444,26 @@ mod tests {
         stream.shutdown().await.expect("in order");
         stopped.shutdown().await.expect("in order");
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    /// Who asks for much at once does not keep others waiting until all of it is read.
+    #[tokio::test]
+    async fn others_have_their_turn_beside_a_flood() {
+        let (mut peer, stream) = duplex(1 << 20);
+        peer.write_all(&vec![b'x'; 1 << 20]).await.expect("room");
+        let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = read.clone();
+        let flood = tokio::spawn(async move {
+            let (mut stream, mut piece) = (idle_stream(stream), [0; 4096]);
+            while counted.load(Ordering::Relaxed) < 1 << 20 {
+                let bytes = stream.read(&mut piece).await.expect("there is more");
+                counted.fetch_add(bytes, Ordering::Relaxed);
+            }
+        });
+        let seen = tokio::spawn(async move { read.load(Ordering::Relaxed) });
+        let seen = seen.await.expect("no panic");
+        assert!((1..=16 << 10).contains(&seen), "{seen}");
+        flood.await.expect("no panic");
     }
 
     /// It would have them all in memory.

@@ -19,16 +19,24 @@ pub struct ConnectionMetrics {
 pub(super) enum Cut {
     /// `http.idle_timeout_ms`.
     Idle,
-    /// `http.request_timeout_ms`.
+    /// `http.request_timeout_ms`, also where nothing is asked in that time.
     Request,
     /// `http.unread_bytes_max` or `http.answer_timeout_ms`.
     Unread,
     /// The client's certificate is not accepted any more.
     Certificate,
+    /// Nothing was asked on it, and its place was needed.
+    Full,
 }
 
 impl Cut {
-    const ALL: [Self; 4] = [Self::Idle, Self::Request, Self::Unread, Self::Certificate];
+    const ALL: [Self; 5] = [
+        Self::Idle,
+        Self::Request,
+        Self::Unread,
+        Self::Certificate,
+        Self::Full,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -36,6 +44,7 @@ impl Cut {
             Self::Request => "request",
             Self::Unread => "unread",
             Self::Certificate => "certificate",
+            Self::Full => "full",
         }
     }
 }
@@ -55,7 +64,7 @@ impl ConnectionMetrics {
             "widgets_connections_cut_total",
             "Connections that the service ended by itself, by reason: idle, request (it took too \
              long to arrive), unread (answers were not read), certificate (it is not accepted any \
-             more).",
+             more), full (it was idle, and its place was needed).",
         );
         let cut = IntCounterVec::new(cut, &["reason"])?;
         for why in Cut::ALL {
@@ -70,7 +79,8 @@ impl ConnectionMetrics {
             )?,
             refused: IntCounter::new(
                 "widgets_connections_refused_total",
-                "Connections that were refused because widgets_connections_max were open.",
+                "Connections that were refused because widgets_connections_max were open, or \
+                 http.connections_per_client_max of one client, and something was asked on each.",
             )?,
             cut,
             heads_refused: Self::heads_refused()?,

@@ -44,6 +44,13 @@ impl SlowStore {
             released: Arc::new(Semaphore::new(0)),
         }
     }
+
+    /// Until a command has come.
+    pub(crate) fn wait_for_one(&self) {
+        while self.arrived.available_permits() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Ask<Attempt> for SlowStore {

@@ -88,19 +88,35 @@ fn the_last_answer_of_a_connection_says_so() {
 
 /// They have sent their request before they are told.
 #[test]
-fn connections_in_excess_read_why() {
+fn connections_in_excess_read_why_and_probes_are_answered() {
     let limits = Limits {
         connections_max: 1,
         ..Limits::default()
     };
-    let server = Server::start(Counting::default(), limits);
-    let _first = server.connect();
+    let store = SlowStore::new();
+    let server = Server::start(store.clone(), limits);
+    let mut first = server.connect();
+    first.write_all(REMOVE.as_bytes()).expect("sent");
+    store.wait_for_one();
     for _ in 0..50 {
         let mut stream = server.connect();
-        // It may have been closed for writing already.
-        drop(stream.write_all(REMOVE.as_bytes()));
+        stream.write_all(REMOVE.as_bytes()).expect("sent");
         let answer = answer(stream);
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(
+            answer.ends_with("\"message\":\"the service is too busy: connections_max = 1\"}"),
+            "{answer}"
+        );
     }
+    for probe in ["live", "ready"] {
+        let mut stream = server.connect();
+        let asks = format!("GET /{probe} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(asks.as_bytes()).expect("sent");
+        let answer = answer(stream);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    store.released.add_permits(1);
     server.stop();
 }

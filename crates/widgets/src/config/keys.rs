@@ -157,13 +157,18 @@ configuration! {
         /// The address to listen on. One that other machines reach needs the section `auth`, or client
         /// certificates.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
-        /// How many connections may be open at once. One more is answered 503 WG503 and closed. Where
-        /// the limit of open files leaves fewer, it is those, and the log says so.
+        /// How many connections may be open at once. For one more the longest idle one is closed, of those
+        /// clients that have most; where something is asked on all, it is answered 503 WG503 and closed.
+        /// Where the limit of open files leaves fewer, it is those, and the log says so.
         connections_max: usize = 16_384, within 1..=1_000_000;
+        /// How many of them one client may have, an IPv4 address or an IPv6 /64, unless it is one of
+        /// trusted_proxies. It is never more than three quarters of connections_max.
+        connections_per_client_max: usize = 4096, within 1..=1_000_000;
         /// An idle connection is closed after one to two times this.
         idle_timeout_ms: u64 = 75_000, within 100..=86_400_000;
         /// How long a request may take to arrive. A body that takes longer after its head is answered
-        /// 408 WG408. Any other late request has its connection closed, within twice this time.
+        /// 408 WG408. Any other late request has its connection closed, within twice this time, and so has
+        /// a client that asks nothing at first.
         request_timeout_ms: u64 = 15_000, within 100..=3_600_000;
         /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
         /// whatever else it sends.
@@ -175,7 +180,7 @@ configuration! {
         /// How many bytes the heads of requests may take until these are read to their end, on all
         /// connections together, beside one of ordinary length on each. One connection gets a sixteenth
         /// of what is left at most; what has no room is answered 503 WG503.
-        heads_bytes_max: usize = 64 << 20, within 1 << 20..=1 << 40;
+        heads_bytes_max: usize = 32 << 20, within 1 << 20..=1 << 40;
         /// How long a shutdown waits for answers that are under way.
         shutdown_timeout_ms: u64 = 25_000, within 0..=3_600_000;
         /// How many bytes a request's body may have. A longer one is answered 413.
@@ -209,7 +214,8 @@ configuration! {
         rate_limit_per_second: u32 = 0, within 0..=1_000_000;
         /// How many requests one client may send at once after a pause.
         rate_limit_burst: u32 = 100, within 1..=1_000_000;
-        /// Proxies in front of the service whose X-Forwarded-For says which client asks.
+        /// Proxies in front of the service whose X-Forwarded-For says which client asks, and which may
+        /// have as many connections as there are.
         trusted_proxies: Networks = Networks::default();
         /// The web pages of other sites that may ask without a token, by their origins. With a token
         /// any page may. The service on loopback that asks nobody who they are answers to these names
@@ -341,6 +347,8 @@ impl Http {
         let defaults = widgets_server::Limits::default();
         widgets_server::Limits {
             connections_max: self.connections_max,
+            connections_per_client_max: self.connections_per_client_max,
+            trusted_proxies: self.trusted_proxies.0.clone(),
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             answer_timeout: Duration::from_millis(self.answer_timeout_ms),
