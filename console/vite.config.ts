@@ -12,6 +12,8 @@ export default defineConfig({
     modulePreload: false,
     cssCodeSplit: false,
     target: "es2022",
+    // What is in the bundle, and under which licences: they ask that their text goes with it.
+    license: { fileName: "licences.md" },
     rollupOptions: {
       output: {
         entryFileNames: "console.js",

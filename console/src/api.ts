@@ -1,6 +1,8 @@
 // The public API, asked as any client asks it. Every path is relative to this page, so that a prefix of a
 // proxy stays in front of it.
 
+import { afterPrefix } from "./query";
+
 export interface Slot {
   port: string;
   peer: string | null;
@@ -45,16 +47,19 @@ export class Failure extends Error {
   readonly status: number;
   readonly code: string;
   readonly details: string | null;
-  readonly hint: string | null;
 
-  constructor(status: number, code: string, message: string, details: string | null, hint: string | null) {
+  constructor(status: number, code: string, message: string, details: string | null) {
     super(message);
     this.status = status;
     this.code = code;
     this.details = details;
-    this.hint = hint;
   }
 }
+
+/** What a page can carry only as one segment of a path that every URL parser takes out. */
+const PATHLESS = [".", ".."];
+
+const NOT_ALLOWED = "42501";
 
 /** The root of the API: the folder above this page. */
 export const root = new URL("../", new URL(".", document.location.href));
@@ -91,16 +96,18 @@ export async function ask(path: string, asked: Asked = {}): Promise<Response> {
     });
   } catch (error) {
     if (asked.signal?.aborted) throw error;
-    throw new Failure(0, "", "The service does not answer.", null, "Is it running, and is there a network?");
+    throw new Failure(0, "", "The service does not answer. Is it running, and is there a network?", null);
   }
   if (response.ok) return response;
   const text = await response.text();
   try {
-    const { code, message, details, hint } = JSON.parse(text);
-    throw new Failure(response.status, String(code), String(message), details ?? null, hint ?? null);
+    const { code, message, details } = JSON.parse(text);
+    throw new Failure(response.status, String(code), String(message), details ?? null);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure(response.status, "", `The answer is ${response.status} ${response.statusText}.`, null, null);
+    // An answer to HEAD has no body, one of a proxy another; the header says the code as well.
+    const code = /error=(\w+)/.exec(response.headers.get("Proxy-Status") ?? "")?.[1] ?? "";
+    throw new Failure(response.status, code, `The answer is ${response.status} ${response.statusText}.`, null);
   }
 }
 
@@ -108,8 +115,7 @@ export async function ask(path: string, asked: Asked = {}): Promise<Response> {
 const segment = (serialNumber: string): string => encodeURIComponent(serialNumber);
 
 export async function lookup(serialNumber: string, signal?: AbortSignal): Promise<Widget> {
-  // URL parsers take `.` and `..` out of a path.
-  if (serialNumber === "." || serialNumber === "..") {
+  if (PATHLESS.includes(serialNumber)) {
     const accept = "application/vnd.pgrst.object+json";
     return (await ask(`widgets?serial_number=eq.${serialNumber}`, { accept, signal })).json();
   }
@@ -122,19 +128,65 @@ export async function neighbourhood(
   widgetsMax: number,
   signal?: AbortSignal,
 ): Promise<Neighbourhood> {
+  if (PATHLESS.includes(serialNumber)) return aroundPathless(serialNumber, depth, widgetsMax, signal);
   const path = `widgets/${segment(serialNumber)}/neighbourhood?depth=${depth}&widgets_max=${widgetsMax}`;
   return (await ask(path, { signal })).json();
 }
 
-/** One page of a list, and the number of rows where it was asked for. */
-export async function list(
-  query: string,
+/** The neighbourhood of a widget that no path can name: lists, one for each step. They are not of one moment. */
+async function aroundPathless(
+  serialNumber: string,
+  depth: number,
+  widgetsMax: number,
   signal?: AbortSignal,
-  count = false,
-): Promise<{ rows: Widget[]; total: number | null }> {
-  const headers: Record<string, string> = count ? { Prefer: "count=exact" } : {};
-  const response = await ask(`widgets?${query}`, { signal, headers });
-  return { rows: await response.json(), total: totalOf(response) };
+): Promise<Neighbourhood> {
+  const found = new Map([[serialNumber, await lookup(serialNumber, signal)]]);
+  let truncated = false;
+  let next = peersOf([...found.values()]);
+  for (let step = 0; step < depth; step++) {
+    const wanted = next.filter((peer) => !found.has(peer)).slice(0, widgetsMax - found.size + 1);
+    if (found.size + wanted.length > widgetsMax) {
+      truncated = true;
+      wanted.pop();
+    }
+    if (!wanted.length) break;
+    const query = new URLSearchParams({ serial_number: `in.(${wanted.map(quoted).join(",")})` });
+    const rows = await list(query.toString(), signal);
+    for (const widget of rows) found.set(widget.serial_number, widget);
+    next = peersOf(rows);
+  }
+  const widgets = [...found.values()];
+  const associations = widgets.flatMap((widget) =>
+    widget.slots
+      .filter((slot) => slot.peer !== null && found.has(slot.peer) && widget.serial_number < slot.peer)
+      .map((slot) => ({ widget1_sn: widget.serial_number, widget2_sn: slot.peer!, port: slot.port })),
+  );
+  return { widgets, associations, truncated };
+}
+
+const peersOf = (widgets: Widget[]): string[] => [
+  ...new Set(widgets.flatMap((widget) => widget.slots.flatMap((slot) => slot.peer ?? []))),
+];
+
+/** A value within a list of a filter. */
+const quoted = (text: string): string => `"${text.replace(/["\\]/g, "\\$&")}"`;
+
+/** One page of a list. */
+export async function list(query: string, signal?: AbortSignal): Promise<Widget[]> {
+  return (await ask(`widgets?${query}`, { signal })).json();
+}
+
+/** Whether there is no widget at all. */
+export async function isEmpty(signal?: AbortSignal): Promise<boolean> {
+  return (await list("select=serial_number&limit=1", signal)).length === 0;
+}
+
+/** Serial numbers that begin so, for suggestions. */
+export async function beginningWith(prefix: string, limit: number, signal?: AbortSignal): Promise<string[]> {
+  const query = new URLSearchParams({ select: "serial_number", limit: String(limit), serial_number: `gte.${prefix}` });
+  const end = afterPrefix(prefix);
+  if (end !== null) query.append("serial_number", `lt.${end}`);
+  return (await list(query.toString(), signal)).map((row) => row.serial_number);
 }
 
 /** How many rows a filter has. Unfiltered it costs the service nothing; filtered it may be a scan. */
@@ -158,14 +210,35 @@ export async function changes(
 
 export type Operation = "add_widget" | "remove_widget" | "associate_widgets" | "remove_association";
 
+/**
+ * Whether the caller may change anything. The service says so by how it refuses what is never done: `HEAD` of an
+ * operation is "no such method" to those who may call it, and "not allowed" to the others.
+ */
+export async function mayOperate(signal?: AbortSignal): Promise<boolean> {
+  try {
+    await ask("rpc/remove_widget?widget_sn=", { method: "HEAD", signal });
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    if (failure.code === NOT_ALLOWED) return false;
+    // Whoever is not let in at all does not know what there is to be allowed.
+    if (failure.status === 401) throw failure;
+  }
+  return true;
+}
+
 export async function operate(operation: Operation, body: Record<string, unknown>): Promise<void> {
   await ask(`rpc/${operation}`, { body });
 }
 
+/** What turns the direction of a text, or is not seen: a line that is copied has to be what it looks like. */
+const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const escaped = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
 /** The same as a line for a shell. */
 export function curl(operation: Operation, body: Record<string, unknown>): string {
-  const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
+  const shell = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
   const authorization = token.get() ? ` -H "Authorization: Bearer $WIDGETS_TOKEN"` : "";
   const url = new URL(`rpc/${operation}`, root);
-  return `curl -i ${quoted(url.href)} -H 'Content-Type: application/json'${authorization} -d ${quoted(JSON.stringify(body))}`;
+  const json = JSON.stringify(body).replace(INVISIBLE, escaped);
+  return `curl -i ${shell(url.href)} -H 'Content-Type: application/json'${authorization} -d ${shell(json)}`;
 }

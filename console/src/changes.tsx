@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { type Change, Failure, changes } from "./api";
-import { Port, Problem, Text, WidgetLink, to } from "./parts";
+import { Port, Problem, SerialNumber, Text, WidgetLink, to, useToken } from "./parts";
 
 /** How long the service is asked to wait for a change. */
 const WAIT_MS = 15_000;
@@ -10,6 +10,10 @@ const WAIT_MS = 15_000;
 const RETRY_MS = 2_000;
 /** So many changes stay on the screen. */
 const SHOWN_MAX = 200;
+
+const WAITING = "Waiting for the next change. It is shown here as soon as it is committed.";
+/** The service has no changes to tell: a store without a feed, or a position that is no longer kept. */
+const [NO_CHANGES, GONE] = ["WG501", "WG410"];
 
 const OPERATIONS = ["add_widget", "remove_widget", "associate_widgets", "remove_association"];
 
@@ -20,7 +24,7 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
   const [paused, setPaused] = useState(false);
   const [from, setFrom] = useState<"oldest" | "now">(subject ? "oldest" : "now");
   useEffect(() => setWidget(subject), [subject]);
-  const { seen, failure } = useChanges(subject, operation, from, paused);
+  const { seen, failure, follows } = useChanges(subject, operation, from, paused);
   return (
     <>
       <h1>Changes</h1>
@@ -33,7 +37,7 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
       >
         <label>
           Of this widget
-          <input value={widget} placeholder="any" spellcheck={false} onInput={(event) => setWidget(event.currentTarget.value)} />
+          <SerialNumber id="of" value={widget} placeholder="any" onValue={setWidget} />
         </label>
         <label>
           Operation
@@ -59,10 +63,9 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         </div>
       </form>
       <Problem failure={failure} />
-      <ChangeRows
-        changes={seen}
-        empty={paused ? "Paused." : "Waiting for the next change. It is shown here as soon as it is committed."}
-      />
+      {(seen.length > 0 || failure === null) && (
+        <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Asking…"} />
+      )}
     </>
   );
 }
@@ -72,41 +75,60 @@ function useChanges(
   operation: string,
   from: "oldest" | "now",
   paused: boolean,
-): { seen: Change[]; failure: unknown } {
+): { seen: Change[]; failure: unknown; follows: boolean } {
   const [seen, setSeen] = useState<Change[]>([]);
   const [failure, setFailure] = useState<unknown>(null);
+  /** The service has answered, so that nothing which happens from now on is missed. */
+  const [follows, setFollows] = useState(false);
+  const [turn, setTurn] = useState(0);
+  useToken(() => setTurn((turn) => turn + 1));
   const [position, setPosition] = useState<{ key: string; after: string | null }>({ key: "", after: null });
   const key = `${widget}#${operation}#${from}`;
   useEffect(() => {
     if (paused) return;
     const controller = new AbortController();
     let after = position.key === key ? position.after : from === "now" ? "now" : null;
-    if (position.key !== key) setSeen([]);
+    // The first answer comes at once, and says where to go on.
+    let first = position.key !== key;
+    if (first) {
+      setSeen([]);
+      setFollows(false);
+    }
+    setFailure(null);
     const follow = async (): Promise<void> => {
       while (!controller.signal.aborted) {
-        const query = new URLSearchParams({ limit: String(SHOWN_MAX), wait_ms: String(WAIT_MS) });
+        const wait = first ? "0" : String(WAIT_MS);
+        const query = new URLSearchParams({ limit: String(SHOWN_MAX), wait_ms: wait });
         if (after !== null) query.set("after", after);
         if (widget) query.set("widget_sn", `eq.${widget}`);
         if (operation) query.set("operation", `in.(${operation})`);
         try {
           const page = await changes(query.toString(), controller.signal);
           after = page.next ?? after;
+          first = false;
           setPosition({ key, after });
           setSeen((seen) => [...page.changes.toReversed(), ...seen].slice(0, SHOWN_MAX));
           setFailure(null);
+          setFollows(true);
         } catch (failure) {
           if (controller.signal.aborted) return;
           setFailure(failure);
-          // What a person must change is not asked again.
-          if (failure instanceof Failure && failure.status >= 400 && failure.status < 500 && failure.status !== 429) return;
+          if (failure instanceof Failure && failure.code === GONE) after = null;
+          else if (isFinal(failure)) return;
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
         }
       }
     };
     void follow();
     return () => controller.abort();
-  }, [key, paused]);
-  return { seen, failure };
+  }, [key, paused, turn]);
+  return { seen, failure, follows };
+}
+
+/** What only a person can change is not asked for again. */
+function isFinal(failure: unknown): boolean {
+  if (!(failure instanceof Failure) || failure.status === 429) return false;
+  return (failure.status >= 400 && failure.status < 500) || failure.code === NO_CHANGES;
 }
 
 /** The newest first. */

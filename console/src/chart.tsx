@@ -50,7 +50,14 @@ export function Chart({ series, data, unit, label }: Props) {
           ],
           series: [
             { value: (_, seconds: number | null) => (seconds === null ? "–" : minute(seconds)) },
-            ...series.map(({ label, colour: name }) => ({ label, stroke: colour(name), width: 2, value, spanGaps: false })),
+            ...series.map(({ label, colour: name }) => ({
+              label,
+              stroke: colour(name),
+              width: 2,
+              value,
+              spanGaps: false,
+              points: { show: true, filter: alone, fill: colour(name), size: 6 },
+            })),
           ],
         },
         data as uPlot.AlignedData,
@@ -68,8 +75,23 @@ export function Chart({ series, data, unit, label }: Props) {
       plot.current?.destroy();
     };
   }, []);
-  useEffect(() => plot.current?.setData(data as uPlot.AlignedData), [data]);
+  useEffect(() => {
+    plot.current?.setData(data as uPlot.AlignedData);
+    // While nobody points at a moment, the legend tells of the last one.
+    if (plot.current && (plot.current.cursor.left ?? -1) < 0) plot.current.setLegend({ idx: data[0]!.length - 1 });
+  }, [data]);
   return <div class="chart" ref={box} role="img" aria-label={label} />;
+}
+
+/** What has no neighbour to be joined with is a point: a line would not show it. */
+function alone(plot: uPlot, series: number): number[] {
+  const values = plot.data[series]!;
+  const [first, last] = plot.series[0]!.idxs ?? [0, values.length - 1];
+  const found: number[] = [];
+  for (let index = first; index <= last; index++) {
+    if (values[index] !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null) found.push(index);
+  }
+  return found;
 }
 
 function format(value: number | null): string {

@@ -14,27 +14,29 @@ const WORDS: Record<string, string> = {
   WG006: "A widget has three slots at most.",
   WG007: "A text is empty, too long, or holds a NUL character.",
   WG010: "Lists can be ordered by the serial number only.",
-  WG410: "This position is no longer kept. Begin with the oldest change that is.",
+  WG410: "Some changes are no longer kept, or the store was restored: what follows begins with the oldest one that is kept.",
   WG429: "Too many requests from this address. Wait a moment.",
+  WG501: "This store keeps no changes, so there is nothing to show here.",
   WG503: "The service is busy just now. Nothing was changed; try again in a moment.",
   WG504: "The service accepts no operations at present. Nothing was changed. Whoever runs it finds the reason in its log.",
   WG505: "The operation may or may not have been applied. Look at the widget before you try again.",
-  WG507: "This is a standby: it shows, and changes nothing. Ask the primary.",
+  WG506: "The service cannot check tokens yet: the keys for them have not arrived. Try again in a moment.",
   "57014": "The search took too long. Narrow it: by the beginning of the serial number, or by a free port.",
   "42501": "Your role does not allow this. Enter a token of another role at the top.",
   "42703": "There is no such column. The columns are serial_number, name and slots.",
   PGRST100: "The filter cannot be read. It is COLUMN=OPERATOR.VALUE, as in name=like.*pump*.",
   PGRST116: "There is no such widget.",
-  PGRST205: "This service does not have that yet. It may be of an earlier version.",
-  PGRST301: "The token is not accepted. Enter another one at the top.",
-  PGRST302: "The service asks for a token. Enter it at the top.",
-  PGRST303: "The token is not valid now: it may have expired. Enter another one at the top.",
+  "22023": "The role of this token is none that the service knows. Enter another token at the top.",
+  PGRST300: "The service asks for no token, and cannot check yours. Forget it at the top.",
+  PGRST301: "The token is not accepted. Enter another one.",
+  PGRST302: "The service asks for a token.",
+  PGRST303: "The token is not valid now: it may have expired. Enter another one.",
 };
 
 /** In words, where there is more to say than the service's own message. */
 export function explain(failure: unknown): string | null {
   if (!(failure instanceof Failure)) return null;
-  return WORDS[failure.code] ?? (failure.status === 0 ? failure.hint : null);
+  return WORDS[failure.code] ?? null;
 }
 
 export const messageOf = (failure: unknown): string => (failure instanceof Error ? failure.message : String(failure));

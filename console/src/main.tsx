@@ -64,8 +64,14 @@ function Console() {
   const [, setTurn] = useState(0);
   const main = useRef<HTMLElement>(null);
   useEffect(() => {
+    let shown = place();
     const moved = (): void => {
-      setHere(place());
+      const next = place();
+      const same = next.screen === shown.screen && next.subject === shown.subject;
+      shown = next;
+      setHere(next);
+      // Another filter of the same screen leaves the keyboard where it is.
+      if (same) return;
       // Screen readers and the keyboard go on where the new screen begins.
       main.current?.focus({ preventScroll: true });
       scrollTo(0, 0);
@@ -81,7 +87,9 @@ function Console() {
   const tab = { widget: "widgets", near: "widgets" }[here.screen] ?? here.screen;
   useEffect(() => {
     const name = SCREENS.find(([screen]) => screen === tab)?.[1] ?? "";
-    document.title = [here.subject, name, "widgets"].filter(Boolean).join(" · ");
+    // Isolated: a serial number may turn the direction of what comes after it.
+    const subject = here.subject && `\u2068${here.subject}\u2069`;
+    document.title = [subject, name, "widgets"].filter(Boolean).join(" · ");
   }, [here]);
   return (
     <>
@@ -112,6 +120,9 @@ function Console() {
       <main ref={main} tabIndex={-1} id="main">
         <Screen {...here} />
       </main>
+      <footer class="faint">
+        Parts of others are in these pages: <a href="licences.md">their licences</a>
+      </footer>
     </>
   );
 }

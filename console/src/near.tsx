@@ -1,15 +1,20 @@
 // A widget's neighbourhood as a graph to walk: a click leads on to the next widget.
 
 import { type SimulationLinkDatum, type SimulationNodeDatum, forceCollide, forceLink, forceManyBody, forceSimulation, forceX, forceY } from "d3-force";
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Neighbourhood, neighbourhood } from "./api";
 import { Port, Problem, Text, WidgetLink, download, to, useLoaded } from "./parts";
 
 const WIDGETS_MAX = 150;
 const STEPS = 300;
-/** The least that the picture is wide and high, so that a few widgets are not drawn large. */
+/** The least that the picture is wide and high, so that a few widgets are not drawn large, nor small on a phone. */
 const WIDTH = 720;
 const HEIGHT = 400;
+/** So often a small graph is placed, and so many widgets are placed in all for one picture. */
+const ATTEMPTS_MAX = 12;
+const PLACED_MAX = 150;
+/** Around the outermost widgets there is room for their names. */
+const MARGIN = 60;
 const LABEL_MAX = 18;
 
 interface Node extends SimulationNodeDatum {
@@ -25,7 +30,11 @@ interface Link extends SimulationLinkDatum<Node> {
 
 export function NearScreen({ serialNumber }: { serialNumber: string }) {
   const [depth, setDepth] = useState(2);
-  const near = useLoaded(`${serialNumber}#${depth}`, (signal) => neighbourhood(serialNumber, depth, WIDGETS_MAX, signal));
+  // With the widget that it is of: until the next picture is there, the one before stays as it is.
+  const near = useLoaded(`${serialNumber}#${depth}`, async (signal) => ({
+    ...(await neighbourhood(serialNumber, depth, WIDGETS_MAX, signal)),
+    centre: serialNumber,
+  }));
   const picture = useRef<SVGSVGElement>(null);
   const save = (): void => {
     if (picture.current) download("neighbourhood.svg", "image/svg+xml", standalone(picture.current));
@@ -56,7 +65,7 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
       <Problem failure={near.failure} retry={near.reload} />
       {near.value && (
         <>
-          <Graph near={near.value} centre={serialNumber} picture={picture} />
+          <Graph near={near.value} centre={near.value.centre} picture={picture} />
           <p role="status">
             {near.value.widgets.length} widgets, {near.value.associations.length} associations
             {near.value.truncated && `. There are more: the first ${WIDGETS_MAX} are shown, the nearest first.`}
@@ -80,9 +89,16 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
 
 function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string; picture: { current: SVGSVGElement | null } }) {
   const { nodes, links, box } = useMemo(() => layout(near, centre), [near, centre]);
-  const walk = (id: string): void => {
+  // Whoever walks by the keyboard goes on from where the walk has led.
+  const byKeyboard = useRef(false);
+  const walk = (id: string, keyboard = false): void => {
+    byKeyboard.current = keyboard;
     location.hash = to.near(id);
   };
+  useEffect(() => {
+    if (byKeyboard.current) picture.current?.querySelector<SVGElement>(".centre")?.focus();
+    byKeyboard.current = false;
+  }, [near]);
   return (
     <div class="graph">
       <svg ref={picture} viewBox={box} role="group" aria-label={`What is within reach of ${centre}`}>
@@ -109,7 +125,7 @@ function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string;
             tabindex={0}
             aria-label={node.id}
             onClick={() => walk(node.id)}
-            onKeyDown={(event) => event.key === "Enter" && walk(node.id)}
+            onKeyDown={(event) => event.key === "Enter" && walk(node.id, true)}
           >
             <title>{node.name ? `${node.id}: ${node.name}` : node.id}</title>
             <rect x={node.x - 40} y={node.y - 16} width="80" height="48" />
@@ -133,11 +149,29 @@ function short(text: string): string {
 
 /** Places everything at once: nothing moves while one looks, and the same answer gives the same picture. */
 function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Link[]; box: string } {
+  // A small graph is placed from several beginnings, and shown with as few crossings as that gives.
+  const attempts = Math.max(1, Math.min(ATTEMPTS_MAX, Math.floor(PLACED_MAX / near.widgets.length)));
+  let [best, crossings] = [place(near, centre, 0), Infinity];
+  for (let attempt = 0; attempt < attempts && crossings > 0; attempt++) {
+    const tried = attempt === 0 ? best : place(near, centre, attempt);
+    const crossed = count(tried.links);
+    if (crossed < crossings) [best, crossings] = [tried, crossed];
+  }
+  const { nodes, links } = best;
+  const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
+  const least = Math.min(WIDTH, innerWidth - 2 * MARGIN) / 2;
+  const [left, top] = [Math.min(...xs, -least) - MARGIN, Math.min(...ys, -HEIGHT / 2) - MARGIN];
+  const width = Math.max(...xs, least) + MARGIN - left;
+  const height = Math.max(...ys, HEIGHT / 2) + MARGIN - top;
+  return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
+}
+
+function place(near: Neighbourhood, centre: string, attempt: number): { nodes: Node[]; links: Link[] } {
   const nodes: Node[] = near.widgets.map((widget, index) => ({
     id: widget.serial_number,
     name: widget.name,
-    x: Math.cos(index) * 12 * Math.sqrt(index),
-    y: Math.sin(index) * 12 * Math.sqrt(index),
+    x: Math.cos(index * (1 + attempt)) * 12 * Math.sqrt(index),
+    y: Math.sin(index * (1 + attempt)) * 12 * Math.sqrt(index),
     ...(widget.serial_number === centre ? { fx: 0, fy: 0 } : {}),
   }));
   const known = new Set(nodes.map((node) => node.id));
@@ -152,12 +186,17 @@ function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Li
     .force("y", forceY(0).strength(0.08))
     .stop();
   for (let step = 0; step < STEPS; step++) simulation.tick();
-  const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
-  const margin = 60;
-  const [left, top] = [Math.min(...xs, -WIDTH / 2) - margin, Math.min(...ys, -HEIGHT / 2) - margin];
-  const width = Math.max(...xs, WIDTH / 2) + margin - left;
-  const height = Math.max(...ys, HEIGHT / 2) + margin - top;
-  return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
+  return { nodes, links };
+}
+
+/** How many pairs of lines cross. */
+function count(links: Link[]): number {
+  const ends = links.map(({ source, target }) => [source as Node, target as Node] as const);
+  const side = (a: Node, b: Node, c: Node): number => (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
+  const apart = (a: Node, b: Node, c: Node, d: Node): boolean => side(a, b, c) * side(a, b, d) < 0;
+  return ends
+    .flatMap(([a, b], index) => ends.slice(index + 1).map(([c, d]) => apart(a, b, c, d) && apart(c, d, a, b)))
+    .filter(Boolean).length;
 }
 
 /** The picture with its colours in it, so that it needs no style sheet. */

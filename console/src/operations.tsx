@@ -2,12 +2,12 @@
 
 import { useState } from "preact/hooks";
 import { type Operation, curl, operate } from "./api";
-import { Card, Copyable, Problem, WidgetLink } from "./parts";
+import { Card, Copyable, Problem, ReadOnly, SerialNumber, WidgetLink, useRights } from "./parts";
 
 interface Field {
   name: string;
   label: string;
-  kind: "text" | "port" | "slots";
+  kind: "text" | "widget" | "port" | "slots";
   hint?: string;
 }
 
@@ -29,8 +29,8 @@ const FORMS: { operation: Operation; title: string; done: string; fields: Field[
     title: "Associate two widgets",
     done: "They are associated.",
     fields: [
-      { name: "widget1_sn", label: "One widget", kind: "text", hint: SERIAL_NUMBER },
-      { name: "widget2_sn", label: "The other widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "widget1_sn", label: "One widget", kind: "widget", hint: SERIAL_NUMBER },
+      { name: "widget2_sn", label: "The other widget", kind: "widget", hint: SERIAL_NUMBER },
       { name: "port", label: "Port", kind: "port" },
     ],
   },
@@ -39,39 +39,49 @@ const FORMS: { operation: Operation; title: string; done: string; fields: Field[
     title: "Remove an association",
     done: "The association is removed.",
     fields: [
-      { name: "widget1_sn", label: "One widget", kind: "text", hint: SERIAL_NUMBER },
-      { name: "widget2_sn", label: "The other widget", kind: "text", hint: SERIAL_NUMBER },
+      { name: "widget1_sn", label: "One widget", kind: "widget", hint: SERIAL_NUMBER },
+      { name: "widget2_sn", label: "The other widget", kind: "widget", hint: SERIAL_NUMBER },
       { name: "port", label: "Port", kind: "port" },
     ],
   },
 ];
 
 export function OperationsScreen({ query }: { query: URLSearchParams }) {
+  const { value: rights, failure } = useRights();
   return (
     <>
       <h1>Operations</h1>
-      <div class="columns">
-        {FORMS.map((form) => (
-          <Form key={form.operation} {...form} given={query} />
-        ))}
-      </div>
-      <p class="faint">
-        A widget is removed on its own page, which shows what goes with it: find it under <a href="#/widgets">Widgets</a>.
-      </p>
+      <Problem failure={failure} />
+      {rights === false && <ReadOnly />}
+      {rights !== null && (
+        <>
+          <div class="columns">
+            {FORMS.map((form) => (
+              <Form key={form.operation} {...form} given={query} allowed={rights} />
+            ))}
+          </div>
+          <p class="faint">
+            A widget is removed on its own page, which shows what goes with it: find it under{" "}
+            <a href="#/widgets">Widgets</a>.
+          </p>
+        </>
+      )}
     </>
   );
 }
 
 type Outcome = { body: Record<string, unknown>; failure: unknown };
 
-function Form({ operation, title, done, fields, given }: (typeof FORMS)[number] & { given: URLSearchParams }) {
+type FormProps = (typeof FORMS)[number] & { given: URLSearchParams; allowed: boolean };
+
+function Form({ operation, title, done, fields, given, allowed }: FormProps) {
   const [values, setValues] = useState<Record<string, string>>({ port: "P", widget1_sn: given.get("widget1_sn") ?? "" });
   const [outcome, setOutcome] = useState<Outcome | null>(null);
   const [busy, setBusy] = useState(false);
   const body = Object.fromEntries(
     fields.map(({ name, kind }) => {
       const value = values[name] ?? "";
-      return [name, kind === "slots" ? [...value.replace(/[\s,]/g, "")] : value];
+      return [name, kind === "slots" ? [...value.toUpperCase().replace(/[\s,]/g, "")] : value];
     }),
   );
   const send = async (): Promise<void> => {
@@ -95,25 +105,16 @@ function Form({ operation, title, done, fields, given }: (typeof FORMS)[number] 
         {fields.map(({ name, label, kind, hint }) => (
           <label key={name}>
             {label}
-            {kind === "port" ? (
-              <select value={values[name]} onChange={(event) => set(name, event.currentTarget.value)}>
-                {["P", "R", "Q"].map((port) => (
-                  <option key={port}>{port}</option>
-                ))}
-              </select>
-            ) : (
-              <input
-                value={values[name] ?? ""}
-                placeholder={kind === "slots" ? "none to three of P, R, Q: PRR" : hint}
-                spellcheck={false}
-                autocomplete="off"
-                autocapitalize={kind === "slots" ? "characters" : "off"}
-                onInput={(event) => set(name, event.currentTarget.value)}
-              />
-            )}
+            <Input
+              id={`${operation}-${name}`}
+              kind={kind}
+              value={values[name] ?? ""}
+              hint={hint}
+              onValue={(value) => set(name, value)}
+            />
           </label>
         ))}
-        <button type="submit" disabled={busy}>
+        <button type="submit" disabled={busy || !allowed}>
           {title}
         </button>
       </form>
@@ -138,5 +139,36 @@ function Form({ operation, title, done, fields, given }: (typeof FORMS)[number] 
         </div>
       )}
     </Card>
+  );
+}
+
+interface InputProps {
+  id: string;
+  kind: Field["kind"];
+  value: string;
+  hint: string | undefined;
+  onValue: (value: string) => void;
+}
+
+function Input({ id, kind, value, hint, onValue }: InputProps) {
+  if (kind === "widget") return <SerialNumber id={id} value={value} placeholder={hint} onValue={onValue} />;
+  if (kind === "port") {
+    return (
+      <select value={value} onChange={(event) => onValue(event.currentTarget.value)}>
+        {["P", "R", "Q"].map((port) => (
+          <option key={port}>{port}</option>
+        ))}
+      </select>
+    );
+  }
+  return (
+    <input
+      value={value}
+      placeholder={kind === "slots" ? "none to three of P, R, Q: PRR" : hint}
+      spellcheck={false}
+      autocomplete="off"
+      autocapitalize={kind === "slots" ? "characters" : "off"}
+      onInput={(event) => onValue(event.currentTarget.value)}
+    />
   );
 }

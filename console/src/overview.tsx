@@ -1,14 +1,18 @@
 // What is there, and how the service is: live, from its metrics.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Failure, ask, count, operate } from "./api";
+import { Failure, ask, count, isEmpty } from "./api";
+import { Begin } from "./begin";
 import { Chart } from "./chart";
 import { type Sample, parse, quantile, total } from "./metrics";
-import { Card, Port, Problem, number, to, useLoaded } from "./parts";
+import { Health } from "./health";
+import { Card, Port, Problem, number, to, useLoaded, useToken } from "./parts";
 
 const INTERVAL_MS = 2_000;
 /** So many readings are kept: five minutes. */
 const READINGS_MAX = 150;
+/** So long counting may take: with PostgreSQL it takes the longer the more widgets there are. */
+const COUNT_MS = 1_000;
 const DURATION = "widgets_request_duration_seconds";
 
 interface Reading {
@@ -21,11 +25,18 @@ interface Reading {
 }
 
 export function Overview() {
-  const ready = useReady();
-  const { readings, failure } = useReadings();
+  const service = useService();
+  const { readings, failure, withheld } = useReadings();
   const last = readings.at(-1)?.samples;
-  const widgets = useLoaded("count", (signal) => count("", signal));
-  const there = last ? total(last, "widgets_widgets") ?? widgets.value : widgets.value;
+  const empty = useLoaded("empty", (signal) => isEmpty(signal));
+  const [example, setExample] = useState(false);
+  // Who may not read the figures has the widgets counted: at once, or not at all.
+  const counted = useLoaded(`count ${withheld}`, async (signal) =>
+    withheld ? count("", AbortSignal.any([signal, AbortSignal.timeout(COUNT_MS)])) : null,
+  );
+  // Nothing is shown that what comes next would push away.
+  if (empty.value === null && !empty.failure) return <h1>Overview</h1>;
+  const widgets = last ? total(last, "widgets_widgets") : null;
   const data = [
     readings.map((reading) => reading.at),
     readings.map((reading) => reading.operations),
@@ -35,20 +46,22 @@ export function Overview() {
   return (
     <>
       <h1>Overview</h1>
-      {there === 0 && <Empty done={widgets.reload} />}
+      {(example || empty.value) && (
+        <Begin
+          begun={() => {
+            setExample(true);
+            empty.reload();
+          }}
+        />
+      )}
       <div class="figures">
-        <Figure name="Widgets" value={number(there)} href={to.widgets("")} />
-        <Figure name="Associations" value={number(last && total(last, "widgets_associations"))} />
-        <FreeSlots samples={last} />
-        <Figure name="Service" value={ready === null ? "…" : ready ? "ready" : "not ready"} state={ready === false ? "bad" : "good"} />
+        <Figure name="Widgets" value={number(widgets ?? counted.value)} href={to.widgets("")} />
+        {!withheld && <Figure name="Associations" value={number(last && total(last, "widgets_associations"))} />}
+        {!withheld && <FreeSlots samples={last} />}
+        <Figure name="Service" value={service} state={service === "ready" ? "good" : "bad"} />
       </div>
-      {failure ? (
-        <Card title="Live figures">
-          <p>
-            The live figures come from <code>/metrics</code>, which the admin role may read.
-          </p>
-          <Problem failure={failure} />
-        </Card>
+      {withheld ? (
+        <Withheld failure={failure} />
       ) : (
         <>
           <div class="columns">
@@ -56,7 +69,7 @@ export function Overview() {
               <Chart
                 series={[
                   { label: "done", colour: "--accent" },
-                  { label: "refused or failed", colour: "--bad" },
+                  { label: "refused", colour: "--bad" },
                 ]}
                 data={data}
                 unit="/s"
@@ -68,9 +81,30 @@ export function Overview() {
             </Card>
           </div>
           {last && <Health samples={last} />}
+          <Problem failure={failure ?? empty.failure} />
         </>
       )}
     </>
+  );
+}
+
+/** Why there are no live figures: they are not for everyone. */
+function Withheld({ failure }: { failure: unknown }) {
+  const unauthorised = failure instanceof Failure && failure.status === 401;
+  const hidden = failure instanceof Failure && failure.status === 404;
+  return (
+    <Card title="Live figures">
+      {unauthorised ? (
+        <Problem failure={failure} />
+      ) : (
+        <p role="note">
+          Rates, latency and health come from <code>/metrics</code>,{" "}
+          {hidden
+            ? "which the proxy in front of the service keeps to itself."
+            : "which the admin role may read. A token of it is entered at the top."}
+        </p>
+      )}
+    </Card>
   );
 }
 
@@ -104,136 +138,26 @@ function FreeSlots({ samples }: { samples: Sample[] | undefined }) {
   );
 }
 
-/** Store and machine, as far as the metrics of this store tell. */
-function Health({ samples }: { samples: Sample[] }) {
-  const bytes = (name: string): string | null => {
-    const value = total(samples, name);
-    return value === null ? null : size(value);
-  };
-  const mean = (name: string): string | null => {
-    const [sum, times] = [total(samples, `${name}_sum`), total(samples, `${name}_count`)];
-    return sum === null || !times ? null : `${((sum / times) * 1000).toPrecision(2)} ms`;
-  };
-  const rows: [string, string | null][] = [
-    ["Waiting for the store", number(total(samples, "widgets_queue_operations"))],
-    ["A commit takes, on average", mean("widgets_commit_duration_seconds")],
-    ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],
-    ["Checkpoints written", total(samples, "widgets_checkpoints_total", { outcome: "ok" })?.toString() ?? null],
-    ["Checkpoints failed", total(samples, "widgets_checkpoints_total", { outcome: "failed" })?.toString() ?? null],
-    ["Memory", bytes("process_resident_memory_bytes")],
-    ["Free on the disk", bytes("widgets_disk_free_bytes")],
-    ["Connections", number(total(samples, "widgets_connections"))],
-    ["Archive is behind by", seconds(total(samples, "widgets_archive_lag_seconds"))],
-    ["Standby is behind by", seconds(total(samples, "widgets_standby_lag_seconds"))],
-    ["Version", samples.find((sample) => sample.name === "widgets_build_info")?.labels["version"] ?? null],
-  ];
-  return (
-    <Card title="Health">
-      <dl class="health">
-        {rows
-          .filter(([, value]) => value !== null && value !== "–")
-          .map(([name, value]) => (
-            <div key={name}>
-              <dt>{name}</dt>
-              <dd>{value}</dd>
-            </div>
-          ))}
-      </dl>
-    </Card>
-  );
-}
-
-const seconds = (value: number | null): string | null => (value === null ? null : `${value.toPrecision(2)} s`);
-
-function size(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let unit = 0;
-  while (bytes >= 1024 && unit < units.length - 1) {
-    bytes /= 1024;
-    unit += 1;
-  }
-  return `${bytes >= 100 || unit === 0 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
-}
-
-/** How to begin, with one click to make something to look at. */
-function Empty({ done }: { done: () => void }) {
-  const [made, setMade] = useState<number | null>(null);
-  const [failure, setFailure] = useState<unknown>(null);
-  const make = async (): Promise<void> => {
-    setFailure(null);
-    try {
-      for (const [index, step] of EXAMPLE.entries()) {
-        setMade(index);
-        await operate(step[0], step[1]).catch((failure: unknown) => {
-          // Made before, and asked for again after something failed halfway.
-          if (!(failure instanceof Failure && ["23505", "WG003"].includes(failure.code))) throw failure;
-        });
-      }
-      done();
-    } catch (failure) {
-      setFailure(failure);
-    }
-    setMade(null);
-  };
-  return (
-    <section class="card begin">
-      <h2>The registry is empty</h2>
-      <p>
-        Register a widget under <a href="#/operations">Operations</a>, or make a small example to look at: eight
-        widgets of a pump house, joined port to port.
-      </p>
-      <button type="button" disabled={made !== null} onClick={make}>
-        {made === null ? "Make the example" : `Making it: ${made} of ${EXAMPLE.length}`}
-      </button>
-      <Problem failure={failure} />
-    </section>
-  );
-}
-
-const EXAMPLE = [
-  ...(
-    [
-      ["PUMP-1", "feed pump", ["P", "R", "Q"]],
-      ["PUMP-2", "feed pump, spare", ["P", "R", "Q"]],
-      ["VALVE-1", "inlet valve", ["P", "P"]],
-      ["VALVE-2", "outlet valve", ["R", "P"]],
-      ["TANK-1", "buffer tank", ["P", "R", "R"]],
-      ["METER-1", "flow meter", ["R", "Q"]],
-      ["PANEL-1", "control panel", ["Q", "Q", "Q"]],
-      ["SENSOR-1", "level sensor", ["Q"]],
-    ] as const
-  ).map(([widget_sn, widget_name, slots]) => ["add_widget", { widget_sn, widget_name, slots }] as const),
-  ...(
-    [
-      ["VALVE-1", "PUMP-1", "P"],
-      ["VALVE-1", "TANK-1", "P"],
-      ["PUMP-1", "VALVE-2", "R"],
-      ["VALVE-2", "PUMP-2", "P"],
-      ["PUMP-2", "TANK-1", "R"],
-      ["TANK-1", "METER-1", "R"],
-      ["METER-1", "PANEL-1", "Q"],
-      ["PUMP-1", "PANEL-1", "Q"],
-      ["SENSOR-1", "PANEL-1", "Q"],
-    ] as const
-  ).map(([widget1_sn, widget2_sn, port]) => ["associate_widgets", { widget1_sn, widget2_sn, port }] as const),
-];
-
-function useReady(): boolean | null {
-  const [ready, setReady] = useState<boolean | null>(null);
+/** Whether the service is there and takes operations, in a word. */
+function useService(): string {
+  const [service, setService] = useState("…");
   useEvery(async () => {
     try {
       await ask("ready");
-      setReady(true);
-    } catch {
-      setReady(false);
+      setService("ready");
+    } catch (failure) {
+      setService(failure instanceof Failure && failure.status === 0 ? "no answer" : "not ready");
     }
+    return true;
   });
-  return ready;
+  return service;
 }
 
-function useReadings(): { readings: Reading[]; failure: unknown } {
+/** `withheld`: the figures are not for this caller, who is not going to be refused every other second. */
+function useReadings(): { readings: Reading[]; failure: unknown; withheld: boolean } {
   const [readings, setReadings] = useState<Reading[]>([]);
   const [failure, setFailure] = useState<unknown>(null);
+  const withheld = isWithheld(failure);
   useEvery(async () => {
     try {
       const samples = parse(await (await ask("metrics", { accept: "*/*" })).text());
@@ -242,10 +166,14 @@ function useReadings(): { readings: Reading[]; failure: unknown } {
       setFailure(null);
     } catch (failure) {
       setFailure(failure);
+      return !isWithheld(failure);
     }
+    return true;
   });
-  return { readings, failure };
+  return { readings: withheld ? [] : readings, failure, withheld };
 }
+
+const isWithheld = (failure: unknown): boolean => failure instanceof Failure && [401, 403, 404].includes(failure.status);
 
 function reading(before: Reading | undefined, at: number, samples: Sample[]): Reading {
   const counted = (samples: Sample[]): [number, number] => {
@@ -262,21 +190,26 @@ function reading(before: Reading | undefined, at: number, samples: Sample[]): Re
   return { at, samples, operations: rate(done, then?.[0]), refused: rate(refused, then?.[1]), p99Ms };
 }
 
-/** Does something now and again and again, never twice at once, and not while nobody looks. */
-function useEvery(work: () => Promise<void>): void {
+/**
+ * Does something now and again and again as long as it says so, never twice at once, and not while nobody looks.
+ * Another token is a reason to begin again.
+ */
+function useEvery(work: () => Promise<boolean>): void {
+  const [turn, setTurn] = useState(0);
+  useToken(() => setTurn((turn) => turn + 1));
   const latest = useRef(work);
   latest.current = work;
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout>;
     let ended = false;
     const turn = async (): Promise<void> => {
-      if (document.visibilityState === "visible") await latest.current();
-      if (!ended) timer = setTimeout(turn, INTERVAL_MS);
+      const goOn = document.visibilityState !== "visible" || (await latest.current());
+      if (goOn && !ended) timer = setTimeout(turn, INTERVAL_MS);
     };
     void turn();
     return () => {
       ended = true;
       clearTimeout(timer);
     };
-  }, []);
+  }, [turn]);
 }

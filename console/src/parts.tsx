@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Slot, Failure, token } from "./api";
+import { type Slot, Failure, beginningWith, mayOperate, token } from "./api";
 import { explain, messageOf } from "./explain";
 
 /** A link to a screen; the address after `#` says which one. */
@@ -61,7 +61,7 @@ export function Problem({ failure, retry }: { failure: unknown; retry?: () => vo
         </p>
       )}
       {unauthorised && <TokenForm />}
-      {retry && (
+      {retry && !unauthorised && (
         <button type="button" onClick={retry}>
           Try again
         </button>
@@ -160,34 +160,118 @@ export interface Loaded<T> {
   value: T | null;
   failure: unknown;
   loading: boolean;
+  /** Somebody gave up what was being loaded. */
+  stopped: boolean;
   reload: () => void;
+  stop: () => void;
 }
 
 /** Loads something when `key` changes; what is no longer wanted is given up. */
 export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
-  const [state, setState] = useState<{ value: T | null; failure: unknown; loading: boolean }>({
+  const [state, setState] = useState<{ value: T | null; failure: unknown; loading: boolean; stopped: boolean }>({
     value: null,
     failure: null,
     loading: true,
+    stopped: false,
   });
   const [turn, setTurn] = useState(0);
   const latest = useRef(load);
   latest.current = load;
+  const under = useRef<AbortController | null>(null);
   useEffect(() => {
     const controller = new AbortController();
-    setState((state) => ({ ...state, loading: true }));
+    under.current = controller;
+    const settled = { loading: false, stopped: false };
+    setState((state) => ({ ...state, loading: true, stopped: false }));
     latest.current(controller.signal).then(
-      (value) => controller.signal.aborted || setState({ value, failure: null, loading: false }),
-      (failure) => controller.signal.aborted || setState({ value: null, failure, loading: false }),
+      (value) => controller.signal.aborted || setState({ value, failure: null, ...settled }),
+      (failure) => controller.signal.aborted || setState({ value: null, failure, ...settled }),
     );
     return () => controller.abort();
   }, [key, turn]);
+  const again = (): void => setTurn((turn) => turn + 1);
+  useToken(again);
+  const stop = (): void => {
+    under.current?.abort();
+    setState((state) => ({ ...state, loading: false, stopped: true }));
+  };
+  return { ...state, reload: again, stop };
+}
+
+/** Does something whenever another token is used in this tab. */
+export function useToken(changed: () => void): void {
+  const latest = useRef(changed);
+  latest.current = changed;
   useEffect(() => {
-    const again = (): void => setTurn((turn) => turn + 1);
-    addEventListener("token", again);
-    return () => removeEventListener("token", again);
+    const heard = (): void => latest.current();
+    addEventListener("token", heard);
+    return () => removeEventListener("token", heard);
   }, []);
-  return { ...state, reload: () => setTurn((turn) => turn + 1) };
+}
+
+/** Whether the caller may change anything. */
+export function useRights(): Loaded<boolean> {
+  return useLoaded("rights", (signal) => mayOperate(signal));
+}
+
+/** What somebody whose role may only look is told where there would be something to do. */
+export function ReadOnly() {
+  return (
+    <p class="card" role="note">
+      You may look, and change nothing: the service does not let your role. A token of a role that may write is entered
+      at the top.
+    </p>
+  );
+}
+
+const SUGGESTIONS = 8;
+/** So long after a key the next one is awaited. */
+const TYPING_MS = 150;
+
+interface SerialNumberProps {
+  id: string;
+  value: string;
+  placeholder?: string | undefined;
+  onValue: (value: string) => void;
+}
+
+/** A field for the serial number of a widget that exists: it suggests those that begin like what is typed. */
+export function SerialNumber({ id, value, placeholder, onValue }: SerialNumberProps) {
+  const [typed, setTyped] = useState("");
+  const [suggested, setSuggested] = useState<string[]>([]);
+  useEffect(() => {
+    if (!typed) return setSuggested([]);
+    const controller = new AbortController();
+    const timer = setTimeout(() => {
+      // What is only a help fails without a word.
+      beginningWith(typed, SUGGESTIONS, controller.signal).then(setSuggested, () => {});
+    }, TYPING_MS);
+    return () => {
+      clearTimeout(timer);
+      controller.abort();
+    };
+  }, [typed]);
+  return (
+    <>
+      <input
+        value={value}
+        placeholder={placeholder}
+        spellcheck={false}
+        autocomplete="off"
+        autocapitalize="off"
+        list={id}
+        onInput={(event) => {
+          onValue(event.currentTarget.value);
+          setTyped(event.currentTarget.value);
+        }}
+      />
+      <datalist id={id}>
+        {suggested.map((serialNumber) => (
+          <option key={serialNumber} value={serialNumber} />
+        ))}
+      </datalist>
+    </>
+  );
 }
 
 const NUMBERS = new Intl.NumberFormat("en");

@@ -1,17 +1,19 @@
 // One widget: its slots and peers, what can be done with it, and what happened to it.
 
 import { useState } from "preact/hooks";
-import { changes, lookup, operate, type Widget } from "./api";
+import { type Change, type Widget, Failure, changes, lookup, operate } from "./api";
 import { ChangeRows } from "./changes";
-import { Card, Port, Problem, Text, WidgetLink, to, useLoaded } from "./parts";
+import { Card, Port, Problem, ReadOnly, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
 
 export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
   const widget = useLoaded(serialNumber, (signal) => lookup(serialNumber, signal));
   const history = useLoaded(serialNumber, (signal) =>
     changes(new URLSearchParams({ widget_sn: `eq.${serialNumber}`, limit: "50" }).toString(), signal),
   );
+  const { value: rights } = useRights();
   const [failure, setFailure] = useState<unknown>(null);
   const [removed, setRemoved] = useState(false);
+  const missing = widget.failure instanceof Failure && widget.failure.code === "WG001";
   const again = (): void => {
     widget.reload();
     history.reload();
@@ -28,14 +30,14 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
       </h1>
       {removed && <p role="status">It was removed.</p>}
       {!removed && <Problem failure={widget.failure} retry={widget.reload} />}
-      {widget.value && !removed && (
+      {widget.value && rights !== null && !removed && (
         <>
           <Card
             title="Slots"
             side={
               <span class="links">
                 <a href={to.near(serialNumber)}>Neighbourhood</a>
-                <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>
+                {rights && <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>}
               </span>
             }
           >
@@ -52,14 +54,12 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
                   ) : (
                     <>
                       <WidgetLink serialNumber={slot.peer} />
-                      <button
-                        type="button"
-                        class="quiet"
-                        onClick={() => dissociate(slot.peer!, slot.port)}
-                      >
-                        Remove association
-                        <span class="hidden">{` with ${slot.peer} over ${slot.port}`}</span>
-                      </button>
+                      {rights && (
+                        <button type="button" class="quiet" onClick={() => dissociate(slot.peer!, slot.port)}>
+                          Remove association
+                          <span class="hidden">{` with ${slot.peer} over ${slot.port}`}</span>
+                        </button>
+                      )}
                     </>
                   )}
                 </li>
@@ -67,17 +67,26 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
             </ol>
             <Problem failure={failure} />
           </Card>
-          <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} />
+          {rights ? <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} /> : <ReadOnly />}
         </>
       )}
-      <Card title="Changes" side={<a href={to.changes(serialNumber)}>Follow them</a>}>
-        {history.failure ? (
-          <Problem failure={history.failure} />
-        ) : (
-          <ChangeRows changes={history.value?.changes ?? []} empty="Nothing of it is kept in the log." />
-        )}
-      </Card>
+      {/* Below what may still come, nothing is shown: it would be pushed down. */}
+      {(removed || missing || (widget.value && rights !== null)) && (
+        <History changes={history.value?.changes} failure={history.failure} serialNumber={serialNumber} />
+      )}
     </>
+  );
+}
+
+function History({ changes, failure, serialNumber }: { changes: Change[] | undefined; failure: unknown; serialNumber: string }) {
+  return (
+    <Card title="Changes" side={!failure && <a href={to.changes(serialNumber)}>Follow them</a>}>
+      {failure ? (
+        <Problem failure={failure} />
+      ) : (
+        changes && <ChangeRows changes={changes} empty="Nothing of it is kept in the log." />
+      )}
+    </Card>
   );
 }
 
@@ -87,6 +96,8 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
   const [typed, setTyped] = useState("");
   const [failure, setFailure] = useState<unknown>(null);
   const peers = widget.slots.filter((slot) => slot.peer !== null).length;
+  // A field of a form holds no end of a line: browsers make nothing or a space of it.
+  const wanted = ["", " "].map((end) => widget.serial_number.replace(/\r\n?|\n/g, end));
   if (!asking) {
     return (
       <button type="button" class="danger" onClick={() => setAsking(true)}>
@@ -113,7 +124,7 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
         <p>It has no associations.</p>
       )}
       <div class="buttons">
-        <button type="submit" class="danger" disabled={peers > 0 && typed !== widget.serial_number}>
+        <button type="submit" class="danger" disabled={peers > 0 && !wanted.includes(typed)}>
           Remove it
         </button>
         <button type="button" class="quiet" onClick={() => setAsking(false)}>

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ask, count, list } from "./api";
-import { Problem, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
+import { Problem, SerialNumber, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
 import { type Fields, parameters, readable } from "./query";
 
 const ROWS = 20;
@@ -58,7 +58,15 @@ function Filters({ query }: { query: URLSearchParams }) {
             ))}
           </select>
         </label>
-        {field("peer", "Associated with", "serial number")}
+        <label>
+          Associated with
+          <SerialNumber
+            id="peers"
+            value={fields.peer}
+            placeholder="serial number"
+            onValue={(peer) => setFields({ ...fields, peer })}
+          />
+        </label>
         <div class="buttons">
           <button type="submit">Search</button>
           <button
@@ -109,9 +117,10 @@ function Rows({ filter }: { filter: string }) {
   };
   // One row more than is shown tells whether there is a next page; nothing is counted for that.
   const page = useLoaded(`${filter}#${after}`, (signal) => list(pageQuery(ROWS + 1), signal));
-  const rows = page.value?.rows.slice(0, ROWS) ?? [];
+  const rows = page.value?.slice(0, ROWS) ?? [];
   const last = rows.at(-1);
-  const more = (page.value?.rows.length ?? 0) > ROWS;
+  const [exporting, setExporting] = useState<unknown>(null);
+  const more = (page.value?.length ?? 0) > ROWS;
   if (page.failure) return <Problem failure={page.failure} retry={page.reload} />;
   return (
     <section aria-busy={page.loading}>
@@ -142,9 +151,17 @@ function Rows({ filter }: { filter: string }) {
           </tbody>
         </table>
         {page.value && !rows.length && <p class="nothing">No widget is like that.</p>}
-        {page.loading && !page.value && <p class="nothing">Searching…</p>}
+        {page.stopped && !page.value && (
+          <p class="nothing">
+            The search was stopped.{" "}
+            <button type="button" class="quiet" onClick={page.reload}>
+              Search again
+            </button>
+          </p>
+        )}
+        {page.loading && !page.value && <Searching stop={page.stop} />}
       </div>
-      <div class="pager">
+      <div class="pager" hidden={!page.value}>
         <button type="button" class="quiet" disabled={!starts.length} onClick={() => setStarts(starts.slice(0, -1))}>
           Previous
         </button>
@@ -157,11 +174,34 @@ function Rows({ filter }: { filter: string }) {
           Next
         </button>
         <Count filter={filter} />
-        <button type="button" class="quiet" disabled={!rows.length} onClick={() => void exportCsv(pageQuery(ROWS))}>
+        <button type="button" class="quiet" disabled={!rows.length} onClick={() => exportCsv(pageQuery(ROWS)).then(() => setExporting(null), setExporting)}>
           Export these as CSV
         </button>
+        {page.loading && page.value && <Searching stop={page.stop} />}
       </div>
+      <Problem failure={exporting} />
     </section>
+  );
+}
+
+/** So long a search goes on before anything is said of it. */
+const PATIENCE_MS = 300;
+
+/** That the service is searching, and how to stop it: behind some filters it looks at every widget. */
+function Searching({ stop }: { stop: () => void }) {
+  const [shown, setShown] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setShown(true), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  if (!shown) return null;
+  return (
+    <p class="nothing" role="status">
+      Searching…{" "}
+      <button type="button" class="quiet" onClick={stop}>
+        Stop
+      </button>
+    </p>
   );
 }
 

@@ -35,6 +35,11 @@ pub fn file(name: &str) -> Option<File> {
             "text/css; charset=utf-8",
             include_str!("../files/console.css"),
         ),
+        // What is in the script, and under which licences.
+        "licences.md" => (
+            "text/plain; charset=utf-8",
+            include_str!("../files/licences.md"),
+        ),
         "icon.svg" => ("image/svg+xml", include_str!("../files/icon.svg")),
         _ => return None,
     };

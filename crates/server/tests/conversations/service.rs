@@ -266,6 +266,7 @@ async fn the_console_is_a_page_under_any_prefix_that_may_load_nothing_from_elsew
         ("/console/console.js", "text/javascript; charset=utf-8"),
         ("/console/console.css", "text/css; charset=utf-8"),
         ("/console/icon.svg", "image/svg+xml"),
+        ("/console/licences.md", "text/plain; charset=utf-8"),
     ] {
         let answer = send(&api, "GET", uri, &[], "").await;
         assert_eq!(answer.outcome(), (200, ""), "{uri}");

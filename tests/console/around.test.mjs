@@ -1,0 +1,121 @@
+// What happens around the page: the service restarts or does not answer, a proxy stands in front.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { SCREENS, faults, go, picture, shifts, visit } from "./page.mjs";
+import { ask, browse, nginx, serve, skip } from "./service.mjs";
+
+let browser;
+before(async () => {
+  if (!skip) browser = await browse();
+});
+after(() => browser?.close());
+
+test("changes appear as they happen, can be paused, and go on over a restart", { skip, timeout: 90_000 }, async () => {
+  let service = await serve();
+  await visit(browser, service.url, "#/changes", {}, async (page) => {
+    await page.getByText("Waiting for the next change.").waitFor();
+    assert.deepEqual(await shifts(page), []);
+    await ask(service.url, "add_widget", { widget_sn: "seen", widget_name: "", slots: ["P"] });
+    await page.getByRole("link", { name: "seen" }).waitFor();
+    await picture(page, "changes");
+    assert.deepEqual(await faults(page), []);
+    await page.getByRole("button", { name: "Pause" }).click();
+    await ask(service.url, "add_widget", { widget_sn: "later", widget_name: "", slots: ["P"] });
+    // Whatever is still under way has been answered when another request is.
+    await page.evaluate(() => fetch("../widgets/later").then((answer) => answer.text()));
+    assert.equal(await page.getByRole("link", { name: "later" }).count(), 0);
+    await page.getByRole("button", { name: "Go on" }).click();
+    await page.getByRole("link", { name: "later" }).waitFor();
+    const { host } = new URL(service.url);
+    await service.stop(true);
+    await page.getByText("The service does not answer.").waitFor();
+    service = await serve({ listen: host, folder: service.folder });
+    await ask(service.url, "remove_widget", { widget_sn: "seen" });
+    await page.locator(".operation.remove_widget").waitFor();
+    assert.equal(await page.locator(".changes li").count(), 3, "each change once");
+    assert.equal(await page.locator(".problem").count(), 0);
+    await page.getByLabel("Operation").selectOption("remove_widget");
+    await page.getByLabel("Begin with").selectOption("oldest");
+    await page.locator(".changes li:only-child .remove_widget").waitFor();
+  });
+  await service.stop();
+});
+
+test("a store that forgot where one was is followed from its beginning", { skip, timeout: 90_000 }, async () => {
+  let service = await serve();
+  const { host } = new URL(service.url);
+  await visit(browser, service.url, "#/changes", {}, async (page) => {
+    await page.getByText("Waiting for the next change.").waitFor();
+    await ask(service.url, "add_widget", { widget_sn: "of the old store", widget_name: "", slots: [] });
+    await page.getByRole("link", { name: "of the old store" }).waitFor();
+    await service.stop();
+    await page.getByText("The service does not answer.").waitFor();
+    service = await serve({ listen: host });
+    await ask(service.url, "add_widget", { widget_sn: "of the new one", widget_name: "", slots: [] });
+    await page.getByRole("link", { name: "of the new one" }).waitFor();
+  });
+  await service.stop();
+});
+
+test("the overview tells that the service is away, and that it is back", { skip, timeout: 90_000 }, async () => {
+  let service = await serve();
+  const { host } = new URL(service.url);
+  await visit(browser, service.url, "", {}, async (page) => {
+    await page.getByText("ready", { exact: true }).waitFor();
+    await page.locator(".health").waitFor();
+    await service.stop(true);
+    await page.getByText("no answer", { exact: true }).waitFor();
+    assert.equal(await page.locator(".chart canvas").count(), 2, "what was seen stays");
+    await picture(page, "away");
+    assert.deepEqual(await faults(page), []);
+    service = await serve({ listen: host, folder: service.folder });
+    await page.getByText("ready", { exact: true }).waitFor();
+    await page.locator(".problem").waitFor({ state: "detached" });
+  });
+  await service.stop();
+});
+
+test("behind nginx as the recipes set it: at the root, and under a path", { skip, timeout: 120_000 }, async () => {
+  const service = await serve();
+  const proxy = await nginx(service);
+  const awkward = "a/b?c#d%2Fe";
+  assert.equal(await ask(proxy.url, "add_widget", { widget_sn: awkward, widget_name: "", slots: ["P"] }), 204);
+  for (const widget_sn of ["PUMP-1", "TANK-1"]) {
+    assert.equal(await ask(proxy.under, "add_widget", { widget_sn, widget_name: "", slots: ["P"] }), 204);
+  }
+  assert.equal((await fetch(`${proxy.under}/metrics`)).status, 404);
+  for (const url of [proxy.url, proxy.under]) {
+    await visit(browser, url, "", {}, async (page) => {
+      await page.getByText("which the proxy in front of the service keeps to itself").waitFor();
+      assert.deepEqual(await faults(page), []);
+      for (const [screen, path, sign] of SCREENS.filter(([screen]) => screen !== "overview")) {
+        await go(page, `#/${path}`);
+        await page.locator(sign).first().waitFor({ timeout: 15_000 }).catch(() => assert.fail(`${url}: ${screen}`));
+      }
+      await go(page, `#/widget/${encodeURIComponent(awkward)}`);
+      await page.locator(".slot-rows").waitFor();
+      await go(page, `#/near/${encodeURIComponent(awkward)}`);
+      await page.locator(".node").waitFor();
+      await go(page, "#/operations");
+      const section = page.locator("section", { hasText: "Associate two widgets" }).first();
+      await section.getByLabel("One widget").fill("PUMP-1");
+      await section.getByLabel("The other widget").fill("PUMP-1");
+      await section.getByRole("button", { name: "Associate" }).click();
+      await section.getByText("A widget cannot be associated with itself.").waitFor();
+      await section.getByText("The same for a shell").click();
+      assert.ok((await section.locator("pre").textContent()).includes(`'${url}/rpc/associate_widgets'`));
+      // To the API page and back.
+      await page.getByRole("link", { name: "API", exact: true }).click();
+      await page.waitForURL(`${url}/`);
+      await page.getByRole("link", { name: /Console/ }).click();
+      await page.waitForURL(`${url}/console/`);
+      await page.getByRole("heading", { name: "Overview" }).waitFor();
+    });
+  }
+  // As somebody types them.
+  for (const [typed, end] of [[`${proxy.under}`, `${proxy.under}/`], [`${proxy.under}/console`, `${proxy.under}/console/`], [`${proxy.url}/console`, `${proxy.url}/console/`]]) {
+    assert.equal((await fetch(typed, { headers: { Accept: "text/html" } })).url, end, typed);
+  }
+  await proxy.stop();
+  await service.stop();
+});

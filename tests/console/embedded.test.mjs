@@ -1,0 +1,5 @@
+// The console over the embedded store.
+import { screens } from "./screens.mjs";
+import { serve } from "./service.mjs";
+
+screens("embedded", () => serve());

@@ -1,0 +1,157 @@
+// Serial numbers and names that were chosen to break pages, on every screen.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import { PHONE, faults, go, overhang, picture, shifts, visit } from "./page.mjs";
+import { ask, browse, serve, skip } from "./service.mjs";
+
+const HOSTILE = [
+  "<script>globalThis.taken = 1</script>",
+  `<img src=x onerror="globalThis.taken = 1">`,
+  `"quotes" & 'more' \\ \`id\` $(id)`,
+  "..",
+  ".",
+  "\u202eright-to-left",
+  "مضخة-١",
+  "ü/日本?#%2F",
+  "x".repeat(255),
+  "👩‍👩‍👧‍👦".repeat(10),
+  "{{7*7}} ${7*7}",
+  "\u0007bell",
+  "two\nlines",
+  " spaces at both ends ",
+  `in.("a"),b)`,
+  "=HYPERLINK(1)",
+];
+const shell = promisify(execFile);
+
+let service;
+let browser;
+before(async () => {
+  if (skip) return;
+  [service, browser] = await Promise.all([serve(), browse()]);
+  for (const name of HOSTILE) assert.equal(await ask(service.url, "add_widget", { widget_sn: name, widget_name: name, slots: ["P", "R"] }), 204, name);
+  for (const [widget1_sn, widget2_sn] of pairs()) {
+    assert.equal(await ask(service.url, "associate_widgets", { widget1_sn, widget2_sn, port: "P" }), 204, widget1_sn);
+  }
+});
+after(async () => {
+  await browser?.close();
+  await service?.stop();
+});
+
+const pairs = () => HOSTILE.filter((_, index) => index % 2 === 0).map((name, index) => [name, HOSTILE[2 * index + 1]]);
+const peerOf = (name) => HOSTILE[HOSTILE.indexOf(name) ^ 1];
+
+/** Opens the console, where no such name may have run as a script when `work` is done. */
+const look = (path, work, options = {}) =>
+  visit(browser, service.url, path, options, async (page) => {
+    await work(page);
+    assert.equal(await page.evaluate(() => globalThis.taken), undefined);
+  });
+
+test("a list shows them as they are, and leads to each", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    await page.locator("tbody tr").nth(HOSTILE.length - 1).waitFor();
+    const shown = await page.locator("tbody th a").evaluateAll((links) => links.map((link) => [link.textContent, decodeURIComponent(link.hash.slice("#/widget/".length))]));
+    assert.deepEqual(shown.map(([text]) => text).toSorted(), HOSTILE.toSorted());
+    for (const [text, target] of shown) assert.equal(target, text);
+    assert.deepEqual(await shifts(page), []);
+    assert.ok((await overhang(page)) <= 0, "the page is wider than the window");
+    assert.deepEqual(await faults(page), []);
+    await picture(page, "hostile");
+    for (const name of HOSTILE) {
+      await page.getByLabel("Associated with").fill(name);
+      await page.getByRole("button", { name: "Search" }).click();
+      // No field of a form can hold an end of a line.
+      if (name.includes("\n")) continue;
+      await page.waitForFunction((peer) => document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody th a").textContent === peer, peerOf(name));
+    }
+  }));
+
+test("a page of each: its slots, what happened, and its removal", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    for (const name of HOSTILE) {
+      await go(page, `#/widget/${encodeURIComponent(name)}`);
+      await page.waitForFunction((name) => document.querySelector("h1").textContent === name && document.querySelector(".slot-rows"), name);
+      await page.locator(".slot-rows a").waitFor();
+      assert.equal(await page.locator(".slot-rows a").textContent(), peerOf(name));
+      await page.waitForFunction(() => document.querySelectorAll(".changes li").length >= 2);
+      await page.getByRole("button", { name: "Remove this widget…" }).click();
+      assert.ok(await page.getByRole("button", { name: "Remove it" }).isDisabled());
+      await page.getByLabel("Type the serial number").fill(name);
+      assert.ok(await page.getByRole("button", { name: "Remove it" }).isEnabled(), name);
+    }
+    assert.deepEqual(await faults(page), []);
+  }));
+
+test("a neighbourhood of each, which leads to the next", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    for (const name of HOSTILE) {
+      await go(page, `#/near/${encodeURIComponent(name)}`);
+      await page.waitForFunction((name) => document.querySelector(".node.centre")?.getAttribute("aria-label") === name, name);
+      assert.equal(await page.locator("h1 bdi").textContent(), name);
+      assert.equal(await page.locator(".node").count(), 2, name);
+      await page.locator(".node:not(.centre)").click();
+      await page.waitForFunction((peer) => document.querySelector("h1 bdi").textContent === peer, peerOf(name));
+    }
+    assert.deepEqual(await faults(page), []);
+  }));
+
+test("operations on each, and the line for a shell does what the form did", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    for (const [one, other] of pairs()) {
+      if (other.includes("\n")) continue;
+      await go(page, `#/operations?widget1_sn=${encodeURIComponent(one)}`);
+      await page.reload();
+      const section = page.locator("section", { hasText: "Associate two widgets" }).first();
+      await section.getByLabel("The other widget").fill(other);
+      await section.getByLabel("Port").selectOption("R");
+      await section.getByRole("button", { name: "Associate" }).click();
+      await section.getByText("They are associated.").waitFor();
+      await section.getByText("The same for a shell").click();
+      const line = await section.locator("pre").textContent();
+      // What is copied is what is seen.
+      assert.doesNotMatch(line, /[\u0000-\u001f\u200e\u202a-\u202e]/);
+      const { stdout } = await shell("/bin/sh", ["-c", line]);
+      assert.match(stdout, /^HTTP\/1.1 409 /, line);
+      assert.match(stdout, /WG003/, "the same operation once more");
+    }
+    assert.deepEqual(await faults(page), []);
+  }));
+
+test("changes of each", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    for (const name of HOSTILE) {
+      await go(page, `#/changes?widget_sn=${encodeURIComponent(name)}`);
+      await page.waitForFunction((name) => {
+        const first = [...document.querySelectorAll(".changes .add_widget")].at(-1);
+        return first?.closest("li").querySelector(".what a").textContent === name;
+      }, name);
+    }
+    assert.ok((await overhang(page)) <= 0, "the page is wider than the window");
+    assert.deepEqual(await faults(page), []);
+  }));
+
+test("nothing of them is wider than a phone", { skip, timeout: 120_000 }, () =>
+  look("#/widgets", async (page) => {
+    const long = encodeURIComponent("x".repeat(255));
+    for (const [path, sign] of [["widgets", "tbody tr"], [`widget/${long}`, ".changes li"], [`near/${long}`, ".node"], [`operations?widget1_sn=${long}`, "form"], [`changes?widget_sn=${long}`, ".changes li"]]) {
+      await go(page, `#/${path}`);
+      await page.locator(sign).first().waitFor();
+      assert.ok((await overhang(page)) <= 0, path);
+      assert.deepEqual(await shifts(page), [], path);
+    }
+  }, PHONE));
+
+test("an address that was cut or made up names nothing, and harms nothing", { skip, timeout: 60_000 }, () =>
+  look("#/widget/%E0%A4%A", async (page) => {
+    await page.locator("main .problem").waitFor();
+    await go(page, "#/near/");
+    await page.locator("main .problem").first().waitFor();
+    await go(page, "#/javascript:globalThis.taken=1");
+    await page.getByText("There is no such page.").waitFor();
+    await go(page, "#/widgets?%%%&limit=100000&select=serial_number&offset=3");
+    await page.locator("main .problem, tbody tr").first().waitFor();
+  }));

@@ -1,0 +1,74 @@
+// The console in a browser, looked at by tests.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
+
+/** What each screen has when it shows what it is for. */
+export const SCREENS = [
+  ["overview", "", ".health"],
+  ["widgets", "widgets", "tbody tr"],
+  ["widget", "widget/PUMP-1", ".slot-rows"],
+  ["neighbourhood", "near/PUMP-1", ".node"],
+  ["operations", "operations", "form"],
+  ["changes", "changes?widget_sn=PUMP-1", "main .changes, main .nothing, main .problem"],
+];
+
+/**
+ * Opens the console and does `work` with the page, on which nothing may go wrong meanwhile: no error of a script,
+ * nothing that the policy forbids, nothing asked from elsewhere, no dialog, and the token in no URL.
+ */
+export async function visit(browser, url, path, options, work) {
+  const { token, ...rest } = options;
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...rest });
+  const page = await context.newPage();
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(String(error)));
+  page.on("console", (message) => {
+    // A refusal is an answer: browsers write every 4xx and 5xx there.
+    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) problems.push(message.text());
+  });
+  page.on("dialog", (dialog) => problems.push(`a dialog: ${dialog.message()}`) && dialog.dismiss());
+  page.on("request", (request) => {
+    if (!request.url().startsWith(`${url}/`) && !request.url().startsWith("blob:")) problems.push(`asks ${request.url()}`);
+    if (token && request.url().includes(token)) problems.push(`a token in ${request.url()}`);
+  });
+  await page.addInitScript(() => {
+    globalThis.moved = [];
+    new PerformanceObserver((list) => {
+      for (const { value, hadRecentInput, sources } of list.getEntries()) {
+        if (!hadRecentInput) globalThis.moved.push(`${value.toFixed(4)}: ${sources.map(({ node }) => node?.outerHTML?.slice(0, 80) ?? node?.textContent)}`);
+      }
+    }).observe({ type: "layout-shift", buffered: true });
+  });
+  if (token) await page.addInitScript((token) => sessionStorage.setItem("widgets.token", token), token);
+  await page.goto(`${url}/console/${path}`);
+  await work(page);
+  assert.deepEqual(problems, []);
+  await context.close();
+}
+
+/** What axe-core finds wrong. */
+export async function faults(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`);
+}
+
+/** How much wider than the window the page is. */
+export const overhang = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+
+/** What has moved without anybody touching the page. */
+export async function shifts(page) {
+  await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+  return page.evaluate(() => globalThis.moved.splice(0));
+}
+
+export async function picture(page, name) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png`, fullPage: true });
+}
+
+export const go = (page, hash) => page.evaluate((hash) => void (location.hash = hash), hash);
