@@ -213,7 +213,6 @@ pub const fn rests_on_the_state(refusal: &Refusal) -> bool {
         | Refusal::SelfAssociation { .. }
         | Refusal::KeyReused
         | Refusal::KeyInUse
-        | Refusal::KeysNotKept
         | Refusal::Null { .. } => false,
     }
 }

@@ -5,7 +5,9 @@
 //! - [`commands`] makes commands: by hand for conversations, at random for histories.
 //! - [`lists`] makes lists at random, and says a second time what each of them must show.
 //! - [`linearizability`] says whether what concurrent callers saw can have happened one by one.
-//! - [`check_store`] runs every case on a store. A new store adds one test that calls it.
+//! - [`witness`] says the same of histories of any length, where a feed tells in which order they were.
+//! - [`check_store`] runs every case on a store, [`check_changes`] those of its feed. A new store adds one
+//!   test that calls them.
 //!
 //! It is a dependency of tests only, and knows nothing of how any store keeps its state: no file, no
 //! SQL, and no store that is empty before.
@@ -22,6 +24,7 @@ pub mod linearizability;
 pub mod lists;
 mod model;
 mod suite;
+pub mod witness;
 
 pub use model::Model;
-pub use suite::check_store;
+pub use suite::{check_changes, check_store};

@@ -1,7 +1,9 @@
 //! The rules a second time, as plainly as they can be said.
 
 use std::collections::{BTreeMap, BTreeSet};
-use widgets_registry::{Command, Name, Pair, Port, Refusal, SerialNumber, Slot, Widget};
+use widgets_registry::{
+    Command, Happened, Name, Ordinal, Pair, Place, Port, Refusal, SerialNumber, Slot, Widget,
+};
 
 /// All widgets and associations. Every question is answered by looking at everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -77,6 +79,67 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// What the feed must tell of an operation that is about to be accepted.
+    #[must_use]
+    pub fn foretell(&self, command: &Command) -> Option<Happened> {
+        let place = |(serial_number, position): &End| Place {
+            serial_number: serial_number.clone(),
+            ordinal: u8::try_from(*position)
+                .ok()
+                .and_then(Ordinal::new)
+                .expect("a widget has few slots"),
+        };
+        let ordered = |ends: [End; 2], pair: &Pair| {
+            let [one, other] = ends;
+            if one.0 == *pair.widget1() {
+                [place(&one), place(&other)]
+            } else {
+                [place(&other), place(&one)]
+            }
+        };
+        Some(match command {
+            Command::AddWidget {
+                serial_number,
+                name,
+                ports,
+            } => Happened::AddWidget {
+                serial_number: serial_number.clone(),
+                name: name.clone(),
+                ports: *ports,
+            },
+            Command::RemoveWidget { serial_number } => {
+                let slots = self.widgets.get(serial_number)?.ports.len();
+                let freed = (0..slots).filter_map(|position| {
+                    let own = (serial_number.clone(), position);
+                    let other = |[one, other]: &[End; 2]| match &own {
+                        own if own == one => Some(other.clone()),
+                        own if own == other => Some(one.clone()),
+                        _ => None,
+                    };
+                    self.associations.iter().find_map(other)
+                });
+                Happened::RemoveWidget {
+                    serial_number: serial_number.clone(),
+                    freed: freed.map(|end| place(&end)).collect(),
+                }
+            }
+            Command::AssociateWidgets(pair) => {
+                self.must_exist(pair.widget1()).ok()?;
+                self.must_exist(pair.widget2()).ok()?;
+                let ends = [
+                    self.free_slot(pair.widget1(), pair.port()).ok()?,
+                    self.free_slot(pair.widget2(), pair.port()).ok()?,
+                ];
+                let [one, other] = ordered(ends, pair);
+                Happened::AssociateWidgets(one, other, pair.port())
+            }
+            Command::RemoveAssociation(pair) => {
+                let [one, other] = ordered(self.association(pair)?, pair);
+                Happened::RemoveAssociation(one, other, pair.port())
+            }
+        })
     }
 
     /// The widget of this serial number with its slots and their peers.

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use widgets_conformance::{
-    Model, check_store,
+    Model, check_changes, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::{Engine, Settings};
@@ -38,6 +38,7 @@ async fn the_embedded_store_conforms() {
     // Of one the answers come as those of a worker do, of the other straight to each caller.
     let clients = [engine.client().on_current_runtime(), engine.client()];
     check_store(&clients, "").await;
+    check_changes(&clients, "").await;
 }
 
 /// Operations are decided in the order of their arrival, so a whole batch can be foretold.

@@ -1,9 +1,11 @@
 //! The suite: one list of cases that every store passes.
 
 mod associations;
+mod changes;
 mod concurrency;
 mod histories;
 mod lists;
+mod retries;
 mod texts;
 mod widgets;
 
@@ -74,6 +76,30 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
         lists::are_walked_through_page_by_page,
         lists::neighbourhoods_agree_with_the_model,
         lists::beside_changes_show_one_moment,
+        retries::are_answered_as_the_first_attempt,
+        retries::with_another_request_are_refused,
+        retries::of_other_callers_are_no_retries,
+        retries::at_the_same_time_are_applied_once,
+        retries::among_others_agree_with_the_model,
+    }
+}
+
+/// The same for the feed of a store, which must have one.
+pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
+    macro_rules! cases {
+        ($($case:ident,)+) => { $({
+            eprintln!("conformance: changes::{}", stringify!($case));
+            let prefix = format!("{prefix}{}:", stringify!($case));
+            changes::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
+        })+ };
+    }
+    cases! {
+        are_told_as_they_happened,
+        are_filtered_and_paged,
+        wake_those_who_wait,
+        of_other_histories_are_gone,
+        explain_what_callers_saw,
+        have_no_retries,
     }
 }
 
