@@ -50,6 +50,13 @@ BEGIN
         GRANT EXECUTE ON FUNCTION
             widgets.apply_operations(text[], text[], widgets.port_type[], widgets.port_type[], widgets.port_type[],
                 text[], text[], text[], widgets.port_type[], boolean[], boolean),
+            widgets.apply_batch(text[], text[], widgets.port_type[], widgets.port_type[], widgets.port_type[],
+                text[], text[], text[], widgets.port_type[], boolean[], boolean, text[], text[], text[],
+                bytea[], bytea[], integer[]),
+            widgets.read_changes(bigint, integer),
+            widgets.changes_state(),
+            widgets.keep_changes(integer, bigint),
+            widgets.keep_keys(integer, bigint),
             widgets.lookup_widgets(text[]),
             widgets.estimated_counts(),
             widgets.list_rows(text, jsonb, text[], boolean, bigint, integer, boolean),

@@ -1,17 +1,18 @@
-//! A batch as one call of `widgets.apply_operations`: its arguments, and its outcomes as answers.
+//! A batch as one call of `widgets.apply_batch`: its arguments, and its outcomes as answers.
 
+use crate::keys::{key_digest, request_digest};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
 };
-use widgets_registry::{Command, Operation, Refusal, SLOTS_MAX};
+use widgets_registry::{Attempt, Command, Operation, Position, Refusal, SLOTS_MAX};
 
 /// The call. It is sent unnamed, with the types of its arguments, so that it needs one round trip
 /// and nothing that the session would have to remember.
 pub(crate) const CALL: &str = "
-    SELECT add_outcomes, remove_outcomes, pair_outcomes
-    FROM widgets.apply_operations($1, $2, $3::widgets.port_type[], $4::widgets.port_type[],
-        $5::widgets.port_type[], $6, $7, $8, $9::widgets.port_type[], $10, $11)";
+    SELECT add_outcomes, remove_outcomes, pair_outcomes, store, epoch, newest
+    FROM widgets.apply_batch($1, $2, $3::widgets.port_type[], $4::widgets.port_type[],
+        $5::widgets.port_type[], $6, $7, $8, $9::widgets.port_type[], $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// The arguments: the operations of one kind are parallel arrays, in the order of the batch.
 #[derive(Debug, Default)]
@@ -25,26 +26,37 @@ pub(crate) struct Call<'a> {
     pair_ports: Vec<&'static str>,
     pair_associates: Vec<bool>,
     lock_first: bool,
+    /// Who asks for each, where anybody in the batch says so.
+    add_by: Option<Vec<Option<&'a str>>>,
+    remove_by: Option<Vec<Option<&'a str>>>,
+    pair_by: Option<Vec<Option<&'a str>>>,
+    /// Of the operations that have keys: their digests, and where they stand. `None` where there are none.
+    keys: Option<Vec<Vec<u8>>>,
+    requests: Option<Vec<Vec<u8>>>,
+    places: Option<Vec<i32>>,
 }
 
 /// An answer of the database that no version of the function gives.
 #[derive(Debug, thiserror::Error)]
-#[error("widgets.apply_operations gave the outcome {outcome:?} to {operation}")]
+#[error("widgets.apply_batch gave the outcome {outcome:?} to {operation}")]
 pub(crate) struct UnknownOutcome {
     operation: Operation,
     outcome: Option<String>,
 }
 
 impl<'a> Call<'a> {
-    /// A call that applies these commands. With `lock_first` it passes over those whose widgets others
-    /// have locked, rather than wait and fail.
-    pub(crate) fn new(commands: impl Iterator<Item = &'a Command>, lock_first: bool) -> Self {
+    /// A call that applies these. With `lock_first` it passes over those whose widgets others have
+    /// locked, rather than wait and fail.
+    pub(crate) fn new(attempts: impl Iterator<Item = &'a Attempt>, lock_first: bool) -> Self {
         let mut call = Self {
             lock_first,
             ..Self::default()
         };
-        for command in commands {
-            match command {
+        let (mut add_by, mut remove_by, mut pair_by) = (Vec::new(), Vec::new(), Vec::new());
+        let mut keyed = Vec::new();
+        for attempt in attempts {
+            let by = attempt.author.as_deref();
+            let (kind, place) = match &attempt.command {
                 Command::AddWidget {
                     serial_number,
                     name,
@@ -56,21 +68,55 @@ impl<'a> Call<'a> {
                     for ports in &mut call.add_ports {
                         ports.push(given.next());
                     }
+                    add_by.push(by);
+                    (Kind::Add, add_by.len())
                 }
-                Command::RemoveWidget { serial_number } => call.remove_sns.push(serial_number),
+                Command::RemoveWidget { serial_number } => {
+                    call.remove_sns.push(serial_number);
+                    remove_by.push(by);
+                    (Kind::Remove, remove_by.len())
+                }
                 Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => {
                     call.pair_sns1.push(pair.widget1());
                     call.pair_sns2.push(pair.widget2());
                     call.pair_ports.push(pair.port().as_str());
+                    let operation = attempt.command.operation();
                     call.pair_associates
-                        .push(command.operation() == Operation::AssociateWidgets);
+                        .push(operation == Operation::AssociateWidgets);
+                    pair_by.push(by);
+                    (Kind::Pair, pair_by.len())
                 }
+            };
+            if let Some(key) = &attempt.key {
+                let author = attempt.author.as_ref();
+                keyed.push((
+                    kind,
+                    place,
+                    key_digest(author, key),
+                    request_digest(&attempt.command),
+                ));
             }
         }
+        let said = |by: Vec<Option<&'a str>>| by.iter().any(Option::is_some).then_some(by);
+        for (kind, place, key, request) in keyed {
+            let before = match kind {
+                Kind::Add => 0,
+                Kind::Remove => add_by.len(),
+                Kind::Pair => add_by.len() + remove_by.len(),
+            };
+            call.keys.get_or_insert_default().push(key);
+            call.requests.get_or_insert_default().push(request);
+            // A batch has a few thousand operations at most.
+            let place = i32::try_from(before + place).unwrap_or(i32::MAX);
+            call.places.get_or_insert_default().push(place);
+        }
+        call.add_by = said(add_by);
+        call.remove_by = said(remove_by);
+        call.pair_by = said(pair_by);
         call
     }
 
-    pub(crate) fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 11] {
+    pub(crate) fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 17] {
         let [ports1, ports2, ports3] = &self.add_ports;
         [
             (&self.add_sns, Type::TEXT_ARRAY),
@@ -84,15 +130,33 @@ impl<'a> Call<'a> {
             (&self.pair_ports, Type::TEXT_ARRAY),
             (&self.pair_associates, Type::BOOL_ARRAY),
             (&self.lock_first, Type::BOOL),
+            (&self.add_by, Type::TEXT_ARRAY),
+            (&self.remove_by, Type::TEXT_ARRAY),
+            (&self.pair_by, Type::TEXT_ARRAY),
+            (&self.keys, Type::BYTEA_ARRAY),
+            (&self.requests, Type::BYTEA_ARRAY),
+            (&self.places, Type::INT4_ARRAY),
         ]
     }
+}
+
+/// Which arrays an operation stands in.
+#[derive(Clone, Copy)]
+enum Kind {
+    Add,
+    Remove,
+    Pair,
 }
 
 /// What became of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Applied,
+    /// By an earlier attempt with the same key.
+    AppliedBefore,
     Refused(Refusal),
+    /// An earlier attempt with the same key was.
+    RefusedBefore(Refusal),
     /// Another transaction holds its widgets: it was not applied.
     Locked,
 }
@@ -102,6 +166,7 @@ pub(crate) struct Outcomes {
     add: std::vec::IntoIter<String>,
     remove: std::vec::IntoIter<String>,
     pair: std::vec::IntoIter<String>,
+    newest: Option<Position>,
 }
 
 impl Outcomes {
@@ -114,7 +179,13 @@ impl Outcomes {
             add: column(0)?,
             remove: column(1)?,
             pair: column(2)?,
+            newest: position(row, 3)?,
         })
+    }
+
+    /// After the batch in the feed, where something of it is told there.
+    pub(crate) const fn newest(&self) -> Option<Position> {
+        self.newest
     }
 
     /// The next outcome of a command of this kind.
@@ -127,6 +198,15 @@ impl Outcomes {
         match outcome.as_deref() {
             Some("ok") => Ok(Outcome::Applied),
             Some("locked") => Ok(Outcome::Locked),
+            Some("=ok") => Ok(Outcome::AppliedBefore),
+            Some("WG422") => Ok(Outcome::Refused(Refusal::KeyReused)),
+            Some("WG409") => Ok(Outcome::Refused(Refusal::KeyInUse)),
+            Some(text)
+                if let Some(code) = text.strip_prefix('=')
+                    && let Some(refusal) = refusal(command, code) =>
+            {
+                Ok(Outcome::RefusedBefore(refusal))
+            }
             Some(code) if let Some(refusal) = refusal(command, code) => {
                 Ok(Outcome::Refused(refusal))
             }
@@ -136,6 +216,20 @@ impl Outcomes {
             }),
         }
     }
+}
+
+/// A position in three columns from this one on: store, epoch, sequence number. All of them are null where
+/// there is none.
+pub(crate) fn position(row: &Row, first: usize) -> Result<Option<Position>, tokio_postgres::Error> {
+    let store: Option<i64> = row.try_get(first)?;
+    let epoch: Option<i32> = row.try_get(first + 1)?;
+    let sequence: Option<i64> = row.try_get(first + 2)?;
+    let numbers = store.zip(epoch).zip(sequence);
+    Ok(numbers.map(|((store, epoch), sequence)| Position {
+        store: store.cast_unsigned(),
+        epoch: epoch.cast_unsigned(),
+        sequence: sequence.cast_unsigned(),
+    }))
 }
 
 /// What this code says of this command.

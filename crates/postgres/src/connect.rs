@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_postgres::{
@@ -284,6 +284,7 @@ pub(crate) struct Connected {
     /// Why it has ended, once the sender is gone.
     end: watch::Receiver<Option<String>>,
     unreplicated: Arc<AtomicBool>,
+    notified: Arc<Notify>,
 }
 
 impl Connected {
@@ -295,8 +296,10 @@ impl Connected {
         let (ends, end) = watch::channel(None);
         let unreplicated = Arc::new(AtomicBool::new(false));
         let warned = unreplicated.clone();
+        let notified = Arc::new(Notify::new());
+        let bell = notified.clone();
         let task = tokio::spawn(async move {
-            let reason = drive(connection, &warned).await;
+            let reason = drive(connection, &warned, &bell).await;
             ends.send_replace(reason);
         });
         Self {
@@ -304,6 +307,7 @@ impl Connected {
             task,
             end,
             unreplicated,
+            notified,
         }
     }
 
@@ -316,6 +320,11 @@ impl Connected {
         reason.unwrap_or_else(|| "the server closed the connection".into())
     }
 
+    /// Waits until the server has notified this connection of something that it listens to.
+    pub(crate) async fn notified(&self) {
+        self.notified.notified().await;
+    }
+
     /// Whether the server has said, at any time, that a commit may not be on a standby that it
     /// should be on. It says so before the commit's success.
     pub(crate) fn is_unreplicated(&self) -> bool {
@@ -325,7 +334,11 @@ impl Connected {
 
 /// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
 /// that ended it, if any.
-async fn drive<S, T>(mut connection: Connection<S, T>, unreplicated: &AtomicBool) -> Option<String>
+async fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    unreplicated: &AtomicBool,
+    notified: &Notify,
+) -> Option<String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
@@ -339,6 +352,7 @@ where
                 let hint = notice.hint().unwrap_or_default();
                 tracing::warn!(hint, "the database warns: {}", notice.message());
             }
+            Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
             Ok(_) => {}
             // Whoever waits for an answer learns of the failure as well.
             Err(error) => return Some(reason(&error)),

@@ -3,7 +3,7 @@
 //! The rules live in SQL functions in the schema `widgets` (see `migrations/`), so that `psql`,
 //! PostgREST and the service obey the same ones. The [store](Postgres) takes everything that waits,
 //! forms a batch in which no widget is named twice, and applies it by one call of
-//! `widgets.apply_operations`: one statement, one transaction, one commit for the whole batch. That
+//! `widgets.apply_batch`: one statement, one transaction, one commit for the whole batch. That
 //! function gives each operation its own outcome; the messages come from
 //! [`Refusal`](widgets_registry::Refusal), as in every store.
 //!
@@ -13,9 +13,12 @@
 mod backoff;
 mod batch;
 mod bulk;
+mod changes;
 mod connect;
 mod error;
 mod filter;
+mod follow;
+mod keys;
 mod link;
 mod lists;
 mod locked;
@@ -35,7 +38,7 @@ pub use bulk::{Part, Rows, fill, read_all};
 pub use connect::Target;
 pub use error::OpenError;
 pub use metrics::Metrics;
-pub use migrations::{MigrationStatus, check, migrate};
+pub use migrations::{MigrationStatus, check, keep_changes, migrate};
 pub use query::{Parameter, Query};
 pub use settings::Settings;
 pub use store::{Client, Postgres};

@@ -141,7 +141,8 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    fn close(&mut self) -> bool {
+    /// Lets the connection go; says whether there was one.
+    pub(crate) fn close(&mut self) -> bool {
         let was_up = mem::take(&mut self.connected).is_some();
         if was_up {
             self.shared.links[self.lane as usize]
@@ -169,7 +170,8 @@ async fn connect_and_check<C: Clock>(
         Lane::Lists if !shared.target.may_read_from_standby() => {
             shared.target.connect_to_write(timeout).await?
         }
-        Lane::Operations => shared.target.connect_to_write(timeout).await?,
+        // A standby is behind, and nobody can listen there.
+        Lane::Operations | Lane::Changes => shared.target.connect_to_write(timeout).await?,
         Lane::Reads | Lane::Lists => shared.target.connect(timeout).await?,
     };
     let check = migrations::check_served(&connected.client);

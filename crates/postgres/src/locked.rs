@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use widgets_registry::Command;
+use widgets_registry::{Attempt, Request as _};
 
 /// What callers are told of such an operation.
 pub(crate) const HELD: &str = "another transaction of the database holds these widgets";
@@ -88,7 +88,7 @@ impl Locked {
     /// Gives an operation a place, or says why it cannot wait. One that was here before keeps its own.
     pub(crate) fn admit(&self, operation: &mut Operation) -> Result<(), String> {
         if operation.place.is_none() {
-            let place = self.place(operation.command.text_bytes())?;
+            let place = self.place(operation.attempt.text_bytes())?;
             operation.place = Some(place);
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Locked {
         &self,
         batch: &mut Vec<Operation>,
         now: Duration,
-        mut claim: impl FnMut(&Command) -> bool,
+        mut claim: impl FnMut(&Attempt) -> bool,
     ) {
         let mut waiting = self.lock();
         let mut room = BATCH_MAX;
@@ -136,7 +136,7 @@ impl Locked {
             if *due > now || room == 0 {
                 return false;
             }
-            if claim(&operation.command) {
+            if claim(&operation.attempt) {
                 room -= 1;
                 return true;
             }

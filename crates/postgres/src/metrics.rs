@@ -2,7 +2,8 @@
 
 use crate::{locked::Locked, queue::Queue};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, PullingGauge, Registry,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, PullingGauge,
+    Registry,
 };
 use std::sync::Arc;
 use widgets_queue::DepthMetrics;
@@ -21,6 +22,11 @@ pub struct Metrics {
     pub(crate) widgets: Gauge,
     pub(crate) free_slots: Gauge,
     pub(crate) associations: Gauge,
+    pub(crate) changes_bytes: IntGauge,
+    pub(crate) idempotency_keys: IntGauge,
+    pub(crate) idempotency_keys_early: IntCounter,
+    pub(crate) idempotency_replayed: IntCounter,
+    pub(crate) idempotency_reused: IntCounter,
     queue: Arc<Queue>,
     locked: PullingGauge,
 }
@@ -63,6 +69,27 @@ impl Metrics {
             widgets: estimate("widgets_widgets", "Widgets")?,
             free_slots: estimate("widgets_free_slots", "Slots without a peer")?,
             associations: estimate("widgets_associations", "Associations")?,
+            changes_bytes: IntGauge::new(
+                "widgets_changes_bytes",
+                "What the changes that are kept have in the database, with their indexes.",
+            )?,
+            idempotency_keys: IntGauge::new(
+                "widgets_idempotency_keys",
+                "Idempotency keys that are kept.",
+            )?,
+            idempotency_keys_early: IntCounter::new(
+                "widgets_idempotency_keys_early_total",
+                "Idempotency keys that went before their time, as there were more than \
+                 idempotency.keys_max.",
+            )?,
+            idempotency_replayed: IntCounter::new(
+                "widgets_idempotency_replayed_total",
+                "Operations that were answered as when they came first.",
+            )?,
+            idempotency_reused: IntCounter::new(
+                "widgets_idempotency_reused_total",
+                "Operations that were refused as their key was used for another request.",
+            )?,
             queue,
             locked: PullingGauge::new(
                 "widgets_locked_operations",
@@ -82,6 +109,11 @@ impl Metrics {
         registry.register(Box::new(self.widgets.clone()))?;
         registry.register(Box::new(self.free_slots.clone()))?;
         registry.register(Box::new(self.associations.clone()))?;
+        registry.register(Box::new(self.changes_bytes.clone()))?;
+        registry.register(Box::new(self.idempotency_keys.clone()))?;
+        registry.register(Box::new(self.idempotency_keys_early.clone()))?;
+        registry.register(Box::new(self.idempotency_replayed.clone()))?;
+        registry.register(Box::new(self.idempotency_reused.clone()))?;
         registry.register(Box::new(self.locked.clone()))?;
         registry.register(Box::new(DepthMetrics::new(self.queue.clone())?))
     }

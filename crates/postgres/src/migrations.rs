@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "tables",
@@ -52,6 +52,12 @@ const MIGRATIONS: [Migration; 5] = [
         version: 5,
         name: "lists",
         sql: include_str!("../migrations/0005_lists.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 6,
+        name: "changes",
+        sql: include_str!("../migrations/0006_changes.sql"),
         oldest_program: 4,
     },
 ];
@@ -90,6 +96,23 @@ pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStat
         return Err(unreplicated("migrating the schema"));
     }
     Ok(status)
+}
+
+/// Turns the feed of changes on or off, in a database that is migrated. Says whether it was otherwise.
+pub async fn keep_changes(target: &Target, on: bool, timeout: Duration) -> Result<bool, OpenError> {
+    let connected = target.connect_to_write(timeout).await?;
+    check_served(&connected.client).await?;
+    let (what, statement) = if on {
+        ("turning the feed on", "SELECT widgets.turn_on_changes()")
+    } else {
+        ("turning the feed off", "SELECT widgets.turn_off_changes()")
+    };
+    let rows = connected.client.query_typed(statement, &[]).await;
+    let changed = rows.and_then(|rows| rows.first().map_or(Ok(false), |row| row.try_get(0)));
+    if connected.is_unreplicated() {
+        return Err(unreplicated(what));
+    }
+    changed.map_err(failed(what))
 }
 
 /// Says how far the database is, and changes nothing. The role must be allowed to read

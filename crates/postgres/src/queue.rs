@@ -4,7 +4,8 @@
 //! No widget is named twice among the operations that are in flight: such an operation waits for
 //! the next batch. So a batch's operations cannot contradict each other, and the batches of one
 //! process do not wait for each other's locks. Order is kept among operations that name the same
-//! widget.
+//! widget. The same holds for idempotency keys: a retry waits for the first attempt, and is answered as
+//! that was.
 
 use crate::{
     Settings,
@@ -24,13 +25,12 @@ use widgets_queue::{
     Answered, Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Submission, Takes, Waits,
 };
 use widgets_registry::{
-    Applied, Attempt, Command, Fault, Lookup, Reason, Refusal, Rejection, Request as _,
-    SerialNumber,
+    Applied, Attempt, Command, Fault, Feed, Lookup, Reason, Rejection, Request as _, SerialNumber,
 };
 
 /// An operation, when it came, and where its caller waits.
 pub(crate) struct Operation {
-    pub(crate) command: Command,
+    pub(crate) attempt: Attempt,
     pub(crate) arrived: Duration,
     pub(crate) reply: Reply<Attempt>,
     pub(crate) reply_to: Address,
@@ -94,10 +94,11 @@ pub struct Queue {
     connections: usize,
     /// With so many waiting operations a batch starts beside others.
     enough: usize,
+    feed: Arc<dyn Feed>,
 }
 
 struct Waiting {
-    requests: Bounded<Request, 3>,
+    requests: Bounded<Request, 4>,
     in_flight: HashSet<u64>,
     /// How many connections wait for more operations, but for a bounded time.
     gathering: usize,
@@ -112,6 +113,8 @@ pub(crate) enum Lane {
     Operations,
     Reads,
     Lists,
+    /// The feed. Nothing of it waits in the queue.
+    Changes,
 }
 
 impl Lane {
@@ -121,6 +124,7 @@ impl Lane {
             Self::Operations => "operations",
             Self::Reads => "reads",
             Self::Lists => "lists",
+            Self::Changes => "changes",
         }
     }
 }
@@ -135,8 +139,8 @@ const FULL_ENOUGH: usize = 4;
 const FEW: usize = 8;
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// The widgets that an operation names, as hashes.
-struct Named([Option<u64>; 2]);
+/// The widgets that an operation names, and its idempotency key, as hashes.
+struct Named([Option<u64>; 3]);
 
 impl Named {
     fn iter(&self) -> impl Iterator<Item = u64> {
@@ -145,7 +149,7 @@ impl Named {
 }
 
 impl Queue {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings, feed: Arc<dyn Feed>) -> Self {
         let limits = Limits {
             operations_max: settings.queue_operations_max,
             bytes_max: settings.queue_bytes_max,
@@ -164,6 +168,7 @@ impl Queue {
             hasher: RandomState::new(),
             connections: settings.connections,
             enough: enough(settings.batch_operations_max),
+            feed,
         }
     }
 
@@ -226,19 +231,19 @@ impl Queue {
         // What one that was passed over names, so that nothing overtakes it for ever.
         let mut claimed = HashSet::new();
         requests.take(Lane::Operations as usize, most, |submission| {
-            let Request::Operation(Attempt { command, .. }, _) = &submission.request else {
+            let Request::Operation(attempt, _) = &submission.request else {
                 return Some(submission);
             };
-            let named = self.named(command);
+            let named = self.named(attempt);
             let free = |name| !in_flight.contains(&name) && !claimed.contains(&name);
             if !named.iter().all(free) {
                 claimed.extend(named.iter());
                 return Some(submission);
             }
             in_flight.extend(named.iter());
-            if let Request::Operation(Attempt { command, .. }, reply) = submission.request {
+            if let Request::Operation(attempt, reply) = submission.request {
                 batch.push(Operation {
-                    command,
+                    attempt,
                     arrived: submission.arrived,
                     reply,
                     reply_to: submission.reply_to,
@@ -249,11 +254,11 @@ impl Queue {
         });
     }
 
-    /// Lets the widgets of a batch be named again. `commands` are the batch's.
-    pub(crate) fn release<'a>(&self, commands: impl Iterator<Item = &'a Command>) {
+    /// Lets the widgets of a batch be named again. `attempts` are the batch's.
+    pub(crate) fn release<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) {
         let mut waiting = self.lock();
-        for command in commands {
-            for name in self.named(command).iter() {
+        for attempt in attempts {
+            for name in self.named(attempt).iter() {
                 waiting.in_flight.remove(&name);
             }
         }
@@ -266,9 +271,9 @@ impl Queue {
 
     /// Lets an operation that is not in the queue go into a batch, unless a batch in flight names the
     /// same widgets. Where it says true, it must be [released](Self::release) as well.
-    pub(crate) fn claim(&self, command: &Command) -> bool {
+    pub(crate) fn claim(&self, attempt: &Attempt) -> bool {
         let mut waiting = self.lock();
-        let named = self.named(command);
+        let named = self.named(attempt);
         let free = named.iter().all(|name| !waiting.in_flight.contains(&name));
         if free {
             waiting.in_flight.extend(named.iter());
@@ -415,14 +420,16 @@ impl Queue {
         self.lock().requests.is_closed()
     }
 
-    fn named(&self, command: &Command) -> Named {
+    fn named(&self, attempt: &Attempt) -> Named {
         let hash = |serial_number: &SerialNumber| Some(self.hasher.hash_one(serial_number));
-        match command {
+        let key = attempt.key.as_ref();
+        let key = key.map(|key| self.hasher.hash_one((&attempt.author, key)));
+        match &attempt.command {
             Command::AddWidget { serial_number, .. } | Command::RemoveWidget { serial_number } => {
-                Named([hash(serial_number), None])
+                Named([hash(serial_number), None, key])
             }
             Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => {
-                Named([hash(pair.widget1()), hash(pair.widget2())])
+                Named([hash(pair.widget1()), hash(pair.widget2()), key])
             }
         }
     }
@@ -445,14 +452,10 @@ impl widgets_queue::Queue for Queue {
     fn push_all(&self, submissions: &mut Vec<Submission<Request>>) {
         let mut waiting = self.lock();
         // All of them fit but for overload, so that nothing is set aside for those that don't.
-        let (mut refused, mut keyed) = (Vec::new(), Vec::new());
+        let mut refused = Vec::new();
         let [operations, reads, lists] =
             [Lane::Operations, Lane::Reads, Lane::Lists].map(|lane| waiting.count(lane));
         for submission in submissions.drain(..) {
-            if let Request::Operation(Attempt { key: Some(_), .. }, _) = &submission.request {
-                keyed.push(submission);
-                continue;
-            }
             let lane = submission.request.lane() as usize;
             refused.extend(waiting.requests.push(lane, submission).err());
         }
@@ -476,11 +479,6 @@ impl widgets_queue::Queue for Queue {
         for (submission, fault) in refused {
             submission.request.refuse(fault);
         }
-        for submission in keyed {
-            if let Request::Operation(_, reply) = submission.request {
-                drop(reply.send(Err(Refusal::KeysNotKept.into())));
-            }
-        }
     }
 
     fn register(&self, mailbox: Arc<Mailbox<Request>>) -> Address {
@@ -495,6 +493,10 @@ impl widgets_queue::Queue for Queue {
 
     fn depth(&self) -> Depth {
         self.lock().requests.depth()
+    }
+
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        Some(self.feed.clone())
     }
 }
 

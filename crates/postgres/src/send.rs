@@ -47,8 +47,8 @@ pub(crate) async fn send<C: Clock>(
     batch: &[Operation],
     lock_first: bool,
 ) -> Result<Outcomes, Failed> {
-    let commands = batch.iter().map(|operation| &operation.command);
-    let call = Call::new(commands, lock_first);
+    let attempts = batch.iter().map(|operation| &operation.attempt);
+    let call = Call::new(attempts, lock_first);
     let mut row: Option<Row> = None;
     let work = async {
         let rows = connected.client.query_typed_raw(CALL, call.parameters());

@@ -26,6 +26,14 @@ pub struct Settings {
     /// How long a batch may take in the database before it is cancelled, in milliseconds.
     /// Default 5,000.
     pub statement_timeout_ms: u64,
+    /// How long changes are kept, in hours. Default 72.
+    pub changes_retention_hours: u32,
+    /// How many bytes the changes that are kept may have. Default 4 GiB.
+    pub changes_retention_bytes: u64,
+    /// How long idempotency keys are kept, in hours. Default 24.
+    pub idempotency_retention_hours: u32,
+    /// How many idempotency keys are kept. Default 1,000,000.
+    pub idempotency_keys_max: u64,
 }
 
 impl Default for Settings {
@@ -40,6 +48,10 @@ impl Default for Settings {
             queue_wait_ms_max: 5000,
             connect_timeout_ms: 2000,
             statement_timeout_ms: 5000,
+            changes_retention_hours: 72,
+            changes_retention_bytes: 4 << 30,
+            idempotency_retention_hours: 24,
+            idempotency_keys_max: 1_000_000,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{
     Metrics, Random, Settings, Target,
+    changes::Tail,
     connect::Connected,
     error::reason,
     link::Links,
@@ -27,7 +28,8 @@ pub(crate) struct Shared<C> {
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
     /// By lane.
-    pub(crate) links: [Links; 3],
+    pub(crate) links: [Links; 4],
+    pub(crate) feed: Arc<Tail>,
     /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
     pub(crate) failing_since: Mutex<Option<Duration>>,
 }

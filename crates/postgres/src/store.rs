@@ -1,8 +1,14 @@
 //! The store: opens the connections, hands out clients.
 
 use crate::{
-    Metrics, OpenError, Random, Settings, Target, lists, locked::Locked, lookups, queue::Queue,
-    shared::Shared, system_random, worker,
+    Metrics, OpenError, Random, Settings, Target,
+    changes::{PostgresFeed, Reads, Tail},
+    follow, lists,
+    locked::Locked,
+    lookups,
+    queue::Queue,
+    shared::Shared,
+    system_random, worker,
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -39,7 +45,10 @@ impl<C: Clock> Postgres<C> {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let io = |what| move |source| OpenError::Io { what, source };
-        let queue = Arc::new(Queue::new(&settings));
+        let (feed, reads) = Tail::new();
+        let feed = Arc::new(feed);
+        let told = Arc::new(PostgresFeed(feed.clone()));
+        let queue = Arc::new(Queue::new(&settings, told));
         let locked = Arc::new(Locked::new(&settings));
         let metrics = Metrics::new(queue.clone(), locked.clone())
             .map_err(|error| io("making the metrics")(std::io::Error::other(error.to_string())))?;
@@ -52,6 +61,7 @@ impl<C: Clock> Postgres<C> {
             random,
             metrics,
             links: Default::default(),
+            feed,
             failing_since: Mutex::default(),
         });
         let runtime = runtime::Builder::new_current_thread()
@@ -62,7 +72,7 @@ impl<C: Clock> Postgres<C> {
         let connections = shared.clone();
         let connections = thread::Builder::new()
             .name("database".into())
-            .spawn(move || runtime.block_on(run(connections, first)))
+            .spawn(move || runtime.block_on(run(connections, first, reads)))
             .map_err(io("starting the thread of the connections"))?;
         let store = Self {
             shared,
@@ -87,7 +97,11 @@ impl<C: Clock> Postgres<C> {
     }
 }
 
-async fn run<C: Clock>(shared: Arc<Shared<C>>, first: mpsc::Sender<Result<(), OpenError>>) {
+async fn run<C: Clock>(
+    shared: Arc<Shared<C>>,
+    first: mpsc::Sender<Result<(), OpenError>>,
+    reads: Reads,
+) {
     let mut connections = JoinSet::new();
     for _ in 0..shared.settings.connections {
         let first = first.clone();
@@ -101,6 +115,8 @@ async fn run<C: Clock>(shared: Arc<Shared<C>>, first: mpsc::Sender<Result<(), Op
     for _ in 0..shared.settings.list_connections {
         connections.spawn(lists::run(shared.clone()));
     }
+    connections.spawn(follow::read(shared.clone(), reads));
+    connections.spawn(follow::follow(shared.clone()));
     drop(first);
     while let Some(ended) = connections.join_next().await {
         if let Err(error) = ended {
@@ -112,6 +128,7 @@ async fn run<C: Clock>(shared: Arc<Shared<C>>, first: mpsc::Sender<Result<(), Op
 impl<C> Drop for Postgres<C> {
     fn drop(&mut self) {
         self.shared.queue.close();
+        self.shared.feed.close();
         if let Some(connections) = self.connections.take() {
             // A panic has been reported by its thread.
             drop(connections.join());

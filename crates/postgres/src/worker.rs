@@ -21,7 +21,7 @@ use crate::{
 };
 use std::{mem, sync::Arc, time::Duration};
 use widgets_clock::Clock;
-use widgets_registry::{Applied, Fault, Reason, Rejection};
+use widgets_registry::{Applied, Fault, Reason, Refusal, Rejection};
 
 /// The pauses before a batch is sent again after a conflict.
 const CONFLICT_LEAST: Duration = Duration::from_millis(2);
@@ -101,7 +101,7 @@ async fn next<C: Clock>(
 ) -> Next {
     let now = shared.clock.now();
     if !mem::replace(retried, false) {
-        let claim = |command: &_| shared.queue.claim(command);
+        let claim = |attempt: &_| shared.queue.claim(attempt);
         shared.locked.take(batch, now, claim);
         answer_late(shared, batch, &shared.held());
         if !batch.is_empty() {
@@ -256,13 +256,29 @@ fn answer<C: Clock>(
     elapsed: Duration,
 ) {
     let now = shared.clock.now();
-    shared.queue.release(batch.iter().map(|each| &each.command));
+    if let Some(newest) = outcomes.newest() {
+        shared.feed.committed(newest);
+    }
+    shared.queue.release(batch.iter().map(|each| &each.attempt));
     let mut locked = Vec::new();
     let mut answers = Vec::with_capacity(batch.len());
     for operation in batch.drain(..) {
-        let answer = match outcomes.next(&operation.command) {
+        let answer = match outcomes.next(&operation.attempt.command) {
             Ok(Outcome::Applied) => Ok(Applied::Now),
-            Ok(Outcome::Refused(refusal)) => Err(Rejection::Refused(refusal)),
+            Ok(Outcome::AppliedBefore) => {
+                shared.metrics.idempotency_replayed.inc();
+                Ok(Applied::Before)
+            }
+            Ok(Outcome::Refused(refusal)) => {
+                if refusal == Refusal::KeyReused {
+                    shared.metrics.idempotency_reused.inc();
+                }
+                Err(Rejection::Refused(refusal))
+            }
+            Ok(Outcome::RefusedBefore(refusal)) => {
+                shared.metrics.idempotency_replayed.inc();
+                Err(Rejection::Replayed(refusal))
+            }
             Ok(Outcome::Locked) => {
                 locked.push(operation);
                 continue;
@@ -300,7 +316,7 @@ fn answer_all<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>, fault: &
     if batch.is_empty() {
         return;
     }
-    shared.queue.release(batch.iter().map(|each| &each.command));
+    shared.queue.release(batch.iter().map(|each| &each.attempt));
     let answer = |operation: Operation| operation.answered(Err(fault.clone().into()));
     shared.queue.answer(batch.drain(..).map(answer));
 }

@@ -48,6 +48,9 @@ pub enum FeedError {
         /// The oldest position that can be asked for.
         oldest: Position,
     },
+    /// WG501: the store keeps no changes, as nobody has turned that on.
+    #[error("this store keeps no changes")]
+    Off,
     /// The store could not do its work.
     #[error(transparent)]
     Fault(#[from] Fault),

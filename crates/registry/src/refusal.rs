@@ -86,9 +86,6 @@ pub enum Refusal {
     /// WG409: a request with the same key is under way.
     #[error("a request with the same Idempotency-Key is under way")]
     KeyInUse,
-    /// WG501: this store keeps no keys.
-    #[error("this store keeps no Idempotency-Key: nothing was applied")]
-    KeysNotKept,
     /// 23502: a required value is null.
     #[error("null value in argument \"{field}\" violates not-null constraint")]
     Null {
@@ -138,7 +135,6 @@ impl Refusal {
             Self::SelfAssociation { .. } => "WG005",
             Self::KeyReused => "WG422",
             Self::KeyInUse => "WG409",
-            Self::KeysNotKept => "WG501",
             Self::Null { .. } => "23502",
         }
     }

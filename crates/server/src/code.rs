@@ -145,10 +145,8 @@ codes! {
     ChangesGone = "WG410", GONE;
     /// The `Idempotency-Key` was used before, for another request: nothing was applied.
     KeyReused = "WG422", UNPROCESSABLE_ENTITY;
-    /// The store keeps no changes.
+    /// The store keeps no changes: on PostgreSQL `widgets migrate --changes` turns that on.
     NoChanges = "WG501", NOT_IMPLEMENTED;
-    /// The store keeps no keys, and an `Idempotency-Key` was sent: nothing was applied.
-    KeysNotKept = "WG501", NOT_IMPLEMENTED;
     /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
     /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.
@@ -177,7 +175,6 @@ impl From<&Refusal> for Code {
             Refusal::SelfAssociation { .. } => Self::SelfAssociation,
             Refusal::KeyReused => Self::KeyReused,
             Refusal::KeyInUse => Self::KeyInUse,
-            Refusal::KeysNotKept => Self::KeysNotKept,
             Refusal::Null { .. } => Self::Null,
         }
     }

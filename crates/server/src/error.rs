@@ -123,6 +123,7 @@ impl From<FeedError> for Error {
     fn from(error: FeedError) -> Self {
         match error {
             FeedError::Gone { oldest } => Self::ChangesGone(oldest),
+            FeedError::Off => Self::NoChanges,
             FeedError::Fault(fault) => fault.into(),
         }
     }

@@ -19,9 +19,33 @@ pub(crate) struct Arguments {
     /// Changes nothing, says what is missing, and exits with 1 if something is.
     #[arg(long)]
     check: bool,
+    /// Turns the feed of changes on, or with --changes=off off again, which lets go of what it kept. Left
+    /// out, it stays as it is. Waits for the transactions under way.
+    #[arg(
+        long,
+        value_name = "on|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        conflicts_with = "check"
+    )]
+    changes: Option<Turn>,
 }
 
-pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
+/// Which way the feed is turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Turn {
+    On,
+    Off,
+}
+
+pub(crate) fn run(
+    Arguments {
+        given,
+        check,
+        changes,
+    }: Arguments,
+) -> Outcome {
     let configuration = given.resolve()?.configuration;
     let _log = log::start(&configuration.log);
     let StoreKind::Postgres(url) = &configuration.store.url else {
@@ -34,6 +58,9 @@ pub(crate) fn run(Arguments { given, check }: Arguments) -> Outcome {
         .build()?;
     if !check {
         runtime.block_on(migrate(&target, connect_timeout_ms))?;
+        if let Some(turn) = changes {
+            runtime.block_on(turn_changes(&target, turn, connect_timeout_ms))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let timeout = Duration::from_millis(connect_timeout_ms);
@@ -55,6 +82,24 @@ pub(crate) async fn migrate(target: &Target, connect_timeout_ms: u64) -> Result<
     } else {
         let (from, to) = (status.found, status.wanted);
         tracing::info!(from, to, "the schema was migrated");
+    }
+    Ok(())
+}
+
+async fn turn_changes(
+    target: &Target,
+    turn: Turn,
+    connect_timeout_ms: u64,
+) -> Result<(), OpenError> {
+    let timeout = Duration::from_millis(connect_timeout_ms);
+    let changed = widgets_postgres::keep_changes(target, turn == Turn::On, timeout).await?;
+    match (turn, changed) {
+        (Turn::On, true) => tracing::info!("the feed of changes is on: it begins here"),
+        (Turn::On, false) => tracing::info!("the feed of changes was on"),
+        (Turn::Off, true) => {
+            tracing::info!("the feed of changes is off, and nothing of it is kept");
+        }
+        (Turn::Off, false) => tracing::info!("the feed of changes was off"),
     }
     Ok(())
 }

@@ -134,7 +134,10 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     } = configuration;
     let database_connections = match &store.url {
         StoreKind::Embedded => 0,
-        StoreKind::Postgres(_) => postgres.connections + postgres.lookup_connections,
+        // And the two of the feed.
+        StoreKind::Postgres(_) => {
+            postgres.connections + postgres.lookup_connections + http.scans_max + 2
+        }
     };
     let mut http = http.clone();
     http.connections_max = descriptors::connections_max(
@@ -190,7 +193,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         }
         StoreKind::Postgres(url) => {
             let target = Target::parse(url)?;
-            let settings = postgres.settings(&http);
+            let settings = postgres.settings(&http, changes, idempotency);
             if migrate {
                 crate::migrate::migrate(&target, settings.connect_timeout_ms).await?;
             }

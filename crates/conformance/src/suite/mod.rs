@@ -78,28 +78,28 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
         lists::beside_changes_show_one_moment,
         retries::are_answered_as_the_first_attempt,
         retries::with_another_request_are_refused,
-        retries::of_other_callers_are_no_retries,
         retries::at_the_same_time_are_applied_once,
         retries::among_others_agree_with_the_model,
     }
 }
 
-/// The same for the feed of a store, which must have one.
+/// The same for what tells callers apart, and for the feed, which the store must have.
 pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
     macro_rules! cases {
-        ($($case:ident,)+) => { $({
-            eprintln!("conformance: changes::{}", stringify!($case));
+        ($($module:ident::$case:ident,)+) => { $({
+            eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
             let prefix = format!("{prefix}{}:", stringify!($case));
-            changes::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
+            $module::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
         })+ };
     }
     cases! {
-        are_told_as_they_happened,
-        are_filtered_and_paged,
-        wake_those_who_wait,
-        of_other_histories_are_gone,
-        explain_what_callers_saw,
-        have_no_retries,
+        changes::are_told_as_they_happened,
+        changes::are_filtered_and_paged,
+        changes::wake_those_who_wait,
+        changes::of_other_histories_are_gone,
+        changes::explain_what_callers_saw,
+        changes::have_no_retries,
+        retries::of_other_callers_are_no_retries,
     }
 }
 

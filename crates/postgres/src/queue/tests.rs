@@ -1,6 +1,7 @@
 //! The queue against what it promises, by random requests, batches and releases.
 
 use super::*;
+use crate::changes::{PostgresFeed, Tail};
 use futures_util::FutureExt as _;
 use proptest::{collection::vec, prelude::*};
 use std::{
@@ -41,6 +42,11 @@ impl Clock for ManualClock {
     fn timer(&self, _: Duration) -> Timer {
         Box::pin(std::future::pending())
     }
+}
+
+/// A feed that nothing comes from.
+fn feed() -> Arc<dyn Feed> {
+    Arc::new(PostgresFeed(Arc::new(Tail::new().0)))
 }
 
 /// What happens to a queue.
@@ -99,7 +105,7 @@ impl Rig {
             ..Settings::default()
         };
         Self {
-            queue: Queue::new(&settings),
+            queue: Queue::new(&settings, feed()),
             clock: ManualClock::default(),
             waiting: Vec::new(),
             in_flight: Vec::new(),
@@ -144,7 +150,10 @@ impl Rig {
             "{} of {most}",
             batch.len()
         );
-        let batch: Vec<Command> = batch.into_iter().map(|taken| taken.command).collect();
+        let batch: Vec<Command> = batch
+            .into_iter()
+            .map(|taken| taken.attempt.command)
+            .collect();
         // The first that waits as it was taken: equal ones are as good as each other.
         let mut passed_over: Vec<(Command, Duration)> = Vec::new();
         let mut expected = batch.iter().peekable();
@@ -215,7 +224,8 @@ impl Rig {
             return;
         }
         let batch = self.in_flight.remove(number % self.in_flight.len());
-        self.queue.release(batch.iter());
+        let attempts: Vec<Attempt> = batch.iter().cloned().map(Attempt::from).collect();
+        self.queue.release(attempts.iter());
     }
 
     fn check_depth(&self) {
@@ -308,7 +318,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
         batch_operations_max: MOST,
         ..Settings::default()
     };
-    let queue = Queue::new(&settings);
+    let queue = Queue::new(&settings, feed());
     let clock = ManualClock::default();
     let push = |name: &str| drop(add(&queue, &clock, name));
     let counted = Arc::new(Wakes::default());
@@ -357,7 +367,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     let mut take = pin!(queue.take(&mut fourth, MOST, &clock));
     assert!(take.as_mut().poll(&mut context).is_pending());
     woken();
-    let answered = first.iter().map(|taken| &taken.command);
+    let answered = first.iter().map(|taken| &taken.attempt);
     queue.release(answered);
     assert!(woken());
     assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
@@ -366,7 +376,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
 /// A connection that gives up waiting leaves nobody behind who is thought to gather.
 #[test]
 fn a_connection_that_stops_gathering_is_not_counted_on() {
-    let queue = Queue::new(&Settings::default());
+    let queue = Queue::new(&Settings::default(), feed());
     let clock = ManualClock::default();
     let mut context = Context::from_waker(Waker::noop());
     let push = |name: &str| drop(add(&queue, &clock, name));
@@ -389,15 +399,32 @@ fn a_connection_that_stops_gathering_is_not_counted_on() {
 /// What is tried again beside the queue names no widget that a batch in flight names.
 #[test]
 fn an_operation_outside_of_the_queue_claims_its_widgets() {
-    let queue = Queue::new(&Settings::default());
+    let queue = Queue::new(&Settings::default(), feed());
     let clock = ManualClock::default();
     drop(add(&queue, &clock, "A"));
     let mut batch = Vec::new();
     let taken = queue.take(&mut batch, 9, &clock).now_or_never();
     assert_eq!(taken, Some(true));
     let again = add_widget(&serial_number("A"), "", "Q");
+    let again = Attempt::from(again);
     assert!(!queue.claim(&again));
-    queue.release(batch.iter().map(|taken| &taken.command));
+    queue.release(batch.iter().map(|taken| &taken.attempt));
     assert!(queue.claim(&again));
     assert!(!queue.claim(&again));
+}
+
+/// A retry waits for the first attempt, whatever it names, and another caller's key is another one.
+#[test]
+fn a_key_is_in_one_batch_at_a_time() {
+    let queue = Queue::new(&Settings::default(), feed());
+    let attempt = |name: &str, author: &str| Attempt {
+        command: add_widget(&serial_number(name), "", "Q"),
+        author: widgets_registry::Author::new(author),
+        key: widgets_registry::IdempotencyKey::new("key"),
+    };
+    assert!(queue.claim(&attempt("A", "ann")));
+    assert!(!queue.claim(&attempt("B", "ann")));
+    assert!(queue.claim(&attempt("C", "bob")));
+    queue.release([attempt("A", "ann")].iter());
+    assert!(queue.claim(&attempt("B", "ann")));
 }

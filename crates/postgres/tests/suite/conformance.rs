@@ -1,9 +1,9 @@
 //! The suite of every store, and the embedded store beside this one.
 
-use crate::{assert_sound, migrated, open, server::Directory};
+use crate::{assert_sound, migrated, open, server::Directory, turn_on_changes};
 use proptest::{collection::vec, prelude::*};
 use widgets_conformance::{
-    check_store,
+    check_changes, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::Engine;
@@ -13,6 +13,7 @@ use widgets_registry::{Ask as _, Command, Lookup, Store};
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_postgresql_store_conforms() {
     let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
     // Two processes over one database, with batches in flight side by side.
     let settings = Settings {
         connections: 3,
@@ -23,11 +24,12 @@ async fn the_postgresql_store_conforms() {
     // Of one the answers come as those of a worker do, of the other straight to each caller.
     let clients = [one.client().on_current_runtime(), other.client()];
     check_store(&clients, "").await;
+    check_changes(&clients, "").await;
     drop((one, other));
     assert_sound(&server);
 }
 
-/// One operation a batch, and so none that a neighbour could help or hide.
+/// Without a feed, as it is unless it is turned on. One operation a batch, and so none that a neighbour could help or hide.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_conforms_in_batches_of_one() {
     let (server, url) = migrated().await;

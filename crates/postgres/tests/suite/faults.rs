@@ -249,7 +249,7 @@ async fn readiness_is_what_operations_get() {
     assert_eq!(client.ready().await, Ok(()));
     server.psql(
         "registry",
-        "REVOKE EXECUTE ON FUNCTION widgets.apply_operations FROM authenticator",
+        "REVOKE EXECUTE ON FUNCTION widgets.apply_batch FROM authenticator",
     );
     let refused = fault(client.submit(add("B")).await);
     assert_eq!(refused.code(), "WG504");
@@ -266,7 +266,7 @@ async fn readiness_is_what_operations_get() {
     assert!(found.is_some());
     server.psql(
         "registry",
-        "GRANT EXECUTE ON FUNCTION widgets.apply_operations TO authenticator",
+        "GRANT EXECUTE ON FUNCTION widgets.apply_batch TO authenticator",
     );
     assert_eq!(client.submit(add("B")).await, Ok(()));
     assert_eq!(client.ready().await, Ok(()));

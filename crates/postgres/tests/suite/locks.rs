@@ -30,7 +30,9 @@ pub(crate) async fn holder(server: &Server, sql: &str) -> Session {
 fn wait_for_locks(server: &Server) {
     server.psql(
         "registry",
-        "ALTER FUNCTION widgets.apply_operations SET lock_timeout = 0",
+        "ALTER FUNCTION widgets.apply_operations SET lock_timeout = 0;
+        ALTER FUNCTION widgets.apply_batch SET lock_timeout = 0;
+        ALTER FUNCTION widgets.decide_batch SET lock_timeout = 0",
     );
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod bulk;
+mod changes;
 mod conformance;
 mod faults;
 mod functions;
@@ -17,6 +18,7 @@ mod new_kind;
 mod pooler;
 mod postgrest;
 mod replication;
+mod retries;
 mod server;
 mod tls;
 mod translator;
@@ -24,7 +26,7 @@ mod translator;
 use server::Server;
 use std::time::Duration;
 use tokio_postgres::{Client, NoTls};
-use widgets_postgres::{Postgres, Settings, Target, migrate};
+use widgets_postgres::{Postgres, Settings, Target, keep_changes, migrate};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,13 @@ async fn migrated() -> (Server, String) {
         .expect("a migrated database");
     let url = server.url("registry", "authenticator");
     (server, url)
+}
+
+/// Begins the feed of a migrated database.
+async fn turn_on_changes(server: &Server) {
+    let target = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let changed = keep_changes(&target, true, TIMEOUT).await;
+    assert!(changed.expect("a feed"), "it was off");
 }
 
 fn open(url: &str, settings: Settings) -> Postgres {

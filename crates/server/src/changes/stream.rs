@@ -139,7 +139,7 @@ impl Follower {
                     tracing::info!(after = %self.after, %oldest, "a subscriber lagged behind what is kept");
                     return;
                 }
-                Err(FeedError::Fault(error)) => {
+                Err(error @ (FeedError::Off | FeedError::Fault(_))) => {
                     tracing::warn!(%error, "a stream of changes ends");
                     return;
                 }

@@ -144,7 +144,6 @@ fn keys(operation: Operation) -> Vec<Example> {
             KEY,
             Refusal::KeyReused.into(),
         ),
-        ("WG501", State::Failing, KEY, Refusal::KeysNotKept.into()),
     ]
     .map(|(name, given, headers, error)| Example {
         headers,

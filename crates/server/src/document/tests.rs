@@ -239,11 +239,9 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
                     api(Failing(rejection.clone(), None))
                 }
                 Answered::Refused(Error::ChangesGone(oldest)) => {
-                    api(Failing(Refusal::KeysNotKept.into(), Some(*oldest)))
+                    api(Failing(Refusal::KeyInUse.into(), Some(*oldest)))
                 }
-                Answered::Refused(Error::NoChanges) => {
-                    api(Failing(Refusal::KeysNotKept.into(), None))
-                }
+                Answered::Refused(Error::NoChanges) => api(Failing(Refusal::KeyInUse.into(), None)),
                 _ => {
                     panic!("{}: a failing store has nothing but that", example.name)
                 }

@@ -296,11 +296,11 @@ configuration! {
         checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
     }
     /// The changes that were made, for those who ask for them. The embedded store keeps them in its
-    /// journal.
+    /// journal, PostgreSQL in tables once `widgets migrate --changes` has turned that on.
     changes: Changes {
         /// How long changes are kept, in hours. 0 keeps what a restart needs anyway.
         retention_hours as "changes_retention_hours": u32 = 72, within 0..=1_000_000;
-        /// How many bytes the journal may have for that. Where it has more, older changes go early.
+        /// How many bytes the journal, or the tables, may have for that. Where there are more, older changes go early.
         retention_bytes as "changes_retention_bytes": u64 = 4 << 30, within 0..=1 << 50;
         /// How many may follow the changes at a time. One more is answered 503 WG503.
         subscribers_max as "changes_subscribers_max": usize = 1000, within 0..=1_000_000;
@@ -309,7 +309,8 @@ configuration! {
     idempotency: Idempotency {
         /// How long a key is kept, in hours.
         retention_hours as "idempotency_retention_hours": u32 = 24, within 1..=1_000_000;
-        /// How many keys are kept. Where there are more, the oldest go early. A million takes 55 MB.
+        /// How many keys are kept. Where there are more, the oldest go early. A million
+        /// takes 55 MB of memory, or 100 MB of the database.
         keys_max as "idempotency_keys_max": u64 = 1_000_000, within 1..=100_000_000;
     }
     /// The store in a PostgreSQL database.
@@ -575,7 +576,12 @@ impl Engine {
 
 impl Postgres {
     /// How the store is set, for a service with this part.
-    pub(crate) fn settings(&self, http: &Http) -> widgets_postgres::Settings {
+    pub(crate) fn settings(
+        &self,
+        http: &Http,
+        changes: &Changes,
+        idempotency: &Idempotency,
+    ) -> widgets_postgres::Settings {
         let Self {
             connections,
             lookup_connections,
@@ -596,6 +602,10 @@ impl Postgres {
             queue_wait_ms_max,
             connect_timeout_ms,
             statement_timeout_ms,
+            changes_retention_hours: changes.retention_hours,
+            changes_retention_bytes: changes.retention_bytes,
+            idempotency_retention_hours: idempotency.retention_hours,
+            idempotency_keys_max: idempotency.keys_max,
         }
     }
 }
@@ -619,7 +629,7 @@ mod tests {
         let settings = engine.settings(&http, &changes, &idempotency);
         assert_eq!(settings, widgets_engine::Settings::default());
         assert_eq!(
-            postgres.settings(&http),
+            postgres.settings(&http, &changes, &idempotency),
             widgets_postgres::Settings::default()
         );
     }

@@ -5,7 +5,7 @@ use crate::{
     spelling,
 };
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, StatusCode, body::Bytes};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Bytes};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -39,18 +39,19 @@ impl HttpStore {
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Value), Fault> {
-        let (status, _, body) = self.answer(method, path, "", body).await?;
+        let (status, _, body) = self.answer(method, path, "prefer", "", body).await?;
         Ok((status, body))
     }
 
-    /// The same with `Prefer`, and with the answer's `Content-Range`.
+    /// The same with another header, and with the answer's headers.
     async fn answer(
         &self,
         method: Method,
         path: &str,
-        prefer: &str,
+        name: &str,
+        value: &str,
         body: String,
-    ) -> Result<(StatusCode, Option<String>, Value), Fault> {
+    ) -> Result<(StatusCode, HeaderMap, Value), Fault> {
         let unknown = |reason: String| Fault::FateUnknown {
             reason: reason.into(),
         };
@@ -58,21 +59,20 @@ impl HttpStore {
             .method(method)
             .uri(format!("http://{}{path}", self.address))
             .header("content-type", "application/json")
-            .header("prefer", prefer)
+            .header(name, value)
             .body(Full::from(body))
             .expect("a request");
         let answer = self.client.request(request).await;
         let answer = answer.map_err(|error| unknown(format!("{error:?}")))?;
         let status = answer.status();
-        let range = answer.headers().get("content-range");
-        let range = range.map(|range| range.to_str().expect("text").to_owned());
+        let headers = answer.headers().clone();
         let body = answer.into_body().collect().await;
         let body = body.map_err(|error| unknown(error.to_string()))?.to_bytes();
         if body.is_empty() {
-            return Ok((status, range, Value::Null));
+            return Ok((status, headers, Value::Null));
         }
         let body = serde_json::from_slice(&body).expect("JSON");
-        Ok((status, range, body))
+        Ok((status, headers, body))
     }
 }
 
@@ -159,7 +159,8 @@ fn rejection(command: Option<&Command>, status: StatusCode, body: &Value) -> Rej
             && refusal.details().as_deref() == body["details"].as_str()
     };
     let refusals = command.map(refusals).unwrap_or_default();
-    let refusal = refusals.into_iter().find(told);
+    let of_keys = [Refusal::KeyReused, Refusal::KeyInUse];
+    let refusal = refusals.into_iter().chain(of_keys).find(told);
     refusal
         .unwrap_or_else(|| panic!("no refusal of {command:?}: {status} {body}"))
         .into()
@@ -179,14 +180,23 @@ fn segment(serial_number: &SerialNumber) -> String {
 }
 
 impl Ask<Attempt> for HttpStore {
-    async fn ask(&self, Attempt { command, .. }: Attempt) -> Result<Applied, Rejection> {
+    async fn ask(&self, Attempt { command, key, .. }: Attempt) -> Result<Applied, Rejection> {
         let path = format!("/rpc/{}", command.operation());
-        match self
-            .send(Method::POST, &path, body(&command).to_string())
-            .await?
-        {
+        let body = body(&command).to_string();
+        let (name, value) = match key.as_deref() {
+            Some(key) => ("idempotency-key", format!("\"{key}\"")),
+            None => ("prefer", String::new()),
+        };
+        let answer = self.answer(Method::POST, &path, name, &value, body).await?;
+        let (status, headers, body) = answer;
+        let replayed = headers.contains_key("idempotency-replayed");
+        match (status, &body) {
+            (StatusCode::NO_CONTENT, Value::Null) if replayed => Ok(Applied::Before),
             (StatusCode::NO_CONTENT, Value::Null) => Ok(Applied::Now),
-            (status, body) => Err(rejection(Some(&command), status, &body)),
+            _ => Err(match rejection(Some(&command), status, &body) {
+                Rejection::Refused(refusal) if replayed => Rejection::Replayed(refusal),
+                other => other,
+            }),
         }
     }
 }
@@ -259,10 +269,12 @@ impl Ask<List> for HttpStore {
         let path = format!("/{}?{}", list.table.as_str(), spelling::query(&list));
         let prefer = if list.count { "count=exact" } else { "" };
         let answer = self
-            .answer(Method::GET, &path, prefer, String::new())
+            .answer(Method::GET, &path, "prefer", prefer, String::new())
             .await?;
-        let (status, range, body) = answer;
-        let total = range.as_deref().and_then(|range| range.split_once('/'));
+        let (status, headers, body) = answer;
+        let range = headers.get("content-range");
+        let range = range.map(|range| range.to_str().expect("text"));
+        let total = range.and_then(|range| range.split_once('/'));
         let total = total.and_then(|(_, total)| total.parse().ok());
         let rows: Vec<&Value> = match status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {

@@ -1,0 +1,279 @@
+//! The two connections of the feed, apart from those of operations, lookups and lists.
+//!
+//! One follows the end while anybody waits for changes: the server notifies it of each commit, and it looks
+//! by itself from time to time, as a pooler may keep notifications to itself. The other answers those who
+//! are behind, and lets go of what is not to be kept any longer.
+
+use crate::{
+    changes::{Found, READ, Read, Reads, State},
+    connect::Connected,
+    error::{reason, unavailable},
+    link::Link,
+    queue::Lane,
+    shared::{Bounded, CANCELLED, Shared},
+};
+use std::{sync::Arc, time::Duration};
+use tokio_postgres::types::Type;
+use widgets_clock::Clock;
+use widgets_registry::{Fault, FeedError};
+
+/// How often the end is looked at without a notification.
+const POLL: Duration = Duration::from_millis(250);
+
+/// For so long after the last one waited the end is followed.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How often is looked whether something is to be let go.
+const KEEPING: Duration = Duration::from_secs(10);
+
+/// Why a read failed, and what is left of the connection.
+enum Failed {
+    Feed(FeedError),
+    Broken(FeedError, String),
+}
+
+/// Follows the end of the feed until the store is closed.
+pub(crate) async fn follow<C: Clock>(shared: Arc<Shared<C>>) {
+    let mut closing = shared.feed.closing();
+    tokio::select! {
+        _ = closing.wait_for(|&closed| closed) => {}
+        () = follow_on(&shared) => {}
+    }
+}
+
+async fn follow_on<C: Clock>(shared: &Arc<Shared<C>>) {
+    let mut link = Link::new(shared.clone(), Lane::Changes);
+    loop {
+        shared.feed.awaited().await;
+        let Ok(connected) = link.connected().await else {
+            link.pause().await;
+            continue;
+        };
+        let ended = follow_connected(shared, connected).await;
+        shared.feed.end();
+        match ended {
+            // Nobody waits: the connection is for others.
+            Ok(()) => drop(link.close()),
+            Err(Failed::Broken(_, reason)) => link.lose(&reason),
+            Err(Failed::Feed(_)) => shared.clock.timer(KEEPING).await,
+        }
+    }
+}
+
+/// Follows as long as the connection holds and somebody waits.
+async fn follow_connected<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+) -> Result<(), Failed> {
+    let listen = connected.client.batch_execute("LISTEN widgets_changes");
+    let listened = shared.bounded(connected, listen).await;
+    done(shared, listened)?;
+    let mut idle_since = None;
+    loop {
+        let is_end = match shared.feed.followed() {
+            None => {
+                let found = find(shared, connected, None).await?;
+                shared.feed.begin(found.state);
+                false
+            }
+            Some(after) => {
+                shared.feed.begin_round();
+                let found = find(shared, connected, Some(after)).await?;
+                let is_end = found.is_end;
+                if !shared.feed.extend(found) {
+                    // Another server, or what comes next is gone.
+                    shared.feed.end();
+                }
+                is_end
+            }
+        };
+        if !is_end {
+            continue;
+        }
+        if shared.feed.is_awaited() {
+            idle_since = None;
+        } else {
+            let now = shared.clock.now();
+            let since = *idle_since.get_or_insert(now);
+            if now.saturating_sub(since) > LINGER {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            reason = connected.broken() => {
+                let fault = unavailable("the connection to the database broke", reason.clone());
+                return Err(Failed::Broken(fault.into(), reason));
+            }
+            () = connected.notified() => {}
+            () = shared.feed.nudged() => {}
+            () = shared.clock.timer(POLL) => {}
+        }
+    }
+}
+
+/// Answers reads, and lets go of what is too old, until the store is closed.
+pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
+    let mut closing = shared.feed.closing();
+    let mut link = Link::new(shared.clone(), Lane::Changes);
+    let mut keep_at = shared.clock.now() + KEEPING;
+    loop {
+        let rest = keep_at.saturating_sub(shared.clock.now());
+        let read = tokio::select! {
+            _ = closing.wait_for(|&closed| closed) => return,
+            read = reads.recv() => match read {
+                Some(read) => Some(read),
+                None => return,
+            },
+            () = shared.clock.timer(rest) => None,
+        };
+        let connected = match link.connected().await {
+            Ok(connected) => connected,
+            Err(error) => {
+                let reason = error.reason();
+                if let Some(read) = read {
+                    drop(read.reply.send(Err(Fault::Unavailable { reason }.into())));
+                }
+                keep_at = shared.clock.now() + KEEPING;
+                continue;
+            }
+        };
+        let broken = if let Some(read) = read {
+            answer(&shared, connected, read).await
+        } else {
+            keep_at = shared.clock.now() + KEEPING;
+            keep(&shared, connected).await
+        };
+        if let Err(reason) = broken {
+            link.lose(&reason);
+        }
+    }
+}
+
+/// Answers one read. An error is that the connection is of no use any more.
+async fn answer<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    read: Read,
+) -> Result<(), String> {
+    if read.reply.is_closed() {
+        return Ok(());
+    }
+    let (answer, broken) = match find(shared, connected, read.after).await {
+        Ok(found) => (Ok(found), Ok(())),
+        Err(Failed::Feed(error)) => (Err(error), Ok(())),
+        Err(Failed::Broken(error, reason)) => (Err(error), Err(reason)),
+    };
+    // Whoever does not wait any more has hung up.
+    drop(read.reply.send(answer));
+    broken
+}
+
+/// Asks for the rows after a number, and then for the state: what was let go in between shows in that.
+async fn find<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    after: Option<u64>,
+) -> Result<Found, Failed> {
+    let client = &connected.client;
+    let work = async {
+        let rows = match after {
+            None => Vec::new(),
+            Some(after) => {
+                // A number beyond what the database can count is none that it gave out.
+                let after = i64::try_from(after).unwrap_or(i64::MAX);
+                let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+                    [(&after, Type::INT8), (&Found::ROWS_MAX, Type::INT4)];
+                client.query_typed(READ, &parameters).await?
+            }
+        };
+        let state = client.query_typed(State::STATEMENT, &[]).await?;
+        let state = state.first().map(State::read).transpose()?.flatten();
+        Ok((state, rows))
+    };
+    let (state, rows) = done(shared, shared.bounded(connected, work).await)?;
+    let Some(state) = state else {
+        return Err(Failed::Feed(FeedError::Off));
+    };
+    Found::new(state, &rows).map_err(|defect| {
+        tracing::error!(defect, "the database holds a change that cannot be");
+        let fault = unavailable("the database holds a change that cannot be", defect);
+        Failed::Feed(fault.into())
+    })
+}
+
+/// Lets go of changes and keys that are too old or too many.
+async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(), String> {
+    let settings = &shared.settings;
+    let hours = |hours: u32| i32::try_from(hours).unwrap_or(i32::MAX);
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let changes: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] = [
+        (&hours(settings.changes_retention_hours), Type::INT4),
+        (&number(settings.changes_retention_bytes), Type::INT8),
+    ];
+    let keys: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] = [
+        (&hours(settings.idempotency_retention_hours), Type::INT4),
+        (&number(settings.idempotency_keys_max), Type::INT8),
+    ];
+    let work = async {
+        let client = &connected.client;
+        let changes = client
+            .query_typed("SELECT widgets.keep_changes($1, $2)", &changes)
+            .await?;
+        let keys = client
+            .query_typed("SELECT keys, early FROM widgets.keep_keys($1, $2)", &keys)
+            .await?;
+        let bytes: i64 = changes.first().map_or(Ok(0), |row| row.try_get(0))?;
+        let kept: i64 = keys.first().map_or(Ok(0), |row| row.try_get(0))?;
+        let early: i64 = keys.first().map_or(Ok(0), |row| row.try_get(1))?;
+        Ok((bytes, kept, early))
+    };
+    match done(shared, shared.bounded(connected, work).await) {
+        Ok((bytes, kept, early)) => {
+            let metrics = &shared.metrics;
+            metrics.changes_bytes.set(bytes);
+            metrics.idempotency_keys.set(kept);
+            if early > 0 {
+                metrics.idempotency_keys_early.inc_by(early.cast_unsigned());
+                tracing::warn!(
+                    idempotency_keys_max = settings.idempotency_keys_max,
+                    early,
+                    "more idempotency keys than are kept: the oldest go before their time"
+                );
+            }
+            Ok(())
+        }
+        Err(Failed::Broken(_, reason)) => Err(reason),
+        Err(Failed::Feed(error)) => {
+            tracing::warn!(%error, "letting go of old changes and keys failed: it is tried again");
+            Ok(())
+        }
+    }
+}
+
+/// What came of a statement.
+fn done<C: Clock, T>(
+    shared: &Shared<C>,
+    bounded: Bounded<Result<T, tokio_postgres::Error>>,
+) -> Result<T, Failed> {
+    match bounded {
+        Bounded::Done(Ok(done)) => Ok(done),
+        Bounded::Done(Err(error)) => {
+            let reason = reason(&error);
+            let fault = unavailable("the database does not tell its changes", reason.clone());
+            Err(if error.as_db_error().is_some() {
+                Failed::Feed(fault.into())
+            } else {
+                Failed::Broken(fault.into(), reason)
+            })
+        }
+        Bounded::Cancelled(_) => Err(Failed::Broken(
+            shared.cancelled(true).into(),
+            CANCELLED.into(),
+        )),
+        Bounded::Silent => {
+            let reason = shared.silent();
+            let fault = unavailable("the database did not answer", reason.clone());
+            Err(Failed::Broken(fault.into(), reason))
+        }
+    }
+}

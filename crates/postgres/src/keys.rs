@@ -1,0 +1,79 @@
+//! Idempotency keys as the database has them: digests of a key with whose it is, and of what it is used
+//! for.
+//!
+//! Persisted by their values, and the same in every process: what is hashed, and in which order, never
+//! changes.
+
+use ring::digest::{Context, SHA256};
+use widgets_registry::{Author, Command, IdempotencyKey};
+
+/// So much of a SHA-256 is kept: nobody finds two texts that agree in it.
+const DIGEST_BYTES: usize = 16;
+
+/// A key belongs to its caller.
+pub(crate) fn key_digest(author: Option<&Author>, key: &IdempotencyKey) -> Vec<u8> {
+    digest(0, &[author.map_or("", |author| author), key])
+}
+
+/// An operation with its arguments.
+pub(crate) fn request_digest(command: &Command) -> Vec<u8> {
+    match command {
+        Command::AddWidget {
+            serial_number,
+            name,
+            ports,
+        } => {
+            let ports: String = ports.iter().map(|(_, port)| port.as_str()).collect();
+            digest(1, &[serial_number, name, &ports])
+        }
+        Command::RemoveWidget { serial_number } => digest(2, &[serial_number]),
+        Command::AssociateWidgets(pair) => {
+            digest(3, &[pair.widget1(), pair.widget2(), pair.port().as_str()])
+        }
+        Command::RemoveAssociation(pair) => {
+            digest(4, &[pair.widget1(), pair.widget2(), pair.port().as_str()])
+        }
+    }
+}
+
+fn digest(kind: u8, parts: &[&str]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    context.update(&[kind]);
+    for part in parts {
+        // With their lengths, so that no two lists of texts are the same bytes.
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part.as_bytes());
+    }
+    let digest = context.finish();
+    digest.as_ref().iter().copied().take(DIGEST_BYTES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use widgets_registry::{Pair, Port, SerialNumber};
+
+    fn key(text: &str) -> IdempotencyKey {
+        IdempotencyKey::new(text).expect("a key")
+    }
+
+    #[test]
+    fn digests_tell_callers_keys_and_requests_apart_and_never_change() {
+        let (ann, key_1) = (Author::new("ann"), key("1"));
+        let digest = key_digest(ann.as_ref(), &key_1);
+        assert_eq!(digest.len(), DIGEST_BYTES);
+        assert_ne!(digest, key_digest(None, &key_1));
+        assert_ne!(digest, key_digest(ann.as_ref(), &key("2")));
+        // The same bytes in a row, cut elsewhere.
+        assert_ne!(digest, key_digest(Author::new("an").as_ref(), &key("n1")));
+        let name = |text| SerialNumber::new("widget_sn", text).expect("a serial number");
+        let pair = Pair::new(name("E"), name("F"), Port::P).expect("two");
+        let associate = request_digest(&Command::AssociateWidgets(pair.clone()));
+        assert_ne!(associate, request_digest(&Command::RemoveAssociation(pair)));
+        let remove = request_digest(&Command::RemoveWidget {
+            serial_number: name("E"),
+        });
+        let hex: String = remove.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "49bdae336d75bf1cc718f03d97da72bf");
+    }
+}

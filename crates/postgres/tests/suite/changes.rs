@@ -1,0 +1,374 @@
+//! The feed: what orders it, that nobody misses a change, and what is kept.
+
+use crate::{
+    TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
+    session, turn_on_changes,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use widgets_postgres::{Postgres, Settings, Target, keep_changes};
+use widgets_registry::{
+    Ask as _, Attempt, Author, Event, Feed, FeedError, Happened, Kinds as _, Position, Store as _,
+};
+
+fn feed(store: &Postgres) -> Arc<dyn Feed> {
+    store.client().feed().expect("a feed")
+}
+
+/// Everything after a position, to the end.
+async fn read(feed: &dyn Feed, mut after: Position) -> Result<Vec<Event>, FeedError> {
+    let mut events = Vec::new();
+    loop {
+        let changes = feed.read(after, Arc::default(), 1000).await?;
+        events.extend(changes.events);
+        after = changes.next;
+        if changes.is_end {
+            return Ok(events);
+        }
+    }
+}
+
+/// What was done to which widget, in the order of the feed.
+fn told(events: &[Event]) -> Vec<String> {
+    let short = |event: &Event| match &event.happened {
+        Happened::AddWidget { serial_number, .. } => format!("+{serial_number}"),
+        Happened::RemoveWidget { serial_number, .. } => format!("-{serial_number}"),
+        Happened::AssociateWidgets(one, other, _) => {
+            format!("{}={}", one.serial_number, other.serial_number)
+        }
+        Happened::RemoveAssociation(one, other, _) => {
+            format!("{}/{}", one.serial_number, other.serial_number)
+        }
+    };
+    events.iter().map(short).collect()
+}
+
+async fn turn(server: &Server, on: bool) -> bool {
+    let target = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let changed = keep_changes(&target, on, TIMEOUT).await;
+    changed.expect("the feed is turned")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    client.submit(add("A")).await.expect("added");
+    assert_eq!(feed.newest().await, Err(FeedError::Off));
+    assert_eq!(feed.known_newest(), None);
+
+    // The service that runs has it from then on.
+    assert!(turn(&server, true).await);
+    assert!(!turn(&server, true).await, "it was on");
+    let first = feed.newest().await.expect("a feed");
+    client.submit(add("B")).await.expect("added");
+    let known = feed.known_newest().expect("it has committed a change");
+    let events = read(&*feed, first).await.expect("changes");
+    assert_eq!(told(&events), ["+B"]);
+    assert_eq!(events[0].position, known);
+
+    assert!(turn(&server, false).await);
+    assert!(!turn(&server, false).await, "it was off");
+    client.submit(add("C")).await.expect("added");
+    assert_eq!(read(&*feed, first).await, Err(FeedError::Off));
+    assert!(turn(&server, true).await);
+    client.submit(add("D")).await.expect("added");
+    let oldest = feed.oldest().await.expect("a feed");
+    assert_eq!(read(&*feed, first).await, Err(FeedError::Gone { oldest }));
+    let events = read(&*feed, oldest).await.expect("changes");
+    assert_eq!(told(&events), ["+D"]);
+}
+
+/// A transaction that did its work first and committed last is told last, one that was rolled back is not
+/// told, and one that is open holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_psql_are_told_in_the_order_of_commits() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    let start = feed.newest().await.expect("a feed");
+    let open = holder(
+        &server,
+        "SELECT widgets.add_widget('A', '', '{P}'), widgets.add_widget('B', '', '{P}')",
+    )
+    .await;
+    let rolled_back = holder(&server, "SELECT widgets.add_widget('X', '', '{P}')").await;
+    client.submit(add("C")).await.expect("not held up");
+    assert_eq!(told(&read(&*feed, start).await.expect("changes")), ["+C"]);
+    open.batch_execute("SELECT widgets.associate_widgets('A', 'B', 'P'); COMMIT")
+        .await
+        .expect("committed");
+    rolled_back.batch_execute("ROLLBACK").await.expect("ended");
+    client.submit(add("D")).await.expect("added");
+    let events = read(&*feed, start).await.expect("changes");
+    assert_eq!(told(&events), ["+C", "+A", "+B", "A=B", "+D"]);
+    assert!(events.windows(2).all(|two| two[0].at <= two[1].at));
+
+    // What programs of an earlier version send is told as well.
+    server.psql(
+        "registry",
+        "SELECT widgets.apply_operations('{E}', '{e}', '{P}', '{NULL}', '{NULL}', '{A}',
+            '{C}', '{D}', '{P}', '{t}', false)",
+    );
+    let events = read(&*feed, events[4].position).await.expect("changes");
+    assert_eq!(told(&events), ["+E", "C=D", "-A"]);
+}
+
+/// Also one whose snapshot is older than what others committed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_snapshot_takes_no_number_twice() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    let start = feed.newest().await.expect("a feed");
+    let old = session(&server, "postgres").await;
+    old.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM widgets.widgets")
+        .await
+        .expect("a snapshot");
+    for name in ["A", "B"] {
+        client.submit(add(name)).await.expect("added");
+    }
+    old.batch_execute("SELECT widgets.add_widget('C', '', '{P}'); COMMIT")
+        .await
+        .expect("committed");
+    client.submit(add("D")).await.expect("added");
+    let events = read(&*feed, start).await.expect("changes");
+    assert_eq!(told(&events), ["+A", "+B", "+C", "+D"]);
+    assert!(
+        events
+            .windows(2)
+            .all(|two| two[0].position < two[1].position)
+    );
+}
+
+/// By the token's subject, as the service and PostgREST have it, and nobody where there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_who_did_it() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    let start = feed.newest().await.expect("a feed");
+    let ann = Attempt {
+        author: Author::new("ann"),
+        ..Attempt::from(add("A"))
+    };
+    client.ask(ann).await.expect("added");
+    let postgrest = web_anon(&server).await;
+    for (name, claims) in [
+        ("B", r#"{"sub":"bob"}"#),
+        ("C", r#"{"role":"x"}"#),
+        ("D", ""),
+    ] {
+        let call = format!(
+            "BEGIN; SELECT set_config('request.jwt.claims', '{claims}', true);
+            SELECT widgets.add_widget('{name}', '', '{{P}}'); COMMIT"
+        );
+        postgrest.batch_execute(&call).await.expect("added");
+    }
+    client.submit(add("E")).await.expect("added");
+    let events = read(&*feed, start).await.expect("changes");
+    let by: Vec<_> = events.iter().map(|event| event.by.as_deref()).collect();
+    assert_eq!(by, [Some("ann"), Some("bob"), None, None, None]);
+}
+
+/// Sessions that commit when they like, batches of two services, and somebody who reads all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_misses_a_change_whoever_commits_meanwhile() {
+    const SESSIONS: usize = 4;
+    const EACH: usize = 40;
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let (one, other) = (
+        open(&url, Settings::default()),
+        open(&url, Settings::default()),
+    );
+    let feed = feed(&other);
+    let start = feed.newest().await.expect("a feed");
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..SESSIONS {
+        let psql = web_anon(&server).await;
+        writers.spawn(async move {
+            for each in 0..EACH {
+                let pause = (each * 7 + number * 3) % 11;
+                let call = format!(
+                    "BEGIN; SELECT widgets.add_widget('psql{number}-{each}', '', '{{}}');
+                    SELECT pg_sleep({pause} / 1000.0); COMMIT"
+                );
+                psql.batch_execute(&call).await.expect("added");
+            }
+        });
+        for (name, store) in [("one", &one), ("other", &other)] {
+            let client = store.client();
+            writers.spawn(async move {
+                for each in 0..EACH {
+                    let name = format!("{name}{number}-{each}");
+                    client.submit(add(&name)).await.expect("added");
+                }
+            });
+        }
+    }
+    let (mut after, mut events): (Position, Vec<Event>) = (start, Vec::new());
+    let all = SESSIONS * EACH * 3;
+    while events.len() < all {
+        feed.changed(after).await;
+        let changes = feed.read(after, Arc::default(), 7).await;
+        let changes = changes.expect("changes");
+        events.extend(changes.events);
+        after = changes.next;
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.expect("a writer without a fault");
+    }
+    let seen: BTreeSet<String> = told(&events).into_iter().collect();
+    assert_eq!(seen.len(), all, "each of them once");
+    assert_eq!(read(&*feed, start).await.expect("changes"), events);
+}
+
+/// From the moment at which it is on, whatever is accepted is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_begins_beside_writers_without_a_gap() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for each in 0..100 {
+                    let name = format!("{writer}-{each}");
+                    client.submit(add(&name)).await.expect("added");
+                }
+            })
+        })
+        .collect();
+    // One that has written and not committed is waited for.
+    let open = holder(&server, "SELECT widgets.add_widget('open', '', '{}')").await;
+    let turning = tokio::spawn({
+        let url = server.url("registry", "postgres");
+        async move {
+            let target = Target::parse(&url).expect("a URL");
+            keep_changes(&target, true, TIMEOUT).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    open.batch_execute("COMMIT").await.expect("committed");
+    assert!(turning.await.expect("no panic").expect("a feed"));
+    for writer in writers {
+        writer.await.expect("a writer without a fault");
+    }
+    client.submit(add("last")).await.expect("added");
+    let oldest = feed.oldest().await.expect("a feed");
+    let seen = told(&read(&*feed, oldest).await.expect("changes"));
+    // Of each writer, all from some number on.
+    for writer in 0..4 {
+        let prefix = format!("+{writer}-");
+        let of_writer: Vec<usize> = seen
+            .iter()
+            .filter_map(|text| text.strip_prefix(&prefix)?.parse().ok())
+            .collect();
+        let first = of_writer.first().copied().unwrap_or(100);
+        assert_eq!(of_writer, (first..100).collect::<Vec<_>>());
+    }
+    assert_eq!(seen.last().map(String::as_str), Some("+last"));
+}
+
+/// A server that was promoted may lack what the one before had told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_life_does_not_go_on_from_what_was_lost() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    client.submit(add("A")).await.expect("added");
+    let kept = feed.newest().await.expect("a feed");
+    let lost = Position {
+        sequence: kept.sequence + 1,
+        ..kept
+    };
+    // As a promotion shows in the timeline; the number is in the log, as its commit was to be.
+    server.psql(
+        "registry",
+        "UPDATE widgets.changes_epochs SET life = 'before';
+        SELECT setval('widgets.changes_number', last_value + 1) FROM widgets.changes_number",
+    );
+    client.submit(add("B")).await.expect("added");
+    let newest = feed.newest().await.expect("a feed");
+    assert_eq!(newest.epoch, kept.epoch + 1);
+    assert!(newest.sequence > lost.sequence);
+    let oldest = feed.oldest().await.expect("a feed");
+    assert_eq!(read(&*feed, lost).await, Err(FeedError::Gone { oldest }));
+    assert_eq!(told(&read(&*feed, kept).await.expect("changes")), ["+B"]);
+}
+
+/// By age and by bytes; whoever is too late is told, and gets no history with a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_or_too_much_goes() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), feed(&store));
+    let start = feed.newest().await.expect("a feed");
+    let mut positions = Vec::new();
+    // Each round ends the partition that was written to.
+    for round in 0..20 {
+        client
+            .submit(add(&format!("{round}")))
+            .await
+            .expect("added");
+        positions.push(feed.newest().await.expect("a feed"));
+        server.psql("registry", "SELECT widgets.keep_changes(72, 400000)");
+    }
+    let oldest = feed.oldest().await.expect("a feed");
+    assert!(oldest > start && oldest < positions[18], "{oldest}");
+    assert_eq!(read(&*feed, start).await, Err(FeedError::Gone { oldest }));
+    for (round, position) in positions.iter().enumerate() {
+        let expected: Vec<String> = (round + 1..20).map(|it| format!("+{it}")).collect();
+        match read(&*feed, *position).await {
+            Ok(events) => assert_eq!(told(&events), expected),
+            Err(error) => {
+                assert_eq!(error, FeedError::Gone { oldest });
+                assert!(*position < oldest);
+            }
+        }
+    }
+    // Somebody who reads keeps them from going, and no writer waits for that.
+    let reader = holder(
+        &server,
+        "SELECT FROM widgets.changes, widgets.changes_order",
+    )
+    .await;
+    server.psql("registry", "SELECT widgets.keep_changes(0, 0)");
+    client.submit(add("beside")).await.expect("added");
+    reader.batch_execute("COMMIT").await.expect("ended");
+    for _ in 0..2 {
+        server.psql("registry", "SELECT widgets.keep_changes(0, 0)");
+    }
+    let oldest = feed.oldest().await.expect("a feed");
+    assert!(oldest >= positions[19], "{oldest}");
+    assert_eq!(
+        server.psql("registry", "SELECT count(*) < 3 FROM widgets.changes"),
+        "t"
+    );
+}
+
+/// Nobody learns of a change that a crash could take back, whatever the session is set to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_told_only_when_it_is_durable() {
+    let (server, _) = migrated().await;
+    turn_on_changes(&server).await;
+    let psql = session(&server, "postgres").await;
+    psql.batch_execute("SET synchronous_commit = off; SELECT widgets.add_widget('A', '', '{}')")
+        .await
+        .expect("added");
+    let flushed = psql
+        .query_one(
+            "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()",
+            &[],
+        )
+        .await
+        .expect("an answer");
+    assert!(flushed.get::<_, bool>(0), "the commit was not waited for");
+}
