@@ -97,6 +97,7 @@ fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
             &[
                 "--config",
                 "--check",
+                "--changes",
                 "--help",
                 "--store",
                 "--postgres-connect-timeout-ms",
