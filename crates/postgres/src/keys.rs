@@ -73,7 +73,8 @@ mod tests {
         let remove = request_digest(&Command::RemoveWidget {
             serial_number: name("E"),
         });
-        let hex: String = remove.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "49bdae336d75bf1cc718f03d97da72bf");
+        let first = remove.first_chunk().copied().unwrap_or_default();
+        let number = u128::from_be_bytes(first);
+        assert_eq!(number, 0x49bd_ae33_6d75_bf1c_c718_f03d_97da_72bf);
     }
 }
