@@ -305,7 +305,7 @@ pub fn lists(texts: Vec<String>) -> impl Strategy<Value = List> + use<> {
 }
 
 /// Filters of a table.
-pub fn filters(table: Table, texts: &[String]) -> BoxedStrategy<Filter> {
+fn filters(table: Table, texts: &[String]) -> BoxedStrategy<Filter> {
     let text = prop_oneof![8 => select(texts.to_vec()), 1 => "[a-z0-9]{0,3}"];
     let text = text.prop_map(String::into_boxed_str).boxed();
     let leaves: Vec<BoxedStrategy<Filter>> = table

@@ -281,6 +281,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 Request::Read(read) => {
                     let arrived = submission.arrived;
                     self.reads.push(read, reply_to, arrived, &mut self.outbox);
+                    if planted!(ListedBeforeSync) {
+                        self.advance_reads();
+                    }
                 }
             }
         }

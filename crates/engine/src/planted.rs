@@ -108,6 +108,10 @@ bugs! {
     ChangeAheadMissed,
     /// A list looks at a widget as it is now, although it kept how it was.
     KeptForgotten,
+    /// A list that has looked at what it kept does not go on behind that.
+    KeptLookedAtTwice,
+    /// A list begins before what its batch has changed is synced.
+    ListedBeforeSync,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use widgets_registry::Operation;
 
-/// A kind of request: one of the four operations, or a lookup.
+/// A kind of request: one of the four operations, a lookup, or a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -18,19 +18,22 @@ pub enum Kind {
     RemoveAssociation,
     /// `GET /widgets/{serial_number}`
     Lookup,
+    /// `GET /widgets?serial_number=…`
+    List,
 }
 
 impl Kind {
     /// Every kind, in the order of their indices.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AddWidget,
         Self::RemoveWidget,
         Self::AssociateWidgets,
         Self::RemoveAssociation,
         Self::Lookup,
+        Self::List,
     ];
 
-    /// The kind's name: the operation's, or `lookup`.
+    /// The kind's name: the operation's, `lookup` or `list`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +42,7 @@ impl Kind {
             Self::AssociateWidgets => Operation::AssociateWidgets.as_str(),
             Self::RemoveAssociation => Operation::RemoveAssociation.as_str(),
             Self::Lookup => "lookup",
+            Self::List => "list",
         }
     }
 
@@ -71,9 +75,9 @@ impl fmt::Display for Kind {
 pub struct Mix([u32; Kind::ALL.len()]);
 
 impl Default for Mix {
-    /// 36 % additions and associations each, 9 % removals of either, 10 % lookups.
+    /// 36 % additions and associations each, 9 % removals of either, 10 % lookups, no lists.
     fn default() -> Self {
-        Self([36, 9, 36, 9, 10])
+        Self([36, 9, 36, 9, 10, 0])
     }
 }
 

@@ -121,6 +121,26 @@ fn what_is_refused_and_applied_all_the_same_is_caught() {
 }
 
 #[test]
+fn lists_are_predicted_and_a_row_that_is_missing_is_caught() {
+    let lists = |plan: &mut widgets_load::run::Plan| {
+        plan.session.mix = "add=3,remove=1,associate=3,dissociate=1,list=4"
+            .parse()
+            .unwrap();
+    };
+    let report = load(Lie::None, lists);
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    assert!(
+        report.stretches[0].kinds["list"].outcomes["ok"] > 200,
+        "{report}"
+    );
+    let report = load(Lie::FateUnknown(50), lists);
+    assert_eq!(report.failures, Vec::<String>::new(), "{report}");
+    let report = load(Lie::LoseRow(50), lists);
+    assert!(report.stretches[0].wrong >= 1, "{report}");
+    assert_caught(&report);
+}
+
+#[test]
 fn another_name_is_caught() {
     let report = load(Lie::Rename(500), |plan| {
         plan.session.mix = "add=1".parse().unwrap();

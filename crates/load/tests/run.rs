@@ -261,7 +261,7 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
     for part in 0..2 {
         let mut plan = plan(&server.url());
         plan.session.dataset = Some((dataset, (part, 2)));
-        plan.session.mix = "remove=1,associate=2,dissociate=2,lookup=5"
+        plan.session.mix = "remove=1,associate=2,dissociate=2,lookup=5,list=3"
             .parse()
             .unwrap();
         plan.requests = Some(1500);
@@ -272,6 +272,7 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
             "associate_widgets",
             "remove_association",
             "lookup",
+            "list",
         ] {
             assert!(
                 report.stretches[0].kinds[kind].outcomes["ok"] > 50,

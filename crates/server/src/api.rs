@@ -16,6 +16,7 @@ use crate::{
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
     readiness::Readiness,
+    reading,
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -699,6 +700,7 @@ fn read(
 
 fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Wanted, Error> {
     read(access, head, || {
+        reading::lookup(head.uri.query().unwrap_or_default())?;
         negotiation::media_type(&head.headers, &["application/json"])?;
         let serial_number = SerialNumber::new("serial_number", serial_number)?;
         Ok(Wanted::Widget(serial_number))

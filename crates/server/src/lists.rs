@@ -40,7 +40,7 @@ pub(crate) fn read_list(
         table,
         head.uri.query().unwrap_or_default(),
         range.as_deref(),
-        preferences.counts_exactly(),
+        preferences.counts(),
         settings.rows_max,
     )?;
     let format = Format::of(negotiation::media_type(

@@ -173,9 +173,10 @@ impl Preferences {
         }
     }
 
-    /// Whether all rows are to be counted. What PostgreSQL would guess instead is not known here.
-    pub(crate) fn counts_exactly(&self) -> bool {
-        self.count == Some(COUNT[0])
+    /// Whether all rows are to be counted. Nobody guesses here: a number that is right is a plan and an
+    /// estimate as well.
+    pub(crate) fn counts(&self) -> bool {
+        self.count.is_some()
     }
 
     /// The same as [`Self::check`] for what reads, and so affects nothing.

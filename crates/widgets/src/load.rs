@@ -75,7 +75,8 @@ pub(crate) struct Arguments {
     /// Threads that send and receive.
     #[arg(long, default_value = "1", value_parser = number, help_heading = "Load")]
     workers: usize,
-    /// How often each kind is asked for: add, remove, associate, dissociate, lookup.
+    /// How often each kind is asked for: add, remove, associate, dissociate, lookup,
+    /// list: as in add=40,lookup=50,list=10.
     #[arg(long, default_value_t = Mix::default(), help_heading = "Load")]
     mix: Mix,
     /// The share of requests that are made to be refused; each refusal is predicted.

@@ -7,7 +7,7 @@ use crate::{
     commands::{
         BOUNDARY_TEXTS, add_widget, boundary_serial_numbers, commands, few_serial_numbers, sample,
     },
-    lists::{filters, lists},
+    lists::lists,
 };
 use proptest::collection::vec;
 use std::sync::{
@@ -176,25 +176,22 @@ pub(super) async fn beside_changes_show_one_moment<S: Store>(subject: &Subject<'
     for reader in 0..READERS {
         let (store, prefix) = (subject.store().clone(), subject.prefix.clone());
         let (begun, answered, moments) = (begun.clone(), answered.clone(), moments.clone());
-        let table = Table::ALL[usize::from(reader % 2 == 0)];
-        let filters = filters(table, &texts(&serial_numbers));
-        let filters = sample(&vec(filters, 60), reader);
+        let random = sample(&vec(lists(texts(&serial_numbers)), 120), reader);
         readers.push(tokio::spawn(async move {
-            for filter in filters.into_iter().cycle() {
+            for list in random.into_iter().cycle() {
                 let least = answered.load(Ordering::SeqCst);
                 let list = List {
-                    table,
-                    filter: own(table, &prefix, filter),
-                    direction: Direction::Ascending,
-                    offset: 0,
-                    limit: 100,
-                    count: true,
+                    filter: own(list.table, &prefix, list.filter),
+                    ..list
                 };
                 let page = store.ask(list.clone()).await;
                 let page = page.unwrap_or_else(|fault| panic!("the store failed: {fault}"));
                 let most = begun.load(Ordering::SeqCst);
-                let shown = (page.rows, page.total.unwrap_or_default());
-                let found = (least..=most).any(|moment| moments[moment].list(&list) == shown);
+                let shown = (page.rows, page.total);
+                let found = (least..=most).any(|moment| {
+                    let (rows, total) = moments[moment].list(&list);
+                    (rows, list.count.then_some(total)) == shown
+                });
                 assert!(
                     found,
                     "{shown:#?} was at no moment {least} to {most} of {list:#?}"

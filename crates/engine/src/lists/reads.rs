@@ -17,7 +17,7 @@ use widgets_registry::{
 };
 
 /// What a turn may cost, in comparisons: some hundred microseconds.
-const TURN_COST: usize = if cfg!(test) { 60 } else { 10_000 };
+const TURN_COST: usize = if cfg!(test) { 20 } else { 10_000 };
 
 /// What a widget of a neighbourhood costs.
 const NEIGHBOUR_COST: usize = 40;

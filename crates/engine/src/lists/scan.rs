@@ -322,7 +322,7 @@ impl Scan {
         {
             self.take_rows(&*widget, true);
         }
-        if !is_forgotten {
+        if !is_forgotten && !planted!(KeptLookedAtTwice) {
             self.from = Excluded(serial_number);
         }
     }

@@ -34,6 +34,11 @@ impl<'a> Observed<'a> {
         })
     }
 
+    /// Whether it is the widget of this serial number.
+    pub(crate) fn is(&self, serial_number: &str) -> bool {
+        self.serial_number == serial_number
+    }
+
     /// Whether a slot of this port type names this peer.
     pub(crate) fn names(&self, port: &str, peer: &str) -> bool {
         let mut slots = self.slots.iter();

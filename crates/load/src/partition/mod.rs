@@ -9,10 +9,12 @@
 //! state after it, whole.
 
 mod audit;
+mod list;
 mod plan;
 mod table;
 
 pub(crate) use audit::{AuditItem, Difference, Observed, SlotDifference};
+pub(crate) use list::Listed;
 pub(crate) use table::{Share, WidgetId};
 
 use crate::{
@@ -44,6 +46,7 @@ pub(crate) enum Action {
     Associate(WidgetId, WidgetId, Port),
     Dissociate(WidgetId, WidgetId, Port),
     Lookup(WidgetId),
+    List(Listed),
 }
 
 /// How an addition breaks a limit.
@@ -57,7 +60,7 @@ pub(crate) enum Misshapen {
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer<'a> {
-    /// Accepted: the operation was applied, or the lookup answered this body.
+    /// Accepted: the operation was applied, or the lookup or the list answered this body.
     Accepted(&'a [u8]),
     /// Refused by the rules with this code.
     Refused(&'a str),
@@ -120,6 +123,7 @@ impl Partition {
             Action::AddMisshapen(_, Misshapen::TooManySlots) => Some("WG006"),
             Action::AddMisshapen(_, Misshapen::PortUnknown) => Some("22P02"),
             Action::AddMisshapen(_, Misshapen::NameTooLong) => Some("WG007"),
+            Action::List(_) => None,
             Action::Remove(id) | Action::Lookup(id) => match live(id) {
                 Some(_) => None,
                 None => Some("WG001"),
@@ -152,6 +156,9 @@ impl Partition {
             (None, Answer::Accepted(body)) => {
                 if let Action::Lookup(id) = plan.action {
                     return self.check_lookup(id, body);
+                }
+                if let Action::List(listed) = plan.action {
+                    return self.check_list(listed, body);
                 }
                 self.apply(plan.action);
                 Ok(())
@@ -239,7 +246,7 @@ impl Partition {
                 self.free(one, port, two);
                 self.free(two, port, one);
             }
-            Action::AddMisshapen(..) | Action::Lookup(_) => {}
+            Action::AddMisshapen(..) | Action::Lookup(_) | Action::List(_) => {}
         }
     }
 
@@ -256,7 +263,10 @@ impl Partition {
 
     /// Leaves an operation's widgets alone, in the state before it or the state after it.
     fn suspend(&mut self, action: Action) {
-        if matches!(action, Action::Lookup(_) | Action::AddMisshapen(..)) {
+        if matches!(
+            action,
+            Action::Lookup(_) | Action::List(_) | Action::AddMisshapen(..)
+        ) {
             return;
         }
         let mut involved = self.named(action);
@@ -307,6 +317,8 @@ impl Partition {
             | Action::Remove(id)
             | Action::Lookup(id) => vec![id],
             Action::Associate(one, two, _) | Action::Dissociate(one, two, _) => vec![one, two],
+            // Nothing happens to what is listed, whatever the answer.
+            Action::List(_) => Vec::new(),
         }
     }
 
@@ -324,6 +336,7 @@ impl Partition {
                 format!("remove_association {} {} {port}", text(one), text(two))
             }
             Action::Lookup(id) => format!("lookup {}", text(id)),
+            Action::List(listed) => self.describe_list(listed),
         }
     }
 

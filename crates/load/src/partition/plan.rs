@@ -12,7 +12,7 @@ const ATTEMPTS_MAX: usize = 16;
 const REUSE: f64 = 0.1;
 
 impl Partition {
-    /// The next request. Its path is appended to `path`, its body to `body` (a lookup has none).
+    /// The next request. Its path is appended to `path`, its body to `body` (lookups and lists have none).
     ///
     /// Where the mix asks for what the partition cannot give (an association while nothing is free,
     /// say), a widget is added instead: the report shows what was really sent.
@@ -32,6 +32,7 @@ impl Partition {
                 .association()
                 .map(|(one, two, port)| Action::Dissociate(one, two, port)),
             Kind::Lookup => self.live().map(Action::Lookup),
+            Kind::List => self.list().map(Action::List),
         };
         let action = action.unwrap_or_else(|| self.add());
         let plan = Plan {
@@ -275,6 +276,9 @@ impl Partition {
             self.table.write_serial_number(id, path);
             return;
         }
+        if let Action::List(listed) = action {
+            return self.write_list(listed, path);
+        }
         path.push_str("/rpc/");
         path.push_str(action.kind().as_str());
         let mut text = String::with_capacity(48);
@@ -314,7 +318,7 @@ impl Partition {
                     r#"{{"widget1_sn":"{one}","widget2_sn":"{two}","port":"{port}"}}"#
                 )
             }
-            Action::Lookup(_) => Ok(()),
+            Action::Lookup(_) | Action::List(_) => Ok(()),
         };
     }
 }
@@ -334,6 +338,7 @@ impl Action {
             Self::Associate(..) => Kind::AssociateWidgets,
             Self::Dissociate(..) => Kind::RemoveAssociation,
             Self::Lookup(_) => Kind::Lookup,
+            Self::List(_) => Kind::List,
         }
     }
 }

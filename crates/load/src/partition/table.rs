@@ -29,6 +29,13 @@ impl WidgetId {
     }
 }
 
+impl WidgetId {
+    /// Whether it is one of the dataset's.
+    pub(crate) const fn is_of_dataset(self) -> bool {
+        matches!(self.split(), Origin::Dataset(_))
+    }
+}
+
 enum Origin {
     Dataset(u32),
     Own(u32),
@@ -274,6 +281,14 @@ impl Table {
             return Some(WidgetId::own(self.own_first + own as u32));
         }
         self.dataset_widget(position)
+    }
+
+    /// Every widget of the dataset's block that this one is in, in order.
+    pub(crate) fn block_of(&self, id: WidgetId) -> impl Iterator<Item = WidgetId> + use<> {
+        let widgets = self.share.dataset.map_or(0, |dataset| dataset.widgets);
+        let first = id.0 / BLOCK_WIDGETS * BLOCK_WIDGETS;
+        let end = widgets.min(first.saturating_add(BLOCK_WIDGETS));
+        (first..end).map(WidgetId)
     }
 
     /// Any widget of the dataset's share.

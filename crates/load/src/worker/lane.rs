@@ -130,7 +130,10 @@ fn settle(
             return conclude(outcome, Answer::FateUnknown);
         }
     };
-    let accepted = if plan.kind == Kind::Lookup { 200 } else { 204 };
+    let accepted = match plan.kind {
+        Kind::Lookup | Kind::List => 200,
+        _ => 204,
+    };
     if response.status == accepted {
         return conclude(Outcome::OK, Answer::Accepted(response.body));
     }

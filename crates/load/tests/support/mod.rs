@@ -32,7 +32,7 @@ use widgets_load::{
 use widgets_registry::{
     Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
     Store, Widget,
-    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+    query::{List, Neighbourhood, NeighbourhoodQuery, Page, Rows},
 };
 use widgets_server::{Api, Limits};
 
@@ -59,6 +59,8 @@ pub enum Lie {
     FateUnknown(u64),
     /// Gives widgets another name.
     Rename(u64),
+    /// Leaves out the last row of one list in so many.
+    LoseRow(u64),
 }
 
 #[derive(Default)]
@@ -201,7 +203,15 @@ impl Ask<Lookup> for Double {
 
 impl Ask<List> for Double {
     async fn ask(&self, list: List) -> Result<Page, Fault> {
-        let (rows, total) = self.memory().model.list(&list);
+        let (mut rows, total) = self.memory().model.list(&list);
+        if let (Lie::LoseRow(every), Rows::Widgets(rows)) = (self.lie, &mut rows)
+            && self
+                .writes
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(every)
+        {
+            rows.pop();
+        }
         let (scanned, total) = (rows.len() as u64, list.count.then_some(total));
         Ok(Page {
             rows,

@@ -91,13 +91,30 @@ impl Pattern {
         }
         // The leftmost place for each piece leaves the most for those after it.
         for piece in &self.pieces[1..self.pieces.len() - 1] {
-            let found = (at..=text.len())
-                .filter(|&start| is_boundary(text, start))
-                .find_map(|start| self.piece(piece, text, start));
-            let Some(end) = found else { return false };
+            let Some(end) = self.first(piece, text, at) else {
+                return false;
+            };
             at = end;
         }
         self.ends_with(last, text, at)
+    }
+
+    /// Where the leftmost such piece from `least` on ends, if there is one.
+    fn first(&self, piece: &[Part], text: &[u8], least: usize) -> Option<usize> {
+        // Most patterns look for a word, and all of the table is asked for it.
+        if let [Part::Text(wanted)] = piece
+            && let [first, rest @ ..] = &wanted[..]
+            && !self.ignore_case
+        {
+            // No character begins within another one: a match is always between characters.
+            let mut starts = text.iter().enumerate().skip(least);
+            let found =
+                starts.find(|&(start, byte)| byte == first && text[start + 1..].starts_with(rest));
+            return found.map(|(start, _)| start + wanted.len());
+        }
+        (least..=text.len())
+            .filter(|&start| is_boundary(text, start))
+            .find_map(|start| self.piece(piece, text, start))
     }
 
     /// Where the piece ends that begins at `start`, if it is there.

@@ -9,7 +9,7 @@ mod select;
 mod text;
 
 pub(crate) use filter::OPERATORS;
-pub(crate) use parameters::{list, neighbourhood};
+pub(crate) use parameters::{list, lookup, neighbourhood};
 pub(crate) use render::{Format, neighbourhood_body, rows};
 pub(crate) use select::Selected;
 

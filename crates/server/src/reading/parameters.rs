@@ -82,6 +82,19 @@ pub(crate) fn list(
     })
 }
 
+/// Reads what a lookup has beside its path: nothing.
+pub(crate) fn lookup(query: &str) -> Result<(), Unreadable> {
+    let Some(parameter) = query.split('&').find(|each| !each.is_empty()) else {
+        return Ok(());
+    };
+    let (name, _) = decoded(parameter)?;
+    Err(Unreadable::Parameter {
+        name: name.into_owned(),
+        details: "it is not known: a lookup has no parameters, /widgets has select and filters"
+            .into(),
+    })
+}
+
 /// Reads a neighbourhood.
 pub(crate) fn neighbourhood(
     serial_number: SerialNumber,

@@ -44,7 +44,8 @@ async fn pages_say_what_they_are() {
         ("/widgets?limit=0", exact, 206, "*/3"),
         ("/widgets?name=eq.none", exact, 200, "*/0"),
         ("/widgets?name=eq.A", exact, 200, "0-1/2"),
-        ("/widgets?limit=1", "prefer: count=planned", 200, "0-0/*"),
+        ("/widgets?limit=1", "prefer: count=planned", 206, "0-0/3"),
+        ("/widgets", "prefer: count=estimated", 200, "0-2/3"),
         ("/widgets", "range: 1-1", 200, "1-1/*"),
         ("/slots", exact, 200, "0-4/5"),
         ("/slots?peer_sn=is.null&port=eq.R", exact, 200, "0-2/3"),
@@ -60,6 +61,21 @@ async fn pages_say_what_they_are() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_lookup_passes_over_no_parameter() {
+    let (_stored, api) = service("lists-lookup");
+    three(&api).await;
+    for uri in [
+        "/widgets/E?select=name",
+        "/widgets/E?x",
+        "/widgets/none?name=eq.A",
+    ] {
+        let answer = ask(&api, &format!("GET {uri}")).await;
+        assert_eq!(answer.outcome(), (400, "PGRST100"), "{uri}");
+    }
+    assert_eq!(ask(&api, "GET /widgets/E?").await.status, 200);
 }
 
 #[tokio::test]

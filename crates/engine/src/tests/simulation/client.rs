@@ -41,6 +41,15 @@ pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Byt
     request.body(Full::new(body)).expect("a valid request")
 }
 
+/// A request for what is at this path, with its number of rows where that `is_counted`.
+pub(super) fn get(path: &str, is_counted: bool) -> HttpRequest<Full<Bytes>> {
+    let mut request = HttpRequest::builder().method("GET").uri(path);
+    if is_counted {
+        request = request.header("prefer", "count=exact");
+    }
+    request.body(Full::default()).expect("a valid request")
+}
+
 fn arguments(command: &Command) -> Value {
     match command {
         Command::AddWidget {
@@ -90,7 +99,7 @@ pub(super) fn read(request: &Request, response: Response<AnswerBody>) -> Result<
         .ok_or_else(|| format!("{request:?} was answered {status} {body}"))
 }
 
-fn collect(response: Response<AnswerBody>) -> Bytes {
+pub(super) fn collect(response: Response<AnswerBody>) -> Bytes {
     let mut body = response.into_body();
     let frame = std::pin::pin!(body.frame());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -100,7 +109,7 @@ fn collect(response: Response<AnswerBody>) -> Bytes {
     }
 }
 
-fn widget(value: &Value) -> Option<Widget> {
+pub(super) fn widget(value: &Value) -> Option<Widget> {
     let slot = |slot: &Value| {
         let port = Port::parse(slot["port"].as_str()?).ok()?;
         let peer = match &slot["peer"] {

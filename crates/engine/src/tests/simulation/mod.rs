@@ -11,6 +11,7 @@
 mod client;
 mod damage;
 mod disk;
+mod lists;
 mod process;
 mod profile;
 mod tally;
@@ -81,8 +82,8 @@ const SEEDS_TO_CATCH: u64 = 2_000;
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    // Those of lists are caught where lists go on in slices: lists/tests.rs.
-    let elsewhere = [Bug::ChangeAheadMissed, Bug::KeptForgotten];
+    // It needs what is kept behind the last widget that there is: lists/tests.rs has more of that.
+    let elsewhere = [Bug::KeptLookedAtTwice];
     for &bug in Bug::ALL.iter().filter(|bug| !elsewhere.contains(bug)) {
         plant(Some(bug));
         let caught =

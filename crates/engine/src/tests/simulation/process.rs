@@ -163,6 +163,12 @@ impl<'d> Process<'d> {
         Box::pin(async move { api.respond(request).await })
     }
 
+    /// Asks for what is at this path, with its number of rows where that `is_counted`.
+    pub(super) fn get(&self, path: &str, is_counted: bool) -> Responding {
+        let (api, request) = (self.api.clone(), client::get(path, is_counted));
+        Box::pin(async move { api.respond(request).await })
+    }
+
     /// The owner's turn. Where it would wait for the next segment, that is made before; elsewhere
     /// chance decides. False once the queue is closed and empty.
     pub(super) fn own(&mut self, chance: &mut Chance) -> bool {

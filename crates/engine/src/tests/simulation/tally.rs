@@ -43,6 +43,16 @@ tally! {
     refused,
     /// Lookups that were answered.
     lookups,
+    /// Lists that were asked for.
+    lists,
+    /// Lists that were answered.
+    lists_answered,
+    /// Of these, those during which something changed.
+    lists_beside_changes,
+    /// Lists that were answered WG503 or WG504.
+    lists_refused,
+    /// Lists that got no answer: a crash, or a reader that hung up.
+    lists_unanswered,
     /// Requests that were answered WG503 or WG504.
     not_applied,
     /// Requests whose fate is unknown: WG505, a crash, or a client that hung up.

@@ -11,6 +11,7 @@ use super::{
     client::{self, Responding, Said},
     damage::Damage,
     disk::{Crash, Plan, Rates, SimulatedDisk},
+    lists::Readers,
     process::{Nobody, Process, SimulatedClock},
     profile::{Action, Profile},
     tally::Tally,
@@ -77,6 +78,7 @@ struct World {
     api: Api<Nobody>,
     disk: SimulatedDisk,
     clients: Vec<Client>,
+    readers: Readers,
     known: Vec<Known>,
     /// What the changes that were told led to, and the last of them; `None` where they must be followed
     /// anew.
@@ -247,6 +249,7 @@ impl World {
         };
         Self {
             clients: (0..profile.clients).map(|_| Client::default()).collect(),
+            readers: Readers::new(seed),
             chance,
             profile,
             clock,
@@ -291,6 +294,7 @@ impl World {
             let process = process.insert(started);
             self.read_back(process)?;
             self.is_starting = false;
+            self.readers.moment(process, self.profile.serial_numbers());
             self.arm();
             serve(self, process)
         }));
@@ -304,8 +308,10 @@ impl World {
             // What was answered before the crash was sent.
             process.deliver();
             self.take_answers()?;
+            self.take_lists()?;
         }
         drop(process);
+        self.readers.begin(&mut self.disk.plan().tally);
         for client in &mut self.clients {
             if let Some(pending) = client.pending.take() {
                 self.disk.plan().tally.fate_unknown += 1;
@@ -530,6 +536,15 @@ impl World {
     }
 
     fn act(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+        if self.readers.is_due() {
+            let now = self.tick();
+            let plan = &mut *self.disk.plan();
+            (self.readers).ask(process, self.profile.widgets, now, &mut plan.tally);
+        }
+        if self.readers.is_waiting() {
+            // It arrives when its answer is polled first.
+            self.take_lists()?;
+        }
         match self.profile.action(&mut self.chance) {
             Action::Ask => self.ask(process)?,
             Action::Own => {
@@ -759,10 +774,30 @@ impl World {
         self.at = position.at;
         process.deliver();
         self.take_answers()?;
+        self.readers.moment(process, self.profile.serial_numbers());
+        self.take_lists()?;
         match self.clients.iter().position(|each| each.pending.is_some()) {
             Some(client) => Err(format!("client {client} got no answer")),
             None => Ok(goes_on),
         }
+    }
+
+    /// What lists showed is part of the history: each of their widgets as if it had been looked up.
+    fn take_lists(&mut self) -> Result<(), String> {
+        let all: Vec<SerialNumber> = self.profile.serial_numbers().collect();
+        let shown = self.readers.take(&all, &mut self.disk.plan().tally)?;
+        for list in shown {
+            let returned = self.tick();
+            for (serial_number, widget) in list.widgets {
+                self.history.push(Some(Call {
+                    request: Request::Lookup(serial_number),
+                    answer: Some(Answer::Found(widget)),
+                    invoked: list.invoked,
+                    returned,
+                }));
+            }
+        }
+        Ok(())
     }
 
     fn take_answers(&mut self) -> Result<(), String> {
@@ -852,7 +887,7 @@ impl World {
 }
 
 /// Whether the answer is there.
-fn poll<T>(future: &mut (impl Future<Output = T> + Unpin + ?Sized)) -> Poll<T> {
+pub(super) fn poll<T>(future: &mut (impl Future<Output = T> + Unpin + ?Sized)) -> Poll<T> {
     let mut context = Context::from_waker(Waker::noop());
     std::pin::Pin::new(future).poll(&mut context)
 }
