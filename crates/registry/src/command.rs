@@ -129,6 +129,12 @@ impl Operation {
             Self::RemoveAssociation => "remove_association",
         }
     }
+
+    /// The operation of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == name)
+    }
 }
 
 impl fmt::Display for Operation {

@@ -30,7 +30,7 @@ use prometheus::Registry;
 use serde::Serialize;
 use std::{
     fmt::Display,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex},
 };
 use widgets_clock::Clock;
@@ -219,28 +219,30 @@ impl<S: Store> Api<S> {
     /// Answers a request of someone in this process.
     pub async fn respond<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
-        let mut request = Box::new(request);
+        let (mut head, body) = request.into_parts();
         // No connection, so no host to name.
-        let host = request.headers_mut().entry(header::HOST);
+        let host = head.headers.entry(header::HOST);
         host.or_insert(HeaderValue::from_static("localhost"));
-        self.respond_to(Caller::LOCAL, request).await
+        self.respond_to(Caller::LOCAL, Box::new((head, body))).await
     }
 
-    /// Answers a request. Dropping the future gives up the answer, not the operation.
+    /// Answers a request, of which this is the head and the body. Dropping the future gives up the answer,
+    /// not the operation.
     ///
-    /// Thousands of requests may wait for the store at a time, each in memory that no cache holds any
-    /// more when its answer comes. So this future is small, and what it takes to read a request is in
-    /// boxes that are gone before the wait.
+    /// Thousands of requests may wait for the store at a time, and the processor's caches have room for
+    /// little of each. So this future is small, and what it takes to read a request is in boxes that are
+    /// gone before the wait. That box is small as well: the allocator has those of up to a kilobyte at
+    /// hand, and searches for larger ones.
     pub async fn respond_to<B>(
         &self,
         caller: Caller,
-        request: Box<Request<B>>,
+        request: Box<(Parts, B)>,
     ) -> Response<AnswerBody>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
         let start = self.shared.clock.now();
@@ -366,18 +368,18 @@ impl<S: Store> Api<S> {
     }
 
     /// Reads a request to its end.
-    async fn read<B>(&self, caller: Caller, request: Box<Request<B>>) -> Read
+    async fn read<B>(&self, caller: Caller, mut request: Box<(Parts, B)>) -> Read
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
-        let (head, body) = request.into_parts();
-        let mut body = pin!(body);
-        let mut read = self.read_all(&caller, &head, body.as_mut()).await;
+        let (head, body) = &mut *request;
+        let mut body = Pin::new(body);
+        let mut read = self.read_all(&caller, head, body.as_mut()).await;
         // Streams of HTTP/2 end each for itself.
         if head.version < Version::HTTP_2 && !matches!(read.wanted, Ok(Wanted::Operation(..))) {
             let (headers, settings) = (&head.headers, &self.shared.settings);
-            read.last = !body::drain(body, headers, settings).await;
+            read.last = !Box::pin(body::drain(body, headers, settings)).await;
         }
         read
     }
@@ -422,11 +424,11 @@ impl<S: Store> Api<S> {
     /// Checks what can be known of a request before anybody is asked who sends it: that it is HTTP as it
     /// should be and for this service, and that a browser which asks what it may send gets no hopes up.
     fn check_sender(&self, route: &Route<'_>, head: &Parts, preflight: bool) -> Result<(), Error> {
-        head::check(head)?;
+        let host = head::check(head)?;
         if route.is_probe() {
             return Ok(());
         }
-        self.browsers.check_host(head)?;
+        self.browsers.check_host(host)?;
         let hopeless = preflight && !self.authentication.proofs().token;
         if hopeless && self.browsers.is_foreign(head) {
             return Err(Refused::ForeignPage.into());
@@ -471,7 +473,7 @@ impl<S: Store> Api<S> {
                 Err(Malformed::Path { details }.into())
             }
             Route::UnknownFunction(function) => {
-                Err(self.unknown_function(&function, head, body).await)
+                Err(Box::pin(self.unknown_function(&function, head, body)).await)
             }
             Route::Table(name) => Err(table(&name, head).into()),
             Route::Invalid => Err(Malformed::Path { details: None }.into()),
@@ -494,7 +496,8 @@ impl<S: Store> Api<S> {
             Route::Ready => {
                 let store = self.store.clone();
                 let look = || async move { store.ready().await };
-                let ready = self.shared.readiness.ask(&*self.shared.clock, look).await;
+                let ready = self.shared.readiness.ask(&*self.shared.clock, look);
+                let ready = Box::pin(ready).await;
                 probe(head, || {
                     self.authentication.ready()?;
                     ready?;
@@ -542,7 +545,7 @@ impl<S: Store> Api<S> {
             Ok(sender) => return Ok(sender),
             Err(refused) => refused,
         };
-        if authentication.has_looked_again(&refused).await {
+        if Box::pin(authentication.has_looked_again(&refused)).await {
             return Ok(admit()?);
         }
         Err(refused.into())

@@ -146,9 +146,11 @@ impl<'de> Deserialize<'de> for Slots {
 
 /// Reads a call that is in order in every way, without a detour and without saying why not.
 fn read(operation: Operation, body: &[u8]) -> Option<Command> {
+    // Once for the whole body, and not for each of its strings.
+    let body = std::str::from_utf8(body).ok()?;
     match operation {
         Operation::AddWidget => {
-            let arguments: AddWidget<'_> = serde_json::from_slice(body).ok()?;
+            let arguments: AddWidget<'_> = serde_json::from_str(body).ok()?;
             Some(Command::AddWidget {
                 serial_number: SerialNumber::new("widget_sn", arguments.widget_sn).ok()?,
                 name: Name::new("widget_name", arguments.widget_name).ok()?,
@@ -156,7 +158,7 @@ fn read(operation: Operation, body: &[u8]) -> Option<Command> {
             })
         }
         Operation::RemoveWidget => {
-            let arguments: RemoveWidget<'_> = serde_json::from_slice(body).ok()?;
+            let arguments: RemoveWidget<'_> = serde_json::from_str(body).ok()?;
             let serial_number = SerialNumber::new("widget_sn", arguments.widget_sn).ok()?;
             Some(Command::RemoveWidget { serial_number })
         }
@@ -165,8 +167,8 @@ fn read(operation: Operation, body: &[u8]) -> Option<Command> {
     }
 }
 
-fn read_pair(body: &[u8]) -> Option<Pair> {
-    let arguments: TwoWidgets<'_> = serde_json::from_slice(body).ok()?;
+fn read_pair(body: &str) -> Option<Pair> {
+    let arguments: TwoWidgets<'_> = serde_json::from_str(body).ok()?;
     let widget1 = SerialNumber::new("widget1_sn", arguments.widget1_sn).ok()?;
     let widget2 = SerialNumber::new("widget2_sn", arguments.widget2_sn).ok()?;
     Pair::new(widget1, widget2, arguments.port.0).ok()

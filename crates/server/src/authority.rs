@@ -39,8 +39,8 @@ impl<'a> Authority<'a> {
             let address: Ipv6Addr = address.parse().ok()?;
             (Host::Address(address.into()), rest)
         } else {
-            let end = text.find(':').unwrap_or(text.len());
-            let (name, rest) = text.split_at(end);
+            let end = bytes.iter().position(|&byte| byte == b':');
+            let (name, rest) = text.split_at(end.unwrap_or(text.len()));
             (host(name)?, rest)
         };
         let port = match rest.strip_prefix(':') {
@@ -56,14 +56,29 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// Which bytes a registered name can have (RFC 3986, 3.2.2). A table, because every request has one.
+const IN_NAMES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";
+    let mut index = 0;
+    while index < bytes.len() {
+        allowed[bytes[index] as usize] = true;
+        index += 1;
+    }
+    allowed
+};
+
 fn host(name: &str) -> Option<Host<'_>> {
-    // A registered name (RFC 3986, 3.2.2).
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
-    if name.is_empty() || !name.bytes().all(allowed) {
+    let first = name.bytes().next()?;
+    if !name.bytes().all(|byte| IN_NAMES[usize::from(byte)]) {
         return None;
     }
-    let address = name.parse::<Ipv4Addr>();
-    Some(address.map_or(Host::Name(name), |address| Host::Address(address.into())))
+    if first.is_ascii_digit()
+        && let Ok(address) = name.parse::<Ipv4Addr>()
+    {
+        return Some(Host::Address(address.into()));
+    }
+    Some(Host::Name(name))
 }
 
 impl Host<'_> {

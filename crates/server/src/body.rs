@@ -8,7 +8,7 @@ use crate::{
 use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap,
-    body::{Body, Bytes},
+    body::{Body, Bytes, Frame},
     header,
     http::request::Parts,
 };
@@ -48,7 +48,7 @@ pub(crate) struct ConnectionBodies(Arc<Share>);
 /// The connection has a deadline as well, which every answer on it puts off. Over HTTP/2 other
 /// streams are answered all the time, so that each body needs its own.
 pub(crate) async fn read<B>(
-    body: Pin<&mut B>,
+    mut body: Pin<&mut B>,
     head: &Parts,
     settings: &Settings,
     bodies: &Bodies,
@@ -57,18 +57,30 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let share = || match head.extensions.get::<ConnectionBodies>() {
+    let bytes_max = settings.body_bytes_max;
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
+        return Err(Malformed::BodyTooLarge { bytes_max }.into());
+    }
+    // Most bodies came with their head, and need neither a timer nor the memory of all that follows.
+    let at_once = poll_fn(|context| Poll::Ready(body.as_mut().poll_frame(context)));
+    let first = match at_once.await {
+        Poll::Ready(None) => return Ok(Bytes::new()),
+        Poll::Ready(Some(frame)) => Some(data(frame)?.unwrap_or_default()),
+        Poll::Pending => None,
+    };
+    if let Some(first) = &first
+        && body.is_end_stream()
+    {
+        return fits(first.clone(), bytes_max);
+    }
+    let share = match head.extensions.get::<ConnectionBodies>() {
         Some(ConnectionBodies(share)) => share.clone(),
         None => bodies.connection().0,
     };
-    let mut whole = pin!(whole(body, settings.body_bytes_max, share));
-    // Most bodies came with their head, and need no timer.
-    let at_once = poll_fn(|context| Poll::Ready(whole.as_mut().poll(context)));
-    if let Poll::Ready(body) = at_once.await {
-        return body;
-    }
+    let whole = whole(body, first, announced, bytes_max, share);
     let timeout = settings.request_timeout;
-    tokio::time::timeout(timeout, whole)
+    Box::pin(tokio::time::timeout(timeout, whole))
         .await
         .unwrap_or(Err(Malformed::BodyTimeout { timeout }.into()))
 }
@@ -115,36 +127,33 @@ where
     drained.unwrap_or(false)
 }
 
+/// All of a body of which this is the beginning, if that has come.
 async fn whole<B>(
     mut body: Pin<&mut B>,
+    first: Option<Bytes>,
+    announced: usize,
     bytes_max: usize,
-    share: impl FnOnce() -> Arc<Share>,
+    share: Arc<Share>,
 ) -> Result<Bytes, Error>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let too_large = || Error::from(Malformed::BodyTooLarge { bytes_max });
-    let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
-    if announced > bytes_max {
-        return Err(too_large());
-    }
-    let Some(first) = next(&mut body).await? else {
-        return Ok(Bytes::new());
+    let first = match first {
+        Some(first) => first,
+        None => next(&mut body).await?.unwrap_or_default(),
     };
-    if first.len() > bytes_max {
-        return Err(too_large());
-    }
+    let first = fits(first, bytes_max)?;
     if body.is_end_stream() {
         return Ok(first);
     }
-    let mut taken = share().begin();
+    let mut taken = share.begin();
     taken.add(first.len()).map_err(busy)?;
     let mut whole = Vec::with_capacity(announced.max(first.len()));
     whole.extend_from_slice(&first);
     while let Some(piece) = next(&mut body).await? {
         if piece.len() > bytes_max - whole.len() {
-            return Err(too_large());
+            return Err(Malformed::BodyTooLarge { bytes_max }.into());
         }
         taken.add(piece.len()).map_err(busy)?;
         whole.extend_from_slice(&piece);
@@ -166,14 +175,31 @@ where
     B::Error: Display,
 {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Malformed::Body(format!("the body could not be read: {error}").into())
-        })?;
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
+        let data = data(frame)?;
+        if data.is_some() {
+            return Ok(data);
         }
     }
     Ok(None)
+}
+
+/// The data of a frame, where it has some.
+fn data<E: Display>(frame: Result<Frame<Bytes>, E>) -> Result<Option<Bytes>, Malformed> {
+    match frame {
+        Ok(frame) => Ok(frame.into_data().ok()),
+        Err(error) => {
+            let text = format!("the body could not be read: {error}");
+            Err(Malformed::Body(text.into()))
+        }
+    }
+}
+
+/// What is not longer than it may be.
+fn fits(bytes: Bytes, bytes_max: usize) -> Result<Bytes, Error> {
+    if bytes.len() > bytes_max {
+        return Err(Malformed::BodyTooLarge { bytes_max }.into());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,15 +8,17 @@ use hyper::{
     http::request::Parts,
 };
 
-/// Checks whom the request is for, how its body is framed, and what it expects.
-pub(crate) fn check(head: &Parts) -> Result<(), Malformed> {
-    check_host(head)?;
+/// Checks whom the request is for, how its body is framed, and what it expects. Says whom it is for, as
+/// [`host`] does.
+pub(crate) fn check(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
+    let host = check_host(head)?;
     check_transfer_encoding(&head.headers)?;
-    check_expectation(head)
+    check_expectation(head)?;
+    Ok(host)
 }
 
 /// A request names one host, and names it right (RFC 9112, 3.2; RFC 9113, 8.3.1).
-fn check_host(head: &Parts) -> Result<(), Malformed> {
+fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let target = head
         .uri
         .authority()
@@ -33,16 +35,19 @@ fn check_host(head: &Parts) -> Result<(), Malformed> {
         if needed && !named {
             return Err(Malformed::Head("it has no Host"));
         }
-        return Ok(());
+        return Ok(target.and_then(|target| Authority::parse(target.as_bytes())));
     };
     let Some(host) = Authority::parse(host.as_bytes()) else {
         return Err(Malformed::Head("its Host is not a host and perhaps a port"));
     };
-    let differs = |target: &str| Authority::parse(target.as_bytes()) != Some(host);
-    if head.version >= Version::HTTP_2 && target.is_some_and(differs) {
+    let Some(target) = target else {
+        return Ok(Some(host));
+    };
+    let target = Authority::parse(target.as_bytes());
+    if head.version >= Version::HTTP_2 && target != Some(host) {
         return Err(Malformed::Head("its Host is not its :authority"));
     }
-    Ok(())
+    Ok(target)
 }
 
 /// Chunks are the only encoding that is understood, and they are made once (RFC 9112, 6.1, 7).

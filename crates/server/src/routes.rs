@@ -81,6 +81,11 @@ impl<'a> Route<'a> {
 
     /// The route of a path, which begins with a slash. Each segment is percent-decoded.
     pub(crate) fn of(path: &'a str) -> Self {
+        // What there is most of, as nearly every client writes it.
+        let function = path.strip_prefix("/rpc/");
+        if let Some(operation) = function.and_then(Operation::parse) {
+            return Self::Operation(operation);
+        }
         let Some(path) = path.strip_prefix('/') else {
             return if path == "*" {
                 Self::Service
@@ -94,8 +99,7 @@ impl<'a> Route<'a> {
         match path.split_once('/') {
             Some(("rpc", function)) if !function.is_empty() && !function.contains('/') => {
                 let function = percent_decode_str(function).decode_utf8_lossy();
-                let named = |each: &Operation| each.as_str() == function;
-                match Operation::ALL.into_iter().find(named) {
+                match Operation::parse(&function) {
                     Some(operation) => Self::Operation(operation),
                     None => Self::UnknownFunction(function),
                 }

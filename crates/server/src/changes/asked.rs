@@ -120,7 +120,7 @@ fn operations(name: &str, value: &str) -> Result<Vec<Operation>, Error> {
     let mut operations = Vec::new();
     for word in list.split(',') {
         let word = word.trim_matches('"');
-        let operation = Operation::ALL.into_iter().find(|it| it.as_str() == word);
+        let operation = Operation::parse(word);
         let Some(operation) = operation else {
             let names = Operation::ALL.map(Operation::as_str).join(",");
             let must = format!("it must be eq.OPERATION or in.(OPERATION,…), of {names}");

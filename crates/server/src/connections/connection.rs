@@ -8,6 +8,7 @@ use super::{
     leftover::Leftover,
     metrics::Cut,
     rest::Pending,
+    woken::Woken,
 };
 use crate::{
     AnswerBody, Api, Caller, Tls,
@@ -28,13 +29,14 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
-    future,
+    future::{self, poll_fn},
     net::IpAddr,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -54,6 +56,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may take to end in order, once its client's certificate is not accepted any more.
 const CERTIFICATE_ENDS_MAX: Duration = Duration::from_secs(10);
+
+/// What happens next on a connection.
+enum Next<T> {
+    /// It has ended.
+    Ended(T),
+    /// It is to end in order, for this reason if it is worth a count.
+    EndsInOrder(Option<Cut>),
+    /// It is to end now.
+    Cut,
+}
 
 /// How connections are served.
 pub(super) struct Builders {
@@ -207,9 +219,10 @@ impl<S: Store> Connection<S> {
                 request.extensions_mut().insert(bodies.clone());
             }
             // The future stays small, for what it takes of the cache: see `respond_to`.
-            let request = heads
-                .hold(&mut request)
-                .map(|head| Box::new(request.map(|body| Leftover::new(body, is_http2, head))));
+            let request = heads.hold(&mut request).map(|held| {
+                let (head, body) = request.into_parts();
+                Box::new((head, Leftover::new(body, is_http2, held)))
+            });
             async move {
                 let mut response = match (request, excess) {
                     (Ok(request), None) => api.respond_to(caller, request).await,
@@ -227,38 +240,59 @@ impl<S: Store> Connection<S> {
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut proof = pin!(async move {
-            match proof {
-                Some(proof) => proof.until_refused().await,
-                None => future::pending().await,
-            }
-        });
+        let mut connection = Woken::new(connection.as_mut());
+        let mut cut = pin!(answers.is_cut());
+        let mut cut = Woken::new(cut.as_mut());
+        let mut last_request = pin!(told_to_end(&mut ending, proof));
+        let mut last_request = Woken::new(last_request.as_mut());
         let mut is_ending = false;
         let ended = loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => break ended,
-                _ = ending.changed(), if !is_ending => {}
-                () = answers.is_cut() => {
-                    return tracing::debug!(%address, "a connection was cut");
+            let next = poll_fn(|context| {
+                if let Poll::Ready(ended) = connection.poll(context) {
+                    return Poll::Ready(Next::Ended(ended));
                 }
-                () = proof.as_mut(), if !is_ending => {
-                    answers.count(Cut::Certificate);
-                    let answers = answers.clone();
-                    // Ends with the runtime at the latest.
-                    tokio::spawn(async move {
-                        tokio::time::sleep(CERTIFICATE_ENDS_MAX).await;
-                        answers.end();
-                    });
+                if !is_ending && let Poll::Ready(why) = last_request.poll(context) {
+                    return Poll::Ready(Next::EndsInOrder(why));
+                }
+                cut.poll(context).map(|()| Next::Cut)
+            });
+            match next.await {
+                Next::Ended(ended) => break ended,
+                Next::Cut => return tracing::debug!(%address, "a connection was cut"),
+                Next::EndsInOrder(why) => {
+                    if let Some(why) = why {
+                        answers.count(why);
+                        let answers = answers.clone();
+                        // Ends with the runtime at the latest.
+                        tokio::spawn(async move {
+                            tokio::time::sleep(CERTIFICATE_ENDS_MAX).await;
+                            answers.end();
+                        });
+                    }
+                    is_ending = true;
+                    connection.tell(auto::Connection::graceful_shutdown);
                 }
             }
-            is_ending = true;
-            connection.as_mut().graceful_shutdown();
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
         drop(place);
+    }
+}
+
+/// Done when a connection is to end in order; says why if that is worth a count.
+async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> Option<Cut> {
+    let proof = async {
+        match proof {
+            Some(proof) => proof.until_refused().await,
+            None => future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = ending.changed() => None,
+        () = proof => Some(Cut::Certificate),
     }
 }
 

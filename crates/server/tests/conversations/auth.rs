@@ -559,7 +559,7 @@ async fn a_client_certificate_has_a_role_of_its_own() {
             certified,
             ..Caller::without_certificate(address)
         };
-        api.respond_to(caller, Box::new(request))
+        api.respond_to(caller, Box::new(request.into_parts()))
             .await
             .status()
             .as_u16()

@@ -79,7 +79,7 @@ async fn send_certified<S: Store>(
         certified: true,
         subject: None,
     };
-    let request = Box::new(request.expect("a request"));
+    let request = Box::new(request.expect("a request").into_parts());
     api.respond_to(caller, request).await.status().as_u16()
 }
 

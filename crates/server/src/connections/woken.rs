@@ -1,0 +1,232 @@
+//! A future that is polled when it was woken, and only then.
+//!
+//! The task of a connection waits for several things, of which one happens at a time. And hyper wakes its
+//! own task while it works: whoever takes a body from it wakes whoever read that from the socket. Where
+//! the task's own waker is used for everything, each request costs a turn in which nothing is to be
+//! done, after all other connections had theirs: with a thousand of them, what this one needs has left the
+//! processor's caches by then. So each future has a waker of its own here, which knows whom it stands for
+//! and whether that is being polled. What wakes itself goes on at once.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// So often in a row a future that wakes itself is polled before others have their turn.
+const POLLS_MAX: usize = 2;
+
+/// It is to be polled.
+const WOKEN: u8 = 1;
+/// It is being polled: whoever wakes it need not wake its task.
+const POLLED: u8 = 2;
+
+/// A future with a waker of its own.
+pub(super) struct Woken<'a, F> {
+    future: Pin<&'a mut F>,
+    /// That waker twice, as we and as the future knows it; made at the first poll.
+    waker: Option<(Arc<OwnWaker>, Waker)>,
+}
+
+struct OwnWaker {
+    task: Waker,
+    state: AtomicU8,
+}
+
+impl Wake for OwnWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.fetch_or(WOKEN, Ordering::AcqRel) == 0 {
+            self.task.wake_by_ref();
+        }
+    }
+}
+
+impl<'a, F: Future> Woken<'a, F> {
+    pub(super) fn new(future: Pin<&'a mut F>) -> Self {
+        let waker = None;
+        Self { future, waker }
+    }
+
+    /// Does something else to the future than to poll it. It is polled next time.
+    pub(super) fn tell(&mut self, tell: impl FnOnce(Pin<&mut F>)) {
+        tell(self.future.as_mut());
+        self.waker = None;
+    }
+
+    /// Polls the future if it was woken since, or never polled. Not after it has ended.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
+        let known = self.waker.take();
+        // A task has one waker for all of its life; elsewhere that need not be so.
+        let known = known.filter(|(own, _)| own.task.will_wake(context.waker()));
+        let (own, waker) = known.unwrap_or_else(|| {
+            let own = Arc::new(OwnWaker {
+                task: context.waker().clone(),
+                state: AtomicU8::new(WOKEN),
+            });
+            let waker = Waker::from(own.clone());
+            (own, waker)
+        });
+        let polled = self.poll_woken(&own.state, &waker);
+        if polled.is_pending() && own.state.load(Ordering::Acquire) & WOKEN != 0 {
+            own.task.wake_by_ref();
+        }
+        self.waker = Some((own, waker));
+        polled
+    }
+
+    fn poll_woken(&mut self, state: &AtomicU8, waker: &Waker) -> Poll<F::Output> {
+        for _ in 0..POLLS_MAX {
+            if state.load(Ordering::Acquire) & WOKEN == 0 {
+                break;
+            }
+            // What wakes it from here on counts for the next time.
+            state.swap(POLLED, Ordering::AcqRel);
+            let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
+            state.fetch_and(!POLLED, Ordering::AcqRel);
+            if polled.is_ready() {
+                return polled;
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        cell::{Cell, RefCell},
+        future::poll_fn,
+        pin::pin,
+        sync::atomic::AtomicUsize,
+    };
+
+    /// Counts how often a task was woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Task {
+        fn woken(&self) -> usize {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    /// What a future does that never ends.
+    #[derive(Default)]
+    struct Script {
+        polls: Cell<usize>,
+        /// It wakes itself at so many polls.
+        wakes_itself: Cell<usize>,
+        waker: RefCell<Option<Waker>>,
+    }
+
+    impl Script {
+        async fn run(&self) {
+            poll_fn(|context| {
+                self.polls.set(self.polls.get() + 1);
+                self.waker.replace(Some(context.waker().clone()));
+                if self.wakes_itself.get() > 0 {
+                    self.wakes_itself.set(self.wakes_itself.get() - 1);
+                    context.waker().wake_by_ref();
+                }
+                Poll::<()>::Pending
+            })
+            .await;
+        }
+
+        fn wake(&self) {
+            self.waker.borrow().as_ref().expect("polled").wake_by_ref();
+        }
+    }
+
+    #[test]
+    fn who_was_not_woken_is_not_polled() {
+        let (task, script) = (Arc::new(Task::default()), Script::default());
+        let waker = Waker::from(task.clone());
+        let context = &mut Context::from_waker(&waker);
+        let mut future = pin!(script.run());
+        let mut woken = Woken::new(future.as_mut());
+        assert!(woken.poll(context).is_pending());
+        assert!(woken.poll(context).is_pending());
+        assert_eq!((script.polls.get(), task.woken()), (1, 0));
+        script.wake();
+        script.wake();
+        assert_eq!(task.woken(), 1, "once for both");
+        assert!(woken.poll(context).is_pending());
+        assert!(woken.poll(context).is_pending());
+        assert_eq!(script.polls.get(), 2);
+        woken.tell(|_| ());
+        assert!(woken.poll(context).is_pending());
+        assert_eq!((script.polls.get(), task.woken()), (3, 0), "it was told");
+    }
+
+    #[test]
+    fn what_wakes_itself_goes_on_at_once_until_others_have_their_turn() {
+        let (task, script) = (Arc::new(Task::default()), Script::default());
+        let waker = Waker::from(task.clone());
+        let context = &mut Context::from_waker(&waker);
+        let mut future = pin!(script.run());
+        let mut woken = Woken::new(future.as_mut());
+        script.wakes_itself.set(1);
+        assert!(woken.poll(context).is_pending());
+        assert_eq!((script.polls.get(), task.woken()), (2, 0));
+        script.wakes_itself.set(POLLS_MAX + 1);
+        script.wake();
+        assert_eq!(task.woken(), 1);
+        assert!(woken.poll(context).is_pending());
+        assert_eq!((script.polls.get(), task.woken()), (2 + POLLS_MAX, 1));
+        assert!(woken.poll(context).is_pending());
+        assert_eq!((script.polls.get(), task.woken()), (4 + POLLS_MAX, 0));
+    }
+
+    #[test]
+    fn whichever_task_polls_is_woken() {
+        let (one, other) = (Arc::new(Task::default()), Arc::new(Task::default()));
+        let (script, wakers) = (
+            Script::default(),
+            [one.clone().into(), other.clone().into()],
+        );
+        let mut future = pin!(script.run());
+        let mut woken = Woken::new(future.as_mut());
+        for waker in &wakers {
+            assert!(woken.poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        script.wake();
+        assert_eq!((script.polls.get(), one.woken(), other.woken()), (2, 0, 1));
+    }
+
+    /// Where a wake was lost this would never end.
+    #[tokio::test]
+    async fn no_wake_of_another_thread_is_lost() {
+        let (sender, mut numbers) = tokio::sync::mpsc::channel(1);
+        let sending = std::thread::spawn(move || {
+            for number in 0..20_000 {
+                sender.blocking_send(number).expect("somebody receives");
+            }
+        });
+        let mut counted = pin!(async {
+            let mut next = 0;
+            while let Some(number) = numbers.recv().await {
+                assert_eq!(number, next);
+                next += 1;
+            }
+            next
+        });
+        let mut counted = Woken::new(counted.as_mut());
+        assert_eq!(poll_fn(|context| counted.poll(context)).await, 20_000);
+        sending.join().expect("no panic");
+    }
+}
