@@ -281,7 +281,8 @@ impl<S: Store> Connection<S> {
     }
 }
 
-/// Done when a connection is to end in order; says why if that is worth a count.
+/// Done when a connection is to end in order; says why if that is worth a count. The receiver stays the
+/// connection's: as long as there is one, a shutdown knows that it is open.
 async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> Option<Cut> {
     let proof = async {
         match proof {
