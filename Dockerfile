@@ -25,7 +25,17 @@ RUN find clients crates -name '*.rs' -exec touch {} + \
     && install -d /image/data /image/usr/local/bin \
     && install target/release/widgets /image/usr/local/bin/
 
+# By name, not by digest: one digest is one day's security updates, and this image is built anew for each release. A
+# build that must be the same again is given one: docker build --build-context debian:bookworm-slim=docker-image://…
 FROM debian:bookworm-slim
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="widgets" \
+      org.opencontainers.image.description="Registers widgets and associates them port to port, durably, with the API of PostgREST" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 # The authorities that `widgets load https://…`, a database's certificate and `auth.jwks_url` are checked against.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /image/usr/local/bin/widgets /usr/local/bin/widgets
