@@ -130,7 +130,10 @@ pub(crate) async fn check<S: Store>(
     let answer = post(api, function, body).await;
     let got = (answer.status.as_u16(), answer.body.as_str());
     assert_eq!(got, expected, "{function} {body}");
-    assert_eq!(answer.header("server"), Some("widgets/0.1.0"));
+    assert_eq!(
+        answer.header("server"),
+        Some(concat!("widgets/", env!("CARGO_PKG_VERSION")))
+    );
     if expected.0 == 204 {
         assert_eq!(answer.header("content-range"), Some("0-0/*"));
         assert_eq!(answer.header("vary"), Some("Accept, Prefer, Range"));

@@ -180,7 +180,8 @@ async fn metrics_count_requests_by_operation_and_outcome() {
             "{expected}"
         );
     }
-    let build = r#"widgets_build_info{version="0.1.0"} 1"#;
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!("widgets_build_info{{version=\"{version}\"}} 1");
     assert!(answer.body.lines().any(|line| line == build));
     let head = send(&api, "OPTIONS", "/metrics", &[], "").await;
     assert_eq!(head.header("allow"), Some("OPTIONS,GET,HEAD"));
