@@ -329,6 +329,15 @@ impl Worker {
     }
 }
 
+/// Serves a connection on this worker, for no longer than one that is too many may have.
+fn spawn(is_excess: bool, served: impl Future<Output = ()> + Send + 'static) {
+    if is_excess {
+        tokio::spawn(tokio::time::timeout(EXCESS_TIME_MAX, served));
+    } else {
+        tokio::spawn(served);
+    }
+}
+
 async fn work<S: Store>(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     limits: &Limits,
@@ -405,18 +414,16 @@ async fn work<S: Store>(
             place,
         };
         let stopping = stopping.clone();
-        let tls = tls.clone();
-        let is_excess = connection.place.excess.is_some();
-        let served = async move {
-            match tls {
-                None => connection.serve_plain(stream, address, stopping).await,
-                Some(tls) => connection.serve_tls(stream, tls, address, stopping).await,
-            }
-        };
-        if is_excess {
-            tokio::spawn(tokio::time::timeout(EXCESS_TIME_MAX, served));
-        } else {
-            tokio::spawn(served);
+        // Each kind as a task of its own: one in which both fit would take as much memory as the larger.
+        match &tls {
+            None => spawn(
+                connection.is_excess(),
+                connection.serve_plain(stream, address, stopping),
+            ),
+            Some(tls) => spawn(
+                connection.is_excess(),
+                connection.serve_tls(stream, tls.clone(), address, stopping),
+            ),
         }
     }
     // They have no end of their own.

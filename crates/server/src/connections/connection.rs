@@ -92,6 +92,11 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: Store> Connection<S> {
+    /// Whether it is one too many.
+    pub(super) fn is_excess(&self) -> bool {
+        self.place.excess.is_some()
+    }
+
     /// Looks how the client begins, then serves it.
     pub(super) async fn serve_plain(
         self,
@@ -286,7 +291,8 @@ impl<S: Store> Connection<S> {
 async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> Option<Cut> {
     let proof = async {
         match proof {
-            Some(proof) => proof.until_refused().await,
+            // In a box: few connections have one, and all have the room for it.
+            Some(proof) => Box::pin(proof.until_refused()).await,
             None => future::pending().await,
         }
     };
