@@ -1,19 +1,11 @@
 // Changes as they happen, with who did them.
 
 import { useEffect, useState } from "preact/hooks";
-import { type Change, Failure, changes } from "./api";
-import { Port, Problem, SerialNumber, Text, WidgetLink, to, useToken } from "./parts";
-
-/** How long the service is asked to wait for a change. */
-const WAIT_MS = 15_000;
-/** How long to rest before a service that does not answer is asked again. */
-const RETRY_MS = 2_000;
-/** So many changes stay on the screen. */
-const SHOWN_MAX = 200;
+import type { Change } from "./api";
+import { type From, useChanges } from "./follow";
+import { Port, Problem, SerialNumber, Text, WidgetLink, to } from "./parts";
 
 const WAITING = "Waiting for the next change. It is shown here as soon as it is committed.";
-/** The service has no changes to tell: a store without a feed, or a position that is no longer kept. */
-const [NO_CHANGES, GONE] = ["WG501", "WG410"];
 
 const OPERATIONS = ["add_widget", "remove_widget", "associate_widgets", "remove_association"];
 
@@ -22,9 +14,9 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
   const [widget, setWidget] = useState(subject);
   const [operation, setOperation] = useState("");
   const [paused, setPaused] = useState(false);
-  const [from, setFrom] = useState<"oldest" | "now">(subject ? "oldest" : "now");
+  const [from, setFrom] = useState<From>(subject ? "oldest" : "now");
   useEffect(() => setWidget(subject), [subject]);
-  const { seen, failure, follows } = useChanges(subject, operation, from, paused);
+  const { seen, failure, follows, missed, more } = useChanges(subject, operation, from, paused);
   return (
     <>
       <h1>Changes</h1>
@@ -50,7 +42,7 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         </label>
         <label>
           Begin with
-          <select value={from} onChange={(event) => setFrom(event.currentTarget.value as "oldest" | "now")}>
+          <select value={from} onChange={(event) => setFrom(event.currentTarget.value as From)}>
             <option value="now">what happens now</option>
             <option value="oldest">the oldest that is kept</option>
           </select>
@@ -63,72 +55,24 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         </div>
       </form>
       <Problem failure={failure} />
+      {missed && (
+        <p class="card" role="note">
+          More happens than can be shown: some changes were left out. Filter, to see all of a kind.
+        </p>
+      )}
+      {more && (
+        <p>
+          These are the oldest ones.{" "}
+          <button type="button" class="quiet" onClick={more}>
+            Show what came next
+          </button>
+        </p>
+      )}
       {(seen.length > 0 || failure === null) && (
         <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Asking…"} />
       )}
     </>
   );
-}
-
-function useChanges(
-  widget: string,
-  operation: string,
-  from: "oldest" | "now",
-  paused: boolean,
-): { seen: Change[]; failure: unknown; follows: boolean } {
-  const [seen, setSeen] = useState<Change[]>([]);
-  const [failure, setFailure] = useState<unknown>(null);
-  /** The service has answered, so that nothing which happens from now on is missed. */
-  const [follows, setFollows] = useState(false);
-  const [turn, setTurn] = useState(0);
-  useToken(() => setTurn((turn) => turn + 1));
-  const [position, setPosition] = useState<{ key: string; after: string | null }>({ key: "", after: null });
-  const key = `${widget}#${operation}#${from}`;
-  useEffect(() => {
-    if (paused) return;
-    const controller = new AbortController();
-    let after = position.key === key ? position.after : from === "now" ? "now" : null;
-    // The first answer comes at once, and says where to go on.
-    let first = position.key !== key;
-    if (first) {
-      setSeen([]);
-      setFollows(false);
-    }
-    setFailure(null);
-    const follow = async (): Promise<void> => {
-      while (!controller.signal.aborted) {
-        const wait = first ? "0" : String(WAIT_MS);
-        const query = new URLSearchParams({ limit: String(SHOWN_MAX), wait_ms: wait });
-        if (after !== null) query.set("after", after);
-        if (widget) query.set("widget_sn", `eq.${widget}`);
-        if (operation) query.set("operation", `in.(${operation})`);
-        try {
-          const page = await changes(query.toString(), controller.signal);
-          after = page.next ?? after;
-          first = false;
-          setPosition({ key, after });
-          setSeen((seen) => [...page.changes.toReversed(), ...seen].slice(0, SHOWN_MAX));
-          setFailure(null);
-          setFollows(true);
-        } catch (failure) {
-          if (controller.signal.aborted) return;
-          setFailure(failure);
-          if (failure instanceof Failure && failure.code === GONE) after = null;
-          else if (isFinal(failure)) return;
-          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-        }
-      }
-    };
-    void follow();
-    return () => controller.abort();
-  }, [key, paused, turn]);
-  return { seen, failure, follows };
-}
-
-/** What only a person can change is not asked for again. */
-function isFinal(failure: unknown): boolean {
-  if (!(failure instanceof Failure) || failure.status === 429) return false;
-  return (failure.status >= 400 && failure.status < 500) || failure.code === NO_CHANGES;
 }
 
 /** The newest first. */

@@ -111,6 +111,27 @@ export function TokenForm({ close }: { close?: () => void }) {
   );
 }
 
+/** So long a search goes on before anything is said of it. */
+const PATIENCE_MS = 300;
+
+/** That the service is searching, and how to stop it: it may have to look at all there is. */
+export function Searching({ stop }: { stop: () => void }) {
+  const [shown, setShown] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setShown(true), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  if (!shown) return null;
+  return (
+    <p class="nothing" role="status">
+      Searching…{" "}
+      <button type="button" class="quiet" onClick={stop}>
+        Stop
+      </button>
+    </p>
+  );
+}
+
 /** A card with a heading. */
 export function Card({ title, children, side }: { title: string; children: ComponentChildren; side?: ComponentChildren }) {
   return (

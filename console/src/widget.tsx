@@ -1,15 +1,14 @@
 // One widget: its slots and peers, what can be done with it, and what happened to it.
 
 import { useState } from "preact/hooks";
-import { type Change, type Widget, Failure, changes, lookup, operate } from "./api";
+import { type Widget, Failure, lookup, operate } from "./api";
 import { ChangeRows } from "./changes";
-import { Card, Port, Problem, ReadOnly, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
+import { useHistory } from "./follow";
+import { Card, Port, Problem, ReadOnly, Searching, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
 
 export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
   const widget = useLoaded(serialNumber, (signal) => lookup(serialNumber, signal));
-  const history = useLoaded(serialNumber, (signal) =>
-    changes(new URLSearchParams({ widget_sn: `eq.${serialNumber}`, limit: "50" }).toString(), signal),
-  );
+  const history = useHistory(serialNumber);
   const { value: rights } = useRights();
   const [failure, setFailure] = useState<unknown>(null);
   const [removed, setRemoved] = useState(false);
@@ -72,20 +71,20 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
       )}
       {/* Below what may still come, nothing is shown: it would be pushed down. */}
       {(removed || missing || (widget.value && rights !== null)) && (
-        <History changes={history.value?.changes} failure={history.failure} serialNumber={serialNumber} />
+        <History {...history} serialNumber={serialNumber} />
       )}
     </>
   );
 }
 
-function History({ changes, failure, serialNumber }: { changes: Change[] | undefined; failure: unknown; serialNumber: string }) {
+type HistoryProps = Pick<ReturnType<typeof useHistory>, "seen" | "failure" | "searching" | "stop"> & { serialNumber: string };
+
+function History({ seen, failure, searching, stop, serialNumber }: HistoryProps) {
   return (
     <Card title="Changes" side={!failure && <a href={to.changes(serialNumber)}>Follow them</a>}>
-      {failure ? (
-        <Problem failure={failure} />
-      ) : (
-        changes && <ChangeRows changes={changes} empty="Nothing of it is kept in the log." />
-      )}
+      {(seen.length > 0 || !(failure || searching)) && <ChangeRows changes={seen} empty="Nothing of it is kept in the log." />}
+      {searching && <Searching stop={stop} />}
+      <Problem failure={failure} />
     </Card>
   );
 }

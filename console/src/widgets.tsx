@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ask, count, list } from "./api";
-import { Problem, SerialNumber, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
+import { Problem, Searching, SerialNumber, Slots, Text, WidgetLink, download, number, to, useLoaded } from "./parts";
 import { type Fields, parameters, readable } from "./query";
 
 const ROWS = 20;
@@ -181,27 +181,6 @@ function Rows({ filter }: { filter: string }) {
       </div>
       <Problem failure={exporting} />
     </section>
-  );
-}
-
-/** So long a search goes on before anything is said of it. */
-const PATIENCE_MS = 300;
-
-/** That the service is searching, and how to stop it: behind some filters it looks at every widget. */
-function Searching({ stop }: { stop: () => void }) {
-  const [shown, setShown] = useState(false);
-  useEffect(() => {
-    const timer = setTimeout(() => setShown(true), PATIENCE_MS);
-    return () => clearTimeout(timer);
-  }, []);
-  if (!shown) return null;
-  return (
-    <p class="nothing" role="status">
-      Searching…{" "}
-      <button type="button" class="quiet" onClick={stop}>
-        Stop
-      </button>
-    </p>
   );
 }
 

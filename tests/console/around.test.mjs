@@ -41,6 +41,32 @@ test("changes appear as they happen, can be paused, and go on over a restart", {
   await service.stop();
 });
 
+test("more changes than a screen holds: the oldest a screen at a time, the newest as far as they can be shown", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await visit(browser, service.url, "#/changes", {}, async (page) => {
+    await page.getByText("Waiting for the next change.").waitFor();
+    await page.getByRole("button", { name: "Pause" }).click();
+    const names = Array.from({ length: 250 }, (_, number) => `MANY-${number}`);
+    await Promise.all(names.map((widget_sn) => ask(service.url, "add_widget", { widget_sn, widget_name: "", slots: [] })));
+    const skipped = page.waitForResponse((answer) => answer.url().includes("after=now"));
+    await page.getByRole("button", { name: "Go on" }).click();
+    await page.getByText("More happens than can be shown").waitFor();
+    assert.equal(await page.locator(".changes li").count(), 200);
+    // From here on it is shown again.
+    await skipped;
+    await ask(service.url, "add_widget", { widget_sn: "AFTERWARDS", widget_name: "", slots: [] });
+    await page.getByRole("link", { name: "AFTERWARDS" }).waitFor();
+    await page.getByLabel("Begin with").selectOption("oldest");
+    await page.getByText("These are the oldest ones.").waitFor();
+    assert.equal(await page.locator(".changes li").count(), 200);
+    assert.equal(await page.getByRole("link", { name: "AFTERWARDS" }).count(), 0);
+    assert.deepEqual(await faults(page), []);
+    await page.getByRole("button", { name: "Show what came next" }).click();
+    await page.locator(".changes li:first-child", { hasText: "AFTERWARDS" }).waitFor();
+  });
+  await service.stop();
+});
+
 test("a store that forgot where one was is followed from its beginning", { skip, timeout: 90_000 }, async () => {
   let service = await serve();
   const { host } = new URL(service.url);

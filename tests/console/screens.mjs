@@ -195,6 +195,8 @@ export function screens(store, start) {
       }
       await page.keyboard.press("Enter");
       await remove.waitFor({ state: "detached" });
+      // The newest first.
+      if (store === "embedded") await page.locator(".changes li:first-child .remove_association").waitFor();
       await go(page, "#/operations");
       const fields = page.locator("section", { hasText: "Associate two widgets" }).first();
       await fields.getByLabel("One widget").focus();

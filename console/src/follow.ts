@@ -1,0 +1,164 @@
+// Following the changes of the service, as far as a page can.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type Change, Failure, changes } from "./api";
+import { useToken } from "./parts";
+
+/** How long the service is asked to wait for a change. */
+const WAIT_MS = 15_000;
+/** How long to rest between two answers, so that a page which shows much goes on answering its reader. */
+const REST_MS = 250;
+/** How long to rest before a service that does not answer is asked again. */
+const RETRY_MS = 2_000;
+/** So many changes stay on the screen, and are asked for at once. */
+export const SHOWN_MAX = 200;
+/** The service has no changes to tell: a store without a feed, or a position that is no longer kept. */
+const [NO_CHANGES, GONE] = ["WG501", "WG410"];
+
+export type From = "oldest" | "now";
+
+interface Followed {
+  /** The newest first. */
+  seen: Change[];
+  failure: unknown;
+  /** The service has answered, so that what happens from now on is seen. */
+  follows: boolean;
+  /** More happened than is shown. */
+  missed: boolean;
+  /** Goes on with what came after a full screen of old changes. */
+  more: (() => void) | null;
+}
+
+/**
+ * The changes of a widget (of all where it is empty) and of an operation, from now on or from the oldest one on. What
+ * happens now is shown as it happens: where it is too much, some is left out. What happened long ago is shown a
+ * screen at a time.
+ */
+export function useChanges(widget: string, operation: string, from: From, paused: boolean): Followed {
+  const [seen, setSeen] = useState<Change[]>([]);
+  const [failure, setFailure] = useState<unknown>(null);
+  const [follows, setFollows] = useState(false);
+  const [missed, setMissed] = useState(false);
+  const [full, setFull] = useState(false);
+  const [turn, setTurn] = useState(0);
+  useToken(() => setTurn((turn) => turn + 1));
+  /** Where to go on after a pause. */
+  const place = useRef<{ key: string; after: string | null }>({ key: "", after: null });
+  const key = JSON.stringify([widget, operation, from]);
+  useEffect(() => {
+    const fresh = place.current.key !== key;
+    if (fresh) {
+      place.current = { key, after: from === "now" ? "now" : null };
+      setSeen([]);
+      setFollows(false);
+      setMissed(false);
+      setFull(false);
+    }
+    setFailure(null);
+    if (paused || (full && !fresh)) return;
+    const controller = new AbortController();
+    const { signal } = controller;
+    // The first answer comes at once, and says where to go on.
+    let wait = place.current.after === null || place.current.after === "now" ? 0 : WAIT_MS;
+    const follow = async (): Promise<void> => {
+      while (!signal.aborted) {
+        try {
+          const page = await changes(queryOf(widget, operation, place.current.after, wait), signal);
+          const isFull = page.changes.length === SHOWN_MAX;
+          wait = WAIT_MS;
+          place.current.after = isFull && from === "now" ? "now" : page.next;
+          setSeen((seen) => [...page.changes.toReversed(), ...seen].slice(0, SHOWN_MAX));
+          setFailure(null);
+          setFollows(true);
+          if (isFull && from === "now") {
+            wait = 0;
+            setMissed(true);
+          }
+          if (isFull && from === "oldest") return setFull(true);
+          await rest(REST_MS, signal);
+        } catch (failure) {
+          if (signal.aborted) return;
+          setFailure(failure);
+          if (failure instanceof Failure && failure.code === GONE) place.current.after = null;
+          else if (isFinal(failure)) return;
+          await rest(RETRY_MS, signal);
+        }
+      }
+    };
+    void follow();
+    return () => controller.abort();
+  }, [key, paused, full, turn]);
+  return { seen, failure, follows, missed, more: full ? () => setFull(false) : null };
+}
+
+function queryOf(widget: string, operation: string, after: string | null, wait: number): string {
+  const query = new URLSearchParams({ limit: String(SHOWN_MAX), wait_ms: String(wait) });
+  if (after !== null) query.set("after", after);
+  if (widget) query.set("widget_sn", `eq.${widget}`);
+  if (operation) query.set("operation", `in.(${operation})`);
+  return query.toString();
+}
+
+/** What only a person can change is not asked for again. */
+function isFinal(failure: unknown): boolean {
+  if (!(failure instanceof Failure) || failure.status === 429) return false;
+  return (failure.status >= 400 && failure.status < 500) || failure.code === NO_CHANGES;
+}
+
+function rest(milliseconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}
+
+/** So many of a widget's changes are shown on its own page. */
+const HISTORY_MAX = 50;
+/** So many changes a page of the search may have. */
+const PAGE_MAX = 1_000;
+
+interface History {
+  /** The newest first. */
+  seen: Change[];
+  failure: unknown;
+  searching: boolean;
+  reload: () => void;
+  stop: () => void;
+}
+
+/** The latest changes of a widget. The service looks for them from its oldest change on, which may take a while. */
+export function useHistory(widget: string): History {
+  const [state, setState] = useState<Omit<History, "reload" | "stop">>({ seen: [], failure: null, searching: true });
+  const [turn, setTurn] = useState(0);
+  useToken(() => setTurn((turn) => turn + 1));
+  const under = useRef<AbortController | null>(null);
+  useEffect(() => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    under.current = controller;
+    const search = async (): Promise<void> => {
+      let seen: Change[] = [];
+      let after: string | null = null;
+      try {
+        const { next: end } = await changes("after=now&limit=1", signal);
+        // Positions of one store sort by age.
+        while (end !== null && (after === null || after < end)) {
+          const query = new URLSearchParams({ widget_sn: `eq.${widget}`, limit: String(PAGE_MAX) });
+          if (after !== null) query.set("after", after);
+          const page = await changes(query.toString(), signal);
+          seen = [...page.changes.toReversed(), ...seen].slice(0, HISTORY_MAX);
+          if (page.next === null || page.next === after) break;
+          after = page.next;
+          setState({ seen, failure: null, searching: after < end });
+        }
+        setState({ seen, failure: null, searching: false });
+      } catch (failure) {
+        setState({ seen, failure: signal.aborted ? null : failure, searching: false });
+      }
+    };
+    setState((state) => ({ ...state, failure: null, searching: true }));
+    void search();
+    return () => controller.abort();
+  }, [widget, turn]);
+  return { ...state, reload: () => setTurn((turn) => turn + 1), stop: () => under.current?.abort() };
+}
