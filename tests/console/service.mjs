@@ -47,8 +47,8 @@ async function start(command, flags, { line, up, signal = "SIGTERM", log, ...opt
   };
 }
 
-export async function serve({ listen = "127.0.0.1:0", flags = [], folder = mkdtempSync(join(tmpdir(), "widgets-console-")), environment = {} } = {}) {
-  const arguments_ = ["serve", "--listen", listen, "--data-dir", join(folder, "data"), ...flags];
+export async function serve({ listen = "127.0.0.1:0", flags = [], folder = mkdtempSync(join(tmpdir(), "widgets-console-")), environment = {}, data = join(folder, "data") } = {}) {
+  const arguments_ = ["serve", "--listen", listen, "--data-dir", data, ...flags];
   const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("WIDGETS_")));
   const service = await start(process.env.WIDGETS_BINARY, arguments_, {
     line: /^widgets listens on (.*)$/,
