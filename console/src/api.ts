@@ -226,9 +226,18 @@ export async function mayOperate(signal?: AbortSignal): Promise<boolean> {
   return true;
 }
 
-export async function operate(operation: Operation, body: Record<string, unknown>): Promise<void> {
-  await ask(`rpc/${operation}`, { body });
+/** With a key it is applied once, however often it is sent. */
+export async function operate(operation: Operation, body: Record<string, unknown>, key?: string): Promise<void> {
+  await ask(`rpc/${operation}`, { body, headers: key === undefined ? {} : { "Idempotency-Key": `"${key}"` } });
 }
+
+/** A key that nobody else has. Not `randomUUID`: browsers have that only where there is TLS. */
+export const newKey = (): string =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** Whether it is not known if what was asked for was done, or known that it can simply be asked for again. */
+export const canBeSentAgain = (failure: unknown): boolean =>
+  failure instanceof Failure && (failure.status === 0 || failure.status === 429 || failure.status === 503);
 
 /** What turns the direction of a text, or is not seen: a line that is copied has to be what it looks like. */
 const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;

@@ -1,8 +1,8 @@
 // The four operations as forms. What the service refuses is explained in words.
 
 import { useState } from "preact/hooks";
-import { type Operation, curl, operate } from "./api";
-import { Card, Copyable, Problem, ReadOnly, SerialNumber, WidgetLink, useRights } from "./parts";
+import { type Operation, canBeSentAgain, curl, newKey, operate } from "./api";
+import { Card, Copyable, Problem, ReadOnly, SerialNumber, WidgetLink, to, useRights } from "./parts";
 
 interface Field {
   name: string;
@@ -59,18 +59,15 @@ export function OperationsScreen({ query }: { query: URLSearchParams }) {
             {FORMS.map((form) => (
               <Form key={form.operation} {...form} given={query} allowed={rights} />
             ))}
+            <RemoveForm allowed={rights} />
           </div>
-          <p class="faint">
-            A widget is removed on its own page, which shows what goes with it: find it under{" "}
-            <a href="#/widgets">Widgets</a>.
-          </p>
         </>
       )}
     </>
   );
 }
 
-type Outcome = { body: Record<string, unknown>; failure: unknown };
+type Outcome = { body: Record<string, unknown>; key: string; failure: unknown };
 
 type FormProps = (typeof FORMS)[number] & { given: URLSearchParams; allowed: boolean };
 
@@ -84,13 +81,13 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
       return [name, kind === "slots" ? [...value.toUpperCase().replace(/[\s,]/g, "")] : value];
     }),
   );
-  const send = async (): Promise<void> => {
+  const send = async (body: Record<string, unknown>, key: string): Promise<void> => {
     setBusy(true);
-    const failure = await operate(operation, body).then(
+    const failure = await operate(operation, body, key).then(
       () => null,
       (failure: unknown) => failure,
     );
-    setOutcome({ body, failure });
+    setOutcome({ body, key, failure });
     setBusy(false);
   };
   const set = (name: string, value: string): void => setValues({ ...values, [name]: value });
@@ -99,7 +96,7 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          void send();
+          void send(body, newKey());
         }}
       >
         {fields.map(({ name, label, kind, hint }) => (
@@ -121,7 +118,11 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
       {outcome && (
         <div aria-live="polite">
           {outcome.failure ? (
-            <Problem failure={outcome.failure} />
+            <Problem
+              failure={outcome.failure}
+              // With the same key: if it was applied after all, it is not applied once more.
+              retry={canBeSentAgain(outcome.failure) ? () => void send(outcome.body, outcome.key) : undefined}
+            />
           ) : (
             <p class="done" role="status">
               {done}{" "}
@@ -138,6 +139,29 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
           </details>
         </div>
       )}
+    </Card>
+  );
+}
+
+/** Removing begins on the page of the widget, which shows what goes with it. */
+function RemoveForm({ allowed }: { allowed: boolean }) {
+  const [value, setValue] = useState("");
+  return (
+    <Card title="Remove a widget">
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          location.hash = to.widget(value);
+        }}
+      >
+        <label>
+          Serial number
+          <SerialNumber id="remove_widget" value={value} placeholder={SERIAL_NUMBER} onValue={setValue} />
+        </label>
+        <button type="submit" disabled={!allowed || !value}>
+          See what goes with it…
+        </button>
+      </form>
     </Card>
   );
 }

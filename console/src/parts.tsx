@@ -46,7 +46,7 @@ export function Slots({ slots }: { slots: Slot[] }) {
 }
 
 /** What went wrong: in words, with what the service said. */
-export function Problem({ failure, retry }: { failure: unknown; retry?: () => void }) {
+export function Problem({ failure, retry }: { failure: unknown; retry?: (() => void) | undefined }) {
   if (!failure) return null;
   const words = explain(failure);
   const code = failure instanceof Failure ? failure.code : "";

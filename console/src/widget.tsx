@@ -1,10 +1,10 @@
 // One widget: its slots and peers, what can be done with it, and what happened to it.
 
 import { useState } from "preact/hooks";
-import { type Widget, Failure, lookup, operate } from "./api";
+import { type Widget, Failure, curl, lookup, operate } from "./api";
 import { ChangeRows } from "./changes";
 import { useHistory } from "./follow";
-import { Card, Port, Problem, ReadOnly, Searching, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
+import { Card, Copyable, Port, Problem, ReadOnly, Searching, Text, WidgetLink, to, useLoaded, useRights } from "./parts";
 
 export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
   const widget = useLoaded(serialNumber, (signal) => lookup(serialNumber, signal));
@@ -131,6 +131,10 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
         </button>
       </div>
       <Problem failure={failure} />
+      <details>
+        <summary>The same for a shell</summary>
+        <Copyable text={curl("remove_widget", { widget_sn: widget.serial_number })} label="The same for a shell" />
+      </details>
     </form>
   );
 }

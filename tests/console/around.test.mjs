@@ -101,6 +101,28 @@ test("the overview tells that the service is away, and that it is back", { skip,
   await service.stop();
 });
 
+test("an operation whose answer was lost is sent again, and applied once", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await visit(browser, service.url, "#/operations", {}, async (page) => {
+    let lost = 0;
+    await page.route("**/rpc/add_widget", async (route) => {
+      if (lost > 0) return route.continue();
+      lost += 1;
+      // It reaches the service, and the answer does not come back.
+      assert.equal((await route.fetch()).status(), 204);
+      await route.abort("connectionreset");
+    });
+    const add = page.locator("section", { hasText: "Add a widget" }).first();
+    await add.getByLabel("Serial number").fill("ONCE");
+    await add.getByRole("button", { name: "Add a widget" }).click();
+    await add.getByText("The service does not answer.").waitFor();
+    await add.getByRole("button", { name: "Try again" }).click();
+    await add.getByText("It is registered.").waitFor();
+    assert.equal(lost, 1);
+  });
+  await service.stop();
+});
+
 test("behind nginx as the recipes set it: at the root, and under a path", { skip, timeout: 120_000 }, async () => {
   const service = await serve();
   const proxy = await nginx(service);

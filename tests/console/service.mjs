@@ -51,7 +51,8 @@ export async function serve({ listen = "127.0.0.1:0", flags = [], folder = mkdte
   const arguments_ = ["serve", "--listen", listen, "--data-dir", data, ...flags];
   const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("WIDGETS_")));
   const service = await start(process.env.WIDGETS_BINARY, arguments_, {
-    line: /^widgets listens on (.*)$/,
+    // The console is what a person is told to open.
+    line: /^open (.*)\/console\/ to look into it/,
     log: join(folder, "log"),
     env: { ...own, ...environment },
     cwd: folder,
@@ -101,7 +102,7 @@ export async function postgres() {
   const server = await start(command, all, { line: /ready to accept connections/, signal: "SIGQUIT", log: join(folder, "log"), cwd: folder });
   const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
   const environment = { PATH: process.env.PATH };
-  run(process.env.WIDGETS_BINARY, ["migrate", "--store", url], { env: environment });
+  run(process.env.WIDGETS_BINARY, ["migrate", "--changes", "--store", url], { env: environment });
   return {
     url,
     async stop() {
