@@ -3,6 +3,7 @@
 
 use crate::{OpenError, files};
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -103,11 +104,27 @@ impl DataDirectory {
     /// A directory that has files and no store is somebody else's, or not mounted: it is refused
     /// in every case.
     pub fn open(path: &Path, no_store: NoStore) -> Result<Self, OpenError> {
+        Self::open_if(path, no_store == NoStore::Make, &|path| {
+            check(path, no_store)
+        })
+    }
+
+    /// Opens an empty directory to restore a store into, or makes it. One that an earlier restore did not
+    /// finish counts as empty.
+    pub fn open_to_restore(path: &Path) -> Result<Self, OpenError> {
+        Self::open_if(path, true, &check_empty)
+    }
+
+    fn open_if(
+        path: &Path,
+        may_make: bool,
+        check: &dyn Fn(&Path) -> Result<bool, OpenError>,
+    ) -> Result<Self, OpenError> {
         let in_path = |what: &str| format!("{what} {}", path.display());
         // Before anything is made in it.
-        let there = match check(path, no_store) {
+        let there = match check(path) {
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                if no_store == NoStore::Refuse {
+                if !may_make {
                     return Err(OpenError::NoStore {
                         directory: path.into(),
                         is_there: false,
@@ -136,7 +153,7 @@ impl DataDirectory {
         }
         sync_name(path, there)?;
         // Again: another process may have made a store between the first look and the lock.
-        let is_new = check(path, no_store)?;
+        let is_new = check(path)?;
         Ok(Self {
             path: path.into(),
             is_new,
@@ -180,22 +197,57 @@ impl DataDirectory {
     }
 }
 
+/// The names of everything in a directory, but for what every one may have. An error where it cannot be read.
+fn names(path: &Path) -> Result<Vec<OsString>, OpenError> {
+    let failed = || OpenError::io(format!("reading the data directory {}", path.display()));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed())? {
+        let name = entry.map_err(failed())?.file_name();
+        if ![LOCK_FILE, LOST_AND_FOUND]
+            .iter()
+            .any(|known| name == *known)
+        {
+            names.push(name);
+        }
+    }
+    // The same order each time.
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// That the directory is empty, or has only what a restore that did not finish left.
+fn check_empty(path: &Path) -> Result<bool, OpenError> {
+    let names = names(path)?;
+    let was_restoring = names.iter().any(|name| name == files::RESTORING);
+    let left = |name: &OsString| {
+        let is_ours = |name: &str| {
+            name == files::RESTORING || files::is_store(name) || files::is_unfinished(name)
+        };
+        was_restoring && name.to_str().is_some_and(is_ours)
+    };
+    match names.into_iter().find(|name| !left(name)) {
+        None => Ok(true),
+        Some(example) => Err(OpenError::NotEmpty {
+            directory: path.into(),
+            example: example.to_string_lossy().into_owned(),
+        }),
+    }
+}
+
 /// Whether the directory has no store yet. An error where that is not allowed, or where it is somebody
 /// else's.
 fn check(path: &Path, no_store: NoStore) -> Result<bool, OpenError> {
-    let failed = || OpenError::io(format!("reading the data directory {}", path.display()));
-    let mut others = Vec::new();
-    for entry in fs::read_dir(path).map_err(failed())? {
-        let name = entry.map_err(failed())?.file_name();
-        match name.to_str() {
-            Some(name) if files::is_store(name) => return Ok(false),
-            Some(LOCK_FILE | LOST_AND_FOUND) => {}
-            Some(name) if files::is_unfinished(name) => {}
-            _ => others.push(name),
-        }
+    let names = names(path)?;
+    if names.iter().any(|name| name == files::RESTORING) {
+        let directory = path.into();
+        return Err(OpenError::Restoring { directory });
     }
-    // The same one each time.
-    others.sort_unstable();
+    let is = |kind: fn(&str) -> bool| move |name: &OsString| name.to_str().is_some_and(kind);
+    if names.iter().any(is(files::is_store)) {
+        return Ok(false);
+    }
+    let is_unfinished = is(files::is_unfinished);
+    let others: Vec<_> = names.iter().filter(|name| !is_unfinished(name)).collect();
     if let Some(example) = others.first() {
         return Err(OpenError::Foreign {
             directory: path.into(),

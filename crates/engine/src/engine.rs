@@ -7,7 +7,7 @@ use crate::{
         Journal,
         prepare::{NextSegment, Preparer},
     },
-    log::Log,
+    log::{JournalEnd, Log, Source},
     metrics::Metrics,
     owner::{Known, Owner},
     queue::Queue,
@@ -86,8 +86,12 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             recovered.store.clone(),
             disk.clone(),
             recovered.segments,
-            recovered.end.next_sequence,
-            recovered.end.at,
+            JournalEnd {
+                next_sequence: recovered.end.next_sequence,
+                at: recovered.end.at,
+                chain: recovered.end.chain,
+            },
+            recovered.checkpoint,
             settings,
         ));
         let known = Known {
@@ -212,11 +216,17 @@ impl<C: Clock> Engine<C> {
     /// It covers everything that was answered before. An error means that it was not written, and
     /// nothing else.
     pub fn checkpoint(&self) -> Result<(), CheckpointError> {
-        let (reply, outcome) = mpsc::channel();
-        let closed = || CheckpointError::new("the store stopped");
-        self.checkpoint_requests.send(reply).map_err(|_| closed())?;
-        self.queue.wake();
-        outcome.recv().map_err(|_| closed())?
+        self.source().checkpoint()
+    }
+
+    /// What copies of the store are made from, while it runs.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source::new(
+            self.log.clone(),
+            self.checkpoint_requests.clone(),
+            self.queue.clone(),
+        )
     }
 
     /// A way to ask it.

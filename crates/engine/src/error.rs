@@ -37,6 +37,26 @@ pub enum OpenError {
         /// Whether the directory is there.
         is_there: bool,
     },
+    /// A restore into the directory did not finish. What is in it was never served.
+    #[error(
+        "a restore into the directory {} did not finish: run it again, it begins anew",
+        directory.display()
+    )]
+    Restoring {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory is not empty.
+    #[error(
+        "the directory {} is not empty, it has {example:?}: a store is restored into an empty one only",
+        directory.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        directory: PathBuf,
+        /// The name of something in it.
+        example: String,
+    },
     /// The operating system failed.
     #[error("{what}: {source}")]
     Io {

@@ -9,6 +9,9 @@ pub(crate) const UNFINISHED: &str = "_unfinished";
 /// The file that says which store this is.
 pub(crate) const STORE: &str = "store";
 
+/// What a directory has while a copy is restored into it. No start takes one that has it.
+pub(crate) const RESTORING: &str = "restore_unfinished";
+
 const SEGMENT: &str = "journal-";
 const CHECKPOINT: &str = "checkpoint-";
 

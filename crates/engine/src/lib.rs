@@ -25,23 +25,28 @@ mod owner;
 mod query;
 mod queue;
 mod recovery;
+mod restore;
 mod retries;
 mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod verify;
 
 pub use bulk::Bulk;
 pub use checkpoint::CheckpointError;
 pub use disk::{DataDirectory, Disk, DiskFile, NoStore};
 pub use engine::{Client, Engine};
 pub use error::OpenError;
-pub use format::{JournaledChange, JournaledPair};
+pub use format::{Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, StoreHeader};
 pub use journal::Random;
+pub use log::{HeldCheckpoint, JournalEnd, LoggedGroup, Source, SourceError};
 pub use query::Query;
+pub use restore::{Restoration, Restored};
 pub use settings::Settings;
 pub use state::{Counts, Handle, State};
+pub use verify::{Verified, verify};
 
 /// The operating system's randomness, new in every process and every call.
 fn random() -> Random {

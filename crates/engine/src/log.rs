@@ -8,17 +8,21 @@
 //! Segments that a restart does not need any more are kept for a while for those who ask for changes.
 
 mod feed;
+mod group;
 mod segments;
+mod source;
 
 pub(crate) use feed::EngineFeed;
-pub(crate) use segments::{KeptSegment, release, retained};
+pub use group::LoggedGroup;
+pub(crate) use segments::{KeptSegment, check_kept, release, retained};
+pub use source::{HeldCheckpoint, JournalEnd, Source, SourceError};
 
 use crate::{
     Disk, DiskFile, Settings,
-    files::segment_name,
+    checkpoint::Written,
     format::{
         Entries, EntryDefect, GroupStamp, Happened as Entry, JournaledChange, SegmentHeader,
-        StoreHeader,
+        StoreHeader, group_bytes,
     },
 };
 use segments::{Groups, Place, Retention, read_groups};
@@ -50,35 +54,21 @@ const PLACES_MAX: usize = 1024;
 /// Those who wait for changes are told at most so often.
 const HERALD_PAUSE: Duration = Duration::from_millis(5);
 
-/// A group that is durable.
-pub(crate) struct LoggedGroup {
-    pub(crate) first_sequence: u64,
-    pub(crate) entries: u32,
-    pub(crate) at: u64,
-    pub(crate) payload: Box<[u8]>,
+/// Opens files to read them.
+pub(crate) trait FilesToRead: Send + Sync {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
 }
 
-impl LoggedGroup {
-    fn next_sequence(&self) -> u64 {
-        self.first_sequence + u64::from(self.entries)
-    }
-}
-
-/// Opens segments to read them.
-pub(crate) trait SegmentFiles: Send + Sync {
-    fn open(&self, number: u64) -> io::Result<Box<dyn DiskFile>>;
-}
-
-impl<D: Disk> SegmentFiles for D {
-    fn open(&self, number: u64) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(self.open_to_read(&segment_name(number))?))
+impl<D: Disk> FilesToRead for D {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(self.open_to_read(name)?))
     }
 }
 
 /// The durable part of the journal.
 pub(crate) struct Log {
     store: StoreHeader,
-    files: Box<dyn SegmentFiles>,
+    files: Box<dyn FilesToRead>,
     retention: Retention,
     inner: Mutex<Inner>,
     /// Somebody waits for the next group: only then the herald needs to be woken.
@@ -92,6 +82,14 @@ struct Inner {
     next_sequence: u64,
     /// When that was committed.
     at: u64,
+    /// The running hash over all groups that are durable.
+    chain: u64,
+    /// What is not copied yet: the segments that have entries from here on stay. `None` where nobody copies.
+    held: Option<u64>,
+    /// The newest checkpoint that is durable.
+    checkpoint: Option<Written>,
+    /// The checkpoint that is being copied, by its first sequence number.
+    held_checkpoint: Option<u64>,
     /// Those that are kept, without gaps. The last one is written to.
     segments: VecDeque<KeptSegment>,
     /// The newest groups, without gaps.
@@ -108,15 +106,20 @@ struct Herald {
 }
 
 impl Log {
-    /// The log of a journal that was just opened: all in `segments` before `next_sequence` is durable.
+    /// The log of a journal that was just opened: all in `segments` before `end` is durable.
     pub(crate) fn new(
         store: StoreHeader,
-        files: impl SegmentFiles + 'static,
+        files: impl FilesToRead + 'static,
         segments: VecDeque<KeptSegment>,
-        next_sequence: u64,
-        at: u64,
+        end: JournalEnd,
+        checkpoint: Option<Written>,
         settings: &Settings,
     ) -> Self {
+        let JournalEnd {
+            next_sequence,
+            at,
+            chain,
+        } = end;
         let (told, _) = watch::channel(next_sequence);
         Self {
             store,
@@ -125,6 +128,10 @@ impl Log {
             inner: Mutex::new(Inner {
                 next_sequence,
                 at,
+                chain,
+                held: segments::held_at_first(settings),
+                checkpoint,
+                held_checkpoint: None,
                 segments,
                 ring: VecDeque::new(),
                 ring_bytes: 0,
@@ -136,11 +143,12 @@ impl Log {
         }
     }
 
-    /// A group in this segment is durable.
+    /// A group in this segment is durable. `next_chain` is the running hash over it and all before it.
     pub(crate) fn publish(
         &self,
         segment: &SegmentHeader,
         stamp: GroupStamp,
+        next_chain: u64,
         entries: u32,
         payload: &[u8],
     ) {
@@ -148,11 +156,13 @@ impl Log {
             first_sequence: stamp.first_sequence,
             entries,
             at: stamp.at,
+            chain: stamp.chain,
             payload: payload.into(),
         });
         let mut inner = self.lock();
         inner.next_sequence = group.next_sequence();
         inner.at = stamp.at;
+        inner.chain = next_chain;
         match inner.segments.back_mut() {
             Some(last) if last.header.number == segment.number => {
                 if last.first_at == 0 {
@@ -163,7 +173,11 @@ impl Log {
                 header: *segment,
                 first_sequence: stamp.first_sequence,
                 first_at: stamp.at,
+                bytes: 0,
             }),
+        }
+        if let Some(last) = inner.segments.back_mut() {
+            last.bytes += group_bytes(group.payload.len());
         }
         inner.ring_bytes += group.payload.len();
         inner.ring.push_back(group);
@@ -181,11 +195,19 @@ impl Log {
     }
 
     /// Lets segments go that neither a restart needs, which begins in segment `needed`, nor those who
-    /// ask for changes. The number of the first that stays.
+    /// ask for changes, nor who copies them. The number of the first that stays.
     pub(crate) fn release(&self, needed: u64) -> u64 {
         let mut inner = self.lock();
-        let at = inner.at;
-        self.retention.release(&mut inner.segments, needed, at)
+        let (at, held) = (inner.at, inner.held);
+        let segments = &mut inner.segments;
+        self.retention.release(segments, needed, at, held)
+    }
+
+    /// A checkpoint is durable. The one before it that must stay, as it is being copied.
+    pub(crate) fn checkpoint_written(&self, written: Written) -> Option<u64> {
+        let mut inner = self.lock();
+        inner.checkpoint = Some(written);
+        inner.held_checkpoint
     }
 
     /// After the newest entry that is durable.
@@ -212,49 +234,14 @@ impl Log {
     fn read_ring(&self, after: Position) -> Result<Option<Groups>, FeedError> {
         let inner = self.lock();
         self.check(&inner, after)?;
-        let first = after.sequence + 1;
-        if first < inner.next_sequence
-            && inner
-                .ring
-                .front()
-                .is_none_or(|it| it.first_sequence > first)
-        {
-            return Ok(None);
-        }
-        let start = inner
-            .ring
-            .partition_point(|group| group.next_sequence() <= first);
-        let mut groups = Groups::default();
-        for group in inner.ring.range(start..) {
-            if groups.bytes >= READ_BYTES_MAX {
-                break;
-            }
-            groups.push(group.clone());
-        }
-        Ok(Some(groups))
+        Ok(inner.ring_from(after.sequence + 1, READ_BYTES_MAX))
     }
 
     /// The same from segments, which may wait for the disk.
     fn read_segments(&self, after: Position) -> Result<Groups, FeedError> {
-        let first = after.sequence + 1;
-        let (segments, place, end) = {
-            let mut inner = self.lock();
-            self.check(&inner, after)?;
-            let place = inner.take_place(first);
-            let start = inner
-                .segments
-                .partition_point(|it| it.first_sequence <= first);
-            let start = start.saturating_sub(1);
-            let segments: Vec<_> = inner.segments.range(start..).copied().collect();
-            (segments, place, inner.next_sequence)
-        };
-        match read_groups(&*self.files, &segments, place, first, end, READ_BYTES_MAX) {
-            Ok((groups, place)) => {
-                if let (Some(place), Some(last)) = (place, groups.list.last()) {
-                    self.lock().put_place(last.next_sequence(), place);
-                }
-                Ok(groups)
-            }
+        self.check(&self.lock(), after)?;
+        match self.segments_from(after.sequence + 1, READ_BYTES_MAX) {
+            Ok(groups) => Ok(groups),
             Err(error) => {
                 // It may have been let go meanwhile.
                 self.check(&self.lock(), after)?;
@@ -263,6 +250,25 @@ impl Log {
                 Err(Fault::Unavailable { reason }.into())
             }
         }
+    }
+
+    /// The groups from the one that has this entry on, which is kept and durable, from segments.
+    fn segments_from(&self, first: u64, bytes_max: usize) -> io::Result<Groups> {
+        let (segments, place, end) = {
+            let mut inner = self.lock();
+            let place = inner.take_place(first);
+            let start = inner
+                .segments
+                .partition_point(|it| it.first_sequence <= first);
+            let start = start.saturating_sub(1);
+            let segments: Vec<_> = inner.segments.range(start..).copied().collect();
+            (segments, place, inner.next_sequence)
+        };
+        let (groups, place) = read_groups(&*self.files, &segments, place, first, end, bytes_max)?;
+        if let (Some(place), Some(last)) = (place, groups.list.last()) {
+            self.lock().put_place(last.next_sequence(), place);
+        }
+        Ok(groups)
     }
 
     /// Whether what comes after this position can be read.
@@ -401,6 +407,25 @@ impl Inner {
     fn oldest(&self) -> u64 {
         let first = self.segments.front().map(|first| first.first_sequence);
         first.unwrap_or(self.next_sequence)
+    }
+
+    /// The groups from the one that has this entry on, from memory: `None` where that has not got them.
+    fn ring_from(&self, first: u64, bytes_max: usize) -> Option<Groups> {
+        let begins = self.ring.front().map(|oldest| oldest.first_sequence);
+        if first < self.next_sequence && begins.is_none_or(|begins| begins > first) {
+            return None;
+        }
+        let start = self
+            .ring
+            .partition_point(|group| group.next_sequence() <= first);
+        let mut groups = Groups::default();
+        for group in self.ring.range(start..) {
+            if groups.bytes >= bytes_max {
+                break;
+            }
+            groups.push(group.clone());
+        }
+        Some(groups)
     }
 
     fn take_place(&mut self, sequence: u64) -> Option<Place> {

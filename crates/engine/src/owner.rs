@@ -515,13 +515,15 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let entries = self.group.entries();
         if planted!(ToldBeforeSync) {
             let (segment, stamp) = self.journal.next_stamp(self.at);
+            let payload = self.group.payload();
             self.log
-                .publish(&segment, stamp, entries, self.group.payload());
+                .publish(&segment, stamp, stamp.chain, entries, payload);
         }
         let appended = self.journal.append(&mut self.group, self.at)?;
         let payload = self.group.payload();
+        let (segment, chain) = (&appended.segment, appended.next_chain);
         self.log
-            .publish(&appended.segment, appended.stamp, entries, payload);
+            .publish(segment, appended.stamp, chain, entries, payload);
         self.checkpoints.appended(appended.bytes);
         Ok(())
     }

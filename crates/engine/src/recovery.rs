@@ -125,17 +125,17 @@ pub(crate) fn create<D: Disk>(
 }
 
 /// What the files of a directory hold.
-struct Read<F> {
-    state: State,
-    retries: Retries,
-    end: End<F>,
-    header: Option<CheckpointHeader>,
-    checkpoint: Option<Written>,
-    segments: VecDeque<KeptSegment>,
+pub(crate) struct Read<F> {
+    pub(crate) state: State,
+    pub(crate) retries: Retries,
+    pub(crate) end: End<F>,
+    pub(crate) header: Option<CheckpointHeader>,
+    pub(crate) checkpoint: Option<Written>,
+    pub(crate) segments: VecDeque<KeptSegment>,
     /// When the checkpoint was loaded.
-    loaded_at: Duration,
+    pub(crate) loaded_at: Duration,
     /// When the journal was replayed.
-    replayed_at: Duration,
+    pub(crate) replayed_at: Duration,
 }
 
 impl<F> Read<F> {
@@ -152,7 +152,7 @@ impl<F> Read<F> {
 }
 
 /// Reads the newest checkpoint and the journal from where it began, and removes what is needless.
-fn read<D: Disk>(
+pub(crate) fn read<D: Disk>(
     disk: &D,
     files: &Files,
     store: Option<u64>,
@@ -209,6 +209,14 @@ fn read<D: Disk>(
     let replayed_at = now();
     let last = end.segment.header;
     let mut segments = log::retained(disk, &files.segments, last, end.next_sequence);
+    for segment in &mut segments {
+        let is_last = segment.header.number == last.number;
+        segment.bytes = if is_last {
+            end.offset
+        } else {
+            settings.segment_bytes
+        };
+    }
     log::release(&mut segments, segment, end.at, settings);
     if let Some(header) = header {
         if end.next_sequence < header.next_sequence {
@@ -290,6 +298,7 @@ impl<F: DiskFile> Recovered<F> {
             header: end.segment.header,
             first_sequence: end.next_sequence,
             first_at: 0,
+            bytes: 0,
         }];
         Ok(Self {
             end,
@@ -300,7 +309,7 @@ impl<F: DiskFile> Recovered<F> {
     }
 }
 
-fn read_store<D: Disk>(disk: &D) -> Result<StoreHeader, OpenError> {
+pub(crate) fn read_store<D: Disk>(disk: &D) -> Result<StoreHeader, OpenError> {
     let mut bytes = vec![0; HEADER_BYTES];
     let length = disk
         .open(STORE)
@@ -366,7 +375,8 @@ fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
     }
 }
 
-fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), OpenError> {
+/// Makes the file that says which store it is, durably.
+pub(crate) fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), OpenError> {
     let create = || {
         let file = files::create_unfinished(disk, STORE)?;
         file.write_all_at(&store.encode(), 0)?;

@@ -26,6 +26,9 @@ pub struct Settings {
     /// How many bytes the journal may have for that; what a restart needs is kept in any case.
     /// Default 4 GiB.
     pub changes_retention_bytes: u64,
+    /// How many bytes the journal may have for who copies it and is behind. 0, the default, where nobody
+    /// does: then nothing is held.
+    pub held_bytes_max: u64,
     /// How long idempotency keys are kept, in hours. Default 24.
     pub idempotency_retention_hours: u32,
     /// How many idempotency keys are kept. Default 1,000,000.
@@ -43,6 +46,7 @@ impl Default for Settings {
             checkpoint_journal_bytes: 256 << 20,
             changes_retention_hours: 72,
             changes_retention_bytes: 4 << 30,
+            held_bytes_max: 0,
             idempotency_retention_hours: 24,
             idempotency_keys_max: 1_000_000,
         }

@@ -1,5 +1,6 @@
 //! The one binary: the command line. Each command has a module of its own.
 
+mod archive;
 mod ask;
 mod completions;
 mod config;
@@ -67,6 +68,15 @@ enum Command {
     Import(import::Arguments),
     /// Writes all widgets of a store to a file.
     Export(export::Arguments),
+    /// Restores the embedded store from its archive.
+    Restore(archive::Restore),
+    /// Looks into an archive, checks it, and lets go of what is too old.
+    #[command(subcommand)]
+    Archive(archive::Command),
+    /// Checks a data directory that no service runs on.
+    Verify(archive::VerifyStore),
+    /// Copies a checkpoint to an archive now.
+    Backup(archive::Backup),
     /// Measures a running service, and proves that its answers are right.
     ///
     /// Sends requests as scheduled, predicts every answer, and reads back at the end what was
@@ -81,7 +91,7 @@ enum Command {
     /// stop the service once it has answered what it accepted, a second one at once.
     ///
     /// Below are the flags that people use first; `--help --all` shows all, `--help http` those of a
-    /// section: http, auth, store, engine, postgres, log.
+    /// section: http, auth, store, engine, archive, postgres, log.
     Serve(serve::Arguments),
     /// Prepares the database of the PostgreSQL store, or brings it up to date.
     ///
@@ -142,6 +152,10 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Export(arguments) => export::run(arguments),
+        Command::Restore(arguments) => arguments.run(),
+        Command::Archive(command) => archive::run(command),
+        Command::Verify(arguments) => arguments.run(),
+        Command::Backup(arguments) => arguments.run(),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),

@@ -18,6 +18,7 @@ use std::{
     io::{self, Write as _},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_clock::SystemClock;
@@ -80,15 +81,24 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     };
     let api = http.settings(&configuration.changes);
     match store {
-        Opened::Embedded(engine) => {
+        Opened::Embedded(engine, archiver) => {
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
-            answer(
+            let answered = answer(
                 &http, api, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
             )
-            .await?;
+            .await;
             drop(engine);
+            // What the journal has last is archived as well, if the bucket is well.
+            if let Some(archiver) = archiver
+                && !archiver.stop(&SystemClock::new(), ARCHIVE_STOP_MAX)
+            {
+                tracing::warn!(
+                    "the end of the journal is not archived yet: the next start goes on with it"
+                );
+            }
+            answered?;
         }
         Opened::Postgres(postgres) => {
             let client = postgres.client();
@@ -105,6 +115,9 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     Ok(())
 }
 
+/// How long a stop waits for the archive.
+const ARCHIVE_STOP_MAX: Duration = Duration::from_secs(5);
+
 /// All that serves, before anybody can connect.
 struct Started {
     /// As the process can have it.
@@ -117,7 +130,7 @@ struct Started {
 }
 
 enum Opened {
-    Embedded(Engine),
+    Embedded(Box<Engine>, Option<widgets_archive::Handle>),
     Postgres(Postgres),
 }
 
@@ -128,6 +141,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         engine,
         changes,
         idempotency,
+        archive,
         postgres,
         auth,
         log: _,
@@ -169,7 +183,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
         }
         StoreKind::Embedded => {
-            let settings = engine.settings(&http, changes, idempotency);
+            let settings = engine.settings(&http, changes, idempotency, archive);
             let path = store.data_dir.clone();
             let no_store = store.no_store();
             // Beside the signals: a recovery may take long.
@@ -189,7 +203,12 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             }
             engine.register_metrics(&metrics)?;
             metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
-            Opened::Embedded(engine)
+            let clock = Arc::new(SystemClock::new());
+            let archiver = crate::archive::start(archive, &engine, clock, &metrics)?;
+            if let (Some(_), Some(url)) = (&archiver, &archive.url) {
+                writeln!(io::stdout(), "archives to {url}")?;
+            }
+            Opened::Embedded(Box::new(engine), archiver)
         }
         StoreKind::Postgres(url) => {
             let target = Target::parse(url)?;

@@ -60,6 +60,7 @@ impl Given {
             engine,
             changes,
             idempotency,
+            archive,
             postgres,
             log,
             ..
@@ -87,7 +88,7 @@ impl Given {
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),
-                settings: engine.settings(http, changes, idempotency),
+                settings: engine.settings(http, changes, idempotency, archive),
                 no_store: store.no_store(),
             }),
         }
@@ -181,7 +182,7 @@ fn open_directory(path: &Path, no_store: NoStore) -> Result<(DataDirectory, bool
 }
 
 /// Why the embedded store cannot be opened, and what its user can do.
-fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
+pub(crate) fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
     use widgets_engine::OpenError;
     let directory = path.display();
     match error {
@@ -197,10 +198,12 @@ fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
             "{error}. Correct --data-dir, or mount the volume that has the store; `widgets serve`, \
              `generate` and `import` make a new one where store.must_exist is false"
         ),
+        OpenError::Restoring { .. } => format!("{error} (`widgets restore`)"),
+        OpenError::NotEmpty { .. } => format!("{error}. Give another directory by --data-dir"),
         OpenError::Damaged { .. } | OpenError::Missing { .. } | OpenError::NoBeginning { .. } => {
             format!(
-                "the data directory {directory} is damaged: {error}. Nothing was changed. Restore a \
-             copy of the directory: skipping the damaged part would serve wrong data"
+                "the data directory {directory} is damaged: {error}. Nothing was changed. Restore it from \
+             its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data"
             )
         }
         OpenError::Io { what, source } => {

@@ -252,10 +252,16 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         let written = draft.finish(next_sequence, key_blocks)?;
         let segment = draft.beginning.position.segment;
         let kept = self.log.release(segment);
+        let held = self.log.checkpoint_written(written);
+        let held = held.map(files::checkpoint_name);
         let obsolete = files::obsolete(self.disk, written.first_sequence, kept);
         self.draft = None;
         match obsolete {
-            Ok(names) => self.removal = Some(Removal::new(names)),
+            Ok(mut names) => {
+                // The next checkpoint takes it along.
+                names.retain(|name| Some(name) != held.as_ref());
+                self.removal = Some(Removal::new(names));
+            }
             Err(error) => self.removal_failed(&error),
         }
         Ok(Some(written))

@@ -223,6 +223,11 @@ impl<'a> Entries<'a> {
         self.reader.is_empty()
     }
 
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.reader.len()
+    }
+
     /// The next entry.
     pub(crate) fn read(&mut self) -> Result<Entry<'a>, EntryDefect> {
         let first = self.reader.byte().ok_or(EntryDefect::Invalid)?;

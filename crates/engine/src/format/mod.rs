@@ -17,16 +17,16 @@ pub(crate) use entry::only_change;
 pub(crate) use entry::{
     ENTRY_BYTES_MAX, Entries, EntryDefect, GroupDraft, Happened, Keyed, entry_bytes_max, is_seal,
 };
-#[cfg(test)]
-pub(crate) use segment::seal_group as seal_raw_group;
 pub(crate) use segment::{
     GROUP_ALIGNMENT, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_SALT_BYTES, Group, GroupStamp,
-    SegmentHeader, group_bytes, group_bytes_claimed, peek_group, read_group, skipped_chain,
+    SegmentHeader, chain_after, group_bytes, group_bytes_claimed, peek_group, read_group,
+    seal_group, skipped_chain,
 };
-pub(crate) use store::{Epoch, StoreHeader};
+pub(crate) use store::EPOCHS_MAX;
+pub use store::{Epoch, StoreHeader};
 
 /// The version of the layouts that is written, in the header of every file.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The oldest version that is read. A start makes the newest of it.
 pub(crate) const FORMAT_VERSION_OLDEST: u32 = 1;
@@ -46,6 +46,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(crate) fn text(&mut self, bytes: usize) -> Option<&'a str> {

@@ -180,6 +180,16 @@ pub(crate) fn seal_group(group: &mut Vec<u8>, salt: u64, stamp: GroupStamp, entr
     sealed.next_chain(stamp)
 }
 
+/// The running hash over a group and all before it, from what is in it.
+pub(crate) fn chain_after(stamp: GroupStamp, entries: u32, payload: &[u8]) -> Option<u64> {
+    let sealed = Sealed {
+        payload_bytes: u32::try_from(payload.len()).ok()?,
+        entries,
+        payload_checksum: crc32fast::hash(payload),
+    };
+    Some(sealed.next_chain(stamp))
+}
+
 /// The running hash over all groups where sequence numbers up to `next_sequence` were given to changes
 /// that are in none.
 pub(crate) fn skipped_chain(chain: u64, next_sequence: u64) -> u64 {

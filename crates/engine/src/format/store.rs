@@ -1,6 +1,7 @@
 //! The file `store`: which store this is, and which lives it has had.
 
 use super::{HEADER_BYTES, HeaderDefect, check_header};
+use std::fmt;
 
 const MAGIC: [u8; 8] = *b"WIDGSTOR";
 
@@ -9,22 +10,31 @@ pub(crate) const EPOCHS_MAX: usize = 128;
 
 /// A stretch of the store's history that one writer wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Epoch {
+pub struct Epoch {
     /// They count from 1.
-    pub(crate) number: u32,
+    pub number: u32,
     /// The first change that belongs to it.
-    pub(crate) first_sequence: u64,
+    pub first_sequence: u64,
 }
 
 /// What does not change while a service runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StoreHeader {
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreHeader {
     /// Random, and in every file of this store: a file of another store is not taken for one of this.
-    pub(crate) identity: u64,
+    pub identity: u64,
     /// Random, and known to nobody else: what keys are hashed with.
-    pub(crate) secret: [u8; 16],
+    pub secret: [u8; 16],
     /// At least one, ascending in both fields.
-    pub(crate) epochs: Vec<Epoch>,
+    pub epochs: Vec<Epoch>,
+}
+
+impl fmt::Debug for StoreHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreHeader")
+            .field("identity", &format_args!("{:016x}", self.identity))
+            .field("epochs", &self.epochs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StoreHeader {

@@ -62,6 +62,8 @@ pub(crate) struct Position {
 pub(crate) struct Appended {
     pub(crate) segment: SegmentHeader,
     pub(crate) stamp: GroupStamp,
+    /// The running hash over it and all before it.
+    pub(crate) next_chain: u64,
     /// What it takes in the segment.
     pub(crate) bytes: u64,
 }
@@ -180,6 +182,7 @@ impl<F: DiskFile> Journal<F> {
         Ok(Appended {
             segment: *header,
             stamp,
+            next_chain: chain,
             bytes: written,
         })
     }

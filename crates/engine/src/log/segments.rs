@@ -1,8 +1,8 @@
 //! Segments that are kept, and reading groups out of them.
 
-use super::{LoggedGroup, SegmentFiles};
+use super::{FilesToRead, JournalEnd, LoggedGroup};
 use crate::{
-    Disk, Settings,
+    Disk, OpenError, Settings,
     disk::{DiskFile, read_full_at},
     files::segment_name,
     format::{self, DATA_OFFSET, HEADER_BYTES, SegmentHeader},
@@ -20,6 +20,8 @@ pub(crate) struct KeptSegment {
     pub(crate) first_sequence: u64,
     /// When its first group was committed; 0 while it has none.
     pub(crate) first_at: u64,
+    /// How many bytes of groups it has, about: those of one that was there at the start are taken to fill it.
+    pub(crate) bytes: u64,
 }
 
 /// Where a group begins.
@@ -51,6 +53,12 @@ pub(crate) struct Retention {
     segment_bytes: u64,
     bytes: u64,
     microseconds: u64,
+    held_bytes: u64,
+}
+
+/// What is held before who copies has said where it is: everything, if somebody does.
+pub(crate) fn held_at_first(settings: &Settings) -> Option<u64> {
+    (settings.held_bytes_max > 0).then_some(0)
 }
 
 impl Retention {
@@ -60,23 +68,28 @@ impl Retention {
             segment_bytes: settings.segment_bytes,
             bytes: settings.changes_retention_bytes,
             microseconds: hours.saturating_mul(3_600_000_000),
+            held_bytes: settings.held_bytes_max,
         }
     }
 
     /// Lets go of the oldest segments: those that a restart does not need, which begins in segment
-    /// `needed`, and that are too old or too much. The number of the first that stays.
+    /// `needed`, and that are too old or too much. What is `held` from a sequence number on stays as long as
+    /// it is not too much for that. The number of the first that stays.
     pub(crate) fn release(
         &self,
         segments: &mut VecDeque<KeptSegment>,
         needed: u64,
         now: u64,
+        held: Option<u64>,
     ) -> u64 {
         while let (Some(first), Some(second)) = (segments.front(), segments.get(1)) {
             let bytes = self.segment_bytes.saturating_mul(segments.len() as u64);
             // All of the first was committed before the second began.
             let age = now.saturating_sub(second.first_at);
             let is_old = second.first_at > 0 && age >= self.microseconds;
-            if first.header.number >= needed || !(is_old || bytes > self.bytes) {
+            let is_held =
+                held.is_some_and(|held| held < second.first_sequence) && bytes <= self.held_bytes;
+            if first.header.number >= needed || is_held || !(is_old || bytes > self.bytes) {
                 break;
             }
             segments.pop_front();
@@ -93,7 +106,8 @@ pub(crate) fn release(
     now: u64,
     settings: &Settings,
 ) {
-    Retention::new(settings).release(segments, needed, now);
+    let held = held_at_first(settings);
+    Retention::new(settings).release(segments, needed, now, held);
 }
 
 /// The segments that can be read up to the last one, `last`, whose next entry is `next_sequence`: without
@@ -150,6 +164,7 @@ fn kept_segment<D: Disk>(
         header,
         first_sequence: stamp.map_or(following, |stamp| stamp.first_sequence),
         first_at: stamp.map_or(0, |stamp| stamp.at),
+        bytes: 0,
     }))
 }
 
@@ -157,7 +172,7 @@ fn kept_segment<D: Disk>(
 /// `end` comes, which is not durable. `place` is where that group begins, if somebody knows. Gives the
 /// place after the last one.
 pub(crate) fn read_groups(
-    files: &dyn SegmentFiles,
+    files: &dyn FilesToRead,
     segments: &[KeptSegment],
     place: Option<Place>,
     first: u64,
@@ -183,13 +198,13 @@ pub(crate) fn read_groups(
             }
             None => DATA_OFFSET,
         };
-        let file = files.open(number)?;
+        let file = files.open(&segment_name(number))?;
         let mut reader = Pieces::new(&*file, segment.header, offset);
         while wanted < end && groups.bytes < bytes_max {
             let Some((group, bytes)) = reader.next(wanted)? else {
                 break;
             };
-            let next = group.first_sequence + u64::from(group.entries);
+            let next = group.next_sequence();
             // What comes after the watermark may not be durable.
             if next > end {
                 break;
@@ -215,6 +230,58 @@ pub(crate) fn read_groups(
     Err(io::Error::other(format!(
         "change {wanted} cannot be read, the journal has those before {end}"
     )))
+}
+
+/// Reads every group that is kept, up to the end of the journal: each must follow from the one before it, and
+/// have entries that `is_readable` takes.
+pub(crate) fn check_kept(
+    files: &dyn FilesToRead,
+    segments: &[KeptSegment],
+    end: JournalEnd,
+    is_readable: impl Fn(&LoggedGroup) -> bool,
+) -> Result<(), OpenError> {
+    let Some(oldest) = segments.first() else {
+        return Ok(());
+    };
+    let (mut next, mut place, mut chain) = (oldest.first_sequence, None, None);
+    let damaged = |place: Option<Place>, defect: String| {
+        let place = place.map_or((oldest.header.number, DATA_OFFSET), |it| {
+            (it.number, it.offset)
+        });
+        OpenError::Damaged {
+            file: segment_name(place.0),
+            offset: place.1,
+            defect,
+        }
+    };
+    while next < end.next_sequence {
+        let read = read_groups(files, segments, place, next, end.next_sequence, PIECE_BYTES);
+        let (groups, after) = read.map_err(|error| damaged(place, error.to_string()))?;
+        for group in &groups.list {
+            let first = group.first_sequence;
+            if chain.is_some_and(|chain| chain != group.chain) {
+                let defect =
+                    format!("the group of entry {first} does not follow from what is before it");
+                return Err(damaged(place, defect));
+            }
+            if !is_readable(group) {
+                return Err(damaged(
+                    place,
+                    format!("the group of entry {first} has no valid entries"),
+                ));
+            }
+            chain = Some(group.next_chain());
+            next = group.next_sequence();
+        }
+        place = after;
+    }
+    if chain.is_some_and(|chain| chain != end.chain) {
+        return Err(damaged(
+            place,
+            "its last group is not the one that a start reads".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// A segment that is read piece by piece.
@@ -261,6 +328,7 @@ impl<'a> Pieces<'a> {
                     first_sequence: group.stamp.first_sequence,
                     entries: group.entries,
                     at: group.stamp.at,
+                    chain: group.stamp.chain,
                     payload: group.payload.into(),
                 };
                 (logged, group.bytes)

@@ -13,7 +13,7 @@ use crate::{
         ENTRY_BYTES_MAX, Epoch, FORMAT_VERSION, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GroupStamp,
         SegmentHeader, StoreHeader,
         checkpoint::{BLOCK_RECORDS, CheckpointHeader, begin_block, seal_block},
-        group_bytes, seal_raw_group,
+        group_bytes, seal_group,
     },
     recovery,
 };
@@ -96,7 +96,7 @@ fn group(payload: &[u8], chain: &mut u64, first_sequence: u64, entries: u32) -> 
         at: 0,
         chain: *chain,
     };
-    *chain = seal_raw_group(&mut group, SALT, stamp, entries);
+    *chain = seal_group(&mut group, SALT, stamp, entries);
     group
 }
 

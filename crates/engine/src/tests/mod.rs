@@ -15,6 +15,7 @@ mod log;
 mod missing;
 mod queue;
 mod recovery;
+mod restore;
 mod retries;
 mod rig;
 mod simulation;

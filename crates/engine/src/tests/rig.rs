@@ -7,7 +7,7 @@ use crate::{
     engine::Parts,
     format::StoreHeader,
     journal::prepare::Preparer,
-    log::Log,
+    log::{JournalEnd, Log},
     owner::Owner,
     queue::{Request, Submission},
     state::State,
@@ -75,8 +75,12 @@ pub(super) fn log(settings: &Settings) -> Arc<Log> {
         store,
         TestDisk::default(),
         segments,
-        1,
-        0,
+        JournalEnd {
+            next_sequence: 1,
+            at: 0,
+            chain: 0,
+        },
+        None,
         settings,
     ))
 }

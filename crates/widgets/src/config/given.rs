@@ -37,6 +37,7 @@ const FIRST: &[&str] = &[
     "store.url",
     "store.data_dir",
     "store.must_exist",
+    "archive.url",
     "log.format",
     "log.filter",
 ];
@@ -73,6 +74,8 @@ impl Scope for Opening {
             || of("engine.")
             || of("changes.")
             || of("idempotency.")
+            // The journal that is not archived yet stays.
+            || of("archive.")
             || of("log.")
             || path == "postgres.connect_timeout_ms"
     }

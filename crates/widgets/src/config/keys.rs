@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use widgets_archive::ArchiveUrl;
 use widgets_engine::NoStore;
 use widgets_pacing::Mode;
 use widgets_server::{
@@ -313,6 +314,22 @@ configuration! {
         /// takes 55 MB of memory, or 100 MB of the database.
         keys_max as "idempotency_keys_max": u64 = 1_000_000, within 1..=100_000_000;
     }
+    /// Copies of the embedded store, from which it is restored when its disk dies.
+    archive: Archive {
+        /// Where they are: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER.
+        /// Each store needs one of its own. Credentials come by the provider's own variables.
+        url as "archive_url": Option<ArchiveUrl> = None;
+        /// How old an operation may become before it is in the archive. A shorter one writes more objects.
+        interval_ms as "archive_interval_ms": u64 = 1000, within 10..=3_600_000;
+        /// How many bytes the journal may have while the archive cannot be reached. Where it has more, the
+        /// oldest goes: moments in it cannot be restored then.
+        backlog_bytes_max as "archive_backlog_bytes_max": u64 = 16 << 30, within 64 << 20..=1 << 50;
+        /// A checkpoint is copied at least so often, in hours, if anything changed.
+        checkpoint_hours as "archive_checkpoint_hours": u32 = 24, within 1..=8760;
+        /// And after this much journal, or half the last checkpoint's size if that is more. A restore replays
+        /// little more than that.
+        checkpoint_journal_bytes as "archive_checkpoint_journal_bytes": u64 = 1 << 30, within 1 << 20..=1 << 50;
+    }
     /// The store in a PostgreSQL database.
     postgres: Postgres {
         /// How many connections apply operations, and so how many batches are in flight.
@@ -551,6 +568,7 @@ impl Engine {
         http: &Http,
         changes: &Changes,
         idempotency: &Idempotency,
+        archive: &Archive,
     ) -> widgets_engine::Settings {
         let Self {
             queue_operations_max,
@@ -568,8 +586,25 @@ impl Engine {
             checkpoint_journal_bytes,
             changes_retention_hours: changes.retention_hours,
             changes_retention_bytes: changes.retention_bytes,
+            held_bytes_max: archive.held_bytes_max(),
             idempotency_retention_hours: idempotency.retention_hours,
             idempotency_keys_max: idempotency.keys_max,
+        }
+    }
+}
+
+impl Archive {
+    /// How many bytes of the journal are held for it.
+    fn held_bytes_max(&self) -> u64 {
+        self.url.as_ref().map_or(0, |_| self.backlog_bytes_max)
+    }
+
+    /// How it is kept.
+    pub(crate) fn settings(&self) -> widgets_archive::Settings {
+        widgets_archive::Settings {
+            interval: Duration::from_millis(self.interval_ms),
+            checkpoint_age: Duration::from_hours(self.checkpoint_hours.into()),
+            checkpoint_journal_bytes: self.checkpoint_journal_bytes,
         }
     }
 }
@@ -626,8 +661,10 @@ mod tests {
         assert_eq!(http.limits(), widgets_server::Limits::default());
         let (changes, idempotency) = (Changes::default(), Idempotency::default());
         assert_eq!(http.settings(&changes), widgets_server::Settings::default());
-        let settings = engine.settings(&http, &changes, &idempotency);
+        let archive = Archive::default();
+        let settings = engine.settings(&http, &changes, &idempotency, &archive);
         assert_eq!(settings, widgets_engine::Settings::default());
+        assert_eq!(archive.settings(), widgets_archive::Settings::default());
         assert_eq!(
             postgres.settings(&http, &changes, &idempotency),
             widgets_postgres::Settings::default()
@@ -701,7 +738,12 @@ mod tests {
             };
             let (changes, idempotency) = (Changes::default(), Idempotency::default());
             engine
-                .settings(&Http::default(), &changes, &idempotency)
+                .settings(
+                    &Http::default(),
+                    &changes,
+                    &idempotency,
+                    &Archive::default(),
+                )
                 .check()
                 .is_ok()
         };

@@ -17,7 +17,7 @@ mod url;
 mod values;
 
 pub(crate) use given::{Given, Migrating, Opening, Reaching, heading};
-pub(crate) use keys::{Auth, Configuration, Http, Log, SECTIONS};
+pub(crate) use keys::{Archive, Auth, Configuration, Http, Log, SECTIONS};
 pub(crate) use url::HttpUrl;
 pub(crate) use values::{LogFormat, StoreKind};
 
@@ -146,6 +146,7 @@ impl<S: Scope> Given<S> {
                     &configuration.http,
                     &configuration.changes,
                     &configuration.idempotency,
+                    &configuration.archive,
                 )
                 .check()
         {
@@ -156,6 +157,15 @@ impl<S: Scope> Given<S> {
             && let Err(problem) = widgets_postgres::Target::parse(url)
         {
             problems.push(Problem::new(format!("store.url: {problem}")));
+        }
+        if problems.is_empty()
+            && configuration.archive.url.is_some()
+            && !matches!(configuration.store.url, StoreKind::Embedded)
+        {
+            problems.push(Problem::new(
+                "archive.url is for the embedded store: PostgreSQL has means of its own (docs/operations.md)"
+                    .into(),
+            ));
         }
         // Whoever takes only a part of it does not know enough to say.
         if problems.is_empty() && KEYS.iter().all(|key| S::takes(&key.path())) {

@@ -7,6 +7,8 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
+use widgets_archive::ArchiveUrl;
+use widgets_load::redacted;
 use widgets_server::{ClientCertificates, Origins};
 
 fn toml_string(text: impl Into<String>) -> String {
@@ -61,6 +63,33 @@ impl Value for Option<String> {
 
     fn toml(&self) -> String {
         toml_string(self.as_deref().unwrap_or_default())
+    }
+}
+
+impl Value for Option<ArchiveUrl> {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        text.parse().ok().map(Some)
+    }
+
+    fn describe(_: &Anything) -> String {
+        "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER without credentials, \
+         or empty for none"
+            .into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.as_ref().map(ToString::to_string).unwrap_or_default())
+    }
+
+    /// It may have credentials in it, by mistake.
+    fn quote(text: &str) -> String {
+        toml_string(redacted(text))
     }
 }
 

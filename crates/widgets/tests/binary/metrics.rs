@@ -46,6 +46,10 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
             // Nobody is there, and the service starts all the same.
             "--jwks-url=https://127.0.0.1:9/",
             "--jwks-ca=ca.pem",
+            &format!(
+                "--archive-url=file://{}/archive",
+                directory.path().display()
+            ),
         ],
     );
     let server = Server::start(&[]);
@@ -92,6 +96,11 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
         }
     }
     starts_at_zero(&embedded, "widgets_checkpoints_total{outcome=\"failed\"}");
+    starts_at_zero(&embedded, "widgets_archive_gaps_total");
+    starts_at_zero(
+        &embedded,
+        "widgets_archive_failures_total{reason=\"refused\"}",
+    );
     for code in ["40001", "40P01", "55P03", "23503", "23505"] {
         let labels = format!("{{code=\"{code}\"}}");
         starts_at_zero(&postgres, &format!("widgets_batch_retries_total{labels}"));

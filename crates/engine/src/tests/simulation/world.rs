@@ -433,6 +433,8 @@ impl World {
             | OpenError::Locked
             | OpenError::Foreign { .. }
             | OpenError::NoStore { .. }
+            | OpenError::NotEmpty { .. }
+            | OpenError::Restoring { .. }
             | OpenError::Setting { .. } => false,
         };
         if !is_right {

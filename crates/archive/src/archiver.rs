@@ -1,0 +1,661 @@
+//! The archiver: takes the archive for itself, then copies groups and checkpoints, step by step.
+//!
+//! An object is written first, then the manifest that says that it counts, then the journal is let go. Each
+//! step can be tried again: what was written although no answer came is recognised.
+
+use crate::{
+    Bucket, Checkpoint, Error, Manifest, Metrics, Stretch,
+    bucket::{Replaced, Version},
+    checkpoints::{self, Uploaded, Wanted},
+    manifest::Hex64,
+    object,
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use tokio::{sync::oneshot, task::JoinHandle};
+use widgets_clock::Clock;
+use widgets_engine::{JournalEnd, LoggedGroup, Source, SourceError};
+
+/// An object has groups of so many bytes, or of one more.
+const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
+
+/// How long to wait after the copy of a checkpoint failed.
+const CHECKPOINT_RETRY: Duration = if cfg!(test) {
+    Duration::ZERO
+} else {
+    Duration::from_secs(30)
+};
+
+/// How the archive is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How old an operation may become before it is in the archive, where the bucket is well.
+    pub interval: Duration,
+    /// A checkpoint is copied at least so often, if anything changed.
+    pub checkpoint_age: Duration,
+    /// And after so many bytes of journal, or half as many as the last one has where that is more.
+    pub checkpoint_journal_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            checkpoint_age: Duration::from_hours(24),
+            checkpoint_journal_bytes: 1 << 30,
+        }
+    }
+}
+
+/// Where somebody waits for a checkpoint: what is told when it is there.
+pub(crate) type Reply = oneshot::Sender<Result<Checkpoint, String>>;
+
+/// An archive that is written to.
+pub struct Archiver {
+    bucket: Bucket,
+    source: Source,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    metrics: Metrics,
+    manifest: Manifest,
+    version: Version,
+    writer: u32,
+    holder: u64,
+    /// Everything before is in the archive.
+    reached: JournalEnd,
+    /// An object that is not there for sure.
+    pending: Option<Pending>,
+    /// Where the objects since the last checkpoint begin.
+    firsts: VecDeque<JournalEnd>,
+    /// The journal since the last checkpoint.
+    journal_bytes: u64,
+    /// When the last checkpoint was there, or when we began, in microseconds since 1970.
+    checkpoint_at: u64,
+    /// After a failure no copy begins before this, unless somebody asks.
+    checkpoint_retry_at: Duration,
+    upload: Option<JoinHandle<Result<Uploaded, Error>>>,
+    /// Its parts are there; the journal has not come to what it needs, or the manifest does not say it.
+    uploaded: Option<Uploaded>,
+    /// Those who wait for a checkpoint, before it is begun and after.
+    waiting: Vec<Reply>,
+    served: Vec<Reply>,
+}
+
+struct Pending {
+    name: String,
+    bytes: Bytes,
+    raw_bytes: u64,
+    end: JournalEnd,
+    /// Beside seals it has something.
+    first_at: u64,
+}
+
+impl Archiver {
+    /// Takes the archive for this store. From then on any earlier writer stops.
+    pub async fn open(
+        bucket: Bucket,
+        source: Source,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        metrics.watch(source.clone(), clock.clone());
+        let found = bucket.manifest().await?;
+        let (mut manifest, before) = match found {
+            Some((manifest, version)) => (manifest, Some(version)),
+            None => (Manifest::new(source.store()), None),
+        };
+        check_owner(&manifest, &source)?;
+        let (begin, is_gap) = begin(&manifest, &source)?;
+        let writer = manifest
+            .writer
+            .checked_add(1)
+            .ok_or_else(|| Error::Source("the archive had too many writers".into()))?;
+        let holder = crate::random();
+        manifest.writer = writer;
+        manifest.holder = Hex64(holder);
+        manifest.revision += 1;
+        // Writers that wrote nothing say nothing.
+        manifest
+            .stretches
+            .retain(|it| it.begin.next_sequence < it.end.next_sequence);
+        let store = source.store();
+        manifest.stretches.push(Stretch {
+            writer,
+            began: unix_microseconds(&*clock),
+            epochs: store
+                .epochs
+                .iter()
+                .map(|epoch| (epoch.number, epoch.first_sequence))
+                .collect(),
+            begin: begin.into(),
+            end: begin.into(),
+        });
+        let version = take_over(&bucket, &manifest, before.as_ref()).await?;
+        bucket.check_conditions(&version).await?;
+        if is_gap {
+            metrics.gaps.inc();
+            tracing::error!(
+                from = manifest
+                    .stretches
+                    .iter()
+                    .rev()
+                    .nth(1)
+                    .map(|it| it.end.next_sequence),
+                to = begin.next_sequence,
+                "the journal went before it was archived: moments between cannot be restored, a new checkpoint is copied"
+            );
+        }
+        source.hold(Some(begin.next_sequence));
+        metrics.reached(begin.next_sequence);
+        metrics.stopped.set(0);
+        tracing::info!(
+            url = bucket.url(),
+            writer,
+            next_sequence = begin.next_sequence,
+            "archiving"
+        );
+        // Another process may have copied the last one long ago.
+        let last = manifest.checkpoints.last();
+        let now = unix_microseconds(&*clock);
+        let checkpoint_at = last.map_or(now, |last| last.written);
+        let journal_bytes = source.bytes_from(last.map_or(1, |last| last.begin.next_sequence));
+        let archiver = Self {
+            bucket,
+            source,
+            clock,
+            settings,
+            metrics,
+            manifest,
+            version,
+            writer,
+            holder,
+            reached: begin,
+            pending: None,
+            firsts: VecDeque::new(),
+            journal_bytes,
+            checkpoint_at,
+            checkpoint_retry_at: Duration::ZERO,
+            upload: None,
+            uploaded: None,
+            waiting: Vec::new(),
+            served: Vec::new(),
+        };
+        if !archiver.has_base() {
+            let now = unix_microseconds(&*archiver.clock);
+            archiver.metrics.waiting_since(now);
+        }
+        Ok(archiver)
+    }
+
+    /// Everything before this is in the archive.
+    #[must_use]
+    pub fn reached(&self) -> JournalEnd {
+        self.reached
+    }
+
+    /// Has a checkpoint of everything copied that was answered before.
+    pub(crate) fn want_checkpoint(&mut self, reply: Reply) {
+        self.waiting.push(reply);
+    }
+
+    /// Waits until there is something that was not seen yet: a group, or the end of a copy.
+    pub(crate) async fn changed(&mut self, seen: u64) {
+        let (source, upload) = (&self.source, &mut self.upload);
+        let ended = async {
+            match upload {
+                Some(upload) => {
+                    while !upload.is_finished() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = source.changed(seen) => {}
+            () = ended => {}
+        }
+    }
+
+    /// Does what there is to do: copies an object of groups, and what there is of a checkpoint. Says whether
+    /// there is more. After an error it may be called again.
+    ///
+    /// A group that says nothing waits for one that does, unless `is_last`.
+    pub async fn step(&mut self, is_last: bool) -> Result<bool, Error> {
+        self.begin_checkpoint(is_last);
+        if self.pending.is_none() {
+            self.pending = self.next_object(is_last)?;
+        }
+        let mut is_more = false;
+        if let Some(pending) = &self.pending {
+            if pending.first_at > 0 {
+                self.metrics.waiting_since(pending.first_at);
+            }
+            if planted!(LetGoTooEarly) {
+                self.source.hold(Some(self.source.end().next_sequence));
+            }
+            if planted!(ManifestBeforeObject) {
+                self.record_piece().await?;
+            }
+            let pending = self.pending.as_ref();
+            if let Some(Pending { name, bytes, .. }) = pending {
+                self.bucket.put_new(name, bytes.clone()).await?;
+                self.metrics.wrote(bytes.len());
+            }
+            self.record_piece().await?;
+            self.pending = None;
+            is_more = self.reached.next_sequence < self.source.end().next_sequence;
+        }
+        // Whatever becomes of a checkpoint, the journal goes on.
+        self.take_upload().await?;
+        self.record_checkpoint().await?;
+        if !is_more && self.has_base() {
+            self.metrics.waiting_since(0);
+        }
+        Ok(is_more)
+    }
+
+    /// Whether the archive can be restored at all from what there is.
+    fn has_base(&self) -> bool {
+        let runs = self.manifest.runs();
+        runs.last().is_some_and(|run| {
+            self.manifest.begins_empty(run) || self.manifest.checkpoints_of(run).next().is_some()
+        })
+    }
+
+    /// The next groups as an object. None where there are none, or only such as can wait.
+    fn next_object(&mut self, is_last: bool) -> Result<Option<Pending>, Error> {
+        let first = self.reached.next_sequence;
+        let read = self.source.read(first, OBJECT_BYTES_MAX);
+        let mut groups = match read {
+            Ok(groups) => groups,
+            Err(error @ SourceError::Gone { .. }) => {
+                return Err(Error::Source(format!(
+                    "{error}, and they were not archived"
+                )));
+            }
+            Err(error) => return Err(Error::Source(error.to_string())),
+        };
+        let can_wait = groups.is_empty() || !is_last;
+        if can_wait && groups.iter().all(|group| group.is_seal()) {
+            return Ok(None);
+        }
+        if planted!(GroupLeftOut) && groups.len() > 1 {
+            groups.remove(0);
+        }
+        let mut end = self.reached;
+        for group in &groups {
+            let follows = group.first_sequence == end.next_sequence && group.chain == end.chain;
+            let is_planted = planted!(GroupLeftOut) || planted!(ChainUnchecked);
+            if !(follows || is_planted) {
+                return Err(Error::Source(format!(
+                    "the group of entry {} does not follow from what was archived",
+                    group.first_sequence
+                )));
+            }
+            end = object::end_of(group);
+        }
+        let begin = match groups.first() {
+            Some(group) if planted!(GroupLeftOut) => JournalEnd {
+                next_sequence: group.first_sequence,
+                chain: group.chain,
+                ..self.reached
+            },
+            _ => self.reached,
+        };
+        let store = self.source.store().identity;
+        let bytes = object::encode_piece(store, self.writer, begin, end, &groups)?;
+        let counts = |group: &&Arc<LoggedGroup>| !group.is_seal();
+        Ok(Some(Pending {
+            name: object::journal_name(self.writer, begin.next_sequence),
+            bytes,
+            raw_bytes: groups.iter().map(|group| group.payload.len() as u64).sum(),
+            end,
+            first_at: groups.iter().find(counts).map_or(0, |group| group.at),
+        }))
+    }
+
+    /// Has the manifest say that the object is there, and lets go of what it has.
+    async fn record_piece(&mut self) -> Result<(), Error> {
+        let Some(pending) = &self.pending else {
+            return Ok(());
+        };
+        let (end, raw_bytes) = (pending.end, pending.raw_bytes);
+        let writer = self.writer;
+        self.commit(|manifest| {
+            let own = manifest
+                .stretches
+                .iter_mut()
+                .rev()
+                .find(|stretch| stretch.writer == writer);
+            if let Some(stretch) = own
+                && stretch.end.next_sequence < end.next_sequence
+            {
+                stretch.end = end.into();
+            }
+        })
+        .await?;
+        self.firsts.push_back(self.reached);
+        self.reached = end;
+        self.journal_bytes += raw_bytes;
+        self.metrics.reached(end.next_sequence);
+        self.source.hold(Some(end.next_sequence));
+        Ok(())
+    }
+
+    /// Begins to copy a checkpoint, if one is due or wanted.
+    fn begin_checkpoint(&mut self, is_last: bool) {
+        let is_later = self.clock.now() < self.checkpoint_retry_at && self.waiting.is_empty();
+        if self.upload.is_some() || self.uploaded.is_some() || is_later {
+            return;
+        }
+        let last = self.manifest.checkpoints.last();
+        let age = unix_microseconds(&*self.clock).saturating_sub(self.checkpoint_at);
+        let age = Duration::from_micros(age);
+        let bytes_max = last
+            .map_or(0, |last| last.raw_bytes / 2)
+            .max(self.settings.checkpoint_journal_bytes);
+        let is_due = self.journal_bytes >= bytes_max
+            || age >= self.settings.checkpoint_age && self.journal_bytes > 0;
+        let wanted = if !self.waiting.is_empty() {
+            Wanted::New
+        } else if !self.has_base() {
+            Wanted::Any
+        } else if is_due && !is_last {
+            let last = last.map_or(0, |last| last.begin.next_sequence);
+            Wanted::NewerThan(last)
+        } else {
+            return;
+        };
+        self.served = mem::take(&mut self.waiting);
+        let (bucket, source) = (self.bucket.clone(), self.source.clone());
+        let clock = self.clock.clone();
+        let work = checkpoints::upload(bucket, source, clock, self.writer, wanted);
+        self.upload = Some(tokio::spawn(work));
+    }
+
+    /// Takes a copy that has ended.
+    async fn take_upload(&mut self) -> Result<(), Error> {
+        if !self.upload.as_ref().is_some_and(JoinHandle::is_finished) {
+            return Ok(());
+        }
+        let Some(upload) = self.upload.take() else {
+            return Ok(());
+        };
+        match upload.await {
+            Ok(Ok(uploaded)) => {
+                for _ in 0..uploaded.parts {
+                    self.metrics.objects.inc();
+                }
+                self.metrics.bytes.inc_by(uploaded.bytes);
+                self.uploaded = Some(uploaded);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                self.checkpoint_retry_at = self.clock.now() + CHECKPOINT_RETRY;
+                answer(&mut self.served, &Err(error.to_string()));
+                Err(error)
+            }
+            Err(error) => {
+                self.checkpoint_retry_at = self.clock.now() + CHECKPOINT_RETRY;
+                answer(&mut self.served, &Err(error.to_string()));
+                Err(Error::Source(error.to_string()))
+            }
+        }
+    }
+
+    /// Whether a checkpoint is being copied, or is not recorded yet.
+    #[cfg(test)]
+    pub(crate) fn is_copying(&self) -> bool {
+        self.upload.is_some() || self.uploaded.is_some()
+    }
+
+    /// Waits for the copy of a checkpoint that is under way.
+    #[cfg(test)]
+    pub(crate) async fn finish_upload(&mut self) {
+        while self.upload.as_ref().is_some_and(|it| !it.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Has the manifest say that the checkpoint is there, once the journal has come to what it needs.
+    async fn record_checkpoint(&mut self) -> Result<(), Error> {
+        let Some(uploaded) = self.uploaded else {
+            return Ok(());
+        };
+        let is_early = self.reached.next_sequence < uploaded.next_sequence;
+        if is_early && !planted!(CheckpointTooEarly) {
+            return Ok(());
+        }
+        let first = uploaded.begin.next_sequence;
+        let has_it = |begin: &&JournalEnd| begin.next_sequence <= first;
+        let from = self.firsts.iter().rev().find(has_it).copied();
+        let checkpoint = Checkpoint {
+            writer: self.writer,
+            written: unix_microseconds(&*self.clock),
+            begin: uploaded.begin.into(),
+            next_sequence: uploaded.next_sequence,
+            usable_at: self.reached.at,
+            from: from.map(Into::into),
+            parts: uploaded.parts,
+            raw_bytes: uploaded.raw_bytes,
+            bytes: uploaded.bytes,
+        };
+        let added = checkpoint.clone();
+        self.commit(|manifest| {
+            let key = |it: &Checkpoint| (it.writer, it.begin.next_sequence);
+            if !manifest.checkpoints.iter().any(|it| key(it) == key(&added)) {
+                manifest.checkpoints.push(added.clone());
+            }
+        })
+        .await?;
+        self.uploaded = None;
+        self.journal_bytes = 0;
+        self.checkpoint_at = checkpoint.written;
+        while self
+            .firsts
+            .get(1)
+            .is_some_and(|second| second.next_sequence <= first)
+        {
+            self.firsts.pop_front();
+        }
+        let seconds = i64::try_from(checkpoint.written / 1_000_000).unwrap_or(i64::MAX);
+        self.metrics.checkpoint_timestamp.set(seconds);
+        tracing::info!(
+            first_sequence = first,
+            bytes = checkpoint.bytes,
+            "a checkpoint is in the archive"
+        );
+        answer(&mut self.served, &Ok(checkpoint));
+        Ok(())
+    }
+
+    /// Replaces the manifest by one with this change. Where somebody else replaced it, as pruning does, the
+    /// change is made to theirs; where it is another writer's, this one is over.
+    async fn commit(&mut self, change: impl Fn(&mut Manifest)) -> Result<(), Error> {
+        loop {
+            let mut next = self.manifest.clone();
+            change(&mut next);
+            next.revision += 1;
+            match self.bucket.replace(&next, Some(&self.version)).await? {
+                Replaced::Done(version) => {
+                    (self.manifest, self.version) = (next, version);
+                    return Ok(());
+                }
+                Replaced::Changed => {
+                    let Some((found, version)) = self.bucket.manifest().await? else {
+                        return Err(Error::Damaged {
+                            object: object::MANIFEST.into(),
+                            defect: "it has gone".into(),
+                        });
+                    };
+                    if (found.writer, found.holder.0) != (self.writer, self.holder)
+                        && !planted!(WriterIgnored)
+                    {
+                        return Err(Error::Lost {
+                            writer: found.writer,
+                            ours: self.writer,
+                        });
+                    }
+                    if planted!(LateAnswerForgotten) {
+                        return Err(Error::Lost {
+                            writer: found.writer,
+                            ours: self.writer,
+                        });
+                    }
+                    (self.manifest, self.version) = (found, version);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
+    }
+}
+
+fn answer(replies: &mut Vec<Reply>, outcome: &Result<Checkpoint, String>) {
+    for reply in replies.drain(..) {
+        // Whoever asked may have gone.
+        drop(reply.send(outcome.clone()));
+    }
+}
+
+pub(crate) fn unix_microseconds(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.unix_time().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Has the manifest that names this writer in place of the one that was read.
+async fn take_over(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    before: Option<&Version>,
+) -> Result<Version, Error> {
+    if let Replaced::Done(version) = bucket.replace(manifest, before).await? {
+        return Ok(version);
+    }
+    match bucket.manifest().await? {
+        // Our own, whose answer was lost.
+        Some((found, version)) if found.holder == manifest.holder => Ok(version),
+        Some((found, _)) => Err(Error::Bucket {
+            what: "taking over the archive".into(),
+            failure: crate::error::Failure::Unavailable,
+            why: format!("writer {} took it at the same time", found.writer),
+        }),
+        None => Err(Error::Damaged {
+            object: object::MANIFEST.into(),
+            defect: "it has gone".into(),
+        }),
+    }
+}
+
+/// Whether this store may write to the archive.
+fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Error> {
+    let store = source.store();
+    if manifest.store.0 != store.identity {
+        return Err(Error::OtherStore {
+            found: manifest.store.0,
+            ours: store.identity,
+        });
+    }
+    let ours = store
+        .epochs
+        .last()
+        .map_or((1, 1), |epoch| (epoch.number, epoch.first_sequence));
+    let Some(last) = manifest.stretches.last() else {
+        return Ok(());
+    };
+    let found = last.epoch();
+    if (ours.0 < manifest.epoch_max() || ours.0 == found.0 && ours != found)
+        && !planted!(EpochIgnored)
+    {
+        return Err(Error::LeftBehind {
+            found: found.0,
+            ours: ours.0,
+        });
+    }
+    let end = source.end().next_sequence;
+    // In a new epoch less is as it should be: a restore went to an earlier moment.
+    if ours == found && end < last.end.next_sequence {
+        return Err(Error::Ahead {
+            found: last.end.next_sequence - 1,
+            ours: end - 1,
+        });
+    }
+    Ok(())
+}
+
+/// Where to go on: where the archive ends, if the journal still has what follows from there, and otherwise
+/// where the journal's replay begins. Says whether that leaves a gap.
+fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd, bool), Error> {
+    let end = source.end();
+    if let Some(last) = manifest.stretches.last() {
+        let archived = JournalEnd::from(last.end);
+        let next = archived.next_sequence;
+        let chain = if next == end.next_sequence {
+            Some(end.chain)
+        } else {
+            match source.read(next, 1) {
+                Ok(groups) => groups
+                    .first()
+                    .filter(|group| group.first_sequence == next)
+                    .map(|group| group.chain),
+                Err(SourceError::Gone { .. }) => None,
+                Err(error @ SourceError::Io(_)) => return Err(Error::Source(error.to_string())),
+            }
+        };
+        if chain == Some(archived.chain) || chain.is_some() && planted!(ChainUnchecked) {
+            return Ok((archived, false));
+        }
+        let epoch = source.store().epochs.last();
+        let is_same = epoch.is_some_and(|it| (it.number, it.first_sequence) == last.epoch());
+        if chain.is_some() && is_same {
+            return Err(Error::OtherHistory { from: next });
+        }
+    }
+    let reading = |error: std::io::Error| Error::Source(format!("reading the checkpoint: {error}"));
+    let held = source.hold_checkpoint().map_err(reading)?;
+    let begin = match held {
+        Some(held) => held.begin,
+        None => JournalEnd {
+            next_sequence: 1,
+            at: 0,
+            chain: 0,
+        },
+    };
+    // In a new epoch the archive's end is another history's.
+    let is_gap = manifest
+        .stretches
+        .last()
+        .is_some_and(|last| last.end.next_sequence < begin.next_sequence);
+    Ok((begin, is_gap))
+}
+
+/// Copies everything of a store that nobody asks anything meanwhile, with a checkpoint of it, and ends.
+pub async fn back_up(
+    bucket: Bucket,
+    source: Source,
+    clock: Arc<dyn Clock>,
+) -> Result<Checkpoint, Error> {
+    let metrics = Metrics::default();
+    let settings = Settings::default();
+    let mut archiver = Archiver::open(bucket, source, clock, settings, metrics).await?;
+    let (reply, mut outcome) = oneshot::channel();
+    archiver.want_checkpoint(reply);
+    loop {
+        archiver.step(true).await?;
+        match outcome.try_recv() {
+            Ok(told) => return told.map_err(Error::Source),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+            Err(error @ oneshot::error::TryRecvError::Closed) => {
+                return Err(Error::Source(error.to_string()));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,45 @@
+//! How it outlives its disk: copies of the embedded store in an object store, and restores from them.
+//!
+//! While the service runs, the [archiver](archiver) copies the journal's durable groups, and now and then a
+//! checkpoint, to a bucket or a folder. It reads what the feed of changes reads; the owner of the state knows
+//! nothing of it, and never waits for it. One object alone, the [manifest], is ever replaced, by a
+//! conditional write, and it alone says what counts: so a crash at any step leaves the archive as it was
+//! before or after, and of two writers one stops. `docs/archive-format.md` has the layout and the argument.
+//!
+//! This crate knows no HTTP but `object_store`'s, and no byte of a group or a checkpoint: those it carries.
+
+// First: it has a macro.
+#[macro_use]
+mod planted;
+
+mod archiver;
+mod bucket;
+mod checkpoints;
+mod error;
+mod manifest;
+mod metrics;
+mod object;
+mod plan;
+mod prune;
+mod restore;
+mod service;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use archiver::{Archiver, Settings, back_up};
+pub use bucket::{ArchiveUrl, Bucket, UrlError};
+pub use error::Error;
+pub use manifest::{Checkpoint, Hex64, Manifest, Moments, Place, Secret, Stretch, list};
+pub use metrics::Metrics;
+pub use plan::{Target, time_text};
+pub use prune::{Pruned, prune};
+pub use restore::{Progress, Restore, restore};
+pub use service::{Checkpoints, Handle, start};
+pub use verify::{Problem, Report, verify};
+
+/// A number that nobody can foresee, new in each call.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0_u8)
+}

@@ -1,0 +1,296 @@
+//! The objects that are written once: pieces of the journal, and parts of checkpoints. Each is a header with
+//! a checksum, then zstd. `docs/archive-format.md` describes them.
+
+use crate::Error;
+use bytes::Bytes;
+use widgets_engine::{FORMAT_VERSION, JournalEnd, LoggedGroup};
+
+/// The version of the layouts here. Persisted.
+pub(crate) const VERSION: u32 = 1;
+
+const JOURNAL_MAGIC: [u8; 8] = *b"WIDGARCJ";
+const PART_MAGIC: [u8; 8] = *b"WIDGARCP";
+
+/// The header of an object of either kind; what it does not use is zero.
+const HEADER_BYTES: usize = 128;
+
+/// No object unpacks to more: what a reader takes on trust.
+const RAW_BYTES_MAX: u64 = 512 << 20;
+
+/// Where everything lies, under the archive's own prefix.
+pub(crate) const MANIFEST: &str = "manifest";
+
+/// Pieces of the journal by this writer begin with this.
+pub(crate) fn journal_prefix(writer: u32) -> String {
+    format!("journal/{writer:08x}")
+}
+
+/// A piece of the journal, by its writer and its first sequence number.
+pub(crate) fn journal_name(writer: u32, first_sequence: u64) -> String {
+    format!("{}/{first_sequence:016x}", journal_prefix(writer))
+}
+
+/// The parts of a checkpoint begin with this.
+pub(crate) fn checkpoint_prefix(writer: u32, first_sequence: u64) -> String {
+    format!("checkpoint/{writer:08x}/{first_sequence:016x}")
+}
+
+/// A part of a checkpoint.
+pub(crate) fn part_name(writer: u32, first_sequence: u64, part: u32) -> String {
+    format!("{}/{part:08x}", checkpoint_prefix(writer, first_sequence))
+}
+
+/// A piece of the journal.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) writer: u32,
+    pub(crate) begin: JournalEnd,
+    pub(crate) end: JournalEnd,
+    pub(crate) groups: Vec<LoggedGroup>,
+}
+
+/// Writes the fields of a header one after the other.
+struct Fields([u8; HEADER_BYTES], usize);
+
+impl Fields {
+    fn new(magic: [u8; 8], store: u64, writer: u32) -> Self {
+        let mut fields = Self([0; HEADER_BYTES], 0);
+        fields.put(&magic);
+        fields.put(&VERSION.to_le_bytes());
+        fields.put(&FORMAT_VERSION.to_le_bytes());
+        fields.put(&store.to_le_bytes());
+        fields.put(&writer.to_le_bytes());
+        fields
+    }
+
+    fn put(&mut self, field: &[u8]) {
+        self.0[self.1..self.1 + field.len()].copy_from_slice(field);
+        self.1 += field.len();
+    }
+
+    /// The object: the header and the packed payload.
+    fn object(mut self, packed: &[u8]) -> Bytes {
+        self.put(&crc32fast::hash(packed).to_le_bytes());
+        let checksum = crc32fast::hash(&self.0[..HEADER_BYTES - 4]);
+        self.0[HEADER_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
+        [&self.0[..], packed].concat().into()
+    }
+}
+
+/// Reads fields one after the other.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+}
+
+fn pack(raw: &[u8], level: i32) -> Result<Vec<u8>, Error> {
+    zstd::bulk::compress(raw, level).map_err(|error| Error::Source(format!("packing: {error}")))
+}
+
+fn damaged(object: &str, defect: &str) -> Error {
+    Error::Damaged {
+        object: object.into(),
+        defect: defect.into(),
+    }
+}
+
+/// Checks the header of an object; its fields after the writer, the writer, and the packed payload.
+fn open<'a>(
+    name: &str,
+    bytes: &'a [u8],
+    magic: [u8; 8],
+    store: u64,
+) -> Result<(u32, Reader<'a>, &'a [u8]), Error> {
+    let (header, packed) = bytes
+        .split_at_checked(HEADER_BYTES)
+        .ok_or_else(|| damaged(name, "it is too short"))?;
+    let (fields, checksum) = header.split_at(HEADER_BYTES - 4);
+    if fields[..8] != magic || crc32fast::hash(fields).to_le_bytes() != checksum {
+        return Err(damaged(
+            name,
+            "it does not begin with the header of such an object",
+        ));
+    }
+    let mut reader = Reader(&fields[8..]);
+    let mut read = || Some((reader.u32()?, reader.u32()?, reader.u64()?, reader.u32()?));
+    let Some((version, format, found, writer)) = read() else {
+        return Err(damaged(name, "its header is too short"));
+    };
+    for (found, known) in [(version, VERSION), (format, FORMAT_VERSION)] {
+        if found != known {
+            return Err(Error::Version {
+                object: name.into(),
+                found,
+                known,
+            });
+        }
+    }
+    if found != store {
+        let defect = format!("it is of the store {found:016x}");
+        return Err(damaged(name, &defect));
+    }
+    Ok((writer, reader, packed))
+}
+
+fn unpack(name: &str, packed: &[u8], checksum: Option<u32>, raw: u64) -> Result<Vec<u8>, Error> {
+    if checksum != Some(crc32fast::hash(packed)) {
+        return Err(damaged(name, "its checksum is wrong"));
+    }
+    let room = usize::try_from(raw).ok().filter(|_| raw <= RAW_BYTES_MAX);
+    let room = room.ok_or_else(|| damaged(name, "its length is impossible"))?;
+    let bytes = zstd::bulk::decompress(packed, room)
+        .map_err(|error| damaged(name, &format!("it cannot be unpacked: {error}")))?;
+    if bytes.len() != room {
+        return Err(damaged(name, "it has another length than it says"));
+    }
+    Ok(bytes)
+}
+
+/// A piece of the journal as an object. The groups follow one another.
+pub(crate) fn encode_piece(
+    store: u64,
+    writer: u32,
+    begin: JournalEnd,
+    end: JournalEnd,
+    groups: &[impl AsRef<LoggedGroup>],
+) -> Result<Bytes, Error> {
+    let mut raw = Vec::new();
+    for group in groups {
+        let group = group.as_ref();
+        raw.extend_from_slice(&group.at.to_le_bytes());
+        raw.extend_from_slice(&group.entries.to_le_bytes());
+        let Ok(payload_bytes) = u32::try_from(group.payload.len()) else {
+            unreachable!("a group has less than 4 GiB")
+        };
+        raw.extend_from_slice(&payload_bytes.to_le_bytes());
+        raw.extend_from_slice(&group.payload);
+    }
+    let mut header = Fields::new(JOURNAL_MAGIC, store, writer);
+    let count = u32::try_from(groups.len()).unwrap_or(u32::MAX);
+    header.put(&count.to_le_bytes());
+    for field in [
+        begin.next_sequence,
+        end.next_sequence,
+        begin.chain,
+        end.chain,
+        begin.at,
+        end.at,
+        raw.len() as u64,
+    ] {
+        header.put(&field.to_le_bytes());
+    }
+    Ok(header.object(&pack(&raw, 3)?))
+}
+
+/// Reads a piece of the journal, and checks that its groups lead from its beginning to its end.
+pub(crate) fn decode_piece(name: &str, bytes: &[u8], store: u64) -> Result<Piece, Error> {
+    let (writer, mut fields, packed) = open(name, bytes, JOURNAL_MAGIC, store)?;
+    let mut read = || {
+        let count = fields.u32()?;
+        let (first, next, chain, next_chain) =
+            (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+        let (first_at, at, raw) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let begin = JournalEnd {
+            next_sequence: first,
+            at: first_at,
+            chain,
+        };
+        let end = JournalEnd {
+            next_sequence: next,
+            at,
+            chain: next_chain,
+        };
+        Some((count, begin, end, raw, fields.u32()))
+    };
+    let Some((count, begin, end, raw, checksum)) = read() else {
+        return Err(damaged(name, "its header is too short"));
+    };
+    let raw = unpack(name, packed, checksum, raw)?;
+    let (mut reader, mut place, mut groups) = (Reader(&raw), begin, Vec::new());
+    for _ in 0..count {
+        let mut group = || {
+            let (at, entries) = (reader.u64()?, reader.u32()?);
+            let payload_bytes = usize::try_from(reader.u32()?).ok()?;
+            let payload = reader.take(payload_bytes)?.into();
+            Some(LoggedGroup {
+                first_sequence: place.next_sequence,
+                entries,
+                at,
+                chain: place.chain,
+                payload,
+            })
+        };
+        let group = group().ok_or_else(|| damaged(name, "a group in it ends too early"))?;
+        place = end_of(&group);
+        groups.push(group);
+    }
+    if !reader.0.is_empty() || place != end {
+        return Err(damaged(
+            name,
+            "its groups do not lead to where it says that it ends",
+        ));
+    }
+    Ok(Piece {
+        writer,
+        begin,
+        end,
+        groups,
+    })
+}
+
+/// Where the journal is after a group.
+pub(crate) fn end_of(group: &LoggedGroup) -> JournalEnd {
+    JournalEnd {
+        next_sequence: group.next_sequence(),
+        at: group.at,
+        chain: group.next_chain(),
+    }
+}
+
+/// A part of a checkpoint as an object.
+pub(crate) fn encode_part(
+    store: u64,
+    writer: u32,
+    first_sequence: u64,
+    part: u32,
+    raw: &[u8],
+) -> Result<Bytes, Error> {
+    let mut header = Fields::new(PART_MAGIC, store, writer);
+    header.put(&part.to_le_bytes());
+    header.put(&first_sequence.to_le_bytes());
+    header.put(&(raw.len() as u64).to_le_bytes());
+    Ok(header.object(&pack(raw, 1)?))
+}
+
+/// The bytes of a part of a checkpoint.
+pub(crate) fn decode_part(
+    name: &str,
+    bytes: &[u8],
+    store: u64,
+    writer: u32,
+    first_sequence: u64,
+    part: u32,
+) -> Result<Vec<u8>, Error> {
+    let (found_writer, mut fields, packed) = open(name, bytes, PART_MAGIC, store)?;
+    let found = (fields.u32(), fields.u64());
+    if (found_writer, found) != (writer, (Some(part), Some(first_sequence))) {
+        return Err(damaged(name, "it is another part than its name says"));
+    }
+    let Some(raw) = fields.u64() else {
+        return Err(damaged(name, "its header is too short"));
+    };
+    unpack(name, packed, fields.u32(), raw)
+}

@@ -1,0 +1,355 @@
+//! Restoring: the newest checkpoint before the moment, then the groups up to it, into an empty directory.
+//!
+//! Everything that is read is checked, and what was made is read as a start reads it. A checkpoint that is
+//! damaged is named, and an older one with more of the journal does as well.
+
+use crate::{
+    Bucket, Checkpoint, Error, Manifest, Stretch,
+    object::{self, Piece},
+    plan::{Plan, Target, plan, time_text},
+};
+use futures_util::{StreamExt as _, stream};
+use std::path::Path;
+use widgets_engine::{DataDirectory, JournalEnd, Restoration, Restored, Settings, StoreHeader};
+use widgets_registry::Position;
+
+/// So many objects are fetched at a time.
+const AHEAD: usize = 6;
+
+/// How far a restore is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes of the checkpoint's objects are there, of so many.
+    Checkpoint(u64, u64),
+    /// So many entries of the journal are there, of at most so many.
+    Journal(u64, u64),
+    /// All is there, and is read as a start would read it.
+    Checking,
+}
+
+/// What came of a restore.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// What there is now.
+    pub restored: Restored,
+    /// The position that was reached.
+    pub position: Position,
+    /// When the last operation in it was committed.
+    pub reached: String,
+    /// Entries that the archive has after that, in the same history.
+    pub entries_after: u64,
+    /// When the last of those was committed, if there are any.
+    pub last_after: Option<String>,
+    /// How often the archive begins anew after that: after a gap, or after a restore to an earlier moment.
+    pub later_runs: usize,
+    /// What was found damaged, and not needed.
+    pub damaged: Vec<String>,
+}
+
+/// Restores a moment into an empty directory.
+pub async fn restore(
+    bucket: &Bucket,
+    path: &Path,
+    target: Target,
+    settings: &Settings,
+    mut progress: impl FnMut(Progress),
+) -> Result<Restore, Error> {
+    let Some((manifest, _)) = bucket.manifest().await? else {
+        let url = bucket.url().into();
+        return Err(Error::Missing { url });
+    };
+    let plan = plan(&manifest, target)?;
+    let directory = DataDirectory::open_to_restore(path)?;
+    let mut damaged = Vec::new();
+    let mut bases: Vec<Option<&Checkpoint>> = plan.checkpoints.iter().map(Some).collect();
+    if plan.begins_empty {
+        bases.push(None);
+    }
+    let mut restoration = None;
+    let count = bases.len();
+    for (at, base) in bases.into_iter().enumerate() {
+        let mut begun = begin(&manifest, &plan, &directory, settings)?;
+        match base {
+            None => begun.begin_empty(),
+            Some(checkpoint) => {
+                match copy_checkpoint(bucket, &manifest, checkpoint, &mut begun, &mut progress)
+                    .await
+                {
+                    Ok(()) => {}
+                    Err(error) if error.is_damage() && at + 1 < count => {
+                        damaged.push(error.to_string());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        restoration = Some((begun, base));
+        break;
+    }
+    let Some((mut restoration, base)) = restoration else {
+        return Err(Error::Unreachable(
+            "nothing of the archive can be read".into(),
+        ));
+    };
+    copy_journal(
+        bucket,
+        &manifest,
+        &plan,
+        base,
+        &mut restoration,
+        &mut progress,
+    )
+    .await?;
+    progress(Progress::Checking);
+    let restored = restoration.finish()?;
+    let end = restored.end;
+    let last = plan.stretches.last().map(|stretch| stretch.end);
+    let archived = last.unwrap_or_default();
+    let after = archived.next_sequence.saturating_sub(end.next_sequence);
+    Ok(Restore {
+        restored,
+        position: Position {
+            store: manifest.store.0,
+            epoch: epoch_of(&plan.stretches, end.next_sequence - 1),
+            sequence: end.next_sequence - 1,
+        },
+        reached: time_text(end.at),
+        entries_after: after,
+        last_after: (after > 0).then(|| time_text(archived.at)),
+        later_runs: plan.later_runs,
+        damaged,
+    })
+}
+
+/// The epoch that gave an entry its position.
+fn epoch_of(stretches: &[Stretch], sequence: u64) -> u32 {
+    let epochs = stretches.last().map(|stretch| &stretch.epochs);
+    let of = epochs.and_then(|epochs| {
+        let began = |epoch: &&(u32, u64)| epoch.1 <= sequence;
+        epochs.iter().rev().find(began).or(epochs.first())
+    });
+    of.map_or(1, |epoch| epoch.0)
+}
+
+fn begin(
+    manifest: &Manifest,
+    plan: &Plan,
+    directory: &DataDirectory,
+    settings: &Settings,
+) -> Result<Restoration, Error> {
+    let epochs = plan.stretches.last().map(Stretch::epochs);
+    let store = StoreHeader {
+        identity: manifest.store.0,
+        secret: manifest.secret.0,
+        epochs: epochs.unwrap_or_default(),
+    };
+    let epoch_max = manifest.epoch_max();
+    Ok(Restoration::begin(
+        directory.clone(),
+        settings,
+        store,
+        epoch_max,
+    )?)
+}
+
+async fn copy_checkpoint(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    checkpoint: &Checkpoint,
+    restoration: &mut Restoration,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), Error> {
+    let (store, writer) = (manifest.store.0, checkpoint.writer);
+    let first = checkpoint.begin.next_sequence;
+    restoration.begin_checkpoint(first)?;
+    let parts = (0..checkpoint.parts).map(|part| {
+        let bucket = bucket.clone();
+        // On the runtime's other threads, while this one writes.
+        tokio::spawn(async move {
+            let name = object::part_name(writer, first, part);
+            let bytes = bucket.get(&name).await?;
+            let raw = object::decode_part(&name, &bytes, store, writer, first, part)?;
+            Ok::<_, Error>((raw, bytes.len()))
+        })
+    });
+    let mut parts = stream::iter(parts).buffered(AHEAD);
+    let (mut fetched, mut raw_bytes) = (0, 0);
+    while let Some(part) = parts.next().await {
+        let (raw, length) = part.map_err(|error| Error::Source(error.to_string()))??;
+        restoration.append_checkpoint(&raw)?;
+        fetched += length as u64;
+        raw_bytes += raw.len() as u64;
+        progress(Progress::Checkpoint(fetched, checkpoint.bytes));
+    }
+    if raw_bytes != checkpoint.raw_bytes {
+        return Err(Error::Damaged {
+            object: object::checkpoint_prefix(writer, first),
+            defect: format!(
+                "its parts have {raw_bytes} bytes, the manifest says {}",
+                checkpoint.raw_bytes
+            ),
+        });
+    }
+    restoration.end_checkpoint()?;
+    if restoration.end() != JournalEnd::from(checkpoint.begin) {
+        return Err(Error::Damaged {
+            object: object::checkpoint_prefix(writer, first),
+            defect: "it begins elsewhere than the manifest says".into(),
+        });
+    }
+    Ok(())
+}
+
+/// The names of the objects of a stretch that have entries from `first` on, and before `end`, in order.
+pub(crate) async fn pieces_of(
+    bucket: &Bucket,
+    stretch: &Stretch,
+    from: u64,
+    first: u64,
+    end: u64,
+) -> Result<Vec<String>, Error> {
+    let prefix = object::journal_prefix(stretch.writer);
+    // Listing begins after a name.
+    let after = from.max(stretch.begin.next_sequence).saturating_sub(1);
+    let after = object::journal_name(stretch.writer, after);
+    let listed = bucket.list(&prefix, Some(&after)).await?;
+    let begins: Vec<u64> = listed
+        .iter()
+        .filter_map(|(name, _)| u64::from_str_radix(name.rsplit('/').next()?, 16).ok())
+        .filter(|&begin| begin < stretch.end.next_sequence)
+        .collect();
+    let ends = begins.iter().skip(1).copied();
+    let ends = ends.chain([stretch.end.next_sequence]);
+    Ok(begins
+        .iter()
+        .zip(ends)
+        .filter(|&(&begin, next)| next > first && begin < end)
+        .map(|(&begin, _)| object::journal_name(stretch.writer, begin))
+        .collect())
+}
+
+async fn copy_journal(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    plan: &Plan,
+    base: Option<&Checkpoint>,
+    restoration: &mut Restoration,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), Error> {
+    let store = manifest.store.0;
+    let first = restoration.end().next_sequence;
+    let last = plan.stretches.last().map_or(0, |it| it.end.next_sequence);
+    let end = last.min(plan.limit.next_sequence);
+    // A checkpoint may be just what is wanted.
+    let mut is_over = first >= plan.limit.next_sequence;
+    for stretch in &plan.stretches {
+        let begin = stretch.begin.next_sequence;
+        if is_over || stretch.end.next_sequence <= first || begin >= end {
+            continue;
+        }
+        let hint = base.filter(|base| base.writer == stretch.writer);
+        let from = hint.and_then(|base| base.from);
+        let from = from.map_or(0, |from| from.next_sequence);
+        let names = pieces_of(bucket, stretch, from, first, end).await?;
+        let pieces = names.into_iter().map(|name| {
+            let bucket = bucket.clone();
+            tokio::spawn(async move {
+                let bytes = bucket.get(&name).await?;
+                object::decode_piece(&name, &bytes, store).map(|piece| (name, piece))
+            })
+        });
+        let mut pieces = stream::iter(pieces).buffered(AHEAD);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| Error::Source(error.to_string()))?;
+            let (name, piece) =
+                piece.map_err(|error| up_to_here(error, manifest, plan, restoration))?;
+            is_over = apply(&name, &piece, stretch, plan, restoration)
+                .map_err(|error| up_to_here(error, manifest, plan, restoration))?;
+            let done = restoration.end().next_sequence - first;
+            progress(Progress::Journal(done, end.saturating_sub(first)));
+            if is_over {
+                break;
+            }
+        }
+        if !is_over && restoration.end() != JournalEnd::from(stretch.end) {
+            let missing = Error::Damaged {
+                object: object::journal_name(stretch.writer, restoration.end().next_sequence),
+                defect: "it is not there".into(),
+            };
+            return Err(up_to_here(missing, manifest, plan, restoration));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the groups of an object that are wanted. Says whether the moment is reached.
+fn apply(
+    name: &str,
+    piece: &Piece,
+    stretch: &Stretch,
+    plan: &Plan,
+    restoration: &mut Restoration,
+) -> Result<bool, Error> {
+    let damaged = |defect: &str| Error::Damaged {
+        object: name.into(),
+        defect: defect.into(),
+    };
+    let is_its_own = object::journal_name(piece.writer, piece.begin.next_sequence) == name;
+    if !is_its_own || piece.writer != stretch.writer {
+        return Err(damaged("it is another object than its name says"));
+    }
+    if piece.end.next_sequence > stretch.end.next_sequence {
+        return Err(damaged("it has more than the manifest says"));
+    }
+    for group in &piece.groups {
+        let reached = restoration.end();
+        if group.next_sequence() <= reached.next_sequence {
+            continue;
+        }
+        if group.first_sequence > reached.next_sequence {
+            return Err(Error::Damaged {
+                object: object::journal_name(stretch.writer, reached.next_sequence),
+                defect: "it is not there".into(),
+            });
+        }
+        if group.first_sequence != reached.next_sequence || group.chain != reached.chain {
+            return Err(damaged(&format!(
+                "entry {} does not follow from what is before it, which ends with entry {}",
+                group.first_sequence,
+                reached.next_sequence - 1
+            )));
+        }
+        match plan.limit.part_of(group) {
+            None => {
+                if planted!(GroupTooFar) {
+                    restoration.group(group)?;
+                }
+                return Ok(true);
+            }
+            Some(part) => restoration.group(&part)?,
+        }
+    }
+    Ok(restoration.end().next_sequence >= plan.limit.next_sequence)
+}
+
+/// An object of the journal that cannot be read, and what can be had without it.
+fn up_to_here(error: Error, manifest: &Manifest, plan: &Plan, restoration: &Restoration) -> Error {
+    if !error.is_damage() {
+        return error;
+    }
+    let end = restoration.end();
+    let sequence = end.next_sequence.saturating_sub(1);
+    let position = Position {
+        store: manifest.store.0,
+        epoch: epoch_of(&plan.stretches, sequence),
+        sequence,
+    };
+    Error::Damaged {
+        object: "the archive".into(),
+        defect: format!(
+            "{error}. Everything before it, up to {}, can be restored with --position {position}",
+            time_text(end.at)
+        ),
+    }
+}

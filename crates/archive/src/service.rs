@@ -1,0 +1,259 @@
+//! The archiver beside a running service: a thread with a runtime of its own, which tries again whatever
+//! fails, and ends where somebody else has the archive.
+
+use crate::{Archiver, Bucket, Checkpoint, Error, Metrics, Settings, archiver::Reply};
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+use widgets_clock::Clock;
+use widgets_engine::Source;
+
+/// After a failure it is tried again after this, then twice as long, and so on.
+const BACKOFF: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// What the archiver is asked.
+enum Asked {
+    /// Copy a checkpoint of everything that was answered before.
+    Checkpoint(Reply),
+    /// Copy what is left, and end.
+    Stop,
+}
+
+/// The archiver of a running service.
+pub struct Handle {
+    asked: mpsc::UnboundedSender<Asked>,
+    thread: JoinHandle<()>,
+}
+
+/// A way to ask for a checkpoint.
+#[derive(Clone)]
+pub struct Checkpoints(mpsc::UnboundedSender<Asked>);
+
+impl Checkpoints {
+    /// Has a checkpoint of everything copied that was answered before, and waits for it, which can take
+    /// minutes. An error says why there is none.
+    pub async fn copy(&self) -> Result<Checkpoint, String> {
+        let (reply, outcome) = oneshot::channel();
+        let gone = || "nothing is archived any more: the log says why".to_owned();
+        self.0.send(Asked::Checkpoint(reply)).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+}
+
+/// Starts to archive a store. `begin` is called on the thread first.
+pub fn start(
+    bucket: Bucket,
+    source: Source,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    metrics: Metrics,
+    begin: impl FnOnce() + Send + 'static,
+) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (asked, requests) = mpsc::unbounded_channel();
+    let work = move || {
+        begin();
+        let service = Service {
+            bucket,
+            source,
+            clock,
+            settings,
+            metrics,
+            requests,
+            failing: None,
+            is_last: false,
+        };
+        runtime.block_on(service.run());
+        // A checkpoint that was asked for may take long.
+        runtime.shutdown_background();
+    };
+    let thread = thread::Builder::new().name("archive".into()).spawn(work)?;
+    Ok(Handle { asked, thread })
+}
+
+impl Handle {
+    /// A way to ask for a checkpoint.
+    #[must_use]
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints(self.asked.clone())
+    }
+
+    /// Copies what is left of a store that has stopped, and ends; waits for that so long. Says whether all was
+    /// copied, or would not have been in any case.
+    pub fn stop(self, clock: &dyn Clock, wait_max: Duration) -> bool {
+        // It may have ended by itself.
+        drop(self.asked.send(Asked::Stop));
+        let until = clock.now() + wait_max;
+        while !self.thread.is_finished() {
+            if clock.now() >= until {
+                return false;
+            }
+            clock.sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+struct Service {
+    bucket: Bucket,
+    source: Source,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    metrics: Metrics,
+    requests: mpsc::UnboundedReceiver<Asked>,
+    /// What fails, since when, and how often it did.
+    failing: Option<(String, Duration, u32)>,
+    /// The store has stopped.
+    is_last: bool,
+}
+
+impl Service {
+    async fn run(mut self) {
+        let ended = loop {
+            match self.archive().await {
+                Ok(()) => break Ok(()),
+                Err(error) if error.is_final() => break Err(error),
+                Err(error) => {
+                    if !self.wait_after(&error).await {
+                        break Ok(());
+                    }
+                }
+            }
+        };
+        if let Err(error) = ended {
+            self.metrics.stopped.set(1);
+            tracing::error!(%error, url = self.bucket.url(), "nothing is archived any more");
+            // The disk is not to fill for an archive that does not come.
+            self.source.hold(None);
+        }
+    }
+
+    /// Takes the archive and copies until the store has stopped, or the archive has to be taken anew.
+    async fn archive(&mut self) -> Result<(), Error> {
+        let mut archiver = Archiver::open(
+            self.bucket.clone(),
+            self.source.clone(),
+            self.clock.clone(),
+            self.settings.clone(),
+            self.metrics.clone(),
+        )
+        .await?;
+        self.recovered();
+        let mut cycle = Duration::ZERO;
+        loop {
+            let seen = self.source.end().next_sequence;
+            let began = self.clock.now();
+            match archiver.step(self.is_last).await {
+                Ok(true) => self.recovered(),
+                Ok(false) if self.is_last => return Ok(()),
+                Ok(false) => {
+                    self.recovered();
+                    cycle = self.clock.now().saturating_sub(began);
+                    self.wait_for(&mut archiver, seen, cycle).await;
+                }
+                Err(Error::Source(why)) => return Err(Error::Source(why)),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => {
+                    if !self.wait_after(&error).await {
+                        return Ok(());
+                    }
+                }
+            }
+            if cycle > self.settings.interval {
+                tracing::debug!(?cycle, "an object takes longer than archive.interval_ms");
+            }
+        }
+    }
+
+    /// Waits for something to copy, and then as long as it may wait for more to come along.
+    async fn wait_for(&mut self, archiver: &mut Archiver, seen: u64, cycle: Duration) {
+        tokio::select! {
+            () = archiver.changed(seen) => {}
+            asked = self.requests.recv() => return self.take(asked, Some(archiver)),
+            // What is due by its age.
+            () = self.clock.timer(Duration::from_mins(1)) => return,
+        }
+        // What comes just after the next object is read is in the one after that.
+        let interval = self.settings.interval;
+        let rest = (interval * 9 / 10).saturating_sub(cycle * 2);
+        let rest = rest.max(interval / 10);
+        tokio::select! {
+            () = self.clock.timer(rest) => {}
+            asked = self.requests.recv() => self.take(asked, Some(archiver)),
+        }
+    }
+
+    fn take(&mut self, asked: Option<Asked>, archiver: Option<&mut Archiver>) {
+        match (asked, archiver) {
+            (Some(Asked::Checkpoint(reply)), Some(archiver)) => archiver.want_checkpoint(reply),
+            (Some(Asked::Checkpoint(reply)), None) => {
+                let why = self.failing.as_ref().map(|(why, ..)| why.clone());
+                drop(reply.send(Err(why.unwrap_or_default())));
+            }
+            (Some(Asked::Stop) | None, _) => self.is_last = true,
+        }
+    }
+
+    /// Tells of a failure and waits before the next attempt. Says whether there is to be one.
+    async fn wait_after(&mut self, error: &Error) -> bool {
+        self.metrics.failed(match error {
+            Error::Bucket { failure, .. } => Some(*failure),
+            _ => None,
+        });
+        let text = error.to_string();
+        let now = self.clock.now();
+        let (since, times) = match &self.failing {
+            Some((_, since, times)) => (*since, *times + 1),
+            None => (now, 0),
+        };
+        let is_new = self
+            .failing
+            .as_ref()
+            .is_none_or(|(known, ..)| *known != text);
+        if is_new {
+            tracing::warn!(
+                error = text,
+                url = self.bucket.url(),
+                "the archive falls behind: it is tried again, the journal is kept meanwhile"
+            );
+        }
+        self.failing = Some((text, since, times));
+        if self.is_last {
+            // Whoever stops waits a little, and one more attempt may do.
+            if times > 2 {
+                return false;
+            }
+            self.clock.timer(BACKOFF).await;
+            return true;
+        }
+        let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);
+        // Many services of one bucket shall not come at the same moments.
+        let jitter = u32::try_from(crate::random() % 512).unwrap_or(0);
+        let pause = pause.saturating_sub(pause / 2048 * jitter);
+        let until = self.clock.now() + pause;
+        loop {
+            let left = until.saturating_sub(self.clock.now());
+            if left.is_zero() || self.is_last {
+                return true;
+            }
+            tokio::select! {
+                () = self.clock.timer(left) => {}
+                asked = self.requests.recv() => self.take(asked, None),
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if let Some((_, since, _)) = self.failing.take() {
+            let seconds = self.clock.now().saturating_sub(since).as_secs();
+            tracing::info!(seconds, url = self.bucket.url(), "the archive goes on");
+        }
+    }
+}

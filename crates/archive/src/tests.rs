@@ -1,0 +1,11 @@
+//! The archive against a bucket that fails, crashes, answers late, and has two writers; restores are compared
+//! with the model at their position.
+
+mod bucket;
+mod crashes;
+mod damage;
+mod moments;
+mod planted;
+mod pruning;
+mod world;
+mod writers;

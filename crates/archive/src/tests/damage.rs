@@ -1,0 +1,64 @@
+//! Every object damaged or gone, one at a time: it is named, and where it is not needed a restore goes on.
+
+use super::{
+    bucket::FaultyBucket,
+    world::{World, copy_all, restored},
+};
+use crate::{Target, verify};
+use futures_util::TryStreamExt as _;
+use object_store::{ObjectStore as _, ObjectStoreExt as _, PutPayload};
+
+#[tokio::test]
+async fn damage_is_named_and_no_restore_shows_what_never_was() {
+    let (mut world, bucket) = (World::new(11), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    for _ in 0..6 {
+        world.act(15).await;
+        world.engine().checkpoint().expect("written");
+        copy_all(&mut archiver).await.expect("copied");
+    }
+    world.act(10).await;
+    copy_all(&mut archiver).await.expect("copied");
+    let listing = bucket.inside().list(None);
+    let objects: Vec<_> = listing.try_collect().await.expect("listed");
+    let (mut went_on, mut failed) = (0, 0);
+    for object in &objects {
+        for is_gone in [false, true] {
+            let damaged = bucket.copy();
+            let path = &object.location;
+            if is_gone {
+                damaged.inside().delete(path).await.expect("removed");
+            } else {
+                let bytes = damaged.inside().get(path).await.expect("there");
+                let mut bytes = bytes.bytes().await.expect("read").to_vec();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 4;
+                let payload = PutPayload::from(bytes);
+                damaged.inside().put(path, payload).await.expect("put");
+            }
+            let name = path.as_ref();
+            match verify(&damaged.bucket(), |_, _| {}).await {
+                Ok((_, report)) => {
+                    let named = report.problems.iter().any(|it| it.object == name);
+                    assert!(named, "{name}: {:?}", report.problems);
+                }
+                Err(error) => assert!(name == "manifest", "{name}: {error}"),
+            }
+            match restored(&damaged, Target::Newest).await {
+                Ok((found, told)) => {
+                    assert_eq!(&found, world.model(), "{name}");
+                    went_on += 1;
+                    let is_checkpoint = name.starts_with("checkpoint");
+                    assert!(told.damaged.is_empty() || is_checkpoint);
+                }
+                Err(error) => {
+                    failed += 1;
+                    let text = error.to_string();
+                    let is_manifest = name == "manifest" && text.contains("no archive");
+                    assert!(text.contains(name) || is_manifest, "{name}: {text}");
+                }
+            }
+        }
+    }
+    assert!(went_on > 5 && failed > 1, "{went_on} {failed}");
+}

@@ -1,0 +1,118 @@
+//! Making a directory from a copy: it is what the copy was, and a crash at any step leaves nothing that a
+//! start could take for a store.
+
+use super::{
+    disk::{Chance, Faults, Kept, TestDisk},
+    rig::{Rig, command, random, settings, widgets},
+};
+use crate::{
+    LoggedGroup, OpenError, Restoration, Restored, Settings, StoreHeader, files::RESTORING,
+};
+use std::sync::Arc;
+
+/// Segments stay, and a checkpoint is only made where one is asked for.
+fn keeping() -> Settings {
+    Settings {
+        changes_retention_bytes: 1 << 30,
+        checkpoint_journal_bytes: 1 << 30,
+        ..settings()
+    }
+}
+
+struct Original {
+    disk: TestDisk,
+    groups: Vec<Arc<LoggedGroup>>,
+    store: StoreHeader,
+}
+
+fn original() -> Original {
+    let (disk, mut chance) = (TestDisk::default(), Chance(21));
+    let mut rig = Rig::open_with(&disk, &keeping()).expect("a new store");
+    for _ in 0..40 {
+        rig.submit(&[command(&mut chance), command(&mut chance)]);
+    }
+    let groups = rig.log().all_groups().expect("kept");
+    let store = rig.log().store_header().clone();
+    Original {
+        disk,
+        groups,
+        store,
+    }
+}
+
+fn restore(disk: &TestDisk, original: &Original) -> Result<Restored, OpenError> {
+    let store = original.store.clone();
+    let mut restoration = Restoration::begin_on(disk.clone(), random(), &keeping(), store, 7)?;
+    restoration.begin_empty();
+    for group in &original.groups {
+        restoration.group(group)?;
+    }
+    restoration.finish()
+}
+
+#[test]
+fn what_is_restored_is_what_was_copied_in_a_new_epoch() {
+    let original = original();
+    let disk = TestDisk::default();
+    let restored = restore(&disk, &original).expect("restored");
+    assert!(restored.epoch > 7, "{}", restored.epoch);
+    let rig = Rig::open_with(&disk, &keeping()).expect("opened");
+    let old = Rig::open_with(&original.disk, &keeping()).expect("opened");
+    assert_eq!(widgets(rig.state()), widgets(old.state()));
+    assert_eq!(rig.log().newest().sequence, old.log().newest().sequence);
+    assert!(disk.names().iter().all(|name| name != RESTORING));
+}
+
+#[test]
+fn a_group_that_does_not_follow_is_refused() {
+    let original = original();
+    let store = original.store.clone();
+    let mut restoration =
+        Restoration::begin_on(TestDisk::default(), random(), &keeping(), store, 0).expect("begun");
+    restoration.begin_empty();
+    restoration.group(&original.groups[0]).expect("the first");
+    for wrong in [&original.groups[0], &original.groups[2]] {
+        let error = restoration.group(wrong).expect_err("out of order");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    }
+    let other = LoggedGroup {
+        chain: 1,
+        ..(*original.groups[1]).clone()
+    };
+    restoration.group(&other).expect_err("another history");
+    restoration.group(&original.groups[1]).expect("the next");
+}
+
+#[test]
+fn a_crash_at_every_step_of_a_restore_leaves_nothing_to_serve_and_it_begins_anew() {
+    let original = original();
+    let whole = TestDisk::default();
+    restore(&whole, &original).expect("restored");
+    let steps = whole.steps();
+    assert!(steps > 20, "{steps}");
+    let old = Rig::open_with(&original.disk, &keeping()).expect("opened");
+    let expected = widgets(old.state());
+    for step in 0..steps {
+        for kept in [Kept::Nothing, Kept::Everything, Kept::Some(step as u64)] {
+            let disk = TestDisk::default();
+            disk.set_faults(Faults {
+                crash_at: Some(step),
+                ..Faults::default()
+            });
+            restore(&disk, &original).expect_err("it crashed");
+            let disk = disk.after_power_cut(kept);
+            let names = disk.names();
+            let is_marked = names.iter().any(|name| name == RESTORING);
+            let is_store = names.iter().any(|name| crate::files::is_store(name));
+            if is_store && !is_marked {
+                // Only what says that it is not whole was still to go.
+                let rig = Rig::open_with(&disk, &keeping()).expect("whole");
+                assert_eq!(widgets(rig.state()), expected, "step {step}");
+                continue;
+            }
+            restore(&disk, &original).expect("it begins anew");
+            let rig = Rig::open_with(&disk, &keeping()).expect("opened");
+            assert_eq!(widgets(rig.state()), expected, "step {step}");
+        }
+    }
+}

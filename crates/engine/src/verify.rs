@@ -1,0 +1,117 @@
+//! Checking a stopped store whole, without changing it: what a start reads, and what is kept for those
+//! who ask for changes.
+
+use crate::{
+    Counts, DataDirectory, Disk, DiskFile, JournalEnd, NoStore, OpenError, Settings, files::Files,
+    format::Entries, log::check_kept, recovery,
+};
+use std::{fs::File, io, path::Path};
+use widgets_clock::{Clock as _, SystemClock};
+
+/// What a whole store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What it holds.
+    pub counts: Counts,
+    /// The first sequence number of its checkpoint, if it has one.
+    pub checkpoint: Option<u64>,
+    /// Where its journal ends.
+    pub end: JournalEnd,
+    /// The oldest entry that is kept.
+    pub oldest: u64,
+    /// The version of its files.
+    pub version: u32,
+}
+
+/// Reads everything in a data directory that no service runs on.
+pub fn verify(path: &Path, settings: &Settings) -> Result<Verified, OpenError> {
+    let disk = Unchanged(DataDirectory::open(path, NoStore::Refuse)?);
+    let files = Files::list(&disk).map_err(OpenError::io("listing the data directory"))?;
+    let store = files
+        .has_store
+        .then(|| recovery::read_store(&disk))
+        .transpose()?;
+    let settings = Settings {
+        changes_retention_hours: u32::MAX,
+        changes_retention_bytes: u64::MAX,
+        ..settings.clone()
+    };
+    let clock = SystemClock::new();
+    let identity = store.map(|store| store.identity);
+    let threads = recovery::threads();
+    let read = recovery::read(&disk, &files, identity, &settings, threads, || clock.now())?;
+    let end = JournalEnd {
+        next_sequence: read.end.next_sequence,
+        at: read.end.at,
+        chain: read.end.chain,
+    };
+    let segments: Vec<_> = read.segments.into_iter().collect();
+    check_kept(&disk, &segments, end, |group| {
+        let mut entries = Entries::new(&group.payload);
+        (0..group.entries).all(|_| entries.read().is_ok()) && entries.is_empty()
+    })?;
+    Ok(Verified {
+        counts: read.state.counts(),
+        checkpoint: read.checkpoint.map(|written| written.first_sequence),
+        end,
+        oldest: segments
+            .first()
+            .map_or(end.next_sequence, |first| first.first_sequence),
+        version: read.end.segment.header.version,
+    })
+}
+
+/// A directory that is only read. What a start would change is left as it is.
+#[derive(Clone)]
+struct Unchanged(DataDirectory);
+
+/// A file of it.
+struct UnchangedFile(File);
+
+impl Disk for Unchanged {
+    type File = UnchangedFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<UnchangedFile> {
+        Err(io::Error::other(format!(
+            "{name} is not made: the directory is only read"
+        )))
+    }
+
+    fn open(&self, name: &str) -> io::Result<UnchangedFile> {
+        self.0.open_to_read(name).map(UnchangedFile)
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for UnchangedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shorten(&self, _: u64) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! `widgets archive list` and `prune`.
+
+use super::{Url, bytes_text, progress::Shown, wait};
+use crate::Outcome;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+use widgets_archive::{Manifest, list, prune, time_text};
+use widgets_clock::{Clock as _, SystemClock};
+
+#[derive(clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    url: Url,
+}
+
+impl List {
+    pub(super) fn run(self) -> Outcome {
+        let bucket = self.url.open()?;
+        let manifest = wait(list(&bucket))??;
+        show(&manifest, &mut io::stdout().lock())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(manifest: &Manifest, out: &mut impl io::Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "the archive of the store {:016x}, written by its writer {}",
+        manifest.store.0, manifest.writer
+    )?;
+    for moments in manifest.moments() {
+        let from = match moments.oldest {
+            Some(0) => "its beginning".into(),
+            Some(oldest) => time_text(oldest),
+            None => {
+                writeln!(
+                    out,
+                    "entries {} to {}: no checkpoint yet, nothing can be restored",
+                    moments.first, moments.last
+                )?;
+                continue;
+            }
+        };
+        writeln!(
+            out,
+            "every moment from {from} to {} (entries {} to {}, epoch {})",
+            time_text(moments.newest),
+            moments.first,
+            moments.last,
+            moments.epoch
+        )?;
+        for checkpoint in moments.checkpoints {
+            writeln!(
+                out,
+                "  checkpoint of {}: {}, in {} objects of {}",
+                time_text(checkpoint.usable_at),
+                bytes_text(checkpoint.raw_bytes),
+                checkpoint.parts,
+                bytes_text(checkpoint.bytes)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Prune {
+    #[command(flatten)]
+    url: Url,
+    /// Every moment that is not older stays: such as `14days` or `36h`.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    keep: Duration,
+    /// Says what would go, and removes nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Prune {
+    pub(super) fn run(self) -> Outcome {
+        let bucket = self.url.open()?;
+        let now = SystemClock::new().unix_time();
+        let keep_from = u64::try_from(now.saturating_sub(self.keep).as_micros())?;
+        let mut bar = Shown::new();
+        let told = |done, total| bar.set("removing", false, done, total);
+        let pruned = wait(prune(&bucket, keep_from, self.dry_run, told))?;
+        bar.finish();
+        let pruned = pruned?;
+        let verb = if self.dry_run {
+            "would remove"
+        } else {
+            "removed"
+        };
+        let mut out = io::stdout().lock();
+        writeln!(
+            out,
+            "{verb} {} checkpoints and {} objects",
+            pruned.checkpoints, pruned.objects
+        )?;
+        match pruned.oldest {
+            Some(oldest) => writeln!(
+                out,
+                "every moment from {} on can be restored",
+                time_text(oldest)
+            )?,
+            None => writeln!(out, "nothing is older than what a kept moment needs")?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

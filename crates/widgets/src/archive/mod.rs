@@ -1,0 +1,76 @@
+//! `widgets archive`, `restore`, `verify` and `backup`: what outlives the disk.
+
+mod backup;
+mod keep;
+mod list;
+mod progress;
+mod restore;
+mod verify;
+
+pub(crate) use backup::Backup;
+pub(crate) use keep::start;
+pub(crate) use restore::Restore;
+pub(crate) use verify::VerifyStore;
+
+use crate::Outcome;
+use std::error::Error;
+use widgets_archive::{ArchiveUrl, Bucket};
+
+/// An archive, where it is.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Url {
+    /// Where the archive is: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///FOLDER`. Credentials come by
+    /// the provider's own variables (`AWS_ACCESS_KEY_ID`, …; docs/operations.md).
+    #[arg(
+        value_name = "URL",
+        env = "WIDGETS_ARCHIVE_URL",
+        hide_env_values = true
+    )]
+    url: ArchiveUrl,
+}
+
+impl Url {
+    fn open(&self) -> Result<Bucket, widgets_archive::Error> {
+        Bucket::open(&self.url)
+    }
+}
+
+/// Looks into an archive, checks it, and lets go of what is too old.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Shows what an archive has: which moments can be restored, and its checkpoints.
+    List(list::List),
+    /// Reads everything in an archive and checks that every moment it lists can be restored.
+    ///
+    /// Exit code 1 where something is damaged or missing; each such object is named.
+    Verify(verify::Verify),
+    /// Lets go of what no moment needs that is younger than --keep.
+    ///
+    /// The service goes on archiving meanwhile. What a kept moment needs is never removed, so a little more
+    /// stays than is asked for: the checkpoint before the oldest kept moment.
+    Prune(list::Prune),
+}
+
+pub(crate) fn run(command: Command) -> Outcome {
+    match command {
+        Command::List(arguments) => arguments.run(),
+        Command::Verify(arguments) => arguments.run(),
+        Command::Prune(arguments) => arguments.run(),
+    }
+}
+
+/// Waits for what an archive is asked, with threads for what is fetched ahead.
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+/// So many bytes, for people.
+fn bytes_text(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

@@ -1,0 +1,67 @@
+//! How far something is: a bar on a terminal, and a line now and then elsewhere.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+use widgets_clock::{Clock as _, SystemClock};
+
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Progress on the standard error.
+pub(super) struct Shown {
+    clock: SystemClock,
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    next_line: Duration,
+}
+
+impl Shown {
+    pub(super) fn new() -> Self {
+        Self {
+            clock: SystemClock::new(),
+            bar: io::stderr().is_terminal().then(ProgressBar::no_length),
+            what: "",
+            next_line: LINE_EVERY,
+        }
+    }
+
+    /// So much of so much of this is done.
+    pub(super) fn set(&mut self, what: &'static str, is_bytes: bool, done: u64, total: u64) {
+        let Some(bar) = &self.bar else {
+            if self.clock.now() >= self.next_line {
+                self.next_line = self.clock.now() + LINE_EVERY;
+                let percent = done.saturating_mul(100) / total.max(1);
+                // Nobody may be listening.
+                drop(writeln!(io::stderr(), "{what}: {percent} %"));
+            }
+            return;
+        };
+        if self.what != what {
+            self.what = what;
+            let amount = if is_bytes {
+                "{bytes} of {total_bytes}"
+            } else {
+                "{human_pos} of {human_len}"
+            };
+            let template = format!("{{msg}} {{bar:30}} {{percent:>3}} %  {amount}  {{eta}} left");
+            // The templates are constants; the default one is shown where they should be wrong.
+            if let Ok(style) = ProgressStyle::with_template(&template) {
+                bar.set_style(style);
+            }
+            bar.set_message(what);
+            bar.reset_eta();
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    /// How long it took.
+    pub(super) fn finish(&self) -> Duration {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.clock.now()
+    }
+}

@@ -1,0 +1,122 @@
+//! `widgets restore`: a moment of an archive, in an empty directory.
+
+use super::{Url, progress::Shown, wait};
+use crate::{Outcome, stores};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::UNIX_EPOCH,
+};
+use widgets_archive::{Progress, Target, restore};
+use widgets_engine::Settings;
+use widgets_registry::Position;
+
+/// Restores the embedded store from its archive into an empty directory.
+///
+/// Everything is verified: each object, that each group follows from the one before it, and at the end the
+/// directory as a start would read it. It says which moment it reached and what the archive has after that. The
+/// restored store has a new epoch: whoever follows its changes from a position that was cut off is told so. What
+/// is interrupted leaves a directory that no service starts on; the same command begins anew.
+#[derive(clap::Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    url: Url,
+    /// The directory, empty or not there yet.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+    /// Everything that was committed up to this time, such as 2026-11-27T11:02:03Z (UTC). The newest moment
+    /// unless given.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "position")]
+    at: Option<u64>,
+    /// Everything up to this position of the changes, as /changes gives it.
+    #[arg(long)]
+    position: Option<Position>,
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
+        format!("must be a time as in `2026-11-27T11:02:03Z`, `{text}` was given: {error}")
+    })?;
+    let since = time.duration_since(UNIX_EPOCH);
+    let since = since.map_err(|_| "must not be before 1970".to_owned())?;
+    u64::try_from(since.as_micros()).map_err(|_| "is too late".to_owned())
+}
+
+impl Restore {
+    pub(crate) fn run(self) -> Outcome {
+        let target = match (self.at, self.position) {
+            (Some(at), _) => Target::At(at),
+            (None, Some(position)) => Target::Position(position),
+            (None, None) => Target::Newest,
+        };
+        let bucket = self.url.open()?;
+        let mut bar = Shown::new();
+        let settings = Settings::default();
+        let told = |progress| match progress {
+            Progress::Checkpoint(done, total) => bar.set("checkpoint", true, done, total),
+            Progress::Journal(done, total) => bar.set("journal", false, done, total),
+            Progress::Checking => bar.set("checking", false, 0, 1),
+        };
+        let restored = wait(restore(&bucket, &self.data_dir, target, &settings, told))?;
+        let took = bar.finish();
+        let restored = restored.map_err(|error| match &error {
+            widgets_archive::Error::Store(error) => stores::explained(&self.data_dir, error),
+            error => error.to_string(),
+        })?;
+        let mut out = io::stdout().lock();
+        for damaged in &restored.damaged {
+            writeln!(io::stderr(), "warning: {damaged}. It was not needed")?;
+        }
+        let counts = restored.restored.counts;
+        writeln!(
+            out,
+            "restored {} widgets and {} associations into {} in {:.1} s",
+            counts.widgets,
+            counts.associations,
+            self.data_dir.display(),
+            took.as_secs_f64()
+        )?;
+        writeln!(
+            out,
+            "up to {} (position {})",
+            restored.reached, restored.position
+        )?;
+        match &restored.last_after {
+            Some(last) => writeln!(
+                out,
+                "the archive has {} entries after that, the last of {last}",
+                restored.entries_after
+            )?,
+            None => writeln!(out, "the archive has nothing after that in this history")?,
+        }
+        if restored.later_runs > 0 {
+            writeln!(
+                out,
+                "the archive begins anew after that: `widgets archive list` shows where"
+            )?;
+        }
+        writeln!(
+            out,
+            "it goes on in epoch {}: start the service with --data-dir {}",
+            restored.restored.epoch,
+            self.data_dir.display()
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_understood_or_refused_in_words() {
+        assert_eq!(time("1970-01-01T00:00:01Z"), Ok(1_000_000));
+        assert_eq!(time("1970-01-01 00:00:01.000002"), Ok(1_000_002));
+        for wrong in ["", "yesterday", "2026-13-01T00:00:00Z"] {
+            let error = time(wrong).expect_err(wrong);
+            assert!(error.starts_with("must be a time"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `widgets archive verify`, and `widgets verify` of a directory.
+
+use super::{Url, bytes_text, progress::Shown, wait};
+use crate::{Outcome, stores};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+use widgets_archive::{time_text, verify};
+use widgets_engine::Settings;
+
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    url: Url,
+}
+
+impl Verify {
+    pub(super) fn run(self) -> Outcome {
+        let bucket = self.url.open()?;
+        let mut bar = Shown::new();
+        let told = |done, total| bar.set("verifying", false, done, total);
+        let verified = wait(verify(&bucket, told))?;
+        bar.finish();
+        let (manifest, report) = verified?;
+        let mut out = io::stdout().lock();
+        for problem in &report.problems {
+            writeln!(out, "{}: {}", problem.object, problem.defect)?;
+        }
+        let read = format!("{} objects of {}", report.objects, bytes_text(report.bytes));
+        if !report.problems.is_empty() {
+            let problems = report.problems.len();
+            return Err(format!("{read} read, {problems} problems found").into());
+        }
+        let newest = manifest.moments().last().map(|moments| moments.newest);
+        match newest {
+            Some(newest) => writeln!(out, "{read} are whole, up to {}", time_text(newest))?,
+            None => writeln!(out, "{read} are whole: the archive is empty")?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Checks a data directory that no service runs on, whole, and changes nothing in it.
+///
+/// It reads what a start reads, and the changes that are kept for those who ask for them. Exit code 1 where
+/// something is damaged, which it names.
+#[derive(clap::Args)]
+pub(crate) struct VerifyStore {
+    /// The directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+}
+
+impl VerifyStore {
+    pub(crate) fn run(self) -> Outcome {
+        let verified = widgets_engine::verify(&self.data_dir, &Settings::default());
+        let verified = verified.map_err(|error| stores::explained(&self.data_dir, &error))?;
+        let counts = verified.counts;
+        writeln!(
+            io::stdout(),
+            "{} is whole: {} widgets and {} associations, entries {} to {}, the last of {}",
+            self.data_dir.display(),
+            counts.widgets,
+            counts.associations,
+            verified.oldest,
+            verified.end.next_sequence.saturating_sub(1),
+            time_text(verified.end.at)
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
