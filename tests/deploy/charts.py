@@ -42,6 +42,12 @@ SETS = {
         "embedded": {"persistence": {"storageClass": "fast"}},
         "ingress": {"enabled": True},
     },
+    "embedded, archived": {
+        "store": "embedded",
+        "embedded": {"archive": {"url": "s3://bucket/widgets", "check": {"enabled": True}}},
+        "envFrom": [{"secretRef": {"name": "bucket"}}],
+        "networkPolicy": {"extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}]},
+    },
     "files, secrets and certificates": {
         "config": "[http]\nbody_bytes_max = 8192\n",
         "extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
@@ -156,6 +162,16 @@ def check_embedded(documents):
     assert of_kind(documents, "NetworkPolicy")["spec"]["egress"] == []
 
 
+def check_archived(documents):
+    _, variables = container(documents, "StatefulSet")
+    drill = of_kind(documents, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container_of_drill,) = drill["containers"]
+    given = {each["name"]: each["value"] for each in container_of_drill["env"]}
+    assert variables["WIDGETS_ARCHIVE_URL"] == given["WIDGETS_ARCHIVE_URL"] == "s3://bucket/widgets"
+    assert container_of_drill["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    assert 443 in ports_out(documents)
+
+
 def check_files(documents):
     service, variables = container(documents)
     assert mounted(documents) == {
@@ -200,6 +216,7 @@ CHECKS = {
     "postgres, everything on": check_everything,
     "postgres, nothing optional": check_nothing,
     "embedded": check_embedded,
+    "embedded, archived": check_archived,
     "files, secrets and certificates": check_files,
     "client certificates and an identity provider": check_client_certificates,
     "OpenShift, IPv6 alone": check_openshift,

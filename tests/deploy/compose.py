@@ -20,6 +20,7 @@ WAYS = [
     (["docker-compose.embedded.yml", "docker-compose.https.yml"], HTTPS),
     (["docker-compose.yml", "docker-compose.tokens.yml"], TOKENS),
     (["docker-compose.embedded.yml", "docker-compose.tokens.yml"], TOKENS),
+    (["docker-compose.embedded.yml", "docker-compose.archive.yml"], {}),
 ]
 
 

@@ -4,6 +4,8 @@
 //! `newest.txt` has the widgets of the store when the archive was complete, a line each, and `earlier.txt` those at the
 //! position in `earlier`, as `/widgets` said them then.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 use widgets_archive::{ArchiveUrl, Bucket, Target, restore, verify};
 use widgets_engine::{Bulk, DataDirectory, NoStore, Settings};

@@ -119,6 +119,10 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [serve]
       env:
+        {{- if and (eq .Values.store "embedded") .Values.embedded.archive.url }}
+        - name: WIDGETS_ARCHIVE_URL
+          value: {{ .Values.embedded.archive.url | quote }}
+        {{- end }}
         - name: WIDGETS_LISTEN
           value: {{ include "widgets.listen" . | quote }}
         {{- if eq .Values.store "postgres" }}

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""kill -9 under load and the data directory deleted, again and again; then restored from the archive.
+
+    tests/archive/drill.py target/debug/widgets 20
+
+Nothing may be lost that was answered earlier than the interval before the kill, what is lost must be the end of the
+history (nothing is there that was asked for after something was answered that is not), and the restored store goes on.
+Exits with 1 if not. On SeaweedFS where its wheel is installed beside this Python, and otherwise in a folder.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from service import S3, Service, Writers, remove
+
+INTERVAL = 1.0
+# Two writes to a bucket on a machine that is busy with everything else as well.
+GRACE = 0.5
+
+
+def main():
+    binary, rounds = os.path.abspath(sys.argv[1]), int(sys.argv[2])
+    with tempfile.TemporaryDirectory() as folder:
+        s3 = S3(os.path.join(folder, "s3"))
+        environment = {}
+        archive = "file://" + os.path.join(folder, "archive")
+        if os.path.exists(s3.weed):
+            s3.start()
+            environment, archive = s3.variables(), "s3://drill/widgets"
+            s3.make_bucket(environment, "drill")
+        try:
+            drill(binary, rounds, folder, archive, environment)
+        finally:
+            s3.stop()
+
+
+def drill(binary, rounds, folder, archive, environment):
+    directory = os.path.join(folder, "data")
+    service = Service(binary, directory, archive, environment,
+                      ["--checkpoint-journal-bytes", "262144", "--segment-bytes", "8388608",
+                       "--archive-checkpoint-journal-bytes", "1048576"]).start()
+    expected, worst, lost_all, answered_all = set(), 0.0, 0, 0
+    for round in range(rounds):
+        pressure = subprocess.Popen([binary, "load", "--rate", "2000", "--duration", "60s", "--warm-up", "0s",
+                                     "--seed", str(round), f"http://127.0.0.1:{service.port}"],
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        writers = Writers(service, 6, f"r{round}")
+        time.sleep(2 + round % 4 * 0.3)
+        killed = time.time()
+        service.kill()
+        writers.stop()
+        pressure.kill()
+        pressure.wait()
+        remove(directory)
+        restored = service.command("restore", archive, "--data-dir", directory)
+        if restored.returncode != 0:
+            raise SystemExit(f"round {round}: {restored.stderr}")
+        service.start()
+        there = service.serial_numbers()
+        missing = expected - there
+        if missing:
+            raise SystemExit(f"round {round}: {len(missing)} of earlier rounds are gone, such as {missing.pop()}")
+        lost = {number: at for number, at in writers.answered.items() if number not in there}
+        age = killed - min(lost.values(), default=killed)
+        worst, lost_all, answered_all = max(worst, age), lost_all + len(lost), answered_all + len(writers.answered)
+        print(f"round {round}: {len(writers.answered)} answered, {len(lost)} lost, the oldest {age:.2f} s before the kill; "
+              f"{restored.stdout.splitlines()[0]}", flush=True)
+        if age > INTERVAL + GRACE:
+            raise SystemExit(f"round {round}: an operation was lost that was answered {age:.2f} s before the kill")
+        kept = [at for number, at in writers.sent.items() if number in there]
+        if lost and kept and max(kept) > min(lost.values()):
+            raise SystemExit(f"round {round}: what is lost is not the end of the history")
+        expected = {number for number in there if number.startswith("r")}
+        # The next kill may come before this process has archived anything.
+        service.wait_until_archived()
+    service.stop()
+    verified = service.command("archive", "verify", archive)
+    if verified.returncode != 0:
+        raise SystemExit(verified.stdout + verified.stderr)
+    print(f"{rounds} kills: {answered_all} answered, {lost_all} lost, none answered earlier than {worst:.2f} s before its kill; "
+          f"what was lost was the end. {verified.stdout.strip()}")
+
+
+main()

