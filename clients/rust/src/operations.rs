@@ -16,6 +16,18 @@ impl Operation {
         Self { name, body }
     }
 
+    /// What it is called in the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its arguments, as the JSON that is sent.
+    #[must_use]
+    pub fn arguments(&self) -> &str {
+        &self.body
+    }
+
     /// Registers a widget with its slots, as port types.
     #[must_use]
     pub fn add_widget(widget_sn: &str, name: &str, slots: &[String]) -> Self {

@@ -12,6 +12,7 @@
 
 mod ask;
 mod asking;
+mod client;
 mod command_line;
 mod documents;
 mod failed_sync;
