@@ -61,7 +61,7 @@ class Documents(unittest.TestCase):
     def shell(command, service):
         command = command.replace(ADDRESS, service.url)
         output = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=True).stdout
-        return re.sub(r"^date: .*\n", "", output.replace("\r", ""), flags=re.MULTILINE)
+        return re.sub(r"^(date|position|x-request-id): .*\n", "", output.replace("\r", ""), flags=re.MULTILINE)
 
     def program(self, language, suffix, command):
         ((program, expected),) = blocks(ROOT / "docs/quickstarts.md", language)

@@ -6,6 +6,7 @@ use crate::{
     body::{self, Bodies, ConnectionBodies},
     calls,
     changes::{self, ChangesStream, Subscribers},
+    code::Code,
     connections::Resident,
     console, cors,
     document::{self, File, Security},
@@ -17,6 +18,7 @@ use crate::{
     negotiation::{self, Preferences},
     readiness::Readiness,
     reading,
+    request_id::{self, RequestIds, X_REQUEST_ID},
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -30,12 +32,14 @@ use prometheus::Registry;
 use serde::Serialize;
 use std::{
     fmt::Display,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use widgets_clock::Clock;
 use widgets_registry::{
-    Applied, Attempt, Fault, Lookup, Operation, Refusal, SerialNumber, Store, Widget,
+    Applied, Attempt, Author, Fault, Feed, Lookup, Operation, Refusal, SerialNumber, Store, Widget,
     query::NeighbourhoodQuery,
 };
 
@@ -57,6 +61,7 @@ pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 #[derive(Clone)]
 pub struct Api<S> {
     store: S,
+    feed: Option<Arc<dyn Feed>>,
     shared: Arc<Shared>,
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
@@ -76,6 +81,21 @@ struct Shared {
     readiness: Readiness,
     bodies: Bodies,
     subscribers: Subscribers,
+    request_ids: RequestIds,
+}
+
+/// The target of the log's lines of requests: one for each, if that is wanted.
+pub const REQUESTS: &str = "widgets_requests";
+
+/// After the newest change that the store has made durable, on whatever it answers.
+const POSITION: HeaderName = HeaderName::from_static("position");
+
+/// What the log is told of a request beside its answer.
+struct Logged {
+    method: Method,
+    route: &'static str,
+    author: Option<Author>,
+    address: IpAddr,
 }
 
 /// The body of an answer: there as a whole, or changes as they come.
@@ -95,6 +115,8 @@ struct Read {
     administers: bool,
     /// Its body was not read to its end: nothing can follow on its connection.
     last: bool,
+    /// What the log is told of it, if that is wanted.
+    logged: Option<Box<Logged>>,
     wanted: Result<Wanted, Error>,
 }
 
@@ -112,6 +134,42 @@ enum Wanted {
     List(Box<WantedList>),
     /// The store is to show what is near a widget.
     Neighbourhood(Box<NeighbourhoodQuery>),
+}
+
+impl Wanted {
+    /// Whether the store is to answer it.
+    const fn asks_store(&self) -> bool {
+        match self {
+            Self::Answer(_) => false,
+            Self::Operation(..)
+            | Self::Changes(_)
+            | Self::Widget(_)
+            | Self::List(_)
+            | Self::Neighbourhood(_) => true,
+        }
+    }
+}
+
+impl Logged {
+    fn tell<B>(
+        &self,
+        response: &Response<B>,
+        code: Option<Code>,
+        request_id: &HeaderValue,
+        duration: Duration,
+    ) {
+        tracing::info!(
+            target: REQUESTS,
+            method = self.method.as_str(),
+            route = self.route,
+            status = response.status().as_u16(),
+            code = code.map(Code::as_str),
+            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            caller = self.author.as_deref(),
+            address = %self.address,
+            request_id = request_id::text(request_id),
+        );
+    }
 }
 
 impl<S: Store> Api<S> {
@@ -140,8 +198,10 @@ impl<S: Store> Api<S> {
             readiness: Readiness::default(),
             bodies,
             subscribers,
+            request_ids: RequestIds::default(),
         });
         Ok(Self {
+            feed: store.feed(),
             store,
             shared,
             authentication: Arc::new(authentication),
@@ -205,6 +265,7 @@ impl<S: Store> Api<S> {
     #[must_use]
     pub fn with_store<T: Store>(&self, store: T) -> Api<T> {
         Api {
+            feed: store.feed(),
             store,
             shared: self.shared.clone(),
             authentication: self.authentication.clone(),
@@ -246,20 +307,24 @@ impl<S: Store> Api<S> {
         B::Error: Display,
     {
         let start = self.shared.clock.now();
+        let request_id = self.shared.request_ids.of(request.headers());
         let Read {
             allowed_origin,
             preflight,
             subject,
             administers,
             last,
+            logged,
             wanted,
         } = Box::pin(self.read(caller, request)).await;
+        let asks_store = wanted.as_ref().is_ok_and(Wanted::asks_store);
         let answer = self.answer(wanted).await;
         let (code, mut response) = match answer {
             Ok(response) => (None, response),
             Err(error) => {
                 if let Some(fault) = error.fault() {
-                    self.shared.faults.tell(fault, self.shared.clock.now());
+                    let id = request_id::text(&request_id);
+                    self.shared.faults.tell(fault, id, self.shared.clock.now());
                 }
                 (Some(error.code()), whole(error.response(administers)))
             }
@@ -268,8 +333,19 @@ impl<S: Store> Api<S> {
             let duration = self.shared.clock.now().saturating_sub(start);
             self.shared.metrics.observe(subject, code, duration);
         }
+        if let Some(logged) = logged {
+            let duration = self.shared.clock.now().saturating_sub(start);
+            logged.tell(&response, code, &request_id, duration);
+        }
         let headers = response.headers_mut();
         headers.insert(header::SERVER, SERVER);
+        headers.insert(X_REQUEST_ID, request_id);
+        if asks_store
+            && let Some(newest) = self.feed.as_ref().and_then(|feed| feed.known_newest())
+            && let Ok(newest) = HeaderValue::try_from(newest.to_string())
+        {
+            headers.insert(POSITION, newest);
+        }
         if let Some(allowed) = allowed_origin {
             cors::allow(headers, allowed);
             if !preflight {
@@ -344,7 +420,7 @@ impl<S: Store> Api<S> {
     }
 
     async fn changes(&self, asked: changes::Asked) -> Result<Response<AnswerBody>, Error> {
-        let feed = self.store.feed().ok_or(Error::NoChanges)?;
+        let feed = self.feed.clone().ok_or(Error::NoChanges)?;
         let Shared {
             subscribers,
             clock,
@@ -395,6 +471,14 @@ impl<S: Store> Api<S> {
         let preflight = cors::is_preflight(&head.method, &head.headers);
         let subject = route.subject().filter(|_| !preflight);
         let checked = self.check_sender(&route, head, preflight);
+        let mut logged = self.shared.settings.log_requests.then(|| {
+            Box::new(Logged {
+                method: head.method.clone(),
+                route: route.as_str(),
+                author: None,
+                address: caller.address,
+            })
+        });
         let (administers, wanted) = match checked {
             Err(error) => (false, Err(error)),
             Ok(()) if preflight => {
@@ -405,6 +489,9 @@ impl<S: Store> Api<S> {
             Ok(()) => match self.admit(caller, &route, head).await {
                 Ok(sender) => {
                     let administers = sender.access.administers();
+                    if let Some(logged) = &mut logged {
+                        logged.author.clone_from(&sender.author);
+                    }
                     let wanted = self.wanted(sender, route, head, body).await;
                     (administers, wanted)
                 }
@@ -417,6 +504,7 @@ impl<S: Store> Api<S> {
             subject,
             administers,
             last: false,
+            logged,
             wanted,
         }
     }

@@ -15,7 +15,7 @@ const METHODS: HeaderValue =
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
      Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, \
-     WWW-Authenticate, Idempotency-Replayed, Next-Position, X-Request-Id",
+     WWW-Authenticate, Idempotency-Replayed, Next-Position, Position, X-Request-Id",
 );
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");

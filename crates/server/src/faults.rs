@@ -30,13 +30,13 @@ const FAULTS_MAX: usize = 8;
 
 impl FaultLog {
     /// Tells that a request met `fault`. That the service is busy is no news: the metrics count it.
-    pub(crate) fn tell(&self, fault: &Fault, now: Duration) {
+    pub(crate) fn tell(&self, fault: &Fault, request_id: &str, now: Duration) {
         let (Fault::Unavailable { reason } | Fault::FateUnknown { reason }) = fault else {
             return;
         };
         if let Some(left_out) = self.due(fault, now) {
             let code = Code::from(fault).as_str();
-            tracing::error!(code, %reason, left_out, "a request could not be served");
+            tracing::error!(code, %reason, request_id, left_out, "a request could not be served");
         }
     }
 

@@ -34,13 +34,14 @@ mod negotiation;
 mod rate;
 mod readiness;
 mod reading;
+mod request_id;
 mod routes;
 mod settings;
 mod signature;
 mod tls;
 mod watch;
 
-pub use api::{AnswerBody, Api};
+pub use api::{AnswerBody, Api, REQUESTS};
 pub use auth::{
     Authentication, AuthenticationSettings, KeyRequest, KeyRequests, KeySet, KeySetError, Roles,
 };

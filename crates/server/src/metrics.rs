@@ -49,7 +49,7 @@ impl Subject {
         Self::None,
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Operation(operation) => operation.as_str(),
             Self::Lookup => "lookup",

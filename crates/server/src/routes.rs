@@ -56,6 +56,20 @@ impl<'a> Route<'a> {
         matches!(self, Self::Console | Self::ConsoleFile(_))
     }
 
+    /// What the log calls it: what it is counted as, and the others by their paths.
+    pub(crate) fn as_str(&self) -> &'static str {
+        if let Some(subject) = self.subject() {
+            return subject.as_str();
+        }
+        match self {
+            Self::Console | Self::ConsoleFile(_) => "console",
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Metrics => "metrics",
+            _ => "document",
+        }
+    }
+
     /// What a request for it is counted as. Documents and probes would only blur the measurements.
     pub(crate) fn subject(&self) -> Option<Subject> {
         match self {

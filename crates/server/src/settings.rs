@@ -19,6 +19,8 @@ pub struct Settings {
     pub rows_max: u32,
     /// How long a list may take. Default 5 seconds.
     pub read_timeout: Duration,
+    /// Each request is told to the log, with the target [`REQUESTS`](crate::REQUESTS). Default false.
+    pub log_requests: bool,
 }
 
 impl Default for Settings {
@@ -30,6 +32,7 @@ impl Default for Settings {
             bodies_bytes_max: 256 << 20,
             rows_max: 1000,
             read_timeout: Duration::from_secs(5),
+            log_requests: false,
         }
     }
 }

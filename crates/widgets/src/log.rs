@@ -14,10 +14,11 @@ use std::{
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::{
     Layer as _,
-    filter::FilterExt as _,
+    filter::{FilterExt as _, filter_fn},
     layer::{Context, Filter, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
+use widgets_server::REQUESTS;
 
 /// So many lines of one place are written in one period.
 const LINES_MAX: u64 = 10;
@@ -37,8 +38,17 @@ pub(crate) fn start(log: &Log) -> impl Drop {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let filter = log.filter.targets.clone().and(places.clone());
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let told = filter_fn(|metadata| metadata.target() != REQUESTS);
+    let filter = log.filter.targets.clone().and(places.clone()).and(told);
+    // For programs, whatever the rest is for, and each of them: they are asked for.
+    let requests = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .json()
+        .flatten_event(true)
+        .with_filter(filter_fn(|metadata| metadata.target() == REQUESTS));
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(requests);
     if subscriber.try_init().is_ok() {
         let places = places.clone();
         let periods = thread::Builder::new().name("log".into()).spawn(move || {

@@ -79,7 +79,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         tracing::info!("stopped during the start");
         return Ok(());
     };
-    let api = http.settings(&configuration.changes);
+    let api = http.settings(&configuration.changes, &configuration.log);
     match store {
         Opened::Embedded(engine, archiver) => {
             let client = engine.client();

@@ -200,3 +200,46 @@ async fn a_stream_goes_on_and_resumes() {
     let lines = until(&mut lines.into_body(), "\"widget_sn\":\"F\"").await;
     assert_eq!(lines.lines().count(), 2, "{lines}");
 }
+
+/// The position of an operation's answer is after its change, and what a store answers has one; what it is
+/// not asked for has none. Each answer has the request's own id, or another one each time.
+#[tokio::test]
+async fn answers_have_positions_and_request_ids() {
+    let (_stored, api) = service("positions");
+    let json = "content-type: application/json";
+    let own = [json, "x-request-id: my/request-1"];
+    let answer = send(&api, "POST", "/rpc/add_widget", &own, E).await;
+    assert_eq!(answer.header("x-request-id"), Some("my/request-1"));
+    let added = answer.header("position").expect("a position").to_owned();
+    let page = send(&api, "GET", "/changes", &[], "").await;
+    assert!(
+        page.body.contains(&format!("\"position\":\"{added}\"")),
+        "{}",
+        page.body
+    );
+    let after = format!("/changes?after={added}");
+    let nothing = send(&api, "GET", &after, &[], "").await;
+    assert_eq!(nothing.body, "[]");
+
+    let mut made = Vec::new();
+    for (method, path, is_of_store) in [
+        ("POST", "/rpc/add_widget", true),
+        ("GET", "/widgets/E", true),
+        ("GET", "/widgets/missing", true),
+        ("GET", "/slots", true),
+        ("GET", "/widgets/E/neighbourhood", true),
+        ("GET", "/changes", true),
+        ("GET", "/changes?limit=0", false),
+        ("GET", "/nothing/there", false),
+        ("GET", "/", false),
+        ("GET", "/live", false),
+    ] {
+        let answer = send(&api, method, path, &[json, "x-request-id: not one"], E).await;
+        let position = is_of_store.then_some(added.as_str());
+        assert_eq!(answer.header("position"), position, "{method} {path}");
+        made.push(answer.header("x-request-id").expect("an id").to_owned());
+    }
+    made.sort();
+    made.dedup();
+    assert_eq!(made.len(), 10, "{made:?}");
+}

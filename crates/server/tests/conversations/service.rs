@@ -69,7 +69,7 @@ async fn pages_of_other_origins_may_ask() {
             assert_eq!(answer.header(name), Some(value), "{name}");
         }
     }
-    let exposed = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, WWW-Authenticate, Idempotency-Replayed, Next-Position, X-Request-Id";
+    let exposed = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, WWW-Authenticate, Idempotency-Replayed, Next-Position, Position, X-Request-Id";
     for (body, outcome) in [(E, (204, "")), (E, (409, "23505"))] {
         let headers = [preflight[0], "content-type: application/json"];
         let answer = send(&api, "POST", "/rpc/add_widget", &headers, body).await;

@@ -356,6 +356,9 @@ configuration! {
         /// What is logged. One place in the program writes 10 lines of the levels error, warn and info
         /// in 10 seconds, and then how many it has left out.
         filter as "log_filter": Filter = Filter::default();
+        /// Each request a line, as a JSON object whatever log.format is: method, route, status, code,
+        /// duration, caller and X-Request-Id. No bodies, no serial numbers, no tokens.
+        requests as "log_requests": bool = false;
     }
 }
 
@@ -378,7 +381,7 @@ impl Http {
     }
 
     /// How the API is set.
-    pub(crate) fn settings(&self, changes: &Changes) -> widgets_server::Settings {
+    pub(crate) fn settings(&self, changes: &Changes, log: &Log) -> widgets_server::Settings {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
@@ -386,6 +389,7 @@ impl Http {
             rows_max: self.rows_max,
             read_timeout: Duration::from_millis(self.read_timeout_ms),
             changes_subscribers_max: changes.subscribers_max,
+            log_requests: log.requests,
         }
     }
 
@@ -660,7 +664,10 @@ mod tests {
         } = Configuration::default();
         assert_eq!(http.limits(), widgets_server::Limits::default());
         let (changes, idempotency) = (Changes::default(), Idempotency::default());
-        assert_eq!(http.settings(&changes), widgets_server::Settings::default());
+        assert_eq!(
+            http.settings(&changes, &Log::default()),
+            widgets_server::Settings::default()
+        );
         let archive = Archive::default();
         let settings = engine.settings(&http, &changes, &idempotency, &archive);
         assert_eq!(settings, widgets_engine::Settings::default());
@@ -727,7 +734,9 @@ mod tests {
                 body_bytes_max,
                 ..Http::default()
             };
-            http.settings(&Changes::default()).check().is_ok()
+            http.settings(&Changes::default(), &Log::default())
+                .check()
+                .is_ok()
         };
         let engine = |operations, bytes| {
             let engine = Engine {

@@ -369,3 +369,67 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
         "{answers:?}"
     );
 }
+
+/// One JSON object for each request, whatever form the rest of the log has, and nothing of what was asked.
+#[test]
+fn requests_are_logged_where_that_is_wanted() {
+    let directory = Directory::new("requests");
+    let service = Service::start(directory.path(), &["--log-requests"]);
+    for (path, body, id) in [
+        (
+            "/rpc/add_widget",
+            r#"{"widget_sn":"secret","name":"","slots":[]}"#,
+            "one",
+        ),
+        (
+            "/rpc/add_widget",
+            r#"{"widget_sn":"secret","name":"","slots":[]}"#,
+            "two",
+        ),
+        ("/rpc/nothing", "{}", "three"),
+    ] {
+        let curl = Command::new("curl")
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-H",
+                "Content-Type: application/json",
+            ])
+            .args(["-H", &format!("X-Request-Id: {id}"), "-d", body])
+            .arg(format!("http://{}{path}", service.address))
+            .status();
+        assert!(curl.expect("curl").success());
+    }
+    service.signal(Signal::TERM);
+    assert!(service.wait().success());
+    let log = Service::log(directory.path());
+    assert!(!log.contains("secret"), "{log}");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            assert!(line["duration_us"].is_u64(), "{line}");
+            assert_eq!(line["method"], "POST");
+            assert_eq!(line["address"], "127.0.0.1");
+            (
+                line["route"].as_str().unwrap_or_default(),
+                line["status"].as_u64().unwrap_or_default(),
+                line["code"].as_str(),
+                line["request_id"].as_str().unwrap_or_default(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("add_widget", 204, None, "one"),
+            ("add_widget", 409, Some("23505"), "two"),
+            ("none", 404, Some("PGRST202"), "three"),
+        ]
+    );
+}

@@ -1,0 +1,94 @@
+//! `X-Request-Id`: what finds a request again, in the answer, in the log, and in the logs of what stands in
+//! front of the service. Taken from the request where it has one, made otherwise.
+
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One that is longer is not echoed: what an answer has waits in memory until it is read.
+const BYTES_MAX: usize = 128;
+
+/// Makes those that requests do not bring.
+pub(crate) struct RequestIds {
+    /// Differs from process to process.
+    process: u32,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_le_bytes();
+        Self {
+            process: u32::from_le_bytes([a, b, c, d]),
+            next: AtomicU64::new(1),
+        }
+    }
+}
+
+impl RequestIds {
+    /// The request's own, if it is one of visible ASCII and not too long, or a new one.
+    pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        let mut given = headers.get_all(X_REQUEST_ID).iter();
+        match (given.next(), given.next()) {
+            (Some(one), None) if is_valid(one.as_bytes()) => one.clone(),
+            _ => self.make(),
+        }
+    }
+
+    fn make(&self) -> HeaderValue {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{:08x}{number:010x}", self.process);
+        match HeaderValue::try_from(text) {
+            Ok(value) => value,
+            Err(error) => unreachable!("digits are a header's value: {error}"),
+        }
+    }
+}
+
+fn is_valid(id: &[u8]) -> bool {
+    (1..=BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// As text for the log.
+pub(crate) fn text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_brings_is_kept_unless_it_could_do_harm() {
+        let ids = RequestIds::default();
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+                headers.append(X_REQUEST_ID, value);
+            }
+            text(&ids.of(&headers)).to_owned()
+        };
+        let longest = "x".repeat(BYTES_MAX);
+        for id in ["1", "8e03978e-40d5/a+b=", "\"quoted\"", &longest] {
+            assert_eq!(of(&[id]), id);
+        }
+        let too_long = "x".repeat(BYTES_MAX + 1);
+        let mut made = Vec::new();
+        for wrong in [&[][..], &[""], &["a b"], &["é"], &["a", "b"], &[&too_long]] {
+            let id = of(wrong);
+            assert_eq!(id.len(), 18, "{wrong:?}: {id}");
+            made.push(id);
+        }
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 6, "each is another one");
+    }
+}
