@@ -1,7 +1,6 @@
 //! Operations that are sent again until their fate is known, and applied once all the same.
 //!
-//! Each has an `Idempotency-Key`, by which the service knows it again. A service that keeps no keys refuses the
-//! first attempt (501 WG501), so nothing is ever sent twice without one.
+//! Each has an `Idempotency-Key`, by which the service knows it again: nothing is ever sent twice without one.
 
 use crate::{Client, Error, Operation};
 use rustls::crypto::ring;

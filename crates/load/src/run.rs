@@ -146,6 +146,7 @@ impl Plan {
             ("timeout", time(session.timeout)),
             ("audit", audit),
             ("during-crash", session.during_crash.to_string()),
+            ("idempotency-keys", session.idempotency_keys.to_string()),
             ("interval", time(session.interval)),
         ]);
         if let Some((dataset, (part, parts))) = session.dataset {

@@ -110,6 +110,8 @@ pub struct Measured {
     pub wrong: u64,
     /// Connections made after the first of each lane.
     pub reconnects: u64,
+    /// Requests that were sent again with their keys.
+    pub retries: u64,
 }
 
 impl Default for Measured {
@@ -123,6 +125,7 @@ impl Default for Measured {
             outcomes: Default::default(),
             wrong: 0,
             reconnects: 0,
+            retries: 0,
         }
     }
 }
@@ -180,6 +183,7 @@ impl Measured {
         }
         self.wrong += other.wrong;
         self.reconnects += other.reconnects;
+        self.retries += other.retries;
     }
 
     /// Empties it, keeping its memory.
@@ -195,6 +199,7 @@ impl Measured {
         self.outcomes = Default::default();
         self.wrong = 0;
         self.reconnects = 0;
+        self.retries = 0;
     }
 
     /// Latency of all kinds.

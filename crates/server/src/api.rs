@@ -307,7 +307,7 @@ impl<S: Store> Api<S> {
         B::Error: Display,
     {
         let start = self.shared.clock.now();
-        let request_id = self.shared.request_ids.of(request.headers());
+        let request_id = self.shared.request_ids.of(&request.0.headers);
         let Read {
             allowed_origin,
             preflight,

@@ -133,6 +133,10 @@ pub(crate) struct Arguments {
     /// Go on while the server is killed and restarted, and check it afterwards.
     #[arg(long, help_heading = "Check")]
     during_crash: bool,
+    /// Send each operation with an Idempotency-Key, and again for up to a minute where its fate is not
+    /// known: so every fate is, also over crashes.
+    #[arg(long, help_heading = "Check")]
+    idempotency_keys: bool,
     /// How long the audit may take, with a server that is still recovering.
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Check")]
     audit_timeout: Duration,
@@ -293,6 +297,7 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
         audit_widgets_max: arguments.audit_widgets_max,
         interval: arguments.interval,
         during_crash: arguments.during_crash,
+        idempotency_keys: arguments.idempotency_keys,
     };
     Ok(Plan {
         session,

@@ -47,8 +47,8 @@ impl Drop for Service {
 /// How often the service is killed during one load.
 const KILLS: usize = 5;
 
-#[test]
-fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
+/// The text of a load's report, and what it told meanwhile.
+fn load_over_kills(more: &[&str]) -> (String, String) {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let mut service = Service::start(&data_dir, "127.0.0.1:0").unwrap();
@@ -62,6 +62,7 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
         ])
         .args(["--rate", "max", "--duration", "10s", "--warm-up", "0s"])
         .args(["--connections", "16", "--audit", "all"])
+        .args(more)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -73,14 +74,31 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
     }
     let output = load.wait_with_output().unwrap();
     drop(service);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let log = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}\n{log}");
-    // The crash was felt: connections were made again, and fates were unknown until the audit.
+    // The crash was felt: connections were made again.
     assert!(!text.contains(" 0 reconnects"), "{text}\n{log}");
     assert!(text.contains(", 0 faults"), "{text}\n{log}");
+    (text, log)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
+    let (text, log) = load_over_kills(&[]);
+    // Fates were unknown until the audit.
     assert!(
         !text.contains(" and 0 operations of unknown fate"),
+        "{text}\n{log}"
+    );
+}
+
+#[test]
+fn with_keys_every_fate_is_known_over_kills() {
+    let (text, log) = load_over_kills(&["--idempotency-keys"]);
+    assert!(text.contains(" sent again"), "{text}\n{log}");
+    assert!(
+        text.contains(" and 0 operations of unknown fate"),
         "{text}\n{log}"
     );
 }

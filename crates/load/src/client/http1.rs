@@ -122,6 +122,9 @@ fn write_request(wire: &mut Vec<u8>, base: &str, headers: &[u8], request: &Reque
     wire.extend_from_slice(headers);
     if let Some(body) = &request.body {
         wire.extend_from_slice(b"content-type: application/json\r\n");
+        if !request.key.is_empty() {
+            let _ = write!(wire, "idempotency-key: \"{}\"\r\n", request.key);
+        }
         // Writing to a vector cannot fail.
         let _ = write!(wire, "content-length: {}\r\n\r\n", body.len());
         wire.extend_from_slice(body);

@@ -119,6 +119,9 @@ impl Connection {
                 .header(header::CONTENT_TYPE, "application/json"),
             None => builder.method(Method::GET),
         };
+        if request.body.is_some() && !request.key.is_empty() {
+            builder = builder.header("idempotency-key", format!("\"{}\"", request.key));
+        }
         let head = builder.body(()).map_err(Failure::unsent)?;
         let mut sender = sender.ready().await.map_err(Failure::unsent)?;
         let end = request.body.is_none();

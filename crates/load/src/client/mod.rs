@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// The body of a POST; a GET has none.
     pub(crate) body: Option<Vec<u8>>,
+    /// The idempotency key of a POST. Empty for none.
+    pub(crate) key: String,
 }
 
 /// An answer, whose body the lane keeps until the next exchange.
@@ -73,7 +75,7 @@ impl Failure {
         }
     }
 
-    fn timeout(after: Duration) -> Self {
+    pub(crate) fn timeout(after: Duration) -> Self {
         Self {
             unsent: false,
             timeout: true,

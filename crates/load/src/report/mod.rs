@@ -114,6 +114,9 @@ pub struct StretchReport {
     pub wrong: u64,
     /// Connections that had to be made again.
     pub reconnects: u64,
+    /// Requests that were sent again with their keys, as their fate was not known.
+    #[serde(default)]
+    pub retries: u64,
     /// Processor time of the generator, in seconds.
     pub generator_cpu_seconds: f64,
     /// From the moment at which a request was due to its answer.
@@ -217,6 +220,7 @@ impl StretchReport {
             errors: total.errors(),
             wrong: total.wrong,
             reconnects: total.reconnects,
+            retries: total.retries,
             generator_cpu_seconds: stretch.cpu.as_secs_f64(),
             latency: Percentiles::from(&latency),
             service: Percentiles::from(&total.service),

@@ -91,8 +91,12 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
         stretch.reconnects,
     ]
     .map(count_text);
+    let retries = match stretch.retries {
+        0 => String::new(),
+        retries => format!(", {} sent again", count_text(retries)),
+    };
     let failed = format!(
-        "{errors} failed, {wrong} wrong answers, {unsent} not sent, {reconnects} reconnects"
+        "{errors} failed, {wrong} wrong answers, {unsent} not sent, {reconnects} reconnects{retries}"
     );
     write_wrapped(f, "", &failed)?;
     let generator = format!(
@@ -272,6 +276,7 @@ mod tests {
             wrong: 123_456_789,
             unsent: 123_456_789,
             reconnects: 123_456_789,
+            retries: 123_456_789,
             generator_cpu_seconds: 86_400.0,
             latency: times,
             service: times,

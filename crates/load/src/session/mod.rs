@@ -76,6 +76,7 @@ impl Session {
                 conflicts: settings.conflicts,
                 seed: settings.seed,
                 timeout: settings.timeout,
+                idempotency_keys: settings.idempotency_keys,
                 clock,
             };
             first += connections;

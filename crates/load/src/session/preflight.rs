@@ -30,7 +30,7 @@ pub(super) async fn preflight(settings: &Settings) -> Result<(), Error> {
     for (serial_number, exists) in questions {
         let request = Request {
             path: format!("/widgets/{serial_number}"),
-            body: None,
+            ..Request::default()
         };
         let asked = async {
             channel.connect().await?;

@@ -32,6 +32,8 @@ pub struct Settings {
     pub interval: Duration,
     /// Go on while the server cannot be reached.
     pub during_crash: bool,
+    /// Send each operation with a key of its own, and again until its fate is known.
+    pub idempotency_keys: bool,
 }
 
 impl Settings {

@@ -83,7 +83,7 @@ async fn has_vmui(target: &Rc<Target>) -> Result<bool, String> {
     };
     let request = Request {
         path: "/vmui/".into(),
-        body: None,
+        ..Request::default()
     };
     channel.connect().await?;
     let answer = channel.exchange(&request, PATIENCE).await;
@@ -117,6 +117,7 @@ async fn send(target: Rc<Target>, mut batches: mpsc::Receiver<String>) {
         let request = Request {
             path: "/api/v1/import/prometheus".into(),
             body: Some(text.into_bytes()),
+            ..Request::default()
         };
         if let Err(cause) = push(&mut channel, &request).await
             && !failed

@@ -14,6 +14,9 @@ use tokio::time::sleep;
 /// A lane without a connection tries again after so long.
 const RECONNECT: Duration = Duration::from_millis(50);
 
+/// A request with a key whose fate is not known is sent again for so long.
+const RETRY_FOR: Duration = Duration::from_mins(1);
+
 /// So many wrong answers are kept in words; all are counted.
 const EXAMPLES_MAX: usize = 100;
 
@@ -23,9 +26,11 @@ pub(super) async fn lane(
     index: usize,
     mut channel: Channel,
     mut partition: Partition,
+    keys: Option<String>,
 ) {
     let mut request = Request::default();
     let mut body = Vec::with_capacity(256);
+    let mut operations = 0_u64;
     let mut connected_before = false;
     loop {
         connect(&shared, &mut channel, &mut connected_before).await;
@@ -38,15 +43,43 @@ pub(super) async fn lane(
                 let plan = partition.plan(&mut request.path, &mut body);
                 // A lookup has none; the buffer is kept for the next operation.
                 request.body = (!body.is_empty()).then(|| std::mem::take(&mut body));
+                request.key.clear();
+                if let (Some(keys), Some(_)) = (&keys, &request.body) {
+                    operations += 1;
+                    request.key = format!("{keys}{operations}");
+                }
                 let sent = shared.clock.now();
                 // An idle connection may have been closed. Whoever waits longer than one attempt is
                 // told so, as any client is.
-                let answer = match channel.connect().await {
-                    Ok(()) => channel.exchange(&request, shared.timeout).await,
-                    Err(cause) => Err(Failure::unsent(cause)),
+                let (mut retries, mut give_up) = (0, None);
+                let (outcome, wrong) = loop {
+                    let mut answer = match channel.connect().await {
+                        Ok(()) => channel.exchange(&request, shared.timeout).await,
+                        Err(cause) => Err(Failure::unsent(cause)),
+                    };
+                    // After an attempt that may have been applied, one that was not says nothing of it.
+                    let fate_known = request.key.is_empty()
+                        || if give_up.is_none() {
+                            !is_unknown(&answer)
+                        } else {
+                            is_decided(&answer)
+                        };
+                    if !fate_known {
+                        let now = shared.clock.now();
+                        if now < *give_up.get_or_insert(now + RETRY_FOR) {
+                            drop(answer);
+                            retries += 1;
+                            sleep(RECONNECT).await;
+                            continue;
+                        }
+                        answer = Err(Failure::timeout(RETRY_FOR));
+                    }
+                    break settle(&mut partition, &plan, answer);
                 };
                 let done = shared.clock.now();
-                let (outcome, wrong) = settle(&mut partition, &plan, answer);
+                if retries > 0 {
+                    lock(&shared.recorder).measured.retries += retries;
+                }
                 if let Some(bytes) = request.body.take() {
                     body = bytes;
                 }
@@ -106,6 +139,25 @@ fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
     {
         recorder.examples.push(text);
     }
+}
+
+/// Whether the request may have been applied for all that is known.
+fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
+    match answer {
+        Ok(response) => match (response.status, response.code().as_deref()) {
+            (_, Some("WG503" | "WG504")) => false,
+            (500.., _) => true,
+            _ => false,
+        },
+        Err(failure) => !failure.unsent,
+    }
+}
+
+/// Whether the answer says what became of the request, whichever attempt it was.
+fn is_decided(answer: &Result<Response<'_>, Failure>) -> bool {
+    answer
+        .as_ref()
+        .is_ok_and(|response| response.status < 500 && response.code().as_deref() != Some("WG409"))
 }
 
 /// Compares an answer with the prediction, and tells what it was.

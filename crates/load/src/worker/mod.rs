@@ -49,6 +49,7 @@ pub(crate) struct WorkerSettings {
     pub(crate) conflicts: f64,
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
+    pub(crate) idempotency_keys: bool,
     pub(crate) clock: Clock,
 }
 
@@ -154,8 +155,11 @@ pub(crate) fn run(
         for (index, channel) in lanes.into_iter().enumerate() {
             let mut share = settings.share.clone();
             share.partition = settings.first_lane + index as u32;
+            let keys = settings
+                .idempotency_keys
+                .then(|| format!("{}-{}-", share.run, share.partition));
             let partition = Partition::new(share, settings.mix, settings.conflicts, settings.seed);
-            spawn_local(lane(shared.clone(), index, channel, partition));
+            spawn_local(lane(shared.clone(), index, channel, partition, keys));
         }
         let timer = Timer::new(settings.clock)?;
         spawn_local(dispatch(shared.clone(), timer));

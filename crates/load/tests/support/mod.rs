@@ -310,6 +310,7 @@ pub fn plan(url: &str) -> Plan {
             audit_widgets_max: 100_000,
             interval: Duration::from_millis(100),
             during_crash: false,
+            idempotency_keys: false,
         },
         rate: Rate::Max,
         poisson: false,

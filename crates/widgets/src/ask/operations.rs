@@ -1,7 +1,13 @@
-//! `widgets add`, `remove`, `associate` and `dissociate`: the four operations.
+//! `widgets add`, `remove`, `associate` and `dissociate`: the four operations. Each has an idempotency key, and is
+//! sent again where its fate is not known: it is applied once.
 
 use super::{EXIT_CODES, Service, exit};
 use crate::Outcome;
+use std::time::Duration;
+use widgets_client::Operation;
+
+/// For so long it waits between attempts, altogether.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
@@ -57,20 +63,15 @@ pub(crate) struct Dissociate {
 impl Add {
     pub(crate) fn run(self) -> Outcome {
         let slots: Vec<String> = self.slots.iter().flat_map(|slots| ports(slots)).collect();
-        exit(
-            self.service
-                .client()
-                .and_then(|client| client.add_widget(&self.serial_number, &self.name, &slots))
-                .map_err(Into::into),
-        )
+        let operation = Operation::add_widget(&self.serial_number, &self.name, &slots);
+        apply(self.service, &operation)
     }
 }
 
 impl Remove {
     pub(crate) fn run(self) -> Outcome {
-        let client = self.service.client();
-        let done = client.and_then(|client| client.remove_widget(&self.serial_number));
-        exit(done.map_err(Into::into))
+        let operation = Operation::remove_widget(&self.serial_number);
+        apply(self.service, &operation)
     }
 }
 
@@ -81,9 +82,8 @@ impl Associate {
             widget2,
             port,
         } = self.pair;
-        let client = self.service.client();
-        let done = client.and_then(|client| client.associate_widgets(&widget1, &widget2, &port));
-        exit(done.map_err(Into::into))
+        let operation = Operation::associate_widgets(&widget1, &widget2, &port);
+        apply(self.service, &operation)
     }
 }
 
@@ -94,10 +94,15 @@ impl Dissociate {
             widget2,
             port,
         } = self.pair;
-        let client = self.service.client();
-        let done = client.and_then(|client| client.remove_association(&widget1, &widget2, &port));
-        exit(done.map_err(Into::into))
+        let operation = Operation::remove_association(&widget1, &widget2, &port);
+        apply(self.service, &operation)
     }
+}
+
+fn apply(service: Service, operation: &Operation) -> Outcome {
+    let client = service.client();
+    let done = client.and_then(|client| client.safely(operation, PATIENCE));
+    exit(done.map_err(Into::into))
 }
 
 /// `PRR` is three slots. Whether a letter is a port type, the service says.

@@ -168,6 +168,7 @@ mod tests {
             "http2" => &["--http2"],
             "insecure" => &["--insecure"],
             "during_crash" => &["--during-crash"],
+            "idempotency_keys" => &["--idempotency-keys"],
             "find_max" => &["--find-max"],
             "plain" => &["--plain"],
             other => {
