@@ -15,6 +15,7 @@ mod busy;
 mod compare;
 mod connections;
 mod flat;
+mod lists;
 mod load;
 mod memory;
 mod null_store;
@@ -63,6 +64,8 @@ enum Command {
     Quota(quota::Arguments),
     /// Durable operations a second beside Redis, from 1 to 1,024 connections.
     Redis(redis::Arguments),
+    /// How long lists take, alone and beside writes, and what they cost the writes.
+    Lists(lists::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
     ServeNull(serve_null::Arguments),
     /// Keeps a core awake.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Memory(arguments) => memory::run(&arguments),
         Command::Quota(arguments) => quota::run(&arguments),
         Command::Redis(arguments) => redis::run(&arguments),
+        Command::Lists(arguments) => lists::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
         Command::Spin => {
             busy::spin();

@@ -1,0 +1,334 @@
+//! `widgets-bench lists`: how long lists take, alone and beside writes, and what they cost the writes.
+
+use crate::{
+    load::{Dataset, Figures, Run, Workload},
+    peer::{Peer, now},
+    report::{Output, Table, number, say},
+    store,
+};
+use hdrhistogram::Histogram;
+use std::{
+    error::Error,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many widgets the store holds, with half as many associations.
+    #[arg(long, default_value_t = 10_000_000)]
+    widgets: u64,
+    /// How many lists of a kind are asked for, one after the other, without writes.
+    #[arg(long, default_value_t = 2_000)]
+    requests: u64,
+    /// How long is measured beside writes, in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// So many writes a second are pages measured beside.
+    #[arg(long, default_value_t = 30_000.0)]
+    rate: f64,
+    /// How many pages a second are asked for beside them.
+    #[arg(long, default_value_t = 200)]
+    pages: u32,
+    /// How many connections the writer has.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    #[command(flatten)]
+    store: store::Choice,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Keyset,
+    Free,
+    Count,
+    Scan,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keyset => "page of 100 behind any serial number",
+            Self::Free => "page of 100 with a free R slot behind any",
+            Self::Count => "exact count of all",
+            Self::Scan => "`name=like.*x*`, counted: a look at every widget",
+        }
+    }
+
+    /// The path, and what is asked for besides, behind this widget of the dataset.
+    fn request(self, behind: u64) -> (String, &'static str) {
+        let counted = "prefer: count=exact\r\n";
+        match self {
+            Self::Keyset => (
+                format!("/widgets?serial_number=gt.W{behind:010}&limit=100"),
+                "",
+            ),
+            Self::Free => {
+                let free = "%5B%7B%22port%22:%22R%22,%22peer%22:null%7D%5D";
+                let path =
+                    format!("/widgets?serial_number=gt.W{behind:010}&slots=cs.{free}&limit=100");
+                (path, "")
+            }
+            Self::Count => ("/widgets?limit=1".into(), counted),
+            Self::Scan => ("/widgets?name=like.*x*&limit=100".into(), counted),
+        }
+    }
+}
+
+/// One connection, one request after the other.
+struct Reader {
+    stream: BufReader<TcpStream>,
+    host: String,
+    widgets: u64,
+    turn: u64,
+}
+
+impl Reader {
+    fn new(peer: &Peer, widgets: u64) -> Result<Self, Box<dyn Error>> {
+        let stream = TcpStream::connect(peer.address())?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_mins(2)))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+            host: peer.address().to_owned(),
+            widgets,
+            turn: 0,
+        })
+    }
+
+    /// Asks for one more of this kind, anywhere in the dataset. How long it took; its status.
+    fn ask(&mut self, kind: Kind) -> Result<(Duration, u16), Box<dyn Error>> {
+        self.turn = self.turn.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let (path, header) = kind.request(self.turn % self.widgets);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n{header}\r\n", self.host);
+        let asked = now();
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let (mut status, mut length, mut line) = (0, 0, String::new());
+        loop {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(format!("{path}: the connection ended").into());
+            }
+            let text = line.trim_end().to_ascii_lowercase();
+            if let Some(rest) = text.strip_prefix("http/1.1 ") {
+                status = rest.split(' ').next().unwrap_or_default().parse()?;
+            } else if let Some(value) = text.strip_prefix("content-length: ") {
+                length = value.parse()?;
+            } else if text.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((asked.elapsed(), status))
+    }
+}
+
+/// How long lists took.
+struct Lists {
+    times: Histogram<u64>,
+    failed: u64,
+}
+
+impl Lists {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            times: Histogram::new_with_bounds(1, 600_000_000, 3)?,
+            failed: 0,
+        })
+    }
+
+    fn take(&mut self, (time, status): (Duration, u16)) {
+        if (200..300).contains(&status) {
+            self.times.saturating_record(time.as_micros() as u64);
+        } else {
+            self.failed += 1;
+        }
+    }
+
+    fn milliseconds(&self, quantile: f64) -> f64 {
+        if self.times.is_empty() {
+            return f64::NAN;
+        }
+        self.times.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let directory = arguments.output.directory()?;
+    let store = arguments.store.open(&directory, None)?;
+    let peer = store.serve(arguments.widgets)?;
+    let resident = peer.resident_mib()?;
+    let mut table = Table::new(&[
+        "list",
+        "beside writes/s",
+        "lists",
+        "p50 ms",
+        "p99 ms",
+        "longest ms",
+        "failed",
+        "writes/s, of those alone",
+        "writes' p99 ms",
+        "alone",
+    ]);
+    let mut reader = Reader::new(&peer, arguments.widgets)?;
+    for kind in [Kind::Keyset, Kind::Free, Kind::Count, Kind::Scan] {
+        let requests = if kind == Kind::Scan {
+            5
+        } else {
+            arguments.requests
+        };
+        let mut lists = Lists::new()?;
+        for _ in 0..requests {
+            lists.take(reader.ask(kind)?);
+        }
+        say(&format!(
+            "{}: p99 {} ms",
+            kind.as_str(),
+            number(lists.milliseconds(0.99))
+        ))?;
+        table.row(row(kind, None, &lists));
+    }
+    let mut writes = Writes {
+        peer: &peer,
+        directory: &directory,
+        arguments,
+        part: 0,
+    };
+    for kind in [Kind::Keyset, Kind::Free] {
+        let (alone, beside, lists) = writes.beside(Some(arguments.rate), kind)?;
+        table.row(row(kind, Some((&alone, &beside)), &lists));
+    }
+    let highest = writes.alone(None)?.served_per_second;
+    let (alone, beside, lists) = writes.beside(Some(highest / 2.0), Kind::Scan)?;
+    table.row(row(Kind::Scan, Some((&alone, &beside)), &lists));
+    let (alone, beside, lists) = writes.beside(None, Kind::Scan)?;
+    table.row(row(Kind::Scan, Some((&alone, &beside)), &lists));
+    let method = format!(
+        "{}, {} widgets, half as many associations, {} MiB resident at the beginning, started in {} s. Lists by \
+         one connection: one after the other, beside writes {} pages a second, scans one after the other. \
+         Writes: additions by {} connections for {} s, before and beside. The highest rate is that of a \
+         closed loop, {}/s.",
+        arguments.store.name(),
+        number(arguments.widgets as f64),
+        number(resident),
+        number(peer.started_in.as_secs_f64()),
+        arguments.pages,
+        arguments.connections,
+        arguments.seconds,
+        number(highest),
+    );
+    let name = format!("lists{}", arguments.store.suffix());
+    table.write(&directory, &name, &method, &[])
+}
+
+fn row(kind: Kind, writes: Option<(&Figures, &Figures)>, lists: &Lists) -> [String; 10] {
+    let of_writes = |figure: &dyn Fn(&Figures, &Figures) -> String| {
+        writes.map_or_else(String::new, |(alone, beside)| figure(alone, beside))
+    };
+    [
+        kind.as_str().to_owned(),
+        of_writes(&|_, beside| number(beside.served_per_second)),
+        number(lists.times.len() as f64),
+        number(lists.milliseconds(0.5)),
+        number(lists.milliseconds(0.99)),
+        number(lists.milliseconds(1.0)),
+        lists.failed.to_string(),
+        of_writes(&|alone, beside| number(beside.served_per_second / alone.served_per_second)),
+        of_writes(&|_, beside| number(beside.latency.p99)),
+        of_writes(&|alone, _| number(alone.latency.p99)),
+    ]
+}
+
+/// The writer.
+struct Writes<'a> {
+    peer: &'a Peer,
+    directory: &'a Path,
+    arguments: &'a Arguments,
+    part: usize,
+}
+
+/// A run has a part of the dataset of its own, and there are so many runs at most.
+const PARTS: usize = 16;
+
+impl Writes<'_> {
+    fn alone(&mut self, rate: Option<f64>) -> Result<Figures, Box<dyn Error>> {
+        self.part += 1;
+        let duration = Duration::from_secs(self.arguments.seconds);
+        let run = Run {
+            dataset: Some(Dataset {
+                widgets: self.arguments.widgets,
+                part: self.part,
+                parts: PARTS,
+            }),
+            // What is turned away is a figure of the report.
+            overload: true,
+            ..Run::closed(Workload::Adds, self.arguments.connections, duration)
+        };
+        rate.map_or(run, |rate| run.at(rate))
+            .on(self.peer, self.directory)
+    }
+
+    /// Writes alone, then the same beside lists.
+    fn beside(
+        &mut self,
+        rate: Option<f64>,
+        kind: Kind,
+    ) -> Result<(Figures, Figures, Lists), Box<dyn Error>> {
+        let alone = self.alone(rate)?;
+        let mut reader = Reader::new(self.peer, self.arguments.widgets)?;
+        let (pages, seconds) = (self.arguments.pages, self.arguments.seconds);
+        let (beside, lists) = thread::scope(|scope| {
+            let read = scope.spawn(move || {
+                let read = read_beside(&mut reader, kind, pages, seconds);
+                read.map_err(|error| error.to_string())
+            });
+            let beside = self.alone(rate);
+            let read = read.join().map_err(|_| "the reader's thread ended")?;
+            Ok::<_, Box<dyn Error>>((beside?, read?))
+        })?;
+        say(&format!(
+            "{}, {}/s beside: {} ms; writes {} ms, alone {} ms",
+            kind.as_str(),
+            number(beside.served_per_second),
+            number(lists.milliseconds(0.99)),
+            number(beside.latency.p99),
+            number(alone.latency.p99),
+        ))?;
+        Ok((alone, beside, lists))
+    }
+}
+
+/// Lists as long as the writer writes; pages when they are due.
+fn read_beside(
+    reader: &mut Reader,
+    kind: Kind,
+    pages: u32,
+    seconds: u64,
+) -> Result<Lists, Box<dyn Error>> {
+    let mut lists = Lists::new()?;
+    let interval = Duration::from_secs(1) / pages.max(1);
+    // The writer warms up, and connects.
+    let began = now() + Duration::from_millis(1_200);
+    let end = began + Duration::from_secs(seconds);
+    wait_until(began);
+    let mut due = began;
+    while now() < end {
+        if kind != Kind::Scan {
+            wait_until(due);
+            due += interval;
+        }
+        lists.take(reader.ask(kind)?);
+    }
+    Ok(lists)
+}
+
+fn wait_until(time: Instant) {
+    thread::sleep(time.saturating_duration_since(now()));
+}
