@@ -31,6 +31,13 @@ const NO_ROOM: &str = "no room in the journal";
 /// When nothing was committed for so long, the journal gets a seal.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
 
+/// Beside operations, lists rest so many times as long as they have gone on: processor time is for what
+/// changes something, and a list has seconds.
+const READS_REST: u32 = 3;
+
+/// So long after an operation there are probably more.
+const OPERATIONS_PAUSE: Duration = Duration::from_millis(10);
+
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
     state: State,
@@ -57,6 +64,10 @@ pub(crate) struct Owner<F, C> {
     undo: Vec<Undo>,
     answers: Vec<Answer>,
     reads: Reads,
+    /// When the last operation was decided.
+    operated_at: Duration,
+    /// How long lists went on last.
+    reads_took: Duration,
     outbox: Outbox<Request>,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
@@ -130,6 +141,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             undo: Vec::new(),
             answers: Vec::new(),
             reads: Reads::new(settings.queue_operations_max, settings.scans_max),
+            operated_at: Duration::ZERO,
+            reads_took: Duration::ZERO,
             outbox: Outbox::default(),
             stopped: None,
             room_missed: 0,
@@ -154,9 +167,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
-        let has_work = self.checkpoints.has_work() || self.reads.has_work();
-        let wait = if !may_wait || has_work {
+        let wait = if !may_wait || self.checkpoints.has_work() {
             Duration::ZERO
+        } else if self.reads.has_work() {
+            self.reads_rest()
         } else if self.is_sealed || self.stopped.is_some() {
             Duration::MAX
         } else {
@@ -178,6 +192,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if operations > 0 {
             let decided = self.step(batch);
             let now = self.clock.now();
+            self.operated_at = now;
             queue.applied(decided, now.saturating_sub(began), now);
             self.publish_unwritable(queue);
         }
@@ -195,9 +210,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             if rest.is_zero() {
                 break;
             }
-            if self.checkpoints.has_work() || self.reads.has_work() {
+            if self.checkpoints.has_work() {
                 self.advance_checkpoint();
                 self.advance_reads();
+            } else if self.reads.has_work() {
+                self.advance_reads();
+                self.clock.park(rest.min(self.reads_rest()));
             } else {
                 self.clock.park(rest);
                 break;
@@ -241,6 +259,17 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.reads.advance(&self.state, late, &mut self.outbox);
         self.outbox.flush();
         self.metrics.scans(self.reads.scans());
+        self.reads_took = self.clock.now().saturating_sub(now);
+    }
+
+    /// How long lists wait for operations before they go on.
+    fn reads_rest(&self) -> Duration {
+        let is_beside = self.clock.now().saturating_sub(self.operated_at) < OPERATIONS_PAUSE;
+        if is_beside {
+            self.reads_took * READS_REST
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Answers every submission of the batch and leaves it empty. How many operations were decided,

@@ -43,6 +43,9 @@ BEGIN
         TO web_anon;
         GRANT USAGE ON SCHEMA widgets_lists TO web_anon;
         GRANT SELECT ON widgets_lists.widgets, widgets_lists.slots TO web_anon;
+        -- Whoever reads a view calls the functions in it.
+        GRANT EXECUTE ON FUNCTION widgets.slots_of(widgets.port_type, text, widgets.port_type, text,
+            widgets.port_type, text) TO web_anon;
     END IF;
     -- The service.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticator') THEN

@@ -72,10 +72,18 @@ impl Query for List {
                 .collect::<Result<_, _>>()
                 .map(Rows::Slots),
         };
-        Ok(shown.map_err(impossible).map(|shown| Page {
-            scanned: shown.len() as u64,
-            rows: shown,
-            total,
+        // The database does not tell how many rows it has looked at: at least those that it has passed
+        // over, counted or given.
+        Ok(shown.map_err(impossible).map(|shown| {
+            let passed = match shown.len() as u64 {
+                0 => 0,
+                given => self.offset.saturating_add(given),
+            };
+            Page {
+                scanned: passed.max(total.unwrap_or(0)),
+                rows: shown,
+                total,
+            }
         }))
     }
 }

@@ -1,12 +1,15 @@
 //! Lists in slices, with changes between them, against the model of the moment at which they began.
 
-use super::Scan;
+use super::{Read, Reads, Scan};
 use crate::{
     State,
     planted::{Bug, plant},
+    queue::Request,
     state::Undo,
 };
 use proptest::{collection::vec, prelude::*};
+use std::time::Duration;
+use tokio::sync::oneshot;
 use widgets_conformance::{
     Model,
     commands::{
@@ -14,8 +17,10 @@ use widgets_conformance::{
     },
     lists::lists,
 };
+use widgets_mailbox::Address;
+use widgets_queue::{Asked, Outbox};
 use widgets_registry::{
-    Command, Port, decide,
+    Command, Fault, Port, decide,
     query::{Column, Direction, Filter, List, Page, Pattern, Rows, Table, Test},
 };
 
@@ -309,4 +314,132 @@ fn what_an_index_serves_is_not_walked_through() {
             assert_eq!((page.rows, page.total), shown(&list, &model), "{list:?}");
         }
     }
+}
+
+/// Lists that take many turns, and where each is answered.
+struct Turns {
+    state: State,
+    reads: Reads,
+    outbox: Outbox<Request>,
+}
+
+impl Turns {
+    fn new(scans_max: usize) -> Self {
+        let all = few_serial_numbers("s", WIDGETS);
+        let history: Vec<Command> = all.iter().map(|each| add_widget(each, "", "P")).collect();
+        Self {
+            state: filled(&history).0,
+            reads: Reads::new(8, scans_max),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Asks for every widget by a filter that no index serves.
+    fn ask(&mut self) -> oneshot::Receiver<Result<Page, Fault>> {
+        let (reply, answer) = oneshot::channel();
+        let pattern = Pattern::new("%", false).expect("a pattern");
+        let list = List {
+            table: Table::Widgets,
+            filter: Filter::Test(Column::Name, Test::Like(pattern)),
+            direction: Direction::Ascending,
+            offset: 0,
+            limit: 1000,
+            count: true,
+        };
+        let read = Read::List(Box::new(Asked::new(list, reply)));
+        let address = Address::Task;
+        self.reads
+            .push(read, address, Duration::ZERO, &mut self.outbox);
+        answer
+    }
+
+    fn turn(&mut self) {
+        self.reads.advance(&self.state, |_| None, &mut self.outbox);
+        self.outbox.flush();
+    }
+
+    /// A widget that the lists have still to look at changes.
+    fn change(&mut self, number: usize) {
+        let mut all = few_serial_numbers("s", WIDGETS);
+        all.sort();
+        let command = remove_widget(&all[WIDGETS - 1 - number]);
+        let change = decide(&self.state, &command).expect("it is there");
+        self.reads.before_change(&self.state, &command, change);
+        self.state.apply(&command, change);
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_ends_its_list() {
+    let mut turns = Turns::new(4);
+    let (gone, mut stays) = (turns.ask(), turns.ask());
+    turns.turn();
+    turns.turn();
+    assert_eq!(turns.reads.scans(), 2);
+    for number in 0..9 {
+        turns.change(number);
+    }
+    drop(gone);
+    turns.turn();
+    assert_eq!(turns.reads.scans(), 1);
+    // One that has not begun ends as well.
+    let waiting = turns.ask();
+    drop(waiting);
+    let mut count = 0;
+    while turns.reads.has_work() {
+        turns.turn();
+        count += 1;
+        assert!(count < 100, "what a list kept is given back in the end");
+    }
+    assert_eq!(turns.reads.scans(), 0);
+    let page = stays.try_recv().expect("answered").expect("a page");
+    assert_eq!(page.total, Some(WIDGETS as u64));
+}
+
+#[test]
+fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
+    let mut turns = Turns::new(2);
+    let mut scans = [turns.ask(), turns.ask(), turns.ask()];
+    for _ in 0..3 {
+        turns.turn();
+    }
+    assert_eq!(turns.reads.scans(), 2);
+    let refused = scans[2].try_recv().expect("answered at once");
+    let expected = Fault::Busy {
+        limit: "http.scans_max = 2".into(),
+        retry_after_seconds: 1,
+    };
+    assert_eq!(refused, Err(expected));
+    // What an index serves is answered all the same.
+    let (reply, mut answer) = oneshot::channel();
+    let list = List {
+        table: Table::Widgets,
+        filter: Filter::EVERYTHING,
+        direction: Direction::Ascending,
+        offset: 0,
+        limit: 1,
+        count: true,
+    };
+    let read = Read::List(Box::new(Asked::new(list, reply)));
+    turns
+        .reads
+        .push(read, Address::Task, Duration::ZERO, &mut turns.outbox);
+    turns.turn();
+    let page = answer
+        .try_recv()
+        .expect("answered at once")
+        .expect("a page");
+    assert_eq!(page.total, Some(WIDGETS as u64));
+    while turns.reads.has_work() {
+        turns.turn();
+    }
+    for scan in &mut scans[..2] {
+        assert!(scan.try_recv().expect("answered").is_ok());
+    }
+    // There is room again.
+    let mut again = turns.ask();
+    while turns.reads.has_work() {
+        turns.turn();
+    }
+    assert!(again.try_recv().expect("answered").is_ok());
 }

@@ -12,6 +12,7 @@ mod conformance;
 mod faults;
 mod functions;
 mod languages;
+mod lists;
 mod locks;
 mod migrations;
 mod new_kind;

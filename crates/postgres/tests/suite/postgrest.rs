@@ -128,3 +128,62 @@ async fn the_calls_of_postgrest_are_answered() {
     let rest = "SELECT string_agg(serial_number, ',' ORDER BY serial_number) FROM widgets.widgets";
     assert_eq!(server.psql("registry", rest), "F,it's \"quoted\"");
 }
+
+/// What it answers to `GET` of a relation of lists, as it asks for it.
+async fn rows(client: &Client, table: &str, condition: &str, order: &str) -> String {
+    let setup = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+        SELECT set_config('search_path', '\"widgets_lists\", \"public\"', true),
+            set_config('role', 'web_anon', true),
+            set_config('request.jwt.claims', '{\"role\":\"web_anon\"}', true)";
+    client.batch_execute(setup).await.expect("the role");
+    let table = format!("\"widgets_lists\".\"{table}\"");
+    let sql = format!(
+        "WITH pgrst_source AS (
+            SELECT {table}.* FROM {table} WHERE {table}.{condition} ORDER BY {table}.{order} LIMIT 10 OFFSET 0
+        )
+        SELECT null::bigint AS total_result_set, pg_catalog.count(_postgrest_t) AS page_total,
+            coalesce(json_agg(_postgrest_t), '[]')::text AS body
+        FROM (SELECT * FROM pgrst_source) _postgrest_t"
+    );
+    let answer = client.query_one(&sql, &[]).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    client.batch_execute("COMMIT").await.expect("committed");
+    answer.get("body")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgrest_shows_the_two_relations_of_lists() {
+    let (server, _) = migrated().await;
+    let client = session(&server, "authenticator").await;
+    for (function, body) in [
+        (
+            "add_widget",
+            r#"{"widget_sn":"E","widget_name":"A","slots":["P","R"]}"#,
+        ),
+        (
+            "add_widget",
+            r#"{"widget_sn":"F","widget_name":"A","slots":["P"]}"#,
+        ),
+        (
+            "associate_widgets",
+            r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#,
+        ),
+    ] {
+        assert_eq!(call(&client, function, body).await, Ok(()));
+    }
+    let free = r#""slots" @> '[{"port":"R","peer":null}]'"#;
+    let shown = rows(&client, "widgets", free, "\"serial_number\" ASC").await;
+    let slots = r#"[{"peer": "F", "port": "P"}, {"peer": null, "port": "R"}]"#;
+    let expected = format!(r#"[{{"serial_number":"E","name":"A","slots":{slots}}}]"#);
+    assert_eq!(shown, expected);
+    let shown = rows(&client, "slots", "\"peer_sn\" = 'E'", "\"widget_sn\" DESC").await;
+    let expected = r#"[{"widget_sn":"F","ordinal":1,"port":"P","peer_sn":"E"}]"#;
+    assert_eq!(shown, expected);
+    // It may read them, and nothing else.
+    let table = "SET ROLE web_anon; SELECT FROM widgets.widgets";
+    let refused = client.batch_execute(table).await.expect_err("no right");
+    assert_eq!(
+        refused.code().map(tokio_postgres::error::SqlState::code),
+        Some("42501")
+    );
+}
