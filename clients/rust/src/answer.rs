@@ -25,7 +25,18 @@ pub(crate) struct Asked<'a> {
 /// Whether the request can have reached the service: the connection stood, as far as one knows.
 fn may_have_been_sent(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Io(error) => error.kind() != io::ErrorKind::ConnectionRefused,
+        ureq::Error::Io(error) => {
+            let unreached = matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+            );
+            let no_tls = of_tls(error).is_some_and(|error| {
+                speaks_no_tls(error) || matches!(error, rustls::Error::InvalidCertificate(_))
+            });
+            !(unreached || no_tls || is_lookup(error))
+        }
         ureq::Error::Timeout(phase) => !matches!(phase, Timeout::Resolve | Timeout::Connect),
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
@@ -37,6 +48,26 @@ fn may_have_been_sent(error: &ureq::Error) -> bool {
     }
 }
 
+/// What TLS says, where it was TLS.
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether something else than TLS was answered to the first message of TLS.
+fn speaks_no_tls(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)
+    )
+}
+
+/// Whether the name of the host has no address. The standard library has no other sign of it.
+fn is_lookup(error: &io::Error) -> bool {
+    error
+        .to_string()
+        .starts_with("failed to lookup address information")
+}
+
 /// What happened, in the words of people.
 fn why(error: &ureq::Error) -> String {
     match error {
@@ -45,10 +76,15 @@ fn why(error: &ureq::Error) -> String {
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             "nobody listens there (connection refused)".into()
         }
+        ureq::Error::Io(error) if of_tls(error).is_some_and(speaks_no_tls) => NO_TLS.into(),
+        ureq::Error::Rustls(error) if speaks_no_tls(error) => NO_TLS.into(),
+        ureq::Error::Io(error) if is_lookup(error) => "there is no such host".into(),
         ureq::Error::Io(error) => error.to_string(),
         error => error.to_string(),
     }
 }
+
+const NO_TLS: &str = "what answers there does not speak TLS: is it http:// instead of https://?";
 
 /// An answer of any status.
 #[derive(Debug)]

@@ -163,6 +163,16 @@ fn base(url: &str) -> Result<(String, bool), Error> {
 }
 
 fn tls(settings: &Settings, secure: bool) -> Result<TlsConfig, Error> {
+    let given = [
+        ("--ca", settings.ca.is_some()),
+        ("--insecure", settings.insecure),
+    ];
+    if let Some((flag, _)) = given.iter().find(|(_, given)| *given && !secure) {
+        return Err(Error::Settings(format!(
+            "{flag} needs a URL that begins with https://, {:?} was given",
+            settings.url
+        )));
+    }
     let builder = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
         .disable_verification(settings.insecure);

@@ -146,7 +146,8 @@ impl OpenError {
             HeaderDefect::Damaged => Self::Damaged {
                 file: file.into(),
                 offset: 0,
-                defect: "it does not begin with the header of such a file".into(),
+                defect: "its first 4,096 bytes are not the header that such a file was given"
+                    .into(),
             },
         }
     }

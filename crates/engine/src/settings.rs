@@ -54,10 +54,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The least size of a segment where a batch can have so many operations, as a whole batch must fit into
+    /// one.
+    #[must_use]
+    pub const fn segment_bytes_min(queue_operations_max: usize) -> u64 {
+        format::group_bytes(queue_operations_max * ENTRY_BYTES_MAX) + format::DATA_OFFSET
+    }
+
     /// Checks each setting and how they hang together.
     pub fn check(&self) -> Result<(), OpenError> {
-        let batch = format::group_bytes(self.queue_operations_max * ENTRY_BYTES_MAX);
-        let least = batch + format::DATA_OFFSET;
+        let operations = self.queue_operations_max;
         let refuse = |setting, limit, given| {
             Err(OpenError::Setting {
                 setting,
@@ -77,8 +83,12 @@ impl Settings {
                 self.queue_bytes_max as u64,
             );
         }
+        let least = Self::segment_bytes_min(operations);
         if !(least..1 << 32).contains(&self.segment_bytes) {
-            let limit = format!("at least {least} (a whole batch) and less than 4294967296");
+            let limit = format!(
+                "at least {least} (a whole batch of queue_operations_max = {operations}) and less than \
+                 4294967296"
+            );
             return refuse("segment_bytes", limit, self.segment_bytes);
         }
         Ok(())

@@ -6,6 +6,7 @@
 use crate::{
     client::{Channel, Request},
     partition::{AuditItem, Difference, Observed, Partition, SlotDifference, Unresolved, WidgetId},
+    worker::{SharedRecorder, lock},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -88,10 +89,12 @@ pub(crate) async fn run(
     partition: &Partition,
     widgets_max: Option<u64>,
     timeout: Duration,
+    recorder: &SharedRecorder,
 ) -> Findings {
     let mut reader = Reader {
         channel,
         timeout,
+        recorder,
         request: Request::default(),
     };
     let mut findings = Findings {
@@ -115,6 +118,7 @@ pub(crate) async fn run(
 struct Reader<'a> {
     channel: &'a mut Channel,
     timeout: Duration,
+    recorder: &'a SharedRecorder,
     request: Request,
 }
 
@@ -126,20 +130,26 @@ impl Reader<'_> {
         self.request.path.push_str(serial_number);
         let mut attempt = 0;
         loop {
-            let cause = match self.channel.connect().await {
+            let exchanged = match self.channel.connect().await {
+                Err(cause) => Err(cause),
+                Ok(()) => self
+                    .channel
+                    .exchange(&self.request, self.timeout)
+                    .await
+                    .map_err(|failure| failure.cause),
+            };
+            note(self.recorder, exchanged.as_ref().err());
+            let cause = match exchanged {
                 Err(cause) => cause,
-                Ok(()) => match self.channel.exchange(&self.request, self.timeout).await {
-                    Err(failure) => failure.cause,
-                    Ok(response) => match response.status {
-                        200 => return Ok(Some(response.body.to_vec())),
-                        404 if response.code().as_deref() == Some("WG001") => {
-                            return Ok(None);
-                        }
-                        status => {
-                            let body = String::from_utf8_lossy(response.body);
-                            format!("status {status}: {body}")
-                        }
-                    },
+                Ok(response) => match response.status {
+                    200 => return Ok(Some(response.body.to_vec())),
+                    404 if response.code().as_deref() == Some("WG001") => {
+                        return Ok(None);
+                    }
+                    status => {
+                        let body = String::from_utf8_lossy(response.body);
+                        format!("status {status}: {body}")
+                    }
                 },
             };
             attempt += 1;
@@ -149,6 +159,13 @@ impl Reader<'_> {
             sleep(ATTEMPT_PAUSE).await;
         }
     }
+}
+
+/// Tells whoever watches whether the server answers.
+fn note(recorder: &SharedRecorder, cause: Option<&String>) {
+    let mut recorder = lock(recorder);
+    recorder.read_back += u64::from(cause.is_none());
+    recorder.connect_error = cause.cloned();
 }
 
 async fn widget(

@@ -60,6 +60,26 @@ pub enum Error {
         /// A widget that should be there.
         serial_number: String,
     },
+    /// The server holds widgets of the dataset's names, and not as it was made.
+    #[error(
+        "the server does not hold the dataset {dataset} as it was made: of {sampled} widgets that were \
+         looked at {different} {} different, such as {serial_number}, {difference}. A run changes its \
+         dataset: generate a fresh one in an empty store, or take a part that no run has used \
+         (--dataset-part). Another seed or share of associated slots is another dataset",
+        if *different == 1 { "is" } else { "are" }
+    )]
+    DatasetChanged {
+        /// The dataset.
+        dataset: String,
+        /// How many widgets were looked at.
+        sampled: usize,
+        /// How many of them are others.
+        different: usize,
+        /// One of those.
+        serial_number: String,
+        /// What is different about it.
+        difference: String,
+    },
     /// A thread, a signal handler or a runtime could not be set up.
     #[error("setting the load generator up: {0}")]
     Thread(io::Error),
@@ -71,6 +91,17 @@ pub enum Error {
     AuditLate {
         /// How long it was given.
         seconds: u64,
+    },
+    /// The server was gone during the audit.
+    #[error(
+        "the server has not answered for {seconds} s ({cause}), nothing is proven. --during-crash waits \
+         for one that comes back"
+    )]
+    AuditUnreachable {
+        /// How long.
+        seconds: u64,
+        /// Why, as far as that is known.
+        cause: String,
     },
     /// A signal came before any load did.
     #[error("interrupted before the load began: nothing was sent")]

@@ -86,6 +86,7 @@ impl Subject {
             Self::Rate => format!("{value:.0}"),
             Self::Errors => format!("{}%", (value * 1e6).round() / 1e4),
             Self::Quantile(_) | Self::Mean | Self::Max => {
+                // A bound is read back as it is written.
                 let time = Duration::from_nanos((value * 1e9).round().max(0.0) as u64);
                 humantime::format_duration(time).to_string()
             }

@@ -2,11 +2,12 @@
 //!
 //! Whatever ends a program before that (an error, a signal, a full disk) leaves the file that had the
 //! name as it was. Only a `kill -9` or a power cut leaves something behind: a file that begins with a
-//! dot and ends with `.partial`.
+//! dot and ends with `.partial`. Whoever writes the same file next removes it.
 
 use crate::os_error::explain;
 use std::{
     collections::BTreeSet,
+    ffi::{OsStr, OsString},
     fs::{self, File, Permissions},
     io::{self, BufWriter, ErrorKind, Stdout, Write},
     os::unix::fs::PermissionsExt as _,
@@ -98,15 +99,25 @@ impl Output {
             Some(_) => path.canonicalize().map_err(|error| failed(&error))?,
             None => path.to_owned(),
         };
-        let mut prefix = std::ffi::OsString::from(".");
+        let mut prefix = OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push("-");
         let partial = tempfile::Builder::new()
             .prefix(&prefix)
-            .suffix(".partial")
+            .suffix(PARTIAL)
             .permissions(Permissions::from_mode(MODE))
             .tempfile_in(directory(&path))
-            .map_err(|error| failed(&error.kind().into()))?;
+            // Its text names a file that nobody has heard of; where it is known, the system's is better.
+            .map_err(|error| match fs::metadata(directory(&path)) {
+                Err(error) => failed(&error),
+                Ok(_) => failed(&error.kind().into()),
+            })?;
+        // Held until the file is closed: who finds one that nobody holds knows that its writer is gone.
+        partial
+            .as_file()
+            .try_lock()
+            .map_err(|error| failed(&error.into()))?;
+        discard_left_over(&path, &prefix);
         unfinished().insert(partial.path().to_owned());
         let this = Self {
             to: To::File {
@@ -159,6 +170,29 @@ impl Output {
         })
     }
 }
+
+/// Removes what writers of this file left that were killed. A file that is still written to is locked.
+fn discard_left_over(path: &Path, prefix: &OsStr) {
+    // It is a courtesy: where it cannot be done, nobody is worse off than before.
+    let Ok(entries) = fs::read_dir(directory(path)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let is_partial =
+            name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(PARTIAL.as_bytes());
+        if is_partial
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// What the name of a file ends with that is not whole.
+const PARTIAL: &str = ".partial";
 
 fn exists(path: &Path) -> String {
     format!(
@@ -238,6 +272,40 @@ mod tests {
         fs::write(&ordinary, "").unwrap();
         let ordinary = fs::metadata(ordinary).unwrap().permissions().mode() & 0o777;
         assert_eq!(umask_allows, ordinary);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("all.jsonl");
+        for name in [
+            ".all.jsonl-Ab12.partial",
+            ".other-Ab12.partial",
+            ".all.jsonl-x",
+        ] {
+            fs::write(directory.path().join(name), "half").unwrap();
+        }
+        let first = Output::create(&path, Existing::Replace).unwrap();
+        let second = Output::create(&path, Existing::Replace).unwrap();
+        let partial = names(directory.path()).into_iter();
+        let partial: Vec<_> = partial
+            .filter(|name| name.starts_with(".all.jsonl-"))
+            .collect();
+        assert_eq!(
+            partial.len(),
+            3,
+            "both that are written, and no partial file: {partial:?}"
+        );
+        assert!(
+            !partial.contains(&".all.jsonl-Ab12.partial".into()),
+            "{partial:?}"
+        );
+        first.finish().unwrap();
+        second.finish().unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [".all.jsonl-x", ".other-Ab12.partial", "all.jsonl"]
+        );
     }
 
     #[test]

@@ -53,6 +53,15 @@ pub fn milliseconds(text: &str) -> Option<u64> {
     (Duration::from_millis(whole) == time).then_some(whole)
 }
 
+/// A time that must have its unit, for a command line: an error says what it must be.
+pub fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        format!(
+            "must be a time with its unit, as in `250ms`, `10s` or `1m 30s`, `{text}` was given"
+        )
+    })
+}
+
 /// Something a second: `2500`, `0.5`, `5k` or `1.5k`.
 #[must_use]
 pub fn rate(text: &str) -> Option<f64> {
@@ -155,6 +164,16 @@ mod tests {
         }
         for text in ["64MIB", "64mb", "B", "64B", "1.00000001k"] {
             assert_eq!(bytes(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_its_unit() {
+        assert_eq!(time("1m 30s"), Ok(Duration::from_secs(90)));
+        for text in ["10", "", "10 parsecs", "-1s"] {
+            let wrong = time(text).unwrap_err();
+            let given = format!("as in `250ms`, `10s` or `1m 30s`, `{text}` was given");
+            assert!(wrong.ends_with(&given), "{wrong}");
         }
     }
 

@@ -235,9 +235,11 @@ impl Run {
             match audited {
                 Ok(findings) => self.report.audit = Some(findings),
                 // What was measured is worth its report.
-                Err(error @ (Error::AuditInterrupted | Error::AuditLate { .. })) => {
-                    self.unproven = Some(error);
-                }
+                Err(
+                    error @ (Error::AuditInterrupted
+                    | Error::AuditLate { .. }
+                    | Error::AuditUnreachable { .. }),
+                ) => self.unproven = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -364,6 +366,23 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Opti
         let generator = fastest.remarks(workers, lanes).into_iter();
         let generator = generator.filter(|text| text.starts_with("The generator"));
         report.remarks.extend(generator.collect::<Vec<_>>());
+    }
+    let is_wrong = |report: &Report| {
+        let wrong = report.stretches.iter().any(|each| each.wrong > 0);
+        wrong
+            || report
+                .audit
+                .as_ref()
+                .is_some_and(|audit| audit.faults() > 0)
+    };
+    if let Some((dataset, _)) = plan.session.dataset
+        && (wrong_in_warm_up > 0 || is_wrong(report))
+    {
+        report.remarks.push(format!(
+            "Whether the dataset {dataset} was as it was made is known of a sample only: where another \
+             run or somebody else changed a part of it, that looks like a fault of the service. Be sure \
+             with a fresh dataset."
+        ));
     }
     let mut failures = Vec::new();
     let wrong = wrong_in_warm_up + report.stretches.iter().map(|each| each.wrong).sum::<u64>();

@@ -280,14 +280,32 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
             );
         }
     }
-    // By now half of it is another one, and a run that does not know it finds out.
+    // By now it is another one, and a run of a part that was used says so before it does anything.
     let mut again = plan(&server.url());
     again.session.dataset = Some((dataset, (0, 2)));
-    let again = run(again);
+    let again = run(again).unwrap_err().to_string();
     assert!(
-        !matches!(&again, Ok(report) if report.failures.is_empty()),
-        "{again:?}"
+        again.starts_with("the server does not hold the dataset widgets=1500,seed=9,associated=50% as it was made: of ")
+            && again.contains("such as W0")
+            && again.contains("--dataset-part"),
+        "{again}"
     );
+}
+
+#[test]
+fn another_dataset_of_the_same_size_is_told() {
+    let dataset = |seed, associated| Dataset {
+        widgets: 300,
+        seed,
+        associated,
+    };
+    let server = Server::start(Double::with_dataset(&dataset(1, 0.5)));
+    for other in [dataset(2, 0.5), dataset(1, 0.0)] {
+        let mut plan = plan(&server.url());
+        plan.session.dataset = Some((other, (0, 1)));
+        let refused = run(plan).unwrap_err().to_string();
+        assert!(refused.contains("is another dataset"), "{refused}");
+    }
 }
 
 #[test]
@@ -333,6 +351,22 @@ fn a_server_that_is_not_there_is_named() {
             "{url}: {refused}"
         );
     }
+}
+
+#[test]
+fn a_server_that_is_gone_when_it_is_audited_is_not_waited_for() {
+    let report = load(Lie::Deaf(100), |plan| {
+        plan.session.mix = "add=1".parse().unwrap();
+        plan.session.conflicts = 0.0;
+        plan.requests = Some(100);
+        plan.session.timeout = Duration::from_millis(500);
+    });
+    let failures = report.failures.join(" ");
+    assert!(
+        failures.starts_with("No audit: the server has not answered for ")
+            && failures.contains("s (no answer within 500ms), nothing is proven"),
+        "{failures}"
+    );
 }
 
 /// What a run is refused with that should not begin.

@@ -29,7 +29,6 @@ impl Encoded {
                 self.filter(filter);
                 self.json.push('}');
             }
-            Filter::Test(_, Test::Contains(Contained::Never)) => self.list("any", &[]),
             Filter::Test(column, test) => {
                 let column = column.as_str();
                 self.push(format_args!("{{\"column\":\"{column}\",\"test\":"));
@@ -82,8 +81,7 @@ impl Encoded {
                 self.push(format_args!("\"{word}\",\"text\":{place}"));
             }
             Test::Null => self.json.push_str("\"null\""),
-            Test::Contains(Contained::Never) => unreachable!("written as a list of nothing"),
-            Test::Contains(Contained::Slots(patterns)) => {
+            Test::Contains(Contained(patterns)) => {
                 self.json.push_str("\"contains\",\"patterns\":[");
                 for (number, pattern) in patterns.iter().enumerate() {
                     let mut members = Vec::new();
@@ -155,10 +153,9 @@ mod tests {
                 ),
                 Filter::Test(Column::SerialNumber, Test::TextIn([].into())),
             ]))),
-            Filter::Test(Column::Slots, Test::Contains(Contained::Never)),
             Filter::Test(
                 Column::Slots,
-                Test::Contains(Contained::Slots(vec![pattern, free])),
+                Test::Contains(Contained(vec![pattern, free])),
             ),
             Filter::Test(Column::Ordinal, Test::NumberIn(vec![1, -2])),
             Filter::Test(Column::PeerSn, Test::Null),
@@ -173,7 +170,7 @@ mod tests {
             concat!(
                 r#"{"all":[{"column":"name","test":"neq","text":1},"#,
                 r#"{"not":{"any":[{"column":"serial_number","test":"in","first":2,"last":3},"#,
-                r#"{"column":"serial_number","test":"in","first":4,"last":3}]}},{"any":[]},"#,
+                r#"{"column":"serial_number","test":"in","first":4,"last":3}]}},"#,
                 r#"{"column":"slots","test":"contains","patterns":[{"port":"R","text":4},{"peer":null}]},"#,
                 r#"{"column":"ordinal","test":"in","numbers":[1,-2]},{"column":"peer_sn","test":"null"},"#,
                 r#"{"column":"name","test":"ilike","text":5}]}"#

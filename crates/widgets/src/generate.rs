@@ -1,7 +1,7 @@
 //! `widgets generate`: makes any number of widgets from a seed.
 
 use crate::{
-    Outcome,
+    Misuse, Outcome,
     stores::{Given, file_sink},
 };
 use std::{
@@ -55,9 +55,8 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         associated: arguments.associated,
     };
     if arguments.output.is_some() && arguments.store.is_flag() {
-        return Err(
-            "--output is for a file, --store and --data-dir are for a store: give one".into(),
-        );
+        let why = "--output is for a file, --store and --data-dir are for a store: give one";
+        return Err(Misuse(why.into()).into());
     }
     let sink = match arguments.output {
         Some(path) => file_sink(&path, arguments.force)?,

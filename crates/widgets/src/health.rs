@@ -66,12 +66,14 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     if running {
         return Err(running::ask_as_it_was_started(live).into());
     }
-    let http = if as_serve.is_empty() {
-        given.resolve()?.configuration.http
+    let resolved = if as_serve.is_empty() {
+        given.resolve()
     } else {
-        let serve = Serve::try_parse_from(as_serve)?;
-        serve.arguments.given.resolve()?.configuration.http
+        Serve::try_parse_from(as_serve)?.arguments.given.resolve()
     };
+    // Who runs health checks knows 0 and 1 only.
+    let resolved = resolved.map_err(|problems| problems.to_string())?;
+    let http = resolved.configuration.http;
     let tls = tls::client(&http)?;
     let path = if live { "/live" } else { "/ready" };
     ask(reachable(http.listen), tls, path, TIMEOUT)?;

@@ -1,7 +1,10 @@
 //! `--help`, which shows what people use first, `--help --all` and `--help SECTION`.
 
 use crate::config::{SECTIONS, heading};
-use clap::Command;
+use clap::{
+    Command,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use std::ffi::OsString;
 
 /// What a help is to show.
@@ -12,13 +15,27 @@ enum Shown {
     All,
     /// The flags of one section of the configuration.
     Section(&'static str),
+    /// Those of a section that there is not.
+    Unknown(String),
 }
 
 /// Takes `--all` and a section out of a command line that asks for help, and lets the command show what
 /// they ask for. Any other command line stays as it is.
-pub(crate) fn prepare(command: Command, arguments: Vec<OsString>) -> (Command, Vec<OsString>) {
+pub(crate) fn prepare(
+    mut command: Command,
+    arguments: Vec<OsString>,
+) -> Result<(Command, Vec<OsString>), clap::Error> {
     let (shown, arguments) = wanted(arguments);
     let command = match shown {
+        Shown::Unknown(section) => {
+            let why = format!(
+                "there is no section '{section}' of the configuration; {}",
+                sections()
+            );
+            let serve = command.find_subcommand_mut(SERVE);
+            let error = serve.map(|serve| serve.error(ErrorKind::InvalidValue, &why));
+            return Err(error.unwrap_or_else(|| command.error(ErrorKind::InvalidValue, why)));
+        }
         Shown::First => command,
         Shown::All => show_all(command),
         Shown::Section(section) => {
@@ -27,7 +44,40 @@ pub(crate) fn prepare(command: Command, arguments: Vec<OsString>) -> (Command, V
             show(command, &move |of| of == Some(&heading))
         }
     };
-    (command, arguments)
+    Ok((command, arguments))
+}
+
+/// The command whose flags are all of the configuration, and which takes nothing else.
+const SERVE: &str = "serve";
+
+/// Which sections there are, for a help that does not show the flags of all of them.
+pub(crate) fn sections() -> String {
+    let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+    format!("the sections are {}", names.join(", "))
+}
+
+/// An error with the usage of its command as its help shows it. Clap's own has in it what was given, by
+/// variables as well: the same mistake would be told differently on every machine.
+pub(crate) fn with_own_usage(
+    mut error: clap::Error,
+    mut command: Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    if error.get(ContextKind::Usage).is_none() {
+        return error;
+    }
+    // All of them know by then by which names they are called.
+    command.build();
+    let mut of = &command;
+    for word in arguments.iter().skip(1) {
+        let Some(below) = of.find_subcommand(word) else {
+            break;
+        };
+        of = below;
+    }
+    let usage = of.clone().render_usage();
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    error
 }
 
 /// Shows every flag, as `--help --all` does.
@@ -53,13 +103,17 @@ fn wanted(mut arguments: Vec<OsString>) -> (Shown, Vec<OsString>) {
     let section = SECTIONS
         .iter()
         .find(|(name, _)| next.is_some_and(|next| next == name));
-    match section {
-        Some((section, _)) => {
-            arguments.remove(help + 1);
-            (Shown::Section(section), arguments)
-        }
-        None => (Shown::First, arguments),
+    if let Some((section, _)) = section {
+        arguments.remove(help + 1);
+        return (Shown::Section(section), arguments);
     }
+    let is_serve = flags.get(1).is_some_and(|command| command == SERVE);
+    let word = next.and_then(|next| next.to_str());
+    let shown = match word.filter(|word| is_serve && !word.starts_with('-')) {
+        Some(word) => Shown::Unknown(word.to_owned()),
+        None => Shown::First,
+    };
+    (shown, arguments)
 }
 
 /// Shows the arguments under the headings that `wanted` takes, of the command and of those below it.
@@ -87,6 +141,7 @@ mod tests {
     fn only_a_command_line_that_asks_for_help_is_changed() {
         let check = |line: &str, shown: Shown, left: &str| {
             let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+            let words = |line| words(&format!("widgets {line}"));
             assert_eq!(wanted(words(line)), (shown, words(left)), "{line}");
         };
         check("serve --all", Shown::First, "serve --all");
@@ -95,7 +150,14 @@ mod tests {
         check("serve --help --all", Shown::All, "serve --help");
         check("serve --all -h", Shown::All, "serve -h");
         check("serve --help auth", Shown::Section("auth"), "serve --help");
-        check("serve --help other", Shown::First, "serve --help other");
+        let unknown = Shown::Unknown("other".into());
+        check("serve --help other", unknown, "serve --help other");
+        check(
+            "serve --help --listen",
+            Shown::First,
+            "serve --help --listen",
+        );
+        check("export --help other", Shown::First, "export --help other");
         check(
             "export -- --help --all",
             Shown::First,

@@ -33,7 +33,8 @@ Examples:
   widgets load compare before.json now.json
 
 Exit codes: 0 every answer was right, what was acknowledged was found, and no --fail-if came true; 1 \
-otherwise, or the run could not be made: standard error says why; 2 the command line is wrong.";
+otherwise, or the run could not be made: standard error says why; 2 what was given is \
+wrong.";
 
 /// The command line of `widgets load`.
 #[derive(clap::Args)]
@@ -61,13 +62,13 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Load")]
     poisson: bool,
     /// How long requests are due.
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    #[arg(long, default_value = "30s", value_parser = quantity::time, help_heading = "Load")]
     duration: Duration,
     /// At most so many requests.
     #[arg(long, value_parser = count, help_heading = "Load")]
     requests: Option<u64>,
     /// Load before the measured stretch that is checked but not measured.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, help_heading = "Load")]
+    #[arg(long, default_value = "2s", value_parser = quantity::time, help_heading = "Load")]
     warm_up: Duration,
     /// Connections, kept alive.
     #[arg(long, default_value = "64", value_parser = number, help_heading = "Load")]
@@ -120,7 +121,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Connection")]
     insecure: bool,
     /// A request without an answer is given up after so long; its fate is then unknown.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Connection")]
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 
     /// How many widgets are read back at the end: a number, `all` or `none`.
@@ -138,7 +139,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Check")]
     idempotency_keys: bool,
     /// How long the audit may take, with a server that is still recovering.
-    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Check")]
+    #[arg(long, default_value = "10m", value_parser = quantity::time, help_heading = "Check")]
     audit_timeout: Duration,
     /// Exit with status 1 if this is true of the measured stretch: p50, p90, p99, p99.9, p99.99,
     /// mean, max, rate or errors, as in `p99>10ms` or `errors>0.1%`. May be repeated.
@@ -152,7 +153,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "OBJECTIVE", help_heading = "Search")]
     slo: Vec<Objective>,
     /// How long each rate is tried.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Search")]
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Search")]
     step: Duration,
 
     /// Write the report as one HTML file.
@@ -171,7 +172,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME=VALUE", value_parser = label, help_heading = "Output")]
     label: Vec<(String, String)>,
     /// How long a stretch each point of the timeline covers.
-    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration, help_heading = "Output")]
+    #[arg(long, default_value = "500ms", value_parser = quantity::time, help_heading = "Output")]
     interval: Duration,
     /// Plain lines also on a terminal.
     #[arg(long, help_heading = "Output")]

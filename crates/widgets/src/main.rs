@@ -40,7 +40,7 @@ struct Arguments {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 it did what it was asked; 1 it could not, and says why on its standard error; 2 the \
-command line is wrong.";
+command line or a value of the configuration is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -91,7 +91,7 @@ enum Command {
     /// stop the service once it has answered what it accepted, a second one at once.
     ///
     /// Below are the flags that people use first; `--help --all` shows all, `--help http` those of a
-    /// section: http, auth, store, engine, archive, postgres, log.
+    /// section.
     Serve(serve::Arguments),
     /// Prepares the database of the PostgreSQL store, or brings it up to date.
     ///
@@ -115,14 +115,40 @@ enum Command {
     Manual(manual::Arguments),
 }
 
+/// What was given cannot be right, whatever the world is like: the command line, a variable, or a value of a
+/// configuration file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(pub(crate) String);
+
+/// The exit code of a command that was given what cannot be right, as clap has it.
+const MISUSE: u8 = 2;
+
+/// The exit code of a command that ended with this.
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    use widgets_load::Error as Load;
+    let of_load = error.downcast_ref::<Load>();
+    let of_client = error.downcast_ref::<widgets_client::Error>();
+    let is_misuse = error.is::<Misuse>()
+        || error.is::<config::Problems>()
+        || matches!(of_load, Some(Load::Setting { .. } | Load::Target(_)))
+        || matches!(of_client, Some(widgets_client::Error::Settings(_)));
+    if is_misuse {
+        MISUSE.into()
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// What a command ends with: how the process exits, or why it could not do its work.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let (mut command, arguments) =
-        help::prepare(Arguments::command(), std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(arguments);
-    let matches = matches.unwrap_or_else(|error| error.exit());
+    let prepared = help::prepare(Arguments::command(), std::env::args_os().collect());
+    let (mut command, arguments) = prepared.unwrap_or_else(|error| error.exit());
+    let matches = command.try_get_matches_from_mut(&arguments);
+    let matches = matches
+        .unwrap_or_else(|error| help::with_own_usage(error, command.clone(), &arguments).exit());
     let together = matches.subcommand_matches("load").map(load::check);
     if let Some(Err(why)) = together {
         let command = command.find_subcommand_mut("load");
@@ -172,6 +198,6 @@ fn main() -> ExitCode {
         }
         // Where not even that can be written there is nobody to tell.
         drop(writeln!(std::io::stderr(), "error: {error}"));
-        ExitCode::FAILURE
+        failed(&*error)
     })
 }

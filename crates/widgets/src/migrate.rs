@@ -1,7 +1,7 @@
 //! `widgets migrate`: prepares the database of the PostgreSQL store, or says how far it is.
 
 use crate::{
-    Outcome,
+    Misuse, Outcome,
     config::{Given, Migrating, StoreKind},
     log,
 };
@@ -49,7 +49,8 @@ pub(crate) fn run(
     let configuration = given.resolve()?.configuration;
     let _log = log::start(&configuration.log);
     let StoreKind::Postgres(url) = &configuration.store.url else {
-        return Err("only the PostgreSQL store has migrations: give its URL by --store".into());
+        let why = "only the PostgreSQL store has migrations: give its URL by --store";
+        return Err(Misuse(why.into()).into());
     };
     let target = Target::parse(url)?;
     let connect_timeout_ms = configuration.postgres.connect_timeout_ms;

@@ -12,7 +12,7 @@ What `widgets COMMAND --help` says, for every command. Flags that are keys of th
 and limits; `serve` and `config` take all of them, the other commands those that `--help` shows.
 
 Numbers may have a unit (`5k`, `10M`), times need one (`75s`, `1m 30s`, `250ms`). Exit codes: 0 it did what it was
-asked; 1 it could not, and says why on its standard error; 2 the command line is wrong; 130 and 143 it was ended by
+asked; 1 it could not, and says why on its standard error; 2 what was given is wrong; 130 and 143 it was ended by
 Ctrl-C or SIGTERM.
 ";
 

@@ -1,9 +1,9 @@
 //! `widgets serve`: wires a store to the server and runs them until a signal.
 
 use crate::{
-    Outcome,
+    Misuse, Outcome,
     config::{Configuration, Given, Http, LogFormat, StoreKind},
-    descriptors,
+    descriptors, help,
     listen::Bound,
     log,
     metrics::{Disk, Process},
@@ -29,6 +29,7 @@ use widgets_registry::Store;
 use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
 
 #[derive(clap::Args)]
+#[command(after_help = help_sections())]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) given: Given,
@@ -37,9 +38,14 @@ pub(crate) struct Arguments {
     migrate: bool,
 }
 
+/// What the help ends with.
+fn help_sections() -> String {
+    format!("For `--help SECTION`, {}.", help::sections())
+}
+
 pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
-    configuration.check_public()?;
+    configuration.check_public().map_err(Misuse)?;
     let _log = log::start(&configuration.log);
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,7 +58,7 @@ pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
         Err(error) if configuration.log.format == LogFormat::Json => {
             // Whoever asked for JSON reads nothing else.
             tracing::error!("{error}");
-            Ok(ExitCode::FAILURE)
+            Ok(crate::failed(&*error))
         }
         outcome => outcome.map(|()| ExitCode::SUCCESS),
     }
@@ -180,7 +186,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     let pacing = Arc::new(pacing);
     let store = match &store.url {
         StoreKind::Embedded if migrate => {
-            return Err("--migrate is for the PostgreSQL store: give its URL by --store".into());
+            let why = "--migrate is for the PostgreSQL store: give its URL by --store";
+            return Err(Misuse(why.into()).into());
         }
         StoreKind::Embedded => {
             let settings = engine.settings(&http, changes, idempotency, archive);

@@ -1,6 +1,9 @@
 //! The stores as whole sets of widgets: what `generate` and `import` fill and `export` reads.
 
-use crate::config::{self, Configuration, Opening, StoreKind};
+use crate::{
+    Misuse,
+    config::{self, Configuration, Opening, StoreKind},
+};
 use std::{
     error::Error,
     io::{self, Write as _},
@@ -67,11 +70,12 @@ impl Given {
         } = &resolved.configuration;
         crate::log::start(log);
         match &store.url {
-            StoreKind::Postgres(_) if resolved.is_flag("store.data_dir") => Err(
+            StoreKind::Postgres(_) if resolved.is_flag("store.data_dir") => Err(Misuse(
                 "--data-dir is for the embedded store, and store.url names a PostgreSQL database: \
                  leave --data-dir out, or give --store embedded"
                     .into(),
-            ),
+            )
+            .into()),
             StoreKind::Postgres(url) => Ok(Store::Postgres {
                 target: Box::new(Target::parse(url)?),
                 connect_timeout: Duration::from_millis(postgres.connect_timeout_ms),
@@ -80,11 +84,12 @@ impl Given {
             StoreKind::Embedded
                 if resolved.is_default("store.url") && resolved.is_default("store.data_dir") =>
             {
-                Err(
-                "no store is named: give --data-dir DIRECTORY or --store postgres://…, the variable \
-                 WIDGETS_DATA_DIR or WIDGETS_STORE, or a configuration file by --config"
-                    .into(),
-            )
+                Err(Misuse(
+                    "no store is named: give --data-dir DIRECTORY or --store postgres://…, the \
+                     variable WIDGETS_DATA_DIR or WIDGETS_STORE, or a configuration file by --config"
+                        .into(),
+                )
+                .into())
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),

@@ -131,7 +131,7 @@ fn name(filter: &Filter) -> Option<&str> {
 
 /// The port types of which a widget must have a free slot.
 fn free_ports(filter: &Filter) -> Vec<Port> {
-    let Filter::Test(Column::Slots, Test::Contains(Contained::Slots(patterns))) = filter else {
+    let Filter::Test(Column::Slots, Test::Contains(Contained(patterns))) = filter else {
         return Vec::new();
     };
     let is_free = patterns.iter().filter(|pattern| pattern.peer == Some(None));
@@ -139,7 +139,7 @@ fn free_ports(filter: &Filter) -> Vec<Port> {
 }
 
 fn is_one_pattern(filter: &Filter) -> bool {
-    matches!(filter, Filter::Test(_, Test::Contains(Contained::Slots(patterns))) if patterns.len() == 1)
+    matches!(filter, Filter::Test(_, Test::Contains(Contained(patterns))) if patterns.len() == 1)
 }
 
 fn free_port(table: Table, conjuncts: &[&Filter]) -> Option<Port> {
@@ -187,14 +187,11 @@ fn serial_numbers(filter: &Filter, state: &State) -> Option<BTreeSet<Box<str>>> 
             }
             _ => None,
         },
-        Filter::Test(Column::Slots, Test::Contains(contained)) => match contained {
-            Contained::Never => Some(BTreeSet::new()),
-            Contained::Slots(patterns) => {
-                let mut named = patterns.iter().filter_map(|pattern| pattern.peer.as_ref());
-                let peer = named.find_map(Option::as_deref)?;
-                Some(peers(peer, state))
-            }
-        },
+        Filter::Test(Column::Slots, Test::Contains(Contained(patterns))) => {
+            let mut named = patterns.iter().filter_map(|pattern| pattern.peer.as_ref());
+            let peer = named.find_map(Option::as_deref)?;
+            Some(peers(peer, state))
+        }
         _ => None,
     }
 }

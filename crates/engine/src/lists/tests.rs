@@ -253,10 +253,7 @@ fn what_an_index_serves_is_not_walked_through() {
             port: Some(port),
             peer,
         };
-        Filter::Test(
-            Column::Slots,
-            Test::Contains(Contained::Slots(vec![pattern])),
-        )
+        Filter::Test(Column::Slots, Test::Contains(Contained(vec![pattern])))
     };
     let cases = [
         Filter::EVERYTHING,
@@ -295,10 +292,7 @@ fn what_an_index_serves_is_not_walked_through() {
             peer: Some(Some((&*widget).into())),
         };
         for filter in [
-            Filter::Test(
-                Column::Slots,
-                Test::Contains(Contained::Slots(vec![pattern])),
-            ),
+            Filter::Test(Column::Slots, Test::Contains(Contained(vec![pattern]))),
             text(Column::SerialNumber, Comparison::Equal, &widget),
         ] {
             let list = List {

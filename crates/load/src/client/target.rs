@@ -175,6 +175,13 @@ impl Target {
             .connect(name.clone(), tcp)
             .await
             .map_err(|error| {
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+                if let Some(rustls::Error::InvalidMessage(_)) = cause {
+                    let origin = &self.origin;
+                    return format!(
+                        "what answers at {origin} does not speak TLS: is it http:// instead of https://?"
+                    );
+                }
                 let is_distrust = error.to_string().starts_with("invalid peer certificate");
                 let hint = if is_distrust {
                     " (--ca FILE trusts another authority, --insecure any certificate)"

@@ -1,7 +1,10 @@
 //! Comparing what a lookup answered with what the model holds.
 
 use super::{Partition, Unresolved, WidgetId, Wrong, table::Record};
-use crate::random::Random;
+use crate::{
+    dataset::{Dataset, DatasetWidget},
+    random::Random,
+};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -37,6 +40,43 @@ impl<'a> Observed<'a> {
     /// Whether it is the widget of this serial number.
     pub(crate) fn is(&self, serial_number: &str) -> bool {
         self.serial_number == serial_number
+    }
+
+    /// How what was observed differs from a widget of a dataset, in words that follow its serial number.
+    pub(crate) fn differs_from(
+        observed: Option<&Self>,
+        dataset: &Dataset,
+        widget: &DatasetWidget,
+    ) -> Option<String> {
+        let Some(observed) = observed else {
+            return Some("which is not there".into());
+        };
+        let name = dataset.name(widget.index);
+        if *observed.name != *name {
+            return Some(format!("whose name is {:?}, not {name:?}", observed.name));
+        }
+        let mut expected: Vec<String> = widget
+            .ports
+            .iter()
+            .map(|(ordinal, port)| {
+                let mut slot = format!("{port}=");
+                if let Some(peer) = widget.peers[ordinal.index()] {
+                    Dataset::write_serial_number(peer, &mut slot);
+                }
+                slot
+            })
+            .collect();
+        let mut found: Vec<String> = observed
+            .slots
+            .iter()
+            .map(|slot| format!("{}={}", slot.port, slot.peer.as_deref().unwrap_or_default()))
+            .collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        (found != expected).then(|| {
+            let [found, expected] = [found, expected].map(|slots| slots.join(" "));
+            format!("whose slots are \"{found}\", not \"{expected}\"")
+        })
     }
 
     /// Whether a slot of this port type names this peer.

@@ -1,6 +1,6 @@
 //! Whether a stretch of a report is as it was demanded.
 
-use super::StretchReport;
+use super::{StretchReport, time_text};
 use crate::objective::{Objective, Quantile, Relation, Subject};
 
 impl Objective {
@@ -17,7 +17,11 @@ impl Objective {
     /// What the stretch has, in words.
     #[must_use]
     pub fn observed(&self, stretch: &StretchReport) -> String {
-        self.subject.text(self.value(stretch))
+        let value = self.value(stretch);
+        match self.subject {
+            Subject::Quantile(_) | Subject::Mean | Subject::Max => time_text(value * 1e6),
+            Subject::Rate | Subject::Errors => self.subject.text(value),
+        }
     }
 
     fn value(&self, stretch: &StretchReport) -> f64 {

@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Reads back what was acknowledged: all of it, or a sample of so many widgets. Waits so long for
-    /// the answers.
+    /// the answers, and for a server that is gone no longer than a stretch of load does.
     pub async fn audit(
         &mut self,
         widgets_max: Option<u64>,
@@ -207,11 +207,44 @@ impl Session {
             }
             Ok(findings)
         };
+        let settings = &self.settings;
         tokio::select! {
             findings = timeout(patience, all) => findings.map_err(|_| Error::AuditLate {
                 seconds: patience.as_secs(),
             })?,
+            error = unanswered(settings, self.clock, workers), if !settings.during_crash => Err(error),
             () = interrupts.next() => Err(Error::AuditInterrupted),
+        }
+    }
+}
+
+/// Done when an audit has got no answer for too long: three seconds where the server cannot be reached, and
+/// the time that an answer may take where it just does not answer.
+async fn unanswered(settings: &Settings, clock: Clock, workers: &[Worker]) -> Error {
+    let (mut answered, mut since) = (0, clock.now());
+    let mut ticks = interval(settings.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (mut now_answered, mut cause) = (0, None);
+        for worker in workers {
+            let recorder = lock(&worker.recorder);
+            now_answered += recorder.read_back;
+            cause = cause.or_else(|| recorder.connect_error.clone());
+        }
+        let now = clock.now();
+        if now_answered > answered {
+            (answered, since) = (now_answered, now);
+        }
+        let silent = now.saturating_sub(since);
+        let patience = match cause {
+            Some(_) => UNREACHABLE,
+            None => UNREACHABLE + settings.timeout,
+        };
+        if silent > patience {
+            let seconds = silent.as_secs();
+            let cause = cause.unwrap_or_else(|| "its connections are open".into());
+            return Error::AuditUnreachable { seconds, cause };
         }
     }
 }

@@ -90,7 +90,10 @@ impl Pairing {
         let count = self.open.len();
         let mut ends: Vec<_> = self.open.into_iter().collect();
         ends.sort_unstable_by_key(|&(_, (line, ordinal))| (line, ordinal));
-        let mut text = format!("{count} slots name a peer that does not name them:");
+        let mut text = match count {
+            1 => "1 slot names a peer that does not name it:".to_owned(),
+            _ => format!("{count} slots name a peer that does not name them:"),
+        };
         for ((_, to, port), (line, ordinal)) in ends.into_iter().take(EXAMPLES_MAX) {
             let slot = ordinal.get() + 1;
             let why = match self.seen.get(&to) {

@@ -128,12 +128,12 @@ fn what_is_wrong_is_named_with_its_line() {
     );
     refused(
         a,
-        "1 slots name a peer that does not name them:\n  line 1, slot 1, port P: there is no such widget",
+        "1 slot names a peer that does not name it:\n  line 1, slot 1, port P: there is no such widget",
     );
     let b = r#"{"serial_number":"B","name":"","slots":[{"port":"P","peer":null}]}"#;
     refused(
         &format!("{a}\n{b}"),
-        "1 slots name a peer that does not name them:\n  \
+        "1 slot names a peer that does not name it:\n  \
          line 1, slot 1, port P: its peer on line 2 does not name it",
     );
     refused(

@@ -102,7 +102,13 @@ pub(super) async fn lane(
                 }
             }
             Task::Audit(widgets_max, findings) => {
-                let read = audit::run(&mut channel, &partition, widgets_max, shared.timeout);
+                let read = audit::run(
+                    &mut channel,
+                    &partition,
+                    widgets_max,
+                    shared.timeout,
+                    &shared.recorder,
+                );
                 // Nobody may be waiting any more, after an abort.
                 let _ = findings.send(read.await);
             }

@@ -88,6 +88,8 @@ pub(crate) struct Recorder {
     /// Why a connection could not be made, last.
     pub(crate) connect_error: Option<String>,
     pub(crate) lanes_connected: usize,
+    /// Lookups of an audit that were answered: it goes on as long as this grows.
+    pub(crate) read_back: u64,
 }
 
 /// What is shared between a worker and whoever watches it.

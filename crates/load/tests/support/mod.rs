@@ -61,6 +61,8 @@ pub enum Lie {
     Rename(u64),
     /// Leaves out the last row of one list in so many.
     LoseRow(u64),
+    /// After so many writes answers no lookup any more: it has gone.
+    Deaf(u64),
 }
 
 #[derive(Default)]
@@ -185,6 +187,9 @@ impl Ask<Attempt> for Double {
 
 impl Ask<Lookup> for Double {
     async fn ask(&self, Lookup(serial_number): Lookup) -> Result<Option<Widget>, Fault> {
+        if matches!(self.lie, Lie::Deaf(after) if self.writes.load(Ordering::Relaxed) >= after) {
+            std::future::pending::<()>().await;
+        }
         let memory = self.memory();
         let mut widget = memory.model.lookup(&serial_number);
         if let Some(widget) = &mut widget {

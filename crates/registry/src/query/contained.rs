@@ -2,14 +2,10 @@
 
 use crate::Port;
 
-/// What a widget's slots have to contain.
+/// What a widget's slots have to contain: for each of these a slot that is so. Several may be the same
+/// slot; of none there is always one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Contained {
-    /// For each of these a slot that is so. Several may be the same slot; of none there is always one.
-    Slots(Vec<SlotPattern>),
-    /// What no array of slots contains: a text, an object, another member, a port that does not exist.
-    Never,
-}
+pub struct Contained(pub Vec<SlotPattern>);
 
 /// What is said of one slot; of what is not said, anything goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,14 +22,12 @@ impl Contained {
         &self,
         slots: &(impl Iterator<Item = (Port, Option<&'a str>)> + Clone),
     ) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Slots(patterns) => patterns.iter().all(|pattern| {
-                slots
-                    .clone()
-                    .any(|(port, peer)| pattern.matches(port, peer))
-            }),
-        }
+        let Self(patterns) = self;
+        patterns.iter().all(|pattern| {
+            slots
+                .clone()
+                .any(|(port, peer)| pattern.matches(port, peer))
+        })
     }
 }
 

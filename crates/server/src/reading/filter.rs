@@ -244,7 +244,8 @@ fn is(text: &mut Text<'_>, within: Within) -> Result<fn(Column) -> Filter, Unrea
     }
 }
 
-/// What `slots` has to contain, as `jsonb @>` takes it.
+/// What `slots` has to contain, as `jsonb @>` takes it. What no slots can contain is a mistake, and nobody is
+/// helped by being told that there is no such widget: it is refused.
 fn contained(given: &str) -> Result<Contained, Unreadable> {
     let invalid = |details: String| Unreadable::Value {
         kind: "json",
@@ -263,12 +264,19 @@ fn contained(given: &str) -> Result<Contained, Unreadable> {
         return Err(invalid("a text must not contain the character NUL".into()));
     }
     let Value::Array(elements) = value else {
-        return Ok(Contained::Never);
+        return Err(invalid(SLOTS.into()));
     };
-    let patterns = elements.iter().map(slot_pattern);
-    let patterns: Option<Vec<SlotPattern>> = patterns.collect();
-    Ok(patterns.map_or(Contained::Never, Contained::Slots))
+    let patterns = elements.iter().map(|element| {
+        slot_pattern(element).map_err(|wrong| match wrong {
+            Wrong::Port(port) => Unreadable::Port(port),
+            Wrong::Shape => invalid(SLOTS.into()),
+        })
+    });
+    Ok(Contained(patterns.collect::<Result<_, _>>()?))
 }
+
+const SLOTS: &str =
+    "slots contain objects with port (P, Q or R) and peer (a serial number or null), in an array";
 
 fn has_nul(value: &Value) -> bool {
     match value {
@@ -282,16 +290,27 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// `None` for what no slot contains.
-fn slot_pattern(value: &Value) -> Option<SlotPattern> {
+/// Why no slot contains it.
+enum Wrong {
+    /// There is no such port type.
+    Port(String),
+    /// It is no object, or has a member that slots do not have.
+    Shape,
+}
+
+fn slot_pattern(value: &Value) -> Result<SlotPattern, Wrong> {
     let mut pattern = SlotPattern::default();
-    for (name, value) in value.as_object()? {
+    for (name, value) in value.as_object().ok_or(Wrong::Shape)? {
         match (name.as_str(), value) {
-            ("port", Value::String(port)) => pattern.port = Some(Port::parse(port).ok()?),
+            ("port", Value::String(port)) => {
+                let known = Port::parse(port).map_err(|_| Wrong::Port(port.clone()))?;
+                pattern.port = Some(known);
+            }
+            ("port", other) => return Err(Wrong::Port(other.to_string())),
             ("peer", Value::Null) => pattern.peer = Some(None),
             ("peer", Value::String(peer)) => pattern.peer = Some(Some(peer.as_str().into())),
-            _ => return None,
+            _ => return Err(Wrong::Shape),
         }
     }
-    Some(pattern)
+    Ok(pattern)
 }

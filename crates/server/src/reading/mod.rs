@@ -108,7 +108,13 @@ impl Unreadable {
             }
             Self::Port(given) => {
                 let given = given.as_str().into();
-                (Refusal::PortUnknown { given }.to_string(), None, None)
+                let ports = Port::ALL.map(Port::as_str);
+                let details = format!("the port types are {}", ports.join(", "));
+                (
+                    Refusal::PortUnknown { given }.to_string(),
+                    Some(details),
+                    None,
+                )
             }
             Self::Embedding { table, name } => {
                 let table = table.as_str();

@@ -54,6 +54,9 @@ pub(crate) struct List {
 /// `name=value`, split at the first equals sign.
 fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name @ ("select" | "order" | "limit" | "offset"), _)) => Err(format!(
+            "{name} is no filter: what is shown, in which order and how much of it, other flags say"
+        )),
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("a filter is COLUMN=OPERATOR.VALUE, as in name=eq.pump".into()),
     }
@@ -84,7 +87,7 @@ impl List {
         let limit = if self.all { u64::MAX } else { self.limit };
         let mut pages = client.list(query, self.after, limit);
         let mut shown_count = 0;
-        let mut titles = Some(["SERIAL NUMBER", "NAME", "SLOTS"]);
+        let mut titles = Some(table::WIDGET_TITLES);
         loop {
             let page = pages.next_page()?;
             if page.is_empty() {
@@ -99,15 +102,13 @@ impl List {
             }
             let rows: Vec<_> = page
                 .iter()
-                .map(|(widget, _)| {
-                    [
-                        shown(&widget.serial_number).into(),
-                        shown(&widget.name).into(),
-                        table::slots(widget),
-                    ]
-                })
+                .map(|(widget, _)| table::widget(widget))
                 .collect();
             table::write(&mut out, titles.take(), &rows)?;
+        }
+        if !self.json && shown_count == 0 && limit > 0 {
+            // Nor is this, and whoever looks at a terminal would wonder.
+            writeln!(io::stderr(), "no widgets")?;
         }
         if !self.json
             && shown_count == limit

@@ -17,7 +17,7 @@ pub(crate) use {
     watch::Watch,
 };
 
-use crate::Outcome;
+use crate::{Misuse, Outcome};
 use std::{
     fs,
     io::{self, Write as _},
@@ -26,11 +26,12 @@ use std::{
     time::Duration,
 };
 use widgets_client::{Client, Error, Settings};
+use widgets_load::quantity;
 
 /// What `--help` says of the exit codes of these commands.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the service could not be reached or cannot do it now; 2 the command line is \
-wrong; 3 the service refuses it, nothing was changed; 4 it may or may not have been applied.";
+Exit codes: 0 done; 1 the service could not be reached or cannot do it now; 2 what was given is wrong: \
+the command line, a variable, the token's or the certificates' file; 3 the service refuses it, nothing was changed; 4 it may or may not have been applied.";
 
 const REFUSED: u8 = 3;
 const FATE_UNKNOWN: u8 = 4;
@@ -66,7 +67,7 @@ pub(crate) struct Service {
     #[arg(long, help_heading = "Connection")]
     insecure: bool,
     /// How long an answer may take.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, help_heading = "Connection")]
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }
 
@@ -108,6 +109,7 @@ fn exit(outcome: Result<(), Failure>) -> Outcome {
     let code = match &error {
         Error::Refused(_) => REFUSED,
         Error::FateUnknown(_) => FATE_UNKNOWN,
+        Error::Settings(_) => return Err(Misuse(told).into()),
         _ => return Err(told.into()),
     };
     // Where not even that can be written there is nobody to tell.

@@ -35,6 +35,22 @@ impl Near {
         if self.json {
             return Ok(writeln!(out, "{json}")?);
         }
+        // Those that no association below names: the one in the middle, where it has none or where
+        // those around it are too many to be shown.
+        let alone: Vec<_> = near
+            .widgets
+            .iter()
+            .filter(|widget| {
+                let serial_number = &widget.serial_number;
+                let mut ends = near.associations.iter();
+                !ends.any(|one| [&one.widget1_sn, &one.widget2_sn].contains(&serial_number))
+            })
+            .map(table::widget)
+            .collect();
+        if !alone.is_empty() {
+            table::write(&mut out, Some(table::WIDGET_TITLES), &alone)?;
+            writeln!(out)?;
+        }
         let rows: Vec<_> = near
             .associations
             .iter()

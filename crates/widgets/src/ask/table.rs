@@ -58,8 +58,20 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
+/// What a table of widgets has above it.
+pub(super) const WIDGET_TITLES: [&str; 3] = ["SERIAL NUMBER", "NAME", "SLOTS"];
+
+/// A widget as a row below those titles.
+pub(super) fn widget(widget: &Widget) -> [String; 3] {
+    [
+        shown(&widget.serial_number).into(),
+        shown(&widget.name).into(),
+        slots(widget),
+    ]
+}
+
 /// The slots of a widget in one cell: a port with its peer, or alone while it is free.
-pub(super) fn slots(widget: &Widget) -> String {
+fn slots(widget: &Widget) -> String {
     let slot = |slot: &Slot| match &slot.peer {
         Some(peer) => format!("{}={}", shown(&slot.port), shown(peer)),
         None => format!("{}=", shown(&slot.port)),

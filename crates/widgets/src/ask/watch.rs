@@ -59,10 +59,22 @@ fn since(text: &str) -> Result<Since, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(Since::Ago(ago));
     }
-    Ok(match humantime::parse_rfc3339_weak(text) {
-        Ok(time) => Since::Time(written(time)),
-        Err(_) => Since::Position(text.into()),
-    })
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(Since::Time(written(time)));
+    }
+    // Which positions there are, the service knows. None has a letter that is no digit of theirs.
+    let is_position = text.contains('-')
+        && text
+            .chars()
+            .all(|character| character == '-' || character.is_ascii_hexdigit());
+    if is_position {
+        return Ok(Since::Position(text.into()));
+    }
+    Err(
+        "it must be a time as in 2026-11-27T11:00:00Z (UTC), so long ago as in 24h, `oldest`, or a \
+         position that was shown"
+            .into(),
+    )
 }
 
 fn written(time: SystemTime) -> String {
@@ -212,7 +224,15 @@ mod tests {
         ] {
             assert_eq!(since(text), Ok(meant), "{text}");
         }
-        assert!(since("").is_err());
+        for text in [
+            "",
+            "yesterday",
+            "2026-11-27T11:00:00+01:00",
+            "11:00",
+            "latest",
+        ] {
+            assert!(since(text).is_err(), "{text}");
+        }
     }
 
     #[test]

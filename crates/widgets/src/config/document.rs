@@ -32,8 +32,8 @@ not, as others may use the prefix.
 The service prints what it opened and where it listens on its standard output, and logs on its
 standard error. SIGTERM and SIGINT stop it: it accepts no further connections, answers the requests
 that have begun for at most `shutdown_timeout_ms`, and exits with 0; a second signal ends it at once,
-with 1. Exit codes: 0 it did what it was asked; 1 it could not, and says why; 2 the command line is
-wrong.
+with 1. Exit codes: 0 it did what it was asked; 1 it could not, and says why; 2 the command line
+or a value of the configuration is wrong (`config check` and `health` answer what they are asked with 0 or 1).
 ";
 
 fn document() -> String {

@@ -290,8 +290,10 @@ configuration! {
         queue_bytes_max: usize = 4 << 20, within 4096..=1 << 30;
         /// How long a request may wait before it is refused.
         queue_wait_ms_max: u64 = 5000, within 1..=600_000;
-        /// The size of a segment of the journal. A whole batch must fit into one.
-        segment_bytes: u64 = 64 << 20, within 8192..=u32::MAX.into();
+        /// The size of a segment of the journal. A whole batch must fit into one: with the default of
+        /// queue_operations_max that takes 3233840 bytes, with another one proportionally more or fewer.
+        segment_bytes: u64 = 64 << 20,
+            within widgets_engine::Settings::segment_bytes_min(1)..=u32::MAX.into();
         /// A checkpoint starts after this much journal, or half the last checkpoint's size if that is
         /// more. A restart replays little more than that.
         checkpoint_journal_bytes: u64 = 256 << 20, within 4096..=1 << 40;
@@ -723,6 +725,16 @@ mod tests {
             let refused = format!("must be an integer from 1 to 1000000, {shown} was given");
             assert_eq!(connections_max(given), Err(refused));
         }
+    }
+
+    #[test]
+    fn what_a_segment_must_take_is_what_the_engine_asks_for() {
+        let mut keys = KEYS.iter();
+        let key = keys.find(|key| key.path() == "engine.segment_bytes");
+        let help = key.expect("the key").help();
+        let operations = Engine::default().queue_operations_max;
+        let least = widgets_engine::Settings::segment_bytes_min(operations);
+        assert!(help.contains(&format!(" {least} bytes,")), "{help}");
     }
 
     /// The parts check their settings themselves. What a key allows, its part must allow, and the

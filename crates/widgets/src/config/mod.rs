@@ -24,6 +24,7 @@ pub(crate) use values::{LogFormat, StoreKind};
 use given::{Origin, Scope};
 use keys::KEYS;
 use std::{fmt, path::PathBuf};
+use widgets_engine::OpenError;
 use widgets_load::os_error::explain;
 
 /// The values that hold, and where each comes from.
@@ -150,7 +151,15 @@ impl<S: Scope> Given<S> {
                 )
                 .check()
         {
-            problems.push(Problem::new(format!("engine.{problem}")));
+            let path = match &problem {
+                OpenError::Setting { setting, .. } => format!("engine.{setting}"),
+                _ => String::new(),
+            };
+            let place = KEYS.iter().position(|key| key.path() == path);
+            problems.push(match place.map(|place| &sources[place]) {
+                None | Some(Source::Default) => Problem::new(format!("engine.{problem}")),
+                Some(source) => Problem::new(format!("{source}: engine.{problem}")),
+            });
         }
         if problems.is_empty()
             && let StoreKind::Postgres(url) = &configuration.store.url

@@ -68,14 +68,55 @@ fn the_exit_code_says_what_became_of_it() {
     assert_eq!(code, 3);
     assert!(told.contains("\\u{1b}[31mnope"), "{told}");
     assert_eq!(ask(&["add", "E"]).0, 2, "the name is missing");
-    assert_eq!(ask(&["get", "E", "--url", "ftp://h"]).0, 1);
+    assert_eq!(ask(&["get", "E", "--url", "ftp://h"]).0, 2);
     let missing = ["get", "E", "--token-file", "missing"];
     let (code, _, told) = ask(&missing);
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(told.contains("the token in missing"), "{told}");
     drop(service);
     let gone = ["remove", "E", "--url", "http://127.0.0.1:9"];
     let (code, _, told) = run(widgets(directory.path()).args(gone));
     assert_eq!(code, 1);
     assert!(told.contains("nobody listens there"), "{told}");
+}
+
+#[test]
+fn what_is_empty_or_cannot_be_meant_is_told() {
+    let directory = Directory::new("ask");
+    let service = Service::start(directory.path(), &[]);
+    let ask = |arguments: &[&str]| ask(&directory, &service, arguments);
+    let none = (0, String::new(), "no widgets\n".into());
+    assert_eq!(ask(&["list"]), none);
+    assert_eq!(ask(&["list", "--json"]), (0, String::new(), String::new()));
+    assert_eq!(ask(&["add", "E", "pump", "P"]).0, 0);
+    assert_eq!(ask(&["add", "F", "valve", "P"]).0, 0);
+    for free in ["Z", "p", "PQ"] {
+        let (code, shown, told) = ask(&["list", "--free", free]);
+        let why = format!(
+            "error: 22P02: invalid input value for enum widgets.port_type: \"{free}\"; the port types \
+             are P, Q, R\n"
+        );
+        assert_eq!((code, &*shown, told), (3, "", why));
+    }
+    for name in ["select", "order", "limit", "offset"] {
+        let (code, _, told) = ask(&["list", "--where", &format!("{name}=1")]);
+        assert_eq!(code, 2);
+        assert!(told.contains(&format!("{name} is no filter")), "{told}");
+    }
+    let alone = "SERIAL NUMBER  NAME  SLOTS\nE              pump  P=";
+    let (_, shown, _) = ask(&["near", "E"]);
+    assert_eq!(
+        shown,
+        format!("{alone}\n\nwidgets within 2 of E: 1; associations: 0\n")
+    );
+    assert_eq!(ask(&["associate", "E", "F", "P"]).0, 0);
+    let (_, shown, _) = ask(&["near", "E", "--widgets-max", "1"]);
+    assert!(
+        shown.starts_with(&format!("{alone}F\n")) && shown.contains("there are more"),
+        "{shown}"
+    );
+    drop(service);
+    let (code, _, told) = run(widgets(directory.path()).args(["watch", "--since", "yesterday"]));
+    assert_eq!(code, 2);
+    assert!(told.contains("a time as in 2026-11-27T11:00:00Z"), "{told}");
 }

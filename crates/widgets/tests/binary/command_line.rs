@@ -297,7 +297,7 @@ fn refused(name: &str, content: &str, arguments: &[&str], told: &Expect) {
     assert_eq!((code, printed.as_str()), (1, ""));
     let (code, printed, error) =
         with_file(directory.path(), content, &[&["serve"], arguments].concat());
-    assert_eq!((code, printed.as_str()), (1, ""));
+    assert_eq!((code, printed.as_str()), (2, ""));
     assert_eq!(error, format!("error: {problems}"));
     assert!(
         !directory.path().join("widgets-data").exists(),
@@ -328,7 +328,7 @@ format
         widgets.toml:2: http.listen must be an IP address (or localhost) and a port, such as 127.0.0.1:3000 or [::1]:3000 in quotes, a value of type integer was given
         widgets.toml:3: http.connections_max must be an integer from 1 to 1000000, 0 was given
         widgets.toml:4: [http] has no key "lisen"; did you mean "listen"?
-        widgets.toml:7: engine.segment_bytes must be an integer from 8192 to 4294967295, "x" was given
+        widgets.toml:7: engine.segment_bytes must be an integer from 5728 to 4294967295, "x" was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
         widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [postgres], [log]
         widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
@@ -341,7 +341,7 @@ format
 #[test]
 fn settings_must_fit_together() {
     let told = expect![[r#"
-        engine.segment_bytes must be at least 3233840 (a whole batch) and less than 4294967296, 8192 was given
+        widgets.toml:1: engine.segment_bytes must be at least 3233840 (a whole batch of queue_operations_max = 2048) and less than 4294967296, 8192 was given
     "#]];
     refused("together", "engine.segment_bytes = 8192\n", &[], &told);
 }
@@ -374,4 +374,100 @@ fn a_missing_file_is_named() {
         the configuration file nowhere.toml cannot be read: No such file or directory (os error 2). Correct the path, or make what is missing on the way to it
     "#]]
     .assert_eq(&told);
+}
+
+#[test]
+fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1() {
+    let directory = Directory::new("misuse");
+    let path = directory.path();
+    std::fs::write(path.join("wrong.toml"), "[http]\nlisten = \"foo\"\n").expect("a file");
+    std::fs::write(path.join("empty"), "").expect("a file");
+    let load = |url: &'static str| vec!["load", url, "--duration", "1s"];
+    for (code, arguments) in [
+        (2, vec!["serve", "--listen", "foo"]),
+        (2, vec!["serve", "--listen", "0.0.0.0:0"]),
+        (2, vec!["serve", "--config", "wrong.toml"]),
+        (2, vec!["serve", "--migrate"]),
+        (2, vec!["serve", "--segment-bytes", "6000"]),
+        (2, vec!["serve", "--help", "nonsense"]),
+        (2, vec!["config", "show", "--config", "wrong.toml"]),
+        (2, vec!["migrate"]),
+        (2, vec!["migrate", "--store", "ftp://x"]),
+        (2, vec!["export", "all"]),
+        (2, vec!["export", "all", "--store", "ftp://x"]),
+        (
+            2,
+            vec![
+                "import",
+                "empty",
+                "--store",
+                "postgres://h/d",
+                "--data-dir",
+                "x",
+            ],
+        ),
+        (
+            2,
+            vec![
+                "generate",
+                "--widgets",
+                "1",
+                "--output",
+                "x",
+                "--data-dir",
+                "x",
+            ],
+        ),
+        (2, vec!["get", "E", "--url", "ftp://x"]),
+        (2, vec!["list", "--url", "http://x/?a=b"]),
+        (
+            2,
+            vec!["add", "E", "F", "--url", "http://x", "--ca", "none"],
+        ),
+        (2, vec!["watch", "--since", "yesterday"]),
+        (2, load("ftp://x")),
+        (2, load("http://me:secret@x")),
+        (2, [&load("http://x")[..], &["--interval", "1ns"]].concat()),
+        // What these are asked for is whether it is right: 1 is their answer.
+        (1, vec!["config", "check", "--config", "wrong.toml"]),
+        (1, vec!["health", "--listen", "foo"]),
+        (1, vec!["serve", "--must-exist", "--listen", "127.0.0.1:0"]),
+        (1, vec!["import", "none", "--data-dir", "x"]),
+        (1, vec!["get", "E", "--url", "http://127.0.0.1:1"]),
+        (1, load("http://127.0.0.1:1")),
+    ] {
+        let (found, _, told) = run(widgets(path).args(&arguments));
+        assert_eq!(found, code, "{arguments:?}: {told}");
+    }
+    let (_, _, told) = run(widgets(path).args(["serve", "--help", "nonsense"]));
+    assert!(
+        told.contains("there is no section 'nonsense'")
+            && told.contains("auth, store, engine, changes, idempotency, postgres, log"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_mistake_is_told_the_same_whatever_the_environment_has() {
+    let directory = Directory::new("usage");
+    for arguments in [
+        &["get"][..],
+        &["load", "--ratee", "1"],
+        &["config", "show", "--nonsense"],
+        &["load", "http://h", "--duration", "10"],
+    ] {
+        let plain = run(widgets(directory.path()).args(arguments));
+        let set = run(widgets(directory.path())
+            .args(arguments)
+            .env("WIDGETS_URL", "http://x")
+            .env("WIDGETS_TOKEN", "secret")
+            .env("WIDGETS_LISTEN", "127.0.0.1:1"));
+        assert_eq!(plain, set, "{arguments:?}");
+        assert_eq!(plain.0, 2);
+    }
+    let (_, _, told) = run(widgets(directory.path()).arg("get"));
+    assert!(
+        told.contains("Usage: widgets get [OPTIONS] <SERIAL_NUMBER>"),
+        "{told}"
+    );
 }

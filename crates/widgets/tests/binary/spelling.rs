@@ -91,9 +91,7 @@ fn test(asked: &Test, column: Column) -> String {
 }
 
 fn json(contained: &Contained) -> String {
-    let Contained::Slots(patterns) = contained else {
-        return "{}".into();
-    };
+    let Contained(patterns) = contained;
     let object = |pattern: &SlotPattern| {
         let mut object = serde_json::Map::new();
         if let Some(port) = pattern.port {

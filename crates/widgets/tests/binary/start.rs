@@ -308,7 +308,7 @@ fn damage_is_named_and_stops_the_start() {
     // Within its header.
     file.write_all_at(b"?", 20).expect("written");
     expect![[r#"
-        error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged at byte 0: it does not begin with the header of such a file. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
+        error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged at byte 0: its first 4,096 bytes are not the header that such a file was given. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
     "#]].assert_eq(&fails(directory.path(), &[]));
 }
 
