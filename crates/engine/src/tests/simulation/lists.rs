@@ -196,7 +196,7 @@ impl Readers {
                     };
                     (pattern, format!(r#"[{{"peer":"{peer}"}}]"#))
                 };
-                let contained = Contained::Slots(vec![pattern]);
+                let contained = Contained(vec![pattern]);
                 let escaped = spelled
                     .replace('"', "%22")
                     .replace('{', "%7B")
