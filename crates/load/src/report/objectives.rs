@@ -80,6 +80,6 @@ mod tests {
         );
         assert!(holds("rate<10k") && !holds("rate<5000"));
         let objective: Objective = "p99<10ms".parse().unwrap();
-        assert_eq!(objective.observed(&stretch()), "9ms");
+        assert_eq!(objective.observed(&stretch()), "9.00 ms");
     }
 }
