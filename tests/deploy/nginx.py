@@ -49,6 +49,8 @@ def configuration(deployments, folder, port, upstream):
         text = text.replace("/etc/nginx/widgets", str(ours))
         # So that one connection too many can be had.
         text = text.replace("limit_conn addresses 4096;", "limit_conn addresses 4;")
+        # And one request.
+        text = text.replace("burst=10000", "burst=300").replace("rate=10000r/s", "rate=1r/s")
         (ours / name).write_text(text)
     site = (deployments / "systemd/nginx.conf").read_text().replace("/etc/nginx/widgets", str(ours))
     for old, new in (("127.0.0.1:80;", f"127.0.0.1:{port};"), ("127.0.0.1:3000;", f"127.0.0.1:{upstream};")):
@@ -88,7 +90,7 @@ def check(name, answer, status, code):
     assert headers["content-type"] == "application/json; charset=utf-8", f"{name}: {headers}"
     assert headers["proxy-status"] == f"postgrest; error={code.lower()}", f"{name}: {headers}"
     assert headers["x-request-id"], f"{name}: {headers}"
-    assert ("retry-after" in headers) == (code == "WG503"), f"{name}: {headers}"
+    assert ("retry-after" in headers) == (code in ("WG503", "WG429")), f"{name}: {headers}"
     assert headers["access-control-allow-origin"] == "*", f"{name}: {headers}"
     assert "retry-after" in headers["access-control-expose-headers"], f"{name}: {headers}"
     print(f"{name}: {got} {code}")
@@ -122,6 +124,7 @@ def checks(port, upstream):
     check("a long header", raw(port, request("GET /", f"X: {'a' * 9000}\r\n")), 400, "WG400")
     check("two hosts", raw(port, request("GET /", "Host: a\r\nHost: b\r\n")), 400, "WG400")
     check("no HTTP", raw(port, "nonsense\r\n\r\n"), 400, "WG400")
+    check("an unknown encoding", raw(port, request("POST /", "Transfer-Encoding: x\r\n")), 400, "WG400")
     check("a long body", raw(port, request("POST /", "Content-Length: 99999999\r\n")), 413, "PGRST102")
     check("metrics", raw(port, request("GET /metrics")), 404, "PGRST125")
     held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
@@ -132,6 +135,11 @@ def checks(port, upstream):
     while "WG503" not in (answer := raw(port, request("GET /")))[2] and time.monotonic() < deadline:
         time.sleep(0.01)
     check("many connections", answer, 503, "WG503")
+    for connection in held:
+        connection.close()
+    while "WG429" not in (answer := raw(port, request("GET /")))[2] and time.monotonic() < deadline:
+        pass
+    check("many requests", answer, 429, "WG429")
 
 
 def main(deployments):

@@ -11,6 +11,7 @@ out and said to be."""
 
 import contextlib
 import pathlib
+import re
 import resource
 import shutil
 import socket
@@ -80,34 +81,32 @@ def nginx_configuration(folder, port, upstreams):
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     servers = "".join(f"server 127.0.0.1:{each} max_fails=2 fail_timeout=2s;\n" for each in upstreams)
+    recipe = (NGINX / "nginx.conf").read_text()
+    level = re.search(r"error_log /dev/stderr (\w+);", recipe)[1]
+    access_log = recipe[recipe.index("    log_format "):recipe.index("    # Behind another load balancer")]
     (folder / "nginx.conf").write_text(f"""
         daemon off;
         pid {folder}/pid;
-        error_log {folder}/error.log warn;
+        error_log {folder}/error.log {level};
         events {{ worker_connections 1024; }}
         http {{
             {temporary}
-            access_log off;
             include {ours}/maps.conf;
+            {access_log.replace("/dev/stdout", f"{folder}/access.log")}
             upstream api {{ zone api 256k; least_conn; {servers} keepalive 128; }}
             server {{ listen 127.0.0.1:{port}; include {ours}/api.conf; }}
         }}""")
     return folder / "nginx.conf"
 
 
-def refused_bodies(binary, seconds):
-    """One anonymous client sends bodies that nobody wants through nginx to three replicas."""
+@contextlib.contextmanager
+def behind_nginx(binary):
+    """The address of an nginx in front of three replicas, and its folder."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if nginx is None:
-        print("NOT TESTED: refused bodies through nginx, which is not installed", file=sys.stderr)
-        return []
-    big = b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
-    # Its body is too long, it could be an operation.
-    too_large = POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 150_000
     with contextlib.ExitStack() as stack:
         replicas = [
             stack.enter_context(served(
-                binary, "--jwt-secret=a secret of the hostile tests only", "--anonymous-role=writer"))
+                binary, "--jwt-secret=only the hostile tests know this one", "--anonymous-role=writer"))
             for _ in range(3)
         ]
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="widgets-nginx-")))
@@ -117,7 +116,7 @@ def refused_bodies(binary, seconds):
         proxy = subprocess.Popen([nginx, "-c", str(configuration), "-p", str(folder)], stderr=subprocess.DEVNULL)
         stack.callback(proxy.wait)
         stack.callback(proxy.terminate)
-        address, statuses = ("127.0.0.1", port), {}
+        address = ("127.0.0.1", port)
         while True:
             try:
                 socket.create_connection(address).close()
@@ -125,6 +124,57 @@ def refused_bodies(binary, seconds):
             except OSError:
                 assert proxy.poll() is None, (folder / "error.log").read_text()
                 time.sleep(0.05)
+        yield address, folder
+
+
+def lines_of_nginx(binary, seconds):
+    """What nginx refuses by itself, over and over: it logs none of it."""
+    requests = [
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: again\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /nope HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ]
+    with behind_nginx(binary) as (address, folder):
+        statuses = {}
+
+        def attack():
+            until = time.monotonic() + seconds
+
+            def one():
+                while time.monotonic() < until:
+                    for request in requests:
+                        status, _ = Connection(address).ask(request, survives=False)
+                        statuses[status] = statuses.get(status, 0) + 1
+
+            in_threads(8, one)
+
+        good = LookingClient(address)
+        good.phase("before")
+        time.sleep(1)
+        good.phase("during")
+        attack()
+        good.phase("after")
+        time.sleep(1)
+        failures = good.stop()
+        written = sum((folder / name).stat().st_size for name in ("access.log", "error.log"))
+        print(f"lines of nginx: {statuses}, {written} bytes of its logs")
+        if written > LOG_BYTES_MAX:
+            failures.append(f"nginx wrote {written} bytes of logs")
+        if [status for status in statuses if status >= 500]:
+            failures.append(f"lines of nginx: answered {statuses}")
+        return failures
+
+
+def refused_bodies(binary, seconds):
+    """One anonymous client sends bodies that nobody wants through nginx to three replicas."""
+    big = b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    # Its body is too long, it could be an operation.
+    too_large = POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 150_000
+    with behind_nginx(binary) as (address, folder):
+        statuses = {}
 
         def attack():
             until = time.monotonic() + seconds
@@ -476,6 +526,7 @@ def main(binary, seconds=8, *names):
     seconds = int(seconds)
     attacks = {
         refused_bodies: seconds,
+        lines_of_nginx: seconds,
         unread_answers: 300,
         heads: 500,
         unread_pages: 200,
@@ -485,6 +536,9 @@ def main(binary, seconds=8, *names):
         places: seconds,
         descriptors: 500 * seconds,
     }
+    if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
+        print("NOT TESTED: what goes through nginx, which is not installed", file=sys.stderr)
+        del attacks[refused_bodies], attacks[lines_of_nginx]
     failures = []
     for attack, how_much in attacks.items():
         if not names or attack.__name__ in names:

@@ -79,6 +79,9 @@ pub(crate) struct Owner<F, C> {
     unwritable: Option<Reason>,
 }
 
+/// Of an operation with short names.
+const LEAST_PAYLOAD_BYTES: usize = 256;
+
 /// What there is in memory.
 pub(crate) struct Known {
     pub(crate) state: State,
@@ -153,6 +156,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Answers everything that comes, until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue) {
+        self.look_for_room();
+        self.publish_unwritable(queue);
         let mut batch = VecDeque::new();
         while self.turn(queue, &mut batch, true) {}
     }
@@ -395,6 +400,22 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if let Some((reason, bytes)) = self.write_failed.take()
             && self.journal.rehearse(bytes).is_err()
         {
+            self.write_failed = Some((reason, bytes));
+        }
+    }
+
+    /// Sees at a start whether a disk takes what an operation would write, so that readiness does not wait for the
+    /// first that is refused.
+    fn look_for_room(&mut self) {
+        let room = format::group_bytes(LEAST_PAYLOAD_BYTES);
+        if self.journal.reserve(room).is_err() {
+            self.room_missed = room;
+            return;
+        }
+        let bytes = usize::try_from(room).unwrap_or(usize::MAX);
+        if let Err(error) = self.journal.rehearse(bytes) {
+            tracing::error!(%error, "nothing can be written to the journal");
+            let reason = Reason::new("writing the journal failed", error.to_string());
             self.write_failed = Some((reason, bytes));
         }
     }

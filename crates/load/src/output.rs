@@ -18,8 +18,8 @@ use tempfile::NamedTempFile;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What new files get, before the user's umask.
-const MODE: u32 = 0o666;
+/// What new files get: whoever may read them reads all widgets.
+const MODE: u32 = 0o600;
 
 /// What becomes of a file that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,11 +267,8 @@ mod tests {
         output.finish().unwrap();
         assert_eq!(names(directory.path()), ["all.jsonl"]);
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        let umask_allows = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let ordinary = directory.path().join("ordinary");
-        fs::write(&ordinary, "").unwrap();
-        let ordinary = fs::metadata(ordinary).unwrap().permissions().mode() & 0o777;
-        assert_eq!(umask_allows, ordinary);
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "nobody else reads all widgets");
     }
 
     #[test]

@@ -633,7 +633,7 @@ impl<S: Store> Api<S> {
             Ok(sender) => return Ok(sender),
             Err(refused) => refused,
         };
-        if Box::pin(authentication.has_looked_again(&refused)).await {
+        if Box::pin(authentication.has_looked_again(&refused)).await? {
             return Ok(admit()?);
         }
         Err(refused.into())
@@ -676,6 +676,7 @@ impl<S: Store> Api<S> {
                 let command = arguments::command(operation, &body)?;
                 let preferences = calls::negotiate(&head.headers)?;
                 let key = idempotency::key(&head.headers)?;
+                let key = key.and_then(|key| sender.identity.own(&key));
                 let attempt = Attempt {
                     command: command?,
                     author: sender.author,

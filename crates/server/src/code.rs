@@ -156,8 +156,8 @@ codes! {
     /// The operation may or may not have been applied: repeat it with its `Idempotency-Key`, or read
     /// before you repeat it.
     FateUnknown = "WG505", SERVICE_UNAVAILABLE;
-    /// The keys to check the token with could not be fetched yet: nothing was applied, and
-    /// `Retry-After` says when to try again.
+    /// The keys to check the token with could not be fetched yet, or too many wait for newer ones: nothing
+    /// was applied, and `Retry-After` says when to try again.
     KeysUnfetched = "WG506", SERVICE_UNAVAILABLE;
 }
 

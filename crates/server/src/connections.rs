@@ -103,6 +103,11 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// A client of HTTP/2 may have so many requests under way on one connection.
 const STREAMS_MAX: u32 = 64;
 
+/// So much may come of one body, and of all on one connection, before it is read: what waits for something else, such
+/// as keys, keeps it in memory.
+const BODY_WINDOW_BYTES: u32 = 64 << 10;
+const BODIES_WINDOW_BYTES: u32 = 256 << 10;
+
 /// Over HTTP/2 so much of an answer is handed over ahead of what its client lets be sent.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
@@ -368,6 +373,8 @@ async fn work<S: Store>(
     builder
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(BODY_WINDOW_BYTES)
+        .initial_connection_window_size(BODIES_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX);
     let builders = Arc::new(Builders {

@@ -294,7 +294,7 @@ impl Error {
                     );
                 }
             }
-            Self::Refused(Refused::KeysUnfetched) => {
+            Self::Refused(Refused::KeysUnfetched | Refused::KeysAwaited) => {
                 headers.insert(header::RETRY_AFTER, KEYS_RETRY_AFTER);
             }
             Self::Refused(refused) => {

@@ -1,7 +1,7 @@
 //! What HTTP itself asks of a request's head, beside what hyper checks: whoever stands between a client and
 //! the service may understand otherwise what is not clear.
 
-use crate::{authority::Authority, error::Malformed};
+use crate::{authority::Authority, browsers::SEC_FETCH_SITE, error::Malformed};
 use hyper::{
     HeaderMap, Version,
     header::{self, HeaderValue},
@@ -12,6 +12,7 @@ use hyper::{
 /// [`host`] does.
 pub(crate) fn check(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let host = check_host(head)?;
+    check_given_once(&head.headers)?;
     check_transfer_encoding(&head.headers)?;
     check_expectation(head)?;
     Ok(host)
@@ -23,6 +24,12 @@ fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         .uri
         .authority()
         .map(hyper::http::uri::Authority::as_str);
+    // Neither a user nor a port out of range (RFC 9110, 4.2.4; RFC 9113, 8.3.1).
+    if target.is_some_and(|target| Authority::parse(target.as_bytes()).is_none()) {
+        return Err(Malformed::Head(
+            "its target is not at a host and perhaps a port",
+        ));
+    }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() {
@@ -48,6 +55,25 @@ fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         return Err(Malformed::Head("its Host is not its :authority"));
     }
     Ok(target)
+}
+
+/// Of what decides who asks and how the body is read there is one: others on the way may go by another
+/// (RFC 9110, 5.3).
+fn check_given_once(headers: &HeaderMap) -> Result<(), Malformed> {
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    for (name, what) in [
+        (header::AUTHORIZATION, "it has more than one Authorization"),
+        (header::CONTENT_TYPE, "it has more than one Content-Type"),
+        (header::ORIGIN, "it has more than one Origin"),
+        (SEC_FETCH_SITE, "it has more than one Sec-Fetch-Site"),
+    ] {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return Err(Malformed::Head(what));
+        }
+    }
+    Ok(())
 }
 
 /// Chunks are the only encoding that is understood, and they are made once (RFC 9112, 6.1, 7).
@@ -93,6 +119,17 @@ mod tests {
     use super::*;
     use hyper::Request;
 
+    #[test]
+    fn what_decides_is_said_once() {
+        for name in ["authorization", "content-type", "origin", "sec-fetch-site"] {
+            let once = || Request::get("/live").header("host", "a").header(name, "x");
+            for (request, right) in [(once(), true), (once().header(name, "x"), false)] {
+                let (head, ()) = request.body(()).expect("a request").into_parts();
+                assert_eq!(check(&head).is_ok(), right, "{name}");
+            }
+        }
+    }
+
     /// What HTTP/2 says twice must be the same (RFC 9113, 8.3.1). Sockets show the rest.
     #[test]
     fn a_stream_names_one_host() {
@@ -103,6 +140,9 @@ mod tests {
             ("http://a.example/live", Some("a.example:81"), false),
             ("/live", Some("a.example"), true),
             ("/live", None, false),
+            ("http://user@a.example/live", None, false),
+            ("http://user@a.example/live", Some("a.example"), false),
+            ("http://a.example:99999/live", None, false),
         ] {
             let mut request = Request::get(target).version(Version::HTTP_2);
             if let Some(host) = host {

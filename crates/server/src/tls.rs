@@ -5,6 +5,7 @@
 //! one, and connections that stay open are checked again. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
 
 use crate::Watch;
+use crate::read_file;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -194,7 +195,8 @@ fn config(
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
+    let text = read(&files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&text)
         .map_err(|error| unreadable(&files.key, &error, "private key"))?;
     let broken = |source| TlsError::Pair {
         certificate: files.certificate.display().to_string(),
@@ -248,14 +250,18 @@ fn verifier(
 /// Every certificate of a file: at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error| unreadable(path, &error, "certificate");
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(unreadable)?
+    let text = read(path)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(unreadable)?;
     if certificates.is_empty() {
         return Err(unreadable(pem::Error::NoItemsFound));
     }
     Ok(certificates)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    read_file(path).map_err(|error| unreadable(path, &pem::Error::Io(error), ""))
 }
 
 fn unreadable(path: &Path, error: &pem::Error, wanted: &str) -> TlsError {

@@ -11,6 +11,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use std::{
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -41,8 +43,8 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
         defect,
     };
     let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let text = read(path).map_err(|error| failed(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&text);
     for certificate in certificates {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;
         let added = roots.add(certificate);
@@ -52,6 +54,25 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
         return Err(failed("there are none".into()));
     }
     Ok(roots)
+}
+
+/// All certificates of a system are shorter.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What is in a file that lies there as a whole: a pipe could keep its reader waiting, and a device never end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    let file = File::open(path)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "it must have at most {FILE_BYTES_MAX} bytes, it has more"
+        )));
+    }
+    Ok(text)
 }
 
 /// The certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.

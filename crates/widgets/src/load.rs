@@ -7,7 +7,6 @@ pub(crate) use together::check;
 use crate::Outcome;
 use clap::Subcommand;
 use std::{
-    fs,
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -23,6 +22,7 @@ use widgets_load::{
     run::{Plan, Rate},
     session::{Settings, fresh_run_name},
 };
+use widgets_server::read_short;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -266,7 +266,8 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
     let token = match &arguments.token_file {
         Some(path) => {
             let what = format!("reading the token in {}", path.display());
-            let token = fs::read_to_string(path).map_err(|error| explain(&what, &error))?;
+            let token = read_short(path).and_then(crate::config::text);
+            let token = token.map_err(|error| explain(&what, &error))?;
             Some(token.trim().to_owned())
         }
         None => arguments.token,

@@ -7,20 +7,15 @@ use crate::{
 };
 use prometheus::Registry;
 use std::{
-    fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::signal::unix::Signal;
-use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch};
+use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch, read_file};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(5);
-
-/// A longer file has no keys in it.
-const KEYS_BYTES_MAX: u64 = 1 << 20;
 
 /// What decides who gets in.
 pub(crate) struct Security {
@@ -135,18 +130,11 @@ impl Security {
 /// The keys of a file, which may end with a newline, as editors leave one.
 fn read_keys(path: &Path) -> Result<KeySet, String> {
     let broken = |what: String| format!("auth.jwt_secret_file: {}: {what}", path.display());
-    let metadata = fs::metadata(path).map_err(|error| broken(error.to_string()))?;
-    if metadata.len() > KEYS_BYTES_MAX {
-        let bytes = metadata.len();
-        return Err(broken(format!(
-            "it must have at most {KEYS_BYTES_MAX} bytes, it has {bytes}"
-        )));
-    }
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => broken(
+    let bytes = read_file(path).map_err(|error| broken(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        broken(
             "it is not text: give a key as a JWK or a JWKS, a secret as text that is random".into(),
-        ),
-        _ => broken(error.to_string()),
+        )
     })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);

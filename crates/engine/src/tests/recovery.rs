@@ -428,6 +428,40 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     }
 }
 
+/// Nothing needs to be refused first: who asks whether it is ready is told what an operation would be.
+#[tokio::test]
+async fn a_start_that_finds_no_space_is_not_ready() {
+    let disk = TestDisk::default();
+    let engine = open(&disk).expect("a new store");
+    let client = engine.client();
+    client.submit(add(0)).await.expect("added");
+    drop(engine);
+    disk.set_faults(Faults {
+        is_full: true,
+        ..Faults::default()
+    });
+    let larger = Settings {
+        segment_bytes: 4 * settings().segment_bytes,
+        ..settings()
+    };
+    for added in 1.. {
+        let engine = Engine::open_on(disk.clone(), SystemClock::new(), random(), &larger);
+        let engine = engine.expect("the same store");
+        let client = engine.client();
+        let ready = client.ready().await;
+        // A seal of its end may have had the last room.
+        let written = client.submit(add(added)).await;
+        assert_eq!(ready.is_ok(), written.is_ok(), "{ready:?} {written:?}");
+        if ready.is_err() {
+            break;
+        }
+        let mut filled = 10_000 * added;
+        while client.submit(add(filled)).await.is_ok() {
+            filled += 1;
+        }
+    }
+}
+
 /// There is room in the segment as it is set now, but its file is shorter, and cannot grow.
 #[tokio::test]
 async fn a_write_that_finds_no_space_ends_readiness_until_there_is_some() {

@@ -1,6 +1,6 @@
 //! What a token claims: its lifetime, its audience, its role.
 
-use super::Claim;
+use super::{Claim, Identity};
 use serde_json::{Map, Value};
 use widgets_registry::Author;
 
@@ -113,6 +113,15 @@ pub(super) fn check_required(claims: &Claims, required: &[String]) -> Result<(),
 /// Whom a token is for (RFC 7519, 4.1.2), if it says so.
 pub(super) fn subject(claims: &Claims) -> Option<Author> {
     super::author(claims.get("sub")?.as_str()?)
+}
+
+/// Who it is that a token with these claims is for.
+pub(super) fn identity(claims: &Claims, token: &[u8]) -> Identity {
+    let text = |name| claims.get(name).and_then(Value::as_str);
+    match text("sub") {
+        Some(subject) if !subject.is_empty() => Identity::subject(text("iss"), subject),
+        _ => Identity::token(token),
+    }
 }
 
 /// Where in the claims a role is named.

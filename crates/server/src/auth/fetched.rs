@@ -3,10 +3,14 @@
 //! Deliberately not here: fetching. Whoever does it takes requests as they come, and may refuse one, so
 //! that nobody can make the service fetch as often as they like.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
-/// So many may wait for the answer to one request for keys. Others do without.
-const WAITING_MAX: usize = 1024;
+/// So many may wait for the answer to one request for keys, each with what it has sent so far. Others are told
+/// to come back: strangers can make up keys that nobody knows.
+const WAITING_MAX: usize = 256;
 
 /// Asks for newer keys.
 #[derive(Clone, Debug)]
@@ -27,13 +31,15 @@ pub(super) fn channel() -> (Asking, KeyRequests) {
 }
 
 impl Asking {
-    /// Waits until somebody has looked for newer keys, or has refused to.
-    pub(super) async fn ask(&self) {
+    /// Waits until somebody has looked for newer keys, or has refused to. False at once where too many wait.
+    pub(super) async fn ask(&self) -> bool {
         let (waiting, looked) = oneshot::channel();
-        if self.0.try_send(waiting).is_ok() {
-            // Nothing is ever sent: the end is the answer.
-            drop(looked.await);
+        if let Err(TrySendError::Full(_)) = self.0.try_send(waiting) {
+            return false;
         }
+        // Nothing is ever sent: the end is the answer.
+        drop(looked.await);
+        true
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
         for each in &mut waiting {
             assert!(poll(each.as_mut()).is_pending());
         }
-        assert!(poll(pin!(asking.ask())).is_ready(), "one too many");
+        assert_eq!(poll(pin!(asking.ask())), Poll::Ready(false), "one too many");
         let Poll::Ready(first) = poll(pin!(requests.next())) else {
             panic!("there are requests")
         };
@@ -81,7 +87,7 @@ mod tests {
             assert!(poll(each.as_mut()).is_ready());
         }
         drop(requests);
-        assert!(poll(pin!(asking.ask())).is_ready(), "nobody looks");
+        assert_eq!(poll(pin!(asking.ask())), Poll::Ready(true), "nobody looks");
     }
 
     fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {

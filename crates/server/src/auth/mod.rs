@@ -10,6 +10,7 @@ mod access;
 mod cache;
 mod claims;
 mod fetched;
+mod identity;
 mod keys;
 mod refused;
 mod secret;
@@ -21,6 +22,7 @@ pub use keys::{KeySet, KeySetError};
 
 pub(crate) use access::{Access, Object, Permission};
 pub(crate) use cache::TokenCache;
+pub(crate) use identity::Identity;
 pub(crate) use refused::{Claim, Refused, TokenFault};
 
 use crate::Caller;
@@ -76,14 +78,17 @@ pub(crate) struct Sender {
     pub(crate) access: Access,
     /// Its name, if it has one: what the audit trail shows.
     pub(crate) author: Option<Author>,
+    /// What tells it from all others.
+    pub(crate) identity: Identity,
 }
 
 impl Sender {
     /// Somebody who may do this and has no name.
-    pub(crate) const fn anonymous(access: Access) -> Self {
+    pub(crate) fn anonymous(access: Access) -> Self {
         Self {
             access,
             author: None,
+            identity: Identity::anonymous(),
         }
     }
 }
@@ -210,17 +215,19 @@ impl Authentication {
     }
 
     /// Whether newer keys may let in whom these refused. Waits until somebody has looked for them.
-    pub(crate) async fn has_looked_again(&self, refused: &Refused) -> bool {
+    pub(crate) async fn has_looked_again(&self, refused: &Refused) -> Result<bool, Refused> {
         let missing = matches!(
             refused,
             Refused::KeysUnfetched | Refused::Token(TokenFault::KeyUnknown)
         );
         match &self.asking {
             Some(asking) if missing => {
-                asking.ask().await;
-                true
+                if asking.ask().await {
+                    return Ok(true);
+                }
+                Err(Refused::KeysAwaited)
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
@@ -240,6 +247,7 @@ impl Authentication {
                 Ok(Sender {
                     access,
                     author: caller.subject.clone(),
+                    identity: Identity::certificate(caller.subject.as_deref()),
                 })
             }
             None => Ok(Sender::anonymous(self.anonymous.ok_or(Refused::Anonymous)?)),
@@ -280,7 +288,11 @@ impl Authentication {
             }
         };
         let author = claims::subject(&claims);
-        let sender = Sender { access, author };
+        let sender = Sender {
+            access,
+            author,
+            identity: claims::identity(&claims, token),
+        };
         lock(cache).insert(generation, token, sender.clone(), lifetime);
         Ok(sender)
     }

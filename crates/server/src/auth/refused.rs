@@ -12,6 +12,8 @@ pub(crate) enum Refused {
     NoKeys,
     /// It has a token, and the keys to check it with could not be fetched yet.
     KeysUnfetched,
+    /// It has a token of a key that nobody knows, and too many such wait for newer keys already.
+    KeysAwaited,
     Token(TokenFault),
     Claim(Claim),
     /// It does not say who it comes from, and must.
@@ -80,7 +82,7 @@ impl Refused {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::NoKeys => Code::NoTokenKeys,
-            Self::KeysUnfetched => Code::KeysUnfetched,
+            Self::KeysUnfetched | Self::KeysAwaited => Code::KeysUnfetched,
             Self::Token(_) => Code::Token,
             Self::Claim(_) => Code::TokenClaim,
             Self::Anonymous => Code::Anonymous,
@@ -106,6 +108,7 @@ impl Refused {
         let message: Cow<'static, str> = match self {
             Self::NoKeys => "Server lacks JWT secret".into(),
             Self::KeysUnfetched => "the keys of auth.jwks_url could not be fetched yet".into(),
+            Self::KeysAwaited => "too many requests wait for newer keys of auth.jwks_url".into(),
             Self::Token(fault) => fault.message(),
             Self::Claim(claim) => claim.message(),
             Self::Anonymous => "Anonymous access is disabled".into(),

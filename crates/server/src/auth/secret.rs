@@ -26,6 +26,10 @@ pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
     if let Some(what) = what {
         return Err(KeySetError::NoSecret { what });
     }
+    if is_example(secret) {
+        let what = "an example of a documentation";
+        return Err(KeySetError::NoSecret { what });
+    }
     let bytes = secret.len();
     if bytes < SECRET_BYTES_MIN {
         return Err(KeySetError::Short { bytes });
@@ -38,6 +42,50 @@ pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
         });
     }
     Ok(())
+}
+
+/// What stands in the documentation of others, in letters and digits alone: PostgREST's, Supabase's, jwt.io's, the
+/// secret of RFC 7515, A.1, and what such examples are made of.
+const EXAMPLES: &[&str] = &[
+    "reallyreallyreallyreallyverysafe",
+    "supersecretjwttokenwithatleast32characterslong",
+    "stringsecretatleast256bitslong",
+    "validstringsecretthatisatleast384bits",
+    "validstringsecretthatisatleast512bits",
+    "your256bitsecret",
+    "your384bitsecret",
+    "your512bitsecret",
+    "atleast32characters",
+    "atleast32chars",
+    "atleast256bits",
+    "supersecret",
+    "yoursecret",
+    "mysecret",
+    "secretkey",
+    "changeme",
+    "changethis",
+    "replaceme",
+    "aym1sysppbyfdfgzld3umj1qzkobwvmkoqqestjqlrt1qs0gzh75aktmn3yj0ips4hcguutwjazzr1z9caow",
+];
+
+/// The secret of RFC 7515, A.1, as a JWK gives it: in bytes.
+const EXAMPLE_BYTES: &[u8] = &[
+    3, 35, 53, 75, 43, 15, 165, 188, 131, 126, 6, 101, 119, 123, 166, 143, 90, 179, 40, 230, 240,
+    84, 201, 40, 169, 15, 132, 178, 210, 80, 46, 191, 211, 251, 90, 146, 210, 6, 71, 239, 150, 138,
+    180, 195, 119, 98, 61, 34, 61, 46, 33, 114, 5, 46, 79, 8, 192, 205, 154, 245, 103, 208, 128,
+    163,
+];
+
+/// Whether everybody can read it somewhere, however it is written and whatever was added to it.
+fn is_example(secret: &[u8]) -> bool {
+    let letters = secret.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
+    let known = |example: &&str| {
+        letters
+            .windows(example.len())
+            .any(|part| part == example.as_bytes())
+    };
+    secret == EXAMPLE_BYTES || EXAMPLES.iter().any(known)
 }
 
 const DER: &str = "a key or a certificate in DER: give a key as a JWK or a JWKS";
@@ -253,7 +301,6 @@ mod tests {
         for text in [
             &" ".repeat(33),
             "passwordpasswordpasswordpassword",
-            "changeme-changeme-changeme-changeme",
             "12345678901234567890123456789012",
             "abcdefghijklmnopqrstuvwxyz012345",
             "zyxwvutsrqponmlkjihgfedcba9876543",
@@ -266,6 +313,24 @@ mod tests {
                 "{text}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn what_stands_in_a_documentation_is_no_secret() {
+        for text in [
+            "reallyreallyreallyreallyverysafe",
+            "REALLYREALLYREALLYREALLYVERYSAFE123",
+            "super-secret-jwt-token-with-at-least-32-characters-long",
+            "your-super-secret-jwt-token-with-at-least-32-characters-long",
+            "a-string-secret-at-least-256-bits-long",
+            "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+            "please change me before going live, really!",
+            "AyM1SysPpbyfDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+        ] {
+            let error = check(text.as_bytes()).expect_err(text).to_string();
+            assert!(error.contains("an example"), "{text}: {error}");
+        }
+        assert!(check(EXAMPLE_BYTES).is_err());
     }
 
     proptest! {

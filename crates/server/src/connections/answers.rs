@@ -182,10 +182,11 @@ impl Answers {
         late
     }
 
-    /// Ends the connection, for this reason.
+    /// Ends the connection, for this reason: it counts once, however many answers have no room.
     pub(super) fn cut(&self, why: Cut) {
-        self.count(why);
-        self.end();
+        if self.seat.cut() {
+            self.count(why);
+        }
     }
 
     pub(super) fn end(&self) {
@@ -426,6 +427,24 @@ mod tests {
         assert!(!refused);
         drop((good, waiting));
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_counts_once() {
+        let metrics = ConnectionMetrics::default();
+        let registry = prometheus::Registry::new();
+        metrics.register(&registry).expect("an empty registry");
+        let answers = answers(&Unread::new(0, metrics));
+        for _ in 0..9 {
+            drop(answers.bound(answer(100), true, |_| answer(10)));
+        }
+        let families = registry.gather();
+        let cut = families
+            .iter()
+            .filter(|family| family.name() == "widgets_connections_cut_total")
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
+            .map(|metric| metric.get_counter().get_value());
+        assert!((cut.sum::<f64>() - 1.0).abs() < f64::EPSILON);
     }
 
     #[tokio::test]

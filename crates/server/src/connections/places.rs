@@ -303,10 +303,11 @@ impl Seat {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Ends the connection, whatever is asked on it.
-    pub(super) fn cut(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
+    /// Ends the connection, whatever is asked on it. Whether it was not ending yet.
+    pub(super) fn cut(&self) -> bool {
+        let was_cut = self.is_cut.swap(true, Ordering::Relaxed);
         self.told.notify_one();
+        !was_cut
     }
 
     /// Done when the connection is to end: it was cut, or is idle and its place is needed.

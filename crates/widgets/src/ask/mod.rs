@@ -19,7 +19,6 @@ pub(crate) use {
 
 use crate::{Misuse, Outcome};
 use std::{
-    fs,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -27,6 +26,7 @@ use std::{
 };
 use widgets_client::{Client, Error, Settings};
 use widgets_load::quantity;
+use widgets_server::read_short;
 
 /// What `--help` says of the exit codes of these commands.
 pub(crate) const EXIT_CODES: &str = "\
@@ -77,7 +77,8 @@ impl Service {
             Some(path) => {
                 let failed =
                     |why| Error::Settings(format!("the token in {}: {why}", path.display()));
-                let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+                let text = read_short(&path).and_then(crate::config::text);
+                let text = text.map_err(|error| failed(error.to_string()))?;
                 Some(text.trim().to_owned())
             }
             // Not a flag: what is on a command line, every user of the machine can read.

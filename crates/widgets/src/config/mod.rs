@@ -23,9 +23,10 @@ pub(crate) use values::{LogFormat, StoreKind};
 
 use given::{Origin, Scope};
 use keys::KEYS;
-use std::{fmt, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 use widgets_engine::OpenError;
 use widgets_load::os_error::explain;
+use widgets_server::read_short;
 
 /// The values that hold, and where each comes from.
 #[derive(Debug)]
@@ -95,6 +96,11 @@ impl Resolved {
     }
 }
 
+/// What was read, if it is text.
+pub(crate) fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 impl<S: Scope> Given<S> {
     /// Reads the file, takes what wins, and checks all of it.
     pub(crate) fn resolve(self) -> Result<Resolved, Problems> {
@@ -104,7 +110,7 @@ impl<S: Scope> Given<S> {
         // What wins comes last. What loses is checked all the same.
         let mut values = Vec::new();
         if let Some(path) = self.file {
-            match std::fs::read_to_string(&path) {
+            match read_short(&path).and_then(text) {
                 Ok(content) => {
                     for entry in file::read(&path, &content, &mut problems) {
                         let (path, line) = (path.clone(), entry.line);

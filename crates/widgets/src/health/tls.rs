@@ -10,7 +10,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use std::{error::Error, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
+use widgets_server::read_file;
 
 /// The client's side, if the service speaks TLS. Where every client must have a certificate, the
 /// service's own is shown.
@@ -20,10 +21,12 @@ pub(super) fn client(http: &Http) -> Result<Option<Arc<ClientConfig>>, Box<dyn E
     };
     let mut config = widgets_tls::unverified()?;
     if http.requires_client_certificates() {
-        let chain = CertificateDer::pem_file_iter(&files.certificate)
-            .and_then(Iterator::collect::<Result<_, _>>)
+        let read =
+            |path: &Path| read_file(path).map_err(|error| format!("{}: {error}", path.display()));
+        let chain = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
+            .collect::<Result<_, _>>()
             .map_err(|error| format!("{}: {error}", files.certificate.display()))?;
-        let key = PrivateKeyDer::from_pem_file(&files.key)
+        let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
             .map_err(|error| format!("{}: {error}", files.key.display()))?;
         let own = CertifiedKey::from_der(chain, key, config.crypto_provider())?;
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(own));

@@ -1,0 +1,90 @@
+//! Who a caller is, for what it calls its own: its idempotency keys.
+//!
+//! A name for people can be two callers' at once: that of a token and that of a certificate, or the same one of two
+//! issuers. So an identity says where a name comes from.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::digest::{Context, SHA256};
+use widgets_registry::IdempotencyKey;
+
+/// Who a caller is: a digest of all that tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity([u8; 32]);
+
+impl Identity {
+    /// Everybody who does not say who it is.
+    pub(crate) fn anonymous() -> Self {
+        Self::of(&[b"anonymous"])
+    }
+
+    /// The subject of a token, of this issuer or of none.
+    pub(super) fn subject(issuer: Option<&str>, subject: &str) -> Self {
+        match issuer {
+            Some(issuer) => Self::of(&[b"issuer", issuer.as_bytes(), subject.as_bytes()]),
+            None => Self::of(&[b"subject", subject.as_bytes()]),
+        }
+    }
+
+    /// A token that names no subject: it is a caller of its own.
+    pub(super) fn token(token: &[u8]) -> Self {
+        Self::of(&[b"token", token])
+    }
+
+    /// Whom a client certificate names; all that name nobody are one.
+    pub(super) fn certificate(subject: Option<&str>) -> Self {
+        match subject {
+            Some(subject) => Self::of(&[b"certificate", subject.as_bytes()]),
+            None => Self::of(&[b"certificate"]),
+        }
+    }
+
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut digest = Context::new(&SHA256);
+        for part in parts {
+            digest.update(&(part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.finish().as_ref());
+        Self(bytes)
+    }
+
+    /// The key as a store knows it, which is nobody else's. Stores keep it: what is hashed never changes.
+    pub(crate) fn own(self, key: &IdempotencyKey) -> Option<IdempotencyKey> {
+        let Self(own) = Self::of(&[&self.0, key.as_bytes()]);
+        IdempotencyKey::new(&URL_SAFE_NO_PAD.encode(own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_callers_share_a_key() {
+        let callers = [
+            Identity::anonymous(),
+            Identity::subject(None, "CN=x"),
+            Identity::subject(Some("a"), "CN=x"),
+            Identity::subject(Some("b"), "CN=x"),
+            Identity::subject(Some("aC"), "N=x"),
+            Identity::subject(Some(""), "CN=x"),
+            Identity::token(b"CN=x"),
+            Identity::token(b"CN=y"),
+            Identity::certificate(Some("CN=x")),
+            Identity::certificate(Some("")),
+            Identity::certificate(None),
+        ];
+        let mut keys: Vec<_> = ["k", "l"]
+            .into_iter()
+            .filter_map(IdempotencyKey::new)
+            .flat_map(|key| callers.map(|caller| caller.own(&key).expect("a key")))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 2 * callers.len());
+        let key = IdempotencyKey::new("k").expect("a key");
+        let again = Identity::subject(Some("a"), "CN=x").own(&key);
+        assert_eq!(again, callers[2].own(&key));
+    }
+}
