@@ -184,9 +184,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ("do nothing", nothing.address(), &Protocol::Http),
     ];
     let mut measured = Vec::new();
+    let mut costs = Table::new(&[
+        "connections",
+        "HTTP, us",
+        "owner, us",
+        "HTTP of do nothing, us",
+        "operations a commit",
+        "a commit, ms",
+        "of the time",
+    ]);
     for &connections in &arguments.connections {
         let mut rounds: [Vec<Driven>; 3] = Default::default();
+        let mut taken = [const { Vec::new() }; 6];
         for round in 0..arguments.rounds {
+            let before = Spent::by(&service, &nothing)?;
             for (driven, (_, address, protocol)) in rounds.iter_mut().zip(&peers) {
                 let drive = Drive {
                     address,
@@ -198,7 +209,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 };
                 driven.push(drive.run()?);
             }
+            let spent = Spent::by(&service, &nothing)?;
+            let (driven, nothing) = (&rounds[0][round], &rounds[2][round]);
+            let seconds = driven.operations as f64 / driven.per_second;
+            for (each, of) in taken
+                .iter_mut()
+                .zip(spent.since(&before, driven, nothing, seconds))
+            {
+                each.push(of);
+            }
         }
+        let cells = taken.into_iter().map(|each| number(median(each)));
+        costs.row(std::iter::once(connections.to_string()).chain(cells));
         let rate = |peer: usize| median(rounds[peer].iter().map(|each| each.per_second));
         say(&format!(
             "{connections} connections: {}/s, Redis {}/s, do nothing {}/s",
@@ -210,7 +232,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let name = if arguments.all { "redis-all" } else { "redis" };
     draw(&directory, name, &measured)?;
-    write(arguments, &directory, name, &measured)
+    write(arguments, &directory, name, &measured)?;
+    let method = "Processor time of the service's threads for an operation, and its commits, in the same \
+                  rounds: medians.";
+    costs.write(&directory, &format!("{name}-costs"), method, &[])
+}
+
+/// What was spent until one moment.
+struct Spent {
+    http: f64,
+    owner: f64,
+    http_of_nothing: f64,
+    commits: f64,
+    commit_seconds: f64,
+}
+
+impl Spent {
+    fn by(service: &Peer, nothing: &Peer) -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            http: service.thread_micros("http")?,
+            owner: service.thread_micros("owner")?,
+            http_of_nothing: nothing.thread_micros("http")?,
+            commits: service.metric("widgets_commit_duration_seconds_count")?,
+            commit_seconds: service.metric("widgets_commit_duration_seconds_sum")?,
+        })
+    }
+
+    /// In the order of the table: for each operation, and the commits in a run of so many seconds.
+    fn since(&self, before: &Self, service: &Driven, nothing: &Driven, seconds: f64) -> [f64; 6] {
+        let (operations, nothings) = (service.operations as f64, nothing.operations as f64);
+        let commits = self.commits - before.commits;
+        let commit_seconds = self.commit_seconds - before.commit_seconds;
+        [
+            (self.http - before.http) / operations,
+            (self.owner - before.owner) / operations,
+            (self.http_of_nothing - before.http_of_nothing) / nothings,
+            operations / commits,
+            commit_seconds / commits * 1e3,
+            commit_seconds / seconds,
+        ]
+    }
 }
 
 type Measured = [(usize, [Vec<Driven>; 3])];

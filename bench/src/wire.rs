@@ -193,6 +193,8 @@ pub(crate) struct Drive<'a> {
 /// What a run showed.
 #[derive(Clone, Copy)]
 pub(crate) struct Driven {
+    /// How many operations there were, those of the warm-up included.
+    pub(crate) operations: u64,
     pub(crate) per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
@@ -229,6 +231,7 @@ impl Drive<'_> {
         }
         // A thousandth is fine enough for times that vary by more.
         let mut times = Histogram::<u64>::new(3)?;
+        let mut operations = 0;
         let begin = now() + WARM_UP;
         let end = begin + self.duration;
         for connection in &mut connections {
@@ -251,8 +254,10 @@ impl Drive<'_> {
                     continue;
                 }
                 let answered = now();
+                operations += 1;
                 if answered >= end {
                     return Ok(Driven {
+                        operations,
                         per_second: times.len() as f64 / self.duration.as_secs_f64(),
                         p50_ms: times.value_at_quantile(0.5) as f64 / 1e6,
                         p99_ms: times.value_at_quantile(0.99) as f64 / 1e6,
