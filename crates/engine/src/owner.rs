@@ -28,7 +28,7 @@ use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Reject
 /// What callers read while the disk is full.
 const NO_ROOM: &str = "no room in the journal";
 
-/// When nothing was committed for so long, the journal gets a seal.
+/// The journal gets a seal after so long a time without a commit.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Beside operations, lists rest so many times as long as they have gone on: processor time is for what
@@ -71,7 +71,7 @@ pub(crate) struct Owner<F, C> {
     outbox: Outbox<Request>,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
-    /// So many bytes the journal had no room for; 0 where it has.
+    /// How many bytes the journal had no room for; 0 where it has room.
     room_missed: u64,
     /// Why the last group could not be written, and how many bytes it had.
     write_failed: Option<(Reason, usize)>,
@@ -163,8 +163,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     /// Copies a slice for a checkpoint where one is under way or due, answers what waits, and lets
-    /// lists go on. `batch`
-    /// is empty before and afterwards. False once the queue is closed and empty.
+    /// lists go on. `batch` is empty before and afterwards. False once the queue is closed and empty.
     pub(crate) fn turn(
         &mut self,
         queue: &Queue,

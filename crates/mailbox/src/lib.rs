@@ -2,8 +2,8 @@
 //! one wake-up for a batch in either direction.
 //!
 //! Waking another thread costs a lock and often a system call, and a batch has dozens of requests.
-//! So a runtime has a [`Mailbox`], and one task there empties it. What a request or an answer is, it
-//! does not know.
+//! So a runtime has a [`Mailbox`], and one task there empties it. The mailbox does not know what a
+//! request or an answer is.
 //!
 //! Requests: a task leaves its request and wakes the mailbox's task, whose turn comes after those
 //! tasks that were ready before it. By then all that the runtime read from its sockets in one go has

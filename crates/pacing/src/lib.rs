@@ -40,21 +40,21 @@ pub enum Mode {
     Never,
 }
 
-/// So often the shortage is measured, while somebody asks.
+/// How often the shortage is measured, while somebody asks.
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 /// After a batch of so many operations more of them are on their way for certain. A lone client never
 /// meets a wait.
 const COMMIT_OPERATIONS_MIN: usize = 4;
 
-/// The next commit begins so long after this one for each operation that this one had, within the
-/// bounds, where processors have no time at all to spare.
+/// Where processors have no time at all to spare, the next commit begins this long after the last one for
+/// each operation that the last one had, within the bounds.
 const COMMIT_INTERVAL_PER_OPERATION: Duration = Duration::from_micros(50);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_micros(500);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(1);
 
-/// So many waiting operations are worth a commit at any time: what it costs for each of them is then
-/// little beside what a request costs in HTTP.
+/// This many waiting operations are worth a commit at any time: its cost for each of them is then little
+/// beside what a request costs in HTTP.
 pub const ENOUGH: usize = 16;
 
 /// With so many requests of one worker pending, more of them are on their way for certain.

@@ -16,7 +16,7 @@ pub struct Limits {
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
 pub const RETRY_AFTER_SECONDS_MAX: u32 = 30;
 
-/// Where no operation was asked for so long, there was nothing to apply.
+/// After so long without an operation there was nothing to apply, and the rate says nothing.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Requests that wait, in lanes that share their bounds. It knows nothing of threads and of tasks:
@@ -32,8 +32,8 @@ pub struct Bounded<T, const LANES: usize = 1> {
     rate: Rate,
 }
 
-/// How fast operations are applied, to say when trying again makes sense. What was let go counts for
-/// nothing.
+/// How fast operations are applied, to say when trying again makes sense. Those that were answered without
+/// being applied do not count.
 #[derive(Debug, Default)]
 struct Rate {
     /// An average in which older batches count for less and less; `None` before the first.
