@@ -1,4 +1,4 @@
-// Store and machine, as far as the metrics of this service tell.
+// Store, archive and machine, as far as the metrics of this service tell.
 
 import { type Sample, total } from "./metrics";
 import { Card, number } from "./parts";
@@ -21,6 +21,8 @@ export function Health({ samples }: { samples: Sample[] }) {
     ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],
     ["Checkpoints written", total(samples, "widgets_checkpoints_total", { outcome: "ok" })?.toString() ?? null],
     ["Checkpoints failed", total(samples, "widgets_checkpoints_total", { outcome: "failed" })?.toString() ?? null],
+    ["Archive", archive(samples)],
+    ["Archive is behind by", seconds(total(samples, "widgets_archive_behind_seconds"))],
     ["Connections to the database", number(total(samples, "widgets_database_connections"))],
     ["Operations that wait for locked widgets", number(total(samples, "widgets_locked_operations"))],
     ["Lists that search", number(total(samples, "widgets_scans"))],
@@ -45,6 +47,16 @@ export function Health({ samples }: { samples: Sample[] }) {
     </Card>
   );
 }
+
+/** How the archive is, where there is one. */
+function archive(samples: Sample[]): string | null {
+  const stopped = total(samples, "widgets_archive_stopped");
+  if (stopped === null) return null;
+  if (stopped > 0) return "stopped: it is another's";
+  return total(samples, "widgets_archive_gaps_total") ? "has gaps" : "is written";
+}
+
+const seconds = (value: number | null): string | null => (value === null ? null : `${value.toFixed(1)} s`);
 
 function size(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

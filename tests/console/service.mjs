@@ -21,6 +21,7 @@ const running = new Set();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
 
 /**
  * A process that is ended by its signal and waited for. It is up when it has said a `line`, of which the match is
