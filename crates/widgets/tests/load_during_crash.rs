@@ -1,7 +1,7 @@
 //! `widgets load --during-crash` against the real service, killed and started again under load.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -48,10 +48,11 @@ impl Drop for Service {
 const KILLS: usize = 5;
 
 /// The text of a load's report, and what it told meanwhile.
-fn load_over_kills(more: &[&str]) -> (String, String) {
-    let directory = tempfile::tempdir().unwrap();
+fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
+    let not_started = || io::Error::other("the service does not start");
+    let directory = tempfile::tempdir()?;
     let data_dir = directory.path().join("data");
-    let mut service = Service::start(&data_dir, "127.0.0.1:0").unwrap();
+    let mut service = Service::start(&data_dir, "127.0.0.1:0").ok_or_else(not_started)?;
     let address = service.address.clone();
     let load = Command::new(WIDGETS)
         .args([
@@ -65,14 +66,13 @@ fn load_over_kills(more: &[&str]) -> (String, String) {
         .args(more)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn()?;
     for _ in 0..KILLS {
         thread::sleep(Duration::from_millis(800));
         drop(service);
-        service = Service::start(&data_dir, &address).unwrap();
+        service = Service::start(&data_dir, &address).ok_or_else(not_started)?;
     }
-    let output = load.wait_with_output().unwrap();
+    let output = load.wait_with_output()?;
     drop(service);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -80,12 +80,12 @@ fn load_over_kills(more: &[&str]) -> (String, String) {
     // The crash was felt: connections were made again.
     assert!(!text.contains(" 0 reconnects"), "{text}\n{log}");
     assert!(text.contains(", 0 faults"), "{text}\n{log}");
-    (text, log)
+    Ok((text, log))
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
-    let (text, log) = load_over_kills(&[]);
+    let (text, log) = load_over_kills(&[]).unwrap();
     // Fates were unknown until the audit.
     assert!(
         !text.contains(" and 0 operations of unknown fate"),
@@ -95,7 +95,7 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
 
 #[test]
 fn with_keys_every_fate_is_known_over_kills() {
-    let (text, log) = load_over_kills(&["--idempotency-keys"]);
+    let (text, log) = load_over_kills(&["--idempotency-keys"]).unwrap();
     assert!(text.contains(" sent again"), "{text}\n{log}");
     assert!(
         text.contains(" and 0 operations of unknown fate"),
