@@ -442,7 +442,7 @@ fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1
     let (_, _, told) = run(widgets(path).args(["serve", "--help", "nonsense"]));
     assert!(
         told.contains("there is no section 'nonsense'")
-            && told.contains("auth, store, engine, changes, idempotency, postgres, log"),
+            && told.contains("auth, store, engine, changes, idempotency, archive, postgres, log"),
         "{told}"
     );
 }
