@@ -167,14 +167,30 @@ fn compare(comparison: Comparison, is_less: bool, is_equal: bool) -> bool {
     }
 }
 
-fn like(pattern: &[char], text: &[char]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        ['%', rest @ ..] => (0..=text.len()).any(|skip| like(rest, &text[skip..])),
-        ['_', rest @ ..] => !text.is_empty() && like(rest, &text[1..]),
-        ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => {
-            text.first() == Some(wanted) && like(rest, &text[1..])
+/// Goes by how much of the text the pattern so far can stand for: to try every part of the text at each `%` would take
+/// for ever with many of them.
+fn like(mut pattern: &[char], text: &[char]) -> bool {
+    let mut reached = vec![false; text.len() + 1];
+    reached[0] = true;
+    loop {
+        let (wanted, rest) = match pattern {
+            [] => return reached[text.len()],
+            ['%', rest @ ..] => {
+                let first = reached.iter().position(|&is| is);
+                if let Some(first) = first {
+                    reached[first..].fill(true);
+                }
+                pattern = rest;
+                continue;
+            }
+            ['_', rest @ ..] => (None, rest),
+            ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => (Some(wanted), rest),
+        };
+        for place in (0..text.len()).rev() {
+            reached[place + 1] = reached[place] && wanted.is_none_or(|it| *it == text[place]);
         }
+        reached[0] = false;
+        pattern = rest;
     }
 }
 

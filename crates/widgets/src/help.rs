@@ -32,6 +32,8 @@ pub(crate) fn prepare(
                 "there is no section '{section}' of the configuration; {}",
                 sections()
             );
+            // Names the command whole in its line of usage.
+            command.build();
             let serve = command.find_subcommand_mut(SERVE);
             let error = serve.map(|serve| serve.error(ErrorKind::InvalidValue, &why));
             return Err(error.unwrap_or_else(|| command.error(ErrorKind::InvalidValue, why)));

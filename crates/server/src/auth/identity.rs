@@ -7,53 +7,62 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{Context, SHA256};
 use widgets_registry::IdempotencyKey;
 
-/// Who a caller is: a digest of all that tells it from others.
+/// Who a caller is: a digest of all that tells it from others; none for the anonymous, whose keys are kept as they were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity([u8; 32]);
+pub(crate) struct Identity(Option<[u8; 32]>);
 
 impl Identity {
     /// Everybody who does not say who it is.
-    pub(crate) fn anonymous() -> Self {
-        Self::of(&[b"anonymous"])
+    pub(crate) const fn anonymous() -> Self {
+        Self(None)
     }
 
     /// The subject of a token, of this issuer or of none.
     pub(super) fn subject(issuer: Option<&str>, subject: &str) -> Self {
         match issuer {
-            Some(issuer) => Self::of(&[b"issuer", issuer.as_bytes(), subject.as_bytes()]),
-            None => Self::of(&[b"subject", subject.as_bytes()]),
+            Some(issuer) => Self::named(&[b"issuer", issuer.as_bytes(), subject.as_bytes()]),
+            None => Self::named(&[b"subject", subject.as_bytes()]),
         }
     }
 
     /// A token that names no subject: it is a caller of its own.
     pub(super) fn token(token: &[u8]) -> Self {
-        Self::of(&[b"token", token])
+        Self::named(&[b"token", token])
     }
 
     /// Whom a client certificate names; all that name nobody are one.
     pub(super) fn certificate(subject: Option<&str>) -> Self {
         match subject {
-            Some(subject) => Self::of(&[b"certificate", subject.as_bytes()]),
-            None => Self::of(&[b"certificate"]),
+            Some(subject) => Self::named(&[b"certificate", subject.as_bytes()]),
+            None => Self::named(&[b"certificate"]),
         }
     }
 
-    fn of(parts: &[&[u8]]) -> Self {
-        let mut digest = Context::new(&SHA256);
-        for part in parts {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest.finish().as_ref());
-        Self(bytes)
+    fn named(parts: &[&[u8]]) -> Self {
+        Self(Some(digest(parts)))
     }
 
     /// The key as a store knows it, which is nobody else's. Stores keep it: what is hashed never changes.
     pub(crate) fn own(self, key: &IdempotencyKey) -> Option<IdempotencyKey> {
-        let Self(own) = Self::of(&[&self.0, key.as_bytes()]);
-        IdempotencyKey::new(&URL_SAFE_NO_PAD.encode(own))
+        match self.0 {
+            None => Some(key.clone()),
+            Some(caller) => {
+                let own = digest(&[&caller, key.as_bytes()]);
+                IdempotencyKey::new(&URL_SAFE_NO_PAD.encode(own))
+            }
+        }
     }
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Context::new(&SHA256);
+    for part in parts {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.finish().as_ref());
+    bytes
 }
 
 #[cfg(test)]
