@@ -7,8 +7,8 @@ SELECT is(
     (SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p
      WHERE p.pronamespace = 'widgets'::regnamespace
         AND has_function_privilege('web_anon', p.oid, 'EXECUTE')),
-    'add_widget associate_widgets lookup_widget remove_association remove_widget',
-    'web_anon may execute five functions');
+    'add_widget associate_widgets lookup_widget remove_association remove_widget slots_of',
+    'web_anon may execute the five functions of the API, and the one that the view of lists is made with');
 SELECT is(
     (SELECT count(*) FROM pg_class
      WHERE relnamespace = 'widgets'::regnamespace AND relkind IN ('r', 'v') AND (
