@@ -221,6 +221,14 @@ fn as_ordinary_user(command: &mut Command) -> &mut Command {
 
 const NOBODY: u32 = 65_534;
 
+/// By a process of its own: a process that another test starts meanwhile would inherit the open file of a copy made here, and
+/// the copy could not be run as long as that holds it ("Text file busy").
+fn copy_program(to: &Path) {
+    let mut copy = Command::new("cp");
+    let status = copy.arg(env!("CARGO_BIN_EXE_widgets")).arg(to).status();
+    assert!(status.expect("cp runs").success());
+}
+
 #[test]
 fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
     // Where every user gets to, unlike the build's folder.
@@ -231,7 +239,7 @@ fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
         std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).expect("this is root");
     }
     let binary = parent.path().join("widgets");
-    std::fs::copy(env!("CARGO_BIN_EXE_widgets"), &binary).expect("a copy that everyone may run");
+    copy_program(&binary);
     std::fs::write(parent.path().join("file"), "").expect("a file");
     // Of somebody else it would be 0711; its owner must not read it either.
     let mode = if rustix::process::getuid().is_root() {
@@ -318,7 +326,7 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
     let path = directory.path();
     // Other tests run services meanwhile, of another file.
     let binary = path.join("widgets");
-    std::fs::copy(env!("CARGO_BIN_EXE_widgets"), &binary).expect("a copy");
+    copy_program(&binary);
     let run = |arguments: &[&str]| {
         let mut command = Command::new(&binary);
         command.current_dir("/").env_clear().args(arguments);
