@@ -1,8 +1,8 @@
 //! How it outlives its disk: copies of the embedded store in an object store, and restores from them.
 //!
-//! While the service runs, the [archiver](archiver) copies the journal's durable groups, and now and then a
+//! While the service runs, the archiver copies the journal's durable groups, and now and then a
 //! checkpoint, to a bucket or a folder. It reads what the feed of changes reads; the owner of the state knows
-//! nothing of it, and never waits for it. One object alone, the [manifest], is ever replaced, by a
+//! nothing of it, and never waits for it. One object alone, the manifest, is ever replaced, by a
 //! conditional write, and it alone says what counts: so a crash at any step leaves the archive as it was
 //! before or after, and of two writers one stops. `docs/archive-format.md` has the layout and the argument.
 //!
