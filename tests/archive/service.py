@@ -90,6 +90,11 @@ class S3:
             time.sleep(0.5)
 
 
+def body(serial_number):
+    """The arguments of an addition."""
+    return json.dumps({"widget_sn": serial_number, "widget_name": "n", "slots": ["P", "Q"]})
+
+
 class Service:
     def __init__(self, binary, directory, archive, environment=None, settings=()):
         self.binary, self.directory, self.archive = binary, directory, archive
@@ -132,6 +137,15 @@ class Service:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def add(self, serial_number):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("POST", "/rpc/add_widget", body(serial_number), {"Content-Type": "application/json"})
+            status = connection.getresponse().status
+            assert status == 204, status
         finally:
             connection.close()
 
@@ -187,12 +201,11 @@ class Writers:
         while self.is_writing:
             number += 1
             serial_number = f"{self.name}-{each}-{number}"
-            body = json.dumps({"widget_sn": serial_number, "widget_name": "n", "slots": ["P", "Q"]})
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=20)
                 self.sent[serial_number] = time.time()
-                connection.request("POST", "/rpc/add_widget", body, {"Content-Type": "application/json"})
+                connection.request("POST", "/rpc/add_widget", body(serial_number), {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 answer.read()
                 if answer.status == 204:
