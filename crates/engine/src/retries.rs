@@ -139,41 +139,16 @@ impl Outcome {
     }
 }
 
-/// The digests of a key and of what it is used for. Persisted by their values: what is hashed, and in
-/// which order, never changes.
+/// The digests of a key and of what it is used for. Persisted by their values: what is hashed never changes.
 pub(crate) fn digest(
     secret: &[u8; 16],
     author: Option<&Author>,
     key: &IdempotencyKey,
     command: &Command,
 ) -> Keyed {
-    let hash = |parts: &[&str], first: u8| {
-        let mut bytes = vec![first];
-        for part in parts {
-            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        SipHasher24::new_with_key(secret).hash(&bytes).as_bytes()
-    };
-    let author = author.map_or("", |author| author);
-    let key = hash(&[author, key], 0);
-    let request = match command {
-        Command::AddWidget {
-            serial_number,
-            name,
-            ports,
-        } => {
-            let ports: String = ports.iter().map(|(_, port)| port.as_str()).collect();
-            hash(&[serial_number, name, &ports], 1)
-        }
-        Command::RemoveWidget { serial_number } => hash(&[serial_number], 2),
-        Command::AssociateWidgets(pair) => {
-            hash(&[pair.widget1(), pair.widget2(), pair.port().as_str()], 3)
-        }
-        Command::RemoveAssociation(pair) => {
-            hash(&[pair.widget1(), pair.widget2(), pair.port().as_str()], 4)
-        }
-    };
+    let hash = |bytes: &[u8]| SipHasher24::new_with_key(secret).hash(bytes).as_bytes();
+    let key = hash(&key.digested(author));
+    let request = hash(&command.digested());
     Keyed { key, request }
 }
 

@@ -4,7 +4,7 @@
 //! Persisted by their values, and the same in every process: what is hashed, and in which order, never
 //! changes.
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{self, SHA256};
 use widgets_registry::{Author, Command, IdempotencyKey};
 
 /// So much of a SHA-256 is kept: nobody finds two texts that agree in it.
@@ -12,39 +12,16 @@ const DIGEST_BYTES: usize = 16;
 
 /// A key belongs to its caller.
 pub(crate) fn key_digest(author: Option<&Author>, key: &IdempotencyKey) -> Vec<u8> {
-    digest(0, &[author.map_or("", |author| author), key])
+    digest(&key.digested(author))
 }
 
 /// An operation with its arguments.
 pub(crate) fn request_digest(command: &Command) -> Vec<u8> {
-    match command {
-        Command::AddWidget {
-            serial_number,
-            name,
-            ports,
-        } => {
-            let ports: String = ports.iter().map(|(_, port)| port.as_str()).collect();
-            digest(1, &[serial_number, name, &ports])
-        }
-        Command::RemoveWidget { serial_number } => digest(2, &[serial_number]),
-        Command::AssociateWidgets(pair) => {
-            digest(3, &[pair.widget1(), pair.widget2(), pair.port().as_str()])
-        }
-        Command::RemoveAssociation(pair) => {
-            digest(4, &[pair.widget1(), pair.widget2(), pair.port().as_str()])
-        }
-    }
+    digest(&command.digested())
 }
 
-fn digest(kind: u8, parts: &[&str]) -> Vec<u8> {
-    let mut context = Context::new(&SHA256);
-    context.update(&[kind]);
-    for part in parts {
-        // With their lengths, so that no two lists of texts are the same bytes.
-        context.update(&(part.len() as u64).to_le_bytes());
-        context.update(part.as_bytes());
-    }
-    let digest = context.finish();
+fn digest(bytes: &[u8]) -> Vec<u8> {
+    let digest = digest::digest(&SHA256, bytes);
     digest.as_ref().iter().copied().take(DIGEST_BYTES).collect()
 }
 

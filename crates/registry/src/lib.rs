@@ -10,6 +10,7 @@
 mod author;
 mod command;
 mod decide;
+mod digested;
 mod event;
 mod feed;
 mod limits;
