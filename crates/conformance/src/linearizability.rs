@@ -12,7 +12,9 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
-use widgets_registry::{Command, Fault, Lookup, Refusal, Rejection, SerialNumber, Store, Widget};
+use widgets_registry::{
+    Attempt, Author, Command, Fault, Lookup, Refusal, Rejection, SerialNumber, Store, Widget,
+};
 
 /// What a caller asked for.
 #[derive(Clone, Debug)]
@@ -58,18 +60,34 @@ impl Clock {
 
     /// Makes one call and records it. `None` where a fault says that nothing was applied.
     pub async fn call<S: Store>(&self, store: &S, request: Request) -> Option<Call> {
+        self.call_as(store, request, None).await
+    }
+
+    /// The same under a name.
+    pub async fn call_as<S: Store>(
+        &self,
+        store: &S,
+        request: Request,
+        author: Option<Author>,
+    ) -> Option<Call> {
         let invoked = self.tick();
         let answer = match &request {
-            Request::Submit(command) => match store.submit(command.clone()).await {
-                Ok(()) => Some(Answer::Decided(Ok(()))),
-                Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
-                    Some(Answer::Decided(Err(refusal)))
+            Request::Submit(command) => {
+                let attempt = Attempt {
+                    author,
+                    ..Attempt::from(command.clone())
+                };
+                match store.ask(attempt).await {
+                    Ok(_) => Some(Answer::Decided(Ok(()))),
+                    Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
+                        Some(Answer::Decided(Err(refusal)))
+                    }
+                    Err(Rejection::Fault(Fault::FateUnknown { .. })) => None,
+                    Err(Rejection::Fault(Fault::Busy { .. } | Fault::Unavailable { .. })) => {
+                        return None;
+                    }
                 }
-                Err(Rejection::Fault(Fault::FateUnknown { .. })) => None,
-                Err(Rejection::Fault(Fault::Busy { .. } | Fault::Unavailable { .. })) => {
-                    return None;
-                }
-            },
+            }
             Request::Lookup(serial_number) => {
                 let found = store.ask(Lookup(serial_number.clone())).await.ok()?;
                 Some(Answer::Found(found))

@@ -11,9 +11,7 @@ use crate::{
     linearizability::{Answer, Call, Clock, Request},
 };
 use std::collections::BTreeMap;
-use widgets_registry::{
-    Attempt, Author, Command, Event, Fault, Lookup, Rejection, SerialNumber, Store,
-};
+use widgets_registry::{Author, Command, Event, SerialNumber, Store};
 
 /// A call, and the name under which the feed has it: each call has another one.
 #[derive(Clone, Debug)]
@@ -31,35 +29,7 @@ pub async fn call<S: Store>(
     request: Request,
     by: Author,
 ) -> Option<Witnessed> {
-    let invoked = clock.tick();
-    let answer = match &request {
-        Request::Submit(command) => {
-            let attempt = Attempt {
-                author: Some(by.clone()),
-                ..Attempt::from(command.clone())
-            };
-            match store.ask(attempt).await {
-                Ok(_) => Some(Answer::Decided(Ok(()))),
-                Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
-                    Some(Answer::Decided(Err(refusal)))
-                }
-                Err(Rejection::Fault(Fault::FateUnknown { .. })) => None,
-                Err(Rejection::Fault(Fault::Busy { .. } | Fault::Unavailable { .. })) => {
-                    return None;
-                }
-            }
-        }
-        Request::Lookup(serial_number) => {
-            let found = store.ask(Lookup(serial_number.clone())).await.ok()?;
-            Some(Answer::Found(found))
-        }
-    };
-    let call = Call {
-        request,
-        answer,
-        invoked,
-        returned: clock.tick(),
-    };
+    let call = clock.call_as(store, request, Some(by.clone())).await?;
     Some(Witnessed { call, by })
 }
 

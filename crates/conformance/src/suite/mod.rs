@@ -23,6 +23,16 @@ use widgets_registry::{Command, Lookup, Refusal, Rejection, SerialNumber, Store,
 /// Room for the longest text of a case, in bytes.
 const PREFIX_BYTES_MAX: usize = 64;
 
+/// Runs these cases, one after the other.
+macro_rules! cases {
+    ($stores:ident, $prefix:ident: $($module:ident::$case:ident,)+) => { $({
+        // Shown with the failed test: the last one is the case that failed.
+        eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
+        let prefix = format!("{}{}:", $prefix, stringify!($case));
+        $module::$case(&Subject { stores: $stores, prefix, next: AtomicUsize::new(0) }).await;
+    })+ };
+}
+
 /// Runs every case, one after the other, within a runtime of Tokio; panics at the first that fails.
 ///
 /// `stores` are ways to ask the same widgets, such as one for each process over one database. Calls
@@ -36,15 +46,7 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
         "the prefix must be at most {PREFIX_BYTES_MAX} bytes long, {} were given",
         prefix.len()
     );
-    macro_rules! cases {
-        ($($module:ident::$case:ident,)+) => { $({
-            // Shown with the failed test: the last one is the case that failed.
-            eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
-            let prefix = format!("{prefix}{}:", stringify!($case));
-            $module::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
-        })+ };
-    }
-    cases! {
+    cases! { stores, prefix:
         widgets::is_ready,
         widgets::added_widgets_are_found_as_given,
         widgets::taken_serial_numbers_are_refused,
@@ -85,14 +87,7 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
 
 /// The same for what tells callers apart, and for the feed, which the store must have.
 pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
-    macro_rules! cases {
-        ($($module:ident::$case:ident,)+) => { $({
-            eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
-            let prefix = format!("{prefix}{}:", stringify!($case));
-            $module::$case(&Subject { stores, prefix, next: AtomicUsize::new(0) }).await;
-        })+ };
-    }
-    cases! {
+    cases! { stores, prefix:
         changes::are_told_as_they_happened,
         changes::are_filtered_and_paged,
         changes::wake_those_who_wait,
