@@ -46,7 +46,11 @@ def served(binary, *arguments, **options):
 
 def beside_a_good_client(address, attack):
     """The attack's result, and what went wrong with the good client."""
-    good = GoodClient(address)
+    return beside(GoodClient(address), attack)
+
+
+def beside(good, attack):
+    """The same beside a client that asks for something else."""
     good.phase("before")
     time.sleep(1)
     good.phase("during")
@@ -54,6 +58,20 @@ def beside_a_good_client(address, attack):
     good.phase("after")
     time.sleep(1)
     return result, good.stop()
+
+
+def ask_over_and_over(address, requests, seconds):
+    """How often which status was answered to eight clients that make a connection for each request."""
+    until, statuses = time.monotonic() + seconds, {}
+
+    def one():
+        while time.monotonic() < until:
+            for request in requests:
+                status, _ = Connection(address).ask(request, survives=False)
+                statuses[status] = statuses.get(status, 0) + 1
+
+    in_threads(8, one)
+    return statuses
 
 
 def in_threads(count, work):
@@ -138,27 +156,8 @@ def lines_of_nginx(binary, seconds):
         b"nonsense\r\n\r\n",
     ]
     with behind_nginx(binary) as (address, folder):
-        statuses = {}
-
-        def attack():
-            until = time.monotonic() + seconds
-
-            def one():
-                while time.monotonic() < until:
-                    for request in requests:
-                        status, _ = Connection(address).ask(request, survives=False)
-                        statuses[status] = statuses.get(status, 0) + 1
-
-            in_threads(8, one)
-
-        good = LookingClient(address)
-        good.phase("before")
-        time.sleep(1)
-        good.phase("during")
-        attack()
-        good.phase("after")
-        time.sleep(1)
-        failures = good.stop()
+        statuses, failures = beside(
+            LookingClient(address), lambda: ask_over_and_over(address, requests, seconds))
         written = sum((folder / name).stat().st_size for name in ("access.log", "error.log"))
         print(f"lines of nginx: {statuses}, {written} bytes of its logs")
         if written > LOG_BYTES_MAX:
@@ -174,28 +173,9 @@ def refused_bodies(binary, seconds):
     # Its body is too long, it could be an operation.
     too_large = POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 150_000
     with behind_nginx(binary) as (address, folder):
-        statuses = {}
-
-        def attack():
-            until = time.monotonic() + seconds
-
-            def one():
-                while time.monotonic() < until:
-                    for request in (big, too_large):
-                        status, _ = Connection(address).ask(request, survives=False)
-                        statuses[status] = statuses.get(status, 0) + 1
-
-            in_threads(8, one)
-
         # The widget of the good client is on one of three stores: it looks no further than nginx.
-        good = LookingClient(address)
-        good.phase("before")
-        time.sleep(1)
-        good.phase("during")
-        attack()
-        good.phase("after")
-        time.sleep(1)
-        failures = good.stop()
+        statuses, failures = beside(
+            LookingClient(address), lambda: ask_over_and_over(address, (big, too_large), seconds))
         log = (folder / "error.log").read_text()
         failed = log.count("upstream")
         print(f"refused bodies through nginx: {statuses}, {failed} complaints of nginx about a replica")
@@ -466,16 +446,10 @@ def places(binary, seconds):
                 probing.join()
                 for client in held:
                     client.close()
+                return list(good.wrong)
 
             good = NewcomingClient(service.address)
-            good.phase("before")
-            time.sleep(1)
-            good.phase("during")
-            attack()
-            wrong_meanwhile = list(good.wrong)
-            good.phase("after")
-            time.sleep(1)
-            refused = good.stop()
+            wrong_meanwhile, refused = beside(good, attack)
             print(f"places: 400, {opened[0]} connections of {len(sources)} addresses, {name}: probes were answered "
                   f"{probes}, a good client was refused {len(wrong_meanwhile)} times")
             # Where all places are busy, newcomers are told so, or closed at once.
