@@ -67,8 +67,15 @@ export function screens(store, start) {
       const widgets = page.locator(".figure", { hasText: "Widgets" }).locator("strong");
       if (store === "embedded") {
         const before = Number(await widgets.textContent());
+        // Exactly, by port type, and all of them.
+        const free = page.locator(".figure", { hasText: "Free slots" });
+        const counts = async () => (await free.locator(".ports > span").allTextContents()).map((text) => Number(/\d+/.exec(text)[0]));
+        const shown = await counts();
+        assert.equal(shown.length, 3);
+        assert.equal(shown.reduce((sum, each) => sum + each), Number(await free.locator("strong").textContent()));
         assert.equal(await ask(service.url, "add_widget", { widget_sn: "live", widget_name: "", slots: ["P"] }), 204);
         await page.waitForFunction((count) => document.querySelector(".figure strong").textContent === count, String(before + 1));
+        assert.deepEqual(await counts(), [shown[0] + 1, shown[1], shown[2]], "one more of P");
       }
       await page.getByText("ready", { exact: true }).waitFor();
       await page.waitForFunction(() => document.querySelectorAll(".chart canvas").length === 2);

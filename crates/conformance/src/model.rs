@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use widgets_registry::{
-    Command, Happened, Name, Ordinal, Pair, Place, Port, Refusal, SerialNumber, Slot, Widget,
+    Command, Happened, Name, Ordinal, Pair, Place, Port, PortCounts, Refusal, SerialNumber, Slot,
+    Widget,
 };
 
 /// All widgets and associations. Every question is answered by looking at everything.
@@ -160,6 +161,20 @@ impl Model {
     /// The serial numbers of all widgets, sorted.
     pub fn serial_numbers(&self) -> impl Iterator<Item = &SerialNumber> {
         self.widgets.keys()
+    }
+
+    /// How many slots have no peer, by their port type.
+    #[must_use]
+    pub fn free_slots(&self) -> PortCounts {
+        let mut free = PortCounts::default();
+        for (serial_number, plan) in &self.widgets {
+            for (position, &port) in plan.ports.iter().enumerate() {
+                if self.peer(&(serial_number.clone(), position)).is_none() {
+                    free.add(port, 1);
+                }
+            }
+        }
+        free
     }
 
     /// The two widgets of every association.

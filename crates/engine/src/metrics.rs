@@ -1,8 +1,11 @@
 //! What the engine tells of itself. The owner updates it once a batch, nothing once a request.
 
 use crate::{retries::Retries, state::Counts};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use std::time::Duration;
+use widgets_registry::Port;
 
 /// From a quick disk to one that is about to fail.
 const COMMIT_SECONDS: [f64; 15] = [
@@ -22,7 +25,9 @@ pub(crate) struct Metrics {
     batch_operations: Histogram,
     commit_duration: Histogram,
     widgets: IntGauge,
-    free_slots: IntGauge,
+    free_slots: IntGaugeVec,
+    /// One for each port type.
+    free_slots_of: [IntGauge; Port::ALL.len()],
     associations: IntGauge,
     journal_bytes: IntGauge,
     read_only: IntGauge,
@@ -44,6 +49,11 @@ impl Metrics {
             "Checkpoints by their outcome: ok or failed.",
         );
         let checkpoints = valid(IntCounterVec::new(outcomes, &["outcome"]));
+        let free_slots = Opts::new(
+            "widgets_free_slots",
+            "Slots without a peer, by their port type.",
+        );
+        let free_slots = valid(IntGaugeVec::new(free_slots, &["port"]));
         Self {
             batch_operations: histogram(
                 "widgets_batch_operations",
@@ -56,7 +66,8 @@ impl Metrics {
                 &COMMIT_SECONDS,
             ),
             widgets: gauge("widgets_widgets", "Widgets."),
-            free_slots: gauge("widgets_free_slots", "Slots without a peer."),
+            free_slots_of: Port::ALL.map(|port| free_slots.with_label_values(&[port.as_str()])),
+            free_slots,
             associations: gauge("widgets_associations", "Associations."),
             journal_bytes: gauge(
                 "widgets_journal_bytes",
@@ -110,7 +121,9 @@ impl Metrics {
     pub(crate) fn state(&self, counts: Counts, journal_bytes: u64) {
         let set = |gauge: &IntGauge, count| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         set(&self.widgets, counts.widgets);
-        set(&self.free_slots, counts.free_slots);
+        for (gauge, port) in self.free_slots_of.iter().zip(Port::ALL) {
+            set(gauge, counts.free_slots.of(port));
+        }
         set(&self.associations, counts.associations);
         self.journal(journal_bytes);
     }
@@ -161,7 +174,6 @@ impl Metrics {
         registry.register(Box::new(self.commit_duration.clone()))?;
         for each in [
             &self.widgets,
-            &self.free_slots,
             &self.associations,
             &self.journal_bytes,
             &self.read_only,
@@ -177,6 +189,7 @@ impl Metrics {
         ] {
             registry.register(Box::new(each.clone()))?;
         }
+        registry.register(Box::new(self.free_slots.clone()))?;
         registry.register(Box::new(self.checkpoints.clone()))?;
         registry.register(Box::new(self.checkpoint_duration.clone()))
     }

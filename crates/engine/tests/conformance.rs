@@ -11,11 +11,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use widgets_conformance::{
-    Model, check_changes, check_store,
+    Model, check_changes, check_free_slots, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::{Engine, Settings};
-use widgets_registry::{Ask as _, Kinds as _, Lookup, Rejection};
+use widgets_registry::{Ask as _, Kinds as _, Lookup, Port, PortCounts, Rejection};
 
 /// How many operations wait at a time, and so how many a batch can have.
 const QUEUE_OPERATIONS_MAX: usize = 64;
@@ -39,6 +39,42 @@ async fn the_embedded_store_conforms() {
     let clients = [engine.client().on_current_runtime(), engine.client()];
     check_store(&clients, "").await;
     check_changes(&clients, "").await;
+}
+
+/// What the metric says.
+fn free_slots(engine: &Engine) -> PortCounts {
+    let registry = prometheus::Registry::new();
+    engine
+        .register_metrics(&registry)
+        .expect("each name is new");
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .expect("valid metrics");
+    let mut counts = PortCounts::default();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("widgets_free_slots{port=\"") else {
+            continue;
+        };
+        let (port, slots) = rest.split_once("\"} ").expect("a label and a value");
+        let slots = slots.parse().expect("a whole number");
+        counts.add(Port::parse(port).expect("a port type"), slots);
+    }
+    counts
+}
+
+#[tokio::test]
+async fn free_slots_are_counted_by_port_type_also_after_a_start() {
+    let engine = open("free-slots");
+    let counted = async || free_slots(&engine);
+    check_free_slots(&engine.client(), "", counted).await;
+    engine.checkpoint().expect("written");
+    check_free_slots(&engine.client(), "again:", counted).await;
+    let before = free_slots(&engine);
+    assert!(before.total() > 0);
+    drop(engine);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("free-slots");
+    let engine = Engine::open(&path, &Settings::default()).expect("the same store");
+    assert_eq!(free_slots(&engine), before);
 }
 
 /// Operations are decided in the order of their arrival, so a whole batch can be foretold.

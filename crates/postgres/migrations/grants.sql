@@ -62,6 +62,7 @@ BEGIN
             widgets.keep_keys(integer, bigint),
             widgets.lookup_widgets(text[]),
             widgets.estimated_counts(),
+            widgets.estimated_free_slots(),
             widgets.list_rows(text, jsonb, text[], boolean, bigint, integer, boolean),
             widgets.neighbourhood(text, integer, integer),
             widgets.schema_version(),

@@ -8,6 +8,7 @@ use crate::{
     connect::Connected,
     error::{reason, unavailable},
     link::Link,
+    metrics::Metrics,
     query::Reading,
     queue::{Lane, Read, Reads},
     shared::{Bounded, CANCELLED, Connection, Shared},
@@ -28,8 +29,10 @@ const CALL: &str = "
     SELECT serial_number, name, ports, peers, pg_is_in_recovery()
     FROM (SELECT) once LEFT JOIN widgets.lookup_widgets($1) ON true";
 
+/// Widgets, associations, and free slots in the order of [`Port::ALL`].
 const ESTIMATE: &str = "
-    SELECT widgets, free_slots, associations FROM widgets.estimated_counts()";
+    SELECT widgets, associations, p, q, r
+    FROM widgets.estimated_counts(), widgets.estimated_free_slots()";
 
 /// How often the statistics are read for the metrics. They change no faster.
 const ESTIMATE_EVERY: Duration = Duration::from_secs(30);
@@ -238,13 +241,15 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
     let query = connected.client.query_typed(ESTIMATE, &[]);
     match shared.bounded(connected, query).await {
         Bounded::Done(Ok(rows)) => {
-            let gauges = [
-                &shared.metrics.widgets,
-                &shared.metrics.free_slots,
-                &shared.metrics.associations,
-            ];
+            let Metrics {
+                widgets,
+                associations,
+                free_slots_of,
+                ..
+            } = &shared.metrics;
             for row in rows {
-                for (index, gauge) in gauges.iter().enumerate() {
+                let gauges = [widgets, associations].into_iter().chain(free_slots_of);
+                for (index, gauge) in gauges.enumerate() {
                     if let Ok(value) = row.try_get(index) {
                         gauge.set(value);
                     }

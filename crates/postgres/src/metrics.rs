@@ -2,11 +2,12 @@
 
 use crate::{locked::Locked, queue::Queue};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, PullingGauge,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    PullingGauge, Registry,
 };
 use std::sync::Arc;
 use widgets_queue::DepthMetrics;
+use widgets_registry::Port;
 
 /// The SQLSTATEs after which a batch is sent again. Each has its count from the start: alerts see only
 /// what grows from a value that was there.
@@ -20,7 +21,9 @@ pub struct Metrics {
     pub(crate) batch_retries: IntCounterVec,
     pub(crate) connections: IntGauge,
     pub(crate) widgets: Gauge,
-    pub(crate) free_slots: Gauge,
+    free_slots: GaugeVec,
+    /// In the order of [`Port::ALL`].
+    pub(crate) free_slots_of: [Gauge; Port::ALL.len()],
     pub(crate) associations: Gauge,
     pub(crate) changes_bytes: IntGauge,
     pub(crate) idempotency_keys: IntGauge,
@@ -38,8 +41,13 @@ impl Metrics {
         };
         let estimate = |name, what| {
             let help = format!("{what}, as the statistics of the last ANALYZE estimate them.");
-            Gauge::new(name, help)
+            Opts::new(name, help)
         };
+        let free_slots = estimate(
+            "widgets_free_slots",
+            "Slots without a peer by their port type",
+        );
+        let free_slots = GaugeVec::new(free_slots, &["port"])?;
         let batch_retries = IntCounterVec::new(
             Opts::new(
                 "widgets_batch_retries_total",
@@ -66,9 +74,10 @@ impl Metrics {
                 "widgets_database_connections",
                 "Connections to the database that are up.",
             )?,
-            widgets: estimate("widgets_widgets", "Widgets")?,
-            free_slots: estimate("widgets_free_slots", "Slots without a peer")?,
-            associations: estimate("widgets_associations", "Associations")?,
+            widgets: Gauge::with_opts(estimate("widgets_widgets", "Widgets"))?,
+            free_slots_of: Port::ALL.map(|port| free_slots.with_label_values(&[port.as_str()])),
+            free_slots,
+            associations: Gauge::with_opts(estimate("widgets_associations", "Associations"))?,
             changes_bytes: IntGauge::new(
                 "widgets_changes_bytes",
                 "What the changes that are kept have in the database, with their indexes.",

@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "tables",
@@ -58,6 +58,12 @@ const MIGRATIONS: [Migration; 6] = [
         version: 6,
         name: "changes",
         sql: include_str!("../migrations/0006_changes.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 7,
+        name: "free_slots",
+        sql: include_str!("../migrations/0007_free_slots.sql"),
         oldest_program: 4,
     },
 ];

@@ -27,7 +27,7 @@ pub use decide::{Change, Endpoint, State, decide};
 pub use event::{Event, Happened, Moment, NoPosition, Place, Position};
 pub use feed::{ChangeFilter, Changes, Feed, FeedError, Promised};
 pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
-pub use port::{Ordinal, Port, Ports};
+pub use port::{Ordinal, Port, PortCounts, Ports};
 pub use refusal::{Defect, Refusal};
 pub use store::{Applied, Ask, Attempt, Fault, Kinds, Lookup, Reason, Rejection, Request, Store};
 pub use text::{Name, SerialNumber};

@@ -1,7 +1,7 @@
 //! Port types, and the ordered handful of them that a widget has.
 
 use crate::{Refusal, SLOTS_MAX};
-use std::fmt;
+use std::{fmt, ops};
 
 /// The type of a slot. Two widgets are associated over slots of the same type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +160,42 @@ impl fmt::Debug for Ports {
         f.debug_list()
             .entries(self.iter().map(|(_, port)| port))
             .finish()
+    }
+}
+
+/// How many slots of each port type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts([u64; Port::ALL.len()]);
+
+impl PortCounts {
+    /// Those of this type.
+    #[must_use]
+    pub const fn of(self, port: Port) -> u64 {
+        self.0[port as usize - 1]
+    }
+
+    /// Those of every type.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// So many more of this type.
+    pub const fn add(&mut self, port: Port, slots: u64) {
+        self.0[port as usize - 1] += slots;
+    }
+
+    /// So many fewer of this type, of which there must be as many.
+    pub const fn remove(&mut self, port: Port, slots: u64) {
+        self.0[port as usize - 1] -= slots;
+    }
+}
+
+impl ops::AddAssign for PortCounts {
+    fn add_assign(&mut self, other: Self) {
+        for port in Port::ALL {
+            self.add(port, other.of(port));
+        }
     }
 }
 

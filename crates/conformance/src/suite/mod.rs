@@ -3,11 +3,14 @@
 mod associations;
 mod changes;
 mod concurrency;
+mod free_slots;
 mod histories;
 mod lists;
 mod retries;
 mod texts;
 mod widgets;
+
+pub use free_slots::check_free_slots;
 
 use crate::{
     Model,

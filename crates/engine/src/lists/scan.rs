@@ -84,7 +84,7 @@ impl Scan {
             scan.jump(state);
         } else if scan.list.table == Table::Slots && scan.list.filter == Filter::EVERYTHING {
             let counts = state.counts();
-            scan.total = Some(counts.free_slots + 2 * counts.associations);
+            scan.total = Some(counts.free_slots.total() + 2 * counts.associations);
         }
         if !scan.list.count {
             scan.total = None;

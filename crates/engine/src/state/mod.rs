@@ -28,7 +28,7 @@ pub(crate) use runs::Position;
 use runs::{Key, Runs, Sort};
 pub(crate) use view::{Rowed, View};
 use widgets_registry::{
-    Change, Command, Endpoint, Name, Ordinal, Port, Ports, SerialNumber, Slot, Widget,
+    Change, Command, Endpoint, Name, Ordinal, Port, PortCounts, Ports, SerialNumber, Slot, Widget,
 };
 
 /// Every widget and association that this process knows.
@@ -73,9 +73,27 @@ pub struct Counts {
     /// Widgets.
     pub widgets: u64,
     /// Slots without a peer.
-    pub free_slots: u64,
+    pub free_slots: PortCounts,
     /// Associations, each of two slots.
     pub associations: u64,
+}
+
+impl Counts {
+    /// Counts a widget that has come, with its slots free.
+    fn add(&mut self, ports: Ports) {
+        self.widgets += 1;
+        for (_, port) in ports.iter() {
+            self.free_slots.add(port, 1);
+        }
+    }
+
+    /// The same of one that goes.
+    fn remove(&mut self, ports: Ports) {
+        self.widgets -= 1;
+        for (_, port) in ports.iter() {
+            self.free_slots.remove(port, 1);
+        }
+    }
 }
 
 /// How to take one applied change back. Good only in the reverse order of application.
@@ -290,8 +308,7 @@ impl State {
                 peers,
             } => {
                 let ports = record.ports();
-                self.counts.widgets += 1;
-                self.counts.free_slots += ports.len() as u64;
+                self.counts.add(ports);
                 self.index.insert(record.serial_number(), handle);
                 self.records.restore(handle, record);
                 self.order.insert(handle, &self.records);
@@ -313,8 +330,7 @@ impl State {
     }
 
     fn add(&mut self, serial_number: &str, name: &str, ports: Ports) -> Handle {
-        self.counts.widgets += 1;
-        self.counts.free_slots += ports.len() as u64;
+        self.counts.add(ports);
         let handle = self.records.insert(Record::new(serial_number, name, ports));
         self.index.insert(serial_number, handle);
         self.order.insert(handle, &self.records);
@@ -334,8 +350,7 @@ impl State {
                 );
             }
         }
-        self.counts.widgets -= 1;
-        self.counts.free_slots -= ports.len() as u64;
+        self.counts.remove(ports);
         if !planted!(RemovedNotForgotten) {
             self.index
                 .remove(self.records.get(handle).serial_number(), handle);
@@ -354,7 +369,7 @@ impl State {
         self.order.refresh(one.widget, &self.records);
         self.order.refresh(other.widget, &self.records);
         self.counts.associations += 1;
-        self.counts.free_slots -= 2;
+        self.counts.free_slots.remove(self.port(one), 2);
     }
 
     fn part(&mut self, one: Endpoint<Handle>, other: Endpoint<Handle>) {
@@ -367,7 +382,7 @@ impl State {
         self.order.refresh(one.widget, &self.records);
         self.order.refresh(other.widget, &self.records);
         self.counts.associations -= 1;
-        self.counts.free_slots += 2;
+        self.counts.free_slots.add(self.port(one), 2);
     }
 
     pub(crate) fn serial_number(&self, handle: Handle) -> SerialNumber {
@@ -375,6 +390,14 @@ impl State {
             "serial_number",
             self.records.get(handle).serial_number(),
         ))
+    }
+
+    /// The port type of an association's end, which both ends have.
+    fn port(&self, end: Endpoint<Handle>) -> Port {
+        match self.records.get(end.widget).ports().get(end.ordinal) {
+            Some(port) => port,
+            None => unreachable!("an association has slots at both its ends"),
+        }
     }
 
     /// The peer's slot that leads back to `handle`.
@@ -404,7 +427,7 @@ impl State {
             counted.widgets += 1;
             for (ordinal, port) in record.ports().iter() {
                 let Some(peer) = record.peer(ordinal) else {
-                    counted.free_slots += 1;
+                    counted.free_slots.add(port, 1);
                     continue;
                 };
                 counted.associations += 1;

@@ -89,11 +89,11 @@ impl<'a> Survey<'a> {
                 }
             }
             self.counts.widgets += 1;
-            for (ordinal, _) in record.ports().iter() {
+            for (ordinal, port) in record.ports().iter() {
                 if record.peer(ordinal).is_some() {
                     self.counts.associations += 1;
                 } else {
-                    self.counts.free_slots += 1;
+                    self.counts.free_slots.add(port, 1);
                 }
             }
             *place = u32::from(marks(record));

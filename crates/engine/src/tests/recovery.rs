@@ -119,7 +119,7 @@ async fn the_metrics_tell_what_happened() {
         .expect("valid metrics");
     for line in [
         "widgets_widgets 3",
-        "widgets_free_slots 6",
+        "widgets_free_slots{port=\"P\"} 3",
         "widgets_associations 0",
         "widgets_batch_operations_count 3",
         "widgets_commit_duration_seconds_count 3",

@@ -1,14 +1,14 @@
 //! The suite of every store, and the embedded store beside this one.
 
-use crate::{assert_sound, migrated, open, server::Directory, turn_on_changes};
+use crate::{assert_sound, migrated, open, server::Directory, session, turn_on_changes};
 use proptest::{collection::vec, prelude::*};
 use widgets_conformance::{
-    check_changes, check_store,
+    check_changes, check_free_slots, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::Engine;
 use widgets_postgres::Settings;
-use widgets_registry::{Ask as _, Command, Lookup, Store};
+use widgets_registry::{Ask as _, Command, Lookup, Port, PortCounts, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_postgresql_store_conforms() {
@@ -41,6 +41,26 @@ async fn it_conforms_in_batches_of_one() {
     check_store(&[store.client().on_current_runtime()], "").await;
     drop(store);
     assert_sound(&server);
+}
+
+/// An estimate is exact where ANALYZE has looked at every row.
+#[tokio::test(flavor = "multi_thread")]
+async fn free_slots_are_estimated_by_port_type() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let service = session(&server, "authenticator").await;
+    let counted = async || {
+        server.psql("registry", "ANALYZE widgets.widgets");
+        let asked = "SELECT p, q, r FROM widgets.estimated_free_slots()";
+        let row = service.query_one(asked, &[]).await.expect("the right");
+        let mut counts = PortCounts::default();
+        for (place, port) in [Port::P, Port::Q, Port::R].into_iter().enumerate() {
+            let slots: f64 = row.get(place);
+            counts.add(port, format!("{slots:.0}").parse().expect("a whole number"));
+        }
+        counts
+    };
+    check_free_slots(&store.client(), "", counted).await;
 }
 
 /// Several callers, each with widgets of its own, send the same histories to both stores at once:
