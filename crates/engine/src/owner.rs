@@ -1,8 +1,10 @@
-//! The owner of the state: decides a batch in order, makes it durable, answers.
+//! The owner of the state: answers what only reads, decides the operations of a batch in order, makes them
+//! durable, answers them.
 //!
-//! Every answer of a batch, refusals and lookups included, waits for the batch's sync: it may rest
-//! on a change that is not durable before it. Where the group cannot be written, its changes are
-//! taken back from memory, so that lookups go on to show only what is durable.
+//! Between batches everything in the state is durable, and every operation that was answered is in it. So what
+//! reads is answered before anything of its batch is decided, and waits for no sync but the one under way when
+//! it came. Every other answer, refusals included, waits for the batch's sync: it may rest on a change that is
+//! not durable before it. Where the group cannot be written, its changes are taken back from memory.
 
 use crate::{
     Settings,
@@ -22,7 +24,7 @@ use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Outbox, RETRY_AFTER_SECONDS_MAX, Reply};
+use widgets_queue::{Answered, Outbox, RETRY_AFTER_SECONDS_MAX, Reply, Waits as _};
 use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
@@ -100,10 +102,11 @@ enum Decided {
     Pending(Result<Applied, Rejection>),
 }
 
-/// An answer that waits for the sync.
-enum Answer {
-    Operation(Address, Reply<Attempt>, Result<Applied, Rejection>),
-    Query(Address, Box<dyn Question>),
+/// An answer to an operation that waits for the sync.
+struct Answer {
+    reply_to: Address,
+    reply: Reply<Attempt>,
+    outcome: Result<Applied, Rejection>,
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
@@ -162,8 +165,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         while self.turn(queue, &mut batch, true) {}
     }
 
-    /// Copies a slice for a checkpoint where one is under way or due, answers what waits, and lets
-    /// lists go on. `batch` is empty before and afterwards. False once the queue is closed and empty.
+    /// Copies a slice for a checkpoint where one is under way or due, lets lists go on, and answers what
+    /// waits. `batch` is empty before and afterwards. False once the queue is closed and empty.
     pub(crate) fn turn(
         &mut self,
         queue: &Queue,
@@ -199,8 +202,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.operated_at = now;
             queue.applied(decided, now.saturating_sub(began), now);
             self.publish_unwritable(queue);
+        } else {
+            self.advance_reads();
         }
-        self.advance_reads();
         if let Some(interval) = self.pacing.commit_interval(operations) {
             self.gather(queue, began + interval);
         }
@@ -281,6 +285,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn step(&mut self, batch: &mut VecDeque<Submission>) -> usize {
         let now = self.clock.now();
         self.metrics.batch(batch.len());
+        self.read(batch, now);
         let unavailable = self.unavailable(batch);
         self.group.clear();
         let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
@@ -293,30 +298,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     let unavailable = unavailable.as_ref();
                     match self.operation(&attempt, late, unavailable) {
                         Decided::Durable(answer) => self.send(reply_to, reply, answer),
-                        Decided::Pending(answer) => {
-                            let answer = Answer::Operation(reply_to, reply, answer);
-                            self.answers.push(answer);
-                        }
+                        Decided::Pending(outcome) => self.answers.push(Answer {
+                            reply_to,
+                            reply,
+                            outcome,
+                        }),
                     }
                 }
-                Request::Query(mut question) if late => {
-                    question.refuse(self.late());
-                    self.outbox.send(reply_to, Answered::Other(question));
-                }
-                Request::Query(question)
-                    if self.undo.is_empty() || planted!(LookedUpBeforeSync) =>
-                {
-                    self.answer_query(reply_to, question);
-                }
-                Request::Query(question) => {
-                    self.answers.push(Answer::Query(reply_to, question));
-                }
+                // Only what was planted leaves them here.
+                Request::Query(question) => self.answer_query(reply_to, question, late),
                 Request::Read(read) => {
                     let arrived = submission.arrived;
                     self.reads.push(read, reply_to, arrived, &mut self.outbox);
-                    if planted!(ListedBeforeSync) {
-                        self.advance_reads();
-                    }
+                    self.advance_reads();
                 }
             }
         }
@@ -326,8 +320,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         // What needs no sync does not wait for it.
         self.outbox.flush();
         let failure = self.commit();
-        let is_operation = |answer: &&Answer| matches!(answer, Answer::Operation(..));
-        let decided = self.answers.iter().filter(is_operation).count();
+        let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.outbox.flush();
         if failure.is_none() { decided } else { 0 }
@@ -343,8 +336,41 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .send(reply_to, Answered::Operation(reply, answer));
     }
 
-    fn answer_query(&mut self, reply_to: Address, mut question: Box<dyn Question>) {
-        question.answer(&self.state);
+    /// Answers what reads, and leaves the operations in the batch. Everything in the state must be durable.
+    fn read(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
+        if batch.iter().all(|each| each.request.is_operation()) {
+            return self.advance_reads();
+        }
+        for _ in 0..batch.len() {
+            let Some(submission) = batch.pop_front() else {
+                break;
+            };
+            let (reply_to, arrived) = (submission.reply_to, submission.arrived);
+            match submission.request {
+                Request::Query(question) if !planted!(LookedUpBeforeSync) => {
+                    let late = now.saturating_sub(arrived) > self.queue_wait_max;
+                    self.answer_query(reply_to, question, late);
+                }
+                Request::Read(read) if !planted!(ListedBeforeSync) => {
+                    self.reads.push(read, reply_to, arrived, &mut self.outbox);
+                }
+                request => batch.push_back(Submission {
+                    request,
+                    reply_to,
+                    arrived,
+                }),
+            }
+        }
+        self.advance_reads();
+        self.outbox.flush();
+    }
+
+    fn answer_query(&mut self, reply_to: Address, mut question: Box<dyn Question>, late: bool) {
+        if late {
+            question.refuse(self.late());
+        } else {
+            question.answer(&self.state);
+        }
         self.outbox.send(reply_to, Answered::Other(question));
     }
 
@@ -627,27 +653,22 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     fn answer(&mut self, failure: Option<&Fault>) {
         let mut answers = mem::take(&mut self.answers);
         for answer in answers.drain(..) {
-            match answer {
-                Answer::Query(reply_to, question) => self.answer_query(reply_to, question),
-                Answer::Operation(reply_to, reply, outcome) => {
-                    let outcome = match (outcome, failure) {
-                        (outcome, None) => outcome,
-                        (Ok(_), Some(fault)) => Err(fault.clone().into()),
-                        // It may rest on a change that was taken back, so it is no refusal; what was
-                        // asked was not applied in any case.
-                        (Err(_), Some(fault)) => Err(Fault::Unavailable {
-                            reason: match fault {
-                                Fault::Unavailable { reason } | Fault::FateUnknown { reason } => {
-                                    reason.clone()
-                                }
-                                Fault::Busy { limit, .. } => limit.clone().into(),
-                            },
+            let outcome = match (answer.outcome, failure) {
+                (outcome, None) => outcome,
+                (Ok(_), Some(fault)) => Err(fault.clone().into()),
+                // It may rest on a change that was taken back, so it is no refusal; what was asked was
+                // not applied in any case.
+                (Err(_), Some(fault)) => Err(Fault::Unavailable {
+                    reason: match fault {
+                        Fault::Unavailable { reason } | Fault::FateUnknown { reason } => {
+                            reason.clone()
                         }
-                        .into()),
-                    };
-                    self.send(reply_to, reply, outcome);
+                        Fault::Busy { limit, .. } => limit.clone().into(),
+                    },
                 }
-            }
+                .into()),
+            };
+            self.send(answer.reply_to, answer.reply, outcome);
         }
         self.answers = answers;
     }

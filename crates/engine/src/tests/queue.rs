@@ -2,11 +2,13 @@
 
 use super::{
     disk::TestDisk,
-    rig::{TestClock, log, random, settings},
+    recovery::add,
+    rig::{TestClock, log, random, serial_number, settings},
 };
 use crate::{
     Settings,
     engine::Parts,
+    lists::Read,
     queue::{Queue, Request, Submission},
 };
 use std::{
@@ -22,8 +24,11 @@ use tokio::{runtime, sync::oneshot, task};
 use widgets_clock::Clock as _;
 use widgets_mailbox::Address;
 use widgets_pacing::{ENOUGH, Mode, Pacing};
-use widgets_queue::{Answered, Mailbox, Outbox, Queue as _, Takes as _};
-use widgets_registry::{Fault, Lookup, SerialNumber, Widget};
+use widgets_queue::{Answered, Asked, Mailbox, Outbox, Queue as _, Takes as _};
+use widgets_registry::{
+    Applied, Attempt, Fault, Lookup, SerialNumber, Widget,
+    query::{Direction, Filter, List, Table},
+};
 
 type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
 
@@ -81,6 +86,44 @@ fn whoever_waited_in_vain_is_told_to_wait_as_long() {
         retry_after_seconds: 5,
     };
     assert_eq!(late, expected);
+}
+
+/// Nobody who reads waits for the sync of operations that came together with the question.
+#[test]
+fn what_reads_is_answered_before_its_batch_is_decided() {
+    let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
+    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+    let parts = Parts::open(&disk, &clock, random(), &settings(), pacing, 1);
+    let mut parts = parts.expect("a new store");
+    parts.preparer.step().expect("the next segment");
+    let (reply, mut applied) = oneshot::channel();
+    let operation = Submission {
+        request: Request::Operation(Attempt::from(add(1)), reply),
+        reply_to: Address::Task,
+        arrived: Duration::ZERO,
+    };
+    let (lookup, mut found) = lookup(&serial_number(1), Address::Task);
+    let (reply, mut page) = oneshot::channel();
+    let list = List {
+        table: Table::Widgets,
+        filter: Filter::EVERYTHING,
+        direction: Direction::Ascending,
+        offset: 0,
+        limit: 10,
+        count: false,
+    };
+    let list = Submission {
+        request: Request::Read(Read::List(Box::new(Asked::new(list, reply)))),
+        reply_to: Address::Task,
+        arrived: Duration::ZERO,
+    };
+    parts
+        .owner
+        .step(&mut VecDeque::from([operation, lookup, list]));
+    assert_eq!(applied.try_recv(), Ok(Ok(Applied::Now)));
+    assert_eq!(found.try_recv(), Ok(Ok(None)));
+    let page = page.try_recv().expect("answered").expect("a page");
+    assert_eq!(page.rows.len(), 0);
 }
 
 /// Of those that were pushed together, the limit refuses those that it has no room for.
