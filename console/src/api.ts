@@ -24,6 +24,8 @@ export interface Neighbourhood {
   widgets: Widget[];
   associations: Association[];
   truncated: boolean;
+  /** Whether all of it was so at the same time. */
+  oneMoment: boolean;
 }
 
 export interface Change {
@@ -130,7 +132,7 @@ export async function neighbourhood(
 ): Promise<Neighbourhood> {
   if (PATHLESS.includes(serialNumber)) return aroundPathless(serialNumber, depth, widgetsMax, signal);
   const path = `widgets/${segment(serialNumber)}/neighbourhood?depth=${depth}&widgets_max=${widgetsMax}`;
-  return (await ask(path, { signal })).json();
+  return { ...(await (await ask(path, { signal })).json()), oneMoment: true };
 }
 
 /** The neighbourhood of a widget that no path can name: lists, one for each step. They are not of one moment. */
@@ -161,7 +163,7 @@ async function aroundPathless(
       .filter((slot) => slot.peer !== null && found.has(slot.peer) && widget.serial_number < slot.peer)
       .map((slot) => ({ widget1_sn: widget.serial_number, widget2_sn: slot.peer!, port: slot.port })),
   );
-  return { widgets, associations, truncated };
+  return { widgets, associations, truncated, oneMoment: found.size === 1 };
 }
 
 const peersOf = (widgets: Widget[]): string[] => [

@@ -3,8 +3,16 @@
 import { type Sample, total } from "./metrics";
 import { Card, number } from "./parts";
 
-/** Store and machine, as far as the metrics of this store tell. */
-export function Health({ samples }: { samples: Sample[] }) {
+/** Behind by this the archive is, in seconds, when it does not just wait for its turn. */
+const LATE_S = 5;
+/** And by this when something is wrong, also where nobody knows what. */
+const BEHIND_S = 60;
+
+/** Something that is worth a line: what it is called, how it is, and whether somebody has to do something. */
+type Row = [name: string, value: string | null, bad?: boolean];
+
+/** Store, archive and machine, as far as the metrics of this store tell now, and told some minutes ago. */
+export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sample[] }) {
   const bytes = (name: string): string | null => {
     const value = total(samples, name);
     return value === null ? null : size(value);
@@ -14,14 +22,15 @@ export function Health({ samples }: { samples: Sample[] }) {
     return sum === null || !times ? null : `${((sum / times) * 1000).toPrecision(2)} ms`;
   };
   const readOnly = total(samples, "widgets_store_read_only");
-  const rows: [string, string | null][] = [
-    ["Writes", readOnly === null ? null : readOnly ? "none until a restart: a sync failed" : "accepted"],
+  const failed = total(samples, "widgets_checkpoints_total", { outcome: "failed" });
+  const rows: Row[] = [
+    ["Writes", readOnly === null ? null : readOnly ? "none until a restart: a sync failed" : "accepted", !!readOnly],
     ["Waiting for the store", number(total(samples, "widgets_queue_operations"))],
     ["A commit takes, on average", mean("widgets_commit_duration_seconds")],
     ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],
     ["Checkpoints written", total(samples, "widgets_checkpoints_total", { outcome: "ok" })?.toString() ?? null],
-    ["Checkpoints failed", total(samples, "widgets_checkpoints_total", { outcome: "failed" })?.toString() ?? null],
-    ["Archive", archive(samples)],
+    ["Checkpoints failed", failed?.toString() ?? null, !!failed],
+    archive(samples, earlier),
     ["Archive is behind by", seconds(total(samples, "widgets_archive_behind_seconds"))],
     ["Connections to the database", number(total(samples, "widgets_database_connections"))],
     ["Operations that wait for locked widgets", number(total(samples, "widgets_locked_operations"))],
@@ -37,10 +46,10 @@ export function Health({ samples }: { samples: Sample[] }) {
       <dl class="health">
         {rows
           .filter(([, value]) => value !== null && value !== "–")
-          .map(([name, value]) => (
+          .map(([name, value, bad]) => (
             <div key={name}>
               <dt>{name}</dt>
-              <dd>{value}</dd>
+              <dd class={bad ? "bad" : undefined}>{value}</dd>
             </div>
           ))}
       </dl>
@@ -48,15 +57,30 @@ export function Health({ samples }: { samples: Sample[] }) {
   );
 }
 
+/** Why the archive's bucket does not do what it is asked, by the metric's word for it. */
+const FAILURES: Record<string, string> = {
+  unavailable: "away: tried again",
+  missing: "not there: tried again",
+  refused: "refuses: tried again",
+  store: "the journal cannot be read",
+};
+
 /** How the archive is, where there is one. */
-function archive(samples: Sample[]): string | null {
+function archive(samples: Sample[], earlier: Sample[]): Row {
   const stopped = total(samples, "widgets_archive_stopped");
-  if (stopped === null) return null;
-  if (stopped > 0) return "stopped: it is another's";
-  return total(samples, "widgets_archive_gaps_total") ? "has gaps" : "is written";
+  const behind = total(samples, "widgets_archive_behind_seconds") ?? 0;
+  const failures = (samples: Sample[], reason: string): number =>
+    total(samples, "widgets_archive_failures_total", { reason }) ?? 0;
+  const why = Object.keys(FAILURES).find((reason) => failures(samples, reason) > failures(earlier, reason));
+  if (stopped === null) return ["Archive", null];
+  if (stopped > 0) return ["Archive", "stopped: it is another's", true];
+  if (behind >= LATE_S && why !== undefined) return ["Archive", FAILURES[why]!, true];
+  if (behind >= BEHIND_S) return ["Archive", "falls behind", true];
+  if (total(samples, "widgets_archive_gaps_total")) return ["Archive", "has gaps", true];
+  return ["Archive", "is written"];
 }
 
-const seconds = (value: number | null): string | null => (value === null ? null : `${value.toFixed(1)} s`);
+const seconds = (value: number | null): string | null => (value === null ? null : `${value} s`);
 
 function size(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -70,6 +70,12 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
             {near.value.widgets.length} widgets, {near.value.associations.length} associations
             {near.value.truncated && `. There are more: the first ${WIDGETS_MAX} are shown, the nearest first.`}
           </p>
+          {!near.value.oneMoment && (
+            <p class="faint" role="note">
+              No URL can carry this serial number as a part of its path, so this picture is made of several lists, one
+              for each step. What changes meanwhile may show halfway.
+            </p>
+          )}
           <details>
             <summary>As a list</summary>
             <ul class="pairs">
@@ -160,10 +166,16 @@ function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Li
   const { nodes, links } = best;
   const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
   const least = Math.min(WIDTH, innerWidth - 2 * MARGIN) / 2;
-  const [left, top] = [Math.min(...xs, -least) - MARGIN, Math.min(...ys, -HEIGHT / 2) - MARGIN];
-  const width = Math.max(...xs, least) + MARGIN - left;
-  const height = Math.max(...ys, HEIGHT / 2) + MARGIN - top;
+  const [left, width] = extent(xs, 2 * least);
+  const [top, height] = extent(ys, HEIGHT);
   return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
+}
+
+/** Where a side of the picture begins and how long it is, with all of these in its middle. */
+function extent(places: number[], least: number): [number, number] {
+  const [low, high] = [Math.min(...places), Math.max(...places)];
+  const length = Math.max(high - low, least) + 2 * MARGIN;
+  return [(low + high - length) / 2, length];
 }
 
 function place(near: Neighbourhood, centre: string, attempt: number): { nodes: Node[]; links: Link[] } {

@@ -80,7 +80,7 @@ export function Overview() {
               <Chart series={[{ label: "p99", colour: "--accent" }]} data={latency} unit="ms" label="The 99th percentile of latency" />
             </Card>
           </div>
-          {last && <Health samples={last} />}
+          {last && <Health samples={last} earlier={readings[0]!.samples} />}
           <Problem failure={failure ?? empty.failure} />
         </>
       )}

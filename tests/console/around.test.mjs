@@ -1,5 +1,8 @@
 // What happens around the page: the service restarts or does not answer, a proxy stands in front.
 import assert from "node:assert/strict";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { SCREENS, faults, go, picture, shifts, visit } from "./page.mjs";
 import { ask, browse, nginx, serve, skip } from "./service.mjs";
@@ -99,6 +102,34 @@ test("the overview tells that the service is away, and that it is back", { skip,
     await page.locator(".problem").waitFor({ state: "detached" });
   });
   await service.stop();
+});
+
+test("the overview tells how the archive is: written, away, and written again", { skip, timeout: 120_000 }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), "widgets-console-archive-"));
+  const archive = join(folder, "archive");
+  const service = await serve({ flags: ["--archive-url", `file://${archive}`, "--archive-interval-ms", "20"] });
+  const add = (widget_sn) => ask(service.url, "add_widget", { widget_sn, widget_name: "", slots: ["P"] });
+  assert.equal(await add("before"), 204);
+  await visit(browser, service.url, "", {}, async (page) => {
+    const row = (name) => page.locator(".health > div", { hasText: name });
+    await row("Archive").getByText("is written").waitFor();
+    await row("Archive is behind by").getByText("0 s").waitFor();
+    assert.equal(await row("Archive").locator(".bad").count(), 0);
+    await picture(page, "archive");
+    assert.deepEqual(await faults(page), []);
+    // As where its disk is not mounted, but that nothing can be made there either.
+    renameSync(archive, `${archive}.away`);
+    writeFileSync(archive, "");
+    assert.equal(await add("meanwhile"), 204, "the archive holds up nobody");
+    await row("Archive").locator(".bad", { hasText: "tried again" }).waitFor({ timeout: 60_000 });
+    assert.deepEqual(await faults(page), []);
+    await picture(page, "archive-away");
+    rmSync(archive);
+    renameSync(`${archive}.away`, archive);
+    await row("Archive").getByText("is written").waitFor({ timeout: 60_000 });
+  });
+  await service.stop();
+  rmSync(folder, { recursive: true, force: true });
 });
 
 test("an operation whose answer was lost is sent again, and applied once", { skip, timeout: 90_000 }, async () => {
