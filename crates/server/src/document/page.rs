@@ -8,6 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 
 const HTML: &str = include_str!("page.html");
 const START: &str = include_str!("start.js");
+const OWN_STYLES: &str = include_str!("page.css");
 const STYLES: &str = "swagger-ui.css";
 const BUNDLE: &str = "swagger-ui-bundle.js";
 
@@ -48,6 +49,10 @@ impl File {
             "start.js" => Some(Self::new(
                 Bytes::from_static(START.as_bytes()),
                 "text/javascript; charset=utf-8",
+            )),
+            "page.css" => Some(Self::new(
+                Bytes::from_static(OWN_STYLES.as_bytes()),
+                "text/css; charset=utf-8",
             )),
             STYLES => Self::bundled(STYLES, "text/css; charset=utf-8"),
             BUNDLE => Self::bundled(BUNDLE, "text/javascript; charset=utf-8"),

@@ -234,7 +234,7 @@ async fn programs_get_the_document_and_browsers_the_page() {
         .split(['"'])
         .filter(|text| text.contains("swagger-ui/"));
     let links: Vec<&str> = links.collect();
-    assert_eq!(links.len(), 3);
+    assert_eq!(links.len(), 4);
     for link in links {
         assert!(
             !link.starts_with('/'),
