@@ -179,11 +179,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     ]);
     let mut reader = Reader::new(&peer, arguments.widgets)?;
     for kind in [Kind::Keyset, Kind::Free, Kind::Count, Kind::Scan] {
-        let requests = if kind == Kind::Scan {
-            5
-        } else {
-            arguments.requests
-        };
+        // PostgreSQL counts row by row.
+        let looks_at_all =
+            kind == Kind::Scan || kind == Kind::Count && arguments.store.is_postgres();
+        let requests = if looks_at_all { 5 } else { arguments.requests };
         let mut lists = Lists::new()?;
         for _ in 0..requests {
             lists.take(reader.ask(kind)?);

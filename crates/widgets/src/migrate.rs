@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use widgets_postgres::{MigrationStatus, OpenError, Target};
+use widgets_postgres::{Index, MigrationStatus, OpenError, Target};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,9 +30,31 @@ pub(crate) struct Arguments {
         conflicts_with = "check"
     )]
     changes: Option<Turn>,
+    /// Makes an index of names, so that a list of one whole name looks at no other widget, or with
+    /// --index-names=off lets go of it. Additions and removals cost more with it. Left out, it stays as it is. Made
+    /// beside reads and writes; it waits for the transactions under way.
+    #[arg(
+        long,
+        value_name = "on|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        conflicts_with = "check"
+    )]
+    index_names: Option<Turn>,
+    /// The same of free slots by port type, for where few widgets have one. Associations cost more with it.
+    #[arg(
+        long,
+        value_name = "on|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "on",
+        conflicts_with = "check"
+    )]
+    index_free_slots: Option<Turn>,
 }
 
-/// Which way the feed is turned.
+/// Which way something is turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Turn {
     On,
@@ -44,6 +66,8 @@ pub(crate) fn run(
         given,
         check,
         changes,
+        index_names,
+        index_free_slots,
     }: Arguments,
 ) -> Outcome {
     let configuration = given.resolve()?.configuration;
@@ -61,6 +85,14 @@ pub(crate) fn run(
         runtime.block_on(migrate(&target, connect_timeout_ms))?;
         if let Some(turn) = changes {
             runtime.block_on(turn_changes(&target, turn, connect_timeout_ms))?;
+        }
+        for (index, turn) in [
+            (Index::Names, index_names),
+            (Index::FreeSlots, index_free_slots),
+        ] {
+            if let Some(turn) = turn {
+                runtime.block_on(turn_index(&target, index, turn, connect_timeout_ms))?;
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -101,6 +133,27 @@ async fn turn_changes(
             tracing::info!("the feed of changes is off, and nothing of it is kept");
         }
         (Turn::Off, false) => tracing::info!("the feed of changes was off"),
+    }
+    Ok(())
+}
+
+async fn turn_index(
+    target: &Target,
+    index: Index,
+    turn: Turn,
+    connect_timeout_ms: u64,
+) -> Result<(), OpenError> {
+    let timeout = Duration::from_millis(connect_timeout_ms);
+    let of = match index {
+        Index::Names => "names",
+        Index::FreeSlots => "free slots",
+    };
+    let changed = widgets_postgres::keep_index(target, index, turn == Turn::On, timeout).await?;
+    match (turn, changed) {
+        (Turn::On, true) => tracing::info!(of, "the index is made"),
+        (Turn::On, false) => tracing::info!(of, "the index was there"),
+        (Turn::Off, true) => tracing::info!(of, "the index is gone"),
+        (Turn::Off, false) => tracing::info!(of, "there was no index"),
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Lists that somebody else holds up.
+//! Lists that somebody else holds up, and by indexes that a database may have or not.
 
-use crate::{locks::holder, migrated, open, server::Server};
+use crate::{TIMEOUT, locks::holder, migrated, open, server::Server};
 use std::time::Duration;
-use widgets_postgres::Settings;
+use widgets_conformance::check_store;
+use widgets_postgres::{Index, Settings, Target, keep_index};
 use widgets_registry::{
     Ask as _,
     query::{Direction, Filter, List, Table},
@@ -46,4 +47,62 @@ async fn a_client_that_hangs_up_ends_its_statement() {
     holder.batch_execute("ROLLBACK").await.expect("let go");
     let page = client.ask(everything()).await.expect("a page");
     assert_eq!(page.total, Some(0));
+}
+
+/// They are used, they change no answer, and they come and go beside a service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn indexes_are_made_where_they_are_asked_for() {
+    let (server, url) = migrated().await;
+    let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let store = open(&url, Settings::default());
+    let keep = async |index, on| {
+        let kept = keep_index(&owner, index, on, TIMEOUT).await;
+        kept.expect("made or dropped")
+    };
+    // One in a thousand has a free R slot, and each name is one widget's.
+    let fill = "INSERT INTO widgets.widgets (serial_number, name, port1)
+        SELECT 'w' || n, 'n' || n, CASE WHEN n % 1000 = 0 THEN 'R' ELSE 'P' END::widgets.port_type
+        FROM generate_series(1, 20000) n";
+    server.psql("registry", fill);
+    server.psql("registry", "ANALYZE widgets.widgets");
+    let filters = [
+        (
+            Index::Names,
+            "widgets_by_name",
+            r#"{"column": "name", "test": "eq", "text": 1}"#,
+        ),
+        (
+            Index::FreeSlots,
+            "widgets_free_r",
+            r#"{"column": "slots", "test": "contains", "patterns": [{"port": "R", "peer": null}]}"#,
+        ),
+    ];
+    let plan = |filter: &str| {
+        let condition = format!("SELECT widgets.condition('{filter}', false)");
+        let condition = server.psql("registry", &condition);
+        let condition = condition.replace("$1[1]", "'n7'");
+        let explain = format!(
+            "EXPLAIN SELECT serial_number FROM widgets.widgets widget WHERE {condition}
+             ORDER BY serial_number LIMIT 100"
+        );
+        server.psql("registry", &explain)
+    };
+    for (index, name, filter) in filters {
+        assert!(!plan(filter).contains(name));
+        assert!(keep(index, true).await, "it was not there");
+        assert!(!keep(index, true).await, "it is there");
+        assert!(plan(filter).contains(name), "{}", plan(filter));
+        // As where making it was interrupted.
+        let broken = format!(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'widgets.{name}'::regclass"
+        );
+        server.psql("registry", &broken);
+        assert!(keep(index, true).await, "what is left is made anew");
+    }
+    check_store(&[store.client()], "").await;
+    for (index, name, filter) in filters {
+        assert!(keep(index, false).await);
+        assert!(!keep(index, false).await);
+        assert!(!plan(filter).contains(name));
+    }
 }

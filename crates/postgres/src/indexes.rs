@@ -1,0 +1,100 @@
+//! Indexes that a database has only where somebody asks for them: what they make quick, each write pays for.
+
+use crate::{
+    OpenError, Target,
+    error::reason,
+    migrations::{check_served, unreplicated},
+};
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// What an index is for, of which a database may have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    /// Widgets by their whole name.
+    Names,
+    /// Widgets that have a free slot of a port type.
+    FreeSlots,
+}
+
+/// Names in the schema, and what is indexed.
+type Definition = (&'static str, &'static str);
+
+const NAMES: [Definition; 1] = [("widgets_by_name", "(name, serial_number)")];
+
+/// The conditions are those that `widgets.condition` writes, so that PostgreSQL finds one in the other.
+const FREE_SLOTS: [Definition; 3] = [
+    (
+        "widgets_free_p",
+        "(serial_number) WHERE (port1 = 'P' AND peer1 IS NULL) OR (port2 = 'P' AND peer2 IS NULL)
+            OR (port3 = 'P' AND peer3 IS NULL)",
+    ),
+    (
+        "widgets_free_q",
+        "(serial_number) WHERE (port1 = 'Q' AND peer1 IS NULL) OR (port2 = 'Q' AND peer2 IS NULL)
+            OR (port3 = 'Q' AND peer3 IS NULL)",
+    ),
+    (
+        "widgets_free_r",
+        "(serial_number) WHERE (port1 = 'R' AND peer1 IS NULL) OR (port2 = 'R' AND peer2 IS NULL)
+            OR (port3 = 'R' AND peer3 IS NULL)",
+    ),
+];
+
+impl Index {
+    const fn definitions(self) -> &'static [Definition] {
+        match self {
+            Self::Names => &NAMES,
+            Self::FreeSlots => &FREE_SLOTS,
+        }
+    }
+}
+
+/// Makes an index in a database that is migrated, or lets go of it, beside whatever goes on there. Says whether it
+/// was otherwise. What an earlier attempt left unfinished is made anew.
+pub async fn keep_index(
+    target: &Target,
+    index: Index,
+    on: bool,
+    timeout: Duration,
+) -> Result<bool, OpenError> {
+    let connected = target.connect_to_write(timeout).await?;
+    check_served(&connected.client).await?;
+    let mut changed = false;
+    for &(name, definition) in index.definitions() {
+        changed |= keep(&connected.client, name, definition, on).await?;
+    }
+    if connected.is_unreplicated() {
+        return Err(unreplicated("making indexes"));
+    }
+    Ok(changed)
+}
+
+async fn keep(client: &Client, name: &str, definition: &str, on: bool) -> Result<bool, OpenError> {
+    let failed = |error: tokio_postgres::Error| OpenError::Statement {
+        what: format!("the index {name}"),
+        reason: reason(&error),
+    };
+    let found =
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('widgets.' || $1::text)";
+    let found = client.query(found, &[&name]).await.map_err(failed)?;
+    let is_whole = found.first().map(|row| row.get::<_, bool>(0));
+    if is_whole == on.then_some(true) {
+        return Ok(false);
+    }
+    // It takes as long as it takes, and stops no write meanwhile.
+    let mut statements = vec!["SET statement_timeout = 0".to_owned()];
+    if is_whole.is_some() {
+        statements.push(format!("DROP INDEX CONCURRENTLY IF EXISTS widgets.{name}"));
+    }
+    if on {
+        statements.push(format!(
+            "CREATE INDEX CONCURRENTLY {name} ON widgets.widgets {definition}"
+        ));
+    }
+    // Each by itself: together they would be one transaction, which these must not be in.
+    for statement in statements {
+        client.batch_execute(&statement).await.map_err(failed)?;
+    }
+    Ok(true)
+}
