@@ -74,7 +74,7 @@ pub(super) fn widget(widget: &Widget) -> [String; 3] {
 fn slots(widget: &Widget) -> String {
     let slot = |slot: &Slot| match &slot.peer {
         Some(peer) => format!("{}={}", shown(&slot.port), shown(peer)),
-        None => format!("{}=", shown(&slot.port)),
+        None => shown(&slot.port).into(),
     };
     let slots: Vec<String> = widget.slots.iter().map(slot).collect();
     slots.join(" ")

@@ -103,7 +103,7 @@ fn what_is_empty_or_cannot_be_meant_is_told() {
         assert_eq!(code, 2);
         assert!(told.contains(&format!("{name} is no filter")), "{told}");
     }
-    let alone = "SERIAL NUMBER  NAME  SLOTS\nE              pump  P=";
+    let alone = "SERIAL NUMBER  NAME  SLOTS\nE              pump  P";
     let (_, shown, _) = ask(&["near", "E"]);
     assert_eq!(
         shown,
@@ -112,7 +112,7 @@ fn what_is_empty_or_cannot_be_meant_is_told() {
     assert_eq!(ask(&["associate", "E", "F", "P"]).0, 0);
     let (_, shown, _) = ask(&["near", "E", "--widgets-max", "1"]);
     assert!(
-        shown.starts_with(&format!("{alone}F\n")) && shown.contains("there are more"),
+        shown.starts_with(&format!("{alone}=F\n")) && shown.contains("there are more"),
         "{shown}"
     );
     drop(service);
