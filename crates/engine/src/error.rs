@@ -91,11 +91,11 @@ pub enum OpenError {
     },
     /// What was once durable is not there or not as it was written. Restore a copy: starting would
     /// serve a state that never was.
-    #[error("{file} is damaged at byte {offset}: {defect}")]
+    #[error("{file} is damaged{}: {defect}", place(*offset))]
     Damaged {
         /// The file.
         file: String,
-        /// Where in it, in bytes.
+        /// Where in it, in bytes; 0 where it is its header.
         offset: u64,
         /// What is wrong there.
         defect: String,
@@ -143,11 +143,10 @@ impl OpenError {
                 oldest: FORMAT_VERSION_OLDEST,
                 newest: FORMAT_VERSION,
             },
-            HeaderDefect::Damaged => Self::Damaged {
+            HeaderDefect::Damaged(defect) => Self::Damaged {
                 file: file.into(),
                 offset: 0,
-                defect: "its first 4,096 bytes are not the header that such a file was given"
-                    .into(),
+                defect: defect.into(),
             },
         }
     }
@@ -163,5 +162,13 @@ impl OpenError {
                 defect: format!("it is of the store {found:016x}, the others are of {store:016x}"),
             }),
         }
+    }
+}
+
+/// Where a file is damaged, if that is not its header, of which the defect speaks in words.
+fn place(offset: u64) -> String {
+    match offset {
+        0 => String::new(),
+        _ => format!(" at byte {offset}"),
     }
 }

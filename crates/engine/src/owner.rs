@@ -24,7 +24,7 @@ use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Outbox, RETRY_AFTER_SECONDS_MAX, Reply, Waits as _};
+use widgets_queue::{Answered, Outbox, Reply, Waits as _, too_long};
 use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
@@ -541,13 +541,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     fn late(&self) -> Fault {
         let limit = format!("queue_wait_ms_max = {}", self.queue_wait_ms_max);
-        // Whoever came sooner would wait in vain again.
-        let seconds = self.queue_wait_ms_max.div_ceil(1000);
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        Fault::Busy {
-            limit,
-            retry_after_seconds: seconds.clamp(1, RETRY_AFTER_SECONDS_MAX),
-        }
+        too_long(limit, self.queue_wait_ms_max)
     }
 
     /// Makes the changes durable, or takes them back and says what to answer.

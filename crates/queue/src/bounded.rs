@@ -16,6 +16,17 @@ pub struct Limits {
 /// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
 pub const RETRY_AFTER_SECONDS_MAX: u32 = 30;
 
+/// What a request is told that took as long as this limit of so many milliseconds allows: whoever came
+/// sooner would wait in vain again.
+#[must_use]
+pub fn too_long(limit: String, milliseconds: u64) -> Fault {
+    let seconds = u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX);
+    Fault::Busy {
+        limit,
+        retry_after_seconds: seconds.clamp(1, RETRY_AFTER_SECONDS_MAX),
+    }
+}
+
 /// After so long without an operation there was nothing to apply, and the rate says nothing.
 const IDLE: Duration = Duration::from_secs(1);
 

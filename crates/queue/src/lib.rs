@@ -13,7 +13,7 @@ mod client;
 mod depth;
 mod reply;
 
-pub use bounded::{Bounded, Limits, RETRY_AFTER_SECONDS_MAX};
+pub use bounded::{Bounded, Limits, RETRY_AFTER_SECONDS_MAX, too_long};
 pub use client::{Client, Queue, Takes};
 pub use depth::{Depth, DepthMetrics};
 pub use reply::{Answered, Asked, DeliverBoxed, Mailbox, Outbox, Reply, Submission, Waits};

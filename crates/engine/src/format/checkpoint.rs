@@ -101,7 +101,7 @@ impl CheckpointHeader {
                 key_blocks,
             })
         };
-        fields().ok_or(HeaderDefect::Damaged)
+        fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
     /// How many blocks hold the records.

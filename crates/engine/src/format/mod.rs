@@ -86,11 +86,19 @@ impl<'a> Reader<'a> {
 /// What can be wrong with the header of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderDefect {
-    /// Its checksum or its magic number is wrong.
-    Damaged,
+    /// It is not what was written there: this says in words what is there.
+    Damaged(&'static str),
     /// It is in order, but of another format version.
     Version(u32),
 }
+
+const SHORT: &str = "it ends before its header does";
+const ZEROS: &str = "it has zeros where its header was";
+const FOREIGN: &str = "it does not begin as such a file does: something was written over its header, or it is another \
+                       file under this name";
+const CHANGED: &str = "its header is not as it was written: it has another checksum";
+/// For the decoders of each kind of header.
+pub(crate) const IMPOSSIBLE: &str = "its header has a right checksum and says what cannot be";
 
 /// The page at the beginning of every file since version 2: magic number, version, the fields of the
 /// kind of file, zeros, and a checksum over all of it in the last four bytes.
@@ -126,16 +134,21 @@ fn check_header(
 ) -> Result<(u32, Reader<'_>), HeaderDefect> {
     let mut reader = Reader::new(file);
     let (Some(begins), Some(version)) = (reader.array(), reader.u32()) else {
-        return Err(HeaderDefect::Damaged);
+        return Err(HeaderDefect::Damaged(SHORT));
     };
+    if begins != magic {
+        let zeros = file.iter().take(HEADER_BYTES).all(|&byte| byte == 0);
+        let there = if zeros { ZEROS } else { FOREIGN };
+        return Err(HeaderDefect::Damaged(there));
+    }
     let bytes = match version {
         1 => bytes_1.unwrap_or(HEADER_BYTES),
         _ => HEADER_BYTES,
     };
-    let header = file.get(..bytes).ok_or(HeaderDefect::Damaged)?;
+    let header = file.get(..bytes).ok_or(HeaderDefect::Damaged(SHORT))?;
     let (body, checksum) = header.split_at(bytes - 4);
-    if begins != magic || crc32fast::hash(body).to_le_bytes() != checksum {
-        return Err(HeaderDefect::Damaged);
+    if crc32fast::hash(body).to_le_bytes() != checksum {
+        return Err(HeaderDefect::Damaged(CHANGED));
     }
     let is_known = (FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version);
     let is_known = is_known && (version > 1 || bytes_1.is_some());

@@ -89,7 +89,7 @@ impl SegmentHeader {
                 origin,
             })
         };
-        fields().ok_or(HeaderDefect::Damaged)
+        fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
     /// How long the header of a group in this segment is.
@@ -382,7 +382,8 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for unknown in [0, 3] {
             bytes[8] = unknown;
-            assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderDefect::Damaged));
+            let changed = SegmentHeader::decode(&bytes);
+            assert!(matches!(changed, Err(HeaderDefect::Damaged(_))));
             let checksum = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
             bytes[HEADER_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
             let defect = HeaderDefect::Version(unknown.into());

@@ -79,7 +79,7 @@ impl StoreHeader {
                 epochs,
             })
         };
-        fields().ok_or(HeaderDefect::Damaged)
+        fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
     /// The epoch of this change.

@@ -23,7 +23,7 @@ async fn files_of_two_stores_are_told_apart() {
     disk.put("store", other.content("store"));
     let error = open(&disk).err().expect("another store's").to_string();
     assert!(
-        error.starts_with("journal-0000000000000001 is damaged at byte 0: it is of the store "),
+        error.starts_with("journal-0000000000000001 is damaged: it is of the store "),
         "{error}"
     );
     disk.lose("store");

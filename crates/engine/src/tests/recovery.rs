@@ -73,7 +73,7 @@ async fn a_checkpoint_lets_older_files_go() {
         .into_iter()
         .filter(|name| name.as_str() < CHECKPOINT)
         .collect();
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if older.iter().all(is_gone) && is_gone(&SEGMENT_1.into()) {
             break;
         }
@@ -406,7 +406,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     );
     disk.set_faults(Faults::default());
     // No write needs to come first: a load balancer that asks would send none.
-    for _ in 0..200 {
+    for _ in 0..2400 {
         if client.ready().await.is_ok() {
             break;
         }

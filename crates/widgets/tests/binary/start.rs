@@ -160,7 +160,7 @@ fn stops_during_its_start(
     waits();
     let id = rustix::process::Pid::from_child(&service);
     rustix::process::kill_process(id, Signal::TERM).expect("the process is there");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let status = loop {
         if let Some(status) = service.try_wait().expect("a process") {
             break status;
@@ -316,8 +316,29 @@ fn damage_is_named_and_stops_the_start() {
     // Within its header.
     file.write_all_at(b"?", 20).expect("written");
     expect![[r#"
-        error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged at byte 0: its first 4,096 bytes are not the header that such a file was given. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
+        error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged: its header is not as it was written: it has another checksum. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
     "#]].assert_eq(&fails(directory.path(), &[]));
+    // What is there is told in words.
+    let of = |told: &str, defect: &str| {
+        let defect = format!("journal-0000000000000001 is damaged: {defect}. Nothing was changed.");
+        assert!(told.contains(&defect), "{told}");
+    };
+    file.write_all_at(b"#!/bin/sh", 0).expect("written");
+    of(
+        &fails(directory.path(), &[]),
+        "it does not begin as such a file does: something was written over its header, or it is another \
+         file under this name",
+    );
+    file.write_all_at(&[0; 4096], 0).expect("written");
+    of(
+        &fails(directory.path(), &[]),
+        "it has zeros where its header was",
+    );
+    file.set_len(7).expect("cut");
+    of(
+        &fails(directory.path(), &[]),
+        "it ends before its header does",
+    );
 }
 
 #[test]
