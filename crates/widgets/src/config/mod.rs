@@ -5,6 +5,7 @@
 //! [`keys`] is the one list that all of it is made of. To add a key, add it there and hand it to the
 //! part that it sets.
 
+mod access;
 pub(crate) mod command;
 #[cfg(test)]
 mod document;
@@ -12,6 +13,7 @@ mod file;
 mod given;
 mod keys;
 mod optional;
+mod parts;
 mod quantities;
 mod url;
 mod values;

@@ -1,0 +1,266 @@
+//! What each part of the service is given of the configuration.
+
+use super::keys::{Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgres, Store};
+use super::optional::RequiredClaims;
+use std::{num::NonZero, time::Duration};
+use widgets_engine::NoStore;
+use widgets_server::{AuthenticationSettings, RateLimitSettings, Roles, TlsFiles};
+
+impl Http {
+    /// What connections may take.
+    pub(crate) fn limits(&self) -> widgets_server::Limits {
+        let defaults = widgets_server::Limits::default();
+        widgets_server::Limits {
+            connections_max: self.connections_max,
+            connections_per_client_max: self.connections_per_client_max,
+            trusted_proxies: self.trusted_proxies.0.clone(),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
+            request_timeout: Duration::from_millis(self.request_timeout_ms),
+            answer_timeout: Duration::from_millis(self.answer_timeout_ms),
+            unread_bytes_max: self.unread_bytes_max,
+            heads_bytes_max: self.heads_bytes_max,
+            shutdown_timeout: Duration::from_millis(self.shutdown_timeout_ms),
+            workers: NonZero::new(self.workers).unwrap_or(defaults.workers),
+        }
+    }
+
+    /// How the API is set.
+    pub(crate) fn settings(&self, changes: &Changes, log: &Log) -> widgets_server::Settings {
+        widgets_server::Settings {
+            body_bytes_max: self.body_bytes_max,
+            request_timeout: Duration::from_millis(self.request_timeout_ms),
+            bodies_bytes_max: self.bodies_bytes_max,
+            rows_max: self.rows_max,
+            read_timeout: Duration::from_millis(self.read_timeout_ms),
+            changes_subscribers_max: changes.subscribers_max,
+            log_requests: log.requests,
+        }
+    }
+
+    /// Where the certificates are, if TLS is on.
+    pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
+        let wanted = self.tls_client_certificates;
+        let clients = self.tls_client_ca.clone().map(|path| (path, wanted));
+        Some(TlsFiles {
+            certificate,
+            key,
+            clients,
+        })
+    }
+
+    /// How often one client may ask, if that is limited.
+    pub(crate) fn rate_limit(&self) -> Option<RateLimitSettings> {
+        Some(RateLimitSettings {
+            requests_per_second: NonZero::new(self.rate_limit_per_second)?,
+            burst_requests: NonZero::new(self.rate_limit_burst)?,
+            trusted_proxies: self.trusted_proxies.0.clone(),
+        })
+    }
+}
+
+impl Auth {
+    /// What decides who gets in, beside the keys.
+    pub(crate) fn settings(&self) -> AuthenticationSettings {
+        AuthenticationSettings {
+            audience: self.jwt_audience.clone(),
+            issuer: self.jwt_issuer.clone(),
+            required_claims: match &self.jwt_require {
+                RequiredClaims::Named(names) => names.0.clone(),
+                // A provider's tokens are of many people, and nobody withdraws one that does not end.
+                RequiredClaims::Default if self.jwks_url.is_some() => vec!["exp".into()],
+                RequiredClaims::Default => Vec::new(),
+            },
+            role_claim: self.jwt_role_claim.clone().unwrap_or_default(),
+            roles: Roles {
+                read: self.read_roles.0.clone(),
+                write: self.write_roles.0.clone(),
+                admin: self.admin_roles.0.clone(),
+            },
+            anonymous_role: self.anonymous_role.clone(),
+            certificate_role: self.certificate_role.clone(),
+        }
+    }
+}
+
+impl Store {
+    /// What to do where there is no store.
+    pub(crate) const fn no_store(&self) -> NoStore {
+        if self.must_exist {
+            NoStore::Refuse
+        } else {
+            NoStore::Make
+        }
+    }
+}
+
+impl Engine {
+    /// How the engine is set, for a service with these parts.
+    pub(crate) fn settings(
+        &self,
+        http: &Http,
+        changes: &Changes,
+        idempotency: &Idempotency,
+        archive: &Archive,
+    ) -> widgets_engine::Settings {
+        let Self {
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            segment_bytes,
+            checkpoint_journal_bytes,
+        } = *self;
+        widgets_engine::Settings {
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            scans_max: http.scans_max,
+            segment_bytes,
+            checkpoint_journal_bytes,
+            changes_retention_hours: changes.retention_hours,
+            changes_retention_bytes: changes.retention_bytes,
+            held_bytes_max: archive.held_bytes_max(),
+            idempotency_retention_hours: idempotency.retention_hours,
+            idempotency_keys_max: idempotency.keys_max,
+        }
+    }
+}
+
+impl Archive {
+    /// How many bytes of the journal are held for it.
+    fn held_bytes_max(&self) -> u64 {
+        self.url.as_ref().map_or(0, |_| self.backlog_bytes_max)
+    }
+
+    /// How it is kept.
+    pub(crate) fn settings(&self) -> widgets_archive::Settings {
+        widgets_archive::Settings {
+            interval: Duration::from_millis(self.interval_ms),
+            checkpoint_age: Duration::from_hours(self.checkpoint_hours.into()),
+            checkpoint_journal_bytes: self.checkpoint_journal_bytes,
+        }
+    }
+}
+
+impl Postgres {
+    /// How the store is set, for a service with this part.
+    pub(crate) fn settings(
+        &self,
+        http: &Http,
+        changes: &Changes,
+        idempotency: &Idempotency,
+    ) -> widgets_postgres::Settings {
+        let Self {
+            connections,
+            lookup_connections,
+            batch_operations_max,
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            connect_timeout_ms,
+            statement_timeout_ms,
+        } = *self;
+        widgets_postgres::Settings {
+            connections,
+            lookup_connections,
+            list_connections: http.scans_max,
+            batch_operations_max,
+            queue_operations_max,
+            queue_bytes_max,
+            queue_wait_ms_max,
+            connect_timeout_ms,
+            statement_timeout_ms,
+            changes_retention_hours: changes.retention_hours,
+            changes_retention_bytes: changes.retention_bytes,
+            idempotency_retention_hours: idempotency.retention_hours,
+            idempotency_keys_max: idempotency.keys_max,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::{Configuration, KEYS};
+
+    #[test]
+    fn defaults_are_those_of_the_parts() {
+        let Configuration {
+            http,
+            engine,
+            postgres,
+            ..
+        } = Configuration::default();
+        assert_eq!(http.limits(), widgets_server::Limits::default());
+        let (changes, idempotency) = (Changes::default(), Idempotency::default());
+        assert_eq!(
+            http.settings(&changes, &Log::default()),
+            widgets_server::Settings::default()
+        );
+        let archive = Archive::default();
+        let settings = engine.settings(&http, &changes, &idempotency, &archive);
+        assert_eq!(settings, widgets_engine::Settings::default());
+        assert_eq!(archive.settings(), widgets_archive::Settings::default());
+        assert_eq!(
+            postgres.settings(&http, &changes, &idempotency),
+            widgets_postgres::Settings::default()
+        );
+    }
+
+    /// The parts check their settings themselves. What a key allows, its part must allow, and the
+    /// next value it must refuse.
+    #[test]
+    fn the_limits_are_those_of_the_parts() {
+        let http = |body_bytes_max| {
+            let http = Http {
+                body_bytes_max,
+                ..Http::default()
+            };
+            http.settings(&Changes::default(), &Log::default())
+                .check()
+                .is_ok()
+        };
+        let engine = |operations, bytes| {
+            let engine = Engine {
+                queue_operations_max: operations,
+                queue_bytes_max: bytes,
+                segment_bytes: u32::MAX.into(),
+                ..Engine::default()
+            };
+            let (changes, idempotency) = (Changes::default(), Idempotency::default());
+            engine
+                .settings(
+                    &Http::default(),
+                    &changes,
+                    &idempotency,
+                    &Archive::default(),
+                )
+                .check()
+                .is_ok()
+        };
+        let in_parts: [(&str, &dyn Fn(usize) -> bool); 3] = [
+            ("http.body_bytes_max", &http),
+            ("engine.queue_operations_max", &|value| {
+                engine(value, 1 << 20)
+            }),
+            ("engine.queue_bytes_max", &|value| engine(1, value)),
+        ];
+        for (path, part) in in_parts {
+            let key = KEYS.iter().find(|key| key.path() == path).expect("the key");
+            let limits = (key.limits)();
+            let limits = limits.strip_prefix("an integer from ").expect("an integer");
+            let (least, most) = limits.split_once(" to ").expect("two limits");
+            let (least, most): (usize, usize) = (
+                least.parse().expect("a limit"),
+                most.parse().expect("a limit"),
+            );
+            assert!(part(least) && part(most), "{path}");
+            assert!(!part(least - 1), "{path}");
+            // The engine sets no upper limit to memory; the configuration does.
+            assert!(
+                path == "engine.queue_bytes_max" || !part(most + 1),
+                "{path}"
+            );
+        }
+    }
+}
