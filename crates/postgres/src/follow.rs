@@ -125,6 +125,10 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
                 None => return,
             },
             () = shared.clock.timer(rest) => None,
+            reason = link.broken() => {
+                link.lose(&reason);
+                continue;
+            }
         };
         let connected = match link.connected().await {
             Ok(connected) => connected,

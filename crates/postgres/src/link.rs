@@ -1,16 +1,21 @@
 //! A connection of a lane that is made again when it breaks, and what is said of that.
 //!
 //! The log has one line for each connection that was lost, with the reason, and one for each that is
-//! there again; of attempts that fail it has the first one, and those with another reason. Callers are
-//! told less: [`OpenError::reason`].
+//! there again. Attempts that fail are told once for the whole store: the first one, and those of a lane
+//! whose reason is one that no lane has met. Callers are told less: [`OpenError::reason`].
 
 use crate::{
-    OpenError, backoff::backoff, connect::Connected, migrations, queue::Lane, shared::Shared,
+    OpenError,
+    backoff::backoff,
+    connect::Connected,
+    migrations,
+    queue::{LANES, Lane},
+    shared::Shared,
 };
 use std::{
-    mem,
+    future, mem,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,8 +32,6 @@ const RECONNECT_MOST: Duration = Duration::from_secs(1);
 pub(crate) struct Links {
     /// How many are up.
     up: AtomicUsize,
-    /// Why attempts to connect fail, as the log has been told.
-    told: Mutex<Option<String>>,
     /// Changes where one of them met a server that takes no writes.
     left: watch::Sender<()>,
 }
@@ -44,15 +47,30 @@ impl Links {
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()
     }
+}
 
-    /// Whether this is news, and not what was said last.
-    fn tell(&self, news: Option<String>) -> bool {
+/// Why each lane's attempts to connect fail.
+#[derive(Debug, Default)]
+pub(crate) struct Failing(Mutex<[Option<String>; LANES]>);
+
+impl Failing {
+    /// A lane's attempt failed, for this reason. Says whether that is news: neither this lane nor another
+    /// one has met it.
+    fn met(&self, lane: Lane, reason: &str) -> bool {
+        let mut lanes = self.lock();
+        let is_known = lanes.iter().flatten().any(|known| known == reason);
+        lanes[lane as usize] = Some(reason.into());
+        !is_known
+    }
+
+    /// A lane has a connection. Says whether it was without one.
+    fn over(&self, lane: Lane) -> bool {
+        self.lock()[lane as usize].take().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Option<String>; LANES]> {
         // A string is put in whole.
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told != news && {
-            *told = news;
-            true
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +101,14 @@ impl<C: Clock> Link<C> {
         self.connected.is_some()
     }
 
+    /// Why the connection broke, once it has; nothing of one that is not there.
+    pub(crate) async fn broken(&self) -> String {
+        match &self.connected {
+            Some(connected) => connected.broken().await,
+            None => future::pending().await,
+        }
+    }
+
     /// The connection, which is made where there is none. Where that fails and the lane has no other,
     /// its requests are refused from now on.
     pub(crate) async fn connected(&mut self) -> Result<&Connected, OpenError> {
@@ -93,30 +119,51 @@ impl<C: Clock> Link<C> {
         Ok(self.connected.insert(connected))
     }
 
+    /// Makes the first connection of a store. A schema that this program does not work with is left to
+    /// the caller to tell: the store is not opened then.
+    pub(crate) async fn open(&mut self) -> Result<(), OpenError> {
+        match connect_and_check(&self.shared, self.lane).await {
+            Ok(connected) => self.connected = Some(self.up(connected)),
+            Err(error @ OpenError::Schema(_)) => return Err(error),
+            Err(error) => self.failed(&error),
+        }
+        Ok(())
+    }
+
     async fn connect(&mut self) -> Result<Connected, OpenError> {
-        let Self { shared, lane, .. } = self;
-        let links = &shared.links[*lane as usize];
-        match connect_and_check(shared, *lane).await {
-            Ok(connected) => {
-                links.up.fetch_add(1, Ordering::Relaxed);
-                shared.metrics.connections.inc();
-                shared.queue.set_reachable(*lane);
-                if links.tell(None) || self.again {
-                    tracing::info!(lane = lane.name(), "connected to the database again");
-                }
-                self.attempt = 0;
-                self.again = true;
-                Ok(connected)
-            }
+        match connect_and_check(&self.shared, self.lane).await {
+            Ok(connected) => Ok(self.up(connected)),
             Err(error) => {
-                if links.tell(Some(error.to_string())) {
-                    tracing::warn!(%error, lane = lane.name(), "no connection to the database: it is tried again and again");
-                }
-                if links.up.load(Ordering::Relaxed) == 0 {
-                    shared.refuse(*lane, &error.reason());
-                }
+                self.failed(&error);
                 Err(error)
             }
+        }
+    }
+
+    /// There is a connection.
+    fn up(&mut self, connected: Connected) -> Connected {
+        let Self { shared, lane, .. } = self;
+        shared.links[*lane as usize]
+            .up
+            .fetch_add(1, Ordering::Relaxed);
+        shared.metrics.connections.inc();
+        shared.queue.set_reachable(*lane);
+        if shared.failing.over(*lane) || self.again {
+            tracing::info!(lane = lane.name(), "connected to the database again");
+        }
+        self.attempt = 0;
+        self.again = true;
+        connected
+    }
+
+    /// An attempt to connect failed.
+    fn failed(&self, error: &OpenError) {
+        let Self { shared, lane, .. } = self;
+        if shared.failing.met(*lane, &error.to_string()) {
+            tracing::warn!(%error, lane = lane.name(), "no connection to the database: it is tried again and again");
+        }
+        if shared.links[*lane as usize].up.load(Ordering::Relaxed) == 0 {
+            shared.refuse(*lane, &error.reason());
         }
     }
 

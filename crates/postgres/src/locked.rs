@@ -94,6 +94,15 @@ impl Locked {
         Ok(())
     }
 
+    /// For how long the oldest one has waited.
+    pub(crate) fn waited(&self, now: Duration) -> Duration {
+        let waiting = self.lock();
+        let arrived = waiting.operations.iter().map(|(_, each)| each.arrived);
+        arrived
+            .min()
+            .map_or(Duration::ZERO, |arrived| now.saturating_sub(arrived))
+    }
+
     /// Takes an operation in that has a place, to be tried again after a pause.
     pub(crate) fn push(&self, operation: Operation, now: Duration, random: Random) {
         let waited = now.saturating_sub(operation.arrived);
@@ -118,7 +127,7 @@ impl Locked {
             });
         };
         Err(format!(
-            "{HELD}, and so do those that wait already: {limit} / {PART} = {most}"
+            "{HELD}, and those that wait for such already are {limit} / {PART} = {most}"
         ))
     }
 

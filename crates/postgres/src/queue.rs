@@ -98,13 +98,16 @@ pub struct Queue {
 }
 
 struct Waiting {
-    requests: Bounded<Request, 4>,
+    requests: Bounded<Request, LANES>,
     in_flight: HashSet<u64>,
     /// How many connections wait for more operations, but for a bounded time.
     gathering: usize,
     /// What operations meet at present though there are connections.
     failing: Option<Reason>,
 }
+
+/// How many lanes there are.
+pub(crate) const LANES: usize = 4;
 
 /// Operations, what reads, and what reads much have connections of their own, so that none waits for
 /// another.

@@ -6,9 +6,9 @@ use crate::{
     changes::Tail,
     connect::Connected,
     error::reason,
-    link::Links,
+    link::{Failing, Links},
     locked::{HELD, Locked},
-    queue::{Lane, Queue},
+    queue::{LANES, Lane, Queue},
 };
 use std::{
     pin::pin,
@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 use widgets_clock::Clock;
+use widgets_queue::too_long;
 use widgets_registry::{Fault, Reason};
 
 /// What all connections of a store share.
@@ -28,7 +29,8 @@ pub(crate) struct Shared<C> {
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
     /// By lane.
-    pub(crate) links: [Links; 4],
+    pub(crate) links: [Links; LANES],
+    pub(crate) failing: Failing,
     pub(crate) feed: Arc<Tail>,
     /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
     pub(crate) failing_since: Mutex<Option<Duration>>,
@@ -81,28 +83,24 @@ impl<C: Clock> Shared<C> {
     }
 
     pub(crate) fn late(&self) -> Fault {
-        self.too_long("queue_wait_ms_max", self.settings.queue_wait_ms_max)
+        let most = self.settings.queue_wait_ms_max;
+        too_long(format!("queue_wait_ms_max = {most}"), most)
     }
 
     /// What callers are told whose widgets were locked all that time.
     pub(crate) fn held(&self) -> Fault {
-        self.busy(format!(
-            "{HELD}, for queue_wait_ms_max = {}",
-            self.settings.queue_wait_ms_max
-        ))
+        let most = self.settings.queue_wait_ms_max;
+        too_long(format!("{HELD}, for queue_wait_ms_max = {most}"), most)
     }
 
     /// What callers are told of a statement that was cancelled.
     pub(crate) fn cancelled(&self, by_us: bool) -> Fault {
         if by_us {
-            self.too_long("statement_timeout_ms", self.settings.statement_timeout_ms)
+            let most = self.settings.statement_timeout_ms;
+            too_long(format!("statement_timeout_ms = {most}"), most)
         } else {
             self.busy("the database cancelled the statement".into())
         }
-    }
-
-    fn too_long(&self, setting: &str, value: u64) -> Fault {
-        self.busy(format!("{setting} = {value}"))
     }
 
     /// A fault for now, with the limit that was met.

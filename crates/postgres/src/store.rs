@@ -3,10 +3,12 @@
 use crate::{
     Metrics, OpenError, Random, Settings, Target,
     changes::{PostgresFeed, Reads, Tail},
-    follow, lists,
+    follow,
+    link::{Failing, Link},
+    lists,
     locked::Locked,
     lookups,
-    queue::Queue,
+    queue::{Lane, Queue},
     shared::Shared,
     system_random, worker,
 };
@@ -61,6 +63,7 @@ impl<C: Clock> Postgres<C> {
             random,
             metrics,
             links: Default::default(),
+            failing: Failing::default(),
             feed,
             failing_since: Mutex::default(),
         });
@@ -78,10 +81,8 @@ impl<C: Clock> Postgres<C> {
             shared,
             connections: Some(connections),
         };
-        match connected.recv() {
-            Ok(Err(error @ OpenError::Schema(_))) => Err(error),
-            _ => Ok(store),
-        }
+        // Without a word the thread has ended, which has said why.
+        connected.recv().unwrap_or(Ok(())).map(|()| store)
     }
 
     /// A way to ask it.
@@ -102,12 +103,19 @@ async fn run<C: Clock>(
     first: mpsc::Sender<Result<(), OpenError>>,
     reads: Reads,
 ) {
+    let mut link = Link::new(shared.clone(), Lane::Operations);
+    // Before any other connection: each would say what is wrong with the schema.
+    let opened = link.open().await;
+    let is_open = opened.is_ok();
+    drop(first.send(opened));
+    if !is_open {
+        return;
+    }
     let mut connections = JoinSet::new();
-    for _ in 0..shared.settings.connections {
-        let first = first.clone();
-        // Only the first word is heard.
-        let first = move |outcome| drop(first.send(outcome));
-        connections.spawn(worker::run(shared.clone(), first));
+    connections.spawn(worker::run(shared.clone(), link));
+    for _ in 1..shared.settings.connections {
+        let link = Link::new(shared.clone(), Lane::Operations);
+        connections.spawn(worker::run(shared.clone(), link));
     }
     for number in 0..shared.settings.lookup_connections {
         connections.spawn(lookups::run(shared.clone(), number == 0));
@@ -117,7 +125,6 @@ async fn run<C: Clock>(
     }
     connections.spawn(follow::read(shared.clone(), reads));
     connections.spawn(follow::follow(shared.clone()));
-    drop(first);
     while let Some(ended) = connections.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a connection's task failed");

@@ -9,7 +9,6 @@
 //! operation of the batch is at fault: then each is sent alone, so that none suffers for another.
 
 use crate::{
-    OpenError,
     backoff::backoff,
     batch::{Outcome, Outcomes},
     connect::Connected,
@@ -21,20 +20,15 @@ use crate::{
 };
 use std::{mem, sync::Arc, time::Duration};
 use widgets_clock::Clock;
+use widgets_queue::too_long;
 use widgets_registry::{Applied, Fault, Reason, Refusal, Rejection};
 
 /// The pauses before a batch is sent again after a conflict.
 const CONFLICT_LEAST: Duration = Duration::from_millis(2);
 const CONFLICT_MOST: Duration = Duration::from_millis(100);
 
-/// Applies operations until the queue is closed and empty. `first` hears what came of the first
-/// attempt to connect.
-pub(crate) async fn run<C: Clock>(
-    shared: Arc<Shared<C>>,
-    first: impl FnOnce(Result<(), OpenError>) + Send,
-) {
-    let mut first = Some(first);
-    let mut link = Link::new(shared.clone(), Lane::Operations);
+/// Applies operations by this connection until the queue is closed and empty.
+pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
     let mut batch = Vec::new();
     let mut retried = false;
     let mut left = shared.links[Lane::Operations as usize].left();
@@ -47,9 +41,6 @@ pub(crate) async fn run<C: Clock>(
             Err(error) => {
                 let reason = error.reason();
                 answer_all(&shared, &mut batch, &Fault::Unavailable { reason });
-                if let Some(first) = first.take() {
-                    first(Err(error));
-                }
                 if shared.queue.is_closed() {
                     return;
                 }
@@ -57,9 +48,6 @@ pub(crate) async fn run<C: Clock>(
                 continue;
             }
         };
-        if let Some(first) = first.take() {
-            first(Ok(()));
-        }
         if batch.is_empty() {
             let next = tokio::select! {
                 next = next(&shared, connected, &mut batch, &mut retried) => next,
@@ -302,10 +290,17 @@ fn answer<C: Clock>(
     if !locked.is_empty() {
         shared.locked.met(now);
     }
+    let mut waited = None;
     for mut operation in locked {
         match shared.locked.admit(&mut operation) {
             Ok(()) => shared.locked.push(operation, now, shared.random),
-            Err(limit) => answers.push(operation.answered(Err(shared.busy(limit).into()))),
+            Err(limit) => {
+                // The oldest of those that wait may wait as long once more.
+                let waited = *waited.get_or_insert_with(|| shared.locked.waited(now));
+                let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                let fault = too_long(limit, milliseconds);
+                answers.push(operation.answered(Err(fault.into())));
+            }
         }
     }
     shared.queue.answer(answers.into_iter());

@@ -49,15 +49,15 @@ fn get(address: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Asks until the answer is a good one, or for 20 seconds.
+/// Asks until the answer is a good one, or for two minutes.
 fn patiently<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if let Some(answer) = ask() {
             return answer;
         }
         thread::sleep(Duration::from_millis(100));
     }
-    panic!("{what}: not within 20 s");
+    panic!("{what}: not within two minutes");
 }
 
 fn encoded(query: &str) -> String {

@@ -2,9 +2,9 @@
 
 use crate::{
     TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
-    session, turn_on_changes,
+    session, turn_on_changes, until,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 use widgets_postgres::{Postgres, Settings, Target, keep_changes};
 use widgets_registry::{
     Ask as _, Attempt, Author, Event, Feed, FeedError, Happened, Kinds as _, Position, Store as _,
@@ -253,7 +253,9 @@ async fn it_begins_beside_writers_without_a_gap() {
             keep_changes(&target, true, TIMEOUT).await
         }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE '%turn_on_changes%'";
+    until(&server, waits, "t").await;
     open.batch_execute("COMMIT").await.expect("committed");
     assert!(turning.await.expect("no panic").expect("a feed"));
     for writer in writers {

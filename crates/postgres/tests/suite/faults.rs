@@ -1,9 +1,9 @@
 //! What callers are told while the database is away, slow, crowded or at odds with one operation.
 
-use crate::{assert_sound, migrated, open, server::Server};
+use crate::{assert_sound, migrated, open, server::Server, until};
 use std::time::{Duration, Instant};
 use widgets_conformance::commands::{add_widget, serial_number};
-use widgets_postgres::{Client, Settings};
+use widgets_postgres::{Client, Postgres, Settings};
 use widgets_registry::{
     Ask as _, Command, Fault, Kinds as _, Lookup, Reason, Rejection, Store as _,
 };
@@ -47,8 +47,29 @@ pub(crate) fn add_slowly(name: &str) -> Command {
 
 /// Waits until a backend waits for this.
 pub(crate) async fn until_waiting(server: &Server, wait_event: &str) {
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = '{wait_event}'");
-    while server.psql("registry", &sql) == "0" {
+    let sql =
+        format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = '{wait_event}'");
+    until(server, &sql, "t").await;
+}
+
+/// Waits until so many requests wait in the store's queue.
+async fn until_queued(store: &Postgres, count: u32) {
+    until_gauge(store, "widgets_queue_operations", count).await;
+}
+
+/// Waits until a gauge of the store has this value.
+pub(crate) async fn until_gauge(store: &Postgres, name: &str, value: u32) {
+    let registry = prometheus::Registry::new();
+    store.metrics().register(&registry).expect("metrics");
+    let shown = || {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.expect("the gauge").get_metric()[0]
+            .get_gauge()
+            .get_value()
+    };
+    #[expect(clippy::float_cmp, reason = "a count")]
+    while shown() != f64::from(value) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -59,7 +80,7 @@ pub(crate) async fn until_ready(client: &Client) {
     let start = Instant::now();
     while client.ready().await.is_err() {
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < Duration::from_mins(2),
             "it does not come back"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -93,11 +114,14 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     assert_eq!(client.submit(add("A")).await, Ok(()));
 
     // Connections that break while nothing is under way cost no caller anything.
+    let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
+    let newest = server.psql("postgres", &format!("SELECT max(backend_start) {of_store}"));
     server.psql(
         "postgres",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authenticator'",
+        &format!("SELECT pg_terminate_backend(pid) {of_store}"),
     );
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let back = format!("SELECT count(*) >= 7 {of_store} AND backend_start > '{newest}'");
+    until(&server, &back, "t").await;
     assert_eq!(client.submit(add("B")).await, Ok(()));
     assert!(
         client
@@ -165,7 +189,7 @@ async fn waiting_has_its_limits() {
             queue_operations_max: 2,
             queue_bytes_max: 4096,
             queue_wait_ms_max: 500,
-            statement_timeout_ms: 1500,
+            statement_timeout_ms: 3000,
             ..Settings::default()
         },
     );
@@ -178,7 +202,7 @@ async fn waiting_has_its_limits() {
     until_waiting(&server, "PgSleep").await;
     // Behind it two may wait, and no third.
     let (second, third) = (submit(add("B")), submit(add("C")));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_queued(&store, 2).await;
     let full = fault(client.submit(add("D")).await);
     assert!(
         matches!(&full, Fault::Busy { limit, retry_after_seconds: 1.. }
@@ -187,7 +211,8 @@ async fn waiting_has_its_limits() {
     );
     let cancelled = fault(blocked.await.expect("no panic"));
     assert!(
-        matches!(&cancelled, Fault::Busy { limit, .. } if limit == "statement_timeout_ms = 1500"),
+        matches!(&cancelled, Fault::Busy { limit, retry_after_seconds: 3 }
+            if limit == "statement_timeout_ms = 3000"),
         "{cancelled:?}"
     );
     for waiting in [second, third] {

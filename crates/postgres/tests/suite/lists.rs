@@ -1,7 +1,6 @@
 //! Lists that somebody else holds up, and by indexes that a database may have or not.
 
-use crate::{TIMEOUT, locks::holder, migrated, open, server::Server};
-use std::time::Duration;
+use crate::{TIMEOUT, locks::holder, migrated, open, server::Server, until};
 use widgets_conformance::check_store;
 use widgets_postgres::{Index, Settings, Target, keep_index};
 use widgets_registry::{
@@ -24,9 +23,7 @@ fn everything() -> List {
 async fn until_waiting(server: &Server, lists: usize) {
     let sql = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND query LIKE '%list_rows%' AND pid <> pg_backend_pid()";
-    while server.psql("registry", sql) != lists.to_string() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(server, sql, &lists.to_string()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@
 mod bulk;
 mod changes;
 mod conformance;
+mod dump;
 mod faults;
 mod functions;
 mod languages;
@@ -26,7 +27,7 @@ mod translator;
 
 use server::Server;
 use std::time::Duration;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use widgets_postgres::{Postgres, Settings, Target, keep_changes, migrate};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +64,24 @@ async fn session(server: &Server, role: &str) -> Client {
         .expect("a session");
     tokio::spawn(connection);
     client
+}
+
+/// Waits until the administrator's question has this answer: longer than any machine takes to give it.
+async fn until(server: &Server, sql: &str, expected: &str) {
+    let session = session(server, "postgres").await;
+    let mut found = None;
+    for _ in 0..12_000 {
+        let rows = session.simple_query(sql).await.expect("an answer");
+        found = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        if found.as_deref() == Some(expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{sql}: {found:?} for two minutes, not {expected}");
 }
 
 /// Whether no association is broken and no slot without its widget, whatever the constraints say.

@@ -37,7 +37,8 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     let cancelled_by_us = open(
         &url,
         Settings {
-            statement_timeout_ms: 300,
+            // Until then it is applied, on any machine, and waits for the standby alone.
+            statement_timeout_ms: 2000,
             ..Settings::default()
         },
     );

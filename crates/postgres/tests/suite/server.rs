@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -18,6 +21,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     settings: Vec<String>,
     process: Option<Child>,
+    /// Goes with the last server that was made of it.
+    template: Option<Arc<Directory>>,
 }
 
 /// The newest PostgreSQL of the system.
@@ -104,16 +109,34 @@ impl Drop for Directory {
     }
 }
 
+/// A data directory as initdb makes it. That takes a second of processor time, so it is made once for all
+/// servers that run beside each other, and copied.
+fn template() -> Arc<Directory> {
+    static LATEST: Mutex<Weak<Directory>> = Mutex::new(Weak::new());
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(template) = latest.upgrade() {
+        return template;
+    }
+    let template = Arc::new(Directory::new());
+    run(command(&binary("initdb"))
+        .arg("-D")
+        .arg(template.0.join("data"))
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+        .args(["--locale=C.UTF-8", "--no-sync"]));
+    *latest = Arc::downgrade(&template);
+    template
+}
+
 impl Server {
     /// Starts one with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::start_on(settings, |data| {
-            run(command(&binary("initdb"))
-                .arg("-D")
-                .arg(data)
-                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
-                .args(["--locale=C.UTF-8", "--no-sync"]));
-        })
+        let template = template();
+        let mut server = Self::start_on(settings, |data| {
+            let from = template.0.join("data");
+            run(Command::new("cp").arg("--archive").arg(from).arg(data));
+        });
+        server.template = Some(template);
+        server
     }
 
     /// The same on data that `make` puts into this folder.
@@ -125,13 +148,25 @@ impl Server {
             port: free_port(),
             settings: settings.iter().map(|&setting| setting.into()).collect(),
             process: None,
+            template: None,
         };
-        server.resume();
+        // Somebody else may have taken the port meanwhile.
+        while !server.begin() {
+            let log = server.log();
+            assert!(log.contains("Address already in use"), "{log}");
+            drop(fs::remove_file(server.directory.0.join("log")));
+            server.port = free_port();
+        }
         server
     }
 
     /// Starts it again after [`Self::stop`].
     pub(crate) fn resume(&mut self) {
+        assert!(self.begin(), "it does not start:\n{}", self.log());
+    }
+
+    /// Starts it, and says whether it takes connections or has ended again.
+    fn begin(&mut self) -> bool {
         assert!(self.process.is_none(), "it runs");
         let mut postgres = command(&binary("postgres"));
         postgres
@@ -149,32 +184,37 @@ impl Server {
             .append(true)
             .open(self.directory.0.join("log"))
             .expect("a log");
-        let process = postgres
+        let mut process = postgres
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("a server");
+        // Not by its port, where another server may answer.
+        let pid_file = self.data().join("postmaster.pid");
+        let pid = process.id().to_string();
+        for _ in 0..12_000 {
+            let lines = fs::read_to_string(&pid_file).unwrap_or_default();
+            let mut lines = lines.lines();
+            if lines.next() == Some(&pid) && lines.nth(6).map(str::trim) == Some("ready") {
+                self.process = Some(process);
+                return true;
+            }
+            if process.try_wait().expect("a process").is_some() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
         self.process = Some(process);
-        self.wait_until_ready();
+        panic!("it does not start within two minutes:\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.0.join("log")).unwrap_or_default()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.0.join("data")
-    }
-
-    /// Waits until it takes connections.
-    pub(crate) fn wait_until_ready(&self) {
-        for _ in 0..600 {
-            let mut ready = Command::new(binary("pg_isready"));
-            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
-            if ready.status().expect("pg_isready").success() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        let log = fs::read_to_string(self.directory.0.join("log")).unwrap_or_default();
-        panic!("the server does not start:\n{log}");
     }
 
     /// Stops it as `pg_ctl stop -m MODE` does, and waits.

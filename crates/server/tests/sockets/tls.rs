@@ -360,7 +360,7 @@ fn often(tls: Tls) -> Arc<Tls> {
 
 /// Whether a connection that is open comes to an end, without a request on it.
 fn ends(mut stream: Stream) -> bool {
-    let wait = Some(Duration::from_secs(20));
+    let wait = Some(Duration::from_mins(1));
     stream.sock.set_read_timeout(wait).expect("set");
     // In order or not, but not because it took too long.
     match stream.read(&mut [0]) {

@@ -43,7 +43,7 @@ pub(crate) fn ask(
 
 pub(crate) fn connect(service: &Service) -> TcpStream {
     let stream = TcpStream::connect(service.address).expect("connected");
-    let timeout = Some(Duration::from_secs(20));
+    let timeout = Some(Duration::from_mins(1));
     stream.set_read_timeout(timeout).expect("set");
     stream
 }
@@ -65,13 +65,13 @@ pub(crate) fn status(service: &Service, token: &str, line: &str, body: &str) -> 
 
 /// Waits until this holds.
 pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..12_000 {
         if holds() {
             return;
         }
         thread::sleep(Duration::from_millis(10));
     }
-    panic!("{what}: not within 20 seconds");
+    panic!("{what}: not within two minutes");
 }
 
 /// Waits until the service's log says this.

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 const REPORTS: [&str; 3] = ["report.json", "report.html", "report.hdr"];
@@ -129,4 +129,44 @@ fn what_ends_a_load_before_its_time_leaves_the_last_reports() {
     child.kill().expect("the process is there");
     child.wait().expect("a process");
     assert_eq!(content(path), ["old"; 3]);
+}
+
+/// As the first process of a container, which no signal ends that it does not handle.
+#[test]
+fn as_the_first_process_it_hears_its_signals() {
+    let apart = || {
+        let mut apart = Command::new("unshare");
+        apart.args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ]);
+        apart
+    };
+    let may = apart().arg("true").status();
+    if !may.is_ok_and(|status| status.success()) {
+        println!("NOT checked: this machine lets nobody have processes of their own numbering");
+        return;
+    }
+    // It takes the connection, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", silent.local_addr().expect("its address"));
+    let mut load = apart();
+    load.arg(env!("CARGO_BIN_EXE_widgets"))
+        .args(["load", &url, "--duration", "1h"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let outer = load.spawn().expect("unshare runs");
+    let asked = silent.accept().expect("it asks");
+    let children = format!("/proc/{0}/task/{0}/children", outer.id());
+    let inner = fs::read_to_string(children).expect("its children");
+    let term = Command::new("kill").arg(inner.trim()).status();
+    assert!(term.expect("kill runs").success());
+    let output = outer.wait_with_output().expect("a process");
+    drop(asked);
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("interrupted before the load began"), "{told}");
 }

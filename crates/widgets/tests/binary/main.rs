@@ -23,6 +23,7 @@ mod load;
 mod metrics;
 mod notify;
 mod postgres;
+mod postgres_log;
 #[path = "../../../postgres/tests/suite/server.rs"]
 mod postgres_server;
 mod readme;

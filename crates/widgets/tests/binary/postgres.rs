@@ -75,8 +75,17 @@ impl Own {
     }
 }
 
-fn start(directory: &Path, url: &str) -> Service {
-    Service::start(directory, &["--store", url])
+/// A service, and the name by which the server knows its connections.
+struct Named {
+    name: String,
+    service: Service,
+}
+
+fn start(directory: &Path, url: &str, number: usize) -> Named {
+    let name = format!("service{number}");
+    let url = format!("{url}?application_name={name}");
+    let service = Service::start(directory, &["--store", &url]);
+    Named { name, service }
 }
 
 /// Waits until the service is ready, and tells how long that took.
@@ -94,9 +103,23 @@ async fn until_ready(store: &HttpStore) -> Duration {
 
 /// What a killed service had sent may still be under way in the database: waits until its
 /// connections are gone.
-async fn until_quiet(server: &Server, services: usize) {
-    // Two for operations, one for lookups and four for lists.
-    while server.backends().len() > 7 * services {
+async fn until_quiet(server: &Server, killed: &str) {
+    let connections =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{killed}'");
+    while server.psql("postgres", &connections) != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until the server takes connections.
+async fn until_recovered(server: &Server) {
+    let asks = || {
+        server
+            .psql_command("postgres")
+            .args(["-c", "SELECT"])
+            .output()
+    };
+    while !asks().expect("psql runs").status.success() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -111,7 +134,11 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
         .status();
     assert!(migrated.expect("the binary runs").success());
     let url = server.url("registry", "authenticator");
-    let mut services = vec![start(directory.path(), &url), start(directory.path(), &url)];
+    let mut services = vec![
+        start(directory.path(), &url, 1),
+        start(directory.path(), &url, 2),
+    ];
+    let mut started = services.len();
     let mut owns: Vec<Own> = (0..WRITERS)
         .map(|writer| Own {
             writer,
@@ -126,7 +153,8 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
         let stop = Arc::new(AtomicBool::new(false));
         let mut writers = Vec::new();
         for mut own in owns.drain(..) {
-            let store = HttpStore::new(services[own.writer % services.len()].address);
+            let service = &services[own.writer % services.len()].service;
+            let store = HttpStore::new(service.address);
             let stop = stop.clone();
             writers.push(tokio::spawn(async move {
                 own.write(&store, round, &stop).await;
@@ -134,10 +162,15 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
             }));
         }
         tokio::time::sleep(Duration::from_millis(sample(&(150..400u64), round))).await;
+        let mut gone = None;
+        let mut kill = |named: Named| {
+            named.service.kill();
+            gone = Some(named.name);
+        };
         let killed = match round % 4 {
             // A service, and the other one goes on.
             0 => {
-                services.remove(0).kill();
+                kill(services.remove(0));
                 "a service"
             }
             // The server's children, one after the other: it recovers by itself.
@@ -147,7 +180,7 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
                     let kill = Process::new("kill").args(["-9", &pid.to_string()]).output();
                     drop(kill.expect("kill runs"));
                 }
-                server.wait_until_ready();
+                until_recovered(&server).await;
                 "the server's children"
             }
             // The server, without notice.
@@ -158,14 +191,14 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
             }
             // A service and the server.
             _ => {
-                services.remove(1).kill();
+                kill(services.remove(1));
                 server.stop("immediate");
                 server.resume();
                 "a service and the server"
             }
         };
         // The others write on. The database takes connections again: from then on the time counts.
-        for service in &services {
+        for Named { service, .. } in &services {
             let away = until_ready(&HttpStore::new(service.address)).await;
             println!(
                 "killed: {killed}; ready again {} ms after the database",
@@ -179,12 +212,13 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
             unknown += usize::from(own.unanswered.is_some());
             owns.push(own);
         }
-        until_quiet(&server, services.len()).await;
-        while services.len() < 2 {
-            services.push(start(directory.path(), &url));
+        if let Some(gone) = gone {
+            until_quiet(&server, &gone).await;
+            started += 1;
+            services.push(start(directory.path(), &url, started));
         }
-        for (own, service) in owns.iter_mut().zip(services.iter().cycle()) {
-            own.verify(&HttpStore::new(service.address)).await;
+        for (own, named) in owns.iter_mut().zip(services.iter().cycle()) {
+            own.verify(&HttpStore::new(named.service.address)).await;
         }
     }
     let answered: usize = owns.iter().map(|own| own.answered).sum();

@@ -1,0 +1,107 @@
+//! What the log says of the connections to PostgreSQL: each loss, each return and each reason once.
+
+use crate::{
+    asking::{status, wait_until},
+    postgres_server::Server,
+    service::{Directory, Service, widgets},
+};
+use std::{collections::BTreeSet, path::Path};
+
+/// Two for operations, one for lookups and four for lists.
+const CONNECTIONS: usize = 7;
+
+fn migrate(directory: &Path, url: &str) {
+    let mut migrate = widgets(directory);
+    let migrated = migrate.args(["migrate", "--store", url]).status();
+    assert!(migrated.expect("the binary runs").success());
+}
+
+/// The lines of the log that say this of connections that are always there: that of changes is made when it
+/// is needed.
+fn lines(directory: &Path, text: &str) -> Vec<String> {
+    let log = Service::log(directory);
+    let lines = log.lines().filter(|line| line.contains(text));
+    let lines = lines.filter(|line| !line.contains("lane=\"changes\""));
+    lines.map(str::to_owned).collect()
+}
+
+/// Why attempts to connect failed, as the log tells it.
+fn reasons(directory: &Path) -> Vec<String> {
+    let lines = lines(directory, "no connection to the database");
+    let reason = |line: &String| {
+        let (_, rest) = line.split_once(" error=").expect("a reason");
+        let (reason, _) = rest.split_once(" lane=").expect("a lane");
+        reason.to_owned()
+    };
+    lines.iter().map(reason).collect()
+}
+
+fn assert_each_once(reasons: &[String]) {
+    let different: BTreeSet<&String> = reasons.iter().collect();
+    assert_eq!(different.len(), reasons.len(), "{reasons:#?}");
+}
+
+#[test]
+fn a_schema_that_is_not_there_is_told_once_with_what_to_do() {
+    let directory = Directory::new("unmigrated");
+    let path = directory.path();
+    let mut server = Server::start(&["fsync=off"]);
+    let owner = server.database("registry", "postgres");
+    let mut serve = widgets(path);
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--store", &owner]);
+    let output = serve.output().expect("the binary runs");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert_eq!(told.matches("widgets migrate").count(), 1, "{told}");
+    assert!(!told.contains("WARN"), "{told}");
+
+    // One that comes after the service, which has connections of three kinds then.
+    server.stop("fast");
+    let service = Service::start(path, &["--store", &owner]);
+    server.resume();
+    wait_until("the schema is missed", || {
+        !lines(path, "widgets migrate").is_empty()
+    });
+    migrate(path, &owner);
+    wait_until("it is ready", || {
+        status(&service, "", "GET /ready", "") == 200
+            && status(&service, "", "GET /widgets/A", "") == 404
+            && status(&service, "", "GET /widgets?limit=1", "") == 200
+    });
+    let reasons = reasons(path);
+    assert_each_once(&reasons);
+    let of_schema = |reason: &&String| reason.contains("widgets migrate");
+    assert_eq!(reasons.iter().filter(of_schema).count(), 1, "{reasons:#?}");
+}
+
+#[test]
+fn each_connection_that_is_lost_and_comes_back_is_told_once() {
+    let directory = Directory::new("reconnects");
+    let path = directory.path();
+    let mut server = Server::start(&["fsync=off"]);
+    migrate(path, &server.database("registry", "postgres"));
+    let url = server.url("registry", "authenticator");
+    let service = Service::start(path, &["--store", &url]);
+    wait_until("all connections are there", || {
+        server.backends().len() >= CONNECTIONS
+    });
+    server.stop("fast");
+    let lost = "a connection to the database was lost";
+    wait_until("all are lost", || lines(path, lost).len() == CONNECTIONS);
+    for line in lines(path, lost) {
+        let reason = "terminating connection due to administrator command (57P01)";
+        assert!(line.contains(reason), "{line}");
+    }
+    wait_until("attempts fail", || !reasons(path).is_empty());
+    server.resume();
+    let again = "connected to the database again";
+    wait_until("all are back", || lines(path, again).len() == CONNECTIONS);
+    assert_eq!(status(&service, "", "GET /ready", ""), 200);
+    assert_eq!(lines(path, lost).len(), CONNECTIONS);
+    let reasons = reasons(path);
+    assert_each_once(&reasons);
+    assert!(
+        reasons[0].starts_with("connecting to postgres://"),
+        "{reasons:?}"
+    );
+}
