@@ -69,7 +69,9 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         </p>
       )}
       {(seen.length > 0 || failure === null) && (
-        <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Asking…"} />
+        <div class="card">
+          <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Asking…"} />
+        </div>
       )}
     </>
   );

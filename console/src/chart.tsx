@@ -45,7 +45,7 @@ export function Chart({ series, data, unit, label }: Props) {
             y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, 1) * 1.1] },
           },
           axes: [
-            { ...axis, incrs: [60, 120], values: (_plot, ticks) => ticks.map(minute) },
+            { ...axis, size: 30, incrs: [60, 120], values: (_plot, ticks) => ticks.map(minute) },
             { ...axis, size: 60, values: (_plot, ticks) => ticks.map(format) },
           ],
           series: [

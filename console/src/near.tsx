@@ -10,9 +10,9 @@ const STEPS = 300;
 /** The least that the picture is wide and high, so that a few widgets are not drawn large, nor small on a phone. */
 const WIDTH = 720;
 const HEIGHT = 400;
-/** So often a small graph is placed, and so many widgets are placed in all for one picture. */
-const ATTEMPTS_MAX = 12;
-const PLACED_MAX = 150;
+/** So often a small graph is placed. The time that one takes grows with the square of its widgets, and is bounded by this. */
+const ATTEMPTS_MAX = 40;
+const EFFORT_MAX = 3000;
 /** Around the outermost widgets there is room for their names. */
 const MARGIN = 60;
 const LABEL_MAX = 18;
@@ -95,6 +95,7 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
 
 function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string; picture: { current: SVGSVGElement | null } }) {
   const { nodes, links, box } = useMemo(() => layout(near, centre), [near, centre]);
+  const above = useMemo(() => labelledAbove(nodes, links), [nodes, links]);
   // Whoever walks by the keyboard goes on from where the walk has led.
   const byKeyboard = useRef(false);
   const walk = (id: string, keyboard = false): void => {
@@ -134,9 +135,9 @@ function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string;
             onKeyDown={(event) => event.key === "Enter" && walk(node.id, true)}
           >
             <title>{node.name ? `${node.id}: ${node.name}` : node.id}</title>
-            <rect x={node.x - 40} y={node.y - 16} width="80" height="48" />
+            <rect x={node.x - 40} y={node.y - (above.has(node) ? 32 : 16)} width="80" height="48" />
             <circle cx={node.x} cy={node.y} r={node.id === centre ? 13 : 9} />
-            <text x={node.x} y={node.y + 26}>
+            <text x={node.x} y={node.y + (above.has(node) ? -18 : 26)}>
               {short(node.id)}
             </text>
           </g>
@@ -156,7 +157,7 @@ function short(text: string): string {
 /** Places everything at once: nothing moves while one looks, and the same answer gives the same picture. */
 function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Link[]; box: string } {
   // A small graph is placed from several beginnings, and shown with as few crossings as that gives.
-  const attempts = Math.max(1, Math.min(ATTEMPTS_MAX, Math.floor(PLACED_MAX / near.widgets.length)));
+  const attempts = Math.max(1, Math.min(ATTEMPTS_MAX, Math.floor(EFFORT_MAX / near.widgets.length ** 2)));
   let [best, crossings] = [place(near, centre, 0), Infinity];
   for (let attempt = 0; attempt < attempts && crossings > 0; attempt++) {
     const tried = attempt === 0 ? best : place(near, centre, attempt);
@@ -199,6 +200,23 @@ function place(near: Neighbourhood, centre: string, attempt: number): { nodes: N
     .stop();
   for (let step = 0; step < STEPS; step++) simulation.tick();
   return { nodes, links };
+}
+
+/** Those whose lines lead downwards, by and large: their names have more room above them. */
+function labelledAbove(nodes: Node[], links: Link[]): Set<Node> {
+  const down = new Map(nodes.map((node) => [node, 0]));
+  const lead = (from: Node, end: Node): void => {
+    const length = Math.hypot(end.x - from.x, end.y - from.y) || 1;
+    // What leads away sideways is in nobody's way.
+    const steep = (end.y - from.y) / length;
+    if (Math.abs(steep) > 0.3) down.set(from, down.get(from)! + Math.sign(steep));
+  };
+  for (const link of links) {
+    const [one, other] = [link.source as Node, link.target as Node];
+    lead(one, other);
+    lead(other, one);
+  }
+  return new Set(nodes.filter((node) => down.get(node)! > 0));
 }
 
 /** How many pairs of lines cross. */

@@ -55,7 +55,7 @@ export function OperationsScreen({ query }: { query: URLSearchParams }) {
       {rights === false && <ReadOnly />}
       {rights !== null && (
         <>
-          <div class="columns">
+          <div class="columns pairwise">
             {FORMS.map((form) => (
               <Form key={form.operation} {...form} given={query} allowed={rights} />
             ))}

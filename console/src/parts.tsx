@@ -51,8 +51,10 @@ export function Problem({ failure, retry }: { failure: unknown; retry?: (() => v
   const words = explain(failure);
   const code = failure instanceof Failure ? failure.code : "";
   const unauthorised = failure instanceof Failure && failure.status === 401;
+  // Whoever has said nothing yet has done nothing wrong.
+  const asks = unauthorised && !token.get();
   return (
-    <div class="problem" role="alert">
+    <div class={asks ? "problem asks" : "problem"} role="alert">
       <p>{words ?? messageOf(failure)}</p>
       {words && (
         <p class="said">

@@ -31,6 +31,9 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
       {!removed && <Problem failure={widget.failure} retry={widget.reload} />}
       {widget.value && rights !== null && !removed && (
         <>
+          <p>
+            Name: <Text>{widget.value.name}</Text>
+          </p>
           <Card
             title="Slots"
             side={
@@ -40,9 +43,6 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
               </span>
             }
           >
-            <p>
-              Name: <Text>{widget.value.name}</Text>
-            </p>
             {widget.value.slots.length === 0 && <p class="faint">It has no slots.</p>}
             <ol class="slot-rows">
               {widget.value.slots.map((slot, index) => (

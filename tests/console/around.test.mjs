@@ -4,7 +4,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { SCREENS, faults, go, picture, shifts, visit } from "./page.mjs";
+import { PHONE, SCREENS, faults, go, overhang, picture, shifts, visit } from "./page.mjs";
 import { ask, browse, nginx, serve, skip } from "./service.mjs";
 
 let browser;
@@ -151,6 +151,32 @@ test("an operation whose answer was lost is sent again, and applied once", { ski
     await add.getByText("It is registered.").waitFor();
     assert.equal(lost, 1);
   });
+  await service.stop();
+});
+
+test("the API page is dark where the browser is, and no wider than a phone", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  for (const [name, options] of [["phone", PHONE], ["desktop", { viewport: { width: 1280, height: 900 } }]]) {
+    for (const colorScheme of ["light", "dark"]) {
+      const context = await browser.newContext({ colorScheme, ...options });
+      const page = await context.newPage();
+      await page.goto(service.url);
+      await page.locator(".opblock-tag").first().waitFor();
+      await picture(page, `${name}-${colorScheme}-api`);
+      // As open as it gets.
+      await page.locator("#operations-operations-add_widget .opblock-summary").click();
+      await page.locator("#operations-operations-add_widget button.execute").click();
+      await page.locator("#operations-operations-add_widget .live-responses-table").waitFor();
+      await picture(page, `${name}-${colorScheme}-api-open`);
+      assert.ok((await overhang(page)) <= 0, `${name}, ${colorScheme}: wider than the window`);
+      const [ground, ink] = await page.evaluate(() => {
+        const light = (colour) => colour.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
+        return [light(getComputedStyle(document.documentElement).backgroundColor), light(getComputedStyle(document.querySelector(".opblock-description-wrapper, .info p")).color)];
+      });
+      assert.ok(colorScheme === "dark" ? ground < ink : ground > ink, `${colorScheme}: ${ground}, ${ink}`);
+      await context.close();
+    }
+  }
   await service.stop();
 });
 
