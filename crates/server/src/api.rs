@@ -1,24 +1,26 @@
 //! The API: every request in, every answer out, in PostgREST's order of checks.
 
+mod admission;
+mod operations;
+
 use crate::{
-    Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings, arguments,
-    auth::{self, Access, Object, Permission, Refused, Sender, TokenCache},
+    Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
+    auth::{Access, Object, Permission, Sender, TokenCache},
     body::{self, Bodies, ConnectionBodies},
-    calls,
     changes::{self, ChangesStream, Subscribers},
     code::Code,
     connections::Resident,
     console, cors,
     document::{self, File, Security},
-    error::{Error, Given, Malformed, NoFunction},
+    error::{Error, Malformed},
     faults::FaultLog,
-    head, idempotency,
     lists::{self, WantedList},
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
     readiness::Readiness,
     reading,
     request_id::{self, RequestIds, X_REQUEST_ID},
+    responses::{VARY_ACCEPT, WidgetBody, answer_applied, empty, json, of_type, options, page},
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -29,7 +31,6 @@ use hyper::{
     http::request::Parts,
 };
 use prometheus::Registry;
-use serde::Serialize;
 use std::{
     fmt::Display,
     net::IpAddr,
@@ -39,23 +40,17 @@ use std::{
 };
 use widgets_clock::Clock;
 use widgets_registry::{
-    Applied, Attempt, Author, Fault, Feed, Lookup, Operation, Refusal, SerialNumber, Store, Widget,
-    query::NeighbourhoodQuery,
+    Attempt, Author, Fault, Feed, Lookup, Refusal, SerialNumber, Store, query::NeighbourhoodQuery,
 };
 
 const SERVER: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
-/// What an operation's answer can depend on, as PostgREST says it.
-pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const OPENAPI_JSON: HeaderValue =
     HeaderValue::from_static("application/openapi+json; charset=utf-8");
 const HTML: &str = "text/html";
 const ROOT_MEDIA_TYPES: [&str; 3] = ["application/openapi+json", "application/json", HTML];
-pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The API over a store. Clones share it.
 #[derive(Clone)]
@@ -509,21 +504,6 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Checks what can be known of a request before anybody is asked who sends it: that it is HTTP as it
-    /// should be and for this service, and that a browser which asks what it may send gets no hopes up.
-    fn check_sender(&self, route: &Route<'_>, head: &Parts, preflight: bool) -> Result<(), Error> {
-        let host = head::check(head)?;
-        if route.is_probe() {
-            return Ok(());
-        }
-        self.browsers.check_host(host)?;
-        let hopeless = preflight && !self.authentication.proofs().token;
-        if hopeless && self.browsers.is_foreign(head) {
-            return Err(Refused::ForeignPage.into());
-        }
-        Ok(())
-    }
-
     async fn wanted<B>(
         &self,
         sender: Sender,
@@ -594,138 +574,6 @@ impl<S: Store> Api<S> {
             }
         };
         answer.map(Wanted::Answer)
-    }
-
-    /// What the caller may do. Whatever watches over the process is answered without being asked who
-    /// it is, but may say so: those who administer the service read why it is not ready.
-    async fn admit(
-        &self,
-        caller: &Caller,
-        route: &Route<'_>,
-        head: &Parts,
-    ) -> Result<Sender, Error> {
-        if route.is_public() {
-            self.check_rate(caller, head)?;
-            return Ok(Sender::anonymous(Access::NOTHING));
-        }
-        if !route.is_probe() {
-            let sender = self.admit_known(caller, head).await?;
-            if self.browsers.is_foreign(head) && !auth::has_token(&head.headers) {
-                return Err(Refused::ForeignPage.into());
-            }
-            return Ok(sender);
-        }
-        let says_who = *route == Route::Ready && auth::has_token(&head.headers);
-        if says_who && let Ok(sender) = self.admit_known(caller, head).await {
-            return Ok(sender);
-        }
-        Ok(Sender::anonymous(Access::NOTHING))
-    }
-
-    /// What the caller may do, who must say who it is or be anonymous.
-    async fn admit_known(&self, caller: &Caller, head: &Parts) -> Result<Sender, Error> {
-        // Before the token: checking one costs more than to refuse it.
-        self.check_rate(caller, head)?;
-        let now_seconds = || self.shared.clock.unix_seconds();
-        let (authentication, tokens) = (&self.authentication, &self.tokens);
-        let admit = || authentication.admit(&head.headers, caller, tokens, now_seconds);
-        let refused = match admit() {
-            Ok(sender) => return Ok(sender),
-            Err(refused) => refused,
-        };
-        if Box::pin(authentication.has_looked_again(&refused)).await? {
-            return Ok(admit()?);
-        }
-        Err(refused.into())
-    }
-
-    fn check_rate(&self, caller: &Caller, head: &Parts) -> Result<(), Error> {
-        match &self.rate_limit {
-            None => Ok(()),
-            Some(limit) => {
-                let now = self.shared.clock.now();
-                limit.check(caller.address, &head.headers, now)
-            }
-        }
-    }
-
-    async fn read_operation<B>(
-        &self,
-        operation: Operation,
-        sender: Sender,
-        head: &Parts,
-        body: Pin<&mut B>,
-    ) -> Result<Wanted, Error>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Display,
-    {
-        negotiation::check_profile(&head.method, &head.headers)?;
-        // Before the body: nothing is read for those who may not call it.
-        if head.method != Method::OPTIONS {
-            let function = Object::Function(operation);
-            sender.access.require(Permission::Write, function)?;
-        }
-        match head.method {
-            Method::POST => {
-                calls::check_query(head)?;
-                calls::check_content_type(operation.as_str(), &head.headers)?;
-                calls::check_content_encoding(&head.headers)?;
-                let body =
-                    body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
-                let command = arguments::command(operation, &body)?;
-                let preferences = calls::negotiate(&head.headers)?;
-                let key = idempotency::key(&head.headers)?;
-                let key = key.and_then(|key| sender.identity.own(&key));
-                let attempt = Attempt {
-                    command: command?,
-                    author: sender.author,
-                    key,
-                };
-                Ok(Wanted::Operation(attempt, preferences))
-            }
-            Method::GET | Method::HEAD => {
-                calls::check_named_in_query(operation, head)?;
-                calls::negotiate(&head.headers)?;
-                Err(Malformed::ReadOnlyTransaction(operation).into())
-            }
-            Method::OPTIONS => {
-                // What could be called is asked for by its arguments, the path itself without any.
-                if head.uri.query().is_some() {
-                    calls::check_named_in_query(operation, head)?;
-                }
-                Ok(Wanted::Answer(options("OPTIONS,POST")))
-            }
-            _ => Err(Malformed::OperationMethod(head.method.clone()).into()),
-        }
-    }
-
-    /// What is wrong first with a call of a function that does not exist.
-    async fn unknown_function<B>(&self, function: &str, head: &Parts, body: Pin<&mut B>) -> Error
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Display,
-    {
-        let malformed = async {
-            negotiation::check_profile(&head.method, &head.headers)?;
-            match head.method {
-                Method::POST => {
-                    calls::check_query(head)?;
-                    calls::check_content_type(function, &head.headers)?;
-                    calls::check_content_encoding(&head.headers)?;
-                    let body =
-                        body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
-                    Ok::<_, Error>(arguments::unknown(function, &body))
-                }
-                Method::GET | Method::HEAD | Method::OPTIONS => {
-                    let given = Given::Query(calls::names_in_query(head));
-                    let function = function.to_owned();
-                    Ok(Malformed::Function(NoFunction { function, given }))
-                }
-                _ => Ok(Malformed::OperationMethod(head.method.clone())),
-            }
-        };
-        malformed.await.map_or_else(|first| first, Error::from)
     }
 
     async fn widget(&self, serial_number: SerialNumber) -> Answer {
@@ -804,21 +652,6 @@ fn whole(response: Response<Full<Bytes>>) -> Response<AnswerBody> {
     response.map(AnswerBody::Left)
 }
 
-pub(crate) fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, content_type);
-    response
-}
-
-fn page(file: File) -> Response<Full<Bytes>> {
-    let (body, headers) = file.into_parts();
-    let mut response = Response::new(Full::new(body));
-    *response.headers_mut() = headers;
-    response.extensions_mut().insert(Resident);
-    response
-}
-
 /// Answers a probe, which is read and has no profile and no choice of media types.
 fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
     match check_reads(head)? {
@@ -860,72 +693,4 @@ fn table(name: &str, head: &Parts) -> Malformed {
         },
         _ => Malformed::Table(name.to_owned()),
     }
-}
-
-/// The answer to an operation that was applied.
-fn answer_applied(applied: Applied, preferences: &Preferences) -> Response<Full<Bytes>> {
-    let mut response = empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_RANGE, preferences.content_range());
-    headers.insert(header::VARY, VARY);
-    if let Some(applied) = preferences.applied() {
-        headers.insert(PREFERENCE_APPLIED, applied);
-    }
-    if applied == Applied::Before {
-        headers.insert(idempotency::REPLAYED, idempotency::TRUE);
-    }
-    response
-}
-
-fn empty(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
-    response
-}
-
-fn options(allowed: &'static str) -> Response<Full<Bytes>> {
-    let mut response = empty(StatusCode::OK);
-    let headers = response.headers_mut();
-    let any = HeaderValue::from_static("*");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
-    headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-/// A widget as it is answered: these members in this order.
-#[derive(Serialize)]
-pub(crate) struct WidgetBody<'a> {
-    serial_number: &'a str,
-    name: &'a str,
-    slots: Vec<SlotBody<'a>>,
-}
-
-#[derive(Serialize)]
-struct SlotBody<'a> {
-    port: &'static str,
-    peer: Option<&'a str>,
-}
-
-impl<'a> From<&'a Widget> for WidgetBody<'a> {
-    fn from(widget: &'a Widget) -> Self {
-        let slots = widget.slots.iter().map(|slot| SlotBody {
-            port: slot.port.as_str(),
-            peer: slot.peer.as_deref(),
-        });
-        Self {
-            serial_number: &widget.serial_number,
-            name: &widget.name,
-            slots: slots.collect(),
-        }
-    }
-}
-
-fn json(body: &WidgetBody<'_>) -> Response<Full<Bytes>> {
-    let body = match serde_json::to_vec(body) {
-        Ok(body) => body,
-        Err(error) => unreachable!("texts are always JSON: {error}"),
-    };
-    let mut response = of_type(JSON, body.into());
-    response.headers_mut().insert(header::VARY, VARY_ACCEPT);
-    response
 }

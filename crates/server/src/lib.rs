@@ -36,6 +36,7 @@ mod rate;
 mod readiness;
 mod reading;
 mod request_id;
+mod responses;
 mod routes;
 mod settings;
 mod signature;

@@ -3,10 +3,11 @@
 
 use crate::{
     Settings,
-    api::{Answer, PREFERENCE_APPLIED, VARY, of_type},
+    api::Answer,
     error::Error,
     negotiation::{self, Preferences},
     reading::{self, Format, Selected, Unreadable},
+    responses::{PREFERENCE_APPLIED, VARY, of_type},
 };
 use http_body_util::Full;
 use hyper::{

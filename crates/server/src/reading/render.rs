@@ -207,7 +207,7 @@ fn field(text: &str, body: &mut String) {
 
 #[derive(Serialize)]
 struct NeighbourhoodBody<'a> {
-    widgets: Vec<crate::api::WidgetBody<'a>>,
+    widgets: Vec<crate::responses::WidgetBody<'a>>,
     associations: Vec<AssociationBody<'a>>,
     truncated: bool,
 }

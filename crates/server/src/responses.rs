@@ -1,0 +1,100 @@
+//! Answers that are there as a whole.
+
+use crate::{connections::Resident, document::File, idempotency, negotiation::Preferences};
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderName, HeaderValue},
+};
+use serde::Serialize;
+use widgets_registry::{Applied, Widget};
+
+/// What an operation's answer can depend on, as PostgREST says it.
+pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
+pub(crate) const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+pub(crate) fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+pub(crate) fn page(file: File) -> Response<Full<Bytes>> {
+    let (body, headers) = file.into_parts();
+    let mut response = Response::new(Full::new(body));
+    *response.headers_mut() = headers;
+    response.extensions_mut().insert(Resident);
+    response
+}
+
+/// The answer to an operation that was applied.
+pub(crate) fn answer_applied(applied: Applied, preferences: &Preferences) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_RANGE, preferences.content_range());
+    headers.insert(header::VARY, VARY);
+    if let Some(applied) = preferences.applied() {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    if applied == Applied::Before {
+        headers.insert(idempotency::REPLAYED, idempotency::TRUE);
+    }
+    response
+}
+
+pub(crate) fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+pub(crate) fn options(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::OK);
+    let headers = response.headers_mut();
+    let any = HeaderValue::from_static("*");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A widget as it is answered: these members in this order.
+#[derive(Serialize)]
+pub(crate) struct WidgetBody<'a> {
+    serial_number: &'a str,
+    name: &'a str,
+    slots: Vec<SlotBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct SlotBody<'a> {
+    port: &'static str,
+    peer: Option<&'a str>,
+}
+
+impl<'a> From<&'a Widget> for WidgetBody<'a> {
+    fn from(widget: &'a Widget) -> Self {
+        let slots = widget.slots.iter().map(|slot| SlotBody {
+            port: slot.port.as_str(),
+            peer: slot.peer.as_deref(),
+        });
+        Self {
+            serial_number: &widget.serial_number,
+            name: &widget.name,
+            slots: slots.collect(),
+        }
+    }
+}
+
+pub(crate) fn json(body: &WidgetBody<'_>) -> Response<Full<Bytes>> {
+    let body = match serde_json::to_vec(body) {
+        Ok(body) => body,
+        Err(error) => unreachable!("texts are always JSON: {error}"),
+    };
+    let mut response = of_type(JSON, body.into());
+    response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+    response
+}
