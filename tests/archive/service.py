@@ -23,7 +23,7 @@ class S3:
 
     def __init__(self, folder):
         self.folder = folder
-        os.makedirs(folder)
+        os.makedirs(folder, exist_ok=True)
         self.weed = os.path.join(os.path.dirname(sys.executable), "weed")
         # Its port of gRPC is the other plus 10,000.
         self.ports = []
@@ -45,7 +45,7 @@ class S3:
         master, volume, filer, s3 = self.ports
         command = [self.weed, "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
                    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
-                   "-filer=true", f"-filer.port={filer}", "-volume.max=50", "-master.volumeSizeLimitMB=64"]
+                   "-filer=true", f"-filer.port={filer}", "-volume.max=100", "-master.volumeSizeLimitMB=64"]
         log = open(os.path.join(self.folder, "log"), "ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         until = time.time() + 60

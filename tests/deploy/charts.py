@@ -2,6 +2,7 @@
 schemas of the oldest and the newest Kubernetes that the chart and the schemas know."""
 
 import copy
+import pathlib
 import sys
 
 import helm_python as helm
@@ -44,7 +45,13 @@ SETS = {
     },
     "embedded, archived": {
         "store": "embedded",
-        "embedded": {"archive": {"url": "s3://bucket/widgets", "check": {"enabled": True}}},
+        "embedded": {
+            "archive": {
+                "url": "s3://bucket/widgets",
+                "check": {"enabled": True},
+                "prune": {"enabled": True, "keep": "30days", "envFrom": [{"secretRef": {"name": "pruner"}}]},
+            }
+        },
         "envFrom": [{"secretRef": {"name": "bucket"}}],
         "networkPolicy": {"extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}]},
     },
@@ -164,12 +171,32 @@ def check_embedded(documents):
 
 def check_archived(documents):
     _, variables = container(documents, "StatefulSet")
-    drill = of_kind(documents, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    (container_of_drill,) = drill["containers"]
-    given = {each["name"]: each["value"] for each in container_of_drill["env"]}
-    assert variables["WIDGETS_ARCHIVE_URL"] == given["WIDGETS_ARCHIVE_URL"] == "s3://bucket/widgets"
-    assert container_of_drill["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+    jobs = {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "CronJob"}
+    assert sorted(jobs) == ["demo-widgets-archive-check", "demo-widgets-archive-prune"], sorted(jobs)
+    ran = {}
+    for name, job in jobs.items():
+        pod = job["jobTemplate"]["spec"]["template"]["spec"]
+        (only,) = pod["containers"]
+        given = {each["name"]: each["value"] for each in only["env"]}
+        assert variables["WIDGETS_ARCHIVE_URL"] == given["WIDGETS_ARCHIVE_URL"] == "s3://bucket/widgets"
+        assert job["concurrencyPolicy"] == "Forbid" and pod["securityContext"]["runAsNonRoot"]
+        assert only["securityContext"]["readOnlyRootFilesystem"] and only["resources"]["limits"]["memory"]
+        volumes = {each["name"]: each["emptyDir"]["sizeLimit"] for each in pod.get("volumes", [])}
+        assert {each["name"] for each in only.get("volumeMounts", [])} == set(volumes)
+        keys = [each["secretRef"]["name"] for each in only["envFrom"]]
+        ran[name.removeprefix("demo-widgets-")] = (only["command"], only["args"], keys, volumes)
+    shell = ["/bin/sh", "-ec"]
+    # The same as the Compose recipe runs, which tests/archive/recipes.py tries.
+    assert ran["archive-check"] == (shell, [drill_of_compose()], ["bucket"], {"drill": "20Gi"}), ran
+    assert ran["archive-prune"] == (shell, ["widgets archive prune --keep 30days"], ["bucket", "pruner"], {}), ran
     assert 443 in ports_out(documents)
+
+
+def drill_of_compose():
+    folder = pathlib.Path(sys.argv[1]).parents[1] / "docker-compose"
+    services = yaml.safe_load((folder / "docker-compose.archive.yml").read_text())["services"]
+    (command,) = services["archive-check"]["command"]
+    return command
 
 
 def check_files(documents):
@@ -255,7 +282,8 @@ def main(path):
         broken = copy.deepcopy(next(each for each in manifests(chart, {}) if each["kind"] == "Deployment"))
         broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
         assert problems(broken, VERSIONS[-1]), "a misspelt key passed"
-        for wrong in ({"store": "mysql"}, {"resources": {"limits": {}}}, {"auth": {"jwksUrl": "login"}}, {"postgres": {"replicas": 0}}, {"environment": {"A": 1}}):
+        for wrong in ({"store": "mysql"}, {"resources": {"limits": {}}}, {"auth": {"jwksUrl": "login"}}, {"postgres": {"replicas": 0}}, {"environment": {"A": 1}},
+                      {"embedded": {"archive": {"url": "bucket"}}}, {"embedded": {"archive": {"prune": {"keep": "; rm"}}}}):
             try:
                 chart.validate_schema(wrong)
             except helm.HelmError:

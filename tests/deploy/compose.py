@@ -54,6 +54,22 @@ def check_settings(way, services, keys):
             assert known, f"{way}, {name}: there is no {variable}"
 
 
+def check_archive(services):
+    """Whoever reaches the archive does it in one way, and by the one key that its server knows."""
+    names = ["WIDGETS_ARCHIVE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT", "AWS_ALLOW_HTTP"]
+    ways = [[services[each]["environment"][name] for name in names] for each in ("api", "archive-check", "archive-prune")]
+    assert ways[0] == ways[1] == ways[2], ways
+    server, way = services["s3"], dict(zip(names, ways[0]))
+    assert [server["environment"]["KEY"], server["environment"]["SECRET"]] == ways[0][1:3], server["environment"]
+    assert way["AWS_ENDPOINT"] == "http://s3:8333" and "-s3.port=8333" in server["command"][0], way
+    assert way["WIDGETS_ARCHIVE_URL"].startswith("s3://widgets/") and "/buckets/widgets/" in server["command"][0], way
+    assert "ports" not in server, "the S3 server is open to other machines"
+    assert [volume.split(":")[0] for volume in server["volumes"]] == ["archive"], server["volumes"]
+    for name in ("archive-check", "archive-prune"):
+        assert services[name]["profiles"], f"{name} starts with the service"
+        assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"], services[name]
+
+
 def check_postgres(folder, page):
     text = (folder / "postgres/postgresql.conf").read_text()
     for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+\b(?<!\.md)", text):
@@ -75,6 +91,8 @@ def main(repository):
         check_settings(files, services, keys)
         asked = services["api"]["environment"]["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"]
         assert asked == ("false" if variables is TOKENS else "true"), f"{files}: {asked}"
+        if "docker-compose.archive.yml" in files:
+            check_archive(services)
         print(f"{' '.join(files)}: {', '.join(sorted(services))}")
     opened = render(folder, ["docker-compose.yml"], {"LISTEN_ADDRESS": "0.0.0.0"})
     assert address(opened["nginx"]["ports"][0]) == "0.0.0.0", opened["nginx"]

@@ -36,11 +36,11 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A way to ask one service. It keeps its connection for the next request.
 #[derive(Clone, Debug)]
 pub struct Client {
-    agent: Agent,
+    pub(crate) agent: Agent,
     /// Without a slash at its end.
-    base: String,
+    pub(crate) base: String,
     authorization: Option<String>,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Client {
@@ -124,7 +124,7 @@ impl Client {
         Answer::read(url, sent)
     }
 
-    fn authorization(&self) -> Option<(&str, &str)> {
+    pub(crate) fn authorization(&self) -> Option<(&str, &str)> {
         self.authorization
             .as_deref()
             .map(|value| ("Authorization", value))

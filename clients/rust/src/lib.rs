@@ -8,6 +8,7 @@
 //! It shares no rule with the service: what is valid and what is refused, the service says.
 
 mod answer;
+mod backup;
 mod changes;
 mod connection;
 mod error;
@@ -19,6 +20,7 @@ mod safely;
 #[cfg(test)]
 mod tests;
 
+pub use backup::Backup;
 pub use changes::{Change, Changes, ChangesAfter, Freed};
 pub use connection::{Client, Settings};
 pub use error::{Error, Refusal};

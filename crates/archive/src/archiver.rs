@@ -17,7 +17,7 @@ use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, LoggedGroup, Source, SourceError};
 
 /// An object has groups of so many bytes, or of one more.
-const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
+pub(crate) const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
 
 /// How long to wait after the copy of a checkpoint failed.
 const CHECKPOINT_RETRY: Duration = if cfg!(test) {

@@ -1,9 +1,10 @@
-//! Copying a checkpoint to the archive, part by part, beside everything else.
+//! Copying a checkpoint, part by part, beside everything else.
 
 use crate::{Bucket, Error, object};
+use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use widgets_clock::Clock;
-use widgets_engine::{JournalEnd, Source};
+use widgets_engine::{HeldCheckpoint, JournalEnd, Source};
 
 /// The bytes of a checkpoint's file in one part.
 const PART_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
@@ -54,36 +55,88 @@ pub(crate) async fn upload(
             .map_err(|error| Error::Source(error.to_string()))?
             .map_err(|error| Error::Source(error.to_string()))?;
     }
-    let reading = |error: std::io::Error| Error::Source(format!("reading the checkpoint: {error}"));
-    let Some(held) = source.hold_checkpoint().map_err(reading)? else {
+    let held = source.hold_checkpoint();
+    let Some(held) = held.map_err(|error| reading(&error))? else {
         return Err(Error::Source("the store has no checkpoint yet".into()));
     };
-    let (store, first) = (source.store().identity, held.begin.next_sequence);
-    let mut uploaded = Uploaded {
-        begin: held.begin,
-        next_sequence: held.next_sequence,
-        parts: 0,
-        raw_bytes: 0,
-        bytes: 0,
-    };
-    while uploaded.raw_bytes < held.bytes {
-        let began = clock.now();
-        let raw = held.read(uploaded.raw_bytes, PART_BYTES).map_err(reading)?;
+    let (begin, next_sequence) = (held.begin, held.next_sequence);
+    let mut parts = Parts::new(held, clock.clone(), source.store().identity, writer);
+    let mut bytes = 0;
+    loop {
+        let number = parts.count;
+        let Some((part, rest)) = parts.next()? else {
+            break;
+        };
+        bytes += part.len() as u64;
+        let name = object::part_name(writer, begin.next_sequence, number);
+        bucket.put_new(&name, part).await?;
+        if rest > Duration::ZERO {
+            clock.timer(rest).await;
+        }
+    }
+    Ok(Uploaded {
+        begin,
+        next_sequence,
+        parts: parts.count,
+        raw_bytes: parts.raw_bytes,
+        bytes,
+    })
+}
+
+/// A checkpoint that is held, part by part.
+pub(crate) struct Parts {
+    held: HeldCheckpoint,
+    clock: Arc<dyn Clock>,
+    store: u64,
+    writer: u32,
+    /// So many were read.
+    count: u32,
+    raw_bytes: u64,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        held: HeldCheckpoint,
+        clock: Arc<dyn Clock>,
+        store: u64,
+        writer: u32,
+    ) -> Self {
+        Self {
+            held,
+            clock,
+            store,
+            writer,
+            count: 0,
+            raw_bytes: 0,
+        }
+    }
+
+    /// The next one as an object, and how long to rest once it is on its way. `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Duration)>, Error> {
+        if self.raw_bytes >= self.held.bytes {
+            return Ok(None);
+        }
+        let began = self.clock.now();
+        let read = self.held.read(self.raw_bytes, PART_BYTES);
+        let raw = read.map_err(|error| reading(&error))?;
         if raw.is_empty() {
             return Err(Error::Source(
                 "the checkpoint is shorter than it was".into(),
             ));
         }
-        let part = object::encode_part(store, writer, first, uploaded.parts, &raw)?;
-        let worked = clock.now().saturating_sub(began);
-        uploaded.raw_bytes += raw.len() as u64;
-        uploaded.bytes += part.len() as u64;
-        let name = object::part_name(writer, first, uploaded.parts);
-        bucket.put_new(&name, part).await?;
-        uploaded.parts += 1;
-        if worked > Duration::ZERO {
-            clock.timer(worked * REST_FACTOR).await;
-        }
+        let first = self.held.begin.next_sequence;
+        let part = object::encode_part(self.store, self.writer, first, self.count, &raw)?;
+        self.raw_bytes += raw.len() as u64;
+        self.count += 1;
+        Ok(Some((part, rest_after(&*self.clock, began))))
     }
-    Ok(uploaded)
+}
+
+/// How long to rest after work that began then.
+pub(crate) fn rest_after(clock: &dyn Clock, began: Duration) -> Duration {
+    clock.now().saturating_sub(began) * REST_FACTOR
+}
+
+fn reading(error: &std::io::Error) -> Error {
+    Error::Source(format!("reading the checkpoint: {error}"))
 }

@@ -13,6 +13,7 @@
 mod planted;
 
 mod archiver;
+mod backup;
 mod bucket;
 mod checkpoints;
 mod error;
@@ -28,6 +29,7 @@ mod tests;
 mod verify;
 
 pub use archiver::{Archiver, Settings, back_up};
+pub use backup::{Arrival, Arrived, Backups};
 pub use bucket::{ArchiveUrl, Bucket, UrlError};
 pub use error::Error;
 pub use manifest::{Checkpoint, Hex64, Manifest, Moments, Place, Secret, Stretch, list};
@@ -35,7 +37,7 @@ pub use metrics::Metrics;
 pub use plan::{Target, time_text};
 pub use prune::{Pruned, prune};
 pub use restore::{Progress, Restore, restore};
-pub use service::{Checkpoints, Handle, start};
+pub use service::{Handle, start};
 pub use verify::{Problem, Report, verify};
 
 /// A number that nobody can foresee, new in each call.

@@ -223,6 +223,20 @@ impl Manifest {
         serde_json::from_str(body).map_err(|error| damaged(error.to_string()))
     }
 
+    /// Whether all is still in it that an earlier one named. If not, the archive was pruned meanwhile.
+    pub(crate) fn keeps(&self, earlier: &Self) -> bool {
+        let beginning = |stretch: &Stretch| (stretch.writer, stretch.begin);
+        let has = |it: &Stretch| {
+            self.stretches
+                .iter()
+                .any(|own| beginning(own) == beginning(it))
+        };
+        // A writer that wrote nothing goes when the next one begins.
+        let mut written = earlier.stretches.iter().filter(|it| it.begin != it.end);
+        let mut checkpoints = earlier.checkpoints.iter();
+        written.all(has) && checkpoints.all(|it| self.checkpoints.contains(it))
+    }
+
     /// The last epoch that anybody knows.
     #[must_use]
     pub fn epoch_max(&self) -> u32 {

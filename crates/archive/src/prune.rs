@@ -1,8 +1,8 @@
 //! Pruning: letting go of what no kept moment needs.
 //!
 //! First the manifest stops to say that it is there, then it goes. So a crash leaves objects that nobody
-//! counts, which the next pruning takes; and a restore that has begun before finds an object gone, and says
-//! so. The writer is left alone: what it has begun to write, and not recorded, is never touched.
+//! counts, which the next pruning takes; and a restore that has begun before finds an object gone, and begins
+//! anew with what is kept. The writer is left alone: what it has begun to write, and not recorded, is never touched.
 
 use crate::{Bucket, Checkpoint, Error, Manifest, Stretch, bucket::Replaced};
 use futures_util::{StreamExt as _, stream};

@@ -1,7 +1,8 @@
 //! Restoring: the newest checkpoint before the moment, then the groups up to it, into an empty directory.
 //!
 //! Everything that is read is checked, and what was made is read as a start reads it. A checkpoint that is
-//! damaged is named, and an older one with more of the journal does as well.
+//! damaged is named, and an older one with more of the journal does as well. Where an object went because the
+//! archive is pruned meanwhile, the restore begins anew with what the manifest says then.
 
 use crate::{
     Bucket, Checkpoint, Error, Manifest, Stretch,
@@ -16,10 +17,15 @@ use widgets_registry::Position;
 /// So many objects are fetched at a time.
 const AHEAD: usize = 6;
 
-/// How far a restore is.
+/// So often a restore begins anew as the archive is pruned: more often it is not pruned by age.
+const ANEW_MAX: usize = 4;
+
+/// How far a restore, or the arrival of a backup, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// So many bytes of the checkpoint's objects are there, of so many.
+    /// The service writes the checkpoint that is to arrive.
+    Waiting,
+    /// So many bytes of the checkpoint are there, of so many.
     Checkpoint(u64, u64),
     /// So many entries of the journal are there, of at most so many.
     Journal(u64, u64),
@@ -44,6 +50,15 @@ pub struct Restore {
     pub later_runs: usize,
     /// What was found damaged, and not needed.
     pub damaged: Vec<String>,
+    /// What was gone, as the archive was pruned meanwhile: each time it began anew.
+    pub pruned: Vec<String>,
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Done(Box<Restore>),
+    /// This went: the archive was pruned meanwhile.
+    Pruned(Error),
 }
 
 /// Restores a moment into an empty directory.
@@ -54,64 +69,100 @@ pub async fn restore(
     settings: &Settings,
     mut progress: impl FnMut(Progress),
 ) -> Result<Restore, Error> {
-    let Some((manifest, _)) = bucket.manifest().await? else {
-        let url = bucket.url().into();
-        return Err(Error::Missing { url });
-    };
-    let plan = plan(&manifest, target)?;
-    let directory = DataDirectory::open_to_restore(path)?;
+    let (mut directory, mut pruned) = (None, Vec::new());
+    loop {
+        let Some((manifest, _)) = bucket.manifest().await? else {
+            let url = bucket.url().into();
+            return Err(Error::Missing { url });
+        };
+        let plan = plan(&manifest, target).map_err(|error| after_pruning(&pruned, error))?;
+        let directory = match &directory {
+            Some(directory) => directory,
+            None => directory.insert(DataDirectory::open_to_restore(path)?),
+        };
+        let attempted = attempt(bucket, &manifest, &plan, directory, settings, &mut progress);
+        match attempted.await? {
+            Attempt::Done(restore) => return Ok(Restore { pruned, ..*restore }),
+            Attempt::Pruned(error) if pruned.len() < ANEW_MAX => pruned.push(error.to_string()),
+            Attempt::Pruned(error) => return Err(after_pruning(&pruned, error)),
+        }
+    }
+}
+
+/// Why a restore that was begun anew came to nothing.
+fn after_pruning(pruned: &[String], error: Error) -> Error {
+    match pruned.last() {
+        None => error,
+        Some(gone) => Error::Unreachable(format!(
+            "the archive was pruned while it was read ({gone}), and then: {error}"
+        )),
+    }
+}
+
+/// Whether what a manifest named is not all there any more on purpose.
+pub(crate) async fn was_pruned(bucket: &Bucket, manifest: &Manifest) -> Result<bool, Error> {
+    let now = bucket.manifest().await?;
+    Ok(now.is_some_and(|(now, _)| !now.keeps(manifest)))
+}
+
+async fn attempt(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    plan: &Plan,
+    directory: &DataDirectory,
+    settings: &Settings,
+    progress: &mut impl FnMut(Progress),
+) -> Result<Attempt, Error> {
     let mut damaged = Vec::new();
     let mut bases: Vec<Option<&Checkpoint>> = plan.checkpoints.iter().map(Some).collect();
     if plan.begins_empty {
         bases.push(None);
     }
-    let mut restoration = None;
+    let mut begun = None;
     let count = bases.len();
     for (at, base) in bases.into_iter().enumerate() {
-        let mut begun = begin(&manifest, &plan, &directory, settings)?;
-        match base {
-            None => begun.begin_empty(),
-            Some(checkpoint) => {
-                match copy_checkpoint(bucket, &manifest, checkpoint, &mut begun, &mut progress)
-                    .await
-                {
-                    Ok(()) => {}
-                    Err(error) if error.is_damage() && at + 1 < count => {
-                        damaged.push(error.to_string());
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
+        let mut restoration = begin(manifest, plan, directory, settings)?;
+        let copied = match base {
+            None => {
+                restoration.begin_empty();
+                Ok(())
             }
+            Some(base) => copy_checkpoint(bucket, manifest, base, &mut restoration, progress).await,
+        };
+        match copied {
+            Ok(()) => {
+                begun = Some((restoration, base));
+                break;
+            }
+            Err(error) if !error.is_damage() => return Err(error),
+            Err(error) if was_pruned(bucket, manifest).await? => return Ok(Attempt::Pruned(error)),
+            Err(error) if at + 1 == count => return Err(error),
+            Err(error) => damaged.push(error.to_string()),
         }
-        restoration = Some((begun, base));
-        break;
     }
-    let Some((mut restoration, base)) = restoration else {
+    let Some((mut restoration, base)) = begun else {
         return Err(Error::Unreachable(
             "nothing of the archive can be read".into(),
         ));
     };
-    copy_journal(
-        bucket,
-        &manifest,
-        &plan,
-        base,
-        &mut restoration,
-        &mut progress,
-    )
-    .await?;
+    let copied = copy_journal(bucket, manifest, plan, base, &mut restoration, progress).await;
+    match copied {
+        Ok(()) => {}
+        Err(error) if !error.is_damage() => return Err(error),
+        Err(error) if was_pruned(bucket, manifest).await? => return Ok(Attempt::Pruned(error)),
+        Err(error) => return Err(up_to_here(&error, manifest, plan, &restoration)),
+    }
     progress(Progress::Checking);
     let restored = restoration.finish()?;
     let end = restored.end;
     let last = plan.stretches.last().map(|stretch| stretch.end);
     let archived = last.unwrap_or_default();
     let after = archived.next_sequence.saturating_sub(end.next_sequence);
-    Ok(Restore {
+    Ok(Attempt::Done(Box::new(Restore {
         restored,
         position: Position {
             store: manifest.store.0,
-            epoch: epoch_of(&plan.stretches, end.next_sequence - 1),
+            epoch: epoch_of(epochs_of(plan), end.next_sequence - 1),
             sequence: end.next_sequence - 1,
         },
         reached: time_text(end.at),
@@ -119,17 +170,21 @@ pub async fn restore(
         last_after: (after > 0).then(|| time_text(archived.at)),
         later_runs: plan.later_runs,
         damaged,
-    })
+        pruned: Vec::new(),
+    })))
 }
 
 /// The epoch that gave an entry its position.
-fn epoch_of(stretches: &[Stretch], sequence: u64) -> u32 {
-    let epochs = stretches.last().map(|stretch| &stretch.epochs);
-    let of = epochs.and_then(|epochs| {
-        let began = |epoch: &&(u32, u64)| epoch.1 <= sequence;
-        epochs.iter().rev().find(began).or(epochs.first())
-    });
+pub(crate) fn epoch_of(epochs: &[(u32, u64)], sequence: u64) -> u32 {
+    let began = |epoch: &&(u32, u64)| epoch.1 <= sequence;
+    let of = epochs.iter().rev().find(began).or(epochs.first());
     of.map_or(1, |epoch| epoch.0)
+}
+
+/// The epochs of the store as the last stretch has them.
+fn epochs_of(plan: &Plan) -> &[(u32, u64)] {
+    let last = plan.stretches.last();
+    last.map_or(&[], |stretch| &stretch.epochs)
 }
 
 fn begin(
@@ -262,10 +317,8 @@ async fn copy_journal(
         let mut pieces = stream::iter(pieces).buffered(AHEAD);
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| Error::Source(error.to_string()))?;
-            let (name, piece) =
-                piece.map_err(|error| up_to_here(error, manifest, plan, restoration))?;
-            is_over = apply(&name, &piece, stretch, plan, restoration)
-                .map_err(|error| up_to_here(error, manifest, plan, restoration))?;
+            let (name, piece) = piece?;
+            is_over = apply(&name, &piece, stretch, plan, restoration)?;
             let done = restoration.end().next_sequence - first;
             progress(Progress::Journal(done, end.saturating_sub(first)));
             if is_over {
@@ -273,11 +326,10 @@ async fn copy_journal(
             }
         }
         if !is_over && restoration.end() != JournalEnd::from(stretch.end) {
-            let missing = Error::Damaged {
+            return Err(Error::Damaged {
                 object: object::journal_name(stretch.writer, restoration.end().next_sequence),
                 defect: "it is not there".into(),
-            };
-            return Err(up_to_here(missing, manifest, plan, restoration));
+            });
         }
     }
     Ok(())
@@ -334,15 +386,12 @@ fn apply(
 }
 
 /// An object of the journal that cannot be read, and what can be had without it.
-fn up_to_here(error: Error, manifest: &Manifest, plan: &Plan, restoration: &Restoration) -> Error {
-    if !error.is_damage() {
-        return error;
-    }
+fn up_to_here(error: &Error, manifest: &Manifest, plan: &Plan, restoration: &Restoration) -> Error {
     let end = restoration.end();
     let sequence = end.next_sequence.saturating_sub(1);
     let position = Position {
         store: manifest.store.0,
-        epoch: epoch_of(&plan.stretches, sequence),
+        epoch: epoch_of(epochs_of(plan), sequence),
         sequence,
     };
     Error::Damaged {

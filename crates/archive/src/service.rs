@@ -1,14 +1,14 @@
 //! The archiver beside a running service: a thread with a runtime of its own, which tries again whatever
 //! fails, and ends where somebody else has the archive.
 
-use crate::{Archiver, Bucket, Checkpoint, Error, Metrics, Settings, archiver::Reply};
+use crate::{Archiver, Bucket, Error, Metrics, Settings};
 use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_engine::Source;
 
@@ -16,33 +16,10 @@ use widgets_engine::Source;
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// What the archiver is asked.
-enum Asked {
-    /// Copy a checkpoint of everything that was answered before.
-    Checkpoint(Reply),
-    /// Copy what is left, and end.
-    Stop,
-}
-
 /// The archiver of a running service.
 pub struct Handle {
-    asked: mpsc::UnboundedSender<Asked>,
+    stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
-}
-
-/// A way to ask for a checkpoint.
-#[derive(Clone)]
-pub struct Checkpoints(mpsc::UnboundedSender<Asked>);
-
-impl Checkpoints {
-    /// Has a checkpoint of everything copied that was answered before, and waits for it, which can take
-    /// minutes. An error says why there is none.
-    pub async fn copy(&self) -> Result<Checkpoint, String> {
-        let (reply, outcome) = oneshot::channel();
-        let gone = || "nothing is archived any more: the log says why".to_owned();
-        self.0.send(Asked::Checkpoint(reply)).map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?
-    }
 }
 
 /// Starts to archive a store. `begin` is called on the thread first.
@@ -57,7 +34,7 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (asked, requests) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
     let work = move || {
         begin();
         let service = Service {
@@ -66,7 +43,7 @@ pub fn start(
             clock,
             settings,
             metrics,
-            requests,
+            stopped,
             failing: None,
             is_last: false,
         };
@@ -75,21 +52,15 @@ pub fn start(
         runtime.shutdown_background();
     };
     let thread = thread::Builder::new().name("archive".into()).spawn(work)?;
-    Ok(Handle { asked, thread })
+    Ok(Handle { stop, thread })
 }
 
 impl Handle {
-    /// A way to ask for a checkpoint.
-    #[must_use]
-    pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints(self.asked.clone())
-    }
-
     /// Copies what is left of a store that has stopped, and ends; waits for that so long. Says whether all was
     /// copied, or would not have been in any case.
     pub fn stop(self, clock: &dyn Clock, wait_max: Duration) -> bool {
         // It may have ended by itself.
-        drop(self.asked.send(Asked::Stop));
+        let _ = self.stop.send(());
         let until = clock.now() + wait_max;
         while !self.thread.is_finished() {
             if clock.now() >= until {
@@ -107,7 +78,8 @@ struct Service {
     clock: Arc<dyn Clock>,
     settings: Settings,
     metrics: Metrics,
-    requests: mpsc::UnboundedReceiver<Asked>,
+    /// Asked to copy what is left, and to end.
+    stopped: oneshot::Receiver<()>,
     /// What fails, since when, and how often it did.
     failing: Option<(String, Duration, u32)>,
     /// The store has stopped.
@@ -176,7 +148,10 @@ impl Service {
     async fn wait_for(&mut self, archiver: &mut Archiver, seen: u64, cycle: Duration) {
         tokio::select! {
             () = archiver.changed(seen) => {}
-            asked = self.requests.recv() => return self.take(asked, Some(archiver)),
+            _ = &mut self.stopped => {
+                self.is_last = true;
+                return;
+            }
             // What is due by its age.
             () = self.clock.timer(Duration::from_mins(1)) => return,
         }
@@ -186,18 +161,7 @@ impl Service {
         let rest = rest.max(interval / 10);
         tokio::select! {
             () = self.clock.timer(rest) => {}
-            asked = self.requests.recv() => self.take(asked, Some(archiver)),
-        }
-    }
-
-    fn take(&mut self, asked: Option<Asked>, archiver: Option<&mut Archiver>) {
-        match (asked, archiver) {
-            (Some(Asked::Checkpoint(reply)), Some(archiver)) => archiver.want_checkpoint(reply),
-            (Some(Asked::Checkpoint(reply)), None) => {
-                let why = self.failing.as_ref().map(|(why, ..)| why.clone());
-                drop(reply.send(Err(why.unwrap_or_default())));
-            }
-            (Some(Asked::Stop) | None, _) => self.is_last = true,
+            _ = &mut self.stopped => self.is_last = true,
         }
     }
 
@@ -245,7 +209,7 @@ impl Service {
             }
             tokio::select! {
                 () = self.clock.timer(left) => {}
-                asked = self.requests.recv() => self.take(asked, None),
+                _ = &mut self.stopped => self.is_last = true,
             }
         }
     }

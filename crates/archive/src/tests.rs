@@ -1,6 +1,7 @@
 //! The archive against a bucket that fails, crashes, answers late, and has two writers; restores are compared
 //! with the model at their position.
 
+mod backup;
 mod bucket;
 mod crashes;
 mod damage;

@@ -1,7 +1,10 @@
 //! Verifying an archive: every object that counts is read, and what it has must lead from where the manifest
 //! says to where it says.
 
-use crate::{Bucket, Checkpoint, Error, Manifest, Stretch, object, restore::pieces_of};
+use crate::{
+    Bucket, Checkpoint, Error, Manifest, Stretch, object,
+    restore::{pieces_of, was_pruned},
+};
 use futures_util::{StreamExt as _, stream};
 use widgets_engine::JournalEnd;
 
@@ -28,10 +31,32 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
+/// So often the archive is verified anew, where it is pruned meanwhile.
+const ANEW_MAX: usize = 4;
+
 /// Reads everything in an archive that counts. `progress` is told how many objects were read of how many.
+///
+/// What went because the archive was pruned meanwhile is no problem: then all is verified anew.
 pub async fn verify(
     bucket: &Bucket,
     mut progress: impl FnMut(u64, u64),
+) -> Result<(Manifest, Report), Error> {
+    let mut attempt = 0;
+    loop {
+        let (manifest, report) = verify_once(bucket, &mut progress).await?;
+        if report.problems.is_empty()
+            || attempt == ANEW_MAX
+            || !was_pruned(bucket, &manifest).await?
+        {
+            return Ok((manifest, report));
+        }
+        attempt += 1;
+    }
+}
+
+async fn verify_once(
+    bucket: &Bucket,
+    progress: &mut impl FnMut(u64, u64),
 ) -> Result<(Manifest, Report), Error> {
     let Some((manifest, _)) = bucket.manifest().await? else {
         let url = bucket.url().into();

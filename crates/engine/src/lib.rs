@@ -41,7 +41,7 @@ pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use format::{Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, StoreHeader};
 pub use journal::Random;
-pub use log::{HeldCheckpoint, JournalEnd, LoggedGroup, Source, SourceError};
+pub use log::{HeldCheckpoint, JournalEnd, JournalHold, LoggedGroup, Source, SourceError};
 pub use query::Query;
 pub use restore::{Restoration, Restored};
 pub use settings::Settings;

@@ -15,7 +15,7 @@ mod source;
 pub(crate) use feed::EngineFeed;
 pub use group::LoggedGroup;
 pub(crate) use segments::{KeptSegment, check_kept, release, retained};
-pub use source::{HeldCheckpoint, JournalEnd, Source, SourceError};
+pub use source::{HeldCheckpoint, JournalEnd, JournalHold, Source, SourceError};
 
 use crate::{
     Disk, DiskFile, Settings,
@@ -25,7 +25,7 @@ use crate::{
         StoreHeader, group_bytes,
     },
 };
-use segments::{Groups, Place, Retention, read_groups};
+use segments::{Groups, Held, Place, Retention, read_groups};
 use std::{
     collections::VecDeque,
     io,
@@ -84,12 +84,16 @@ struct Inner {
     at: u64,
     /// The running hash over all groups that are durable.
     chain: u64,
-    /// What is not copied yet: the segments that have entries from here on stay. `None` where nobody copies.
+    /// What is not archived yet: the segments that have entries from here on stay. `None` where nobody archives.
     held: Option<u64>,
+    /// The same for each other who copies, by its number.
+    holds: Vec<(u64, Held)>,
+    /// The number of the next one.
+    next_hold: u64,
     /// The newest checkpoint that is durable.
     checkpoint: Option<Written>,
-    /// The checkpoint that is being copied, by its first sequence number.
-    held_checkpoint: Option<u64>,
+    /// The checkpoints that are being copied, each by its first sequence number, once for each copy.
+    held_checkpoints: Vec<u64>,
     /// Those that are kept, without gaps. The last one is written to.
     segments: VecDeque<KeptSegment>,
     /// The newest groups, without gaps.
@@ -130,8 +134,10 @@ impl Log {
                 at,
                 chain,
                 held: segments::held_at_first(settings),
+                holds: Vec::new(),
+                next_hold: 0,
                 checkpoint,
-                held_checkpoint: None,
+                held_checkpoints: Vec::new(),
                 segments,
                 ring: VecDeque::new(),
                 ring_bytes: 0,
@@ -198,16 +204,18 @@ impl Log {
     /// ask for changes, nor who copies them. The number of the first that stays.
     pub(crate) fn release(&self, needed: u64) -> u64 {
         let mut inner = self.lock();
-        let (at, held) = (inner.at, inner.held);
+        let at = inner.at;
+        let mut held: Vec<_> = inner.holds.iter().map(|(_, held)| *held).collect();
+        held.extend(inner.held.map(|from| self.retention.archived(from)));
         let segments = &mut inner.segments;
-        self.retention.release(segments, needed, at, held)
+        self.retention.release(segments, needed, at, &held)
     }
 
-    /// A checkpoint is durable. The one before it that must stay, as it is being copied.
-    pub(crate) fn checkpoint_written(&self, written: Written) -> Option<u64> {
+    /// A checkpoint is durable. Those before it that must stay, as they are being copied.
+    pub(crate) fn checkpoint_written(&self, written: Written) -> Vec<u64> {
         let mut inner = self.lock();
         inner.checkpoint = Some(written);
-        inner.held_checkpoint
+        inner.held_checkpoints.clone()
     }
 
     /// After the newest entry that is durable.

@@ -6,8 +6,9 @@ mod operations;
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
     auth::{Access, Object, Permission, Sender, TokenCache},
+    backup::{self, Backup},
     body::{self, Bodies, ConnectionBodies},
-    changes::{self, ChangesStream, Subscribers},
+    changes::{self, Subscribers},
     code::Code,
     connections::Resident,
     console, cors,
@@ -17,6 +18,7 @@ use crate::{
     lists::{self, WantedList},
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
+    pieces::Pieces,
     readiness::Readiness,
     reading,
     request_id::{self, RequestIds, X_REQUEST_ID},
@@ -57,6 +59,7 @@ const ROOT_MEDIA_TYPES: [&str; 3] = ["application/openapi+json", "application/js
 pub struct Api<S> {
     store: S,
     feed: Option<Arc<dyn Feed>>,
+    backup: Option<Arc<dyn Backup>>,
     shared: Arc<Shared>,
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
@@ -93,8 +96,8 @@ struct Logged {
     address: IpAddr,
 }
 
-/// The body of an answer: there as a whole, or changes as they come.
-pub type AnswerBody = Either<Full<Bytes>, ChangesStream>;
+/// The body of an answer: there as a whole, or in pieces as they come.
+pub type AnswerBody = Either<Full<Bytes>, Pieces>;
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Error>;
 
@@ -129,13 +132,15 @@ enum Wanted {
     List(Box<WantedList>),
     /// The store is to show what is near a widget.
     Neighbourhood(Box<NeighbourhoodQuery>),
+    /// The whole store is to be handed over.
+    Backup,
 }
 
 impl Wanted {
     /// Whether the store is to answer it.
     const fn asks_store(&self) -> bool {
         match self {
-            Self::Answer(_) => false,
+            Self::Answer(_) | Self::Backup => false,
             Self::Operation(..)
             | Self::Changes(_)
             | Self::Widget(_)
@@ -197,6 +202,7 @@ impl<S: Store> Api<S> {
         });
         Ok(Self {
             feed: store.feed(),
+            backup: None,
             store,
             shared,
             authentication: Arc::new(authentication),
@@ -213,6 +219,13 @@ impl<S: Store> Api<S> {
     pub fn with_rate_limit(self, rate_limit: Arc<RateLimit>) -> Self {
         let rate_limit = Some(rate_limit);
         Self { rate_limit, ..self }
+    }
+
+    /// The same API, which gives these backups of the store.
+    #[must_use]
+    pub fn with_backup(self, backup: Arc<dyn Backup>) -> Self {
+        let backup = Some(backup);
+        Self { backup, ..self }
     }
 
     /// The same API, of which web pages may ask this. Without it those of other sites need a token.
@@ -261,6 +274,7 @@ impl<S: Store> Api<S> {
     pub fn with_store<T: Store>(&self, store: T) -> Api<T> {
         Api {
             feed: store.feed(),
+            backup: self.backup.clone(),
             store,
             shared: self.shared.clone(),
             authentication: self.authentication.clone(),
@@ -370,6 +384,7 @@ impl<S: Store> Api<S> {
     async fn answer(&self, wanted: Result<Wanted, Error>) -> Result<Response<AnswerBody>, Error> {
         let answer = match wanted? {
             Wanted::Changes(asked) => return Box::pin(self.changes(asked)).await,
+            Wanted::Backup => return self.backup(),
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(attempt, preferences) => {
                 let applied = self.store.ask(attempt).await?;
@@ -433,7 +448,15 @@ impl<S: Store> Api<S> {
         Ok(response)
     }
 
-    /// Ends the streams of changes, so that a shutdown need not wait for their clients.
+    fn backup(&self) -> Result<Response<AnswerBody>, Error> {
+        let stopping = self.shared.subscribers.stopping();
+        let pieces = backup::give(self.backup.as_ref(), stopping)?;
+        let mut response = Response::new(AnswerBody::Right(pieces));
+        backup::headers(response.headers_mut());
+        Ok(response)
+    }
+
+    /// Ends the streams of changes and backups, so that a shutdown need not wait for their clients.
     pub(crate) fn end_streams(&self) {
         self.shared.subscribers.stop();
     }
@@ -523,6 +546,7 @@ impl<S: Store> Api<S> {
                 return read_widget(&serial_number, sender.access, head);
             }
             Route::Changes => return read_changes(sender.access, head),
+            Route::Backup => return read_backup(sender.access, head),
             Route::List(table) => {
                 return read(sender.access, head, || {
                     let wanted = lists::read_list(table, head, &self.shared.settings)?;
@@ -622,6 +646,20 @@ fn read_changes(access: Access, head: &Parts) -> Result<Wanted, Error> {
     access.require(Permission::Read, Object::Changes)?;
     let asked = changes::Asked::read(head.uri.query(), &head.headers)?;
     Ok(Wanted::Changes(asked))
+}
+
+/// GET alone begins one.
+fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error> {
+    if let Some(answer) = check_reads(head)? {
+        return Ok(Wanted::Answer(answer));
+    }
+    access.require(Permission::Admin, Object::Backup)?;
+    if head.method == Method::HEAD {
+        let mut answer = empty(StatusCode::OK);
+        backup::headers(answer.headers_mut());
+        return Ok(Wanted::Answer(answer));
+    }
+    Ok(Wanted::Backup)
 }
 
 /// Whatever shows widgets to those who may read them.

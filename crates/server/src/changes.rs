@@ -11,10 +11,9 @@ mod encode;
 mod stream;
 
 pub(crate) use asked::Asked;
-pub use stream::ChangesStream;
 pub(crate) use stream::Subscribers;
 
-use crate::error::Error;
+use crate::{error::Error, pieces::Pieces};
 use asked::{After, Format};
 use hyper::{
     HeaderMap,
@@ -48,7 +47,7 @@ pub(crate) struct Page {
 /// What is answered to a request for changes.
 pub(crate) enum Answer {
     Page(Page),
-    Stream(Format, ChangesStream),
+    Stream(Format, Pieces),
 }
 
 impl Answer {
@@ -101,7 +100,7 @@ pub(crate) async fn answer(
     let filter = Arc::new(asked.filter);
     // Whether the position is one can only be said before the stream begins.
     feed.read(after, filter.clone(), 0).await?;
-    let stream = ChangesStream::start(
+    let stream = stream::start(
         feed,
         after,
         filter,

@@ -147,6 +147,8 @@ codes! {
     KeyReused = "WG422", UNPROCESSABLE_ENTITY;
     /// The store keeps no changes: on PostgreSQL `widgets migrate --changes` turns that on.
     NoChanges = "WG501", NOT_IMPLEMENTED;
+    /// The service cannot give a backup of its store: PostgreSQL has its own means.
+    NoBackup = "WG501", NOT_IMPLEMENTED;
     /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
     /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.

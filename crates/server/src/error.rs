@@ -117,6 +117,8 @@ pub(crate) enum Error {
     ChangesGone(Position),
     /// The store keeps no changes.
     NoChanges,
+    /// The store gives no backups.
+    NoBackup,
 }
 
 impl From<FeedError> for Error {
@@ -190,6 +192,7 @@ impl Error {
             Self::ReadTimeout { .. } => Code::ReadTimeout,
             Self::ChangesGone(_) => Code::ChangesGone,
             Self::NoChanges => Code::NoChanges,
+            Self::NoBackup => Code::NoBackup,
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
                 refusal.into()
             }
@@ -235,6 +238,12 @@ impl Error {
                 (message.into(), Some(details), Some(hint.into()))
             }
             Self::NoChanges => ("this store keeps no changes".into(), None, None),
+            Self::NoBackup => {
+                let details = "the widgets are in a PostgreSQL database";
+                let hint = "Use its own means: pg_dump, or pg_basebackup with archived WAL";
+                let message = "this service gives no backups".into();
+                (message, Some(details.into()), Some(hint.into()))
+            }
             Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
         };
         ErrorBody {
@@ -319,7 +328,8 @@ impl Error {
             | Self::ReadTimeout { .. }
             | Self::Rejected(_)
             | Self::ChangesGone(_)
-            | Self::NoChanges => {}
+            | Self::NoChanges
+            | Self::NoBackup => {}
         }
         response
     }

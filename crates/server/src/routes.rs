@@ -34,6 +34,8 @@ pub(crate) enum Route<'a> {
     Ready,
     /// `/metrics`
     Metrics,
+    /// `/backup`
+    Backup,
     /// One segment that is none of these: where PostgREST has its tables.
     Table(Cow<'a, str>),
     /// Anything else.
@@ -66,6 +68,7 @@ impl<'a> Route<'a> {
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Metrics => "metrics",
+            Self::Backup => "backup",
             _ => "document",
         }
     }
@@ -89,7 +92,8 @@ impl<'a> Route<'a> {
             | Self::ConsoleFile(_)
             | Self::Live
             | Self::Ready
-            | Self::Metrics => None,
+            | Self::Metrics
+            | Self::Backup => None,
         }
     }
 
@@ -135,6 +139,7 @@ impl<'a> Route<'a> {
                 "live" => Self::Live,
                 "ready" => Self::Ready,
                 "metrics" => Self::Metrics,
+                "backup" => Self::Backup,
                 other => {
                     let name = percent_decode_str(other).decode_utf8_lossy();
                     let named = |each: &Table| each.as_str() == name;
@@ -195,6 +200,8 @@ mod tests {
             ("/live", Route::Live),
             ("/ready", Route::Ready),
             ("/metrics", Route::Metrics),
+            ("/backup", Route::Backup),
+            ("/backup/", Route::Invalid),
             ("/console", Route::Console),
             ("/console/", Route::ConsoleFile("")),
             ("/console/console.js", Route::ConsoleFile("console.js")),

@@ -26,7 +26,7 @@ use widgets_engine::Engine;
 use widgets_pacing::{Pacing, SystemMeter};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, ConnectionMetrics, Listener, RateLimit, TlsFiles};
+use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, TlsFiles};
 
 #[derive(clap::Args)]
 #[command(after_help = help_sections())]
@@ -91,8 +91,19 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
+            let backup = crate::archive::backups(&engine, Arc::new(SystemClock::new()));
             let answered = answer(
-                &http, api, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
+                &http,
+                api,
+                bound,
+                metrics,
+                store,
+                on_worker,
+                Some(backup),
+                security,
+                pacing,
+                hang_up,
+                signals,
             )
             .await;
             drop(engine);
@@ -111,7 +122,8 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, api, bound, metrics, store, on_worker, security, pacing, hang_up, signals,
+                &http, api, bound, metrics, store, on_worker, None, security, pacing, hang_up,
+                signals,
             )
             .await?;
             drop(postgres);
@@ -251,6 +263,7 @@ async fn answer<S: Store>(
     metrics: Registry,
     store: S,
     on_worker: impl Fn() -> S + Clone + Send + 'static,
+    backup: Option<Arc<dyn Backup>>,
     security: Security,
     pacing: Arc<Pacing>,
     hang_up: Signal,
@@ -283,6 +296,9 @@ async fn answer<S: Store>(
     }
     if let Some(settings) = http.rate_limit() {
         api = api.with_rate_limit(Arc::new(RateLimit::new(settings)));
+    }
+    if let Some(backup) = backup {
+        api = api.with_backup(backup);
     }
     let listener = match &security.tls {
         Some(tls) => Listener::tls(listener, tls.clone()),

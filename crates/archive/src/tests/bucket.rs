@@ -2,11 +2,11 @@
 //! process does that dies.
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, stream::BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
-    path::Path,
+    ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, memory::InMemory, path::Path,
 };
 use std::{
     fmt,
@@ -107,6 +107,20 @@ impl FaultyBucket {
         }
     }
 
+    /// Before this request the objects become those of another bucket, as if others had written and removed them.
+    pub(super) fn turn_into(&self, other: &Self, before: usize) {
+        let (own, other) = (self.inside.clone(), other.inside.clone());
+        self.fail(move |number| {
+            if number == before {
+                let (own, other) = (own.clone(), other.clone());
+                // On a thread of its own: this one is asked in the middle of a request.
+                let turned = std::thread::spawn(move || turn_into(&own, &other));
+                turned.join().expect("turned");
+            }
+            None
+        });
+    }
+
     /// The objects as they are.
     pub(super) fn inside(&self) -> &InMemory {
         &self.inside
@@ -134,6 +148,24 @@ impl FaultyBucket {
             }),
         }
     }
+}
+
+fn turn_into(own: &InMemory, other: &InMemory) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime").block_on(async {
+        let names = async |store: &InMemory| {
+            let listed = store.list(None).map(|object| object.map(|it| it.location));
+            listed.try_collect::<Vec<_>>().await.expect("listed")
+        };
+        for name in names(own).await {
+            own.delete(&name).await.expect("removed");
+        }
+        for name in names(other).await {
+            let object = other.get(&name).await.expect("there");
+            let bytes = object.bytes().await.expect("read");
+            own.put(&name, bytes.into()).await.expect("written");
+        }
+    });
 }
 
 fn failure() -> Error {

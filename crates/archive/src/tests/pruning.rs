@@ -113,3 +113,106 @@ async fn a_crash_at_every_request_of_pruning() {
     assert_eq!(rehearsed.checkpoints, pruned.checkpoints);
     check_kept(&bucket, &world, 0, 20).await;
 }
+
+/// What becomes of a restore where at each of its requests the archive has become another one meanwhile.
+async fn restore_while(
+    before: &FaultyBucket,
+    after: &FaultyBucket,
+    target: Target,
+    mut check: impl FnMut(usize, Result<(widgets_conformance::Model, crate::Restore), Error>),
+) {
+    let bucket = before.copy();
+    bucket.be_well();
+    restored(&bucket, target)
+        .await
+        .expect("nothing happens meanwhile");
+    for request in 1..bucket.requests() {
+        let bucket = before.copy();
+        bucket.turn_into(after, request);
+        check(request, restored(&bucket, target).await);
+    }
+}
+
+#[tokio::test]
+async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
+    let before = FaultyBucket::default();
+    let (mut world, mut archiver) = lived(&before, 14).await;
+    let middle = world.states[world.states.len() / 2].at;
+    // The service went on, with a newer checkpoint, and what was before it was let go.
+    let live = before.copy();
+    world.act(40).await;
+    world.engine().checkpoint().expect("written");
+    copy_all(&mut archiver).await.expect("copied");
+    let pruned = before.copy();
+    let now = world.states.last().expect("some").at;
+    prune(&pruned.bucket(), now, false, |_, _| {})
+        .await
+        .expect("pruned");
+
+    // The newest moment is there before and after; which one of the two it is, the position says.
+    let mut begun_anew = 0;
+    restore_while(&live, &pruned, Target::Newest, |request, outcome| {
+        let (found, told) = outcome.unwrap_or_else(|error| panic!("request {request}: {error}"));
+        let mut states = world.states.iter().rev();
+        let state = states.find(|it| it.position.sequence <= told.position.sequence);
+        assert_eq!(found, state.expect("some").model, "request {request}");
+        begun_anew += usize::from(!told.pruned.is_empty());
+        assert_eq!(told.damaged, [""; 0], "request {request}");
+    })
+    .await;
+    assert!(begun_anew > 1, "{begun_anew}");
+
+    // A moment that is let go is restored as it was, or it is said what went.
+    let (mut done, mut gone) = (0, 0);
+    restore_while(
+        &live,
+        &pruned,
+        Target::At(middle),
+        |request, outcome| match outcome {
+            Ok((found, _)) => {
+                let mut states = world.states.iter().rev();
+                let state = states.find(|it| it.at <= middle).expect("some");
+                assert_eq!(found, state.model, "request {request}");
+                done += 1;
+            }
+            Err(Error::Unreachable(why)) => {
+                assert!(why.contains("pruned while it was read"), "{why}");
+                assert!(
+                    why.contains("checkpoint/") || why.contains("journal/"),
+                    "{why}"
+                );
+                gone += 1;
+            }
+            Err(error) => panic!("request {request}: {error}"),
+        },
+    )
+    .await;
+    assert!(gone > 1, "{done} were restored, {gone} not");
+}
+
+#[tokio::test]
+async fn an_archive_that_is_pruned_while_it_is_verified_has_no_problem() {
+    let before = FaultyBucket::default();
+    let (world, archiver) = lived(&before, 15).await;
+    drop(archiver);
+    let pruned = before.copy();
+    let now = world.states.last().expect("some").at;
+    prune(&pruned.bucket(), now, false, |_, _| {})
+        .await
+        .expect("pruned");
+    let bucket = before.copy();
+    bucket.be_well();
+    verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
+    for request in 1..bucket.requests() {
+        let bucket = before.copy();
+        bucket.turn_into(&pruned, request);
+        let (_, report) = verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
+        assert_eq!(report.problems, [], "request {request}");
+    }
+    // What is gone for another reason is one.
+    let bucket = before.copy();
+    let empty = FaultyBucket::default();
+    bucket.turn_into(&empty, 2);
+    let outcome = verify(&bucket.bucket(), |_, _| {}).await;
+    assert!(outcome.is_ok_and(|(_, report)| !report.problems.is_empty()));
+}

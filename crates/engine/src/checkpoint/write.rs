@@ -253,13 +253,13 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         let segment = draft.beginning.position.segment;
         let kept = self.log.release(segment);
         let held = self.log.checkpoint_written(written);
-        let held = held.map(files::checkpoint_name);
+        let held: Vec<_> = held.into_iter().map(files::checkpoint_name).collect();
         let obsolete = files::obsolete(self.disk, written.first_sequence, kept);
         self.draft = None;
         match obsolete {
             Ok(mut names) => {
                 // The next checkpoint takes it along.
-                names.retain(|name| Some(name) != held.as_ref());
+                names.retain(|name| !held.contains(name));
                 self.removal = Some(Removal::new(names));
             }
             Err(error) => self.removal_failed(&error),

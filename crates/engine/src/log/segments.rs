@@ -48,6 +48,15 @@ impl Groups {
     }
 }
 
+/// What is held for somebody who copies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// The first entry that is not copied.
+    pub(crate) from: u64,
+    /// As long as the journal does not take more than this.
+    pub(crate) bytes_max: u64,
+}
+
 /// What is kept for those who ask for changes.
 pub(crate) struct Retention {
     segment_bytes: u64,
@@ -56,7 +65,7 @@ pub(crate) struct Retention {
     held_bytes: u64,
 }
 
-/// What is held before who copies has said where it is: everything, if somebody does.
+/// What is held before who archives has said where it is: everything, if somebody does.
 pub(crate) fn held_at_first(settings: &Settings) -> Option<u64> {
     (settings.held_bytes_max > 0).then_some(0)
 }
@@ -72,6 +81,14 @@ impl Retention {
         }
     }
 
+    /// What is held for who archives from this entry on.
+    pub(crate) const fn archived(&self, from: u64) -> Held {
+        Held {
+            from,
+            bytes_max: self.held_bytes,
+        }
+    }
+
     /// Lets go of the oldest segments: those that a restart does not need, which begins in segment
     /// `needed`, and that are too old or too much. What is `held` from a sequence number on stays as long as
     /// it is not too much for that. The number of the first that stays.
@@ -80,15 +97,16 @@ impl Retention {
         segments: &mut VecDeque<KeptSegment>,
         needed: u64,
         now: u64,
-        held: Option<u64>,
+        held: &[Held],
     ) -> u64 {
         while let (Some(first), Some(second)) = (segments.front(), segments.get(1)) {
             let bytes = self.segment_bytes.saturating_mul(segments.len() as u64);
             // All of the first was committed before the second began.
             let age = now.saturating_sub(second.first_at);
             let is_old = second.first_at > 0 && age >= self.microseconds;
-            let is_held =
-                held.is_some_and(|held| held < second.first_sequence) && bytes <= self.held_bytes;
+            let is_held = held
+                .iter()
+                .any(|held| held.from < second.first_sequence && bytes <= held.bytes_max);
             if first.header.number >= needed || is_held || !(is_old || bytes > self.bytes) {
                 break;
             }
@@ -106,8 +124,9 @@ pub(crate) fn release(
     now: u64,
     settings: &Settings,
 ) {
-    let held = held_at_first(settings);
-    Retention::new(settings).release(segments, needed, now, held);
+    let retention = Retention::new(settings);
+    let held = held_at_first(settings).map(|from| retention.archived(from));
+    retention.release(segments, needed, now, held.as_slice());
 }
 
 /// The segments that can be read up to the last one, `last`, whose next entry is `next_sequence`: without

@@ -1,9 +1,10 @@
 //! What copies of a running store are made from: its durable groups, and its newest checkpoint.
 //!
-//! Whoever copies says up to where it has come, and the journal from there on is held for it, within
-//! [`held_bytes_max`](crate::Settings::held_bytes_max). A checkpoint is held while it is read.
+//! Whoever copies says up to where it has come, and the journal from there on is held for it: within
+//! [`held_bytes_max`](crate::Settings::held_bytes_max) for the one who archives, and for each other one within what
+//! that one gives. A checkpoint is held while it is read.
 
-use super::{Log, LoggedGroup};
+use super::{Held, Log, LoggedGroup};
 use crate::{
     CheckpointError, DiskFile, StoreHeader,
     checkpoint::Reply,
@@ -121,9 +122,24 @@ impl Source {
         drop(told.wait_for(|&now| now > next_sequence).await);
     }
 
-    /// Everything before this entry is copied; what comes from it on is held. `None`: nobody copies.
+    /// Everything before this entry is archived; what comes from it on is held. `None`: nobody archives.
     pub fn hold(&self, next_sequence: Option<u64>) {
         self.log.lock().held = next_sequence;
+    }
+
+    /// Holds the journal for a copy beside the archive, all that there is at first. It stays until this is dropped,
+    /// as long as the journal does not take more than so many bytes.
+    #[must_use]
+    pub fn hold_journal(&self, bytes_max: u64) -> JournalHold {
+        let mut inner = self.log.lock();
+        let number = inner.next_hold;
+        inner.next_hold += 1;
+        let held = Held { from: 0, bytes_max };
+        inner.holds.push((number, held));
+        JournalHold {
+            log: self.log.clone(),
+            number,
+        }
     }
 
     /// About how many bytes the journal has from this entry on.
@@ -166,17 +182,21 @@ impl Source {
         newest.map(|newest| newest.first_sequence)
     }
 
-    /// The newest checkpoint, to be read. It stays until this is dropped; one is held at a time.
+    /// The newest checkpoint, to be read. It stays until this is dropped.
     pub fn hold_checkpoint(&self) -> io::Result<Option<HeldCheckpoint>> {
         let Some(newest) = ({
             let mut inner = self.log.lock();
             let newest = inner.checkpoint;
-            inner.held_checkpoint = newest.map(|newest| newest.first_sequence);
+            let held = newest.map(|newest| newest.first_sequence);
+            inner.held_checkpoints.extend(held);
             newest
         }) else {
             return Ok(None);
         };
-        let hold = Hold(self.log.clone());
+        let hold = CheckpointHold {
+            log: self.log.clone(),
+            first_sequence: newest.first_sequence,
+        };
         let name = checkpoint_name(newest.first_sequence);
         let file = self.log.files.open(&name)?;
         let mut bytes = vec![0; HEADER_BYTES];
@@ -219,11 +239,41 @@ impl Log {
     }
 }
 
-struct Hold(Arc<Log>);
+/// The journal is held for somebody who copies it.
+pub struct JournalHold {
+    log: Arc<Log>,
+    number: u64,
+}
 
-impl Drop for Hold {
+impl JournalHold {
+    /// Everything before this entry is copied.
+    pub fn advance(&self, next_sequence: u64) {
+        let mut inner = self.log.lock();
+        let own = inner.holds.iter_mut().find(|(it, _)| *it == self.number);
+        if let Some((_, held)) = own {
+            held.from = held.from.max(next_sequence);
+        }
+    }
+}
+
+impl Drop for JournalHold {
     fn drop(&mut self) {
-        self.0.lock().held_checkpoint = None;
+        self.log.lock().holds.retain(|(it, _)| *it != self.number);
+    }
+}
+
+struct CheckpointHold {
+    log: Arc<Log>,
+    first_sequence: u64,
+}
+
+impl Drop for CheckpointHold {
+    fn drop(&mut self) {
+        let mut inner = self.log.lock();
+        let held = &mut inner.held_checkpoints;
+        if let Some(own) = held.iter().position(|it| *it == self.first_sequence) {
+            held.swap_remove(own);
+        }
     }
 }
 
@@ -236,7 +286,7 @@ pub struct HeldCheckpoint {
     /// The length of its file.
     pub bytes: u64,
     file: Box<dyn DiskFile>,
-    _hold: Hold,
+    _hold: CheckpointHold,
 }
 
 impl HeldCheckpoint {

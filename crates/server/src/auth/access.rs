@@ -11,7 +11,7 @@ pub(crate) enum Permission {
     Read,
     /// The four operations.
     Write,
-    /// Read what the service tells of itself: `/metrics`.
+    /// Read what the service tells of itself, `/metrics`, and take the whole store, `/backup`.
     Admin,
 }
 
@@ -22,6 +22,7 @@ pub(crate) enum Object {
     Widgets,
     Changes,
     Metrics,
+    Backup,
 }
 
 impl fmt::Display for Object {
@@ -31,6 +32,7 @@ impl fmt::Display for Object {
             Self::Widgets => f.write_str("table widgets"),
             Self::Changes => f.write_str("table changes"),
             Self::Metrics => f.write_str("view metrics"),
+            Self::Backup => f.write_str("view backup"),
         }
     }
 }
@@ -52,7 +54,7 @@ pub struct Roles {
     pub read: Vec<String>,
     /// Those that may call the operations.
     pub write: Vec<String>,
-    /// Those that may read the metrics.
+    /// Those that may read the metrics and take backups.
     pub admin: Vec<String>,
 }
 

@@ -1,15 +1,10 @@
 //! Streams of changes that have no end.
 
 use super::{asked::Format, encode};
-use hyper::body::{Body, Bytes, Frame, SizeHint};
+use crate::pieces::Pieces;
+use hyper::body::Bytes;
 use prometheus::{IntGauge, Registry};
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use widgets_registry::{ChangeFilter, Feed, FeedError, Position};
 
@@ -82,36 +77,29 @@ fn valid(gauge: prometheus::Result<IntGauge>) -> IntGauge {
     }
 }
 
-/// A body that goes on as long as changes come.
-#[derive(Debug)]
-pub struct ChangesStream(mpsc::Receiver<Bytes>);
-
-impl ChangesStream {
-    /// The changes after a position, on a task of the current runtime.
-    pub(crate) fn start(
-        feed: Arc<dyn Feed>,
-        after: Position,
-        filter: Arc<ChangeFilter>,
-        format: Format,
-        subscriber: Subscriber,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        // The client's reading is what takes pieces out.
-        let (pieces, body) = mpsc::channel(1);
-        tokio::spawn(async move {
-            let _subscriber = subscriber;
-            let follower = Follower {
-                feed,
-                after,
-                filter,
-                format,
-                pieces,
-                stopping,
-            };
-            follower.follow().await;
-        });
-        Self(body)
-    }
+/// The changes after a position, by a task of the current runtime: a body that goes on as long as changes come.
+pub(super) fn start(
+    feed: Arc<dyn Feed>,
+    after: Position,
+    filter: Arc<ChangeFilter>,
+    format: Format,
+    subscriber: Subscriber,
+    stopping: watch::Receiver<bool>,
+) -> Pieces {
+    let (pieces, body) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _subscriber = subscriber;
+        let follower = Follower {
+            feed,
+            after,
+            filter,
+            format,
+            pieces,
+            stopping,
+        };
+        follower.follow().await;
+    });
+    Pieces::new(body)
 }
 
 struct Follower {
@@ -184,22 +172,5 @@ impl Follower {
             _ = self.stopping.wait_for(|&stopping| stopping) => false,
             sent = self.pieces.send(piece) => sent.is_ok(),
         }
-    }
-}
-
-impl Body for ChangesStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = ready!(self.0.poll_recv(context));
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }

@@ -620,6 +620,7 @@ fn others() -> Vec<Example> {
             "/associations",
             Malformed::Table("associations".into()).into(),
         ),
+        get("WG501", Some("/backup"), "/backup", Error::NoBackup),
     ];
     // A store that is only busy is ready.
     let unready = faults()

@@ -53,6 +53,7 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
         ("/live", live(security)),
         ("/ready", ready(security, &examples)),
         ("/metrics", metrics()),
+        ("/backup", backup(&examples)),
     ];
     for (path, item) in lists::paths(settings, &examples) {
         paths = paths.path(path, item);
@@ -323,6 +324,18 @@ fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
 fn metrics() -> OperationBuilder {
     service("metrics", "Measurements, in the text format of Prometheus")
         .response("200", responses::metrics())
+}
+
+fn backup(examples: &[Example]) -> OperationBuilder {
+    let mut described = service(
+        "backup",
+        "The whole store as one stream, for `widgets backup`. One is given at a time",
+    )
+    .response("200", responses::backup());
+    for (status, response) in responses::errors(&of_path(Some("/backup"), examples)) {
+        described = described.response(status, response);
+    }
+    described
 }
 
 /// An example as the document has it, with this value.

@@ -7,8 +7,8 @@ use super::{
 };
 use std::collections::BTreeMap;
 use utoipa::openapi::{
-    ArrayBuilder, ContentBuilder, Header, HeaderBuilder, ObjectBuilder, RefOr, Response,
-    ResponseBuilder, Schema, Type, example::Example as OpenApiExample,
+    ArrayBuilder, ContentBuilder, Header, HeaderBuilder, KnownFormat, ObjectBuilder, RefOr,
+    Response, ResponseBuilder, Schema, SchemaFormat, Type, example::Example as OpenApiExample,
 };
 
 type Examples = Vec<(String, RefOr<OpenApiExample>)>;
@@ -128,6 +128,19 @@ pub(super) fn metrics() -> Response {
     ResponseBuilder::new()
         .description("Counters, gauges and histograms.")
         .content("text/plain; version=0.0.4", text.build())
+        .build()
+}
+
+/// 200 of a backup.
+pub(super) fn backup() -> Response {
+    let stream = ContentBuilder::new().schema(Some(
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))),
+    ));
+    ResponseBuilder::new()
+        .description("Frames, the last of which says that all is there.")
+        .content("application/octet-stream", stream.build())
         .build()
 }
 

@@ -352,6 +352,7 @@ async fn each_role_may_do_what_its_lists_say() {
     let function = "permission denied for function remove_widget";
     let table = "permission denied for table widgets";
     let view = "permission denied for view metrics";
+    let whole = "permission denied for view backup";
     let bearer = Some("Bearer");
     let ask = async |role: &str, method: &str, uri: &str| {
         let token = claiming(&format!(r#"{{"role":"{role}"}}"#));
@@ -361,10 +362,11 @@ async fn each_role_may_do_what_its_lists_say() {
         };
         send(&api, method, uri, &[&authorization], r#"{"widget_sn":"E"}"#).await
     };
-    let (post, lookup, metrics) = (
+    let (post, lookup, metrics, backup) = (
         ("POST", "/rpc/remove_widget"),
         ("GET", "/widgets/E"),
         ("GET", "/metrics"),
+        ("GET", "/backup"),
     );
     for (role, (method, uri), expected) in [
         ("writer", post, (204, "")),
@@ -373,6 +375,8 @@ async fn each_role_may_do_what_its_lists_say() {
         ("anon", lookup, (404, "WG001")),
         ("", lookup, (404, "WG001")),
         ("watcher", metrics, (200, "")),
+        // It is let in, and this service gives none.
+        ("watcher", backup, (501, "WG501")),
         // Nobody is asked who watches over the process, or what may be asked.
         ("", ("GET", "/live"), (200, "")),
         ("", ("GET", "/ready"), (200, "")),
@@ -399,6 +403,9 @@ async fn each_role_may_do_what_its_lists_say() {
         ("watcher", lookup, (403, "42501"), table, None),
         ("writer", metrics, (403, "42501"), view, None),
         ("", metrics, (401, "42501"), view, bearer),
+        ("writer", backup, (403, "42501"), whole, None),
+        ("reader", backup, (403, "42501"), whole, None),
+        ("", backup, (401, "42501"), whole, bearer),
         (
             "nobody",
             lookup,
@@ -426,7 +433,14 @@ async fn each_role_may_do_what_its_lists_say() {
 async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
     let (api, ..) = guarded(settings(), Some(SECRET));
     let disabled = "Anonymous access is disabled";
-    for uri in ["/widgets/E", "/metrics", "/", "/a/b", "/rpc/unknown"] {
+    for uri in [
+        "/widgets/E",
+        "/metrics",
+        "/backup",
+        "/",
+        "/a/b",
+        "/rpc/unknown",
+    ] {
         let answer = send(&api, "GET", uri, &[], "").await;
         check_refused(&answer, (401, "PGRST302"), disabled, Some("Bearer"));
     }

@@ -1,6 +1,6 @@
 //! Web pages: which may ask, what a browser sends for them unasked, and by which names.
 
-use crate::{auth::SECRET, *};
+use crate::{auth::SECRET, backup::Empty, *};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
@@ -83,10 +83,11 @@ async fn send_certified<S: Store>(
     api.respond_to(caller, request).await.status().as_u16()
 }
 
-const ASKED: [(&str, &str, &str); 4] = [
+const ASKED: [(&str, &str, &str); 5] = [
     ("POST", "/rpc/remove_widget", r#"{"widget_sn":"E"}"#),
     ("GET", "/widgets/E", ""),
     ("GET", "/metrics", ""),
+    ("GET", "/backup", ""),
     ("GET", "/", ""),
 ];
 
@@ -134,7 +135,7 @@ async fn pages_of_other_sites_may_not_ask_without_a_token() {
 
 #[tokio::test]
 async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
-    let api = api(Counting::default());
+    let api = api(Counting::default()).with_backup(Arc::new(Empty));
     let programs = ["user-agent: curl/8", "sec-fetch-mode: cors", JSON];
     let own = [
         "sec-fetch-site: same-origin",

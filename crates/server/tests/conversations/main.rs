@@ -8,6 +8,7 @@
 )]
 
 mod auth;
+mod backup;
 mod browsers;
 mod changes;
 mod fuzz;

@@ -1,47 +1,170 @@
-//! `widgets backup`: a checkpoint in an archive now.
+//! `widgets backup`: a running service's store in a directory of its own, or a stopped directory in an archive.
 
-use super::{Url, wait};
-use crate::{Outcome, stores};
+use super::{bytes_text, explained, progress::Shown, wait};
+use crate::{
+    Misuse, Outcome,
+    ask::{self, Credentials},
+    stores,
+};
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
-use widgets_archive::{back_up, time_text};
+use widgets_archive::{ArchiveUrl, Arrival, Bucket, back_up, time_text};
 use widgets_clock::SystemClock;
 use widgets_engine::{DataDirectory, Engine, NoStore, Settings};
+use widgets_load::quantity;
 use widgets_pacing::{Mode, Pacing};
 
-/// Copies a data directory that no service runs on to an archive, whole, with a checkpoint of it.
+/// Takes a backup of a running service into an empty directory, or copies a stopped directory to an archive.
+///
+/// With http:// or https:// it asks a running service, as one who may read its metrics (the role of
+/// `auth.admin_roles`), for everything that was answered before, and puts it into the directory that --to names:
+/// verified whole, ready to be served, in a new epoch. The service goes on meanwhile; it needs no archive. What is
+/// cut off leaves a directory that no service starts on; the same command begins anew. With the URL of an archive
+/// it copies the directory that --data-dir names, which no service runs on, with a checkpoint of it.
 #[derive(clap::Args)]
 pub(crate) struct Backup {
-    #[command(flatten)]
-    url: Url,
-    /// The directory.
+    /// The service, `http://…` or `https://…`, or the archive: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or
+    /// `file:///FOLDER`.
+    #[arg(
+        value_name = "URL",
+        env = "WIDGETS_ARCHIVE_URL",
+        hide_env_values = true,
+        value_parser = place
+    )]
+    url: Where,
+    /// Of a service: the directory to fill, empty or not there yet.
     #[arg(long, value_name = "DIRECTORY")]
-    data_dir: PathBuf,
+    to: Option<PathBuf>,
+    /// For an archive: the directory to copy.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// How long the service may take to begin its answer.
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
+    timeout: Duration,
+}
+
+/// What the URL is of.
+#[derive(Clone, Debug)]
+enum Where {
+    Service(String),
+    Archive(ArchiveUrl),
+}
+
+fn place(text: &str) -> Result<Where, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Ok(Where::Service(text.into()));
+    }
+    let archive = text.parse::<ArchiveUrl>();
+    archive.map(Where::Archive).map_err(|error| {
+        format!("it is no service (http://, https://), and as an archive: {error}")
+    })
 }
 
 impl Backup {
     pub(crate) fn run(self) -> Outcome {
-        let bucket = self.url.open()?;
-        let settings = Settings {
-            held_bytes_max: u64::MAX,
-            ..Settings::default()
-        };
-        let explained = |error| stores::explained(&self.data_dir, &error);
-        let directory = DataDirectory::open(&self.data_dir, NoStore::Refuse).map_err(explained)?;
-        let clock = Arc::new(SystemClock::new());
-        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
-        let engine = Engine::open_in(directory, &settings, pacing).map_err(explained)?;
-        let copied = wait(back_up(bucket, engine.source(), clock))??;
-        writeln!(
-            io::stdout(),
-            "{} is in the archive up to {}",
-            self.data_dir.display(),
-            time_text(copied.usable_at)
-        )?;
-        Ok(ExitCode::SUCCESS)
+        match (self.url, self.to, self.data_dir) {
+            (Where::Service(url), Some(to), None) => {
+                of_service(url, &to, self.credentials, self.timeout)
+            }
+            (Where::Archive(url), None, Some(directory)) => of_directory(&url, &directory),
+            (Where::Service(_), ..) => Err(Misuse(
+                "a backup of a running service fills an empty directory: give it by --to, and nothing by \
+                 --data-dir"
+                    .into(),
+            )
+            .into()),
+            (Where::Archive(_), ..) => Err(Misuse(
+                "what goes to an archive is a directory that no service runs on: give it by --data-dir, and \
+                 nothing by --to. A running service is named by http:// or https://"
+                    .into(),
+            )
+            .into()),
+        }
+    }
+}
+
+fn of_service(url: String, to: &Path, credentials: Credentials, timeout: Duration) -> Outcome {
+    // Before the service does anything for a directory that is not empty.
+    let arrival = Arrival::open(to).map_err(|error| explained(to, &error))?;
+    let asked = credentials.client(url, timeout);
+    let stream = match asked.and_then(|client| client.backup()) {
+        Ok(stream) => stream,
+        Err(error) => return ask::exit(Err(error.into())),
+    };
+    let mut bar = Shown::new();
+    let taken = arrival.take(stream, &Settings::default(), |progress| {
+        bar.progress(progress);
+    });
+    let took = bar.finish();
+    let arrived = taken.map_err(|error| explained(to, &error))?;
+    let counts = arrived.restored.counts;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "took {} widgets and {} associations ({}) into {} in {:.1} s",
+        counts.widgets,
+        counts.associations,
+        bytes_text(arrived.bytes),
+        to.display(),
+        took.as_secs_f64()
+    )?;
+    writeln!(
+        out,
+        "up to {} (position {})",
+        arrived.reached, arrived.position
+    )?;
+    writeln!(
+        out,
+        "it is verified, and would go on in epoch {}: start a service with --data-dir {}",
+        arrived.restored.epoch,
+        to.display()
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_directory(url: &ArchiveUrl, path: &Path) -> Outcome {
+    let bucket = Bucket::open(url)?;
+    let settings = Settings {
+        held_bytes_max: u64::MAX,
+        ..Settings::default()
+    };
+    let explained = |error| stores::explained(path, &error);
+    let directory = DataDirectory::open(path, NoStore::Refuse).map_err(explained)?;
+    let clock = Arc::new(SystemClock::new());
+    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+    let engine = Engine::open_in(directory, &settings, pacing).map_err(explained)?;
+    let copied = wait(back_up(bucket, engine.source(), clock))??;
+    writeln!(
+        io::stdout(),
+        "{} is in the archive up to {}",
+        path.display(),
+        time_text(copied.usable_at)
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_of_a_service_or_of_an_archive() {
+        for text in ["http://127.0.0.1:3000", "https://widgets.example/registry"] {
+            assert!(matches!(place(text), Ok(Where::Service(url)) if url == text));
+        }
+        for text in ["s3://bucket/a", "file:///var/archive"] {
+            assert!(matches!(place(text), Ok(Where::Archive(url)) if url.to_string() == text));
+        }
+        for text in ["", "127.0.0.1:3000", "ftp://host/a"] {
+            let error = place(text).expect_err(text);
+            assert!(error.contains("no service"), "{error}");
+        }
     }
 }

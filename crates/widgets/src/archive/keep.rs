@@ -1,13 +1,15 @@
-//! The archiver of `widgets serve`.
+//! The archiver of `widgets serve`, and the backups that it gives.
 
 use crate::config::Archive;
+use bytes::Bytes;
 use prometheus::Registry;
-use std::{error::Error, sync::Arc};
-use widgets_archive::{Bucket, Handle, Metrics};
+use std::{error::Error, io, sync::Arc};
+use tokio::sync::mpsc;
+use widgets_archive::{Backups, Bucket, Handle, Metrics};
 use widgets_clock::Clock;
 use widgets_engine::Engine;
 
-/// How much less than others the archiver's thread gets where processor time is short.
+/// How much less than others a thread that copies gets where processor time is short.
 const NICENESS: i32 = 10;
 
 /// Starts to archive what the engine has, where an archive is set.
@@ -23,12 +25,29 @@ pub(crate) fn start(
     let bucket = Bucket::open(url)?;
     let told = Metrics::default();
     told.register(metrics)?;
-    let begin = || {
-        // On Linux a thread is a process to this call. Where it is not allowed all is as without it.
-        let thread = Some(rustix::thread::gettid());
-        let _ = rustix::process::setpriority_process(thread, NICENESS);
-    };
     let settings = archive.settings();
-    let handle = widgets_archive::start(bucket, engine.source(), clock, settings, told, begin)?;
+    let source = engine.source();
+    let handle = widgets_archive::start(bucket, source, clock, settings, told, step_back)?;
     Ok(Some(handle))
+}
+
+/// Leaves processor time to others.
+fn step_back() {
+    // On Linux a thread is a process to this call. Where it is not allowed all is as without it.
+    let thread = Some(rustix::thread::gettid());
+    let _ = rustix::process::setpriority_process(thread, NICENESS);
+}
+
+/// The backups of a service.
+struct Given(Backups);
+
+impl widgets_server::Backup for Given {
+    fn give(&self) -> io::Result<Option<mpsc::Receiver<Bytes>>> {
+        self.0.give()
+    }
+}
+
+/// The backups of what the engine has.
+pub(crate) fn backups(engine: &Engine, clock: Arc<dyn Clock>) -> Arc<dyn widgets_server::Backup> {
+    Arc::new(Given(Backups::new(engine.source(), clock, step_back)))
 }

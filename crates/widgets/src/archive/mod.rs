@@ -8,12 +8,12 @@ mod restore;
 mod verify;
 
 pub(crate) use backup::Backup;
-pub(crate) use keep::start;
+pub(crate) use keep::{backups, start};
 pub(crate) use restore::Restore;
 pub(crate) use verify::VerifyStore;
 
 use crate::Outcome;
-use std::error::Error;
+use std::{error::Error, path::Path};
 use widgets_archive::{ArchiveUrl, Bucket};
 
 /// An archive, where it is.
@@ -68,6 +68,14 @@ fn wait<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>> {
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
     Ok(outcome)
+}
+
+/// Why something could not be done that fills a directory.
+fn explained(directory: &Path, error: &widgets_archive::Error) -> String {
+    match error {
+        widgets_archive::Error::Store(error) => crate::stores::explained(directory, error),
+        error => error.to_string(),
+    }
 }
 
 /// So many bytes, for people.

@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
+use widgets_archive::Progress;
 use widgets_clock::{Clock as _, SystemClock};
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -55,6 +56,16 @@ impl Shown {
         }
         bar.set_length(total);
         bar.set_position(done);
+    }
+
+    /// How far a restore, or the arrival of a backup, is.
+    pub(super) fn progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Waiting => self.set("waiting for the service's checkpoint", false, 0, 1),
+            Progress::Checkpoint(done, total) => self.set("checkpoint", true, done, total),
+            Progress::Journal(done, total) => self.set("journal", false, done, total),
+            Progress::Checking => self.set("checking", false, 0, 1),
+        }
     }
 
     /// How long it took.

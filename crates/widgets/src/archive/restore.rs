@@ -1,14 +1,14 @@
 //! `widgets restore`: a moment of an archive, in an empty directory.
 
 use super::{Url, progress::Shown, wait};
-use crate::{Outcome, stores};
+use crate::Outcome;
 use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
     time::UNIX_EPOCH,
 };
-use widgets_archive::{Progress, Target, restore};
+use widgets_archive::{Target, restore};
 use widgets_engine::Settings;
 use widgets_registry::Position;
 
@@ -53,18 +53,17 @@ impl Restore {
         let bucket = self.url.open()?;
         let mut bar = Shown::new();
         let settings = Settings::default();
-        let told = |progress| match progress {
-            Progress::Checkpoint(done, total) => bar.set("checkpoint", true, done, total),
-            Progress::Journal(done, total) => bar.set("journal", false, done, total),
-            Progress::Checking => bar.set("checking", false, 0, 1),
-        };
+        let told = |progress| bar.progress(progress);
         let restored = wait(restore(&bucket, &self.data_dir, target, &settings, told))?;
         let took = bar.finish();
-        let restored = restored.map_err(|error| match &error {
-            widgets_archive::Error::Store(error) => stores::explained(&self.data_dir, error),
-            error => error.to_string(),
-        })?;
+        let restored = restored.map_err(|error| super::explained(&self.data_dir, &error))?;
         let mut out = io::stdout().lock();
+        for gone in &restored.pruned {
+            writeln!(
+                io::stderr(),
+                "warning: {gone}: the archive was pruned meanwhile, so the restore began anew"
+            )?;
+        }
         for damaged in &restored.damaged {
             writeln!(io::stderr(), "warning: {damaged}. It was not needed")?;
         }

@@ -36,17 +36,9 @@ the command line, a variable, the token's or the certificates' file; 3 the servi
 const REFUSED: u8 = 3;
 const FATE_UNKNOWN: u8 = 4;
 
-/// Where the service is, and who asks.
+/// Who asks a service, and whom it trusts.
 #[derive(clap::Args)]
-pub(crate) struct Service {
-    /// The service: http:// or https://, host, and perhaps a port and a path before every route.
-    #[arg(
-        long,
-        env = "WIDGETS_URL",
-        default_value = "http://127.0.0.1:3000",
-        help_heading = "Connection"
-    )]
-    url: String,
+pub(crate) struct Credentials {
     /// A file with the bearer token to send. The variable `WIDGETS_TOKEN` may hold the token itself.
     #[arg(
         long,
@@ -66,6 +58,21 @@ pub(crate) struct Service {
     /// Trust any certificate.
     #[arg(long, help_heading = "Connection")]
     insecure: bool,
+}
+
+/// Where the service is, and who asks.
+#[derive(clap::Args)]
+pub(crate) struct Service {
+    /// The service: http:// or https://, host, and perhaps a port and a path before every route.
+    #[arg(
+        long,
+        env = "WIDGETS_URL",
+        default_value = "http://127.0.0.1:3000",
+        help_heading = "Connection"
+    )]
+    url: String,
+    #[command(flatten)]
+    credentials: Credentials,
     /// How long an answer may take.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
@@ -73,6 +80,13 @@ pub(crate) struct Service {
 
 impl Service {
     fn client(self) -> Result<Client, Error> {
+        self.credentials.client(self.url, self.timeout)
+    }
+}
+
+impl Credentials {
+    /// A way to ask the service at a URL.
+    pub(crate) fn client(self, url: String, timeout: Duration) -> Result<Client, Error> {
         let token = match self.token_file {
             Some(path) => {
                 let failed =
@@ -85,17 +99,17 @@ impl Service {
             None => std::env::var("WIDGETS_TOKEN").ok(),
         };
         Client::new(&Settings {
-            url: self.url,
+            url,
             token,
             ca: self.ca,
             insecure: self.insecure,
-            timeout: self.timeout,
+            timeout,
         })
     }
 }
 
 /// Asks, and ends with the exit code that says what became of it.
-fn exit(outcome: Result<(), Failure>) -> Outcome {
+pub(crate) fn exit(outcome: Result<(), Failure>) -> Outcome {
     let error = match outcome {
         Ok(()) => return Ok(ExitCode::SUCCESS),
         // Whoever reads the output has enough of it, as `head` does.
@@ -120,7 +134,7 @@ fn exit(outcome: Result<(), Failure>) -> Outcome {
 
 /// Why a command ended early.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Asking(Error),
     Output(io::Error),
 }

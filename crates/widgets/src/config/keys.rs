@@ -249,7 +249,7 @@ configuration! {
         read_roles: Names = Names::of(&["reader", "writer", "admin"]);
         /// The roles that may call the four operations.
         write_roles: Names = Names::of(&["writer", "admin"]);
-        /// The roles that may read /metrics.
+        /// The roles that may read /metrics and take backups.
         admin_roles: Names = Names::of(&["admin"]);
         /// The role of requests without a token. Empty refuses them.
         anonymous_role: Option<String> = None;

@@ -12,6 +12,7 @@
 
 mod ask;
 mod asking;
+mod backup;
 mod client;
 mod command_line;
 mod documents;

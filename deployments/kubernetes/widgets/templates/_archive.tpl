@@ -1,23 +1,29 @@
-{{- if and (eq .Values.store "embedded") .Values.embedded.archive.check.enabled }}
+{{/* A job on the archive: a list of the context, the job's name, its values, and what it runs. */}}
+{{- define "widgets.archiveJob" -}}
+{{- $context := index . 0 }}
+{{- $name := index . 1 }}
+{{- $values := index . 2 }}
+{{- $command := index . 3 }}
+{{- with $context }}
 apiVersion: batch/v1
 kind: CronJob
 metadata:
-  name: {{ include "widgets.name" . }}-archive-check
+  name: {{ include "widgets.name" . }}-{{ $name }}
   labels:
-    app.kubernetes.io/name: {{ .Chart.Name }}-archive-check
+    app.kubernetes.io/name: {{ .Chart.Name }}-{{ $name }}
     app.kubernetes.io/instance: {{ .Release.Name }}
 spec:
-  schedule: {{ .Values.embedded.archive.check.schedule | quote }}
+  schedule: {{ $values.schedule | quote }}
   concurrencyPolicy: Forbid
   jobTemplate:
     spec:
-      # A failed job is what to alert on: the archive could not be restored.
+      # A failed job is what to alert on.
       backoffLimit: 1
       activeDeadlineSeconds: 7200
       template:
         metadata:
           labels:
-            app.kubernetes.io/name: {{ .Chart.Name }}-archive-check
+            app.kubernetes.io/name: {{ .Chart.Name }}-{{ $name }}
             app.kubernetes.io/instance: {{ .Release.Name }}
         spec:
           automountServiceAccountToken: false
@@ -29,30 +35,35 @@ spec:
             {{- toYaml . | nindent 12 }}
           {{- end }}
           containers:
-            - name: archive-check
+            - name: {{ $name }}
               image: {{ include "widgets.image" . }}
               imagePullPolicy: {{ .Values.image.pullPolicy }}
               command: [/bin/sh, -ec]
               args:
-                - widgets archive verify && widgets restore --data-dir /drill/data && widgets verify --data-dir /drill/data
+                - {{ $command }}
               env:
                 - name: WIDGETS_ARCHIVE_URL
-                  value: {{ required "embedded.archive.url is needed for embedded.archive.check" .Values.embedded.archive.url | quote }}
+                  value: {{ required (printf "embedded.archive.url is needed for the job %s" $name) .Values.embedded.archive.url | quote }}
                 {{- with .Values.extraEnv }}
                 {{- toYaml . | nindent 16 }}
                 {{- end }}
-              {{- with .Values.envFrom }}
+              {{- with (concat .Values.envFrom ($values.envFrom | default list)) }}
               envFrom:
                 {{- toYaml . | nindent 16 }}
               {{- end }}
               resources:
-                {{- toYaml .Values.embedded.archive.check.resources | nindent 16 }}
+                {{- toYaml $values.resources | nindent 16 }}
               securityContext:
                 {{- include "widgets.securityContext" . | nindent 16 }}
+              {{- with $values.sizeLimit }}
               volumeMounts:
                 - {name: drill, mountPath: /drill}
+              {{- end }}
+          {{- with $values.sizeLimit }}
           volumes:
             - name: drill
               emptyDir:
-                sizeLimit: {{ .Values.embedded.archive.check.sizeLimit }}
+                sizeLimit: {{ . }}
+          {{- end }}
+{{- end }}
 {{- end }}

@@ -1,0 +1,269 @@
+//! Giving a backup: a thread for each, which reads what is durable and hands it over piece by piece.
+
+use super::frame::{self, Frame, Head};
+use crate::{
+    Error,
+    archiver::OBJECT_BYTES_MAX,
+    checkpoints::{Parts, rest_after},
+    manifest::{Hex64, Secret},
+    object,
+};
+use bytes::Bytes;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self as threads, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use widgets_clock::Clock;
+use widgets_engine::{JournalEnd, Source};
+
+/// The journal is held for a backup as long as it does not take more than this, which it may take for those who
+/// ask for changes anyway, unless it is set otherwise.
+const HELD_BYTES_MAX: u64 = 4 << 30;
+
+/// While a checkpoint is being written, it is said so often that one waits for it.
+const WAITING_EVERY: Duration = Duration::from_secs(5);
+
+/// What a checkpoint needs of the journal is durable a moment later.
+const NEEDED_PAUSE: Duration = Duration::from_millis(5);
+const NEEDED_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A number of no archive's writer.
+pub(super) const NO_WRITER: u32 = 0;
+
+/// Gives backups of a running store, one at a time.
+pub struct Backups {
+    source: Source,
+    clock: Arc<dyn Clock>,
+    held_bytes_max: u64,
+    begin: Arc<dyn Fn() + Send + Sync>,
+    is_given: Arc<AtomicBool>,
+}
+
+impl Backups {
+    /// Of this store. `begin` is called first on each thread that gives one.
+    pub fn new(
+        source: Source,
+        clock: Arc<dyn Clock>,
+        begin: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            source,
+            clock,
+            held_bytes_max: HELD_BYTES_MAX,
+            begin: Arc::new(begin),
+            is_given: Arc::default(),
+        }
+    }
+
+    /// The same, which hold less of the journal.
+    #[cfg(test)]
+    pub(crate) fn holding(self, held_bytes_max: u64) -> Self {
+        Self {
+            held_bytes_max,
+            ..self
+        }
+    }
+
+    /// Begins one: its bytes, a piece each time the one before is taken. Dropping the receiver gives it up.
+    /// `None`: another one is being given.
+    pub fn give(&self) -> io::Result<Option<mpsc::Receiver<Bytes>>> {
+        if self.is_given.swap(true, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        let turn = Turn(self.is_given.clone());
+        let (pieces, receiver) = mpsc::channel(1);
+        let giver = Giver {
+            source: self.source.clone(),
+            clock: self.clock.clone(),
+            held_bytes_max: self.held_bytes_max,
+            pieces,
+            bytes: 0,
+        };
+        let begin = self.begin.clone();
+        let work = move || {
+            let _turn = turn;
+            begin();
+            giver.run();
+        };
+        thread::Builder::new().name("backup".into()).spawn(work)?;
+        Ok(Some(receiver))
+    }
+}
+
+/// Somebody is given a backup, and nobody else until this is dropped.
+struct Turn(Arc<AtomicBool>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Why a backup ended early.
+enum Ended {
+    /// Nobody takes it any more.
+    Untaken,
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+struct Giver {
+    source: Source,
+    clock: Arc<dyn Clock>,
+    held_bytes_max: u64,
+    pieces: mpsc::Sender<Bytes>,
+    bytes: u64,
+}
+
+impl Giver {
+    fn run(mut self) {
+        let began = self.clock.now();
+        match self.give() {
+            Ok(end) => {
+                let seconds = self.clock.now().saturating_sub(began).as_secs();
+                let (bytes, next_sequence) = (self.bytes, end.next_sequence);
+                tracing::info!(bytes, next_sequence, seconds, "a backup was given");
+            }
+            Err(Ended::Untaken) => {
+                tracing::info!(bytes = self.bytes, "who asked for a backup has gone");
+            }
+            Err(Ended::Failed(error)) => {
+                tracing::warn!(%error, bytes = self.bytes, "a backup could not be given");
+                // Whoever takes it may have gone as well.
+                drop(self.send(Frame::Failed(error.to_string()).encode()));
+            }
+        }
+    }
+
+    fn send(&mut self, piece: Bytes) -> Result<(), Ended> {
+        self.bytes += piece.len() as u64;
+        let sent = self.pieces.blocking_send(piece);
+        sent.map_err(|_| Ended::Untaken)
+    }
+
+    fn give(&mut self) -> Result<JournalEnd, Ended> {
+        // The head of the answer travels with it, and a client knows that it was let in.
+        self.send(frame::beginning())?;
+        let journal = self.source.hold_journal(self.held_bytes_max);
+        self.write_checkpoint()?;
+        let reading = |error: io::Error| Error::Source(format!("reading the checkpoint: {error}"));
+        let held = self.source.hold_checkpoint().map_err(reading)?;
+        let held = held.ok_or_else(|| Error::Source("the store has no checkpoint yet".into()))?;
+        let (begin, needed) = (held.begin, held.next_sequence);
+        journal.advance(begin.next_sequence);
+        let store = self.source.store();
+        let identity = store.identity;
+        let epochs = store.epochs.iter();
+        let first = Head {
+            store: Hex64(identity),
+            secret: Secret(store.secret),
+            epochs: epochs.map(|it| (it.number, it.first_sequence)).collect(),
+            begin: begin.into(),
+            next_sequence: needed,
+            raw_bytes: held.bytes,
+        };
+        self.send(Frame::Head(first).encode())?;
+        let mut parts = Parts::new(held, self.clock.clone(), identity, NO_WRITER);
+        while let Some((part, rest)) = parts.next()? {
+            self.send(Frame::Part(part).encode())?;
+            self.clock.sleep(rest);
+        }
+        drop(parts);
+        let end = self.needed(needed)?;
+        let mut reached = begin;
+        while reached.next_sequence < end {
+            let started = self.clock.now();
+            let piece;
+            (piece, reached) = self.piece(identity, reached)?;
+            let rest = rest_after(&*self.clock, started);
+            self.send(Frame::Piece(piece).encode())?;
+            journal.advance(reached.next_sequence);
+            self.clock.sleep(rest);
+        }
+        self.send(Frame::End(reached.into()).encode())?;
+        Ok(reached)
+    }
+
+    /// Has a checkpoint of everything written that was answered before, and says meanwhile that one waits.
+    fn write_checkpoint(&mut self) -> Result<(), Ended> {
+        let (written, outcome) = threads::channel();
+        let source = self.source.clone();
+        let work = move || {
+            // Who asked may have gone.
+            drop(written.send(source.checkpoint()));
+        };
+        let failed = |error: &dyn std::fmt::Display| Error::Source(error.to_string());
+        let thread = thread::Builder::new().name("backup".into()).spawn(work);
+        thread.map_err(|error| failed(&error))?;
+        loop {
+            match outcome.recv_timeout(WAITING_EVERY) {
+                Ok(written) => return Ok(written.map_err(|error| failed(&error))?),
+                Err(RecvTimeoutError::Timeout) => self.send(Frame::Waiting.encode())?,
+                Err(error @ RecvTimeoutError::Disconnected) => return Err(failed(&error).into()),
+            }
+        }
+    }
+
+    /// Waits until what the checkpoint needs of the journal is durable; where the journal ends then.
+    fn needed(&self, next_sequence: u64) -> Result<u64, Ended> {
+        let until = self.clock.now() + NEEDED_TIME_MAX;
+        loop {
+            let end = self.source.end().next_sequence;
+            if end >= next_sequence {
+                return Ok(end);
+            }
+            if self.pieces.is_closed() {
+                return Err(Ended::Untaken);
+            }
+            if self.clock.now() >= until {
+                let why = format!(
+                    "the journal ends before entry {end}, the checkpoint needs it up to {}",
+                    next_sequence - 1
+                );
+                return Err(Error::Source(why).into());
+            }
+            self.clock.sleep(NEEDED_PAUSE);
+        }
+    }
+
+    /// The groups from a place on as a piece of the journal, and where they end.
+    fn piece(&self, identity: u64, from: JournalEnd) -> Result<(Bytes, JournalEnd), Error> {
+        let read = self.source.read(from.next_sequence, OBJECT_BYTES_MAX);
+        let groups = read.map_err(|error| {
+            Error::Source(format!(
+                "{error}: it is held for a backup up to {} bytes",
+                self.held_bytes_max
+            ))
+        })?;
+        let mut end = from;
+        for group in &groups {
+            if (group.first_sequence, group.chain) != (end.next_sequence, end.chain) {
+                return Err(Error::Source(format!(
+                    "the group of entry {} does not follow from what is before it",
+                    group.first_sequence
+                )));
+            }
+            end = object::end_of(group);
+        }
+        if end == from {
+            return Err(Error::Source(format!(
+                "the journal has no entry {}",
+                from.next_sequence
+            )));
+        }
+        let piece = object::encode_piece(identity, NO_WRITER, from, end, &groups)?;
+        Ok((piece, end))
+    }
+}
