@@ -98,6 +98,8 @@ fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
                 "--config",
                 "--check",
                 "--changes",
+                "--index-names",
+                "--index-free-slots",
                 "--help",
                 "--store",
                 "--postgres-connect-timeout-ms",
