@@ -103,7 +103,7 @@ impl Archiver {
         let found = bucket.manifest().await?;
         let (mut manifest, before) = match found {
             Some((manifest, version)) => (manifest, Some(version)),
-            None => (Manifest::new(source.store()), None),
+            None => (Manifest::new(&source.store()), None),
         };
         check_owner(&manifest, &source)?;
         let (begin, is_gap) = begin(&manifest, &source)?;
@@ -611,7 +611,8 @@ fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd, bool), Err
         if chain == Some(archived.chain) || chain.is_some() && planted!(ChainUnchecked) {
             return Ok((archived, false));
         }
-        let epoch = source.store().epochs.last();
+        let store = source.store();
+        let epoch = store.epochs.last();
         let is_same = epoch.is_some_and(|it| (it.number, it.first_sequence) == last.epoch());
         if chain.is_some() && is_same {
             return Err(Error::OtherHistory { from: next });

@@ -11,7 +11,9 @@ use crate::{
 };
 use futures_util::{StreamExt as _, stream};
 use std::path::Path;
-use widgets_engine::{DataDirectory, JournalEnd, Restoration, Restored, Settings, StoreHeader};
+use widgets_engine::{
+    DataDirectory, JournalEnd, Restoration, Restored, Role, Settings, StoreHeader,
+};
 use widgets_registry::Position;
 
 /// So many objects are fetched at a time.
@@ -198,6 +200,7 @@ fn begin(
         identity: manifest.store.0,
         secret: manifest.secret.0,
         epochs: epochs.unwrap_or_default(),
+        role: Role::Primary,
     };
     let epoch_max = manifest.epoch_max();
     Ok(Restoration::begin(

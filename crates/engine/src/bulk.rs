@@ -33,6 +33,14 @@ impl Bulk {
 }
 
 impl<D: Disk> Bulk<D> {
+    /// Whether the store follows another one.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.store
+            .as_ref()
+            .is_some_and(|store| store.store.is_standby())
+    }
+
     /// Opens a store on any disk, clock and randomness.
     pub fn open_on(
         disk: D,

@@ -1,8 +1,9 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    CheckpointError, Counts, DataDirectory, Disk, NoStore, OpenError, Random, Settings,
+    CheckpointError, Counts, DataDirectory, Disk, Follower, NoStore, OpenError, Random, Settings,
     checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
+    follow::KeepStore,
     journal::{
         Journal,
         prepare::{NextSegment, Preparer},
@@ -31,6 +32,7 @@ pub struct Engine<C = SystemClock> {
     metrics: Metrics,
     recovered: Counts,
     checkpoint_requests: mpsc::Sender<Reply>,
+    keep_store: KeepStore,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -168,6 +170,8 @@ impl<C: Clock> Engine<C> {
             writer_ends,
             checkpoint_requests,
         } = Parts::open(&disk, &clock, random, settings, pacing, threads)?;
+        let kept = disk.clone();
+        let keep_store: KeepStore = Arc::new(move |store| recovery::create_store(&kept, store));
         // Where a thread cannot be started, dropping the engine ends those that were: each one ends
         // when the owner has gone.
         let mut engine = Self {
@@ -177,6 +181,7 @@ impl<C: Clock> Engine<C> {
             metrics,
             recovered,
             checkpoint_requests,
+            keep_store,
             threads: Vec::new(),
         };
         let (owner_queue, writer_queue) = (queue.clone(), queue);
@@ -226,6 +231,17 @@ impl<C: Clock> Engine<C> {
             self.log.clone(),
             self.checkpoint_requests.clone(),
             self.queue.clone(),
+        )
+    }
+
+    /// Writes what a primary sends to it, where it is a standby.
+    #[must_use]
+    pub fn follower(&self) -> Follower {
+        Follower::new(
+            self.queue.clone(),
+            self.log.clone(),
+            self.clock.clone(),
+            self.keep_store.clone(),
         )
     }
 

@@ -30,7 +30,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::Thread,
@@ -67,7 +67,8 @@ impl<D: Disk> FilesToRead for D {
 
 /// The durable part of the journal.
 pub(crate) struct Log {
-    store: StoreHeader,
+    /// A promotion changes it.
+    store: RwLock<Arc<StoreHeader>>,
     files: Box<dyn FilesToRead>,
     retention: Retention,
     inner: Mutex<Inner>,
@@ -75,6 +76,8 @@ pub(crate) struct Log {
     awaited: AtomicBool,
     herald: Mutex<Herald>,
     told: watch::Sender<u64>,
+    /// The same at once, for those few who keep a copy.
+    appended: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -126,7 +129,7 @@ impl Log {
         } = end;
         let (told, _) = watch::channel(next_sequence);
         Self {
-            store,
+            store: RwLock::new(Arc::new(store)),
             files: Box::new(files),
             retention: Retention::new(settings),
             inner: Mutex::new(Inner {
@@ -146,7 +149,20 @@ impl Log {
             awaited: AtomicBool::new(false),
             herald: Mutex::default(),
             told,
+            appended: watch::channel(next_sequence).0,
         }
+    }
+
+    /// Which store it is.
+    pub(crate) fn store(&self) -> Arc<StoreHeader> {
+        let store = self.store.read();
+        store.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is another life of the store from here on, durably.
+    pub(crate) fn set_store(&self, store: StoreHeader) {
+        let mut held = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(store);
     }
 
     /// A group in this segment is durable. `next_chain` is the running hash over it and all before it.
@@ -192,7 +208,11 @@ impl Log {
         {
             inner.ring_bytes -= oldest.payload.len();
         }
+        let next_sequence = inner.next_sequence;
         drop(inner);
+        if self.appended.receiver_count() > 0 {
+            self.appended.send_replace(next_sequence);
+        }
         if self.awaited.swap(false, Ordering::AcqRel)
             && let Some(thread) = &self.herald().thread
         {
@@ -231,11 +251,7 @@ impl Log {
     }
 
     fn position(&self, sequence: u64) -> Position {
-        Position {
-            store: self.store.identity,
-            epoch: self.store.epoch_of(sequence),
-            sequence,
-        }
+        position(&self.store(), sequence)
     }
 
     /// The groups from the one after `after` on, from memory: `None` where that has not got them.
@@ -281,9 +297,8 @@ impl Log {
 
     /// Whether what comes after this position can be read.
     fn check(&self, inner: &Inner, after: Position) -> Result<(), FeedError> {
-        let is_ours = after.store == self.store.identity
-            && after.epoch == self.store.epoch_of(after.sequence)
-            && after.sequence < inner.next_sequence;
+        let is_ours =
+            self.position(after.sequence) == after && after.sequence < inner.next_sequence;
         let oldest = inner.oldest();
         if is_ours && after.sequence + 1 >= oldest {
             return Ok(());
@@ -301,6 +316,7 @@ impl Log {
         limit: usize,
     ) -> Result<Changes, FeedError> {
         let (mut events, mut next) = (Vec::new(), after.sequence);
+        let store = self.store();
         'groups: for group in &groups.list {
             let mut entries = Entries::new(&group.payload);
             for sequence in group.first_sequence..group.next_sequence() {
@@ -323,11 +339,14 @@ impl Log {
                 let happened = happened(change);
                 if filter.matches(&happened) {
                     events.push(Event {
-                        position: self.position(if planted!(ToldWithOnePosition) {
-                            group.first_sequence
-                        } else {
-                            sequence
-                        }),
+                        position: position(
+                            &store,
+                            if planted!(ToldWithOnePosition) {
+                                group.first_sequence
+                            } else {
+                                sequence
+                            },
+                        ),
                         at: Moment(group.at),
                         by: entry.author.and_then(Author::new),
                         happened,
@@ -335,7 +354,7 @@ impl Log {
                 }
             }
         }
-        let next = self.position(next);
+        let next = position(&store, next);
         let is_end = next.sequence + 1 >= self.lock().next_sequence;
         Ok(Changes {
             events,
@@ -407,6 +426,14 @@ impl Log {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn position(store: &StoreHeader, sequence: u64) -> Position {
+    Position {
+        store: store.identity,
+        epoch: store.epoch_of(sequence),
+        sequence,
     }
 }
 

@@ -5,6 +5,10 @@
 //! reads is answered before anything of its batch is decided, and waits for no sync but the one under way when
 //! it came. Every other answer, refusals included, waits for the batch's sync: it may rest on a change that is
 //! not durable before it. Where the group cannot be written, its changes are taken back from memory.
+//!
+//! Where the store follows another one, it takes that one's groups instead of operations ([`follow`](self::follow)).
+
+mod follow;
 
 use crate::{
     Settings,
@@ -71,6 +75,8 @@ pub(crate) struct Owner<F, C> {
     /// How long lists went on last.
     reads_took: Duration,
     outbox: Outbox<Request>,
+    /// It takes the groups of a primary, and nothing else.
+    follows: bool,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
     /// How many bytes the journal had no room for; 0 where it has room.
@@ -125,6 +131,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             secret,
             log,
         } = known;
+        let follows = log.store().is_standby();
         metrics.state(state.counts(), checkpoints.journal_bytes());
         metrics.keys(&retries);
         Self {
@@ -150,6 +157,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             operated_at: Duration::ZERO,
             reads_took: Duration::ZERO,
             outbox: Outbox::default(),
+            follows,
             stopped: None,
             room_missed: 0,
             write_failed: None,
@@ -178,7 +186,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Duration::ZERO
         } else if self.reads.has_work() {
             self.reads_rest()
-        } else if self.is_sealed || self.stopped.is_some() {
+        } else if self.is_sealed || self.follows || self.stopped.is_some() {
             Duration::MAX
         } else {
             self.seal_at.saturating_sub(self.clock.now())
@@ -205,7 +213,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         } else {
             self.advance_reads();
         }
-        if let Some(interval) = self.pacing.commit_interval(operations) {
+        if !self.follows
+            && let Some(interval) = self.pacing.commit_interval(operations)
+        {
             self.gather(queue, began + interval);
         }
         true
@@ -307,6 +317,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 }
                 // Only what was planted leaves them here.
                 Request::Query(question) => self.answer_query(reply_to, question, late),
+                Request::Group(group, reply) => {
+                    // Nobody may wait for it any more; it is followed all the same.
+                    drop(reply.send(self.follow(&group)));
+                }
                 Request::Read(read) => {
                     let arrived = submission.arrived;
                     self.reads.push(read, reply_to, arrived, &mut self.outbox);
@@ -391,11 +405,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if self.stopped.is_some() {
             return self.stopped.clone();
         }
+        if self.follows {
+            return Some("it follows another store".into());
+        }
         let payload_bytes = batch.iter().map(|each| match &each.request {
             Request::Operation(attempt, _) => {
                 format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
             }
-            Request::Query(_) | Request::Read(_) => 0,
+            Request::Group(..) | Request::Query(_) | Request::Read(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
         // when there is room again.
@@ -570,13 +587,18 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if planted!(UndoIncomplete) {
             self.undo.remove(0);
         }
+        self.take_back();
+        Some(self.failed(failure))
+    }
+
+    /// Takes back what was decided and is not durable.
+    fn take_back(&mut self) {
         while let Some(last) = self.undo.pop() {
             self.state.undo(last);
         }
         for _ in 0..mem::take(&mut self.keys) {
             self.retries.undo_insert();
         }
-        Some(self.failed(failure))
     }
 
     /// Appends and syncs the group.
@@ -621,8 +643,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
 
     /// Writes a seal, unless the journal ends with one: it proves that what stands before it was
     /// durable, so that a start takes damage there for what it is and not for a torn end.
-    fn seal(&mut self) {
-        if self.is_sealed || self.stopped.is_some() {
+    pub(crate) fn seal(&mut self) {
+        if self.is_sealed || self.follows || self.stopped.is_some() {
             return;
         }
         self.group.clear();

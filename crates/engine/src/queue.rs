@@ -1,7 +1,7 @@
 //! The queue between callers and the owner of the state: what wakes the owner, and when.
 
 use crate::{
-    Settings,
+    FollowError, LoggedGroup, Settings,
     lists::Read,
     log::{EngineFeed, Log},
     query::{Query, Question},
@@ -13,6 +13,7 @@ use std::{
     thread::Thread,
     time::Duration,
 };
+use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver as _};
 use widgets_pacing::ENOUGH;
 use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
@@ -31,6 +32,8 @@ pub enum Request {
     /// What reads many widgets, and may take several turns.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Read(Read),
+    /// The next group of the primary that the store follows.
+    Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
 }
 
 /// A request and when it came.
@@ -249,6 +252,8 @@ impl Waits for Request {
             Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
+            // One waits at a time.
+            Self::Group(..) => 0,
         }
     }
 
@@ -264,6 +269,7 @@ impl Waits for Request {
                 question.deliver();
             }
             Self::Read(read) => read.refused(fault).deliver(),
+            Self::Group(_, reply) => drop(reply.send(Err(FollowError::NotNow(fault.to_string())))),
         }
     }
 }

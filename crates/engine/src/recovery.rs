@@ -10,8 +10,8 @@ use crate::{
     error::OpenError,
     files::{self, Files, STORE},
     format::{
-        DATA_OFFSET, Epoch, FORMAT_VERSION, FORMAT_VERSION_OLDEST, HEADER_BYTES, SegmentHeader,
-        StoreHeader, checkpoint::CheckpointHeader,
+        DATA_OFFSET, Epoch, FORMAT_VERSION, FORMAT_VERSION_OLDEST, HEADER_BYTES, Role,
+        SegmentHeader, StoreHeader, checkpoint::CheckpointHeader,
     },
     journal::{
         Position, Random, create_segment,
@@ -372,6 +372,7 @@ fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
             number: 1,
             first_sequence,
         }],
+        role: Role::Primary,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     StoreHeader,
     files::{self, Files, RESTORING, STORE},
     format::{
-        DATA_OFFSET, EPOCHS_MAX, Epoch, GROUP_HEADER_BYTES, HEADER_BYTES, SegmentHeader,
+        DATA_OFFSET, EPOCHS_MAX, Epoch, GROUP_HEADER_BYTES, HEADER_BYTES, Role, SegmentHeader,
         checkpoint::CheckpointHeader, seal_group,
     },
     recovery,
@@ -30,7 +30,8 @@ pub struct Restoration<D: Disk = DataDirectory> {
     random: Random,
     settings: Settings,
     store: StoreHeader,
-    epoch_max: u32,
+    /// The last epoch that anybody knows. `None` for a standby, which goes on in its primary's.
+    epoch_max: Option<u32>,
     checkpoint: Option<(u64, D::File, u64)>,
     /// Where the journal is, once its beginning is known.
     end: Option<JournalEnd>,
@@ -70,6 +71,16 @@ impl Restoration {
     ) -> Result<Self, OpenError> {
         Self::begin_on(disk, crate::random(), settings, store, epoch_max)
     }
+
+    /// Begins a standby of the primary at this address in such a directory: it gets no epoch of its own.
+    pub fn begin_standby(
+        disk: DataDirectory,
+        settings: &Settings,
+        store: StoreHeader,
+        primary: String,
+    ) -> Result<Self, OpenError> {
+        Self::begin_standby_on(disk, crate::random(), settings, store, primary)
+    }
 }
 
 impl<D: Disk> Restoration<D> {
@@ -81,6 +92,35 @@ impl<D: Disk> Restoration<D> {
         settings: &Settings,
         store: StoreHeader,
         epoch_max: u32,
+    ) -> Result<Self, OpenError> {
+        let store = StoreHeader {
+            role: Role::Primary,
+            ..store
+        };
+        Self::begin_with(disk, random, settings, store, Some(epoch_max))
+    }
+
+    /// Begins a standby on any disk, with any randomness.
+    pub fn begin_standby_on(
+        disk: D,
+        random: Random,
+        settings: &Settings,
+        store: StoreHeader,
+        primary: String,
+    ) -> Result<Self, OpenError> {
+        let store = StoreHeader {
+            role: Role::Standby { primary },
+            ..store
+        };
+        Self::begin_with(disk, random, settings, store, None)
+    }
+
+    fn begin_with(
+        disk: D,
+        random: Random,
+        settings: &Settings,
+        store: StoreHeader,
+        epoch_max: Option<u32>,
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let begin = || {
@@ -166,6 +206,12 @@ impl<D: Disk> Restoration<D> {
         self.reach = header.next_sequence;
         self.number = header.segment;
         Ok(())
+    }
+
+    /// Whether it has all that the checkpoint needs of the journal.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.end().next_sequence >= self.reach
     }
 
     /// Where the journal is: the next group begins there.
@@ -273,7 +319,7 @@ impl<D: Disk> Restoration<D> {
     /// Completes the directory: it gets a new epoch, and is read as a start would read it.
     pub fn finish(mut self) -> Result<Restored, OpenError> {
         let end = self.end();
-        if end.next_sequence < self.reach {
+        if !self.is_whole() {
             return Err(OpenError::Damaged {
                 file: "the copy".into(),
                 offset: 0,
@@ -288,7 +334,10 @@ impl<D: Disk> Restoration<D> {
             self.open_segment(end.next_sequence)?;
         }
         self.close_segment(true)?;
-        let epoch = self.new_epoch(end.next_sequence)?;
+        let epoch = match self.epoch_max {
+            Some(epoch_max) => self.new_epoch(epoch_max, end.next_sequence)?,
+            None => self.store.epoch(),
+        };
         let Self {
             disk,
             mut random,
@@ -330,9 +379,9 @@ impl<D: Disk> Restoration<D> {
         })
     }
 
-    fn new_epoch(&mut self, first_sequence: u64) -> Result<u32, OpenError> {
+    fn new_epoch(&mut self, epoch_max: u32, first_sequence: u64) -> Result<u32, OpenError> {
         let last = self.store.epochs.last().map_or(0, |last| last.number);
-        let last = last.max(self.epoch_max);
+        let last = last.max(epoch_max);
         let counted = (last >> EPOCH_RANDOM_BITS) + 1;
         if counted >= 1 << (u32::BITS - EPOCH_RANDOM_BITS) {
             return Err(OpenError::Damaged {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod operations;
+mod replicas;
 
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
@@ -21,6 +22,7 @@ use crate::{
     pieces::Pieces,
     readiness::Readiness,
     reading,
+    replication::Replication,
     request_id::{self, RequestIds, X_REQUEST_ID},
     responses::{VARY_ACCEPT, WidgetBody, answer_applied, empty, json, of_type, options, page},
     routes::Route,
@@ -60,6 +62,7 @@ pub struct Api<S> {
     store: S,
     feed: Option<Arc<dyn Feed>>,
     backup: Option<Arc<dyn Backup>>,
+    replication: Option<Arc<dyn Replication>>,
     shared: Arc<Shared>,
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
@@ -126,6 +129,8 @@ enum Wanted {
     Operation(Attempt, Preferences),
     /// What happened is to be told.
     Changes(changes::Asked),
+    /// A standby is to be sent what this query asks for.
+    Replication(Arc<dyn Replication>, Box<str>),
     /// The store is to look this widget up.
     Widget(SerialNumber),
     /// The store is to show these rows.
@@ -140,7 +145,7 @@ impl Wanted {
     /// Whether the store is to answer it.
     const fn asks_store(&self) -> bool {
         match self {
-            Self::Answer(_) | Self::Backup => false,
+            Self::Answer(_) | Self::Backup | Self::Replication(..) => false,
             Self::Operation(..)
             | Self::Changes(_)
             | Self::Widget(_)
@@ -204,6 +209,7 @@ impl<S: Store> Api<S> {
             feed: store.feed(),
             backup: None,
             store,
+            replication: None,
             shared,
             authentication: Arc::new(authentication),
             tokens: Arc::default(),
@@ -226,6 +232,16 @@ impl<S: Store> Api<S> {
     pub fn with_backup(self, backup: Arc<dyn Backup>) -> Self {
         let backup = Some(backup);
         Self { backup, ..self }
+    }
+
+    /// The same API, over a store that has standbys, or is one.
+    #[must_use]
+    pub fn with_replication(self, replication: Arc<dyn Replication>) -> Self {
+        let replication = Some(replication);
+        Self {
+            replication,
+            ..self
+        }
     }
 
     /// The same API, of which web pages may ask this. Without it those of other sites need a token.
@@ -276,6 +292,7 @@ impl<S: Store> Api<S> {
             feed: store.feed(),
             backup: self.backup.clone(),
             store,
+            replication: self.replication.clone(),
             shared: self.shared.clone(),
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
@@ -385,8 +402,12 @@ impl<S: Store> Api<S> {
         let answer = match wanted? {
             Wanted::Changes(asked) => return Box::pin(self.changes(asked)).await,
             Wanted::Backup => return self.backup(),
+            Wanted::Replication(replication, query) => {
+                return Box::pin(self.replicate(&*replication, &query)).await;
+            }
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(attempt, preferences) => {
+                self.check_primary()?;
                 let applied = self.store.ask(attempt).await?;
                 Ok(answer_applied(applied, &preferences))
             }
@@ -585,6 +606,7 @@ impl<S: Store> Api<S> {
                 sender.access.require(Permission::Admin, Object::Metrics)?;
                 Ok(self.metrics_text())
             }),
+            Route::Replication => return self.read_replication(sender.access, head),
             Route::Ready => {
                 let store = self.store.clone();
                 let look = || async move { store.ready().await };
@@ -592,6 +614,7 @@ impl<S: Store> Api<S> {
                 let ready = Box::pin(ready).await;
                 probe(head, || {
                     self.authentication.ready()?;
+                    self.ready_in_role(head)?;
                     ready?;
                     Ok(empty(StatusCode::OK))
                 })

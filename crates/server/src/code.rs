@@ -161,6 +161,9 @@ codes! {
     /// The keys to check the token with could not be fetched yet, or too many wait for newer ones: nothing
     /// was applied, and `Retry-After` says when to try again.
     KeysUnfetched = "WG506", SERVICE_UNAVAILABLE;
+    /// This is a standby: nothing was applied, and `details` has the address of the primary, which takes
+    /// operations.
+    Standby = "WG507", SERVICE_UNAVAILABLE;
 }
 
 impl From<&Refusal> for Code {

@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 use serde::Serialize;
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use widgets_registry::{Fault, FeedError, Operation, Position, Refusal, Rejection};
 
 /// The next request looks for the keys again; they may come at any moment.
@@ -74,6 +74,8 @@ pub(crate) enum Malformed {
     },
     /// What is wrong with `Idempotency-Key`.
     IdempotencyKey(&'static str),
+    /// What the query of a standby must be.
+    ReplicationQuery(String),
 }
 
 /// That no operation has this name and these arguments.
@@ -119,6 +121,10 @@ pub(crate) enum Error {
     NoChanges,
     /// The store gives no backups.
     NoBackup,
+    /// This store follows the primary at this address.
+    Standby(Arc<str>),
+    /// A standby has another history, or too old a one: why.
+    HistoryElsewhere(String),
 }
 
 impl From<FeedError> for Error {
@@ -190,7 +196,8 @@ impl Error {
             Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ReadTimeout { .. } => Code::ReadTimeout,
-            Self::ChangesGone(_) => Code::ChangesGone,
+            Self::ChangesGone(_) | Self::HistoryElsewhere(_) => Code::ChangesGone,
+            Self::Standby(_) => Code::Standby,
             Self::NoChanges => Code::NoChanges,
             Self::NoBackup => Code::NoBackup,
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
@@ -243,6 +250,12 @@ impl Error {
                 let hint = "Use its own means: pg_dump, or pg_basebackup with archived WAL";
                 let message = "this service gives no backups".into();
                 (message, Some(details.into()), Some(hint.into()))
+            }
+            Self::Standby(primary) => Self::standby_texts(primary),
+            Self::HistoryElsewhere(why) => {
+                let message = "this store cannot go on where the standby ends";
+                let hint = "Where the standby is to follow this store, empty its data directory: it is copied anew";
+                (message.into(), Some(why.clone()), Some(hint.into()))
             }
             Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
         };
@@ -328,6 +341,8 @@ impl Error {
             | Self::ReadTimeout { .. }
             | Self::Rejected(_)
             | Self::ChangesGone(_)
+            | Self::Standby(_)
+            | Self::HistoryElsewhere(_)
             | Self::NoChanges
             | Self::NoBackup => {}
         }
@@ -352,7 +367,9 @@ impl Malformed {
             Self::Head(_) => Code::Head,
             Self::Expectation => Code::Expectation,
             Self::Misdirected => Code::Misdirected,
-            Self::QueryParameter { .. } | Self::ChangesParameter { .. } => Code::QueryParameter,
+            Self::QueryParameter { .. }
+            | Self::ChangesParameter { .. }
+            | Self::ReplicationQuery(_) => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) | Self::ContentType(_) => Code::Body,
             Self::ContentEncoding(_) => Code::ContentEncoding,
@@ -453,6 +470,10 @@ impl Malformed {
                     Some(format!("query parameter \"{name}\": {must}")),
                     None,
                 );
+            }
+            Self::ReplicationQuery(must) => {
+                let message = "\"failed to parse the query of a standby\" (line 1, column 1)";
+                return (message.into(), Some(must.clone()), None);
             }
             Self::IdempotencyKey(defect) => format!("Idempotency-Key {defect}").into(),
             Self::MaxAffected => {

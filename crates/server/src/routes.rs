@@ -36,6 +36,8 @@ pub(crate) enum Route<'a> {
     Metrics,
     /// `/backup`
     Backup,
+    /// `/replication`: the store for its standbys.
+    Replication,
     /// One segment that is none of these: where PostgREST has its tables.
     Table(Cow<'a, str>),
     /// Anything else.
@@ -69,6 +71,7 @@ impl<'a> Route<'a> {
             Self::Ready => "ready",
             Self::Metrics => "metrics",
             Self::Backup => "backup",
+            Self::Replication => "replication",
             _ => "document",
         }
     }
@@ -93,7 +96,8 @@ impl<'a> Route<'a> {
             | Self::Live
             | Self::Ready
             | Self::Metrics
-            | Self::Backup => None,
+            | Self::Backup
+            | Self::Replication => None,
         }
     }
 
@@ -140,6 +144,7 @@ impl<'a> Route<'a> {
                 "ready" => Self::Ready,
                 "metrics" => Self::Metrics,
                 "backup" => Self::Backup,
+                "replication" => Self::Replication,
                 other => {
                     let name = percent_decode_str(other).decode_utf8_lossy();
                     let named = |each: &Table| each.as_str() == name;
@@ -202,6 +207,7 @@ mod tests {
             ("/metrics", Route::Metrics),
             ("/backup", Route::Backup),
             ("/backup/", Route::Invalid),
+            ("/replication", Route::Replication),
             ("/console", Route::Console),
             ("/console/", Route::ConsoleFile("")),
             ("/console/console.js", Route::ConsoleFile("console.js")),

@@ -8,7 +8,7 @@ use rustls::{
     WantsVerifier,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use std::{
     fs::File,
@@ -99,6 +99,30 @@ pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
 pub fn verified(roots: RootCertStore) -> Result<ClientConfig, Error> {
     let (builder, _) = builder()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The same, and shows a client certificate, from files in PEM: of the certificate with what leads to its issuer, and of its key.
+pub fn certified(
+    roots: RootCertStore,
+    certificate: &Path,
+    key: &Path,
+) -> Result<ClientConfig, Error> {
+    let failed = |path: &Path, defect: String| Error::Certificates {
+        path: path.into(),
+        defect,
+    };
+    let text = read(certificate).map_err(|error| failed(certificate, error.to_string()))?;
+    let chain = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(certificate, error.to_string()))?;
+    let text = read(key).map_err(|error| failed(key, error.to_string()))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&text).map_err(|error| failed(key, error.to_string()))?;
+    let (builder, _) = builder()?;
+    builder
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, private)
+        .map_err(|error| failed(certificate, error.to_string()))
 }
 
 /// Encrypts to whoever answers: against listeners, not impostors. The peer holds the key of the

@@ -22,6 +22,7 @@ mod migrate;
 mod notify;
 #[cfg(test)]
 mod reference;
+mod replication;
 mod security;
 mod serve;
 mod signals;

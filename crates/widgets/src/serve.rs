@@ -8,6 +8,7 @@ use crate::{
     log,
     metrics::{Disk, Process},
     notify::Notifier,
+    replication::{self as standby, Replicated},
     security::Security,
     signals::Signals,
     stores,
@@ -26,7 +27,7 @@ use widgets_engine::Engine;
 use widgets_pacing::{Pacing, SystemMeter};
 use widgets_postgres::{Postgres, Target};
 use widgets_registry::Store;
-use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, TlsFiles};
+use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, Replication, TlsFiles};
 
 #[derive(clap::Args)]
 #[command(after_help = help_sections())]
@@ -87,25 +88,28 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     };
     let api = http.settings(&configuration.changes, &configuration.log);
     match store {
-        Opened::Embedded(engine, archiver) => {
+        Opened::Embedded {
+            engine,
+            archiver,
+            replicated,
+            following,
+        } => {
             let client = engine.client();
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
-            let backup = crate::archive::backups(&engine, Arc::new(SystemClock::new()));
+            let copies = Copies {
+                backup: Some(crate::archive::backups(
+                    &engine,
+                    Arc::new(SystemClock::new()),
+                )),
+                replication: Some(Arc::new(replicated)),
+            };
             let answered = answer(
-                &http,
-                api,
-                bound,
-                metrics,
-                store,
-                on_worker,
-                Some(backup),
-                security,
-                pacing,
-                hang_up,
+                &http, api, bound, metrics, store, on_worker, copies, security, pacing, hang_up,
                 signals,
             )
             .await;
+            drop(following);
             drop(engine);
             // What the journal has last is archived as well, if the bucket is well.
             if let Some(archiver) = archiver
@@ -122,7 +126,16 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             let store = client.clone();
             let on_worker = move || client.on_current_runtime();
             answer(
-                &http, api, bound, metrics, store, on_worker, None, security, pacing, hang_up,
+                &http,
+                api,
+                bound,
+                metrics,
+                store,
+                on_worker,
+                Copies::default(),
+                security,
+                pacing,
+                hang_up,
                 signals,
             )
             .await?;
@@ -148,7 +161,13 @@ struct Started {
 }
 
 enum Opened {
-    Embedded(Box<Engine>, Option<widgets_archive::Handle>),
+    Embedded {
+        engine: Box<Engine>,
+        archiver: Option<widgets_archive::Handle>,
+        replicated: Replicated,
+        /// Where it is a standby.
+        following: Option<widgets_replica::Handle>,
+    },
     Postgres(Postgres),
 }
 
@@ -156,13 +175,11 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     let Configuration {
         http,
         store,
-        engine,
         changes,
         idempotency,
-        archive,
         postgres,
         auth,
-        log: _,
+        ..
     } = configuration;
     let database_connections = match &store.url {
         StoreKind::Embedded => 0,
@@ -202,32 +219,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             return Err(Misuse(why.into()).into());
         }
         StoreKind::Embedded => {
-            let settings = engine.settings(&http, changes, idempotency, archive);
-            let path = store.data_dir.clone();
-            let no_store = store.no_store();
-            // Beside the signals: a recovery may take long.
-            let spaced = pacing.clone();
-            let opening = move || stores::open_engine(&path, no_store, &settings, spaced);
-            let (engine, is_new) = tokio::task::spawn_blocking(opening).await??;
-            let (directory, recovered) = (store.data_dir.display(), engine.recovered());
-            if is_new {
-                writeln!(io::stdout(), "{}", stores::new_store(&store.data_dir))?;
-            } else {
-                writeln!(
-                    io::stdout(),
-                    "{directory} has {} widgets and {} associations",
-                    recovered.widgets,
-                    recovered.associations
-                )?;
-            }
-            engine.register_metrics(&metrics)?;
-            metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
-            let clock = Arc::new(SystemClock::new());
-            let archiver = crate::archive::start(archive, &engine, clock, &metrics)?;
-            if let (Some(_), Some(url)) = (&archiver, &archive.url) {
-                writeln!(io::stdout(), "archives to {url}")?;
-            }
-            Opened::Embedded(Box::new(engine), archiver)
+            start_embedded(configuration, &http, pacing.clone(), &metrics).await?
         }
         StoreKind::Postgres(url) => {
             let target = Target::parse(url)?;
@@ -251,6 +243,79 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     })
 }
 
+/// What is given to others of the whole store.
+#[derive(Default)]
+struct Copies {
+    backup: Option<Arc<dyn Backup>>,
+    replication: Option<Arc<dyn Replication>>,
+}
+
+/// Opens the embedded store, with what copies it and what it is a copy of.
+async fn start_embedded(
+    configuration: &Configuration,
+    http: &Http,
+    pacing: Arc<Pacing>,
+    metrics: &Registry,
+) -> Result<Opened, Box<dyn Error>> {
+    let Configuration {
+        store,
+        engine,
+        changes,
+        idempotency,
+        archive,
+        replication,
+        ..
+    } = configuration;
+    let settings = engine.settings(http, changes, idempotency, archive);
+    let path = store.data_dir.clone();
+    let no_store = store.no_store();
+    // Beside the signals: a recovery may take long.
+    let primary = replication.primary();
+    if let Some(primary) = &primary {
+        primary.credentials.check(&primary.address)?;
+    }
+    let credentials = replication.credentials();
+    let opening = move || standby::open(&path, no_store, &settings, pacing, primary, credentials);
+    let standby::Begun {
+        engine,
+        opened,
+        primary,
+    } = tokio::task::spawn_blocking(opening).await??;
+    let (directory, recovered) = (store.data_dir.display(), engine.recovered());
+    if matches!(opened, standby::Opened::Made) {
+        writeln!(io::stdout(), "{}", stores::new_store(&store.data_dir))?;
+    } else {
+        writeln!(
+            io::stdout(),
+            "{directory} has {} widgets and {} associations",
+            recovered.widgets,
+            recovered.associations
+        )?;
+    }
+    engine.register_metrics(metrics)?;
+    metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
+    if primary.is_some() && archive.url.is_some() {
+        let why = "archive.url is the primary's: this is a standby, and an archive has one writer";
+        return Err(Misuse(why.into()).into());
+    }
+    let clock = Arc::new(SystemClock::new());
+    let archiver = crate::archive::start(archive, &engine, clock, metrics)?;
+    if let (Some(_), Some(url)) = (&archiver, &archive.url) {
+        writeln!(io::stdout(), "archives to {url}")?;
+    }
+    if let Some(primary) = &primary {
+        writeln!(io::stdout(), "follows {}", primary.address)?;
+    }
+    let segment_bytes = configuration.engine.segment_bytes;
+    let (replicated, following) = standby::start(&engine, primary, segment_bytes, metrics)?;
+    Ok(Opened::Embedded {
+        engine: Box::new(engine),
+        archiver,
+        replicated,
+        following,
+    })
+}
+
 /// Serves the API over a store until a signal. `on_worker` is how a worker asks the store.
 #[expect(
     clippy::too_many_arguments,
@@ -263,7 +328,7 @@ async fn answer<S: Store>(
     metrics: Registry,
     store: S,
     on_worker: impl Fn() -> S + Clone + Send + 'static,
-    backup: Option<Arc<dyn Backup>>,
+    copies: Copies,
     security: Security,
     pacing: Arc<Pacing>,
     hang_up: Signal,
@@ -294,10 +359,13 @@ async fn answer<S: Store>(
     {
         api = api.with_client_certificates(wanted);
     }
+    if let Some(replication) = copies.replication {
+        api = api.with_replication(replication);
+    }
     if let Some(settings) = http.rate_limit() {
         api = api.with_rate_limit(Arc::new(RateLimit::new(settings)));
     }
-    if let Some(backup) = backup {
+    if let Some(backup) = copies.backup {
         api = api.with_backup(backup);
     }
     let listener = match &security.tls {

@@ -245,6 +245,12 @@ impl Embedded {
                 path.display()
             )));
         }
+        if bulk.is_standby() {
+            return Err(TransferError::Store(format!(
+                "the data directory {} is a standby's, which takes what its primary sends alone",
+                path.display()
+            )));
+        }
         Ok(Self { path, is_new, bulk })
     }
 }

@@ -51,6 +51,7 @@ impl Head {
             identity: self.store.0,
             secret: self.secret.0,
             epochs: self.epochs.iter().map(epoch).collect(),
+            role: widgets_engine::Role::Primary,
         }
     }
 }

@@ -73,6 +73,13 @@ impl GroupDraft {
         self.author = NOBODY;
     }
 
+    /// Has the entries that somebody else made a group of.
+    pub(crate) fn load(&mut self, payload: &[u8], entries: u32) {
+        self.clear();
+        self.bytes.extend_from_slice(payload);
+        self.entries = entries;
+    }
+
     pub(crate) fn entries(&self) -> u32 {
         self.entries
     }

@@ -23,7 +23,7 @@ pub(crate) use segment::{
     seal_group, skipped_chain,
 };
 pub(crate) use store::EPOCHS_MAX;
-pub use store::{Epoch, StoreHeader};
+pub use store::{Epoch, Role, StoreHeader};
 
 /// The version of the layouts that is written, in the header of every file.
 pub const FORMAT_VERSION: u32 = 2;

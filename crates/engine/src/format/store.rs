@@ -1,6 +1,6 @@
 //! The file `store`: which store this is, and which lives it has had.
 
-use super::{HEADER_BYTES, HeaderDefect, check_header};
+use super::{HEADER_BYTES, HeaderDefect, Reader, check_header};
 use std::fmt;
 
 const MAGIC: [u8; 8] = *b"WIDGSTOR";
@@ -17,7 +17,38 @@ pub struct Epoch {
     pub first_sequence: u64,
 }
 
-/// What does not change while a service runs.
+/// Whose word counts in this directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// This store's own: it takes operations.
+    #[default]
+    Primary,
+    /// Another one's, which it follows.
+    Standby {
+        /// Where that is.
+        primary: String,
+    },
+    /// This store's own, since it was promoted.
+    Promoted {
+        /// Where the primary was that it followed.
+        from: String,
+        /// Where others find this store.
+        address: String,
+    },
+}
+
+// Persisted: never renumber. What was written before there were roles has zeros there.
+const ROLE_PRIMARY: u8 = 0;
+const ROLE_STANDBY: u8 = 1;
+const ROLE_PROMOTED: u8 = 2;
+
+/// What an epoch takes.
+const EPOCH_BYTES: usize = 4 + 8;
+
+/// An address that is longer is not remembered. Two have room.
+const ADDRESS_BYTES_MAX: usize = 1024;
+
+/// What does not change while a service runs, but for a promotion.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreHeader {
     /// Random, and in every file of this store: a file of another store is not taken for one of this.
@@ -26,6 +57,8 @@ pub struct StoreHeader {
     pub secret: [u8; 16],
     /// At least one, ascending in both fields.
     pub epochs: Vec<Epoch>,
+    /// Whether it follows another one.
+    pub role: Role,
 }
 
 impl fmt::Debug for StoreHeader {
@@ -33,12 +66,15 @@ impl fmt::Debug for StoreHeader {
         f.debug_struct("StoreHeader")
             .field("identity", &format_args!("{:016x}", self.identity))
             .field("epochs", &self.epochs)
+            .field("role", &self.role)
             .finish_non_exhaustive()
     }
 }
 
 impl StoreHeader {
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+    /// The file, which has its checksum in it.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let Ok(count) = u32::try_from(self.epochs.len()) else {
             unreachable!("a store has few epochs")
         };
@@ -47,11 +83,25 @@ impl StoreHeader {
             epochs.extend_from_slice(&epoch.number.to_le_bytes());
             epochs.extend_from_slice(&epoch.first_sequence.to_le_bytes());
         }
+        epochs.resize(EPOCHS_MAX * EPOCH_BYTES, 0);
+        let (role, one, other) = match &self.role {
+            Role::Primary => (ROLE_PRIMARY, "", ""),
+            Role::Standby { primary } => (ROLE_STANDBY, primary.as_str(), ""),
+            Role::Promoted { from, address } => (ROLE_PROMOTED, from.as_str(), address.as_str()),
+        };
+        let mut of_role = vec![role];
+        put_address(&mut of_role, one);
+        put_address(&mut of_role, other);
         let identity = self.identity.to_le_bytes();
-        super::header(
-            MAGIC,
-            &[&identity, &self.secret, &count.to_le_bytes(), &epochs],
-        )
+        let count = count.to_le_bytes();
+        let fields: [&[u8]; _] = [&identity, &self.secret, &count, &epochs, &of_role];
+        super::header(MAGIC, &fields)
+    }
+
+    /// Reads what [`Self::encode`] made. `None` where it is damaged, or of another version.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes).ok()
     }
 
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
@@ -70,6 +120,18 @@ impl StoreHeader {
                 .contains(&count)
                 .then(|| (0..count).map(|_| epoch()))?;
             let epochs = epochs.collect::<Option<Vec<_>>>()?;
+            reader.take((EPOCHS_MAX - count) * EPOCH_BYTES)?;
+            let role = match reader.byte()? {
+                ROLE_PRIMARY => Role::Primary,
+                ROLE_STANDBY => Role::Standby {
+                    primary: address(&mut reader)?,
+                },
+                ROLE_PROMOTED => Role::Promoted {
+                    from: address(&mut reader)?,
+                    address: address(&mut reader)?,
+                },
+                _ => return None,
+            };
             let ascends = epochs.windows(2).all(|two| {
                 two[0].number < two[1].number && two[0].first_sequence <= two[1].first_sequence
             });
@@ -77,17 +139,46 @@ impl StoreHeader {
                 identity,
                 secret,
                 epochs,
+                role,
             })
         };
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
+    /// Whether it takes what a primary sends.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        matches!(self.role, Role::Standby { .. })
+    }
+
+    /// The epoch in which it goes on.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epochs.last().map_or(1, |last| last.number)
+    }
+
     /// The epoch of this change.
-    pub(crate) fn epoch_of(&self, sequence: u64) -> u32 {
+    #[must_use]
+    pub fn epoch_of(&self, sequence: u64) -> u32 {
         let began = |epoch: &&Epoch| epoch.first_sequence <= sequence;
         let of = self.epochs.iter().rev().find(began);
         of.or(self.epochs.first()).map_or(1, |epoch| epoch.number)
     }
+}
+
+fn put_address(out: &mut Vec<u8>, address: &str) {
+    let address = Some(address).filter(|address| address.len() <= ADDRESS_BYTES_MAX);
+    let address = address.unwrap_or_default().as_bytes();
+    let Ok(bytes) = u16::try_from(address.len()) else {
+        unreachable!("it has at most {ADDRESS_BYTES_MAX} bytes")
+    };
+    out.extend_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(address);
+}
+
+fn address(reader: &mut Reader<'_>) -> Option<String> {
+    let bytes = usize::from(reader.u16()?);
+    reader.text(bytes).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -104,7 +195,33 @@ mod tests {
                     first_sequence,
                 })
                 .to_vec(),
+            role: Role::Promoted {
+                from: "http://10.0.0.1:3000".into(),
+                address: "http://10.0.0.2:3000".into(),
+            },
         }
+    }
+
+    #[test]
+    fn roles_read_back_and_a_store_of_before_there_were_any_is_a_primary() {
+        let standby = Role::Standby {
+            primary: "https://primary".into(),
+        };
+        for role in [Role::Primary, standby, store().role] {
+            let store = StoreHeader { role, ..store() };
+            assert_eq!(StoreHeader::decode(&store.encode()), Ok(store));
+        }
+        let bytes = StoreHeader {
+            role: Role::Primary,
+            ..store()
+        }
+        .encode();
+        let of_epochs = 12 + 8 + 16 + 4 + 3 * EPOCH_BYTES;
+        assert!(
+            bytes[of_epochs..HEADER_BYTES - 4]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl<F: DiskFile> Journal<F> {
         }
     }
 
+    /// How many bytes of groups a segment has room for.
+    pub(crate) fn segment_room(&self) -> u64 {
+        self.segment_bytes - DATA_OFFSET
+    }
+
     /// Whether it ended with a seal when it was opened, or had no groups.
     pub(crate) fn is_sealed(&self) -> bool {
         self.is_sealed

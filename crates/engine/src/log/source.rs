@@ -66,8 +66,8 @@ impl Source {
 
     /// Which store it is.
     #[must_use]
-    pub fn store(&self) -> &StoreHeader {
-        &self.log.store
+    pub fn store(&self) -> Arc<StoreHeader> {
+        self.log.store()
     }
 
     /// Where the journal ends: everything before it is durable.
@@ -112,6 +112,38 @@ impl Source {
                 Err(error.into())
             }
         }
+    }
+
+    /// The same from memory alone, without waiting: `None` where that has not got them any more.
+    #[must_use]
+    pub fn recent(&self, first: u64, bytes_max: usize) -> Option<Vec<Arc<LoggedGroup>>> {
+        let groups = self.log.lock().ring_from(first, bytes_max);
+        groups.map(|groups| groups.list)
+    }
+
+    /// The running hash over everything before this entry, if a group begins with it or would. May wait for
+    /// the disk.
+    pub fn chain_before(&self, next_sequence: u64) -> Result<Option<u64>, SourceError> {
+        let end = self.end();
+        if end.next_sequence == next_sequence {
+            return Ok(Some(end.chain));
+        }
+        let groups = self.read(next_sequence, 1)?;
+        let group = groups.first();
+        Ok(group
+            .filter(|group| group.first_sequence == next_sequence)
+            .map(|group| group.chain))
+    }
+
+    /// Waits until there is an entry after those before this one, and is told with the commit itself.
+    pub async fn appended(&self, next_sequence: u64) {
+        let mut appended = self.log.appended.subscribe();
+        // What was published before that is seen by this look.
+        if self.end().next_sequence > next_sequence {
+            return;
+        }
+        // An error means that the store has gone: there is nothing to wait for.
+        drop(appended.wait_for(|&now| now > next_sequence).await);
     }
 
     /// Waits until there is an entry after those before this one.
@@ -234,8 +266,8 @@ impl Log {
         Ok(groups)
     }
 
-    pub(crate) fn store_header(&self) -> &StoreHeader {
-        &self.store
+    pub(crate) fn store_header(&self) -> Arc<StoreHeader> {
+        self.store()
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! It deliberately knows nothing of files. [`replay`](self::replay) is how recovery writes to it.
 
+mod follow;
 mod index;
 mod names;
 mod order;

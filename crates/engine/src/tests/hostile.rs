@@ -11,7 +11,7 @@ use crate::{
     files::{self, checkpoint_name, segment_name},
     format::{
         ENTRY_BYTES_MAX, Epoch, FORMAT_VERSION, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GroupStamp,
-        SegmentHeader, StoreHeader,
+        Role, SegmentHeader, StoreHeader,
         checkpoint::{BLOCK_RECORDS, CheckpointHeader, begin_block, seal_block},
         group_bytes, seal_group,
     },
@@ -82,6 +82,7 @@ fn with_store() -> TestDisk {
             number: 1,
             first_sequence: 1,
         }],
+        role: Role::Primary,
     };
     disk.put(files::STORE, store.encode().to_vec());
     disk

@@ -9,6 +9,7 @@ mod crash;
 mod directory;
 mod disk;
 pub(crate) use disk::Chance;
+mod follow;
 mod format_1;
 mod hostile;
 mod log;

@@ -32,7 +32,7 @@ fn original() -> Original {
         rig.submit(&[command(&mut chance), command(&mut chance)]);
     }
     let groups = rig.log().all_groups().expect("kept");
-    let store = rig.log().store_header().clone();
+    let store = (*rig.log().store_header()).clone();
     Original {
         disk,
         groups,

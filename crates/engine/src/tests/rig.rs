@@ -2,10 +2,10 @@
 
 use super::disk::{Chance, TestDisk, TestFile};
 use crate::{
-    OpenError, Random, Settings,
+    FollowError, LoggedGroup, OpenError, Random, Settings,
     checkpoint::{Reply, Writer},
     engine::Parts,
-    format::StoreHeader,
+    format::{Role, StoreHeader},
     journal::prepare::Preparer,
     log::{JournalEnd, Log},
     owner::Owner,
@@ -69,6 +69,7 @@ pub(super) fn log(settings: &Settings) -> Arc<Log> {
         identity: 1,
         secret: [0; 16],
         epochs: Vec::new(),
+        role: Role::Primary,
     };
     let segments = VecDeque::new();
     Arc::new(Log::new(
@@ -144,6 +145,24 @@ impl<'a> Rig<'a> {
             .iter_mut()
             .map(|each| each.try_recv().expect("answered"));
         answered.collect()
+    }
+
+    /// Takes the next group of a primary.
+    pub(super) fn follow(&mut self, group: &LoggedGroup) -> Result<(), FollowError> {
+        let (reply, mut outcome) = oneshot::channel();
+        let mut batch = VecDeque::from([Submission {
+            request: Request::Group(Arc::new(group.clone()), reply),
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        }]);
+        self.owner.step(&mut batch);
+        self.prepare();
+        outcome.try_recv().expect("answered")
+    }
+
+    /// What the queue has an owner do at its end: a seal, where it writes one.
+    pub(super) fn seal(&mut self) {
+        self.owner.seal();
     }
 
     /// The preparer makes the next segment, or fails to.

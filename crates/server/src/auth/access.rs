@@ -11,7 +11,7 @@ pub(crate) enum Permission {
     Read,
     /// The four operations.
     Write,
-    /// Read what the service tells of itself, `/metrics`, and take the whole store, `/backup`.
+    /// Read what the service tells of itself, `/metrics`, and take the whole store, `/backup` and `/replication`.
     Admin,
 }
 
@@ -23,6 +23,7 @@ pub(crate) enum Object {
     Changes,
     Metrics,
     Backup,
+    Replication,
 }
 
 impl fmt::Display for Object {
@@ -33,6 +34,7 @@ impl fmt::Display for Object {
             Self::Changes => f.write_str("table changes"),
             Self::Metrics => f.write_str("view metrics"),
             Self::Backup => f.write_str("view backup"),
+            Self::Replication => f.write_str("replication"),
         }
     }
 }
@@ -54,7 +56,7 @@ pub struct Roles {
     pub read: Vec<String>,
     /// Those that may call the operations.
     pub write: Vec<String>,
-    /// Those that may read the metrics and take backups.
+    /// Those that may read the metrics, take backups and follow as standbys.
     pub admin: Vec<String>,
 }
 

@@ -49,9 +49,14 @@ pub(super) enum State {
     Asked,
     /// A store that never answers what reads.
     Slow,
+    /// A standby of the primary at [`PRIMARY`].
+    Following,
     /// Keys for tokens that are to be fetched, and could not be so far.
     Unfetched,
 }
+
+/// Where the primary of the examples is.
+pub(super) const PRIMARY: &str = "http://10.0.0.1:3000";
 
 /// What signs the tokens of the examples.
 #[cfg(test)]
@@ -114,11 +119,14 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
             let example = call(name, operation, State::Failing, valid(operation));
             example.refused(fault)
         }));
+        let standby = call("WG507", operation, State::Following, valid(operation));
+        examples.push(standby.refused(Error::Standby(PRIMARY.into())));
     }
     examples.extend(lookups());
     examples.extend(lists::examples(settings));
     examples.extend(changes());
     examples.extend(others());
+    examples.push(other_role());
     examples.extend(refused());
     examples
 }
@@ -631,6 +639,20 @@ fn others() -> Vec<Example> {
         ..get(name, Some("/ready"), "/ready", fault.into())
     }));
     examples
+}
+
+/// A probe that looks for the primary, at a standby.
+fn other_role() -> Example {
+    Example {
+        name: "WG507",
+        path: Some("/ready".into()),
+        given: State::Following,
+        method: "GET",
+        uri: "/ready?role=primary".into(),
+        headers: &[],
+        body: Sent::Nothing,
+        answer: Answered::Refused(Error::Standby(PRIMARY.into())),
+    }
 }
 
 /// Who is not let in: this belongs to every path but the probes.

@@ -314,11 +314,31 @@ fn live(security: Security) -> OperationBuilder {
 fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     let mut described = service("ready", "Whether operations can be applied now")
         .securities(Some(security.of_probes()))
-        .response("200", responses::empty("They can, or are only too many."));
+        .parameter(role())
+        .response(
+            "200",
+            responses::empty("They can, or are only too many. A standby follows its primary."),
+        );
     for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
         described = described.response(status, response);
     }
     described
+}
+
+/// Which role a probe looks for.
+fn role() -> Parameter {
+    let words = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["primary"]));
+    ParameterBuilder::new()
+        .name("role")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "`primary`: 200 from the one alone that takes operations, for load balancers.",
+        ))
+        .schema(Some(words))
+        .build()
 }
 
 fn metrics() -> OperationBuilder {
@@ -384,6 +404,7 @@ impl Example {
             State::Sent(body) => parts.push(format!("After the same request with `{body}`:")),
             State::Asked => parts.push("A moment after the same request:".to_owned()),
             State::Slow => parts.push("Where nothing can be found in time:".to_owned()),
+            State::Following => parts.push("At a standby:".to_owned()),
             State::Unfetched => {
                 parts.push("While keys for tokens could not be fetched yet:".to_owned());
             }

@@ -1,9 +1,9 @@
 //! The document against the running service.
 
-use super::examples::{Answered, Example, SECRET, Sent, State, all};
+use super::examples::{Answered, Example, PRIMARY, SECRET, Sent, State, all};
 use crate::{
     Api, Authentication, AuthenticationSettings, BrowserSettings, Code, KeySet, RateLimit,
-    RateLimitSettings, Roles, Settings, error::Error,
+    RateLimitSettings, Replication, Roles, Settings, error::Error,
 };
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -25,6 +25,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::sync::watch;
 use widgets_clock::{Clock, SystemClock, Timer};
 use widgets_engine::{Client, Engine};
 use widgets_registry::{
@@ -43,6 +44,27 @@ impl<R: widgets_registry::Request> Ask<R> for Failing {
             Ok(rejection) => *rejection,
             Err(_) => self.fault().into(),
         })
+    }
+}
+
+/// A standby that follows.
+struct Following;
+
+impl Replication for Following {
+    fn primary(&self) -> Option<Arc<str>> {
+        Some(PRIMARY.into())
+    }
+
+    fn ready(&self) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    fn media_type(&self) -> &'static str {
+        unreachable!("nobody asks it for a copy")
+    }
+
+    fn send(&self, _: &str, _: watch::Receiver<bool>) -> crate::Sending {
+        unreachable!("nobody asks it for a copy")
     }
 }
 
@@ -264,6 +286,10 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
             send(&api, method, uri, headers, body()).await
         }
         State::Slow => send(&api(Silent), method, uri, headers, body()).await,
+        State::Following => {
+            let api = real.clone().with_replication(Arc::new(Following));
+            send(&api, method, uri, headers, body()).await
+        }
         State::Unfetched => {
             // Nobody fetches any.
             let (authentication, _) = Authentication::with_fetched_keys(guarded(None));

@@ -326,6 +326,21 @@ configuration! {
         /// little more than that.
         checkpoint_journal_bytes as "archive_checkpoint_journal_bytes": u64 = 1 << 30, within 1 << 20..=1 << 50;
     }
+    /// A second machine for the embedded store: a standby that follows a primary (docs/operations.md).
+    replication: Replication {
+        /// The address of the primary that this store follows, as in https://primary:3000. It copies the primary's
+        /// store into an empty data directory, takes over what happens there, answers whatever reads, and sends operations away.
+        follow: Option<HttpUrl> = None;
+        /// A file with the bearer token that a standby shows its primary, of a role in auth.admin_roles there. It is
+        /// read anew for each connection.
+        token_file as "replication_token_file": Option<PathBuf> = None;
+        /// A file in PEM with the certificates by which a standby knows its primary, in place of the system's.
+        ca as "replication_ca": Option<PathBuf> = None;
+        /// A file in PEM with the client certificate that a standby shows its primary.
+        certificate as "replication_certificate": Option<PathBuf> = None;
+        /// A file in PEM with its private key.
+        key as "replication_key": Option<PathBuf> = None;
+    }
     /// The store in a PostgreSQL database.
     postgres: Postgres {
         /// How many connections apply operations, and so how many batches are in flight.

@@ -7,6 +7,7 @@
 
 mod access;
 pub(crate) mod command;
+mod copies;
 #[cfg(test)]
 mod document;
 mod file;
@@ -175,14 +176,9 @@ impl<S: Scope> Given<S> {
         {
             problems.push(Problem::new(format!("store.url: {problem}")));
         }
-        if problems.is_empty()
-            && configuration.archive.url.is_some()
-            && !matches!(configuration.store.url, StoreKind::Embedded)
-        {
-            problems.push(Problem::new(
-                "archive.url is for the embedded store: PostgreSQL has means of its own (docs/operations.md)"
-                    .into(),
-            ));
+        if problems.is_empty() {
+            let wrong = configuration.check_copies();
+            problems.extend(wrong.into_iter().map(Problem::new));
         }
         // Whoever takes only a part of it does not know enough to say.
         if problems.is_empty() && KEYS.iter().all(|key| S::takes(&key.path())) {

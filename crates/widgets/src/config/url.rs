@@ -4,6 +4,7 @@ use super::values::{Anything, Kind, Value};
 use hyper::{Uri, http::uri::Authority};
 use std::fmt;
 use widgets_load::redacted;
+use widgets_replica::Address;
 
 /// An address of HTTP, with or without TLS. Displayed without its query, which may hold a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +22,11 @@ impl HttpUrl {
         };
         let named = !authority.host().is_empty() && !authority.as_str().contains('@');
         (of_http && named && port).then_some(Self(uri))
+    }
+
+    /// Where a service is, whose routes follow this. `None` with a query.
+    pub(crate) fn address(&self) -> Option<Address> {
+        Address::new(self.0.clone())
     }
 
     /// Whether it is TLS.

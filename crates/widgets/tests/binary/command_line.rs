@@ -332,7 +332,7 @@ format
         widgets.toml:4: [http] has no key "lisen"; did you mean "listen"?
         widgets.toml:7: engine.segment_bytes must be an integer from 5728 to 4294967295, "x" was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
-        widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [postgres], [log]
+        widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [replication], [postgres], [log]
         widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
         widgets.toml:15: key with no value, expected `=`
         --idle-timeout-ms: http.idle_timeout_ms must be an integer from 100 to 86400000, "soon" was given
@@ -444,7 +444,9 @@ fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1
     let (_, _, told) = run(widgets(path).args(["serve", "--help", "nonsense"]));
     assert!(
         told.contains("there is no section 'nonsense'")
-            && told.contains("auth, store, engine, changes, idempotency, archive, postgres, log"),
+            && told.contains(
+                "auth, store, engine, changes, idempotency, archive, replication, postgres, log"
+            ),
         "{told}"
     );
 }

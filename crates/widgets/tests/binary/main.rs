@@ -29,6 +29,7 @@ mod postgres_log;
 mod postgres_server;
 mod readme;
 mod releases;
+mod replication;
 mod security;
 mod service;
 mod shells;

@@ -292,7 +292,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-const TLS: [&str; 4] = [
+pub(crate) const TLS: [&str; 4] = [
     "--tls-certificate",
     "certificate.pem",
     "--tls-key",

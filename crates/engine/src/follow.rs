@@ -1,0 +1,122 @@
+//! Following another store: its groups are written here as they stand in its journal.
+//!
+//! [`Follower`] is the one way in. What it hands over, the owner of the state appends, syncs and applies
+//! as it does with its own; so the directory of a standby is a store like any other, and is recovered as one.
+
+use crate::{
+    LoggedGroup, OpenError, StoreHeader,
+    log::Log,
+    queue::{Queue, Request},
+};
+use std::{fmt, sync::Arc};
+use tokio::sync::oneshot;
+use widgets_clock::Clock;
+use widgets_mailbox::Address;
+use widgets_queue::{Queue as _, Submission};
+
+/// Makes the file that says which store it is, durably.
+pub(crate) type KeepStore = Arc<dyn Fn(&StoreHeader) -> Result<(), OpenError> + Send + Sync>;
+
+/// Why a group was not followed. It is as if it had not been tried, but for [`Self::FateUnknown`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// The store takes operations, and follows nobody.
+    #[error("this store is no standby")]
+    NotStandby,
+    /// It does not go on where this store ends: it is another history.
+    #[error(
+        "the group of entry {offered} does not go on where this store ends, which is before entry {own}"
+    )]
+    DoesNotFollow {
+        /// The sequence number of its first entry.
+        offered: u64,
+        /// The sequence number of the next entry here.
+        own: u64,
+    },
+    /// It cannot be what it says to be.
+    #[error("the group of entry {first_sequence} cannot be read: {defect}")]
+    Unreadable {
+        /// The sequence number of its first entry.
+        first_sequence: u64,
+        /// What is wrong with it.
+        defect: String,
+    },
+    /// No segment of this store has room for it.
+    #[error(
+        "a group of the primary takes {bytes} bytes, and engine.segment_bytes leaves room for {room} here: \
+         set it as on the primary"
+    )]
+    TooLong {
+        /// What it takes.
+        bytes: u64,
+        /// What there is.
+        room: u64,
+    },
+    /// It can be tried again.
+    #[error("it cannot be written now: {0}")]
+    NotNow(String),
+    /// Whether it is durable is not known before a restart.
+    #[error("it may or may not have been written: {0}")]
+    FateUnknown(String),
+}
+
+/// Writes what a primary sends to a standby's store.
+#[derive(Clone)]
+pub struct Follower {
+    queue: Arc<Queue>,
+    log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    keep_store: KeepStore,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower")
+            .field("store", &self.log.store())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        log: Arc<Log>,
+        clock: Arc<dyn Clock>,
+        keep_store: KeepStore,
+    ) -> Self {
+        Self {
+            queue,
+            log,
+            clock,
+            keep_store,
+        }
+    }
+
+    /// Writes the next group. It is durable and shown when this is answered.
+    pub async fn follow(&self, group: Arc<LoggedGroup>) -> Result<(), FollowError> {
+        let (reply, outcome) = oneshot::channel();
+        let submission = Submission {
+            request: Request::Group(group, reply),
+            arrived: self.clock.now(),
+            reply_to: Address::Task,
+        };
+        self.queue.push_all(&mut vec![submission]);
+        let stopped = || FollowError::FateUnknown("the store stopped".into());
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Takes over the epochs of the primary, durably: what follows is written in its last one. May wait for the disk.
+    pub fn adopt(&self, primary: &StoreHeader) -> Result<(), OpenError> {
+        let own = self.log.store();
+        if own.epochs == primary.epochs {
+            return Ok(());
+        }
+        let store = StoreHeader {
+            epochs: primary.epochs.clone(),
+            ..(*own).clone()
+        };
+        (self.keep_store)(&store)?;
+        self.log.set_store(store);
+        Ok(())
+    }
+}

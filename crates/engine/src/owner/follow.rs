@@ -1,0 +1,105 @@
+//! The owner of a standby: it takes the groups of its primary, one at a time.
+//!
+//! A group is decided by reading it, and from there on goes the way of a batch of its own: applied to the state,
+//! appended with the same stamp, synced once, published. Where it cannot be written it is taken back.
+
+use super::Owner;
+use crate::{
+    FollowError, LoggedGroup,
+    disk::DiskFile,
+    format::{self, Entries, EntryDefect, Happened},
+    journal::replay::seconds,
+    retries::{Kept, Outcome},
+};
+use widgets_clock::Clock;
+use widgets_registry::Fault;
+
+impl<F: DiskFile, C: Clock> Owner<F, C> {
+    /// Makes the next group durable, and applies it.
+    pub(super) fn follow(&mut self, group: &LoggedGroup) -> Result<(), FollowError> {
+        if !self.follows {
+            return Err(FollowError::NotStandby);
+        }
+        if let Some(reason) = &self.stopped {
+            return Err(FollowError::FateUnknown(reason.to_string()));
+        }
+        let own = self.journal.position();
+        let follows = group.first_sequence == own.next_sequence
+            && group.chain == own.chain
+            && group.at >= own.at;
+        if !follows {
+            return Err(FollowError::DoesNotFollow {
+                offered: group.first_sequence,
+                own: own.next_sequence,
+            });
+        }
+        let (bytes, room) = (
+            format::group_bytes(group.payload.len()),
+            self.journal.segment_room(),
+        );
+        if bytes > room {
+            return Err(FollowError::TooLong { bytes, room });
+        }
+        if let Err(error) = self.journal.reserve(bytes) {
+            self.room_missed = bytes;
+            return Err(FollowError::NotNow(error.to_string()));
+        }
+        self.room_missed = 0;
+        self.at = group.at;
+        if let Err(defect) = self.apply(group) {
+            self.take_back();
+            return Err(FollowError::Unreadable {
+                first_sequence: group.first_sequence,
+                defect,
+            });
+        }
+        self.group.load(&group.payload, group.entries);
+        let failure = self.commit();
+        self.group.clear();
+        match failure {
+            None => Ok(()),
+            Some(Fault::FateUnknown { reason }) => {
+                Err(FollowError::FateUnknown(reason.to_string()))
+            }
+            Some(fault) => Err(FollowError::NotNow(fault.to_string())),
+        }
+    }
+
+    /// Applies what a group says to the state, which has everything before it.
+    fn apply(&mut self, group: &LoggedGroup) -> Result<(), String> {
+        let mut entries = Entries::new(&group.payload);
+        for sequence in group.first_sequence..group.next_sequence() {
+            let entry = entries.read().map_err(|defect| match defect {
+                EntryDefect::Invalid => format!("entry {sequence} is no valid change"),
+                EntryDefect::UnknownKind(kind) => {
+                    format!("entry {sequence} is of kind {kind}, which this program does not know")
+                }
+            })?;
+            let outcome = match entry.happened {
+                Happened::Change(change) => {
+                    let (command, change) = self.state.followed(&change).ok_or_else(|| {
+                        format!("entry {sequence} does not fit the state: {change:?}")
+                    })?;
+                    self.reads.before_change(&self.state, &command, change);
+                    self.undo.push(self.state.apply(&command, change));
+                    Outcome::Accepted
+                }
+                Happened::Refusal(outcome) => outcome,
+                Happened::Seal => continue,
+            };
+            if let Some(keyed) = entry.keyed {
+                self.retries.insert(Kept {
+                    keyed,
+                    at_seconds: seconds(group.at),
+                    outcome,
+                });
+                self.keys += 1;
+            }
+        }
+        if entries.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("more than {} entries follow", group.entries))
+        }
+    }
+}

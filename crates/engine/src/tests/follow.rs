@@ -1,0 +1,255 @@
+//! A store that follows another one: it has the same journal and the same state, whatever happens to its disk, and
+//! takes nothing that does not go on where it ends.
+
+use super::{
+    disk::{Chance, Faults, Kept, TestDisk},
+    rig::{Rig, command, random, serial_number, settings, widgets},
+};
+use crate::{FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader};
+use std::sync::Arc;
+use widgets_registry::{Applied, Attempt, Author, Command, Fault, IdempotencyKey, Rejection};
+
+const PRIMARY: &str = "http://primary:3000";
+
+/// All of the primary's journal stays.
+fn keeping() -> Settings {
+    Settings {
+        changes_retention_bytes: 1 << 30,
+        ..settings()
+    }
+}
+
+struct Primary {
+    disk: TestDisk,
+    groups: Vec<Arc<LoggedGroup>>,
+    store: StoreHeader,
+    attempts: Vec<Attempt>,
+}
+
+fn keyed(command: Command, number: usize) -> Attempt {
+    Attempt {
+        command,
+        author: Author::new(["alice", "bob"][number % 2]),
+        key: IdempotencyKey::new(&number.to_string()),
+    }
+}
+
+/// A history with keys, refusals and seals.
+fn primary(batches: usize) -> Primary {
+    let (disk, mut chance) = (TestDisk::default(), Chance(77));
+    let mut rig = Rig::open_with(&disk, &keeping()).expect("a new store");
+    let mut attempts = Vec::new();
+    for _ in 0..batches {
+        let batch: Vec<_> = (0..=chance.below(3))
+            .map(|more| keyed(command(&mut chance), attempts.len() + more))
+            .collect();
+        rig.ask(&batch);
+        attempts.extend(batch);
+        if chance.below(5) == 0 {
+            rig.seal();
+        }
+    }
+    let groups = rig.log().all_groups().expect("kept");
+    let store = (*rig.log().store_header()).clone();
+    drop(rig);
+    Primary {
+        disk,
+        groups,
+        store,
+        attempts,
+    }
+}
+
+/// An empty standby on this disk.
+fn begin(disk: &TestDisk, primary: &Primary) {
+    let store = primary.store.clone();
+    let mut restoration =
+        Restoration::begin_standby_on(disk.clone(), random(), &settings(), store, PRIMARY.into())
+            .expect("begun");
+    restoration.begin_empty();
+    let begun = restoration.finish().expect("it has nothing yet");
+    assert_eq!(begun.epoch, primary.store.epoch(), "no epoch of its own");
+}
+
+/// Follows from where the standby ends; stops where the disk fails.
+fn follow(rig: &mut Rig<'_>, primary: &Primary) -> Result<(), FollowError> {
+    let from = rig.log().newest().sequence + 1;
+    let rest = primary
+        .groups
+        .iter()
+        .filter(|group| group.first_sequence >= from);
+    for (at, group) in rest.enumerate() {
+        rig.follow(group)?;
+        if at % 3 == 0 {
+            rig.copy();
+            rig.write();
+        }
+    }
+    Ok(())
+}
+
+fn check(rig: &Rig<'_>, primary: &Primary, story: &str) {
+    let original = Rig::open_with(&primary.disk, &keeping()).expect("opened");
+    assert_eq!(widgets(rig.state()), widgets(original.state()), "{story}");
+    assert_eq!(rig.log().newest(), original.log().newest(), "{story}");
+    let chain = |rig: &Rig<'_>| {
+        rig.log()
+            .all_groups()
+            .expect("kept")
+            .last()
+            .map(|last| last.next_chain())
+    };
+    assert_eq!(chain(rig), chain(&original), "{story}");
+}
+
+#[test]
+fn a_standby_has_the_journal_the_state_and_the_keys_of_its_primary() {
+    let primary = primary(120);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let mut rig = Rig::open(&disk).expect("opened");
+    follow(&mut rig, &primary).expect("followed");
+    check(&rig, &primary, "followed");
+    // It is kept durably, with its checkpoints.
+    drop(rig);
+    let names = disk.names();
+    assert!(
+        names.iter().any(|name| name.starts_with("checkpoint-")),
+        "{names:?}"
+    );
+    let disk = disk.after_power_cut(Kept::Nothing);
+    let rig = Rig::open(&disk).expect("recovered");
+    check(&rig, &primary, "after a power cut");
+    assert!(rig.log().store_header().is_standby());
+    drop(rig);
+    // Whoever retries at the one that goes on gets the first answer.
+    let first = disk.content("store");
+    let store = StoreHeader {
+        role: Role::Primary,
+        ..StoreHeader::read(&first).expect("whole")
+    };
+    disk.put("store", store.encode().to_vec());
+    let mut promoted = Rig::open(&disk).expect("opened");
+    let mut original = Rig::open_with(&primary.disk, &keeping()).expect("opened");
+    let mut replayed = 0;
+    for attempt in &primary.attempts {
+        let again = promoted.ask(std::slice::from_ref(attempt));
+        assert_eq!(again, original.ask(std::slice::from_ref(attempt)));
+        replayed += usize::from(again == [Ok(Applied::Before)]);
+    }
+    assert!(replayed > 20, "{replayed}");
+}
+
+#[test]
+fn a_standby_takes_no_operations_and_writes_nothing_of_its_own() {
+    let primary = primary(5);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let mut rig = Rig::open(&disk).expect("opened");
+    follow(&mut rig, &primary).expect("followed");
+    let remove = Command::RemoveWidget {
+        serial_number: serial_number(0),
+    };
+    let answers = rig.submit(&[remove]);
+    assert!(
+        matches!(
+            &answers[..],
+            [Err(Rejection::Fault(Fault::Unavailable { .. }))]
+        ),
+        "{answers:?}"
+    );
+    rig.seal();
+    check(&rig, &primary, "nothing was added");
+}
+
+#[test]
+fn nothing_is_taken_that_does_not_go_on_where_the_standby_ends() {
+    let primary = primary(12);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let mut rig = Rig::open(&disk).expect("opened");
+    rig.follow(&primary.groups[0]).expect("the first");
+    let next = &primary.groups[1];
+    let changed = |change: fn(&mut LoggedGroup)| {
+        let mut group = (**next).clone();
+        change(&mut group);
+        group
+    };
+    let before = widgets(rig.state());
+    for wrong in [
+        (*primary.groups[0]).clone(),
+        (*primary.groups[2]).clone(),
+        changed(|group| group.chain ^= 1),
+        changed(|group| group.at = 0),
+    ] {
+        let error = rig.follow(&wrong).expect_err("it does not follow");
+        assert!(
+            matches!(error, FollowError::DoesNotFollow { .. }),
+            "{error}"
+        );
+    }
+    for wrong in [
+        changed(|group| group.payload = Box::new([31])),
+        changed(|group| group.entries += 1),
+        changed(|group| group.payload = group.payload.repeat(2).into()),
+        // Its second half cannot be: what the first made is taken back.
+        changed(|group| {
+            group.payload = group.payload.repeat(2).into();
+            group.entries *= 2;
+        }),
+    ] {
+        let error = rig.follow(&wrong).expect_err("it cannot be read");
+        assert!(matches!(error, FollowError::Unreadable { .. }), "{error}");
+        assert_eq!(widgets(rig.state()), before);
+    }
+    let long = changed(|group| group.payload = vec![0; 20 << 10].into());
+    let error = rig.follow(&long).expect_err("no segment has room for it");
+    assert!(matches!(error, FollowError::TooLong { .. }), "{error}");
+    follow(&mut rig, &primary).expect("the rest");
+    check(&rig, &primary, "after what was refused");
+}
+
+#[test]
+fn a_primary_takes_no_groups() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    assert_eq!(rig.follow(&primary.groups[0]), Err(FollowError::NotStandby));
+}
+
+#[test]
+fn a_crash_at_every_step_of_following_loses_nothing_and_it_goes_on() {
+    let primary = primary(25);
+    let whole = TestDisk::default();
+    begin(&whole, &primary);
+    let begun = whole.steps();
+    let mut rig = Rig::open(&whole).expect("opened");
+    follow(&mut rig, &primary).expect("followed");
+    drop(rig);
+    let steps = whole.steps();
+    assert!(steps > begun + 40, "{begun} to {steps}");
+    for step in begun..steps {
+        for kept in [Kept::Nothing, Kept::Everything, Kept::Some(step as u64)] {
+            let disk = TestDisk::default();
+            begin(&disk, &primary);
+            disk.set_faults(Faults {
+                crash_at: Some(step),
+                ..Faults::default()
+            });
+            let mut followed = 0;
+            if let Ok(mut rig) = Rig::open(&disk) {
+                drop(follow(&mut rig, &primary));
+                followed = rig.log().newest().sequence;
+            }
+            let disk = disk.after_power_cut(kept);
+            let mut rig = Rig::open(&disk).expect("recovered");
+            let found = rig.log().newest().sequence;
+            assert!(
+                found >= followed,
+                "step {step}: {followed} were followed, {found} are there"
+            );
+            follow(&mut rig, &primary).expect("it goes on");
+            check(&rig, &primary, &format!("a crash at step {step}"));
+        }
+    }
+}

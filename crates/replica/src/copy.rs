@@ -1,0 +1,96 @@
+//! How a standby begins: a copy of the primary's checkpoint and of its journal, in an empty directory.
+
+use crate::{
+    Error, Primary,
+    wire::{self, Frame},
+};
+use std::path::Path;
+use widgets_engine::{DataDirectory, Restoration, Restored, Settings};
+
+/// Copies the primary's store into an empty directory, up to what the primary has when the copy is done. A
+/// directory that an earlier attempt left is begun anew.
+pub async fn copy(
+    primary: &Primary,
+    directory: DataDirectory,
+    settings: &Settings,
+) -> Result<Restored, Error> {
+    let mut frames = primary
+        .ask(&wire::query(None), settings.segment_bytes)
+        .await?;
+    let store = match frames.next().await? {
+        Frame::Store(store) => store,
+        other => return Err(misplaced(&other)),
+    };
+    let mut restoration =
+        Restoration::begin_standby(directory, settings, *store, primary.address.to_string())?;
+    let mut left = match frames.next().await? {
+        Frame::Checkpoint {
+            first_sequence,
+            bytes,
+        } => {
+            restoration.begin_checkpoint(first_sequence)?;
+            bytes
+        }
+        first => {
+            restoration.begin_empty();
+            if take(&mut restoration, first)? {
+                return Ok(restoration.finish()?);
+            }
+            0
+        }
+    };
+    while left > 0 {
+        let Frame::Piece(bytes) = frames.next().await? else {
+            return Err(Error::Wire(format!(
+                "{left} bytes of the checkpoint are missing"
+            )));
+        };
+        left = left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| Error::Wire("the checkpoint is longer than it says".into()))?;
+        restoration.append_checkpoint(&bytes)?;
+        if left == 0 {
+            restoration.end_checkpoint()?;
+        }
+    }
+    while !take(&mut restoration, frames.next().await?)? {}
+    Ok(restoration.finish()?)
+}
+
+/// Takes what follows the checkpoint. True once all is there that the primary had.
+fn take(restoration: &mut Restoration, frame: Frame) -> Result<bool, Error> {
+    match frame {
+        Frame::Group { group, next_chain } => {
+            restoration.group(&group)?;
+            if restoration.end().chain != next_chain {
+                return Err(Error::Hash(group.first_sequence));
+            }
+            Ok(false)
+        }
+        Frame::End { end, .. } => {
+            Ok(restoration.end().next_sequence >= end.next_sequence && restoration.is_whole())
+        }
+        other => Err(misplaced(&other)),
+    }
+}
+
+/// That this frame has no place there.
+pub(crate) fn misplaced(frame: &Frame) -> Error {
+    let what = match frame {
+        Frame::Store(_) => "a store",
+        Frame::Checkpoint { .. } => "a checkpoint",
+        Frame::Piece(_) => "a piece of a checkpoint",
+        Frame::Group { .. } => "a group",
+        Frame::End { .. } => "the end",
+    };
+    Error::Wire(format!("{what} comes where something else must"))
+}
+
+/// An empty directory to copy into. `None` where there is a store in it.
+pub fn empty_directory(path: &Path) -> Result<Option<DataDirectory>, widgets_engine::OpenError> {
+    match DataDirectory::open_to_restore(path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(widgets_engine::OpenError::NotEmpty { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,187 @@
+//! The standby's side: a thread of its own asks the primary for what comes, and tries again whatever fails.
+
+use crate::{
+    Acknowledge, Epoch, Error, Member, MemberId, Primary, Role, Status, Tip,
+    copy::misplaced,
+    wire::{self, Frame},
+};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::sleep};
+use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source};
+
+/// After a failure it is tried again after this, then twice as long, and so on.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A group that cannot be written now is tried again after this.
+const WRITE_AGAIN: Duration = Duration::from_millis(100);
+
+/// A standby that follows. Dropping it ends that.
+pub struct Handle {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by its thread.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Follows a primary until the handle is dropped. `source` and `follower` are of the standby's own store, whose
+/// segments have so many bytes.
+pub fn follow(
+    primary: Primary,
+    source: Source,
+    follower: Follower,
+    segment_bytes: u64,
+    status: Status,
+) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let standby = Standby {
+        primary,
+        source,
+        follower: Arc::new(follower),
+        segment_bytes,
+        status,
+    };
+    let work = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = stopped => {}
+                () = standby.run() => {}
+            }
+        });
+        runtime.shutdown_background();
+    };
+    let thread = thread::Builder::new().name("follow".into()).spawn(work)?;
+    Ok(Handle {
+        stop: Some(stop),
+        thread: Some(thread),
+    })
+}
+
+struct Standby {
+    primary: Primary,
+    source: Source,
+    follower: Arc<Follower>,
+    segment_bytes: u64,
+    status: Status,
+}
+
+impl Standby {
+    async fn run(self) {
+        let (mut told, mut times) = (None, 0u32);
+        loop {
+            let before = self.source.end().next_sequence;
+            let Err(error) = self.follow().await;
+            let why = error.to_string();
+            let address = &self.primary.address;
+            self.status.failed(why.clone());
+            if self.source.end().next_sequence > before {
+                times = 0;
+            }
+            if told.as_ref() != Some(&why) {
+                tracing::warn!(error = why, primary = %address, "the primary is not followed; it is tried again");
+                told = Some(why);
+            }
+            let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);
+            // Many standbys of one primary shall not come at the same moment.
+            let jitter = u32::try_from(crate::random() % 512).unwrap_or(0);
+            sleep(pause.saturating_sub(pause / 1024 * jitter)).await;
+            times = times.saturating_add(1);
+        }
+    }
+
+    /// Asks for what comes, and writes it.
+    async fn follow(&self) -> Result<Infallible, Error> {
+        let own = self.source.store();
+        let end = self.source.end();
+        let from = wire::From {
+            store: own.identity,
+            epoch: own.epoch(),
+            next_sequence: end.next_sequence,
+            chain: end.chain,
+        };
+        let query = wire::query(Some(from));
+        let mut frames = self.primary.ask(&query, self.segment_bytes).await?;
+        let store = match frames.next().await? {
+            Frame::Store(store) => store,
+            other => return Err(misplaced(&other)),
+        };
+        if store.identity != own.identity || store.secret != own.secret {
+            return Err(Error::OtherStore {
+                theirs: store.identity,
+                own: own.identity,
+            });
+        }
+        let tip = Tip {
+            sequence: end.next_sequence,
+            chain: end.chain,
+        };
+        let epoch = Epoch::new(own.epoch());
+        let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
+        member.lengthened(tip, None);
+        // The primary has said that its history has this tip, or it would not have begun to send.
+        member.take_groups(Epoch::new(store.epoch()), tip)?;
+        let sequence = end.next_sequence - 1;
+        let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
+        if theirs != ours {
+            return Err(Error::Parted {
+                sequence,
+                theirs,
+                own: ours,
+            });
+        }
+        self.follower.adopt(&store)?;
+        self.status.connected();
+        tracing::info!(
+            primary = %self.primary.address,
+            epoch = store.epoch(),
+            next_sequence = end.next_sequence,
+            "following"
+        );
+        loop {
+            match frames.next().await? {
+                Frame::Group { group, next_chain } => self.write(group, next_chain).await?,
+                Frame::End { end, behind } => self.heard(end, behind),
+                other => return Err(misplaced(&other)),
+            }
+        }
+    }
+
+    async fn write(&self, group: LoggedGroup, next_chain: u64) -> Result<(), Error> {
+        if group.next_chain() != next_chain {
+            return Err(Error::Hash(group.first_sequence));
+        }
+        let group = Arc::new(group);
+        loop {
+            match self.follower.follow(group.clone()).await {
+                Err(FollowError::NotNow(why)) => {
+                    self.status.cannot_write(&why);
+                    sleep(WRITE_AGAIN).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    fn heard(&self, primary: JournalEnd, behind: u64) {
+        let own = self.source.end();
+        self.status
+            .heard(own.next_sequence >= primary.next_sequence, behind);
+    }
+}

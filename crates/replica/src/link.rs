@@ -1,0 +1,268 @@
+//! One request of a standby to its primary, and the frames of the answer.
+//!
+//! A connection on which nothing comes for [`SILENCE_MAX`] is given up: a primary says every second that it is there.
+//! Certificates and token are read for each connection, so that new ones are taken up.
+
+use crate::{
+    Error,
+    wire::{Decoder, Frame, MEDIA_TYPE},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Incoming,
+    client::conn::http1,
+    header::{self, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::{error::Error as StdError, fmt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+/// A primary that sends nothing for so long is not there.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Connecting and the head of the answer take no longer.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// An error's body that is longer is nobody's.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
+
+/// Where a primary is: `http://` or `https://`, a host, and perhaps a port and a path before every route.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(Uri);
+
+impl Address {
+    /// An address that names a scheme of HTTP and a host.
+    #[must_use]
+    pub fn new(uri: Uri) -> Option<Self> {
+        let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        (of_http && uri.host().is_some() && uri.query().is_none()).then_some(Self(uri))
+    }
+
+    fn is_secure(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// The host, of an IPv6 address without its brackets.
+    fn host(&self) -> &str {
+        self.0.host().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    fn port(&self) -> u16 {
+        self.0
+            .port_u16()
+            .unwrap_or(if self.is_secure() { 443 } else { 80 })
+    }
+
+    fn target(&self, query: &str) -> String {
+        let path = self.0.path().trim_end_matches('/');
+        format!("{path}/replication?{query}")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who a standby says to be, and whom it trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// A file with a bearer token of a role that may administer the primary.
+    pub token_file: Option<PathBuf>,
+    /// Certificates to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// A client certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A primary, and how it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Primary {
+    /// Where it is.
+    pub address: Address,
+    /// How one gets in.
+    pub credentials: Credentials,
+}
+
+impl Credentials {
+    /// Reads every file, so that a start can say what is wrong with one.
+    pub fn check(&self, address: &Address) -> Result<(), Error> {
+        self.authorization()?;
+        if address.is_secure() {
+            self.connector()?;
+        }
+        Ok(())
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let failed =
+            |why: String| Error::Credentials(format!("the token in {}: {why}", path.display()));
+        let token = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let token = token.trim();
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = is_token.then(|| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let mut value = value.flatten().ok_or_else(|| {
+            failed("it must be visible ASCII without spaces, and not empty".into())
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    fn connector(&self) -> Result<TlsConnector, Error> {
+        let failed = |error: widgets_tls::Error| Error::Credentials(error.to_string());
+        let roots = match &self.ca {
+            Some(path) => widgets_tls::roots(path),
+            None => widgets_tls::system_roots(),
+        };
+        let roots = roots.map_err(failed)?;
+        let config = match &self.certificate {
+            None => widgets_tls::verified(roots),
+            Some((certificate, key)) => widgets_tls::certified(roots, certificate, key),
+        };
+        let mut config = config.map_err(failed)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
+
+impl Primary {
+    /// Asks for a stream. Its groups may have so many bytes.
+    pub(crate) async fn ask(&self, query: &str, group_bytes_max: u64) -> Result<Frames, Error> {
+        let asked = timeout(CONNECT_TIME_MAX, self.connect(query));
+        let late = |_| {
+            let seconds = CONNECT_TIME_MAX.as_secs();
+            Error::Unreachable(format!("there was no answer within {seconds} s"))
+        };
+        let (driver, body) = asked.await.map_err(late)??;
+        Ok(Frames {
+            _driver: driver,
+            body,
+            decoder: Decoder::new(group_bytes_max),
+        })
+    }
+
+    async fn connect(&self, query: &str) -> Result<(JoinSet<()>, Incoming), Error> {
+        let address = &self.address;
+        let stream = TcpStream::connect((address.host(), address.port())).await;
+        let stream = stream.map_err(|error| Error::Unreachable(error.to_string()))?;
+        // Each group is waited for.
+        drop(stream.set_nodelay(true));
+        if !address.is_secure() {
+            return self.send(stream, query).await;
+        }
+        let connector = self.credentials.connector()?;
+        let name = ServerName::try_from(address.host().to_owned())
+            .map_err(|error| Error::Credentials(format!("{address}: {error}")))?;
+        let stream = connector.connect(name, stream).await;
+        let stream = stream.map_err(|error| Error::Unreachable(format!("TLS failed: {error}")))?;
+        self.send(stream, query).await
+    }
+
+    async fn send<I>(&self, stream: I, query: &str) -> Result<(JoinSet<()>, Incoming), Error>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |error: hyper::Error| Error::Unreachable(causes(&error));
+        let authority = self.address.0.authority().map_or("", |it| it.as_str());
+        let mut request = Request::get(self.address.target(query))
+            .header(header::HOST, authority)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::ACCEPT, MEDIA_TYPE)
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Error::Unreachable(error.to_string()))?;
+        if let Some(authorization) = self.credentials.authorization()? {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
+        // Ends when it is dropped.
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let is_ours = response.headers().get(header::CONTENT_TYPE)
+            == Some(&HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::OK && is_ours {
+            return Ok((driver, response.into_body()));
+        }
+        let body = Limited::new(response.into_body(), ERROR_BYTES_MAX)
+            .collect()
+            .await;
+        let body = body
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
+        let why = match status {
+            StatusCode::OK => {
+                format!("not {MEDIA_TYPE}: is this the address of a service of this version?")
+            }
+            _ => String::from_utf8_lossy(&body).into_owned(),
+        };
+        Err(Error::Answered {
+            status: status.as_u16(),
+            why,
+        })
+    }
+}
+
+/// An error and what it came from: hyper's own texts leave that out.
+fn causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// The frames of an answer as they come.
+pub(crate) struct Frames {
+    _driver: JoinSet<()>,
+    body: Incoming,
+    decoder: Decoder,
+}
+
+impl Frames {
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(frame) = self.decoder.next().map_err(Error::Wire)? {
+                return Ok(frame);
+            }
+            let piece = timeout(SILENCE_MAX, self.body.frame()).await;
+            let piece = piece.map_err(|_| {
+                Error::Ended(format!("nothing came for {} s", SILENCE_MAX.as_secs()))
+            })?;
+            let piece = piece.ok_or_else(|| Error::Ended("it was closed".into()))?;
+            let piece = piece.map_err(|error| Error::Ended(causes(&error)))?;
+            if let Some(data) = piece.data_ref() {
+                self.decoder.push(data);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What primary and standby tell of each other.
+
+use crate::Status;
+use prometheus::{
+    IntGauge, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+/// What is told. Clones are of the same.
+#[derive(Clone)]
+pub struct Metrics {
+    standbys: IntGauge,
+    follows: IntGauge,
+    connected: IntGauge,
+    behind_seconds: IntGauge,
+    behind_bytes: IntGauge,
+    status: Option<Status>,
+}
+
+impl Metrics {
+    /// Of a standby with this status, or of a primary.
+    #[must_use]
+    pub fn new(status: Option<Status>) -> Self {
+        let gauge = |name: &str, help: &str| match IntGauge::new(name, help) {
+            Ok(gauge) => gauge,
+            Err(error) => unreachable!("every metric here is well-formed: {error}"),
+        };
+        Self {
+            standbys: gauge(
+                "widgets_replication_standbys",
+                "Standbys that this store is sent to at present.",
+            ),
+            follows: gauge(
+                "widgets_replication_follows",
+                "1 where this store follows a primary, 0 where it takes operations itself.",
+            ),
+            connected: gauge(
+                "widgets_replication_connected",
+                "1 while a standby is connected with its primary.",
+            ),
+            behind_seconds: gauge(
+                "widgets_replication_behind_seconds",
+                "For how long a standby has not had everything that its primary has, also while it cannot reach it.",
+            ),
+            behind_bytes: gauge(
+                "widgets_replication_behind_bytes",
+                "About how much journal a standby lacked when it last heard of its primary.",
+            ),
+            status,
+        }
+    }
+
+    /// Adds these to a registry.
+    pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.clone()))
+    }
+
+    /// How many standbys are sent to.
+    #[must_use]
+    pub fn standbys(&self) -> IntGauge {
+        self.standbys.clone()
+    }
+
+    fn refresh(&self) {
+        let Some(status) = &self.status else {
+            return;
+        };
+        let set =
+            |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.follows, 1);
+        set(&self.connected, status.is_connected().into());
+        set(&self.behind_seconds, status.behind().as_secs());
+        set(&self.behind_bytes, status.behind_bytes());
+    }
+
+    fn parts(&self) -> [&IntGauge; 5] {
+        [
+            &self.standbys,
+            &self.follows,
+            &self.connected,
+            &self.behind_seconds,
+            &self.behind_bytes,
+        ]
+    }
+}
+
+impl Collector for Metrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.parts().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.refresh();
+        self.parts()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
+    }
+}

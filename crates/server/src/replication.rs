@@ -1,0 +1,92 @@
+//! Copies of the store on other machines, as far as HTTP goes: `GET /replication` sends the store to a standby,
+//! and a standby sends those who bring operations to its primary.
+//!
+//! What passes over the stream is known to whoever implements [`Replication`] alone.
+
+use crate::{
+    error::{Error, Malformed},
+    negotiation,
+};
+use hyper::{
+    body::Bytes,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
+use std::{pin::Pin, sync::Arc};
+use tokio::sync::{mpsc, watch};
+use widgets_registry::{Fault, Reason};
+
+/// What is sent to a standby: pieces as they come.
+pub type Sending = Pin<Box<dyn Future<Output = Result<mpsc::Receiver<Bytes>, Unsent>> + Send>>;
+
+/// How a store is copied to other machines, or from one.
+pub trait Replication: Send + Sync + 'static {
+    /// The address of the primary, where this store follows one.
+    fn primary(&self) -> Option<Arc<str>>;
+
+    /// Whether it follows, where it is to; `Err` says why it does not.
+    fn ready(&self) -> Result<(), Reason>;
+
+    /// The media type of what is sent.
+    fn media_type(&self) -> &'static str;
+
+    /// What a standby asks for by this query, until it hangs up or `stopping` says so.
+    fn send(&self, query: &str, stopping: watch::Receiver<bool>) -> Sending;
+}
+
+/// Why nothing is sent to a standby.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The query is none that a standby sends: what it must be.
+    Malformed(String),
+    /// This store cannot go on where the standby ends: why.
+    Elsewhere(String),
+    /// There are as many as there may be: the limit.
+    Busy(String),
+    /// The store cannot be read: why.
+    Unavailable(String),
+}
+
+impl From<Unsent> for Error {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Malformed(must) => Malformed::ReplicationQuery(must).into(),
+            Unsent::Elsewhere(why) => Self::HistoryElsewhere(why),
+            Unsent::Busy(limit) => Fault::Busy {
+                limit,
+                retry_after_seconds: 1,
+            }
+            .into(),
+            Unsent::Unavailable(details) => Fault::Unavailable {
+                reason: Reason::new("the journal cannot be read", details),
+            }
+            .into(),
+        }
+    }
+}
+
+/// What a probe asks of a role: `?role=primary` is for who must reach the one that takes operations.
+pub(crate) fn asks_for_primary(head: &Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).any(|(name, role)| name == "role" && role == "primary")
+}
+
+/// Refuses who would not understand what is sent.
+pub(crate) fn check_media_type(head: &Parts, media_type: &'static str) -> Result<(), Error> {
+    negotiation::media_type(&head.headers, &[media_type])?;
+    Ok(())
+}
+
+/// The header that says what is sent.
+pub(crate) fn content_type(media_type: &'static str) -> (header::HeaderName, HeaderValue) {
+    (header::CONTENT_TYPE, HeaderValue::from_static(media_type))
+}
+
+impl Error {
+    /// What is said to those who bring operations to a standby: code, message, details, hint.
+    pub(crate) fn standby_texts(primary: &str) -> (String, Option<String>, Option<String>) {
+        let message = "this is a standby, which takes no operations";
+        let hint = "Send it to the primary, which details names";
+        (message.into(), Some(primary.into()), Some(hint.into()))
+    }
+}

@@ -1,0 +1,68 @@
+//! What is given for the copies of the store: its archive and its standbys.
+
+use super::keys::{Configuration, Replication};
+use super::url::HttpUrl;
+use super::values::StoreKind;
+use widgets_replica::{Credentials, Primary};
+
+impl Replication {
+    /// The primary that is followed, if one is.
+    pub(crate) fn primary(&self) -> Option<Primary> {
+        let address = self.follow.as_ref().and_then(HttpUrl::address)?;
+        let credentials = self.credentials();
+        Some(Primary {
+            address,
+            credentials,
+        })
+    }
+
+    /// Who it says to be to its primary, and whom it trusts.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials {
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            certificate: self.certificate.clone().zip(self.key.clone()),
+        }
+    }
+}
+
+impl Configuration {
+    /// What of them cannot be, where every value is right in itself.
+    pub(super) fn check_copies(&self) -> Vec<String> {
+        let Self {
+            store,
+            archive,
+            replication,
+            ..
+        } = self;
+        let mut problems = Vec::new();
+        let mut check = |wrong: bool, problem: &str| {
+            if wrong {
+                problems.push(problem.to_owned());
+            }
+        };
+        let is_embedded = matches!(store.url, StoreKind::Embedded);
+        let follows = replication.follow.is_some();
+        check(
+            archive.url.is_some() && !is_embedded,
+            "archive.url is for the embedded store: PostgreSQL has means of its own (docs/operations.md)",
+        );
+        check(
+            replication.certificate.is_some() != replication.key.is_some(),
+            "replication.certificate and replication.key must be given together",
+        );
+        check(
+            follows && replication.primary().is_none(),
+            "replication.follow must not have a query: it is the address that every route follows",
+        );
+        check(
+            follows && !is_embedded,
+            "replication.follow is for the embedded store: PostgreSQL has standbys of its own (docs/postgres.md)",
+        );
+        check(
+            follows && archive.url.is_some(),
+            "archive.url and replication.follow cannot be given together: the primary archives, and an archive has one writer",
+        );
+        problems
+    }
+}

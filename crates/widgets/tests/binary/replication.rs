@@ -1,0 +1,280 @@
+//! Standbys: two real processes, one of which follows the other.
+
+use crate::{
+    asking::{answer, ask, connect, outcome, wait_for_log, wait_until},
+    security::{Authority, TLS, hs256},
+    service::{Directory, Service, Signal, widgets},
+};
+use std::path::Path;
+
+const SECRET: &str = "a secret of the tests, longer than 32 bytes";
+
+/// Segments and checkpoints so small that a copy has both.
+const SMALL: &[&str] = &[
+    "--queue-operations-max",
+    "16",
+    "--segment-bytes",
+    "65536",
+    "--checkpoint-journal-bytes",
+    "32768",
+];
+
+fn start(directory: &Path, more: &[&str]) -> Service {
+    Service::start(directory, &[SMALL, more].concat())
+}
+
+fn url(service: &Service) -> String {
+    format!("http://{}", service.address)
+}
+
+fn add(service: &Service, serial_number: &str) {
+    let name = "n".repeat(500);
+    let body =
+        format!(r#"{{"widget_sn":"{serial_number}","widget_name":"{name}","slots":["P","P"]}}"#);
+    let line = "POST /rpc/add_widget";
+    let json = "Content-Type: application/json\r\n";
+    let answer = ask(&mut connect(service), line, json, &body);
+    assert_eq!(answer, (204, String::new()), "{serial_number}");
+}
+
+fn get(service: &Service, path: &str) -> (u16, String) {
+    answer(service, "", &format!("GET {path}"), "")
+}
+
+fn has(service: &Service, serial_number: &str) -> bool {
+    get(service, &format!("/widgets/{serial_number}")).0 == 200
+}
+
+fn metric(service: &Service, name: &str) -> Option<u64> {
+    let text = get(service, "/metrics").1;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name} ")))?;
+    line.parse().ok()
+}
+
+/// Everything that reads is answered alike.
+fn assert_alike(primary: &Service, standby: &Service) {
+    for path in [
+        "/widgets?limit=1000",
+        "/slots?peer_sn=is.null&limit=1000",
+        "/widgets/w0",
+        "/widgets/w0/neighbourhood",
+        "/changes?operation=eq.associate_widgets",
+    ] {
+        let (one, other) = (get(primary, path), get(standby, path));
+        assert!(
+            one.0 == 200 && one == other,
+            "{path}: {} and {}",
+            one.0,
+            other.0
+        );
+    }
+}
+
+#[test]
+fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
+    let (first, second) = (Directory::new("primary"), Directory::new("standby"));
+    let primary = start(first.path(), &[]);
+    for number in 0..120 {
+        add(&primary, &format!("w{number}"));
+    }
+    let data = first.path().join("widgets-data");
+    wait_until("a checkpoint", || {
+        let names = std::fs::read_dir(&data).expect("a directory");
+        names.flatten().any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with("checkpoint-") && !name.ends_with("_unfinished")
+        })
+    });
+    let address = url(&primary);
+    let standby = start(second.path(), &["--follow", &address]);
+    assert!(
+        standby.printed.contains(&format!("follows {address}\n")),
+        "{}",
+        standby.printed
+    );
+    // It was copied before it listened.
+    assert_alike(&primary, &standby);
+    let associate = r#"{"widget1_sn":"w0","widget2_sn":"w1","port":"P"}"#;
+    let json = "Content-Type: application/json\r\n";
+    let line = "POST /rpc/associate_widgets";
+    assert_eq!(ask(&mut connect(&primary), line, json, associate).0, 204);
+    add(&primary, "later");
+    wait_until("what came later", || has(&standby, "later"));
+    assert_alike(&primary, &standby);
+
+    let (status, refused) = ask(&mut connect(&standby), line, json, associate);
+    assert_eq!(status, 503);
+    assert!(refused.contains(r#""code":"WG507""#), "{refused}");
+    assert!(
+        refused.contains(&format!(r#""details":"{address}""#)),
+        "{refused}"
+    );
+
+    wait_until("it follows", || get(&standby, "/ready").0 == 200);
+    assert_eq!(get(&primary, "/ready?role=primary").0, 200);
+    let (status, told) = get(&standby, "/ready?role=primary");
+    assert!(status == 503 && told.contains("WG507"), "{status} {told}");
+    assert_eq!(metric(&primary, "widgets_replication_standbys"), Some(1));
+    assert_eq!(metric(&primary, "widgets_replication_follows"), Some(0));
+    assert_eq!(metric(&standby, "widgets_replication_follows"), Some(1));
+    assert_eq!(metric(&standby, "widgets_replication_connected"), Some(1));
+
+    // It goes on after its own end, whatever kind, and without its primary it shows what it has.
+    standby.kill();
+    add(&primary, "meanwhile");
+    let standby = start(second.path(), &["--follow", &address]);
+    wait_until("what came meanwhile", || has(&standby, "meanwhile"));
+    let listen = primary.address.to_string();
+    primary.kill();
+    wait_until("it sees that", || {
+        metric(&standby, "widgets_replication_connected") == Some(0)
+    });
+    assert!(has(&standby, "meanwhile"));
+    let primary = start(first.path(), &["--listen", &listen]);
+    add(&primary, "again");
+    wait_until("it follows again", || has(&standby, "again"));
+    assert_alike(&primary, &standby);
+    standby.signal(Signal::TERM);
+    assert!(standby.wait().success());
+    primary.signal(Signal::TERM);
+    assert!(primary.wait().success());
+}
+
+#[test]
+fn a_directory_is_a_standbys_or_it_is_not() {
+    let (first, second) = (
+        Directory::new("primary_role"),
+        Directory::new("standby_role"),
+    );
+    let primary = start(first.path(), &[]);
+    let address = url(&primary);
+    // A primary's own store is no standby's.
+    let fails = |directory: &Path, arguments: &[&str]| {
+        let mut command = widgets(directory);
+        let command = command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments);
+        let (code, told) = outcome(command);
+        assert_eq!(code, Some(1), "{told}");
+        told
+    };
+    let other = Directory::new("other_role");
+    drop(start(other.path(), &[]));
+    let told = fails(other.path(), &["--follow", &address]);
+    assert!(told.contains("has a store that is no standby"), "{told}");
+    // A standby's is nobody else's.
+    drop(start(second.path(), &["--follow", &address]));
+    let standby = start(second.path(), &[]);
+    let follows = format!("follows {address}\n");
+    assert!(standby.printed.contains(&follows), "it goes on to be one");
+    drop(standby);
+    let mut generate = widgets(second.path());
+    generate.args(["generate", "--widgets", "10", "--data-dir", "widgets-data"]);
+    let (code, told) = outcome(&mut generate);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("is a standby's"), "{told}");
+    // Neither is a standby of one store one of another.
+    let another = start(other.path(), &[]);
+    let standby = start(second.path(), &["--follow", &url(&another)]);
+    wait_for_log(second.path(), "the standby is a copy of store");
+    drop(standby);
+}
+
+#[test]
+fn a_standby_that_was_begun_and_not_finished_is_begun_anew() {
+    let (first, second) = (
+        Directory::new("primary_begun"),
+        Directory::new("standby_begun"),
+    );
+    let primary = start(first.path(), &[]);
+    add(&primary, "w0");
+    let data = second.path().join("widgets-data");
+    std::fs::create_dir(&data).expect("made");
+    for left in ["restore_unfinished", "journal-0000000000000001_unfinished"] {
+        std::fs::write(data.join(left), "").expect("written");
+    }
+    let standby = start(second.path(), &["--follow", &url(&primary)]);
+    assert_alike(&primary, &standby);
+}
+
+#[test]
+fn a_store_is_sent_to_nobody_but_administrators() {
+    let (first, second) = (
+        Directory::new("primary_admin"),
+        Directory::new("standby_admin"),
+    );
+    let roles = [
+        "--jwt-secret",
+        SECRET,
+        "--admin-roles",
+        "admin",
+        "--read-roles",
+        "reader",
+        "--write-roles",
+        "writer",
+    ];
+    let primary = start(first.path(), &roles);
+    let line = "GET /replication?from=copy";
+    assert_eq!(answer(&primary, "", line, "").0, 401);
+    for role in ["reader", "writer"] {
+        let (status, told) = answer(&primary, &hs256(SECRET, role), line, "");
+        assert_eq!(status, 403, "{told}");
+        assert!(told.contains("42501"), "{told}");
+    }
+    let (status, told) = answer(
+        &primary,
+        &hs256(SECRET, "admin"),
+        "GET /replication?from=x",
+        "",
+    );
+    assert!(
+        status == 400 && told.contains("PGRST100"),
+        "{status} {told}"
+    );
+    let token = second.path().join("token");
+    std::fs::write(&token, hs256(SECRET, "admin")).expect("written");
+    let token = token.to_str().expect("text");
+    let address = url(&primary);
+    let follow = ["--follow", &address, "--replication-token-file", token];
+    let standby = start(second.path(), &[&roles[..], &follow].concat());
+    assert_eq!(
+        answer(&standby, &hs256(SECRET, "reader"), "GET /widgets", "").0,
+        200
+    );
+}
+
+#[test]
+fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
+    let (first, second) = (Directory::new("primary_tls"), Directory::new("standby_tls"));
+    let authority = Authority::new(first.path());
+    authority.issue();
+    for name in ["ca.pem", "certificate.pem", "key.pem"] {
+        std::fs::copy(first.path().join(name), second.path().join(name)).expect("copied");
+    }
+    let primary = start(
+        first.path(),
+        &[&TLS[..], &["--tls-client-ca", "ca.pem"]].concat(),
+    );
+    let address = format!("https://localhost:{}", primary.address.port());
+    let follow = [
+        "--follow",
+        &address,
+        "--replication-ca",
+        "ca.pem",
+        "--replication-certificate",
+        "certificate.pem",
+        "--replication-key",
+        "key.pem",
+    ];
+    let standby = start(second.path(), &follow);
+    wait_until("it follows", || get(&standby, "/ready").0 == 200);
+    // Without one it is not let in, and says so.
+    let third = Directory::new("standby_no_certificate");
+    std::fs::copy(first.path().join("ca.pem"), third.path().join("ca.pem")).expect("copied");
+    let mut refused = Service::spawn(third.path(), &follow[..4]);
+    wait_for_log(third.path(), "is not copied; it is tried again");
+    refused.kill().expect("it waits");
+    refused.wait().expect("a process");
+}
