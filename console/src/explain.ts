@@ -21,6 +21,7 @@ const WORDS: Record<string, string> = {
   WG504: "The service accepts no operations at present. Nothing was changed. Whoever runs it finds the reason in its log.",
   WG409: "The same operation is still under way. Wait a moment, and try again.",
   WG505: "The operation may or may not have been applied. Trying again is safe here: it is applied once.",
+  WG507: "This is a standby, which shows everything and changes nothing. Do it at the primary, whose address the answer names.",
   WG506: "The service cannot check tokens yet: the keys for them have not arrived. Try again in a moment.",
   "57014": "The search took too long. Narrow it: by the beginning of the serial number, or by a free port.",
   "42501": "Your role does not allow this. Enter a token of another role at the top.",

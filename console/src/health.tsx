@@ -3,7 +3,7 @@
 import { type Sample, total } from "./metrics";
 import { Card, number } from "./parts";
 
-/** Behind by this the archive is, in seconds, when it does not just wait for its turn. */
+/** Behind by this, in seconds, an archive or a standby does not just wait for its turn. */
 const LATE_S = 5;
 /** And by this when something is wrong, also where nobody knows what. */
 const BEHIND_S = 60;
@@ -30,6 +30,7 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
     ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],
     ["Checkpoints written", total(samples, "widgets_checkpoints_total", { outcome: "ok" })?.toString() ?? null],
     ["Checkpoints failed", failed?.toString() ?? null, !!failed],
+    ...standby(samples),
     archive(samples, earlier),
     ["Archive is behind by", seconds(total(samples, "widgets_archive_behind_seconds"))],
     ["Connections to the database", number(total(samples, "widgets_database_connections"))],
@@ -55,6 +56,20 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
       </dl>
     </Card>
   );
+}
+
+/** How many standbys a primary has, or how a standby follows its primary. */
+function standby(samples: Sample[]): Row[] {
+  if (!total(samples, "widgets_replication_follows")) {
+    const standbys = total(samples, "widgets_replication_standbys");
+    return [["Standbys", standbys ? number(standbys) : null]];
+  }
+  const connected = !!total(samples, "widgets_replication_connected");
+  const behind = total(samples, "widgets_replication_behind_seconds");
+  return [
+    ["Its primary", connected ? "is followed" : "does not answer: tried again", !connected],
+    ["Behind its primary by", seconds(behind), (behind ?? 0) >= LATE_S],
+  ];
 }
 
 /** Why the archive's bucket does not do what it is asked, by the metric's word for it. */

@@ -37,6 +37,7 @@ export function Overview() {
   // Nothing is shown that what comes next would push away.
   if (empty.value === null && !empty.failure) return <h1>Overview</h1>;
   const widgets = last ? total(last, "widgets_widgets") : null;
+  const follows = last && total(last, "widgets_replication_follows");
   const data = [
     readings.map((reading) => reading.at),
     readings.map((reading) => reading.operations),
@@ -58,7 +59,7 @@ export function Overview() {
         <Figure name="Widgets" value={number(widgets ?? counted.value)} href={to.widgets("")} />
         {!withheld && <Figure name="Associations" value={number(last && total(last, "widgets_associations"))} />}
         {!withheld && <FreeSlots samples={last} />}
-        <Figure name="Service" value={service} state={service === "ready" ? "good" : "bad"} />
+        <Figure name="Service" value={service === "ready" && follows ? "standby" : service} state={service === "ready" ? "good" : "bad"} />
       </div>
       {withheld ? (
         <Withheld failure={failure} />

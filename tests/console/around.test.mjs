@@ -132,6 +132,36 @@ test("the overview tells how the archive is: written, away, and written again", 
   rmSync(folder, { recursive: true, force: true });
 });
 
+test("a standby says that it is one and how it follows, and its primary that it has one", { skip, timeout: 120_000 }, async () => {
+  const primary = await serve();
+  const add = { widget_sn: "copied", widget_name: "", slots: ["P"] };
+  assert.equal(await ask(primary.url, "add_widget", add), 204);
+  const standby = await serve({ flags: ["--follow", primary.url] });
+  const row = (page, name) => page.locator(".health > div", { hasText: name });
+  await visit(browser, primary.url, "", {}, async (page) => {
+    await row(page, "Standbys").getByText("1", { exact: true }).waitFor();
+    await page.getByText("ready", { exact: true }).waitFor();
+  });
+  await visit(browser, standby.url, "", {}, async (page) => {
+    await page.locator(".figure", { hasText: "Service" }).getByText("standby", { exact: true }).waitFor();
+    await row(page, "Its primary").getByText("is followed").waitFor();
+    await page.locator(".figure", { hasText: "Widgets" }).getByText("1", { exact: true }).waitFor();
+    await picture(page, "standby");
+    assert.deepEqual(await faults(page), []);
+    await go(page, "#/operations");
+    const form = page.locator("section", { hasText: "Add a widget" }).first();
+    await form.getByLabel("Serial number").fill("not here");
+    await form.getByRole("button", { name: "Add a widget" }).click();
+    await form.getByText("This is a standby, which shows everything").waitFor();
+    await form.locator(".said", { hasText: new URL(primary.url).host }).waitFor();
+    await go(page, "#/");
+    await primary.stop();
+    await row(page, "Its primary").locator(".bad", { hasText: "does not answer" }).waitFor({ timeout: 60_000 });
+    assert.deepEqual(await faults(page), []);
+  });
+  await standby.stop();
+});
+
 test("an operation whose answer was lost is sent again, and applied once", { skip, timeout: 90_000 }, async () => {
   const service = await serve();
   await visit(browser, service.url, "#/operations", {}, async (page) => {
