@@ -25,8 +25,12 @@ mod server;
 mod tls;
 mod translator;
 
-use server::Server;
-use std::time::Duration;
+use server::{Directory, Server};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use widgets_postgres::{Postgres, Settings, Target, keep_changes, migrate};
 
@@ -34,14 +38,27 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server with one migrated database, and the URL of the service's role.
 async fn migrated() -> (Server, String) {
-    let server = Server::start(&["fsync=off"]);
-    let owner = server.database("registry", "postgres");
-    let target = Target::parse(&owner).expect("a URL");
-    migrate(&target, TIMEOUT)
-        .await
-        .expect("a migrated database");
+    let server = Server::start_of(migrated_data().await, &["fsync=off"]);
     let url = server.url("registry", "authenticator");
     (server, url)
+}
+
+/// The data of such a server, made once for all that run beside each other.
+async fn migrated_data() -> Arc<Directory> {
+    static LATEST: Mutex<Weak<Directory>> = Mutex::const_new(Weak::new());
+    let mut latest = LATEST.lock().await;
+    if let Some(data) = latest.upgrade() {
+        return data;
+    }
+    let mut server = Server::start(&["fsync=off"]);
+    let owner = server.database("registry", "postgres");
+    let target = Target::parse(&owner).expect("a URL");
+    let migrated = migrate(&target, TIMEOUT).await;
+    migrated.expect("a migrated database");
+    server.stop("fast");
+    let data = server.directory.clone();
+    *latest = Arc::downgrade(&data);
+    data
 }
 
 /// Begins the feed of a migrated database.

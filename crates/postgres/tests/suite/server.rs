@@ -17,7 +17,7 @@ use std::{
 
 /// A running server. Its administrator is `postgres`, without a password.
 pub(crate) struct Server {
-    pub(crate) directory: Directory,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) port: u16,
     settings: Vec<String>,
     process: Option<Child>,
@@ -122,7 +122,8 @@ fn template() -> Arc<Directory> {
         .arg("-D")
         .arg(template.0.join("data"))
         .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
-        .args(["--locale=C.UTF-8", "--no-sync"]));
+        // Short files: they are copied for each server.
+        .args(["--locale=C.UTF-8", "--no-sync", "--wal-segsize=1"]));
     *latest = Arc::downgrade(&template);
     template
 }
@@ -130,7 +131,11 @@ fn template() -> Arc<Directory> {
 impl Server {
     /// Starts one with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let template = template();
+        Self::start_of(template(), settings)
+    }
+
+    /// The same, on a copy of the data in this folder, which stays as long as there is a copy.
+    pub(crate) fn start_of(template: Arc<Directory>, settings: &[&str]) -> Self {
         let mut server = Self::start_on(settings, |data| {
             let from = template.0.join("data");
             run(Command::new("cp").arg("--archive").arg(from).arg(data));
@@ -141,7 +146,7 @@ impl Server {
 
     /// The same on data that `make` puts into this folder.
     pub(crate) fn start_on(settings: &[&str], make: impl FnOnce(&Path)) -> Self {
-        let directory = Directory::new();
+        let directory = Arc::new(Directory::new());
         make(&directory.0.join("data"));
         let mut server = Self {
             directory,
@@ -175,7 +180,8 @@ impl Server {
             .arg("-k")
             .arg(&self.directory.0)
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-c", "max_connections=50", "-c", "shared_buffers=64MB"]);
+            .args(["-c", "max_connections=50", "-c", "shared_buffers=64MB"])
+            .args(["-c", "max_wal_size=1GB"]);
         for setting in &self.settings {
             postgres.args(["-c", setting]);
         }

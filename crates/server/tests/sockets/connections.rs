@@ -91,6 +91,7 @@ fn a_client_is_understood_however_its_first_bytes_come() {
 fn a_client_that_asks_nothing_is_cut_off() {
     let limits = Limits {
         idle_timeout: Duration::from_millis(50),
+        request_timeout: Duration::from_millis(100),
         ..Limits::default()
     };
     let server = Server::start(SlowStore::new(), limits);
