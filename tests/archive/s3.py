@@ -71,6 +71,8 @@ def run(binary, folder, s3):
     written = write(service, "a")
     service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
     check(service.get("/ready")[0] == 200 and len(written) > 10, "a bucket that refuses slows nobody, and /ready is 200")
+    service.wait_for("widgets_archive_behind_seconds", lambda behind: behind > 0)
+    check(True, "and it counts as behind from the start")
     service.stop()
     service.start(s3.variables("reader"))
     service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)

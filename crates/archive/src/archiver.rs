@@ -115,10 +115,12 @@ impl Archiver {
         manifest.writer = writer;
         manifest.holder = Hex64(holder);
         manifest.revision += 1;
-        // Writers that wrote nothing say nothing.
-        manifest
-            .stretches
-            .retain(|it| it.begin.next_sequence < it.end.next_sequence);
+        // Writers that wrote nothing say nothing; a checkpoint says to which run its writer belongs.
+        let checkpoints = &manifest.checkpoints;
+        manifest.stretches.retain(|it| {
+            it.begin.next_sequence < it.end.next_sequence
+                || checkpoints.iter().any(|own| own.writer == it.writer)
+        });
         let store = source.store();
         manifest.stretches.push(Stretch {
             writer,

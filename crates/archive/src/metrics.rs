@@ -55,7 +55,7 @@ impl Default for Metrics {
         Self {
             behind_seconds: gauge(
                 "widgets_archive_behind_seconds",
-                "The age of the oldest operation that is not in the archive; 0 if all are.",
+                "The age of the oldest operation that is not in the archive, 0 if all are; until the archive could be opened, how long that is tried.",
             ),
             behind_bytes: gauge(
                 "widgets_archive_behind_bytes",
@@ -87,9 +87,14 @@ impl Metrics {
         registry.register(Box::new(self.clone()))
     }
 
+    /// What is archived from now on. Until the archive could be opened nobody knows what is in it: everything
+    /// since now counts as behind.
     pub(crate) fn watch(&self, source: Source, clock: Arc<dyn Clock>) {
+        let now = crate::archiver::unix_microseconds(&*clock);
         // Set once: an archive has one store.
-        drop(self.behind.source.set((source, clock)));
+        if self.behind.source.set((source, clock)).is_ok() {
+            self.waiting_since(now);
+        }
     }
 
     /// Everything before this entry is archived.

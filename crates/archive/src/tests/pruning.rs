@@ -5,6 +5,8 @@ use super::{
     world::{World, check_newest, copy_all, restored},
 };
 use crate::{Error, Target, prune, verify};
+use std::sync::Arc;
+use widgets_clock::SystemClock;
 
 async fn lived(bucket: &FaultyBucket, seed: u64) -> (World, crate::Archiver) {
     let mut world = World::new(seed);
@@ -215,4 +217,25 @@ async fn an_archive_that_is_pruned_while_it_is_verified_has_no_problem() {
     bucket.turn_into(&empty, 2);
     let outcome = verify(&bucket.bucket(), |_, _| {}).await;
     assert!(outcome.is_ok_and(|(_, report)| !report.problems.is_empty()));
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_a_writer_that_wrote_no_journal_is_a_base_as_well() {
+    let bucket = FaultyBucket::default();
+    let (mut world, archiver) = lived(&bucket, 16).await;
+    drop(archiver);
+    // As `widgets backup` does with a stopped store that is archived already, whole.
+    let (source, clock) = (world.engine().source(), Arc::new(SystemClock::new()));
+    crate::back_up(bucket.bucket(), source, clock)
+        .await
+        .expect("copied");
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(2).await;
+    archiver.step(true).await.expect("copied");
+    let now = world.states.last().expect("some").at;
+    let pruned = prune(&bucket.bucket(), now, false, |_, _| {})
+        .await
+        .expect("pruned");
+    assert!(pruned.checkpoints > 0 && pruned.objects > 3, "{pruned:?}");
+    check_kept(&bucket, &world, now, 1).await;
 }

