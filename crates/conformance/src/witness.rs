@@ -122,3 +122,6 @@ fn answers(model: &Model, call: &Call, answer: &Answer) -> bool {
     };
     expected == *answer
 }
+
+#[cfg(test)]
+mod tests;
