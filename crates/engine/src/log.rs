@@ -36,7 +36,7 @@ use std::{
     thread::Thread,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use widgets_registry::{
     Author, ChangeFilter, Changes, Event, Fault, FeedError, Happened, Moment, Name, Position,
     Reason, SerialNumber,
@@ -48,8 +48,15 @@ const RING_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
 /// One call looks at so many bytes of entries: then others have their turn.
 const READ_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 
-/// So many places in segments are remembered, those where readers stopped last.
-const PLACES_MAX: usize = 1024;
+/// What a change takes in the journal, about, so that no more is read than is asked for.
+const CHANGE_BYTES: usize = 256;
+
+/// So many of those that lag read segments at a time: others wait for their turn, so that a thousand of them
+/// take no thousand threads and buffers.
+const DISK_READERS: usize = 8;
+
+/// So many places in segments are remembered, those where readers stopped last: two of each.
+const PLACES_MAX: usize = 2048;
 
 /// Those who wait for changes are told at most so often.
 const HERALD_PAUSE: Duration = Duration::from_millis(5);
@@ -72,6 +79,8 @@ pub(crate) struct Log {
     files: Box<dyn FilesToRead>,
     retention: Retention,
     inner: Mutex<Inner>,
+    /// A turn at the disk for those who lag.
+    turns: Arc<Semaphore>,
     /// Somebody waits for the next group: only then the herald needs to be woken.
     awaited: AtomicBool,
     herald: Mutex<Herald>,
@@ -146,6 +155,7 @@ impl Log {
                 ring_bytes: 0,
                 places: VecDeque::new(),
             }),
+            turns: Arc::new(Semaphore::new(DISK_READERS)),
             awaited: AtomicBool::new(false),
             herald: Mutex::default(),
             told,
@@ -262,9 +272,10 @@ impl Log {
     }
 
     /// The same from segments, which may wait for the disk.
-    fn read_segments(&self, after: Position) -> Result<Groups, FeedError> {
+    fn read_segments(&self, after: Position, limit: usize) -> Result<Groups, FeedError> {
         self.check(&self.lock(), after)?;
-        match self.segments_from(after.sequence + 1, READ_BYTES_MAX) {
+        let bytes_max = READ_BYTES_MAX.min((limit + 1).saturating_mul(CHANGE_BYTES));
+        match self.segments_from(after.sequence + 1, bytes_max) {
             Ok(groups) => Ok(groups),
             Err(error) => {
                 // It may have been let go meanwhile.
@@ -372,9 +383,26 @@ impl Log {
     ) -> Result<Changes, FeedError> {
         let groups = match self.read_ring(after)? {
             Some(groups) => groups,
-            None => self.read_segments(after)?,
+            None => self.read_segments(after, limit)?,
         };
-        self.changes(&groups, after, filter, limit)
+        let changes = self.changes(&groups, after, filter, limit)?;
+        // Where nothing more was wanted is where the next call goes on, and a walk there takes long.
+        let next = changes.next.sequence + 1;
+        if let Some(place) = groups.place_of(next) {
+            self.lock().put_place(next, place);
+        }
+        Ok(changes)
+    }
+
+    /// Whether it is known where in the segments the changes after this position are. `None` where memory has
+    /// them.
+    #[cfg(test)]
+    pub(crate) fn knows_where(&self, after: Position) -> Option<bool> {
+        let inner = self.lock();
+        let first = after.sequence + 1;
+        let in_memory = first >= inner.next_sequence || inner.ring_from(first, 1).is_some();
+        let is_known = inner.places.iter().any(|(sequence, _)| *sequence == first);
+        (!in_memory).then_some(is_known)
     }
 
     /// Tells those who wait, until the log is closed.

@@ -29,7 +29,10 @@ impl Feed for EngineFeed {
             if let Some(groups) = log.read_ring(after)? {
                 return log.changes(&groups, after, &filter, limit);
             }
+            // It is never closed.
+            let turn = log.turns.clone().acquire_owned().await;
             let read = tokio::task::spawn_blocking(move || log.read(after, &filter, limit)).await;
+            drop(turn);
             read.unwrap_or_else(|error| {
                 let reason =
                     widgets_registry::Reason::new("the journal cannot be read", error.to_string());

@@ -39,12 +39,20 @@ pub(crate) struct Groups {
     pub(crate) bytes: usize,
     /// They were read from the disk.
     pub(crate) are_old: bool,
+    /// Where each begins, of those that were.
+    places: Vec<Place>,
 }
 
 impl Groups {
     pub(crate) fn push(&mut self, group: Arc<LoggedGroup>) {
         self.bytes += group.payload.len();
         self.list.push(group);
+    }
+
+    /// Where the group begins that has this entry, if it was read from the disk.
+    pub(crate) fn place_of(&self, sequence: u64) -> Option<Place> {
+        let index = (self.list).partition_point(|group| group.next_sequence() <= sequence);
+        self.places.get(index).copied()
     }
 }
 
@@ -209,16 +217,17 @@ pub(crate) fn read_groups(
     });
     for segment in segments {
         let number = segment.header.number;
-        let offset = match start {
+        let (offset, piece_bytes) = match start {
             Some(place) if place.number > number => continue,
             Some(place) => {
                 start = None;
-                place.offset
+                // There are no others to step over before it.
+                (place.offset, bytes_max.min(PIECE_BYTES))
             }
-            None => DATA_OFFSET,
+            None => (DATA_OFFSET, PIECE_BYTES),
         };
         let file = files.open(&segment_name(number))?;
-        let mut reader = Pieces::new(&*file, segment.header, offset);
+        let mut reader = Pieces::new(&*file, segment.header, offset, piece_bytes);
         while wanted < end && groups.bytes < bytes_max {
             let Some((group, bytes)) = reader.next(wanted)? else {
                 break;
@@ -235,10 +244,12 @@ pub(crate) fn read_groups(
                     segment_name(number)
                 )));
             }
+            let offset = reader.offset;
             reader.offset += bytes;
             if next > wanted {
                 wanted = next;
                 groups.push(Arc::new(group));
+                groups.places.push(Place { number, offset });
             }
         }
         if wanted >= end || groups.bytes >= bytes_max {
@@ -310,17 +321,19 @@ struct Pieces<'a> {
     /// Where the next group begins.
     offset: u64,
     piece: Vec<u8>,
+    piece_bytes: usize,
     /// Where the piece begins.
     piece_at: u64,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(file: &'a dyn DiskFile, header: SegmentHeader, offset: u64) -> Self {
+    fn new(file: &'a dyn DiskFile, header: SegmentHeader, offset: u64, piece_bytes: usize) -> Self {
         Self {
             file,
             header,
             offset,
             piece: Vec::new(),
+            piece_bytes,
             piece_at: offset,
         }
     }
@@ -359,7 +372,7 @@ impl<'a> Pieces<'a> {
     fn bytes(&mut self, length: usize) -> io::Result<&[u8]> {
         let end = self.piece_at + self.piece.len() as u64;
         if self.offset < self.piece_at || self.offset + length as u64 > end {
-            self.piece.resize(length.max(PIECE_BYTES), 0);
+            self.piece.resize(length.max(self.piece_bytes), 0);
             let read = read_full_at(self.file, &mut self.piece, self.offset)?;
             self.piece.truncate(read);
             self.piece_at = self.offset;

@@ -45,6 +45,7 @@ fn all(log: &Log, mut after: Position, filter: &ChangeFilter) -> Result<Vec<Even
         }
         assert!(after <= changes.next);
         after = changes.next;
+        assert_ne!(log.knows_where(after), Some(false), "no walk to {after}");
         if changes.is_end {
             assert_eq!(after, log.newest());
             return Ok(events);
