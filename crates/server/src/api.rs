@@ -458,8 +458,12 @@ impl<S: Store> Api<S> {
             settings,
             ..
         } = &*self.shared;
-        let wait_max = settings.request_timeout * 2 / 3;
-        let answer = changes::answer(feed, asked, subscribers, &**clock, wait_max).await?;
+        let silence_max = settings.idle_timeout / 2;
+        let silences = changes::Silences {
+            of_pages: silence_max.min(settings.request_timeout * 2 / 3),
+            of_streams: silence_max,
+        };
+        let answer = changes::answer(feed, asked, subscribers, &**clock, silences).await?;
         let mut response = Response::new(AnswerBody::Left(Full::default()));
         answer.headers(response.headers_mut());
         *response.body_mut() = match answer {

@@ -73,14 +73,22 @@ impl Answer {
     }
 }
 
-/// Answers a request for changes. A page waits no longer than `wait_max`: a connection on which nothing
-/// moves is taken for dead after a while.
+/// How long nothing may come: a connection on which nothing moves is taken for dead after a while.
+#[derive(Clone, Copy)]
+pub(crate) struct Silences {
+    /// A page waits no longer for a change.
+    pub(crate) of_pages: Duration,
+    /// A stream says before that it is there.
+    pub(crate) of_streams: Duration,
+}
+
+/// Answers a request for changes.
 pub(crate) async fn answer(
     feed: Arc<dyn Feed>,
     asked: Asked,
     subscribers: &Subscribers,
     clock: &dyn Clock,
-    wait_max: Duration,
+    silences: Silences,
 ) -> Result<Answer, Error> {
     let after = match asked.after {
         After::Oldest => feed.oldest().await?,
@@ -88,7 +96,7 @@ pub(crate) async fn answer(
         After::Position(position) => position,
     };
     if asked.format == Format::Page {
-        return page(&*feed, asked, after, subscribers, clock, wait_max)
+        return page(&*feed, asked, after, subscribers, clock, silences.of_pages)
             .await
             .map(Answer::Page);
     }
@@ -105,6 +113,7 @@ pub(crate) async fn answer(
         after,
         filter,
         asked.format,
+        silences.of_streams,
         subscriber,
         subscribers.stopping(),
     );

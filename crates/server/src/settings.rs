@@ -10,6 +10,9 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// How long a request's body may take to arrive after its head. Default 15 seconds.
     pub request_timeout: Duration,
+    /// How long a connection may be idle. What has nothing to tell says earlier that it is there. Default 75
+    /// seconds.
+    pub idle_timeout: Duration,
     /// How many may follow the changes at a time. Default 1,000.
     pub changes_subscribers_max: usize,
     /// How many bytes of bodies that are not whole yet may be held, of all requests together. Default 256
@@ -28,6 +31,7 @@ impl Default for Settings {
         Self {
             body_bytes_max: 64 << 10,
             request_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
             changes_subscribers_max: 1000,
             bodies_bytes_max: 256 << 20,
             rows_max: 1000,

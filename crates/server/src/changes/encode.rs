@@ -36,6 +36,8 @@ pub(super) fn piece(format: Format, events: &[Event]) -> Bytes {
         };
         piece.extend_from_slice(end);
     }
+    // It may wait for long.
+    piece.shrink_to_fit();
     piece.into()
 }
 

@@ -6,13 +6,16 @@ use hyper::body::Bytes;
 use prometheus::{IntGauge, Registry};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
-use widgets_registry::{ChangeFilter, Feed, FeedError, Position};
+use widgets_registry::{ChangeFilter, Changes, Feed, FeedError, Position};
 
-/// How often a stream says that it is there, where nothing happens.
+/// How often a stream says that it is there, where nothing happens: more often only where connections may
+/// not be idle for so long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A piece has at most so many changes.
+/// A piece has at most so many changes, and fewer where they are long: about so many bytes. A subscriber
+/// that does not read has three of them, one in each place on the way to its connection.
 const PIECE_CHANGES: usize = 256;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Those who follow the changes, and whether they may go on.
 pub(crate) struct Subscribers {
@@ -83,6 +86,7 @@ pub(super) fn start(
     after: Position,
     filter: Arc<ChangeFilter>,
     format: Format,
+    silence_max: Duration,
     subscriber: Subscriber,
     stopping: watch::Receiver<bool>,
 ) -> Pieces {
@@ -94,6 +98,7 @@ pub(super) fn start(
             after,
             filter,
             format,
+            heartbeat: HEARTBEAT.min(silence_max),
             pieces,
             stopping,
         };
@@ -107,6 +112,7 @@ struct Follower {
     after: Position,
     filter: Arc<ChangeFilter>,
     format: Format,
+    heartbeat: Duration,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
 }
@@ -117,10 +123,10 @@ impl Follower {
         if !self.send(encode::beginning(self.format)).await {
             return;
         }
+        // Names may be long: as many as fit are known by those before them.
+        let mut limit = PIECE_CHANGES / 8;
         loop {
-            let read = self
-                .feed
-                .read(self.after, self.filter.clone(), PIECE_CHANGES);
+            let read = self.feed.read(self.after, self.filter.clone(), limit);
             let changes = match read.await {
                 Ok(changes) => changes,
                 Err(FeedError::Gone { oldest }) => {
@@ -132,14 +138,23 @@ impl Follower {
                     return;
                 }
             };
-            self.after = changes.next;
-            if !changes.events.is_empty() {
-                let piece = encode::piece(self.format, &changes.events);
+            let Changes {
+                events,
+                next,
+                is_end,
+            } = changes;
+            self.after = next;
+            if !events.is_empty() {
+                let piece = encode::piece(self.format, &events);
+                let bytes_each = piece.len().div_ceil(events.len()).max(1);
+                limit = (PIECE_BYTES / bytes_each).clamp(1, PIECE_CHANGES);
+                // Not kept beside the piece while nobody takes it.
+                drop(events);
                 if !self.send(piece).await {
                     return;
                 }
             }
-            if changes.is_end && !self.wait().await {
+            if is_end && !self.wait().await {
                 return;
             }
         }
@@ -154,7 +169,7 @@ impl Follower {
                 _ = self.stopping.wait_for(|&stopping| stopping) => return false,
                 () = self.pieces.closed() => return false,
                 () = &mut changed => return true,
-                () = tokio::time::sleep(HEARTBEAT) => {}
+                () = tokio::time::sleep(self.heartbeat) => {}
             }
             if !self.send(encode::heartbeat(self.format, self.after)).await {
                 return false;

@@ -4,6 +4,7 @@
 //! it shows as an example is what a test got by sending that example.
 
 mod examples;
+mod headers;
 mod lists;
 mod page;
 mod responses;
@@ -65,8 +66,12 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
     for (name, schema) in schemas::all() {
         components = components.schema(name, schema);
     }
-    for (status, response) in responses::errors(&of_path(None, &examples)) {
+    for (status, mut response) in responses::errors(&of_path(None, &examples)) {
+        headers::of_every_answer(&mut response);
         components = components.response(format!("Elsewhere{status}"), response);
+    }
+    for (name, header) in headers::shared() {
+        components = components.header(name, header);
     }
     for (name, scheme) in security.schemes() {
         components = components.security_scheme(name, scheme);
@@ -92,7 +97,7 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
             tag("changes", "What happened, when, and who did it."),
             tag("service", "This document, and probes."),
         ]))
-        .paths(paths)
+        .paths(headers::of_paths(paths.build()))
         .components(Some(components.build()))
         // Relative to the document: a proxy may have the service behind a path.
         .servers(Some([Server::new(".")]))

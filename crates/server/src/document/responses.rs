@@ -37,31 +37,6 @@ pub(super) fn applied() -> Response {
                 "0-0/*",
             ),
         )
-        .header(
-            "Idempotency-Replayed",
-            header(
-                Type::String,
-                "`true` where an earlier request with the same key was applied, and this is its answer \
-                 again; otherwise absent. Refusals that come again have it too.",
-                "true",
-            ),
-        )
-        .header(
-            "Preference-Applied",
-            header(
-                Type::String,
-                "The preferences that were followed; absent if none was.",
-                "count=exact",
-            ),
-        )
-        .header(
-            "Vary",
-            header(
-                Type::String,
-                "What the answer depends on.",
-                "Accept, Prefer, Range",
-            ),
-        )
         .build()
 }
 
@@ -105,6 +80,18 @@ pub(super) fn changes() -> Response {
                 "6f1c2d3e4f506172-00000001-0000000000000029",
             ),
         )
+        .header(
+            "Cache-Control",
+            header(Type::String, "Nothing keeps it.", "no-store"),
+        )
+        .header(
+            "X-Accel-Buffering",
+            header(
+                Type::String,
+                "Of streams: tells nginx not to hold anything back.",
+                "no",
+            ),
+        )
         .content(JSON, page.build())
         .content("text/event-stream", text().build())
         .content("application/x-ndjson", text().build())
@@ -117,6 +104,14 @@ pub(super) fn document() -> Response {
     let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
     ResponseBuilder::new()
         .description("The document, or the page.")
+        .header(
+            "Content-Security-Policy",
+            header(
+                Type::String,
+                "Of the page: what it may load.",
+                "default-src 'none'",
+            ),
+        )
         .content("application/openapi+json", any.build())
         .content("text/html", text.build())
         .build()
@@ -175,9 +170,21 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
             .description(description(status))
             .content(JSON, content.build())
             .header("Proxy-Status", status_text);
-        if matches!(status, 429 | 503) {
-            let when = "With WG429, WG503 and WG506 only: after how many seconds trying again makes sense.";
+        if matches!(status, 409 | 429 | 503) {
+            let when = "With WG409, WG429, WG503 and WG506 only: after how many seconds trying again makes sense.";
             response = response.header("Retry-After", header(Type::Integer, when, 1));
+        }
+        if status == 401 {
+            let challenge =
+                "Says that a token would help, and what is wrong with the one that was sent.";
+            response = response.header(
+                "WWW-Authenticate",
+                header(Type::String, challenge, "Bearer"),
+            );
+        }
+        if status == 416 {
+            let total = "How many rows there are.";
+            response = response.header("Content-Range", header(Type::String, total, "*/0"));
         }
         if status == 405 {
             let allowed = "The methods of this path.";

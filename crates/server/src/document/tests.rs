@@ -7,13 +7,15 @@ use crate::{
 };
 use http_body_util::BodyExt as _;
 use hyper::{
-    Request,
+    HeaderMap, Request,
     body::{Body, Bytes, Frame},
+    header::HeaderName,
 };
 use prometheus::Registry;
 use serde_json::Value;
 use std::{
     any::Any,
+    collections::BTreeSet,
     convert::Infallible,
     num::NonZero,
     path::PathBuf,
@@ -213,7 +215,7 @@ async fn send<S: Store>(
     uri: &str,
     headers: &[(&str, &str)],
     body: Sending,
-) -> (u16, String) {
+) -> (u16, HeaderMap, String) {
     let mut request = Request::builder().method(method).uri(uri);
     for &(name, value) in headers {
         request = request.header(name, value);
@@ -222,7 +224,41 @@ async fn send<S: Store>(
     let (head, body) = api.respond(request).await.into_parts();
     let body = body.collect().await.expect("infallible").to_bytes();
     let body = String::from_utf8(body.to_vec()).expect("text");
-    (head.status.as_u16(), body)
+    (head.status.as_u16(), head.headers, body)
+}
+
+/// The headers of an answer that the document of this response does not name, and have to.
+fn undocumented(headers: &HeaderMap, response: &Value) -> Vec<String> {
+    let known = response["headers"].as_object();
+    let names = headers.keys().map(HeaderName::as_str).filter(|name| {
+        let is_named = |each: &String| each.eq_ignore_ascii_case(name);
+        // Every server's, and those that say how the body is to be read.
+        let is_everyones = matches!(
+            *name,
+            "server" | "connection" | "content-type" | "content-length"
+        );
+        // Their own standard tells browsers of them.
+        let is_of_browsers = name.starts_with("access-control-");
+        !is_everyones && !is_of_browsers && !known.is_some_and(|known| known.keys().any(is_named))
+    });
+    names.map(str::to_owned).collect()
+}
+
+/// The names of all headers that the document has, in lower case.
+fn documented(value: &Value, names: &mut BTreeSet<String>) {
+    let members: Vec<&Value> = match value {
+        Value::Object(members) => {
+            if let Some(Value::Object(headers)) = members.get("headers") {
+                names.extend(headers.keys().map(|name| name.to_ascii_lowercase()));
+            }
+            members.values().collect()
+        }
+        Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    for member in members {
+        documented(member, names);
+    }
 }
 
 /// A reader may read, a writer may write as well.
@@ -247,7 +283,7 @@ fn whole(body: impl Into<String>) -> Sending {
 }
 
 /// Sends the example's request after what comes before it.
-async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
+async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String) {
     let (method, uri, headers) = (example.method, &example.uri, example.headers);
     let body = match example.body {
         Sent::Nothing => String::new(),
@@ -323,13 +359,13 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, String) {
         State::After(operations) => {
             for serial_number in ["E", "F"] {
                 let body = format!(r#"{{"widget_sn":"{serial_number}"}}"#);
-                let (status, _) = send(real, "POST", "/rpc/remove_widget", &[], whole(body)).await;
+                let (status, ..) = send(real, "POST", "/rpc/remove_widget", &[], whole(body)).await;
                 assert!(status == 204 || status == 404);
             }
             for (operation, body) in *operations {
                 let uri = format!("/rpc/{operation}");
-                let answer = send(real, "POST", &uri, &[], whole(*body)).await;
-                assert_eq!(answer, (204, String::new()), "{operation} {body}");
+                let (status, _, answer) = send(real, "POST", &uri, &[], whole(*body)).await;
+                assert_eq!((status, &*answer), (204, ""), "{operation} {body}");
             }
             send(real, method, uri, headers, body()).await
         }
@@ -357,14 +393,15 @@ async fn the_service_answers_every_example_as_documented() {
     };
     let engine = Engine::open(&directory.0, &settings).expect("a new store");
     let api = on_clock(engine.client(), Untimed::default());
-    let (status, document) = send(&api, "GET", "/", &[], whole("")).await;
+    let (status, _, document) = send(&api, "GET", "/", &[], whole("")).await;
     assert_eq!(status, 200);
     let document: Value = serde_json::from_str(&document).expect("JSON");
     assert_eq!(document["openapi"], "3.1.0");
+    let (mut seen, mut unnamed) = (BTreeSet::new(), Vec::new());
 
     for example in all(&Settings::default()) {
         let what = format!("{:?} {}", example.path, example.name);
-        let (status, body) = play(&example, &api).await;
+        let (status, headers, body) = play(&example, &api).await;
         let expected = match &example.answer {
             Answered::Applied => (204, String::new()),
             Answered::Widget(widget) => (200, (*widget).to_owned()),
@@ -385,6 +422,10 @@ async fn the_service_answers_every_example_as_documented() {
         };
         let response = &responses(&document, &example)[key];
         assert!(response.is_object(), "{what}: the status is documented");
+        let strange = undocumented(&headers, response).into_iter();
+        unnamed.extend(strange.map(|name| format!("{what} {status}: {name}")));
+        assert!(headers.contains_key("x-request-id"), "{what}: {headers:?}");
+        seen.extend(headers.keys().map(ToString::to_string));
         if !body.is_empty() {
             let media_type = match example.answer {
                 Answered::Rows { media_type, .. } => media_type,
@@ -402,6 +443,47 @@ async fn the_service_answers_every_example_as_documented() {
             assert_eq!(shown["value"], plain, "{what}");
         }
     }
+    // What comes again has the answer's headers, and says so.
+    let (keyed, add) = (
+        &[("Idempotency-Key", "again")],
+        r#"{"widget_sn":"again","name":"","slots":[]}"#,
+    );
+    let taken = &[("Idempotency-Key", "taken")];
+    for (headers, status) in [(keyed, 204), (keyed, 204), (taken, 409), (taken, 409)] {
+        let sent = send(&api, "POST", "/rpc/add_widget", headers, whole(add)).await;
+        assert_eq!(sent.0, status, "{}", sent.2);
+        let response =
+            &document["paths"]["/rpc/add_widget"]["post"]["responses"][status.to_string()];
+        let strange = undocumented(&sent.1, response).into_iter();
+        unnamed.extend(strange.map(|name| format!("again {status}: {name}")));
+        seen.extend(sent.1.keys().map(ToString::to_string));
+    }
+    // What is no example: a stream has no end, and the others have no fixed body.
+    for (path, accept) in [
+        ("/changes", "application/json"),
+        ("/changes", "text/event-stream"),
+        ("/", "application/json"),
+        ("/", "text/html"),
+        ("/live", "*/*"),
+        ("/ready", "*/*"),
+        ("/metrics", "*/*"),
+    ] {
+        let request = Request::get(path).header("accept", accept);
+        let request = request.body(whole("")).expect("a request");
+        let answer = api.respond(request).await;
+        let response = &document["paths"][path]["get"]["responses"][answer.status().as_str()];
+        let strange = undocumented(answer.headers(), response).into_iter();
+        unnamed.extend(strange.map(|name| format!("{path} {accept}: {name}")));
+        seen.extend(answer.headers().keys().map(ToString::to_string));
+    }
+    assert!(unnamed.is_empty(), "not documented: {unnamed:#?}");
+    let mut named = BTreeSet::new();
+    documented(&document, &mut named);
+    let unseen: Vec<_> = named.difference(&seen).collect();
+    assert!(
+        unseen.is_empty(),
+        "{unseen:?} are documented, and no answer has them"
+    );
 }
 
 #[test]

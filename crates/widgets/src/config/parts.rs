@@ -29,6 +29,7 @@ impl Http {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             bodies_bytes_max: self.bodies_bytes_max,
             rows_max: self.rows_max,
             read_timeout: Duration::from_millis(self.read_timeout_ms),

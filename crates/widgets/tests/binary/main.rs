@@ -36,3 +36,4 @@ mod shells;
 mod shutdown;
 mod spelling;
 mod start;
+mod streams;

@@ -141,6 +141,10 @@ impl Service {
         std::fs::read_to_string(directory.join("log")).expect("a log")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).expect("the process is there");

@@ -1,0 +1,106 @@
+//! Headers that answers of many paths have: each stands once among the components.
+
+use super::responses::header;
+use utoipa::openapi::{Header, PathItem, Paths, Ref, RefOr, Response, Type};
+
+const REQUEST_ID: &str = "X-Request-Id";
+const POSITION: &str = "Position";
+const REPLAYED: &str = "Idempotency-Replayed";
+const VARY: &str = "Vary";
+const PREFERENCE_APPLIED: &str = "Preference-Applied";
+
+/// They by their names.
+pub(super) fn shared() -> [(&'static str, Header); 5] {
+    [
+        (
+            REQUEST_ID,
+            header(
+                Type::String,
+                "The request's own, where it had one of 1 to 128 visible characters of ASCII; otherwise a new one. \
+                 The log names it.",
+                "0f8b1d6a5c3e4f72",
+            ),
+        ),
+        (
+            POSITION,
+            header(
+                Type::String,
+                "The position in the changes after everything that this answer rests on. Absent where the store \
+                 was not asked, or keeps no changes that it knows the end of.",
+                "6f1c2d3e4f506172-00000001-0000000000000029",
+            ),
+        ),
+        (
+            REPLAYED,
+            header(
+                Type::String,
+                "`true` where an earlier request with the same key was answered so, and this is its answer \
+                 again; otherwise absent.",
+                "true",
+            ),
+        ),
+        (
+            VARY,
+            header(
+                Type::String,
+                "What the answer depends on.",
+                "Accept, Prefer, Range",
+            ),
+        ),
+        (
+            PREFERENCE_APPLIED,
+            header(
+                Type::String,
+                "The preferences that were followed; absent if none was.",
+                "count=exact",
+            ),
+        ),
+    ]
+}
+
+/// Adds what every answer has.
+pub(super) fn of_every_answer(response: &mut Response) {
+    add(response, REQUEST_ID);
+}
+
+/// Adds what the answers of each path have.
+pub(super) fn of_paths(mut paths: Paths) -> Paths {
+    for (path, item) in &mut paths.paths {
+        let asks_store = !matches!(path.as_str(), "/" | "/live" | "/ready" | "/metrics");
+        let is_negotiated = asks_store && path != "/changes";
+        for (status, response) in responses(item) {
+            of_every_answer(response);
+            if asks_store {
+                add(response, POSITION);
+            }
+            // What the rules say is remembered.
+            if path.starts_with("/rpc/") && matches!(status, "204" | "400" | "404" | "409") {
+                add(response, REPLAYED);
+            }
+            if status.starts_with('2') && (is_negotiated || path == "/") {
+                add(response, VARY);
+            }
+            if status.starts_with('2') && is_negotiated {
+                add(response, PREFERENCE_APPLIED);
+            }
+        }
+    }
+    paths
+}
+
+fn responses(item: &mut PathItem) -> impl Iterator<Item = (&str, &mut Response)> {
+    let operations = [&mut item.get, &mut item.head, &mut item.post];
+    let operations = operations.into_iter().flatten();
+    let all = operations.flat_map(|operation| &mut operation.responses.responses);
+    all.filter_map(|(status, response)| match response {
+        RefOr::T(response) => Some((status.as_str(), response)),
+        RefOr::Ref(_) => None,
+    })
+}
+
+fn add(response: &mut Response, name: &str) {
+    let reference = Ref::new(format!("#/components/headers/{name}"));
+    response
+        .headers
+        .insert(name.to_owned(), RefOr::Ref(reference));
+}
