@@ -5,6 +5,7 @@
 
 use crate::{
     client::{Channel, Request},
+    feed::Reporter,
     partition::{AuditItem, Difference, Observed, Partition, SlotDifference, Unresolved, WidgetId},
     worker::{SharedRecorder, lock},
 };
@@ -38,6 +39,9 @@ pub struct Findings {
     pub asymmetric: u64,
     /// Operations of unknown fate that were applied in part.
     pub partly_applied: u64,
+    /// Operations of unknown fate whose widgets say otherwise than the feed of changes.
+    #[serde(default)]
+    pub told_otherwise: u64,
     /// Widgets with another name, or with other slots, than they were given.
     pub altered: u64,
     /// Widgets that could not be read.
@@ -58,6 +62,7 @@ impl Findings {
             + self.refused_but_applied
             + self.asymmetric
             + self.partly_applied
+            + self.told_otherwise
             + self.altered
             + self.unreadable
     }
@@ -69,6 +74,7 @@ impl Findings {
         self.refused_but_applied += other.refused_but_applied;
         self.asymmetric += other.asymmetric;
         self.partly_applied += other.partly_applied;
+        self.told_otherwise += other.told_otherwise;
         self.altered += other.altered;
         self.unreadable += other.unreadable;
         self.forgotten += other.forgotten;
@@ -83,10 +89,12 @@ impl Findings {
     }
 }
 
-/// Reads a partition back: all of it, or a sample of so many widgets.
+/// Reads a partition back: all of it, or a sample of so many widgets. Where the feed is followed, it has to
+/// say the same of what is in doubt.
 pub(crate) async fn run(
     channel: &mut Channel,
     partition: &Partition,
+    feed: Option<&Reporter>,
     widgets_max: Option<u64>,
     timeout: Duration,
     recorder: &SharedRecorder,
@@ -107,7 +115,7 @@ pub(crate) async fn run(
             AuditItem::Widget(id) => widget(&mut reader, partition, id, &mut findings).await,
             AuditItem::Unresolved(position) => {
                 if let Some(operation) = partition.unresolved().get(position) {
-                    unresolved(&mut reader, partition, operation, &mut findings).await;
+                    unresolved(&mut reader, partition, feed, operation, &mut findings).await;
                 }
             }
         }
@@ -241,12 +249,17 @@ async fn is_asymmetric(
 async fn unresolved(
     reader: &mut Reader<'_>,
     partition: &Partition,
+    feed: Option<&Reporter>,
     operation: &Unresolved,
     findings: &mut Findings,
 ) {
     let serial_numbers = partition.unresolved_serial_numbers(operation);
     findings.unknown_fates_checked += 1;
-    let mut last = String::new();
+    let told = || {
+        let (feed, effect) = (feed?, operation.effect.as_ref()?);
+        feed.is_told(partition.number(), effect)
+    };
+    let (mut last, mut is_whole) = (String::new(), false);
     for look in 0..LOOKS_MAX {
         if look > 0 {
             sleep(LOOK_PAUSE).await;
@@ -264,13 +277,30 @@ async fn unresolved(
         let observed = bodies
             .iter()
             .map(|body| body.as_deref().map(Observed::parse).transpose());
+        is_whole = false;
         match observed.collect::<Result<Vec<_>, _>>() {
-            Ok(observed) if partition.is_whole(operation, &observed) => return,
-            Ok(observed) => last = format!("{observed:?}"),
+            Ok(observed) => match (partition.was_applied(operation, &observed), told()) {
+                (Some(_), None) => return,
+                (Some(applied), Some(told)) if applied == told => return,
+                (Some(applied), Some(_)) => {
+                    is_whole = true;
+                    last = if applied {
+                        "it was applied, and no change tells it".into()
+                    } else {
+                        "it was not applied, and a change tells it".into()
+                    };
+                }
+                (None, _) => last = format!("{observed:?}"),
+            },
             Err(text) => last = text,
         }
     }
-    findings.partly_applied += 1;
     let name = &operation.operation;
+    if is_whole {
+        findings.told_otherwise += 1;
+        return findings
+            .example(|| format!("told otherwise, its fate being unknown: {name}: {last}"));
+    }
+    findings.partly_applied += 1;
     findings.example(|| format!("partly applied, its fate being unknown: {name}: {last}"));
 }

@@ -127,6 +127,13 @@ impl Dataset {
         let _ = write!(text, "W{index:010}");
     }
 
+    /// Which widget has this serial number, of a dataset that is large enough.
+    pub(crate) fn index(serial_number: &str) -> Option<u32> {
+        let digits = serial_number.strip_prefix('W')?;
+        let is_plain = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_plain.then(|| digits.parse().ok())?
+    }
+
     /// A widget's name.
     #[must_use]
     pub fn name(&self, index: u32) -> &'static str {

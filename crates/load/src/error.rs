@@ -103,6 +103,9 @@ pub enum Error {
         /// Why, as far as that is known.
         cause: String,
     },
+    /// The feed of changes cannot be followed.
+    #[error("the feed of changes cannot be followed: {0}")]
+    Feed(String),
     /// A signal came before any load did.
     #[error("interrupted before the load began: nothing was sent")]
     Interrupted,

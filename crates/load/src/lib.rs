@@ -1,7 +1,8 @@
 //! How fast, and right? The load generator that checks what it is answered, and the datasets.
 //!
 //! It knows HTTP as a client and the rules as an independent model (`partition`); it depends on no
-//! store and on no server of ours, and can be pointed at anything that speaks the API.
+//! store and on no server of ours, and can be pointed at anything that speaks the API. Changes it follows
+//! as every program of ours does, by `widgets-client`.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -16,6 +17,7 @@ mod clock;
 pub mod compare;
 pub mod dataset;
 mod error;
+mod feed;
 mod find_max;
 mod interrupt;
 pub mod mix;
@@ -38,5 +40,6 @@ mod worker;
 pub use audit::Findings;
 pub use client::{Protocol, TargetSettings};
 pub use error::Error;
+pub use feed::FeedFindings;
 pub use objective::Objective;
 pub use redacted::redacted;

@@ -147,6 +147,7 @@ impl Plan {
             ("audit", audit),
             ("during-crash", session.during_crash.to_string()),
             ("idempotency-keys", session.idempotency_keys.to_string()),
+            ("follow-changes", session.follow_changes.to_string()),
             ("interval", time(session.interval)),
         ]);
         if let Some((dataset, (part, parts))) = session.dataset {
@@ -178,6 +179,7 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
         report: Report::new(plan.settings(), plan.labels.clone()),
         wrong: 0,
         unproven: None,
+        unfollowed: None,
     };
     let push = match &plan.push {
         Some(url) => {
@@ -200,6 +202,7 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     let mut report = run.report;
     report.close();
     judge(&mut report, &plan, run.wrong, run.unproven.as_ref());
+    judge_feed(&mut report, &plan, run.unfollowed.as_ref());
     // What was measured is told even where a file of it cannot be written.
     let json = json.map(|output| report.write_json(output));
     let html = html.map(|output| report.write_html(output));
@@ -217,6 +220,8 @@ struct Run {
     wrong: u64,
     /// Why the audit has no result.
     unproven: Option<Error>,
+    /// Why nothing is proven of the feed of changes.
+    unfollowed: Option<Error>,
 }
 
 impl Run {
@@ -226,6 +231,9 @@ impl Run {
         } else {
             self.measure(plan, watch).await?
         };
+        if go_on {
+            self.catch_up(plan, watch).await;
+        }
         if let (Some(widgets_max), true) = (plan.audit, go_on) {
             watch.phase("audit: reading back what was acknowledged", None, false);
             let audited = tokio::select! {
@@ -243,7 +251,27 @@ impl Run {
                 Err(error) => return Err(error),
             }
         }
+        if go_on && self.unfollowed.is_none() {
+            // What was in doubt may have been applied meanwhile.
+            self.catch_up(plan, watch).await;
+        }
+        if go_on && self.unfollowed.is_none() {
+            self.report.changes = self.session.feed_findings();
+        }
         Ok(())
+    }
+
+    /// Has the feed of changes read to its end, where it is followed.
+    async fn catch_up(&mut self, plan: &Plan, watch: &mut Watch) {
+        if !plan.session.follow_changes {
+            return;
+        }
+        watch.phase("changes: reading the feed to its end", None, false);
+        let reached = tokio::select! {
+            reached = self.session.catch_up(plan.audit_timeout) => reached,
+            () = watch.stopped() => Err(Error::AuditInterrupted),
+        };
+        self.unfollowed = reached.err();
     }
 
     /// The warm-up and the measured stretch. Whether there is a server left to audit.
@@ -347,6 +375,22 @@ impl Run {
         }
         Ok(stretch)
     }
+}
+
+/// Says what is wrong with the feed of changes, where it was followed.
+fn judge_feed(report: &mut Report, plan: &Plan, unfollowed: Option<&Error>) {
+    let failure = match (&report.changes, unfollowed) {
+        (Some(findings), _) if findings.faults() > 0 => format!(
+            "The feed of changes has {} faults.",
+            count_text(findings.faults())
+        ),
+        (None, Some(error)) => format!("Nothing is proven of the changes: {error}."),
+        (None, None) if plan.session.follow_changes => {
+            "Nothing is proven of the changes: there was no server to read them from.".into()
+        }
+        (Some(_), _) | (None, None) => return,
+    };
+    report.failures.push(failure);
 }
 
 /// Says what limited the run, and why it failed, if it did.

@@ -138,6 +138,10 @@ pub(crate) struct Arguments {
     /// known: so every fate is, also over crashes.
     #[arg(long, help_heading = "Check")]
     idempotency_keys: bool,
+    /// Follow the feed of changes during the run, over crashes too, and hold it against the answers: every
+    /// acknowledged operation must be told once, in an order that explains every answer, and nothing else.
+    #[arg(long, help_heading = "Check")]
+    follow_changes: bool,
     /// How long the audit may take, with a server that is still recovering.
     #[arg(long, default_value = "10m", value_parser = quantity::time, help_heading = "Check")]
     audit_timeout: Duration,
@@ -300,6 +304,7 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
         interval: arguments.interval,
         during_crash: arguments.during_crash,
         idempotency_keys: arguments.idempotency_keys,
+        follow_changes: arguments.follow_changes,
     };
     Ok(Plan {
         session,

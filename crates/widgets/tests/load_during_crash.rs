@@ -85,7 +85,9 @@ fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
-    let (text, log) = load_over_kills(&[]).unwrap();
+    // The feed is followed over the kills, and must say the same of the fates that nobody was told.
+    let (text, log) = load_over_kills(&["--follow-changes"]).unwrap();
+    assert_eq!(text.matches(", 0 faults").count(), 2, "{text}\n{log}");
     // Fates were unknown until the audit.
     assert!(
         !text.contains(" and 0 operations of unknown fate"),
@@ -95,7 +97,8 @@ fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
 
 #[test]
 fn with_keys_every_fate_is_known_over_kills() {
-    let (text, log) = load_over_kills(&["--idempotency-keys"]).unwrap();
+    let (text, log) = load_over_kills(&["--idempotency-keys", "--follow-changes"]).unwrap();
+    assert_eq!(text.matches(", 0 faults").count(), 2, "{text}\n{log}");
     assert!(text.contains(" sent again"), "{text}\n{log}");
     assert!(
         text.contains(" and 0 operations of unknown fate"),

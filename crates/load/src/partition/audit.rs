@@ -159,13 +159,13 @@ impl Partition {
         self.difference_to(id, record, observed)
     }
 
-    /// Whether an unresolved operation's widgets, observed in its order, are in the state before it or
-    /// in the state after it, as a whole.
-    pub(crate) fn is_whole(
+    /// Whether an unresolved operation was applied, by its widgets as they were observed, in its order: they
+    /// are in the state before it or in the state after it, as a whole. `None` where they are in neither.
+    pub(crate) fn was_applied(
         &self,
         unresolved: &Unresolved,
         observed: &[Option<Observed<'_>>],
-    ) -> bool {
+    ) -> Option<bool> {
         let all = |pick: fn(&(WidgetId, Record, Record)) -> (WidgetId, Record)| {
             unresolved
                 .widgets
@@ -176,7 +176,10 @@ impl Partition {
                     self.difference_to(id, &record, observed.as_ref()).is_none()
                 })
         };
-        all(|&(id, before, _)| (id, before)) || all(|&(id, _, after)| (id, after))
+        if all(|&(id, before, _)| (id, before)) {
+            return Some(false);
+        }
+        all(|&(id, _, after)| (id, after)).then_some(true)
     }
 
     fn difference_to(

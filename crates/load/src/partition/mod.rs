@@ -18,6 +18,7 @@ pub(crate) use list::Listed;
 pub(crate) use table::{Share, WidgetId};
 
 use crate::{
+    feed::{Effect, removal},
     mix::{Kind, Mix},
     random::Random,
 };
@@ -78,6 +79,8 @@ pub(crate) struct Wrong(pub(crate) String);
 #[derive(Clone, Debug)]
 pub(crate) struct Unresolved {
     pub(crate) operation: String,
+    /// What it did, if it was applied.
+    pub(crate) effect: Option<Effect>,
     pub(crate) widgets: Vec<(WidgetId, Record, Record)>,
 }
 
@@ -147,6 +150,41 @@ impl Partition {
                 };
                 record.slot_to(port, two).is_none().then_some("WG004")
             }
+        }
+    }
+
+    /// What a request is about to do, where it must be accepted and changes anything.
+    pub(crate) fn effect_of(&self, plan: &Plan) -> Option<Effect> {
+        match plan.expected {
+            None => self.effect(plan.action),
+            Some(_) => None,
+        }
+    }
+
+    fn effect(&self, action: Action) -> Option<Effect> {
+        match action {
+            Action::Add(id, ports) => {
+                let generation = self.table.get(id)?.generation();
+                let name = self.table.spelling(id, generation).plain.into();
+                Some(Effect::Add { id, name, ports })
+            }
+            Action::Remove(id) => {
+                let peers = self.table.get(id)?.peers();
+                let freed = peers.map(|(_, port, peer)| {
+                    let record = self.table.get(peer);
+                    (peer, record.and_then(|record| record.slot_to(port, id)))
+                });
+                removal(id, freed.collect())
+            }
+            Action::Associate(one, two, port) => {
+                let place = |id| Some((id, self.table.get(id)?.free_slot(port)?));
+                Some(Effect::Associate(place(one)?, place(two)?, port))
+            }
+            Action::Dissociate(one, two, port) => {
+                let place = |id, peer| Some((id, self.table.get(id)?.slot_to(port, peer)?));
+                Some(Effect::Dissociate(place(one, two)?, place(two, one)?, port))
+            }
+            Action::AddMisshapen(..) | Action::Lookup(_) | Action::List(_) => None,
         }
     }
 
@@ -284,6 +322,7 @@ impl Partition {
                 .collect()
         };
         let before = states(&self.table);
+        let effect = self.effect(action);
         self.apply(action);
         let after = states(&self.table);
         for &(id, record) in &before {
@@ -299,6 +338,7 @@ impl Partition {
         let widgets = before.into_iter().zip(after);
         self.unresolved.push(Unresolved {
             operation: self.describe(action),
+            effect,
             widgets: widgets
                 .map(|((id, before), (_, after))| (id, before, after))
                 .collect(),
@@ -338,6 +378,11 @@ impl Partition {
             Action::Lookup(id) => format!("lookup {}", text(id)),
             Action::List(listed) => self.describe_list(listed),
         }
+    }
+
+    /// Which partition it is, and so which lane's.
+    pub(crate) fn number(&self) -> u32 {
+        self.table.share().partition
     }
 
     pub(crate) fn serial_number(&self, id: WidgetId) -> String {

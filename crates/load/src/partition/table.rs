@@ -199,6 +199,40 @@ impl Share {
         }
     }
 
+    /// The partition and the widget of a serial number, where it is of this run and this part of the dataset.
+    pub(crate) fn owner(&self, serial_number: &str) -> Option<(u32, WidgetId)> {
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit())
+                && (text == "0" || !text.starts_with('0'));
+            is_plain.then(|| text.parse::<u32>().ok())?
+        };
+        let own = serial_number
+            .strip_prefix(&*self.run)
+            .and_then(|rest| rest.strip_prefix('-')?.split_once('-'));
+        if let Some((partition, own)) = own
+            && let (Some(partition), Some(own)) = (number(partition), number(own))
+        {
+            let is_one = partition < self.partitions && own < WidgetId::OWN;
+            return is_one.then(|| (partition, WidgetId::own(own)));
+        }
+        let index = Dataset::index(serial_number)?;
+        self.dataset.filter(|dataset| index < dataset.widgets)?;
+        let block = index / BLOCK_WIDGETS;
+        let is_of_part = block % self.part.1 == self.part.0;
+        is_of_part.then(|| (block / self.part.1 % self.partitions, WidgetId(index)))
+    }
+
+    /// Appends the serial number of a widget of this partition.
+    pub(crate) fn write_serial_number(&self, id: WidgetId, text: &mut String) {
+        match id.split() {
+            Origin::Dataset(index) => Dataset::write_serial_number(index, text),
+            Origin::Own(number) => {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{}-{}-{number}", self.run, self.partition);
+            }
+        }
+    }
+
     fn blocks(&self) -> u32 {
         let all = self.dataset.map_or(0, |dataset| dataset.blocks());
         let in_part = all / self.part.1 + u32::from(self.part.0 < all % self.part.1);
@@ -334,13 +368,7 @@ impl Table {
 
     /// Appends the serial number.
     pub(crate) fn write_serial_number(&self, id: WidgetId, text: &mut String) {
-        match id.split() {
-            Origin::Dataset(index) => Dataset::write_serial_number(index, text),
-            Origin::Own(number) => {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "{}-{}-{number}", self.share.run, self.share.partition);
-            }
-        }
+        self.share.write_serial_number(id, text);
     }
 
     /// The name of this life of the widget.
@@ -361,7 +389,7 @@ impl Table {
             own.map(|(position, record)| (WidgetId::own(self.own_first + position as u32), record));
         let dataset = self.dataset.iter().enumerate().map(|(position, record)| {
             let local = position as u32;
-            let block = local / BLOCK_WIDGETS * self.share.partitions + self.share.partition;
+            let block = self.share.block(local / BLOCK_WIDGETS);
             (
                 WidgetId(block * BLOCK_WIDGETS + local % BLOCK_WIDGETS),
                 record,

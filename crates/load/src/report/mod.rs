@@ -9,6 +9,7 @@ use crate::{
     audit::Findings,
     clock::unix_time,
     error::Error,
+    feed::FeedFindings,
     mix::Kind,
     objective::Objective,
     os_error::explain,
@@ -51,6 +52,9 @@ pub struct Report {
     pub search: Option<Search>,
     /// What the audit found, if there was one.
     pub audit: Option<Findings>,
+    /// What the feed of changes told, if it was followed.
+    #[serde(default)]
+    pub changes: Option<FeedFindings>,
     /// What should be known when reading the figures.
     pub remarks: Vec<String>,
     /// Why the run failed. Empty where it did not.
@@ -316,6 +320,7 @@ impl Report {
             stretches: Vec::new(),
             search: None,
             audit: None,
+            changes: None,
             remarks: Vec::new(),
             failures: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! The report as text, for terminals and logs.
 
 use super::{Percentiles, Report, StretchReport, count_text, rate_text, time_text};
-use crate::audit::Findings;
+use crate::{audit::Findings, feed::FeedFindings};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -53,6 +53,9 @@ impl fmt::Display for Report {
         }
         if let Some(audit) = &self.audit {
             write_audit(f, audit)?;
+        }
+        if let Some(changes) = &self.changes {
+            write_changes(f, changes)?;
         }
         for (title, list) in [("Remarks", &self.remarks), ("Failed", &self.failures)] {
             if !list.is_empty() {
@@ -205,12 +208,31 @@ fn write_audit(f: &mut fmt::Formatter<'_>, audit: &Findings) -> fmt::Result {
         count_text(audit.faults()),
     );
     write_wrapped(f, "", &read)?;
-    for (name, count) in audit.rows() {
+    write_findings(f, &audit.rows(), &audit.examples)
+}
+
+fn write_changes(f: &mut fmt::Formatter<'_>, changes: &FeedFindings) -> fmt::Result {
+    writeln!(f)?;
+    let read = format!(
+        "Changes: {} of this run held against the answers, {} faults",
+        count_text(changes.changes_checked),
+        count_text(changes.faults()),
+    );
+    write_wrapped(f, "", &read)?;
+    write_findings(f, &changes.rows(), &changes.examples)
+}
+
+fn write_findings(
+    f: &mut fmt::Formatter<'_>,
+    rows: &[(&'static str, u64)],
+    examples: &[String],
+) -> fmt::Result {
+    for &(name, count) in rows {
         if count > 0 {
             writeln!(f, "  {:>11} {name}", count_text(count))?;
         }
     }
-    for text in audit.examples.iter().take(10) {
+    for text in examples.iter().take(10) {
         write_wrapped(f, "  ", text)?;
     }
     Ok(())
@@ -219,12 +241,16 @@ fn write_audit(f: &mut fmt::Formatter<'_>, audit: &Findings) -> fmt::Result {
 impl Findings {
     /// What was found, by name.
     #[must_use]
-    pub const fn rows(&self) -> [(&'static str, u64); 8] {
+    pub const fn rows(&self) -> [(&'static str, u64); 9] {
         [
             ("acknowledged but lost", self.acknowledged_but_lost),
             ("refused but applied", self.refused_but_applied),
             ("asymmetric associations", self.asymmetric),
             ("partly applied", self.partly_applied),
+            (
+                "of unknown fate, and told otherwise by the feed of changes",
+                self.told_otherwise,
+            ),
             ("altered", self.altered),
             ("unreadable", self.unreadable),
             (
@@ -235,6 +261,25 @@ impl Findings {
                 "of unknown fate, but too many to remember: not checked",
                 self.unknown_fates_forgotten,
             ),
+        ]
+    }
+}
+
+impl FeedFindings {
+    /// What was found, by name.
+    #[must_use]
+    pub const fn rows(&self) -> [(&'static str, u64); 7] {
+        [
+            ("acknowledged, and never told", self.never_told),
+            ("told twice", self.told_twice),
+            ("told, and not asked for or refused", self.unasked),
+            ("told out of order", self.out_of_order),
+            ("told with other names or slots", self.altered),
+            (
+                "told, whose fate the answers had left open",
+                self.doubts_told,
+            ),
+            ("of others: not checked", self.of_others),
         ]
     }
 }
@@ -294,6 +339,14 @@ mod tests {
             unknown_fates_checked: 123_456_789,
             examples: vec!["a finding in many words ".repeat(9)],
             ..Findings::default()
+        });
+        report.changes = Some(FeedFindings {
+            changes_checked: 123_456_789,
+            never_told: 123_456_789,
+            doubts_told: 123_456_789,
+            of_others: 123_456_789,
+            examples: vec!["a finding in many words ".repeat(9)],
+            ..FeedFindings::default()
         });
         report.remarks = vec!["a remark in many words ".repeat(9)];
         report.failures = vec!["a failure in many words ".repeat(9)];

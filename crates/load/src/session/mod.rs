@@ -11,6 +11,7 @@ use crate::{
     Error,
     audit::Findings,
     clock::{Clock, unix_time},
+    feed::{FeedFindings, Follower},
     interrupt::Interrupts,
     partition::Share,
     schedule::{Arrivals, Extent},
@@ -32,6 +33,7 @@ pub struct Session {
     settings: Settings,
     clock: Clock,
     workers: Vec<Worker>,
+    feed: Option<Follower>,
     interrupts: Interrupts,
 }
 
@@ -58,6 +60,15 @@ impl Session {
             part: settings.dataset.map_or((0, 1), |(_, part)| part),
             own_max: (settings.audit_widgets_max as usize / settings.lanes()).max(16),
         };
+        let feed = if settings.follow_changes {
+            let started = Follower::start(&settings, &share, clock);
+            tokio::select! {
+                started = started => Some(started?),
+                () = interrupts.next() => return Err(Error::Interrupted),
+            }
+        } else {
+            None
+        };
         let mut workers = Vec::new();
         let mut first = 0;
         for worker in 0..settings.workers {
@@ -77,6 +88,7 @@ impl Session {
                 seed: settings.seed,
                 timeout: settings.timeout,
                 idempotency_keys: settings.idempotency_keys,
+                feed: feed.as_ref().and_then(|feed| feed.reporter(worker)),
                 clock,
             };
             first += connections;
@@ -99,6 +111,7 @@ impl Session {
             settings,
             clock,
             workers,
+            feed,
             interrupts,
         })
     }
@@ -118,7 +131,7 @@ impl Session {
         observer: &mut dyn Observer,
     ) -> Result<Stretch, Error> {
         let start = self.clock.now();
-        let cpu = cpu_time();
+        let cpu = self.cpu_time();
         let mut answers = Vec::new();
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
@@ -175,13 +188,37 @@ impl Session {
         let _ = collector.collect(workers, now, observer);
         let mut stretch = collector.stretch;
         stretch.elapsed = now.saturating_sub(start);
-        stretch.cpu = cpu_time().saturating_sub(cpu);
+        stretch.cpu = self.cpu_time().saturating_sub(cpu);
         for worker in workers {
             stretch
                 .examples
                 .append(&mut lock(&worker.recorder).examples);
         }
         Ok(stretch)
+    }
+
+    /// Processor time of what sends and receives so far.
+    fn cpu_time(&self) -> Duration {
+        let following = self.feed.as_ref().map_or(Duration::ZERO, Follower::cpu);
+        cpu_time().saturating_sub(following)
+    }
+
+    /// Waits until the feed of changes, where it is followed, was read to where it ends now.
+    pub async fn catch_up(&mut self, patience: Duration) -> Result<(), Error> {
+        let Some(feed) = &self.feed else {
+            return Ok(());
+        };
+        tokio::select! {
+            reached = timeout(patience, feed.catch_up()) => {
+                reached.unwrap_or_else(|_| Err(Error::Feed(feed.trouble())))
+            }
+            () = self.interrupts.next() => Err(Error::AuditInterrupted),
+        }
+    }
+
+    /// What the feed of changes told, where it was followed. Nothing that comes later is looked at.
+    pub fn feed_findings(&mut self) -> Option<FeedFindings> {
+        self.feed.take().map(Follower::finish)
     }
 
     /// Reads back what was acknowledged: all of it, or a sample of so many widgets. Waits so long for

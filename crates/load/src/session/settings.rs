@@ -34,6 +34,8 @@ pub struct Settings {
     pub during_crash: bool,
     /// Send each operation with a key of its own, and again until its fate is known.
     pub idempotency_keys: bool,
+    /// Follow the feed of changes, and hold it against what was answered.
+    pub follow_changes: bool,
 }
 
 impl Settings {

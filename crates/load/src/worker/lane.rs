@@ -4,6 +4,7 @@ use super::{Shared, Task, lock};
 use crate::{
     audit,
     client::{Channel, Failure, Request, Response},
+    feed::Settled,
     mix::Kind,
     partition::{Answer, Partition, Plan},
     stats::{Outcome, Sample},
@@ -41,6 +42,10 @@ pub(super) async fn lane(
                 request.path.clear();
                 body.clear();
                 let plan = partition.plan(&mut request.path, &mut body);
+                let effect = shared
+                    .feed
+                    .as_ref()
+                    .and_then(|_| partition.effect_of(&plan));
                 // A lookup has none; the buffer is kept for the next operation.
                 request.body = (!body.is_empty()).then(|| std::mem::take(&mut body));
                 request.key.clear();
@@ -52,7 +57,7 @@ pub(super) async fn lane(
                 // An idle connection may have been closed. Whoever waits longer than one attempt is
                 // told so, as any client is.
                 let (mut retries, mut give_up) = (0, None);
-                let (outcome, wrong) = loop {
+                let (outcome, wrong, fate) = loop {
                     let mut answer = match channel.connect().await {
                         Ok(()) => channel.exchange(&request, shared.timeout).await,
                         Err(cause) => Err(Failure::unsent(cause)),
@@ -77,6 +82,16 @@ pub(super) async fn lane(
                     break settle(&mut partition, &plan, answer);
                 };
                 let done = shared.clock.now();
+                if let (Some(feed), Some(effect)) = (&shared.feed, effect)
+                    && fate != Fate::NotApplied
+                {
+                    feed.settle(Settled {
+                        lane: partition.number(),
+                        effect,
+                        sent,
+                        answered: (fate == Fate::Applied).then_some(done),
+                    });
+                }
                 if retries > 0 {
                     lock(&shared.recorder).measured.retries += retries;
                 }
@@ -105,6 +120,7 @@ pub(super) async fn lane(
                 let read = audit::run(
                     &mut channel,
                     &partition,
+                    shared.feed.as_ref(),
                     widgets_max,
                     shared.timeout,
                     &shared.recorder,
@@ -166,15 +182,28 @@ fn is_decided(answer: &Result<Response<'_>, Failure>) -> bool {
         .is_ok_and(|response| response.status < 500 && response.code().as_deref() != Some("WG409"))
 }
 
+/// What an answer says of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Applied,
+    NotApplied,
+    Unknown,
+}
+
 /// Compares an answer with the prediction, and tells what it was.
 fn settle(
     partition: &mut Partition,
     plan: &Plan,
     answer: Result<Response<'_>, Failure>,
-) -> (Outcome, Option<String>) {
+) -> (Outcome, Option<String>, Fate) {
     let mut conclude = |outcome, answer: Answer<'_>| {
+        let fate = match answer {
+            Answer::Accepted(_) => Fate::Applied,
+            Answer::Refused(_) | Answer::NotApplied => Fate::NotApplied,
+            Answer::FateUnknown => Fate::Unknown,
+        };
         let wrong = partition.settle(plan, answer).err();
-        (outcome, wrong.map(|wrong| wrong.0))
+        (outcome, wrong.map(|wrong| wrong.0), fate)
     };
     let response = match answer {
         Ok(response) => response,

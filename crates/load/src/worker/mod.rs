@@ -10,6 +10,7 @@ use crate::{
     audit::Findings,
     client::{Channel, Target, TargetSettings, channels},
     clock::{Clock, Timer},
+    feed::Reporter,
     mix::Mix,
     partition::{Partition, Share},
     schedule::{Arrivals, Extent, Next, Schedule},
@@ -50,6 +51,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
     pub(crate) idempotency_keys: bool,
+    /// Where the feed is followed, whom to tell what came to its end.
+    pub(crate) feed: Option<Reporter>,
     pub(crate) clock: Clock,
 }
 
@@ -105,6 +108,7 @@ struct Shared {
     clock: Clock,
     timeout: Duration,
     recorder: SharedRecorder,
+    feed: Option<Reporter>,
     schedule: RefCell<Option<Schedule>>,
     slots: Vec<Slot>,
     idle: RefCell<VecDeque<usize>>,
@@ -147,6 +151,7 @@ pub(crate) fn run(
             clock: settings.clock,
             timeout: settings.timeout,
             recorder,
+            feed: settings.feed.clone(),
             schedule: RefCell::new(None),
             slots: lanes.iter().map(|_| Slot::default()).collect(),
             idle: RefCell::default(),

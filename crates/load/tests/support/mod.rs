@@ -30,7 +30,8 @@ use widgets_load::{
     transfer::{Completed, Progress, Sink, TransferError, generate},
 };
 use widgets_registry::{
-    Applied, Ask, Attempt, Command, Fault, Lookup, Name, Port, Refusal, Rejection, SerialNumber,
+    Applied, Ask, Attempt, ChangeFilter, Changes, Command, Event, Fault, Feed, FeedError, Happened,
+    Lookup, Moment, Name, Ordinal, Port, Position, Promised, Refusal, Rejection, SerialNumber,
     Store, Widget,
     query::{List, Neighbourhood, NeighbourhoodQuery, Page, Rows},
 };
@@ -63,6 +64,18 @@ pub enum Lie {
     LoseRow(u64),
     /// After so many writes answers no lookup any more: it has gone.
     Deaf(u64),
+    /// Leaves a change out of the feed.
+    Untold(u64),
+    /// Tells a change a second time, later.
+    ToldTwice(u64),
+    /// Tells a change after others that came later.
+    ToldLate(u64),
+    /// Tells a change with another name or another slot.
+    ToldOtherwise(u64),
+    /// Tells what it refuses.
+    ToldRefused(u64),
+    /// Says that nobody knows, does it, and leaves it out of the feed.
+    FateUntold(u64),
 }
 
 #[derive(Default)]
@@ -74,6 +87,51 @@ struct Memory {
     /// Ends of associations that a lookup does not show.
     hidden: HashSet<(SerialNumber, Port)>,
     renamed: HashSet<SerialNumber>,
+    told: Vec<Event>,
+    /// A change that is told after so many others.
+    held: Option<(u64, Happened)>,
+}
+
+/// A change of the feed that is told late comes after so many others.
+const HELD_BACK: u64 = 30;
+
+impl Memory {
+    fn tell(&mut self, happened: Happened) {
+        let number = self.told.len() as u64 + 1;
+        self.told.push(Event {
+            position: position(number),
+            at: Moment(number),
+            by: None,
+            happened,
+        });
+        if let Some((_, held)) = self.held.take_if(|(due, _)| *due <= number) {
+            self.tell(held);
+        }
+    }
+
+    fn hold(&mut self, happened: Happened) {
+        self.held = Some((self.told.len() as u64 + HELD_BACK, happened));
+    }
+}
+
+/// The same with another name, or with another slot.
+fn told_otherwise(happened: Happened) -> Happened {
+    match happened {
+        Happened::AddWidget {
+            serial_number,
+            ports,
+            ..
+        } => Happened::AddWidget {
+            serial_number,
+            name: Name::new("", "another").unwrap(),
+            ports,
+        },
+        Happened::AssociateWidgets(mut one, other, port) => {
+            one.ordinal = Ordinal::new((one.ordinal.get() + 1) % 3).unwrap();
+            Happened::AssociateWidgets(one, other, port)
+        }
+        happened => happened,
+    }
 }
 
 /// A store in memory.
@@ -132,12 +190,35 @@ impl Ask<Attempt> for Double {
                 Lie::Drop(every) | Lie::Refuse(every) => is_due(every),
                 _ => false,
             };
+            let happened = memory.model.foretell(&command);
             if only_pretends {
                 memory.model.clone().apply(&command)?;
             } else {
-                memory.model.apply(&command)?;
+                let applied = memory.model.apply(&command);
+                if let (Err(_), Lie::ToldRefused(every), Command::AddWidget { .. }) =
+                    (&applied, self.lie, &command)
+                    && (memory.told.len() as u64).is_multiple_of(every)
+                    && let Some(happened) = happened.clone()
+                {
+                    memory.tell(happened);
+                }
+                applied?;
             }
             self.writes.store(number, Ordering::Relaxed);
+            if let (false, Some(happened)) = (only_pretends, happened) {
+                match self.lie {
+                    Lie::Untold(every) | Lie::FateUntold(every) if is_due(every) => {}
+                    Lie::ToldTwice(every) if is_due(every) => {
+                        memory.tell(happened.clone());
+                        memory.hold(happened);
+                    }
+                    Lie::ToldLate(every) if is_due(every) => memory.hold(happened),
+                    Lie::ToldOtherwise(every) if is_due(every) => {
+                        memory.tell(told_otherwise(happened));
+                    }
+                    _ => memory.tell(happened),
+                }
+            }
             let refusal = || Refusal::WidgetMissing {
                 serial_number: SerialNumber::new("", "somebody").unwrap(),
             };
@@ -168,7 +249,7 @@ impl Ask<Attempt> for Double {
                     }
                     .into());
                 }
-                Lie::FateUnknown(every) if is_due(every) => {
+                Lie::FateUnknown(every) | Lie::FateUntold(every) if is_due(every) => {
                     return Err(Fault::FateUnknown {
                         reason: "a test".into(),
                     }
@@ -235,6 +316,60 @@ impl Ask<NeighbourhoodQuery> for Double {
 impl Store for Double {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    fn feed(&self) -> Option<Arc<dyn Feed>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+const fn position(sequence: u64) -> Position {
+    Position {
+        store: 1,
+        epoch: 1,
+        sequence,
+    }
+}
+
+impl Feed for Double {
+    fn newest(&self) -> Promised<Result<Position, FeedError>> {
+        let newest = position(self.memory().told.len() as u64);
+        Box::pin(async move { Ok(newest) })
+    }
+
+    fn oldest(&self) -> Promised<Result<Position, FeedError>> {
+        let oldest = position(0);
+        Box::pin(async move { Ok(oldest) })
+    }
+
+    fn read(
+        &self,
+        after: Position,
+        filter: Arc<ChangeFilter>,
+        limit: usize,
+    ) -> Promised<Result<Changes, FeedError>> {
+        let memory = self.memory();
+        let rest = memory.told.iter();
+        let rest = rest.skip_while(|event| event.position <= after);
+        let looked: Vec<Event> = rest.take(limit).cloned().collect();
+        let next = looked.last().map_or(after, |last| last.position);
+        let changes = Changes {
+            is_end: next.sequence == memory.told.len() as u64,
+            next,
+            events: (looked.into_iter())
+                .filter(|event| filter.matches(&event.happened))
+                .collect(),
+        };
+        Box::pin(async move { Ok(changes) })
+    }
+
+    fn changed(&self, after: Position) -> Promised<()> {
+        let double = self.clone();
+        Box::pin(async move {
+            while double.memory().told.len() as u64 <= after.sequence {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
     }
 }
 
@@ -316,6 +451,7 @@ pub fn plan(url: &str) -> Plan {
             interval: Duration::from_millis(100),
             during_crash: false,
             idempotency_keys: false,
+            follow_changes: false,
         },
         rate: Rate::Max,
         poisson: false,

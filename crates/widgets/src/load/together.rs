@@ -169,6 +169,7 @@ mod tests {
             "insecure" => &["--insecure"],
             "during_crash" => &["--during-crash"],
             "idempotency_keys" => &["--idempotency-keys"],
+            "follow_changes" => &["--follow-changes"],
             "find_max" => &["--find-max"],
             "plain" => &["--plain"],
             other => {

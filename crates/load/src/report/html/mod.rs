@@ -5,7 +5,7 @@ mod search;
 mod stretch;
 
 use super::{Report, count_text};
-use crate::audit::Findings;
+use crate::{audit::Findings, feed::FeedFindings};
 use page::Page;
 use std::fmt::Write as _;
 
@@ -33,6 +33,9 @@ pub(super) fn page(report: &Report) -> Result<String, String> {
     }
     if let Some(audit) = &report.audit {
         findings(&mut page, audit);
+    }
+    if let Some(found) = &report.changes {
+        changes(&mut page, found);
     }
     conditions(&mut page, report);
     page.raw("</body></html>\n");
@@ -84,12 +87,26 @@ fn findings(page: &mut Page, audit: &Findings) {
         count_text(audit.unknown_fates_checked)
     );
     page.element("p", "", &line);
+    counted(page, &audit.rows(), &audit.examples);
+}
+
+fn changes(page: &mut Page, changes: &FeedFindings) {
+    page.element("h2", "", "Changes");
+    let line = format!(
+        "{} changes of this run were held against the answers.",
+        count_text(changes.changes_checked)
+    );
+    page.element("p", "", &line);
+    counted(page, &changes.rows(), &changes.examples);
+}
+
+fn counted(page: &mut Page, rows: &[(&'static str, u64)], examples: &[String]) {
     page.table("findings", &["finding", "count"]);
-    for (name, count) in audit.rows() {
+    for &(name, count) in rows {
         page.row("", &[name, &count_text(count)]);
     }
     page.end_table();
-    for text in audit.examples.iter().take(20) {
+    for text in examples.iter().take(20) {
         page.element("p", "bad", text);
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn tiles(page: &mut Page, report: &Report, stretch: &StretchReport) {
     if let Some(audit) = &report.audit {
         tile(page, &count_text(audit.faults()), "faults in the audit");
     }
+    if let Some(changes) = &report.changes {
+        tile(page, &count_text(changes.faults()), "faults in the changes");
+    }
     page.raw("</div>\n");
 }
 
