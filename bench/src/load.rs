@@ -81,6 +81,10 @@ pub(crate) struct Run {
     pub(crate) overload: bool,
     /// The only processor that the client may use.
     pub(crate) processor: Option<usize>,
+    /// A key with every operation.
+    pub(crate) keys: bool,
+    /// At most so many requests.
+    pub(crate) requests: Option<u64>,
 }
 
 impl Run {
@@ -96,6 +100,8 @@ impl Run {
             dataset: None,
             overload: false,
             processor: None,
+            keys: false,
+            requests: None,
         }
     }
 
@@ -127,6 +133,12 @@ impl Run {
             Arrivals::Open(rate) => command.arg("--rate").arg(format!("{rate:.0}")),
         };
         command.args(["--audit", if self.audit { "1000" } else { "none" }]);
+        if self.keys {
+            command.arg("--idempotency-keys");
+        }
+        if let Some(requests) = self.requests {
+            command.args(["--requests", &requests.to_string()]);
+        }
         if let Some(Dataset {
             widgets,
             part,

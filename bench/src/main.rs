@@ -12,6 +12,7 @@
 )]
 
 mod busy;
+mod changes;
 mod compare;
 mod connections;
 mod flat;
@@ -66,6 +67,8 @@ enum Command {
     Redis(redis::Arguments),
     /// How long lists take, alone and beside writes, and what they cost the writes.
     Lists(lists::Arguments),
+    /// What the feed of changes and idempotency keys cost, and the memory that they take.
+    Changes(changes::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
     ServeNull(serve_null::Arguments),
     /// Keeps a core awake.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Command::Quota(arguments) => quota::run(&arguments),
         Command::Redis(arguments) => redis::run(&arguments),
         Command::Lists(arguments) => lists::run(&arguments),
+        Command::Changes(arguments) => changes::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
         Command::Spin => {
             busy::spin();

@@ -136,13 +136,32 @@ impl Server {
     /// A database of so many widgets, half of whose slots are associated, in the place of an earlier
     /// one of as many.
     pub(crate) fn database(&self, widgets: u64) -> Result<Database<'_>, Box<dyn Error>> {
-        let name = format!("bench_{widgets}");
+        self.made(format!("bench_{widgets}"), widgets, &[])
+    }
+
+    /// The same with the feed of changes.
+    pub(crate) fn database_with_changes(
+        &self,
+        widgets: u64,
+    ) -> Result<Database<'_>, Box<dyn Error>> {
+        let name = format!("bench_{widgets}_changes");
+        self.made(name, widgets, &["--changes"])
+    }
+
+    fn made(
+        &self,
+        name: String,
+        widgets: u64,
+        migrate: &[&str],
+    ) -> Result<Database<'_>, Box<dyn Error>> {
         let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         self.sql("postgres", &drop)?;
         self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
         let database = Database { server: self, name };
         let program = sibling("widgets")?;
-        run(Command::new(&program).args(["migrate", "--store", &database.store()]))?;
+        run(Command::new(&program)
+            .args(["migrate", "--store", &database.store()])
+            .args(migrate))?;
         run(Command::new(&program)
             .args(["generate", "--widgets", &widgets.to_string()])
             .args(["--store", &database.store()]))?;

@@ -25,6 +25,9 @@ pub(crate) struct Store {
 }
 
 impl Choice {
+    /// The embedded one.
+    pub(crate) const EMBEDDED: Self = Self { postgres: false };
+
     /// What it is called in a report.
     pub(crate) const fn name(&self) -> &'static str {
         if self.postgres {
