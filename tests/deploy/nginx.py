@@ -17,10 +17,19 @@ ORIGIN = "Origin: https://page.example\r\n"
 MEMBERS = ["code", "details", "hint", "message"]
 
 
+# What the service sends at first to who follows the changes, and then nothing for a while.
+STREAM = (
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"
+    "Transfer-Encoding: chunked\r\n\r\nd\r\nretry: 1000\n\n\r\n"
+)
+
+
 class Upstream:
-    """Stands in for the service: reads something of each request and hangs up without an answer."""
+    """Stands in for the service: reads something of each request and hangs up without an answer, unless the
+    changes are asked for: their stream begins and stays open."""
 
     def __init__(self):
+        self.streams = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.run, daemon=True).start()
@@ -36,8 +45,11 @@ class Upstream:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            connection.recv(1 << 16)
-            connection.close()
+            if connection.recv(1 << 16).startswith(b"GET /changes"):
+                connection.sendall(STREAM.encode())
+                self.streams.append(connection)
+            else:
+                connection.close()
 
 
 def configuration(deployments, folder, port, upstream):
@@ -107,7 +119,25 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def stream(port, upstream):
+    """What a stream tells passes at once, though neither the stream nor a buffer is at its end, and a
+    subscriber that goes is known to have gone."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request("GET /changes", "Accept: text/event-stream\r\n").encode())
+        told = b""
+        while b"retry: 1000\n\n" not in told:
+            piece = connection.recv(4096)
+            assert piece, told
+            told += piece
+    assert told.startswith(b"HTTP/1.1 200 "), told
+    [upstreams] = upstream.streams
+    upstreams.settimeout(20)
+    assert upstreams.recv(1) == b"", "nginx holds a stream open that nobody reads"
+    print("a stream passes, and ends with its subscriber")
+
+
 def checks(port, upstream):
+    stream(port, upstream)
     add = request("POST /rpc/add_widget", "Content-Type: application/json\r\n", "{}")
     check("sent, and not answered", raw(port, add), 503, "WG505")
     nothing = request("POST /nope", "Content-Type: application/json\r\n", "{}")
