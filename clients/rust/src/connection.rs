@@ -124,6 +124,11 @@ impl Client {
         Answer::read(url, sent)
     }
 
+    /// The URL before every route, without a slash at its end.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     pub(crate) fn authorization(&self) -> Option<(&str, &str)> {
         self.authorization
             .as_deref()

@@ -15,6 +15,7 @@ mod error;
 mod filter;
 mod operations;
 mod pages;
+mod promotion;
 mod reading;
 mod safely;
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub use error::{Error, Refusal};
 pub use filter::{Filter, Query};
 pub use operations::Operation;
 pub use pages::Pages;
+pub use promotion::Promoted;
 pub use reading::{Association, Neighbourhood, Slot, Widget};

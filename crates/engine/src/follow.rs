@@ -4,7 +4,8 @@
 //! as it does with its own; so the directory of a standby is a store like any other, and is recovered as one.
 
 use crate::{
-    LoggedGroup, OpenError, StoreHeader,
+    Epoch, LoggedGroup, OpenError, Role, StoreHeader,
+    format::EPOCHS_MAX,
     log::Log,
     queue::{Queue, Request},
 };
@@ -103,6 +104,64 @@ impl Follower {
         self.queue.push_all(&mut vec![submission]);
         let stopped = || FollowError::FateUnknown("the store stopped".into());
         outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Makes the store the primary of an epoch of this number, durably. `from` is where the primary was, `address` where
+    /// this store is. May wait for the disk. Nothing is followed meanwhile; operations are taken after [`Self::lead`].
+    pub fn promote(&self, number: u32, from: String, address: String) -> Result<(), FollowError> {
+        let own = self.log.store();
+        if !own.is_standby() {
+            return Err(FollowError::NotStandby);
+        }
+        let mut store = StoreHeader {
+            role: Role::Promoted { from, address },
+            ..(*own).clone()
+        };
+        if store.epochs.len() == EPOCHS_MAX {
+            store.epochs.remove(0);
+        }
+        store.epochs.push(Epoch {
+            number,
+            first_sequence: self.log.newest().sequence + 1,
+        });
+        self.keep(store)
+    }
+
+    /// Takes operations from here on, after a promotion.
+    pub async fn lead(&self) -> Result<(), FollowError> {
+        if self.log.store().is_standby() {
+            return Err(FollowError::NotNow("it was not promoted".into()));
+        }
+        self.set_follows(false).await
+    }
+
+    /// Makes the store a standby of the primary at this address: first it takes no operation any more, then it is so
+    /// durably. May wait for the disk.
+    pub async fn demote(&self, primary: String) -> Result<(), FollowError> {
+        self.set_follows(true).await?;
+        let store = StoreHeader {
+            role: Role::Standby { primary },
+            ..(*self.log.store()).clone()
+        };
+        self.keep(store)
+    }
+
+    fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
+        let kept = (self.keep_store)(&store);
+        kept.map_err(|error| FollowError::NotNow(error.to_string()))?;
+        self.log.set_store(store);
+        Ok(())
+    }
+
+    async fn set_follows(&self, follows: bool) -> Result<(), FollowError> {
+        let (reply, done) = oneshot::channel();
+        self.queue.push_all(&mut vec![Submission {
+            request: Request::Follow(follows, reply),
+            arrived: self.clock.now(),
+            reply_to: Address::Task,
+        }]);
+        let busy = |_| FollowError::NotNow("the store is too busy, or stopped".into());
+        done.await.map_err(busy)
     }
 
     /// Takes over the epochs of the primary, durably: what follows is written in its last one. May wait for the disk.

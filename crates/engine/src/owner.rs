@@ -321,6 +321,13 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     // Nobody may wait for it any more; it is followed all the same.
                     drop(reply.send(self.follow(&group)));
                 }
+                Request::Follow(follows, reply) => {
+                    self.follows = follows;
+                    self.is_sealed = false;
+                    self.seal_at = self.clock.now() + SEAL_PAUSE;
+                    // Nobody may wait for it any more; it holds all the same.
+                    _ = reply.send(());
+                }
                 Request::Read(read) => {
                     let arrived = submission.arrived;
                     self.reads.push(read, reply_to, arrived, &mut self.outbox);
@@ -412,7 +419,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Request::Operation(attempt, _) => {
                 format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
             }
-            Request::Group(..) | Request::Query(_) | Request::Read(_) => 0,
+            Request::Group(..) | Request::Follow(..) | Request::Query(_) | Request::Read(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
         // when there is room again.

@@ -34,6 +34,8 @@ pub enum Request {
     Read(Read),
     /// The next group of the primary that the store follows.
     Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
+    /// From here on it takes groups, or else operations.
+    Follow(bool, oneshot::Sender<()>),
 }
 
 /// A request and when it came.
@@ -253,7 +255,7 @@ impl Waits for Request {
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
             // One waits at a time.
-            Self::Group(..) => 0,
+            Self::Group(..) | Self::Follow(..) => 0,
         }
     }
 
@@ -269,6 +271,8 @@ impl Waits for Request {
                 question.deliver();
             }
             Self::Read(read) => read.refused(fault).deliver(),
+            // Whoever waits for it sees that nobody answers.
+            Self::Follow(..) => {}
             Self::Group(_, reply) => drop(reply.send(Err(FollowError::NotNow(fault.to_string())))),
         }
     }

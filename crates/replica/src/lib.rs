@@ -24,6 +24,7 @@ mod metrics;
 mod model;
 #[cfg(test)]
 mod planted;
+mod promote;
 mod serve;
 mod status;
 mod terms;
@@ -35,6 +36,7 @@ pub use follow::{Handle, follow};
 pub use link::{Address, Credentials, Primary};
 pub use member::{Holder, Member, Refusal, Role};
 pub use metrics::Metrics;
+pub use promote::{Telling, is_replaced, promote, tell};
 pub use serve::{Standbys, Unsendable};
 pub use status::Status;
 pub use terms::{Acknowledge, Epoch, MemberId, Record, Tip};

@@ -10,10 +10,11 @@ use crate::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
-    Request, StatusCode, Uri,
+    Request, Response, StatusCode, Uri,
     body::Incoming,
     client::conn::http1,
     header::{self, HeaderValue},
+    http::request::Builder,
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -65,9 +66,9 @@ impl Address {
             .unwrap_or(if self.is_secure() { 443 } else { 80 })
     }
 
-    fn target(&self, query: &str) -> String {
+    fn target(&self, rest: &str) -> String {
         let path = self.0.path().trim_end_matches('/');
-        format!("{path}/replication?{query}")
+        format!("{path}/replication{rest}")
     }
 }
 
@@ -151,12 +152,18 @@ impl Credentials {
 impl Primary {
     /// Asks for a stream. Its groups may have so many bytes.
     pub(crate) async fn ask(&self, query: &str, group_bytes_max: u64) -> Result<Frames, Error> {
-        let asked = timeout(CONNECT_TIME_MAX, self.connect(query));
-        let late = |_| {
-            let seconds = CONNECT_TIME_MAX.as_secs();
-            Error::Unreachable(format!("there was no answer within {seconds} s"))
-        };
-        let (driver, body) = asked.await.map_err(late)??;
+        let target = self.address.target(&format!("?{query}"));
+        let request = Request::get(target).header(header::ACCEPT, MEDIA_TYPE);
+        let (driver, response) = self.answer(request).await?;
+        let is_ours = response.headers().get(header::CONTENT_TYPE)
+            == Some(&HeaderValue::from_static(MEDIA_TYPE));
+        if !is_ours {
+            return Err(Error::Answered {
+                status: StatusCode::OK.as_u16(),
+                why: format!("not {MEDIA_TYPE}: is this the address of a service of this version?"),
+            });
+        }
+        let body = response.into_body();
         Ok(Frames {
             _driver: driver,
             body,
@@ -164,33 +171,67 @@ impl Primary {
         })
     }
 
-    async fn connect(&self, query: &str) -> Result<(JoinSet<()>, Incoming), Error> {
+    /// Tells it something: `call` is one segment below `/replication`, with its query.
+    pub(crate) async fn tell(&self, call: &str) -> Result<(), Error> {
+        let request = Request::post(self.address.target(&format!("/{call}")));
+        self.answer(request).await?;
+        Ok(())
+    }
+
+    /// The answer, if it is a success.
+    async fn answer(&self, request: Builder) -> Result<(JoinSet<()>, Response<Incoming>), Error> {
+        let asked = timeout(CONNECT_TIME_MAX, self.connect(request));
+        let late = |_| {
+            let seconds = CONNECT_TIME_MAX.as_secs();
+            Error::Unreachable(format!("there was no answer within {seconds} s"))
+        };
+        let (driver, response) = asked.await.map_err(late)??;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok((driver, response));
+        }
+        let body = Limited::new(response.into_body(), ERROR_BYTES_MAX);
+        let body = timeout(CONNECT_TIME_MAX, body.collect()).await;
+        let body = body.ok().and_then(Result::ok);
+        let body = body
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
+        Err(Error::Answered {
+            status: status.as_u16(),
+            why: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+
+    async fn connect(&self, request: Builder) -> Result<(JoinSet<()>, Response<Incoming>), Error> {
         let address = &self.address;
         let stream = TcpStream::connect((address.host(), address.port())).await;
         let stream = stream.map_err(|error| Error::Unreachable(error.to_string()))?;
         // Each group is waited for.
         drop(stream.set_nodelay(true));
         if !address.is_secure() {
-            return self.send(stream, query).await;
+            return self.send(stream, request).await;
         }
         let connector = self.credentials.connector()?;
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| Error::Credentials(format!("{address}: {error}")))?;
         let stream = connector.connect(name, stream).await;
         let stream = stream.map_err(|error| Error::Unreachable(format!("TLS failed: {error}")))?;
-        self.send(stream, query).await
+        self.send(stream, request).await
     }
 
-    async fn send<I>(&self, stream: I, query: &str) -> Result<(JoinSet<()>, Incoming), Error>
+    async fn send<I>(
+        &self,
+        stream: I,
+        request: Builder,
+    ) -> Result<(JoinSet<()>, Response<Incoming>), Error>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let broken = |error: hyper::Error| Error::Unreachable(causes(&error));
         let authority = self.address.0.authority().map_or("", |it| it.as_str());
-        let mut request = Request::get(self.address.target(query))
+        let mut request = request
             .header(header::HOST, authority)
             .header(header::USER_AGENT, USER_AGENT)
-            .header(header::ACCEPT, MEDIA_TYPE)
             .body(Empty::<Bytes>::new())
             .map_err(|error| Error::Unreachable(error.to_string()))?;
         if let Some(authorization) = self.credentials.authorization()? {
@@ -204,28 +245,7 @@ impl Primary {
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
         let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let is_ours = response.headers().get(header::CONTENT_TYPE)
-            == Some(&HeaderValue::from_static(MEDIA_TYPE));
-        if status == StatusCode::OK && is_ours {
-            return Ok((driver, response.into_body()));
-        }
-        let body = Limited::new(response.into_body(), ERROR_BYTES_MAX)
-            .collect()
-            .await;
-        let body = body
-            .map(http_body_util::Collected::to_bytes)
-            .unwrap_or_default();
-        let why = match status {
-            StatusCode::OK => {
-                format!("not {MEDIA_TYPE}: is this the address of a service of this version?")
-            }
-            _ => String::from_utf8_lossy(&body).into_owned(),
-        };
-        Err(Error::Answered {
-            status: status.as_u16(),
-            why,
-        })
+        Ok((driver, response))
     }
 }
 

@@ -6,6 +6,7 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is told. Clones are of the same.
 #[derive(Clone)]
@@ -15,13 +16,19 @@ pub struct Metrics {
     connected: IntGauge,
     behind_seconds: IntGauge,
     behind_bytes: IntGauge,
-    status: Option<Status>,
+    status: Arc<Mutex<Option<Status>>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Metrics {
-    /// Of a standby with this status, or of a primary.
+    /// Of a primary.
     #[must_use]
-    pub fn new(status: Option<Status>) -> Self {
+    pub fn new() -> Self {
         let gauge = |name: &str, help: &str| match IntGauge::new(name, help) {
             Ok(gauge) => gauge,
             Err(error) => unreachable!("every metric here is well-formed: {error}"),
@@ -47,13 +54,18 @@ impl Metrics {
                 "widgets_replication_behind_bytes",
                 "About how much journal a standby lacked when it last heard of its primary.",
             ),
-            status,
+            status: Arc::default(),
         }
     }
 
     /// Adds these to a registry.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.clone()))
+    }
+
+    /// It is a standby with this status from here on, or a primary.
+    pub fn set_status(&self, status: Option<Status>) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// How many standbys are sent to.
@@ -63,11 +75,15 @@ impl Metrics {
     }
 
     fn refresh(&self) {
-        let Some(status) = &self.status else {
-            return;
-        };
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(status) = &*status else {
+            for gauge in &self.parts()[1..] {
+                gauge.set(0);
+            }
+            return;
+        };
         set(&self.follows, 1);
         set(&self.connected, status.is_connected().into());
         set(&self.behind_seconds, status.behind().as_secs());

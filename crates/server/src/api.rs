@@ -611,6 +611,7 @@ impl<S: Store> Api<S> {
                 Ok(self.metrics_text())
             }),
             Route::Replication => return self.read_replication(sender.access, head),
+            Route::Role(what) => Box::pin(self.tell(what, sender.access, head)).await,
             Route::Ready => {
                 let store = self.store.clone();
                 let look = || async move { store.ready().await };

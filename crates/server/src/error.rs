@@ -253,7 +253,8 @@ impl Error {
             }
             Self::Standby(primary) => Self::standby_texts(primary),
             Self::HistoryElsewhere(why) => {
-                let message = "this store cannot go on where the standby ends";
+                let message =
+                    "the two stores are not of one history, or one of them has too little of it";
                 let hint = "Where the standby is to follow this store, empty its data directory: it is copied anew";
                 (message.into(), Some(why.clone()), Some(hint.into()))
             }

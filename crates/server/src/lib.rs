@@ -58,7 +58,7 @@ pub use connections::{ConnectionMetrics, EXCESS_MAX, Limits, Listener, serve};
 pub use files::{FILE_BYTES_MAX, read_file, read_short};
 pub use pieces::Pieces;
 pub use rate::{RateLimit, RateLimitSettings};
-pub use replication::{Replication, Sending, Unsent};
+pub use replication::{Replication, Sending, Tell, Told, Unsent};
 pub use settings::{SettingError, Settings};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use watch::Watch;

@@ -32,6 +32,21 @@ pub trait Replication: Send + Sync + 'static {
 
     /// What a standby asks for by this query, until it hangs up or `stopping` says so.
     fn send(&self, query: &str, stopping: watch::Receiver<bool>) -> Sending;
+
+    /// Tells the store of its role, with the request's query.
+    fn tell(&self, what: Tell, query: &str) -> Told;
+}
+
+/// What is answered to whoever tells a store of its role: a JSON object.
+pub type Told = Pin<Box<dyn Future<Output = Result<String, Unsent>> + Send>>;
+
+/// What a store is told of its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// It is to become the primary.
+    Promote,
+    /// It was replaced as the primary.
+    Replaced,
 }
 
 /// Why nothing is sent to a standby.

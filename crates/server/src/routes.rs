@@ -1,6 +1,6 @@
 //! Which path means what.
 
-use crate::metrics::Subject;
+use crate::{metrics::Subject, replication::Tell};
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::Utf8Error};
 use widgets_registry::{Operation, query::Table};
@@ -38,6 +38,8 @@ pub(crate) enum Route<'a> {
     Backup,
     /// `/replication`: the store for its standbys.
     Replication,
+    /// `/replication/promote`, `/replication/replaced`: which role it has.
+    Role(Tell),
     /// One segment that is none of these: where PostgREST has its tables.
     Table(Cow<'a, str>),
     /// Anything else.
@@ -71,7 +73,7 @@ impl<'a> Route<'a> {
             Self::Ready => "ready",
             Self::Metrics => "metrics",
             Self::Backup => "backup",
-            Self::Replication => "replication",
+            Self::Replication | Self::Role(_) => "replication",
             _ => "document",
         }
     }
@@ -97,7 +99,8 @@ impl<'a> Route<'a> {
             | Self::Ready
             | Self::Metrics
             | Self::Backup
-            | Self::Replication => None,
+            | Self::Replication
+            | Self::Role(_) => None,
         }
     }
 
@@ -135,6 +138,8 @@ impl<'a> Route<'a> {
             },
             Some(("swagger-ui", file)) => Self::PageFile(file),
             Some(("console", file)) => Self::ConsoleFile(file),
+            Some(("replication", "promote")) => Self::Role(Tell::Promote),
+            Some(("replication", "replaced")) => Self::Role(Tell::Replaced),
             Some(_) => Self::Invalid,
             None => match path {
                 "" => Self::Root,
@@ -208,6 +213,9 @@ mod tests {
             ("/backup", Route::Backup),
             ("/backup/", Route::Invalid),
             ("/replication", Route::Replication),
+            ("/replication/promote", Route::Role(Tell::Promote)),
+            ("/replication/replaced", Route::Role(Tell::Replaced)),
+            ("/replication/other", Route::Invalid),
             ("/console", Route::Console),
             ("/console/", Route::ConsoleFile("")),
             ("/console/console.js", Route::ConsoleFile("console.js")),

@@ -76,6 +76,12 @@ enum Command {
     Archive(archive::Command),
     /// Checks a data directory that no service runs on.
     Verify(archive::VerifyStore),
+    /// Makes a standby the primary.
+    ///
+    /// It takes operations from then on, and the primary before it stops to as soon as it hears of it. Operations that the
+    /// standby had not been sent are lost (`widgets_replication_behind_seconds` tells of such): be sure that the primary
+    /// is gone, or stop it first and wait. It needs a role of `auth.admin_roles`.
+    Promote(ask::Promote),
     /// Copies a checkpoint to an archive now.
     Backup(archive::Backup),
     /// Measures a running service, and proves that its answers are right.
@@ -182,6 +188,7 @@ fn main() -> ExitCode {
         Command::Restore(arguments) => arguments.run(),
         Command::Archive(command) => archive::run(command),
         Command::Verify(arguments) => arguments.run(),
+        Command::Promote(arguments) => arguments.run(),
         Command::Backup(arguments) => arguments.run(),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),

@@ -5,20 +5,23 @@ use std::{
     error::Error,
     io::{self, Write as _},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 use tokio::sync::watch;
 use widgets_clock::SystemClock;
-use widgets_engine::{DataDirectory, Engine, NoStore, Role, Settings};
+use widgets_engine::{DataDirectory, Engine, Follower, NoStore, Role, Settings, Source};
 use widgets_pacing::Pacing;
-use widgets_registry::Reason;
+use widgets_registry::{Position, Reason};
 use widgets_replica::{
-    Address, Credentials, Handle, MEDIA_TYPE, Metrics, Primary, Standbys, Status, Unsendable, copy,
-    empty_directory,
+    Address, Credentials, Handle, MEDIA_TYPE, Metrics, Primary, Standbys, Status, Telling,
+    Unsendable, copy, empty_directory, is_replaced, promote,
 };
-use widgets_server::{Replication, Sending, Unsent};
+use widgets_server::{Replication, Sending, Tell, Told, Unsent};
 
 /// A copy that failed is tried again after this, then twice as long, and so on.
 const COPY_AGAIN: Duration = Duration::from_millis(500);
@@ -81,6 +84,14 @@ pub(crate) fn open(
             })
         }
         (_, None) => None,
+        // Its configuration is of before: whom it was to follow is whom it has replaced.
+        (Role::Promoted { from, .. }, Some(primary)) if from == primary.address.to_string() => {
+            tracing::warn!(
+                before = from,
+                "this store was promoted and takes operations: replication.follow names the primary before, and is not followed"
+            );
+            None
+        }
         (Role::Primary | Role::Promoted { .. }, Some(_)) => {
             return Err(format!(
                 "the data directory {} has a store that is no standby: --follow needs an empty directory, into which the \
@@ -131,53 +142,232 @@ fn copy_store(
     }
 }
 
-/// The copies of an embedded store, or the one that it is itself.
-pub(crate) struct Replicated {
+/// The copies of an embedded store, or the one that it is itself. Clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Replicated(Arc<Inner>);
+
+struct Inner {
+    source: Source,
+    follower: Follower,
     standbys: Standbys,
-    following: Option<(Arc<str>, Status)>,
+    metrics: Metrics,
+    credentials: Credentials,
+    segment_bytes: u64,
+    /// Which role it has, for each operation to look at.
+    follows: AtomicBool,
+    following: Mutex<Option<Following>>,
+    /// The primary before is told that it was replaced, until it knows.
+    telling: Mutex<Option<Telling>>,
+    /// Roles change one after the other.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// How a standby follows.
+struct Following {
+    primary: Primary,
+    address: Arc<str>,
+    status: Status,
+    /// Gone while the role changes.
+    handle: Option<Handle>,
 }
 
 /// Begins to follow, where there is a primary, and to serve those that follow this store.
 pub(crate) fn start(
     engine: &Engine,
     primary: Option<Primary>,
+    credentials: Credentials,
     segment_bytes: u64,
-    metrics: &prometheus::Registry,
-) -> Result<(Replicated, Option<Handle>), Box<dyn Error>> {
-    let status = primary
-        .as_ref()
-        .map(|_| Status::new(Arc::new(SystemClock::new())));
-    let measured = Metrics::new(status.clone());
-    measured.register(metrics)?;
-    let (mut following, mut handle) = (None, None);
-    if let (Some(primary), Some(status)) = (primary, status) {
-        following = Some((primary.address.to_string().into(), status.clone()));
-        let (source, follower) = (engine.source(), engine.follower());
-        handle = Some(widgets_replica::follow(
-            primary,
-            source,
-            follower,
-            segment_bytes,
-            status,
-        )?);
-    }
-    let replicated = Replicated {
-        standbys: Standbys::new(engine.source(), measured.standbys()),
-        following,
+    registry: &prometheus::Registry,
+) -> Result<Replicated, Box<dyn Error>> {
+    let metrics = Metrics::new();
+    metrics.register(registry)?;
+    let source = engine.source();
+    let role = source.store().role.clone();
+    let inner = Inner {
+        follower: engine.follower(),
+        standbys: Standbys::new(source.clone(), metrics.standbys()),
+        metrics,
+        credentials,
+        segment_bytes,
+        follows: AtomicBool::new(false),
+        following: Mutex::default(),
+        telling: Mutex::default(),
+        changing: tokio::sync::Mutex::default(),
+        source,
     };
-    Ok((replicated, handle))
+    if let Some(primary) = primary {
+        inner.begin_to_follow(primary)?;
+    } else if let Role::Promoted { from, address } = role {
+        inner.tell_before(&from, &address);
+    }
+    Ok(Replicated(Arc::new(inner)))
+}
+
+impl Inner {
+    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tells(&self, telling: Option<Telling>) {
+        *self.telling.lock().unwrap_or_else(PoisonError::into_inner) = telling;
+    }
+
+    fn begin_to_follow(&self, primary: Primary) -> io::Result<()> {
+        let status = Status::new(Arc::new(SystemClock::new()));
+        let handle = widgets_replica::follow(
+            primary.clone(),
+            self.source.clone(),
+            self.follower.clone(),
+            self.segment_bytes,
+            status.clone(),
+        )?;
+        self.metrics.set_status(Some(status.clone()));
+        *self.following() = Some(Following {
+            address: primary.address.to_string().into(),
+            primary,
+            status,
+            handle: Some(handle),
+        });
+        self.tells(None);
+        self.follows.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Has the primary before know that it was replaced. Where it cannot be told nothing is lost but time.
+    fn tell_before(&self, from: &str, address: &str) {
+        let Some(before) = from.parse().ok().and_then(Address::new) else {
+            return;
+        };
+        let before = Primary {
+            address: before,
+            credentials: self.credentials.clone(),
+        };
+        match widgets_replica::tell(before, &self.source, address) {
+            Ok(telling) => self.tells(Some(telling)),
+            Err(error) => {
+                tracing::error!(%error, "the primary before cannot be told that it was replaced");
+            }
+        }
+    }
+
+    async fn promote(&self, address: String) -> Result<String, Unsent> {
+        let _one = self.changing.lock().await;
+        let (primary, handle) = match &mut *self.following() {
+            None => return Ok(self.told(false)),
+            Some(following) => (following.primary.clone(), following.handle.take()),
+        };
+        let unavailable = |why: String| Unsent::Unavailable(why);
+        // Waits for the group that is being written.
+        let ended = tokio::task::spawn_blocking(move || drop(handle)).await;
+        ended.map_err(|error| unavailable(error.to_string()))?;
+        let from = primary.address.to_string();
+        let promoted = promote(&self.source, &self.follower, from.clone(), address.clone()).await;
+        let epoch = match promoted {
+            Ok(epoch) => epoch.number(),
+            Err(error) => {
+                let why = error.to_string();
+                let again = self.begin_to_follow(primary);
+                again.map_err(|error| unavailable(error.to_string()))?;
+                return Err(unavailable(why));
+            }
+        };
+        *self.following() = None;
+        self.metrics.set_status(None);
+        self.follows.store(false, Ordering::Release);
+        tracing::warn!(
+            epoch,
+            before = from,
+            "promoted: this store takes operations"
+        );
+        self.tell_before(&from, &address);
+        Ok(self.told(true))
+    }
+
+    /// What is answered to a promotion.
+    fn told(&self, promoted: bool) -> String {
+        let (store, end) = (self.source.store(), self.source.end());
+        let position = Position {
+            store: store.identity,
+            epoch: store.epoch_of(end.next_sequence - 1),
+            sequence: end.next_sequence - 1,
+        };
+        format!(
+            r#"{{"promoted":{promoted},"epoch":{},"position":"{position}"}}"#,
+            store.epoch()
+        )
+    }
+
+    async fn replaced(&self, query: &str) -> Result<String, Unsent> {
+        let malformed = || {
+            Unsent::Malformed(
+                "there must be store, epoch and address, as a promoted store writes them".into(),
+            )
+        };
+        let (store, epoch) = (parameter(query, "store"), parameter(query, "epoch"));
+        let hex = |text: Option<String>| u64::from_str_radix(&text?, 16).ok();
+        let store = hex(store).ok_or_else(malformed)?;
+        let epoch = hex(epoch).and_then(|epoch| u32::try_from(epoch).ok());
+        let epoch = epoch.ok_or_else(malformed)?;
+        let address = parameter(query, "address").and_then(|text| text.parse().ok());
+        let address = address.and_then(Address::new).ok_or_else(malformed)?;
+        let _one = self.changing.lock().await;
+        if self.following().is_some() {
+            return Ok(r#"{"replaced":false}"#.into());
+        }
+        if !is_replaced(&self.source, store, epoch) {
+            return Err(Unsent::Elsewhere(format!(
+                "this is store {:016x} of epoch {}, told of was store {store:016x} of epoch {epoch}",
+                self.source.store().identity,
+                self.source.store().epoch(),
+            )));
+        }
+        tracing::error!(
+            epoch, primary = %address,
+            "this primary was replaced: it takes no operations any more, and follows the new one"
+        );
+        let unavailable = |why: String| Unsent::Unavailable(why);
+        let demoted = self.follower.demote(address.to_string()).await;
+        demoted.map_err(|error| unavailable(error.to_string()))?;
+        let primary = Primary {
+            address,
+            credentials: self.credentials.clone(),
+        };
+        let follows = self.begin_to_follow(primary);
+        follows.map_err(|error| unavailable(error.to_string()))?;
+        Ok(r#"{"replaced":true}"#.into())
+    }
+}
+
+/// A parameter of a query.
+fn parameter(query: &str, wanted: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, value) = pairs.find(|(name, _)| name == wanted)?;
+    Some(value.into_owned())
+}
+
+impl Replicated {
+    /// Ends what it does beside what it is asked.
+    pub(crate) fn stop(&self) {
+        self.0.tells(None);
+        let following = self.0.following().take();
+        drop(following);
+    }
 }
 
 impl Replication for Replicated {
     fn primary(&self) -> Option<Arc<str>> {
-        self.following.as_ref().map(|(primary, _)| primary.clone())
+        if !self.0.follows.load(Ordering::Acquire) {
+            return None;
+        }
+        let following = self.0.following();
+        following.as_ref().map(|it| it.address.clone())
     }
 
     fn ready(&self) -> Result<(), Reason> {
-        let failure = self
-            .following
-            .as_ref()
-            .and_then(|(_, status)| status.failure());
+        let following = self.0.following();
+        let failure = following.as_ref().and_then(|it| it.status.failure());
         failure.map_or(Ok(()), |why| {
             Err(Reason::new("it does not follow its primary", why))
         })
@@ -188,7 +378,7 @@ impl Replication for Replicated {
     }
 
     fn send(&self, query: &str, stopping: watch::Receiver<bool>) -> Sending {
-        let sent = self.standbys.clone().send(query.to_owned(), stopping);
+        let sent = self.0.standbys.clone().send(query.to_owned(), stopping);
         Box::pin(async move {
             sent.await.map_err(|unsendable| match unsendable {
                 Unsendable::Malformed(must) => Unsent::Malformed(must),
@@ -196,6 +386,28 @@ impl Replication for Replicated {
                 Unsendable::Busy(limit) => Unsent::Busy(limit),
                 Unsendable::Unavailable(why) => Unsent::Unavailable(why),
             })
+        })
+    }
+
+    fn tell(&self, what: Tell, query: &str) -> Told {
+        let (inner, query) = (self.0.clone(), query.to_owned());
+        Box::pin(async move {
+            // On a task of its own: whoever hangs up does not leave it half done.
+            let told = tokio::spawn(async move {
+                match what {
+                    Tell::Replaced => inner.replaced(&query).await,
+                    Tell::Promote => {
+                        let address = parameter(&query, "address").unwrap_or_default();
+                        if address.parse().ok().and_then(Address::new).is_none() {
+                            let must = "address must say where this store is found, as in https://standby:3000";
+                            return Err(Unsent::Malformed(must.into()));
+                        }
+                        inner.promote(address).await
+                    }
+                }
+            });
+            let ended = |error: tokio::task::JoinError| Unsent::Unavailable(error.to_string());
+            told.await.map_err(ended)?
         })
     }
 }

@@ -92,7 +92,6 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
             engine,
             archiver,
             replicated,
-            following,
         } => {
             let client = engine.client();
             let store = client.clone();
@@ -102,14 +101,14 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
                     &engine,
                     Arc::new(SystemClock::new()),
                 )),
-                replication: Some(Arc::new(replicated)),
+                replication: Some(Arc::new(replicated.clone())),
             };
             let answered = answer(
                 &http, api, bound, metrics, store, on_worker, copies, security, pacing, hang_up,
                 signals,
             )
             .await;
-            drop(following);
+            replicated.stop();
             drop(engine);
             // What the journal has last is archived as well, if the bucket is well.
             if let Some(archiver) = archiver
@@ -165,8 +164,6 @@ enum Opened {
         engine: Box<Engine>,
         archiver: Option<widgets_archive::Handle>,
         replicated: Replicated,
-        /// Where it is a standby.
-        following: Option<widgets_replica::Handle>,
     },
     Postgres(Postgres),
 }
@@ -307,12 +304,12 @@ async fn start_embedded(
         writeln!(io::stdout(), "follows {}", primary.address)?;
     }
     let segment_bytes = configuration.engine.segment_bytes;
-    let (replicated, following) = standby::start(&engine, primary, segment_bytes, metrics)?;
+    let credentials = replication.credentials();
+    let replicated = standby::start(&engine, primary, credentials, segment_bytes, metrics)?;
     Ok(Opened::Embedded {
         engine: Box::new(engine),
         archiver,
         replicated,
-        following,
     })
 }
 

@@ -1,14 +1,17 @@
 //! What primaries alone do, and what standbys are sent.
 
-use super::{AnswerBody, Api, Wanted, check_reads};
+use super::{Answer, AnswerBody, Api, Wanted, check_reads};
 use crate::{
     auth::{Access, Object, Permission},
     error::{Error, Malformed},
     pieces::Pieces,
-    replication::{self, Replication},
+    replication::{self, Replication, Tell},
+    responses::{of_type, options},
 };
-use hyper::{Response, http::request::Parts};
+use hyper::{Method, Response, header::HeaderValue, http::request::Parts};
 use widgets_registry::{Fault, Store};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 impl<S: Store> Api<S> {
     /// Refuses what a primary alone does.
@@ -37,6 +40,25 @@ impl<S: Store> Api<S> {
         replication::check_media_type(head, replication.media_type())?;
         let query = head.uri.query().unwrap_or_default();
         Ok(Wanted::Replication(replication.clone(), query.into()))
+    }
+
+    /// Tells the store of its role.
+    pub(super) async fn tell(&self, what: Tell, access: Access, head: &Parts) -> Answer {
+        match head.method {
+            Method::POST => {}
+            Method::OPTIONS => return Ok(options("OPTIONS,POST")),
+            _ => {
+                let (given, allowed) = (head.method.clone(), "OPTIONS,POST");
+                return Err(Malformed::Method { given, allowed }.into());
+            }
+        }
+        access.require(Permission::Admin, Object::Replication)?;
+        let Some(replication) = &self.replication else {
+            return Err(Malformed::Path { details: None }.into());
+        };
+        let query = head.uri.query().unwrap_or_default();
+        let told = replication.tell(what, query).await?;
+        Ok(of_type(JSON, told.into()))
     }
 
     /// Sends the store to a standby.

@@ -65,6 +65,10 @@ impl Replication for Following {
         unreachable!("nobody asks it for a copy")
     }
 
+    fn tell(&self, _: crate::Tell, _: &str) -> crate::Told {
+        unreachable!("nobody tells it of its role")
+    }
+
     fn send(&self, _: &str, _: watch::Receiver<bool>) -> crate::Sending {
         unreachable!("nobody asks it for a copy")
     }

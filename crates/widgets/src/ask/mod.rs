@@ -5,6 +5,7 @@
 mod list;
 mod near;
 mod operations;
+mod promote;
 mod show;
 mod table;
 mod watch;
@@ -13,6 +14,7 @@ pub(crate) use {
     list::List,
     near::Near,
     operations::{Add, Associate, Dissociate, Remove},
+    promote::Promote,
     show::Get,
     watch::Watch,
 };

@@ -5,7 +5,10 @@ use crate::{
     security::{Authority, TLS, hs256},
     service::{Directory, Service, Signal, widgets},
 };
-use std::path::Path;
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
 
@@ -39,6 +42,28 @@ fn add(service: &Service, serial_number: &str) {
 
 fn get(service: &Service, path: &str) -> (u16, String) {
     answer(service, "", &format!("GET {path}"), "")
+}
+
+/// After the newest entry of the store's journal.
+fn position(service: &Service) -> String {
+    let mut stream = connect(service);
+    let request = "GET /widgets/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let line = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("position: "));
+    line.expect("a store with a feed says it").to_owned()
+}
+
+/// Waits until the primary has written the seal that follows when nothing comes, and the standby has it: then it writes no more.
+fn settle(primary: &Service, standby: &Service) {
+    wait_until("sealed and copied", || {
+        let now = position(primary);
+        let is_change = get(primary, "/changes").1.contains(&now);
+        !is_change && now == position(standby)
+    });
 }
 
 fn has(service: &Service, serial_number: &str) -> bool {
@@ -277,4 +302,92 @@ fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
     wait_for_log(third.path(), "is not copied; it is tried again");
     refused.kill().expect("it waits");
     refused.wait().expect("a process");
+}
+
+fn promote(directory: &Path, standby: &Service) -> (Option<i32>, String) {
+    outcome(widgets(directory).args(["promote", &url(standby)]))
+}
+
+/// The machine of the primary is gone. When it comes back, it stops to be one as soon as it is reached.
+#[test]
+fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
+    let (first, second) = (Directory::new("primary_gone"), Directory::new("promoted"));
+    let primary = start(first.path(), &[]);
+    let (listen, address) = (primary.address.to_string(), url(&primary));
+    add(&primary, "before");
+    let standby = start(second.path(), &["--follow", &address]);
+    add(&primary, "copied");
+    settle(&primary, &standby);
+    assert!(has(&standby, "copied"));
+    primary.kill();
+    let (code, told) = promote(second.path(), &standby);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("is the primary now, in epoch"), "{told}");
+    assert_eq!(get(&standby, "/ready?role=primary").0, 200);
+    add(&standby, "promoted");
+    let (code, told) = promote(second.path(), &standby);
+    assert!(
+        code == Some(0) && told.contains("was the primary already"),
+        "{told}"
+    );
+    // Positions say in which life of the store something happened.
+    let changes = get(&standby, "/changes").1;
+    assert!(
+        changes.contains(r#"-00000001-"#) && changes.contains(r#"-0001"#),
+        "{changes}"
+    );
+
+    // Its configuration still names the primary before.
+    let at = standby.address.to_string();
+    standby.kill();
+    let standby = start(second.path(), &["--follow", &address, "--listen", &at]);
+    add(&standby, "restarted");
+
+    let primary = start(first.path(), &["--listen", &listen]);
+    wait_for_log(first.path(), "this primary was replaced");
+    wait_until("it takes no operations", || {
+        let (status, told) = get(&primary, "/ready?role=primary");
+        status == 503 && told.contains("WG507") && told.contains(&url(&standby))
+    });
+    wait_until("it follows", || has(&primary, "restarted"));
+    assert!(has(&primary, "promoted"), "it has what came meanwhile");
+    add(&standby, "both");
+    wait_until("it goes on to follow", || has(&primary, "both"));
+    // Also after a restart, without being told.
+    primary.kill();
+    let primary = start(first.path(), &["--listen", &listen]);
+    assert_eq!(get(&primary, "/ready?role=primary").0, 503);
+    add(&standby, "again");
+    wait_until("it follows", || has(&primary, "again"));
+    let (one, other) = (get(&standby, "/widgets"), get(&primary, "/widgets"));
+    assert!(one.0 == 200 && one == other, "they have the same");
+}
+
+/// What it wrote after the standby's last copy is in no history that goes on: it shows it, and says so.
+#[test]
+fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
+    let (first, second) = (
+        Directory::new("primary_parted"),
+        Directory::new("promoted_parted"),
+    );
+    let primary = start(first.path(), &[]);
+    let (listen, address) = (primary.address.to_string(), url(&primary));
+    add(&primary, "copied");
+    let standby = start(second.path(), &["--follow", &address]);
+    wait_until("it was copied", || has(&standby, "copied"));
+    standby.kill();
+    add(&primary, "lost");
+    primary.kill();
+    let standby = start(second.path(), &["--follow", &address]);
+    assert_eq!(promote(second.path(), &standby).0, Some(0));
+    add(&standby, "kept");
+    let primary = start(first.path(), &["--listen", &listen]);
+    wait_for_log(
+        first.path(),
+        "the primary is not followed; it is tried again",
+    );
+    let log = Service::log(first.path());
+    assert!(log.contains("this store's history before entry"), "{log}");
+    assert!(!has(&primary, "kept"));
+    assert!(!has(&standby, "lost"));
 }

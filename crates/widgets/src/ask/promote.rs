@@ -1,0 +1,46 @@
+//! `widgets promote`: a standby becomes the primary.
+
+use super::{Credentials, EXIT_CODES, Failure, exit};
+use crate::Outcome;
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+use widgets_load::quantity;
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Promote {
+    /// The standby: http:// or https://, host, and perhaps a port and a path before every route. The primary before it
+    /// is told this address, and sends its callers there.
+    #[arg(value_name = "URL")]
+    standby: String,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// How long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
+    timeout: Duration,
+}
+
+impl Promote {
+    pub(crate) fn run(self) -> Outcome {
+        exit(self.promote())
+    }
+
+    fn promote(self) -> Result<(), Failure> {
+        let shown = self.standby.clone();
+        let client = self.credentials.client(self.standby, self.timeout)?;
+        let promoted = client.promote()?;
+        let state = if promoted.promoted {
+            "is the primary now"
+        } else {
+            "was the primary already"
+        };
+        let (epoch, position) = (promoted.epoch, promoted.position);
+        writeln!(
+            io::stdout(),
+            "{shown} {state}, in epoch {epoch}: it goes on after position {position}"
+        )?;
+        Ok(())
+    }
+}
