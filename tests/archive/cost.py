@@ -25,13 +25,14 @@ SECONDS = os.environ.get("COST_SECONDS", "8")
 
 
 def load(binary, service, *arguments):
-    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
         command = [binary, "load", f"http://127.0.0.1:{service.port}", "--mix", "add=1", "--connections", "64",
-                   "--warm-up", "1s", "--duration", f"{SECONDS}s", "--json", report.name, "--force", *arguments]
+                   "--warm-up", "1s", "--duration", f"{SECONDS}s", "--json", report, *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if result.returncode != 0:
             raise SystemExit(result.stdout[-1500:] + result.stderr[-1500:])
-        return json.load(open(report.name))["stretches"][-1]
+        return json.load(open(report))["stretches"][-1]
 
 
 def stop(*_):

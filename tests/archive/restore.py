@@ -85,6 +85,10 @@ def restore(binary, folder, s3, kind):
     shutil.rmtree(directory, ignore_errors=True)
     arguments = ["--at", expected["moment"]] if kind == "moment" else []
     service = Service(binary, directory, None, s3.variables())
+    # A server that has just started answers before it finds its volumes.
+    until = time.time() + 60
+    while service.command("archive", "list", ARCHIVE).returncode != 0 and time.time() < until:
+        time.sleep(0.5)
     pruning = None
     began = time.time()
     command = [binary, "restore", ARCHIVE, "--data-dir", directory, *arguments]

@@ -9,9 +9,9 @@ use widgets_engine::{HeldCheckpoint, JournalEnd, Source};
 /// The bytes of a checkpoint's file in one part.
 const PART_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 
-/// After a part there is a rest of so many times as long as packing it took: there are operations to answer
-/// on the same processors.
-const REST_FACTOR: u32 = 2;
+/// After a part there is a rest of so many times as long as packing it took, so that copying takes a tenth of one
+/// processor: there are operations to answer on the same ones, and nothing waits for a checkpoint.
+const REST_FACTOR: u32 = 9;
 
 /// A checkpoint whose parts are all there.
 #[derive(Clone, Copy, Debug)]
