@@ -8,7 +8,7 @@ use rustls::crypto::ring;
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 use ureq::{
     Agent,
-    tls::{Certificate, PemItem, RootCerts, TlsConfig},
+    tls::{Certificate, RootCerts, TlsConfig},
 };
 
 /// How to reach the service.
@@ -181,33 +181,17 @@ fn tls(settings: &Settings, secure: bool) -> Result<TlsConfig, Error> {
     let builder = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
         .disable_verification(settings.insecure);
-    let roots: Vec<Certificate<'static>> = match &settings.ca {
+    let trusted = match &settings.ca {
         // Nobody is trusted before a certificate has to be looked at.
-        _ if settings.insecure || !secure => Vec::new(),
-        Some(path) => {
-            let failed = |why: String| {
-                Error::Settings(format!("the certificates in {}: {why}", path.display()))
-            };
-            let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-            let mut certificates = Vec::new();
-            for item in ureq::tls::parse_pem(&pem) {
-                if let PemItem::Certificate(one) =
-                    item.map_err(|error| failed(error.to_string()))?
-                {
-                    certificates.push(one);
-                }
-            }
-            if certificates.is_empty() {
-                return Err(failed("there are none".into()));
-            }
-            certificates
-        }
-        None => widgets_tls::system_certificates()
-            .map_err(|error| Error::Settings(error.to_string()))?
-            .iter()
-            .map(|der| Certificate::from_der(der).to_owned())
-            .collect(),
+        _ if settings.insecure || !secure => Ok(Vec::new()),
+        Some(path) => widgets_tls::certificates(path),
+        None => widgets_tls::system_certificates(),
     };
+    let roots: Vec<Certificate<'static>> = trusted
+        .map_err(|error| Error::Settings(error.to_string()))?
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
     Ok(builder
         .root_certs(RootCerts::new_with_certs(&roots))
         .build())

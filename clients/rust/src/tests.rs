@@ -326,3 +326,19 @@ fn changes_go_on_when_the_service_is_back() {
         ["GET /prefix/changes?limit=1000&wait_ms=0&after=p-8 HTTP/1.1"; 5]
     );
 }
+
+#[test]
+fn certificates_to_trust_that_have_no_end_are_refused() {
+    let settings = Settings {
+        url: "https://localhost:1".into(),
+        token: None,
+        ca: Some("/dev/zero".into()),
+        insecure: false,
+        timeout: Duration::from_secs(1),
+    };
+    let refused = Client::new(&settings).expect_err("it has no end");
+    assert!(
+        refused.to_string().contains("not a regular file"),
+        "{refused}"
+    );
+}

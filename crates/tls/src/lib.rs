@@ -11,11 +11,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use std::{
-    fs::File,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
+use widgets_files::{read_authorities, read_file};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -43,36 +42,27 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
         defect,
     };
     let mut roots = RootCertStore::empty();
-    let text = read(path).map_err(|error| failed(error.to_string()))?;
-    let certificates = CertificateDer::pem_slice_iter(&text);
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+    for certificate in certificates(path)? {
         let added = roots.add(certificate);
         added.map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("there are none".into()));
     }
     Ok(roots)
 }
 
-/// All certificates of a system are shorter.
-const FILE_BYTES_MAX: u64 = 16 << 20;
-
-/// What is in a file that lies there as a whole: a pipe could keep its reader waiting, and a device never end.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+/// The same as they stand, for a client that makes its configuration by itself.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let failed = |defect: String| Error::Certificates {
+        path: path.into(),
+        defect,
+    };
+    let text = read_authorities(path).map_err(|error| failed(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(failed("there are none".into()));
     }
-    let mut text = Vec::new();
-    let file = File::open(path)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!(
-            "it must have at most {FILE_BYTES_MAX} bytes, it has more"
-        )));
-    }
-    Ok(text)
+    Ok(certificates)
 }
 
 /// The certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.
@@ -85,7 +75,7 @@ pub fn system_roots() -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// The same as they stand, for a client that makes its configuration by itself.
+/// The same as they stand.
 pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
     // Some may be unreadable; the rest still serve.
     let found = rustls_native_certs::load_native_certs().certs;
@@ -111,11 +101,11 @@ pub fn certified(
         path: path.into(),
         defect,
     };
-    let text = read(certificate).map_err(|error| failed(certificate, error.to_string()))?;
+    let text = read_file(certificate).map_err(|error| failed(certificate, error.to_string()))?;
     let chain = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(certificate, error.to_string()))?;
-    let text = read(key).map_err(|error| failed(key, error.to_string()))?;
+    let text = read_file(key).map_err(|error| failed(key, error.to_string()))?;
     let private =
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| failed(key, error.to_string()))?;
     let (builder, _) = builder()?;
@@ -200,5 +190,7 @@ mod tests {
             missing.starts_with("the certificates in no/such/file: "),
             "{missing}"
         );
+        let endless = roots(Path::new("/dev/zero")).expect_err("has no end");
+        assert!(endless.to_string().contains("not a regular file"));
     }
 }
