@@ -1,11 +1,14 @@
 """A `widgets serve` for the tests of this folder, and a connection to it."""
 
+import contextlib
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -147,3 +150,30 @@ def end(failures):
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)
+
+
+@contextlib.contextmanager
+def served(binary, *arguments, **options):
+    folder = tempfile.mkdtemp(prefix="widgets-siege-")
+    service = Service(binary, folder, *arguments, **options)
+    try:
+        yield service
+    finally:
+        service.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def beside_a_good_client(address, attack):
+    """The attack's result, and what went wrong with the good client."""
+    return beside(GoodClient(address), attack)
+
+
+def beside(good, attack):
+    """The same beside a client that asks for something else."""
+    good.phase("before")
+    time.sleep(1)
+    good.phase("during")
+    result = attack()
+    good.phase("after")
+    time.sleep(1)
+    return result, good.stop()

@@ -23,7 +23,7 @@ import time
 
 from http2 import (ADD, AUTHORITY, CANCEL, END_HEADERS, END_STREAM, HEADERS, LOOKUP, PING, RST_STREAM, STREAMS,
                    Peer, frame)
-from service import POST, Connection, GoodClient, Service, add, end, get
+from service import POST, Connection, GoodClient, add, beside, beside_a_good_client, end, get, served
 
 NGINX = pathlib.Path(__file__).resolve().parents[2] / "deployments/docker-compose/nginx"
 UNREAD_GROWTH_MAX_MIB = 120
@@ -31,33 +31,6 @@ HEADS_GROWTH_MAX_MIB = 200
 LEFT_GROWTH_MAX_MIB = 24
 PAGES_GROWTH_MAX_MIB = 48
 LOG_BYTES_MAX = 64 << 10
-
-
-@contextlib.contextmanager
-def served(binary, *arguments, **options):
-    folder = tempfile.mkdtemp(prefix="widgets-siege-")
-    service = Service(binary, folder, *arguments, **options)
-    try:
-        yield service
-    finally:
-        service.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def beside_a_good_client(address, attack):
-    """The attack's result, and what went wrong with the good client."""
-    return beside(GoodClient(address), attack)
-
-
-def beside(good, attack):
-    """The same beside a client that asks for something else."""
-    good.phase("before")
-    time.sleep(1)
-    good.phase("during")
-    result = attack()
-    good.phase("after")
-    time.sleep(1)
-    return result, good.stop()
 
 
 def ask_over_and_over(address, requests, seconds):

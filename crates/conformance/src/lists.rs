@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use widgets_registry::{
     Port, SerialNumber, Widget,
     query::{
-        Column, Comparison, Contained, Direction, Filter, List, Neighbourhood, NeighbourhoodQuery,
-        Pattern, Rows, SlotPattern, SlotRow, Table, Test,
+        Asker, Column, Comparison, Contained, Direction, Filter, List, Neighbourhood,
+        NeighbourhoodQuery, Pattern, Rows, SlotPattern, SlotRow, Table, Test,
     },
 };
 
@@ -314,6 +314,7 @@ pub fn lists(texts: Vec<String>) -> impl Strategy<Value = List> + use<> {
                 offset,
                 limit,
                 count,
+                asker: Asker::default(),
             })
     })
 }

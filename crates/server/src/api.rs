@@ -6,6 +6,7 @@ mod replicas;
 
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
+    askers::Askers,
     auth::{Access, Object, Permission, Sender, TokenCache},
     backup::{self, Backup},
     body::{self, Bodies, ConnectionBodies},
@@ -17,6 +18,7 @@ use crate::{
     error::{Error, Malformed},
     faults::FaultLog,
     lists::{self, WantedList},
+    making::{Making, Pace, Turn},
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
     pieces::Pieces,
@@ -44,7 +46,8 @@ use std::{
 };
 use widgets_clock::Clock;
 use widgets_registry::{
-    Attempt, Author, Fault, Feed, Lookup, Refusal, SerialNumber, Store, query::NeighbourhoodQuery,
+    Attempt, Author, Fault, Feed, Lookup, Refusal, SerialNumber, Store,
+    query::{Asker, NeighbourhoodQuery},
 };
 
 const SERVER: HeaderValue =
@@ -81,7 +84,9 @@ struct Shared {
     clock: Box<dyn Clock>,
     readiness: Readiness,
     bodies: Bodies,
-    subscribers: Subscribers,
+    subscribers: Arc<Subscribers>,
+    making: Arc<Making>,
+    askers: Askers,
     request_ids: RequestIds,
 }
 
@@ -118,6 +123,8 @@ struct Read {
     last: bool,
     /// What the log is told of it, if that is wanted.
     logged: Option<Box<Logged>>,
+    /// Who asks, as far as shares go.
+    who: Asker,
     wanted: Result<Wanted, Error>,
 }
 
@@ -195,6 +202,7 @@ impl<S: Store> Api<S> {
         let bodies = Bodies::new(&settings);
         let subscribers = Subscribers::new(settings.changes_subscribers_max);
         subscribers.register(&registry)?;
+        let making = Making::new(settings.making_max);
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,
@@ -203,6 +211,8 @@ impl<S: Store> Api<S> {
             readiness: Readiness::default(),
             bodies,
             subscribers,
+            making,
+            askers: Askers::default(),
             request_ids: RequestIds::default(),
         });
         Ok(Self {
@@ -341,10 +351,11 @@ impl<S: Store> Api<S> {
             administers,
             last,
             logged,
+            who,
             wanted,
         } = Box::pin(self.read(caller, request)).await;
         let asks_store = wanted.as_ref().is_ok_and(Wanted::asks_store);
-        let answer = self.answer(wanted).await;
+        let answer = self.answer(wanted, who).await;
         let (code, mut response) = match answer {
             Ok(response) => (None, response),
             Err(error) => {
@@ -398,9 +409,13 @@ impl<S: Store> Api<S> {
         whole(Error::from(busy).response(false))
     }
 
-    async fn answer(&self, wanted: Result<Wanted, Error>) -> Result<Response<AnswerBody>, Error> {
+    async fn answer(
+        &self,
+        wanted: Result<Wanted, Error>,
+        who: Asker,
+    ) -> Result<Response<AnswerBody>, Error> {
         let answer = match wanted? {
-            Wanted::Changes(asked) => return Box::pin(self.changes(asked)).await,
+            Wanted::Changes(asked) => return Box::pin(self.changes(asked, who)).await,
             Wanted::Backup => return self.backup(),
             Wanted::Replication(replication, query) => {
                 return Box::pin(self.replicate(&*replication, &query)).await;
@@ -413,22 +428,46 @@ impl<S: Store> Api<S> {
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
             // In boxes: what most requests wait in stays small.
-            Wanted::List(wanted) => Box::pin(self.list(&wanted)).await,
-            Wanted::Neighbourhood(query) => Box::pin(self.neighbourhood(*query)).await,
+            Wanted::List(wanted) => Box::pin(self.list(*wanted, who)).await,
+            Wanted::Neighbourhood(query) => Box::pin(self.neighbourhood(*query, who)).await,
         };
         answer.map(whole)
     }
 
-    async fn list(&self, wanted: &WantedList) -> Answer {
+    async fn list(&self, mut wanted: WantedList, who: Asker) -> Answer {
+        wanted.list.asker = who;
+        let _turn = self.turn(who).await?;
         let page = self.in_time(self.store.ask(wanted.list.clone())).await?;
         let subject = Subject::List(wanted.list.table);
         self.shared
             .metrics
             .rows(subject, page.scanned, page.rows.len());
-        wanted.answer(&page)
+        wanted.answer(&page, self.pace()).await
     }
 
-    async fn neighbourhood(&self, query: NeighbourhoodQuery) -> Answer {
+    /// Waits until an answer of many rows may be made, no longer than a list may take.
+    async fn turn(&self, who: Asker) -> Result<Turn, Error> {
+        let busy = |limit| Fault::Busy {
+            limit,
+            retry_after_seconds: 1,
+        };
+        let timeout = self.shared.settings.read_timeout;
+        tokio::select! {
+            biased;
+            turn = self.shared.making.turn(who) => Ok(turn.map_err(busy)?),
+            () = self.shared.clock.timer(timeout) => {
+                let limit = format!("http.read_timeout_ms = {}", timeout.as_millis());
+                Err(busy(limit).into())
+            }
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::new(self.shared.settings.answer_bytes_max)
+    }
+
+    async fn neighbourhood(&self, query: NeighbourhoodQuery, who: Asker) -> Answer {
+        let _turn = self.turn(who).await?;
         let serial_number = query.serial_number.clone();
         match self.in_time(self.store.ask(query)).await? {
             None => Err(Refusal::WidgetMissing { serial_number }.into()),
@@ -436,7 +475,7 @@ impl<S: Store> Api<S> {
                 let widgets = shown.widgets.len();
                 let subject = Subject::Neighbourhood;
                 self.shared.metrics.rows(subject, widgets as u64, widgets);
-                Ok(lists::neighbourhood_response(&shown))
+                lists::neighbourhood_response(&shown, self.pace()).await
             }
         }
     }
@@ -450,20 +489,30 @@ impl<S: Store> Api<S> {
         }
     }
 
-    async fn changes(&self, asked: changes::Asked) -> Result<Response<AnswerBody>, Error> {
+    async fn changes(
+        &self,
+        asked: changes::Asked,
+        who: Asker,
+    ) -> Result<Response<AnswerBody>, Error> {
         let feed = self.feed.clone().ok_or(Error::NoChanges)?;
         let Shared {
             subscribers,
+            making,
             clock,
             settings,
             ..
         } = &*self.shared;
         let silence_max = settings.idle_timeout / 2;
-        let silences = changes::Silences {
-            of_pages: silence_max.min(settings.request_timeout * 2 / 3),
-            of_streams: silence_max,
+        let bounds = changes::Bounds {
+            making,
+            clock: &**clock,
+            silences: changes::Silences {
+                of_pages: silence_max.min(settings.request_timeout * 2 / 3),
+                of_streams: silence_max,
+            },
+            bytes_max: settings.answer_bytes_max,
         };
-        let answer = changes::answer(feed, asked, subscribers, &**clock, silences).await?;
+        let answer = changes::answer(feed, asked, who, subscribers, &bounds).await?;
         let mut response = Response::new(AnswerBody::Left(Full::default()));
         answer.headers(response.headers_mut());
         *response.body_mut() = match answer {
@@ -522,6 +571,7 @@ impl<S: Store> Api<S> {
                 address: caller.address,
             })
         });
+        let mut who = Asker::default();
         let (administers, wanted) = match checked {
             Err(error) => (false, Err(error)),
             Ok(()) if preflight => {
@@ -532,6 +582,10 @@ impl<S: Store> Api<S> {
             Ok(()) => match self.admit(caller, &route, head).await {
                 Ok(sender) => {
                     let administers = sender.access.administers();
+                    if route.has_many_rows() {
+                        let client = self.client(caller, head);
+                        who = self.shared.askers.of(sender.author.as_deref(), client);
+                    }
                     if let Some(logged) = &mut logged {
                         logged.author.clone_from(&sender.author);
                     }
@@ -548,6 +602,7 @@ impl<S: Store> Api<S> {
             administers,
             last: false,
             logged,
+            who,
             wanted,
         }
     }

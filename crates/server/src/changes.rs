@@ -13,7 +13,11 @@ mod stream;
 pub(crate) use asked::Asked;
 pub(crate) use stream::Subscribers;
 
-use crate::{error::Error, pieces::Pieces};
+use crate::{
+    error::Error,
+    making::{Making, Pace},
+    pieces::Pieces,
+};
 use asked::{After, Format};
 use hyper::{
     HeaderMap,
@@ -22,7 +26,7 @@ use hyper::{
 };
 use std::{sync::Arc, time::Duration};
 use widgets_clock::Clock;
-use widgets_registry::{ChangeFilter, Event, Fault, Feed, Position};
+use widgets_registry::{ChangeFilter, Event, Fault, Feed, Position, query::Asker};
 
 /// After the last change that a page looked at: where the next one goes on.
 pub(crate) const NEXT_POSITION: HeaderName = HeaderName::from_static("next-position");
@@ -42,6 +46,14 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Page {
     pub(crate) body: Bytes,
     pub(crate) next: Position,
+}
+
+/// What bounds a page of changes.
+pub(crate) struct Bounds<'a> {
+    pub(crate) making: &'a Arc<Making>,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) silences: Silences,
+    pub(crate) bytes_max: usize,
 }
 
 /// What is answered to a request for changes.
@@ -86,9 +98,9 @@ pub(crate) struct Silences {
 pub(crate) async fn answer(
     feed: Arc<dyn Feed>,
     asked: Asked,
-    subscribers: &Subscribers,
-    clock: &dyn Clock,
-    silences: Silences,
+    who: Asker,
+    subscribers: &Arc<Subscribers>,
+    bounds: &Bounds<'_>,
 ) -> Result<Answer, Error> {
     let after = match asked.after {
         After::Oldest => feed.oldest().await?,
@@ -96,15 +108,11 @@ pub(crate) async fn answer(
         After::Position(position) => position,
     };
     if asked.format == Format::Page {
-        return page(&*feed, asked, after, subscribers, clock, silences.of_pages)
+        return page(&*feed, asked, who, after, subscribers, bounds)
             .await
             .map(Answer::Page);
     }
-    let busy = |limit| Fault::Busy {
-        limit,
-        retry_after_seconds: 1,
-    };
-    let subscriber = subscribers.join().map_err(busy)?;
+    let subscriber = subscribers.join(who).map_err(busy)?;
     let filter = Arc::new(asked.filter);
     // Whether the position is one can only be said before the stream begins.
     feed.read(after, filter.clone(), 0).await?;
@@ -113,7 +121,7 @@ pub(crate) async fn answer(
         after,
         filter,
         asked.format,
-        silences.of_streams,
+        bounds.silences.of_streams,
         subscriber,
         subscribers.stopping(),
     );
@@ -123,15 +131,23 @@ pub(crate) async fn answer(
 async fn page(
     feed: &dyn Feed,
     asked: Asked,
+    who: Asker,
     mut after: Position,
     subscribers: &Subscribers,
-    clock: &dyn Clock,
-    wait_max: Duration,
+    bounds: &Bounds<'_>,
 ) -> Result<Page, Error> {
+    let Bounds {
+        making,
+        clock,
+        silences,
+        bytes_max,
+    } = *bounds;
+    let wait_max = silences.of_pages;
     let filter: Arc<ChangeFilter> = Arc::new(asked.filter);
     let wait = asked.wait.min(wait_max);
     let (began, mut stopping) = (clock.now(), subscribers.stopping());
     let mut events: Vec<Event> = Vec::new();
+    let mut turn = making.turn(who).await.map_err(busy)?;
     loop {
         let changes = feed
             .read(after, filter.clone(), asked.limit - events.len())
@@ -150,16 +166,29 @@ async fn page(
         if !events.is_empty() || waits.is_zero() || *stopping.borrow() {
             break;
         }
-        // Past the end, and with time left.
+        // Past the end, and with time left. Nothing is in the making.
+        drop(turn);
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|&stopping| stopping) => break,
+            _ = stopping.wait_for(|&stopping| stopping) => {}
             () = feed.changed(after) => {}
-            () = clock.timer(waits) => break,
+            () = clock.timer(waits) => {}
         }
+        turn = making.turn(who).await.map_err(busy)?;
     }
-    Ok(Page {
-        body: encode::page(&events),
-        next: after,
-    })
+    let (body, told) = encode::page(&events, Pace::new(bytes_max)).await;
+    drop(turn);
+    let last = events.get(told.saturating_sub(1));
+    let next = match last {
+        Some(last) if told < events.len() => last.position,
+        _ => after,
+    };
+    Ok(Page { body, next })
+}
+
+fn busy(limit: String) -> Fault {
+    Fault::Busy {
+        limit,
+        retry_after_seconds: 1,
+    }
 }

@@ -137,6 +137,8 @@ codes! {
     FieldLimit = "WG007", BAD_REQUEST;
     /// Nothing is ordered by that: only by the serial number, or by widget and ordinal.
     Order = "WG010", BAD_REQUEST;
+    /// The rows are longer than an answer may be: ask for fewer at a time.
+    AnswerTooLong = "WG011", BAD_REQUEST;
     /// A request with the same `Idempotency-Key` is under way: nothing was applied by this one, and
     /// `Retry-After` says when to try again.
     KeyInUse = "WG409", CONFLICT;

@@ -17,6 +17,7 @@ mod woken;
 use crate::{Api, Tls, budget::Budget};
 pub(crate) use answers::Resident;
 use answers::Unread;
+pub use answers::answer_bytes_max;
 use connection::{Builders, Connection};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use idle::Deadlines;

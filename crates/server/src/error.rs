@@ -227,7 +227,10 @@ impl Error {
                 let limit = format!("http.rate_limit_per_second = {requests_per_second}");
                 (format!("this client asks too often: {limit}"), None, None)
             }
-            Self::Unreadable(unreadable) => unreadable.texts(),
+            Self::Unreadable(unreadable) => {
+                let (message, details, hint) = unreadable.texts();
+                (cut(message), details.map(cut), hint.map(cut))
+            }
             Self::ReadTimeout { timeout } => {
                 let message = "canceling statement due to statement timeout";
                 let limit = format!("http.read_timeout_ms = {}", timeout.as_millis());

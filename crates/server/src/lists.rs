@@ -5,14 +5,13 @@ use crate::{
     Settings,
     api::Answer,
     error::Error,
+    making::Pace,
     negotiation::{self, Preferences},
     reading::{self, Format, Selected, Unreadable},
     responses::{PREFERENCE_APPLIED, VARY, of_type},
 };
-use http_body_util::Full;
 use hyper::{
-    Response, StatusCode,
-    body::Bytes,
+    StatusCode,
     header::{self, HeaderValue},
     http::request::Parts,
 };
@@ -72,9 +71,9 @@ pub(crate) fn read_neighbourhood(
 
 impl WantedList {
     /// The answer with this page.
-    pub(crate) fn answer(&self, page: &Page) -> Answer {
-        let (offset, rows) = (self.list.offset, page.rows.len() as u64);
-        if let Some(total) = page.total
+    pub(crate) async fn answer(&self, shown: &Page, pace: Pace) -> Answer {
+        let (offset, rows) = (self.list.offset, shown.rows.len() as u64);
+        if let Some(total) = shown.total
             && offset > total
         {
             return Err(Unreadable::Range {
@@ -85,14 +84,14 @@ impl WantedList {
             }
             .into());
         }
-        let body = reading::rows(&page.rows, &self.selected, self.format)?;
+        let body = reading::rows(&shown.rows, &self.selected, self.format, pace).await?;
         let content_type = HeaderValue::from_static(self.format.content_type());
         let mut response = of_type(content_type, body.into());
-        if page.total.is_some_and(|total| rows < total) {
+        if shown.total.is_some_and(|total| rows < total) {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         let headers = response.headers_mut();
-        let total = page.total.map_or("*".into(), |total| total.to_string());
+        let total = shown.total.map_or("*".into(), |total| total.to_string());
         let range = match rows.checked_sub(1) {
             Some(last) => format!("{offset}-{}/{total}", offset.saturating_add(last)),
             None => format!("*/{total}"),
@@ -109,10 +108,13 @@ impl WantedList {
 }
 
 /// The answer with this neighbourhood.
-pub(crate) fn neighbourhood_response(shown: &Neighbourhood) -> Response<Full<Bytes>> {
+pub(crate) async fn neighbourhood_response(shown: &Neighbourhood, pace: Pace) -> Answer {
+    let body = reading::neighbourhood_body(shown, pace)
+        .await
+        .map_err(Unreadable::from)?;
     let content_type = HeaderValue::from_static(Format::Json.content_type());
-    let mut response = of_type(content_type, reading::neighbourhood_body(shown).into());
+    let mut response = of_type(content_type, body.into());
     let vary = HeaderValue::from_static("Accept");
     response.headers_mut().insert(header::VARY, vary);
-    response
+    Ok(response)
 }

@@ -155,7 +155,7 @@ impl RateLimit {
 
     /// Whoever asks, behind as many trusted proxies as there are. What the first that is not trusted
     /// says about others is not believed.
-    fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
         let trusted = |address: &IpAddr| {
             let proxies = &self.settings.trusted_proxies;
             proxies.iter().any(|network| network.contains(address))

@@ -62,6 +62,11 @@ impl<'a> Route<'a> {
         matches!(self, Self::Console | Self::ConsoleFile(_))
     }
 
+    /// Whether its answer can have many rows.
+    pub(crate) fn has_many_rows(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Neighbourhood(_) | Self::Changes)
+    }
+
     /// What the log calls it: what it is counted as, and the others by their paths.
     pub(crate) fn as_str(&self) -> &'static str {
         if let Some(subject) = self.subject() {

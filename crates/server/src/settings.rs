@@ -1,5 +1,6 @@
 //! How the API is set.
 
+use crate::answer_bytes_max;
 use std::time::Duration;
 use widgets_registry::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX};
 
@@ -20,6 +21,12 @@ pub struct Settings {
     pub bodies_bytes_max: usize,
     /// How many rows an answer may have. Default 1,000, at least 1, at most 10,000.
     pub rows_max: u32,
+    /// How many bytes an answer of many rows may have. Default 4 MiB: what one connection is given of the answers
+    /// that may wait, see [`answer_bytes_max`](crate::answer_bytes_max).
+    pub answer_bytes_max: usize,
+    /// How many answers of many rows are in the making at a time: as many as take long in the store, and some for
+    /// those that do not. Default 12, at least 1.
+    pub making_max: usize,
     /// How long a list may take. Default 5 seconds.
     pub read_timeout: Duration,
     /// Each request is told to the log, with the target [`REQUESTS`](crate::REQUESTS). Default false.
@@ -35,6 +42,8 @@ impl Default for Settings {
             changes_subscribers_max: 1000,
             bodies_bytes_max: 256 << 20,
             rows_max: 1000,
+            answer_bytes_max: answer_bytes_max(64 << 20),
+            making_max: 12,
             read_timeout: Duration::from_secs(5),
             log_requests: false,
         }
@@ -44,7 +53,7 @@ impl Default for Settings {
 const BODY_BYTES_MAX_LEAST: usize = 8 << 10;
 const BODY_BYTES_MAX_MOST: usize = 16 << 20;
 
-/// The longest names make such an answer 11 MB.
+/// The longest names make such an answer 11 MB, and more of characters that JSON escapes.
 const ROWS_MAX_MOST: usize = 10_000;
 
 // JSON can take six bytes for one, as in "\u0041": every command within its limits must fit in.

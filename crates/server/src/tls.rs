@@ -5,7 +5,6 @@
 //! one, and connections that stay open are checked again. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
 
 use crate::Watch;
-use crate::read_file;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -19,6 +18,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use widgets_files::read_file;
 
 /// Whether clients must have a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

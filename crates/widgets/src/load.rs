@@ -12,6 +12,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
+use widgets_files::read_short;
 use widgets_load::{
     Objective, Protocol, TargetSettings,
     dataset::Dataset,
@@ -22,7 +23,6 @@ use widgets_load::{
     run::{Plan, Rate},
     session::{Settings, fresh_run_name},
 };
-use widgets_server::read_short;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -29,6 +29,7 @@ mod signals;
 mod stores;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+use rustix::fs::Mode;
 use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Registers widgets and associates them port to port.
@@ -166,6 +167,13 @@ fn main() -> ExitCode {
     }
     let parsed = Arguments::from_arg_matches(&matches);
     let Arguments { command } = parsed.unwrap_or_else(|error| error.format(&mut command).exit());
+    // What these make is for its owner alone. The library that writes to a folder as an archive leaves that to the mask.
+    if matches!(
+        command,
+        Command::Serve(_) | Command::Backup(_) | Command::Archive(_)
+    ) {
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    }
     // Those that keep something until their end hear signals themselves.
     let ends_itself = matches!(command, Command::Serve(_) | Command::Load(_));
     let hearing = if ends_itself {

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 use tokio::signal::unix::Signal;
-use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch, read_file};
+use widgets_files::read_file;
+use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch};
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_secs(5);

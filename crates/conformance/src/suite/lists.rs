@@ -17,7 +17,8 @@ use std::sync::{
 use widgets_registry::{
     SerialNumber, Store,
     query::{
-        Column, Direction, Filter, List, NeighbourhoodQuery, Page, Pattern, Rows, Table, Test,
+        Asker, Column, Direction, Filter, List, NeighbourhoodQuery, Page, Pattern, Rows, Table,
+        Test,
     },
 };
 
@@ -122,6 +123,7 @@ pub(super) async fn are_walked_through_page_by_page<S: Store>(subject: &Subject<
                 offset: 0,
                 limit: 5,
                 count: false,
+                asker: Asker::default(),
             };
             let Rows::Widgets(widgets) = page(subject, &list).await.rows else {
                 panic!("widgets were asked for")

@@ -13,7 +13,7 @@ use widgets_mailbox::Address;
 use widgets_queue::{Answered, Asked, Outbox};
 use widgets_registry::{
     Change, Command, Fault,
-    query::{List, NeighbourhoodQuery, Page, neighbourhood},
+    query::{Asker, List, NeighbourhoodQuery, Page, neighbourhood},
 };
 
 /// What a turn may cost, in comparisons: some hundred microseconds.
@@ -210,12 +210,23 @@ impl Reads {
             Err(busy(limit))
         } else if self.scans.len() >= self.scans_max {
             Err(busy(format!("http.scans_max = {}", self.scans_max)))
+        } else if self.scans_of(&asked) >= Asker::share(self.scans_max) {
+            let share = Asker::share(self.scans_max);
+            let limit = format!("{share} of http.scans_max = {} for one", self.scans_max);
+            Err(busy(limit))
         } else {
             return self.scans.push_back((asked, reply_to, scan));
         };
         asked.answer(|_| answer);
         outbox.send(reply_to, Answered::Other(asked));
         self.end(scan);
+    }
+
+    /// How many scans of the same asker are under way.
+    fn scans_of(&self, asked: &Asked<List>) -> usize {
+        let who = |asked: &Asked<List>| asked.request().map(|list| list.asker);
+        let of_same = |(each, _, _): &&(Box<Asked<List>>, Address, Scan)| who(each) == who(asked);
+        self.scans.iter().filter(of_same).count()
     }
 
     fn end(&mut self, scan: Scan) {

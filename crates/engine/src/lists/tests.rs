@@ -21,7 +21,7 @@ use widgets_mailbox::Address;
 use widgets_queue::{Asked, Outbox};
 use widgets_registry::{
     Command, Fault, Port, decide,
-    query::{Column, Direction, Filter, List, Page, Pattern, Rows, Table, Test},
+    query::{Asker, Column, Direction, Filter, List, Page, Pattern, Rows, Table, Test},
 };
 
 const WIDGETS: usize = 40;
@@ -137,6 +137,7 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
             offset: 0,
             limit: 1000,
             count: true,
+            asker: Asker::default(),
         };
         let expected = shown(&list, &model);
         let mut scan = Scan::new(list.clone(), &state);
@@ -183,6 +184,7 @@ fn what_comes_behind_the_end_is_not_kept() {
         offset: 0,
         limit: 1000,
         count: false,
+        asker: Asker::default(),
     };
     let expected = shown(&list, &model);
     let mut scan = Scan::new(list, &state);
@@ -207,6 +209,7 @@ fn is_right(seed: u64) -> bool {
         offset: 0,
         limit: 1000,
         count: false,
+        asker: Asker::default(),
     };
     let expected = shown(&list, &model);
     let mut scan = Scan::new(list, &state);
@@ -274,6 +277,7 @@ fn what_an_index_serves_is_not_walked_through() {
                 offset,
                 limit: 2,
                 count: true,
+                asker: Asker::default(),
             };
             let page = whole(&mut Scan::new(list.clone(), &state), &state);
             let expected = shown(&list, &model);
@@ -302,6 +306,7 @@ fn what_an_index_serves_is_not_walked_through() {
                 offset: 0,
                 limit: 9,
                 count: true,
+                asker: Asker::default(),
             };
             let page = whole(&mut Scan::new(list.clone(), &state), &state);
             assert!(page.scanned <= 3, "{list:?}");
@@ -315,6 +320,7 @@ struct Turns {
     state: State,
     reads: Reads,
     outbox: Outbox<Request>,
+    askers: u64,
 }
 
 impl Turns {
@@ -325,11 +331,17 @@ impl Turns {
             state: filled(&history).0,
             reads: Reads::new(8, scans_max),
             outbox: Outbox::default(),
+            askers: 0,
         }
     }
 
-    /// Asks for every widget by a filter that no index serves.
+    /// Somebody else asks for every widget by a filter that no index serves.
     fn ask(&mut self) -> oneshot::Receiver<Result<Page, Fault>> {
+        self.askers += 1;
+        self.ask_as(Asker(self.askers))
+    }
+
+    fn ask_as(&mut self, asker: Asker) -> oneshot::Receiver<Result<Page, Fault>> {
         let (reply, answer) = oneshot::channel();
         let pattern = Pattern::new("%", false).expect("a pattern");
         let list = List {
@@ -339,6 +351,7 @@ impl Turns {
             offset: 0,
             limit: 1000,
             count: true,
+            asker,
         };
         let read = Read::List(Box::new(Asked::new(list, reply)));
         let address = Address::Task;
@@ -390,6 +403,29 @@ fn a_client_that_hangs_up_ends_its_list() {
     assert_eq!(page.total, Some(WIDGETS as u64));
 }
 
+/// Whoever asks for many leaves some to others.
+#[test]
+fn one_asker_has_three_quarters_of_the_scans() {
+    let mut turns = Turns::new(4);
+    let mut greedy = [(); 4].map(|()| turns.ask_as(Asker(1)));
+    turns.turn();
+    let mut other = turns.ask_as(Asker(2));
+    for _ in 0..3 {
+        turns.turn();
+    }
+    let expected = Fault::Busy {
+        limit: "3 of http.scans_max = 4 for one".into(),
+        retry_after_seconds: 1,
+    };
+    let refused = greedy.iter_mut().filter_map(|each| each.try_recv().ok());
+    assert_eq!(refused.collect::<Vec<_>>(), [Err(expected)]);
+    while turns.reads.has_work() {
+        turns.turn();
+    }
+    let page = other.try_recv().expect("answered").expect("a page");
+    assert_eq!(page.total, Some(WIDGETS as u64));
+}
+
 #[test]
 fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
     let mut turns = Turns::new(2);
@@ -413,6 +449,7 @@ fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
         offset: 0,
         limit: 1,
         count: true,
+        asker: Asker::default(),
     };
     let read = Read::List(Box::new(Asked::new(list, reply)));
     turns

@@ -27,7 +27,7 @@ use widgets_pacing::{ENOUGH, Mode, Pacing};
 use widgets_queue::{Answered, Asked, Mailbox, Outbox, Queue as _, Takes as _};
 use widgets_registry::{
     Applied, Attempt, Fault, Lookup, SerialNumber, Widget,
-    query::{Direction, Filter, List, Table},
+    query::{Asker, Direction, Filter, List, Table},
 };
 
 type Answer = oneshot::Receiver<Result<Option<Widget>, Fault>>;
@@ -111,6 +111,7 @@ fn what_reads_is_answered_before_its_batch_is_decided() {
         offset: 0,
         limit: 10,
         count: false,
+        asker: Asker::default(),
     };
     let list = Submission {
         request: Request::Read(Read::List(Box::new(Asked::new(list, reply)))),

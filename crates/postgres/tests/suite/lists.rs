@@ -5,7 +5,7 @@ use widgets_conformance::check_store;
 use widgets_postgres::{Index, Settings, Target, keep_index};
 use widgets_registry::{
     Ask as _,
-    query::{Direction, Filter, List, Table},
+    query::{Asker, Direction, Filter, List, Table},
 };
 
 fn everything() -> List {
@@ -16,6 +16,7 @@ fn everything() -> List {
         offset: 0,
         limit: 10,
         count: true,
+        asker: Asker::default(),
     }
 }
 

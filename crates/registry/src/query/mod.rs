@@ -116,6 +116,22 @@ pub enum Direction {
     Descending,
 }
 
+/// Who asks, so that nobody takes all there is of something: equal ones are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Asker(pub u64);
+
+impl Asker {
+    /// How many of so many one asker may have: others always find a quarter, and one of more than one.
+    #[must_use]
+    pub const fn share(all: usize) -> usize {
+        match all {
+            0 | 1 => all,
+            2..=3 => all - 1,
+            _ => all - all / 4,
+        }
+    }
+}
+
 /// A part of the rows that a filter lets through, all as they are at one moment after it was asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct List {
@@ -131,6 +147,8 @@ pub struct List {
     pub limit: u32,
     /// Whether all rows that the filter lets through are counted.
     pub count: bool,
+    /// Who asks.
+    pub asker: Asker,
 }
 
 /// The answer to a [`List`].

@@ -5,10 +5,11 @@ use crate::{
     Caller,
     auth::{self, Access, Refused, Sender},
     error::Error,
-    head,
+    head, rate,
     routes::Route,
 };
 use hyper::http::request::Parts;
+use std::net::IpAddr;
 use widgets_registry::Store;
 
 impl<S: Store> Api<S> {
@@ -73,6 +74,13 @@ impl<S: Store> Api<S> {
             return Ok(admit()?);
         }
         Err(refused.into())
+    }
+
+    /// The address of whoever asks, as far as it is known.
+    pub(super) fn client(&self, caller: &Caller, head: &Parts) -> IpAddr {
+        let limit = self.rate_limit.as_ref();
+        let named = limit.map(|limit| limit.client(caller.address, &head.headers));
+        rate::client_of(named.unwrap_or(caller.address))
     }
 
     pub(super) fn check_rate(&self, caller: &Caller, head: &Parts) -> Result<(), Error> {

@@ -1,13 +1,29 @@
 //! Changes as bytes.
 
 use super::asked::Format;
+use crate::making::Pace;
 use hyper::body::Bytes;
 use std::io::Write as _;
 use widgets_registry::{Event, Position};
 
-/// One array of them all.
-pub(super) fn page(events: &[Event]) -> Bytes {
-    json(events).into()
+/// One array of them, or of as many as may be in it; how many that is. There is always one.
+pub(super) async fn page(events: &[Event], mut pace: Pace) -> (Bytes, usize) {
+    let (mut body, mut told) = (vec![b'['], 0);
+    for event in events {
+        let next = json(event);
+        let with_it = body.len() + ",]".len() + next.len();
+        if told > 0 && !pace.fits(with_it) {
+            break;
+        }
+        if told > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&next);
+        told += 1;
+        pace.pause(body.len()).await;
+    }
+    body.push(b']');
+    (body.into(), told)
 }
 
 /// What a stream begins with.
@@ -19,10 +35,14 @@ pub(super) fn beginning(format: Format) -> Bytes {
     }
 }
 
-/// Some of a stream.
-pub(super) fn piece(format: Format, events: &[Event]) -> Bytes {
-    let mut piece = Vec::new();
+/// Some of a stream, of no more changes once it has so many bytes; how many that is.
+pub(super) fn piece(format: Format, events: &[Event], bytes: usize) -> (Bytes, usize) {
+    let (mut piece, mut told) = (Vec::new(), 0);
     for event in events {
+        if piece.len() >= bytes {
+            break;
+        }
+        told += 1;
         if format == Format::Events {
             let (position, operation) = (event.position, event.happened.operation());
             // Writing to memory does not fail.
@@ -38,7 +58,7 @@ pub(super) fn piece(format: Format, events: &[Event]) -> Bytes {
     }
     // It may wait for long.
     piece.shrink_to_fit();
-    piece.into()
+    (piece.into(), told)
 }
 
 /// That the stream is there. A browser remembers the position and resumes there.

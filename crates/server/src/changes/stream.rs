@@ -4,36 +4,43 @@ use super::{asked::Format, encode};
 use crate::pieces::Pieces;
 use hyper::body::Bytes;
 use prometheus::{IntGauge, Registry};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{mpsc, watch};
-use widgets_registry::{ChangeFilter, Changes, Feed, FeedError, Position};
+use widgets_registry::{ChangeFilter, Changes, Feed, FeedError, Position, query::Asker};
 
 /// How often a stream says that it is there, where nothing happens: more often only where connections may
 /// not be idle for so long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A piece has at most so many changes, and fewer where they are long: about so many bytes. A subscriber
-/// that does not read has three of them, one in each place on the way to its connection.
+/// A piece has at most so many changes, and no more once it has so many bytes. A subscriber that does not
+/// read has two of them, one in each place on the way to its connection.
 const PIECE_CHANGES: usize = 256;
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = 16 << 10;
 
 /// Those who follow the changes, and whether they may go on.
 pub(crate) struct Subscribers {
     count: IntGauge,
+    /// How many each asker has.
+    askers: Mutex<HashMap<Asker, usize>>,
     most: usize,
     stopping: watch::Sender<bool>,
 }
 
 impl Subscribers {
-    pub(crate) fn new(most: usize) -> Self {
-        Self {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
             count: valid(IntGauge::new(
                 "widgets_changes_subscribers",
                 "Streams of changes that are open.",
             )),
+            askers: Mutex::default(),
             most,
             stopping: watch::channel(false).0,
-        }
+        })
     }
 
     /// Adds their number to a registry.
@@ -41,16 +48,29 @@ impl Subscribers {
         registry.register(Box::new(self.count.clone()))
     }
 
-    /// Room for one more; an error names the limit.
-    pub(crate) fn join(&self) -> Result<Subscriber, String> {
-        self.count.inc();
-        let subscriber = Subscriber(self.count.clone());
-        // Counted before it is looked at: nobody gets in beside somebody else.
-        let most = i64::try_from(self.most).unwrap_or(i64::MAX);
-        if self.count.get() > most {
+    /// Room for one more of this asker; an error names the limit.
+    pub(crate) fn join(self: &Arc<Self>, asker: Asker) -> Result<Subscriber, String> {
+        let mut askers = self.askers();
+        let mine = askers.get(&asker).copied().unwrap_or_default();
+        let (all, most) = (askers.values().sum::<usize>(), self.most);
+        if all >= most {
             return Err(format!("changes.subscribers_max = {most}"));
         }
-        Ok(subscriber)
+        let share = Asker::share(most);
+        if mine >= share {
+            return Err(format!(
+                "{share} of changes.subscribers_max = {most} for one"
+            ));
+        }
+        askers.insert(asker, mine + 1);
+        self.count.inc();
+        let all = self.clone();
+        Ok(Subscriber { all, asker })
+    }
+
+    fn askers(&self) -> MutexGuard<'_, HashMap<Asker, usize>> {
+        // Nothing in here can panic halfway through a change.
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every stream, those that begin later included.
@@ -64,11 +84,21 @@ impl Subscribers {
 }
 
 /// One of them.
-pub(crate) struct Subscriber(IntGauge);
+pub(crate) struct Subscriber {
+    all: Arc<Subscribers>,
+    asker: Asker,
+}
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.0.dec();
+        let mut askers = self.all.askers();
+        if let Entry::Occupied(mut mine) = askers.entry(self.asker) {
+            *mine.get_mut() -= 1;
+            if *mine.get() == 0 {
+                mine.remove();
+            }
+        }
+        self.all.count.dec();
     }
 }
 
@@ -123,9 +153,17 @@ impl Follower {
         if !self.send(encode::beginning(self.format)).await {
             return;
         }
+        let pieces = self.pieces.clone();
         // Names may be long: as many as fit are known by those before them.
         let mut limit = PIECE_CHANGES / 8;
         loop {
+            // Nothing is read for a client that has not taken the piece before.
+            let place = tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|&stopping| stopping) => return,
+                place = pieces.reserve() => place,
+            };
+            let Ok(place) = place else { return };
             let read = self.feed.read(self.after, self.filter.clone(), limit);
             let changes = match read.await {
                 Ok(changes) => changes,
@@ -143,18 +181,24 @@ impl Follower {
                 next,
                 is_end,
             } = changes;
-            self.after = next;
-            if !events.is_empty() {
-                let piece = encode::piece(self.format, &events);
-                let bytes_each = piece.len().div_ceil(events.len()).max(1);
+            let (piece, told) = encode::piece(self.format, &events, PIECE_BYTES);
+            // The others are read again: kept, they would take many times as much as a piece.
+            let last = events.get(told.saturating_sub(1));
+            let is_whole = told == events.len();
+            self.after = match last {
+                Some(last) if !is_whole => last.position,
+                _ => next,
+            };
+            if told > 0 {
+                let bytes_each = piece.len().div_ceil(told).max(1);
                 limit = (PIECE_BYTES / bytes_each).clamp(1, PIECE_CHANGES);
-                // Not kept beside the piece while nobody takes it.
-                drop(events);
-                if !self.send(piece).await {
-                    return;
-                }
             }
-            if is_end && !self.wait().await {
+            if piece.is_empty() {
+                drop(place);
+            } else {
+                place.send(piece);
+            }
+            if is_whole && is_end && !self.wait().await {
                 return;
             }
         }

@@ -37,6 +37,12 @@ pub(super) const STREAM_BYTES: usize = 4 << 10;
 /// One connection gets this part of what is left, at most.
 const SHARE: usize = 16;
 
+/// How long an answer can be that may wait, where so many bytes may and nothing else does.
+#[must_use]
+pub const fn answer_bytes_max(unread_bytes_max: usize) -> usize {
+    (unread_bytes_max / SHARE).saturating_sub(STREAM_BYTES)
+}
+
 /// Marks an answer whose body is there in any case, shared by everyone: it takes no memory of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resident;

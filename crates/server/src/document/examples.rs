@@ -51,6 +51,8 @@ pub(super) enum State {
     Slow,
     /// A standby of the primary at [`PRIMARY`].
     Following,
+    /// A store whose widgets have the longest names, all of them control characters.
+    Long,
     /// Keys for tokens that are to be fetched, and could not be so far.
     Unfetched,
 }

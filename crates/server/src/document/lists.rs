@@ -255,6 +255,18 @@ fn refused(table: Table, settings: &Settings) -> Vec<Example> {
             )
         },
     ]);
+    if table == Table::Widgets {
+        let bytes_max = settings.answer_bytes_max;
+        examples.push(Example {
+            given: State::Long,
+            ..refused_at(
+                table,
+                "WG011",
+                "limit=1000",
+                Unreadable::TooLong { bytes_max }.into(),
+            )
+        });
+    }
     examples.extend(faults().map(|(name, fault)| Example {
         given: State::Failing,
         ..refused_at(table, name, "", fault.into())

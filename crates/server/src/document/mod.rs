@@ -410,6 +410,9 @@ impl Example {
             State::Asked => parts.push("A moment after the same request:".to_owned()),
             State::Slow => parts.push("Where nothing can be found in time:".to_owned()),
             State::Following => parts.push("At a standby:".to_owned()),
+            State::Long => {
+                parts.push("Where the names are long, and control characters alone:".to_owned());
+            }
             State::Unfetched => {
                 parts.push("While keys for tokens could not be fetched yet:".to_owned());
             }

@@ -31,8 +31,9 @@ use tokio::sync::watch;
 use widgets_clock::{Clock, SystemClock, Timer};
 use widgets_engine::{Client, Engine};
 use widgets_registry::{
-    Ask, ChangeFilter, Changes, Fault, Feed, FeedError, Position, Promised, Reason, Refusal,
-    Rejection, Store,
+    Ask, Attempt, ChangeFilter, Changes, Fault, Feed, FeedError, Lookup, Name, Position, Promised,
+    Reason, Refusal, Rejection, SerialNumber, Store, Widget,
+    query::{List, NeighbourhoodQuery, Page, Rows},
 };
 
 /// A store whose every answer is this fault.
@@ -136,6 +137,51 @@ impl<R: widgets_registry::Request> Ask<R> for Silent {
 impl Store for Silent {
     async fn ready(&self) -> Result<(), Fault> {
         std::future::pending().await
+    }
+}
+
+/// A store whose widgets have the longest names, all of them control characters. It answers lists alone.
+#[derive(Clone)]
+struct Long;
+
+impl Ask<List> for Long {
+    async fn ask(&self, list: List) -> Result<Page, Fault> {
+        let widget = Widget {
+            serial_number: SerialNumber::new("serial_number", "E").expect("within the limits"),
+            name: Name::new("name", "\u{1}".repeat(1024)).expect("within the limits"),
+            slots: Vec::new(),
+        };
+        let rows = vec![widget; list.limit as usize];
+        let scanned = rows.len() as u64;
+        Ok(Page {
+            rows: Rows::Widgets(rows),
+            total: None,
+            scanned,
+        })
+    }
+}
+
+macro_rules! not_asked {
+    ($($request:ty),+) => {
+        $(impl Ask<$request> for Long {
+            async fn ask(
+                &self,
+                _: $request,
+            ) -> Result<
+                <$request as widgets_registry::Request>::Answer,
+                <$request as widgets_registry::Request>::Error,
+            > {
+                std::future::pending().await
+            }
+        })+
+    };
+}
+
+not_asked!(Attempt, Lookup, NeighbourhoodQuery);
+
+impl Store for Long {
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
     }
 }
 
@@ -330,6 +376,7 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String)
             let api = real.clone().with_replication(Arc::new(Following));
             send(&api, method, uri, headers, body()).await
         }
+        State::Long => send(&api(Long), method, uri, headers, body()).await,
         State::Unfetched => {
             // Nobody fetches any.
             let (authentication, _) = Authentication::with_fetched_keys(guarded(None));

@@ -13,7 +13,7 @@ pub(crate) use parameters::{list, lookup, neighbourhood};
 pub(crate) use render::{Format, neighbourhood_body, rows};
 pub(crate) use select::Selected;
 
-use crate::{Code, SCHEMAS};
+use crate::{Code, SCHEMAS, making::TooLong};
 use widgets_registry::{
     Port, Refusal,
     query::{Column, Table},
@@ -51,6 +51,8 @@ pub(crate) enum Unreadable {
     Range { details: String, total: Option<u64> },
     /// PGRST116: there is not just one row.
     NotSingular { rows: usize },
+    /// WG011: the rows are longer than an answer may be.
+    TooLong { bytes_max: usize },
     /// WG007: a number is out of its limits.
     Limit {
         name: &'static str,
@@ -58,6 +60,12 @@ pub(crate) enum Unreadable {
         most: u64,
         given: String,
     },
+}
+
+impl From<TooLong> for Unreadable {
+    fn from(TooLong(bytes_max): TooLong) -> Self {
+        Self::TooLong { bytes_max }
+    }
 }
 
 impl Unreadable {
@@ -70,6 +78,7 @@ impl Unreadable {
             Self::Order { .. } => Code::Order,
             Self::Range { .. } => Code::Range,
             Self::NotSingular { .. } => Code::NotSingular,
+            Self::TooLong { .. } => Code::AnswerTooLong,
             Self::Limit { .. } => Code::FieldLimit,
         }
     }
@@ -145,6 +154,15 @@ impl Unreadable {
                 let message = "Cannot coerce the result to a single JSON object";
                 let details = format!("The result contains {rows} rows");
                 (message.into(), Some(details), None)
+            }
+            Self::TooLong { bytes_max } => {
+                let details = format!(
+                    "an answer has at most {bytes_max} bytes, a sixteenth of http.unread_bytes_max"
+                );
+                let hint = "Ask for fewer at a time (limit=100, widgets_max=100), or for fewer columns \
+                            (select=serial_number)";
+                let message = "these rows are longer than an answer may be";
+                (message.into(), Some(details), Some(hint.into()))
             }
             Self::Limit {
                 name,

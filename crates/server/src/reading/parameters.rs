@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use widgets_registry::{
     SerialNumber,
-    query::{DEPTH_MAX, DEPTH_MIN, Direction, Filter, List, NeighbourhoodQuery, Table},
+    query::{Asker, DEPTH_MAX, DEPTH_MIN, Direction, Filter, List, NeighbourhoodQuery, Table},
 };
 
 /// So many widgets a neighbourhood shows unless it is told otherwise.
@@ -77,6 +77,8 @@ pub(crate) fn list(
             offset: range.offset,
             limit: u32::try_from(limit).unwrap_or(rows_max),
             count,
+            // The service says it once it knows.
+            asker: Asker::default(),
         },
         selected: selected.unwrap_or_else(|| everything(table)),
     })

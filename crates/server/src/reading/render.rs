@@ -1,6 +1,7 @@
 //! Rows as JSON, as CSV, and as one object.
 
 use super::{Selected, Unreadable};
+use crate::making::{Pace, TooLong};
 use serde::Serialize;
 use std::fmt::Write as _;
 use widgets_registry::{
@@ -54,7 +55,7 @@ enum Shown<'a> {
     Null,
 }
 
-trait Columns {
+trait Columns: Sync {
     fn shown(&self, column: Column) -> Shown<'_>;
 }
 
@@ -82,21 +83,23 @@ impl Columns for SlotRow {
 }
 
 /// The body of an answer with these rows.
-pub(crate) fn rows(
+pub(crate) async fn rows(
     rows: &Rows,
     selected: &[Selected],
     format: Format,
+    pace: Pace,
 ) -> Result<String, Unreadable> {
     match rows {
-        Rows::Widgets(rows) => body(rows, selected, format),
-        Rows::Slots(rows) => body(rows, selected, format),
+        Rows::Widgets(rows) => body(rows, selected, format, pace).await,
+        Rows::Slots(rows) => body(rows, selected, format, pace).await,
     }
 }
 
-fn body(
+async fn body(
     rows: &[impl Columns],
     selected: &[Selected],
     format: Format,
+    mut pace: Pace,
 ) -> Result<String, Unreadable> {
     let mut body = String::new();
     match format {
@@ -107,6 +110,7 @@ fn body(
                     body.push(',');
                 }
                 object(row, selected, &mut body);
+                pace.row(body.len()).await?;
             }
             body.push(']');
         }
@@ -119,6 +123,7 @@ fn body(
                     selected.iter().map(|each| row.shown(each.column)),
                     &mut body,
                 );
+                pace.row(body.len()).await?;
             }
         }
         Format::Object => match rows {
@@ -206,13 +211,6 @@ fn field(text: &str, body: &mut String) {
 }
 
 #[derive(Serialize)]
-struct NeighbourhoodBody<'a> {
-    widgets: Vec<crate::responses::WidgetBody<'a>>,
-    associations: Vec<AssociationBody<'a>>,
-    truncated: bool,
-}
-
-#[derive(Serialize)]
 struct AssociationBody<'a> {
     widget1_sn: &'a str,
     widget2_sn: &'a str,
@@ -220,19 +218,41 @@ struct AssociationBody<'a> {
 }
 
 /// The body of an answer with a neighbourhood.
-pub(crate) fn neighbourhood_body(shown: &Neighbourhood) -> Vec<u8> {
-    let associations = shown.associations.iter().map(|each| AssociationBody {
-        widget1_sn: &each.widget1_sn,
-        widget2_sn: &each.widget2_sn,
-        port: each.port.as_str(),
-    });
-    let body = NeighbourhoodBody {
-        widgets: shown.widgets.iter().map(Into::into).collect(),
-        associations: associations.collect(),
-        truncated: shown.truncated,
-    };
-    match serde_json::to_vec(&body) {
-        Ok(body) => body,
-        Err(error) => unreachable!("texts are always JSON: {error}"),
+pub(crate) async fn neighbourhood_body(
+    shown: &Neighbourhood,
+    mut pace: Pace,
+) -> Result<Vec<u8>, TooLong> {
+    let mut body = br#"{"widgets":["#.to_vec();
+    for (number, widget) in shown.widgets.iter().enumerate() {
+        element(
+            number,
+            &crate::responses::WidgetBody::from(widget),
+            &mut body,
+        );
+        pace.row(body.len()).await?;
+    }
+    body.extend_from_slice(br#"],"associations":["#);
+    for (number, each) in shown.associations.iter().enumerate() {
+        let association = AssociationBody {
+            widget1_sn: &each.widget1_sn,
+            widget2_sn: &each.widget2_sn,
+            port: each.port.as_str(),
+        };
+        element(number, &association, &mut body);
+        pace.row(body.len()).await?;
+    }
+    body.extend_from_slice(br#"],"truncated":"#);
+    body.extend_from_slice(shown.truncated.to_string().as_bytes());
+    body.push(b'}');
+    Ok(body)
+}
+
+/// One of an array.
+fn element(number: usize, value: &impl Serialize, body: &mut Vec<u8>) {
+    if number > 0 {
+        body.push(b',');
+    }
+    if let Err(error) = serde_json::to_writer(body, value) {
+        unreachable!("texts are always JSON, and memory takes them: {error}");
     }
 }

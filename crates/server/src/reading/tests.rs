@@ -1,6 +1,8 @@
 //! What is asked is understood or refused.
 
 use super::{Format, Unreadable, list, neighbourhood, parameters::Wanted, rows};
+use crate::making::Pace;
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use widgets_registry::{
     Name, Ordinal, Port, SerialNumber, Slot, Widget,
@@ -652,7 +654,8 @@ fn two_widgets() -> Rows {
 fn rows_are_written_as_they_are_asked_for() {
     let shown = |rows_given: &Rows, table, query, format| {
         let wanted = list(table, query, None, false, ROWS_MAX).expect("a list");
-        rows(rows_given, &wanted.selected, format)
+        let shown = rows(rows_given, &wanted.selected, format, Pace::new(1000));
+        shown.now_or_never().expect("too short for a pause")
     };
     let all = two_widgets();
     assert_eq!(

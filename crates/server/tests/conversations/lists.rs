@@ -1,8 +1,8 @@
 //! Lists and neighbourhoods as clients ask for them.
 
-use super::{Answer, E, E_F_P, F, Failing, busy, post, send, service};
+use super::{Answer, E, E_F_P, F, Failing, busy, post, send, service, service_with};
 use widgets_registry::Store;
-use widgets_server::Api;
+use widgets_server::{Api, Settings};
 
 /// What is asked, `METHOD URI`, then a header a line, and what is answered.
 async fn ask<S: Store>(api: &Api<S>, request: &str) -> Answer {
@@ -196,4 +196,75 @@ async fn a_store_that_is_busy_says_when_to_come_back() {
     let answer = ask(&api, "GET /widgets").await;
     assert_eq!(answer.outcome(), (503, "WG503"));
     assert_eq!(answer.header("retry-after"), Some("7"));
+}
+
+/// Control characters take six bytes each as JSON.
+#[tokio::test]
+async fn rows_that_are_longer_than_an_answer_may_be_are_refused_in_words() {
+    let settings = Settings {
+        answer_bytes_max: 20_000,
+        ..Settings::default()
+    };
+    let (_stored, api) = service_with("lists-long", settings);
+    let long = r"\u0001".repeat(1024);
+    for serial_number in ["A", "B", "C", "D"] {
+        let add = format!(r#"{{"widget_sn":"{serial_number}","name":"{long}","slots":["P"]}}"#);
+        assert_eq!(post(&api, "add_widget", &add).await.status.as_u16(), 204);
+    }
+    for (one, other) in [("A", "B"), ("C", "D")] {
+        let joined = format!(r#"{{"widget1_sn":"{one}","widget2_sn":"{other}","port":"P"}}"#);
+        let answer = post(&api, "associate_widgets", &joined).await;
+        assert_eq!(answer.status.as_u16(), 204);
+    }
+    let refused = ask(&api, "GET /widgets").await;
+    assert_eq!(refused.outcome(), (400, "WG011"));
+    assert!(
+        refused.body.contains("at most 20000 bytes"),
+        "{}",
+        refused.body
+    );
+    assert_eq!(refused.header("retry-after"), None);
+    let fits = ask(&api, "GET /widgets?limit=3").await;
+    assert_eq!(
+        (fits.status.as_u16(), fits.header("content-range")),
+        (200, Some("0-2/*"))
+    );
+    // Nothing is escaped in CSV.
+    let csv = ask(&api, "GET /widgets\naccept: text/csv").await;
+    assert_eq!(csv.status.as_u16(), 200);
+    let near = ask(&api, "GET /widgets/A/neighbourhood").await;
+    assert_eq!(near.status.as_u16(), 200);
+    // Two of the four changes of names, and the rest from there: none is left out.
+    let (mut after, mut told) = (String::new(), Vec::new());
+    while told.len() < 6 {
+        let page = ask(&api, &format!("GET /changes?limit=1000{after}")).await;
+        assert_eq!(page.status.as_u16(), 200);
+        assert!(page.body.len() <= 20_000, "{}", page.body.len());
+        let changes: Vec<serde_json::Value> = serde_json::from_str(&page.body).expect("an array");
+        assert!(!changes.is_empty(), "{told:?}");
+        told.extend(changes.iter().map(|each| each["operation"].to_string()));
+        let next = page.header("next-position").expect("a position");
+        after = format!("&after={next}");
+    }
+    assert_eq!(told[3], "\"add_widget\"");
+    assert_eq!(told[4..], ["\"associate_widgets\""; 2]);
+}
+
+#[tokio::test]
+async fn what_a_list_was_asked_for_comes_back_bounded() {
+    let (_stored, api) = service("lists-echo");
+    let long = "%00".repeat(2000);
+    for query in [
+        format!("or=({}", "or(".repeat(2000)),
+        format!("slots=cs.{}", "[".repeat(6000)),
+        format!("select={}", ",".repeat(6000)),
+        format!("name={}eq.x", "not.".repeat(2000)),
+        format!("order={long}"),
+        format!("{long}=eq.x"),
+        format!("limit={}", "9".repeat(6000)),
+    ] {
+        let answer = ask(&api, &format!("GET /widgets?{query}")).await;
+        assert_eq!(answer.status.as_u16(), 400, "{}", answer.body);
+        assert!(answer.body.len() < 2500, "{}", answer.body);
+    }
 }

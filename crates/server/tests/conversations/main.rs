@@ -34,13 +34,12 @@ pub(crate) const F: &str = r#"{"widget_sn":"F","name":"","slots":["P"]}"#;
 pub(crate) const E_F_P: &str = r#"{"widget1_sn":"E","widget2_sn":"F","port":"P"}"#;
 
 pub(crate) fn api<S: Store>(store: S) -> Api<S> {
-    Api::new(
-        store,
-        Settings::default(),
-        Registry::new(),
-        SystemClock::new(),
-    )
-    .expect("an empty registry")
+    api_with(store, Settings::default())
+}
+
+fn api_with<S: Store>(store: S, settings: Settings) -> Api<S> {
+    let api = Api::new(store, settings, Registry::new(), SystemClock::new());
+    api.expect("an empty registry")
 }
 
 /// A store that goes when the test ends.
@@ -51,6 +50,11 @@ pub(crate) struct Stored {
 
 /// A real, empty store, and its API.
 pub(crate) fn service(name: &str) -> (Stored, Api<Client>) {
+    service_with(name, Settings::default())
+}
+
+/// The same, set like this.
+pub(crate) fn service_with(name: &str, api_settings: Settings) -> (Stored, Api<Client>) {
     let mut builder = tempfile::Builder::new();
     let directory = builder.prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let directory = directory.expect("a new directory");
@@ -61,7 +65,7 @@ pub(crate) fn service(name: &str) -> (Stored, Api<Client>) {
         ..widgets_engine::Settings::default()
     };
     let engine = Engine::open(directory.path(), &settings).expect("a new store");
-    let api = api(engine.client());
+    let api = api_with(engine.client(), api_settings);
     let stored = Stored {
         _engine: engine,
         _directory: directory,

@@ -27,8 +27,8 @@ use std::{
     time::Duration,
 };
 use widgets_client::{Client, Error, Settings};
+use widgets_files::read_short;
 use widgets_load::quantity;
-use widgets_server::read_short;
 
 /// What `--help` says of the exit codes of these commands.
 pub(crate) const EXIT_CODES: &str = "\

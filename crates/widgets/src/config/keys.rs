@@ -186,10 +186,12 @@ configuration! {
         bodies_bytes_max: usize = 256 << 20, within 16 << 20..=1 << 40;
         /// How many rows an answer may have. What asks for more gets so many.
         rows_max: u32 = 1000, within 1..=10_000;
-        /// How long a list may take. One that takes longer is answered 57014.
+        /// How long a list may take. One that takes longer is answered 57014, and one that has not
+        /// had its turn by then 503 WG503.
         read_timeout_ms: u64 = 5000, within 1..=600_000;
-        /// How many lists that no index serves may be under way at a time. One more is answered 503
-        /// WG503. In PostgreSQL so many connections answer lists of any kind, and more of them wait.
+        /// How many lists that no index serves may be under way at a time, of one caller three
+        /// quarters of them. One more is answered 503 WG503. In PostgreSQL so many connections
+        /// answer lists of any kind, and more of them wait.
         scans_max: usize = 4, within 1..=64;
         /// How many threads serve connections; 0 stands for one less than there are cores, and at
         /// least one.
@@ -299,7 +301,8 @@ configuration! {
         retention_hours as "changes_retention_hours": u32 = 72, within 0..=1_000_000;
         /// How many bytes the journal, or the tables, may have for that. Where there are more, older changes go early.
         retention_bytes as "changes_retention_bytes": u64 = 4 << 30, within 0..=1 << 50;
-        /// How many may follow the changes at a time. One more is answered 503 WG503.
+        /// How many may follow the changes at a time, of one caller three quarters of them. One more
+        /// is answered 503 WG503.
         subscribers_max as "changes_subscribers_max": usize = 1000, within 0..=1_000_000;
     }
     /// Idempotency keys, which make operations safe to repeat.

@@ -28,8 +28,8 @@ use given::{Origin, Scope};
 use keys::KEYS;
 use std::{fmt, io, path::PathBuf};
 use widgets_engine::OpenError;
+use widgets_files::read_short;
 use widgets_load::os_error::explain;
-use widgets_server::read_short;
 
 /// The values that hold, and where each comes from.
 #[derive(Debug)]

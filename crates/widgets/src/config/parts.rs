@@ -4,7 +4,12 @@ use super::keys::{Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgr
 use super::optional::RequiredClaims;
 use std::{num::NonZero, time::Duration};
 use widgets_engine::NoStore;
-use widgets_server::{AuthenticationSettings, RateLimitSettings, Roles, TlsFiles};
+use widgets_server::{
+    AuthenticationSettings, RateLimitSettings, Roles, TlsFiles, answer_bytes_max,
+};
+
+/// So many answers of many rows are in the making beside those that take long.
+const MAKING_BESIDE_SCANS: usize = 8;
 
 impl Http {
     /// What connections may take.
@@ -32,6 +37,9 @@ impl Http {
             idle_timeout: Duration::from_millis(self.idle_timeout_ms),
             bodies_bytes_max: self.bodies_bytes_max,
             rows_max: self.rows_max,
+            answer_bytes_max: answer_bytes_max(self.unread_bytes_max),
+            // Those that no index serves take long.
+            making_max: self.scans_max + MAKING_BESIDE_SCANS,
             read_timeout: Duration::from_millis(self.read_timeout_ms),
             changes_subscribers_max: changes.subscribers_max,
             log_requests: log.requests,

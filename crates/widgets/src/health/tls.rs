@@ -11,7 +11,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{error::Error, path::Path, sync::Arc};
-use widgets_server::read_file;
+use widgets_files::read_file;
 
 /// The client's side, if the service speaks TLS. Where every client must have a certificate, the
 /// service's own is shown.

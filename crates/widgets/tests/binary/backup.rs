@@ -1,9 +1,45 @@
-//! `widgets backup` of a service that has none to give. What it takes: tests/archive/backup.py.
+//! `widgets backup`: whose its files are, and a service that has none to give. What it takes: tests/archive/backup.py.
 
 use crate::{
     postgres_server::Server,
     service::{Directory, Service, widgets},
 };
+use std::os::unix::fs::PermissionsExt as _;
+
+/// Whatever the mask of whoever starts it: an archive has all that the data directory has, which is for its owner alone.
+#[test]
+fn an_archive_in_a_folder_is_for_its_owner_alone() {
+    let directory = Directory::new("backup-modes");
+    let data = directory.path().join("data");
+    let generated = widgets(directory.path())
+        .args(["generate", "--widgets", "10", "--data-dir"])
+        .arg(&data)
+        .output();
+    assert!(generated.expect("the binary runs").status.success());
+    let archive = directory.path().join("archive");
+    let taken = widgets(directory.path())
+        .args(["backup", "--data-dir"])
+        .arg(&data)
+        .arg(format!("file://{}", archive.display()))
+        .output()
+        .expect("the binary runs");
+    assert!(taken.status.success(), "{taken:?}");
+    let (mut folders, mut files) = (vec![archive], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let metadata = path.metadata().expect("it is there");
+            let mode = metadata.permissions().mode() & 0o777;
+            assert_eq!(mode & 0o077, 0, "{} is {mode:o}", path.display());
+            if metadata.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 2, "{files}");
+}
 
 #[test]
 fn a_service_on_postgresql_says_what_to_use_instead() {

@@ -18,7 +18,7 @@ use widgets_conformance::Model;
 use widgets_registry::{
     Ordinal, Port, SerialNumber, Widget,
     query::{
-        Column, Comparison, Contained, Direction, Filter, List, Pattern, Rows, SlotPattern,
+        Asker, Column, Comparison, Contained, Direction, Filter, List, Pattern, Rows, SlotPattern,
         SlotRow, Table, Test,
     },
 };
@@ -162,6 +162,7 @@ impl Readers {
             offset: offset as u64,
             limit,
             count,
+            asker: Asker::default(),
         };
         (path, list)
     }

@@ -1,0 +1,284 @@
+//! Answers of many rows in the making: how many at a time, and whose comes next.
+//!
+//! What a list, a neighbourhood or a page of changes shows is copied out of the store and then written: some megabytes
+//! for each, and some milliseconds of a worker. So only so many are in the making at a time, on all connections
+//! together. Others wait; they are let in one of each asker by turns, so that whoever asks for one waits for one of
+//! everybody else, however many somebody asks for. How many wait is bounded as well, of one asker and of all together.
+//!
+//! A worker that writes one looks after its other connections in between: see [`Pace`].
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
+use widgets_registry::query::Asker;
+
+/// So many may wait for their turn. What was read of their requests is all that they take.
+const WAITING_MAX: usize = 512;
+
+/// And so many of one asker: others always find a quarter.
+const WAITING_PER_ASKER_MAX: usize = WAITING_MAX - WAITING_MAX / 4;
+
+/// So much is written before others have their turn on the same worker.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// Those in the making, and those that wait for it.
+#[derive(Debug)]
+pub(crate) struct Making {
+    at_once_max: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    under_way: usize,
+    waiting: usize,
+    /// What the next one that waits is called.
+    number: u64,
+    /// Whose turn it is, the next first.
+    askers: VecDeque<(Asker, VecDeque<Waiter>)>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    told: oneshot::Sender<Turn>,
+}
+
+impl Table {
+    /// The next that waits.
+    fn next(&mut self) -> Option<Waiter> {
+        let (asker, mut waiters) = self.askers.pop_front()?;
+        let next = waiters.pop_front();
+        if !waiters.is_empty() {
+            self.askers.push_back((asker, waiters));
+        }
+        self.waiting -= usize::from(next.is_some());
+        next
+    }
+
+    fn leave(&mut self, asker: Asker, number: u64) {
+        let Some(place) = self.askers.iter().position(|(each, _)| *each == asker) else {
+            return;
+        };
+        let (_, waiters) = &mut self.askers[place];
+        let before = waiters.len();
+        waiters.retain(|each| each.number != number);
+        self.waiting -= before - waiters.len();
+        if waiters.is_empty() {
+            self.askers.remove(place);
+        }
+    }
+}
+
+/// One is in the making, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn(Arc<Making>);
+
+/// One waits, until this is dropped.
+struct Waiting {
+    making: Arc<Making>,
+    asker: Asker,
+    number: u64,
+}
+
+impl Making {
+    pub(crate) fn new(at_once_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            at_once_max,
+            table: Mutex::default(),
+        })
+    }
+
+    /// Waits for a turn. Where too many wait already, the error names the limit.
+    pub(crate) async fn turn(self: &Arc<Self>, asker: Asker) -> Result<Turn, String> {
+        let (told, number) = {
+            let mut table = self.lock();
+            if table.under_way < self.at_once_max {
+                table.under_way += 1;
+                return Ok(Turn(self.clone()));
+            }
+            let place = table.askers.iter().position(|(each, _)| *each == asker);
+            let mine = place.map_or(0, |place| table.askers[place].1.len());
+            let limit = |most| Err(format!("{most} answers of many rows that wait"));
+            if mine >= WAITING_PER_ASKER_MAX {
+                return limit(WAITING_PER_ASKER_MAX);
+            }
+            if table.waiting >= WAITING_MAX {
+                return limit(WAITING_MAX);
+            }
+            let (tell, told) = oneshot::channel();
+            let number = table.number;
+            let waiter = Waiter { number, told: tell };
+            match place {
+                Some(place) => table.askers[place].1.push_back(waiter),
+                None => table.askers.push_back((asker, [waiter].into())),
+            }
+            table.number += 1;
+            table.waiting += 1;
+            (told, number)
+        };
+        let waiting = Waiting {
+            making: self.clone(),
+            asker,
+            number,
+        };
+        let turn = told.await;
+        drop(waiting);
+        // A waiter is told before it is forgotten.
+        turn.map_err(|_| "an answer that was forgotten".into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing in here can panic halfway through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let next = {
+            let mut table = self.0.lock();
+            let next = table.next();
+            table.under_way -= usize::from(next.is_none());
+            next
+        };
+        if let Some(next) = next {
+            // Whoever has just hung up drops it, and the one after has it.
+            drop(next.told.send(Self(self.0.clone())));
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.making.lock().leave(self.asker, self.number);
+    }
+}
+
+/// How an answer is written: a piece at a time, and no further than it may be long.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    bytes_max: usize,
+    pause_at: usize,
+}
+
+/// An answer would be longer than so many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLong(pub(crate) usize);
+
+impl Pace {
+    pub(crate) const fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            pause_at: PIECE_BYTES,
+        }
+    }
+
+    /// For every row, when the answer has so many bytes: lets others have their turn from time to time.
+    pub(crate) async fn row(&mut self, bytes: usize) -> Result<(), TooLong> {
+        if !self.fits(bytes) {
+            return Err(TooLong(self.bytes_max));
+        }
+        self.pause(bytes).await;
+        Ok(())
+    }
+
+    /// Whether an answer may have so many bytes.
+    pub(crate) const fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.bytes_max
+    }
+
+    pub(crate) async fn pause(&mut self, bytes: usize) {
+        if bytes >= self.pause_at {
+            self.pause_at = bytes + PIECE_BYTES;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Poll, Waker},
+    };
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn turned<F>(future: Pin<&mut F>) -> Turn
+    where
+        F: Future<Output = Result<Turn, String>>,
+    {
+        match poll(future) {
+            Poll::Ready(Ok(turn)) => turn,
+            other => panic!("it has no turn: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_of_each_asker_by_turns() {
+        let making = Making::new(1);
+        let (greedy, modest) = (Asker(1), Asker(2));
+        let first = turned(pin!(making.turn(greedy)));
+        let mut second = pin!(making.turn(greedy));
+        let mut third = pin!(making.turn(greedy));
+        let mut other = pin!(making.turn(modest));
+        for waiting in [&mut second, &mut third] {
+            assert!(poll(waiting.as_mut()).is_pending());
+        }
+        assert!(poll(other.as_mut()).is_pending());
+        drop(first);
+        let turn = turned(second.as_mut());
+        assert!(poll(other.as_mut()).is_pending(), "one at a time");
+        drop(turn);
+        assert!(poll(third.as_mut()).is_pending(), "it is the other's turn");
+        drop(turned(other.as_mut()));
+        drop(turned(third.as_mut()));
+        assert_eq!(making.lock().under_way, 0);
+    }
+
+    #[test]
+    fn whoever_hangs_up_holds_nothing() {
+        let making = Making::new(1);
+        let first = turned(pin!(making.turn(Asker(1))));
+        {
+            let mut told = pin!(making.turn(Asker(2)));
+            let mut not_told = pin!(making.turn(Asker(2)));
+            assert!(poll(told.as_mut()).is_pending());
+            assert!(poll(not_told.as_mut()).is_pending());
+            drop(first);
+            assert_eq!(making.lock().waiting, 1);
+        }
+        let table = making.lock();
+        assert_eq!((table.under_way, table.waiting), (0, 0));
+        assert!(table.askers.is_empty());
+    }
+
+    #[test]
+    fn nobody_takes_all_places_to_wait() {
+        let making = Making::new(1);
+        let _first = turned(pin!(making.turn(Asker(1))));
+        let mut waiting = Vec::new();
+        let mut wait = |asker| {
+            let mut turn = Box::pin(making.turn(asker));
+            match poll(turn.as_mut()) {
+                Poll::Pending => {
+                    waiting.push(turn);
+                    None
+                }
+                Poll::Ready(told) => Some(told.expect_err("there is no turn")),
+            }
+        };
+        let mut refused = |asker| std::iter::repeat_with(|| wait(asker)).flatten().next();
+        let limit = "384 answers of many rows that wait";
+        assert_eq!(refused(Asker(1)).as_deref(), Some(limit));
+        let limit = "512 answers of many rows that wait";
+        assert_eq!(refused(Asker(2)).as_deref(), Some(limit));
+        assert_eq!(waiting.len(), WAITING_MAX);
+    }
+}
