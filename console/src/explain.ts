@@ -14,6 +14,7 @@ const WORDS: Record<string, string> = {
   WG006: "A widget has three slots at most.",
   WG007: "A text is empty, too long, or holds a NUL character.",
   WG010: "Lists can be ordered by the serial number only.",
+  WG011: "The rows are longer together than an answer may be. Ask for fewer at a time, by limit.",
   WG410: "Some changes are no longer kept, or the store was restored: what follows begins with the oldest one that is kept.",
   WG429: "Too many requests from this address. Wait a moment.",
   WG501: "This store keeps no changes, so there is nothing to show here.",
