@@ -38,7 +38,7 @@ pub struct Output {
 enum To {
     Standard(BufWriter<Stdout>),
     /// A pipe or a device: there is no name to give.
-    Device(BufWriter<File>),
+    Device(BufWriter<File>, PathBuf),
     File {
         partial: BufWriter<NamedTempFile>,
         path: PathBuf,
@@ -88,7 +88,7 @@ impl Output {
             let file = File::options().write(true).open(path);
             let file = file.map_err(|error| failed(&error))?;
             return Ok(Self {
-                to: To::Device(BufWriter::with_capacity(BUFFER_BYTES, file)),
+                to: To::Device(BufWriter::with_capacity(BUFFER_BYTES, file), path.into()),
             });
         }
         if present.is_some() && existing == Existing::Refuse {
@@ -134,16 +134,30 @@ impl Output {
         Ok(this)
     }
 
+    /// Why writing failed, with where to.
+    #[must_use]
+    pub fn failed(&self, error: &io::Error) -> String {
+        let path = match &self.to {
+            To::Standard(_) => return explain("writing to the standard output", error),
+            To::Nowhere => return explain("writing", error),
+            To::Device(_, path) | To::File { path, .. } => path,
+        };
+        explain(&format!("writing {}", path.display()), error)
+    }
+
     /// Gives the file its name, durably.
     pub fn finish(mut self) -> Result<(), String> {
         let flushed = self.flush();
+        if !matches!(self.to, To::File { .. }) {
+            return flushed.map_err(|error| self.failed(&error));
+        }
         let To::File {
             partial,
             path,
             existing,
         } = std::mem::replace(&mut self.to, To::Nowhere)
         else {
-            return flushed.map_err(|error| explain("writing", &error));
+            return Ok(());
         };
         let named = || {
             flushed?;
@@ -221,7 +235,7 @@ impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.to {
             To::Standard(output) => output.write(bytes),
-            To::Device(output) => output.write(bytes),
+            To::Device(output, _) => output.write(bytes),
             To::File { partial, .. } => partial.write(bytes),
             To::Nowhere => Ok(0),
         }
@@ -230,7 +244,7 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.to {
             To::Standard(output) => output.flush(),
-            To::Device(output) => output.flush(),
+            To::Device(output, _) => output.flush(),
             To::File { partial, .. } => partial.flush(),
             To::Nowhere => Ok(()),
         }

@@ -19,6 +19,15 @@ enum Shown {
     Unknown(String),
 }
 
+/// A number below zero is a wrong value of its flag, and no flag of its own.
+pub(crate) fn hearing_negative_numbers(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let takes = !arg.is_positional() && arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes)
+    });
+    command.mut_subcommands(hearing_negative_numbers)
+}
+
 /// Takes `--all` and a section out of a command line that asks for help, and lets the command show what
 /// they ask for. Any other command line stays as it is.
 pub(crate) fn prepare(

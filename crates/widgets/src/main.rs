@@ -152,7 +152,8 @@ fn failed(error: &(dyn Error + 'static)) -> ExitCode {
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let prepared = help::prepare(Arguments::command(), std::env::args_os().collect());
+    let command = help::hearing_negative_numbers(Arguments::command());
+    let prepared = help::prepare(command, std::env::args_os().collect());
     let (mut command, arguments) = prepared.unwrap_or_else(|error| error.exit());
     let matches = command.try_get_matches_from_mut(&arguments);
     let matches = matches

@@ -391,7 +391,7 @@ pub(crate) fn begin(path: &Path) -> Result<Output, Error> {
 fn write(content: Result<Vec<u8>, String>, mut output: Output) -> Result<(), Error> {
     let written = content.and_then(|content| {
         let buffered = output.write_all(&content);
-        buffered.map_err(|error| explain("writing", &error))?;
+        buffered.map_err(|error| output.failed(&error))?;
         output.finish()
     });
     written.map_err(|cause| Error::File(format!("the report: {cause}")))

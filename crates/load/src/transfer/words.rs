@@ -8,7 +8,12 @@ const SLOT_MEMBERS: [&str; 2] = ["port", "peer"];
 /// Why a line that could not be read as a widget cannot.
 pub(super) fn describe(line: &[u8], error: &serde_json::Error) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(line) else {
-        return syntax(error);
+        let why = syntax(error);
+        return if error.is_eof() {
+            why
+        } else {
+            format!("it is no JSON: {why}")
+        };
     };
     // What the walk finds no fault with is what JSON allows and this format does not: a name twice.
     widget(&value).err().unwrap_or_else(|| syntax(error))
@@ -155,7 +160,11 @@ mod tests {
                 r#"{"serial_number":"A","#,
                 "it ends at column 21 in the middle of a widget: EOF while parsing a value",
             ),
-            (r#"{"serial_number" "A"}"#, "expected `:` at column 18"),
+            (
+                r#"{"serial_number" "A"}"#,
+                "it is no JSON: expected `:` at column 18",
+            ),
+            ("hello", "it is no JSON: expected value at column 1"),
         ] {
             assert_eq!(parse(line.as_bytes()).unwrap_err(), words, "{line}");
         }

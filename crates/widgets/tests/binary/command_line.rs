@@ -171,6 +171,36 @@ fn a_slip_is_told_with_what_was_meant() {
 }
 
 #[test]
+fn a_number_below_zero_is_a_wrong_value_of_its_flag() {
+    let directory = Directory::new("below_zero");
+    for (arguments, flag) in [
+        (&["list", "--limit", "-1"][..], "--limit"),
+        (&["serve", "--connections-max", "-1"], "--connections-max"),
+        (&["load", "h", "--rate", "-1"], "--rate"),
+        (&["generate", "--widgets", "-5"], "--widgets"),
+    ] {
+        let (code, _, told) = run(widgets(directory.path()).args(arguments));
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(
+            told.contains(flag) && !told.contains("unexpected"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn where_something_was_written_to_is_told() {
+    let directory = Directory::new("written_to");
+    let mut generate = widgets(directory.path());
+    let (code, _, told) = run(generate.args(["generate", "--widgets", "100", "--data-dir", "d"]));
+    assert_eq!(code, 0, "{told}");
+    let mut export = widgets(directory.path());
+    let (code, _, told) = run(export.args(["export", "--data-dir", "d", "/dev/full"]));
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("writing /dev/full: No space left"), "{told}");
+}
+
+#[test]
 fn quantities_have_their_units() {
     let directory = Directory::new("units");
     let file = "[http]\nidle_timeout_ms = \"1m 30s\"\n[engine]\nsegment_bytes = \"32MiB\"\n";
