@@ -173,6 +173,9 @@ impl Log {
     pub(crate) fn set_store(&self, store: StoreHeader) {
         let mut held = self.store.write().unwrap_or_else(PoisonError::into_inner);
         *held = Arc::new(store);
+        drop(held);
+        // What was waited for may never come now.
+        self.told.send_modify(|_| ());
     }
 
     /// A group in this segment is durable. `next_chain` is the running hash over it and all before it.
@@ -315,6 +318,28 @@ impl Log {
             return Ok(());
         }
         let oldest = self.position(oldest - 1);
+        Err(FeedError::Gone { oldest })
+    }
+
+    /// Whether everything up to this position is durable here, however old it is; false where it may still come
+    /// from a primary.
+    pub(crate) fn has(&self, position: Position) -> Result<bool, FeedError> {
+        let inner = self.lock();
+        // After the lock: the epoch of a group is known before the group.
+        let store = self.store();
+        let is_named = self::position(&store, position.sequence) == position;
+        if is_named && position.sequence < inner.next_sequence {
+            return Ok(true);
+        }
+        // An epoch that is not known yet begins after what is here.
+        let may_come = store.is_standby()
+            && store.identity == position.store
+            && position.sequence >= inner.next_sequence
+            && (is_named || position.epoch > store.epoch());
+        if may_come {
+            return Ok(false);
+        }
+        let oldest = self::position(&store, inner.oldest() - 1);
         Err(FeedError::Gone { oldest })
     }
 

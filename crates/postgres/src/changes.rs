@@ -413,6 +413,20 @@ impl Feed for PostgresFeed {
         })
     }
 
+    /// The primary has all that it ever gave out: there is nothing to wait for. Asked is the database, as what this
+    /// process remembers may be lost since, in a failover.
+    fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
+        let tail = self.0.clone();
+        Box::pin(async move {
+            let state = tail.ask(None).await?.state;
+            if position == state.position(position.sequence) && position.sequence <= state.newest {
+                return Ok(());
+            }
+            let oldest = state.position(state.oldest);
+            Err(FeedError::Gone { oldest })
+        })
+    }
+
     fn changed(&self, after: Position) -> Promised<()> {
         let tail = self.0.clone();
         Box::pin(async move {

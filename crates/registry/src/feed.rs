@@ -72,6 +72,10 @@ pub trait Feed: Send + Sync + 'static {
         limit: usize,
     ) -> Promised<Result<Changes, FeedError>>;
 
+    /// Waits until all that reads rests on everything up to this position, however old. `Gone` where the
+    /// store's history has no such position and will not come to it.
+    fn reached(&self, position: Position) -> Promised<Result<(), FeedError>>;
+
     /// Waits until there may be a change after this position.
     fn changed(&self, after: Position) -> Promised<()>;
 

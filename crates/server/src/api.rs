@@ -2,6 +2,7 @@
 
 mod admission;
 mod operations;
+mod read_after;
 mod replicas;
 
 use crate::{
@@ -548,6 +549,11 @@ impl<S: Store> Api<S> {
         if head.version < Version::HTTP_2 && !matches!(read.wanted, Ok(Wanted::Operation(..))) {
             let (headers, settings) = (&head.headers, &self.shared.settings);
             read.last = !Box::pin(body::drain(body, headers, settings)).await;
+        }
+        if let Ok(wanted) = &read.wanted
+            && let Err(error) = self.read_after(wanted, &head.headers).await
+        {
+            read.wanted = Err(error);
         }
         read
     }

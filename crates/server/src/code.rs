@@ -52,8 +52,8 @@ codes! {
     Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;
-    /// A query parameter that does not exist here, or is not spelled as it must be. The arguments of
-    /// operations stand in the body.
+    /// A query parameter that does not exist here, or is not spelled as it must be, or a `Read-After` that is no
+    /// position. The arguments of operations stand in the body.
     QueryParameter = "PGRST100", BAD_REQUEST;
     /// An operation was asked for by another method than POST.
     OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;
@@ -143,7 +143,7 @@ codes! {
     /// `Retry-After` says when to try again.
     KeyInUse = "WG409", CONFLICT;
     /// The changes after the position are not kept, or it is of another store or of another history:
-    /// `details` names the oldest position that is kept.
+    /// `details` names the oldest position that is kept, and with `Read-After` the newest.
     ChangesGone = "WG410", GONE;
     /// The `Idempotency-Key` was used before, for another request: nothing was applied.
     KeyReused = "WG422", UNPROCESSABLE_ENTITY;
@@ -153,7 +153,8 @@ codes! {
     NoBackup = "WG501", NOT_IMPLEMENTED;
     /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
-    /// The service is too busy: nothing was applied, and `Retry-After` says when to try again.
+    /// The service is too busy, or a standby does not have the position of `Read-After` yet: nothing was
+    /// applied, and `Retry-After` says when to try again.
     Busy = "WG503", SERVICE_UNAVAILABLE;
     /// The store is read-only or cannot be reached: nothing was applied.
     Unavailable = "WG504", SERVICE_UNAVAILABLE;

@@ -18,6 +18,8 @@ const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const JSON_HINT: &str = "Send the header Content-Type: application/json";
 /// An operation takes milliseconds, and a second is the least that can be said.
 const KEY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// A standby that follows is some milliseconds behind; when one that does not will, nobody knows.
+const POSITION_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,11 @@ pub(crate) enum Malformed {
     IdempotencyKey(&'static str),
     /// What the query of a standby must be.
     ReplicationQuery(String),
+    /// `Read-After` is not what it should be.
+    ReadAfter {
+        value: String,
+        must: &'static str,
+    },
 }
 
 /// That no operation has this name and these arguments.
@@ -117,6 +124,13 @@ pub(crate) enum Error {
     Rejected(Rejection),
     /// The changes that were asked for are not kept, those after this position are.
     ChangesGone(Position),
+    /// What is to be read after a position that is not in this store's history, which ends at this one.
+    PositionUnknown(Option<Position>),
+    /// What is to be read after a position that this store has not come to in time. It is at this one.
+    PositionAwaited {
+        timeout: Duration,
+        newest: Option<Position>,
+    },
     /// The store keeps no changes.
     NoChanges,
     /// The store gives no backups.
@@ -196,7 +210,10 @@ impl Error {
             Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ReadTimeout { .. } => Code::ReadTimeout,
-            Self::ChangesGone(_) | Self::HistoryElsewhere(_) => Code::ChangesGone,
+            Self::ChangesGone(_) | Self::HistoryElsewhere(_) | Self::PositionUnknown(_) => {
+                Code::ChangesGone
+            }
+            Self::PositionAwaited { .. } => Code::Busy,
             Self::Standby(_) => Code::Standby,
             Self::NoChanges => Code::NoChanges,
             Self::NoBackup => Code::NoBackup,
@@ -246,6 +263,19 @@ impl Error {
                 let hint = "Read the state anew, and go on after that position";
                 let message = "the changes after this position are not kept";
                 (message.into(), Some(details), Some(hint.into()))
+            }
+            Self::PositionUnknown(newest) => {
+                let message = "the position of Read-After is not in the history of this store";
+                let hint = "It is of another store, or of changes that were lost when a standby was promoted or a \
+                            copy restored. Read the state anew, without Read-After";
+                (message.into(), newest_is(*newest), Some(hint.into()))
+            }
+            Self::PositionAwaited { timeout, newest } => {
+                let limit = format!("http.read_timeout_ms = {}", timeout.as_millis());
+                let message =
+                    format!("this standby does not have the position of Read-After yet: {limit}");
+                let hint = "Try again, or ask the primary, which has it";
+                (message, newest_is(*newest), Some(hint.into()))
             }
             Self::NoChanges => ("this store keeps no changes".into(), None, None),
             Self::NoBackup => {
@@ -320,6 +350,9 @@ impl Error {
                     );
                 }
             }
+            Self::PositionAwaited { .. } => {
+                headers.insert(header::RETRY_AFTER, POSITION_RETRY_AFTER);
+            }
             Self::Refused(Refused::KeysUnfetched | Refused::KeysAwaited) => {
                 headers.insert(header::RETRY_AFTER, KEYS_RETRY_AFTER);
             }
@@ -345,6 +378,7 @@ impl Error {
             | Self::ReadTimeout { .. }
             | Self::Rejected(_)
             | Self::ChangesGone(_)
+            | Self::PositionUnknown(_)
             | Self::Standby(_)
             | Self::HistoryElsewhere(_)
             | Self::NoChanges
@@ -352,6 +386,21 @@ impl Error {
         }
         response
     }
+}
+
+/// What is wrong with a value that is not spelled as it must be: message, details and hint.
+fn unparsed(
+    place: &str,
+    name: &str,
+    value: &str,
+    must: &str,
+) -> (String, Option<String>, Option<String>) {
+    let message = format!("\"failed to parse {name} ({value})\" (line 1, column 1)");
+    (message, Some(format!("{place} \"{name}\": {must}")), None)
+}
+
+fn newest_is(newest: Option<Position>) -> Option<String> {
+    newest.map(|newest| format!("the newest position here is {newest}"))
 }
 
 /// Message, details and hint: what happened, without the names that are the operator's.
@@ -373,6 +422,7 @@ impl Malformed {
             Self::Misdirected => Code::Misdirected,
             Self::QueryParameter { .. }
             | Self::ChangesParameter { .. }
+            | Self::ReadAfter { .. }
             | Self::ReplicationQuery(_) => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
             Self::Body(_) | Self::ContentType(_) => Code::Body,
@@ -468,12 +518,10 @@ impl Malformed {
                 return (message.into(), Some(details.into()), None);
             }
             Self::ChangesParameter { name, value, must } => {
-                let message = format!("\"failed to parse {name} ({value})\" (line 1, column 1)");
-                return (
-                    message,
-                    Some(format!("query parameter \"{name}\": {must}")),
-                    None,
-                );
+                return unparsed("query parameter", name, value, must);
+            }
+            Self::ReadAfter { value, must } => {
+                return unparsed("header", "Read-After", value, must);
             }
             Self::ReplicationQuery(must) => {
                 let message = "\"failed to parse the query of a standby\" (line 1, column 1)";

@@ -41,6 +41,20 @@ impl Feed for EngineFeed {
         })
     }
 
+    fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
+        let log = self.0.clone();
+        Box::pin(async move {
+            let mut told = log.told.subscribe();
+            // What is published after this look is told, as the herald is asked for it before the wait.
+            while !log.has(position)? {
+                log.await_herald();
+                // It is never closed.
+                drop(told.changed().await);
+            }
+            Ok(())
+        })
+    }
+
     fn changed(&self, after: Position) -> Promised<()> {
         let log = self.0.clone();
         Box::pin(async move {

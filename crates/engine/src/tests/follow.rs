@@ -5,9 +5,11 @@ use super::{
     disk::{Chance, Faults, Kept, TestDisk},
     rig::{Rig, command, random, serial_number, settings, widgets},
 };
-use crate::{FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader};
+use crate::{Epoch, FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader};
 use std::sync::Arc;
-use widgets_registry::{Applied, Attempt, Author, Command, Fault, IdempotencyKey, Rejection};
+use widgets_registry::{
+    Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Position, Rejection,
+};
 
 const PRIMARY: &str = "http://primary:3000";
 
@@ -252,4 +254,57 @@ fn a_crash_at_every_step_of_following_loses_nothing_and_it_goes_on() {
             check(&rig, &primary, &format!("a crash at step {step}"));
         }
     }
+}
+
+/// Whether what reads at this store may be answered after a position, has to wait, or never will.
+#[test]
+fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
+    let primary = primary(12);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let mut rig = Rig::open(&disk).expect("opened");
+    let store = primary.store.identity;
+    let at = |store, epoch, sequence| Position {
+        store,
+        epoch,
+        sequence,
+    };
+    let epoch = primary.store.epoch();
+    let gone = |rig: &Rig<'_>, position| {
+        let has = rig.log().has(position);
+        assert!(matches!(has, Err(FeedError::Gone { .. })), "{has:?}");
+    };
+    let newest = primary.groups.last().expect("groups").next_sequence() - 1;
+    for group in &primary.groups {
+        let last = group.next_sequence() - 1;
+        assert_eq!(rig.log().has(at(store, epoch, last)), Ok(false), "{last}");
+        rig.follow(group).expect("followed");
+        assert_eq!(rig.log().has(at(store, epoch, last)), Ok(true), "{last}");
+    }
+    assert_eq!(rig.log().has(at(store, epoch, 0)), Ok(true));
+    assert_eq!(rig.log().has(at(store, epoch, newest + 1)), Ok(false));
+    // Its primary was promoted, and it has not heard of that yet.
+    assert_eq!(rig.log().has(at(store, epoch + 9, newest + 1)), Ok(false));
+    gone(&rig, at(store, epoch + 9, newest));
+    gone(&rig, at(store ^ 1, epoch, newest + 1));
+    gone(&rig, at(store ^ 1, epoch, newest));
+    gone(&rig, at(store, epoch - 1, newest));
+    gone(&rig, at(store, epoch - 1, newest + 1));
+
+    // The epoch began after three more: those of the one before that came later are in no history.
+    let mut header = (*rig.log().store_header()).clone();
+    header.epochs.push(Epoch {
+        number: epoch + 9,
+        first_sequence: newest + 4,
+    });
+    rig.log().set_store(header.clone());
+    assert_eq!(rig.log().has(at(store, epoch, newest + 3)), Ok(false));
+    gone(&rig, at(store, epoch, newest + 4));
+    assert_eq!(rig.log().has(at(store, epoch + 9, newest + 4)), Ok(false));
+    gone(&rig, at(store, epoch + 9, newest + 3));
+    // A primary waits for nobody.
+    header.role = Role::Primary;
+    rig.log().set_store(header);
+    gone(&rig, at(store, epoch + 9, newest + 4));
+    assert_eq!(rig.log().has(at(store, epoch, newest)), Ok(true));
 }

@@ -363,6 +363,17 @@ impl Feed for Double {
         Box::pin(async move { Ok(changes) })
     }
 
+    fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
+        let double = self.clone();
+        Box::pin(async move {
+            let newest = double.newest().await?;
+            if position <= newest {
+                return Ok(());
+            }
+            Err(FeedError::Gone { oldest: newest })
+        })
+    }
+
     fn changed(&self, after: Position) -> Promised<()> {
         let double = self.clone();
         Box::pin(async move {

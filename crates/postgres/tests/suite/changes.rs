@@ -56,6 +56,12 @@ async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
     client.submit(add("A")).await.expect("added");
     assert_eq!(feed.newest().await, Err(FeedError::Off));
     assert_eq!(feed.known_newest(), None);
+    let any = Position {
+        store: 1,
+        epoch: 1,
+        sequence: 1,
+    };
+    assert_eq!(feed.reached(any).await, Err(FeedError::Off));
 
     // The service that runs has it from then on.
     assert!(turn(&server, true).await);
@@ -303,6 +309,10 @@ async fn a_new_life_does_not_go_on_from_what_was_lost() {
     let oldest = feed.oldest().await.expect("a feed");
     assert_eq!(read(&*feed, lost).await, Err(FeedError::Gone { oldest }));
     assert_eq!(told(&read(&*feed, kept).await.expect("changes")), ["+B"]);
+    // The same for who reads the state after a position.
+    assert_eq!(feed.reached(kept).await, Ok(()));
+    assert_eq!(feed.reached(newest).await, Ok(()));
+    assert_eq!(feed.reached(lost).await, Err(FeedError::Gone { oldest }));
 }
 
 /// By age and by bytes; whoever is too late is told, and gets no history with a gap.
@@ -326,6 +336,24 @@ async fn what_is_too_old_or_too_much_goes() {
     let oldest = feed.oldest().await.expect("a feed");
     assert!(oldest > start && oldest < positions[18], "{oldest}");
     assert_eq!(read(&*feed, start).await, Err(FeedError::Gone { oldest }));
+    // What the state rests on does not go with the changes; nobody else's and no later position is waited for.
+    assert_eq!(feed.reached(start).await, Ok(()));
+    let newest = positions[19];
+    assert_eq!(feed.reached(newest).await, Ok(()));
+    let unknown = [
+        (newest.store ^ 1, newest.epoch, newest.sequence),
+        (newest.store, newest.epoch + 1, newest.sequence),
+        (newest.store, newest.epoch, newest.sequence + 1),
+    ];
+    for (store, epoch, sequence) in unknown {
+        let position = Position {
+            store,
+            epoch,
+            sequence,
+        };
+        let reached = feed.reached(position).await;
+        assert_eq!(reached, Err(FeedError::Gone { oldest }), "{position}");
+    }
     for (round, position) in positions.iter().enumerate() {
         let expected: Vec<String> = (round + 1..20).map(|it| format!("+{it}")).collect();
         match read(&*feed, *position).await {

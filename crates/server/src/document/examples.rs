@@ -125,8 +125,10 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
         examples.push(standby.refused(Error::Standby(PRIMARY.into())));
     }
     examples.extend(lookups());
+    examples.extend(after_positions(settings, LOOKUP_PATH, "/widgets/E"));
     examples.extend(lists::examples(settings));
     examples.extend(changes());
+    examples.extend(after_positions(settings, CHANGES_PATH, CHANGES_PATH));
     examples.extend(others());
     examples.push(other_role());
     examples.extend(refused());
@@ -444,6 +446,53 @@ pub(super) fn faults() -> [(&'static str, Fault); 3] {
     [("WG503", busy), ("WG504", unavailable), ("WG505", unknown)]
 }
 
+/// What comes of a position to read after, beside what is read.
+pub(super) fn after_positions(settings: &Settings, path: &str, uri: &str) -> [Example; 3] {
+    let newest = Position {
+        store: 0x6f1c_2d3e_4f50_6172,
+        epoch: 1,
+        sequence: 40,
+    };
+    let refused = |name, given, headers, error: Error| Example {
+        name,
+        path: Some(path.into()),
+        given,
+        method: "GET",
+        uri: uri.into(),
+        headers,
+        body: Sent::Nothing,
+        answer: Answered::Refused(error),
+    };
+    let malformed = Malformed::ReadAfter {
+        value: "yesterday".into(),
+        must: "it must be a position that the service gave out",
+    };
+    let awaited = Error::PositionAwaited {
+        timeout: settings.read_timeout,
+        newest: Some(newest),
+    };
+    [
+        refused(
+            "PGRST100 Read-After",
+            NOTHING,
+            &[("Read-After", "yesterday")],
+            malformed.into(),
+        ),
+        refused(
+            "WG410 Read-After",
+            State::Failing,
+            &[("Read-After", "0000000000000001-00000001-0000000000000007")],
+            Error::PositionUnknown(Some(newest)),
+        ),
+        refused(
+            "WG503 Read-After",
+            State::Failing,
+            &[("Read-After", "6f1c2d3e4f506172-00000001-0000000000000029")],
+            awaited,
+        ),
+    ]
+}
+
 pub(super) const LOOKUP_PATH: &str = "/widgets/{serial_number}";
 pub(super) const CHANGES_PATH: &str = "/changes";
 
@@ -509,7 +558,6 @@ fn lookups() -> Vec<Example> {
     examples
 }
 
-/// What belongs to the document's own path, to the probes, or to no path at all.
 /// What is wrong with a request for changes. What is right has a position in it, which is another in every store.
 fn changes() -> Vec<Example> {
     let refused = |name, given, uri: &str, error: Error| Example {
@@ -540,6 +588,7 @@ fn changes() -> Vec<Example> {
     ]
 }
 
+/// What belongs to the document's own path, to the probes, or to no path at all.
 fn others() -> Vec<Example> {
     let get = |name, path: Option<&str>, uri: &str, error: Error| Example {
         name,

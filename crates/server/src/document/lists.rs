@@ -2,8 +2,11 @@
 
 use super::{
     JSON,
-    examples::{Answered, E_F_ASSOCIATED, E_F_EXIST, Example, NOTHING, Sent, State, faults, named},
-    profile, responses, schemas, shown,
+    examples::{
+        Answered, E_F_ASSOCIATED, E_F_EXIST, Example, NOTHING, Sent, State, after_positions,
+        faults, named,
+    },
+    profile, read_after, responses, schemas, shown,
 };
 use crate::{
     Settings,
@@ -271,6 +274,7 @@ fn refused(table: Table, settings: &Settings) -> Vec<Example> {
         given: State::Failing,
         ..refused_at(table, name, "", fault.into())
     }));
+    examples.extend(after_positions(settings, path(table), path(table)));
     examples
 }
 
@@ -349,6 +353,8 @@ fn neighbourhood(settings: &Settings) -> Vec<Example> {
         given: State::Failing,
         ..refused(name, "/widgets/E/neighbourhood", fault.into())
     }));
+    let uri = "/widgets/E/neighbourhood";
+    examples.extend(after_positions(settings, NEIGHBOURHOOD_PATH, uri));
     examples
 }
 
@@ -437,7 +443,8 @@ fn list(table: Table, settings: &Settings, examples: &[&Example]) -> OperationBu
             Type::String,
             "`count=exact` counts all rows in `Content-Range`.",
         ))
-        .parameter(profile("Accept-Profile"));
+        .parameter(profile("Accept-Profile"))
+        .parameter(read_after());
     for status in [200, 206] {
         if let Some(response) = response(status, examples) {
             described = described.response(status.to_string(), response);
@@ -476,7 +483,8 @@ fn near(settings: &Settings, examples: &[&Example]) -> OperationBuilder {
             "widgets_max",
             &format!("At most so many widgets, up to {}.", settings.rows_max),
         ))
-        .parameter(profile("Accept-Profile"));
+        .parameter(profile("Accept-Profile"))
+        .parameter(read_after());
     if let Some(response) = response(200, examples) {
         described = described.response("200", response);
     }

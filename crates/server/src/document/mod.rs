@@ -193,6 +193,22 @@ fn prefer() -> Parameter {
         .build()
 }
 
+fn read_after() -> Parameter {
+    let position = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^[0-9a-f]{16}-[0-9a-f]{8}-[0-9a-f]{16}$"));
+    ParameterBuilder::new()
+        .name("Read-After")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `Position` of an earlier answer: this one is given by a store that has everything up to it. A \
+             standby waits for that, a primary has it. One that this store never comes to is WG410.",
+        ))
+        .schema(Some(position))
+        .build()
+}
+
 fn idempotency_key() -> Parameter {
     ParameterBuilder::new()
         .name("Idempotency-Key")
@@ -241,6 +257,7 @@ fn lookup(examples: &[Example]) -> OperationBuilder {
         ))
         .parameter(serial_number)
         .parameter(profile("Accept-Profile"))
+        .parameter(read_after())
         .response("200", responses::widget(&examples));
     for (status, response) in responses::errors(&examples) {
         described = described.response(status, response);
@@ -283,6 +300,7 @@ fn changes(examples: &[Example]) -> OperationBuilder {
             "operation",
             "`eq.OPERATION` or `in.(OPERATION,…)`: these operations alone.",
         ))
+        .parameter(read_after())
         .response("200", responses::changes());
     for (status, response) in responses::errors(&of_path(Some(CHANGES_PATH), examples)) {
         described = described.response(status, response);

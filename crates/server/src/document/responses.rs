@@ -209,6 +209,7 @@ const fn description(status: u16) -> &'static str {
         406 => "The answer cannot be given in the form asked for. Nothing was applied.",
         408 => "The body took too long to arrive. Nothing was applied.",
         409 => "What is registered stands in the way. Nothing was applied.",
+        410 => "What comes after the position is not kept, or it is of another store or history.",
         413 => "The body is too long. Nothing was applied.",
         415 => "The body is encoded. Nothing was applied.",
         416 => "No rows can be meant by this range.",

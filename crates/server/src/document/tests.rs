@@ -119,8 +119,21 @@ impl Feed for Forgetful {
         Box::pin(std::future::ready(Err(gone)))
     }
 
+    /// What is later may still come, and never does.
+    fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
+        if position > self.0 {
+            return Box::pin(std::future::pending());
+        }
+        let gone = FeedError::Gone { oldest: self.0 };
+        Box::pin(std::future::ready(Err(gone)))
+    }
+
     fn changed(&self, _: Position) -> Promised<()> {
         Box::pin(std::future::pending())
+    }
+
+    fn known_newest(&self) -> Option<Position> {
+        Some(self.0)
     }
 }
 
@@ -357,6 +370,9 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String)
                 Answered::Refused(Error::ChangesGone(oldest)) => {
                     api(Failing(Refusal::KeyInUse.into(), Some(*oldest)))
                 }
+                Answered::Refused(
+                    Error::PositionUnknown(newest) | Error::PositionAwaited { newest, .. },
+                ) => api(Failing(Refusal::KeyInUse.into(), *newest)),
                 Answered::Refused(Error::NoChanges) => api(Failing(Refusal::KeyInUse.into(), None)),
                 _ => {
                     panic!("{}: a failing store has nothing but that", example.name)
@@ -576,4 +592,27 @@ fn nothing_is_documented_that_is_not_checked() {
     let with_body = |example: &Example| !matches!(example.answer, Answered::Applied);
     let checked = all(&settings).into_iter().filter(with_body);
     assert_eq!(count(&document), checked.count());
+}
+
+/// What waits for a position has no time of its own here: the shutdown ends it.
+#[tokio::test]
+async fn a_shutdown_waits_for_no_position() {
+    let newest = Position {
+        store: 1,
+        epoch: 1,
+        sequence: 1,
+    };
+    let store = Failing(Refusal::KeyInUse.into(), Some(newest));
+    let api = on_clock(store, Untimed::default());
+    let next = "0000000000000001-00000001-0000000000000002";
+    let headers = [("Read-After", next)];
+    let asked = send(&api, "GET", "/widgets/E", &headers, whole(""));
+    let mut asked = std::pin::pin!(asked);
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(asked.as_mut().poll(&mut context).is_pending());
+    api.end_streams();
+    let (status, headers, body) = asked.await;
+    assert_eq!(status, 503);
+    assert!(headers.contains_key("retry-after"));
+    assert!(body.contains("WG503"), "{body}");
 }

@@ -243,3 +243,91 @@ async fn answers_have_positions_and_request_ids() {
     made.dedup();
     assert_eq!(made.len(), 10, "{made:?}");
 }
+
+/// A primary has everything that it gave out, and nothing else: it waits for nothing.
+#[tokio::test]
+async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other() {
+    let (_stored, api) = service("read-after");
+    let added = post(&api, "add_widget", E).await;
+    let added = added.header("position").expect("a position").to_owned();
+    let newest = post(&api, "add_widget", F).await;
+    let newest = newest.header("position").expect("a position").to_owned();
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
+    let (store, epoch, sequence) = (
+        number(&newest[..16]),
+        number(&newest[17..25]),
+        number(&newest[26..]),
+    );
+    let position =
+        |store: u64, epoch: u64, sequence: u64| format!("{store:016x}-{epoch:08x}-{sequence:016x}");
+    let known = [position(store, epoch, 0), added, newest];
+    let unknown = [
+        position(store ^ 1, epoch, 1),
+        position(store, epoch + 1, sequence),
+        position(store, epoch - 1, 1),
+        // Beyond what may be written meanwhile without being asked for.
+        position(store, epoch, sequence + 1000),
+        position(store, epoch, u64::MAX),
+    ];
+    for path in [
+        "/widgets/E",
+        "/widgets",
+        "/slots",
+        "/widgets/E/neighbourhood",
+        "/changes",
+    ] {
+        for method in ["GET", "HEAD"] {
+            let read = async |value: &str| {
+                let header = format!("read-after: {value}");
+                send(&api, method, path, &[&header], "").await
+            };
+            for known in &known {
+                assert_eq!(read(known).await.status, 200, "{method} {path} {known}");
+            }
+            for unknown in &unknown {
+                let answer = read(unknown).await;
+                assert_eq!(answer.outcome(), (410, "WG410"), "{path} {unknown}");
+                let newest = format!("the newest position here is {store:016x}-");
+                assert!(answer.body.contains(&newest), "{}", answer.body);
+                assert_eq!(answer.header("retry-after"), None);
+            }
+            for malformed in ["", "yesterday", "now", "1"] {
+                let answer = read(malformed).await;
+                assert_eq!(answer.outcome(), (400, "PGRST100"), "{path} {malformed}");
+                assert!(answer.body.contains("Read-After"), "{}", answer.body);
+            }
+        }
+        let twice = format!("read-after: {}", known[1]);
+        let answer = send(&api, "GET", path, &[&twice, &twice], "").await;
+        assert_eq!(answer.outcome(), (400, "PGRST100"), "{path}");
+        // What is wrong with the request itself is said first.
+        let answer = send(
+            &api,
+            "GET",
+            path,
+            &["read-after: 1", "accept: image/png"],
+            "",
+        )
+        .await;
+        assert_eq!(answer.outcome(), (406, "PGRST107"), "{path}");
+    }
+    // Operations and probes have no use for it.
+    let unknown = format!("read-after: {}", unknown[0]);
+    let headers = ["content-type: application/json", &unknown];
+    let remove = r#"{"widget_sn":"E"}"#;
+    let removed = send(&api, "POST", "/rpc/remove_widget", &headers, remove).await;
+    assert_eq!(removed.status, 204);
+    let probed = send(&api, "GET", "/ready", &["read-after: yesterday"], "").await;
+    assert_eq!(probed.status, 200);
+}
+
+/// Nothing is given out where nothing is kept.
+#[tokio::test]
+async fn a_store_without_changes_has_no_positions_to_read_after() {
+    let api = api(Failing(busy()));
+    let position = "read-after: 6f1c2d3e4f506172-00000001-0000000000000029";
+    for path in ["/widgets/E", "/widgets", "/changes"] {
+        let answer = send(&api, "GET", path, &[position], "").await;
+        assert_eq!(answer.outcome(), (501, "WG501"), "{path}");
+    }
+}

@@ -187,7 +187,7 @@ configuration! {
         /// How many rows an answer may have. What asks for more gets so many.
         rows_max: u32 = 1000, within 1..=10_000;
         /// How long a list may take. One that takes longer is answered 57014, and one that has not
-        /// had its turn by then 503 WG503.
+        /// had its turn by then 503 WG503; so is `Read-After` of a standby that has not come so far.
         read_timeout_ms: u64 = 5000, within 1..=600_000;
         /// How many lists that no index serves may be under way at a time, of one caller three
         /// quarters of them. One more is answered 503 WG503. In PostgreSQL so many connections

@@ -391,3 +391,95 @@ fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
     assert!(!has(&primary, "kept"));
     assert!(!has(&standby, "lost"));
 }
+
+/// The status and the body of what is read after a position, and whether it says when to try again.
+fn read_after(service: &Service, path: &str, position: &str) -> (u16, String, bool) {
+    let mut stream = connect(service);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nRead-After: {position}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
+    let again = head.contains("\r\nretry-after: 1\r\n");
+    (status.expect("a status"), body.to_owned(), again)
+}
+
+/// This one with a sequence number so much higher.
+fn later(position: &str, more: u64) -> String {
+    let (front, sequence) = position.rsplit_once('-').expect("a position");
+    let sequence = u64::from_str_radix(sequence, 16).expect("a number");
+    format!("{front}-{:016x}", sequence + more)
+}
+
+/// Whoever carries the position of an answer along sees what that rested on, at the standby as well.
+#[test]
+fn a_standby_waits_for_the_position_that_is_read_after() {
+    let (first, second) = (
+        Directory::new("primary_read_after"),
+        Directory::new("standby_read_after"),
+    );
+    let primary = start(first.path(), &[]);
+    let address = url(&primary);
+    // Nothing but what comes ends a wait within the test.
+    let follow = ["--follow", &address, "--read-timeout-ms", "600000"];
+    let standby = start(second.path(), &follow);
+    for number in 0..30 {
+        let name = format!("w{number}");
+        add(&primary, &name);
+        let added = position(&primary);
+        let path = match number % 3 {
+            0 => format!("/widgets/{name}"),
+            1 => format!("/widgets?serial_number=eq.{name}"),
+            _ => format!("/changes?widget_sn=eq.{name}"),
+        };
+        let (status, body, _) = read_after(&standby, &path, &added);
+        assert!(
+            status == 200 && body.contains(&name),
+            "{path}: {status} {body}"
+        );
+    }
+    // What is not there yet, it waits for. The next entry is the next operation.
+    settle(&primary, &standby);
+    let next = later(&position(&primary), 1);
+    std::thread::scope(|scope| {
+        let waits = ["/widgets/next", "/widgets/next/neighbourhood"]
+            .map(|path| scope.spawn(|| read_after(&standby, path, &next)));
+        add(&primary, "next");
+        for wait in waits {
+            let (status, body, _) = wait.join().expect("an answer");
+            assert!(status == 200 && body.contains("next"), "{status} {body}");
+        }
+    });
+    let (status, body, _) = read_after(&primary, "/widgets/next", &later(&next, 9));
+    assert!(status == 410 && body.contains("WG410"), "{status} {body}");
+    let other = format!("0{}", &next[1..]);
+    let other = if other == next {
+        format!("1{}", &next[1..])
+    } else {
+        other
+    };
+    let (status, body, _) = read_after(&standby, "/widgets/next", &other);
+    assert!(status == 410 && body.contains("WG410"), "{status} {body}");
+    let (status, body, _) = read_after(&standby, "/widgets/next", "next");
+    assert!(
+        status == 400 && body.contains("PGRST100"),
+        "{status} {body}"
+    );
+
+    // Not for ever, and what it has it shows at once.
+    settle(&primary, &standby);
+    let newest = position(&standby);
+    standby.kill();
+    let follow = ["--follow", &address, "--read-timeout-ms", "50"];
+    let standby = start(second.path(), &follow);
+    let (status, body, again) = read_after(&standby, "/widgets/next", &later(&newest, 9));
+    assert!(
+        status == 503 && body.contains("WG503") && body.contains("http.read_timeout_ms = 50"),
+        "{status} {body}"
+    );
+    assert!(again, "it says when to try again");
+    assert_eq!(read_after(&standby, "/widgets/next", &newest).0, 200);
+}
