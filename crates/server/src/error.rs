@@ -68,8 +68,8 @@ pub(crate) enum Malformed {
         field: &'static str,
         expected: &'static str,
     },
-    /// A query parameter of `/changes` that is not there, or is not what it should be.
-    ChangesParameter {
+    /// A query parameter that there is not, or that is not what it should be.
+    ParameterValue {
         name: String,
         value: String,
         must: String,
@@ -421,7 +421,7 @@ impl Malformed {
             Self::Expectation => Code::Expectation,
             Self::Misdirected => Code::Misdirected,
             Self::QueryParameter { .. }
-            | Self::ChangesParameter { .. }
+            | Self::ParameterValue { .. }
             | Self::ReadAfter { .. }
             | Self::ReplicationQuery(_) => Code::QueryParameter,
             Self::OperationMethod(_) => Code::OperationMethod,
@@ -517,7 +517,7 @@ impl Malformed {
                 let details = "a % must be followed by two hexadecimal digits";
                 return (message.into(), Some(details.into()), None);
             }
-            Self::ChangesParameter { name, value, must } => {
+            Self::ParameterValue { name, value, must } => {
                 return unparsed("query parameter", name, value, must);
             }
             Self::ReadAfter { value, must } => {

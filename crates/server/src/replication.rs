@@ -80,10 +80,23 @@ impl From<Unsent> for Error {
     }
 }
 
-/// What a probe asks of a role: `?role=primary` is for who must reach the one that takes operations.
-pub(crate) fn asks_for_primary(head: &Parts) -> bool {
+/// Whether a probe looks for the primary: `?role=primary` is for who must reach the one that takes operations.
+pub(crate) fn asks_for_primary(head: &Parts) -> Result<bool, Malformed> {
     let query = head.uri.query().unwrap_or_default();
-    form_urlencoded::parse(query.as_bytes()).any(|(name, role)| name == "role" && role == "primary")
+    let mut roles = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "role");
+    match roles.find(|(_, role)| role != "primary") {
+        Some((_, role)) => Err(unknown_role(&role)),
+        None => Ok(form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "role")),
+    }
+}
+
+/// There is one role to look for.
+pub(crate) fn unknown_role(role: &str) -> Malformed {
+    Malformed::ParameterValue {
+        name: "role".into(),
+        value: role.into(),
+        must: "it can be primary".into(),
+    }
 }
 
 /// Refuses who would not understand what is sent.

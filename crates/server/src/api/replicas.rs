@@ -22,7 +22,7 @@ impl<S: Store> Api<S> {
 
     /// Whether it does what its role promises, or is of the role that a probe looks for.
     pub(super) fn ready_in_role(&self, head: &Parts) -> Result<(), Error> {
-        if replication::asks_for_primary(head) {
+        if replication::asks_for_primary(head)? {
             self.check_primary()?;
         }
         let ready = self.replication.as_ref().map_or(Ok(()), |it| it.ready());

@@ -153,7 +153,7 @@ fn number(name: &str, value: &str, least: u64, most: u64) -> Result<u64, Error> 
 }
 
 fn parameter(name: &str, value: &str, must: &str) -> Error {
-    Malformed::ChangesParameter {
+    Malformed::ParameterValue {
         name: name.to_owned(),
         value: value.to_owned(),
         must: must.to_owned(),

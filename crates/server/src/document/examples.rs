@@ -7,6 +7,7 @@ use super::lists;
 use crate::{
     auth::{Claim, Object, Refused, TokenFault},
     error::{Error, Given, Malformed, NoFunction},
+    replication::unknown_role,
     settings::Settings,
     signature,
 };
@@ -130,7 +131,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     examples.extend(changes());
     examples.extend(after_positions(settings, CHANGES_PATH, CHANGES_PATH));
     examples.extend(others());
-    examples.push(other_role());
+    examples.extend(roles());
     examples.extend(refused());
     examples
 }
@@ -570,7 +571,7 @@ fn changes() -> Vec<Example> {
         body: Sent::Nothing,
         answer: Answered::Refused(error),
     };
-    let limit = Malformed::ChangesParameter {
+    let limit = Malformed::ParameterValue {
         name: "limit".into(),
         value: "0".into(),
         must: "it must be an integer from 1 to 1000".into(),
@@ -692,18 +693,24 @@ fn others() -> Vec<Example> {
     examples
 }
 
-/// A probe that looks for the primary, at a standby.
-fn other_role() -> Example {
-    Example {
-        name: "WG507",
+/// A probe that looks for the primary, at a standby, and one that looks for a role that there is not.
+fn roles() -> [Example; 2] {
+    let probe = |name, given, uri: &str, error| Example {
+        name,
         path: Some("/ready".into()),
-        given: State::Following,
+        given,
         method: "GET",
-        uri: "/ready?role=primary".into(),
+        uri: uri.into(),
         headers: &[],
         body: Sent::Nothing,
-        answer: Answered::Refused(Error::Standby(PRIMARY.into())),
-    }
+        answer: Answered::Refused(error),
+    };
+    let standby = Error::Standby(PRIMARY.into());
+    let unknown = unknown_role("leader").into();
+    [
+        probe("WG507", State::Following, "/ready?role=primary", standby),
+        probe("PGRST100", State::After(&[]), "/ready?role=leader", unknown),
+    ]
 }
 
 /// Who is not let in: this belongs to every path but the probes.
