@@ -4,7 +4,7 @@
 //! as it does with its own; so the directory of a standby is a store like any other, and is recovered as one.
 
 use crate::{
-    Epoch, LoggedGroup, OpenError, Role, StoreHeader,
+    Epoch, JournalEnd, LoggedGroup, OpenError, Role, StoreHeader,
     format::EPOCHS_MAX,
     log::Log,
     queue::{Queue, Request},
@@ -53,12 +53,21 @@ pub enum FollowError {
         /// What there is.
         room: u64,
     },
+    /// The seals at the end of the journal cannot be taken back.
+    #[error(
+        "what is newest in its directory rests on the seals at the end of its journal: they cannot be cut back"
+    )]
+    SealsNeeded,
     /// It can be tried again.
     #[error("it cannot be written now: {0}")]
     NotNow(String),
     /// Whether it is durable is not known before a restart.
     #[error("it may or may not have been written: {0}")]
     FateUnknown(String),
+}
+
+fn stopped() -> FollowError {
+    FollowError::FateUnknown("the store stopped".into())
 }
 
 /// Writes what a primary sends to a standby's store.
@@ -96,14 +105,27 @@ impl Follower {
     /// Writes the next group. It is durable and shown when this is answered.
     pub async fn follow(&self, group: Arc<LoggedGroup>) -> Result<(), FollowError> {
         let (reply, outcome) = oneshot::channel();
-        let submission = Submission {
-            request: Request::Group(group, reply),
+        self.ask(Request::Group(group, reply));
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Takes back the seals at the end of the journal, so that it ends at `before`, which [`Source::before_seals`]
+    /// gave. They say nothing, and nobody was answered by them. It is durable when this is answered; after a crash on the way some of
+    /// them are there.
+    ///
+    /// [`Source::before_seals`]: crate::Source::before_seals
+    pub async fn cut_seals(&self, before: JournalEnd) -> Result<(), FollowError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Request::CutSeals(before, reply));
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn ask(&self, request: Request) {
+        self.queue.push_all(&mut vec![Submission {
+            request,
             arrived: self.clock.now(),
             reply_to: Address::Task,
-        };
-        self.queue.push_all(&mut vec![submission]);
-        let stopped = || FollowError::FateUnknown("the store stopped".into());
-        outcome.await.unwrap_or_else(|_| Err(stopped()))
+        }]);
     }
 
     /// Makes the store the primary of an epoch of this number, durably. `from` is where the primary was, `address` where
@@ -155,11 +177,7 @@ impl Follower {
 
     async fn set_follows(&self, follows: bool) -> Result<(), FollowError> {
         let (reply, done) = oneshot::channel();
-        self.queue.push_all(&mut vec![Submission {
-            request: Request::Follow(follows, reply),
-            arrived: self.clock.now(),
-            reply_to: Address::Task,
-        }]);
+        self.ask(Request::Follow(follows, reply));
         let busy = |_| FollowError::NotNow("the store is too busy, or stopped".into());
         done.await.map_err(busy)
     }

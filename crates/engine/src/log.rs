@@ -9,6 +9,7 @@
 
 mod feed;
 mod group;
+mod seals;
 mod segments;
 mod source;
 

@@ -259,7 +259,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             let reason = reason.to_string();
             return self.checkpoints.stop(&reason, now, &self.metrics);
         }
-        let position = self.journal.position();
+        let position = self.journal.before_seals();
         let (state, retries) = (&self.state, &self.retries);
         self.checkpoints
             .advance(state, retries, position, now, &self.metrics);
@@ -328,6 +328,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     // Nobody may wait for it any more; it holds all the same.
                     _ = reply.send(());
                 }
+                Request::CutSeals(before, reply) => drop(reply.send(self.cut_seals(before))),
                 Request::Read(read) => {
                     let arrived = submission.arrived;
                     self.reads.push(read, reply_to, arrived, &mut self.outbox);
@@ -419,7 +420,11 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Request::Operation(attempt, _) => {
                 format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
             }
-            Request::Group(..) | Request::Follow(..) | Request::Query(_) | Request::Read(_) => 0,
+            Request::Group(..)
+            | Request::Follow(..)
+            | Request::CutSeals(..)
+            | Request::Query(_)
+            | Request::Read(_) => 0,
         });
         // What could not be had is asked for again, also where lookups alone come: so readiness tells
         // when there is room again.

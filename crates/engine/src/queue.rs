@@ -1,7 +1,7 @@
 //! The queue between callers and the owner of the state: what wakes the owner, and when.
 
 use crate::{
-    FollowError, LoggedGroup, Settings,
+    FollowError, JournalEnd, LoggedGroup, Settings,
     lists::Read,
     log::{EngineFeed, Log},
     query::{Query, Question},
@@ -36,6 +36,8 @@ pub enum Request {
     Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
     /// From here on it takes groups, or else operations.
     Follow(bool, oneshot::Sender<()>),
+    /// The journal is to end here, without the seals after it.
+    CutSeals(JournalEnd, oneshot::Sender<Result<(), FollowError>>),
 }
 
 /// A request and when it came.
@@ -255,7 +257,7 @@ impl Waits for Request {
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
             // One waits at a time.
-            Self::Group(..) | Self::Follow(..) => 0,
+            Self::Group(..) | Self::Follow(..) | Self::CutSeals(..) => 0,
         }
     }
 
@@ -273,7 +275,9 @@ impl Waits for Request {
             Self::Read(read) => read.refused(fault).deliver(),
             // Whoever waits for it sees that nobody answers.
             Self::Follow(..) => {}
-            Self::Group(_, reply) => drop(reply.send(Err(FollowError::NotNow(fault.to_string())))),
+            Self::Group(_, reply) | Self::CutSeals(_, reply) => {
+                drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));
+            }
         }
     }
 }

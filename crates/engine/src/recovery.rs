@@ -171,6 +171,7 @@ pub(crate) fn read<D: Disk>(
         Some(loaded) => {
             let written = Written {
                 first_sequence: loaded.header.first_sequence,
+                next_sequence: loaded.header.next_sequence,
                 bytes: loaded.bytes,
             };
             for kept in loaded.keys {
@@ -291,6 +292,7 @@ impl<F: DiskFile> Recovered<F> {
             segment,
             offset: DATA_OFFSET,
             is_sealed: true,
+            before_seals: position,
             replayed_bytes: 0,
             ..self.end
         };

@@ -1,8 +1,9 @@
 //! The standby's side: a thread of its own asks the primary for what comes, and tries again whatever fails.
 
 use crate::{
-    Acknowledge, Epoch, Error, Member, MemberId, Primary, Role, Status, Tip,
+    Acknowledge, Epoch, Error, Holder, Member, MemberId, Primary, Role, Status, Tip,
     copy::misplaced,
+    link::Frames,
     wire::{self, Frame},
 };
 use std::{
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::oneshot, time::sleep};
-use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source};
+use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source, StoreHeader};
 
 /// After a failure it is tried again after this, then twice as long, and so on.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -21,6 +22,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A group that cannot be written now is tried again after this.
 const WRITE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a primary answers to a standby of another history.
+const GONE: u16 = 410;
 
 /// A standby that follows. Dropping it ends that.
 pub struct Handle {
@@ -74,6 +78,21 @@ pub fn follow(
     })
 }
 
+fn tip(end: JournalEnd) -> Tip {
+    Tip {
+        sequence: end.next_sequence,
+        chain: end.chain,
+    }
+}
+
+/// A standby of this epoch whose history ends here.
+fn member(epoch: u32, end: JournalEnd) -> Member {
+    let epoch = Epoch::new(epoch);
+    let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
+    member.lengthened(tip(end), None);
+    member
+}
+
 struct Standby {
     primary: Primary,
     source: Source,
@@ -110,6 +129,50 @@ impl Standby {
     async fn follow(&self) -> Result<Infallible, Error> {
         let own = self.source.store();
         let end = self.source.end();
+        let mut member = member(own.epoch(), end);
+        let (mut frames, store, begin) = match self.ask(end).await {
+            Ok((frames, store)) => (frames, store, end),
+            Err(error) => self.ask_before_seals(error, &mut member).await?,
+        };
+        // The primary has said that its history has this tip, or it would not have begun to send.
+        member.take_groups(Epoch::new(store.epoch()), tip(begin))?;
+        let sequence = begin.next_sequence - 1;
+        let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
+        if theirs != ours {
+            return Err(Error::Parted {
+                sequence,
+                theirs,
+                own: ours,
+            });
+        }
+        if begin != end {
+            tracing::warn!(
+                next_sequence = begin.next_sequence,
+                seals = end.next_sequence - begin.next_sequence,
+                "the primary does not have the seals at the end of this journal: they are cut back"
+            );
+            self.follower.cut_seals(begin).await?;
+        }
+        self.follower.adopt(&store)?;
+        self.status.connected();
+        tracing::info!(
+            primary = %self.primary.address,
+            epoch = store.epoch(),
+            next_sequence = begin.next_sequence,
+            "following"
+        );
+        loop {
+            match frames.next().await? {
+                Frame::Group { group, next_chain } => self.write(group, next_chain).await?,
+                Frame::End { end, behind } => self.heard(end, behind),
+                other => return Err(misplaced(&other)),
+            }
+        }
+    }
+
+    /// Asks for what comes after this end.
+    async fn ask(&self, end: JournalEnd) -> Result<(Frames, Box<StoreHeader>), Error> {
+        let own = self.source.store();
         let from = wire::From {
             store: own.identity,
             epoch: own.epoch(),
@@ -128,39 +191,31 @@ impl Standby {
                 own: own.identity,
             });
         }
-        let tip = Tip {
-            sequence: end.next_sequence,
-            chain: end.chain,
+        Ok((frames, store))
+    }
+
+    /// The primary does not have this standby's tip, or not any more. Where seals alone come after what it has, and another epoch
+    /// goes on from there, nothing is lost with them.
+    async fn ask_before_seals(
+        &self,
+        error: Error,
+        member: &mut Member,
+    ) -> Result<(Frames, Box<StoreHeader>, JournalEnd), Error> {
+        if !matches!(error, Error::Answered { status: GONE, .. }) {
+            return Err(error);
+        }
+        let source = self.source.clone();
+        let before = tokio::task::spawn_blocking(move || source.before_seals()).await;
+        let Ok(Ok(Some(before))) = before else {
+            return Err(error);
         };
-        let epoch = Epoch::new(own.epoch());
-        let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
-        member.lengthened(tip, None);
-        // The primary has said that its history has this tip, or it would not have begun to send.
-        member.take_groups(Epoch::new(store.epoch()), tip)?;
-        let sequence = end.next_sequence - 1;
-        let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
-        if theirs != ours {
-            return Err(Error::Parted {
-                sequence,
-                theirs,
-                own: ours,
-            });
-        }
-        self.follower.adopt(&store)?;
-        self.status.connected();
-        tracing::info!(
-            primary = %self.primary.address,
-            epoch = store.epoch(),
-            next_sequence = end.next_sequence,
-            "following"
-        );
-        loop {
-            match frames.next().await? {
-                Frame::Group { group, next_chain } => self.write(group, next_chain).await?,
-                Frame::End { end, behind } => self.heard(end, behind),
-                other => return Err(misplaced(&other)),
-            }
-        }
+        // What it said to the whole journal is what is wrong, if it is still.
+        let Ok((frames, store)) = self.ask(before).await else {
+            return Err(error);
+        };
+        let epoch = Epoch::new(store.epoch());
+        member.take_copy(epoch, tip(before), Holder::Nobody)?;
+        Ok((frames, store, before))
     }
 
     async fn write(&self, group: LoggedGroup, next_chain: u64) -> Result<(), Error> {

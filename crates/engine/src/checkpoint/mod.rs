@@ -146,6 +146,12 @@ impl Checkpoints {
         self.last
     }
 
+    /// Whether the last one needs a journal that goes further than up to this entry, as one that an older version
+    /// wrote may need the seals at its end. One that is under way does not.
+    pub(crate) fn needs_after(&self, next_sequence: u64) -> bool {
+        self.last.is_some_and(|it| it.next_sequence > next_sequence)
+    }
+
     /// Whether [`Self::advance`] has a slice to copy: the owner must not go to sleep.
     pub(crate) fn has_work(&self) -> bool {
         match &self.progress {

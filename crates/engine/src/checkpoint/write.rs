@@ -25,6 +25,8 @@ use widgets_clock::Clock;
 pub(crate) struct Written {
     /// The first entry that is replayed after it.
     pub(crate) first_sequence: u64,
+    /// The first entry that no record in it can have: the journal goes at least so far.
+    pub(crate) next_sequence: u64,
     /// The length of its file.
     pub(crate) bytes: u64,
 }
@@ -97,6 +99,7 @@ impl<'a, D: Disk> Draft<'a, D> {
         files::finish(self.disk, &self.name)?;
         Ok(Written {
             first_sequence: position.next_sequence,
+            next_sequence,
             bytes: self.offset,
         })
     }

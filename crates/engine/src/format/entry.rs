@@ -4,7 +4,7 @@
 use super::{
     GROUP_HEADER_BYTES, Reader,
     change::{self, CHANGE_BYTES_MAX, JournaledChange},
-    segment::{GroupStamp, seal_group},
+    segment::{GroupStamp, group_bytes, seal_group},
 };
 use crate::{
     retries::Outcome,
@@ -164,6 +164,9 @@ impl GroupDraft {
         (&self.bytes, chain)
     }
 }
+
+/// What a seal takes in a segment.
+pub(crate) const SEAL_GROUP_BYTES: u64 = group_bytes(1);
 
 /// Whether a group with this payload is a seal.
 pub(crate) fn is_seal(payload: &[u8]) -> bool {

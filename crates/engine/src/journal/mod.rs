@@ -13,7 +13,11 @@ pub(crate) mod replay;
 use crate::{
     disk::{Disk, DiskFile},
     files,
-    format::{DATA_OFFSET, GROUP_SALT_BYTES, GroupDraft, GroupStamp, SegmentHeader},
+    format::{
+        self, DATA_OFFSET, GROUP_SALT_BYTES, GroupDraft, GroupStamp, SEAL_GROUP_BYTES,
+        SegmentHeader,
+    },
+    log::JournalEnd,
     throttle::PIECE_BYTES,
 };
 use prepare::NextSegment;
@@ -40,6 +44,8 @@ pub(crate) struct Journal<F> {
     at: u64,
     /// It ended with a seal when it was opened, or had no groups.
     is_sealed: bool,
+    /// After the last group that is no seal.
+    before_seals: Position,
     next_segment: Arc<NextSegment<F>>,
 }
 
@@ -92,6 +98,7 @@ impl<F: DiskFile> Journal<F> {
             chain: end.chain,
             at: end.at,
             is_sealed: end.is_sealed,
+            before_seals: end.before_seals,
             next_segment,
         }
     }
@@ -104,6 +111,16 @@ impl<F: DiskFile> Journal<F> {
             next_sequence: self.next_sequence,
             at: self.at,
             chain: self.chain,
+        }
+    }
+
+    /// Where it is, but for the seals that it ends with: no state and no checkpoint rests on those, and they may be
+    /// [taken back](Self::cut_seals).
+    pub(crate) fn before_seals(&self) -> Position {
+        if self.before_seals.next_sequence == self.next_sequence {
+            self.position()
+        } else {
+            self.before_seals
         }
     }
 
@@ -167,6 +184,7 @@ impl<F: DiskFile> Journal<F> {
         let (_, stamp) = self.next_stamp(at);
         let Segment { header, file } = &self.segment;
         let entries = group.entries();
+        let is_seal = format::is_seal(group.payload());
         let (bytes, chain) = group.seal_group(header.salt, stamp);
         if let Err(error) = file.write_all_at(bytes, self.offset) {
             // Part of it may be written, even all of it: without its salt it is nothing. No more is
@@ -184,12 +202,42 @@ impl<F: DiskFile> Journal<F> {
         self.offset += written;
         self.next_sequence += u64::from(entries);
         (self.chain, self.at) = (chain, at);
+        if !is_seal {
+            self.before_seals = self.position();
+        }
         Ok(Appended {
             segment: *header,
             stamp,
             next_chain: chain,
             bytes: written,
         })
+    }
+}
+
+impl<F: DiskFile> Journal<F> {
+    /// Takes back the seals after `before`, with which it ends: how many bytes they took. `None`, and nothing is done,
+    /// where they are not all in the segment that is written to.
+    ///
+    /// The last one goes first, durably, and then the one before it: so a crash leaves some of them, and perhaps one
+    /// of which a part is gone, which is a torn end. Where it fails, how many are there is not known before a restart.
+    pub(crate) fn cut_seals(&mut self, before: JournalEnd) -> io::Result<Option<u64>> {
+        let seals = self.next_sequence - before.next_sequence;
+        let Some(bytes) = seals.checked_mul(SEAL_GROUP_BYTES) else {
+            return Ok(None);
+        };
+        if bytes > self.offset - DATA_OFFSET {
+            return Ok(None);
+        }
+        let Segment { file, .. } = &self.segment;
+        let zeros = vec![0; usize::try_from(SEAL_GROUP_BYTES).unwrap_or_default()];
+        for _ in 0..seals {
+            self.offset -= SEAL_GROUP_BYTES;
+            file.write_all_at(&zeros, self.offset)?;
+            file.sync()?;
+        }
+        self.next_sequence = before.next_sequence;
+        (self.chain, self.at) = (before.chain, before.at);
+        Ok(Some(bytes))
     }
 }
 

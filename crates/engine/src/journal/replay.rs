@@ -7,7 +7,7 @@
 //! sync, the operating system may have it in memory only. It is written once more and synced, before
 //! anything rests on it.
 
-use super::Segment;
+use super::{Position, Segment};
 use crate::{
     disk::{Disk, DiskFile, read_full_at},
     error::OpenError,
@@ -48,6 +48,8 @@ pub(crate) struct End<F> {
     pub(crate) chain: u64,
     /// It ends with a seal, or has no groups.
     pub(crate) is_sealed: bool,
+    /// Where it was before the seals that it ends with.
+    pub(crate) before_seals: Position,
     /// The bytes of the groups that were replayed.
     pub(crate) replayed_bytes: u64,
 }
@@ -145,6 +147,7 @@ pub(crate) fn replay<D: Disk>(
         at: reached.at,
         chain: reached.chain.unwrap_or(start.chain),
         is_sealed: reached.is_sealed,
+        before_seals: reached.before_seals,
         replayed_bytes: reached.replayed_bytes,
     })
 }
@@ -185,6 +188,8 @@ struct Reached {
     offset: u64,
     /// The last group is a seal, or there is none.
     is_sealed: bool,
+    /// After the last group that is replayed and is no seal, or where the replay begins.
+    before_seals: Position,
     /// How many bytes the last group has.
     last_group_bytes: u64,
     /// After this there are only zeros. Before it may be what a torn group left.
@@ -202,6 +207,13 @@ impl Reached {
             segment,
             offset: DATA_OFFSET,
             is_sealed: true,
+            before_seals: Position {
+                store: start.store.unwrap_or_default(),
+                segment,
+                next_sequence: start.first_sequence,
+                at: start.at,
+                chain: start.chain,
+            },
             last_group_bytes: 0,
             rest_end: DATA_OFFSET,
             replayed_bytes: 0,
@@ -209,7 +221,7 @@ impl Reached {
     }
 
     /// Takes the next group; says whether it must be replayed, or what is wrong.
-    fn accept(&mut self, group: &Group<'_>, version: u32) -> Result<bool, String> {
+    fn accept(&mut self, group: &Group<'_>, segment: &SegmentHeader) -> Result<bool, String> {
         let first = self.start.first_sequence;
         let stamp = group.stamp;
         let follows = match self.next_sequence {
@@ -224,7 +236,7 @@ impl Reached {
                 stamp.first_sequence
             ));
         }
-        if version > 1 {
+        if segment.version > 1 {
             let begins = (stamp.first_sequence == first).then_some(self.start.chain);
             let expected = [self.chain, begins];
             if expected.iter().flatten().any(|&chain| chain != stamp.chain) {
@@ -243,6 +255,15 @@ impl Reached {
         let replayed = next > first;
         if replayed {
             self.replayed_bytes += group.bytes;
+        }
+        if replayed && !self.is_sealed {
+            self.before_seals = Position {
+                segment: segment.number,
+                next_sequence: next,
+                at: self.at,
+                chain: group.next_chain,
+                ..self.before_seals
+            };
         }
         Ok(replayed)
     }
@@ -406,27 +427,25 @@ impl<F: DiskFile> SegmentReader<F> {
             .get(end..)
             .and_then(|rest| format::read_group(rest, &self.header))
         {
-            let replayed = reached
-                .accept(&group, self.header.version)
-                .map_err(|defect| {
-                    // What is missing before a segment's first group was in the one before, at its end
-                    // or, where it seems to have no groups, from its beginning on.
-                    if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
-                        let before = self.header.number - 1;
-                        let ended_there = before == reached.segment;
-                        OpenError::Damaged {
-                            file: segment_name(before),
-                            offset: if ended_there {
-                                reached.offset
-                            } else {
-                                DATA_OFFSET
-                            },
-                            defect: format!("{defect} in {}", self.name),
-                        }
-                    } else {
-                        self.damaged(offset + end as u64, defect)
+            let replayed = reached.accept(&group, &self.header).map_err(|defect| {
+                // What is missing before a segment's first group was in the one before, at its end
+                // or, where it seems to have no groups, from its beginning on.
+                if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
+                    let before = self.header.number - 1;
+                    let ended_there = before == reached.segment;
+                    OpenError::Damaged {
+                        file: segment_name(before),
+                        offset: if ended_there {
+                            reached.offset
+                        } else {
+                            DATA_OFFSET
+                        },
+                        defect: format!("{defect} in {}", self.name),
                     }
-                })?;
+                } else {
+                    self.damaged(offset + end as u64, defect)
+                }
+            })?;
             if replayed {
                 let start = end + self.header.group_header_bytes();
                 groups.push(PlacedGroup {

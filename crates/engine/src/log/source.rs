@@ -135,6 +135,11 @@ impl Source {
             .map(|group| group.chain))
     }
 
+    /// Where the journal would end without the seals at its end, if it ends with any. May wait for the disk.
+    pub fn before_seals(&self) -> Result<Option<JournalEnd>, SourceError> {
+        Ok(self.log.before_seals()?)
+    }
+
     /// Waits until there is an entry after those before this one, and is told with the commit itself.
     pub async fn appended(&self, next_sequence: u64) {
         let mut appended = self.log.appended.subscribe();

@@ -5,10 +5,10 @@
 
 use super::Owner;
 use crate::{
-    FollowError, LoggedGroup,
+    FollowError, JournalEnd, LoggedGroup,
     disk::DiskFile,
     format::{self, Entries, EntryDefect, Happened},
-    journal::replay::seconds,
+    journal::{Append, replay::seconds},
     retries::{Kept, Outcome},
 };
 use widgets_clock::Clock;
@@ -62,6 +62,39 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 Err(FollowError::FateUnknown(reason.to_string()))
             }
             Some(fault) => Err(FollowError::NotNow(fault.to_string())),
+        }
+    }
+
+    /// Takes back the seals after `before`, with which the journal ends. Nothing in memory rests on them.
+    pub(super) fn cut_seals(&mut self, before: JournalEnd) -> Result<(), FollowError> {
+        if !self.follows {
+            return Err(FollowError::NotStandby);
+        }
+        if let Some(reason) = &self.stopped {
+            return Err(FollowError::FateUnknown(reason.to_string()));
+        }
+        let found = self.log.before_seals();
+        let found = found.map_err(|error| FollowError::NotNow(error.to_string()))?;
+        if found != Some(before) {
+            return Err(FollowError::DoesNotFollow {
+                offered: before.next_sequence,
+                own: self.journal.position().next_sequence,
+            });
+        }
+        if self.checkpoints.needs_after(before.next_sequence) {
+            return Err(FollowError::SealsNeeded);
+        }
+        match self.journal.cut_seals(before) {
+            Ok(Some(bytes)) => {
+                self.at = before.at;
+                self.log.cut(before, bytes);
+                Ok(())
+            }
+            Ok(None) => Err(FollowError::SealsNeeded),
+            Err(error) => {
+                let fault = self.failed(Append::FateUnknown(error));
+                Err(FollowError::FateUnknown(fault.to_string()))
+            }
         }
     }
 

@@ -19,4 +19,5 @@ mod recovery;
 mod restore;
 mod retries;
 mod rig;
+mod seals;
 mod simulation;

@@ -160,6 +160,30 @@ impl<'a> Rig<'a> {
         outcome.try_recv().expect("answered")
     }
 
+    /// Takes back the seals after this end.
+    pub(super) fn cut_seals(&mut self, before: JournalEnd) -> Result<(), FollowError> {
+        let (reply, mut outcome) = oneshot::channel();
+        let mut batch = VecDeque::from([Submission {
+            request: Request::CutSeals(before, reply),
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        }]);
+        self.owner.step(&mut batch);
+        outcome.try_recv().expect("answered")
+    }
+
+    /// It is told that it takes operations, as after a promotion: its journal may get a seal after a seal.
+    pub(super) fn lead(&mut self) {
+        let (reply, mut told) = oneshot::channel();
+        let mut batch = VecDeque::from([Submission {
+            request: Request::Follow(false, reply),
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        }]);
+        self.owner.step(&mut batch);
+        told.try_recv().expect("told");
+    }
+
     /// What the queue has an owner do at its end: a seal, where it writes one.
     pub(super) fn seal(&mut self) {
         self.owner.seal();
@@ -178,6 +202,13 @@ impl<'a> Rig<'a> {
     /// The writer writes what the owner copied, and removes what is needless.
     pub(super) fn write(&mut self) {
         while self.writer.step() {}
+    }
+
+    /// Asks for a checkpoint and copies the first slice for it.
+    pub(super) fn begin_checkpoint(&mut self) {
+        let (reply, _) = mpsc::channel();
+        self.requests.send(reply).expect("the owner is there");
+        self.copy();
     }
 
     /// Asks for a checkpoint and lets it be written.

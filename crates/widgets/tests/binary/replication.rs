@@ -483,3 +483,51 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
     assert!(again, "it says when to try again");
     assert_eq!(read_after(&standby, "/widgets/next", &newest).0, 200);
 }
+
+/// A shutdown ends the journal with a seal, which the standby does not get any more.
+#[test]
+fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
+    for attempt in 0..20 {
+        let (first, second) = (
+            Directory::new(&format!("stopped_{attempt}")),
+            Directory::new(&format!("goes_on_{attempt}")),
+        );
+        let primary = start(first.path(), &[]);
+        let (listen, address) = (primary.address.to_string(), url(&primary));
+        let standby = start(second.path(), &["--follow", &address]);
+        add(&primary, "copied");
+        wait_until("it was copied", || has(&standby, "copied"));
+        standby.kill();
+        primary.signal(Signal::TERM);
+        assert!(primary.wait().success());
+        let standby = start(second.path(), &["--follow", &address]);
+        // On a machine that is slow it had the seal already.
+        if !get(&standby, "/changes").1.contains(&position(&standby)) {
+            continue;
+        }
+        assert_eq!(promote(second.path(), &standby).0, Some(0));
+        add(&standby, "kept");
+        let primary = start(first.path(), &["--listen", &listen]);
+        wait_for_log(first.path(), "they are cut back");
+        wait_until("it follows", || has(&primary, "kept"));
+        add(&standby, "both");
+        wait_until("it goes on to follow", || has(&primary, "both"));
+        for path in ["/widgets", "/changes"] {
+            let (one, other) = (get(&standby, path), get(&primary, path));
+            assert!(
+                one.0 == 200 && one == other,
+                "{path}: {one:?} and {other:?}"
+            );
+        }
+        primary.kill();
+        let mut verify = widgets(first.path());
+        verify.args(["verify", "--data-dir", "widgets-data"]);
+        let (code, told) = outcome(&mut verify);
+        assert_eq!(code, Some(0), "{told}");
+        let primary = start(first.path(), &["--listen", &listen]);
+        add(&standby, "after a restart");
+        wait_until("it follows", || has(&primary, "after%20a%20restart"));
+        return;
+    }
+    panic!("the standby always had the seal");
+}
