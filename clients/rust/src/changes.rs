@@ -68,6 +68,40 @@ pub struct Changes<'a> {
     client: &'a Client,
     after: ChangesAfter,
     filters: String,
+    advance: Advance,
+}
+
+/// Whether pages lead anywhere. Positions are the service's own, and their order is not known here. So one is
+/// remembered, and a later one as soon as twice as many came since: positions that come again in a circle of any
+/// length are met (Brent's algorithm).
+#[derive(Debug, Default)]
+struct Advance {
+    remembered: Option<String>,
+    since: u64,
+    since_max: u64,
+}
+
+impl Advance {
+    /// A page led from one position to another. Why that is no way on, if it is none.
+    fn check(&mut self, from: &ChangesAfter, to: &str, is_empty: bool) -> Result<(), String> {
+        if matches!(from, ChangesAfter::Position(from) if from == to) {
+            return if is_empty {
+                Ok(())
+            } else {
+                Err(format!("changes came, and Next-Position stays at {to:?}"))
+            };
+        }
+        if self.remembered.as_deref() == Some(to) {
+            return Err(format!("Next-Position leads back to {to:?}"));
+        }
+        self.since += 1;
+        if self.since >= self.since_max {
+            self.remembered = Some(to.to_owned());
+            self.since_max = self.since.saturating_mul(2);
+            self.since = 0;
+        }
+        Ok(())
+    }
 }
 
 impl Client {
@@ -93,13 +127,15 @@ impl Client {
             client: self,
             after,
             filters,
+            advance: Advance::default(),
         }
     }
 }
 
 impl Changes<'_> {
     /// The changes since the last call, each also as the service wrote it. Where there are none, the
-    /// service is asked to wait so long for the next one.
+    /// service is asked to wait so long for the next one. Pages that lead nowhere are an error, so that whoever asks
+    /// until there are no more comes to an end.
     pub fn next_page(&mut self, wait: Duration) -> Result<Vec<(Change, Box<RawValue>)>, Error> {
         let mut target = format!(
             "/changes?limit={PAGE_CHANGES_MAX}&wait_ms={}",
@@ -121,13 +157,17 @@ impl Changes<'_> {
         let next = answer
             .header("Next-Position")
             .ok_or_else(|| answer.odd("there is no Next-Position"))?;
-        self.after = ChangesAfter::Position(next.to_owned());
         let rows: Vec<Box<RawValue>> = answer.json()?;
         let read = |row: Box<RawValue>| match serde_json::from_str(row.get()) {
             Ok(change) => Ok((change, row)),
             Err(error) => Err(answer.odd(&error.to_string())),
         };
-        rows.into_iter().map(read).collect()
+        let page: Vec<_> = rows.into_iter().map(read).collect::<Result<_, _>>()?;
+        self.advance
+            .check(&self.after, next, page.is_empty())
+            .map_err(|why| answer.odd(&why))?;
+        self.after = ChangesAfter::Position(next.to_owned());
+        Ok(page)
     }
 
     /// The same, and asks again where nobody answers or the answer is "later", as across a restart of the

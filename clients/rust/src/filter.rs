@@ -40,9 +40,22 @@ pub struct Query {
 }
 
 impl Query {
+    pub(crate) const fn direction(&self) -> &'static str {
+        if self.descending { "desc" } else { "asc" }
+    }
+
+    /// Whether this serial number comes after that one: their order is that of their bytes.
+    pub(crate) fn is_beyond(&self, serial_number: &str, after: &str) -> bool {
+        if self.descending {
+            serial_number < after
+        } else {
+            serial_number > after
+        }
+    }
+
     /// The path and query of at most so many widgets beyond the one of this serial number.
     pub(crate) fn target(&self, after: Option<&str>, limit: u64) -> String {
-        let direction = if self.descending { "desc" } else { "asc" };
+        let direction = self.direction();
         let mut target = format!("/widgets?order=serial_number.{direction}&limit={limit}");
         for filter in &self.filters {
             filter.write(&mut target);

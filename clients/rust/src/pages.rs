@@ -1,4 +1,6 @@
 //! A list of any length, a page at a time by the last serial number: each page costs the same.
+//!
+//! Every widget must stand beyond the one before, or whatever answers would be asked for the same page for ever.
 
 use crate::{Client, Error, Query, Widget, answer::Asked};
 use serde_json::value::RawValue;
@@ -57,16 +59,26 @@ impl Pages<'_> {
         })?;
         let rows: Vec<Box<RawValue>> = answer.json()?;
         let mut page = Vec::with_capacity(rows.len());
+        let mut after = self.after.clone();
         for row in rows {
             let widget: Widget =
                 serde_json::from_str(row.get()).map_err(|error| answer.odd(&error.to_string()))?;
+            if let Some(after) = &after
+                && !self.query.is_beyond(&widget.serial_number, after)
+            {
+                let (shown, direction) = (&widget.serial_number, self.query.direction());
+                return Err(answer.odd(&format!(
+                    "the list does not go on: {shown:?} comes after {after:?}, in the order {direction}"
+                )));
+            }
+            after = Some(widget.serial_number.clone());
             page.push((widget, row));
         }
+        self.after = after;
         self.wanted = self.wanted.saturating_sub(page.len() as u64);
         // A page that is not full is not the last one for certain: the service has a limit of its own.
-        match page.last() {
-            Some((last, _)) => self.after = Some(last.serial_number.clone()),
-            None => self.wanted = 0,
+        if page.is_empty() {
+            self.wanted = 0;
         }
         Ok(page)
     }

@@ -232,6 +232,83 @@ fn changes_go_on_after_the_position_that_the_service_gave() {
     );
 }
 
+const STAYS: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-1\r\nConnection: close\r\n\r\n\
+     [{\"position\":\"p-1\",\"at\":\"2026-11-27T11:02:03.000123Z\",\"by\":null,\
+       \"operation\":\"remove_widget\",\"widget_sn\":\"E\",\"freed\":[]}]";
+const ON_TO_2: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: close\r\n\r\n[]";
+const ON_TO_3: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-3\r\nConnection: close\r\n\r\n[]";
+const ON_TO_4: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-4\r\nConnection: close\r\n\r\n[]";
+
+/// Whoever reads until there is nothing more would ask for ever.
+#[test]
+fn changes_that_lead_nowhere_are_an_error() {
+    let stays: &[&str] = &[STAYS, STAYS];
+    let circle: &[&str] = &[
+        ON_TO_2, ON_TO_3, ON_TO_4, ON_TO_2, ON_TO_3, ON_TO_4, ON_TO_2, ON_TO_3,
+    ];
+    for (answers, good, why) in [
+        (stays, 1, "changes came, and Next-Position stays at \"p-1\""),
+        (circle, 0, "Next-Position leads back to \"p-"),
+    ] {
+        let peer = peer(answers);
+        let client = peer.client();
+        let mut changes = client.changes(ChangesAfter::Oldest, None, &[]);
+        let read = std::iter::repeat_with(|| changes.next_page(Duration::ZERO));
+        let outcomes: Vec<_> = read.take(answers.len()).collect();
+        let failed = outcomes.iter().position(Result::is_err);
+        let failed = failed.expect("it leads nowhere");
+        assert!(failed >= good, "{outcomes:?}");
+        let error = outcomes[failed].as_ref().expect_err("the first");
+        assert!(matches!(error, Error::Odd { .. }), "{error:?}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+/// Nothing new is no circle: where nothing happens the position stays.
+#[test]
+fn changes_that_do_not_come_are_no_error() {
+    let peer = peer(&[ON_TO_2, ON_TO_2, ON_TO_2, ON_TO_3, ON_TO_3, ON_TO_4]);
+    let client = peer.client();
+    let mut changes = client.changes(ChangesAfter::Oldest, None, &[]);
+    for _ in 0..6 {
+        let page = changes.next_page(Duration::ZERO).expect("a page");
+        assert!(page.is_empty());
+    }
+    peer.asked();
+}
+
+#[test]
+fn a_list_that_does_not_go_on_is_an_error() {
+    const B: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+        [{\"serial_number\":\"B\",\"name\":\"\",\"slots\":[]}]";
+    const A: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+        [{\"serial_number\":\"A\",\"name\":\"\",\"slots\":[]}]";
+    const A_A: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\
+        [{\"serial_number\":\"A\",\"name\":\"\",\"slots\":[]},{\"serial_number\":\"A\",\"name\":\"\",\"slots\":[]}]";
+    let same: &[&str] = &[B, B];
+    for (answers, descending, why) in [
+        (same, false, "\"B\" comes after \"B\", in the order asc"),
+        (&[B, A], false, "\"A\" comes after \"B\", in the order asc"),
+        (&[A, B], true, "\"B\" comes after \"A\", in the order desc"),
+        (
+            &[B, A_A],
+            true,
+            "\"A\" comes after \"A\", in the order desc",
+        ),
+    ] {
+        let peer = peer(answers);
+        let client = peer.client();
+        let query = Query {
+            filters: Vec::new(),
+            descending,
+        };
+        let mut pages = client.list(query, None, u64::MAX);
+        assert_eq!(pages.next_page().expect("a page").len(), 1);
+        let error = pages.next_page().expect_err("it does not go on");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
 /// The keys that a peer was sent.
 fn keys(asked: &[String]) -> Vec<String> {
     let key = |request: &String| {

@@ -5,7 +5,7 @@ use crate::Outcome;
 use std::{
     io::{self, IsTerminal as _, Write},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use widgets_client::{Change, ChangesAfter, Error};
 
@@ -14,6 +14,9 @@ const WAIT: Duration = Duration::from_secs(20);
 
 /// How long to rest before an unreachable service is asked again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Who was asked to wait for a change and answers at once that there is none is asked again no sooner than this.
+const EMPTY: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
@@ -88,7 +91,7 @@ impl Watch {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "so long ago is counted from the clock on the wall of whoever asks"
+        reason = "so long ago is counted from the clock on the wall of whoever asks, and what waits is a process"
     )]
     fn print(self) -> Result<(), Failure> {
         let client = self.service.client()?;
@@ -109,6 +112,7 @@ impl Watch {
         // What cannot be reached at the first attempt is a wrong address rather than a restart.
         let (mut reached, mut told) = (false, false);
         loop {
+            let asked = Instant::now();
             let page = match changes.next_page(wait) {
                 Ok(page) => page,
                 Err(error @ (Error::Unreachable { .. } | Error::Unavailable(_)))
@@ -124,7 +128,8 @@ impl Watch {
                 Err(error) => return Err(error.into()),
             };
             (reached, told) = (true, false);
-            let end = page.is_empty() && self.no_follow;
+            let nothing = page.is_empty();
+            let end = nothing && self.no_follow;
             for (change, json) in page {
                 if from.as_ref().is_some_and(|from| change.at < *from) {
                     continue;
@@ -138,6 +143,9 @@ impl Watch {
             out.flush()?;
             if end {
                 return Ok(());
+            }
+            if nothing {
+                thread::sleep(EMPTY.saturating_sub(asked.elapsed()));
             }
         }
     }
