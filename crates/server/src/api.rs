@@ -27,7 +27,9 @@ use crate::{
     reading,
     replication::Replication,
     request_id::{self, RequestIds, X_REQUEST_ID},
-    responses::{VARY_ACCEPT, WidgetBody, answer_applied, empty, json, of_type, options, page},
+    responses::{
+        VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, options, page,
+    },
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -378,6 +380,7 @@ impl<S: Store> Api<S> {
         let headers = response.headers_mut();
         headers.insert(header::SERVER, SERVER);
         headers.insert(X_REQUEST_ID, request_id);
+        declare(headers);
         if asks_store
             && let Some(newest) = self.feed.as_ref().and_then(|feed| feed.known_newest())
             && let Ok(newest) = HeaderValue::try_from(newest.to_string())
@@ -407,7 +410,9 @@ impl<S: Store> Api<S> {
             limit,
             retry_after_seconds: 1,
         };
-        whole(Error::from(busy).response(false))
+        let mut response = whole(Error::from(busy).response(false));
+        declare(response.headers_mut());
+        response
     }
 
     async fn answer(
@@ -719,7 +724,7 @@ impl<S: Store> Api<S> {
             Ok(text) => of_type(METRICS_TEXT, text.into()),
             // A collector of this process gave what cannot be encoded.
             Err(error) => {
-                let mut response = Response::new(Full::from(error.to_string()));
+                let mut response = of_type(METRICS_TEXT, error.to_string().into());
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 response
             }

@@ -1,5 +1,6 @@
 //! The console over HTTP: its files, and what a browser may do with them.
 
+use crate::responses::NO_REFERRER;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
@@ -9,9 +10,6 @@ use hyper::{
 use widgets_console::CONTENT_SECURITY_POLICY;
 
 const POLICY: HeaderValue = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
-/// A serial number in an address is nobody else's business.
-const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
-const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
 /// The names of the files stay the same when the binary is another one.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 /// Relative, so that a prefix which a proxy puts in front stays.
@@ -29,7 +27,6 @@ pub(crate) fn file(name: &str) -> Option<Response<Full<Bytes>>> {
     );
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::REFERRER_POLICY, NO_REFERRER);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, AS_DECLARED);
     headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
     Some(response)
 }

@@ -3,7 +3,7 @@
 use crate::{connections::Resident, document::File, idempotency, negotiation::Preferences};
 use http_body_util::Full;
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     body::Bytes,
     header::{self, HeaderName, HeaderValue},
 };
@@ -15,6 +15,16 @@ pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, R
 pub(crate) const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
+/// Of pages: a serial number in an address is nobody else's business.
+pub(crate) const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
+
+/// A browser takes what is sent for what its type says, and does not guess by what is in it: texts of others are.
+pub(crate) fn declare(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONTENT_TYPE) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, AS_DECLARED);
+    }
+}
 
 pub(crate) fn of_type(content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));

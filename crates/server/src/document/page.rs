@@ -1,5 +1,6 @@
 //! The interactive page: Swagger UI, out of the binary, so that it works without internet.
 
+use crate::responses::NO_REFERRER;
 use hyper::{
     body::Bytes,
     header::{self, HeaderMap, HeaderValue},
@@ -33,6 +34,7 @@ pub(crate) fn html() -> File {
         "text/html; charset=utf-8",
     );
     file.headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    file.headers.insert(header::REFERRER_POLICY, NO_REFERRER);
     file
 }
 

@@ -112,6 +112,14 @@ pub(super) fn document() -> Response {
                 "default-src 'none'",
             ),
         )
+        .header(
+            "Referrer-Policy",
+            header(
+                Type::String,
+                "Of the page: what other sites are told of its address.",
+                "no-referrer",
+            ),
+        )
         .content("application/openapi+json", any.build())
         .content("text/html", text.build())
         .build()

@@ -298,7 +298,7 @@ fn undocumented(headers: &HeaderMap, response: &Value) -> Vec<String> {
         // Every server's, and those that say how the body is to be read.
         let is_everyones = matches!(
             *name,
-            "server" | "connection" | "content-type" | "content-length"
+            "server" | "connection" | "content-type" | "x-content-type-options" | "content-length"
         );
         // Their own standard tells browsers of them.
         let is_of_browsers = name.starts_with("access-control-");

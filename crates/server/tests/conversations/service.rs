@@ -229,6 +229,7 @@ async fn programs_get_the_document_and_browsers_the_page() {
     let answer = send(&api, "GET", "/", &[browser], "").await;
     let policy = answer.header("content-security-policy").expect("a policy");
     assert!(policy.starts_with("default-src 'none'; "));
+    assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
     let links = answer
         .body
         .split(['"'])
@@ -242,9 +243,48 @@ async fn programs_get_the_document_and_browsers_the_page() {
         );
         let answer = send_bytes(&api, &format!("/{link}")).await;
         assert_eq!(answer.status(), StatusCode::OK, "{link}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
     }
     let answer = send(&api, "GET", "/swagger-ui/index.html", &[], "").await;
     assert_eq!(answer.outcome(), (404, "PGRST125"));
+}
+
+/// A browser that guesses what an answer is finds a page in a name or in an error.
+#[tokio::test]
+async fn no_answer_is_taken_for_something_else_than_its_type() {
+    let (_engine, api) = service("declared");
+    let added = post(&api, "add_widget", E).await;
+    assert_eq!(added.outcome(), (204, ""));
+    assert_eq!(added.header("x-content-type-options"), None, "no content");
+    for (uri, accept, status) in [
+        ("/", "*/*", 200),
+        ("/", "text/html", 200),
+        ("/widgets", "*/*", 200),
+        ("/widgets", "text/csv", 200),
+        ("/slots", "text/csv", 200),
+        ("/widgets?name=like.%3Cscript%3E", "text/csv", 200),
+        ("/widgets?name=%3Cscript%3E", "*/*", 400),
+        ("/widgets/E", "*/*", 200),
+        ("/widgets/%3Cscript%3E", "*/*", 404),
+        ("/widgets/E/neighbourhood", "*/*", 200),
+        ("/changes", "*/*", 200),
+        ("/changes", "text/event-stream", 200),
+        ("/changes", "application/x-ndjson", 200),
+        ("/metrics", "*/*", 200),
+        ("/%3Cscript%3E", "*/*", 404),
+        ("/console/licences.md", "*/*", 200),
+    ] {
+        let request = Request::get(uri).header("accept", accept);
+        let request = request.body(Full::<Bytes>::default());
+        let answer = api.respond(request.expect("a request")).await;
+        assert_eq!(answer.status().as_u16(), status, "{uri} {accept}");
+        let declared = answer.headers().get("x-content-type-options");
+        assert_eq!(
+            declared.map(hyper::http::HeaderValue::as_bytes),
+            Some(&b"nosniff"[..]),
+            "{uri} {accept}"
+        );
+    }
 }
 
 /// Sends a GET whose answer may be no text.
