@@ -98,7 +98,8 @@ impl Default for Limits {
     }
 }
 
-/// Headers of a request may have so many bytes together; hyper answers 431 to more.
+/// The head of a request may have so many bytes; more is answered 431. Over HTTP/2, and where not all of it has come,
+/// hyper does it.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// A client of HTTP/2 may have so many requests under way on one connection.

@@ -6,10 +6,13 @@
 //! on a connection takes of [`FREE_BYTES`] does not count: `connections_max` bounds it, and whoever asks one thing
 //! after another is not refused for what others hold.
 //!
+//! How long one head may be is looked at here as well: over HTTP/1.1 hyper bounds what has come of a head that is not whole
+//! yet, and the buffer of a connection that was used may be twice as long, so that what comes at once would pass.
+//!
 //! What was decoded shares memory with whatever else came in the same read, such as a body. It is copied
 //! out of that, or a head of some bytes would hold on to kilobytes.
 
-use super::{answers::STREAM_BYTES, metrics::ConnectionMetrics};
+use super::{HEADER_BYTES_MAX, answers::STREAM_BYTES, metrics::ConnectionMetrics};
 use crate::budget::{NoRoom, Share, Taken};
 use hyper::{
     HeaderMap, Request, StatusCode, Uri, Version,
@@ -30,6 +33,12 @@ const FREE_LINES: usize = 16;
 
 /// What a line takes beside its name and its value, at most: the map of them may be half empty.
 const LINE_BYTES: usize = 256;
+
+/// What stands around a header over HTTP/1.1: a colon, a space and the end of the line.
+const AROUND_HEADER_BYTES: usize = 4;
+
+/// And around the target: spaces, the version and the end of the line.
+const AROUND_TARGET_BYTES: usize = 12;
 
 /// The heads of one connection.
 pub(super) struct Heads {
@@ -60,6 +69,9 @@ impl Heads {
 
     fn take<B>(&self, request: &mut Request<B>) -> Result<Option<Taken>, Unheld> {
         let is_http2 = request.version() >= Version::HTTP_2;
+        if !is_http2 && wire_size(request) > HEADER_BYTES_MAX as usize {
+            return Err(Unheld::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
         if !is_http2 && request.headers().len() <= FREE_LINES {
             return Ok(None);
         }
@@ -77,6 +89,18 @@ impl Heads {
         *request.headers_mut() = headers;
         Ok(Some(taken))
     }
+}
+
+/// How many bytes a head had over HTTP/1.1, but for spaces that need not be there.
+fn wire_size<B>(request: &Request<B>) -> usize {
+    let header = |(name, value): (&HeaderName, &HeaderValue)| {
+        AROUND_HEADER_BYTES + name.as_str().len() + value.len()
+    };
+    let uri = request.uri();
+    let authority = uri.authority().map_or(0, |it| it.as_str().len());
+    let target = authority + uri.path_and_query().map_or(0, |it| it.as_str().len());
+    let headers: usize = request.headers().iter().map(header).sum();
+    AROUND_TARGET_BYTES + request.method().as_str().len() + target + headers + 2
 }
 
 /// What a head takes in memory, about.
@@ -192,6 +216,26 @@ mod tests {
         assert!(budget.taken() > 10 << 10, "{}", budget.taken());
         drop(held);
         assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_whole_head_is_no_longer_than_a_part_may_be() {
+        let heads = connection(&Budget::new(1 << 20));
+        let head = |bytes: usize| {
+            let request = Request::post("/rpc/add_widget").header("host", "t");
+            let empty = request.header("x", "").body(()).expect("a request");
+            let length = bytes - wire_size(&empty);
+            let mut request = empty;
+            let value = HeaderValue::try_from("x".repeat(length)).expect("a value");
+            request.headers_mut().insert("x", value);
+            request
+        };
+        let text = b"POST /rpc/add_widget HTTP/1.1\r\nhost: t\r\nx: xxx\r\n\r\n";
+        assert_eq!(wire_size(&head(text.len())), text.len());
+        let most = HEADER_BYTES_MAX as usize;
+        assert!(matches!(heads.hold(&mut head(most)), Ok(None)));
+        let refused = heads.hold(&mut head(most + 1));
+        assert!(matches!(refused, Err(Unheld::Status(status)) if status == 431));
     }
 
     #[test]

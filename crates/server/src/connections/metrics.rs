@@ -95,7 +95,7 @@ impl ConnectionMetrics {
         let refused = Opts::new(
             "widgets_request_heads_refused_total",
             "Requests that were refused for their heads, by reason: lines (431, it has more than 100, over \
-             HTTP/2), room (WG503, http.heads_bytes_max).",
+             HTTP/2, or more than 16 KiB, whole over HTTP/1.1), room (WG503, http.heads_bytes_max).",
         );
         let refused = IntCounterVec::new(refused, &["reason"])?;
         for reason in ["lines", "room"] {

@@ -257,6 +257,35 @@ fn what_is_expected_and_cannot_be_is_refused() {
     ]);
 }
 
+/// After requests of some lengths the buffer of a connection has room for more than a head may have.
+#[test]
+fn a_head_is_no_longer_on_a_connection_that_was_used() {
+    let server = Server::start(Counting::default(), Limits::default());
+    let live = "GET /live HTTP/1.1\r\nHost: test\r\nAuthorization: \r\n\r\n";
+    let head = |bytes: usize| {
+        let token = "x".repeat(bytes - live.len());
+        live.replace("Authorization: ", &format!("Authorization: {token}"))
+    };
+    for long in [17_000, 27_000] {
+        let mut stream = server.connect();
+        let mut ask = |bytes: usize| {
+            stream.write_all(head(bytes).as_bytes()).expect("sent");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                std::io::Read::read_exact(&mut stream, &mut byte).expect("answered");
+                answer.extend_from_slice(&byte);
+            }
+            String::from_utf8_lossy(&answer[..12]).into_owned()
+        };
+        for bytes in [8_100, 16_300].repeat(4) {
+            assert_eq!(ask(bytes), "HTTP/1.1 200", "{bytes}");
+        }
+        assert_eq!(ask(long), "HTTP/1.1 431", "{long}");
+    }
+    server.stop();
+}
+
 #[test]
 fn heads_that_are_too_large_or_no_http_are_refused() {
     let many = (0..200).fold(String::new(), |lines, n| lines + &format!("X-{n}: x\r\n"));
