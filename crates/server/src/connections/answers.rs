@@ -23,7 +23,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -87,6 +87,8 @@ pub(super) struct Answers {
     all: Arc<Unread>,
     seat: Arc<Seat>,
     held: Mutex<Held>,
+    /// An answer without a length is under way over HTTP/1.1, such as a stream of changes.
+    streams: AtomicBool,
 }
 
 #[derive(Default)]
@@ -101,13 +103,23 @@ struct Held {
 
 impl Answers {
     pub(super) fn new(all: Arc<Unread>, seat: Arc<Seat>) -> Arc<Self> {
-        let held = Mutex::default();
-        Arc::new(Self { all, seat, held })
+        Arc::new(Self {
+            all,
+            seat,
+            held: Mutex::default(),
+            streams: AtomicBool::new(false),
+        })
     }
 
     /// Whether anything was asked on the connection yet.
     pub(super) fn was_asked(&self) -> bool {
         self.seat.was_asked()
+    }
+
+    /// Whether an answer goes on until its client hangs up, and nothing else would tell that it has: over HTTP/1.1
+    /// nothing is read while an answer is under way.
+    pub(super) fn streams(&self) -> bool {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Bounds an answer. Where there is no room for it, `instead` makes one that says so by the limit;
@@ -133,11 +145,14 @@ impl Answers {
             (response, hold)
         };
         let answers = is_http2.then(|| self.clone());
+        let has_end = is_http2 || response.body().size_hint().exact().is_some();
+        let stream = (!has_end).then(|| Stream::begin(self.clone()));
         response.map(|inner| AnswerBody {
             inner,
             rest: Bytes::new(),
             hold,
             answers,
+            _stream: stream,
             _busy: self.seat.busy(),
         })
     }
@@ -251,6 +266,22 @@ impl Drop for Hold {
     }
 }
 
+/// An answer without a length is under way, until this is dropped. Over HTTP/1.1 there is one at a time.
+struct Stream(Arc<Answers>);
+
+impl Stream {
+    fn begin(answers: Arc<Answers>) -> Self {
+        answers.streams.store(true, Ordering::Relaxed);
+        Self(answers)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A piece that holds its place until it has been sent.
 struct Piece {
     bytes: Bytes,
@@ -271,6 +302,7 @@ pub(super) struct AnswerBody<B> {
     hold: Option<Arc<Hold>>,
     /// Over HTTP/2, where pieces wait after they were handed over.
     answers: Option<Arc<Answers>>,
+    _stream: Option<Stream>,
     /// Until it was handed over, its connection is not idle.
     _busy: Busy,
 }

@@ -8,6 +8,10 @@
 //! behind a broken head. Closed at once, the system would answer that with a reset, which takes the answer
 //! away from a peer that has not read it yet, and which a proxy counts as a failure of the service. So
 //! the stream says that nothing more will come, and reads on for a while.
+//!
+//! Over HTTP/1.1 nothing is read while an answer is under way: what has begun is answered, also to a peer that sends no
+//! more. Of an answer that goes on until its peer hangs up somebody has to look whether it has: the stream does, and
+//! keeps what comes instead for whoever reads next.
 
 use super::{answers::Answers, metrics::Cut};
 use std::{
@@ -33,6 +37,10 @@ pub(super) const LINGER_BYTES_MAX: usize = 4 << 20;
 
 /// How much of that is read at once.
 const LINGER_PIECE_BYTES: usize = 16 << 10;
+
+/// So much is kept of what a peer sends while it is told something that has no end. With TLS the end is announced, by some
+/// 30 bytes; whoever sends more is found to have hung up when something is sent to it.
+const AHEAD_BYTES_MAX: usize = 256;
 
 /// For so many bytes a connection uses up one of the 128 units of its task's turn (tokio calls them its budget): after
 /// some kilobytes others of its worker have theirs, whatever more has come.
@@ -69,6 +77,8 @@ pub(super) struct IdleStream<S> {
     /// The service is stopping: nothing is read on for.
     stopping: Arc<AtomicBool>,
     ending: Ending,
+    /// What came while somebody looked whether the peer has hung up, and nobody has read yet.
+    ahead: Vec<u8>,
 }
 
 /// Whether the peer takes what is sent.
@@ -110,6 +120,7 @@ impl<S> IdleStream<S> {
             since_answers: Duration::ZERO,
             stopping,
             ending: Ending::Not,
+            ahead: Vec::new(),
         }
     }
 
@@ -167,6 +178,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for IdleStream<S> {
             self.sending = Sending::BlockedBeforeReading;
             return self.poll_deadlines(context).map(Err);
         }
+        if !self.ahead.is_empty() {
+            let bytes = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..bytes]);
+            self.ahead.drain(..bytes);
+            self.moved = true;
+            self.reading = true;
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => self.poll_deadlines(context).map(Err),
@@ -186,6 +205,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for IdleStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> IdleStream<S> {
+    /// Looks whether the peer has hung up, which is an error: it wants nothing more. From now on what comes wakes.
+    fn look_ahead(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut piece = [MaybeUninit::uninit(); AHEAD_BYTES_MAX];
+        while self.ahead.len() < AHEAD_BYTES_MAX {
+            let mut buffer = ReadBuf::uninit(&mut piece[self.ahead.len()..]);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(read) => read?,
+            }
+            if buffer.filled().is_empty() {
+                self.ending = Ending::PeerEnded;
+                let reason = "the client of a stream hung up";
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason));
+            }
+            self.ahead.extend_from_slice(buffer.filled());
+        }
+        Ok(())
+    }
+
     /// Reads on after the end, until the peer ends as well or it was enough.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut piece = [MaybeUninit::uninit(); LINGER_PIECE_BYTES];
@@ -253,7 +291,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for IdleStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        if self.answers.streams() {
+            self.look_ahead(context)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,202 +328,4 @@ fn period(deadlines: Deadlines) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::connections::{answers::Unread, metrics::ConnectionMetrics, places::Seat};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-
-    const DEADLINES: Deadlines = Deadlines {
-        idle: Duration::from_mins(1),
-        request: Duration::from_secs(10),
-        answer: Duration::from_secs(30),
-    };
-
-    fn idle_stream<S>(stream: S) -> IdleStream<S> {
-        let seat = Seat::new(Arc::default());
-        drop(seat.busy());
-        with_seat(stream, seat)
-    }
-
-    fn with_seat<S>(stream: S, seat: Arc<Seat>) -> IdleStream<S> {
-        let answers = Answers::new(Unread::new(1 << 20, ConnectionMetrics::default()), seat);
-        IdleStream::new(stream, DEADLINES, answers, Arc::default())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_asks_nothing_is_cut_earlier() {
-        let (_peer, stream) = duplex(16);
-        let mut stream = with_seat(stream, Seat::new(Arc::default()));
-        let start = Instant::now();
-        let error = stream.read_exact(&mut [0]).await.expect_err("cut");
-        assert!(error.to_string().contains("request_timeout"), "{error}");
-        let seconds = start.elapsed().as_secs();
-        assert!((10..=20).contains(&seconds), "{seconds}");
-    }
-
-    /// Sends a byte every `pause`; says how many seconds the other side bears it, and why no longer.
-    async fn trickle(pause: Duration, answer: bool) -> (u64, String) {
-        let (mut peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        let start = Instant::now();
-        tokio::spawn(async move {
-            while peer.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(pause).await;
-            }
-        });
-        for _ in 0..1000 {
-            if let Err(error) = stream.read_exact(&mut [0]).await {
-                return (start.elapsed().as_secs(), error.to_string());
-            }
-            if answer {
-                stream.write_all(b"y").await.expect("the peer has room");
-            }
-        }
-        (start.elapsed().as_secs(), "nothing".into())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_trickles_in_is_cut() {
-        let (seconds, error) = trickle(Duration::from_secs(1), false).await;
-        assert!((10..=20).contains(&seconds), "{seconds}");
-        assert!(error.contains("request_timeout"), "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_is_cut() {
-        let (_peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        let start = Instant::now();
-        let error = stream.read_exact(&mut [0]).await.expect_err("cut");
-        assert!(error.to_string().contains("idle_timeout"), "{error}");
-        let seconds = start.elapsed().as_secs();
-        assert!((60..=120).contains(&seconds), "{seconds}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_cut() {
-        let (_peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        let error = stream.write_all(&[0; 17]).await.expect_err("cut");
-        assert!(error.to_string().contains("idle_timeout"), "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_but_steady_conversation_goes_on() {
-        let (peer, mut stream) = duplex(16);
-        let mut peer = peer;
-        tokio::spawn(async move {
-            for _ in 0..20 {
-                tokio::time::sleep(Duration::from_secs(50)).await;
-                peer.write_all(b"x").await.expect("not cut");
-                peer.read_exact(&mut [0]).await.expect("answered");
-            }
-        });
-        let mut stream = idle_stream(&mut stream);
-        for _ in 0..20 {
-            stream.read_exact(&mut [0]).await.expect("not cut");
-            stream.write_all(b"y").await.expect("not cut");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_peer_goes_on_to_send_does_not_take_its_answer_away() {
-        let (mut peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        let client = tokio::spawn(async move {
-            // It sends all of its request before it looks for an answer.
-            peer.write_all(&[b'x'; 1000]).await.expect("it is read");
-            let mut answer = String::new();
-            peer.read_to_string(&mut answer).await.expect("whole");
-            answer
-        });
-        stream.read_exact(&mut [0]).await.expect("the first byte");
-        stream.write_all(b"no").await.expect("there is room");
-        stream.shutdown().await.expect("in order");
-        assert_eq!(client.await.expect("no panic"), "no");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_never_ends_is_not_read_for_ever() {
-        let (mut peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        let start = Instant::now();
-        let trickling = tokio::spawn(async move {
-            while peer.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        stream.shutdown().await.expect("in order");
-        assert_eq!(start.elapsed(), LINGER_MAX);
-        drop(stream);
-        trickling.await.expect("it has ended");
-
-        let (mut peer, stream) = duplex(LINGER_PIECE_BYTES);
-        let mut stream = idle_stream(stream);
-        let flood = tokio::spawn(async move {
-            let mut sent = 0;
-            while peer.write_all(&[b'x'; 1 << 10]).await.is_ok() {
-                sent += 1 << 10;
-            }
-            sent
-        });
-        stream.shutdown().await.expect("in order");
-        drop(stream);
-        let sent = flood.await.expect("no panic");
-        assert!(sent < 2 * LINGER_BYTES_MAX, "{sent}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_waited_for_where_the_peer_has_ended_or_the_service_stops() {
-        let (peer, stream) = duplex(16);
-        let mut stream = idle_stream(stream);
-        drop(peer);
-        assert_eq!(stream.read(&mut [0]).await.expect("the end"), 0);
-        let (_peer, stopped) = duplex(16);
-        let mut stopped = idle_stream(stopped);
-        stopped.stopping.store(true, Ordering::Relaxed);
-        let start = Instant::now();
-        stream.shutdown().await.expect("in order");
-        stopped.shutdown().await.expect("in order");
-        assert_eq!(start.elapsed(), Duration::ZERO);
-    }
-
-    /// Who asks for much at once does not keep others waiting until all of it is read.
-    #[tokio::test]
-    async fn others_have_their_turn_beside_a_flood() {
-        let (mut peer, stream) = duplex(1 << 20);
-        peer.write_all(&vec![b'x'; 1 << 20]).await.expect("room");
-        let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counted = read.clone();
-        let flood = tokio::spawn(async move {
-            let (mut stream, mut piece) = (idle_stream(stream), [0; 4096]);
-            while counted.load(Ordering::Relaxed) < 1 << 20 {
-                let bytes = stream.read(&mut piece).await.expect("there is more");
-                counted.fetch_add(bytes, Ordering::Relaxed);
-            }
-        });
-        let seen = tokio::spawn(async move { read.load(Ordering::Relaxed) });
-        let seen = seen.await.expect("no panic");
-        assert!((1..=16 << 10).contains(&seen), "{seen}");
-        flood.await.expect("no panic");
-    }
-
-    /// It would have them all in memory.
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_is_asked_nothing_more() {
-        let (mut peer, stream) = duplex(16);
-        let (mut reader, mut writer) = tokio::io::split(idle_stream(stream));
-        let writing = tokio::spawn(async move {
-            writer.write_all(&[b'y'; 100]).await.expect("in the end");
-            writer
-        });
-        peer.write_all(b"x").await.expect("there is room");
-        // What was spawned begins.
-        tokio::task::yield_now().await;
-        let early = tokio::time::timeout(Duration::from_secs(5), reader.read(&mut [0])).await;
-        early.expect_err("its answers come first");
-        peer.read_exact(&mut [0; 100]).await.expect("the answers");
-        assert_eq!(reader.read(&mut [0]).await.expect("now"), 1);
-        drop(writing.await.expect("no panic"));
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use std::{
     cell::Cell,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     thread,
     time::Duration,
 };
@@ -242,6 +242,19 @@ fn a_stream_that_has_nothing_to_tell_is_not_idle() {
         line.clear();
         assert!(stream.read_line(&mut line).expect("no end") > 0);
     }
+}
+
+/// Nothing is read of its connection while it is told what happens, and where nothing happens nothing is sent to it.
+#[test]
+fn whoever_hangs_up_has_left_before_the_stream_says_that_it_is_there() {
+    let directory = Directory::new("streams_left");
+    let service = Service::start(directory.path(), &[]);
+    let mut stream = subscribe(&service, "/changes?after=now");
+    let shut = stream.get_ref().shutdown(Shutdown::Write);
+    shut.expect("it is open");
+    let mut rest = [0; 64];
+    assert_eq!(stream.read(&mut rest).expect("an end"), 0);
+    wait_until("it has gone", || subscribers(&service) == 0);
 }
 
 #[test]
