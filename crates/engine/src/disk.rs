@@ -137,13 +137,18 @@ impl DataDirectory {
             Ok(_) => true,
         };
         let lock_path = path.join(LOCK_FILE);
+        let opening = || OpenError::io(format!("opening {}", lock_path.display()));
+        match regular(&lock_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(opening()(error)),
+            _ => {}
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(FILE_MODE)
             .open(&lock_path)
-            .map_err(OpenError::io(format!("opening {}", lock_path.display())))?;
+            .map_err(opening())?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked),
@@ -195,6 +200,17 @@ impl DataDirectory {
         }
         Ok(None)
     }
+}
+
+/// That there is a file, and nothing else: a pipe would keep whoever opens it waiting for its other end.
+fn regular(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(io::Error::other(format!(
+        "{path} is not a regular file, such as a pipe or a directory"
+    )))
 }
 
 /// The names of everything in a directory, but for what every one may have. An error where it cannot be read.
@@ -340,14 +356,15 @@ impl Disk for DataDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.path.join(name))
+        let path = self.path.join(name);
+        regular(&path)?;
+        OpenOptions::new().read(true).write(true).open(path)
     }
 
     fn open_to_read(&self, name: &str) -> io::Result<File> {
-        File::open(self.path.join(name))
+        let path = self.path.join(name);
+        regular(&path)?;
+        File::open(path)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -123,6 +123,49 @@ fn nothing_is_made_where_nothing_may_be() {
     assert_eq!(names(&path), [""; 0]);
 }
 
+/// Whoever opens a pipe waits for its other end, which nobody may ever open.
+#[tokio::test]
+async fn what_is_no_regular_file_is_named_and_not_waited_for() {
+    let directory = temporary();
+    let path = directory.path().join("data");
+    let engine = Engine::open(&path, &settings()).expect("a new directory");
+    engine.client().submit(add(0)).await.expect("added");
+    engine.checkpoint().expect("written");
+    engine.client().submit(add(1)).await.expect("added");
+    drop(engine);
+    let mut tried = 0;
+    let is_read = |name: &String| name == "lock" || crate::files::is_store(name);
+    for name in names(&path).into_iter().filter(is_read) {
+        let (file, aside) = (path.join(&name), directory.path().join(&name));
+        fs::rename(&file, &aside).expect("moved");
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.expect("mkfifo").success());
+        let (told, tells) = std::sync::mpsc::channel();
+        let opened = path.clone();
+        std::thread::spawn(move || {
+            let verified = crate::verify(&opened, &settings());
+            let served = Engine::open(&opened, &settings());
+            drop(told.send((verified.err(), served.err())));
+        });
+        let (verified, served) = tells
+            .recv_timeout(std::time::Duration::from_mins(2))
+            .expect("nobody waits for the pipe");
+        for refused in [verified, served] {
+            let refused = refused.expect("it cannot be read").to_string();
+            let file = file.display();
+            let wanted = format!("{file} is not a regular file, such as a pipe or a directory");
+            assert!(refused.contains(&wanted), "{refused}");
+        }
+        fs::remove_file(&file).expect("removed");
+        fs::rename(&aside, &file).expect("moved back");
+        tried += 1;
+    }
+    // The lock, the store's own file, a checkpoint and a segment at least.
+    assert!(tried >= 4, "{tried}");
+    let engine = Engine::open(&path, &settings()).expect("as it was");
+    assert!(lookup(&engine.client(), 1).await.is_some());
+}
+
 #[test]
 fn what_is_made_is_for_its_owner_alone() {
     let directory = temporary();
