@@ -30,7 +30,7 @@ pub fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
 /// What is in a file of at most [`FILE_BYTES_MAX`] bytes, or in anything else that can be opened, such as a pipe that
 /// its user means to wait for.
 pub fn read_short(path: &Path) -> io::Result<Vec<u8>> {
-    at_most(path, FILE_BYTES_MAX)
+    read_at_most(path, FILE_BYTES_MAX)
 }
 
 fn regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -40,10 +40,11 @@ fn regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
             "it is not a regular file, such as a pipe or a directory",
         ));
     }
-    at_most(path, bytes_max)
+    read_at_most(path, bytes_max)
 }
 
-fn at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+/// What is in a file, or in anything else that can be opened, of at most so many bytes.
+pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // What it grows by meanwhile as well.
     let file = File::open(path)?;

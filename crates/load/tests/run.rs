@@ -248,6 +248,12 @@ fn reports_and_logs_are_written_and_read_back() {
     std::fs::write(file("report.json"), "{}").unwrap();
     let refused = Report::read(&file("report.json")).unwrap_err().to_string();
     assert!(refused.contains("missing field `format`"), "{refused}");
+    // What has no end takes no memory without end.
+    let refused = Report::read("/dev/zero".as_ref()).unwrap_err().to_string();
+    assert!(
+        refused.contains("it must have at most 67108864 bytes"),
+        "{refused}"
+    );
 }
 
 #[test]

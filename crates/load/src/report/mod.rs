@@ -27,9 +27,13 @@ use std::{
     path::Path,
     time::Duration,
 };
+use widgets_files::read_at_most;
 
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
+
+/// Reports are far shorter.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -334,7 +338,8 @@ impl Report {
     /// Reads a report that [`Self::write_json`] wrote.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let what = format!("reading the report {}", path.display());
-        let text = fs::read(path).map_err(|error| Error::File(explain(&what, &error)))?;
+        let text =
+            read_at_most(path, BYTES_MAX).map_err(|error| Error::File(explain(&what, &error)))?;
         let wrong = |cause: String| Error::Content {
             what: what.clone(),
             cause,
