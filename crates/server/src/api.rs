@@ -206,6 +206,7 @@ impl<S: Store> Api<S> {
         let subscribers = Subscribers::new(settings.changes_subscribers_max);
         subscribers.register(&registry)?;
         let making = Making::new(settings.making_max);
+        making.register(&registry)?;
         let shared = Arc::new(Shared {
             settings,
             metrics: Metrics::new(registry)?,

@@ -7,6 +7,7 @@
 //!
 //! A worker that writes one looks after its other connections in between: see [`Pace`].
 
+use prometheus::{IntGauge, Registry};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,6 +29,8 @@ const PIECE_BYTES: usize = 32 << 10;
 pub(crate) struct Making {
     at_once_max: usize,
     table: Mutex<Table>,
+    /// How many wait.
+    waiting: IntGauge,
 }
 
 #[derive(Debug, Default)]
@@ -88,12 +91,21 @@ impl Making {
         Arc::new(Self {
             at_once_max,
             table: Mutex::default(),
+            waiting: valid(IntGauge::new(
+                "widgets_answers_waiting",
+                "Lists, neighbourhoods and pages of changes that wait until others are made.",
+            )),
         })
+    }
+
+    /// Adds what an operator sees to a registry.
+    pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.waiting.clone()))
     }
 
     /// Waits for a turn. Where too many wait already, the error names the limit.
     pub(crate) async fn turn(self: &Arc<Self>, asker: Asker) -> Result<Turn, String> {
-        let (told, number) = {
+        let (told, waiting) = {
             let mut table = self.lock();
             if table.under_way < self.at_once_max {
                 table.under_way += 1;
@@ -117,12 +129,14 @@ impl Making {
             }
             table.number += 1;
             table.waiting += 1;
-            (told, number)
-        };
-        let waiting = Waiting {
-            making: self.clone(),
-            asker,
-            number,
+            self.waiting.inc();
+            let making = self.clone();
+            let waiting = Waiting {
+                making,
+                asker,
+                number,
+            };
+            (told, waiting)
         };
         let turn = told.await;
         drop(waiting);
@@ -154,6 +168,15 @@ impl Drop for Turn {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.making.lock().leave(self.asker, self.number);
+        self.making.waiting.dec();
+    }
+}
+
+/// The name is a constant of this file.
+fn valid(gauge: prometheus::Result<IntGauge>) -> IntGauge {
+    match gauge {
+        Ok(gauge) => gauge,
+        Err(error) => unreachable!("the metric is well-formed: {error}"),
     }
 }
 
@@ -254,6 +277,7 @@ mod tests {
             drop(first);
             assert_eq!(making.lock().waiting, 1);
         }
+        assert_eq!(making.waiting.get(), 0);
         let table = making.lock();
         assert_eq!((table.under_way, table.waiting), (0, 0));
         assert!(table.askers.is_empty());
@@ -280,5 +304,6 @@ mod tests {
         let limit = "512 answers of many rows that wait";
         assert_eq!(refused(Asker(2)).as_deref(), Some(limit));
         assert_eq!(waiting.len(), WAITING_MAX);
+        assert_eq!(making.waiting.get(), 512);
     }
 }
