@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The primary is killed under `widgets load --during-crash`, its standby is promoted, and the load goes on there.
+
+    tests/replica/drill.py target/debug/widgets 20
+
+Each time: what the promoted store has of the old epoch is the beginning of what the primary had (what is lost with
+`local` is the end, never a part in the middle), and the primary, started again, takes no operation once it was told.
+Prints how long it took from the promotion to the first accepted operation, and what was lost. Exits with 1 if not. Needs
+Python alone.
+"""
+
+import http.client
+import json
+import pathlib
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+SETTINGS = ["--segment-bytes", "1048576", "--queue-operations-max", "64"]
+# Nobody was promoted before: the first epoch of a store.
+FIRST_EPOCH = "00000001"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Service:
+    def __init__(self, binary, directory, port, *arguments):
+        self.port, self.url = port, f"http://127.0.0.1:{port}"
+        command = [binary, "serve", "--data-dir", directory, "--listen", f"127.0.0.1:{port}"]
+        self.log = open(f"{directory}.log", "ab")
+        self.process = subprocess.Popen([*command, *SETTINGS, *arguments], stdout=self.log, stderr=self.log)
+        wait(f"the service on {directory}", lambda: self.ask("GET", "/live")[0] == 200)
+
+    def ask(self, method, path, body=None):
+        """Status, code and the position after the page; status 0 without an answer."""
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            text = answer.read()
+            connection.close()
+            return answer.status, text, answer.getheader("next-position")
+        except (OSError, http.client.HTTPException):
+            return 0, b"", None
+
+    def changes(self):
+        """Everything that happened, as (epoch, what)."""
+        changes, after = [], ""
+        while True:
+            status, text, after_this = self.ask("GET", f"/changes?limit=1000{after}")
+            if status != 200:
+                sys.exit(f"drill: /changes of {self.url} answers {status} {text}")
+            page = json.loads(text)
+            for change in page:
+                epoch = change.pop("position").split("-")[1]
+                changes.append((epoch, json.dumps(change)))
+            if not page:
+                return changes
+            after = f"&after={after_this}"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Proxy:
+    """Takes connections and hands them on to whoever is the primary, as a load balancer does."""
+
+    def __init__(self, port):
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            client, _ = self.listener.accept()
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def carry(one, other):
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        except OSError:
+            pass
+        for each in (one, other):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def wait(what, holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            sys.exit(f"drill: {what}: not within {seconds} s")
+        time.sleep(0.01)
+
+
+def round_of(binary, folder, chance):
+    """One kill: milliseconds until the first accepted operation, what was lost, and of how many."""
+    first, second = f"{folder}/first", f"{folder}/second"
+    primary = Service(binary, first, free_port())
+    standby = Service(binary, second, free_port(), "--follow", primary.url)
+    services = [primary, standby]
+    proxy = Proxy(primary.port)
+    command = [binary, "load", f"http://127.0.0.1:{proxy.port}", "--during-crash", "--duration", "10m"]
+    with open(f"{folder}/load.log", "wb") as log:
+        load = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait("the load", lambda: len(json.loads(primary.ask("GET", "/changes?limit=1000")[1] or "[]")) >= 500)
+        time.sleep(chance.random())
+        primary.kill()
+        shutil.copytree(first, f"{folder}/copy")
+        began = time.monotonic()
+        subprocess.run([binary, "promote", standby.url], check=True, stdout=subprocess.DEVNULL)
+        body = '{"widget_sn":"drill","widget_name":"","slots":["P"]}'
+        wait("an accepted operation", lambda: standby.ask("POST", "/rpc/add_widget", body)[0] == 204)
+        took = (time.monotonic() - began) * 1000
+        proxy.target = standby.port
+        # Its own verdict would be of a server that loses nothing; what was lost is seen below.
+        wait("the load goes on", lambda: sum(epoch != FIRST_EPOCH for epoch, _ in standby.changes()) > 100)
+        load.kill()
+        load.wait()
+        # Where nobody tells it anything, as it is found nowhere.
+        old = Service(binary, f"{folder}/copy", free_port())
+        services.append(old)
+        had, has = [what for _, what in old.changes()], standby.changes()
+        kept = [what for epoch, what in has if epoch == FIRST_EPOCH]
+        if not kept or kept != had[: len(kept)]:
+            sys.exit(f"drill: what the standby has is not the beginning of what the primary had: {folder}")
+        back = Service(binary, first, primary.port)
+        services.append(back)
+        wait("it knows that it was replaced", lambda: back.ask("GET", "/ready?role=primary")[0] == 503)
+        status, text, _ = back.ask("POST", "/rpc/remove_widget", '{"widget_sn":"drill"}')
+        if status != 503 or b"WG507" not in text:
+            sys.exit(f"drill: a primary that was replaced answers {status} {text}")
+        return took, len(had) - len(kept), len(had)
+    finally:
+        load.kill()
+        for service in services:
+            service.kill()
+
+
+def main():
+    binary, rounds = str(pathlib.Path(sys.argv[1]).resolve()), int(sys.argv[2])
+    times, losses = [], []
+    chance = random.Random(1)
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            took, lost, had = round_of(binary, folder, chance)
+        times.append(took)
+        losses.append(lost)
+        print(f"promoted, first operation after {took:.0f} ms; lost {lost} of {had}", flush=True)
+    print(f"{rounds} kills: at most {max(times):.0f} ms, lost at most {max(losses)}, always the end of the history")
+
+
+main()
