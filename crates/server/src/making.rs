@@ -7,6 +7,7 @@
 //!
 //! A worker that writes one looks after its other connections in between: see [`Pace`].
 
+use crate::metrics::gauge;
 use prometheus::{IntGauge, Registry};
 use std::{
     collections::VecDeque,
@@ -18,8 +19,8 @@ use widgets_registry::query::Asker;
 /// So many may wait for their turn. What was read of their requests is all that they take.
 const WAITING_MAX: usize = 512;
 
-/// And so many of one asker: others always find a quarter.
-const WAITING_PER_ASKER_MAX: usize = WAITING_MAX - WAITING_MAX / 4;
+/// And so many of one asker.
+const WAITING_PER_ASKER_MAX: usize = Asker::share(WAITING_MAX);
 
 /// So much is written before others have their turn on the same worker.
 const PIECE_BYTES: usize = 32 << 10;
@@ -91,10 +92,10 @@ impl Making {
         Arc::new(Self {
             at_once_max,
             table: Mutex::default(),
-            waiting: valid(IntGauge::new(
+            waiting: gauge(
                 "widgets_answers_waiting",
                 "Lists, neighbourhoods and pages of changes that wait until others are made.",
-            )),
+            ),
         })
     }
 
@@ -169,14 +170,6 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.making.lock().leave(self.asker, self.number);
         self.making.waiting.dec();
-    }
-}
-
-/// The name is a constant of this file.
-fn valid(gauge: prometheus::Result<IntGauge>) -> IntGauge {
-    match gauge {
-        Ok(gauge) => gauge,
-        Err(error) => unreachable!("the metric is well-formed: {error}"),
     }
 }
 

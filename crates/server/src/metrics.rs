@@ -89,6 +89,14 @@ fn word(outcome: usize) -> &'static str {
     code.map_or("ok", |code| code.as_str())
 }
 
+/// A gauge of this crate, whose name is a constant where it is made.
+pub(crate) fn gauge(name: &str, help: &str) -> IntGauge {
+    match IntGauge::new(name, help) {
+        Ok(gauge) => gauge,
+        Err(error) => unreachable!("the metric is well-formed: {error}"),
+    }
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     durations: HistogramVec,

@@ -83,11 +83,14 @@ impl From<Unsent> for Error {
 /// Whether a probe looks for the primary: `?role=primary` is for who must reach the one that takes operations.
 pub(crate) fn asks_for_primary(head: &Parts) -> Result<bool, Malformed> {
     let query = head.uri.query().unwrap_or_default();
-    let mut roles = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "role");
-    match roles.find(|(_, role)| role != "primary") {
-        Some((_, role)) => Err(unknown_role(&role)),
-        None => Ok(form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "role")),
+    let mut asks = false;
+    for (_, role) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "role") {
+        if role != "primary" {
+            return Err(unknown_role(&role));
+        }
+        asks = true;
     }
+    Ok(asks)
 }
 
 /// There is one role to look for.

@@ -1,7 +1,7 @@
 //! Streams of changes that have no end.
 
 use super::{asked::Format, encode};
-use crate::pieces::Pieces;
+use crate::{metrics::gauge, pieces::Pieces};
 use hyper::body::Bytes;
 use prometheus::{IntGauge, Registry};
 use std::{
@@ -33,10 +33,10 @@ pub(crate) struct Subscribers {
 impl Subscribers {
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
-            count: valid(IntGauge::new(
+            count: gauge(
                 "widgets_changes_subscribers",
                 "Streams of changes that are open.",
-            )),
+            ),
             askers: Mutex::default(),
             most,
             stopping: watch::channel(false).0,
@@ -99,14 +99,6 @@ impl Drop for Subscriber {
             }
         }
         self.all.count.dec();
-    }
-}
-
-/// The name is a constant of this file.
-fn valid(gauge: prometheus::Result<IntGauge>) -> IntGauge {
-    match gauge {
-        Ok(gauge) => gauge,
-        Err(error) => unreachable!("the metric is well-formed: {error}"),
     }
 }
 
