@@ -18,7 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::{error::Error as StdError, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -227,7 +227,7 @@ impl Primary {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let broken = |error: hyper::Error| Error::Unreachable(causes(&error));
+        let broken = |error: hyper::Error| Error::Unreachable(widgets_tls::causes(&error));
         let authority = self.address.0.authority().map_or("", |it| it.as_str());
         let mut request = request
             .header(header::HOST, authority)
@@ -249,17 +249,6 @@ impl Primary {
     }
 }
 
-/// An error and what it came from: hyper's own texts leave that out.
-fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
-
 /// The frames of an answer as they come.
 pub(crate) struct Frames {
     _driver: JoinSet<()>,
@@ -279,7 +268,7 @@ impl Frames {
                 Error::Ended(format!("nothing came for {} s", SILENCE_MAX.as_secs()))
             })?;
             let piece = piece.ok_or_else(|| Error::Ended("it was closed".into()))?;
-            let piece = piece.map_err(|error| Error::Ended(causes(&error)))?;
+            let piece = piece.map_err(|error| Error::Ended(widgets_tls::causes(&error)))?;
             if let Some(data) = piece.data_ref() {
                 self.decoder.push(data);
             }

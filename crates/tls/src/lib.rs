@@ -35,6 +35,18 @@ pub enum Error {
     Versions(rustls::Error),
 }
 
+/// An error of a connection and what it came from, which the texts of the libraries above leave out.
+#[must_use]
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 /// Reads the certificates to trust from a file in PEM; there must be one at least.
 pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
     let failed = |defect: String| Error::Certificates {

@@ -13,7 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::{error::Error, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -89,7 +89,8 @@ impl Source {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let broken = |error: hyper::Error| format!("there was no answer: {}", causes(&error));
+        let broken =
+            |error: hyper::Error| format!("there was no answer: {}", widgets_tls::causes(&error));
         let request = Request::get(self.url.path_and_query())
             .header(header::HOST, self.url.authority())
             .header(header::USER_AGENT, USER_AGENT)
@@ -112,7 +113,7 @@ impl Source {
             if error.is::<LengthLimitError>() {
                 return format!("the answer has more than {BODY_BYTES_MAX} bytes");
             }
-            format!("the answer broke off: {}", causes(&*error))
+            format!("the answer broke off: {}", widgets_tls::causes(&*error))
         })?;
         Ok(body.to_bytes())
     }
@@ -130,15 +131,4 @@ fn check_status(response: &Response<Incoming>) -> Result<(), String> {
         )),
         _ => Err(format!("it was answered {status}")),
     }
-}
-
-/// An error and what it came from: hyper's own texts leave that out.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
