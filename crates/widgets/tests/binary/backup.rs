@@ -2,7 +2,7 @@
 
 use crate::{
     postgres_server::Server,
-    service::{Directory, Service, widgets},
+    service::{Directory, Service, migrate, widgets},
 };
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -46,10 +46,7 @@ fn a_service_on_postgresql_says_what_to_use_instead() {
     let directory = Directory::new("backup-postgres");
     let server = Server::start(&[]);
     let owner = server.database("registry", "postgres");
-    let migrated = widgets(directory.path())
-        .args(["migrate", "--store", &owner])
-        .status();
-    assert!(migrated.expect("the binary runs").success());
+    migrate(directory.path(), &owner);
     let url = server.url("registry", "authenticator");
     let service = Service::start(directory.path(), &["--store", &url]);
     let to = directory.path().join("copy");

@@ -4,7 +4,7 @@
 use crate::{
     asking::answer,
     postgres_server::Server,
-    service::{Directory, Service, widgets},
+    service::{Directory, Service, migrate},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use std::{collections::BTreeSet, path::Path};
@@ -54,10 +54,7 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
     );
     let server = Server::start(&[]);
     let owner = server.database("registry", "postgres");
-    let migrated = widgets(directory.path())
-        .args(["migrate", "--store", &owner])
-        .status();
-    assert!(migrated.expect("the binary runs").success());
+    migrate(directory.path(), &owner);
     let url = server.url("registry", "authenticator");
     let postgres = Service::start(directory.path(), &["--store", &url]);
 

@@ -5,7 +5,7 @@
 use crate::{
     http_store::{HttpStore, found, settle},
     postgres_server::Server,
-    service::{Directory, Service, widgets},
+    service::{Directory, Service, migrate},
 };
 use proptest::collection::vec;
 use std::{
@@ -129,10 +129,7 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
     let directory = Directory::new("postgres");
     let mut server = Server::start(&[]);
     let owner = server.database("registry", "postgres");
-    let migrated = widgets(directory.path())
-        .args(["migrate", "--store", &owner])
-        .status();
-    assert!(migrated.expect("the binary runs").success());
+    migrate(directory.path(), &owner);
     let url = server.url("registry", "authenticator");
     let mut services = vec![
         start(directory.path(), &url, 1),

@@ -3,18 +3,12 @@
 use crate::{
     asking::{status, wait_until},
     postgres_server::Server,
-    service::{Directory, Service, widgets},
+    service::{Directory, Service, migrate, widgets},
 };
 use std::{collections::BTreeSet, path::Path};
 
 /// Two for operations, one for lookups and four for lists.
 const CONNECTIONS: usize = 7;
-
-fn migrate(directory: &Path, url: &str) {
-    let mut migrate = widgets(directory);
-    let migrated = migrate.args(["migrate", "--store", url]).status();
-    assert!(migrated.expect("the binary runs").success());
-}
 
 /// The lines of the log that say this of connections that are always there: that of changes is made when it
 /// is needed.

@@ -62,6 +62,13 @@ pub(crate) fn widgets(directory: &Path) -> Command {
     command
 }
 
+/// Prepares this database of PostgreSQL.
+pub(crate) fn migrate(directory: &Path, url: &str) {
+    let mut migrate = widgets(directory);
+    let migrated = migrate.args(["migrate", "--store", url]).status();
+    assert!(migrated.expect("the binary runs").success());
+}
+
 /// A process that serves. Killed with the test.
 pub(crate) struct Service {
     child: Child,
