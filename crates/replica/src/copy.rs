@@ -1,28 +1,30 @@
 //! How a standby begins: a copy of the primary's checkpoint and of its journal, in an empty directory.
 
 use crate::{
-    Error, Primary,
+    Error, Outside, Primary,
+    link::Frames,
     wire::{self, Frame},
 };
-use std::path::Path;
-use widgets_engine::{DataDirectory, Restoration, Restored, Settings};
+use std::{path::Path, sync::Arc};
+use widgets_engine::{DataDirectory, Disk, Restoration, Restored, Settings};
 
 /// Copies the primary's store into an empty directory, up to what the primary has when the copy is done. A
 /// directory that an earlier attempt left is begun anew.
-pub async fn copy(
+pub async fn copy<D: Disk>(
+    outside: &Arc<dyn Outside>,
     primary: &Primary,
-    directory: DataDirectory,
+    disk: D,
     settings: &Settings,
 ) -> Result<Restored, Error> {
-    let mut frames = primary
-        .ask(&wire::query(None), settings.segment_bytes)
-        .await?;
+    let query = wire::query(None);
+    let mut frames = Frames::ask(outside, primary, &query, settings.segment_bytes).await?;
     let store = match frames.next().await? {
         Frame::Store(store) => store,
         other => return Err(misplaced(&other)),
     };
-    let mut restoration =
-        Restoration::begin_standby(directory, settings, *store, primary.address.to_string())?;
+    let (numbers, address) = (outside.clone(), primary.address.to_string());
+    let random = Box::new(move || numbers.random());
+    let mut restoration = Restoration::begin_standby_on(disk, random, settings, *store, address)?;
     let mut left = match frames.next().await? {
         Frame::Checkpoint {
             first_sequence,
@@ -58,7 +60,7 @@ pub async fn copy(
 }
 
 /// Takes what follows the checkpoint. True once all is there that the primary had.
-fn take(restoration: &mut Restoration, frame: Frame) -> Result<bool, Error> {
+fn take<D: Disk>(restoration: &mut Restoration<D>, frame: Frame) -> Result<bool, Error> {
     match frame {
         Frame::Group { group, next_chain } => {
             restoration.group(&group)?;

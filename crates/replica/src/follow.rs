@@ -1,19 +1,13 @@
-//! The standby's side: a thread of its own asks the primary for what comes, and tries again whatever fails.
+//! The standby's side: a task of its own asks the primary for what comes, and tries again whatever fails.
 
 use crate::{
-    Acknowledge, Epoch, Error, Holder, Member, MemberId, Primary, Role, Status, Tip,
+    Acknowledge, Epoch, Error, Holder, Member, MemberId, Outside, Primary, Role, Status, Task, Tip,
     copy::misplaced,
     link::Frames,
+    outside::block,
     wire::{self, Frame},
 };
-use std::{
-    convert::Infallible,
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
-use tokio::{sync::oneshot, time::sleep};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source, StoreHeader};
 
 /// After a failure it is tried again after this, then twice as long, and so on.
@@ -26,56 +20,25 @@ const WRITE_AGAIN: Duration = Duration::from_millis(100);
 /// What a primary answers to a standby of another history.
 const GONE: u16 = 410;
 
-/// A standby that follows. Dropping it ends that.
-pub struct Handle {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic has been reported by its thread.
-            drop(thread.join());
-        }
-    }
-}
-
-/// Follows a primary until the handle is dropped. `source` and `follower` are of the standby's own store, whose
+/// Follows a primary until the task is dropped. `source` and `follower` are of the standby's own store, whose
 /// segments have so many bytes.
-pub fn follow(
+pub(crate) fn follow(
+    outside: &Arc<dyn Outside>,
     primary: Primary,
     source: Source,
     follower: Follower,
     segment_bytes: u64,
     status: Status,
-) -> io::Result<Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (stop, stopped) = oneshot::channel::<()>();
+) -> io::Result<Task> {
     let standby = Standby {
+        outside: outside.clone(),
         primary,
         source,
-        follower: Arc::new(follower),
+        follower,
         segment_bytes,
         status,
     };
-    let work = move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = stopped => {}
-                () = standby.run() => {}
-            }
-        });
-        runtime.shutdown_background();
-    };
-    let thread = thread::Builder::new().name("follow".into()).spawn(work)?;
-    Ok(Handle {
-        stop: Some(stop),
-        thread: Some(thread),
-    })
+    outside.begin("follow", Box::pin(standby.run()))
 }
 
 fn tip(end: JournalEnd) -> Tip {
@@ -94,9 +57,10 @@ fn member(epoch: u32, end: JournalEnd) -> Member {
 }
 
 struct Standby {
+    outside: Arc<dyn Outside>,
     primary: Primary,
     source: Source,
-    follower: Arc<Follower>,
+    follower: Follower,
     segment_bytes: u64,
     status: Status,
 }
@@ -119,10 +83,14 @@ impl Standby {
             }
             let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);
             // Many standbys of one primary shall not come at the same moment.
-            let jitter = u32::try_from(crate::random() % 512).unwrap_or(0);
-            sleep(pause.saturating_sub(pause / 1024 * jitter)).await;
+            let jitter = u32::try_from(self.outside.random() % 512).unwrap_or(0);
+            self.wait(pause.saturating_sub(pause / 1024 * jitter)).await;
             times = times.saturating_add(1);
         }
+    }
+
+    async fn wait(&self, pause: Duration) {
+        self.outside.clock().timer(pause).await;
     }
 
     /// Asks for what comes, and writes it.
@@ -153,7 +121,10 @@ impl Standby {
             );
             self.follower.cut_seals(begin).await?;
         }
-        self.follower.adopt(&store)?;
+        let (follower, theirs) = (self.follower.clone(), store.clone());
+        block(&*self.outside, move || follower.adopt(&theirs))
+            .await
+            .map_err(Error::Start)??;
         self.status.connected();
         tracing::info!(
             primary = %self.primary.address,
@@ -180,7 +151,8 @@ impl Standby {
             chain: end.chain,
         };
         let query = wire::query(Some(from));
-        let mut frames = self.primary.ask(&query, self.segment_bytes).await?;
+        let mut frames =
+            Frames::ask(&self.outside, &self.primary, &query, self.segment_bytes).await?;
         let store = match frames.next().await? {
             Frame::Store(store) => store,
             other => return Err(misplaced(&other)),
@@ -205,7 +177,7 @@ impl Standby {
             return Err(error);
         }
         let source = self.source.clone();
-        let before = tokio::task::spawn_blocking(move || source.before_seals()).await;
+        let before = block(&*self.outside, move || source.before_seals()).await;
         let Ok(Ok(Some(before))) = before else {
             return Err(error);
         };
@@ -227,7 +199,7 @@ impl Standby {
             match self.follower.follow(group.clone()).await {
                 Err(FollowError::NotNow(why)) => {
                     self.status.cannot_write(&why);
-                    sleep(WRITE_AGAIN).await;
+                    self.wait(WRITE_AGAIN).await;
                 }
                 outcome => return Ok(outcome?),
             }

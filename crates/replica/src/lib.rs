@@ -1,9 +1,9 @@
 //! How a store outlives its machine: a standby on another one follows it.
 //!
-//! [`Standbys`] is the primary's side: it sends a copy of the state and then the journal, group by group, as it
-//! becomes durable. [`follow()`] is the standby's: it asks, checks, and hands each group to the store's
-//! [`Follower`](widgets_engine::Follower), which makes it durable before it is shown. `wire` is what passes
-//! between the two. Neither knows bytes on disk, nor who may ask: the one is the engine's to know, the other the server's.
+//! [`Roles`] says which side a store is on at present, and changes that. [`Standbys`] is the primary's side: it sends a copy of the state
+//! and then the journal, group by group, as it becomes durable. `follow` is the standby's: it asks, checks, and hands each group to
+//! the store's [`Follower`](widgets_engine::Follower), which makes it durable before it is shown. `wire` is what passes
+//! between the two, and [`Outside`] what both have around them. Neither knows bytes on disk, nor who may ask: the one is the engine's to know, the other the server's.
 //!
 //! The rules by which a primary acknowledges, a standby follows, and one of them is promoted are pure: what stands on a
 //! member's disk and what it was told go in, decisions come out. [`Member`] is one member's side of them. It knows no log and no
@@ -22,9 +22,11 @@ mod member;
 mod metrics;
 #[cfg(test)]
 mod model;
+mod outside;
 #[cfg(test)]
 mod planted;
 mod promote;
+mod roles;
 mod serve;
 mod status;
 mod terms;
@@ -32,18 +34,12 @@ mod wire;
 
 pub use copy::{copy, empty_directory};
 pub use error::Error;
-pub use follow::{Handle, follow};
 pub use link::{Address, Credentials, Primary};
 pub use member::{Holder, Member, Refusal, Role};
 pub use metrics::Metrics;
-pub use promote::{Telling, is_replaced, promote, tell};
+pub use outside::{Doing, Incoming, Outside, Real, Task};
+pub use roles::Roles;
 pub use serve::{Standbys, Unsendable};
 pub use status::Status;
 pub use terms::{Acknowledge, Epoch, MemberId, Record, Tip};
 pub use wire::MEDIA_TYPE;
-
-/// New in every process and every call.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0u8)
-}

@@ -4,14 +4,14 @@
 //! Certificates and token are read for each connection, so that new ones are taken up.
 
 use crate::{
-    Error,
+    Doing, Error, Incoming, Outside,
     wire::{Decoder, Frame, MEDIA_TYPE},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
     Request, Response, StatusCode, Uri,
-    body::Incoming,
+    body::Incoming as Body,
     client::conn::http1,
     header::{self, HeaderValue},
     http::request::Builder,
@@ -150,8 +150,8 @@ impl Credentials {
 }
 
 impl Primary {
-    /// Asks for a stream. Its groups may have so many bytes.
-    pub(crate) async fn ask(&self, query: &str, group_bytes_max: u64) -> Result<Frames, Error> {
+    /// Asks for a stream.
+    pub(crate) async fn ask(&self, query: &str) -> Result<Box<dyn Incoming>, Error> {
         let target = self.address.target(&format!("?{query}"));
         let request = Request::get(target).header(header::ACCEPT, MEDIA_TYPE);
         let (driver, response) = self.answer(request).await?;
@@ -164,11 +164,10 @@ impl Primary {
             });
         }
         let body = response.into_body();
-        Ok(Frames {
+        Ok(Box::new(Answer {
             _driver: driver,
             body,
-            decoder: Decoder::new(group_bytes_max),
-        })
+        }))
     }
 
     /// Tells it something: `call` is one segment below `/replication`, with its query.
@@ -179,7 +178,7 @@ impl Primary {
     }
 
     /// The answer, if it is a success.
-    async fn answer(&self, request: Builder) -> Result<(JoinSet<()>, Response<Incoming>), Error> {
+    async fn answer(&self, request: Builder) -> Result<(JoinSet<()>, Response<Body>), Error> {
         let asked = timeout(CONNECT_TIME_MAX, self.connect(request));
         let late = |_| {
             let seconds = CONNECT_TIME_MAX.as_secs();
@@ -202,7 +201,7 @@ impl Primary {
         })
     }
 
-    async fn connect(&self, request: Builder) -> Result<(JoinSet<()>, Response<Incoming>), Error> {
+    async fn connect(&self, request: Builder) -> Result<(JoinSet<()>, Response<Body>), Error> {
         let address = &self.address;
         let stream = TcpStream::connect((address.host(), address.port())).await;
         let stream = stream.map_err(|error| Error::Unreachable(error.to_string()))?;
@@ -223,7 +222,7 @@ impl Primary {
         &self,
         stream: I,
         request: Builder,
-    ) -> Result<(JoinSet<()>, Response<Incoming>), Error>
+    ) -> Result<(JoinSet<()>, Response<Body>), Error>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -249,29 +248,66 @@ impl Primary {
     }
 }
 
+/// An answer of a primary over HTTP.
+struct Answer {
+    _driver: JoinSet<()>,
+    body: Body,
+}
+
+impl Incoming for Answer {
+    fn next(&mut self) -> Doing<'_, Result<Bytes, Error>> {
+        Box::pin(async {
+            loop {
+                let piece = self.body.frame().await;
+                let piece = piece.ok_or_else(|| Error::Ended("it was closed".into()))?;
+                let piece = piece.map_err(|error| Error::Ended(widgets_tls::causes(&error)))?;
+                if let Ok(data) = piece.into_data() {
+                    return Ok(data);
+                }
+            }
+        })
+    }
+}
+
 /// The frames of an answer as they come.
 pub(crate) struct Frames {
-    _driver: JoinSet<()>,
-    body: Incoming,
+    outside: Arc<dyn Outside>,
+    incoming: Box<dyn Incoming>,
     decoder: Decoder,
 }
 
 impl Frames {
+    /// Asks a primary for a stream whose groups may have so many bytes.
+    pub(crate) async fn ask(
+        outside: &Arc<dyn Outside>,
+        primary: &Primary,
+        query: &str,
+        group_bytes_max: u64,
+    ) -> Result<Self, Error> {
+        let incoming = outside.ask(primary, query).await?;
+        Ok(Self {
+            outside: outside.clone(),
+            incoming,
+            decoder: Decoder::new(group_bytes_max),
+        })
+    }
+
     /// The next one.
     pub(crate) async fn next(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(frame) = self.decoder.next().map_err(Error::Wire)? {
                 return Ok(frame);
             }
-            let piece = timeout(SILENCE_MAX, self.body.frame()).await;
-            let piece = piece.map_err(|_| {
-                Error::Ended(format!("nothing came for {} s", SILENCE_MAX.as_secs()))
-            })?;
-            let piece = piece.ok_or_else(|| Error::Ended("it was closed".into()))?;
-            let piece = piece.map_err(|error| Error::Ended(widgets_tls::causes(&error)))?;
-            if let Some(data) = piece.data_ref() {
-                self.decoder.push(data);
-            }
+            let silence = self.outside.clock().timer(SILENCE_MAX);
+            let piece = tokio::select! {
+                biased;
+                piece = self.incoming.next() => piece?,
+                () = silence => {
+                    let seconds = SILENCE_MAX.as_secs();
+                    return Err(Error::Ended(format!("nothing came for {seconds} s")));
+                }
+            };
+            self.decoder.push(&piece);
         }
     }
 }

@@ -4,17 +4,14 @@
 //! the engine has made durable, and waits where the standby does not read: nobody who writes waits for it.
 
 use crate::{
-    Epoch,
+    Epoch, Outside,
+    outside::{Doing, block},
     wire::{self, Frame},
 };
 use bytes::Bytes;
 use prometheus::IntGauge;
 use std::{io, sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, watch},
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 use widgets_engine::{LoggedGroup, Source, SourceError};
 
 /// More standbys are not sent to at a time.
@@ -45,6 +42,7 @@ pub enum Unsendable {
 /// Those who keep copies of a store. Clones are of the same.
 #[derive(Clone)]
 pub struct Standbys {
+    outside: Arc<dyn Outside>,
     source: Source,
     connected: IntGauge,
 }
@@ -52,20 +50,25 @@ pub struct Standbys {
 impl Standbys {
     /// Those of this store. `connected` counts them.
     #[must_use]
-    pub const fn new(source: Source, connected: IntGauge) -> Self {
-        Self { source, connected }
+    pub const fn new(outside: Arc<dyn Outside>, source: Source, connected: IntGauge) -> Self {
+        Self {
+            outside,
+            source,
+            connected,
+        }
     }
 
-    /// Sends what a standby's `query` asks for, until it goes or `stopping` says so.
+    /// What a standby's `query` asks for, piece by piece, and the task that sends it until the standby goes or
+    /// `stopping` says so.
     pub async fn send(
         self,
         query: String,
         stopping: watch::Receiver<bool>,
-    ) -> Result<mpsc::Receiver<Bytes>, Unsendable> {
+    ) -> Result<(mpsc::Receiver<Bytes>, Doing<'static, ()>), Unsendable> {
         let from = wire::asked(&query).map_err(Unsendable::Malformed)?;
         if let Some(from) = from {
             let source = self.source.clone();
-            let looked = spawn_blocking(move || check(&source, from)).await;
+            let looked = block(&*self.outside, move || check(&source, from)).await;
             looked.map_err(|error| Unsendable::Unavailable(error.to_string()))??;
         }
         self.connected.inc();
@@ -76,15 +79,16 @@ impl Standbys {
         }
         let (pieces, body) = mpsc::channel(1);
         let sender = Sender {
+            outside: self.outside,
             source: self.source,
             pieces,
             stopping,
         };
-        tokio::spawn(async move {
+        let sending = async move {
             let _counted = counted;
             sender.run(from.map(|from| from.next_sequence)).await;
-        });
-        Ok(body)
+        };
+        Ok((body, Box::pin(sending)))
     }
 }
 
@@ -137,6 +141,7 @@ fn check(source: &Source, from: wire::From) -> Result<(), Unsendable> {
 
 /// Sends to one standby.
 struct Sender {
+    outside: Arc<dyn Outside>,
     source: Source,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
@@ -167,38 +172,34 @@ impl Sender {
     /// Sends the newest checkpoint, if there is one, and says with which entry the journal goes on. `None` where
     /// the standby has gone.
     async fn send_checkpoint(&mut self) -> io::Result<Option<u64>> {
-        let (source, pieces) = (self.source.clone(), self.pieces.clone());
-        let stopping = self.stopping.clone();
-        let sending = spawn_blocking(move || {
-            let Some(held) = source.hold_checkpoint()? else {
-                // The journal has everything from its first entry on.
-                return Ok(Some(1));
-            };
-            let first = held.begin.next_sequence;
-            let mut piece = Vec::new();
-            Frame::Checkpoint {
-                first_sequence: first,
-                bytes: held.bytes,
+        let source = self.source.clone();
+        let Some(held) = block(&*self.outside, move || source.hold_checkpoint()).await?? else {
+            // The journal has everything from its first entry on.
+            return Ok(Some(1));
+        };
+        let held = Arc::new(held);
+        let first = held.begin.next_sequence;
+        let mut piece = Vec::new();
+        Frame::Checkpoint {
+            first_sequence: first,
+            bytes: held.bytes,
+        }
+        .encode(&mut piece);
+        let mut offset = 0;
+        while offset < held.bytes {
+            let left = usize::try_from(held.bytes - offset).unwrap_or(CHECKPOINT_BYTES);
+            let (reader, wanted) = (held.clone(), left.min(CHECKPOINT_BYTES));
+            let bytes = block(&*self.outside, move || reader.read(offset, wanted)).await??;
+            if bytes.is_empty() {
+                return Err(io::Error::other("it is shorter than it was"));
             }
-            .encode(&mut piece);
-            let mut offset = 0;
-            while offset < held.bytes {
-                let left = usize::try_from(held.bytes - offset).unwrap_or(CHECKPOINT_BYTES);
-                let bytes = held.read(offset, left.min(CHECKPOINT_BYTES))?;
-                if bytes.is_empty() {
-                    return Err(io::Error::other("it is shorter than it was"));
-                }
-                offset += bytes.len() as u64;
-                Frame::Piece(bytes).encode(&mut piece);
-                // Where nobody reads any more, there is nobody to tell.
-                let sent = pieces.blocking_send(std::mem::take(&mut piece).into());
-                if sent.is_err() || *stopping.borrow() {
-                    return Ok(None);
-                }
+            offset += bytes.len() as u64;
+            Frame::Piece(bytes).encode(&mut piece);
+            if !self.send(std::mem::take(&mut piece)).await {
+                return Ok(None);
             }
-            Ok(Some(first))
-        });
-        sending.await.map_err(io::Error::other)?
+        }
+        Ok(Some(first))
     }
 
     /// Sends the journal from this entry on, without an end.
@@ -238,18 +239,18 @@ impl Sender {
 
     async fn read(&self, first: u64) -> Result<Vec<Arc<LoggedGroup>>, SourceError> {
         let source = self.source.clone();
-        let reading = spawn_blocking(move || source.read(first, GROUPS_BYTES)).await;
-        reading.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+        block(&*self.outside, move || source.read(first, GROUPS_BYTES)).await?
     }
 
     /// Waits for the next group, or for as long as nothing may be sent. False where it ends.
     async fn wait(&mut self, next: u64) -> bool {
+        let heartbeat = self.outside.clock().timer(HEARTBEAT);
         tokio::select! {
             biased;
             _ = self.stopping.wait_for(|&stopping| stopping) => false,
             () = self.pieces.closed() => false,
             () = self.source.appended(next) => true,
-            () = sleep(HEARTBEAT) => true,
+            () = heartbeat => true,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 use widgets_engine::{DataDirectory, Engine, NoStore, Role, Settings};
 use widgets_pacing::Pacing;
-use widgets_replica::{Address, Credentials, Primary, copy, empty_directory};
+use widgets_replica::{Address, Credentials, Outside, Primary, Real, copy, empty_directory};
 
 /// A copy that failed is tried again after this, then twice as long, and so on.
 const COPY_AGAIN: Duration = Duration::from_millis(500);
@@ -109,8 +109,10 @@ fn copy_store(
     // Nobody may be listening.
     drop(writeln!(io::stdout(), "copies the store of {address}"));
     let (mut told, mut pause) = (None, COPY_AGAIN);
+    let outside: Arc<dyn Outside> = Arc::new(Real::new());
     loop {
-        let error = match runtime.block_on(copy(primary, directory.clone(), settings)) {
+        let copying = copy(&outside, primary, directory.clone(), settings);
+        let error = match runtime.block_on(copying) {
             Ok(copied) => {
                 tracing::info!(
                     widgets = copied.counts.widgets,
