@@ -19,6 +19,9 @@ interface Props {
 const HEIGHT = 180;
 /** So many seconds are shown, also while there is less to show: the axis does not jump. */
 const SPAN_SECONDS = 300;
+
+type Value = number | null | undefined;
+const known = (value: Value): value is number => value !== null && value !== undefined;
 const two = (value: number): string => String(value).padStart(2, "0");
 const minute = (seconds: number): string => {
   const time = new Date(seconds * 1000);
@@ -34,7 +37,8 @@ export function Chart({ series, data, unit, label }: Props) {
       plot.current?.destroy();
       const colour = (name: string): string => getComputedStyle(element).getPropertyValue(name).trim();
       const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-      const value = (_: uPlot, value: number | null): string => (value === null ? "–" : `${format(value)} ${unit}`);
+      // Before the first reading there is no value at all.
+      const value = (_: uPlot, value: Value): string => (known(value) ? `${format(value)} ${unit}` : "–");
       plot.current = new uPlot(
         {
           width: element.clientWidth,
@@ -49,7 +53,7 @@ export function Chart({ series, data, unit, label }: Props) {
             { ...axis, size: 60, values: (_plot, ticks) => ticks.map(format) },
           ],
           series: [
-            { value: (_, seconds: number | null) => (seconds === null ? "–" : minute(seconds)) },
+            { value: (_, seconds: Value) => (known(seconds) ? minute(seconds) : "–") },
             ...series.map(({ label, colour: name }) => ({
               label,
               stroke: colour(name),
@@ -78,7 +82,8 @@ export function Chart({ series, data, unit, label }: Props) {
   useEffect(() => {
     plot.current?.setData(data as uPlot.AlignedData);
     // While nobody points at a moment, the legend tells of the last one.
-    if (plot.current && (plot.current.cursor.left ?? -1) < 0) plot.current.setLegend({ idx: data[0]!.length - 1 });
+    const last = data[0]!.length - 1;
+    if (plot.current && last >= 0 && (plot.current.cursor.left ?? -1) < 0) plot.current.setLegend({ idx: last });
   }, [data]);
   return <div class="chart" ref={box} role="img" aria-label={label} />;
 }
@@ -89,13 +94,13 @@ function alone(plot: uPlot, series: number): number[] {
   const [first, last] = plot.series[0]!.idxs ?? [0, values.length - 1];
   const found: number[] = [];
   for (let index = first; index <= last; index++) {
-    if (values[index] !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null) found.push(index);
+    if (known(values[index]) && !known(values[index - 1]) && !known(values[index + 1])) found.push(index);
   }
   return found;
 }
 
-function format(value: number | null): string {
-  if (value === null) return "";
+function format(value: Value): string {
+  if (!known(value)) return "";
   const rounded = value >= 100 ? Math.round(value) : Number(value.toPrecision(2));
   return rounded.toLocaleString("en");
 }

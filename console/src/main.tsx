@@ -3,13 +3,13 @@
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { render } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
 import { root, token } from "./api";
 import { ChangesScreen } from "./changes";
 import { NearScreen } from "./near";
 import { OperationsScreen } from "./operations";
 import { Overview } from "./overview";
-import { TokenForm } from "./parts";
+import { Problem, TokenForm } from "./parts";
 import { WidgetScreen } from "./widget";
 import { WidgetsScreen } from "./widgets";
 
@@ -56,6 +56,24 @@ function Screen({ screen, subject, query }: Place) {
     default:
       return <p>There is no such page. The tabs above lead to what there is.</p>;
   }
+}
+
+/**
+ * A screen that breaks says so in its own place: the tabs, and every other screen, go on. Without this what was shown
+ * last would stay, whatever is clicked.
+ */
+function Guarded(place: Place) {
+  const [broken, again] = useErrorBoundary((failure) => reportError(failure));
+  // Whoever goes elsewhere leaves it behind.
+  useEffect(() => again(), [place.screen, place.subject, place.query]);
+  if (!broken) return <Screen {...place} />;
+  return (
+    <>
+      <h1>This screen broke</h1>
+      <p>That is a fault of the console; the service and what it keeps are not touched by it.</p>
+      <Problem failure={broken} retry={again} />
+    </>
+  );
 }
 
 function Console() {
@@ -118,7 +136,7 @@ function Console() {
         </div>
       )}
       <main ref={main} tabIndex={-1} id="main">
-        <Screen {...here} />
+        <Guarded {...here} />
       </main>
       <footer class="faint">
         Parts of others are in these pages: <a href="licences.md">their licences</a>

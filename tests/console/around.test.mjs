@@ -104,6 +104,46 @@ test("the overview tells that the service is away, and that it is back", { skip,
   await service.stop();
 });
 
+test("the overview goes on when its figures come later than its page, and other screens are reached from it", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] });
+  await visit(browser, service.url, "#/nowhere", {}, async (page) => {
+    let tell;
+    const told = new Promise((resolve) => (tell = resolve));
+    await page.route("**/metrics", async (route) => (await told, route.continue()));
+    await go(page, "#/");
+    // The charts are there before there is anything to draw.
+    await page.waitForFunction(() => document.querySelectorAll(".chart canvas").length === 2);
+    await shifts(page);
+    tell();
+    await page.locator(".health").waitFor();
+    await go(page, "#/widgets");
+    await page.getByRole("link", { name: "PUMP-1" }).waitFor();
+  });
+  await service.stop();
+});
+
+test("a screen that breaks says so, and leaves the others", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] });
+  await visit(browser, service.url, "#/nowhere", { breaks: /null/ }, async (page) => {
+    // What no service answers: something between may.
+    await page.route("**/widgets?*", (route) => route.fulfill({ json: [null] }));
+    await go(page, "#/widgets");
+    await page.getByRole("heading", { name: "This screen broke" }).waitFor();
+    assert.deepEqual(await faults(page), []);
+    await go(page, "#/operations");
+    await page.locator("form").first().waitFor();
+    assert.equal(await page.getByRole("heading", { name: "This screen broke" }).count(), 0);
+    await go(page, "#/widgets");
+    await page.getByRole("heading", { name: "This screen broke" }).waitFor();
+    await page.unroute("**/widgets?*");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByRole("link", { name: "PUMP-1" }).waitFor();
+  });
+  await service.stop();
+});
+
 test("the overview tells how the archive is: written, away, and written again", { skip, timeout: 120_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), "widgets-console-archive-"));
   const archive = join(folder, "archive");

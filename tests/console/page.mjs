@@ -19,10 +19,11 @@ export const SCREENS = [
 
 /**
  * Opens the console and does `work` with the page, on which nothing may go wrong meanwhile: no error of a script,
- * nothing that the policy forbids, nothing asked from elsewhere, no dialog, and the token in no URL.
+ * nothing that the policy forbids, nothing asked from elsewhere, no dialog, and the token in no URL. Where the page is
+ * to break, `breaks` says how.
  */
 export async function visit(browser, url, path, options, work) {
-  const { token, ...rest } = options;
+  const { token, breaks, ...rest } = options;
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...rest });
   const page = await context.newPage();
   const problems = [];
@@ -46,8 +47,15 @@ export async function visit(browser, url, path, options, work) {
   });
   if (token) await page.addInitScript((token) => sessionStorage.setItem("widgets.token", token), token);
   await page.goto(`${url}/console/${path}`);
-  await work(page);
-  assert.deepEqual(problems, []);
+  try {
+    await work(page);
+  } catch (failure) {
+    // What went wrong on the page is the likeliest cause of what is missing there.
+    if (problems.length) failure.message += `\nmeanwhile on the page: ${problems.join("\n")}`;
+    throw failure;
+  }
+  if (breaks) assert.ok(problems.some((problem) => breaks.test(problem)), `the page was to break: ${problems}`);
+  assert.deepEqual(problems.filter((problem) => !breaks?.test(problem)), []);
   await context.close();
 }
 
