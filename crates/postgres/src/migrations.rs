@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "tables",
@@ -64,6 +64,12 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "free_slots",
         sql: include_str!("../migrations/0007_free_slots.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 8,
+        name: "write_first",
+        sql: include_str!("../migrations/0008_write_first.sql"),
         oldest_program: 4,
     },
 ];

@@ -1,0 +1,503 @@
+-- The rules on two widgets stand once, for batches and for single calls, and read columns; and batches of
+-- additions are written before anything is looked at.
+
+-- The first slot of this port type that is free, or null.
+CREATE FUNCTION widgets.free_slot(
+    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
+    port3 widgets.port_type, peer3 text, port widgets.port_type
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN port1 = port AND peer1 IS NULL THEN 1
+        WHEN port2 = port AND peer2 IS NULL THEN 2
+        WHEN port3 = port AND peer3 IS NULL THEN 3
+    END
+$$;
+
+-- The slot of this port type that is associated with this widget, or null.
+CREATE FUNCTION widgets.linked_slot(
+    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
+    port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN port1 = port AND peer1 = peer_sn THEN 1
+        WHEN port2 = port AND peer2 = peer_sn THEN 2
+        WHEN port3 = port AND peer3 = peer_sn THEN 3
+    END
+$$;
+
+-- What an operation on two widgets comes to: whether each is there, the slot by which the first one is linked
+-- to the second one, and the first free slot of each.
+CREATE FUNCTION widgets.pair_outcome(
+    exists1 boolean, exists2 boolean, linked1 integer, free1 integer, free2 integer, associates boolean
+) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN NOT exists1 THEN 'WG001/1'
+        WHEN NOT exists2 THEN 'WG001/2'
+        WHEN NOT associates THEN CASE WHEN linked1 IS NULL THEN 'WG004' ELSE 'ok' END
+        WHEN linked1 IS NOT NULL THEN 'WG003'
+        WHEN free1 IS NULL THEN 'WG002/1'
+        WHEN free2 IS NULL THEN 'WG002/2'
+        ELSE 'ok'
+    END
+$$;
+
+-- Adds widgets for decide_batch, and gives each its outcome.
+--
+-- Most batches name nothing that is taken, and what is taken the key refuses by itself: so it writes first.
+-- Where that is refused it looks, as it does at the next 64 batches of the same session: where serial numbers
+-- are taken time and again, nothing is written in vain. Nothing but time depends on that count.
+CREATE FUNCTION widgets.add_batch(
+    add_sns text[], add_names text[], add_ports1 widgets.port_type[],
+    add_ports2 widgets.port_type[], add_ports3 widgets.port_type[], lock_first boolean
+) RETURNS text[]
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    looks text := current_setting('widgets.look_first', true);
+    looks_first CONSTANT boolean := looks ~ '^[1-9][0-9]?$';
+    taken text[];
+    outcomes text[];
+BEGIN
+    IF NOT lock_first AND looks_first IS NOT TRUE THEN
+        BEGIN
+            INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
+            SELECT given.* FROM unnest(add_sns, add_names, add_ports1, add_ports2, add_ports3)
+                AS given (sn, name, port1, port2, port3)
+            ORDER BY given.sn COLLATE "C";
+            RETURN array_fill('ok'::text, ARRAY[cardinality(add_sns)]);
+        EXCEPTION WHEN unique_violation THEN
+            NULL;
+        END;
+    END IF;
+
+    SELECT array_agg(widget.serial_number) INTO taken
+    FROM unnest(add_sns) AS given (sn)
+    JOIN widgets.widgets widget ON widget.serial_number = given.sn;
+    IF taken IS NOT NULL THEN
+        PERFORM set_config('widgets.look_first', '64', false);
+    ELSIF looks_first THEN
+        PERFORM set_config('widgets.look_first', (looks::integer - 1)::text, false);
+    END IF;
+    -- One that is taken between the two statements fails the call (23505): it may be made again.
+    IF lock_first THEN
+        PERFORM set_config('lock_timeout', '2ms', true);
+        BEGIN
+            -- "IS NOT TRUE" keeps these a look into a hash table, not a join.
+            INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
+            SELECT given.* FROM unnest(add_sns, add_names, add_ports1, add_ports2, add_ports3)
+                AS given (sn, name, port1, port2, port3)
+            WHERE (given.sn IN (SELECT unnest(taken))) IS NOT TRUE
+            ORDER BY given.sn COLLATE "C";
+        EXCEPTION WHEN lock_not_available OR unique_violation THEN
+            outcomes := widgets.add_one_by_one(
+                add_sns, add_names, add_ports1, add_ports2, add_ports3, taken);
+        END;
+        PERFORM set_config('lock_timeout', '25ms', true);
+        IF outcomes IS NOT NULL THEN
+            RETURN outcomes;
+        END IF;
+    ELSE
+        INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
+        SELECT given.* FROM unnest(add_sns, add_names, add_ports1, add_ports2, add_ports3)
+            AS given (sn, name, port1, port2, port3)
+        WHERE (given.sn IN (SELECT unnest(taken))) IS NOT TRUE
+        ORDER BY given.sn COLLATE "C";
+    END IF;
+    IF taken IS NULL THEN
+        RETURN array_fill('ok'::text, ARRAY[cardinality(add_sns)]);
+    END IF;
+    SELECT array_agg(CASE WHEN given.sn IN (SELECT unnest(taken)) THEN '23505' ELSE 'ok' END ORDER BY given.i)
+    INTO outcomes
+    FROM unnest(add_sns) WITH ORDINALITY AS given (sn, i);
+    RETURN outcomes;
+END
+$$;
+
+-- Decides and applies a batch, as before: its description is in 0004 and 0006.
+CREATE OR REPLACE FUNCTION widgets.decide_batch(
+    add_sns text[], add_names text[], add_ports1 widgets.port_type[],
+    add_ports2 widgets.port_type[], add_ports3 widgets.port_type[],
+    remove_sns text[],
+    pair_sns1 text[], pair_sns2 text[], pair_ports widgets.port_type[], pair_associates boolean[],
+    lock_first boolean, add_by text[], remove_by text[], pair_by text[],
+    OUT add_outcomes text[], OUT remove_outcomes text[], OUT pair_outcomes text[], OUT recorded boolean
+)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '25ms'
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    held text[];                    -- the pairs' widgets, if they are locked first
+    places1 tid[];                  -- the rows of the pairs' widgets that change,
+    versions1 xid[];
+    slots1 integer[];               -- and which slot of each
+    places2 tid[];
+    versions2 xid[];
+    slots2 integer[];
+    removed text[];                 -- those that exist and are locked,
+    places tid[];                   -- their rows,
+    peers1 text[];                  -- and their peers
+    peers2 text[];
+    peers3 text[];
+    peers text[];                   -- all of these,
+    held_peers text[];              -- those that are locked,
+    peer_places tid[];              -- and their rows
+    moved tid[];                    -- the rows of removed ones that have lost their peers
+    changed bigint;
+    freed_of integer[];
+    freed_sns text[];
+    freed_slots integer[];
+BEGIN
+    IF add_sns <> '{}' THEN
+        add_outcomes := widgets.add_batch(
+            add_sns, add_names, add_ports1, add_ports2, add_ports3, lock_first);
+    END IF;
+
+    IF pair_sns1 <> '{}' THEN
+        IF lock_first THEN
+            SELECT array_agg(locked.serial_number) INTO held
+            FROM (
+                SELECT widget.serial_number
+                FROM unnest(pair_sns1 || pair_sns2) AS named (sn)
+                JOIN widgets.widgets widget ON widget.serial_number = named.sn
+                FOR UPDATE OF widget SKIP LOCKED
+            ) locked;
+        END IF;
+        SELECT
+            array_agg(widgets.pair_outcome(sn1 IS NOT NULL, sn2 IS NOT NULL, linked1, free1, free2, associates)
+                ORDER BY i),
+            array_agg(place1 ORDER BY i), array_agg(version1 ORDER BY i),
+            array_agg(CASE WHEN associates THEN free1 ELSE linked1 END ORDER BY i),
+            array_agg(place2 ORDER BY i), array_agg(version2 ORDER BY i),
+            array_agg(CASE WHEN associates THEN free2 ELSE linked2 END ORDER BY i)
+        INTO pair_outcomes, places1, versions1, slots1, places2, versions2, slots2
+        FROM (
+            SELECT pair.i, pair.associates,
+                one.serial_number AS sn1, one.ctid AS place1, one.xmin AS version1,
+                widgets.linked_slot(one.port1, one.peer1, one.port2, one.peer2, one.port3, one.peer3,
+                    pair.port, pair.sn2) AS linked1,
+                widgets.free_slot(one.port1, one.peer1, one.port2, one.peer2, one.port3, one.peer3,
+                    pair.port) AS free1,
+                two.serial_number AS sn2, two.ctid AS place2, two.xmin AS version2,
+                widgets.linked_slot(two.port1, two.peer1, two.port2, two.peer2, two.port3, two.peer3,
+                    pair.port, pair.sn1) AS linked2,
+                widgets.free_slot(two.port1, two.peer1, two.port2, two.peer2, two.port3, two.peer3,
+                    pair.port) AS free2
+            FROM unnest(pair_sns1, pair_sns2, pair_ports, pair_associates) WITH ORDINALITY
+                AS pair (sn1, sn2, port, associates, i)
+            LEFT JOIN widgets.widgets one ON one.serial_number = pair.sn1
+            LEFT JOIN widgets.widgets two ON two.serial_number = pair.sn2
+        ) read;
+        IF lock_first THEN
+            SELECT array_agg(
+                CASE
+                    WHEN place1 IS NOT NULL AND (sn1 IN (SELECT unnest(held))) IS NOT TRUE
+                        OR place2 IS NOT NULL AND (sn2 IN (SELECT unnest(held))) IS NOT TRUE
+                        THEN 'locked'
+                    ELSE outcome
+                END ORDER BY i)
+            INTO pair_outcomes
+            FROM unnest(pair_sns1, pair_sns2, pair_outcomes, places1, places2) WITH ORDINALITY
+                AS pair (sn1, sn2, outcome, place1, place2, i);
+        END IF;
+        -- A place and the transaction that wrote there are one version of a row.
+        UPDATE widgets.widgets widget SET
+            peer1 = CASE WHEN change.slot = 1 THEN change.peer_sn ELSE peer1 END,
+            peer2 = CASE WHEN change.slot = 2 THEN change.peer_sn ELSE peer2 END,
+            peer3 = CASE WHEN change.slot = 3 THEN change.peer_sn ELSE peer3 END
+        FROM (
+            SELECT pair.sn1 COLLATE "C" AS sn, place, version, slot,
+                CASE WHEN pair.associates THEN pair.sn2 END AS peer_sn
+            FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, places1, versions1, slots1)
+                AS pair (sn1, sn2, associates, outcome, place, version, slot)
+            WHERE pair.outcome = 'ok'
+            UNION ALL
+            SELECT pair.sn2, place, version, slot, CASE WHEN pair.associates THEN pair.sn1 END
+            FROM unnest(pair_sns1, pair_sns2, pair_associates, pair_outcomes, places2, versions2, slots2)
+                AS pair (sn1, sn2, associates, outcome, place, version, slot)
+            WHERE pair.outcome = 'ok'
+            ORDER BY 1
+        ) change
+        WHERE widget.ctid = change.place AND widget.xmin = change.version;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> 2 * cardinality(array_positions(pair_outcomes, 'ok')) THEN
+            PERFORM widgets.refuse_conflict();
+        END IF;
+    END IF;
+
+    IF remove_sns <> '{}' THEN
+        -- Once they are locked nobody else gives them peers, or takes some away.
+        SELECT array_agg(serial_number), array_agg(place),
+            array_agg(peer1), array_agg(peer2), array_agg(peer3)
+        INTO removed, places, peers1, peers2, peers3
+        FROM (
+            SELECT widget.serial_number, widget.ctid AS place,
+                widget.peer1, widget.peer2, widget.peer3
+            FROM unnest(remove_sns) AS given (sn)
+            JOIN widgets.widgets widget ON widget.serial_number = given.sn
+            FOR UPDATE OF widget SKIP LOCKED
+        ) locked;
+        peers := array_remove(peers1 || peers2 || peers3, NULL);
+        IF peers <> '{}' THEN
+            SELECT array_agg(serial_number), array_agg(place) INTO held_peers, peer_places
+            FROM (
+                SELECT widget.serial_number, widget.ctid AS place
+                FROM (SELECT DISTINCT peer.sn FROM unnest(peers) AS peer (sn)) peer
+                JOIN widgets.widgets widget ON widget.serial_number = peer.sn
+                FOR UPDATE OF widget SKIP LOCKED
+            ) locked;
+            -- One whose peers are not all locked stays.
+            SELECT array_agg(sn), array_agg(place),
+                array_agg(peer1), array_agg(peer2), array_agg(peer3)
+            INTO removed, places, peers1, peers2, peers3
+            FROM unnest(removed, places, peers1, peers2, peers3)
+                AS given (sn, place, peer1, peer2, peer3)
+            WHERE (peer1 IS NULL OR (peer1 IN (SELECT unnest(held_peers))) IS TRUE)
+                AND (peer2 IS NULL OR (peer2 IN (SELECT unnest(held_peers))) IS TRUE)
+                AND (peer3 IS NULL OR (peer3 IN (SELECT unnest(held_peers))) IS TRUE);
+            peers := array_remove(peers1 || peers2 || peers3, NULL);
+        END IF;
+        IF peers <> '{}' THEN
+            IF widgets.keeps_changes() THEN
+                SELECT * INTO freed_of, freed_sns, freed_slots FROM widgets.freed_slots(removed);
+            END IF;
+            -- Frees both halves of what joins them to others. Such another one may be named by several,
+            -- and it may be one of them. Rows are found by their places, which the locks keep.
+            WITH updated AS (
+                UPDATE widgets.widgets widget SET
+                    peer1 = CASE WHEN widget.peer1 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer1 END,
+                    peer2 = CASE WHEN widget.peer2 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer2 END,
+                    peer3 = CASE WHEN widget.peer3 IN (SELECT unnest(removed)) OR is_removed THEN NULL
+                        ELSE widget.peer3 END
+                FROM (
+                    SELECT place, bool_or(is_removed) AS is_removed
+                    FROM (
+                        SELECT given.place, true AS is_removed
+                        FROM unnest(places, peers1, peers2, peers3)
+                            AS given (place, peer1, peer2, peer3)
+                        WHERE num_nonnulls(given.peer1, given.peer2, given.peer3) > 0
+                        UNION ALL
+                        SELECT peer.place, false
+                        FROM unnest(held_peers, peer_places) AS peer (sn, place)
+                        WHERE peer.sn IN (SELECT unnest(peers))
+                    ) named
+                    GROUP BY place ORDER BY place
+                ) change
+                WHERE widget.ctid = change.place
+                RETURNING widget.ctid AS place, change.is_removed
+            )
+            SELECT array_agg(place) FILTER (WHERE is_removed) INTO moved FROM updated;
+        END IF;
+        DELETE FROM widgets.widgets widget
+        USING (
+            SELECT unnest(moved) AS place
+            UNION ALL
+            SELECT given.place
+            FROM unnest(places, peers1, peers2, peers3) AS given (place, peer1, peer2, peer3)
+            WHERE num_nonnulls(given.peer1, given.peer2, given.peer3) = 0
+        ) gone
+        WHERE widget.ctid = gone.place
+            AND num_nonnulls(widget.peer1, widget.peer2, widget.peer3) = 0;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> coalesce(cardinality(removed), 0) THEN
+            PERFORM widgets.refuse_conflict();
+        ELSIF changed = cardinality(remove_sns) THEN
+            remove_outcomes := array_fill('ok'::text, ARRAY[cardinality(remove_sns)]);
+        ELSE
+            SELECT array_agg(
+                CASE
+                    WHEN (given.sn IN (SELECT unnest(removed))) IS TRUE THEN 'ok'
+                    WHEN widget.serial_number IS NULL THEN 'WG001'
+                    ELSE 'locked'
+                END ORDER BY given.i)
+            INTO remove_outcomes
+            FROM unnest(remove_sns) WITH ORDINALITY AS given (sn, i)
+            LEFT JOIN widgets.widgets widget ON widget.serial_number = given.sn;
+        END IF;
+    END IF;
+
+    -- What is recorded last was written before: whoever turns the feed on waits for that.
+    recorded := widgets.keeps_changes()
+        AND (array_position(add_outcomes, 'ok') IS NOT NULL
+            OR array_position(pair_outcomes, 'ok') IS NOT NULL OR removed <> '{}');
+    IF recorded THEN
+        INSERT INTO widgets.changes (segment,
+            add_sns, add_names, add_ports1, add_ports2, add_ports3, add_by,
+            pair_sns1, pair_slots1, pair_sns2, pair_slots2, pair_ports, pair_associates, pair_by,
+            remove_sns, remove_by, freed_of, freed_sns, freed_slots)
+        SELECT (SELECT last_value FROM widgets.changes_segment), added.*, paired.*,
+            removed, removals.by, freed_of, freed_sns, freed_slots
+        FROM (
+            SELECT array_agg(sn ORDER BY i), array_agg(name ORDER BY i), array_agg(port1 ORDER BY i),
+                array_agg(port2 ORDER BY i), array_agg(port3 ORDER BY i),
+                CASE WHEN add_by IS NOT NULL THEN array_agg(by ORDER BY i) END
+            FROM unnest(add_sns, add_names, add_ports1, add_ports2, add_ports3, add_by, add_outcomes)
+                WITH ORDINALITY AS given (sn, name, port1, port2, port3, by, outcome, i)
+            WHERE outcome = 'ok'
+        ) added
+        CROSS JOIN (
+            SELECT array_agg(sn1 ORDER BY i), array_agg(slot1 ORDER BY i), array_agg(sn2 ORDER BY i),
+                array_agg(slot2 ORDER BY i), array_agg(port ORDER BY i), array_agg(associates ORDER BY i),
+                CASE WHEN pair_by IS NOT NULL THEN array_agg(by ORDER BY i) END
+            FROM unnest(pair_sns1, slots1, pair_sns2, slots2, pair_ports, pair_associates, pair_by, pair_outcomes)
+                WITH ORDINALITY AS given (sn1, slot1, sn2, slot2, port, associates, by, outcome, i)
+            WHERE outcome = 'ok'
+        ) paired
+        CROSS JOIN (
+            SELECT CASE WHEN remove_by IS NOT NULL THEN array_agg(given.by ORDER BY gone.i) END AS by
+            FROM unnest(removed) WITH ORDINALITY AS gone (sn, i)
+            JOIN unnest(remove_sns, remove_by) AS given (sn, by) ON given.sn = gone.sn
+        ) removals;
+    END IF;
+END
+$$;
+
+-- Raises what the rules say against an operation on two widgets.
+CREATE FUNCTION widgets.refuse_pair(outcome text, widget1_sn text, widget2_sn text, port widgets.port_type)
+RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    CASE outcome
+        WHEN 'WG001/1' THEN
+            PERFORM widgets.refuse_missing(widget1_sn);
+        WHEN 'WG001/2' THEN
+            PERFORM widgets.refuse_missing(widget2_sn);
+        WHEN 'WG002/1' THEN
+            RAISE EXCEPTION 'Widget with serial number % has no free slot of port %', widget1_sn, port
+                USING ERRCODE = 'WG002';
+        WHEN 'WG002/2' THEN
+            RAISE EXCEPTION 'Widget with serial number % has no free slot of port %', widget2_sn, port
+                USING ERRCODE = 'WG002';
+        WHEN 'WG003' THEN
+            RAISE EXCEPTION 'Widgets with serial numbers % and % are already associated on port %',
+                widget1_sn, widget2_sn, port USING ERRCODE = 'WG003';
+        WHEN 'WG004' THEN
+            RAISE EXCEPTION 'Widgets with serial numbers % and % are not associated on port %',
+                widget1_sn, widget2_sn, port USING ERRCODE = 'WG004';
+    END CASE;
+END
+$$;
+
+-- What both operations on two widgets check of their arguments.
+CREATE FUNCTION widgets.check_pair(widget1_sn text, widget2_sn text, port widgets.port_type) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF widget1_sn IS NULL THEN
+        PERFORM widgets.refuse_null('widget1_sn');
+    ELSIF widget2_sn IS NULL THEN
+        PERFORM widgets.refuse_null('widget2_sn');
+    ELSIF port IS NULL THEN
+        PERFORM widgets.refuse_null('port');
+    ELSIF widget1_sn = '' OR octet_length(widget1_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget1_sn', widget1_sn);
+    ELSIF widget2_sn = '' OR octet_length(widget2_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget2_sn', widget2_sn);
+    ELSIF widget1_sn = widget2_sn THEN
+        RAISE EXCEPTION 'Widget with serial number % cannot be associated with itself', widget1_sn
+            USING ERRCODE = 'WG005';
+    END IF;
+END
+$$;
+
+-- Locks two widgets, lets a slot of each name the other, or nobody, and records that.
+CREATE FUNCTION widgets.change_pair(
+    widget1_sn text, widget2_sn text, port widgets.port_type, associates boolean
+) RETURNS void
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    exists1 boolean;
+    exists2 boolean;
+    linked1 integer;
+    linked2 integer;
+    free1 integer;
+    free2 integer;
+    outcome text;
+    slot1 integer;
+    slot2 integer;
+    changed bigint;
+BEGIN
+    PERFORM widgets.check_pair(widget1_sn, widget2_sn, port);
+    SELECT
+        coalesce(bool_or(is_first), false), coalesce(bool_or(NOT is_first), false),
+        min(linked) FILTER (WHERE is_first), min(linked) FILTER (WHERE NOT is_first),
+        min(free) FILTER (WHERE is_first), min(free) FILTER (WHERE NOT is_first)
+    INTO exists1, exists2, linked1, linked2, free1, free2
+    FROM (
+        SELECT widget.serial_number = change_pair.widget1_sn AS is_first,
+            widgets.free_slot(widget.port1, widget.peer1, widget.port2, widget.peer2, widget.port3,
+                widget.peer3, change_pair.port) AS free,
+            widgets.linked_slot(widget.port1, widget.peer1, widget.port2, widget.peer2, widget.port3,
+                widget.peer3, change_pair.port, CASE WHEN widget.serial_number = change_pair.widget1_sn
+                    THEN change_pair.widget2_sn ELSE change_pair.widget1_sn END) AS linked
+        FROM widgets.widgets widget
+        WHERE widget.serial_number IN (change_pair.widget1_sn, change_pair.widget2_sn)
+        ORDER BY widget.serial_number
+        FOR UPDATE
+    ) locked;
+    outcome := widgets.pair_outcome(exists1, exists2, linked1, free1, free2, associates);
+    IF outcome <> 'ok' THEN
+        PERFORM widgets.refuse_pair(outcome, widget1_sn, widget2_sn, port);
+    END IF;
+    slot1 := CASE WHEN associates THEN free1 ELSE linked1 END;
+    slot2 := CASE WHEN associates THEN free2 ELSE linked2 END;
+    UPDATE widgets.widgets widget SET
+        peer1 = CASE WHEN change.slot = 1 THEN change.to_peer ELSE peer1 END,
+        peer2 = CASE WHEN change.slot = 2 THEN change.to_peer ELSE peer2 END,
+        peer3 = CASE WHEN change.slot = 3 THEN change.to_peer ELSE peer3 END
+    FROM (VALUES
+        (widget1_sn, slot1, CASE WHEN NOT associates THEN widget2_sn END,
+            CASE WHEN associates THEN widget2_sn END),
+        (widget2_sn, slot2, CASE WHEN NOT associates THEN widget1_sn END,
+            CASE WHEN associates THEN widget1_sn END)
+    ) AS change (sn, slot, from_peer, to_peer)
+    WHERE serial_number = change.sn
+        AND CASE change.slot WHEN 1 THEN peer1 WHEN 2 THEN peer2 ELSE peer3 END
+            IS NOT DISTINCT FROM change.from_peer;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed <> 2 THEN
+        PERFORM widgets.refuse_conflict();
+    END IF;
+    IF widgets.keeps_changes() THEN
+        INSERT INTO widgets.changes (segment, pair_sns1, pair_slots1, pair_sns2, pair_slots2, pair_ports,
+            pair_associates, pair_by)
+        SELECT last_value, ARRAY[widget1_sn], ARRAY[slot1], ARRAY[widget2_sn], ARRAY[slot2],
+            ARRAY[port], ARRAY[associates], ARRAY[widgets.caller()]
+        FROM widgets.changes_segment;
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION widgets.associate_widgets(
+    widget1_sn text, widget2_sn text, port widgets.port_type
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM widgets.change_pair(widget1_sn, widget2_sn, port, true);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION widgets.remove_association(
+    widget1_sn text, widget2_sn text, port widgets.port_type
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM widgets.change_pair(widget1_sn, widget2_sn, port, false);
+END
+$$;
+
+DROP FUNCTION widgets.lock_pair(text, text, widgets.port_type);
+DROP FUNCTION widgets.set_peers(text, integer, text, integer, boolean);
+DROP TYPE widgets.pair_slots;
+DROP FUNCTION widgets.free_slot(widgets.widgets, widgets.port_type);
+DROP FUNCTION widgets.linked_slot(widgets.widgets, widgets.port_type, text);
