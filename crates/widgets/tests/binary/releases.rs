@@ -4,7 +4,8 @@
 use crate::{
     asking::{answer, ask, connect},
     command_line::run,
-    service::{Directory, Service, widgets},
+    postgres_server::{self, Server, binary},
+    service::{Directory, Service, migrate, widgets},
 };
 use serde_json::Value;
 use std::{
@@ -109,6 +110,55 @@ fn data_directories_of_every_release_are_read() {
             let now = exported(&directory, "widgets-data");
             assert_eq!(lines(&dump), lines(&now), "{}: {how}", release.display());
         }
+    }
+}
+
+/// What an export of this database says.
+fn exported_from(directory: &Directory, url: &str) -> String {
+    let (code, out, told) = run(widgets(directory.path()).args(["export", "-", "--store", url]));
+    assert_eq!(code, 0, "{told}");
+    out
+}
+
+/// Restored as docs/operations.md says, on a server that knows none of the roles.
+#[test]
+fn databases_of_every_release_are_migrated() {
+    for release in releases() {
+        let server = Server::start(&["fsync=off"]);
+        let client = |name: &str| {
+            let mut client = Command::new(binary(name));
+            client.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]);
+            client.arg(server.port.to_string());
+            client
+        };
+        postgres_server::run(client("createdb").arg("registry"));
+        postgres_server::run(
+            client("pg_restore")
+                .args(["--dbname=registry", "--no-owner", "--no-privileges"])
+                .arg("--exit-on-error")
+                .arg(release.join("postgres.dump")),
+        );
+        let directory = Directory::new("release_database");
+        migrate(directory.path(), &server.url("registry", "postgres"));
+        let url = server.url("registry", "authenticator");
+        let service = Service::start(
+            directory.path(),
+            &[["--store", url.as_str()].as_slice(), &FOR_EVER].concat(),
+        );
+        let dump = text(&release, "widgets.jsonl");
+        let changes = release.join("postgres.changes.json");
+        // The first release told no changes of a database, and kept no keys there.
+        if changes.exists() {
+            let (status, now) = answer(&service, "", "GET /changes?limit=1000", "");
+            assert_eq!(status, 200, "{now}");
+            let json = |text: &str| serde_json::from_str(text).expect("JSON");
+            let before = text(&release, "postgres.changes.json");
+            assert_told_again(&json(&before), &json(&now));
+            assert_keys_are_known(&service);
+        }
+        drop(service);
+        let now = exported_from(&directory, &server.url("registry", "postgres"));
+        assert_eq!(lines(&dump), lines(&now), "{}", release.display());
     }
 }
 
