@@ -1,36 +1,33 @@
 //! Where the database is and how a connection to it is made: the URL, TLS, timeouts.
 //!
 //! A URL may name several hosts, of which one is the primary. Each is tried in turn, with the whole
-//! time for each, so that one that does not answer hides no other.
+//! time for each, so that one that does not answer hides no other. One that was
+//! [replaced](crate::histories) is none of them any more.
 //!
 //! A connection keeps no state of its own between statements, so PgBouncer may stand in between,
 //! in transaction mode: no prepared statements by name, no SET, no session locks, no startup
 //! options.
 
-use crate::{OpenError, error::reason, system_random};
+use crate::{
+    OpenError,
+    connected::Connected,
+    error::reason,
+    histories::{Histories, History},
+    system_random,
+};
 use percent_encoding::percent_decode_str;
-use std::{
-    fmt,
-    future::poll_fn,
-    path::Path,
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use std::{fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection,
+    Client, Config,
     config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
-    error::{DbError, Severity, SqlState},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// When a connection that rests is asked whether its other end is there, how often, and how many questions
+/// may stay without an answer; the URL may say otherwise.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVES_RETRIES: u32 = 3;
 
 /// A database, as a URL says it: `postgres://user:password@host:port/database?sslmode=…`.
 ///
@@ -48,6 +45,7 @@ pub struct Target {
     tls: MakeRustlsConnect,
     /// What a server must be that is read from.
     reads: TargetSessionAttrs,
+    histories: Arc<Histories>,
 }
 
 impl Target {
@@ -102,6 +100,17 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("widgets");
         }
+        // By default the system asks after two hours. A connection that rests and whose other end is gone
+        // is to be known before somebody waits for it.
+        if !rest.iter().any(|pair| pair.starts_with("keepalives_idle=")) {
+            config.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVES_INTERVAL);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(KEEPALIVES_RETRIES);
+        }
         let verify = match mode.unwrap_or("prefer") {
             "disable" => {
                 config.ssl_mode(SslMode::Disable);
@@ -141,6 +150,7 @@ impl Target {
             hosts: hosts(&config).map_err(defect)?,
             tls: MakeRustlsConnect::new(tls),
             reads,
+            histories: Arc::default(),
         })
     }
 
@@ -169,22 +179,31 @@ impl Target {
         for host in self.hosts_in_turn() {
             let mut host = host.clone();
             host.target_session_attrs(wanted);
-            let connecting = host.connect(self.tls.clone());
-            let reason = match tokio::time::timeout(timeout, connecting).await {
-                Ok(Ok((client, connection))) => return Ok(Connected::new(client, connection)),
-                Ok(Err(error)) => reason(&error),
+            let reason = match tokio::time::timeout(timeout, self.connect_host(&host)).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(reason)) => reason,
                 Err(_) => format!("no answer within {} ms", timeout.as_millis()),
             };
             reasons.push(if self.hosts.len() == 1 {
                 reason
             } else {
-                format!("{}: {reason}", Place(&host))
+                format!("{}: {reason}", At(&host))
             });
         }
         Err(OpenError::Connect {
             target: self.to_string(),
             reason: reasons.join("; "),
         })
+    }
+
+    async fn connect_host(&self, host: &Config) -> Result<Connected, String> {
+        let connecting = host.connect(self.tls.clone()).await;
+        let (client, connection) = connecting.map_err(|error| reason(&error))?;
+        let mut connected = Connected::new(client, connection);
+        let history = History::of(&connected.client).await;
+        let history = history.map_err(|error| reason(&error))?;
+        connected.place = Some(self.histories.meet(history)?);
+        Ok(connected)
     }
 
     /// From the first one on, or from any where `load_balance_hosts` is `random`.
@@ -277,122 +296,10 @@ fn without_hosts(config: &Config) -> Config {
     rest
 }
 
-/// A connection and the task that moves its bytes.
-pub(crate) struct Connected {
-    pub(crate) client: Client,
-    task: JoinHandle<()>,
-    /// Why it has ended, once the sender is gone.
-    end: watch::Receiver<Option<String>>,
-    unreplicated: Arc<AtomicBool>,
-    notified: Arc<Notify>,
-}
-
-impl Connected {
-    fn new<S, T>(client: Client, connection: Connection<S, T>) -> Self
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (ends, end) = watch::channel(None);
-        let unreplicated = Arc::new(AtomicBool::new(false));
-        let warned = unreplicated.clone();
-        let notified = Arc::new(Notify::new());
-        let bell = notified.clone();
-        let task = tokio::spawn(async move {
-            let reason = drive(connection, &warned, &bell).await;
-            ends.send_replace(reason);
-        });
-        Self {
-            client,
-            task,
-            end,
-            unreplicated,
-            notified,
-        }
-    }
-
-    /// Waits until the connection has ended, and says why.
-    pub(crate) async fn broken(&self) -> String {
-        let mut end = self.end.clone();
-        // The last news is that the sender is gone.
-        while end.changed().await.is_ok() {}
-        let reason = end.borrow().clone();
-        reason.unwrap_or_else(|| "the server closed the connection".into())
-    }
-
-    /// Waits until the server has notified this connection of something that it listens to.
-    pub(crate) async fn notified(&self) {
-        self.notified.notified().await;
-    }
-
-    /// Whether the server has said, at any time, that a commit may not be on a standby that it
-    /// should be on. It says so before the commit's success.
-    pub(crate) fn is_unreplicated(&self) -> bool {
-        self.unreplicated.load(Ordering::Acquire)
-    }
-}
-
-/// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
-/// that ended it, if any.
-async fn drive<S, T>(
-    mut connection: Connection<S, T>,
-    unreplicated: &AtomicBool,
-    notified: &Notify,
-) -> Option<String>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-        match message {
-            Ok(AsyncMessage::Notice(notice)) if severity(&notice) == Some(Severity::Warning) => {
-                if may_be_unreplicated(&notice) {
-                    unreplicated.store(true, Ordering::Release);
-                }
-                let hint = notice.hint().unwrap_or_default();
-                tracing::warn!(hint, "the database warns: {}", notice.message());
-            }
-            Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
-            Ok(_) => {}
-            // Whoever waits for an answer learns of the failure as well.
-            Err(error) => return Some(reason(&error)),
-        }
-    }
-    None
-}
-
-/// How severe a message is, in whatever language the server speaks. A pooler may have said it, which
-/// speaks English and leaves out the field that is meant for programs.
-pub(crate) fn severity(message: &DbError) -> Option<Severity> {
-    message
-        .parsed_severity()
-        .or_else(|| match message.severity() {
-            "ERROR" => Some(Severity::Error),
-            "FATAL" => Some(Severity::Fatal),
-            "PANIC" => Some(Severity::Panic),
-            "WARNING" => Some(Severity::Warning),
-            _ => None,
-        })
-}
-
-/// Whether a warning says that a wait for synchronous replication was given up. The server has no code
-/// of its own for that, and says it in its own language. What a trigger of the database's owner has to
-/// say is no such word.
-fn may_be_unreplicated(warning: &DbError) -> bool {
-    *warning.code() == SqlState::WARNING && warning.routine() != Some("exec_stmt_raise")
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        // It may hang on a peer that is gone.
-        self.task.abort();
-    }
-}
-
 /// A host and its port.
-struct Place<'a>(&'a Config);
+struct At<'a>(&'a Config);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.get_hosts().first(), self.0.get_hostaddrs().first()) {
             (Some(Host::Tcp(name)), _) => f.write_str(name)?,
@@ -419,7 +326,7 @@ impl fmt::Display for Target {
             if index > 0 {
                 f.write_str(",")?;
             }
-            Place(host).fmt(f)?;
+            At(host).fmt(f)?;
         }
         write!(
             f,
@@ -475,6 +382,26 @@ mod tests {
         let wrong = refused("postgres://ann:secret@db:port/registry");
         assert!(wrong.contains("is not understood"), "{wrong}");
         assert!(!wrong.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn a_connection_that_rests_is_asked_whether_its_other_end_is_there() {
+        let kept_alive = |more: &str| {
+            let target = Target::parse(&format!("postgres://one,two/registry{more}"));
+            let host = target.expect("a URL").hosts.pop().expect("two hosts");
+            let interval = host.get_keepalives_interval();
+            let seconds = |time: Duration| time.as_secs();
+            (
+                seconds(host.get_keepalives_idle()),
+                interval.map(seconds),
+                host.get_keepalives_retries(),
+            )
+        };
+        assert_eq!(kept_alive(""), (10, Some(5), Some(3)));
+        assert_eq!(
+            kept_alive("?keepalives_idle=60&keepalives_interval=7&keepalives_retries=9"),
+            (60, Some(7), Some(9))
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::{
     changes::{Found, READ, Read, Reads, State},
-    connect::Connected,
+    connected::Connected,
     error::{reason, unavailable},
     link::Link,
     queue::Lane,
@@ -274,8 +274,7 @@ fn done<C: Clock, T>(
             shared.cancelled(true).into(),
             CANCELLED.into(),
         )),
-        Bounded::Silent => {
-            let reason = shared.silent();
+        Bounded::Silent(reason) => {
             let fault = unavailable("the database did not answer", reason.clone());
             Err(Failed::Broken(fault.into(), reason))
         }

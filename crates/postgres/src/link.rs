@@ -7,7 +7,7 @@
 use crate::{
     OpenError,
     backoff::backoff,
-    connect::Connected,
+    connected::Connected,
     migrations,
     queue::{LANES, Lane},
     shared::Shared,

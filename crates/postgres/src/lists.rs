@@ -2,7 +2,7 @@
 //! lane. The statement of a caller that has hung up is cancelled.
 
 use crate::{
-    connect::Connected,
+    connected::Connected,
     error::reason,
     filter::Encoded,
     link::Link,

@@ -5,7 +5,7 @@
 //! sent. It changes nothing, so one whose connection broke is sent again.
 
 use crate::{
-    connect::Connected,
+    connected::Connected,
     error::{reason, unavailable},
     link::Link,
     metrics::Metrics,
@@ -187,7 +187,7 @@ pub(crate) async fn ask<C: Clock>(
     let (outcome, connection) = match shared.bounded(connected, statement).await {
         Bounded::Done(outcome) => (outcome, Connection::Keep),
         Bounded::Cancelled(outcome) => (outcome, Connection::Drop(CANCELLED.into())),
-        Bounded::Silent => return (None, Connection::Drop(shared.silent())),
+        Bounded::Silent(reason) => return (None, Connection::Drop(reason)),
     };
     let error = match outcome {
         Ok(rows) => return (Some(Ok(rows)), connection),
@@ -260,7 +260,7 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
             tracing::debug!(error = reason(&error), "the statistics could not be read");
         }
         Bounded::Cancelled(_) => return Connection::Drop(CANCELLED.into()),
-        Bounded::Silent => return Connection::Drop(shared.silent()),
+        Bounded::Silent(reason) => return Connection::Drop(reason),
     }
     Connection::Keep
 }

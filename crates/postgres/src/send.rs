@@ -2,7 +2,7 @@
 
 use crate::{
     batch::{CALL, Call, Outcomes},
-    connect::{Connected, severity},
+    connected::{Connected, severity},
     error::{reason, unavailable},
     queue::{Lane, Operation},
     shared::{Bounded, CANCELLED, Connection, Shared},
@@ -66,17 +66,28 @@ pub(crate) async fn send<C: Clock>(
     let (done, cancelled) = match shared.bounded(connected, work).await {
         Bounded::Done(done) => (done, false),
         Bounded::Cancelled(done) => (done, true),
-        Bounded::Silent => return Err(lost("the database did not answer", shared.silent())),
+        Bounded::Silent(reason) => {
+            let silent = "the database did not answer";
+            // The next one would hear as little, but for another server.
+            if connected.replaced().is_none() {
+                shared.set_failing(Some(Reason::new(silent, reason.clone())));
+            }
+            return Err(lost(silent, reason));
+        }
     };
     match (done, row) {
         (Err(error), row) => {
             let by_us = cancelled;
             Err(failed(shared, &error, row.is_some(), lock_first, by_us))
         }
-        (Ok(()), _) if connected.is_unreplicated() => Err(lost(
-            "the database applied it, and perhaps not on its standbys: the wait for them was cancelled",
-            "synchronous replication".into(),
-        )),
+        (Ok(()), _) if connected.is_unreplicated() => {
+            let unreplicated = "the database applied it, and perhaps not on its standbys: the wait for \
+                                them was cancelled";
+            let waited = "synchronous replication";
+            // The next one would wait as long.
+            shared.set_failing(Some(Reason::new(unreplicated, waited)));
+            Err(lost(unreplicated, waited.into()))
+        }
         (Ok(()), _) if cancelled => Err(lost(
             "it took longer than statement_timeout_ms, and the database applied it though it was told \
              to cancel it",

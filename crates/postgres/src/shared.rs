@@ -4,7 +4,7 @@
 use crate::{
     Metrics, Random, Settings, Target,
     changes::Tail,
-    connect::Connected,
+    connected::Connected,
     error::reason,
     link::{Failing, Links},
     locked::{HELD, Locked},
@@ -36,7 +36,7 @@ pub(crate) struct Shared<C> {
     pub(crate) failing_since: Mutex<Option<Duration>>,
 }
 
-/// For so long it is expected, if no operation is tried.
+/// For so long it is expected at least, if no operation is tried.
 const FAILING: Duration = Duration::from_secs(5);
 
 impl<C: Clock> Shared<C> {
@@ -63,7 +63,9 @@ impl<C: Clock> Shared<C> {
     /// Forgets it, once that is long ago; otherwise, how long that takes.
     pub(crate) fn forget_failing(&self) -> Option<Duration> {
         let mut since = self.failing_since();
-        let rest = FAILING.saturating_sub(self.clock.now().saturating_sub((*since)?));
+        // One that is under way may need its whole time to meet the same.
+        let expected = FAILING.max(self.settings.statement_timeout() * 2);
+        let rest = expected.saturating_sub(self.clock.now().saturating_sub((*since)?));
         if !rest.is_zero() {
             return Some(rest);
         }
@@ -111,15 +113,20 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// Runs `work`, which is a statement under way on `connected`. When it takes too long it is
-    /// cancelled.
+    /// Runs `work`, which is a statement to be sent on `connected`. When it takes too long it is
+    /// cancelled. A server that was replaced is not asked, nor heard.
     pub(crate) async fn bounded<T>(
         &self,
         connected: &Connected,
         work: impl Future<Output = T>,
     ) -> Bounded<T> {
         let mut work = pin!(work);
+        if let Some(reason) = connected.replaced() {
+            return Bounded::Silent(reason);
+        }
         tokio::select! {
+            biased;
+            reason = connected.until_replaced() => return Bounded::Silent(reason),
             done = &mut work => return Bounded::Done(done),
             () = self.clock.timer(self.settings.statement_timeout()) => {}
         }
@@ -135,12 +142,12 @@ impl<C: Clock> Shared<C> {
         };
         tokio::select! {
             done = answer => Bounded::Cancelled(done),
-            () = self.clock.timer(self.settings.connect_timeout()) => Bounded::Silent,
+            () = self.clock.timer(self.settings.connect_timeout()) => Bounded::Silent(self.silent()),
         }
     }
 
     /// Why a connection is given up that fell silent.
-    pub(crate) fn silent(&self) -> String {
+    fn silent(&self) -> String {
         format!(
             "no answer within statement_timeout_ms = {} and connect_timeout_ms = {}",
             self.settings.statement_timeout_ms, self.settings.connect_timeout_ms
@@ -154,7 +161,8 @@ pub(crate) enum Bounded<T> {
     /// It ended after it was asked to be cancelled. The connection is not used again: the request may
     /// be late, and meet the next statement.
     Cancelled(T),
-    Silent,
+    /// Nothing was heard of it, for this reason, or nothing is worth hearing any more.
+    Silent(String),
 }
 
 /// Why a connection is given up whose statement was cancelled.

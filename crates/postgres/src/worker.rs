@@ -11,7 +11,7 @@
 use crate::{
     backoff::backoff,
     batch::{Outcome, Outcomes},
-    connect::Connected,
+    connected::Connected,
     error::unavailable,
     link::Link,
     queue::{Lane, Operation},
@@ -132,7 +132,7 @@ async fn apply<C: Clock>(
         if batch.is_empty() {
             return Connection::Keep;
         }
-        if connected.client.is_closed() {
+        if connected.is_broken() {
             return Connection::Drop(connected.broken().await);
         }
         let started = shared.clock.now();

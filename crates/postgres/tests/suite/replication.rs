@@ -8,6 +8,7 @@ use crate::{
     migrated, open,
     server::{Server, binary, command, run},
     translator::translated,
+    until,
 };
 use std::time::Duration;
 use widgets_conformance::commands::serial_number;
@@ -190,6 +191,77 @@ async fn a_standby_is_read_from_where_that_is_asked_for() {
         client.ready().await.map_err(|fault| fault.code()),
         Err("WG504")
     );
+}
+
+/// A primary that stood still comes back after another one has taken over, and takes writes until somebody
+/// stops it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_replaced_is_not_asked_again() {
+    let (old, _) = migrated().await;
+    let mut new = standby(&old);
+    let store = open_both(&new, &old, "");
+    let client = store.client();
+    assert_eq!(client.submit(add("A")).await, Ok(()));
+    // All connections are at the old one, also those that rest.
+    let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
+    let connections = format!("SELECT count(*) {of_store}");
+    until(&old, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
+    until_replayed(&old, &new).await;
+    assert_eq!(lines(&new, "SELECT pg_promote()"), "t");
+    assert_eq!(lines(&old, "SELECT pg_is_in_recovery()"), "f");
+    // One of them breaks, and finds the new one: the others follow it.
+    lines(
+        &old,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE usename = 'authenticator' AND query LIKE '%apply_operations%'",
+    );
+    until(&old, &connections, "0").await;
+    until(&new, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
+    for number in 0..20 {
+        let name = format!("B{number}");
+        assert_eq!(client.submit(add(&name)).await, Ok(()), "{name}");
+        let found = client.ask(Lookup(serial_number(&name))).await;
+        assert!(found.expect("a lookup").is_some(), "{name}");
+    }
+    // Nor is it while the new one is away: what was answered is not there.
+    new.stop("fast");
+    until_unready(&client).await;
+    let refused = fault(client.submit(add("C")).await);
+    assert_eq!(refused.code(), "WG504");
+    let details = reason(&refused).details().expect("for the operator");
+    assert!(details.contains("it was replaced"), "{details}");
+    let there = old.psql("registry", "SELECT serial_number FROM widgets.widgets");
+    assert_eq!(there, "A", "what it had before");
+    new.resume();
+    until_ready(&client).await;
+    assert_eq!(client.submit(add("C")).await, Ok(()));
+}
+
+/// A standby that every commit has to wait for is gone: nothing is acknowledged, and lookups go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_acknowledges_nothing_is_not_ready() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        statement_timeout_ms: 2000,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    let client = store.client();
+    assert_eq!(client.ready().await, Ok(()));
+    set(&server, "synchronous_standby_names = 'ghost'");
+    until(&server, "SHOW synchronous_standby_names", "ghost").await;
+    assert_eq!(fault(client.submit(add("A")).await).code(), "WG505");
+    let unready = client.ready().await.expect_err("nothing is acknowledged");
+    assert!(
+        unready.to_string().contains("perhaps not on its standbys"),
+        "{unready}"
+    );
+    let found = client.ask(Lookup(serial_number("A"))).await;
+    assert!(found.expect("a lookup").is_some());
+    set(&server, "synchronous_standby_names = ''");
+    // Operations find out.
+    assert_eq!(client.submit(add("B")).await, Ok(()));
+    assert_eq!(client.ready().await, Ok(()));
 }
 
 /// A server that stops taking writes, as after a failover behind one name.

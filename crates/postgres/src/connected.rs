@@ -1,0 +1,161 @@
+//! A connection that was made: the task that moves its bytes, what its server has to say, and whether it is of
+//! use any more.
+
+use crate::{error::reason, histories::Place};
+use std::{
+    future::{pending, poll_fn},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+use tokio_postgres::{
+    AsyncMessage, Client, Connection,
+    error::{DbError, Severity, SqlState},
+};
+
+/// A connection and the task that moves its bytes.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    /// Its server among all that were met; none before it was asked.
+    pub(crate) place: Option<Place>,
+    task: JoinHandle<()>,
+    /// Why it has ended, once the sender is gone.
+    end: watch::Receiver<Option<String>>,
+    unreplicated: Arc<AtomicBool>,
+    notified: Arc<Notify>,
+}
+
+impl Connected {
+    pub(crate) fn new<S, T>(client: Client, connection: Connection<S, T>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (ends, end) = watch::channel(None);
+        let unreplicated = Arc::new(AtomicBool::new(false));
+        let warned = unreplicated.clone();
+        let notified = Arc::new(Notify::new());
+        let bell = notified.clone();
+        let task = tokio::spawn(async move {
+            let reason = drive(connection, &warned, &bell).await;
+            ends.send_replace(reason);
+        });
+        Self {
+            client,
+            place: None,
+            task,
+            end,
+            unreplicated,
+            notified,
+        }
+    }
+
+    /// Waits until the connection is of no use any more, and says why.
+    pub(crate) async fn broken(&self) -> String {
+        tokio::select! {
+            biased;
+            reason = self.until_replaced() => reason,
+            reason = self.ended() => reason,
+        }
+    }
+
+    async fn ended(&self) -> String {
+        let mut end = self.end.clone();
+        // The last news is that the sender is gone.
+        while end.changed().await.is_ok() {}
+        let reason = end.borrow().clone();
+        reason.unwrap_or_else(|| "the server closed the connection".into())
+    }
+
+    /// Whether it is of no use any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.client.is_closed() || self.replaced().is_some()
+    }
+
+    /// By what its server was replaced, if it was.
+    pub(crate) fn replaced(&self) -> Option<String> {
+        self.place.as_ref()?.replaced()
+    }
+
+    /// Waits until its server was replaced, and says by what.
+    pub(crate) async fn until_replaced(&self) -> String {
+        match &self.place {
+            Some(place) => place.until_replaced().await,
+            None => pending().await,
+        }
+    }
+
+    /// Waits until the server has notified this connection of something that it listens to.
+    pub(crate) async fn notified(&self) {
+        self.notified.notified().await;
+    }
+
+    /// Whether the server has said, at any time, that a commit may not be on a standby that it
+    /// should be on. It says so before the commit's success.
+    pub(crate) fn is_unreplicated(&self) -> bool {
+        self.unreplicated.load(Ordering::Acquire)
+    }
+}
+
+/// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
+/// that ended it, if any.
+async fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    unreplicated: &AtomicBool,
+    notified: &Notify,
+) -> Option<String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) if severity(&notice) == Some(Severity::Warning) => {
+                if may_be_unreplicated(&notice) {
+                    unreplicated.store(true, Ordering::Release);
+                }
+                let hint = notice.hint().unwrap_or_default();
+                tracing::warn!(hint, "the database warns: {}", notice.message());
+            }
+            Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
+            Ok(_) => {}
+            // Whoever waits for an answer learns of the failure as well.
+            Err(error) => return Some(reason(&error)),
+        }
+    }
+    None
+}
+
+/// How severe a message is, in whatever language the server speaks. A pooler may have said it, which
+/// speaks English and leaves out the field that is meant for programs.
+pub(crate) fn severity(message: &DbError) -> Option<Severity> {
+    message
+        .parsed_severity()
+        .or_else(|| match message.severity() {
+            "ERROR" => Some(Severity::Error),
+            "FATAL" => Some(Severity::Fatal),
+            "PANIC" => Some(Severity::Panic),
+            "WARNING" => Some(Severity::Warning),
+            _ => None,
+        })
+}
+
+/// Whether a warning says that a wait for synchronous replication was given up. The server has no code
+/// of its own for that, and says it in its own language. What a trigger of the database's owner has to
+/// say is no such word.
+fn may_be_unreplicated(warning: &DbError) -> bool {
+    *warning.code() == SqlState::WARNING && warning.routine() != Some("exec_stmt_raise")
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        // It may hang on a peer that is gone.
+        self.task.abort();
+    }
+}
