@@ -30,6 +30,9 @@ SETS = {
         "podAnnotations": {"note": "yes"},
         "service": {"annotations": {"note": "yes"}},
     },
+    "postgres by CloudNativePG": yaml.safe_load(
+        (pathlib.Path(sys.argv[1]).parent / "cloudnative-pg/values.yaml").read_text()
+    ),
     "postgres, nothing optional": {
         "postgres": {
             "autoscaling": {"enabled": False},
@@ -142,6 +145,41 @@ def check_postgres(documents):
     assert namespaces_in(documents) == [] and ports_out(documents) == {53, 5432}
 
 
+def check_cloudnative_pg(documents):
+    """The chart by its values for CloudNativePG, and the database that they are for."""
+    folder = pathlib.Path(sys.argv[1]).parent / "cloudnative-pg"
+    (database,) = yaml.safe_load_all((folder / "cluster.yaml").read_text())
+    name, spec = database["metadata"]["name"], database["spec"]
+    assert (database["apiVersion"], database["kind"]) == ("postgresql.cnpg.io/v1", "Cluster"), database
+    # Three, so that one may be away and a commit still be on two; and none of them on the node of another.
+    assert spec["instances"] == 3 and spec["affinity"]["podAntiAffinityType"] == "required", spec
+    assert spec["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}, spec
+    # The operator wants text, and YAML makes `on` a truth.
+    parameters = spec["postgresql"]["parameters"]
+    assert all(isinstance(value, str) for value in parameters.values()), parameters
+    recipe = folder.parents[1] / "docker-compose/patroni/patroni.yml"
+    same = yaml.safe_load(recipe.read_text())["bootstrap"]["dcs"]["postgresql"]["parameters"]
+    shared = set(parameters) & set(same)
+    assert len(shared) > 8 and all(parameters[each] == str(same[each]) for each in shared), (parameters, same)
+    roles = {each["name"]: each for each in spec["managed"]["roles"]}
+    assert roles["authenticator"]["inherit"] is False and roles["authenticator"]["inRoles"] == ["web_anon"], roles
+    (to,) = [each["to"] for each in of_kind(documents, "NetworkPolicy")["spec"]["egress"] if {"port": 5432, "protocol": "TCP"} in each["ports"]]
+    assert to == [{"podSelector": {"matchLabels": {"cnpg.io/cluster": name}}}], to
+    pods_ = [of_kind(documents, kind)["spec"]["template"]["spec"] for kind in ("Deployment", "Job")]
+    for pod, secret in zip(pods_, ("widgets-store", "widgets-owner")):
+        (url,) = [each["valueFrom"]["secretKeyRef"] for each in pod["containers"][0]["env"] if each["name"] == "WIDGETS_STORE"]
+        assert url == {"name": secret, "key": "url"}, url
+        (ca,) = [each["secret"] for each in pod["volumes"] if each["name"] == "ca"]
+        assert ca == {"secretName": f"{name}-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}, ca
+        assert "/etc/widgets/ca" in [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]]
+    # And the page that tells how.
+    page = (folder.parent / "README.md").read_text()
+    password = roles["authenticator"]["passwordSecret"]["name"]
+    for told in (f"@{name}-rw/{spec['bootstrap']['initdb']['database']}?", f"secret generic {password} ", f"secret {name}-app ",
+                 f"postgres://{spec['bootstrap']['initdb']['owner']}:", "secret generic widgets-store", "secret generic widgets-owner"):
+        assert told in page, f"README.md does not have {told}"
+
+
 def check_everything(documents):
     rules = of_kind(documents, "PrometheusRule")["spec"]["groups"][0]["rules"]
     assert len(rules) > 10
@@ -241,6 +279,7 @@ def check_openshift(documents):
 CHECKS = {
     "postgres, as it comes": check_postgres,
     "postgres, everything on": check_everything,
+    "postgres by CloudNativePG": check_cloudnative_pg,
     "postgres, nothing optional": check_nothing,
     "embedded": check_embedded,
     "embedded, archived": check_archived,

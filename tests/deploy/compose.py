@@ -21,6 +21,7 @@ WAYS = [
     (["docker-compose.yml", "docker-compose.tokens.yml"], TOKENS),
     (["docker-compose.embedded.yml", "docker-compose.tokens.yml"], TOKENS),
     (["docker-compose.embedded.yml", "docker-compose.archive.yml"], {}),
+    (["docker-compose.yml", "docker-compose.failover.yml"], {}),
 ]
 
 
@@ -70,6 +71,30 @@ def check_archive(services):
         assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"], services[name]
 
 
+def check_failover(folder, services):
+    """Three nodes and three etcd, each with a volume of its own, which know each other by the same names."""
+    nodes, members = ["postgres", "postgres2", "postgres3"], ["etcd1", "etcd2", "etcd3"]
+    patroni = yaml.safe_load((folder / "patroni/patroni.yml").read_text())
+    assert patroni["etcd"]["hosts"] == [f"{each}:2379" for each in members], patroni["etcd"]
+    assert patroni["bootstrap"]["dcs"]["synchronous_mode_strict"] is True, patroni["bootstrap"]
+    volumes = [volume.split(":")[0] for each in nodes + members for volume in services[each]["volumes"] if "/data" in volume]
+    assert len(volumes) == len(set(volumes)) == 6, volumes
+    for each in nodes + members:
+        assert services[each]["hostname"] == each and services[each]["image"] == "widgets-patroni", services[each]
+        assert "ports" not in services[each], f"{each} is open to other machines"
+    for each in nodes:
+        assert patroni["postgresql"]["data_dir"].startswith("/var/lib/postgresql/data/"), patroni["postgresql"]
+        assert any(":/var/lib/postgresql/data" in volume for volume in services[each]["volumes"]), services[each]
+    for each in members:
+        (command,) = services[each]["command"]
+        assert "--enable-v2" in command and all(f"{member}=http://{member}:2380" in command for member in members), command
+    for each in ("api", "migrate"):
+        assert f"@{','.join(nodes)}/widgets" in services[each]["command"][0], services[each]["command"]
+    made = (folder / "postgres/make-passwords").read_text()
+    for secret in re.findall(r"/secrets/(\w+)", (folder / "patroni/start").read_text() + (folder / "patroni/post-bootstrap").read_text()):
+        assert f"make {secret} " in made, f"nobody makes /secrets/{secret}"
+
+
 def check_postgres(folder, page):
     text = (folder / "postgres/postgresql.conf").read_text()
     for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+\b(?<!\.md)", text):
@@ -91,6 +116,8 @@ def main(repository):
         check_settings(files, services, keys)
         asked = services["api"]["environment"]["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"]
         assert asked == ("false" if variables is TOKENS else "true"), f"{files}: {asked}"
+        if "docker-compose.failover.yml" in files:
+            check_failover(folder, services)
         if "docker-compose.archive.yml" in files:
             check_archive(services)
         print(f"{' '.join(files)}: {', '.join(sorted(services))}")

@@ -73,7 +73,7 @@ httpGet:
 {{- end }}
 
 {{- define "widgets.ca.mount" -}}
-{{- with .Values.postgres.caConfigMap }}
+{{- if or .Values.postgres.caConfigMap .Values.postgres.caSecret.name }}
 - name: ca
   mountPath: /etc/widgets/ca
   readOnly: true
@@ -81,10 +81,17 @@ httpGet:
 {{- end }}
 
 {{- define "widgets.ca.volume" -}}
-{{- with .Values.postgres.caConfigMap }}
+{{- if .Values.postgres.caSecret.name }}
+# What else is in it (the authority's key) is not mounted.
+- name: ca
+  secret:
+    secretName: {{ .Values.postgres.caSecret.name }}
+    items:
+      - {key: {{ .Values.postgres.caSecret.key }}, path: {{ .Values.postgres.caSecret.key }}}
+{{- else if .Values.postgres.caConfigMap }}
 - name: ca
   configMap:
-    name: {{ . }}
+    name: {{ .Values.postgres.caConfigMap }}
 {{- end }}
 {{- end }}
 
