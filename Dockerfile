@@ -16,14 +16,16 @@ RUN mkdir /manifests \
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /source
+# As what is downloaded: optimised as one piece, which serves up to a third more. Without what only a debugger reads.
+ENV CARGO_PROFILE_DIST_DEBUG=false CARGO_PROFILE_DIST_STRIP=symbols
 COPY --from=manifests /manifests .
-RUN cargo build --release --locked --package widgets
+RUN cargo build --profile dist --locked --package widgets
 COPY . .
 # The empty sources are newer than the real ones; cargo goes by that.
 RUN find clients crates -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --package widgets \
+    && cargo build --profile dist --locked --package widgets \
     && install -d /image/data /image/usr/local/bin \
-    && install target/release/widgets /image/usr/local/bin/
+    && install target/dist/widgets /image/usr/local/bin/
 
 # By name, not by digest: one digest is one day's security updates, and this image is built anew for each release. A
 # build that must be the same again is given one: docker build --build-context debian:bookworm-slim=docker-image://…

@@ -69,6 +69,8 @@ def check_archive(services):
     for name in ("archive-check", "archive-prune"):
         assert services[name]["profiles"], f"{name} starts with the service"
         assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"], services[name]
+        # A store in a tmpfs would count as memory, beside what a restore needs of it; and the service's is not its business.
+        assert not services[name].get("tmpfs") and not services[name].get("volumes"), services[name]
 
 
 def check_failover(folder, services):

@@ -78,7 +78,9 @@ image_of() {
 # Every image that the Dockerfile and the compose files name. What compiles is not needed for a binary.
 images() {
   sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
-  sed -n 's/^ *image: //p' "$root"/deployments/docker-compose/docker-compose*.yml | grep -v '^widgets$'
+  local files=("$root"/deployments/docker-compose/docker-compose*.yml)
+  [[ ${part:-} != disk-dies ]] || files=("$root"/deployments/docker-compose/docker-compose.{embedded,archive}.yml)
+  sed -n 's/^ *image: //p' "${files[@]}" | grep -v '^widgets$'
 }
 
 # Sets `made` to the images that were made here.

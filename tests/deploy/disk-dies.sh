@@ -1,0 +1,69 @@
+# "When the disk dies" (docs/operations.md) with containers, as the README of the Compose files has it step by step. Sourced
+# by ./run, whose functions it uses.
+# shellcheck shell=bash disable=SC2154,SC2034
+
+# Where the archive is behind, by the service's own metric; -1 where it is not reached.
+archive_behind() {
+  compose exec -T nginx curl --silent --max-time 2 http://api:3000/metrics 2>/dev/null |
+    sed -n 's/^widgets_archive_behind_seconds //p' | grep . || echo -1
+}
+
+wait_until_archived() {
+  local _
+  # What was just answered may not be seen at first.
+  sleep 2
+  for _ in {1..300}; do
+    [[ $(archive_behind) == 0 ]] && return
+    sleep 0.2
+  done
+  fail "the archive does not catch up: $(compose logs --tail=5 api)"
+}
+
+# A command that stands in the README, word for word; what it says is in as-written.log.
+as_written() {
+  local command=$1 text
+  text=$(tr -s ' \n' ' ' <"$root/deployments/docker-compose/README.md")
+  [[ $text == *"$command"* ]] || fail "the README does not have: $command"
+  (cd "$root/deployments/docker-compose" && eval "$command") >"$work/as-written.log" 2>&1 ||
+    fail "$command: $(tail -20 "$work/as-written.log")"
+}
+
+disk_dies() {
+  say "when the disk dies: docker-compose.archive.yml"
+  files=(-f docker-compose.embedded.yml -f docker-compose.archive.yml)
+  export COMPOSE_FILE=docker-compose.embedded.yml:docker-compose.archive.yml
+  as_written 'docker-compose up -d'
+  expect 204 add_widget A
+  load archive 500 10s || fail "the load with an archive: $(cat "$work/reports/archive.txt")"
+  report archive "embedded store with an archive"
+  wait_until_archived
+  local volumes start
+  volumes=$(docker volume ls --quiet)
+  as_written 'docker-compose --profile check run --rm archive-check'
+  grep -q 'is whole: ' "$work/as-written.log" || fail "the drill: $(cat "$work/as-written.log")"
+  [[ $(docker volume ls --quiet) == "$volumes" ]] || fail "the drill left its volume"
+  # The service and its volume are lost, in the middle.
+  docker kill "$(compose ps --quiet api)" >/dev/null
+  as_written 'docker-compose rm --force --stop api'
+  docker volume rm "${COMPOSE_PROJECT_NAME}_widgets-data" >/dev/null
+  start=$EPOCHREALTIME
+  as_written 'docker-compose run --rm --no-deps api restore --data-dir /data'
+  grep -q '^restored ' "$work/as-written.log" || fail "the restore: $(cat "$work/as-written.log")"
+  say "$(grep '^restored ' "$work/as-written.log")"
+  as_written 'STORE_MUST_EXIST=true docker-compose up -d'
+  expect 409 add_widget A
+  figure "embedded: a lost volume restored from the archive and served again" "$(bc <<<"($EPOCHREALTIME - $start) / 1") s"
+  expect 204 add_widget B
+  wait_until_archived
+  [[ $(compose exec -T nginx curl --silent http://api:3000/metrics | grep -c '^widgets_archive_stopped 0$') == 1 ]] ||
+    fail "the restored service does not go on in its archive"
+  as_written 'docker-compose --profile prune run --rm archive-prune'
+  as_written 'docker-compose --profile check run --rm archive-check'
+  # A wrong key: the drill says so and fails, the service goes on.
+  if AWS_SECRET_ACCESS_KEY=wrong compose --profile check run --rm archive-check >"$work/wrong.log" 2>&1; then
+    fail "a drill with a wrong key passes: $(cat "$work/wrong.log")"
+  fi
+  expect 204 add_widget C
+  unset COMPOSE_FILE
+  quietly_compose down --volumes
+}
