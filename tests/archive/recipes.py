@@ -123,7 +123,7 @@ def compose(service, folder):
     os.symlink(service.binary, os.path.join(programs, "widgets"))
     environment = service.environment | {"PATH": f"{programs}:{os.environ['PATH']}", "KEEP": "14days"}
     for number, command in enumerate(commands):
-        command = command.replace("/drill", os.path.join(folder, f"drill-{number}")).replace("$$", "$")
+        command = command.replace("/data/drill", os.path.join(folder, f"drill-{number}")).replace("$$", "$")
         done = subprocess.run(["/bin/sh", "-ec", command], env=environment, capture_output=True, text=True, timeout=300)
         check(done.returncode == 0, f"{command}: {(done.stdout + done.stderr).strip().splitlines()[-1:]}")
 

@@ -3,6 +3,8 @@
 //! An object is written first, then the manifest that says that it counts, then the journal is let go. Each
 //! step can be tried again: what was written although no answer came is recognised.
 
+mod begin;
+
 use crate::{
     Bucket, Checkpoint, Error, Manifest, Metrics, Stretch,
     bucket::{Replaced, Version},
@@ -10,11 +12,13 @@ use crate::{
     manifest::Hex64,
     object,
 };
+use begin::{begin, check_owner, take_over};
 use bytes::Bytes;
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle};
 use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, LoggedGroup, Source, SourceError};
+use widgets_pacing::{Mode, Pacing};
 
 /// An object has groups of so many bytes, or of one more.
 pub(crate) const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
@@ -55,10 +59,13 @@ pub struct Archiver {
     bucket: Bucket,
     source: Source,
     clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
     settings: Settings,
     metrics: Metrics,
     manifest: Manifest,
     version: Version,
+    /// When we replaced it last.
+    replaced_at: Duration,
     writer: u32,
     holder: u64,
     /// Everything before is in the archive.
@@ -86,8 +93,10 @@ struct Pending {
     bytes: Bytes,
     raw_bytes: u64,
     end: JournalEnd,
-    /// Beside seals it has something.
+    /// When the first group in it that says something was committed; 0 where none does.
     first_at: u64,
+    /// It has all that was durable then, if an object has room for that.
+    read_at: u64,
 }
 
 impl Archiver {
@@ -95,7 +104,7 @@ impl Archiver {
     pub async fn open(
         bucket: Bucket,
         source: Source,
-        clock: Arc<dyn Clock>,
+        (clock, pacing): (Arc<dyn Clock>, Arc<Pacing>),
         settings: Settings,
         metrics: Metrics,
     ) -> Result<Self, Error> {
@@ -134,7 +143,8 @@ impl Archiver {
             end: begin.into(),
         });
         let version = take_over(&bucket, &manifest, before.as_ref()).await?;
-        bucket.check_conditions(&version).await?;
+        bucket.check_conditions(&version, &*clock).await?;
+        let replaced_at = clock.now();
         if is_gap {
             metrics.gaps.inc();
             tracing::error!(
@@ -166,10 +176,12 @@ impl Archiver {
             bucket,
             source,
             clock,
+            pacing,
             settings,
             metrics,
             manifest,
             version,
+            replaced_at,
             writer,
             holder,
             reached: begin,
@@ -221,16 +233,25 @@ impl Archiver {
     }
 
     /// Does what there is to do: copies an object of groups, and what there is of a checkpoint. Says whether
-    /// there is more. After an error it may be called again.
+    /// there is more to do at once. After an error it may be called again.
     ///
-    /// A group that says nothing waits for one that does, unless `is_last`.
+    /// Groups that came meanwhile are no such thing while an object has room for them: beside operations around
+    /// the clock there are always some, and an object for each few of them would cost more than all the rest. Nor is a
+    /// group that says nothing, which waits for one that does. With `is_last` nothing waits.
     pub async fn step(&mut self, is_last: bool) -> Result<bool, Error> {
         self.begin_checkpoint(is_last);
         if self.pending.is_none() {
             self.pending = self.next_object(is_last)?;
         }
-        let mut is_more = false;
+        let (mut is_more, mut waiting_since) = (false, 0);
         if let Some(pending) = &self.pending {
+            let is_full = pending.raw_bytes >= OBJECT_BYTES_MAX as u64;
+            // What is not in it was committed later.
+            let later = if is_full {
+                pending.end.at
+            } else {
+                pending.read_at
+            };
             if pending.first_at > 0 {
                 self.metrics.waiting_since(pending.first_at);
             }
@@ -247,13 +268,16 @@ impl Archiver {
             }
             self.record_piece().await?;
             self.pending = None;
-            is_more = self.reached.next_sequence < self.source.end().next_sequence;
+            if self.reached.next_sequence < self.source.end().next_sequence {
+                is_more = is_full || is_last;
+                waiting_since = later;
+            }
         }
         // Whatever becomes of a checkpoint, the journal goes on.
         self.take_upload().await?;
         self.record_checkpoint().await?;
-        if !is_more && self.has_base() {
-            self.metrics.waiting_since(0);
+        if self.has_base() {
+            self.metrics.waiting_since(waiting_since);
         }
         Ok(is_more)
     }
@@ -269,6 +293,7 @@ impl Archiver {
     /// The next groups as an object. None where there are none, or only such as can wait.
     fn next_object(&mut self, is_last: bool) -> Result<Option<Pending>, Error> {
         let first = self.reached.next_sequence;
+        let read_at = unix_microseconds(&*self.clock);
         let read = self.source.read(first, OBJECT_BYTES_MAX);
         let mut groups = match read {
             Ok(groups) => groups,
@@ -314,6 +339,7 @@ impl Archiver {
             raw_bytes: groups.iter().map(|group| group.payload.len() as u64).sum(),
             end,
             first_at: groups.iter().find(counts).map_or(0, |group| group.at),
+            read_at,
         }))
     }
 
@@ -371,8 +397,8 @@ impl Archiver {
         };
         self.served = mem::take(&mut self.waiting);
         let (bucket, source) = (self.bucket.clone(), self.source.clone());
-        let clock = self.clock.clone();
-        let work = checkpoints::upload(bucket, source, clock, self.writer, wanted);
+        let (clock, pacing) = (self.clock.clone(), self.pacing.clone());
+        let work = checkpoints::upload(bucket, source, clock, pacing, self.writer, wanted);
         self.upload = Some(tokio::spawn(work));
     }
 
@@ -479,6 +505,13 @@ impl Archiver {
             let mut next = self.manifest.clone();
             change(&mut next);
             next.revision += 1;
+            let since = self.clock.now().saturating_sub(self.replaced_at);
+            let pause = self.bucket.replace_pause().saturating_sub(since);
+            if pause > Duration::ZERO {
+                self.clock.timer(pause).await;
+            }
+            // Whatever becomes of it: an answer that is lost was given.
+            self.replaced_at = self.clock.now();
             match self.bucket.replace(&next, Some(&self.version)).await? {
                 Replaced::Done(version) => {
                     (self.manifest, self.version) = (next, version);
@@ -531,113 +564,6 @@ pub(crate) fn unix_microseconds(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.unix_time().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Has the manifest that names this writer in place of the one that was read.
-async fn take_over(
-    bucket: &Bucket,
-    manifest: &Manifest,
-    before: Option<&Version>,
-) -> Result<Version, Error> {
-    if let Replaced::Done(version) = bucket.replace(manifest, before).await? {
-        return Ok(version);
-    }
-    match bucket.manifest().await? {
-        // Our own, whose answer was lost.
-        Some((found, version)) if found.holder == manifest.holder => Ok(version),
-        Some((found, _)) => Err(Error::Bucket {
-            what: "taking over the archive".into(),
-            failure: crate::error::Failure::Unavailable,
-            why: format!("writer {} took it at the same time", found.writer),
-        }),
-        None => Err(Error::Damaged {
-            object: object::MANIFEST.into(),
-            defect: "it has gone".into(),
-        }),
-    }
-}
-
-/// Whether this store may write to the archive.
-fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Error> {
-    let store = source.store();
-    if manifest.store.0 != store.identity {
-        return Err(Error::OtherStore {
-            found: manifest.store.0,
-            ours: store.identity,
-        });
-    }
-    let ours = store
-        .epochs
-        .last()
-        .map_or((1, 1), |epoch| (epoch.number, epoch.first_sequence));
-    let Some(last) = manifest.stretches.last() else {
-        return Ok(());
-    };
-    let found = last.epoch();
-    if (ours.0 < manifest.epoch_max() || ours.0 == found.0 && ours != found)
-        && !planted!(EpochIgnored)
-    {
-        return Err(Error::LeftBehind {
-            found: found.0,
-            ours: ours.0,
-        });
-    }
-    let end = source.end().next_sequence;
-    // In a new epoch less is as it should be: a restore went to an earlier moment.
-    if ours == found && end < last.end.next_sequence {
-        return Err(Error::Ahead {
-            found: last.end.next_sequence - 1,
-            ours: end - 1,
-        });
-    }
-    Ok(())
-}
-
-/// Where to go on: where the archive ends, if the journal still has what follows from there, and otherwise
-/// where the journal's replay begins. Says whether that leaves a gap.
-fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd, bool), Error> {
-    let end = source.end();
-    if let Some(last) = manifest.stretches.last() {
-        let archived = JournalEnd::from(last.end);
-        let next = archived.next_sequence;
-        let chain = if next == end.next_sequence {
-            Some(end.chain)
-        } else {
-            match source.read(next, 1) {
-                Ok(groups) => groups
-                    .first()
-                    .filter(|group| group.first_sequence == next)
-                    .map(|group| group.chain),
-                Err(SourceError::Gone { .. }) => None,
-                Err(error @ SourceError::Io(_)) => return Err(Error::Source(error.to_string())),
-            }
-        };
-        if chain == Some(archived.chain) || chain.is_some() && planted!(ChainUnchecked) {
-            return Ok((archived, false));
-        }
-        let store = source.store();
-        let epoch = store.epochs.last();
-        let is_same = epoch.is_some_and(|it| (it.number, it.first_sequence) == last.epoch());
-        if chain.is_some() && is_same {
-            return Err(Error::OtherHistory { from: next });
-        }
-    }
-    let reading = |error: std::io::Error| Error::Source(format!("reading the checkpoint: {error}"));
-    let held = source.hold_checkpoint().map_err(reading)?;
-    let begin = match held {
-        Some(held) => held.begin,
-        None => JournalEnd {
-            next_sequence: 1,
-            at: 0,
-            chain: 0,
-        },
-    };
-    // In a new epoch the archive's end is another history's.
-    let is_gap = manifest
-        .stretches
-        .last()
-        .is_some_and(|last| last.end.next_sequence < begin.next_sequence);
-    Ok((begin, is_gap))
-}
-
 /// Copies everything of a store that nobody asks anything meanwhile, with a checkpoint of it, and ends.
 pub async fn back_up(
     bucket: Bucket,
@@ -646,7 +572,9 @@ pub async fn back_up(
 ) -> Result<Checkpoint, Error> {
     let metrics = Metrics::default();
     let settings = Settings::default();
-    let mut archiver = Archiver::open(bucket, source, clock, settings, metrics).await?;
+    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+    let times = (clock, pacing);
+    let mut archiver = Archiver::open(bucket, source, times, settings, metrics).await?;
     let (reply, mut outcome) = oneshot::channel();
     archiver.want_checkpoint(reply);
     loop {

@@ -1,12 +1,18 @@
 //! The bucket: the few things that are asked of an object store, each within a time, and what its failures
 //! mean. Nothing here shows a credential.
 
+mod address;
+mod failed;
+
+pub use address::{ArchiveUrl, UrlError};
+
 use crate::{Error, error::Failure, manifest::Manifest, object};
 use bytes::Bytes;
+use failed::{Tried, redacted};
 use futures_util::TryStreamExt as _;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
-    UpdateVersion,
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, RetryConfig, UpdateVersion,
     aws::AmazonS3Builder,
     azure::MicrosoftAzureBuilder,
     client::{HttpClient, HttpConnector},
@@ -14,8 +20,8 @@ use object_store::{
     local::LocalFileSystem,
     path::Path,
 };
-use std::{fmt, fs, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
-use url::Url;
+use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+use widgets_clock::Clock;
 
 /// How long one request may take. A slow bucket is one that is away.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -23,51 +29,44 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long making a connection may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// What a command asks is tried again for so long where the bucket is short of something or did not hear.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Between attempts no longer than this.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Google takes one write a second to one name, and refuses what comes sooner (429). The rest is for who prunes meanwhile.
+const GOOGLE_REPLACE_PAUSE: Duration = Duration::from_millis(1500);
+
 /// The file whose lock guards the manifest in a folder.
 const LOCK: &str = "manifest.lock";
 
-/// Where an archive is: a bucket with a prefix, or a folder.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ArchiveUrl(Url);
-
-/// Why a text is no address of an archive.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct UrlError(String);
-
-impl FromStr for ArchiveUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refuse = |why: &str| Err(UrlError(why.into()));
-        let Ok(url) = Url::parse(text) else {
-            return refuse("it is no URL");
-        };
-        let has_credentials = !url.username().is_empty() || url.password().is_some();
-        if has_credentials || url.query().is_some() || url.fragment().is_some() {
-            return refuse(
-                "it has more than a bucket and a prefix: credentials come by the provider's own variables",
-            );
-        }
-        match (url.scheme(), url.host_str()) {
-            ("file", None) if url.path().len() > 1 => Ok(Self(url)),
-            ("file", _) => refuse("a folder is named file:///absolute/path"),
-            ("s3" | "gs" | "az", Some(_)) => Ok(Self(url)),
-            ("s3" | "gs" | "az", None) => refuse("it names no bucket"),
-            _ => refuse("its scheme is none of s3, gs, az and file"),
-        }
-    }
+/// Who tries again what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retries {
+    /// Whoever asks, and tells of it: an archiver.
+    Asker,
+    /// The bucket, for some seconds: a command would end in the middle of thousands of objects.
+    Bucket,
 }
 
-impl fmt::Display for ArchiveUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
-    }
-}
-
-impl fmt::Debug for ArchiveUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+impl Retries {
+    fn config(self) -> RetryConfig {
+        let retries = RetryConfig::default();
+        match self {
+            Self::Asker => RetryConfig {
+                max_retries: 0,
+                ..retries
+            },
+            Self::Bucket => RetryConfig {
+                backoff: BackoffConfig {
+                    max_backoff: RETRY_PAUSE_MAX,
+                    ..retries.backoff
+                },
+                max_retries: usize::MAX,
+                retry_timeout: RETRY_TIME_MAX,
+            },
+        }
     }
 }
 
@@ -79,6 +78,8 @@ pub struct Bucket {
     prefix: Path,
     /// A folder has no conditional writes: a lock and a comparison stand for them.
     folder: Option<PathBuf>,
+    /// The manifest may be replaced so long after it was replaced.
+    replace_pause: Duration,
 }
 
 /// A manifest as it was read, to be replaced.
@@ -118,7 +119,7 @@ impl HttpConnector for Connector {
 impl Bucket {
     /// The bucket at an address. Nothing is asked of it yet. Credentials come from the environment, as the
     /// provider's own programs take them.
-    pub fn open(url: &ArchiveUrl) -> Result<Self, Error> {
+    pub fn open(url: &ArchiveUrl, retries: Retries) -> Result<Self, Error> {
         let text = url.to_string();
         let failed = |error: &dyn fmt::Display| Error::Bucket {
             what: format!("opening {text}"),
@@ -139,6 +140,7 @@ impl Bucket {
                 store: Arc::new(store),
                 prefix: Path::default(),
                 folder: Some(folder),
+                replace_pause: Duration::ZERO,
             });
         }
         let tls = widgets_tls::system_roots().and_then(widgets_tls::verified);
@@ -152,11 +154,7 @@ impl Bucket {
             Err(error) => return Err(failed(&error)),
         };
         let connector = Connector(tls);
-        // Trying again is the archiver's, which tells it.
-        let retry = RetryConfig {
-            max_retries: 0,
-            ..RetryConfig::default()
-        };
+        let retry = retries.config();
         let store: Arc<dyn ObjectStore> = match url.0.scheme() {
             "s3" => Arc::new(
                 AmazonS3Builder::from_env()
@@ -189,6 +187,10 @@ impl Bucket {
             store,
             prefix,
             folder: None,
+            replace_pause: match url.0.scheme() {
+                "gs" => GOOGLE_REPLACE_PAUSE,
+                _ => Duration::ZERO,
+            },
         })
     }
 
@@ -200,6 +202,7 @@ impl Bucket {
             store,
             prefix: Path::default(),
             folder: None,
+            replace_pause: Duration::ZERO,
         }
     }
 
@@ -207,6 +210,11 @@ impl Bucket {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How long to leave between two manifests.
+    pub(crate) fn replace_pause(&self) -> Duration {
+        self.replace_pause
     }
 
     fn path(&self, name: &str) -> Path {
@@ -403,7 +411,11 @@ impl Bucket {
 
     /// Makes sure that the bucket refuses what it must refuse: it is asked to make the manifest that is there,
     /// and to replace one that is not, in both cases by what is there anyway.
-    pub(crate) async fn check_conditions(&self, version: &Version) -> Result<(), Error> {
+    pub(crate) async fn check_conditions(
+        &self,
+        version: &Version,
+        clock: &dyn Clock,
+    ) -> Result<(), Error> {
         if self.folder.is_some() {
             return Ok(());
         }
@@ -412,6 +424,9 @@ impl Bucket {
             version: Some("1".into()),
         };
         for mode in [PutMode::Create, PutMode::Update(stale)] {
+            if self.replace_pause > Duration::ZERO {
+                clock.timer(self.replace_pause).await;
+            }
             match self.put_manifest(version.bytes.clone(), mode).await {
                 Ok(Replaced::Done(_)) => return Err(Error::Unconditional),
                 Ok(Replaced::Changed) => {}
@@ -419,128 +434,5 @@ impl Bucket {
             }
         }
         Ok(())
-    }
-}
-
-/// A request that failed.
-struct Tried {
-    /// `None`: it took too long.
-    error: Option<object_store::Error>,
-    what: String,
-}
-
-impl Tried {
-    fn is_conflict(&self) -> bool {
-        use object_store::Error::{AlreadyExists, Precondition};
-        matches!(self.error, Some(AlreadyExists { .. } | Precondition { .. }))
-    }
-
-    fn is_missing(&self) -> bool {
-        matches!(self.error, Some(object_store::Error::NotFound { .. }))
-    }
-
-    /// A bucket that is not there is no empty one.
-    fn says_no_bucket(&self) -> bool {
-        let text = self.error.as_ref().map(ToString::to_string);
-        text.is_some_and(|text| text.contains("NoSuchBucket") || text.contains("ContainerNotFound"))
-    }
-}
-
-impl From<Tried> for Error {
-    fn from(tried: Tried) -> Self {
-        use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
-        let failure = match &tried.error {
-            Some(PermissionDenied { .. } | Unauthenticated { .. }) => Failure::Refused,
-            Some(NotFound { .. }) => Failure::Missing,
-            _ => Failure::Unavailable,
-        };
-        let why = match &tried.error {
-            Some(error) => redacted(&chain_of(error)),
-            None => format!("no answer in {} s", REQUEST_TIME_MAX.as_secs()),
-        };
-        Self::Bucket {
-            what: tried.what,
-            failure,
-            why,
-        }
-    }
-}
-
-/// An error with its causes, as far as it does not tell them itself.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(each) = cause {
-        let more = each.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = each.source();
-    }
-    text
-}
-
-/// A text without the queries of URLs, which may have signatures in them, and not longer than a line or two.
-fn redacted(text: &str) -> String {
-    let mut shown = String::new();
-    let mut is_query = false;
-    for each in text.chars() {
-        if each == '?' {
-            shown.push_str("?…");
-            is_query = true;
-        }
-        if each.is_whitespace() || ")\"'>".contains(each) {
-            is_query = false;
-        }
-        if !is_query {
-            shown.push(if each.is_control() { ' ' } else { each });
-        }
-        if shown.len() > 500 {
-            shown.push('…');
-            break;
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_names_a_bucket_or_a_folder_and_nothing_secret() {
-        for text in [
-            "s3://b",
-            "s3://b/a/b",
-            "gs://b/x",
-            "az://c/x",
-            "file:///var/archive",
-        ] {
-            let url: ArchiveUrl = text.parse().expect(text);
-            assert_eq!(url.to_string(), text);
-        }
-        for text in [
-            "",
-            "b",
-            "/var/archive",
-            "http://b/x",
-            "s3://",
-            "file://host/x",
-            "file:///",
-            "s3://key:secret@b/x",
-            "az://c/x?sig=abc",
-            "s3://b/x#y",
-        ] {
-            let error = text.parse::<ArchiveUrl>().expect_err(text);
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_a_bucket_says_is_shown_without_signatures() {
-        let said =
-            "error sending request for url (https://a.example/c/x?sv=1&sig=TOPSECRET): timed out";
-        let shown = "error sending request for url (https://a.example/c/x?…): timed out";
-        assert_eq!(redacted(said), shown);
     }
 }

@@ -5,13 +5,10 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use widgets_clock::Clock;
 use widgets_engine::{HeldCheckpoint, JournalEnd, Source};
+use widgets_pacing::Pacing;
 
 /// The bytes of a checkpoint's file in one part.
 const PART_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
-
-/// After a part there is a rest of so many times as long as packing it took, so that copying takes a tenth of one
-/// processor: there are operations to answer on the same ones, and nothing waits for a checkpoint.
-const REST_FACTOR: u32 = 9;
 
 /// A checkpoint whose parts are all there.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +36,7 @@ pub(crate) async fn upload(
     bucket: Bucket,
     source: Source,
     clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
     writer: u32,
     wanted: Wanted,
 ) -> Result<Uploaded, Error> {
@@ -60,13 +58,15 @@ pub(crate) async fn upload(
         return Err(Error::Source("the store has no checkpoint yet".into()));
     };
     let (begin, next_sequence) = (held.begin, held.next_sequence);
-    let mut parts = Parts::new(held, clock.clone(), source.store().identity, writer);
+    let mut parts = Parts::new(held, source.store().identity, writer);
     let mut bytes = 0;
     loop {
-        let number = parts.count;
-        let Some((part, rest)) = parts.next()? else {
+        let (number, started) = (parts.count, clock.now());
+        let Some(part) = parts.next()? else {
             break;
         };
+        // There are operations to answer on the same processors, and nothing waits for a checkpoint.
+        let rest = pacing.copy_rest(clock.now().saturating_sub(started));
         bytes += part.len() as u64;
         let name = object::part_name(writer, begin.next_sequence, number);
         bucket.put_new(&name, part).await?;
@@ -86,7 +86,6 @@ pub(crate) async fn upload(
 /// A checkpoint that is held, part by part.
 pub(crate) struct Parts {
     held: HeldCheckpoint,
-    clock: Arc<dyn Clock>,
     store: u64,
     writer: u32,
     /// So many were read.
@@ -95,15 +94,9 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(
-        held: HeldCheckpoint,
-        clock: Arc<dyn Clock>,
-        store: u64,
-        writer: u32,
-    ) -> Self {
+    pub(crate) fn new(held: HeldCheckpoint, store: u64, writer: u32) -> Self {
         Self {
             held,
-            clock,
             store,
             writer,
             count: 0,
@@ -111,12 +104,11 @@ impl Parts {
         }
     }
 
-    /// The next one as an object, and how long to rest once it is on its way. `None` after the last.
-    pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Duration)>, Error> {
+    /// The next one as an object. `None` after the last.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Error> {
         if self.raw_bytes >= self.held.bytes {
             return Ok(None);
         }
-        let began = self.clock.now();
         let read = self.held.read(self.raw_bytes, PART_BYTES);
         let raw = read.map_err(|error| reading(&error))?;
         if raw.is_empty() {
@@ -128,13 +120,8 @@ impl Parts {
         let part = object::encode_part(self.store, self.writer, first, self.count, &raw)?;
         self.raw_bytes += raw.len() as u64;
         self.count += 1;
-        Ok(Some((part, rest_after(&*self.clock, began))))
+        Ok(Some(part))
     }
-}
-
-/// How long to rest after work that began then.
-pub(crate) fn rest_after(clock: &dyn Clock, began: Duration) -> Duration {
-    clock.now().saturating_sub(began) * REST_FACTOR
 }
 
 fn reading(error: &std::io::Error) -> Error {

@@ -81,8 +81,9 @@ pub enum Error {
     },
     /// The archive has what the store has not.
     #[error(
-        "the archive has entries up to {found} that are not in this directory, which ends with {ours}: an \
-         older copy was put back, or the disk lost what it had synced. Restore from the archive"
+        "the archive has entries up to {found} that are not in this directory, which {}: an older copy was \
+         put back, or the disk lost what it had synced. Restore from the archive",
+        if *ours == 0 { "has none".into() } else { format!("ends with entry {ours}") }
     )]
     Ahead {
         /// The last entry of the archive.

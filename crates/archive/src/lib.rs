@@ -30,7 +30,7 @@ mod verify;
 
 pub use archiver::{Archiver, Settings, back_up};
 pub use backup::{Arrival, Arrived, Backups};
-pub use bucket::{ArchiveUrl, Bucket, UrlError};
+pub use bucket::{ArchiveUrl, Bucket, Retries, UrlError};
 pub use error::Error;
 pub use manifest::{Checkpoint, Hex64, Manifest, Moments, Place, Secret, Stretch, list};
 pub use metrics::Metrics;

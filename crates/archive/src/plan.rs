@@ -60,9 +60,12 @@ impl Limit {
     }
 }
 
-/// A time as people and `--at` write it.
+/// A time as people and `--at` write it. Nothing was committed at 0: that is before the first operation.
 #[must_use]
 pub fn time_text(microseconds: u64) -> String {
+    if microseconds == 0 {
+        return "the store's beginning".into();
+    }
     let time = UNIX_EPOCH + Duration::from_micros(microseconds);
     // Before the year 10000, or whatever a damaged manifest says.
     let is_known = microseconds < 253_402_300_800_000_000;

@@ -392,6 +392,12 @@ fn apply(
 fn up_to_here(error: &Error, manifest: &Manifest, plan: &Plan, restoration: &Restoration) -> Error {
     let end = restoration.end();
     let sequence = end.next_sequence.saturating_sub(1);
+    if sequence == 0 {
+        return Error::Damaged {
+            object: "the archive".into(),
+            defect: format!("{error}. There is nothing before it"),
+        };
+    }
     let position = Position {
         store: manifest.store.0,
         epoch: epoch_of(epochs_of(plan), sequence),

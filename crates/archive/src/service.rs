@@ -11,6 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_engine::Source;
+use widgets_pacing::Pacing;
 
 /// After a failure it is tried again after this, then twice as long, and so on.
 const BACKOFF: Duration = Duration::from_millis(250);
@@ -26,12 +27,13 @@ pub struct Handle {
 pub fn start(
     bucket: Bucket,
     source: Source,
-    clock: Arc<dyn Clock>,
+    (clock, pacing): (Arc<dyn Clock>, Arc<Pacing>),
     settings: Settings,
     metrics: Metrics,
     begin: impl FnOnce() + Send + 'static,
 ) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .thread_name("archive")
         .enable_all()
         .build()?;
     let (stop, stopped) = oneshot::channel();
@@ -41,6 +43,7 @@ pub fn start(
             bucket,
             source,
             clock,
+            pacing,
             settings,
             metrics,
             stopped,
@@ -76,6 +79,7 @@ struct Service {
     bucket: Bucket,
     source: Source,
     clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
     settings: Settings,
     metrics: Metrics,
     /// Asked to copy what is left, and to end.
@@ -112,7 +116,7 @@ impl Service {
         let mut archiver = Archiver::open(
             self.bucket.clone(),
             self.source.clone(),
-            self.clock.clone(),
+            (self.clock.clone(), self.pacing.clone()),
             self.settings.clone(),
             self.metrics.clone(),
         )

@@ -6,6 +6,7 @@ mod bucket;
 mod crashes;
 mod damage;
 mod moments;
+mod pace;
 mod planted;
 mod pruning;
 mod world;

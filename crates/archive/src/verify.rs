@@ -162,6 +162,14 @@ async fn verify_stretch(
 
 /// An object of the journal is not there, or not readable, which was noted already.
 fn note_missing(report: &mut Report, stretch: &Stretch, reached: JournalEnd, next_sequence: u64) {
+    if reached.next_sequence >= next_sequence {
+        let defect = format!(
+            "its groups lead to entry {}, and not to what the manifest says",
+            reached.next_sequence - 1
+        );
+        report.note(&object::journal_prefix(stretch.writer), defect);
+        return;
+    }
     let name = object::journal_name(stretch.writer, reached.next_sequence);
     if report.problems.iter().any(|problem| problem.object == name) {
         return;

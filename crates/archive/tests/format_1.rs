@@ -7,7 +7,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
 use std::{collections::BTreeSet, fs, path::Path};
-use widgets_archive::{ArchiveUrl, Bucket, Target, restore, verify};
+use widgets_archive::{ArchiveUrl, Bucket, Retries, Target, restore, verify};
 use widgets_engine::{Bulk, DataDirectory, NoStore, Settings};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format_1");
@@ -29,7 +29,7 @@ fn copied(to: &Path) -> Bucket {
     copy(&Path::new(FOLDER).join("archive"), to);
     let url = format!("file://{}", to.display());
     let url: ArchiveUrl = url.parse().expect("a folder");
-    Bucket::open(&url).expect("opened")
+    Bucket::open(&url, Retries::Bucket).expect("opened")
 }
 
 /// The widgets of a directory, a line each, as the export writes them but for their order.

@@ -8,8 +8,8 @@
 //!
 //! [`Pacing`] measures that four times a second, from what the kernel says of this process's quota
 //! and of the processors it may run on, and keeps a shortage between nothing and everything. From it
-//! come all waits that nobody asked for: [between commits](Pacing::commit_interval), and
-//! [before a worker waits for events](Pacing::rest). It reads when it is asked: a service that has
+//! come all waits that nobody asked for: [between commits](Pacing::commit_interval),
+//! [before a worker waits for events](Pacing::rest), and [of who copies](Pacing::copy_rest). It reads when it is asked: a service that has
 //! nothing to do reads nothing.
 
 mod meter;
@@ -66,6 +66,14 @@ const REST: Duration = Duration::from_micros(200);
 
 /// A worker rests from this shortage on.
 const REST_SHORTAGE: u32 = WHOLE / 2;
+
+/// Who copies beside the operations, with nobody waiting, rests so many times as long as a piece of its work took:
+/// it takes a tenth of one processor where there is time to spare, and a fiftieth where there is none.
+const COPY_REST: u32 = 9;
+const COPY_REST_SHORT: u32 = 49;
+
+/// It goes on after this in any case: its work takes longer where it had to wait for a processor.
+const COPY_REST_MAX: Duration = Duration::from_secs(1);
 
 /// A shortage is counted in so many parts.
 const WHOLE: u32 = 1000;
@@ -137,6 +145,12 @@ impl Pacing {
     /// not at all.
     pub fn rest(&self, pending: usize) -> Option<Duration> {
         (pending >= REST_PENDING_MIN && self.shortage() >= REST_SHORTAGE).then_some(REST)
+    }
+
+    /// How long who copies beside the operations rests after a piece of work that took so long.
+    pub fn copy_rest(&self, work: Duration) -> Duration {
+        let more = (COPY_REST_SHORT - COPY_REST) * self.shortage() / WHOLE;
+        work.saturating_mul(COPY_REST + more).min(COPY_REST_MAX)
     }
 
     /// How short processor time is, in parts of [`WHOLE`].

@@ -88,3 +88,11 @@ fn waits_follow_what_is_measured() {
     assert_eq!(after(249, 0), (None, None));
     assert_eq!(after(1, 0), (micros(250), None));
 }
+
+#[test]
+fn who_copies_rests_longer_where_time_is_short_and_never_long() {
+    let millis = Duration::from_millis;
+    let rests = |mode| [0, 1, 10, 3600].map(|work| fixed(mode).copy_rest(millis(work)));
+    assert_eq!(rests(Mode::Never), [0, 9, 90, 1000].map(millis));
+    assert_eq!(rests(Mode::Always), [0, 49, 490, 1000].map(millis));
+}

@@ -100,6 +100,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
                 backup: Some(crate::archive::backups(
                     &engine,
                     Arc::new(SystemClock::new()),
+                    pacing.clone(),
                 )),
                 replication: Some(Arc::new(replicated.clone())),
             };
@@ -272,7 +273,8 @@ async fn start_embedded(
         primary.credentials.check(&primary.address)?;
     }
     let credentials = replication.credentials();
-    let opening = move || standby::open(&path, no_store, &settings, pacing, primary, credentials);
+    let paced = pacing.clone();
+    let opening = move || standby::open(&path, no_store, &settings, paced, primary, credentials);
     let standby::Begun {
         engine,
         opened,
@@ -296,7 +298,7 @@ async fn start_embedded(
         return Err(Misuse(why.into()).into());
     }
     let clock = Arc::new(SystemClock::new());
-    let archiver = crate::archive::start(archive, &engine, clock, metrics)?;
+    let archiver = crate::archive::start(archive, &engine, (clock, pacing), metrics)?;
     if let (Some(_), Some(url)) = (&archiver, &archive.url) {
         writeln!(io::stdout(), "archives to {url}")?;
     }

@@ -4,7 +4,7 @@ use super::frame::{self, Frame, Head};
 use crate::{
     Error,
     archiver::OBJECT_BYTES_MAX,
-    checkpoints::{Parts, rest_after},
+    checkpoints::Parts,
     manifest::{Hex64, Secret},
     object,
 };
@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, Source};
+use widgets_pacing::Pacing;
 
 /// The journal is held for a backup as long as it does not take more than this, which it may take for those who
 /// ask for changes anyway, unless it is set otherwise.
@@ -41,6 +42,7 @@ pub(super) const NO_WRITER: u32 = 0;
 pub struct Backups {
     source: Source,
     clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
     held_bytes_max: u64,
     begin: Arc<dyn Fn() + Send + Sync>,
     is_given: Arc<AtomicBool>,
@@ -51,11 +53,13 @@ impl Backups {
     pub fn new(
         source: Source,
         clock: Arc<dyn Clock>,
+        pacing: Arc<Pacing>,
         begin: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
             source,
             clock,
+            pacing,
             held_bytes_max: HELD_BYTES_MAX,
             begin: Arc::new(begin),
             is_given: Arc::default(),
@@ -82,6 +86,7 @@ impl Backups {
         let giver = Giver {
             source: self.source.clone(),
             clock: self.clock.clone(),
+            pacing: self.pacing.clone(),
             held_bytes_max: self.held_bytes_max,
             pieces,
             bytes: 0,
@@ -122,6 +127,7 @@ impl From<Error> for Ended {
 struct Giver {
     source: Source,
     clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
     held_bytes_max: u64,
     pieces: mpsc::Sender<Bytes>,
     bytes: u64,
@@ -175,8 +181,13 @@ impl Giver {
             raw_bytes: held.bytes,
         };
         self.send(Frame::Head(first).encode())?;
-        let mut parts = Parts::new(held, self.clock.clone(), identity, NO_WRITER);
-        while let Some((part, rest)) = parts.next()? {
+        let mut parts = Parts::new(held, identity, NO_WRITER);
+        loop {
+            let started = self.clock.now();
+            let Some(part) = parts.next()? else {
+                break;
+            };
+            let rest = self.rest_after(started);
             self.send(Frame::Part(part).encode())?;
             self.clock.sleep(rest);
         }
@@ -187,13 +198,19 @@ impl Giver {
             let started = self.clock.now();
             let piece;
             (piece, reached) = self.piece(identity, reached)?;
-            let rest = rest_after(&*self.clock, started);
+            let rest = self.rest_after(started);
             self.send(Frame::Piece(piece).encode())?;
             journal.advance(reached.next_sequence);
             self.clock.sleep(rest);
         }
         self.send(Frame::End(reached.into()).encode())?;
         Ok(reached)
+    }
+
+    /// How long to rest after work that was started then.
+    fn rest_after(&self, started: Duration) -> Duration {
+        self.pacing
+            .copy_rest(self.clock.now().saturating_sub(started))
     }
 
     /// Has a checkpoint of everything written that was answered before, and says meanwhile that one waits.

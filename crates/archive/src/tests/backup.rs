@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Receiver;
 use widgets_clock::SystemClock;
 use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_engine::{Engine, OpenError};
+use widgets_pacing::{Mode, Pacing};
 use widgets_registry::Kinds as _;
 
 /// A store of which nothing is kept but what a restart needs, and what is held.
@@ -24,7 +25,8 @@ fn forgetful(seed: u64) -> World {
 
 fn backups(world: &World) -> Backups {
     let clock = Arc::new(SystemClock::new());
-    Backups::new(world.engine().source(), clock, || {})
+    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+    Backups::new(world.engine().source(), clock, pacing, || {})
 }
 
 fn give(backups: &Backups) -> Receiver<Bytes> {

@@ -4,7 +4,7 @@ use super::{
     bucket::FaultyBucket,
     world::{World, copy_all, restored},
 };
-use crate::{Target, verify};
+use crate::{Target, bucket::Replaced, verify};
 use futures_util::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutPayload};
 
@@ -61,4 +61,33 @@ async fn damage_is_named_and_no_restore_shows_what_never_was() {
         }
     }
     assert!(went_on > 5 && failed > 1, "{went_on} {failed}");
+}
+
+/// The last object replaced by one that is whole, and leads elsewhere than the manifest says.
+#[tokio::test]
+async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
+    let (mut world, bucket) = (World::new(12), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(15).await;
+    copy_all(&mut archiver).await.expect("copied");
+    let (mut manifest, version) = bucket
+        .bucket()
+        .manifest()
+        .await
+        .expect("read")
+        .expect("there");
+    let last = manifest.stretches.last_mut().expect("one that wrote");
+    last.end.chain.0 ^= 1;
+    manifest.revision += 1;
+    let replaced = bucket.bucket().replace(&manifest, Some(&version)).await;
+    assert!(matches!(replaced, Ok(Replaced::Done(_))));
+    let (manifest, report) = verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
+    let end = manifest.stretches.last().expect("it").end.next_sequence - 1;
+    let defects: Vec<_> = report
+        .problems
+        .iter()
+        .map(|it| it.defect.as_str())
+        .collect();
+    let expected = format!("its groups lead to entry {end}, and not to what the manifest says");
+    assert!(defects.contains(&expected.as_str()), "{defects:?}");
 }

@@ -10,6 +10,7 @@ use widgets_conformance::{
     commands::{add_widget, associate_widgets, remove_association, remove_widget, serial_number},
 };
 use widgets_engine::{Bulk, Client, DataDirectory, Engine, NoStore};
+use widgets_pacing::{Mode, Pacing};
 use widgets_registry::{Command, Kinds as _, Port, Position};
 
 /// What the store was after an operation.
@@ -147,10 +148,11 @@ impl World {
     pub(super) async fn archiver(&self, bucket: &FaultyBucket) -> Result<Archiver, Error> {
         let source = self.engine().source();
         let clock = Arc::new(SystemClock::new());
+        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
         Archiver::open(
             bucket.bucket(),
             source,
-            clock,
+            (clock, pacing),
             settings(),
             Metrics::default(),
         )

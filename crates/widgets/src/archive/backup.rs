@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use widgets_archive::{ArchiveUrl, Arrival, Bucket, back_up, time_text};
+use widgets_archive::{ArchiveUrl, Arrival, Bucket, Retries, back_up, time_text};
 use widgets_clock::SystemClock;
 use widgets_engine::{DataDirectory, Engine, NoStore, Settings};
 use widgets_load::quantity;
@@ -130,7 +130,7 @@ fn of_service(url: String, to: &Path, credentials: Credentials, timeout: Duratio
 }
 
 fn of_directory(url: &ArchiveUrl, path: &Path) -> Outcome {
-    let bucket = Bucket::open(url)?;
+    let bucket = Bucket::open(url, Retries::Bucket)?;
     let settings = Settings {
         held_bytes_max: u64::MAX,
         ..Settings::default()

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use prometheus::Registry;
 use std::{error::Error, io, sync::Arc};
 use tokio::sync::mpsc;
-use widgets_archive::{Backups, Bucket, Handle, Metrics};
+use widgets_archive::{Backups, Bucket, Handle, Metrics, Retries};
 use widgets_clock::Clock;
 use widgets_engine::Engine;
+use widgets_pacing::Pacing;
 
 /// How much less than others a thread that copies gets where processor time is short.
 const NICENESS: i32 = 10;
@@ -16,18 +17,18 @@ const NICENESS: i32 = 10;
 pub(crate) fn start(
     archive: &Archive,
     engine: &Engine,
-    clock: Arc<dyn Clock>,
+    times: (Arc<dyn Clock>, Arc<Pacing>),
     metrics: &Registry,
 ) -> Result<Option<Handle>, Box<dyn Error>> {
     let Some(url) = &archive.url else {
         return Ok(None);
     };
-    let bucket = Bucket::open(url)?;
+    let bucket = Bucket::open(url, Retries::Asker)?;
     let told = Metrics::default();
     told.register(metrics)?;
     let settings = archive.settings();
     let source = engine.source();
-    let handle = widgets_archive::start(bucket, source, clock, settings, told, step_back)?;
+    let handle = widgets_archive::start(bucket, source, times, settings, told, step_back)?;
     Ok(Some(handle))
 }
 
@@ -48,6 +49,15 @@ impl widgets_server::Backup for Given {
 }
 
 /// The backups of what the engine has.
-pub(crate) fn backups(engine: &Engine, clock: Arc<dyn Clock>) -> Arc<dyn widgets_server::Backup> {
-    Arc::new(Given(Backups::new(engine.source(), clock, step_back)))
+pub(crate) fn backups(
+    engine: &Engine,
+    clock: Arc<dyn Clock>,
+    pacing: Arc<Pacing>,
+) -> Arc<dyn widgets_server::Backup> {
+    Arc::new(Given(Backups::new(
+        engine.source(),
+        clock,
+        pacing,
+        step_back,
+    )))
 }

@@ -1,6 +1,6 @@
 //! `widgets archive list` and `prune`.
 
-use super::{Url, bytes_text, progress::Shown, wait};
+use super::{Url, bytes_text, entries_text, progress::Shown, wait};
 use crate::Outcome;
 use std::{
     io::{self, Write as _},
@@ -32,24 +32,19 @@ fn show(manifest: &Manifest, out: &mut impl io::Write) -> io::Result<()> {
         manifest.store.0, manifest.writer
     )?;
     for moments in manifest.moments() {
+        let entries = entries_text(moments.first, moments.last + 1);
         let from = match moments.oldest {
-            Some(0) => "its beginning".into(),
+            Some(0) => time_text(0),
             Some(oldest) => time_text(oldest),
             None => {
-                writeln!(
-                    out,
-                    "entries {} to {}: no checkpoint yet, nothing can be restored",
-                    moments.first, moments.last
-                )?;
+                writeln!(out, "{entries}: no checkpoint yet, nothing can be restored")?;
                 continue;
             }
         };
         writeln!(
             out,
-            "every moment from {from} to {} (entries {} to {}, epoch {})",
+            "every moment from {from} to {} ({entries}, epoch {})",
             time_text(moments.newest),
-            moments.first,
-            moments.last,
             moments.epoch
         )?;
         for checkpoint in moments.checkpoints {

@@ -14,7 +14,7 @@ pub(crate) use verify::VerifyStore;
 
 use crate::Outcome;
 use std::{error::Error, path::Path};
-use widgets_archive::{ArchiveUrl, Bucket};
+use widgets_archive::{ArchiveUrl, Bucket, Retries};
 
 /// An archive, where it is.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Url {
 
 impl Url {
     fn open(&self) -> Result<Bucket, widgets_archive::Error> {
-        Bucket::open(&self.url)
+        Bucket::open(&self.url, Retries::Bucket)
     }
 }
 
@@ -81,4 +81,26 @@ fn explained(directory: &Path, error: &widgets_archive::Error) -> String {
 /// So many bytes, for people.
 fn bytes_text(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+/// The entries of a journal from the first one on, before the last one's successor, for people.
+fn entries_text(first: u64, next: u64) -> String {
+    match next.saturating_sub(first) {
+        0 => "no entries".into(),
+        1 => format!("entry {first}"),
+        _ => format!("entries {first} to {}", next - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_told_by_their_numbers_if_there_are_any() {
+        assert_eq!(entries_text(1, 1), "no entries");
+        assert_eq!(entries_text(2899, 2899), "no entries");
+        assert_eq!(entries_text(3, 4), "entry 3");
+        assert_eq!(entries_text(1, 4), "entries 1 to 3");
+    }
 }

@@ -1,6 +1,6 @@
 //! `widgets archive verify`, and `widgets verify` of a directory.
 
-use super::{Url, bytes_text, progress::Shown, wait};
+use super::{Url, bytes_text, entries_text, progress::Shown, wait};
 use crate::{Outcome, stores};
 use std::{
     io::{self, Write as _},
@@ -57,16 +57,19 @@ impl VerifyStore {
     pub(crate) fn run(self) -> Outcome {
         let verified = widgets_engine::verify(&self.data_dir, &Settings::default());
         let verified = verified.map_err(|error| stores::explained(&self.data_dir, &error))?;
-        let counts = verified.counts;
+        let (counts, end) = (verified.counts, verified.end);
+        let entries = entries_text(verified.oldest, end.next_sequence);
+        let journal = if verified.oldest < end.next_sequence {
+            format!("{entries}, the last of {}", time_text(end.at))
+        } else {
+            format!("{entries} in its journal")
+        };
         writeln!(
             io::stdout(),
-            "{} is whole: {} widgets and {} associations, entries {} to {}, the last of {}",
+            "{} is whole: {} widgets and {} associations, {journal}",
             self.data_dir.display(),
             counts.widgets,
             counts.associations,
-            verified.oldest,
-            verified.end.next_sequence.saturating_sub(1),
-            time_text(verified.end.at)
         )?;
         Ok(ExitCode::SUCCESS)
     }

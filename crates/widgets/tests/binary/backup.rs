@@ -1,8 +1,9 @@
 //! `widgets backup`: whose its files are, and a service that has none to give. What it takes: tests/archive/backup.py.
 
 use crate::{
+    asking::wait_until,
     postgres_server::Server,
-    service::{Directory, Service, migrate, widgets},
+    service::{Directory, Service, Signal, migrate, widgets},
 };
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -58,4 +59,54 @@ fn a_service_on_postgresql_says_what_to_use_instead() {
     let told = String::from_utf8_lossy(&taken.stderr);
     assert_eq!(taken.status.code(), Some(3), "{told}");
     assert!(told.contains("WG501") && told.contains("pg_dump"), "{told}");
+}
+
+/// What a command that must succeed says.
+fn said(directory: &Directory, arguments: &[&str]) -> String {
+    let mut command = widgets(directory.path());
+    let done = command.args(arguments).output().expect("the binary runs");
+    assert!(done.status.success(), "{arguments:?}: {done:?}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn a_journal_and_an_archive_without_any_entry_are_told_as_empty() {
+    let directory = Directory::new("backup-nothing");
+    let archive = format!("file://{}/archive", directory.path().display());
+    let empty = format!("file://{}/empty", directory.path().display());
+    said(
+        &directory,
+        &["generate", "--widgets", "10", "--data-dir", "data"],
+    );
+    let told = said(&directory, &["verify", "--data-dir", "data"]);
+    assert!(told.ends_with("no entries in its journal\n"), "{told}");
+    said(&directory, &["backup", &archive, "--data-dir", "data"]);
+    let told = said(&directory, &["archive", "list", &archive]);
+    assert!(told.contains("(no entries, epoch "), "{told}");
+    // A store that nobody has asked anything.
+    let arguments = ["--archive-url", &empty, "--data-dir", "nothing"];
+    let service = Service::start(directory.path(), &arguments);
+    let manifest = directory.path().join("empty/manifest");
+    wait_until("there is an archive", || manifest.exists());
+    service.signal(Signal::TERM);
+    assert!(service.wait().success());
+    let told = said(&directory, &["verify", "--data-dir", "nothing"]);
+    assert!(
+        told.ends_with("0 associations, no entries in its journal\n"),
+        "{told}"
+    );
+    let beginning = "the store's beginning";
+    let told = said(&directory, &["archive", "list", &empty]);
+    let expected = format!("every moment from {beginning} to {beginning} (no entries, epoch 1)\n");
+    assert!(told.ends_with(&expected), "{told}");
+    let told = said(&directory, &["archive", "verify", &empty]);
+    assert!(
+        told.ends_with(&format!("are whole, up to {beginning}\n")),
+        "{told}"
+    );
+    let told = said(&directory, &["restore", &empty, "--data-dir", "restored"]);
+    assert!(
+        told.contains(&format!("\nup to {beginning} (position ")),
+        "{told}"
+    );
 }

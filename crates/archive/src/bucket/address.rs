@@ -1,0 +1,83 @@
+//! Where an archive is, as people write it.
+
+use std::{fmt, str::FromStr};
+use url::Url;
+
+/// Where an archive is: a bucket with a prefix, or a folder.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ArchiveUrl(pub(super) Url);
+
+/// Why a text is no address of an archive.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UrlError(String);
+
+impl FromStr for ArchiveUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let refuse = |why: &str| Err(UrlError(why.into()));
+        let Ok(url) = Url::parse(text) else {
+            return refuse("it is no URL");
+        };
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        if has_credentials || url.query().is_some() || url.fragment().is_some() {
+            return refuse(
+                "it has more than a bucket and a prefix: credentials come by the provider's own variables",
+            );
+        }
+        match (url.scheme(), url.host_str()) {
+            ("file", None) if url.path().len() > 1 => Ok(Self(url)),
+            ("file", _) => refuse("a folder is named file:///absolute/path"),
+            ("s3" | "gs" | "az", Some(_)) => Ok(Self(url)),
+            ("s3" | "gs" | "az", None) => refuse("it names no bucket"),
+            _ => refuse("its scheme is none of s3, gs, az and file"),
+        }
+    }
+}
+
+impl fmt::Display for ArchiveUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for ArchiveUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_names_a_bucket_or_a_folder_and_nothing_secret() {
+        for text in [
+            "s3://b",
+            "s3://b/a/b",
+            "gs://b/x",
+            "az://c/x",
+            "file:///var/archive",
+        ] {
+            let url: ArchiveUrl = text.parse().expect(text);
+            assert_eq!(url.to_string(), text);
+        }
+        for text in [
+            "",
+            "b",
+            "/var/archive",
+            "http://b/x",
+            "s3://",
+            "file://host/x",
+            "file:///",
+            "s3://key:secret@b/x",
+            "az://c/x?sig=abc",
+            "s3://b/x#y",
+        ] {
+            let error = text.parse::<ArchiveUrl>().expect_err(text);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How often an archiver writes, beside operations that never end.
+
+use super::{
+    bucket::FaultyBucket,
+    world::{World, check_newest, copy_all},
+};
+use futures_util::TryStreamExt as _;
+use object_store::ObjectStore as _;
+use widgets_conformance::commands::{add_widget, serial_number};
+use widgets_registry::Kinds as _;
+
+async fn pieces(bucket: &FaultyBucket) -> usize {
+    let prefix = "journal".into();
+    let listed = bucket.inside().list(Some(&prefix));
+    let names: Vec<_> = listed.try_collect().await.expect("listed");
+    names.len()
+}
+
+/// During every request to the bucket another widget is added, so there is always a group that is not archived.
+#[tokio::test]
+async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
+    let (mut world, bucket) = (World::new(51), FaultyBucket::default());
+    world.act(3).await;
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    let client = world.client();
+    bucket.fail(move |number| {
+        let client = client.clone();
+        let add = add_widget(&serial_number(&format!("meanwhile{number}")), "", "P");
+        // On a thread of its own: this one is asked in the middle of a request.
+        let adding = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let added = runtime.expect("a runtime").block_on(client.submit(add));
+            added.expect("added");
+        });
+        adding.join().expect("added");
+        None
+    });
+    let mut written = 0;
+    for _ in 0..5 {
+        let is_more = archiver.step(false).await.expect("copied");
+        assert!(
+            !is_more,
+            "one object more for what came during the last one"
+        );
+        written += 1;
+        assert_eq!(pieces(&bucket).await, written);
+        assert!(archiver.reached().next_sequence < world.engine().source().end().next_sequence);
+    }
+    // Who stops leaves nothing.
+    bucket.be_well();
+    while archiver.step(true).await.expect("copied") {}
+    let end = world.engine().source().end();
+    assert_eq!(archiver.reached(), end);
+}
+
+/// What does not fit into an object is copied at once, without a wait.
+#[tokio::test]
+async fn a_backlog_is_copied_object_by_object_without_a_wait() {
+    let (mut world, bucket) = (World::new(52), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(60).await;
+    let mut written = 1;
+    while archiver.step(false).await.expect("copied") {
+        written += 1;
+    }
+    assert!(written > 2, "{written} objects");
+    assert_eq!(pieces(&bucket).await, written);
+    copy_all(&mut archiver).await.expect("copied");
+    check_newest(&bucket, world.model()).await;
+}
