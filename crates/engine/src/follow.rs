@@ -157,6 +157,12 @@ impl Follower {
         self.set_follows(false).await
     }
 
+    /// Takes no operations from here on, until it [leads](Self::lead) again: what was taken is in the journal when this is
+    /// answered, or will never be. On its disk it is what it was.
+    pub async fn pause(&self) -> Result<(), FollowError> {
+        self.set_follows(true).await
+    }
+
     /// Makes the store a standby of the primary at this address: first it takes no operation any more, then it is so
     /// durably. May wait for the disk.
     pub async fn demote(&self, primary: String) -> Result<(), FollowError> {

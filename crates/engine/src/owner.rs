@@ -25,6 +25,7 @@ use crate::{
     state::{State, Undo},
 };
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
+use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
@@ -69,6 +70,8 @@ pub(crate) struct Owner<F, C> {
     seal_at: Duration,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
+    /// Who waits until what was decided before the store followed, or took operations again, is in the journal.
+    turned: Vec<oneshot::Sender<()>>,
     reads: Reads,
     /// When the last operation was decided.
     operated_at: Duration,
@@ -153,6 +156,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             group: GroupDraft::default(),
             undo: Vec::new(),
             answers: Vec::new(),
+            turned: Vec::new(),
             reads: Reads::new(settings.queue_operations_max, settings.scans_max),
             operated_at: Duration::ZERO,
             reads_took: Duration::ZERO,
@@ -274,7 +278,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (now, most) = (self.clock.now(), self.queue_wait_max);
         let fault = self.late();
         let late = |arrived| (now.saturating_sub(arrived) > most).then(|| fault.clone());
-        self.reads.advance(&mut self.state, late, &mut self.outbox);
+        self.reads.advance(&self.state, late, &mut self.outbox);
         self.outbox.flush();
         self.metrics.scans(self.reads.scans());
         self.reads_took = self.clock.now().saturating_sub(now);
@@ -325,8 +329,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     self.follows = follows;
                     self.is_sealed = false;
                     self.seal_at = self.clock.now() + SEAL_PAUSE;
-                    // Nobody may wait for it any more; it holds all the same.
-                    _ = reply.send(());
+                    self.turned.push(reply);
                 }
                 Request::CutSeals(before, reply) => drop(reply.send(self.cut_seals(before))),
                 Request::Read(read) => {
@@ -342,6 +345,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         // What needs no sync does not wait for it.
         self.outbox.flush();
         let failure = self.commit();
+        // Whoever turned it looks at where the journal ends. Nobody may wait for it any more; it holds all the same.
+        for turned in self.turned.drain(..) {
+            _ = turned.send(());
+        }
         let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.outbox.flush();

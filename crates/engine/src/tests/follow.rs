@@ -8,7 +8,8 @@ use super::{
 use crate::{Epoch, FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader};
 use std::sync::Arc;
 use widgets_registry::{
-    Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Position, Rejection,
+    Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Name, Ports, Position,
+    Rejection,
 };
 
 const PRIMARY: &str = "http://primary:3000";
@@ -102,6 +103,20 @@ fn check(rig: &Rig<'_>, primary: &Primary, story: &str) {
             .map(|last| last.next_chain())
     };
     assert_eq!(chain(rig), chain(&original), "{story}");
+}
+
+/// Whoever hands over looks at where the journal ends then: a standby that has this has everything that was answered.
+#[test]
+fn a_store_says_that_it_takes_no_more_once_what_it_took_is_in_its_journal() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open(&disk).expect("a new store");
+    let add = |number| Command::AddWidget {
+        serial_number: serial_number(number),
+        name: Name::new("name", "n").expect("within the limits"),
+        ports: Ports::new(&[]).expect("none"),
+    };
+    let (said, newest) = rig.turn_between([add(1), add(2)]);
+    assert_eq!((said, newest), (2, 2));
 }
 
 #[test]

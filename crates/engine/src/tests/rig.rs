@@ -14,11 +14,13 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -97,6 +99,19 @@ pub(super) struct Rig<'a> {
     writer: Writer<'a, TestDisk, TestClock>,
     requests: mpsc::Sender<Reply>,
     log: Arc<Log>,
+}
+
+/// Looks at the newest entry when it is woken.
+struct Seen {
+    log: Arc<Log>,
+    newest: AtomicU64,
+}
+
+impl Wake for Seen {
+    fn wake(self: Arc<Self>) {
+        let newest = self.log.newest().sequence;
+        self.newest.store(newest, Ordering::Relaxed);
+    }
 }
 
 impl<'a> Rig<'a> {
@@ -182,6 +197,38 @@ impl<'a> Rig<'a> {
         }]);
         self.owner.step(&mut batch);
         told.try_recv().expect("told");
+    }
+
+    /// It is told to follow between two operations of one batch: the newest entry when it said that it does, and when the
+    /// batch was at its end.
+    pub(super) fn turn_between(&mut self, commands: [Command; 2]) -> (u64, u64) {
+        let (reply, told) = oneshot::channel();
+        let follow = Request::Follow(true, reply);
+        let operations = commands.map(|command| {
+            let (reply, _) = oneshot::channel();
+            Request::Operation(command.into(), reply)
+        });
+        let [first, last] = operations;
+        let mut batch: VecDeque<_> = [first, follow, last]
+            .into_iter()
+            .map(|request| Submission {
+                request,
+                reply_to: Address::Task,
+                arrived: Duration::MAX,
+            })
+            .collect();
+        let seen = Arc::new(Seen {
+            log: self.log.clone(),
+            newest: AtomicU64::new(0),
+        });
+        let waker = Waker::from(seen.clone());
+        let mut told = pin!(told);
+        let mut context = Context::from_waker(&waker);
+        assert!(told.as_mut().poll(&mut context).is_pending());
+        self.owner.step(&mut batch);
+        assert!(told.as_mut().poll(&mut context).is_ready());
+        let newest = self.log.newest().sequence;
+        (seen.newest.load(Ordering::Relaxed), newest)
     }
 
     /// What the queue has an owner do at its end: a seal, where it writes one.
