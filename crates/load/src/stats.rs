@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Outcome(usize);
 
 impl Outcome {
-    const NAMES: [&'static str; 18] = [
+    const NAMES: [&'static str; 19] = [
         "ok",
         "23505",
         "22P02",
@@ -30,6 +30,7 @@ impl Outcome {
         "WG503",
         "WG504",
         "WG505",
+        "WG507",
         "timeout",
         "connection",
         "unsent",
@@ -38,18 +39,18 @@ impl Outcome {
     /// Accepted.
     pub const OK: Self = Self(0);
     /// No answer in time.
-    pub const TIMEOUT: Self = Self(14);
+    pub const TIMEOUT: Self = Self(15);
     /// The connection ended before the answer came.
-    pub const CONNECTION: Self = Self(15);
+    pub const CONNECTION: Self = Self(16);
     /// The connection ended before the request was sent.
-    pub const UNSENT: Self = Self(16);
+    pub const UNSENT: Self = Self(17);
     /// An answer with a code, or without one, that the rules do not know.
-    pub const OTHER: Self = Self(17);
+    pub const OTHER: Self = Self(18);
 
     /// The outcome of this code.
     #[must_use]
     pub fn of_code(code: &str) -> Self {
-        let known = Self::NAMES[1..14].iter().position(|&name| name == code);
+        let known = Self::NAMES[1..15].iter().position(|&name| name == code);
         known.map_or(Self::OTHER, |position| Self(position + 1))
     }
 
@@ -112,6 +113,10 @@ pub struct Measured {
     pub reconnects: u64,
     /// Requests that were sent again with their keys.
     pub retries: u64,
+    /// How often a lane went over to the address that a standby named as its primary.
+    pub moves: u64,
+    /// The last of those addresses.
+    pub moved_to: Option<String>,
 }
 
 impl Default for Measured {
@@ -126,6 +131,8 @@ impl Default for Measured {
             wrong: 0,
             reconnects: 0,
             retries: 0,
+            moves: 0,
+            moved_to: None,
         }
     }
 }
@@ -156,7 +163,7 @@ impl Measured {
         record(&mut self.wait, sample.free.saturating_sub(sample.due));
         let service = sample.done.saturating_sub(sample.sent);
         match sample.outcome.as_str() {
-            "WG503" | "WG504" => record(&mut self.turned_away, service),
+            "WG503" | "WG504" | "WG507" => record(&mut self.turned_away, service),
             "unsent" => {}
             _ => {
                 let latency = &mut self.latency[sample.kind.index()];
@@ -184,6 +191,10 @@ impl Measured {
         self.wrong += other.wrong;
         self.reconnects += other.reconnects;
         self.retries += other.retries;
+        self.moves += other.moves;
+        if other.moved_to.is_some() {
+            self.moved_to.clone_from(&other.moved_to);
+        }
     }
 
     /// Empties it, keeping its memory.
@@ -200,6 +211,8 @@ impl Measured {
         self.wrong = 0;
         self.reconnects = 0;
         self.retries = 0;
+        self.moves = 0;
+        self.moved_to = None;
     }
 
     /// Latency of all kinds.
@@ -316,18 +329,18 @@ mod tests {
     #[test]
     fn a_quick_no_is_no_quick_answer_and_a_lost_one_is_timed() {
         let mut measured = Measured::default();
-        for code in ["WG503", "WG504"] {
+        for code in ["WG503", "WG504", "WG507"] {
             measured.record(&sample(Outcome::of_code(code)));
         }
         measured.record(&sample(Outcome::UNSENT));
-        assert_eq!((measured.latency().len(), measured.errors()), (0, 3));
-        assert_eq!(measured.turned_away.len(), 2);
+        assert_eq!((measured.latency().len(), measured.errors()), (0, 4));
+        assert_eq!(measured.turned_away.len(), 3);
         measured.record(&sample(Outcome::TIMEOUT));
         measured.record(&sample(Outcome::of_code("WG505")));
         measured.record(&sample(Outcome::of_code("WG001")));
         measured.record(&sample(Outcome::of_code("WG999")));
-        assert_eq!((measured.latency().len(), measured.errors()), (4, 6));
-        assert_eq!(measured.requests(), 7);
+        assert_eq!((measured.latency().len(), measured.errors()), (4, 7));
+        assert_eq!(measured.requests(), 8);
         assert_eq!(measured.outcomes_of(Kind::AddWidget)["other"], 1);
     }
 

@@ -36,20 +36,25 @@ pub(crate) struct Http1 {
 
 impl Http1 {
     pub(crate) fn new(target: Rc<Target>) -> Self {
-        let mut headers = format!("host: {}\r\n", target.authority());
-        if let Some(token) = target.token() {
-            headers.push_str("authorization: Bearer ");
-            headers.push_str(token);
-            headers.push_str("\r\n");
-        }
         Self {
+            headers: headers(&target),
             target,
-            headers: headers.into_bytes(),
             stream: None,
             wire: Vec::with_capacity(1024),
             answer: Answer::default(),
             timer: Box::pin(sleep(Duration::ZERO)),
         }
+    }
+
+    pub(crate) const fn target(&self) -> &Rc<Target> {
+        &self.target
+    }
+
+    /// Whatever is asked from here on is asked there.
+    pub(crate) fn move_to(&mut self, target: Rc<Target>) {
+        self.headers = headers(&target);
+        self.target = target;
+        self.stream = None;
     }
 
     pub(crate) async fn connect(&mut self) -> Result<(), String> {
@@ -104,6 +109,17 @@ impl Http1 {
             body: self.answer.body(&head),
         })
     }
+}
+
+/// The headers that every request to this server has, each with its line's end.
+fn headers(target: &Target) -> Vec<u8> {
+    let mut headers = format!("host: {}\r\n", target.authority());
+    if let Some(token) = target.token() {
+        headers.push_str("authorization: Bearer ");
+        headers.push_str(token);
+        headers.push_str("\r\n");
+    }
+    headers.into_bytes()
 }
 
 fn deadline(timeout: Duration) -> Instant {

@@ -15,7 +15,7 @@ pub(crate) struct Http2 {
 
 /// What the lanes of one connection share.
 struct Connection {
-    target: Rc<Target>,
+    target: RefCell<Rc<Target>>,
     /// Held while connecting, so that one lane does it for all.
     connecting: Mutex<()>,
     /// How requests are sent, while there is a connection, and how often there was one.
@@ -25,7 +25,7 @@ struct Connection {
 impl Http2 {
     pub(crate) fn lanes(target: Rc<Target>, streams: usize) -> Vec<Self> {
         let connection = Rc::new(Connection {
-            target,
+            target: RefCell::new(target),
             connecting: Mutex::new(()),
             sender: RefCell::new((0, None)),
         });
@@ -37,15 +37,32 @@ impl Http2 {
             .collect()
     }
 
+    pub(crate) fn target(&self) -> Rc<Target> {
+        self.connection.target.borrow().clone()
+    }
+
+    /// Whatever any lane of the connection asks from here on is asked there.
+    pub(crate) fn move_to(&self, target: &Rc<Target>) {
+        let before = self.connection.target.replace(target.clone());
+        if !Rc::ptr_eq(&before, target) {
+            // Those under way end where they were sent.
+            self.connection.sender.borrow_mut().1 = None;
+        }
+    }
+
     pub(crate) async fn connect(&mut self) -> Result<(), String> {
         let connection = &self.connection;
         let _guard = connection.connecting.lock().await;
         if connection.sender.borrow().1.is_some() {
             return Ok(());
         }
-        let stream = connection.target.connect().await?;
-        let failed = |error: h2::Error| format!("h2 with {}: {error}", connection.target.origin());
+        let target = self.target();
+        let stream = target.connect().await?;
+        let failed = |error: h2::Error| format!("h2 with {}: {error}", target.origin());
         let (sender, driver) = h2::client::handshake(stream).await.map_err(failed)?;
+        if !Rc::ptr_eq(&target, &self.target()) {
+            return Err(format!("{} is not the primary any more", target.origin()));
+        }
         let count = {
             let mut place = connection.sender.borrow_mut();
             place.0 += 1;
@@ -107,7 +124,7 @@ impl Connection {
         request: &Request,
         into: &mut Vec<u8>,
     ) -> Result<u16, Failure> {
-        let target = &self.target;
+        let target = self.target.borrow().clone();
         let uri = format!("{}{}{}", target.origin(), target.path(), request.path);
         let mut builder = http::Request::builder().uri(uri);
         if let Some(token) = target.token() {

@@ -33,11 +33,13 @@ pub(crate) struct Response<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// The one member of an error that callers branch on.
+/// What callers branch on in an error.
 #[derive(Deserialize)]
 struct ErrorBody<'a> {
     #[serde(borrow)]
     code: Cow<'a, str>,
+    #[serde(borrow, default)]
+    details: Option<Cow<'a, str>>,
 }
 
 impl<'a> Response<'a> {
@@ -45,6 +47,15 @@ impl<'a> Response<'a> {
     pub(crate) fn code(&self) -> Option<Cow<'a, str>> {
         let body: ErrorBody<'a> = serde_json::from_slice(self.body).ok()?;
         Some(body.code)
+    }
+
+    /// The address of the primary, where this is a standby's answer to an operation.
+    pub(crate) fn primary(&self) -> Option<Cow<'a, str>> {
+        if self.status != 503 {
+            return None;
+        }
+        let body: ErrorBody<'a> = serde_json::from_slice(self.body).ok()?;
+        body.details.filter(|_| body.code == "WG507")
     }
 }
 
@@ -96,6 +107,22 @@ impl Channel {
         match self {
             Self::Http1(http1) => http1.connect().await,
             Self::Http2(http2) => http2.connect().await,
+        }
+    }
+
+    /// Where requests go.
+    pub(crate) fn target(&self) -> Rc<Target> {
+        match self {
+            Self::Http1(http1) => http1.target().clone(),
+            Self::Http2(http2) => http2.target(),
+        }
+    }
+
+    /// Sends every further request there.
+    pub(crate) fn move_to(&mut self, target: Rc<Target>) {
+        match self {
+            Self::Http1(http1) => http1.move_to(target),
+            Self::Http2(http2) => http2.move_to(&target),
         }
     }
 

@@ -4,10 +4,12 @@ use crate::redacted;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
 use std::{
+    cell::RefCell,
     io,
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -74,8 +76,14 @@ async fn connect_to_any(addresses: &[SocketAddr], first: usize) -> io::Result<Tc
     Err(failure)
 }
 
+/// So many addresses that standbys named are kept ready to be connected to.
+const PRIMARIES_MAX: usize = 8;
+
 /// A server, ready to be connected to.
 pub(crate) struct Target {
+    settings: TargetSettings,
+    /// Those that were named to lanes of this one as the primary. Its certificates are read once.
+    primaries: RefCell<Vec<Rc<Target>>>,
     host: String,
     port: u16,
     protocol: Protocol,
@@ -127,6 +135,8 @@ impl Target {
         };
         let scheme = if secure { "https" } else { "http" };
         Ok(Self {
+            settings: settings.clone(),
+            primaries: RefCell::default(),
             host,
             port,
             protocol: settings.protocol,
@@ -136,6 +146,27 @@ impl Target {
             authority: authority.to_string(),
             token: settings.token.clone(),
         })
+    }
+
+    /// The server at the address that a standby names as its primary, asked as this one is. `Err` says why it is not asked.
+    pub(crate) fn primary(&self, address: &str) -> Result<Rc<Self>, String> {
+        let mut primaries = self.primaries.borrow_mut();
+        if let Some(known) = primaries.iter().find(|it| it.settings.url == address) {
+            return Ok(known.clone());
+        }
+        // What is sent along, a token first of all, was meant for nobody to read on the way.
+        if self.tls.is_some() && !address.starts_with("https://") {
+            return Err(format!("{:?} is not of https", redacted(address)));
+        }
+        let target = Rc::new(Self::new(&TargetSettings {
+            url: address.into(),
+            ..self.settings.clone()
+        })?);
+        if primaries.len() == PRIMARIES_MAX {
+            primaries.remove(0);
+        }
+        primaries.push(target.clone());
+        Ok(target)
     }
 
     pub(crate) const fn protocol(&self) -> Protocol {
@@ -269,6 +300,41 @@ impl AsyncWrite for Stream {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+
+    fn target(url: &str) -> Target {
+        let settings = TargetSettings {
+            url: url.into(),
+            protocol: Protocol::Http1,
+            token: Some("t".into()),
+            ca: None,
+            insecure: url.starts_with("https"),
+        };
+        Target::new(&settings).unwrap()
+    }
+
+    #[test]
+    fn a_primary_that_a_standby_names_is_made_ready_once_and_never_without_the_tls_that_was_asked_for()
+     {
+        let plain = target("http://standby:1");
+        let primary = plain.primary("http://primary:2/api/").unwrap();
+        assert_eq!(
+            (primary.origin(), primary.path()),
+            ("http://primary:2", "/api")
+        );
+        assert_eq!(primary.token(), Some("t"));
+        let again = plain.primary("http://primary:2/api/").unwrap();
+        assert!(Rc::ptr_eq(&primary, &again));
+        for number in 0..2 * PRIMARIES_MAX {
+            plain.primary(&format!("http://primary:{number}")).unwrap();
+        }
+        assert_eq!(plain.primaries.borrow().len(), PRIMARIES_MAX);
+        let why = plain.primary("nowhere at all").err().unwrap();
+        assert!(why.contains("cannot be read"), "{why}");
+        let secure = target("https://standby:1");
+        let why = secure.primary("http://primary:2").err().unwrap();
+        assert_eq!(why, "\"http://primary:2\" is not of https");
+        assert!(secure.primary("https://primary:2").is_ok());
+    }
 
     #[tokio::test]
     async fn every_address_of_a_name_is_used_and_one_that_is_down_is_passed_over() {

@@ -125,6 +125,12 @@ pub struct StretchReport {
     /// Requests that were sent again with their keys, as their fate was not known.
     #[serde(default)]
     pub retries: u64,
+    /// How often a lane went over to the address that a standby named as its primary (WG507).
+    #[serde(default)]
+    pub moves: u64,
+    /// The last of those addresses.
+    #[serde(default)]
+    pub moved_to: Option<String>,
     /// Processor time of the generator, in seconds.
     pub generator_cpu_seconds: f64,
     /// From the moment at which a request was due to its answer.
@@ -229,6 +235,8 @@ impl StretchReport {
             wrong: total.wrong,
             reconnects: total.reconnects,
             retries: total.retries,
+            moves: total.moves,
+            moved_to: total.moved_to.clone(),
             generator_cpu_seconds: stretch.cpu.as_secs_f64(),
             latency: Percentiles::from(&latency),
             service: Percentiles::from(&total.service),

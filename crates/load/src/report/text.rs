@@ -1,7 +1,7 @@
 //! The report as text, for terminals and logs.
 
 use super::{Percentiles, Report, StretchReport, count_text, rate_text, time_text};
-use crate::{audit::Findings, feed::FeedFindings};
+use crate::{audit::Findings, feed::FeedFindings, redacted};
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -98,8 +98,16 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
         0 => String::new(),
         retries => format!(", {} sent again", count_text(retries)),
     };
+    let moves = match &stretch.moved_to {
+        None => String::new(),
+        Some(primary) => format!(
+            ", {} times a lane went over to the primary that a standby named, last to {}",
+            count_text(stretch.moves),
+            redacted(primary)
+        ),
+    };
     let failed = format!(
-        "{errors} failed, {wrong} wrong answers, {unsent} not sent, {reconnects} reconnects{retries}"
+        "{errors} failed, {wrong} wrong answers, {unsent} not sent, {reconnects} reconnects{retries}{moves}"
     );
     write_wrapped(f, "", &failed)?;
     let generator = format!(
@@ -322,6 +330,8 @@ mod tests {
             unsent: 123_456_789,
             reconnects: 123_456_789,
             retries: 123_456_789,
+            moves: 123_456_789,
+            moved_to: Some("https://primary.example.org:3000/widgets".into()),
             generator_cpu_seconds: 86_400.0,
             latency: times,
             service: times,

@@ -3,8 +3,8 @@
 use super::{Shared, Task, lock};
 use crate::{
     audit,
-    client::{Channel, Failure, Request, Response},
-    feed::Settled,
+    client::{Channel, Failure, Request, Response, Target},
+    feed::{Effect, Settled},
     mix::Kind,
     partition::{Answer, Partition, Plan},
     stats::{Outcome, Sample},
@@ -17,6 +17,10 @@ const RECONNECT: Duration = Duration::from_millis(50);
 
 /// A request with a key whose fate is not known is sent again for so long.
 const RETRY_FOR: Duration = Duration::from_mins(1);
+
+/// A request goes to so many further addresses that standbys name, and waits before each but the first: two that name
+/// each other are changing roles.
+const HOPS_MAX: u32 = 5;
 
 /// So many wrong answers are kept in words; all are counted.
 const EXAMPLES_MAX: usize = 100;
@@ -33,8 +37,9 @@ pub(super) async fn lane(
     let mut body = Vec::with_capacity(256);
     let mut operations = 0_u64;
     let mut connected_before = false;
+    let home = channel.target();
     loop {
-        connect(&shared, &mut channel, &mut connected_before).await;
+        connect(&shared, &mut channel, &home, &mut connected_before).await;
         let free = shared.clock.now();
         match shared.next(index).await {
             Task::Request(due) => {
@@ -56,12 +61,22 @@ pub(super) async fn lane(
                 let sent = shared.clock.now();
                 // An idle connection may have been closed. Whoever waits longer than one attempt is
                 // told so, as any client is.
-                let (mut retries, mut give_up) = (0, None);
+                let (mut retries, mut give_up, mut hops) = (0, None, 0);
                 let (outcome, wrong, fate) = loop {
+                    let is_home = Rc::ptr_eq(&channel.target(), &home);
                     let mut answer = match channel.connect().await {
                         Ok(()) => channel.exchange(&request, shared.timeout).await,
                         Err(cause) => Err(Failure::unsent(cause)),
                     };
+                    if let Some(next) = elsewhere(&answer, &home, is_home)
+                        && hops < HOPS_MAX
+                    {
+                        drop(answer);
+                        sleep(RECONNECT * hops.min(1)).await;
+                        hops += 1;
+                        move_to(&shared, &mut channel, next);
+                        continue;
+                    }
                     // After an attempt that may have been applied, one that was not says nothing of it.
                     let fate_known = request.key.is_empty()
                         || if give_up.is_none() {
@@ -82,15 +97,8 @@ pub(super) async fn lane(
                     break settle(&mut partition, &plan, answer);
                 };
                 let done = shared.clock.now();
-                if let (Some(feed), Some(effect)) = (&shared.feed, effect)
-                    && fate != Fate::NotApplied
-                {
-                    feed.settle(Settled {
-                        lane: partition.number(),
-                        effect,
-                        sent,
-                        answered: (fate == Fate::Applied).then_some(done),
-                    });
+                if let (Some(effect), true) = (effect, fate != Fate::NotApplied) {
+                    tell_feed(&shared, partition.number(), effect, fate, (sent, done));
                 }
                 if retries > 0 {
                     lock(&shared.recorder).measured.retries += retries;
@@ -98,19 +106,16 @@ pub(super) async fn lane(
                 if let Some(bytes) = request.body.take() {
                     body = bytes;
                 }
-                record(
-                    &shared,
-                    &Sample {
-                        kind: plan.kind,
-                        outcome,
-                        wrong: wrong.is_some(),
-                        due,
-                        free,
-                        sent,
-                        done,
-                    },
-                    wrong,
-                );
+                let sample = Sample {
+                    kind: plan.kind,
+                    outcome,
+                    wrong: wrong.is_some(),
+                    due,
+                    free,
+                    sent,
+                    done,
+                };
+                record(&shared, &sample, wrong);
                 shared.in_flight.set(shared.in_flight.get() - 1);
                 if shared.in_flight.get() == 0 {
                     shared.drained.notify_one();
@@ -132,8 +137,57 @@ pub(super) async fn lane(
     }
 }
 
-/// Connects, for as long as it takes.
-async fn connect(shared: &Shared, channel: &mut Channel, connected_before: &mut bool) {
+/// Tells whoever follows the feed what came to its end, from sending to the answer.
+fn tell_feed(
+    shared: &Shared,
+    lane: u32,
+    effect: Effect,
+    fate: Fate,
+    (sent, done): (Duration, Duration),
+) {
+    if let Some(feed) = &shared.feed {
+        feed.settle(Settled {
+            lane,
+            effect,
+            sent,
+            answered: (fate == Fate::Applied).then_some(done),
+        });
+    }
+}
+
+/// Where a request is to be sent instead, which nobody has applied: to the primary that a standby names, or back to where
+/// the lane began, if nobody can be reached where it went over to.
+fn elsewhere(
+    answer: &Result<Response<'_>, Failure>,
+    home: &Rc<Target>,
+    is_home: bool,
+) -> Option<Rc<Target>> {
+    match answer {
+        Ok(response) => {
+            let address = response.primary()?;
+            // One that cannot be asked is no place to go: the answer stands as it is.
+            home.primary(&address).ok()
+        }
+        Err(failure) => (failure.unsent && !is_home).then(|| home.clone()),
+    }
+}
+
+/// Every further request of the lane goes there.
+fn move_to(shared: &Shared, channel: &mut Channel, target: Rc<Target>) {
+    let address = format!("{}{}", target.origin(), target.path());
+    channel.move_to(target);
+    let mut recorder = lock(&shared.recorder);
+    recorder.measured.moves += 1;
+    recorder.measured.moved_to = Some(address);
+}
+
+/// Connects, for as long as it takes: where the lane went over to, or where it began.
+async fn connect(
+    shared: &Shared,
+    channel: &mut Channel,
+    home: &Rc<Target>,
+    connected_before: &mut bool,
+) {
     let mut failed = false;
     while let Err(error) = channel.connect().await {
         if !failed {
@@ -141,6 +195,9 @@ async fn connect(shared: &Shared, channel: &mut Channel, connected_before: &mut 
             let mut recorder = lock(&shared.recorder);
             recorder.lanes_connected -= usize::from(*connected_before);
             recorder.connect_error = Some(error);
+        }
+        if !Rc::ptr_eq(&channel.target(), home) {
+            move_to(shared, channel, home.clone());
         }
         sleep(RECONNECT).await;
     }
@@ -167,7 +224,7 @@ fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
 fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
     match answer {
         Ok(response) => match (response.status, response.code().as_deref()) {
-            (_, Some("WG503" | "WG504")) => false,
+            (_, Some("WG503" | "WG504" | "WG507")) => false,
             (500.., _) => true,
             _ => false,
         },
@@ -226,7 +283,7 @@ fn settle(
     }
     let code = response.code();
     match (response.status, code.as_deref()) {
-        (_, Some(code @ ("WG503" | "WG504"))) => {
+        (_, Some(code @ ("WG503" | "WG504" | "WG507"))) => {
             conclude(Outcome::of_code(code), Answer::NotApplied)
         }
         // 5xx without a word of the service's own comes from something in between.
