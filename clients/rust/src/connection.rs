@@ -3,6 +3,7 @@
 use crate::{
     Error,
     answer::{Answer, Asked},
+    primary::Known,
 };
 use rustls::crypto::ring;
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
@@ -41,6 +42,7 @@ pub struct Client {
     pub(crate) base: String,
     authorization: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) known: Known,
 }
 
 impl Client {
@@ -68,6 +70,7 @@ impl Client {
                 .as_ref()
                 .map(|token| format!("Bearer {token}")),
             timeout: settings.timeout,
+            known: Known::default(),
         })
     }
 
@@ -93,7 +96,12 @@ impl Client {
 
     /// Asks once, whatever comes of it.
     pub(crate) fn once(&self, asked: &Asked<'_>) -> Result<Answer, Error> {
-        let url = format!("{}{}", self.base, asked.target);
+        self.once_at(&self.base, asked)
+    }
+
+    /// Asks the service whose routes come after this once, whatever comes of it.
+    pub(crate) fn once_at(&self, base: &str, asked: &Asked<'_>) -> Result<Answer, Error> {
+        let url = format!("{base}{}", asked.target);
         let timeout = self.timeout + asked.wait;
         let sent = if let Some(body) = asked.body {
             let mut request = self
@@ -137,7 +145,7 @@ impl Client {
 }
 
 /// The URL before every route, without a slash at its end, and whether it is for TLS.
-fn base(url: &str) -> Result<(String, bool), Error> {
+pub(crate) fn base(url: &str) -> Result<(String, bool), Error> {
     let wrong = |why: &str| Error::Settings(format!("the URL {url:?} {why}"));
     let full = if url.contains("://") {
         url.to_owned()

@@ -74,7 +74,7 @@ pub enum Error {
     /// The service refuses it: nothing was applied.
     #[error("{0}")]
     Refused(Refusal),
-    /// The service cannot do it now (429, WG503, WG504): nothing was applied.
+    /// The service cannot do it now (429, WG503, WG504, WG507): nothing was applied.
     #[error("{0}")]
     Unavailable(Refusal),
     /// Nobody answered, or not in time. An operation that was [sent](Self::Unreachable::sent) is

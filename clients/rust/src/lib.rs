@@ -3,7 +3,8 @@
 //! [`Client`] has one method for each thing that can be asked. It blocks: a command asks one thing at a
 //! time. Reads that nobody answered, or that were answered "later", are repeated a few times; an operation is
 //! not, because one whose answer was lost may have been applied ([`Error::FateUnknown`] says so). Sent
-//! [safely](Client::safely), with a key, it is repeated and applied once.
+//! [safely](Client::safely), with a key, it is repeated and applied once. Where a standby is asked, operations go to
+//! the primary that it names.
 //!
 //! It shares no rule with the service: what is valid and what is refused, the service says.
 
@@ -15,6 +16,7 @@ mod error;
 mod filter;
 mod operations;
 mod pages;
+mod primary;
 mod promotion;
 mod reading;
 mod safely;

@@ -1,6 +1,6 @@
 //! The four operations. Each is sent once, unless it is sent [safely](Client::safely).
 
-use crate::{Client, Error, answer::Answer, answer::Asked};
+use crate::{Client, Error, answer::Asked};
 use serde_json::{Value, json};
 
 /// One of the four operations with its arguments.
@@ -80,7 +80,7 @@ impl Client {
         self.apply(&Operation::remove_association(widget1, widget2, port))
     }
 
-    /// Sends an operation once.
+    /// Sends an operation once, to the primary: a standby names it, and does nothing itself.
     pub fn apply(&self, operation: &Operation) -> Result<(), Error> {
         self.send(operation, &[])
     }
@@ -97,7 +97,7 @@ impl Client {
             headers,
             ..Asked::default()
         };
-        match self.once(&asked).and_then(Answer::success) {
+        match self.ask_primary(&asked) {
             Ok(_) => Ok(()),
             Err(Error::Unreachable {
                 url,

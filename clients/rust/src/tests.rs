@@ -15,11 +15,17 @@ struct Peer {
 }
 
 fn peer(answers: &'static [&'static str]) -> Peer {
+    peer_that(|_| answers.to_vec())
+}
+
+/// One whose answers may have its own URL in them.
+fn peer_that(answers: impl FnOnce(&str) -> Vec<&'static str>) -> Peer {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!(
         "http://{}/prefix/",
         listener.local_addr().expect("its address")
     );
+    let answers = answers(&url);
     let thread = thread::spawn(move || {
         let mut asked = Vec::new();
         for answer in answers {
@@ -113,6 +119,67 @@ fn an_operation_whose_answer_is_lost_is_of_unknown_fate_and_not_sent_again() {
     let error = peer.client().remove_widget("E").expect_err("no answer");
     assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
     assert_eq!(peer.asked(), ["POST /prefix/rpc/remove_widget HTTP/1.1"]);
+}
+
+/// What a standby answers to an operation.
+fn standby_of(primary: &str) -> &'static str {
+    let body = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n\
+         {{\"code\":\"WG507\",\"details\":\"{primary}\",\"hint\":null,\"message\":\"this is a standby\"}}"
+    );
+    Box::leak(body.into_boxed_str())
+}
+
+#[test]
+fn an_operation_goes_to_the_primary_that_a_standby_names_and_the_next_one_as_well() {
+    let primary = peer(&[NO_CONTENT, NO_CONTENT]);
+    let standby = peer_that(|_| vec![standby_of(&primary.url)]);
+    let client = standby.client();
+    assert_eq!(client.primary(), None);
+    client.remove_widget("E").expect("removed");
+    let known = client.clone();
+    known.remove_widget("F").expect("removed");
+    assert_eq!(client.primary().as_deref(), primary.url.strip_suffix('/'));
+    assert_eq!(standby.asked(), ["POST /prefix/rpc/remove_widget HTTP/1.1"]);
+    assert_eq!(
+        primary.asked(),
+        ["POST /prefix/rpc/remove_widget HTTP/1.1"; 2]
+    );
+}
+
+#[test]
+fn where_the_primary_is_gone_the_standby_is_asked_again() {
+    let gone = peer(&[NO_CONTENT]);
+    let standby = peer_that(|_| vec![standby_of(&gone.url), NO_CONTENT]);
+    let client = standby.client();
+    client.remove_widget("E").expect("removed");
+    gone.asked();
+    // It was promoted meanwhile.
+    client.remove_widget("F").expect("removed");
+    assert_eq!(client.primary(), None);
+    assert_eq!(standby.asked().len(), 2);
+}
+
+#[test]
+fn standbys_that_name_each_other_are_asked_a_few_times_and_the_error_says_whom() {
+    let standby = peer_that(|own| vec![standby_of(own); 5]);
+    let error = standby.client().remove_widget("E").expect_err("nobody");
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    let all = [standby.url.trim_end_matches('/'); 5].join(", ");
+    let told = format!("asked in turn: {all}; none of them is the primary");
+    assert!(error.to_string().ends_with(&told), "{error}");
+    standby.asked();
+}
+
+#[test]
+fn nothing_is_sent_to_a_primary_that_cannot_be_asked_or_not_as_the_standby_was() {
+    for named in ["nowhere at all", "ftp://h", "https://h"] {
+        let standby = peer_that(|_| vec![standby_of(named)]);
+        let error = standby.client().remove_widget("E").expect_err("not asked");
+        let told = error.to_string();
+        assert!(told.starts_with("WG507: this is a standby"), "{told}");
+        standby.asked();
+    }
 }
 
 #[test]

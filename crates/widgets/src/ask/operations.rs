@@ -1,9 +1,12 @@
 //! `widgets add`, `remove`, `associate` and `dissociate`: the four operations. Each has an idempotency key, and is
 //! sent again where its fate is not known: it is applied once.
 
-use super::{EXIT_CODES, Service, exit};
+use super::{EXIT_CODES, Service, exit, table};
 use crate::Outcome;
-use std::time::Duration;
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 use widgets_client::Operation;
 
 /// For so long it waits between attempts, altogether.
@@ -100,8 +103,19 @@ impl Dissociate {
 }
 
 fn apply(service: Service, operation: &Operation) -> Outcome {
-    let client = service.client();
-    let done = client.and_then(|client| client.safely(operation, PATIENCE));
+    let shown = table::shown(&service.url).into_owned();
+    let done = service.client().and_then(|client| {
+        let done = client.safely(operation, PATIENCE);
+        if let Some(primary) = client.primary() {
+            // Where nobody reads it, nothing is lost.
+            drop(writeln!(
+                io::stderr(),
+                "note: {shown} is a standby; its primary was asked, {}",
+                table::shown(&primary)
+            ));
+        }
+        done
+    });
     exit(done.map_err(Into::into))
 }
 
