@@ -36,7 +36,7 @@ pub use manifest::{Checkpoint, Hex64, Manifest, Moments, Place, Secret, Stretch,
 pub use metrics::Metrics;
 pub use plan::{Target, time_text};
 pub use prune::{Pruned, prune};
-pub use restore::{Progress, Restore, restore};
+pub use restore::{Progress, Restore, restore, restore_standby};
 pub use service::{Handle, start};
 pub use verify::{Problem, Report, verify};
 

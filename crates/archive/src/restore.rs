@@ -69,6 +69,37 @@ pub async fn restore(
     path: &Path,
     target: Target,
     settings: &Settings,
+    progress: impl FnMut(Progress),
+) -> Result<Restore, Error> {
+    restore_as(None, bucket, path, target, settings, progress).await
+}
+
+/// Restores what is newest into an empty directory, as a standby of the primary at this address. It gets no epoch of its own, and goes
+/// on by what that has after it.
+pub async fn restore_standby(
+    bucket: &Bucket,
+    path: &Path,
+    primary: &str,
+    settings: &Settings,
+    progress: impl FnMut(Progress),
+) -> Result<Restore, Error> {
+    restore_as(
+        Some(primary),
+        bucket,
+        path,
+        Target::Newest,
+        settings,
+        progress,
+    )
+    .await
+}
+
+async fn restore_as(
+    primary: Option<&str>,
+    bucket: &Bucket,
+    path: &Path,
+    target: Target,
+    settings: &Settings,
     mut progress: impl FnMut(Progress),
 ) -> Result<Restore, Error> {
     let (mut directory, mut pruned) = (None, Vec::new());
@@ -82,7 +113,8 @@ pub async fn restore(
             Some(directory) => directory,
             None => directory.insert(DataDirectory::open_to_restore(path)?),
         };
-        let attempted = attempt(bucket, &manifest, &plan, directory, settings, &mut progress);
+        let anew = || begin(&manifest, &plan, directory, settings, primary);
+        let attempted = attempt(bucket, &manifest, &plan, anew, &mut progress);
         match attempted.await? {
             Attempt::Done(restore) => return Ok(Restore { pruned, ..*restore }),
             Attempt::Pruned(error) if pruned.len() < ANEW_MAX => pruned.push(error.to_string()),
@@ -111,8 +143,7 @@ async fn attempt(
     bucket: &Bucket,
     manifest: &Manifest,
     plan: &Plan,
-    directory: &DataDirectory,
-    settings: &Settings,
+    anew: impl Fn() -> Result<Restoration, Error>,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Attempt, Error> {
     let mut damaged = Vec::new();
@@ -123,7 +154,7 @@ async fn attempt(
     let mut begun = None;
     let count = bases.len();
     for (at, base) in bases.into_iter().enumerate() {
-        let mut restoration = begin(manifest, plan, directory, settings)?;
+        let mut restoration = anew()?;
         let copied = match base {
             None => {
                 restoration.begin_empty();
@@ -194,6 +225,7 @@ fn begin(
     plan: &Plan,
     directory: &DataDirectory,
     settings: &Settings,
+    primary: Option<&str>,
 ) -> Result<Restoration, Error> {
     let epochs = plan.stretches.last().map(Stretch::epochs);
     let store = StoreHeader {
@@ -202,13 +234,11 @@ fn begin(
         epochs: epochs.unwrap_or_default(),
         role: Role::Primary,
     };
-    let epoch_max = manifest.epoch_max();
-    Ok(Restoration::begin(
-        directory.clone(),
-        settings,
-        store,
-        epoch_max,
-    )?)
+    let directory = directory.clone();
+    Ok(match primary {
+        Some(primary) => Restoration::begin_standby(directory, settings, store, primary.into())?,
+        None => Restoration::begin(directory, settings, store, manifest.epoch_max())?,
+    })
 }
 
 async fn copy_checkpoint(

@@ -8,9 +8,10 @@ use std::{
     process::ExitCode,
     time::UNIX_EPOCH,
 };
-use widgets_archive::{Target, restore};
+use widgets_archive::{Target, restore, restore_standby};
 use widgets_engine::Settings;
 use widgets_registry::Position;
+use widgets_replica::Address;
 
 /// Restores the embedded store from its archive into an empty directory.
 ///
@@ -32,6 +33,15 @@ pub(crate) struct Restore {
     /// Everything up to this position of the changes, as /changes gives it.
     #[arg(long)]
     position: Option<Position>,
+    /// As a standby of the primary at this URL, up to the newest moment: what came after it is taken from there once the service is
+    /// started. Where the primary is far away, or does not have its journal back to where a standby ended, while its archive has.
+    #[arg(long, value_name = "URL", value_parser = primary, conflicts_with_all = ["at", "position"])]
+    follow: Option<Address>,
+}
+
+fn primary(text: &str) -> Result<Address, String> {
+    let address = text.parse().ok().and_then(Address::new);
+    address.ok_or_else(|| format!("must be a URL as in `https://primary:3000`, `{text}` was given"))
 }
 
 fn time(text: &str) -> Result<u64, String> {
@@ -54,7 +64,17 @@ impl Restore {
         let mut bar = Shown::new();
         let settings = Settings::default();
         let told = |progress| bar.progress(progress);
-        let restored = wait(restore(&bucket, &self.data_dir, target, &settings, told))?;
+        let primary = self.follow.as_ref().map(ToString::to_string);
+        let restored = match &primary {
+            Some(primary) => wait(restore_standby(
+                &bucket,
+                &self.data_dir,
+                primary,
+                &settings,
+                told,
+            )),
+            None => wait(restore(&bucket, &self.data_dir, target, &settings, told)),
+        }?;
         let took = bar.finish();
         let restored = restored.map_err(|error| super::explained(&self.data_dir, &error))?;
         let mut out = io::stdout().lock();
@@ -94,6 +114,14 @@ impl Restore {
                 out,
                 "the archive begins anew after that: `widgets archive list` shows where"
             )?;
+        }
+        if let Some(primary) = primary {
+            writeln!(
+                out,
+                "it is a standby of {primary}: start the service with --data-dir {}",
+                self.data_dir.display()
+            )?;
+            return Ok(ExitCode::SUCCESS);
         }
         writeln!(
             out,
