@@ -46,6 +46,13 @@ SETS = {
         "embedded": {"persistence": {"storageClass": "fast"}},
         "ingress": {"enabled": True},
     },
+    "embedded, with a standby": {
+        "store": "embedded",
+        "embedded": {"standby": {"enabled": True, "primary": "second"}},
+        "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]},
+        "metrics": {"serviceMonitor": {"enabled": True}},
+        "tls": {"secret": "tls"},
+    },
     "embedded, archived": {
         "store": "embedded",
         "embedded": {
@@ -207,6 +214,42 @@ def check_embedded(documents):
     assert of_kind(documents, "NetworkPolicy")["spec"]["egress"] == []
 
 
+def check_standby(documents):
+    stores = {each["metadata"]["name"]: each for each in documents if each["kind"] == "StatefulSet"}
+    assert sorted(stores) == ["demo-widgets", "demo-widgets-second"], sorted(stores)
+    services = {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "Service"}
+    assert sorted(services) == ["demo-widgets", "demo-widgets-first", "demo-widgets-second"], sorted(services)
+    variables, labels = {}, {}
+    for name, store in stores.items():
+        template = store["spec"]["template"]
+        assert store["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert store["spec"]["serviceName"] in services
+        (only,) = template["spec"]["containers"]
+        variables[name] = {each["name"]: each.get("value") for each in only["env"]}
+        labels[name] = template["metadata"]["labels"]
+    address = variables["demo-widgets-second"]["WIDGETS_FOLLOW"]
+    assert address == "https://demo-widgets-first.prod.svc:80", address
+    # An empty volume is filled, whichever role it had; that of the first is an error from the first upgrade on.
+    assert "WIDGETS_MUST_EXIST" not in variables["demo-widgets-second"]
+    assert variables["demo-widgets"].get("WIDGETS_MUST_EXIST") == "false" and "WIDGETS_FOLLOW" not in variables["demo-widgets"]
+
+    def led_to(service):
+        wanted = services[service]["selector"].items()
+        return [name for name in stores if wanted <= labels[name].items()]
+
+    assert led_to("demo-widgets") == led_to("demo-widgets-second") == ["demo-widgets-second"]
+    assert led_to("demo-widgets-first") == ["demo-widgets"]
+    policy = of_kind(documents, "NetworkPolicy")["spec"]
+    own = {"podSelector": {"matchLabels": policy["podSelector"]["matchLabels"]}}
+    assert own in policy["ingress"][0]["from"], policy["ingress"]
+    assert any(own in rule.get("to", []) for rule in policy["egress"]), policy["egress"]
+    monitor = of_kind(documents, "ServiceMonitor")["spec"]["selector"]
+    (only,) = monitor["matchExpressions"]
+    asked = [each["metadata"]["name"] for each in documents if each["kind"] == "Service"
+             and each["metadata"]["labels"].get(only["key"]) in only["values"]]
+    assert sorted(asked) == ["demo-widgets-first", "demo-widgets-second"], asked
+
+
 def check_archived(documents):
     _, variables = container(documents, "StatefulSet")
     jobs = {each["metadata"]["name"]: each["spec"] for each in documents if each["kind"] == "CronJob"}
@@ -282,6 +325,7 @@ CHECKS = {
     "postgres by CloudNativePG": check_cloudnative_pg,
     "postgres, nothing optional": check_nothing,
     "embedded": check_embedded,
+    "embedded, with a standby": check_standby,
     "embedded, archived": check_archived,
     "files, secrets and certificates": check_files,
     "client certificates and an identity provider": check_client_certificates,
@@ -322,7 +366,7 @@ def main(path):
         broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
         assert problems(broken, VERSIONS[-1]), "a misspelt key passed"
         for wrong in ({"store": "mysql"}, {"resources": {"limits": {}}}, {"auth": {"jwksUrl": "login"}}, {"postgres": {"replicas": 0}}, {"environment": {"A": 1}},
-                      {"embedded": {"archive": {"url": "bucket"}}}, {"embedded": {"archive": {"prune": {"keep": "; rm"}}}}):
+                      {"embedded": {"archive": {"url": "bucket"}}}, {"embedded": {"standby": {"primary": "third"}}}, {"embedded": {"archive": {"prune": {"keep": "; rm"}}}}):
             try:
                 chart.validate_schema(wrong)
             except helm.HelmError:

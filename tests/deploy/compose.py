@@ -22,6 +22,7 @@ WAYS = [
     (["docker-compose.embedded.yml", "docker-compose.tokens.yml"], TOKENS),
     (["docker-compose.embedded.yml", "docker-compose.archive.yml"], {}),
     (["docker-compose.yml", "docker-compose.failover.yml"], {}),
+    (["docker-compose.standby.yml"], {}),
 ]
 
 
@@ -97,6 +98,19 @@ def check_failover(folder, services):
         assert f"make {secret} " in made, f"nobody makes /secrets/{secret}"
 
 
+def check_standby(services):
+    """Each of the two is found by the other and by HAProxy, and begins as what it is."""
+    proxy, one, other = services["haproxy"], services["one"], services["other"]
+    known = [proxy["environment"][name] for name in ("API_ONE", "API_OTHER")]
+    assert known == ["one:3000", "other:3000"], known
+    assert one["environment"]["WIDGETS_FOLLOW"] == "", one["environment"]
+    assert other["environment"]["WIDGETS_FOLLOW"] == "http://one:3000", other["environment"]
+    volumes = [str(each["volumes"][0]) for each in (one, other)]
+    assert volumes[0] != volumes[1], volumes
+    for service in (one, other):
+        assert "ports" not in service, "a store is open to others"
+
+
 def check_postgres(folder, page):
     text = (folder / "postgres/postgresql.conf").read_text()
     for key in re.findall(r"\b(?:store|postgres|engine|http)\.[a-z_]+\b(?<!\.md)", text):
@@ -116,12 +130,15 @@ def main(repository):
         services = render(folder, files, variables)
         check_limits(files, services)
         check_settings(files, services, keys)
-        asked = services["api"]["environment"]["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"]
+        api = services.get("api") or services["one"]
+        asked = api["environment"]["WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH"]
         assert asked == ("false" if variables is TOKENS else "true"), f"{files}: {asked}"
         if "docker-compose.failover.yml" in files:
             check_failover(folder, services)
         if "docker-compose.archive.yml" in files:
             check_archive(services)
+        if "docker-compose.standby.yml" in files:
+            check_standby(services)
         print(f"{' '.join(files)}: {', '.join(sorted(services))}")
     opened = render(folder, ["docker-compose.yml"], {"LISTEN_ADDRESS": "0.0.0.0"})
     assert address(opened["nginx"]["ports"][0]) == "0.0.0.0", opened["nginx"]

@@ -158,6 +158,8 @@ def checks(port, upstream):
     check("a long body", raw(port, request("POST /", "Content-Length: 99999999\r\n")), 413, "PGRST102")
     check("metrics", raw(port, request("GET /metrics")), 404, "PGRST125")
     check("a backup", raw(port, request("GET /backup")), 404, "PGRST125")
+    for path in ("/replication?from=copy", "/replication/hand-over?within_ms=1", "/%72eplication/promote"):
+        check("a standby", raw(port, request(f"GET {path}")), 404, "PGRST125")
     held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
     for connection in held:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")

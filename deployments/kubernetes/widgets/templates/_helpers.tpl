@@ -52,6 +52,11 @@ seccompProfile:
 {{- if eq (toString .Values.embedded.mustExist) "auto" }}{{ .Release.IsUpgrade }}{{ else }}{{ .Values.embedded.mustExist }}{{ end }}
 {{- end }}
 
+{{/* Where one of the two stores is found by the other, and by `widgets promote`. */}}
+{{- define "widgets.address" -}}
+http{{ if .Values.tls.secret }}s{{ end }}://{{ include "widgets.name" . }}-{{ .of }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
+{{- end }}
+
 {{- define "widgets.clientCa" -}}
 {{- or .Values.tls.clientCa.secret .Values.tls.clientCa.configMap }}
 {{- end }}
@@ -100,6 +105,9 @@ httpGet:
 metadata:
   labels:
     {{- include "widgets.labels" . | nindent 4 }}
+    {{- if and .store .Values.embedded.standby.enabled }}
+    app.kubernetes.io/component: {{ .store }}
+    {{- end }}
   {{- if or .Values.podAnnotations .Values.config }}
   annotations:
     {{- if .Values.config }}
@@ -138,9 +146,17 @@ spec:
             secretKeyRef:
               name: {{ .Values.postgres.secret.name }}
               key: {{ .Values.postgres.secret.key }}
+        {{- else if eq .store "second" }}
+        # What it begins with. What it is afterwards its volume says; an empty one is filled from there.
+        - name: WIDGETS_FOLLOW
+          value: {{ include "widgets.address" (merge (dict "of" "first") .) | quote }}
         {{- else }}
         - name: WIDGETS_MUST_EXIST
           value: {{ include "widgets.mustExist" . | quote }}
+        {{- if .Values.embedded.standby.firstFollows }}
+        - name: WIDGETS_FOLLOW
+          value: {{ include "widgets.address" (merge (dict "of" "second") .) | quote }}
+        {{- end }}
         {{- end }}
         {{- if .Values.config }}
         - name: WIDGETS_CONFIG
