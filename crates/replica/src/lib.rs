@@ -38,7 +38,7 @@ pub use link::{Address, Credentials, Primary};
 pub use member::{Holder, Member, Refusal, Role};
 pub use metrics::Metrics;
 pub use outside::{Doing, Incoming, Outside, Real, Task};
-pub use roles::Roles;
+pub use roles::{Roles, Taker};
 pub use serve::{Standbys, Unsendable};
 pub use status::Status;
 pub use terms::{Acknowledge, Epoch, MemberId, Record, Tip};

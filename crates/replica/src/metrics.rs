@@ -2,11 +2,14 @@
 
 use crate::Status;
 use prometheus::{
-    IntGauge, Registry,
+    IntCounterVec, IntGauge, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 use std::sync::{Arc, Mutex, PoisonError};
+
+const DONE: &str = "done";
+const GIVEN_UP: &str = "given_up";
 
 /// What is told. Clones are of the same.
 #[derive(Clone)]
@@ -16,6 +19,8 @@ pub struct Metrics {
     connected: IntGauge,
     behind_seconds: IntGauge,
     behind_bytes: IntGauge,
+    handing_over: IntGauge,
+    hand_overs: IntCounterVec,
     status: Arc<Mutex<Option<Status>>>,
 }
 
@@ -33,6 +38,18 @@ impl Metrics {
             Ok(gauge) => gauge,
             Err(error) => unreachable!("every metric here is well-formed: {error}"),
         };
+        let opts = Opts::new(
+            "widgets_replication_hand_overs_total",
+            "Switchovers that this store handed over in: done, or given_up as the standby did not take over in time.",
+        );
+        let hand_overs = match IntCounterVec::new(opts, &["outcome"]) {
+            Ok(counter) => counter,
+            Err(error) => unreachable!("every metric here is well-formed: {error}"),
+        };
+        for outcome in [DONE, GIVEN_UP] {
+            // It is there from the start on.
+            drop(hand_overs.with_label_values(&[outcome]));
+        }
         Self {
             standbys: gauge(
                 "widgets_replication_standbys",
@@ -54,6 +71,11 @@ impl Metrics {
                 "widgets_replication_behind_bytes",
                 "About how much journal a standby lacked when it last heard of its primary.",
             ),
+            handing_over: gauge(
+                "widgets_replication_handing_over",
+                "1 while this primary takes no operations, as it hands over to a standby.",
+            ),
+            hand_overs,
             status: Arc::default(),
         }
     }
@@ -72,6 +94,18 @@ impl Metrics {
     #[must_use]
     pub fn standbys(&self) -> IntGauge {
         self.standbys.clone()
+    }
+
+    /// Whether this store hands over.
+    #[must_use]
+    pub(crate) const fn handing_over(&self) -> &IntGauge {
+        &self.handing_over
+    }
+
+    /// It handed over, or gave that up.
+    pub(crate) fn handed_over(&self, is_done: bool) {
+        let outcome = if is_done { DONE } else { GIVEN_UP };
+        self.hand_overs.with_label_values(&[outcome]).inc();
     }
 
     fn refresh(&self) {
@@ -103,14 +137,19 @@ impl Metrics {
 
 impl Collector for Metrics {
     fn desc(&self) -> Vec<&Desc> {
-        self.parts().into_iter().flat_map(Collector::desc).collect()
+        let parts = self.parts().into_iter().flat_map(Collector::desc);
+        parts
+            .chain(self.handing_over.desc())
+            .chain(self.hand_overs.desc())
+            .collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.refresh();
-        self.parts()
-            .into_iter()
-            .flat_map(Collector::collect)
+        let parts = self.parts().into_iter().flat_map(Collector::collect);
+        parts
+            .chain(self.handing_over.collect())
+            .chain(self.hand_overs.collect())
             .collect()
     }
 }

@@ -40,11 +40,15 @@ enum Message {
         epoch: Epoch,
         sequence: u64,
     },
-    TakeOver {
+    /// A standby says to the primary, which hands over to it, how far its own history goes.
+    HandedOver {
+        from: usize,
         to: usize,
         epoch: Epoch,
         tip: Tip,
     },
+    /// What the primary answers to that once it is a standby itself.
+    TakeOver { to: usize, epoch: Epoch, tip: Tip },
 }
 
 /// A member and its disk. One whose disk was lost never comes back.
@@ -106,7 +110,10 @@ enum Action {
     Deliver(Message),
     Promote(usize),
     BeginHandOver(usize, usize),
-    EndHandOver(usize),
+    /// The standby asks the primary to end it.
+    SayHandedOver(usize, usize),
+    /// The primary waits no longer.
+    CancelHandOver(usize),
     Restart(usize),
     LoseDisk(usize),
 }
@@ -236,6 +243,18 @@ impl World {
                 sequence,
             } => {
                 self.nodes[to].member.report(id(from), epoch, sequence);
+                None
+            }
+            Message::HandedOver {
+                from,
+                to,
+                epoch,
+                tip,
+            } => {
+                let primary = &mut self.nodes[to].member;
+                primary.end_hand_over(id(from), epoch, tip).ok()?;
+                let to = from;
+                self.network.insert(Message::TakeOver { to, epoch, tip });
                 None
             }
             Message::TakeOver { to, epoch, tip } => {
@@ -397,8 +416,11 @@ impl Model for Trial {
             if left.hand_overs > 0 && writes {
                 actions.extend(others().map(|other| Action::BeginHandOver(at, other)));
             }
-            if matches!(node.member.role(), Role::HandingOver(_)) {
-                actions.push(Action::EndHandOver(at));
+            if let Role::HandingOver(standby) = node.member.role() {
+                let standby = others().find(|other| id(*other) == standby);
+                let standby = standby.filter(|other| !world.nodes[*other].lost);
+                actions.extend(standby.map(|standby| Action::SayHandedOver(standby, at)));
+                actions.push(Action::CancelHandOver(at));
             }
             if left.restarts > 0 {
                 actions.push(Action::Restart(at));
@@ -411,6 +433,7 @@ impl Model for Trial {
             let (Message::Groups { to, .. }
             | Message::Copy { to, .. }
             | Message::Report { to, .. }
+            | Message::HandedOver { to, .. }
             | Message::TakeOver { to, .. }) = message;
             if !world.nodes[*to].lost {
                 actions.push(Action::Deliver(message.clone()));
@@ -457,11 +480,17 @@ impl Model for Trial {
                 world.left.hand_overs -= 1;
                 world.nodes[at].member.begin_hand_over(id(to)).ok()?;
             }
-            Action::EndHandOver(at) => {
-                let (to, epoch, tip) = world.nodes[at].member.end_hand_over()?;
-                let to = usize::try_from(to.0).ok()?;
-                world.network.insert(Message::TakeOver { to, epoch, tip });
+            Action::SayHandedOver(from, to) => {
+                let standby = &world.nodes[from].member;
+                let (epoch, tip) = (standby.epoch(), standby.tip());
+                world.network.insert(Message::HandedOver {
+                    from,
+                    to,
+                    epoch,
+                    tip,
+                });
             }
+            Action::CancelHandOver(at) => world.nodes[at].member.cancel_hand_over(),
             Action::Restart(at) => {
                 world.left.restarts -= 1;
                 world.nodes[at].member.restart();

@@ -19,11 +19,13 @@ pub(crate) enum Bug {
     LateHandOverTaken,
     /// A primary that handed over goes on to write.
     WritesOn,
+    /// A primary hands over to a standby that does not have everything.
+    HandedOverBehind,
 }
 
 impl Bug {
     /// Every one.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::AcknowledgedAlone,
         Self::AnyStandbyCounts,
         Self::AnyoneIsPromoted,
@@ -32,5 +34,6 @@ impl Bug {
         Self::GapTaken,
         Self::LateHandOverTaken,
         Self::WritesOn,
+        Self::HandedOverBehind,
     ];
 }

@@ -15,13 +15,14 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 const LEAD_AGAIN: Duration = Duration::from_millis(20);
 
 /// Makes a standby, which follows nobody at the moment, the primary of a new epoch. `from` is where its primary was,
-/// `address` where this store is. The epoch.
+/// `address` where this store is, `handed` what that primary handed over, if it did. The epoch.
 pub(crate) async fn promote(
     outside: &dyn Outside,
     source: &Source,
     follower: &Follower,
     from: String,
     address: String,
+    handed: Option<(Epoch, Tip)>,
 ) -> Result<Epoch, Error> {
     let (store, end) = (source.store(), source.end());
     let epoch = Epoch::new(store.epoch());
@@ -32,7 +33,11 @@ pub(crate) async fn promote(
     };
     member.lengthened(tip, None);
     let [low, high, ..] = outside.random().to_le_bytes();
-    member.promote(u16::from_le_bytes([low, high]), false)?;
+    let salt = u16::from_le_bytes([low, high]);
+    match handed {
+        Some((epoch, tip)) => member.take_over(epoch, tip, salt)?,
+        None => member.promote(salt, false)?,
+    };
     let number = member.epoch().number();
     follower.promote(number, from, address)?;
     // It is durable: only a queue that is full can stand in the way, for a moment.

@@ -1,11 +1,14 @@
-//! Which role a store has, and how that changes: it follows, is promoted, and is replaced.
+//! Which role a store has, and how that changes: it follows, is promoted, is replaced, and hands over.
+
+mod hand_over;
 
 use crate::{
-    Address, Credentials, Error, Metrics, Outside, Primary, Standbys, Status, Task, Unsendable,
+    Address, Credentials, Epoch, Error, Metrics, Outside, Primary, Standbys, Status, Task, Tip,
+    Unsendable,
     follow::follow,
-    outside::block,
     promote::{is_replaced, promote, tell},
 };
+use hand_over::HandOver;
 use std::{
     io,
     sync::{
@@ -13,8 +16,20 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+use tokio::sync::watch;
 use widgets_engine::{Follower, Role, Source};
 use widgets_registry::Position;
+
+/// Who takes operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// This store.
+    This,
+    /// The primary at this address, which this store follows.
+    Primary(Arc<str>),
+    /// Nobody for a moment: one hands over to the other.
+    Nobody,
+}
 
 /// The copies of a store, or the one that it is itself. Clones are of the same.
 #[derive(Clone)]
@@ -28,8 +43,10 @@ struct Inner {
     metrics: Metrics,
     credentials: Credentials,
     segment_bytes: u64,
-    /// Which role it has, for each operation to look at.
-    follows: AtomicBool,
+    /// Whether it takes operations, for each one to look at.
+    takes: AtomicBool,
+    taker: watch::Sender<Taker>,
+    hand_over: Mutex<HandOver>,
     following: Mutex<Option<Following>>,
     /// The primary before is told that it was replaced, until it knows.
     telling: Mutex<Option<Task>>,
@@ -40,7 +57,6 @@ struct Inner {
 /// How a standby follows.
 struct Following {
     primary: Primary,
-    address: Arc<str>,
     status: Status,
     /// Gone while the role changes.
     task: Option<Task>,
@@ -68,7 +84,9 @@ impl Roles {
             metrics,
             credentials,
             segment_bytes,
-            follows: AtomicBool::new(false),
+            takes: AtomicBool::new(true),
+            taker: watch::Sender::new(Taker::This),
+            hand_over: Mutex::default(),
             following: Mutex::default(),
             telling: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -84,18 +102,25 @@ impl Roles {
     /// Ends what it does beside what it is asked.
     pub fn stop(&self) {
         self.0.tells(None);
+        drop(self.0.forget_hand_over());
         let following = self.0.following().take();
         drop(following);
     }
 
-    /// The address of the primary, where this store follows one.
+    /// Who takes operations.
     #[must_use]
-    pub fn primary(&self) -> Option<Arc<str>> {
-        if !self.0.follows.load(Ordering::Acquire) {
-            return None;
+    pub fn taker(&self) -> Taker {
+        if self.0.takes.load(Ordering::Acquire) {
+            return Taker::This;
         }
-        let following = self.0.following();
-        following.as_ref().map(|it| it.address.clone())
+        self.0.taker.borrow().clone()
+    }
+
+    /// Waits until somebody takes operations.
+    pub async fn settled(&self) {
+        let mut taker = self.0.taker.subscribe();
+        // Whoever changes it lives as long as this.
+        drop(taker.wait_for(|taker| *taker != Taker::Nobody).await);
     }
 
     /// Why it does not follow, where it is to and has not for a while.
@@ -112,14 +137,26 @@ impl Roles {
     }
 
     /// Makes it the primary, if it is a standby: what is answered to who asked for that. The query has the `address` at which
-    /// this store is found.
+    /// this store is found. With `within_ms` the primary hands over to it, within so many milliseconds.
     pub async fn promote(&self, query: &str) -> Result<String, Unsendable> {
         let address = parameter(query, "address").unwrap_or_default();
         if address.parse().ok().and_then(Address::new).is_none() {
-            let must = "address must say where this store is found, as in https://standby:3000";
-            return Err(Unsendable::Malformed(must.into()));
+            return Err(malformed_address());
+        }
+        if parameter(query, "within_ms").is_some() {
+            return self.0.switch_over(address, hand_over::within(query)?).await;
         }
         self.0.promote(address).await
+    }
+
+    /// Takes no operations any more, so that a standby can take over: what is answered to it. The query is what it tells of itself.
+    pub async fn hand_over(&self, query: &str) -> Result<String, Unsendable> {
+        self.0.hand_over(query).await
+    }
+
+    /// Hears how far that standby is, and is its standby once that is everything: what is answered to it.
+    pub async fn handed_over(&self, query: &str) -> Result<String, Unsendable> {
+        self.0.handed_over(query).await
     }
 
     /// Hears that another store has replaced it: what is answered. The query is what a promoted store tells.
@@ -133,6 +170,16 @@ impl Inner {
         self.following
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_taker(&self, taker: Taker) {
+        self.takes.store(taker == Taker::This, Ordering::Release);
+        self.taker.send_replace(taker);
+    }
+
+    /// The primary that this store follows, if it does.
+    fn primary_before(&self) -> Option<Primary> {
+        self.following().as_ref().map(|it| it.primary.clone())
     }
 
     fn tells(&self, telling: Option<Task>) {
@@ -153,14 +200,14 @@ impl Inner {
             status.clone(),
         )?;
         self.metrics.set_status(Some(status.clone()));
+        let address = primary.address.to_string().into();
         *self.following() = Some(Following {
-            address: primary.address.to_string().into(),
             primary,
             status,
             task: Some(task),
         });
         self.tells(None);
-        self.follows.store(true, Ordering::Release);
+        self.set_taker(Taker::Primary(address));
         Ok(())
     }
 
@@ -183,13 +230,21 @@ impl Inner {
 
     async fn promote(&self, address: String) -> Result<String, Unsendable> {
         let _one = self.changing.lock().await;
-        let (primary, task) = match &mut *self.following() {
-            None => return Ok(self.told(false)),
-            Some(following) => (following.primary.clone(), following.task.take()),
-        };
-        let unavailable = |error: io::Error| Unsendable::Unavailable(error.to_string());
-        let ended = block(&*self.outside, move || drop(task)).await;
-        ended.map_err(unavailable)?;
+        match self.primary_before() {
+            None => Ok(self.told(false)),
+            Some(primary) => self.take_over(primary, address, None).await,
+        }
+    }
+
+    /// Makes it the primary in place of this one, which handed over what is given, if it did.
+    async fn take_over(
+        &self,
+        primary: Primary,
+        address: String,
+        handed: Option<(Epoch, Tip)>,
+    ) -> Result<String, Unsendable> {
+        let task = self.following().as_mut().and_then(|it| it.task.take());
+        self.drop_task(task).await;
         let from = primary.address.to_string();
         let promoted = promote(
             &*self.outside,
@@ -197,19 +252,27 @@ impl Inner {
             &self.follower,
             from.clone(),
             address.clone(),
+            handed,
         )
         .await;
         let epoch = match promoted {
             Ok(epoch) => epoch.number(),
             Err(error) => {
-                let why = error.to_string();
-                self.begin_to_follow(primary).map_err(unavailable)?;
-                return Err(Unsendable::Unavailable(why));
+                let why = match handed {
+                    None => error.to_string(),
+                    Some(_) => format!(
+                        "{from} has handed over and takes no operations, and this standby could not be promoted: {error}. \
+                         Promote any of the two (widgets promote): both have everything"
+                    ),
+                };
+                let again = self.begin_to_follow(primary);
+                again.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
+                return Err(Unsendable::NotChanged(why));
             }
         };
         *self.following() = None;
         self.metrics.set_status(None);
-        self.follows.store(false, Ordering::Release);
+        self.set_taker(Taker::This);
         tracing::warn!(
             epoch,
             before = from,
@@ -233,21 +296,37 @@ impl Inner {
         )
     }
 
-    async fn replaced(&self, query: &str) -> Result<String, Unsendable> {
-        let malformed = || {
-            Unsendable::Malformed(
-                "there must be store, epoch and address, as a promoted store writes them".into(),
-            )
+    /// It follows the new primary from here on, durably.
+    async fn follow_instead(&self, address: Address) -> Result<(), Unsendable> {
+        let unavailable = |error: Error| Unsendable::Unavailable(error.to_string());
+        let demoted = self.follower.demote(address.to_string()).await;
+        demoted.map_err(|error| unavailable(error.into()))?;
+        tracing::warn!(primary = %address, "this standby follows the new primary");
+        let task = self.following().as_mut().and_then(|it| it.task.take());
+        self.drop_task(task).await;
+        let primary = Primary {
+            address,
+            credentials: self.credentials.clone(),
         };
-        let (store, epoch) = (parameter(query, "store"), parameter(query, "epoch"));
-        let hex = |text: Option<String>| u64::from_str_radix(&text?, 16).ok();
-        let store = hex(store).ok_or_else(malformed)?;
-        let epoch = hex(epoch).and_then(|epoch| u32::try_from(epoch).ok());
-        let epoch = epoch.ok_or_else(malformed)?;
+        let follows = self.begin_to_follow(primary);
+        follows.map_err(|error| unavailable(Error::Start(error)))
+    }
+
+    async fn replaced(&self, query: &str) -> Result<String, Unsendable> {
+        let store: u64 = number(query, "store", 16)?;
+        let epoch: u32 = number(query, "epoch", 16)?;
         let address = parameter(query, "address").and_then(|text| text.parse().ok());
-        let address = address.and_then(Address::new).ok_or_else(malformed)?;
+        let address = address
+            .and_then(Address::new)
+            .ok_or_else(malformed_address)?;
         let _one = self.changing.lock().await;
-        if self.following().is_some() {
+        if let Some(primary) = self.primary_before() {
+            let own = self.source.store();
+            let is_news = store == own.identity && epoch > own.epoch();
+            if is_news && primary.address != address {
+                // Whom it follows may be gone for good, or a standby as well.
+                self.follow_instead(address).await?;
+            }
             return Ok(r#"{"replaced":false}"#.into());
         }
         if !is_replaced(&self.source, store, epoch) {
@@ -262,6 +341,8 @@ impl Inner {
             "this primary was replaced: it takes no operations any more, and follows the new one"
         );
         let unavailable = |error: Error| Unsendable::Unavailable(error.to_string());
+        let hand_over = self.forget_hand_over();
+        self.drop_task(hand_over).await;
         let demoted = self.follower.demote(address.to_string()).await;
         demoted.map_err(|error| unavailable(error.into()))?;
         let primary = Primary {
@@ -272,6 +353,27 @@ impl Inner {
         follows.map_err(|error| unavailable(Error::Start(error)))?;
         Ok(r#"{"replaced":true}"#.into())
     }
+}
+
+fn malformed_address() -> Unsendable {
+    let must = "address must say where the store is found, as in https://standby:3000";
+    Unsendable::Malformed(must.into())
+}
+
+/// A number of a query, in this base.
+fn number<T: TryFrom<u64>>(query: &str, wanted: &str, base: u32) -> Result<T, Unsendable> {
+    let given = parameter(query, wanted);
+    let number = given
+        .as_deref()
+        .and_then(|text| u64::from_str_radix(text, base).ok());
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| {
+            let given = given.unwrap_or_default();
+            Unsendable::Malformed(format!(
+                "{wanted} must be a number in base {base}, {given:?} was given"
+            ))
+        })
 }
 
 /// A parameter of a query.

@@ -37,6 +37,10 @@ pub enum Unsendable {
     Busy(String),
     /// The disk failed.
     Unavailable(String),
+    /// The roles are as before: it says why.
+    NotChanged(String),
+    /// Which store is the primary is not known: it says what to look at.
+    Unknown(String),
 }
 
 /// Those who keep copies of a store. Clones are of the same.

@@ -44,7 +44,7 @@ use std::{
     fmt::Display,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 use widgets_clock::Clock;
@@ -90,6 +90,8 @@ struct Shared {
     subscribers: Arc<Subscribers>,
     making: Arc<Making>,
     askers: Askers,
+    /// How many operations wait for a primary.
+    awaiting: AtomicUsize,
     request_ids: RequestIds,
 }
 
@@ -217,6 +219,7 @@ impl<S: Store> Api<S> {
             subscribers,
             making,
             askers: Askers::default(),
+            awaiting: AtomicUsize::new(0),
             request_ids: RequestIds::default(),
         });
         Ok(Self {
@@ -429,9 +432,13 @@ impl<S: Store> Api<S> {
             }
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(attempt, preferences) => {
-                self.check_primary()?;
-                let applied = self.store.ask(attempt).await?;
-                Ok(answer_applied(applied, &preferences))
+                if !self.is_primary() {
+                    Box::pin(self.wait_for_primary()).await?;
+                }
+                match self.store.ask(attempt).await {
+                    Ok(applied) => Ok(answer_applied(applied, &preferences)),
+                    Err(rejection) => return Err(self.turned_away(rejection).await),
+                }
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
             // In boxes: what most requests wait in stays small.

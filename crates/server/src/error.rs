@@ -18,8 +18,9 @@ const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const JSON_HINT: &str = "Send the header Content-Type: application/json";
 /// An operation takes milliseconds, and a second is the least that can be said.
 const KEY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-/// A standby that follows is some milliseconds behind; when one that does not will, nobody knows.
-const POSITION_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// A standby that follows is some milliseconds behind, and one that takes over needs not much longer; when one that does not will,
+/// nobody knows.
+const STANDBY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// A request that nothing could be made of. Texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,12 @@ pub(crate) enum Error {
     NoBackup,
     /// This store follows the primary at this address.
     Standby(Arc<str>),
+    /// Nobody takes operations, as a primary hands over to a standby: and why this one does not wait for that.
+    HandingOver(String),
+    /// Who is the primary is as it was: why.
+    RolesUnchanged(String),
+    /// Who is the primary is not known: what to look at.
+    RolesUnknown(String),
     /// A standby has another history, or too old a one: why.
     HistoryElsewhere(String),
 }
@@ -213,8 +220,10 @@ impl Error {
             Self::ChangesGone(_) | Self::HistoryElsewhere(_) | Self::PositionUnknown(_) => {
                 Code::ChangesGone
             }
-            Self::PositionAwaited { .. } => Code::Busy,
+            Self::PositionAwaited { .. } | Self::HandingOver(_) => Code::Busy,
             Self::Standby(_) => Code::Standby,
+            Self::RolesUnchanged(_) => Code::Unavailable,
+            Self::RolesUnknown(_) => Code::FateUnknown,
             Self::NoChanges => Code::NoChanges,
             Self::NoBackup => Code::NoBackup,
             Self::Rejected(Rejection::Refused(refusal) | Rejection::Replayed(refusal)) => {
@@ -285,6 +294,20 @@ impl Error {
                 (message, Some(details.into()), Some(hint.into()))
             }
             Self::Standby(primary) => Self::standby_texts(primary),
+            Self::HandingOver(limit) => {
+                let message = format!("the primary hands over to a standby: {limit}");
+                let hint = "Try again: nothing was applied";
+                (message, None, Some(hint.into()))
+            }
+            // Who asked for it administers the store.
+            Self::RolesUnchanged(why) => {
+                let message = "the roles of the two stores are as they were";
+                (message.into(), Some(why.clone()), None)
+            }
+            Self::RolesUnknown(what) => {
+                let message = "which of the two stores is the primary is not known";
+                (message.into(), Some(what.clone()), None)
+            }
             Self::HistoryElsewhere(why) => {
                 let message =
                     "the two stores are not of one history, or one of them has too little of it";
@@ -350,8 +373,8 @@ impl Error {
                     );
                 }
             }
-            Self::PositionAwaited { .. } => {
-                headers.insert(header::RETRY_AFTER, POSITION_RETRY_AFTER);
+            Self::PositionAwaited { .. } | Self::HandingOver(_) => {
+                headers.insert(header::RETRY_AFTER, STANDBY_RETRY_AFTER);
             }
             Self::Refused(Refused::KeysUnfetched | Refused::KeysAwaited) => {
                 headers.insert(header::RETRY_AFTER, KEYS_RETRY_AFTER);
@@ -380,6 +403,8 @@ impl Error {
             | Self::ChangesGone(_)
             | Self::PositionUnknown(_)
             | Self::Standby(_)
+            | Self::RolesUnchanged(_)
+            | Self::RolesUnknown(_)
             | Self::HistoryElsewhere(_)
             | Self::NoChanges
             | Self::NoBackup => {}

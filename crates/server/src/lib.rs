@@ -58,7 +58,7 @@ pub use code::Code;
 pub use connections::{ConnectionMetrics, EXCESS_MAX, Limits, Listener, answer_bytes_max, serve};
 pub use pieces::Pieces;
 pub use rate::{RateLimit, RateLimitSettings};
-pub use replication::{Replication, Sending, Tell, Told, Unsent};
+pub use replication::{Replication, Sending, Settled, Taker, Tell, Told, Unsent};
 pub use settings::{SettingError, Settings};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use watch::Watch;

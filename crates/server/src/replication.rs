@@ -19,10 +19,27 @@ use widgets_registry::{Fault, Reason};
 /// What is sent to a standby: pieces as they come.
 pub type Sending = Pin<Box<dyn Future<Output = Result<mpsc::Receiver<Bytes>, Unsent>> + Send>>;
 
+/// Who takes operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// This store.
+    This,
+    /// The primary at this address, which this store follows.
+    Primary(Arc<str>),
+    /// Nobody for a moment: one hands over to the other.
+    Nobody,
+}
+
+/// Something that comes.
+pub type Settled = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// How a store is copied to other machines, or from one.
 pub trait Replication: Send + Sync + 'static {
-    /// The address of the primary, where this store follows one.
-    fn primary(&self) -> Option<Arc<str>>;
+    /// Who takes operations at present.
+    fn taker(&self) -> Taker;
+
+    /// Waits until somebody takes them.
+    fn settled(&self) -> Settled;
 
     /// Whether it follows, where it is to; `Err` says why it does not.
     fn ready(&self) -> Result<(), Reason>;
@@ -47,6 +64,10 @@ pub enum Tell {
     Promote,
     /// It was replaced as the primary.
     Replaced,
+    /// It is to stop as the primary, until a standby has everything.
+    HandOver,
+    /// A standby has everything, and is to be the primary.
+    HandedOver,
 }
 
 /// Why nothing is sent to a standby.
@@ -60,6 +81,10 @@ pub enum Unsent {
     Busy(String),
     /// The store cannot be read: why.
     Unavailable(String),
+    /// The roles are as before: why.
+    NotChanged(String),
+    /// Which store is the primary is not known: what to look at.
+    Unknown(String),
 }
 
 impl From<Unsent> for Error {
@@ -76,6 +101,8 @@ impl From<Unsent> for Error {
                 reason: Reason::new("the journal cannot be read", details),
             }
             .into(),
+            Unsent::NotChanged(why) => Self::RolesUnchanged(why),
+            Unsent::Unknown(what) => Self::RolesUnknown(what),
         }
     }
 }

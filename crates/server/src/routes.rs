@@ -38,7 +38,7 @@ pub(crate) enum Route<'a> {
     Backup,
     /// `/replication`: the store for its standbys.
     Replication,
-    /// `/replication/promote`, `/replication/replaced`: which role it has.
+    /// `/replication/promote` and the others of [`Tell`]: which role it has.
     Role(Tell),
     /// One segment that is none of these: where PostgREST has its tables.
     Table(Cow<'a, str>),
@@ -145,6 +145,8 @@ impl<'a> Route<'a> {
             Some(("console", file)) => Self::ConsoleFile(file),
             Some(("replication", "promote")) => Self::Role(Tell::Promote),
             Some(("replication", "replaced")) => Self::Role(Tell::Replaced),
+            Some(("replication", "hand-over")) => Self::Role(Tell::HandOver),
+            Some(("replication", "handed-over")) => Self::Role(Tell::HandedOver),
             Some(_) => Self::Invalid,
             None => match path {
                 "" => Self::Root,
@@ -220,6 +222,8 @@ mod tests {
             ("/replication", Route::Replication),
             ("/replication/promote", Route::Role(Tell::Promote)),
             ("/replication/replaced", Route::Role(Tell::Replaced)),
+            ("/replication/hand-over", Route::Role(Tell::HandOver)),
+            ("/replication/handed-over", Route::Role(Tell::HandedOver)),
             ("/replication/other", Route::Invalid),
             ("/console", Route::Console),
             ("/console/", Route::ConsoleFile("")),

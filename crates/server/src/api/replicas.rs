@@ -5,19 +5,97 @@ use crate::{
     auth::{Access, Object, Permission},
     error::{Error, Malformed},
     pieces::Pieces,
-    replication::{self, Replication, Tell},
+    replication::{self, Replication, Taker, Tell},
     responses::{of_type, options},
 };
 use hyper::{Method, Response, header::HeaderValue, http::request::Parts};
-use widgets_registry::{Fault, Store};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+use widgets_registry::{Fault, Rejection, Store};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
+/// An operation waits no longer for a primary: whoever sent it waits as well.
+const AWAITING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// So many operations wait for a primary.
+const AWAITING_MAX: usize = 10_000;
+
+/// One that waits, counted.
+struct Awaiting<'a>(&'a AtomicUsize);
+
+impl<'a> Awaiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Result<Self, Error> {
+        let awaiting = Self(count);
+        if count.fetch_add(1, Ordering::Relaxed) >= AWAITING_MAX {
+            let limit = format!("{AWAITING_MAX} operations wait for that");
+            return Err(Error::HandingOver(limit));
+        }
+        Ok(awaiting)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn handing_over() -> Error {
+    Error::HandingOver("it takes no operations at the moment".into())
+}
+
 impl<S: Store> Api<S> {
+    /// Whether this store takes operations.
+    pub(super) fn is_primary(&self) -> bool {
+        self.taker() == Taker::This
+    }
+
+    fn taker(&self) -> Taker {
+        self.replication
+            .as_ref()
+            .map_or(Taker::This, |it| it.taker())
+    }
+
     /// Refuses what a primary alone does.
-    pub(super) fn check_primary(&self) -> Result<(), Error> {
-        let primary = self.replication.as_ref().and_then(|it| it.primary());
-        primary.map_or(Ok(()), |primary| Err(Error::Standby(primary)))
+    fn check_primary(&self) -> Result<(), Error> {
+        match self.taker() {
+            Taker::This => Ok(()),
+            Taker::Primary(primary) => Err(Error::Standby(primary)),
+            Taker::Nobody => Err(handing_over()),
+        }
+    }
+
+    /// Lets an operation wait while one store hands over to another, instead of sending it back and forth between them. A standby
+    /// refuses it.
+    pub(super) async fn wait_for_primary(&self) -> Result<(), Error> {
+        if let (Taker::Nobody, Some(replication)) = (self.taker(), &self.replication) {
+            let _awaiting = Awaiting::new(&self.shared.awaiting)?;
+            let mut stopping = self.shared.subscribers.stopping();
+            tokio::select! {
+                biased;
+                () = replication.settled() => {}
+                _ = stopping.wait_for(|&stopping| stopping) => {}
+                () = self.shared.clock.timer(AWAITING_TIME_MAX) => {}
+            }
+        }
+        self.check_primary()
+    }
+
+    /// What is answered to an operation that the store does not take: one that had passed just before the store began to hand
+    /// over is sent to whoever takes it.
+    pub(super) async fn turned_away(&self, rejection: Rejection) -> Error {
+        let is_unapplied = matches!(rejection, Rejection::Fault(Fault::Unavailable { .. }));
+        if !is_unapplied || self.is_primary() {
+            return rejection.into();
+        }
+        match Box::pin(self.wait_for_primary()).await {
+            // This store goes on as the primary: it is to be sent again.
+            Ok(()) => handing_over(),
+            Err(error) => error,
+        }
     }
 
     /// Whether it does what its role promises, or is of the role that a probe looks for.

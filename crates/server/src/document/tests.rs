@@ -54,8 +54,12 @@ impl<R: widgets_registry::Request> Ask<R> for Failing {
 struct Following;
 
 impl Replication for Following {
-    fn primary(&self) -> Option<Arc<str>> {
-        Some(PRIMARY.into())
+    fn taker(&self) -> crate::Taker {
+        crate::Taker::Primary(PRIMARY.into())
+    }
+
+    fn settled(&self) -> crate::Settled {
+        unreachable!("nobody waits for it")
     }
 
     fn ready(&self) -> Result<(), Reason> {

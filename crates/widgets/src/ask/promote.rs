@@ -15,6 +15,13 @@ pub(crate) struct Promote {
     /// is told this address, and sends its callers there.
     #[arg(value_name = "URL")]
     standby: String,
+    /// Lose nothing: the primary takes no operations any more, the standby catches up, and the two change roles. Operations wait
+    /// meanwhile. Where the standby does not have everything in time, the primary goes on as before.
+    #[arg(long)]
+    switchover: bool,
+    /// For how long the primary waits for the standby with --switchover.
+    #[arg(long, default_value = "5s", value_parser = quantity::time, requires = "switchover")]
+    within: Duration,
     #[command(flatten)]
     credentials: Credentials,
     /// How long an answer may take.
@@ -30,7 +37,11 @@ impl Promote {
     fn promote(self) -> Result<(), Failure> {
         let shown = self.standby.clone();
         let client = self.credentials.client(self.standby, self.timeout)?;
-        let promoted = client.promote()?;
+        let promoted = if self.switchover {
+            client.switch_over(self.within)?
+        } else {
+            client.promote()?
+        };
         let state = if promoted.promoted {
             "is the primary now"
         } else {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use widgets_engine::Engine;
 use widgets_registry::Reason;
 use widgets_replica::{Credentials, MEDIA_TYPE, Metrics, Primary, Real, Roles, Unsendable};
-use widgets_server::{Replication, Sending, Tell, Told, Unsent};
+use widgets_server::{Replication, Sending, Settled, Taker, Tell, Told, Unsent};
 
 /// The role of an embedded store, as far as the server is concerned. Clones are of the same.
 #[derive(Clone)]
@@ -50,12 +50,23 @@ fn unsent(unsendable: Unsendable) -> Unsent {
         Unsendable::Elsewhere(why) => Unsent::Elsewhere(why),
         Unsendable::Busy(limit) => Unsent::Busy(limit),
         Unsendable::Unavailable(why) => Unsent::Unavailable(why),
+        Unsendable::NotChanged(why) => Unsent::NotChanged(why),
+        Unsendable::Unknown(why) => Unsent::Unknown(why),
     }
 }
 
 impl Replication for Replicated {
-    fn primary(&self) -> Option<Arc<str>> {
-        self.0.primary()
+    fn taker(&self) -> Taker {
+        match self.0.taker() {
+            widgets_replica::Taker::This => Taker::This,
+            widgets_replica::Taker::Primary(primary) => Taker::Primary(primary),
+            widgets_replica::Taker::Nobody => Taker::Nobody,
+        }
+    }
+
+    fn settled(&self) -> Settled {
+        let roles = self.0.clone();
+        Box::pin(async move { roles.settled().await })
     }
 
     fn ready(&self) -> Result<(), Reason> {
@@ -86,6 +97,8 @@ impl Replication for Replicated {
                 match what {
                     Tell::Replaced => roles.replaced(&query).await,
                     Tell::Promote => roles.promote(&query).await,
+                    Tell::HandOver => roles.hand_over(&query).await,
+                    Tell::HandedOver => roles.handed_over(&query).await,
                 }
             });
             let ended = |error: tokio::task::JoinError| Unsent::Unavailable(error.to_string());

@@ -35,5 +35,7 @@ mod service;
 mod shells;
 mod shutdown;
 mod spelling;
+mod standby_restore;
 mod start;
 mod streams;
+mod switchover;

@@ -22,15 +22,15 @@ const SMALL: &[&str] = &[
     "32768",
 ];
 
-fn start(directory: &Path, more: &[&str]) -> Service {
+pub(crate) fn start(directory: &Path, more: &[&str]) -> Service {
     Service::start(directory, &[SMALL, more].concat())
 }
 
-fn url(service: &Service) -> String {
+pub(crate) fn url(service: &Service) -> String {
     format!("http://{}", service.address)
 }
 
-fn add(service: &Service, serial_number: &str) {
+pub(crate) fn add(service: &Service, serial_number: &str) {
     let name = "n".repeat(500);
     let body =
         format!(r#"{{"widget_sn":"{serial_number}","widget_name":"{name}","slots":["P","P"]}}"#);
@@ -40,12 +40,12 @@ fn add(service: &Service, serial_number: &str) {
     assert_eq!(answer, (204, String::new()), "{serial_number}");
 }
 
-fn get(service: &Service, path: &str) -> (u16, String) {
+pub(crate) fn get(service: &Service, path: &str) -> (u16, String) {
     answer(service, "", &format!("GET {path}"), "")
 }
 
 /// After the newest entry of the store's journal.
-fn position(service: &Service) -> String {
+pub(crate) fn position(service: &Service) -> String {
     let mut stream = connect(service);
     let request = "GET /widgets/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("sent");
@@ -58,7 +58,7 @@ fn position(service: &Service) -> String {
 }
 
 /// Waits until the primary has written the seal that follows when nothing comes, and the standby has it: then it writes no more.
-fn settle(primary: &Service, standby: &Service) {
+pub(crate) fn settle(primary: &Service, standby: &Service) {
     wait_until("sealed and copied", || {
         let now = position(primary);
         let is_change = get(primary, "/changes").1.contains(&now);
@@ -66,11 +66,11 @@ fn settle(primary: &Service, standby: &Service) {
     });
 }
 
-fn has(service: &Service, serial_number: &str) -> bool {
+pub(crate) fn has(service: &Service, serial_number: &str) -> bool {
     get(service, &format!("/widgets/{serial_number}")).0 == 200
 }
 
-fn metric(service: &Service, name: &str) -> Option<u64> {
+pub(crate) fn metric(service: &Service, name: &str) -> Option<u64> {
     let text = get(service, "/metrics").1;
     let line = text
         .lines()
@@ -304,7 +304,7 @@ fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
     refused.wait().expect("a process");
 }
 
-fn promote(directory: &Path, standby: &Service) -> (Option<i32>, String) {
+pub(crate) fn promote(directory: &Path, standby: &Service) -> (Option<i32>, String) {
     outcome(widgets(directory).args(["promote", &url(standby)]))
 }
 

@@ -1,0 +1,94 @@
+//! What the model does not come to.
+
+use super::*;
+
+const PRIMARY: MemberId = MemberId(1);
+const STANDBY: MemberId = MemberId(2);
+
+/// A primary that was replaced, lost what it had written alone, and was promoted again: what a standby said of the
+/// first history says nothing of the second, which may be shorter.
+#[test]
+fn a_report_of_another_epoch_does_not_count() {
+    let first = Epoch::new(1);
+    let second = first.after(7);
+    let mut member = Member::new(PRIMARY, Acknowledge::Standby, Role::Standby, second);
+    member
+        .take_copy(
+            second.after(0),
+            Tip {
+                sequence: 3,
+                chain: 9,
+            },
+            Holder::Is {
+                member: PRIMARY,
+                from: 2,
+            },
+        )
+        .expect("the epoch is higher");
+    let record = member.promote(8, false).expect("it is the holder");
+    assert_eq!(record, Some(Record::Holder(PRIMARY)));
+    let longer = |sequence| Tip { sequence, chain: 0 };
+    member.lengthened(longer(4), record);
+    member.report(STANDBY, first, 4);
+    assert_eq!(
+        member.name_holder(STANDBY),
+        Err(Refusal::IsBehind { sequence: 0 })
+    );
+    member.report(STANDBY, member.epoch(), 4);
+    assert_eq!(member.name_holder(STANDBY), Ok(Record::Holder(STANDBY)));
+    member.lengthened(longer(5), Some(Record::Holder(STANDBY)));
+    assert_eq!(
+        member.acknowledged(),
+        0,
+        "the standby does not have its own naming"
+    );
+    member.report(STANDBY, member.epoch(), 5);
+    assert_eq!(member.acknowledged(), 5);
+}
+
+/// Its groups would go on from here, if nothing was written since the promotion.
+#[test]
+fn a_primary_that_was_replaced_is_no_source() {
+    let old = Epoch::new(1);
+    let own = old.after(7);
+    let mut member = Member::new(STANDBY, Acknowledge::Local, Role::Standby, own);
+    let offered = old;
+    assert_eq!(
+        member.take_groups(offered, Tip::default()),
+        Err(Refusal::OldEpoch { offered, own })
+    );
+    assert_eq!(member.take_groups(own, Tip::default()), Ok(()));
+    assert_eq!(member.take_groups(own.after(1), Tip::default()), Ok(()));
+    assert_eq!(member.epoch(), own.after(1));
+}
+
+/// A copy that was sent before what the holder acknowledged since would take that away from it.
+#[test]
+fn a_history_is_not_given_up_for_another_of_its_epoch() {
+    let old = Epoch::new(1);
+    let own = old.after(7);
+    let mut member = Member::new(STANDBY, Acknowledge::Standby, Role::Standby, old);
+    let copy = Tip {
+        sequence: 3,
+        chain: 9,
+    };
+    assert_eq!(member.take_copy(own, copy, Holder::Nobody), Ok(()));
+    let later = Tip {
+        sequence: 4,
+        chain: 8,
+    };
+    member.lengthened(later, None);
+    assert_eq!(
+        member.take_copy(own, copy, Holder::Nobody),
+        Err(Refusal::OldEpoch { offered: own, own })
+    );
+    assert_eq!(member.tip(), later);
+}
+
+#[test]
+fn epochs_ascend_and_two_promotions_at_once_differ() {
+    let epoch = Epoch::new(0x0003_ffff);
+    assert!(epoch.after(0) > epoch);
+    assert_ne!(epoch.after(1), epoch.after(2));
+    assert!(epoch.after(2).after(1) > epoch.after(2));
+}

@@ -1,0 +1,447 @@
+//! A switchover: the primary hands over to a standby that has everything, and nothing is lost.
+//!
+//! The standby leads. It tells its primary to `hand-over`: that one takes no operation any more, finishes those that it has, and only
+//! then answers. Whoever brings one meanwhile waits. The standby goes on to follow, and says by `handed-over` how far its own history
+//! goes, again and again until that is everything. The primary makes itself a standby, durably, before it says yes to that, and only
+//! then is the standby promoted. So there are never two; and there is none, until an operator says which, only where an answer got lost and
+//! nobody comes back in time. A primary that is not told in time that the standby has everything takes operations again.
+
+use super::{Inner, Taker, malformed_address, number, parameter};
+use crate::{
+    Acknowledge, Address, Epoch, Error, Member, MemberId, Primary, Role, Task, Tip, Unsendable,
+    outside::block,
+};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
+use widgets_engine::{FollowError, Source};
+
+/// A standby that lacks what its primary had before this is not switched to: callers would wait.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+
+/// A primary that could not be asked, or says that something is missing, is asked again after this.
+const SAY_AGAIN: Duration = Duration::from_millis(10);
+
+/// A queue that was full is tried again after this.
+const LEAD_AGAIN: Duration = Duration::from_millis(20);
+
+/// A primary waits for a standby for so long at least, and for none for longer than this.
+const WITHIN_MIN: Duration = Duration::from_millis(100);
+const WITHIN_MAX: Duration = Duration::from_mins(1);
+
+/// The standby: its number.
+const STANDBY: MemberId = MemberId(1);
+
+/// What a primary that hands over knows of that.
+#[derive(Default)]
+pub(super) struct HandOver {
+    under_way: Option<UnderWay>,
+    /// How many began.
+    count: u64,
+    /// Ends the last one that began, when nobody has by then.
+    deadline: Option<Task>,
+}
+
+struct UnderWay {
+    member: Member,
+    standby: Address,
+}
+
+/// What a standby says of itself.
+struct Asker {
+    store: u64,
+    epoch: u32,
+    address: Address,
+}
+
+impl Asker {
+    fn read(query: &str) -> Result<Self, Unsendable> {
+        let address = parameter(query, "address").and_then(|text| text.parse().ok());
+        Ok(Self {
+            store: number(query, "store", 16)?,
+            epoch: number(query, "epoch", 16)?,
+            address: address
+                .and_then(Address::new)
+                .ok_or_else(malformed_address)?,
+        })
+    }
+
+    /// As it stands in a call.
+    fn write(source: &Source, address: &str) -> String {
+        let store = source.store();
+        let address = utf8_percent_encode(address, NON_ALPHANUMERIC);
+        format!(
+            "store={:016x}&epoch={:08x}&address={address}",
+            store.identity,
+            store.epoch()
+        )
+    }
+}
+
+/// Whether a primary says that a standby lacks something, which will come: it is busy for that standby (WG503).
+fn is_behind(error: &Error) -> bool {
+    matches!(error, Error::Answered { why, .. } if why.contains(r#""code":"WG503""#))
+}
+
+fn tip(source: &Source) -> Tip {
+    let end = source.end();
+    Tip {
+        sequence: end.next_sequence,
+        chain: end.chain,
+    }
+}
+
+/// What a standby lacks, or what stands in its way.
+fn refused(refusal: &crate::Refusal) -> Unsendable {
+    Unsendable::NotChanged(refusal.to_string())
+}
+
+impl Inner {
+    pub(super) fn hand_over_state(&self) -> MutexGuard<'_, HandOver> {
+        self.hand_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_asker(&self, asker: &Asker) -> Result<(), Unsendable> {
+        let own = self.source.store();
+        if (asker.store, asker.epoch) == (own.identity, own.epoch()) {
+            return Ok(());
+        }
+        if asker.store == own.identity && asker.epoch < own.epoch() {
+            return Err(Unsendable::Busy(format!(
+                "the standby has not heard of epoch {} yet, it is of epoch {}",
+                own.epoch(),
+                asker.epoch
+            )));
+        }
+        Err(Unsendable::Elsewhere(format!(
+            "this is store {:016x} of epoch {}, the standby has store {:016x} of epoch {}",
+            own.identity,
+            own.epoch(),
+            asker.store,
+            asker.epoch
+        )))
+    }
+
+    /// The primary's side: it takes no operation from here on, and what it took is in its journal when this is answered.
+    pub(super) async fn hand_over(self: &Arc<Self>, query: &str) -> Result<String, Unsendable> {
+        let asker = Asker::read(query)?;
+        let within = within(query)?;
+        let _one = self.changing.lock().await;
+        self.check_asker(&asker)?;
+        if let Some(primary) = self.primary_before() {
+            let why = format!("this store is a standby itself, of {}", primary.address);
+            return Err(Unsendable::NotChanged(why));
+        }
+        let other = {
+            let state = self.hand_over_state();
+            let other = state.under_way.as_ref().map(|it| it.standby.clone());
+            other.filter(|standby| *standby != asker.address)
+        };
+        if let Some(other) = other {
+            let why = format!("this primary hands over to {other} at the moment");
+            return Err(Unsendable::NotChanged(why));
+        }
+        let epoch = Epoch::new(self.source.store().epoch());
+        let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Primary, epoch);
+        member
+            .begin_hand_over(STANDBY)
+            .map_err(|refusal| refused(&refusal))?;
+        self.set_taker(Taker::Nobody);
+        if let Err(error) = self.follower.pause().await {
+            self.take_again().await;
+            return Err(Unsendable::NotChanged(error.to_string()));
+        }
+        let standby = asker.address;
+        tracing::warn!(
+            %standby,
+            within_ms = within.as_millis(),
+            "hands over: operations wait until the standby has everything"
+        );
+        let (before, count) = {
+            let mut state = self.hand_over_state();
+            state.count += 1;
+            state.under_way = Some(UnderWay { member, standby });
+            (state.deadline.take(), state.count)
+        };
+        self.drop_task(before).await;
+        let (inner, clock) = (self.clone(), self.outside.clock());
+        let late = async move {
+            clock.timer(within).await;
+            inner.give_up(count).await;
+        };
+        match self.outside.begin("hand-over", Box::pin(late)) {
+            Ok(task) => {
+                self.hand_over_state().deadline = Some(task);
+                self.metrics.handing_over().set(1);
+                Ok(r#"{"handing_over":true}"#.into())
+            }
+            Err(error) => {
+                self.hand_over_state().under_way = None;
+                self.take_again().await;
+                Err(Unsendable::NotChanged(format!(
+                    "starting a thread: {error}"
+                )))
+            }
+        }
+    }
+
+    /// Takes operations again, if that hand-over is still under way.
+    async fn give_up(&self, count: u64) {
+        let _one = self.changing.lock().await;
+        let under_way = {
+            let mut state = self.hand_over_state();
+            if state.count != count {
+                return;
+            }
+            state.under_way.take()
+        };
+        let Some(UnderWay {
+            mut member,
+            standby,
+        }) = under_way
+        else {
+            return;
+        };
+        member.cancel_hand_over();
+        self.take_again().await;
+        self.metrics.handed_over(false);
+        tracing::error!(
+            %standby,
+            "the standby did not have everything in time, or could not say so: this primary takes operations again"
+        );
+    }
+
+    /// Operations are taken by this store, whose role on its disk is a primary's all along.
+    async fn take_again(&self) {
+        while let Err(FollowError::NotNow(why)) = self.follower.lead().await {
+            tracing::warn!(why, "this primary does not take operations again yet");
+            self.outside.clock().timer(LEAD_AGAIN).await;
+        }
+        self.metrics.handing_over().set(0);
+        self.set_taker(Taker::This);
+    }
+
+    /// The primary's side: the standby says how far its history goes. Once that is everything this store is its standby.
+    pub(super) async fn handed_over(&self, query: &str) -> Result<String, Unsendable> {
+        let asker = Asker::read(query)?;
+        let theirs = Tip {
+            sequence: number(query, "next_sequence", 10)?,
+            chain: number(query, "chain", 16)?,
+        };
+        let done = || Ok(r#"{"handed_over":true}"#.into());
+        let _one = self.changing.lock().await;
+        self.check_asker(&asker)?;
+        let own = tip(&self.source);
+        if let Some(primary) = self.primary_before() {
+            // It asks again, as the answer was lost.
+            if primary.address == asker.address && own == theirs {
+                return done();
+            }
+            let why = format!("this store is a standby, of {}", primary.address);
+            return Err(Unsendable::Elsewhere(why));
+        }
+        let known = {
+            let state = self.hand_over_state();
+            let known = state.under_way.as_ref();
+            let known = known.filter(|it| it.standby == asker.address);
+            known.map(|it| it.member.clone())
+        };
+        let mut member = known
+            .ok_or_else(|| Unsendable::Elsewhere(crate::Refusal::IsNotHandingOver.to_string()))?;
+        member.lengthened(own, None);
+        member
+            .end_hand_over(STANDBY, Epoch::new(asker.epoch), theirs)
+            .map_err(|refusal| Unsendable::Busy(refusal.to_string()))?;
+        let standby = asker.address;
+        let demoted = self.follower.demote(standby.to_string()).await;
+        demoted.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
+        let deadline = self.forget_hand_over();
+        self.drop_task(deadline).await;
+        self.metrics.handed_over(true);
+        tracing::warn!(
+            primary = %standby,
+            next_sequence = own.sequence,
+            "handed over: this store is a standby"
+        );
+        self.set_taker(Taker::Primary(standby.to_string().into()));
+        let primary = Primary {
+            address: standby,
+            credentials: self.credentials.clone(),
+        };
+        if let Err(error) = self.begin_to_follow(primary) {
+            tracing::error!(%error, "this store does not follow before it is started again");
+        }
+        done()
+    }
+
+    /// None is under way any more. What is to be dropped, where waiting is no harm.
+    #[must_use]
+    pub(super) fn forget_hand_over(&self) -> Option<Task> {
+        self.metrics.handing_over().set(0);
+        let mut state = self.hand_over_state();
+        state.under_way = None;
+        state.deadline.take()
+    }
+
+    pub(super) async fn drop_task(&self, task: Option<Task>) {
+        if task.is_some() {
+            // A thread that cannot be had for it changes nothing.
+            drop(block(&*self.outside, move || drop(task)).await);
+        }
+    }
+
+    /// The standby's side: the primary hands over to it.
+    pub(super) async fn switch_over(
+        &self,
+        address: String,
+        within: Duration,
+    ) -> Result<String, Unsendable> {
+        let _one = self.changing.lock().await;
+        let Some(primary) = self.primary_before() else {
+            return Ok(self.told(false));
+        };
+        self.check_keeps_up(&primary)?;
+        let before = primary.address.clone();
+        let asker = self.ask_to_hand_over(&primary, &address, within).await?;
+        self.set_taker(Taker::Nobody);
+        match self.say_handed_over(&primary, &asker, within).await {
+            Ok(handed) => self.take_over(primary, address, Some(handed)).await,
+            Err(unsendable) => {
+                self.set_taker(Taker::Primary(before.to_string().into()));
+                Err(unsendable)
+            }
+        }
+    }
+
+    /// Asks the primary to hand over, again while this standby has yet to hear of its newest promotion: nobody waits for that.
+    /// What this standby said of itself.
+    async fn ask_to_hand_over(
+        &self,
+        primary: &Primary,
+        address: &str,
+        within: Duration,
+    ) -> Result<String, Unsendable> {
+        let clock = self.outside.clock();
+        let end = clock.now() + within;
+        loop {
+            let asker = Asker::write(&self.source, address);
+            let call = format!("hand-over?{asker}&within_ms={}", within.as_millis());
+            let error = match self.tell(primary, &call, within).await {
+                Ok(()) => return Ok(asker),
+                Err(error) => error,
+            };
+            if !is_behind(&error) || clock.now() >= end {
+                return Err(Unsendable::NotChanged(match error {
+                    Error::Answered { .. } => error.to_string(),
+                    error => format!(
+                        "{error}. If {} began to hand over, it takes operations again within {} s",
+                        primary.address,
+                        within.as_secs_f64()
+                    ),
+                }));
+            }
+            clock.timer(SAY_AGAIN).await;
+        }
+    }
+
+    fn check_keeps_up(&self, primary: &Primary) -> Result<(), Unsendable> {
+        // One that has to connect anew has not failed yet: there is time for that.
+        let (failure, behind) = match &*self.following() {
+            None => return Ok(()),
+            Some(following) => (following.status.failure(), following.status.behind()),
+        };
+        if let Some(why) = failure {
+            return Err(Unsendable::NotChanged(format!(
+                "this standby does not follow {}: {why}",
+                primary.address
+            )));
+        }
+        if behind > BEHIND_MAX {
+            return Err(Unsendable::NotChanged(format!(
+                "this standby has not had everything for {} s, with more than {} s operations would wait for too long",
+                behind.as_secs(),
+                BEHIND_MAX.as_secs()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Says how far this standby is until that is everything. What was handed over then.
+    async fn say_handed_over(
+        &self,
+        primary: &Primary,
+        asker: &str,
+        within: Duration,
+    ) -> Result<(Epoch, Tip), Unsendable> {
+        let clock = self.outside.clock();
+        let end = clock.now() + within;
+        let epoch = Epoch::new(self.source.store().epoch());
+        let mut is_unknown = false;
+        loop {
+            let own = tip(&self.source);
+            let call = format!(
+                "handed-over?{asker}&next_sequence={}&chain={:016x}",
+                own.sequence, own.chain
+            );
+            let left = end.saturating_sub(clock.now());
+            let why = match self.tell(primary, &call, left).await {
+                Ok(()) => return Ok((epoch, own)),
+                Err(error) if is_behind(&error) => error.to_string(),
+                // It waits no longer, or never did.
+                Err(error @ Error::Answered { status: 410, .. }) => {
+                    return Err(Unsendable::NotChanged(error.to_string()));
+                }
+                Err(error) => {
+                    is_unknown |= !matches!(error, Error::Answered { .. });
+                    error.to_string()
+                }
+            };
+            if clock.now() >= end {
+                let seconds = within.as_secs_f64();
+                return Err(if is_unknown {
+                    Unsendable::Unknown(format!(
+                        "{} may have handed over, or not: it did not answer within {seconds} s ({why}). If GET \
+                         /ready?role=primary is 200 there, it is the primary as before. If it is 503 there, promote this \
+                         standby, which has everything (widgets promote). If nobody answers there, be sure that it is gone first",
+                        primary.address
+                    ))
+                } else {
+                    Unsendable::NotChanged(format!(
+                        "this standby did not have everything within {seconds} s: {why}"
+                    ))
+                });
+            }
+            clock.timer(SAY_AGAIN).await;
+        }
+    }
+
+    /// Tells a member something, and waits for its answer for so long.
+    async fn tell(&self, member: &Primary, call: &str, most: Duration) -> Result<(), Error> {
+        let clock = self.outside.clock();
+        tokio::select! {
+            biased;
+            told = self.outside.tell(member, call) => told,
+            () = clock.timer(most) => Err(Error::Unreachable(format!(
+                "there was no answer within {} ms",
+                most.as_millis()
+            ))),
+        }
+    }
+}
+
+/// For how long a hand-over may take.
+pub(super) fn within(query: &str) -> Result<Duration, Unsendable> {
+    let within = Duration::from_millis(number(query, "within_ms", 10)?);
+    if within < WITHIN_MIN || within > WITHIN_MAX {
+        let (least, most) = (WITHIN_MIN.as_millis(), WITHIN_MAX.as_millis());
+        return Err(Unsendable::Malformed(format!(
+            "within_ms must be {least} to {most}, {} was given",
+            within.as_millis()
+        )));
+    }
+    Ok(within)
+}
