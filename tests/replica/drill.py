@@ -9,109 +9,16 @@ Prints how long it took from the promotion to the first accepted operation, and 
 Python alone.
 """
 
-import http.client
 import json
 import pathlib
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-SETTINGS = ["--segment-bytes", "1048576", "--queue-operations-max", "64"]
-# Nobody was promoted before: the first epoch of a store.
-FIRST_EPOCH = "00000001"
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-class Service:
-    def __init__(self, binary, directory, port, *arguments):
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
-        command = [binary, "serve", "--data-dir", directory, "--listen", f"127.0.0.1:{port}"]
-        self.log = open(f"{directory}.log", "ab")
-        self.process = subprocess.Popen([*command, *SETTINGS, *arguments], stdout=self.log, stderr=self.log)
-        wait(f"the service on {directory}", lambda: self.ask("GET", "/live")[0] == 200)
-
-    def ask(self, method, path, body=None):
-        """Status, code and the position after the page; status 0 without an answer."""
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            answer = connection.getresponse()
-            text = answer.read()
-            connection.close()
-            return answer.status, text, answer.getheader("next-position")
-        except (OSError, http.client.HTTPException):
-            return 0, b"", None
-
-    def changes(self):
-        """Everything that happened, as (epoch, what)."""
-        changes, after = [], ""
-        while True:
-            status, text, after_this = self.ask("GET", f"/changes?limit=1000{after}")
-            if status != 200:
-                sys.exit(f"drill: /changes of {self.url} answers {status} {text}")
-            page = json.loads(text)
-            for change in page:
-                epoch = change.pop("position").split("-")[1]
-                changes.append((epoch, json.dumps(change)))
-            if not page:
-                return changes
-            after = f"&after={after_this}"
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
-class Proxy:
-    """Takes connections and hands them on to whoever is the primary, as a load balancer does."""
-
-    def __init__(self, port):
-        self.target = port
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            client, _ = self.listener.accept()
-            try:
-                server = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                client.close()
-                continue
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
-
-    @staticmethod
-    def carry(one, other):
-        try:
-            while data := one.recv(1 << 16):
-                other.sendall(data)
-        except OSError:
-            pass
-        for each in (one, other):
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
-def wait(what, holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            sys.exit(f"drill: {what}: not within {seconds} s")
-        time.sleep(0.01)
+from services import FIRST_EPOCH, Proxy, Service, fail, free_port, wait
 
 
 def round_of(binary, folder, chance):
@@ -145,13 +52,13 @@ def round_of(binary, folder, chance):
         had, has = [what for _, what in old.changes()], standby.changes()
         kept = [what for epoch, what in has if epoch == FIRST_EPOCH]
         if not kept or kept != had[: len(kept)]:
-            sys.exit(f"drill: what the standby has is not the beginning of what the primary had: {folder}")
+            fail(f"what the standby has is not the beginning of what the primary had: {folder}")
         back = Service(binary, first, primary.port)
         services.append(back)
         wait("it knows that it was replaced", lambda: back.ask("GET", "/ready?role=primary")[0] == 503)
         status, text, _ = back.ask("POST", "/rpc/remove_widget", '{"widget_sn":"drill"}')
         if status != 503 or b"WG507" not in text:
-            sys.exit(f"drill: a primary that was replaced answers {status} {text}")
+            fail(f"a primary that was replaced answers {status} {text}")
         return took, len(had) - len(kept), len(had)
     finally:
         load.kill()

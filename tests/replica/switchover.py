@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Two stores change roles by `widgets promote --switchover` under `widgets load`, again and again.
+
+    tests/replica/switchover.py target/release/widgets 10
+    tests/replica/switchover.py target/release/widgets 10 --widgets 10000000 --rate 5000 --pause-max 1000
+
+No request fails: those that come while roles change wait, and go to the primary that the standby names. Every answer is
+what the rules allow, everything that was acknowledged is there at the end, and both stores have the same history. Prints
+how long the command took, and the longest that any request waited, from the moment at which it was due: the pause. With
+`--pause-max` it must not be more milliseconds than that. With `--widgets` the store has so many at first. Exits with 1 if
+not. Needs Python alone.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+
+from services import Service, fail, free_port, wait
+
+READY = "/ready?role=primary"
+
+
+def main():
+    asked = argparse.ArgumentParser()
+    asked.add_argument("binary")
+    asked.add_argument("rounds", type=int)
+    asked.add_argument("--widgets", type=int, default=0)
+    asked.add_argument("--rate", type=int, default=200)
+    asked.add_argument("--pause-max", type=float)
+    asked = asked.parse_args()
+    binary = str(pathlib.Path(asked.binary).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        run(binary, folder, asked)
+
+
+def run(binary, folder, asked):
+    first, second = f"{folder}/first", f"{folder}/second"
+    if asked.widgets:
+        made = [binary, "generate", "--widgets", str(asked.widgets), "--data-dir", first]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    settings = [] if asked.widgets else None
+    more = {} if settings is None else {"settings": settings}
+    one = Service(binary, first, free_port(), **more)
+    other = Service(binary, second, free_port(), "--follow", one.url, **more)
+    services = [one, other]
+    wait("it follows", lambda: other.ask("GET", "/ready")[0] == 200)
+    report = f"{folder}/report.json"
+    command = [binary, "load", one.url, "--rate", str(asked.rate), "--duration", "1h", "--json", report]
+    with open(f"{folder}/load.log", "wb") as log:
+        load = subprocess.Popen([*command, "--audit", "all"], stdout=log, stderr=log)
+    try:
+        times = []
+        for number in range(asked.rounds):
+            before, next_one = services[number % 2], services[(number + 1) % 2]
+            seen = before.position()
+            wait("the load goes on", lambda: before.position() > seen and load.poll() is None)
+            time.sleep(0.5)
+            began = time.monotonic()
+            subprocess.run([binary, "promote", "--switchover", next_one.url], check=True, stdout=subprocess.DEVNULL)
+            times.append((time.monotonic() - began) * 1000)
+            if before.ask("GET", READY)[0] != 503 or next_one.ask("GET", READY)[0] != 200:
+                fail("there is not just one primary")
+            seen = next_one.position()
+            wait("operations are taken", lambda: next_one.position() > seen and load.poll() is None)
+            wait("it follows", lambda: before.ask("GET", "/ready")[0] == 200)
+        load.send_signal(2)
+        status = load.wait(300)
+        text = pathlib.Path(f"{folder}/load.log").read_text()
+        if not pathlib.Path(report).exists():
+            fail(f"the load ended with {status} without a report:\n{text}")
+        stretch = json.loads(pathlib.Path(report).read_text())["stretches"][0]
+        counts = {name: stretch[name] for name in ("errors", "wrong", "unsent")}
+        if status != 0 or any(counts.values()):
+            fail(f"the load ended with {status}, {counts}:\n{text}")
+        if stretch["moves"] < asked.rounds:
+            fail(f"{stretch['moves']} moves to another primary in {asked.rounds} rounds:\n{text}")
+        end = max(one.position(), other.position())
+        wait("both have everything", lambda: one.position() >= end and other.position() >= end)
+        if one.changes() != other.changes():
+            fail(f"the two stores have not the same history: {folder}")
+        pause = stretch["latency"]["max_us"] / 1000
+        print(
+            f"{asked.rounds} switchovers, {stretch['requests']} requests: none failed; the command took at most"
+            f" {max(times):.0f} ms, a request at most {pause:.0f} ms, {stretch['latency']['p50_us'] / 1000:.1f} ms at the median"
+        )
+        if asked.pause_max and pause > asked.pause_max:
+            fail(f"a request took {pause:.0f} ms, more than {asked.pause_max:.0f} ms")
+    finally:
+        load.kill()
+        for service in services:
+            service.kill()
+
+
+main()
