@@ -40,7 +40,7 @@ def run(binary, folder, asked):
     first, second = f"{folder}/first", f"{folder}/second"
     if asked.widgets:
         made = [binary, "generate", "--widgets", str(asked.widgets), "--data-dir", first]
-        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(made, check=True, capture_output=True)
     settings = [] if asked.widgets else None
     more = {} if settings is None else {"settings": settings}
     one = Service(binary, first, free_port(), **more)
