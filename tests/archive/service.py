@@ -40,12 +40,15 @@ class S3:
         with open(self.config, "w") as config:
             json.dump(identities, config)
         self.process = None
+        # Further flags.
+        self.more = []
 
     def start(self):
         master, volume, filer, s3 = self.ports
         command = [self.weed, "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
                    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
                    "-filer=true", f"-filer.port={filer}", "-volume.max=100", "-master.volumeSizeLimitMB=64"]
+        command += self.more
         log = open(os.path.join(self.folder, "log"), "ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         until = time.time() + 60
