@@ -30,7 +30,7 @@ const BYTES: [(&str, u64); 15] = [
     ("", 1),
 ];
 
-/// A whole number: `10000000`, `10_000_000`, `10M` or `1.5M`.
+/// A whole number: `10000000`, `10_000_000`, `10M`, `1.5M` or `1e7`.
 #[must_use]
 pub fn count(text: &str) -> Option<u64> {
     scaled(text, &DECIMAL)
@@ -82,8 +82,15 @@ fn split<'a>(text: &'a str, suffixes: &[(&str, u64)]) -> Option<(&'a str, u64)> 
 }
 
 fn scaled(text: &str, suffixes: &[(&str, u64)]) -> Option<u64> {
-    let (number, scale) = split(text.trim(), suffixes)?;
-    let number = number.replace('_', "");
+    let (number, mut scale) = split(text.trim(), suffixes)?;
+    let mut number = number.replace('_', "");
+    if let Some((mantissa, exponent)) = number.split_once(['e', 'E']) {
+        // A suffix says the same: one of the two.
+        let digits = exponent.bytes().all(|byte| byte.is_ascii_digit());
+        let exponent = exponent.parse().ok().filter(|_| digits && scale == 1)?;
+        scale = 10u64.checked_pow(exponent)?;
+        number = mantissa.into();
+    }
     let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
     let whole: u64 = whole.parse().ok()?;
     let mut value = whole.checked_mul(scale)?;
@@ -124,6 +131,9 @@ mod tests {
             ("1.5M", 1_500_000),
             ("1.25k", 1250),
             ("2G", 2_000_000_000),
+            ("1e9", 1_000_000_000),
+            ("2.5E6", 2_500_000),
+            ("7e0", 7),
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(count(text), Some(number), "{text:?}");
@@ -138,7 +148,13 @@ mod tests {
             "1.k",
             "1.+5k",
             "10m",
-            "1e6",
+            "1e",
+            "1e+6",
+            "1e-6",
+            "1.5e0",
+            "1e6k",
+            "1e20",
+            "e6",
             "10MiB",
             "5 k k",
             "18446744073709551616",

@@ -20,6 +20,7 @@ mod manual;
 mod metrics;
 mod migrate;
 mod notify;
+mod plan;
 #[cfg(test)]
 mod reference;
 mod replication;
@@ -107,6 +108,11 @@ enum Command {
     /// Several may run at once. The role in the URL must be allowed to create a schema in the
     /// database, or own the schema `widgets`.
     Migrate(migrate::Arguments),
+    /// Reckons which machines so many widgets, and so many operations a second, need.
+    ///
+    /// From what was measured (docs/scale.md), in proportion: nothing is asked or changed. It tells each store's machines, memory,
+    /// disk and shards, what an operation costs in processor time, and what limits it.
+    Plan(plan::Arguments),
     /// Asks the service on this host whether it is well: exit code 0 if so, 1 if not.
     ///
     /// It takes the same configuration as `serve`, and asks the address that `serve` listens on; with
@@ -202,6 +208,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Config(command) => config::command::run(command),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -11,7 +11,7 @@ What `widgets COMMAND --help` says, for every command. Flags that are keys of th
 (`--listen`, `--store` and the others) are in [configuration.md](configuration.md) with their variables, defaults
 and limits; `serve` and `config` take all of them, the other commands those that `--help` shows.
 
-Numbers may have a unit (`5k`, `10M`), times need one (`75s`, `1m 30s`, `250ms`). Exit codes: 0 it did what it was
+Numbers may have a unit (`5k`, `10M`) or an exponent (`1e9`), times need one (`75s`, `1m 30s`, `250ms`). Exit codes: 0 it did what it was
 asked; 1 it could not, and says why on its standard error; 2 what was given is wrong; 130 and 143 it was ended by
 Ctrl-C or SIGTERM.
 ";

@@ -1,0 +1,159 @@
+//! The arithmetic against figures that were measured or published, and the page that shows them.
+
+use super::{
+    Told,
+    figures::{ALL, CITUS_BATCH},
+    model::{Machine, Plan, Store, Wanted, citus_microseconds, plan},
+};
+
+const PAGE: &str = include_str!("../../../../docs/scale.md");
+const PERFORMANCE: &str = include_str!("../../../../docs/performance.md");
+const POSTGRES: &str = include_str!("../../../../docs/postgres.md");
+
+fn planned(store: Store, widgets: u64, rate: f64) -> Plan {
+    let machine = Machine {
+        cores: 16,
+        memory_bytes: 64 << 30,
+    };
+    plan(
+        store,
+        &Wanted {
+            widgets,
+            rate,
+            machine,
+        },
+    )
+}
+
+fn assert_near(found: f64, expected: f64, part: f64) {
+    let off = (found / expected - 1.0).abs();
+    assert!(off <= part, "{found} instead of {expected}");
+}
+
+/// docs/scale.md shows each figure as it is reckoned with, and where it is from.
+#[test]
+fn the_page_shows_the_figures() {
+    for figure in ALL {
+        let (page, anchor) = figure.source.split_once('#').expect("a page and a place");
+        let link = if page == "scale.md" {
+            format!("[{anchor}](#{anchor})")
+        } else {
+            format!("[{page}]({})", figure.source)
+        };
+        let row = format!(
+            "| {} | {} {} | {link} |",
+            figure.name, figure.value, figure.unit
+        );
+        assert!(PAGE.contains(&row), "docs/scale.md lacks: {row}");
+    }
+}
+
+/// The pages that measured them still say so.
+#[test]
+fn the_figures_are_those_that_were_measured() {
+    for (page, row) in [
+        (
+            PERFORMANCE,
+            "| 10,000,000 | 459 | 12.2 | 0.76 | 817 | 85.6 | 22.7 |",
+        ),
+        (PERFORMANCE, "and 12.1 to 13.3 at 256; of the owner"),
+        (PERFORMANCE, "and 2.9 to 3.4 at 256, kernel included"),
+        (POSTGRES, "| 25; 24 |"),
+        (POSTGRES, "plan 1.5 GB"),
+        (POSTGRES, "| `widgets_serial_number_key` | 301 MB | 32 |"),
+    ] {
+        assert!(page.contains(row), "it has no {row}");
+    }
+}
+
+#[test]
+fn ten_million_widgets_take_what_was_measured() {
+    let Plan { machines, .. } = planned(Store::Embedded, 10_000_000, 1000.0);
+    let spared = f64::from(u32::try_from(machines[0].memory_bytes >> 20).expect("MiB"));
+    // Resident, a fifth more for a checkpoint, and a third to spare.
+    assert_near(spared, 817.0 * 1.2 * 4.0 / 3.0, 0.01);
+    let disk = f64::from(u32::try_from(machines[0].disk_bytes >> 20).expect("MiB"));
+    assert_near(disk, 3.0 * 459.0, 0.01);
+    let Plan { machines, .. } = planned(Store::Postgres, 10_000_000, 1000.0);
+    // The tables, and twice max_wal_size.
+    assert_eq!(machines[1].disk_bytes, 1_500_000_000 + 16_000_000_000);
+}
+
+/// The operations a second of docs/scale.md's table, by workers of two cores that do nothing else.
+#[test]
+fn the_model_of_citus_gives_the_table_of_the_page() {
+    for (workers, at_random, of_1024, routed) in [
+        (2.0, 161_000.0, 224_000.0, 161_000.0),
+        (4.0, 234_000.0, 396_000.0, 321_000.0),
+        (8.0, 302_000.0, 643_000.0, 643_000.0),
+        (16.0, 354_000.0, 934_000.0, 1_280_000.0),
+    ] {
+        let rate =
+            |batch, touched| 2.0 * workers * 1e6 / citus_microseconds(batch, touched, touched);
+        assert_near(rate(CITUS_BATCH, workers), at_random, 0.005);
+        assert_near(rate(1024.0, workers), of_1024, 0.005);
+        assert_near(rate(CITUS_BATCH, 2.0), routed, 0.006);
+        let number =
+            |rate: f64| widgets_load::report::count_text(format!("{rate}").parse().expect("whole"));
+        let row = format!(
+            "| {workers} | {} | {} | {} |",
+            number(at_random),
+            number(of_1024),
+            number(routed)
+        );
+        assert!(PAGE.contains(&row), "docs/scale.md lacks: {row}");
+    }
+}
+
+#[test]
+fn what_limits_is_told() {
+    let memory = planned(Store::Embedded, 1_000_000_000, 1000.0);
+    assert!(!memory.fits);
+    assert!(memory.limit.contains("memory"), "{}", memory.limit);
+    let writer = planned(Store::Embedded, 1000, 250_000.0);
+    assert!(!writer.fits);
+    assert!(writer.limit.contains("one thread"), "{}", writer.limit);
+    let cores = planned(Store::Postgres, 1000, 500_000.0);
+    assert!(!cores.fits);
+    assert!(cores.limit.contains("cores"), "{}", cores.limit);
+    let indexes = planned(Store::Postgres, 1_000_000_000, 1000.0);
+    assert!(!indexes.fits);
+    assert!(indexes.limit.contains("memory"), "{}", indexes.limit);
+}
+
+#[test]
+fn the_simplest_that_fits_is_advised() {
+    let advised = |widgets, rate| {
+        let machine = Machine {
+            cores: 16,
+            memory_bytes: 64 << 30,
+        };
+        let wanted = Wanted {
+            widgets,
+            rate,
+            machine,
+        };
+        Told::new(wanted, None).advice
+    };
+    assert_eq!(advised(10_000_000, 5000.0), Some(Store::Embedded));
+    assert_eq!(advised(10_000_000, 300_000.0), Some(Store::Postgres));
+    assert_eq!(advised(1_000_000_000, 200_000.0), Some(Store::Citus));
+    assert_eq!(advised(100_000_000_000, 200_000.0), None);
+}
+
+/// More widgets or operations never need less.
+#[test]
+fn more_never_needs_less() {
+    for store in [Store::Embedded, Store::Postgres, Store::Citus] {
+        let mut before: Option<Plan> = None;
+        for step in 0..40 {
+            let widgets = 1000 << (step / 2);
+            let now = planned(store, widgets, 100.0 * 1.3_f64.powi(step));
+            if let Some(before) = before {
+                assert!(now.machines_total >= before.machines_total, "{now:?}");
+                assert!(before.fits || !now.fits, "{now:?}");
+            }
+            before = Some(now);
+        }
+    }
+}
