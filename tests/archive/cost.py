@@ -102,6 +102,7 @@ class Backups:
         connection.close()
 
     def stop(self):
+        """May be called again."""
         self.is_over = True
         if self.process:
             self.process.terminate()
@@ -168,7 +169,8 @@ def measure(binary, base, folder, kind, half):
                 "checkpoint_timestamp_seconds", "objects_total", "behind_seconds", "gaps_total"))
             told.append(f"{objects:.0f} objects, {'a' if copied else 'no'} checkpoint copied, {behind:.1f} s behind, {gaps:.0f} gaps")
         if backups:
-            told.append(f"{backups.taken} backups")
+            backups.stop()
+            told.append(f"{backups.taken} whole backups")
         # With what was added while it warmed up.
         adds = peak["requests_per_second"] * (float(SECONDS) + 1)
         told += [f"{name} {seconds / adds * 1e6:.2f}" for name, seconds in times[0].most_common() if seconds > 0.01]

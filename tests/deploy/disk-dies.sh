@@ -33,6 +33,12 @@ disk_dies() {
   files=(-f docker-compose.embedded.yml -f docker-compose.archive.yml)
   export COMPOSE_FILE=docker-compose.embedded.yml:docker-compose.archive.yml
   as_written 'docker-compose up -d'
+  local _ made=
+  for _ in {1..150}; do
+    compose exec -T s3 sh -c 'echo s3.bucket.list | weed shell -master=127.0.0.1:9333' 2>/dev/null | grep -q '^ *widgets' && made=yes && break
+    sleep 0.2
+  done
+  [[ -n $made ]] || fail "the bucket is not there: $(compose logs --tail=5 s3)"
   expect 204 add_widget A
   load archive 500 10s || fail "the load with an archive: $(cat "$work/reports/archive.txt")"
   report archive "embedded store with an archive"

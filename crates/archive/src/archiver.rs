@@ -18,7 +18,7 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle};
 use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, LoggedGroup, Source, SourceError};
-use widgets_pacing::{Mode, Pacing};
+use widgets_pacing::Pacing;
 
 /// An object has groups of so many bytes, or of one more.
 pub(crate) const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
@@ -59,7 +59,8 @@ pub struct Archiver {
     bucket: Bucket,
     source: Source,
     clock: Arc<dyn Clock>,
-    pacing: Arc<Pacing>,
+    /// `None`: there is nobody to leave processor time to.
+    pacing: Option<Arc<Pacing>>,
     settings: Settings,
     metrics: Metrics,
     manifest: Manifest,
@@ -104,7 +105,7 @@ impl Archiver {
     pub async fn open(
         bucket: Bucket,
         source: Source,
-        (clock, pacing): (Arc<dyn Clock>, Arc<Pacing>),
+        (clock, pacing): (Arc<dyn Clock>, Option<Arc<Pacing>>),
         settings: Settings,
         metrics: Metrics,
     ) -> Result<Self, Error> {
@@ -572,9 +573,7 @@ pub async fn back_up(
 ) -> Result<Checkpoint, Error> {
     let metrics = Metrics::default();
     let settings = Settings::default();
-    let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
-    let times = (clock, pacing);
-    let mut archiver = Archiver::open(bucket, source, times, settings, metrics).await?;
+    let mut archiver = Archiver::open(bucket, source, (clock, None), settings, metrics).await?;
     let (reply, mut outcome) = oneshot::channel();
     archiver.want_checkpoint(reply);
     loop {

@@ -60,11 +60,12 @@ impl Limit {
     }
 }
 
-/// A time as people and `--at` write it. Nothing was committed at 0: that is before the first operation.
+/// A time as people and `--at` write it. Nothing was committed at 0: that is before the first
+/// operation, with what a store was made of at once.
 #[must_use]
 pub fn time_text(microseconds: u64) -> String {
     if microseconds == 0 {
-        return "the store's beginning".into();
+        return "when the store was made".into();
     }
     let time = UNIX_EPOCH + Duration::from_micros(microseconds);
     // Before the year 10000, or whatever a damaged manifest says.

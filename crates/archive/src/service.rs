@@ -116,7 +116,7 @@ impl Service {
         let mut archiver = Archiver::open(
             self.bucket.clone(),
             self.source.clone(),
-            (self.clock.clone(), self.pacing.clone()),
+            (self.clock.clone(), Some(self.pacing.clone())),
             self.settings.clone(),
             self.metrics.clone(),
         )

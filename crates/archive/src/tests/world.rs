@@ -10,7 +10,6 @@ use widgets_conformance::{
     commands::{add_widget, associate_widgets, remove_association, remove_widget, serial_number},
 };
 use widgets_engine::{Bulk, Client, DataDirectory, Engine, NoStore};
-use widgets_pacing::{Mode, Pacing};
 use widgets_registry::{Command, Kinds as _, Port, Position};
 
 /// What the store was after an operation.
@@ -148,11 +147,10 @@ impl World {
     pub(super) async fn archiver(&self, bucket: &FaultyBucket) -> Result<Archiver, Error> {
         let source = self.engine().source();
         let clock = Arc::new(SystemClock::new());
-        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
         Archiver::open(
             bucket.bucket(),
             source,
-            (clock, pacing),
+            (clock, None),
             settings(),
             Metrics::default(),
         )

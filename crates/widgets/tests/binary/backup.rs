@@ -95,7 +95,7 @@ fn a_journal_and_an_archive_without_any_entry_are_told_as_empty() {
         told.ends_with("0 associations, no entries in its journal\n"),
         "{told}"
     );
-    let beginning = "the store's beginning";
+    let beginning = "when the store was made";
     let told = said(&directory, &["archive", "list", &empty]);
     let expected = format!("every moment from {beginning} to {beginning} (no entries, epoch 1)\n");
     assert!(told.ends_with(&expected), "{told}");
