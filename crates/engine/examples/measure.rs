@@ -3,10 +3,13 @@
 //!     cargo run --release -p widgets-engine --example measure -- fill 10000000 /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- restart /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- checkpoint 5 /some/directory
+//!     cargo run --release -p widgets-engine --example measure -- order 5 /some/directory
 //!
 //! `fill` makes a store of so many widgets, half of whose slots are taken, and tells its memory and
 //! the checkpoint's time. `restart` tells the time to the first answer. `checkpoint` compares the
-//! latency of mixed operations without and with a checkpoint being written, so many rounds of each.
+//! latency of mixed operations without and with a checkpoint being written, so many rounds of each. `order`
+//! compares what an addition costs without and with the orders of lists, so many rounds of each, and leaves
+//! the store as it was.
 
 use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -34,9 +37,10 @@ fn main() -> Outcome {
                 .build()?;
             runtime.block_on(checkpoint(&clock, rounds.parse()?, directory.as_ref()))
         }
+        ["order", rounds, directory] => order(&clock, rounds.parse()?, directory.as_ref()),
         _ => Err(
             "usage: measure fill WIDGETS DIRECTORY | restart DIRECTORY | \
-                  checkpoint ROUNDS DIRECTORY"
+                  checkpoint ROUNDS DIRECTORY | order ROUNDS DIRECTORY"
                 .into(),
         ),
     }
@@ -117,6 +121,59 @@ fn restart(clock: &SystemClock, directory: &Path) -> Outcome {
         memory_mib("VmHWM:"),
     ));
     Ok(())
+}
+
+/// So many additions are timed together.
+const ADDITIONS: u64 = 200_000;
+
+/// Serial numbers beside those of 256 clients that count up, or anywhere.
+#[derive(Clone, Copy)]
+enum Where {
+    Counted,
+    Anywhere,
+}
+
+fn order(clock: &SystemClock, rounds: u64, directory: &Path) -> Outcome {
+    let directory = DataDirectory::open(directory, NoStore::Refuse)?;
+    let mut bulk = Bulk::open(directory, &Settings::default())?;
+    for (what, place) in [("counted", Where::Counted), ("anywhere", Where::Anywhere)] {
+        for round in 0..rounds {
+            let mut nanoseconds = [0; 2];
+            for (is_kept, each) in [false, true].into_iter().zip(&mut nanoseconds) {
+                let additions = additions(place, round * 2 + u64::from(is_kept))?;
+                bulk.keep_order(is_kept);
+                let begin = clock.now();
+                for addition in &additions {
+                    bulk.apply(addition)?;
+                }
+                *each = clock.now().saturating_sub(begin).as_nanos() / u128::from(ADDITIONS);
+            }
+            let [without, with] = nanoseconds;
+            say(&format!(
+                "{what}: {without} ns an addition, {with} with the orders of lists"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Of widgets with one of sixteen names; no two series have a serial number in common.
+fn additions(place: Where, series: u64) -> Result<Vec<Command>, Box<dyn Error>> {
+    (0..ADDITIONS)
+        .map(|number| {
+            // Spread evenly, and in no order.
+            let spread = (number + series * ADDITIONS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let serial_number = match place {
+                Where::Counted => format!("{series}-{}-{}", spread >> 56, number),
+                Where::Anywhere => format!("SN{:08x}-{series}-{number}", spread >> 40),
+            };
+            Ok(Command::AddWidget {
+                serial_number: SerialNumber::new("serial_number", serial_number)?,
+                name: Name::new("name", format!("widget {}", spread >> 32 & 15))?,
+                ports: Ports::new(&[Port::P, Port::Q])?,
+            })
+        })
+        .collect()
 }
 
 async fn checkpoint(clock: &Arc<SystemClock>, rounds: u32, directory: &Path) -> Outcome {

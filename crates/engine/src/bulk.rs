@@ -69,6 +69,16 @@ impl<D: Disk> Bulk<D> {
         })
     }
 
+    /// Keeps the orders of lists from now on as a service does, or none as before: for whoever measures what
+    /// they cost.
+    pub fn keep_order(&mut self, is_kept: bool) {
+        if is_kept {
+            self.state.finish_replay(recovery::threads());
+        } else {
+            self.state.forget_order();
+        }
+    }
+
     /// Applies one operation in memory, or says why not.
     pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
         let change = decide(&self.state, command)?;

@@ -278,7 +278,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (now, most) = (self.clock.now(), self.queue_wait_max);
         let fault = self.late();
         let late = |arrived| (now.saturating_sub(arrived) > most).then(|| fault.clone());
-        self.reads.advance(&self.state, late, &mut self.outbox);
+        self.reads.advance(&mut self.state, late, &mut self.outbox);
         self.outbox.flush();
         self.metrics.scans(self.reads.scans());
         self.reads_took = self.clock.now().saturating_sub(now);

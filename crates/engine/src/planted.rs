@@ -112,6 +112,10 @@ bugs! {
     KeptLookedAtTwice,
     /// A list begins before what its batch has changed is synced.
     ListedBeforeSync,
+    /// A list does not put in order what came since the last one.
+    TailForgotten,
+    /// A run is split as it lies, and not by its order.
+    TailSplit,
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Plan {
 
     /// Leaves out what is before the first and behind the last widget that there is now: what comes there
     /// later is out of the question.
-    pub(crate) fn narrow(&mut self, state: &State) {
+    pub(crate) fn narrow(&mut self, state: &mut State) {
         let [first, last] = state
             .ends()
             .map(|end| end.map(Into::into).map_or(Unbounded, Included));

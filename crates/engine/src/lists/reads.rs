@@ -133,7 +133,7 @@ impl Reads {
     /// came at this time waited too long, if it did.
     pub(crate) fn advance(
         &mut self,
-        state: &State,
+        state: &mut State,
         late: impl Fn(Duration) -> Option<Fault>,
         outbox: &mut Outbox<Request>,
     ) {
@@ -172,7 +172,7 @@ impl Reads {
         &mut self,
         read: Read,
         reply_to: Address,
-        state: &State,
+        state: &mut State,
         budget: &mut usize,
         outbox: &mut Outbox<Request>,
     ) {
@@ -199,7 +199,7 @@ impl Reads {
         mut asked: Box<Asked<List>>,
         reply_to: Address,
         mut scan: Scan,
-        state: &State,
+        state: &mut State,
         budget: &mut usize,
         outbox: &mut Outbox<Request>,
     ) {

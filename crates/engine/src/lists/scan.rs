@@ -20,6 +20,9 @@ const FETCHED_TOGETHER: usize = if cfg!(test) { 3 } else { 128 };
 /// What looking at a widget costs, whatever the filter, beside the cost of a comparison.
 const WIDGET_COST: usize = 4;
 
+/// What it costs to put a widget in order, beside the cost of a comparison.
+const ORDER_COST: usize = 2;
+
 /// What it takes to know that something changed, beside its serial number.
 const CHANGED_BYTES: usize = 80;
 
@@ -58,7 +61,7 @@ enum Next {
 
 impl Scan {
     /// Begins a list at this moment, at which everything is durable.
-    pub(crate) fn new(list: List, state: &State) -> Self {
+    pub(crate) fn new(list: List, state: &mut State) -> Self {
         let mut plan = Plan::of(&list, state);
         if !plan.exact {
             plan.narrow(state);
@@ -93,7 +96,7 @@ impl Scan {
     }
 
     /// Counts and passes over what comes before the page, without looking at it.
-    fn jump(&mut self, state: &State) {
+    fn jump(&mut self, state: &mut State) {
         let range = Range::of(&self.plan, state);
         let total = range.last.saturating_sub(range.first);
         self.total = Some(total);
@@ -170,7 +173,7 @@ impl Scan {
     }
 
     /// Goes on, at about this cost. The page, once it is whole.
-    pub(crate) fn step(&mut self, state: &State, budget: &mut usize) -> Option<Page> {
+    pub(crate) fn step(&mut self, state: &mut State, budget: &mut usize) -> Option<Page> {
         let cost = WIDGET_COST + self.list.filter.cost();
         while !self.is_done() {
             if *budget == 0 {
@@ -178,7 +181,8 @@ impl Scan {
             }
             let most = (*budget / cost).clamp(1, FETCHED_TOGETHER);
             let looked_at = self.look(state, most);
-            *budget = budget.saturating_sub(cost * looked_at);
+            let put_in_order = ORDER_COST * state.take_put_in_order();
+            *budget = budget.saturating_sub(cost * looked_at + put_in_order);
         }
         let rows = std::mem::replace(&mut self.rows, Rows::none(self.list.table));
         let total = self.list.count.then(|| self.total.unwrap_or(self.counted));
@@ -195,10 +199,11 @@ impl Scan {
     }
 
     /// Looks at the next few widgets and at what was kept; how much that was.
-    fn look(&mut self, state: &State, most: usize) -> usize {
+    fn look(&mut self, state: &mut State, most: usize) -> usize {
         let (handles, mut on) =
             source::next(&self.plan, &self.from, self.list.direction, state, most);
-        source::touch(&handles, state);
+        let state = &*state;
+        state.touch(&handles);
         let mut room = most;
         let is_plain = self.is_plain(&handles, state);
         let mut reached = None;

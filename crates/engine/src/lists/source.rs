@@ -1,11 +1,8 @@
 //! The widgets that a plan names, by the index that it chose.
 
 use super::plan::{Plan, Source};
-use crate::state::{Handle, Position, State, mark};
-use std::{
-    hint,
-    ops::Bound::{self, Excluded, Included, Unbounded},
-};
+use crate::state::{Handle, Position, State};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use widgets_registry::query::Direction;
 
 /// The next widgets of the source from a bound on, `most` at most; some may be beyond the bounds of
@@ -14,23 +11,21 @@ pub(super) fn next(
     plan: &Plan,
     from: &Bound<Box<str>>,
     direction: Direction,
-    state: &State,
+    state: &mut State,
     most: usize,
 ) -> (Vec<Handle>, Option<Box<str>>) {
     let forwards = direction == Direction::Ascending;
     let mut numbers = Vec::with_capacity(most);
     let more = match &plan.source {
         Source::All(port) => {
-            let (runs, marks) = state.order().serial_numbers();
             let position = place(plan, from, forwards, state);
-            let mark = port.map(mark);
-            let more = runs.walk(position, forwards, mark, marks, most, &mut numbers);
+            let mut widgets = state.by_serial_number(*port);
+            let more = widgets.walk(position, forwards, most, &mut numbers);
             more.is_some()
         }
         Source::Name(name) => {
             let position = place(plan, from, forwards, state);
-            let names = state.order().names();
-            let more = names.walk(position, forwards, None, |_| 0, most, &mut numbers);
+            let more = (state.by_name()).walk(position, forwards, most, &mut numbers);
             let walked = numbers.len();
             numbers.retain(|&number| state.record(Handle::new(number)).name() == &**name);
             more.is_some() && numbers.len() == walked
@@ -66,34 +61,34 @@ fn as_str(bound: &Bound<Box<str>>) -> Bound<&str> {
 }
 
 /// Where a walk begins: before what is not left out where it goes forwards, else behind it.
-fn place(plan: &Plan, bound: &Bound<Box<str>>, forwards: bool, state: &State) -> Position {
-    // No serial number and no name has a NUL: with one it is just behind all that do not.
+fn place(plan: &Plan, bound: &Bound<Box<str>>, forwards: bool, state: &mut State) -> Position {
     let (text, behind) = match bound {
         Included(text) => (&**text, !forwards),
         Excluded(text) => (&**text, forwards),
         Unbounded => ("", false),
     };
     let is_open = *bound == Unbounded;
-    let after = |text: &str| format!("{text}\0");
+    // No serial number and no name has a NUL: this is the least text that is greater.
+    let after = |text: &str| format!("{text}\u{1}");
     match &plan.source {
         Source::Name(name) => {
-            let names = state.order().names();
+            let mut widgets = state.by_name();
             if is_open && !forwards {
-                state.seek(names, (&after(name), ""))
+                widgets.seek((&after(name), ""))
             } else if behind {
-                state.seek(names, (name, &after(text)))
+                widgets.seek((name, &after(text)))
             } else {
-                state.seek(names, (name, text))
+                widgets.seek((name, text))
             }
         }
         Source::All(_) | Source::SerialNumbers(_) => {
-            let (runs, _) = state.order().serial_numbers();
+            let mut widgets = state.by_serial_number(None);
             if is_open && !forwards {
-                runs.end()
+                widgets.end()
             } else if behind {
-                state.seek(runs, (&after(text), ""))
+                widgets.seek((&after(text), ""))
             } else {
-                state.seek(runs, (text, ""))
+                widgets.seek((text, ""))
             }
         }
     }
@@ -107,15 +102,12 @@ pub(super) struct Range {
 }
 
 impl Range {
-    pub(super) fn of(plan: &Plan, state: &State) -> Self {
-        let rank = |bound, forwards| {
+    pub(super) fn of(plan: &Plan, state: &mut State) -> Self {
+        let mut rank = |bound, forwards| {
             let position = place(plan, bound, forwards, state);
             match &plan.source {
-                Source::Name(_) => state.order().names().rank(position, None, |_| 0),
-                Source::All(port) => {
-                    let (runs, marks) = state.order().serial_numbers();
-                    runs.rank(position, port.map(mark), marks)
-                }
+                Source::Name(_) => state.by_name().rank(position),
+                Source::All(port) => state.by_serial_number(*port).rank(position),
                 Source::SerialNumbers(_) => unreachable!("such a plan is never exact"),
             }
         };
@@ -127,35 +119,20 @@ impl Range {
 }
 
 /// The widget of this rank in the source of an exact plan.
-pub(super) fn select(plan: &Plan, rank: u64, state: &State) -> Option<Handle> {
+pub(super) fn select(plan: &Plan, rank: u64, state: &mut State) -> Option<Handle> {
     let mut number = Vec::new();
     match &plan.source {
         Source::Name(_) => {
-            let names = state.order().names();
-            let position = names.select(rank, None, |_| 0);
-            names.walk(position, true, None, |_| 0, 1, &mut number);
+            let mut widgets = state.by_name();
+            let position = widgets.select(rank);
+            widgets.walk(position, true, 1, &mut number);
         }
         Source::All(port) => {
-            let (runs, marks) = state.order().serial_numbers();
-            let mark = port.map(mark);
-            let position = runs.select(rank, mark, marks);
-            runs.walk(position, true, mark, marks, 1, &mut number);
+            let mut widgets = state.by_serial_number(*port);
+            let position = widgets.select(rank);
+            widgets.walk(position, true, 1, &mut number);
         }
         Source::SerialNumbers(_) => {}
     }
     number.pop().map(Handle::new)
-}
-
-/// Has records and their text come from memory. Each waits for the memory alone, but none of these
-/// waits for another one: what follows then finds them in the cache.
-pub(super) fn touch(handles: &[Handle], state: &State) {
-    let mut touched = 0;
-    for &handle in handles {
-        touched ^= state.record(handle).serial_number().len();
-    }
-    for &handle in handles {
-        let text = state.record(handle).name().as_bytes();
-        touched ^= usize::from(text.first().copied().unwrap_or_default());
-    }
-    hint::black_box(touched);
 }

@@ -65,7 +65,7 @@ fn shown(list: &List, model: &Model) -> (Rows, Option<u64>) {
     (rows, list.count.then_some(total))
 }
 
-fn whole(scan: &mut Scan, state: &State) -> Page {
+fn whole(scan: &mut Scan, state: &mut State) -> Page {
     scan.step(state, &mut usize::MAX.clone())
         .expect("a whole page")
 }
@@ -79,18 +79,18 @@ proptest! {
     ) {
         let (mut state, mut model) = filled(&history);
         let expected = shown(&list, &model);
-        let mut scan = Scan::new(list.clone(), &state);
+        let mut scan = Scan::new(list.clone(), &mut state);
         let mut page = None;
         for changes in meanwhile {
             for command in changes {
                 apply(&mut state, &mut model, Some(&mut scan), &command);
             }
-            page = scan.step(&state, &mut 40);
+            page = scan.step(&mut state, &mut 40);
             if page.is_some() {
                 break;
             }
         }
-        let page = page.unwrap_or_else(|| whole(&mut scan, &state));
+        let page = page.unwrap_or_else(|| whole(&mut scan, &mut state));
         prop_assert_eq!((page.rows, page.total), expected);
         prop_assert_eq!(state.check(), Ok(()));
     }
@@ -102,8 +102,8 @@ proptest! {
         list in lists(texts()),
     ) {
         let (mut state, model) = filled(&history);
-        let mut scan = Scan::new(list.clone(), &state);
-        prop_assume!(scan.step(&state, &mut 40).is_none());
+        let mut scan = Scan::new(list.clone(), &mut state);
+        prop_assume!(scan.step(&mut state, &mut 40).is_none());
         let mut undo: Vec<Undo> = Vec::new();
         for command in &batch {
             if let Ok(change) = decide(&state, command) {
@@ -114,7 +114,7 @@ proptest! {
         while let Some(last) = undo.pop() {
             state.undo(last);
         }
-        let page = whole(&mut scan, &state);
+        let page = whole(&mut scan, &mut state);
         let expected = shown(&list, &model);
         prop_assert_eq!((page.rows, page.total), expected);
     }
@@ -140,7 +140,7 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
             asker: Asker::default(),
         };
         let expected = shown(&list, &model);
-        let mut scan = Scan::new(list.clone(), &state);
+        let mut scan = Scan::new(list.clone(), &mut state);
         let mut left = all.clone();
         left.sort();
         if direction == Direction::Descending {
@@ -157,14 +157,14 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
         }
         // A step looks at three at most: the two that are there, and one of those that were.
         let budget = || 3 * (4 + list.filter.cost());
-        assert_eq!(scan.step(&state, &mut budget()), None);
+        assert_eq!(scan.step(&mut state, &mut budget()), None);
         // They were looked at, and must not be again.
         let associate = associate_widgets(&left[0], &left[1], Port::P);
         apply(&mut state, &mut model, Some(&mut scan), &associate);
         let mut steps = 1;
         let page = loop {
             steps += 1;
-            if let Some(page) = scan.step(&state, &mut budget()) {
+            if let Some(page) = scan.step(&mut state, &mut budget()) {
                 break page;
             }
         };
@@ -187,13 +187,13 @@ fn what_comes_behind_the_end_is_not_kept() {
         asker: Asker::default(),
     };
     let expected = shown(&list, &model);
-    let mut scan = Scan::new(list, &state);
+    let mut scan = Scan::new(list, &mut state);
     for each in few_serial_numbers("t", 5) {
         let add = add_widget(&each, "", "PQ");
         apply(&mut state, &mut model, Some(&mut scan), &add);
     }
     assert_eq!(scan.kept_bytes(), 0);
-    let page = whole(&mut scan, &state);
+    let page = whole(&mut scan, &mut state);
     assert_eq!((page.rows, page.total), expected);
 }
 
@@ -212,18 +212,18 @@ fn is_right(seed: u64) -> bool {
         asker: Asker::default(),
     };
     let expected = shown(&list, &model);
-    let mut scan = Scan::new(list, &state);
+    let mut scan = Scan::new(list, &mut state);
     let changes = sample(&vec(commands(all()), 400), seed + 1000);
     let budget = [5, 10, 15][usize::try_from(seed % 3).expect("below three")];
     let mut page = None;
     for command in changes {
         apply(&mut state, &mut model, Some(&mut scan), &command);
-        page = scan.step(&state, &mut budget.clone());
+        page = scan.step(&mut state, &mut budget.clone());
         if page.is_some() {
             break;
         }
     }
-    let page = page.unwrap_or_else(|| whole(&mut scan, &state));
+    let page = page.unwrap_or_else(|| whole(&mut scan, &mut state));
     (page.rows, page.total) == expected
 }
 
@@ -247,7 +247,7 @@ fn planted_bugs_of_lists_are_caught() {
 fn what_an_index_serves_is_not_walked_through() {
     use widgets_registry::query::{Comparison, Contained, SlotPattern};
     let history = sample(&vec(commands(few_serial_numbers("s", WIDGETS)), 300), 7);
-    let (state, model) = filled(&history);
+    let (mut state, model) = filled(&history);
     let text =
         |column, comparison, text: &str| Filter::Test(column, Test::Text(comparison, text.into()));
     let free = |port| {
@@ -279,7 +279,7 @@ fn what_an_index_serves_is_not_walked_through() {
                 count: true,
                 asker: Asker::default(),
             };
-            let page = whole(&mut Scan::new(list.clone(), &state), &state);
+            let page = whole(&mut Scan::new(list.clone(), &mut state), &mut state);
             let expected = shown(&list, &model);
             assert!(
                 page.scanned <= 2,
@@ -308,7 +308,7 @@ fn what_an_index_serves_is_not_walked_through() {
                 count: true,
                 asker: Asker::default(),
             };
-            let page = whole(&mut Scan::new(list.clone(), &state), &state);
+            let page = whole(&mut Scan::new(list.clone(), &mut state), &mut state);
             assert!(page.scanned <= 3, "{list:?}");
             assert_eq!((page.rows, page.total), shown(&list, &model), "{list:?}");
         }
@@ -361,7 +361,8 @@ impl Turns {
     }
 
     fn turn(&mut self) {
-        self.reads.advance(&self.state, |_| None, &mut self.outbox);
+        self.reads
+            .advance(&mut self.state, |_| None, &mut self.outbox);
         self.outbox.flush();
     }
 

@@ -20,13 +20,12 @@ mod view;
 
 use index::Entries;
 pub(crate) use index::Index;
-pub(crate) use order::mark;
-use order::{BySerialNumber, Order};
+use order::{ByName, BySerialNumber, Order};
 pub use record::Handle;
 pub(crate) use record::{CHUNK_RECORDS, Record};
 use record::{Chunk, Records};
 pub(crate) use runs::Position;
-use runs::{Key, Runs, Sort};
+use runs::Reader;
 pub(crate) use view::{Rowed, View};
 use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, PortCounts, Ports, SerialNumber, Slot, Widget,
@@ -175,25 +174,38 @@ impl State {
         self.order = Order::forgotten();
     }
 
-    /// The widgets in order.
-    pub(crate) fn order(&self) -> &Order {
-        &self.order
+    /// The widgets in the order of their serial numbers: all, or those with a free slot of this port type.
+    pub(crate) fn by_serial_number(
+        &mut self,
+        port: Option<Port>,
+    ) -> Reader<'_, BySerialNumber, impl Fn(u32) -> u8> {
+        self.order.by_serial_number(&self.records, port)
     }
 
-    /// Where the first widget of an order is whose key is not less.
-    pub(crate) fn seek<S: Sort>(&self, runs: &Runs<S>, key: Key<'_>) -> Position {
-        runs.seek(key, &self.records)
+    /// The widgets in the order of their names, and those of the same name by serial number.
+    pub(crate) fn by_name(&mut self) -> Reader<'_, ByName, impl Fn(u32) -> u8> {
+        self.order.by_name(&self.records)
+    }
+
+    /// How many widgets had to be put in order for whoever read them, since this was asked.
+    pub(crate) fn take_put_in_order(&mut self) -> usize {
+        self.order.take_put_in_order()
     }
 
     /// The serial numbers of the first widget and of the last one.
-    pub(crate) fn ends(&self) -> [Option<&str>; 2] {
-        let (runs, _) = self.order.serial_numbers();
-        [(Runs::<BySerialNumber>::start(), true), (runs.end(), false)].map(|(from, forwards)| {
+    pub(crate) fn ends(&mut self) -> [Option<&str>; 2] {
+        let mut all = self.order.by_serial_number(&self.records, None);
+        [(Position::START, true), (all.end(), false)].map(|(from, forwards)| {
             let mut number = Vec::new();
-            runs.walk(from, forwards, None, |_| 0, 1, &mut number);
+            all.walk(from, forwards, 1, &mut number);
             let number = number.pop()?;
             Some(self.records.get(Handle::new(number)).serial_number())
         })
+    }
+
+    /// Has these records come from memory together.
+    pub(crate) fn touch(&self, handles: &[Handle]) {
+        self.records.touch(handles.iter().copied());
     }
 
     /// The widget of this serial number.

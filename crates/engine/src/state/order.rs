@@ -2,13 +2,14 @@
 //!
 //! Each widget costs 4 bytes and some room in either order, and 4 bytes for its place in the first: an
 //! association that comes or goes changes which ports of a widget are free, and finds the run to say it
-//! to without a search. docs/decisions has what else was measured.
+//! to without a search. What comes is not put in order before somebody reads it. docs/decisions has what else
+//! was measured.
 
 use super::{
     Counts,
     names::Names,
     record::{CHUNK_RECORDS, Handle, Record, Records},
-    runs::{Key, Moved, Runs, Sort},
+    runs::{Key, Moved, Reader, Runs, Sort},
     sort,
     survey::{Survey, by_few_names},
 };
@@ -44,7 +45,7 @@ pub(crate) struct Order {
 }
 
 /// The mark of a widget that has a free slot of this port type.
-pub(crate) const fn mark(port: Port) -> usize {
+const fn mark(port: Port) -> usize {
     port as usize - 1
 }
 
@@ -173,10 +174,10 @@ impl Order {
             return;
         }
         let number = handle.number();
-        let marks = self.places.marks(number);
-        let moved = self.serial_numbers.remove(number, records, marks);
+        let (run, marks) = (self.places.run(number), self.places.marks(number));
+        let moved = (self.serial_numbers).remove(number, Some(run), records, marks);
         self.moved(moved);
-        self.names.remove(number, records, 0);
+        self.names.remove(number, None, records, 0);
     }
 
     /// Looks again which ports of a widget are free.
@@ -206,19 +207,34 @@ impl Order {
         }
     }
 
-    /// By serial number. The marks of a widget: [`mark`] for each port type that it has free.
-    pub(crate) fn serial_numbers(&self) -> (&Runs<BySerialNumber>, impl Fn(u32) -> u8 + Copy + '_) {
-        (&self.serial_numbers, |number| self.places.marks(number))
+    /// By serial number: all widgets, or those with a free slot of this port type.
+    pub(super) fn by_serial_number<'r>(
+        &'r mut self,
+        records: &'r Records,
+        port: Option<Port>,
+    ) -> Reader<'r, BySerialNumber, impl Fn(u32) -> u8 + 'r> {
+        let places = &self.places;
+        let marks = |number| places.marks(number);
+        let mark = port.map(mark);
+        self.serial_numbers.reader(records, marks, mark)
     }
 
     /// By name, and those of the same name by serial number.
-    pub(crate) fn names(&self) -> &Runs<ByName> {
-        &self.names
+    pub(super) fn by_name<'r>(
+        &'r mut self,
+        records: &'r Records,
+    ) -> Reader<'r, ByName, impl Fn(u32) -> u8 + 'r> {
+        self.names.reader(records, |_| 0, None)
+    }
+
+    /// How many numbers were put in order for whoever reads, since this was asked.
+    pub(super) fn take_put_in_order(&mut self) -> usize {
+        self.serial_numbers.take_put_in_order() + self.names.take_put_in_order()
     }
 
     /// Whether everything hangs together: names the first defect.
     pub(crate) fn check(&self, records: &Records) -> Result<(), String> {
-        for number in self.serial_numbers.iter() {
+        for number in self.serial_numbers.sorted(records) {
             let record = records.get(Handle::new(number));
             let is_there = self
                 .serial_numbers
@@ -286,14 +302,15 @@ mod tests {
             prop_assert_eq!(order.check(&records), Ok(()));
             prop_assert_eq!(counts.widgets, model.len() as u64);
             let record = |number| records.get(Handle::new(number));
-            let by_serial_number = order.serial_numbers.iter();
+            let by_serial_number = order.serial_numbers.sorted(&records).into_iter();
             let by_serial_number: Vec<&str> =
                 by_serial_number.map(|number| record(number).serial_number()).collect();
             prop_assert_eq!(by_serial_number, model.keys().collect::<Vec<_>>());
             let mut expected: Vec<(&str, &str)> =
                 model.iter().map(|(serial_number, name)| (&**name, &**serial_number)).collect();
             expected.sort_unstable();
-            let by_name = order.names.iter().map(|number| ByName::key(record(number)));
+            let by_name = order.names.sorted(&records).into_iter();
+            let by_name = by_name.map(|number| ByName::key(record(number)));
             prop_assert_eq!(by_name.collect::<Vec<_>>(), expected);
         }
     }
