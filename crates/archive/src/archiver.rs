@@ -131,15 +131,10 @@ impl Archiver {
             it.begin.next_sequence < it.end.next_sequence
                 || checkpoints.iter().any(|own| own.writer == it.writer)
         });
-        let store = source.store();
         manifest.stretches.push(Stretch {
             writer,
             began: unix_microseconds(&*clock),
-            epochs: store
-                .epochs
-                .iter()
-                .map(|epoch| (epoch.number, epoch.first_sequence))
-                .collect(),
+            epochs: epochs(&source),
             begin: begin.into(),
             end: begin.into(),
         });
@@ -305,6 +300,13 @@ impl Archiver {
             }
             Err(error) => return Err(Error::Source(error.to_string())),
         };
+        // What comes in another epoch than the manifest says would be restored with positions that it never had.
+        let own = self.manifest.stretches.last().map(|it| &it.epochs);
+        if own.is_some_and(|own| *own != epochs(&self.source)) {
+            return Err(Error::Source(
+                "the store goes on in another epoch: the archive is taken anew".into(),
+            ));
+        }
         let can_wait = groups.is_empty() || !is_last;
         if can_wait && groups.iter().all(|group| group.is_seal()) {
             return Ok(None);
@@ -552,6 +554,15 @@ impl Drop for Archiver {
             upload.abort();
         }
     }
+}
+
+/// The epochs of a store, as the manifest has them.
+fn epochs(source: &Source) -> Vec<(u32, u64)> {
+    let store = source.store();
+    let epochs = store.epochs.iter();
+    epochs
+        .map(|epoch| (epoch.number, epoch.first_sequence))
+        .collect()
 }
 
 fn answer(replies: &mut Vec<Reply>, outcome: &Result<Checkpoint, String>) {

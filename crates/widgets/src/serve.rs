@@ -293,10 +293,6 @@ async fn start_embedded(
     }
     engine.register_metrics(metrics)?;
     metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
-    if primary.is_some() && archive.url.is_some() {
-        let why = "archive.url is the primary's: this is a standby, and an archive has one writer";
-        return Err(Misuse(why.into()).into());
-    }
     let clock = Arc::new(SystemClock::new());
     let archiver = crate::archive::start(archive, &engine, (clock, pacing), metrics)?;
     if let (Some(_), Some(url)) = (&archiver, &archive.url) {

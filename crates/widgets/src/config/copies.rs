@@ -59,10 +59,6 @@ impl Configuration {
             follows && !is_embedded,
             "replication.follow is for the embedded store: PostgreSQL has standbys of its own (docs/postgres.md)",
         );
-        check(
-            follows && archive.url.is_some(),
-            "archive.url and replication.follow cannot be given together: the primary archives, and an archive has one writer",
-        );
         problems
     }
 }

@@ -1,9 +1,9 @@
-//! A standby that begins with its primary's archive.
+//! Standbys and archives: one that begins with its primary's, and one that archives itself.
 
 use crate::{
     asking::{outcome, wait_until},
-    replication::{add, get, has, start, url},
-    service::{Directory, widgets},
+    replication::{add, get, has, position, start, url},
+    service::{Directory, Signal, widgets},
 };
 
 #[test]
@@ -47,4 +47,48 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
     for path in ["/widgets?limit=1000", "/changes?operation=eq.add_widget"] {
         assert_eq!(get(&primary, path), get(&standby, path), "{path}");
     }
+}
+
+/// Whichever of the two archives, and whatever its role: what is restored has the positions that were given out.
+#[test]
+fn an_archive_goes_on_through_a_switchover_and_a_restart() {
+    let (first, second) = (
+        Directory::new("archive_before"),
+        Directory::new("archive_beside"),
+    );
+    let archive = format!("file://{}", first.path().join("archive").display());
+    let archives = ["--archive-url", &archive, "--archive-interval-ms", "100"];
+    let primary = start(first.path(), &archives);
+    let (listen, address) = (primary.address.to_string(), url(&primary));
+    add(&primary, "before");
+    let standby = start(second.path(), &["--follow", &address]);
+    wait_until("it follows", || get(&standby, "/ready").0 == 200);
+    let to = url(&standby);
+    let mut switchover = widgets(second.path());
+    let (code, told) = outcome(switchover.args(["promote", "--switchover", &to]));
+    assert_eq!(code, Some(0), "{told}");
+    add(&standby, "after");
+    wait_until("copied", || has(&primary, "after"));
+    primary.signal(Signal::TERM);
+    assert!(primary.wait().success());
+    let primary = start(
+        first.path(),
+        &[&archives[..], &["--listen", &listen]].concat(),
+    );
+    add(&standby, "restarted");
+    let after = position(&standby);
+    let restored = |number: usize| {
+        let to = format!("restored-{number}");
+        let mut command = widgets(second.path());
+        let (code, told) = outcome(command.args(["restore", &archive, "--data-dir", &to]));
+        assert_eq!(code, Some(0), "{told}");
+        told
+    };
+    let told = (1..1000)
+        .map(restored)
+        .find(|told| told.contains("restored 3 widgets"));
+    let told = told.expect("it is archived");
+    let (epoch, _) = after.rsplit_once('-').expect("a position");
+    assert!(told.contains(&format!("(position {epoch}-")), "{told}");
+    drop(primary);
 }
