@@ -46,6 +46,11 @@ class Service:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
+    def most_mib(self):
+        """Resident memory at most, since the start."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
     def log_bytes(self):
         return os.fstat(self.log.fileno()).st_size
 
@@ -156,9 +161,13 @@ def end(failures):
 def served(binary, *arguments, **options):
     folder = tempfile.mkdtemp(prefix="widgets-siege-")
     service = Service(binary, folder, *arguments, **options)
+    first = service.resident_mib(), service.log_bytes()
     try:
         yield service
     finally:
+        if service.process.poll() is None:
+            print(f"  memory {first[0]:.1f} MiB at first, {service.most_mib():.1f} MiB at most; "
+                  f"{service.log_bytes() - first[1]} bytes of log")
         service.kill()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What would bring the service down, against the real binary and the real nginx, each with a good client beside
 it: requests that are refused before their bodies have come, answers that nobody reads, heads that take more memory
-than what was sent, probes, log lines, addresses without end, connections that take all places, or all descriptors.
+than what was sent, probes, log lines, addresses without end, idempotency keys without end, connections that take all places, or all descriptors.
 
     tests/hostile/siege.py BINARY [SECONDS [ATTACK...]]
 
@@ -380,6 +380,31 @@ def addresses(binary, requests):
         return failures
 
 
+def keys(binary, most):
+    """One address uses more idempotency keys than are kept: another's are known still, and of its own the newest."""
+    def keyed(widget):
+        return add(widget).replace(b"\r\n", b'\r\nIdempotency-Key: "%b"\r\n' % widget, 1)
+
+    kept = most // 4
+    with served(binary, f"--idempotency-keys-max={most}") as service:
+        modest, greedy = Connection(service.address), Connection(service.address, "127.0.0.2")
+        mine = [b"mine%d" % each for each in range(kept)]
+        theirs = [b"theirs%d" % each for each in range(most * 2)]
+        added = [modest.ask(keyed(each))[0] for each in mine]
+        flood = lambda: [greedy.ask(keyed(each))[0] for each in theirs]
+        flooded, failures = beside_a_good_client(service.address, flood)
+        if set(added + flooded) != {204}:
+            failures.append(f"keys: widgets were answered {set(added + flooded)}")
+        # A key that is not known any more adds a widget that is there.
+        known = [modest.ask(keyed(each))[0] for each in mine].count(204)
+        newest = [greedy.ask(keyed(each))[0] for each in theirs[-kept:]].count(204)
+        print(f"keys: {most} are kept, one address used {len(theirs)}: of {kept} of another {known} are known, "
+              f"and {newest} of its newest {kept}")
+        if (known, newest) != (kept, kept):
+            failures.append(f"keys: {known} and {newest} of {kept} are known")
+        return failures
+
+
 def places(binary, seconds):
     """One address opens connections as fast as it goes and asks nothing, or begins bodies that never come; then so
     do four addresses. The good client makes a new connection for each request, and so do probes."""
@@ -480,6 +505,7 @@ def main(binary, seconds=8, *names):
         probes: seconds,
         log_lines: seconds,
         addresses: 10_000 * seconds,
+        keys: 250 * seconds,
         places: seconds,
         descriptors: 500 * seconds,
     }
