@@ -6,8 +6,8 @@
 //! - [`lists`] makes lists at random, and says a second time what each of them must show.
 //! - [`linearizability`] says whether what concurrent callers saw can have happened one by one.
 //! - [`witness`] says the same of histories of any length, where a feed tells in which order they were.
-//! - [`check_store`] runs every case on a store, [`check_changes`] those of its feed, and [`check_free_slots`]
-//!   compares what it counts. A new store adds one test that calls them.
+//! - [`check_store`] runs every case on a store, [`check_changes`] those of its feed, [`check_free_slots`]
+//!   compares what it counts, and [`check_key_shares`] uses more keys than are kept. A new store adds one test that calls them.
 //!
 //! It is a dependency of tests only, and knows nothing of how any store keeps its state: no file, no
 //! SQL, and no store that is empty before.
@@ -27,4 +27,4 @@ mod suite;
 pub mod witness;
 
 pub use model::Model;
-pub use suite::{check_changes, check_free_slots, check_store};
+pub use suite::{check_changes, check_free_slots, check_key_shares, check_store};

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     journal_bytes: IntGauge,
     read_only: IntGauge,
     idempotency_keys: IntGauge,
+    idempotency_keys_most: IntGauge,
     idempotency_keys_early: IntCounter,
     idempotency_replayed: IntCounter,
     idempotency_reused: IntCounter,
@@ -80,6 +81,10 @@ impl Metrics {
             idempotency_keys: gauge(
                 "widgets_idempotency_keys",
                 "Idempotency keys that are kept.",
+            ),
+            idempotency_keys_most: gauge(
+                "widgets_idempotency_keys_of_one_caller",
+                "Idempotency keys of the caller that has most.",
             ),
             idempotency_keys_early: counter(
                 "widgets_idempotency_keys_early_total",
@@ -137,6 +142,9 @@ impl Metrics {
     pub(crate) fn keys(&self, retries: &Retries) {
         self.idempotency_keys
             .set(i64::try_from(retries.len()).unwrap_or(i64::MAX));
+        let most = retries.most_of_a_caller();
+        self.idempotency_keys_most
+            .set(i64::try_from(most).unwrap_or(i64::MAX));
         let told = self.idempotency_keys_early.get();
         self.idempotency_keys_early
             .inc_by(retries.early().saturating_sub(told));

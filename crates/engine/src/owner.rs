@@ -251,6 +251,11 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     #[cfg(test)]
+    pub(crate) fn key_callers(&self) -> usize {
+        self.retries.callers()
+    }
+
+    #[cfg(test)]
     pub(crate) fn journal(&self) -> &Journal<F> {
         &self.journal
     }
@@ -264,7 +269,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             return self.checkpoints.stop(&reason, now, &self.metrics);
         }
         let position = self.journal.before_seals();
-        let (state, retries) = (&self.state, &self.retries);
+        let (state, retries) = (&self.state, &mut self.retries);
         self.checkpoints
             .advance(state, retries, position, now, &self.metrics);
     }
@@ -501,9 +506,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         late: bool,
         unavailable: Option<&Reason>,
     ) -> Decided {
-        let keyed = attempt.key.as_ref().map(|key| {
-            retries::digest(&self.secret, attempt.author.as_ref(), key, &attempt.command)
-        });
+        let key = attempt.key.as_ref();
+        let keyed = key.map(|key| retries::digest(&self.secret, key, attempt));
         if let Some(keyed) = &keyed
             && let Some(remembered) = self.remembered(keyed, &attempt.command)
         {

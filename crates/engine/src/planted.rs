@@ -94,6 +94,8 @@ bugs! {
     TimeGoesBack,
     /// A checkpoint leaves out the keys.
     KeysForgotten,
+    /// Where there are too many keys the oldest goes, whosever it is.
+    OldestKeyGoes,
     /// A change is told before it is synced.
     ToldBeforeSync,
     /// After a restart a change is left out.

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use widgets_conformance::{
-    Model, check_changes, check_free_slots, check_store,
+    Model, check_changes, check_free_slots, check_key_shares, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::{Engine, Settings};
@@ -39,6 +39,21 @@ async fn the_embedded_store_conforms() {
     let clients = [engine.client().on_current_runtime(), engine.client()];
     check_store(&clients, "").await;
     check_changes(&clients, "").await;
+}
+
+#[tokio::test]
+async fn callers_have_their_shares_of_the_keys_also_after_a_start() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key-shares");
+    drop(std::fs::remove_dir_all(&path));
+    let settings = Settings {
+        idempotency_keys_max: 60,
+        ..Settings::default()
+    };
+    for prefix in ["", "again:"] {
+        let engine = Engine::open(&path, &settings).expect("its store");
+        check_key_shares(&[engine.client()], prefix, 60, async || ()).await;
+        engine.checkpoint().expect("written");
+    }
 }
 
 /// What the metric says.

@@ -1,6 +1,6 @@
 //! A batch as one call of `widgets.apply_batch`: its arguments, and its outcomes as answers.
 
-use crate::keys::{key_digest, request_digest};
+use crate::keys::{kept_with, key_digest};
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
                     kind,
                     place,
                     key_digest(author, key),
-                    request_digest(&attempt.command),
+                    kept_with(&attempt.command, attempt.asker),
                 ));
             }
         }

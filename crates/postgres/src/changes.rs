@@ -107,6 +107,7 @@ impl Batch {
 }
 
 /// What the database says of what comes after a number: the state after the rows were read.
+#[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) state: State,
     pub(crate) batches: Vec<Arc<Batch>>,

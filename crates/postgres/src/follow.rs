@@ -12,13 +12,17 @@ use crate::{
     queue::Lane,
     shared::{Bounded, CANCELLED, Shared},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio_postgres::types::Type;
 use widgets_clock::Clock;
 use widgets_registry::{Fault, FeedError};
 
 /// How often the end is looked at without a notification.
 const POLL: Duration = Duration::from_millis(250);
+
+/// Whoever may connect may notify as well. After so many in a row that told nothing new, none is looked at until
+/// there was something.
+const FOR_NOTHING_MAX: u32 = 8;
 
 /// For so long after the last one waited the end is followed.
 const LINGER: Duration = Duration::from_secs(10);
@@ -69,6 +73,7 @@ async fn follow_connected<C: Clock>(
     let listened = shared.bounded(connected, listen).await;
     done(shared, listened)?;
     let mut idle_since = None;
+    let (mut was_notified, mut notified_for_nothing) = (false, 0);
     loop {
         let is_end = match shared.feed.followed() {
             None => {
@@ -80,6 +85,11 @@ async fn follow_connected<C: Clock>(
                 shared.feed.begin_round();
                 let found = find(shared, connected, Some(after)).await?;
                 let is_end = found.is_end;
+                if !found.batches.is_empty() {
+                    notified_for_nothing = 0;
+                } else if was_notified {
+                    notified_for_nothing += 1;
+                }
                 if !shared.feed.extend(found) {
                     // Another server, or what comes next is gone.
                     shared.feed.end();
@@ -99,12 +109,15 @@ async fn follow_connected<C: Clock>(
                 return Ok(());
             }
         }
+        was_notified = false;
         tokio::select! {
             reason = connected.broken() => {
                 let fault = unavailable("the connection to the database broke", reason.clone());
                 return Err(Failed::Broken(fault.into(), reason));
             }
-            () = connected.notified() => {}
+            () = connected.notified(), if notified_for_nothing < FOR_NOTHING_MAX => {
+                was_notified = true;
+            }
             () = shared.feed.nudged() => {}
             () = shared.clock.timer(POLL) => {}
         }
@@ -116,11 +129,19 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
     let mut closing = shared.feed.closing();
     let mut link = Link::new(shared.clone(), Lane::Changes);
     let mut keep_at = shared.clock.now() + KEEPING;
+    // Those that another one was answered before.
+    let mut waiting = VecDeque::new();
     loop {
         let rest = keep_at.saturating_sub(shared.clock.now());
+        let next = async {
+            match waiting.pop_front() {
+                Some(read) => Some(read),
+                None => reads.recv().await,
+            }
+        };
         let read = tokio::select! {
             _ = closing.wait_for(|&closed| closed) => return,
-            read = reads.recv() => match read {
+            read = next => match read {
                 Some(read) => Some(read),
                 None => return,
             },
@@ -142,7 +163,19 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
             }
         };
         let broken = if let Some(read) = read {
-            answer(&shared, connected, read).await
+            let mut asked = vec![read];
+            if asked[0].after.is_none() {
+                // One answer is everybody's who asks for the state alone: whoever asks for it over and over, as by
+                // `Read-After` with each lookup, holds up nobody.
+                while let Ok(read) = reads.try_recv() {
+                    if read.after.is_none() {
+                        asked.push(read);
+                    } else {
+                        waiting.push_back(read);
+                    }
+                }
+            }
+            answer(&shared, connected, asked).await
         } else {
             keep_at = shared.clock.now() + KEEPING;
             keep(&shared, connected).await
@@ -153,22 +186,25 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
     }
 }
 
-/// Answers one read. An error is that the connection is of no use any more.
+/// Answers reads that are the same. An error is that the connection is of no use any more.
 async fn answer<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
-    read: Read,
+    mut reads: Vec<Read>,
 ) -> Result<(), String> {
-    if read.reply.is_closed() {
+    reads.retain(|read| !read.reply.is_closed());
+    let Some(after) = reads.first().map(|read| read.after) else {
         return Ok(());
-    }
-    let (answer, broken) = match find(shared, connected, read.after).await {
+    };
+    let (answer, broken) = match find(shared, connected, after).await {
         Ok(found) => (Ok(found), Ok(())),
         Err(Failed::Feed(error)) => (Err(error), Ok(())),
         Err(Failed::Broken(error, reason)) => (Err(error), Err(reason)),
     };
-    // Whoever does not wait any more has hung up.
-    drop(read.reply.send(answer));
+    for read in reads {
+        // Whoever does not wait any more has hung up.
+        drop(read.reply.send(answer.clone()));
+    }
     broken
 }
 

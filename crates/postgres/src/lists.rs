@@ -1,5 +1,6 @@
 //! Lists and neighbourhoods: each is one statement, which sees one moment, on a connection of its own
-//! lane. The statement of a caller that has hung up is cancelled.
+//! lane. The statement of a caller that has hung up is cancelled. One caller has three quarters of the
+//! connections at most: others find one, however long its lists take.
 
 use crate::{
     connected::Connected,
@@ -8,7 +9,7 @@ use crate::{
     link::Link,
     lookups::{answer_all, ask, slots, widget},
     query::{Parameter, Query, Question},
-    queue::{Lane, Read},
+    queue::{Lane, Listing, Read},
     shared::{Connection, Shared},
 };
 use std::{future::poll_fn, pin::pin, sync::Arc};
@@ -17,7 +18,9 @@ use widgets_clock::Clock;
 use widgets_queue::Answered;
 use widgets_registry::{
     Fault, Ordinal, Reason,
-    query::{Direction, List, Neighbourhood, NeighbourhoodQuery, Page, Rows, SlotRow, Table},
+    query::{
+        Asker, Direction, List, Neighbourhood, NeighbourhoodQuery, Page, Rows, SlotRow, Table,
+    },
 };
 
 /// Why a connection is given up whose statement was cancelled: the request may be late, and meet the
@@ -29,6 +32,10 @@ impl Query for List {
         SELECT serial_number, name, ports, peers, ordinal, total
         FROM widgets.list_rows($1, $2::text::jsonb, $3, $4, $5, $6, $7)";
     const READS_MANY: bool = true;
+
+    fn asker(&self) -> Asker {
+        self.asker
+    }
 
     fn parameters(&self) -> Vec<Parameter> {
         let filter = Encoded::new(&self.filter);
@@ -110,6 +117,10 @@ impl Query for NeighbourhoodQuery {
         FROM widgets.neighbourhood($1, $2, $3)";
     const READS_MANY: bool = true;
 
+    fn asker(&self) -> Asker {
+        self.asker
+    }
+
     fn parameters(&self) -> Vec<Parameter> {
         let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         vec![
@@ -143,13 +154,13 @@ fn impossible(defect: String) -> Fault {
 /// Answers lists and neighbourhoods, one after the other, until the queue is closed and empty.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>) {
     let mut link = Link::new(shared.clone(), Lane::Lists);
-    let mut read: Option<Read<Box<dyn Question>>> = None;
+    let mut read: Option<(Read<Box<dyn Question>>, Listing)> = None;
     loop {
         let connected = match link.connected().await {
             Ok(connected) => connected,
             Err(error) => {
                 let reason = error.reason();
-                let mut reads = read.take().into_iter().collect();
+                let mut reads = read.take().into_iter().map(|(read, _)| read).collect();
                 answer_all(&shared, &mut reads, &Fault::Unavailable { reason });
                 if shared.queue.is_closed() {
                     return;
@@ -170,9 +181,9 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>) {
                 }
             }
         }
-        if let Some(taken) = read.take() {
-            let connection;
-            (read, connection) = answer(&shared, connected, taken).await;
+        if let Some((taken, listing)) = read.take() {
+            let (again, connection) = answer(&shared, connected, taken).await;
+            read = again.map(|again| (again, listing));
             if let Connection::Drop(reason) = connection {
                 link.lose(&reason);
             }

@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         version: 1,
         name: "tables",
@@ -72,6 +72,12 @@ const MIGRATIONS: [Migration; 8] = [
         sql: include_str!("../migrations/0008_write_first.sql"),
         oldest_program: 4,
     },
+    Migration {
+        version: 9,
+        name: "shares",
+        sql: include_str!("../migrations/0009_shares.sql"),
+        oldest_program: 4,
+    },
 ];
 
 const GRANTS: &str = include_str!("../migrations/grants.sql");
@@ -79,8 +85,12 @@ const GRANTS: &str = include_str!("../migrations/grants.sql");
 /// The schema's version that this program was made for.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// Which transaction-level advisory lock a migrator takes: "widgets" in ASCII.
+/// Which transaction-level advisory lock a migrator takes where there is no table yet that it could lock: "widgets" in
+/// ASCII. Whoever may connect may take it as well, and keep it.
 const LOCK: i64 = 0x0077_6964_6765_7473;
+
+/// The first migration is waited for so many times as long as a connection.
+const FIRST_WAIT: u32 = 30;
 
 /// How far a database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +113,7 @@ impl MigrationStatus {
 /// this program can work with is left as it is.
 pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStatus, OpenError> {
     let mut connected = target.connect_to_write(timeout).await?;
-    let status = migrate_on(&mut connected.client).await?;
+    let status = migrate_on(&mut connected.client, timeout).await?;
     if connected.is_unreplicated() {
         return Err(unreplicated("migrating the schema"));
     }
@@ -138,13 +148,45 @@ pub async fn check(target: &Target, timeout: Duration) -> Result<MigrationStatus
     })
 }
 
-async fn migrate_on(client: &mut Client) -> Result<MigrationStatus, OpenError> {
+/// Waits until no other migrator is at work: by a lock on what they record, which nobody else may take. The first time
+/// of all an advisory lock is left, which may be anybody's: that is waited for no longer than a migration takes.
+async fn lock(transaction: &Transaction<'_>, timeout: Duration) -> Result<(), OpenError> {
+    let failed = failed("waiting for other migrators");
+    let exists = async || {
+        let exists = "SELECT to_regclass('widgets.migrations') IS NOT NULL";
+        let row = transaction.query_one(exists, &[]).await.map_err(failed)?;
+        Ok::<bool, OpenError>(row.get(0))
+    };
+    if !exists().await? {
+        let milliseconds = (timeout * FIRST_WAIT).as_millis();
+        let wait = format!(
+            "SET LOCAL lock_timeout = {milliseconds}; SELECT pg_advisory_xact_lock({LOCK});
+            SET LOCAL lock_timeout = 0"
+        );
+        let held = format!(
+            "waiting for other migrators (whoever has the advisory lock {LOCK}, see pg_locks)"
+        );
+        let waited = transaction.batch_execute(&wait).await;
+        waited.map_err(self::failed(&held))?;
+    }
+    if exists().await? {
+        // Whoever may not write there changes nothing.
+        let alone = "DO $$ BEGIN
+            IF has_table_privilege('widgets.migrations', 'UPDATE') THEN
+                LOCK TABLE widgets.migrations IN SHARE ROW EXCLUSIVE MODE;
+            END IF;
+        END $$";
+        transaction.batch_execute(alone).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationStatus, OpenError> {
     let failed = failed("migrating the schema");
     let transaction = client.transaction().await.map_err(failed)?;
-    let prepare = format!(
-        "SET LOCAL search_path = pg_catalog, pg_temp; SELECT pg_advisory_xact_lock({LOCK})"
-    );
-    transaction.batch_execute(&prepare).await.map_err(failed)?;
+    let prepare = "SET LOCAL search_path = pg_catalog, pg_temp";
+    transaction.batch_execute(prepare).await.map_err(failed)?;
+    lock(&transaction, timeout).await?;
     let status = MigrationStatus {
         found: found(&transaction).await?,
         wanted: VERSION,

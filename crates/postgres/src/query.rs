@@ -10,7 +10,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 use widgets_queue::{Answered, Asked, DeliverBoxed};
-use widgets_registry::{Fault, Lookup, Reason, Request};
+use widgets_registry::{Fault, Lookup, Reason, Request, query::Asker};
 
 /// A parameter of a statement and its type.
 pub type Parameter = (Box<dyn ToSql + Sync + Send>, Type);
@@ -22,6 +22,11 @@ pub trait Query: Request {
 
     /// Whether it can take long, and so goes by a connection of those that lookups do not wait for.
     const READS_MANY: bool = false;
+
+    /// Who asks, where it [reads much](Self::READS_MANY): nobody has all connections for that.
+    fn asker(&self) -> Asker {
+        Asker::default()
+    }
 
     /// Its parameters.
     fn parameters(&self) -> Vec<Parameter>;
@@ -36,6 +41,7 @@ pub(crate) type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> 
 /// A query of any kind, on its way to a connection and back.
 pub(crate) trait Question: DeliverBoxed {
     fn text_bytes(&self) -> usize;
+    fn asker(&self) -> Asker;
     fn ask<'a>(&self, client: &'a Client) -> Rows<'a>;
     /// Ready when nobody waits for the answer any more.
     fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()>;
@@ -46,6 +52,10 @@ pub(crate) trait Question: DeliverBoxed {
 impl<Q: Query> Question for Asked<Q> {
     fn text_bytes(&self) -> usize {
         self.text_bytes()
+    }
+
+    fn asker(&self) -> Asker {
+        self.request().map_or_else(Asker::default, Query::asker)
     }
 
     fn ask<'a>(&self, client: &'a Client) -> Rows<'a> {

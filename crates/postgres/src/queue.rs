@@ -26,6 +26,7 @@ use widgets_queue::{
 };
 use widgets_registry::{
     Applied, Attempt, Command, Fault, Feed, Lookup, Reason, Rejection, Request as _, SerialNumber,
+    query::Asker,
 };
 
 /// An operation, when it came, and where its caller waits.
@@ -92,6 +93,7 @@ pub struct Queue {
     /// Serial numbers in flight are kept as hashes: two with the same one only wait for each other.
     hasher: RandomState,
     connections: usize,
+    list_connections: usize,
     /// With so many waiting operations a batch starts beside others.
     enough: usize,
     feed: Arc<dyn Feed>,
@@ -104,6 +106,26 @@ struct Waiting {
     gathering: usize,
     /// What operations meet at present though there are connections.
     failing: Option<Reason>,
+    /// Whose lists have connections.
+    listing: Vec<Asker>,
+}
+
+/// One list has a connection, until this is dropped.
+pub(crate) struct Listing {
+    queue: Arc<Queue>,
+    asker: Asker,
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.lock();
+        let place = waiting.listing.iter().position(|&each| each == self.asker);
+        if let Some(place) = place {
+            waiting.listing.swap_remove(place);
+        }
+        drop(waiting);
+        self.queue.lists_arrived.notify_one();
+    }
 }
 
 /// How many lanes there are.
@@ -163,6 +185,7 @@ impl Queue {
                 in_flight: HashSet::new(),
                 gathering: 0,
                 failing: None,
+                listing: Vec::new(),
             }),
             operations_arrived: Notify::new(),
             reads_arrived: Notify::new(),
@@ -170,6 +193,7 @@ impl Queue {
             outbox: Mutex::default(),
             hasher: RandomState::new(),
             connections: settings.connections,
+            list_connections: settings.list_connections,
             enough: enough(settings.batch_operations_max),
             feed,
         }
@@ -230,6 +254,7 @@ impl Queue {
             in_flight,
             gathering: _,
             failing: _,
+            listing: _,
         } = waiting;
         // What one that was passed over names, so that nothing overtakes it for ever.
         let mut claimed = HashSet::new();
@@ -342,18 +367,37 @@ impl Queue {
         }
     }
 
-    /// Takes the oldest list, and waits while there is none. `None` once the queue is closed and empty.
-    pub(crate) async fn take_list(&self) -> Option<Read<Box<dyn Question>>> {
+    /// Takes the oldest list of those whose askers have not had their share of the connections, and waits while
+    /// there is none. `None` once the queue is closed and empty.
+    pub(crate) async fn take_list(self: &Arc<Self>) -> Option<(Read<Box<dyn Question>>, Listing)> {
         loop {
             let arrival = self.lists_arrived.notified();
             let taken = {
                 let mut taken = None;
                 let mut waiting = self.lock();
-                let lane = Lane::Lists as usize;
+                let waiting = &mut *waiting;
+                let is_closed = waiting.requests.is_closed();
+                let (lane, share) = (Lane::Lists as usize, Asker::share(self.list_connections));
+                let listing = &mut waiting.listing;
+                let mut has_place = |asker: Asker| {
+                    let mine = listing.iter().filter(|&&each| each == asker).count();
+                    let has_place = mine < share || is_closed;
+                    if has_place {
+                        listing.push(asker);
+                    }
+                    has_place
+                };
                 waiting.requests.take(lane, 1, |submission| {
                     let (arrived, reply_to) = (submission.arrived, submission.reply_to);
-                    let Request::List(asked) = submission.request else {
-                        return Some(submission);
+                    let asked = match submission.request {
+                        Request::List(asked) if has_place(asked.asker()) => asked,
+                        request => {
+                            return Some(Submission {
+                                request,
+                                arrived,
+                                reply_to,
+                            });
+                        }
                     };
                     taken = Some(Read {
                         asked,
@@ -363,9 +407,9 @@ impl Queue {
                     None
                 });
                 let more = waiting.count(Lane::Lists) > 0;
-                let done = waiting.requests.is_closed() && taken.is_none();
-                drop(waiting);
-                if more || done {
+                let done = is_closed && taken.is_none();
+                // Where nothing could be taken, whoever ends a list says so.
+                if taken.is_some() && more || done {
                     self.lists_arrived.notify_one();
                 }
                 if done {
@@ -373,8 +417,10 @@ impl Queue {
                 }
                 taken
             };
-            if taken.is_some() {
-                return taken;
+            if let Some(taken) = taken {
+                let asker = taken.asked.asker();
+                let queue = self.clone();
+                return Some((taken, Listing { queue, asker }));
             }
             arrival.await;
         }

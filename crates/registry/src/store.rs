@@ -2,7 +2,7 @@
 
 use crate::{
     Author, Command, Feed, IdempotencyKey, Refusal, SerialNumber, Widget,
-    query::{List, Neighbourhood, NeighbourhoodQuery, Page},
+    query::{Asker, List, Neighbourhood, NeighbourhoodQuery, Page},
 };
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Attempt {
     pub author: Option<Author>,
     /// What makes it safe to ask again.
     pub key: Option<IdempotencyKey>,
+    /// Whose share of the keys that are kept this one counts against. It tells no keys apart.
+    pub asker: Asker,
 }
 
 /// Of nobody, and not to be asked again.
@@ -36,6 +38,7 @@ impl From<Command> for Attempt {
             command,
             author: None,
             key: None,
+            asker: Asker::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ mod replicas;
 
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
-    askers::Askers,
+    askers::asker,
     auth::{Access, Object, Permission, Sender, TokenCache},
     backup::{self, Backup},
     body::{self, Bodies, ConnectionBodies},
@@ -18,11 +18,13 @@ use crate::{
     document::{self, File, Security},
     error::{Error, Malformed},
     faults::FaultLog,
+    idempotency,
     lists::{self, WantedList},
     making::{Making, Pace, Turn},
     metrics::{Metrics, Subject},
     negotiation::{self, Preferences},
     pieces::Pieces,
+    proxies::Proxies,
     readiness::Readiness,
     reading,
     replication::Replication,
@@ -39,6 +41,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
+use ipnet::IpNet;
 use prometheus::Registry;
 use std::{
     fmt::Display,
@@ -73,6 +76,7 @@ pub struct Api<S> {
     authentication: Arc<Authentication>,
     tokens: Arc<Mutex<TokenCache>>,
     rate_limit: Option<Arc<RateLimit>>,
+    proxies: Arc<Proxies>,
     browsers: Arc<BrowserSettings>,
     /// What the document says of getting in.
     security: Security,
@@ -89,7 +93,6 @@ struct Shared {
     bodies: Bodies,
     subscribers: Arc<Subscribers>,
     making: Arc<Making>,
-    askers: Askers,
     /// How many operations wait for a primary.
     awaiting: AtomicUsize,
     request_ids: RequestIds,
@@ -218,7 +221,6 @@ impl<S: Store> Api<S> {
             bodies,
             subscribers,
             making,
-            askers: Askers::default(),
             awaiting: AtomicUsize::new(0),
             request_ids: RequestIds::default(),
         });
@@ -231,6 +233,7 @@ impl<S: Store> Api<S> {
             authentication: Arc::new(authentication),
             tokens: Arc::default(),
             rate_limit: None,
+            proxies: Arc::default(),
             browsers: Arc::default(),
             security,
             document,
@@ -242,6 +245,14 @@ impl<S: Store> Api<S> {
     pub fn with_rate_limit(self, rate_limit: Arc<RateLimit>) -> Self {
         let rate_limit = Some(rate_limit);
         Self { rate_limit, ..self }
+    }
+
+    /// The same API, which takes the word of these for whom they ask: the last address in `X-Forwarded-For` that is
+    /// not one of them is the client, for the rate limit and for shares of what all have together.
+    #[must_use]
+    pub fn with_trusted_proxies(self, proxies: Vec<IpNet>) -> Self {
+        let proxies = Arc::new(Proxies(proxies));
+        Self { proxies, ..self }
     }
 
     /// The same API, which gives these backups of the store.
@@ -314,6 +325,7 @@ impl<S: Store> Api<S> {
             authentication: self.authentication.clone(),
             tokens: Arc::default(),
             rate_limit: self.rate_limit.clone(),
+            proxies: self.proxies.clone(),
             browsers: self.browsers.clone(),
             security: self.security,
             document: self.document.clone(),
@@ -480,7 +492,8 @@ impl<S: Store> Api<S> {
         Pace::new(self.shared.settings.answer_bytes_max)
     }
 
-    async fn neighbourhood(&self, query: NeighbourhoodQuery, who: Asker) -> Answer {
+    async fn neighbourhood(&self, mut query: NeighbourhoodQuery, who: Asker) -> Answer {
+        query.asker = who;
         let _turn = self.turn(who).await?;
         let serial_number = query.serial_number.clone();
         match self.in_time(self.store.ask(query)).await? {
@@ -601,14 +614,14 @@ impl<S: Store> Api<S> {
             Ok(()) => match self.admit(caller, &route, head).await {
                 Ok(sender) => {
                     let administers = sender.access.administers();
-                    if route.has_many_rows() {
-                        let client = self.client(caller, head);
-                        who = self.shared.askers.of(sender.author.as_deref(), client);
+                    let is_kept = head.headers.contains_key(idempotency::KEY);
+                    if route.has_many_rows() || is_kept {
+                        who = asker(&sender, self.client(caller, head));
                     }
                     if let Some(logged) = &mut logged {
                         logged.author.clone_from(&sender.author);
                     }
-                    let wanted = self.wanted(sender, route, head, body).await;
+                    let wanted = self.wanted(sender, who, route, head, body).await;
                     (administers, wanted)
                 }
                 Err(error) => (false, Err(error)),
@@ -629,6 +642,7 @@ impl<S: Store> Api<S> {
     async fn wanted<B>(
         &self,
         sender: Sender,
+        who: Asker,
         route: Route<'_>,
         head: &Parts,
         body: Pin<&mut B>,
@@ -639,7 +653,9 @@ impl<S: Store> Api<S> {
     {
         let answer = match route {
             Route::Operation(operation) => {
-                return self.read_operation(operation, sender, head, body).await;
+                return self
+                    .read_operation(operation, sender, who, head, body)
+                    .await;
             }
             Route::Widget(Ok(serial_number)) => {
                 return read_widget(&serial_number, sender.access, head);

@@ -1,40 +1,78 @@
 //! Who asks, as far as shares go of what all have together: a caller by its name, others by their addresses.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    net::IpAddr,
-};
+use crate::{auth::Sender, proxies};
+use ring::digest::{SHA256, digest};
+use std::net::IpAddr;
 use widgets_registry::query::Asker;
 
-/// Tells those who ask from each other.
-#[derive(Debug, Default)]
-pub(crate) struct Askers {
-    /// Nobody can find out who shares a number with whom.
-    key: RandomState,
-}
-
-impl Askers {
-    /// Whoever has this name, or else this address.
-    pub(crate) fn of(&self, name: Option<&str>, address: IpAddr) -> Asker {
-        Asker(match name {
-            Some(name) => self.key.hash_one(name),
-            None => self.key.hash_one(address),
-        })
-    }
+/// Whoever this sender is, or else whoever is at this address. One whose token names no subject is not known by it:
+/// it gets a new one now and then. The same in every process, as keys are kept with it.
+pub(crate) fn asker(sender: &Sender, client: IpAddr) -> Asker {
+    let named = sender.author.is_some();
+    let identity = sender.identity.digest().filter(|_| named);
+    let digest = identity.unwrap_or_else(|| {
+        let text = proxies::network_of(client).to_string();
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        bytes
+    });
+    Asker(digest.first_chunk().copied().map_or(0, u64::from_be_bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use crate::auth::{Access, Identity};
+    use widgets_registry::Author;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn named(name: &str, identity: Identity) -> Sender {
+        Sender {
+            author: Author::new(name),
+            identity,
+            ..Sender::anonymous(Access::NOTHING)
+        }
+    }
 
     #[test]
-    fn a_name_is_the_same_at_every_address() {
-        let askers = Askers::default();
-        let (here, there) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::BROADCAST.into());
-        assert_eq!(askers.of(Some("a"), here), askers.of(Some("a"), there));
-        assert_ne!(askers.of(Some("a"), here), askers.of(Some("b"), here));
-        assert_ne!(askers.of(None, here), askers.of(None, there));
-        assert_ne!(askers.of(None, here), askers.of(Some("127.0.0.1"), here));
+    fn a_name_is_the_same_at_every_address_and_of_one_issuer() {
+        let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let a = named("a", Identity::subject(None, "a"));
+        assert_eq!(asker(&a, here), asker(&a, there));
+        for other in [
+            named("b", Identity::subject(None, "b")),
+            named("a", Identity::subject(Some("i"), "a")),
+            named("a", Identity::certificate(Some("a"))),
+            Sender::anonymous(Access::NOTHING),
+        ] {
+            assert_ne!(asker(&a, here), asker(&other, here), "{other:?}");
+        }
+        assert_eq!(asker(&a, here), Asker(ASKER_A), "it is persisted");
+    }
+
+    /// The first bytes of the identity.
+    const ASKER_A: u64 = 0x7437_997f_ff57_82ab;
+
+    #[test]
+    fn who_has_no_name_is_an_address() {
+        let nobody = Sender::anonymous(Access::NOTHING);
+        // A token without a subject, and a newer one.
+        let [token, newer] = [b"t", b"u"].map(|token| named("", Identity::token(token)));
+        let asker = |sender, address| asker(sender, ip(address));
+        assert_eq!(asker(&nobody, "192.0.2.1"), asker(&token, "192.0.2.1"));
+        assert_eq!(asker(&newer, "192.0.2.1"), asker(&token, "192.0.2.1"));
+        assert_ne!(asker(&nobody, "192.0.2.1"), asker(&nobody, "192.0.2.2"));
+        // One customer.
+        assert_eq!(
+            asker(&nobody, "2001:db8:0:1::1"),
+            asker(&nobody, "2001:db8:0:2::1")
+        );
+        assert_ne!(
+            asker(&nobody, "2001:db8:0:1::1"),
+            asker(&nobody, "2001:db8:1:1::1")
+        );
     }
 }

@@ -35,6 +35,7 @@ mod making;
 mod metrics;
 mod negotiation;
 mod pieces;
+mod proxies;
 mod rate;
 mod readiness;
 mod reading;

@@ -36,7 +36,8 @@ pub(crate) struct Making {
 
 #[derive(Debug, Default)]
 struct Table {
-    under_way: usize,
+    /// Whose are in the making.
+    under_way: Vec<Asker>,
     waiting: usize,
     /// What the next one that waits is called.
     number: u64,
@@ -51,15 +52,23 @@ struct Waiter {
 }
 
 impl Table {
-    /// The next that waits.
-    fn next(&mut self) -> Option<Waiter> {
-        let (asker, mut waiters) = self.askers.pop_front()?;
+    /// Whether one more of this asker may be in the making, of so many at once.
+    fn has_place(&self, asker: Asker, at_once_max: usize) -> bool {
+        let mine = self.under_way.iter().filter(|&&each| each == asker).count();
+        self.under_way.len() < at_once_max && mine < Asker::share(at_once_max)
+    }
+
+    /// The next that waits and may be in the making, with whose it is.
+    fn next(&mut self, at_once_max: usize) -> Option<(Asker, Waiter)> {
+        let has_place = |(asker, _): &(Asker, _)| self.has_place(*asker, at_once_max);
+        let place = self.askers.iter().position(has_place)?;
+        let (asker, mut waiters) = self.askers.remove(place)?;
         let next = waiters.pop_front();
         if !waiters.is_empty() {
             self.askers.push_back((asker, waiters));
         }
         self.waiting -= usize::from(next.is_some());
-        next
+        next.map(|next| (asker, next))
     }
 
     fn leave(&mut self, asker: Asker, number: u64) {
@@ -78,7 +87,7 @@ impl Table {
 
 /// One is in the making, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn(Arc<Making>);
+pub(crate) struct Turn(Arc<Making>, Asker);
 
 /// One waits, until this is dropped.
 struct Waiting {
@@ -108,9 +117,9 @@ impl Making {
     pub(crate) async fn turn(self: &Arc<Self>, asker: Asker) -> Result<Turn, String> {
         let (told, waiting) = {
             let mut table = self.lock();
-            if table.under_way < self.at_once_max {
-                table.under_way += 1;
-                return Ok(Turn(self.clone()));
+            if table.has_place(asker, self.at_once_max) {
+                table.under_way.push(asker);
+                return Ok(Turn(self.clone(), asker));
             }
             let place = table.askers.iter().position(|(each, _)| *each == asker);
             let mine = place.map_or(0, |place| table.askers[place].1.len());
@@ -155,13 +164,19 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let next = {
             let mut table = self.0.lock();
-            let next = table.next();
-            table.under_way -= usize::from(next.is_none());
+            let place = table.under_way.iter().position(|&each| each == self.1);
+            if let Some(place) = place {
+                table.under_way.swap_remove(place);
+            }
+            let next = table.next(self.0.at_once_max);
+            if let Some((asker, _)) = &next {
+                table.under_way.push(*asker);
+            }
             next
         };
-        if let Some(next) = next {
+        if let Some((asker, next)) = next {
             // Whoever has just hung up drops it, and the one after has it.
-            drop(next.told.send(Self(self.0.clone())));
+            drop(next.told.send(Self(self.0.clone(), asker)));
         }
     }
 }
@@ -255,7 +270,26 @@ mod tests {
         assert!(poll(third.as_mut()).is_pending(), "it is the other's turn");
         drop(turned(other.as_mut()));
         drop(turned(third.as_mut()));
-        assert_eq!(making.lock().under_way, 0);
+        assert!(making.lock().under_way.is_empty());
+    }
+
+    /// However long those of one take, another's is made at once.
+    #[test]
+    fn one_asker_has_three_quarters_of_the_turns() {
+        let making = Making::new(4);
+        let (greedy, modest) = (Asker(1), Asker(2));
+        let mut turns: Vec<_> = (0..3).map(|_| turned(pin!(making.turn(greedy)))).collect();
+        let mut fourth = pin!(making.turn(greedy));
+        assert!(poll(fourth.as_mut()).is_pending());
+        let mine = turned(pin!(making.turn(modest)));
+        // A turn that becomes free and is not for who waits is for the next who comes.
+        drop(mine);
+        assert!(poll(fourth.as_mut()).is_pending());
+        let mine = turned(pin!(making.turn(modest)));
+        turns.pop();
+        drop(turned(fourth.as_mut()));
+        drop((mine, turns));
+        assert!(making.lock().under_way.is_empty());
     }
 
     #[test]
@@ -272,7 +306,7 @@ mod tests {
         }
         assert_eq!(making.waiting.get(), 0);
         let table = making.lock();
-        assert_eq!((table.under_way, table.waiting), (0, 0));
+        assert_eq!((table.under_way.len(), table.waiting), (0, 0));
         assert!(table.askers.is_empty());
     }
 

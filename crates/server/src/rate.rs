@@ -2,7 +2,7 @@
 //!
 //! A client is an address: of IPv6 the /64, since one machine may use all of it. A /48 is a client as well, of
 //! [`NETWORK_FACTOR`] times as much: it is what one customer may be given, and has 65,536 times a /64.
-//! IPv4 behind NAT64 counts as IPv4. Each client has a bucket of
+//! Each client has a bucket of
 //! `burst` requests that fills up again at a steady rate: the generic cell rate algorithm (ITU-T
 //! I.371), which needs one number a client, the time at which its bucket is full again.
 //!
@@ -11,11 +11,9 @@
 //! addresses forgets some of what others have asked, and never counts against them.
 
 use crate::error::Error;
-use hyper::HeaderMap;
-use ipnet::IpNet;
 use std::{
     hash::{BuildHasher as _, RandomState},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
     num::NonZero,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -28,9 +26,6 @@ pub struct RateLimitSettings {
     pub requests_per_second: NonZero<u32>,
     /// So many at once after a pause.
     pub burst_requests: NonZero<u32>,
-    /// Proxies whose word is taken for whom they ask: the last address in `X-Forwarded-For` that is
-    /// not one of them is the client.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Each client may have its bucket in one group only, and finds it there by looking at all.
@@ -39,12 +34,6 @@ const GROUP_BUCKETS: usize = 8;
 
 /// A /48 may ask so many times as often as a /64 of it.
 pub(crate) const NETWORK_FACTOR: u64 = 16;
-
-/// IPv4 addresses as hosts that have IPv6 alone reach them (RFC 6052, RFC 8215): the last 32 bits.
-const NAT64: [(Ipv6Addr, u8); 2] = [
-    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
-    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
-];
 
 /// Counts every client's requests. Shared by all workers.
 #[derive(Debug)]
@@ -99,14 +88,8 @@ impl RateLimit {
         }
     }
 
-    /// Counts a request of this address, or of the one that a trusted proxy names.
-    pub(crate) fn check(
-        &self,
-        address: IpAddr,
-        headers: &HeaderMap,
-        now: Duration,
-    ) -> Result<(), Error> {
-        let client = self.client(address, headers);
+    /// Counts a request of this client.
+    pub(crate) fn check(&self, client: IpAddr, now: Duration) -> Result<(), Error> {
         self.take(client, now)
             .map_err(|wait| Error::TooManyRequests {
                 requests_per_second: self.settings.requests_per_second.get(),
@@ -152,90 +135,17 @@ impl RateLimit {
         bucket.full = full.saturating_add(pace.interval_nanoseconds);
         Ok(())
     }
-
-    /// Whoever asks, behind as many trusted proxies as there are. What the first that is not trusted
-    /// says about others is not believed.
-    pub(crate) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |address: &IpAddr| {
-            let proxies = &self.settings.trusted_proxies;
-            proxies.iter().any(|network| network.contains(address))
-        };
-        let mut client = plain(address);
-        if !trusted(&client) {
-            return client;
-        }
-        // Each proxy has added whom it was asked by: the last is the nearest.
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
-        for line in lines {
-            for forwarded in line.as_bytes().rsplit(|&byte| byte == b',') {
-                let Some(next) = forwarded_address(forwarded) else {
-                    return client;
-                };
-                client = plain(next);
-                if !trusted(&client) {
-                    return client;
-                }
-            }
-        }
-        client
-    }
-}
-
-/// An address as proxies write it: some add the port, and then IPv6 stands in brackets.
-fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
-    if let Ok(address) = text.parse() {
-        return Some(address);
-    }
-    if let Ok(with_port) = text.parse::<SocketAddr>() {
-        return Some(with_port.ip());
-    }
-    let bracketed = text.strip_prefix('[')?.strip_suffix(']')?;
-    bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-}
-
-/// Whose connection it is, as far as addresses tell: of IPv6 the /64 counts.
-pub(crate) fn client_of(address: IpAddr) -> IpAddr {
-    match plain(address) {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            IpAddr::V6(network.into())
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
-/// The address of whoever is behind it: IPv4 inside IPv6 is IPv4.
-fn plain(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(address) = address.to_canonical() else {
-        return address.to_canonical();
-    };
-    let bits = u128::from(address);
-    let is_within = |&(network, length): &(Ipv6Addr, u8)| {
-        let host_bits = 128 - u32::from(length);
-        bits >> host_bits == u128::from(network) >> host_bits
-    };
-    if NAT64.iter().any(is_within) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the last 32 bits are meant"
-        )]
-        let last = bits as u32;
-        return IpAddr::V4(Ipv4Addr::from_bits(last));
-    }
-    IpAddr::V6(address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn limit(requests_per_second: u32, burst_requests: u32, proxies: &[&str]) -> RateLimit {
-        let proxies = proxies.iter().map(|each| each.parse().expect("a network"));
+    fn limit(requests_per_second: u32, burst_requests: u32) -> RateLimit {
         RateLimit::new(RateLimitSettings {
             requests_per_second: NonZero::new(requests_per_second).expect("not 0"),
             burst_requests: NonZero::new(burst_requests).expect("not 0"),
-            trusted_proxies: proxies.collect(),
         })
     }
 
@@ -245,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_and_fills_again() {
-        let limit = limit(10, 5, &[]);
+        let limit = limit(10, 5);
         let client = ip("192.0.2.1");
         let taken = |from: u64| {
             let now = Duration::from_millis(from);
@@ -270,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_client_has_one_bucket_for_its_whole_network() {
-        let limit = limit(1, 1, &[]);
+        let limit = limit(1, 1);
         let take = |text: &str| limit.take(ip(text), Duration::from_secs(1)).is_ok();
         assert!(take("2001:db8::1"));
         assert!(!take("2001:db8::ffff:1"), "the same /64");
@@ -283,7 +193,7 @@ mod tests {
     /// As many addresses as anyone likes never count against another.
     #[test]
     fn a_flood_of_addresses_takes_nothing_from_others() {
-        let limit = limit(1, 1, &[]);
+        let limit = limit(1, 1);
         let now = Duration::from_secs(1);
         let flood = |from: u32, to: u32| {
             for each in from..to {
@@ -298,65 +208,6 @@ mod tests {
             let fresh = IpAddr::V4(Ipv4Addr::new(192, 0, 2, each));
             assert_eq!(limit.take(fresh, now), Ok(()), "{fresh}");
             assert!(limit.take(fresh, now).is_err(), "{fresh} has its own");
-        }
-    }
-
-    #[test]
-    fn clients_behind_nat64_are_told_apart() {
-        for (address, is) in [
-            ("64:ff9b::192.0.2.1", "192.0.2.1"),
-            ("64:ff9b:1::192.0.2.1", "192.0.2.1"),
-            ("64:ff9b:1:ffff::192.0.2.1", "192.0.2.1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("64:ff9b:2::1", "64:ff9b:2::1"),
-            ("64:ff9b:0:1::1", "64:ff9b:0:1::1"),
-            ("2001:db8::1", "2001:db8::1"),
-        ] {
-            assert_eq!(plain(ip(address)), ip(is), "{address}");
-        }
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        let limit = limit(1, 1, &["127.0.0.1/32", "10.0.0.0/8"]);
-        let client = |address: &str, lines: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append("x-forwarded-for", line.parse().expect("a value"));
-            }
-            limit.client(ip(address), &headers).to_string()
-        };
-        for (address, lines, expected) in [
-            ("192.0.2.1", &["198.51.100.1"][..], "192.0.2.1"),
-            ("127.0.0.1", &[][..], "127.0.0.1"),
-            ("127.0.0.1", &["198.51.100.1"], "198.51.100.1"),
-            // What the client itself wrote stands first.
-            ("127.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
-            ("127.0.0.1", &["198.51.100.1,10.1.2.3"], "198.51.100.1"),
-            (
-                "127.0.0.1",
-                &["1.1.1.1", "198.51.100.1", "10.1.2.3"],
-                "198.51.100.1",
-            ),
-            ("127.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
-            ("127.0.0.1", &["198.51.100.1:5678"], "198.51.100.1"),
-            ("127.0.0.1", &["2001:db8::1"], "2001:db8::1"),
-            ("127.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1"),
-            ("127.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
-            (
-                "127.0.0.1",
-                &["1.1.1.1, [::ffff:198.51.100.1]:1, 10.1.2.3:80"],
-                "198.51.100.1",
-            ),
-            ("64:ff9b::198.51.100.1", &[], "198.51.100.1"),
-            ("127.0.0.1", &["[198.51.100.1]"], "127.0.0.1"),
-            ("127.0.0.1", &["198.51.100.1:"], "127.0.0.1"),
-            ("127.0.0.1", &["198.51.100.1:99999"], "127.0.0.1"),
-            ("127.0.0.1", &["nonsense"], "127.0.0.1"),
-            ("127.0.0.1", &["1.1.1.1, nonsense, 10.1.2.3"], "10.1.2.3"),
-            ("127.0.0.1", &[""], "127.0.0.1"),
-        ] {
-            assert_eq!(client(address, lines), expected, "{address} {lines:?}");
         }
     }
 }

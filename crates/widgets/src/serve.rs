@@ -346,6 +346,7 @@ async fn answer<S: Store>(
     connection_metrics.register(&metrics)?;
     let api = Api::new(store, settings, metrics, SystemClock::new())?;
     let api = api.with_authentication(security.authentication.clone());
+    let api = api.with_trusted_proxies(http.trusted_proxies.0.clone());
     let mut api = api.with_browsers(security.browsers.clone());
     if let Some(TlsFiles {
         clients: Some((_, wanted)),

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::Barrier;
 use widgets_registry::{
     Applied, Attempt, Author, ChangeFilter, Event, Feed, FeedError, Happened, IdempotencyKey,
-    Operation, Position, Store,
+    Operation, Position, Store, query::Asker,
 };
 
 /// A wait that takes longer has been forgotten.
@@ -250,6 +250,7 @@ pub(super) async fn have_no_retries<S: Store>(subject: &Subject<'_, S>) {
         command: add_widget(&subject.serial_number("A"), "", "PQ"),
         author: Author::new("ann"),
         key: IdempotencyKey::new(&subject.prefix),
+        asker: Asker::default(),
     };
     assert_eq!(subject.store().ask(attempt.clone()).await, Ok(Applied::Now));
     for _ in 0..3 {

@@ -147,6 +147,7 @@ pub(super) async fn neighbourhoods_agree_with_the_model<S: Store>(subject: &Subj
     for serial_number in serial_numbers {
         for (depth, widgets_max) in [(1, 100), (2, 100), (10, 100), (3, 4), (1, 1)] {
             let query = NeighbourhoodQuery {
+                asker: Asker::default(),
                 serial_number: serial_number.clone(),
                 depth,
                 widgets_max,

@@ -7,6 +7,7 @@ mod free_slots;
 mod histories;
 mod lists;
 mod retries;
+mod shares;
 mod texts;
 mod widgets;
 
@@ -99,6 +100,22 @@ pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
         changes::have_no_retries,
         retries::of_other_callers_are_no_retries,
     }
+}
+
+/// The same for the shares of callers, of a store that keeps so many idempotency keys and no more. `let_go` has it let
+/// go of those that are too many, if it does not by itself. Its keys must be the suite's alone.
+pub async fn check_key_shares<S: Store>(
+    stores: &[S],
+    prefix: &str,
+    keys_max: u64,
+    let_go: impl AsyncFn(),
+) {
+    let subject = Subject {
+        stores,
+        prefix: format!("{prefix}are_kept:"),
+        next: AtomicUsize::new(0),
+    };
+    shares::are_kept(&subject, keys_max, let_go).await;
 }
 
 /// The store in one case: its own serial numbers, and what a case does with them.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use widgets_registry::{
     Applied, Attempt, Author, Command, IdempotencyKey, Port, Refusal, Rejection, Store,
+    query::Asker,
 };
 
 /// How many callers send one request.
@@ -25,10 +26,11 @@ impl<S: Store> Subject<'_, S> {
             command,
             author: Author::new("ann"),
             key: IdempotencyKey::new(&format!("{}{key}", self.prefix)),
+            asker: Asker::default(),
         }
     }
 
-    async fn attempt(&self, attempt: &Attempt) -> Result<Applied, Rejection> {
+    pub(super) async fn attempt(&self, attempt: &Attempt) -> Result<Applied, Rejection> {
         let outcome = self.store().ask(attempt.clone()).await;
         if let Err(Rejection::Fault(fault)) = &outcome {
             panic!("the store failed at {attempt:?}: {fault}");
@@ -202,6 +204,7 @@ pub(super) async fn among_others_agree_with_the_model<S: Store>(subject: &Subjec
                     command,
                     author: None,
                     key: key.and_then(|key| IdempotencyKey::new(&key)),
+                    asker: Asker(number as u64 % 3),
                 };
                 let store = &stores[number % stores.len()];
                 let asked = format!("step {number}, {attempt:?}");

@@ -30,7 +30,7 @@ use write::{Message, Report};
 const SLICE_RECORDS: u32 = if cfg!(test) { 1 } else { 512 };
 
 /// Keys are small: it copies so many at a time.
-const SLICE_KEYS: u64 = if cfg!(test) { 3 } else { 2048 };
+const SLICE_KEYS: u32 = if cfg!(test) { 3 } else { 2048 };
 
 /// It stops earlier after so many bytes.
 const SLICE_BYTES: usize = 128 << 10;
@@ -94,8 +94,8 @@ struct Running {
 struct Copy {
     records: u32,
     next: u32,
-    /// The number of the next key, once the records are done, and of the one after the last.
-    keys: Option<(u64, u64)>,
+    /// The records are done: keys are copied.
+    keys: bool,
     key_blocks: u32,
     /// The block that is being filled, and how much is in it.
     block: Option<Vec<u8>>,
@@ -165,7 +165,7 @@ impl Checkpoints {
     pub(crate) fn advance(
         &mut self,
         state: &State,
-        retries: &Retries,
+        retries: &mut Retries,
         position: Position,
         now: Duration,
         metrics: &Metrics,
@@ -225,7 +225,7 @@ impl Checkpoints {
         let copy = Copy {
             records,
             next: 0,
-            keys: None,
+            keys: false,
             key_blocks: 0,
             block: None,
             in_block: 0,
@@ -238,7 +238,7 @@ impl Checkpoints {
         self.progress = Progress::Copying(copy, running);
     }
 
-    fn copy_slice(&mut self, state: &State, retries: &Retries, position: Position) {
+    fn copy_slice(&mut self, state: &State, retries: &mut Retries, position: Position) {
         let Progress::Copying(copy, _) = &mut self.progress else {
             return;
         };
@@ -313,32 +313,27 @@ impl Checkpoints {
 impl Copy {
     /// Whether everything is copied. The keys are those that there are when the records are done: what
     /// comes after them is in the journal from the checkpoint's beginning on.
-    fn is_done(&mut self, retries: &Retries) -> bool {
+    fn is_done(&mut self, retries: &mut Retries) -> bool {
         if self.next < self.records {
             return false;
         }
-        let range = retries.range();
-        let (next, end) = self.keys.get_or_insert((range.start, range.end));
-        if planted!(KeysForgotten) {
-            *next = *end;
+        if !mem::replace(&mut self.keys, true) && !planted!(KeysForgotten) {
+            retries.begin_copy();
         }
-        // Those that went meanwhile are not needed.
-        *next = (*next).max(range.start);
-        *next >= *end && self.in_block == 0
+        retries.is_copied() && self.in_block == 0
     }
 
     /// Copies one slice into the block; says whether the block is to be written now.
-    fn fill(&mut self, block: &mut Vec<u8>, state: &State, retries: &Retries) -> bool {
-        if let Some((next, end)) = &mut self.keys {
-            let slice_end = (*next + SLICE_KEYS).min(*end);
-            while *next < slice_end && self.in_block < BLOCK_KEYS {
-                if let Some(kept) = retries.get(*next) {
-                    encode_key(block, kept);
-                    self.in_block += 1;
-                }
-                *next += 1;
+    fn fill(&mut self, block: &mut Vec<u8>, state: &State, retries: &mut Retries) -> bool {
+        if self.keys {
+            let slice_end = (self.in_block + SLICE_KEYS).min(BLOCK_KEYS);
+            while self.in_block < slice_end
+                && let Some(kept) = retries.copy_next()
+            {
+                encode_key(block, &kept);
+                self.in_block += 1;
             }
-            let is_full = self.in_block == BLOCK_KEYS || *next >= *end;
+            let is_full = self.in_block == BLOCK_KEYS || retries.is_copied();
             self.key_blocks += u32::from(is_full);
             return is_full;
         }
@@ -381,15 +376,11 @@ pub(crate) fn write_all<D: crate::Disk>(
             draft.append(&mut block, end - next)?;
             next = end;
         }
-        let (mut keys, mut key_blocks) = (retries.range().peekable(), 0);
+        let (mut keys, mut key_blocks) = (retries.iter().peekable(), 0);
         while keys.peek().is_some() {
             begin_block(&mut block);
             let mut in_block = 0;
-            for kept in keys
-                .by_ref()
-                .take(BLOCK_KEYS as usize)
-                .filter_map(|key| retries.get(key))
-            {
+            for kept in keys.by_ref().take(BLOCK_KEYS as usize) {
                 encode_key(&mut block, kept);
                 in_block += 1;
             }

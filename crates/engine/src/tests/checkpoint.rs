@@ -90,7 +90,7 @@ proptest! {
         let (mut checkpoints, ends) = Checkpoints::new(&settings(), None, 0, receiver);
         let mut writer = Writer::new(&disk, Arc::<TestClock>::default(), ends, log(&settings()));
         let mut journaled = Journaled::default();
-        let retries = Retries::new(&settings());
+        let mut retries = Retries::new(&settings());
         for _ in 0..before {
             journaled.apply(&mut chance);
         }
@@ -100,7 +100,7 @@ proptest! {
         let mut between = between.into_iter();
         loop {
             let (state, position) = (&journaled.state, journaled.position());
-            checkpoints.advance(state, &retries, position, Duration::ZERO, &metrics);
+            checkpoints.advance(state, &mut retries, position, Duration::ZERO, &metrics);
             while writer.step() {}
             if let Ok(outcome) = outcome.try_recv() {
                 prop_assert_eq!(outcome, Ok(()));

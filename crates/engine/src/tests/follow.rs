@@ -9,7 +9,7 @@ use crate::{Epoch, FollowError, LoggedGroup, Restoration, Role, Settings, StoreH
 use std::sync::Arc;
 use widgets_registry::{
     Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Name, Ports, Position,
-    Rejection,
+    Rejection, query::Asker,
 };
 
 const PRIMARY: &str = "http://primary:3000";
@@ -34,6 +34,7 @@ fn keyed(command: Command, number: usize) -> Attempt {
         command,
         author: Author::new(["alice", "bob"][number % 2]),
         key: IdempotencyKey::new(&number.to_string()),
+        asker: Asker(number as u64 % 2),
     }
 }
 

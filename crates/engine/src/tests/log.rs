@@ -8,7 +8,7 @@ use super::{
 use crate::{Bulk, Settings, log::Log};
 use widgets_registry::{
     Attempt, Author, ChangeFilter, Command, Event, FeedError, Happened, IdempotencyKey, Name,
-    Operation, Ports, Position,
+    Operation, Ports, Position, query::Asker,
 };
 
 /// Segments stay, however many there are.
@@ -196,6 +196,7 @@ fn a_change_says_who_did_it_and_refusals_are_none() {
         command: add(number),
         author: author.map(|author| Author::new(author).expect("a name")),
         key: key.map(|key| IdempotencyKey::new(key).expect("a key")),
+        asker: Asker::default(),
     };
     let attempts = [
         attempt(1, Some("alice"), None),

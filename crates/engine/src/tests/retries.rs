@@ -6,7 +6,7 @@ use super::{
 };
 use widgets_registry::{
     Applied, Attempt, Author, Command, Fault, IdempotencyKey, Name, Pair, Port, Ports, Refusal,
-    Rejection,
+    Rejection, query::Asker,
 };
 
 fn keyed(command: Command, author: Option<&str>, key: &str) -> Attempt {
@@ -14,6 +14,7 @@ fn keyed(command: Command, author: Option<&str>, key: &str) -> Attempt {
         command,
         author: author.map(|author| Author::new(author).expect("a name")),
         key: Some(IdempotencyKey::new(key).expect("a key")),
+        asker: Asker::default(),
     }
 }
 

@@ -421,6 +421,7 @@ fn a_key_is_in_one_batch_at_a_time() {
         command: add_widget(&serial_number(name), "", "Q"),
         author: widgets_registry::Author::new(author),
         key: widgets_registry::IdempotencyKey::new("key"),
+        asker: Asker::default(),
     };
     assert!(queue.claim(&attempt("A", "ann")));
     assert!(!queue.claim(&attempt("B", "ann")));

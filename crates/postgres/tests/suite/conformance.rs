@@ -3,11 +3,11 @@
 use crate::{assert_sound, migrated, open, server::Directory, session, turn_on_changes};
 use proptest::{collection::vec, prelude::*};
 use widgets_conformance::{
-    check_changes, check_free_slots, check_store,
+    check_changes, check_free_slots, check_key_shares, check_store,
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::Engine;
-use widgets_postgres::Settings;
+use widgets_postgres::{Postgres, Settings};
 use widgets_registry::{Ask as _, Command, Lookup, Port, PortCounts, Store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -41,6 +41,21 @@ async fn it_conforms_in_batches_of_one() {
     check_store(&[store.client().on_current_runtime()], "").await;
     drop(store);
     assert_sound(&server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_have_their_shares_of_the_keys() {
+    let (server, url) = migrated().await;
+    let settings = Settings::default();
+    let stores = [open(&url, settings.clone()), open(&url, settings)];
+    let clients = stores.each_ref().map(Postgres::client);
+    let service = session(&server, "authenticator").await;
+    let let_go = async || {
+        let kept = service.query_one("SELECT keys FROM widgets.keep_keys(24, 60)", &[]);
+        let keys: i64 = kept.await.expect("the right").get(0);
+        assert!(keys <= 60 + 3, "{keys} keys");
+    };
+    check_key_shares(&clients, "", 60, let_go).await;
 }
 
 /// An estimate is exact where ANALYZE has looked at every row.

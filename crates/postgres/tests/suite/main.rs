@@ -22,6 +22,7 @@ mod postgrest;
 mod replication;
 mod retries;
 mod server;
+mod strangers;
 mod tls;
 mod translator;
 

@@ -180,3 +180,51 @@ async fn keys_are_kept_for_a_time_and_up_to_a_number() {
     let (keys, _) = keep(1_000_000).await;
     assert!((1..=3).contains(&keys), "{keys} keys");
 }
+
+/// Whoever has begun to use keys, and has not looked at one yet, writes them to the partition that it was told: until it
+/// is done, there is no next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_partition_waits_for_those_who_use_keys() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    attempt(&store.client(), "key", add("A"))
+        .await
+        .expect("added");
+    let user = holder(&server, "LOCK TABLE widgets.keys_turn IN ACCESS SHARE MODE").await;
+    let psql = session(&server, "postgres").await;
+    let next = async || {
+        let kept = psql.batch_execute("SELECT widgets.keep_keys(24, 1)").await;
+        kept.expect("an answer");
+        let row = psql.query_one("SELECT last_value FROM widgets.keys_segment", &[]);
+        row.await.expect("a number").get::<_, i64>(0)
+    };
+    assert_eq!(next().await, 1);
+    user.batch_execute("COMMIT").await.expect("ended");
+    assert_eq!(next().await, 2);
+}
+
+/// A program from before there were shares does not say whose its keys are.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_older_programs_wrote_are_known() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    let first = attempt(&client, "key", add("A")).await;
+    assert_eq!(first, Ok(Applied::Now));
+    server.psql(
+        "registry",
+        "UPDATE widgets.idempotency_keys SET request = substr(request, 1, 16)",
+    );
+    assert_eq!(attempt(&client, "key", add("A")).await, Ok(Applied::Before));
+    let reused = Err(Rejection::Refused(Refusal::KeyReused));
+    assert_eq!(attempt(&client, "key", add("B")).await, reused);
+    let other = Attempt {
+        asker: widgets_registry::query::Asker(7),
+        ..keyed("key", add("A"))
+    };
+    assert_eq!(
+        client.ask(other).await,
+        Ok(Applied::Before),
+        "by another way"
+    );
+}

@@ -1,5 +1,6 @@
 //! Everything within so many associations of a widget.
 
+use super::Asker;
 use crate::{Port, SerialNumber, Widget};
 use std::collections::BTreeSet;
 
@@ -12,6 +13,8 @@ pub const DEPTH_MAX: u32 = 10;
 /// Which neighbourhood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighbourhoodQuery {
+    /// Who asks.
+    pub asker: Asker,
     /// Of which widget.
     pub serial_number: SerialNumber,
     /// Within so many associations: [`DEPTH_MIN`] to [`DEPTH_MAX`].
@@ -125,6 +128,7 @@ mod tests {
 
     fn shown(text: &str, depth: u32, widgets_max: u32) -> Option<(String, String, bool)> {
         let query = NeighbourhoodQuery {
+            asker: Asker::default(),
             serial_number: sn(text),
             depth,
             widgets_max,

@@ -5,7 +5,7 @@ use crate::{
     Caller,
     auth::{self, Access, Refused, Sender},
     error::Error,
-    head, rate,
+    head,
     routes::Route,
 };
 use hyper::http::request::Parts;
@@ -78,9 +78,7 @@ impl<S: Store> Api<S> {
 
     /// The address of whoever asks, as far as it is known.
     pub(super) fn client(&self, caller: &Caller, head: &Parts) -> IpAddr {
-        let limit = self.rate_limit.as_ref();
-        let named = limit.map(|limit| limit.client(caller.address, &head.headers));
-        rate::client_of(named.unwrap_or(caller.address))
+        self.proxies.client(caller.address, &head.headers)
     }
 
     pub(super) fn check_rate(&self, caller: &Caller, head: &Parts) -> Result<(), Error> {
@@ -88,7 +86,7 @@ impl<S: Store> Api<S> {
             None => Ok(()),
             Some(limit) => {
                 let now = self.shared.clock.now();
-                limit.check(caller.address, &head.headers, now)
+                limit.check(self.client(caller, head), now)
             }
         }
     }

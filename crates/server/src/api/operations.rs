@@ -15,13 +15,14 @@ use hyper::{
     http::request::Parts,
 };
 use std::{fmt::Display, pin::Pin};
-use widgets_registry::{Attempt, Operation, Store};
+use widgets_registry::{Attempt, Operation, Store, query::Asker};
 
 impl<S: Store> Api<S> {
     pub(super) async fn read_operation<B>(
         &self,
         operation: Operation,
         sender: Sender,
+        asker: Asker,
         head: &Parts,
         body: Pin<&mut B>,
     ) -> Result<Wanted, Error>
@@ -50,6 +51,7 @@ impl<S: Store> Api<S> {
                     command: command?,
                     author: sender.author,
                     key,
+                    asker,
                 };
                 Ok(Wanted::Operation(attempt, preferences))
             }

@@ -18,7 +18,7 @@ impl Identity {
     }
 
     /// The subject of a token, of this issuer or of none.
-    pub(super) fn subject(issuer: Option<&str>, subject: &str) -> Self {
+    pub(crate) fn subject(issuer: Option<&str>, subject: &str) -> Self {
         match issuer {
             Some(issuer) => Self::named(&[b"issuer", issuer.as_bytes(), subject.as_bytes()]),
             None => Self::named(&[b"subject", subject.as_bytes()]),
@@ -26,12 +26,12 @@ impl Identity {
     }
 
     /// A token that names no subject: it is a caller of its own.
-    pub(super) fn token(token: &[u8]) -> Self {
+    pub(crate) fn token(token: &[u8]) -> Self {
         Self::named(&[b"token", token])
     }
 
     /// Whom a client certificate names; all that name nobody are one.
-    pub(super) fn certificate(subject: Option<&str>) -> Self {
+    pub(crate) fn certificate(subject: Option<&str>) -> Self {
         match subject {
             Some(subject) => Self::named(&[b"certificate", subject.as_bytes()]),
             None => Self::named(&[b"certificate"]),
@@ -40,6 +40,11 @@ impl Identity {
 
     fn named(parts: &[&[u8]]) -> Self {
         Self(Some(digest(parts)))
+    }
+
+    /// What tells it from all others; none for the anonymous.
+    pub(crate) const fn digest(self) -> Option<[u8; 32]> {
+        self.0
     }
 
     /// The key as a store knows it, which is nobody else's. Stores keep it: what is hashed never changes.

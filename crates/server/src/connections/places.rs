@@ -8,7 +8,7 @@
 //! over the process is answered as always.
 
 use super::metrics::{ConnectionMetrics, Cut, Open};
-use crate::rate;
+use crate::proxies;
 use ipnet::IpNet;
 use std::{
     cmp::Reverse,
@@ -119,7 +119,7 @@ impl Places {
 
     /// A place for a connection from this address, one in excess, or none.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let client = rate::client_of(address);
+        let client = proxies::client_of(address);
         self.came.fetch_add(1, Ordering::Relaxed);
         let is_unlimited = self.per_client_max == self.connections_max || self.is_trusted(address);
         let has_own = || is_unlimited || self.of(client) < self.per_client_max;

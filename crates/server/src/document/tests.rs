@@ -422,7 +422,6 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String)
                 .with_rate_limit(Arc::new(RateLimit::new(RateLimitSettings {
                     requests_per_second: one,
                     burst_requests: one,
-                    trusted_proxies: Vec::new(),
                 })));
             send(&api, method, uri, headers, body()).await;
             send(&api, method, uri, headers, body()).await

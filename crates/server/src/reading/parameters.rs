@@ -124,6 +124,7 @@ pub(crate) fn neighbourhood(
         }
     }
     Ok(NeighbourhoodQuery {
+        asker: Asker::default(),
         serial_number,
         depth: depth.unwrap_or(NEIGHBOURHOOD_DEPTH),
         widgets_max: widgets_max.unwrap_or(NEIGHBOURHOOD_WIDGETS_MAX.min(rows_max)),

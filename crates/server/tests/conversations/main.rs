@@ -7,6 +7,7 @@
     reason = "in the helpers of tests a panic is the failed test"
 )]
 
+mod askers;
 mod auth;
 mod backup;
 mod browsers;

@@ -309,8 +309,8 @@ configuration! {
     idempotency: Idempotency {
         /// How long a key is kept, in hours.
         retention_hours as "idempotency_retention_hours": u32 = 24, within 1..=1_000_000;
-        /// How many keys are kept. Where there are more, the oldest go early. A million
-        /// takes 55 MB of memory, or 100 MB of the database.
+        /// How many keys are kept. Where there are more, the oldest of the callers that have most go
+        /// early. A million takes 65 MB of memory, or 110 MB of the database.
         keys_max as "idempotency_keys_max": u64 = 1_000_000, within 1..=100_000_000;
     }
     /// Copies of the embedded store, from which it is restored when its disk dies.

@@ -63,7 +63,6 @@ impl Http {
         Some(RateLimitSettings {
             requests_per_second: NonZero::new(self.rate_limit_per_second)?,
             burst_requests: NonZero::new(self.rate_limit_burst)?,
-            trusted_proxies: self.trusted_proxies.0.clone(),
         })
     }
 }

@@ -21,6 +21,9 @@ pub(super) enum Said {
     FateUnknown,
 }
 
+/// What the keys of the caller begin with that uses many.
+pub(super) const OF_MANY: &str = "many";
+
 /// A request as it is sent, with this key if it has one.
 pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Bytes>> {
     let (method, path, body) = match request {
@@ -37,6 +40,10 @@ pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Byt
     let request = match key {
         Some(key) => request.header("idempotency-key", format!("\"{key}\"")),
         None => request,
+    };
+    let request = match key {
+        Some(key) if key.starts_with(OF_MANY) => request.header("x-forwarded-for", "192.0.2.1"),
+        _ => request,
     };
     request.body(Full::new(body)).expect("a valid request")
 }

@@ -8,7 +8,7 @@
 //! next start, must be explained by the model of `widgets-conformance`; see [`World::read_back`].
 
 use super::{
-    client::{self, Responding, Said},
+    client::{self, OF_MANY, Responding, Said},
     damage::Damage,
     disk::{Crash, Plan, Rates, SimulatedDisk},
     lists::Readers,
@@ -85,6 +85,10 @@ struct World {
     followed: Option<Followed>,
     /// Keys that were given.
     keys: u64,
+    /// One caller uses many keys, and few are kept.
+    is_crowded: bool,
+    /// So many callers have keys, as the engine tells them apart: two that meet in one number have one share.
+    callers: usize,
     /// What was there when the calls of the history began.
     model: Model,
     /// Calls since then, but those that were told that nothing was applied.
@@ -213,6 +217,13 @@ fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
 /// So many answers are remembered, to be asked for again.
 const KNOWN_MAX: usize = 32;
 
+/// In a crowded world one caller uses many more keys than are kept, which are so many.
+const CROWDED_KEYS_MAX: u64 = 24;
+
+/// Another one has used so few there since a key of its own that it knows it still: with what its clients have under way
+/// it is less than its even share.
+const CROWDED_KEYS_KNOWN: u64 = 4;
+
 /// How a process ends that does not crash at a step of the disk.
 enum End {
     Crash,
@@ -231,13 +242,19 @@ impl World {
                     Registry::new(),
                     clock.clone(),
                 );
-                (api.expect("an empty registry"), clock)
+                let proxy = "127.0.0.1/32".parse().expect("a network");
+                let api = api.expect("an empty registry");
+                (api.with_trusted_proxies(vec![proxy]), clock)
             };
         }
         let (api, clock) = SERVICE.with(Clone::clone);
         clock.restart();
         let mut chance = Chance(seed);
-        let profile = Profile::new(&mut chance);
+        let mut profile = Profile::new(&mut chance);
+        let is_crowded = seed % 3 == 1;
+        if is_crowded {
+            profile.settings.idempotency_keys_max = CROWDED_KEYS_MAX;
+        }
         let plan = Plan {
             chance: Chance(chance.number()),
             rates: Rates::default(),
@@ -258,6 +275,8 @@ impl World {
             known: Vec::new(),
             followed: Some(Followed::default()),
             keys: 0,
+            is_crowded,
+            callers: 0,
             model: Model::default(),
             history: Vec::new(),
             ticks: 0,
@@ -641,7 +660,11 @@ impl World {
         let has_key = is_operation && self.chance.below(8) < self.profile.keyed;
         let key = has_key.then(|| {
             self.keys += 1;
-            format!("k{}", self.keys)
+            if self.is_crowded && !self.keys.is_multiple_of(8) {
+                format!("{OF_MANY}{}", self.keys)
+            } else {
+                format!("k{}", self.keys)
+            }
         });
         let again = Again {
             request,
@@ -661,13 +684,22 @@ impl World {
         known: Option<&Answer>,
     ) -> Result<(), String> {
         if let Some(known) = known {
-            if known == answer && is_replayed {
+            if known == answer && is_replayed || self.is_crowded && self.callers < 2 {
                 return Ok(());
             }
             return Err(format!(
                 "{request:?} with the key {key} was answered {known:?}, and then {answer:?}{}",
                 if is_replayed { "" } else { ", decided again" }
             ));
+        }
+        if self.is_crowded {
+            let number = |key: &str| key.strip_prefix('k').and_then(|text| text.parse().ok());
+            let (keys, recent) = (self.keys, 8 * CROWDED_KEYS_KNOWN);
+            let is_known = |key: &str| number(key).is_some_and(|it: u64| it + recent > keys);
+            self.known.retain(|known| is_known(&known.key));
+            if !is_known(key) {
+                return Ok(());
+            }
         }
         if self.known.len() == KNOWN_MAX {
             let forgotten = self.chance.below(KNOWN_MAX);
@@ -765,6 +797,7 @@ impl World {
     /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
     fn own(&mut self, process: &mut Process<'_>) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
+        self.callers = process.owner.key_callers();
         let position = process.owner.journal().position();
         self.next_sequence = position.next_sequence;
         if position.at < self.at {

@@ -1,0 +1,209 @@
+//! What those may do who may only connect, or call the functions: it holds up nobody else.
+
+use crate::{
+    TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
+    session, turn_on_changes, until,
+};
+use std::time::Duration;
+use widgets_clock::{Clock as _, SystemClock};
+use widgets_postgres::{Settings, Target, migrate};
+use widgets_registry::{
+    Ask as _, Kinds as _, Store as _,
+    query::{Asker, Direction, Filter, List, Table},
+};
+
+/// The lock that migrators take where there is no table yet.
+const MIGRATORS: &str = "SELECT pg_advisory_lock(x'0077696467657473'::bigint)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_advisory_lock_keeps_nobody_from_migrating() {
+    let (server, _) = migrated().await;
+    let stranger = web_anon(&server).await;
+    stranger.batch_execute(MIGRATORS).await.expect("locked");
+    let target = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let migrated = migrate(&target, TIMEOUT).await;
+    assert!(migrated.expect("migrated").is_complete());
+}
+
+/// The first time of all there is nothing else to lock: it is said what is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_migration_says_what_it_waits_for() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.database("registry", "postgres");
+    let stranger = session(&server, "postgres").await;
+    stranger.batch_execute(MIGRATORS).await.expect("locked");
+    let target = Target::parse(&url).expect("a URL");
+    let error = migrate(&target, TIMEOUT / 300)
+        .await
+        .expect_err("it is held");
+    let error = error.to_string();
+    assert!(
+        error.contains("the advisory lock 33611402180916339"),
+        "{error}"
+    );
+    drop(stranger);
+    until(
+        &server,
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+        "0",
+    )
+    .await;
+    let migrated = migrate(&target, TIMEOUT).await;
+    assert_eq!(migrated.expect("migrated").found, 0);
+}
+
+/// Has the database count how often it is asked for the newest change.
+fn count_rounds(server: &Server) {
+    server.psql(
+        "registry",
+        "CREATE SEQUENCE public.rounds;
+        ALTER FUNCTION widgets.changes_state() RENAME TO changes_state_;
+        CREATE FUNCTION widgets.changes_state(OUT store bigint, OUT epochs integer[], OUT afters bigint[],
+            OUT newest bigint, OUT oldest bigint) LANGUAGE sql SECURITY DEFINER
+            AS 'SELECT nextval(''public.rounds''); SELECT * FROM widgets.changes_state_()';
+        GRANT EXECUTE ON FUNCTION widgets.changes_state TO authenticator",
+    );
+}
+
+async fn rounds(server: &Server) -> i64 {
+    let psql = session(server, "postgres").await;
+    let row = psql.query_one("SELECT last_value FROM public.rounds", &[]);
+    row.await.expect("a number").get(0)
+}
+
+/// Notifications without a change behind them: the database is not asked once for each, and changes are told all the
+/// same.
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_of_strangers_cost_the_database_little() {
+    /// How often the end is looked at without one, and a bit more.
+    const POLL: Duration = Duration::from_millis(200);
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    count_rounds(&server);
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), store.client().feed().expect("a feed"));
+    client.submit(add("A")).await.expect("added");
+    let after = feed.newest().await.expect("a position");
+    let (followed, stranger) = (feed.changed(after), web_anon(&server).await);
+    let waiting = tokio::spawn(followed);
+    until(
+        &server,
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN widgets_changes' OR query LIKE '%read_changes%'
+            AND pid <> pg_backend_pid()",
+        "1",
+    )
+    .await;
+    let (before, clock) = (rounds(&server).await, SystemClock::new());
+    for _ in 0..3000 {
+        let notified = stranger.batch_execute("NOTIFY widgets_changes").await;
+        notified.expect("whoever may connect may do that");
+    }
+    let asked = rounds(&server).await - before;
+    let polls = clock.now().as_millis() / POLL.as_millis();
+    assert!(
+        i128::from(asked) < 40 + polls.cast_signed(),
+        "{asked} rounds, {polls} polls"
+    );
+    client.submit(add("B")).await.expect("added");
+    waiting.await.expect("it is told");
+}
+
+/// `Read-After` asks the database for its newest change. Many who do so at a time are answered together.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
+    const ASKED: usize = 150;
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    count_rounds(&server);
+    let store = open(&url, Settings::default());
+    let (client, feed) = (store.client(), store.client().feed().expect("a feed"));
+    client.submit(add("A")).await.expect("added");
+    let position = feed.newest().await.expect("a position");
+    let held = holder(
+        &server,
+        "LOCK TABLE widgets.changes_store IN ACCESS EXCLUSIVE MODE",
+    )
+    .await;
+    let before = rounds(&server).await;
+    let asked: Vec<_> = (0..ASKED)
+        .map(|_| tokio::spawn(feed.reached(position)))
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND query LIKE '%changes_state%' AND pid <> pg_backend_pid()";
+    until(&server, waiting, "1").await;
+    held.batch_execute("COMMIT").await.expect("ended");
+    for each in asked {
+        each.await.expect("no panic").expect("it is reached");
+    }
+    let asked = rounds(&server).await - before;
+    assert!(asked < 50, "{asked} times for {ASKED}");
+}
+
+/// By a transaction that listens and stays open, notifications pile up. Before no more fit in, operations do without.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_do_without_notifications_before_no_more_fit_in() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    // As if it were full where it is hardly used: then a notification is a fault.
+    let fill = "DO $do$ BEGIN EXECUTE replace(replace(pg_get_functiondef('widgets.number_change'::regproc),
+        '0.5', '0.0001'), 'pg_notify(', 'no_room_for('); END $do$";
+    server.psql("registry", fill);
+    let refused = client.submit(add("A")).await;
+    refused.expect_err("there is room, and so it notifies");
+    let (listening, stranger) = (web_anon(&server).await, web_anon(&server).await);
+    for statement in ["LISTEN anything", "BEGIN", "SELECT 1"] {
+        let left_open = listening.batch_execute(statement).await;
+        left_open.expect("whoever may connect may do that");
+    }
+    for number in 0..200 {
+        let notify = format!("NOTIFY anything, '{number:07990}'");
+        let notified = stranger.batch_execute(&notify).await;
+        notified.expect("whoever may connect may do that");
+    }
+    client.submit(add("A")).await.expect("added");
+}
+
+/// The connections for lists, which one caller's take long, are there for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_asker_has_three_quarters_of_the_connections_for_lists() {
+    const SLOW: u32 = 999;
+    let (server, url) = migrated().await;
+    let slowed = format!(
+        "DO $do$ BEGIN EXECUTE replace(
+            pg_get_functiondef('widgets.list_rows'::regproc),
+            E'\\nBEGIN\\n', E'\\nBEGIN\\nIF most = {SLOW} THEN PERFORM pg_advisory_xact_lock(1); END IF;\\n'
+        ); END $do$"
+    );
+    server.psql("registry", &slowed);
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    let held = holder(&server, "SELECT pg_advisory_xact_lock(1)").await;
+    let list = |asker, limit| List {
+        table: Table::Widgets,
+        filter: Filter::EVERYTHING,
+        direction: Direction::Ascending,
+        offset: 0,
+        limit,
+        count: false,
+        asker: Asker(asker),
+    };
+    let slow: Vec<_> = (0..6)
+        .map(|_| {
+            let (client, list) = (client.clone(), list(1, SLOW));
+            tokio::spawn(async move { client.ask(list).await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'advisory' AND query LIKE '%list_rows%' AND pid <> pg_backend_pid()";
+    until(&server, waiting, "3").await;
+    for _ in 0..3 {
+        client.ask(list(2, 10)).await.expect("a page, at once");
+    }
+    until(&server, waiting, "3").await;
+    held.batch_execute("COMMIT").await.expect("ended");
+    for each in slow {
+        each.await.expect("no panic").expect("a page");
+    }
+}

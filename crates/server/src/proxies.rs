@@ -1,0 +1,170 @@
+//! Which address asks: that of the other end, or the one that a trusted proxy names.
+//!
+//! Of IPv6 a /64 is one client, since one machine may use all of it. IPv4 behind NAT64 counts as IPv4.
+
+use hyper::HeaderMap;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// IPv4 addresses as hosts that have IPv6 alone reach them (RFC 6052, RFC 8215): the last 32 bits.
+const NAT64: [(Ipv6Addr, u8); 2] = [
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
+];
+
+/// Proxies whose word is taken for whom they ask: the last address in `X-Forwarded-For` that is not one of them
+/// is the client.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies(pub(crate) Vec<IpNet>);
+
+impl Proxies {
+    /// Whoever asks, behind as many of them as there are. What the first that is not trusted says about
+    /// others is not believed.
+    pub(crate) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let trusted = |address: &IpAddr| self.0.iter().any(|network| network.contains(address));
+        let mut client = plain(address);
+        if !trusted(&client) {
+            return client;
+        }
+        // Each proxy has added whom it was asked by: the last is the nearest.
+        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        for line in lines {
+            for forwarded in line.as_bytes().rsplit(|&byte| byte == b',') {
+                let Some(next) = forwarded_address(forwarded) else {
+                    return client;
+                };
+                client = plain(next);
+                if !trusted(&client) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+/// An address as proxies write it: some add the port, and then IPv6 stands in brackets.
+fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(with_port) = text.parse::<SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    let bracketed = text.strip_prefix('[')?.strip_suffix(']')?;
+    bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
+
+/// Whose connection it is, as far as addresses tell: of IPv6 the /64 counts.
+pub(crate) fn client_of(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The same for shares of what is kept for long, such as keys: of IPv6 the /48, which is what one customer may be
+/// given, and has 65,536 times a /64.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match plain(address) {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 80 << 80;
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The address of whoever is behind it: IPv4 inside IPv6 is IPv4.
+fn plain(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(address) = address.to_canonical() else {
+        return address.to_canonical();
+    };
+    let bits = u128::from(address);
+    let is_within = |&(network, length): &(Ipv6Addr, u8)| {
+        let host_bits = 128 - u32::from(length);
+        bits >> host_bits == u128::from(network) >> host_bits
+    };
+    if NAT64.iter().any(is_within) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the last 32 bits are meant"
+        )]
+        let last = bits as u32;
+        return IpAddr::V4(Ipv4Addr::from_bits(last));
+    }
+    IpAddr::V6(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn clients_behind_nat64_are_told_apart() {
+        for (address, is) in [
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:1::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:1:ffff::192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:2::1", "64:ff9b:2::1"),
+            ("64:ff9b:0:1::1", "64:ff9b:0:1::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(plain(ip(address)), ip(is), "{address}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let proxies = ["127.0.0.1/32", "10.0.0.0/8"].map(|each| each.parse().expect("a network"));
+        let proxies = Proxies(proxies.into());
+        let client = |address: &str, lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", line.parse().expect("a value"));
+            }
+            proxies.client(ip(address), &headers).to_string()
+        };
+        for (address, lines, expected) in [
+            ("192.0.2.1", &["198.51.100.1"][..], "192.0.2.1"),
+            ("127.0.0.1", &[][..], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1"], "198.51.100.1"),
+            // What the client itself wrote stands first.
+            ("127.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
+            ("127.0.0.1", &["198.51.100.1,10.1.2.3"], "198.51.100.1"),
+            (
+                "127.0.0.1",
+                &["1.1.1.1", "198.51.100.1", "10.1.2.3"],
+                "198.51.100.1",
+            ),
+            ("127.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+            ("127.0.0.1", &["198.51.100.1:5678"], "198.51.100.1"),
+            ("127.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("127.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1"),
+            ("127.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            (
+                "127.0.0.1",
+                &["1.1.1.1, [::ffff:198.51.100.1]:1, 10.1.2.3:80"],
+                "198.51.100.1",
+            ),
+            ("64:ff9b::198.51.100.1", &[], "198.51.100.1"),
+            ("127.0.0.1", &["[198.51.100.1]"], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1:"], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1:99999"], "127.0.0.1"),
+            ("127.0.0.1", &["nonsense"], "127.0.0.1"),
+            ("127.0.0.1", &["1.1.1.1, nonsense, 10.1.2.3"], "10.1.2.3"),
+            ("127.0.0.1", &[""], "127.0.0.1"),
+        ] {
+            assert_eq!(client(address, lines), expected, "{address} {lines:?}");
+        }
+    }
+}
