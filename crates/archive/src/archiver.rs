@@ -236,7 +236,9 @@ impl Archiver {
     /// group that says nothing, which waits for one that does. With `is_last` nothing waits.
     pub async fn step(&mut self, is_last: bool) -> Result<bool, Error> {
         self.begin_checkpoint(is_last);
-        if self.pending.is_none() {
+        // Since one that could not be written others came that nobody looked for.
+        let is_old = self.pending.is_some();
+        if !is_old {
             self.pending = self.next_object(is_last)?;
         }
         let (mut is_more, mut waiting_since) = (false, 0);
@@ -265,7 +267,7 @@ impl Archiver {
             self.record_piece().await?;
             self.pending = None;
             if self.reached.next_sequence < self.source.end().next_sequence {
-                is_more = is_full || is_last;
+                is_more = is_full || is_old || is_last;
                 waiting_since = later;
             }
         }

@@ -32,6 +32,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// What a command asks is tried again for so long where the bucket is short of something or did not hear.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// And so often, which that time does not allow.
+const RETRIES_MAX: usize = 100;
+
 /// Between attempts no longer than this.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,7 @@ impl Retries {
                     max_backoff: RETRY_PAUSE_MAX,
                     ..retries.backoff
                 },
-                max_retries: usize::MAX,
+                max_retries: RETRIES_MAX,
                 retry_timeout: RETRY_TIME_MAX,
             },
         }

@@ -1,7 +1,7 @@
 //! How often an archiver writes, beside operations that never end.
 
 use super::{
-    bucket::FaultyBucket,
+    bucket::{Fault, FaultyBucket},
     world::{World, check_newest, copy_all},
 };
 use futures_util::TryStreamExt as _;
@@ -67,4 +67,19 @@ async fn a_backlog_is_copied_object_by_object_without_a_wait() {
     assert_eq!(pieces(&bucket).await, written);
     copy_all(&mut archiver).await.expect("copied");
     check_newest(&bucket, world.model()).await;
+}
+
+/// Whoever waits for what is new after an outage would not see what came during it.
+#[tokio::test]
+async fn what_came_while_an_object_could_not_be_written_is_copied_at_once() {
+    let (mut world, bucket) = (World::new(53), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(1).await;
+    bucket.fail(|_| Some(Fault::Fails));
+    archiver.step(false).await.expect_err("the bucket is full");
+    world.act(1).await;
+    bucket.be_well();
+    assert!(archiver.step(false).await.expect("copied"), "there is more");
+    assert!(!archiver.step(false).await.expect("copied"), "that was all");
+    assert_eq!(archiver.reached(), world.engine().source().end());
 }
