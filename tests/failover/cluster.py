@@ -20,6 +20,7 @@ HERE = "10.77.0.254"
 POSTGRES = "/usr/lib/postgresql/15/bin"
 
 RECIPE = pathlib.Path(__file__).parents[2] / "deployments/docker-compose/patroni/patroni.yml"
+LOOP_WAIT = yaml.safe_load(RECIPE.read_text())["bootstrap"]["dcs"]["loop_wait"]
 # Of a machine that does all of it at once.
 SIZES = {"shared_buffers": "64MB", "effective_cache_size": "256MB", "wal_buffers": "4MB", "max_wal_size": "1GB"}
 
@@ -178,7 +179,20 @@ class Cluster:
         return roles == ["leader", "replica", "sync_standby"] and well and same and self.primary()
 
     def wait_until_whole(self):
-        return wait("a primary, a synchronous standby and a further one", self.is_whole, 240)
+        """For three turns of Patroni: where the synchronous standby has just changed nobody is one for a moment, and a fault
+        then has no successor, as nobody may be promoted who could lack something."""
+        since = None
+
+        def is_settled():
+            nonlocal since
+            primary = self.is_whole()
+            if not primary:
+                since = None
+                return None
+            since = since or time.monotonic()
+            return primary if time.monotonic() - since > 3 * LOOP_WAIT else None
+
+        return wait("a primary, a synchronous standby and a further one", is_settled, 240)
 
     def standby(self):
         """The synchronous one."""
