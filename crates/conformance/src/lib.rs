@@ -27,4 +27,6 @@ mod suite;
 pub mod witness;
 
 pub use model::Model;
-pub use suite::{check_changes, check_free_slots, check_key_shares, check_store};
+pub use suite::{
+    check_changes, check_distributed, check_free_slots, check_key_shares, check_store,
+};

@@ -4,7 +4,7 @@
 //! without its key and builds that afterwards, which sorts once instead of growing it row by row; the
 //! table is emptied in the same transaction, so that rows are written as frozen and never again.
 
-use crate::{OpenError, Target, error::reason, migrations};
+use crate::{OpenError, Target, citus::is_distributed, error::reason, migrations};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::{pin::pin, time::Duration};
@@ -87,7 +87,7 @@ pub enum Part {
 pub async fn fill(
     target: &Target,
     timeout: Duration,
-    mut parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<Part>,
 ) -> Result<(), OpenError> {
     let status = migrations::check(target, timeout).await?;
     if !status.is_complete() {
@@ -101,13 +101,36 @@ pub async fn fill(
     // The connection ends with this function: whatever was not committed is undone.
     run(client, "locking the table", BEGIN).await?;
     let none = client
-        .query_typed("SELECT NOT EXISTS (SELECT FROM widgets.widgets)", &[])
+        .query_typed(
+            "SELECT NOT EXISTS (SELECT serial_number FROM widgets.widgets)",
+            &[],
+        )
         .await;
     let none = none.map_err(failed("looking for widgets"))?;
     if !none.first().is_some_and(|row| row.get(0)) {
         let text = "the database holds widgets already: only an empty one is filled";
         return Err(OpenError::Schema(text.into()));
     }
+    let is_whole = if is_distributed(client).await? {
+        fill_distributed(client, parts).await?
+    } else {
+        fill_in_one_place(client, parts).await?
+    };
+    if !is_whole {
+        return Ok(());
+    }
+    run(client, "committing", END).await?;
+    if connected.is_unreplicated() {
+        return Err(migrations::unreplicated("committing"));
+    }
+    Ok(())
+}
+
+/// Fills the locked and empty table, and looks whether it is whole. False where not all parts came.
+async fn fill_in_one_place(
+    client: &Client,
+    parts: mpsc::Receiver<Part>,
+) -> Result<bool, OpenError> {
     let key = client.query_typed(KEY, &[]).await;
     let key = key.map_err(failed("reading the primary key"))?;
     let Some(key) = key.first() else {
@@ -118,22 +141,9 @@ pub async fn fill(
     let sql = format!("ALTER TABLE widgets.widgets DROP CONSTRAINT {name}");
     run(client, "dropping the primary key", &sql).await?;
     run(client, "emptying the table", EMPTY).await?;
-    let sink = client.copy_in::<_, Bytes>(COPY).await;
-    let mut sink = pin!(sink.map_err(failed("copying widgets"))?);
-    let mut ended = false;
-    while let Some(part) = parts.recv().await {
-        let Part::Rows(rows) = part else {
-            ended = true;
-            break;
-        };
-        let sent = sink.feed(Bytes::from(rows.0)).await;
-        sent.map_err(failed("copying widgets"))?;
+    if !copy(client, COPY, parts).await? {
+        return Ok(false);
     }
-    if !ended {
-        // Whoever sends knows why.
-        return Ok(());
-    }
-    sink.finish().await.map_err(failed("copying widgets"))?;
     let sql = format!("ALTER TABLE widgets.widgets ADD CONSTRAINT {name} {definition}");
     tracing::info!("building the primary key");
     run(client, "building the primary key", &sql).await?;
@@ -148,11 +158,51 @@ pub async fn fill(
             "half an association: {widget} names {peer} on port {port}, which does not name it"
         )));
     }
-    run(client, "committing", END).await?;
-    if connected.is_unreplicated() {
-        return Err(migrations::unreplicated("committing"));
+    Ok(true)
+}
+
+/// The same over several nodes: the rows go to their shards with the key as it is, and no node sees all of them, so
+/// that the halves are held against each other by a sum over all.
+async fn fill_distributed(client: &Client, parts: mpsc::Receiver<Part>) -> Result<bool, OpenError> {
+    run(client, "emptying the table", EMPTY_SHARDS).await?;
+    run(client, "emptying the table", EMPTY).await?;
+    if !copy(client, COPY_TO_SHARDS, parts).await? {
+        return Ok(false);
     }
-    Ok(())
+    tracing::info!("checking the associations");
+    let balance = "SELECT widgets.halves_balance() = 0";
+    let balance = client.query_typed(balance, &[]).await;
+    let balance = balance.map_err(failed("checking the associations"))?;
+    if !balance.first().is_some_and(|row| row.get(0)) {
+        let text = "half an association: a widget names a peer that does not name it";
+        return Err(OpenError::Schema(text.into()));
+    }
+    Ok(true)
+}
+
+/// Copies what comes into the table. False where the end did not come.
+async fn copy(
+    client: &Client,
+    statement: &str,
+    mut parts: mpsc::Receiver<Part>,
+) -> Result<bool, OpenError> {
+    let sink = client.copy_in::<_, Bytes>(statement).await;
+    let mut sink = pin!(sink.map_err(failed("copying widgets"))?);
+    let mut ended = false;
+    while let Some(part) = parts.recv().await {
+        let Part::Rows(rows) = part else {
+            ended = true;
+            break;
+        };
+        let sent = sink.feed(Bytes::from(rows.0)).await;
+        sent.map_err(failed("copying widgets"))?;
+    }
+    if !ended {
+        // Whoever sends knows why.
+        return Ok(false);
+    }
+    sink.finish().await.map_err(failed("copying widgets"))?;
+    Ok(true)
 }
 
 /// Memory for sorting and joining, where the server's default is a hundredth of it.
@@ -179,6 +229,14 @@ const COPY: &str = "\
 COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3)
 FROM STDIN WITH (FREEZE)";
 
+/// One connection to each node, as what is done to the table comes before its rows in one transaction.
+const EMPTY_SHARDS: &str = "\
+SET LOCAL citus.enable_unsafe_triggers = on;
+SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
+
+const COPY_TO_SHARDS: &str = "\
+COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3) FROM STDIN";
+
 /// A slot whose peer has none that names it back.
 const HALF: &str = "\
 WITH half AS NOT MATERIALIZED (
@@ -196,10 +254,15 @@ ALTER TABLE widgets.widgets ENABLE TRIGGER USER;
 COMMIT";
 
 async fn run(client: &Client, what: &str, sql: &str) -> Result<(), OpenError> {
-    client.batch_execute(sql).await.map_err(failed(what))
+    // One by one: Citus hands on to the nodes what it is sent as one.
+    for statement in sql.split_inclusive(";\n") {
+        let done = client.batch_execute(statement).await;
+        done.map_err(failed(what))?;
+    }
+    Ok(())
 }
 
-fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> OpenError + use<'_> {
+fn failed(what: &str) -> impl Fn(tokio_postgres::Error) -> OpenError + Copy + use<'_> {
     move |error| OpenError::Statement {
         what: what.into(),
         reason: reason(&error),

@@ -28,6 +28,7 @@ pub(crate) struct Connected {
     /// Why it has ended, once the sender is gone.
     end: watch::Receiver<Option<String>>,
     unreplicated: Arc<AtomicBool>,
+    node_untold: Arc<AtomicBool>,
     notified: Arc<Notify>,
 }
 
@@ -39,11 +40,12 @@ impl Connected {
     {
         let (ends, end) = watch::channel(None);
         let unreplicated = Arc::new(AtomicBool::new(false));
-        let warned = unreplicated.clone();
+        let node_untold = Arc::new(AtomicBool::new(false));
+        let warned = (unreplicated.clone(), node_untold.clone());
         let notified = Arc::new(Notify::new());
         let bell = notified.clone();
         let task = tokio::spawn(async move {
-            let reason = drive(connection, &warned, &bell).await;
+            let reason = drive(connection, (&warned.0, &warned.1), &bell).await;
             ends.send_replace(reason);
         });
         Self {
@@ -52,6 +54,7 @@ impl Connected {
             task,
             end,
             unreplicated,
+            node_untold,
             notified,
         }
     }
@@ -101,13 +104,19 @@ impl Connected {
     pub(crate) fn is_unreplicated(&self) -> bool {
         self.unreplicated.load(Ordering::Acquire)
     }
+
+    /// Whether it has said, at any time, that a node of a distributed registry may not know of a commit yet. It says
+    /// that, too, before the commit's success.
+    pub(crate) fn is_node_untold(&self) -> bool {
+        self.node_untold.load(Ordering::Acquire)
+    }
 }
 
 /// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
 /// that ended it, if any.
 async fn drive<S, T>(
     mut connection: Connection<S, T>,
-    unreplicated: &AtomicBool,
+    (unreplicated, node_untold): (&AtomicBool, &AtomicBool),
     notified: &Notify,
 ) -> Option<String>
 where
@@ -119,6 +128,8 @@ where
             Ok(AsyncMessage::Notice(notice)) if severity(&notice) == Some(Severity::Warning) => {
                 if may_be_unreplicated(&notice) {
                     unreplicated.store(true, Ordering::Release);
+                } else if may_be_untold(&notice) {
+                    node_untold.store(true, Ordering::Release);
                 }
                 let hint = notice.hint().unwrap_or_default();
                 tracing::warn!(hint, "the database warns: {}", notice.message());
@@ -150,7 +161,21 @@ pub(crate) fn severity(message: &DbError) -> Option<Severity> {
 /// of its own for that, and says it in its own language. What a trigger of the database's owner has to
 /// say is no such word.
 fn may_be_unreplicated(warning: &DbError) -> bool {
-    *warning.code() == SqlState::WARNING && warning.routine() != Some("exec_stmt_raise")
+    *warning.code() == SqlState::WARNING
+        && warning
+            .routine()
+            .is_none_or(|routine| routine == "SyncRepWaitForLSN")
+}
+
+/// Whether a warning may say that another node was not told of a commit: any that is none of the server's standbys and
+/// of no trigger, as Citus has no code of its own for it.
+fn may_be_untold(warning: &DbError) -> bool {
+    let code = warning.code();
+    (*code == SqlState::WARNING || code.code().starts_with("08"))
+        && !matches!(
+            warning.routine(),
+            None | Some("SyncRepWaitForLSN" | "exec_stmt_raise")
+        )
 }
 
 impl Drop for Connected {

@@ -14,6 +14,7 @@ mod backoff;
 mod batch;
 mod bulk;
 mod changes;
+mod citus;
 mod connect;
 mod connected;
 mod error;
@@ -38,6 +39,7 @@ mod worker;
 
 pub use backoff::{Random, system_random};
 pub use bulk::{Part, Rows, fill, read_all};
+pub use citus::{Cluster, Node, SHARDS_MAX, cluster, distribute};
 pub use connect::Target;
 pub use error::OpenError;
 pub use indexes::{Index, keep_index};

@@ -7,7 +7,7 @@ use crate::{
     error::reason,
     filter::Encoded,
     link::Link,
-    lookups::{answer_all, ask, slots, widget},
+    lookups::{Unread, answer_all, ask, slots, widget},
     query::{Parameter, Query, Question},
     queue::{Lane, Listing, Read},
     shared::{Connection, Shared},
@@ -217,7 +217,7 @@ async fn answer<C: Clock>(
     };
     match outcome {
         Some(Ok(rows)) => read.asked.answer(&rows),
-        Some(Err(fault)) => read.asked.refuse(fault),
+        Some(Err(Unread { fault, .. })) => read.asked.refuse(fault),
         None => return (Some(read), connection),
     }
     let answer = (read.reply_to, Answered::Other(read.asked));

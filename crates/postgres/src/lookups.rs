@@ -11,9 +11,10 @@ use crate::{
     metrics::Metrics,
     query::Reading,
     queue::{Lane, Read, Reads},
+    send::{NODE_LOST, is_node_lost},
     shared::{Bounded, CANCELLED, Connection, Shared},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 use tokio_postgres::{
     Row,
     error::SqlState,
@@ -107,7 +108,7 @@ async fn apply<C: Clock>(
         (outcome, connection) = ask(shared, connected, statement).await;
         match outcome {
             Some(Ok(rows)) => query.asked.answer(&rows),
-            Some(Err(fault)) => query.asked.refuse(fault),
+            Some(Err(Unread { fault, .. })) => query.asked.refuse(fault),
             None => {
                 batch.queries.push(query);
                 break;
@@ -135,10 +136,23 @@ async fn look_up<C: Clock>(
     let parameter: (&(dyn ToSql + Sync), Type) = (&serial_numbers, Type::TEXT_ARRAY);
     let parameters = [parameter];
     let query = connected.client.query_typed(CALL, &parameters);
-    let (outcome, connection) = ask(shared, connected, query).await;
+    let (outcome, mut connection) = ask(shared, connected, query).await;
     let rows = match outcome {
         Some(Ok(rows)) => rows,
-        Some(Err(fault)) => {
+        Some(Err(Unread {
+            node_lost: true, ..
+        })) if batch.len() > 1 => {
+            // Those that concern the other nodes are answered.
+            for read in mem::take(batch) {
+                let mut alone = vec![read];
+                if connection == Connection::Keep {
+                    connection = Box::pin(look_up(shared, connected, &mut alone)).await;
+                }
+                batch.append(&mut alone);
+            }
+            return connection;
+        }
+        Some(Err(Unread { fault, .. })) => {
             answer_all(shared, batch, &fault);
             return connection;
         }
@@ -177,13 +191,21 @@ fn has_widget(row: &Row) -> bool {
     !matches!(row.try_get::<_, Option<&str>>(0), Ok(None))
 }
 
+/// Why a statement gave no rows.
+pub(crate) struct Unread {
+    /// What whoever asked is told.
+    pub(crate) fault: Fault,
+    /// Whether that concerns only what is on one node of a distributed registry.
+    pub(crate) node_lost: bool,
+}
+
 /// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
 /// been sent to a server that is gone. And what is left of the connection.
 pub(crate) async fn ask<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
     statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
-) -> (Option<Result<Vec<Row>, Fault>>, Connection) {
+) -> (Option<Result<Vec<Row>, Unread>>, Connection) {
     let (outcome, connection) = match shared.bounded(connected, statement).await {
         Bounded::Done(outcome) => (outcome, Connection::Keep),
         Bounded::Cancelled(outcome) => (outcome, Connection::Drop(CANCELLED.into())),
@@ -200,13 +222,16 @@ pub(crate) async fn ask<C: Clock>(
     else {
         return (None, Connection::Drop(reason));
     };
+    let node_lost = is_node_lost(database);
     let fault = if *database.code() == SqlState::QUERY_CANCELED {
         shared.cancelled(connection != Connection::Keep)
+    } else if node_lost {
+        unavailable(NODE_LOST, reason)
     } else {
         tracing::error!(reason, "the database answers nothing that reads");
         unavailable("the database answers nothing that reads", reason)
     };
-    (Some(Err(fault)), connection)
+    (Some(Err(Unread { fault, node_lost })), connection)
 }
 
 pub(crate) fn widget(row: &Row) -> Result<Widget, String> {

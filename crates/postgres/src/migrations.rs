@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         version: 1,
         name: "tables",
@@ -76,6 +76,12 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         name: "shares",
         sql: include_str!("../migrations/0009_shares.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 10,
+        name: "distributed",
+        sql: include_str!("../migrations/0010_distributed.sql"),
         oldest_program: 4,
     },
 ];

@@ -11,6 +11,7 @@ use crate::{
     Settings,
     locked::Place,
     query::{Query, Question, Reading as _},
+    send::NODE_LOST,
 };
 use std::{
     collections::{HashSet, VecDeque},
@@ -538,6 +539,10 @@ impl widgets_queue::Queue for Queue {
         let waiting = self.lock();
         let reason = waiting.requests.unavailable(Lane::Operations as usize);
         reason.or(waiting.failing.as_ref()).cloned()
+    }
+
+    fn is_of_a_part(&self, fault: &Fault) -> bool {
+        matches!(fault, Fault::Unavailable { reason } if reason.public() == NODE_LOST)
     }
 
     fn depth(&self) -> Depth {

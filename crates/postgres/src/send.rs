@@ -11,7 +11,7 @@ use futures_util::TryStreamExt as _;
 use std::pin::pin;
 use tokio_postgres::{
     Row,
-    error::{Severity, SqlState},
+    error::{DbError, Severity, SqlState},
 };
 use widgets_clock::Clock;
 use widgets_registry::{Fault, Reason};
@@ -23,9 +23,17 @@ pub(crate) enum Failure {
     /// Nothing was applied, and this is the answer to each operation.
     Rejected(Fault),
     /// Nothing was applied, and one operation may be the cause.
-    Culprit(String),
+    Culprit(Culprit),
     /// It may be applied.
     Lost(Reason),
+}
+
+/// What was wrong with a batch, of which one operation may be the cause.
+pub(crate) struct Culprit {
+    /// What the caller of that one is told,
+    pub(crate) public: &'static str,
+    /// and what the log has.
+    pub(crate) reason: String,
 }
 
 /// The same, and what is left of the connection.
@@ -39,6 +47,17 @@ pub(crate) const NO_MEANING: &str = "the database gave an answer that has no mea
 
 /// Another transaction held a lock for longer than a batch waits for one.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// What callers are told whose widgets are on a node of a distributed registry that is away.
+pub(crate) const NODE_LOST: &str = "a node of the database cannot be reached";
+
+/// Whether an error says that the server has lost another one, and not that it ends itself: the nodes of a
+/// distributed registry come and go, and operations that concern others go on.
+pub(crate) fn is_node_lost(error: &DbError) -> bool {
+    let code = error.code().code();
+    severity(error) == Some(Severity::Error)
+        && (code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code))
+}
 
 /// Sends a batch, and hears its outcomes. With `lock_first` it passes over what others have locked.
 pub(crate) async fn send<C: Clock>(
@@ -78,8 +97,17 @@ pub(crate) async fn send<C: Clock>(
     match (done, row) {
         (Err(error), row) => {
             let by_us = cancelled;
-            Err(failed(shared, &error, row.is_some(), lock_first, by_us))
+            let mut failed = failed(shared, &error, row.is_some(), lock_first, by_us);
+            if connected.is_unreplicated() || connected.is_node_untold() {
+                // What it warned of is over with this batch; the next one must not be taken for the same.
+                failed.connection = Connection::Drop("the database warned of a server".into());
+            }
+            Err(failed)
         }
+        (Ok(()), _) if connected.is_node_untold() => Err(lost(
+            "the database decided it, and a node of it could not be told yet",
+            "a node was lost during the commit".into(),
+        )),
         (Ok(()), _) if connected.is_unreplicated() => {
             let unreplicated = "the database applied it, and perhaps not on its standbys: the wait for \
                                 them was cancelled";
@@ -145,6 +173,14 @@ fn failed<C: Clock>(
             connection,
         };
     }
+    if row_seen && (is_node_lost(database) || *code == SqlState::INTERNAL_ERROR) {
+        // It was under way to be committed, perhaps by one node alone, which may have done it.
+        let public = "the database failed while it committed";
+        return Failed {
+            failure: Failure::Lost(Reason::new(public, reason)),
+            connection: Connection::Keep,
+        };
+    }
     let mut connection = if by_us {
         Connection::Drop(CANCELLED.into())
     } else {
@@ -156,6 +192,11 @@ fn failed<C: Clock>(
         // Of two halves one was as the batch had read it, and the other had changed.
         "23503" if !lock_first => Failure::Conflict("23503".into()),
         "57014" => Failure::Rejected(shared.cancelled(by_us)),
+        // Of the operations of a batch some may concern that node, and others go on.
+        _ if is_node_lost(database) => Failure::Culprit(Culprit {
+            public: NODE_LOST,
+            reason,
+        }),
         // A standby after a failover: another host may be the primary by now.
         "25006" => {
             shared.links[Lane::Operations as usize].leave();
@@ -164,7 +205,10 @@ fn failed<C: Clock>(
         }
         other => match other.get(..2) {
             // Data, constraints, and whatever is unheard of.
-            Some("22" | "23" | "XX") | None => Failure::Culprit(reason),
+            Some("22" | "23" | "XX") | None => Failure::Culprit(Culprit {
+                public: "the database refused it",
+                reason,
+            }),
             // Rights, resources, an administrator: it has nothing to do with one operation.
             Some(class) => {
                 tracing::error!(reason, "the database applies no operations");

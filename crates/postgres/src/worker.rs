@@ -15,7 +15,7 @@ use crate::{
     error::unavailable,
     link::Link,
     queue::{Lane, Operation},
-    send::{Failed, Failure, LOCK_NOT_AVAILABLE, NO_MEANING, send},
+    send::{Culprit, Failed, Failure, LOCK_NOT_AVAILABLE, NO_MEANING, send},
     shared::{Connection, Shared},
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -176,20 +176,16 @@ async fn apply<C: Clock>(
                 answer_all(shared, batch, &fault);
                 return connection;
             }
-            Failure::Culprit(reason) if batch.len() > 1 => {
+            Failure::Culprit(Culprit { reason, .. }) if batch.len() > 1 => {
                 tracing::error!(reason, "a batch failed: each operation is sent alone");
                 if connection != Connection::Keep {
                     return connection;
                 }
                 return apply_each(shared, connected, batch).await;
             }
-            Failure::Culprit(reason) => {
+            Failure::Culprit(Culprit { public, reason }) => {
                 tracing::error!(reason, "the database refused an operation");
-                answer_all(
-                    shared,
-                    batch,
-                    &unavailable("the database refused it", reason),
-                );
+                answer_all(shared, batch, &unavailable(public, reason));
                 return connection;
             }
             Failure::Lost(reason) => {

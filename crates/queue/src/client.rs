@@ -21,6 +21,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Why no operation could be applied now, as far as is known.
     fn unavailable(&self) -> Option<Reason>;
 
+    /// Whether a fault concerns a part of what is stored, and others would be answered: of a store that is spread over
+    /// several machines.
+    fn is_of_a_part(&self, _fault: &Fault) -> bool {
+        false
+    }
+
     /// How much waits.
     fn depth(&self) -> Depth;
 
@@ -116,7 +122,11 @@ where
             Ok(serial_number) => Lookup(serial_number),
             Err(refusal) => unreachable!("the probe is within its limits: {refusal}"),
         };
-        self.ask(probe).await?;
+        if let Err(fault) = self.ask(probe).await
+            && !self.queue.is_of_a_part(&fault)
+        {
+            return Err(fault);
+        }
         match self.queue.unavailable() {
             Some(reason) => Err(Fault::Unavailable { reason }),
             None => Ok(()),

@@ -10,13 +10,14 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use widgets_postgres::{Index, MigrationStatus, OpenError, Target};
+use widgets_postgres::{Index, MigrationStatus, OpenError, SHARDS_MAX, Target};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     given: Given<Migrating>,
-    /// Changes nothing, says what is missing, and exits with 1 if something is.
+    /// Changes nothing, says what is missing, and exits with 1 if something is. Of a distributed registry it tells the
+    /// nodes and their transactions in doubt, and what is wrong with them.
     #[arg(long)]
     check: bool,
     /// Turns the feed of changes on, or with --changes=off off again, which lets go of what it kept. Left
@@ -52,6 +53,22 @@ pub(crate) struct Arguments {
         conflicts_with = "check"
     )]
     index_free_slots: Option<Turn>,
+    /// Distributes the registry over the nodes of a Citus cluster, once for all: run at the coordinator, after the
+    /// workers were added. What is wrong with the cluster is named, and nothing is done then.
+    #[arg(long, requires = "shards", conflicts_with = "check")]
+    citus: bool,
+    /// Over how many shards: one or two for each worker that there will be.
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "citus",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX))
+    )]
+    shards: Option<u32>,
+    /// Lets --citus move the widgets that are there to the workers. Operations wait meanwhile, and widgets has no way
+    /// back.
+    #[arg(long, requires = "citus")]
+    move_widgets: bool,
 }
 
 /// Which way something is turned.
@@ -68,6 +85,9 @@ pub(crate) fn run(
         changes,
         index_names,
         index_free_slots,
+        citus,
+        shards,
+        move_widgets,
     }: Arguments,
 ) -> Outcome {
     let configuration = given.resolve()?.configuration;
@@ -94,12 +114,28 @@ pub(crate) fn run(
                 runtime.block_on(turn_index(&target, index, turn, connect_timeout_ms))?;
             }
         }
+        if let Some(shards) = shards.filter(|_| citus) {
+            let done = distribute(&target, shards, move_widgets, connect_timeout_ms);
+            runtime.block_on(done)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let timeout = Duration::from_millis(connect_timeout_ms);
     let status = runtime.block_on(widgets_postgres::check(&target, timeout))?;
     writeln!(io::stdout(), "{target} {}", text(status))?;
-    Ok(if status.is_complete() {
+    let cluster = runtime.block_on(widgets_postgres::cluster(&target, timeout))?;
+    if let Some(cluster) = &cluster {
+        writeln!(
+            io::stdout(),
+            "the registry is distributed over {} shards:",
+            cluster.shards
+        )?;
+        for node in &cluster.nodes {
+            writeln!(io::stdout(), "{node}")?;
+        }
+    }
+    let is_sound = cluster.is_none_or(|cluster| cluster.is_sound());
+    Ok(if status.is_complete() && is_sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -154,6 +190,21 @@ async fn turn_index(
         (Turn::On, false) => tracing::info!(of, "the index was there"),
         (Turn::Off, true) => tracing::info!(of, "the index is gone"),
         (Turn::Off, false) => tracing::info!(of, "there was no index"),
+    }
+    Ok(())
+}
+
+async fn distribute(
+    target: &Target,
+    shards: u32,
+    may_move: bool,
+    connect_timeout_ms: u64,
+) -> Result<(), OpenError> {
+    let timeout = Duration::from_millis(connect_timeout_ms);
+    if widgets_postgres::distribute(target, shards, may_move, timeout).await? {
+        tracing::info!(shards, "the registry is distributed");
+    } else {
+        tracing::info!(shards, "the registry was distributed");
     }
     Ok(())
 }

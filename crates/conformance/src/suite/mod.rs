@@ -44,6 +44,14 @@ macro_rules! cases {
 /// empty, but no serial number may begin with `prefix`, which every one of the suite does; what the
 /// cases add remains. At most some forty operations wait at a time.
 pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
+    check_distributed(stores, prefix).await;
+    cases! { stores, prefix:
+        lists::beside_changes_show_one_moment,
+    }
+}
+
+/// The same for a store that is spread over several machines, of which a list shows no common moment.
+pub async fn check_distributed<S: Store>(stores: &[S], prefix: &str) {
     assert!(!stores.is_empty(), "there must be a store to ask");
     assert!(
         prefix.len() <= PREFIX_BYTES_MAX,
@@ -81,7 +89,6 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
         lists::of_boundary_texts_agree_with_the_model,
         lists::are_walked_through_page_by_page,
         lists::neighbourhoods_agree_with_the_model,
-        lists::beside_changes_show_one_moment,
         retries::are_answered_as_the_first_attempt,
         retries::with_another_request_are_refused,
         retries::at_the_same_time_are_applied_once,

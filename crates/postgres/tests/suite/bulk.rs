@@ -10,7 +10,7 @@ fn text(text: &str) -> SerialNumber {
 }
 
 /// Widgets with awkward texts, of which neighbours are associated over their second slots.
-fn widgets() -> Vec<Widget> {
+pub(crate) fn widgets() -> Vec<Widget> {
     let serial_number = |number: usize| text(&format!("\\{number:04}\tü"));
     let widget = |number: usize| Widget {
         serial_number: serial_number(number),
@@ -29,7 +29,7 @@ fn widgets() -> Vec<Widget> {
     (0..2000).map(widget).collect()
 }
 
-async fn send(target: &Target, widgets: &[Widget], end: bool) -> Result<(), OpenError> {
+pub(crate) async fn send(target: &Target, widgets: &[Widget], end: bool) -> Result<(), OpenError> {
     let (sender, receiver) = mpsc::channel(4);
     let parts: Vec<Rows> = widgets
         .chunks(300)
@@ -53,7 +53,7 @@ async fn send(target: &Target, widgets: &[Widget], end: bool) -> Result<(), Open
     tokio::join!(fill(target, TIMEOUT, receiver), sending).0
 }
 
-async fn all(target: &Target) -> Vec<Widget> {
+pub(crate) async fn all(target: &Target) -> Vec<Widget> {
     let (sender, mut receiver) = mpsc::channel(4);
     let receiving = async move {
         let mut widgets = Vec::new();

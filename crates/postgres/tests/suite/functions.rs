@@ -46,7 +46,10 @@ pub(crate) async fn web_anon(server: &Server) -> Client {
 }
 
 /// One call for each operation, as `web_anon` makes it.
-async fn call(client: &Client, command: &Command) -> Result<(), (String, String, Option<String>)> {
+pub(crate) async fn call(
+    client: &Client,
+    command: &Command,
+) -> Result<(), (String, String, Option<String>)> {
     let called = match command {
         Command::AddWidget {
             serial_number,

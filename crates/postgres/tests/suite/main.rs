@@ -8,7 +8,9 @@
 
 mod bulk;
 mod changes;
+mod citus;
 mod conformance;
+mod distributed;
 mod dump;
 mod faults;
 mod functions;

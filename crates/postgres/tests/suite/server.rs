@@ -223,13 +223,36 @@ impl Server {
         self.directory.0.join("data")
     }
 
-    /// Stops it as `pg_ctl stop -m MODE` does, and waits.
+    /// Stops it as `pg_ctl stop -m MODE` does, or by `kill -9` of all its processes (`kill`), and waits.
     pub(crate) fn stop(&mut self, mode: &str) {
+        if mode == "kill" {
+            self.kill();
+            return;
+        }
         run(command(&binary("pg_ctl"))
             .args(["stop", "-s", "-w", "-m", mode, "-D"])
             .arg(self.data()));
         if let Some(mut process) = self.process.take() {
             process.wait().expect("its end");
+        }
+    }
+
+    fn kill(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let pid = process.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let pids = children.split_whitespace().map(str::to_owned);
+        let all = std::iter::once(pid.to_string()).chain(pids);
+        // Some children may have ended meanwhile.
+        drop(Command::new("kill").arg("-KILL").args(all).status());
+        process.wait().expect("its end");
+        for child in children.split_whitespace() {
+            while Path::new("/proc").join(child).exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 

@@ -1,0 +1,132 @@
+//! The functions as they work on a distributed table, on a server without Citus: with a made-up `shard_of` of several
+//! groups, which the table of one place knows nothing of.
+
+use crate::{functions::call, functions::web_anon, migrated, open, server::Server, session};
+use proptest::{collection::vec, prelude::*};
+use tokio_postgres::error::SqlState;
+use widgets_conformance::{
+    check_store,
+    commands::{commands, few_serial_numbers, sample},
+};
+use widgets_postgres::Settings;
+use widgets_registry::{Kinds as _, Rejection};
+
+/// What distributing does, but for the distribution. The trigger holds halves of one statement against each other,
+/// and here a statement writes those of one group.
+pub(crate) const MADE_UP: &str = "
+    DROP TRIGGER widgets_both_halves ON widgets.widgets;
+    CREATE OR REPLACE FUNCTION widgets.is_distributed() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';
+    CREATE OR REPLACE FUNCTION widgets.shard_of(serial_number text) RETURNS bigint LANGUAGE sql STABLE AS
+        'SELECT abs(hashtext(serial_number)::bigint) % 3'";
+
+/// A server whose table counts as distributed, and the URL of the service's role.
+async fn made_up() -> (Server, String) {
+    let (server, url) = migrated().await;
+    server.psql("registry", MADE_UP);
+    (server, url)
+}
+
+fn assert_balanced(server: &Server) {
+    let balance = "SELECT widgets.halves_balance()";
+    assert_eq!(server.psql("registry", balance), "0");
+    crate::assert_sound(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_table_that_counts_as_distributed_conforms() {
+    let (server, url) = made_up().await;
+    let settings = Settings {
+        connections: 3,
+        batch_operations_max: 8,
+        ..Settings::default()
+    };
+    let (one, other) = (open(&url, settings.clone()), open(&url, settings));
+    let clients = [one.client().on_current_runtime(), other.client()];
+    check_store(&clients, "").await;
+    drop((one, other));
+    assert_balanced(&server);
+}
+
+/// Several processes over the same few widgets: what the first attempt meets falls back to locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_names_the_same_widgets_leaves_them_whole() {
+    let (server, url) = made_up().await;
+    let mut callers = tokio::task::JoinSet::new();
+    let mut stores = Vec::new();
+    for process in 0..3u64 {
+        let store = open(&url, Settings::default());
+        for caller in 0..8u64 {
+            let client = store.client();
+            let names = few_serial_numbers("", 12);
+            let history = sample(&vec(commands(names), 200).boxed(), process * 8 + caller);
+            callers.spawn(async move {
+                for command in history {
+                    if let Err(Rejection::Fault(fault)) = client.submit(command).await {
+                        panic!("{fault}");
+                    }
+                }
+            });
+        }
+        stores.push(store);
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("a caller without a fault");
+    }
+    drop(stores);
+    assert_balanced(&server);
+}
+
+/// A widget that another transaction holds is passed over, and the others of the batch are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_hold_is_told_apart() {
+    let (server, _) = made_up().await;
+    server.psql(
+        "registry",
+        "SELECT widgets.add_widget(n, '', '{P,Q}') FROM unnest('{a,b,c,d,e,f,g}'::text[]) n;
+        SELECT widgets.associate_widgets('e', 'f', 'P')",
+    );
+    let holder = session(&server, "postgres").await;
+    let hold = "BEGIN; SELECT FROM widgets.widgets WHERE serial_number IN ('a', 'f') FOR UPDATE;
+        INSERT INTO widgets.widgets (serial_number, name) VALUES ('new', '')";
+    holder.batch_execute(hold).await.expect("held");
+    let call = "SELECT add_outcomes, remove_outcomes, pair_outcomes FROM widgets.apply_operations(
+        '{new,h,b}', '{n,h,b}', '{P,P,P}', '{NULL,NULL,NULL}', '{NULL,NULL,NULL}', '{e,g,x}',
+        '{a,c,y}', '{z,d,a}', '{P,P,P}', '{t,t,t}', true)";
+    assert_eq!(
+        server.psql("registry", call),
+        "{locked,ok,23505}|{locked,ok,WG001}|{locked,ok,locked}"
+    );
+    // One that waits for nobody for long says so, for the whole batch.
+    let waiting = "SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{}', '{a}', '{b}', '{P}', '{t}', false)";
+    let refused = session(&server, "postgres")
+        .await
+        .batch_execute(waiting)
+        .await;
+    let refused = refused.expect_err("locked");
+    assert_eq!(refused.code().map(SqlState::code), Some("55P03"));
+    drop(holder);
+    crate::until(
+        &server,
+        "SELECT count(*) FROM pg_locks WHERE mode = 'RowExclusiveLock'",
+        "0",
+    )
+    .await;
+    assert_balanced(&server);
+}
+
+/// Single calls answer as where the table is in one place.
+#[tokio::test(flavor = "multi_thread")]
+async fn single_calls_answer_alike() {
+    let ((here, _), (there, _)) = tokio::join!(made_up(), migrated());
+    let clients = (web_anon(&here).await, web_anon(&there).await);
+    let names = few_serial_numbers("n", 6);
+    let history = sample(&vec(commands(names), 500).boxed(), 1);
+    for (number, command) in history.into_iter().enumerate() {
+        let answers = (
+            call(&clients.0, &command).await,
+            call(&clients.1, &command).await,
+        );
+        assert_eq!(answers.0, answers.1, "operation {number}: {command:?}");
+    }
+    assert_balanced(&here);
+}
