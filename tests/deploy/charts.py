@@ -277,7 +277,8 @@ def drill_of_compose():
     folder = pathlib.Path(sys.argv[1]).parents[1] / "docker-compose"
     services = yaml.safe_load((folder / "docker-compose.archive.yml").read_text())["services"]
     (command,) = services["archive-check"]["command"]
-    return command
+    # In a volume of the container there, in one of the pod here.
+    return (command).replace("/data/drill", "/drill/data")
 
 
 def check_files(documents):
