@@ -2,7 +2,7 @@
 
 use crate::{
     TIMEOUT,
-    faults::{add, fault, reason, until_ready},
+    faults::{add, reason, until_ready},
     migrated, open,
     server::Server,
     session,
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::types::ToSql;
 use widgets_conformance::commands::serial_number;
 use widgets_postgres::{MigrationStatus, OpenError, Postgres, Settings, Target, check, migrate};
-use widgets_registry::{Ask as _, Kinds as _, Lookup, Store as _};
+use widgets_registry::{Ask as _, Fault, Kinds as _, Lookup, Rejection, Store as _};
 
 const WANTED: i32 = 10;
 
@@ -186,15 +186,22 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
          and this one was made for {WANTED}: use a newer program"
     );
     let client = running.client();
-    while client.ready().await.is_ok() {
+    // Its connections notice one after the other.
+    let mut number = 0;
+    let told = loop {
+        number += 1;
+        let outcome = client.submit(add(&format!("D{number}"))).await;
+        if let Err(Rejection::Fault(told @ Fault::Unavailable { .. })) = outcome
+            && reason(&told).details() == Some(&*refusal)
+        {
+            break told;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let told = fault(client.submit(add("D")).await);
+    };
     assert_eq!(
         reason(&told).public(),
         "the database has another schema than this version works with"
     );
-    assert_eq!(reason(&told).details(), Some(&*refusal));
     assert_eq!(
         refused(Postgres::open(target(&service), Settings::default())),
         refusal
