@@ -190,7 +190,7 @@ impl<C: Clock> Engine<C> {
         let (herald, writer_log) = (log.clone(), log);
         engine.spawn("herald", move || herald.herald_changes())?;
         engine.spawn("checkpoint", move || {
-            Writer::new(&disk, clock, writer_ends, writer_log).run(|| writer_queue.wake());
+            Writer::new(disk, clock, writer_ends, writer_log).run(|| writer_queue.wake());
         })?;
         Ok(engine)
     }

@@ -129,7 +129,8 @@ impl Follower {
     }
 
     /// Makes the store the primary of an epoch of this number, durably. `from` is where the primary was, `address` where
-    /// this store is. May wait for the disk. Nothing is followed meanwhile; operations are taken after [`Self::lead`].
+    /// this store is. May wait for the disk. Nothing may be followed meanwhile, as after [`Self::pause`]; operations are taken after
+    /// [`Self::lead`].
     pub fn promote(&self, number: u32, from: String, address: String) -> Result<(), FollowError> {
         let own = self.log.store();
         if !own.is_standby() {
@@ -139,12 +140,19 @@ impl Follower {
             role: Role::Promoted { from, address },
             ..(*own).clone()
         };
+        let first_sequence = self.log.newest().sequence + 1;
+        if !planted!(EpochsAheadKept) {
+            // The primary said when they began, and this store has not come so far.
+            store
+                .epochs
+                .retain(|epoch| epoch.first_sequence <= first_sequence);
+        }
         if store.epochs.len() == EPOCHS_MAX {
             store.epochs.remove(0);
         }
         store.epochs.push(Epoch {
             number,
-            first_sequence: self.log.newest().sequence + 1,
+            first_sequence,
         });
         self.keep(store)
     }
@@ -157,8 +165,8 @@ impl Follower {
         self.set_follows(false).await
     }
 
-    /// Takes no operations from here on, until it [leads](Self::lead) again: what was taken is in the journal when this is
-    /// answered, or will never be. On its disk it is what it was.
+    /// Takes no operations from here on, until it [leads](Self::lead) again: what was taken, from callers or of a primary, is in the
+    /// journal when this is answered, or will never be. On its disk it is what it was.
     pub async fn pause(&self) -> Result<(), FollowError> {
         self.set_follows(true).await
     }
@@ -166,7 +174,9 @@ impl Follower {
     /// Makes the store a standby of the primary at this address: first it takes no operation any more, then it is so
     /// durably. May wait for the disk.
     pub async fn demote(&self, primary: String) -> Result<(), FollowError> {
-        self.set_follows(true).await?;
+        if !planted!(WritesOnWhenReplaced) {
+            self.set_follows(true).await?;
+        }
         let store = StoreHeader {
             role: Role::Standby { primary },
             ..(*self.log.store()).clone()
@@ -175,7 +185,15 @@ impl Follower {
     }
 
     fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
-        let kept = (self.keep_store)(&store);
+        let is_forgotten = match store.role {
+            Role::Standby { .. } => planted!(ReplacementNotKept),
+            _ => planted!(PromotionNotKept),
+        };
+        let kept = if is_forgotten {
+            Ok(())
+        } else {
+            (self.keep_store)(&store)
+        };
         kept.map_err(|error| FollowError::NotNow(error.to_string()))?;
         self.log.set_store(store);
         Ok(())
@@ -191,7 +209,7 @@ impl Follower {
     /// Takes over the epochs of the primary, durably: what follows is written in its last one. May wait for the disk.
     pub fn adopt(&self, primary: &StoreHeader) -> Result<(), OpenError> {
         let own = self.log.store();
-        if own.epochs == primary.epochs {
+        if own.epochs == primary.epochs || planted!(EpochsNotAdopted) {
             return Ok(());
         }
         let store = StoreHeader {

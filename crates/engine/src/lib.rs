@@ -29,6 +29,8 @@ mod recovery;
 mod restore;
 mod retries;
 mod settings;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -245,7 +245,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn state(&self) -> &State {
         &self.state
     }
@@ -255,7 +255,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.retries.callers()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn journal(&self) -> &Journal<F> {
         &self.journal
     }

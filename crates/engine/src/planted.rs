@@ -1,39 +1,52 @@
 //! Bugs to be found: the simulation must catch every one.
 //!
-//! `planted!(Name)` is one line in the engine. It is `false` outside of this crate's own tests, at
-//! compile time: no program has a switch for it. In tests it is true while the bug is [planted](plant)
+//! `planted!(Name)` is one line in the engine. It is `false` at compile time outside of this crate's own tests and of
+//! those that take the feature `simulation`: no program has a switch for it. In tests it is true while the bug is [planted](plant)
 //! in the thread that asks. A bug that leaves a sync or a write out needs no line there: the simulated
 //! disk does not hear it.
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "simulation")))]
 macro_rules! planted {
     ($bug:ident) => {
         false
     };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 macro_rules! planted {
     ($bug:ident) => {
         $crate::planted::is_planted($crate::planted::Bug::$bug)
     };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
         /// What can be planted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Bug {
+        pub enum Bug {
             $($(#[doc = $what])+ $bug,)+
         }
 
         impl Bug {
             /// Every one.
-            pub(crate) const ALL: &[Self] = &[$(Self::$bug),+];
+            pub const ALL: &[Self] = &[$(Self::$bug),+];
+
+            /// Those of a store that follows: `replica`'s simulation has primaries and standbys.
+            pub const OF_STANDBYS: [Self; 8] = [
+                Self::ReadAfterIgnored,
+                Self::EpochOfPositionIgnored,
+                Self::PromotionNotKept,
+                Self::EpochsAheadKept,
+                Self::EpochsNotAdopted,
+                Self::WritesOnWhenReplaced,
+                Self::ReplacementNotKept,
+                Self::CutTooFar,
+            ];
 
             /// What is wrong then.
-            pub(crate) fn meaning(self) -> &'static str {
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$bug => concat!($($what),+).trim_ascii(),)+
                 }
@@ -42,7 +55,7 @@ macro_rules! bugs {
     };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 bugs! {
     /// The journal is not synced. (At the disk.)
     SyncSkipped,
@@ -118,20 +131,36 @@ bugs! {
     TailForgotten,
     /// A run is split as it lies, and not by its order.
     TailSplit,
+    /// A standby answers what is to be read after a position that it does not have yet.
+    ReadAfterIgnored,
+    /// A position of a history that was given up is taken for one of the history that goes on.
+    EpochOfPositionIgnored,
+    /// A promotion is not made durable.
+    PromotionNotKept,
+    /// A standby that is promoted keeps the epochs to whose beginning it has not come.
+    EpochsAheadKept,
+    /// A standby does not take over its primary's epochs.
+    EpochsNotAdopted,
+    /// A primary that was replaced goes on to take operations.
+    WritesOnWhenReplaced,
+    /// That a primary was replaced is not made durable.
+    ReplacementNotKept,
+    /// A primary that was replaced takes back more than seals.
+    CutTooFar,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a bug in this thread, or takes it away.
-#[cfg(test)]
-pub(crate) fn plant(bug: Option<Bug>) {
+#[cfg(any(test, feature = "simulation"))]
+pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) fn is_planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }

@@ -41,8 +41,8 @@ pub(crate) struct Beginning {
 }
 
 /// A checkpoint that is being written.
-pub(crate) struct Draft<'a, D: Disk> {
-    disk: &'a D,
+pub(crate) struct Draft<D: Disk> {
+    disk: D,
     name: String,
     file: D::File,
     beginning: Beginning,
@@ -50,12 +50,12 @@ pub(crate) struct Draft<'a, D: Disk> {
     offset: u64,
 }
 
-impl<'a, D: Disk> Draft<'a, D> {
-    pub(crate) fn begin(disk: &'a D, beginning: Beginning) -> io::Result<Self> {
+impl<D: Disk> Draft<D> {
+    pub(crate) fn begin(disk: &D, beginning: Beginning) -> io::Result<Self> {
         let name = files::checkpoint_name(beginning.position.next_sequence);
         let file = files::create_unfinished(disk, &name)?;
         Ok(Self {
-            disk,
+            disk: disk.clone(),
             name,
             file,
             beginning,
@@ -96,7 +96,7 @@ impl<'a, D: Disk> Draft<'a, D> {
         );
         self.file.write_all_at(&header.encode(), 0)?;
         self.file.sync()?;
-        files::finish(self.disk, &self.name)?;
+        files::finish(&self.disk, &self.name)?;
         Ok(Written {
             first_sequence: position.next_sequence,
             next_sequence,
@@ -106,7 +106,7 @@ impl<'a, D: Disk> Draft<'a, D> {
 
     /// Removes what was written.
     pub(crate) fn discard(self) {
-        files::discard(self.disk, &self.name);
+        files::discard(&self.disk, &self.name);
     }
 }
 
@@ -131,20 +131,20 @@ pub(super) enum Report {
 }
 
 /// Writes what the owner of the state copies.
-pub(crate) struct Writer<'a, D: Disk, C> {
-    disk: &'a D,
+pub(crate) struct Writer<D: Disk, C> {
+    disk: D,
     throttle: Throttle<C>,
     messages: mpsc::Receiver<Message>,
     reports: mpsc::Sender<Report>,
-    draft: Option<Draft<'a, D>>,
+    draft: Option<Draft<D>>,
     unsynced: usize,
     log: Arc<Log>,
     /// What the last checkpoint made needless.
     removal: Option<Removal<D::File>>,
 }
 
-impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
-    pub(crate) fn new(disk: &'a D, clock: Arc<C>, ends: WriterEnds, log: Arc<Log>) -> Self {
+impl<D: Disk, C: Clock> Writer<D, C> {
+    pub(crate) fn new(disk: D, clock: Arc<C>, ends: WriterEnds, log: Arc<Log>) -> Self {
         Self {
             disk,
             throttle: Throttle::new(clock),
@@ -178,7 +178,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
     }
 
     /// Does the next thing that waits, without waiting for more; says whether there was one.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn step(&mut self) -> bool {
         if let Ok(message) = self.messages.try_recv() {
             self.handle(message);
@@ -217,7 +217,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
     }
 
     fn begin(&mut self, beginning: Beginning) -> io::Result<()> {
-        self.draft = Some(Draft::begin(self.disk, beginning)?);
+        self.draft = Some(Draft::begin(&self.disk, beginning)?);
         self.unsynced = 0;
         self.throttle.begin_piece();
         Ok(())
@@ -249,7 +249,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
                 segment,
                 ..
             } = draft.beginning.position;
-            let names = files::obsolete(self.disk, first_sequence, segment)?;
+            let names = files::obsolete(&self.disk, first_sequence, segment)?;
             names.iter().try_for_each(|name| self.disk.remove(name))?;
         }
         let written = draft.finish(next_sequence, key_blocks)?;
@@ -257,7 +257,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
         let kept = self.log.release(segment);
         let held = self.log.checkpoint_written(written);
         let held: Vec<_> = held.into_iter().map(files::checkpoint_name).collect();
-        let obsolete = files::obsolete(self.disk, written.first_sequence, kept);
+        let obsolete = files::obsolete(&self.disk, written.first_sequence, kept);
         self.draft = None;
         match obsolete {
             Ok(mut names) => {
@@ -275,7 +275,7 @@ impl<'a, D: Disk, C: Clock> Writer<'a, D, C> {
             return;
         };
         self.throttle.begin_piece();
-        match removal.step(self.disk) {
+        match removal.step(&self.disk) {
             Ok(true) => self.throttle.rest(),
             Ok(false) => self.removal = None,
             Err(error) => self.removal_failed(&error),

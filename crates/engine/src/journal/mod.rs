@@ -135,7 +135,7 @@ impl<F: DiskFile> Journal<F> {
     }
 
     /// How many bytes of groups fit into the segment that is written to.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn room(&self) -> u64 {
         self.segment_bytes - self.offset
     }

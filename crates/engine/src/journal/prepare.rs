@@ -178,7 +178,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
     }
 
     /// Whether the owner of the journal would wait for the next segment.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn must_step(&self) -> bool {
         let slot = self.next_segment.lock();
         slot.ready.is_none() && slot.failure.is_none()

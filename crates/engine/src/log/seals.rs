@@ -21,7 +21,8 @@ impl Log {
             let Some(last) = self.group_with(before.next_sequence - 1)? else {
                 return Ok(None);
             };
-            if !last.is_seal() {
+            let goes = last.is_seal() || planted!(CutTooFar) && !has_seals;
+            if !goes {
                 before.at = last.at;
                 return Ok(has_seals.then_some(before));
             }

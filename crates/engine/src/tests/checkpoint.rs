@@ -88,7 +88,7 @@ proptest! {
         let (disk, metrics, mut chance) = (TestDisk::default(), Metrics::new(), Chance(seed));
         let (requests, receiver) = mpsc::channel();
         let (mut checkpoints, ends) = Checkpoints::new(&settings(), None, 0, receiver);
-        let mut writer = Writer::new(&disk, Arc::<TestClock>::default(), ends, log(&settings()));
+        let mut writer = Writer::new(disk.clone(), Arc::<TestClock>::default(), ends, log(&settings()));
         let mut journaled = Journaled::default();
         let mut retries = Retries::new(&settings());
         for _ in 0..before {

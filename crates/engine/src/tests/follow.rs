@@ -3,10 +3,15 @@
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
-    rig::{Rig, command, random, serial_number, settings, widgets},
+    rig::{Rig, TestClock, command, random, serial_number, settings, widgets},
 };
-use crate::{Epoch, FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader};
-use std::sync::Arc;
+use crate::{
+    Epoch, FollowError, LoggedGroup, Restoration, Role, Settings, StoreHeader, simulation::Steps,
+};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 use widgets_registry::{
     Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Name, Ports, Position,
     Rejection, query::Asker,
@@ -76,7 +81,7 @@ fn begin(disk: &TestDisk, primary: &Primary) {
 }
 
 /// Follows from where the standby ends; stops where the disk fails.
-fn follow(rig: &mut Rig<'_>, primary: &Primary) -> Result<(), FollowError> {
+fn follow(rig: &mut Rig, primary: &Primary) -> Result<(), FollowError> {
     let from = rig.log().newest().sequence + 1;
     let rest = primary
         .groups
@@ -92,11 +97,11 @@ fn follow(rig: &mut Rig<'_>, primary: &Primary) -> Result<(), FollowError> {
     Ok(())
 }
 
-fn check(rig: &Rig<'_>, primary: &Primary, story: &str) {
+fn check(rig: &Rig, primary: &Primary, story: &str) {
     let original = Rig::open_with(&primary.disk, &keeping()).expect("opened");
     assert_eq!(widgets(rig.state()), widgets(original.state()), "{story}");
     assert_eq!(rig.log().newest(), original.log().newest(), "{story}");
-    let chain = |rig: &Rig<'_>| {
+    let chain = |rig: &Rig| {
         rig.log()
             .all_groups()
             .expect("kept")
@@ -286,7 +291,7 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
         sequence,
     };
     let epoch = primary.store.epoch();
-    let gone = |rig: &Rig<'_>, position| {
+    let gone = |rig: &Rig, position| {
         let has = rig.log().has(position);
         assert!(matches!(has, Err(FeedError::Gone { .. })), "{has:?}");
     };
@@ -323,4 +328,62 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     rig.log().set_store(header);
     gone(&rig, at(store, epoch + 9, newest + 4));
     assert_eq!(rig.log().has(at(store, epoch, newest)), Ok(true));
+}
+
+/// It has heard of an epoch that began after what it has, and is promoted before it came there: its file `store` was one that
+/// no start takes.
+#[test]
+fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
+    let primary = primary(12);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let open = || Steps::open(&disk, &clock, random(), &settings());
+    let standby = open().expect("opened");
+    let known = primary.store.epoch();
+    let mut theirs = primary.store.clone();
+    theirs.epochs.push(Epoch {
+        number: known + 1,
+        first_sequence: 40,
+    });
+    let follower = standby.follower();
+    follower.adopt(&theirs).expect("kept");
+    let (from, address) = (PRIMARY.to_owned(), "http://standby:3000".to_owned());
+    follower
+        .promote(known + 2, from, address)
+        .expect("promoted");
+    drop((standby, follower));
+    let store = open().expect("opened again").source().store();
+    let epochs: Vec<_> = store
+        .epochs
+        .iter()
+        .map(|epoch| (epoch.number, epoch.first_sequence))
+        .collect();
+    assert_eq!(epochs, [(known, 1), (known + 2, 1)]);
+}
+
+/// What was handed over before a promotion belongs to the epoch before, also where the owner has not come to it yet: else one
+/// change had two positions.
+#[test]
+fn a_group_that_waits_is_written_before_a_store_is_promoted() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let mut standby = Steps::open(&disk, &clock, random(), &settings()).expect("opened");
+    let follower = standby.follower();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut following = Box::pin(follower.follow(primary.groups[0].clone()));
+    assert!(following.as_mut().poll(&mut context).is_pending());
+    // Whoever followed has ended.
+    drop(following);
+    let mut pausing = Box::pin(follower.pause());
+    assert!(pausing.as_mut().poll(&mut context).is_pending());
+    assert_eq!(standby.newest().sequence, 0);
+    standby.own();
+    assert_eq!(pausing.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert_eq!(
+        standby.newest().sequence + 1,
+        primary.groups[0].next_sequence()
+    );
 }

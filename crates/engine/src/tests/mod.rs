@@ -3,12 +3,13 @@
 //! Most tests drive the owner, the preparer of segments and the writer of checkpoints step by step,
 //! without threads, so that a seed tells the whole story.
 
+use crate::simulation as disk;
+pub(crate) use crate::simulation::Chance;
+
 mod bulk;
 mod checkpoint;
 mod crash;
 mod directory;
-mod disk;
-pub(crate) use disk::Chance;
 mod follow;
 mod format_1;
 mod hostile;

@@ -93,10 +93,10 @@ pub(super) fn random() -> Random {
     Box::new(move || chance.number())
 }
 
-pub(super) struct Rig<'a> {
+pub(super) struct Rig {
     owner: Owner<TestFile, TestClock>,
     preparer: Preparer<TestDisk, TestClock>,
-    writer: Writer<'a, TestDisk, TestClock>,
+    writer: Writer<TestDisk, TestClock>,
     requests: mpsc::Sender<Reply>,
     log: Arc<Log>,
 }
@@ -114,19 +114,19 @@ impl Wake for Seen {
     }
 }
 
-impl<'a> Rig<'a> {
-    pub(super) fn open(disk: &'a TestDisk) -> Result<Self, OpenError> {
+impl Rig {
+    pub(super) fn open(disk: &TestDisk) -> Result<Self, OpenError> {
         Self::open_with(disk, &settings())
     }
 
-    pub(super) fn open_with(disk: &'a TestDisk, settings: &Settings) -> Result<Self, OpenError> {
+    pub(super) fn open_with(disk: &TestDisk, settings: &Settings) -> Result<Self, OpenError> {
         let clock = Arc::<TestClock>::default();
         let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
         let parts = Parts::open(disk, &clock, random(), settings, pacing, 1)?;
         let mut rig = Self {
             owner: parts.owner,
             preparer: parts.preparer,
-            writer: Writer::new(disk, clock, parts.writer_ends, parts.log.clone()),
+            writer: Writer::new(disk.clone(), clock, parts.writer_ends, parts.log.clone()),
             requests: parts.checkpoint_requests,
             log: parts.log,
         };

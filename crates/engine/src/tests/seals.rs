@@ -18,7 +18,7 @@ fn keeping() -> Settings {
     }
 }
 
-fn open(disk: &TestDisk) -> Rig<'_> {
+fn open(disk: &TestDisk) -> Rig {
     Rig::open_with(disk, &keeping()).expect("opened")
 }
 
@@ -36,7 +36,7 @@ fn standby() -> Role {
     }
 }
 
-fn write(rig: &mut Rig<'_>, chance: &mut Chance, batches: usize) {
+fn write(rig: &mut Rig, chance: &mut Chance, batches: usize) {
     for _ in 0..batches {
         let batch: Vec<_> = (0..=chance.below(3)).map(|_| command(chance)).collect();
         rig.submit(&batch);
@@ -113,7 +113,7 @@ fn parted(batches: usize) -> Parted {
 
 impl Parted {
     /// The primary before goes on as the standby that it is now.
-    fn rejoin(&self, rig: &mut Rig<'_>) -> Result<(), FollowError> {
+    fn rejoin(&self, rig: &mut Rig) -> Result<(), FollowError> {
         if rig.log().newest().sequence + 1 == self.before.next_sequence + 1
             && rig.log().before_seals().expect("read") == Some(self.before)
         {
@@ -126,10 +126,10 @@ impl Parted {
         Ok(())
     }
 
-    fn check(&self, rig: &Rig<'_>, story: &str) {
+    fn check(&self, rig: &Rig, story: &str) {
         let promoted = open(&self.promoted);
         assert_eq!(widgets(rig.state()), widgets(promoted.state()), "{story}");
-        let chain = |rig: &Rig<'_>| {
+        let chain = |rig: &Rig| {
             let groups = rig.log().all_groups().expect("kept");
             groups.last().map(|last| last.next_chain())
         };
@@ -250,7 +250,7 @@ fn several_seals_are_taken_back_one_after_the_other() {
 fn nothing_but_seals_at_the_end_is_taken_back() {
     let parted = parted(8);
     let mut rig = open(&parted.disk);
-    let wrong = |rig: &mut Rig<'_>, before: JournalEnd| {
+    let wrong = |rig: &mut Rig, before: JournalEnd| {
         let newest = rig.log().newest();
         let error = rig
             .cut_seals(before)

@@ -86,7 +86,7 @@ impl Readers {
     /// Somebody asks, or hangs up.
     pub(super) fn ask(
         &mut self,
-        process: &Process<'_>,
+        process: &Process,
         serial_numbers: usize,
         now: u64,
         tally: &mut Tally,
@@ -211,11 +211,7 @@ impl Readers {
     }
 
     /// The owner had a turn, after which everything is like this.
-    pub(super) fn moment(
-        &mut self,
-        process: &Process<'_>,
-        all: impl Iterator<Item = SerialNumber>,
-    ) {
+    pub(super) fn moment(&mut self, process: &Process, all: impl Iterator<Item = SerialNumber>) {
         if !self.is_on {
             return;
         }

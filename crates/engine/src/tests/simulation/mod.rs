@@ -84,7 +84,8 @@ fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
     // It needs what is kept behind the last widget that there is: lists/tests.rs has more of that.
     let elsewhere = [Bug::KeptLookedAtTwice];
-    for &bug in Bug::ALL.iter().filter(|bug| !elsewhere.contains(bug)) {
+    let is_here = |bug: &&Bug| !elsewhere.contains(bug) && !Bug::OF_STANDBYS.contains(bug);
+    for &bug in Bug::ALL.iter().filter(is_here) {
         plant(Some(bug));
         let caught =
             (0..SEEDS_TO_CATCH).find_map(|seed| Some((seed, simulate(seed, false).err()?)));

@@ -97,11 +97,11 @@ impl Store for Nobody {
     }
 }
 
-pub(super) struct Process<'d> {
+pub(super) struct Process {
     pub(super) queue: Arc<Queue>,
     pub(super) owner: Owner<SimulatedFile, SimulatedClock>,
     pub(super) preparer: Preparer<SimulatedDisk, SimulatedClock>,
-    pub(super) writer: Writer<'d, SimulatedDisk, SimulatedClock>,
+    pub(super) writer: Writer<SimulatedDisk, SimulatedClock>,
     pub(super) checkpoint_requests: mpsc::Sender<Reply>,
     pub(super) log: Arc<Log>,
     api: Api<Client>,
@@ -111,10 +111,10 @@ pub(super) struct Process<'d> {
     runtime: Option<Runtime>,
 }
 
-impl<'d> Process<'d> {
+impl Process {
     /// Recovers what the disk has.
     pub(super) fn start(
-        disk: &'d SimulatedDisk,
+        disk: &SimulatedDisk,
         clock: &Arc<SimulatedClock>,
         api: &Api<Nobody>,
         settings: &Settings,
@@ -143,7 +143,12 @@ impl<'d> Process<'d> {
             queue: parts.queue,
             owner: parts.owner,
             preparer: parts.preparer,
-            writer: Writer::new(disk, clock.clone(), parts.writer_ends, parts.log.clone()),
+            writer: Writer::new(
+                disk.clone(),
+                clock.clone(),
+                parts.writer_ends,
+                parts.log.clone(),
+            ),
             checkpoint_requests: parts.checkpoint_requests,
             log: parts.log,
             api: api.with_store(client),

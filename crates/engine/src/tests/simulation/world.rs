@@ -303,7 +303,7 @@ impl World {
     /// One process, from its start to its end, and what its end does to the disk.
     fn live_once(
         &mut self,
-        serve: impl FnOnce(&mut Self, &mut Process<'_>) -> Result<End, String>,
+        serve: impl FnOnce(&mut Self, &mut Process) -> Result<End, String>,
     ) -> Result<(), String> {
         let disk = self.disk.clone();
         let mut process = None;
@@ -409,7 +409,7 @@ impl World {
     }
 
     /// Starts a process, again and again where that fails for a reason.
-    fn start<'d>(&mut self, disk: &'d SimulatedDisk) -> Result<Process<'d>, String> {
+    fn start(&mut self, disk: &SimulatedDisk) -> Result<Process, String> {
         let mut failed = 0;
         loop {
             self.calm();
@@ -469,7 +469,7 @@ impl World {
 
     /// Reads all that is there: with what clients saw before, it must be one history. From now on it
     /// is the beginning of the next.
-    fn read_back(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+    fn read_back(&mut self, process: &mut Process) -> Result<(), String> {
         self.calm();
         if process.owner.journal().position().next_sequence < self.next_sequence {
             return Err(format!(
@@ -502,7 +502,7 @@ impl World {
     }
 
     /// What is answered to a request while no other one waits.
-    fn ask_alone(&mut self, process: &mut Process<'_>, request: &Request) -> Result<Said, String> {
+    fn ask_alone(&mut self, process: &mut Process, request: &Request) -> Result<Said, String> {
         let mut responding = process.respond(request, None);
         for _ in 0..2 {
             if let Poll::Ready(response) = poll(&mut responding) {
@@ -513,7 +513,7 @@ impl World {
         Err(format!("{request:?} got no answer"))
     }
 
-    fn serve(&mut self, process: &mut Process<'_>) -> Result<End, String> {
+    fn serve(&mut self, process: &mut Process) -> Result<End, String> {
         for _ in 0..self.chance.below(self.profile.actions_max) {
             self.act(process)?;
             // Nothing more is written then.
@@ -531,7 +531,7 @@ impl World {
     }
 
     /// In a world without faults everything is accepted that the rules allow.
-    fn work_well(&mut self, process: &mut Process<'_>) -> Result<End, String> {
+    fn work_well(&mut self, process: &mut Process) -> Result<End, String> {
         let (reply, outcome) = mpsc::channel();
         drop(process.checkpoint_requests.send(reply));
         // A block of keys takes a turn, and so does each record.
@@ -556,7 +556,7 @@ impl World {
         Err("a checkpoint does not end".into())
     }
 
-    fn act(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+    fn act(&mut self, process: &mut Process) -> Result<(), String> {
         if self.readers.is_due() {
             let now = self.tick();
             let plan = &mut *self.disk.plan();
@@ -601,7 +601,7 @@ impl World {
         Ok(())
     }
 
-    fn ask(&mut self, process: &mut Process<'_>) -> Result<(), String> {
+    fn ask(&mut self, process: &mut Process) -> Result<(), String> {
         let number = self.chance.below(self.clients.len());
         if self.clients[number].pending.is_some() {
             return Ok(());
@@ -714,7 +714,7 @@ impl World {
     }
 
     /// Reads changes: all that there are, or one answer's.
-    fn follow(&mut self, process: &Process<'_>, to_the_end: bool) -> Result<(), String> {
+    fn follow(&mut self, process: &Process, to_the_end: bool) -> Result<(), String> {
         let Some(followed) = &mut self.followed else {
             return Ok(());
         };
@@ -753,7 +753,7 @@ impl World {
     }
 
     /// What was told leads to what is there.
-    fn check_followed(&mut self, process: &Process<'_>, state: Model) -> Result<(), String> {
+    fn check_followed(&mut self, process: &Process, state: Model) -> Result<(), String> {
         match &self.followed {
             Some(followed) if followed.model == state => {}
             Some(followed) => {
@@ -795,7 +795,7 @@ impl World {
     }
 
     /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
-    fn own(&mut self, process: &mut Process<'_>) -> Result<bool, String> {
+    fn own(&mut self, process: &mut Process) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
         self.callers = process.owner.key_callers();
         let position = process.owner.journal().position();

@@ -14,10 +14,11 @@ const SECTOR_BYTES: usize = 512;
 
 /// Numbers that look random and come again with the same seed (`SplitMix64`).
 #[derive(Clone)]
-pub(crate) struct Chance(pub(crate) u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    pub(crate) fn number(&mut self) -> u64 {
+    /// The next one.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,15 +26,18 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    /// One below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.number() % end as u64).expect("below a usize")
     }
 }
 
 /// What a power cut keeps of what was not synced.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kept {
+pub enum Kept {
+    /// No sector and no name.
     Nothing,
+    /// Each.
     Everything,
     /// Each sector and each name for itself, by this seed.
     Some(u64),
@@ -54,8 +58,9 @@ impl Kept {
     }
 }
 
+/// A disk in memory. Clones are the same one.
 #[derive(Clone, Default)]
-pub(super) struct TestDisk(Arc<Mutex<Inner>>);
+pub struct TestDisk(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -92,15 +97,15 @@ enum NameChange {
 
 /// What goes wrong. Steps count from 0.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     /// From this step on everything fails. A write of this step may be there nevertheless.
-    pub(super) crash_at: Option<usize>,
+    pub crash_at: Option<usize>,
     /// This step fails without effect.
-    pub(super) fail_at: Option<usize>,
+    pub fail_at: Option<usize>,
     /// Every new file and every write that makes a file longer fails.
-    pub(super) is_full: bool,
+    pub is_full: bool,
     /// Every sync of a file fails.
-    pub(super) fail_sync: bool,
+    pub fail_sync: bool,
 }
 
 /// How a step goes.
@@ -111,7 +116,8 @@ enum Step {
     Failed,
 }
 
-pub(super) struct TestFile {
+/// A file on it.
+pub struct TestFile {
     disk: TestDisk,
     file: usize,
 }
@@ -121,22 +127,27 @@ impl TestDisk {
         self.0.lock().expect("no test panics with the lock")
     }
 
-    pub(super) fn set_faults(&self, faults: Faults) {
+    /// Has this go wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
         self.inner().faults = faults;
     }
 
     /// The most that anybody wanted to read at a time.
-    pub(super) fn read_bytes_max(&self) -> u64 {
+    #[must_use]
+    pub fn read_bytes_max(&self) -> u64 {
         self.inner().read_bytes_max
     }
 
-    pub(super) fn steps(&self) -> usize {
+    /// How many steps there were.
+    #[must_use]
+    pub fn steps(&self) -> usize {
         self.inner().steps
     }
 
     /// The disk as the next process finds it, without a power cut: what was written is readable,
     /// synced or not.
-    pub(super) fn after_kill(&self) -> Self {
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
         let inner = self.inner();
         Self(Arc::new(Mutex::new(Inner {
             files: inner.files.clone(),
@@ -147,7 +158,9 @@ impl TestDisk {
         })))
     }
 
-    pub(super) fn after_power_cut(&self, kept: Kept) -> Self {
+    /// The disk as the next process finds it, when the power was cut.
+    #[must_use]
+    pub fn after_power_cut(&self, kept: Kept) -> Self {
         let inner = self.inner();
         let mut is_kept = kept.chooser();
         let mut names = inner.durable_names.clone();
@@ -176,12 +189,14 @@ impl TestDisk {
         })))
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    /// Which files there are.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
         self.inner().names.keys().cloned().collect()
     }
 
     /// Changes the content of a file behind everybody's back.
-    pub(super) fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         let file = inner.names[name];
         let content = &mut inner.files[file];
@@ -190,13 +205,15 @@ impl TestDisk {
         content.unsynced.clear();
     }
 
-    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+    /// What a file has.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.inner();
         inner.files[inner.names[name]].written.clone()
     }
 
     /// Puts a file there behind everybody's back.
-    pub(super) fn put(&self, name: &str, content: Vec<u8>) {
+    pub fn put(&self, name: &str, content: Vec<u8>) {
         let mut inner = self.inner();
         let file = inner.files.len();
         inner.files.push(Content {
@@ -209,7 +226,7 @@ impl TestDisk {
     }
 
     /// Takes a file away behind everybody's back.
-    pub(super) fn lose(&self, name: &str) {
+    pub fn lose(&self, name: &str) {
         let mut inner = self.inner();
         inner.names.remove(name);
         inner.durable_names.remove(name);
@@ -276,13 +293,15 @@ impl Unsynced {
 }
 
 impl TestFile {
-    pub(super) fn length(&self) -> u64 {
+    /// How long it is.
+    #[must_use]
+    pub fn length(&self) -> u64 {
         self.disk.inner().files[self.file].written.len() as u64
     }
 
     /// A sync that failed: the kernel wrote some sectors, and forgets that the others were not. They
     /// stay readable, and no later sync tries them again.
-    pub(super) fn sync_partly(&self, kept: Kept) {
+    pub fn sync_partly(&self, kept: Kept) {
         let mut inner = self.disk.inner();
         let file = &mut inner.files[self.file];
         let mut is_kept = kept.chooser();
@@ -310,7 +329,9 @@ impl NameChange {
 }
 
 fn write(file: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    file.resize(file.len().max(offset + data.len()), 0);
+    // Faster than `resize` where nothing is optimised.
+    let missing = (offset + data.len()).saturating_sub(file.len());
+    file.extend_from_slice(&vec![0; missing]);
     file[offset..offset + data.len()].copy_from_slice(data);
 }
 

@@ -1,0 +1,167 @@
+//! The engine for simulations: a disk in memory, and parts that make their steps when they are told to, in one thread.
+//!
+//! For tests alone, of this crate and, by the feature `simulation`, of those that build on it.
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "only tests use it"
+)]
+
+mod disk;
+
+pub use crate::planted::{Bug, plant};
+pub use disk::{Chance, Faults, Kept, TestDisk, TestFile};
+
+use crate::{
+    Client, Counts, Disk, Follower, OpenError, Random, Settings, Source,
+    checkpoint::{Reply, Writer},
+    engine::Parts,
+    follow::KeepStore,
+    format::{self, ENTRY_BYTES_MAX},
+    journal::prepare::Preparer,
+    log::Log,
+    owner::Owner,
+    queue::{Queue, Submission},
+    recovery,
+};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, mpsc},
+};
+use widgets_clock::Clock;
+use widgets_pacing::{Mode, Pacing};
+use widgets_registry::{ChangeFilter, Changes, FeedError, Position, Widget};
+
+/// A running engine without threads.
+pub struct Steps<D: Disk, C: Clock> {
+    clock: Arc<C>,
+    queue: Arc<Queue>,
+    owner: Owner<D::File, C>,
+    preparer: Preparer<D, C>,
+    writer: Writer<D, C>,
+    log: Arc<Log>,
+    checkpoint_requests: mpsc::Sender<Reply>,
+    keep_store: KeepStore,
+    batch: VecDeque<Submission>,
+    batch_bytes_max: u64,
+}
+
+impl<D: Disk, C: Clock> Steps<D, C> {
+    /// Recovers what the disk has.
+    pub fn open(
+        disk: &D,
+        clock: &Arc<C>,
+        random: Random,
+        settings: &Settings,
+    ) -> Result<Self, OpenError> {
+        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+        let parts = Parts::open(disk, clock, random, settings, pacing, 1)?;
+        let kept = disk.clone();
+        Ok(Self {
+            clock: clock.clone(),
+            queue: parts.queue,
+            owner: parts.owner,
+            preparer: parts.preparer,
+            writer: Writer::new(
+                disk.clone(),
+                clock.clone(),
+                parts.writer_ends,
+                parts.log.clone(),
+            ),
+            log: parts.log,
+            checkpoint_requests: parts.checkpoint_requests,
+            keep_store: Arc::new(move |store| recovery::create_store(&kept, store)),
+            batch: VecDeque::new(),
+            batch_bytes_max: format::group_bytes(settings.queue_operations_max * ENTRY_BYTES_MAX),
+        })
+    }
+
+    /// The owner's turn. Where it would wait for the next segment, that is made before.
+    pub fn own(&mut self) {
+        let would_wait = self.owner.journal().room() < self.batch_bytes_max;
+        if would_wait && self.preparer.must_step() {
+            drop(self.preparer.step());
+        }
+        self.owner.turn(&self.queue, &mut self.batch, false);
+    }
+
+    /// The next segment of the journal is made, if it is wanted.
+    pub fn prepare(&mut self) {
+        if self.preparer.must_step() {
+            drop(self.preparer.step());
+        }
+    }
+
+    /// The writer of checkpoints does its next thing.
+    pub fn write(&mut self) {
+        self.writer.step();
+    }
+
+    /// Those who wait for changes are told.
+    pub fn tell(&self) {
+        self.log.tell();
+    }
+
+    /// Has a checkpoint written, step by step.
+    pub fn want_checkpoint(&self) {
+        let (reply, _) = mpsc::channel();
+        drop(self.checkpoint_requests.send(reply));
+        self.queue.wake();
+    }
+
+    /// A widget, if it is there.
+    #[must_use]
+    pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
+        self.owner.state().lookup(serial_number)
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.owner.state().counts()
+    }
+
+    /// Up to `limit` changes after a position.
+    pub fn changes(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
+        self.log.read(after, &ChangeFilter::default(), limit)
+    }
+
+    /// After the newest entry that is durable.
+    #[must_use]
+    pub fn newest(&self) -> Position {
+        self.log.newest()
+    }
+
+    /// Before the oldest entry that is kept.
+    #[must_use]
+    pub fn oldest(&self) -> Position {
+        self.log.oldest()
+    }
+
+    /// What copies of the store are made from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Source::new(
+            self.log.clone(),
+            self.checkpoint_requests.clone(),
+            self.queue.clone(),
+        )
+    }
+
+    /// Writes what a primary sends to it.
+    #[must_use]
+    pub fn follower(&self) -> Follower {
+        Follower::new(
+            self.queue.clone(),
+            self.log.clone(),
+            self.clock.clone(),
+            self.keep_store.clone(),
+        )
+    }
+
+    /// A way to ask it.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.queue.clone(), self.clock.clone())
+    }
+}
