@@ -121,10 +121,8 @@ impl Standby {
             );
             self.follower.cut_seals(begin).await?;
         }
-        let (follower, theirs) = (self.follower.clone(), store.clone());
-        block(&*self.outside, move || follower.adopt(&theirs))
-            .await
-            .map_err(Error::Start)??;
+        // Here, and not beside: once this task has ended nothing writes to the directory any more.
+        self.follower.adopt(&store)?;
         self.status.connected();
         tracing::info!(
             primary = %self.primary.address,

@@ -14,6 +14,10 @@
 //! `docs/decisions/0017-one-holder-beside-the-primary.md` says why the rules are these, and
 //! `docs/decisions/0018-what-a-standby-is-sent.md` what passes over the wire.
 
+// First: it has a macro.
+#[macro_use]
+mod planted;
+
 mod copy;
 mod error;
 mod follow;
@@ -23,14 +27,14 @@ mod metrics;
 #[cfg(test)]
 mod model;
 mod outside;
-#[cfg(test)]
-mod planted;
 mod promote;
 mod roles;
 mod serve;
 mod status;
 mod terms;
 mod wire;
+#[cfg(test)]
+mod worlds;
 
 pub use copy::{copy, empty_directory};
 pub use error::Error;

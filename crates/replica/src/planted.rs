@@ -1,6 +1,22 @@
-//! Bugs that the tests plant in [`Member`](crate::Member), each of which breaks one promise.
+//! Bugs that the tests plant, each of which breaks one promise: in [`Member`](crate::Member) for the model, and elsewhere for
+//! the simulation. `slipped!(Name)` is `false` outside of this crate's own tests, at compile time.
 
-/// What can be planted.
+#[cfg(not(test))]
+macro_rules! slipped {
+    ($slip:ident) => {
+        false
+    };
+}
+
+#[cfg(test)]
+macro_rules! slipped {
+    ($slip:ident) => {
+        $crate::planted::is_planted($crate::planted::Slip::$slip)
+    };
+}
+
+/// What can be planted in the rules.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Bug {
     /// An operation is answered once the primary has it.
@@ -23,6 +39,7 @@ pub(crate) enum Bug {
     HandedOverBehind,
 }
 
+#[cfg(test)]
 impl Bug {
     /// Every one.
     pub(crate) const ALL: [Self; 9] = [
@@ -36,4 +53,39 @@ impl Bug {
         Self::WritesOn,
         Self::HandedOverBehind,
     ];
+}
+
+/// What can be planted where the rules are followed.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slip {
+    /// A promotion does not begin an epoch.
+    EpochKept,
+    /// The number of an epoch has nothing random.
+    SaltForgotten,
+    /// A standby that is promoted goes on to send to those that followed it, as if it had not been.
+    SentAcrossEpochs,
+}
+
+#[cfg(test)]
+impl Slip {
+    /// Every one.
+    pub(crate) const ALL: [Self; 3] =
+        [Self::EpochKept, Self::SaltForgotten, Self::SentAcrossEpochs];
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Slip>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants one in this thread, or takes it away.
+#[cfg(test)]
+pub(crate) fn plant(slip: Option<Slip>) {
+    PLANTED.set(slip);
+}
+
+#[cfg(test)]
+pub(crate) fn is_planted(slip: Slip) -> bool {
+    PLANTED.get() == Some(slip)
 }

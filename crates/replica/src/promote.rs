@@ -24,6 +24,8 @@ pub(crate) async fn promote(
     address: String,
     handed: Option<(Epoch, Tip)>,
 ) -> Result<Epoch, Error> {
+    // What the primary before had sent belongs to its epoch, also where it is written only now.
+    follower.pause().await?;
     let (store, end) = (source.store(), source.end());
     let epoch = Epoch::new(store.epoch());
     let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
@@ -34,11 +36,16 @@ pub(crate) async fn promote(
     member.lengthened(tip, None);
     let [low, high, ..] = outside.random().to_le_bytes();
     let salt = u16::from_le_bytes([low, high]);
+    let salt = if slipped!(SaltForgotten) { 0 } else { salt };
     match handed {
         Some((epoch, tip)) => member.take_over(epoch, tip, salt)?,
         None => member.promote(salt, false)?,
     };
-    let number = member.epoch().number();
+    let number = if slipped!(EpochKept) {
+        epoch.number()
+    } else {
+        member.epoch().number()
+    };
     follower.promote(number, from, address)?;
     // It is durable: only a queue that is full can stand in the way, for a moment.
     while let Err(FollowError::NotNow(why)) = follower.lead().await {

@@ -1,0 +1,145 @@
+//! What the world puts around a member: a clock that it turns, a network that it breaks, and tasks that it polls.
+
+use super::network::{Call, Network};
+use crate::{Doing, Error, Incoming, Outside, Primary, Task};
+use std::{
+    future::poll_fn,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+use widgets_clock::{Clock, Timer};
+use widgets_engine::simulation::Chance;
+
+/// Reaching another member takes no longer, as in `link.rs`.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A member's clock. All go on together; calendars differ.
+pub(super) struct SimulatedClock {
+    now: Arc<AtomicU64>,
+    /// By how many seconds its calendar is behind.
+    pub(super) behind: u64,
+}
+
+impl SimulatedClock {
+    pub(super) fn new(now: Arc<AtomicU64>, behind: u64) -> Self {
+        Self { now, behind }
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.now.load(Ordering::Relaxed))
+    }
+
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(1_000_000_000 - self.behind) + self.now()
+    }
+
+    fn sleep(&self, _: Duration) {}
+
+    fn timer(&self, duration: Duration) -> Timer {
+        let now = self.now.clone();
+        let until = self.now() + duration;
+        Box::pin(poll_fn(move |_| {
+            if Duration::from_micros(now.load(Ordering::Relaxed)) >= until {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }))
+    }
+}
+
+/// Tasks of a process that were begun: each with whether it was ended.
+pub(super) type Begun = Arc<Mutex<Vec<(Arc<AtomicBool>, Doing<'static, ()>)>>>;
+
+/// What one process has around it.
+pub(super) struct Around {
+    pub(super) member: usize,
+    pub(super) network: Network,
+    pub(super) clock: Arc<SimulatedClock>,
+    pub(super) begun: Begun,
+    pub(super) chance: Mutex<Chance>,
+}
+
+/// Where a member is found.
+pub(super) fn address(member: usize) -> String {
+    format!("http://m{member}:3000")
+}
+
+/// Which member is found there.
+pub(super) fn member_at(address: &str) -> Option<usize> {
+    let rest = address.strip_prefix("http://m")?;
+    rest.split(':').next()?.parse().ok()
+}
+
+impl Around {
+    async fn call(&self, to: &Primary, call: Call) -> Result<Option<u64>, Error> {
+        let to = member_at(&to.address.to_string());
+        let to = to.ok_or_else(|| Error::Unreachable("there is no such member".into()))?;
+        let answer = self.network.call(self.member, to, call);
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_else(|_| Err(Error::Unreachable("it hung up".into()))),
+            () = self.clock.timer(CONNECT_TIME_MAX) => Err(Error::Unreachable("there was no answer".into())),
+        }
+    }
+}
+
+impl Outside for Around {
+    fn ask<'a>(
+        &'a self,
+        primary: &'a Primary,
+        query: &'a str,
+    ) -> Doing<'a, Result<Box<dyn Incoming>, Error>> {
+        Box::pin(async move {
+            let pipe = self.call(primary, Call::Ask(query.into())).await?;
+            let pipe = pipe.ok_or_else(|| Error::Wire("no stream".into()))?;
+            let incoming: Box<dyn Incoming> = Box::new(self.network.incoming(pipe));
+            Ok(incoming)
+        })
+    }
+
+    fn tell<'a>(&'a self, member: &'a Primary, call: &'a str) -> Doing<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.call(member, Call::Tell(call.into())).await?;
+            Ok(())
+        })
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    fn block(&self, work: Box<dyn FnOnce() + Send>) -> Doing<'static, ()> {
+        let (mut work, mut polls) = (Some(work), 0);
+        Box::pin(poll_fn(move |_| {
+            // Others come first.
+            polls += 1;
+            if polls == 1 {
+                return Poll::Pending;
+            }
+            if let Some(work) = work.take() {
+                work();
+            }
+            Poll::Ready(())
+        }))
+    }
+
+    fn begin(&self, _: &str, work: Doing<'static, ()>) -> io::Result<Task> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.push((ended.clone(), work));
+        Ok(Task::new(move || ended.store(true, Ordering::Relaxed)))
+    }
+
+    fn random(&self) -> u64 {
+        let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
+        chance.number()
+    }
+}

@@ -1,0 +1,149 @@
+//! What happened, by everybody's account: each position has one change, and each change makes the model's next state.
+
+use std::{collections::BTreeMap, sync::Arc};
+use widgets_conformance::Model;
+use widgets_engine::StoreHeader;
+use widgets_registry::{Command, Event, Happened, Pair};
+
+/// An epoch and a sequence number.
+pub(super) type Place = (u32, u64);
+
+/// One change.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) happened: Happened,
+    pub(super) command: Command,
+    /// What is there after it.
+    pub(super) model: Arc<Model>,
+}
+
+/// All changes of all histories.
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: BTreeMap<Place, Entry>,
+    /// Who wrote in an epoch.
+    writers: BTreeMap<u32, usize>,
+}
+
+/// The change that makes this happen.
+fn command(happened: &Happened) -> Option<Command> {
+    Some(match happened {
+        Happened::AddWidget {
+            serial_number,
+            name,
+            ports,
+        } => Command::AddWidget {
+            serial_number: serial_number.clone(),
+            name: name.clone(),
+            ports: *ports,
+        },
+        Happened::RemoveWidget { serial_number, .. } => Command::RemoveWidget {
+            serial_number: serial_number.clone(),
+        },
+        Happened::AssociateWidgets(one, other, port) => Command::AssociateWidgets(
+            Pair::new(
+                one.serial_number.clone(),
+                other.serial_number.clone(),
+                *port,
+            )
+            .ok()?,
+        ),
+        Happened::RemoveAssociation(one, other, port) => Command::RemoveAssociation(
+            Pair::new(
+                one.serial_number.clone(),
+                other.serial_number.clone(),
+                *port,
+            )
+            .ok()?,
+        ),
+    })
+}
+
+impl Ledger {
+    /// A member has this change after that state. `may_write`: it is a primary, and may be the first who has it.
+    pub(super) fn note(
+        &mut self,
+        member: usize,
+        event: &Event,
+        before: &Arc<Model>,
+        may_write: bool,
+    ) -> Result<Arc<Model>, String> {
+        let place = (event.position.epoch, event.position.sequence);
+        if let Some(known) = self.entries.get(&place) {
+            if known.happened != event.happened {
+                return Err(format!(
+                    "position {place:x?} names two changes: {:?}, and at member {member} {:?}",
+                    known.happened, event.happened
+                ));
+            }
+            let mut model = (**before).clone();
+            let applied = model.apply(&known.command).is_ok();
+            if !applied || model != *known.model {
+                return Err(format!(
+                    "position {place:x?} is in two histories: member {member} has another before it"
+                ));
+            }
+            return Ok(known.model.clone());
+        }
+        if !may_write {
+            return Err(format!(
+                "member {member} follows, and has {:?} at {place:x?}, which nobody wrote",
+                event.happened
+            ));
+        }
+        let writer = *self.writers.entry(place.0).or_insert(member);
+        if writer != member {
+            return Err(format!(
+                "members {writer} and {member} both write in epoch {:x}",
+                place.0
+            ));
+        }
+        let command = command(&event.happened).ok_or("a pair of one widget")?;
+        if before.foretell(&command) != Some(event.happened.clone()) {
+            return Err(format!(
+                "at {place:x?} {:?} cannot have happened",
+                event.happened
+            ));
+        }
+        let mut model = (**before).clone();
+        model.apply(&command).map_err(|error| error.to_string())?;
+        let model = Arc::new(model);
+        self.entries.insert(
+            place,
+            Entry {
+                happened: event.happened.clone(),
+                command,
+                model: model.clone(),
+            },
+        );
+        Ok(model)
+    }
+
+    /// The change at this place of a store's history, if there is one.
+    pub(super) fn at(&self, store: &StoreHeader, sequence: u64) -> Option<&Entry> {
+        self.entries.get(&(store.epoch_of(sequence), sequence))
+    }
+
+    /// What is there after this entry of a store's history.
+    pub(super) fn state(&self, store: &StoreHeader, sequence: u64) -> Arc<Model> {
+        let entry = (1..=sequence).rev().find_map(|it| self.at(store, it));
+        entry.map(|entry| entry.model.clone()).unwrap_or_default()
+    }
+
+    /// The states that a store's history went through between two entries, both included.
+    pub(super) fn states<'a>(
+        &'a self,
+        store: &'a StoreHeader,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = Arc<Model>> + 'a {
+        let first = self.state(store, from);
+        let later = (from + 1..=to).filter_map(|it| self.at(store, it));
+        std::iter::once(first).chain(later.map(|entry| entry.model.clone()))
+    }
+
+    /// How many changes there were.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}

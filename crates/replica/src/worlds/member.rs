@@ -1,0 +1,376 @@
+//! A member: a machine with its disk, and the process on it, whose parts make their steps when the world says so.
+
+use super::{
+    around::{Around, Begun, SimulatedClock, address, member_at},
+    disk::{Crash, SimulatedDisk},
+    ledger::Ledger,
+    network::{Call, Calling, Network},
+};
+use crate::{Credentials, Doing, Error, Metrics, Outside, Primary, Roles, Unsendable, copy};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::sync::watch;
+use widgets_clock::Clock as _;
+use widgets_conformance::Model;
+use widgets_engine::{
+    Role, Settings,
+    simulation::{Chance, Steps},
+};
+use widgets_registry::SerialNumber;
+
+pub(super) type Engine = Steps<SimulatedDisk, SimulatedClock>;
+
+/// Epochs that a member knows to have ended.
+pub(super) type Over = Arc<Mutex<BTreeSet<u32>>>;
+
+/// After a copy failed it is tried again after this.
+const COPY_AGAIN: Duration = Duration::from_millis(500);
+
+/// How a thing ended that a process did.
+pub(super) enum Ended {
+    Well,
+    Crashed,
+}
+
+pub(super) struct Member {
+    pub(super) number: usize,
+    pub(super) disk: SimulatedDisk,
+    pub(super) process: Option<Process>,
+    /// Whom it is configured to follow.
+    pub(super) follows: Option<usize>,
+    pub(super) clock: Arc<SimulatedClock>,
+    /// The last change that it had durably.
+    pub(super) durable: Option<(u32, u64)>,
+    /// The epochs of its own that it answered to have ended.
+    pub(super) over: Over,
+    /// When it was a primary last.
+    pub(super) led: u64,
+    /// In which epochs it was the primary: what it had written then may turn up at a later start.
+    pub(super) reigns: BTreeSet<u32>,
+}
+
+pub(super) struct Process {
+    /// Not there while its store is copied.
+    pub(super) engine: Option<Engine>,
+    pub(super) roles: Option<Roles>,
+    tasks: Vec<(Arc<AtomicBool>, Doing<'static, ()>)>,
+    begun: Begun,
+    outside: Arc<dyn Outside>,
+    network: Network,
+    /// The copy is there.
+    copied: Arc<AtomicBool>,
+    stopping: watch::Sender<bool>,
+    /// Up to where its changes were read, and what is there then.
+    pub(super) read: u64,
+    pub(super) model: Arc<Model>,
+}
+
+pub(super) fn primary(member: usize) -> Primary {
+    let uri = address(member).parse().expect("an address");
+    Primary {
+        address: crate::Address::new(uri).expect("an address"),
+        credentials: Credentials::default(),
+    }
+}
+
+/// Runs a part of a process; a crash ends it.
+fn run<T>(part: impl FnOnce() -> T) -> Result<T, ()> {
+    match catch_unwind(AssertUnwindSafe(part)) {
+        Ok(done) => Ok(done),
+        Err(cause) if cause.is::<Crash>() => Err(()),
+        Err(cause) => std::panic::resume_unwind(cause),
+    }
+}
+
+pub(super) fn poll<T>(future: &mut (impl Future<Output = T> + Unpin + ?Sized)) -> Poll<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    std::pin::Pin::new(future).poll(&mut context)
+}
+
+impl Member {
+    pub(super) fn new(
+        number: usize,
+        seed: u64,
+        now: &Arc<AtomicU64>,
+        is_deaf: bool,
+        behind: u64,
+    ) -> Self {
+        Self {
+            number,
+            disk: SimulatedDisk::new(seed, is_deaf),
+            process: None,
+            follows: None,
+            clock: Arc::new(SimulatedClock::new(now.clone(), behind)),
+            durable: None,
+            over: Arc::default(),
+            led: 0,
+            reigns: BTreeSet::new(),
+        }
+    }
+
+    /// Starts a process. An error is what its start said.
+    pub(super) fn start(
+        &mut self,
+        network: &Network,
+        settings: &Settings,
+        ledger: &Ledger,
+        seed: u64,
+    ) -> Result<Ended, String> {
+        let begun: Begun = Arc::default();
+        let outside: Arc<dyn Outside> = Arc::new(Around {
+            member: self.number,
+            network: network.clone(),
+            clock: self.clock.clone(),
+            begun: begun.clone(),
+            chance: Mutex::new(Chance(seed)),
+        });
+        let mut process = Process {
+            engine: None,
+            roles: None,
+            tasks: Vec::new(),
+            begun,
+            outside,
+            network: network.clone(),
+            copied: Arc::default(),
+            stopping: watch::Sender::new(false),
+            read: 0,
+            model: Arc::default(),
+        };
+        if let Some(from) = self.follows
+            && !self.disk.has_store()
+        {
+            process.begin_copy(self.disk.clone(), from, settings.clone());
+            self.process = Some(process);
+            return Ok(Ended::Well);
+        }
+        match run(|| process.open(self, settings, ledger, seed)) {
+            Ok(opened) => opened?,
+            Err(()) => return Ok(Ended::Crashed),
+        }
+        self.process = Some(process);
+        Ok(Ended::Well)
+    }
+
+    /// A step of the process.
+    pub(super) fn step(&mut self, step: impl FnOnce(&mut Process)) -> Ended {
+        let Some(process) = &mut self.process else {
+            return Ended::Well;
+        };
+        match run(|| step(process)) {
+            Ok(()) => Ended::Well,
+            Err(()) => Ended::Crashed,
+        }
+    }
+
+    /// The copy that it waited for is there: it opens what it has.
+    pub(super) fn has_copied(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|it| it.engine.is_none() && it.copied.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        self.process.as_ref()?.engine.as_ref()
+    }
+
+    /// Whether it takes operations, as far as its store says.
+    pub(super) fn leads(&self) -> bool {
+        self.reign().is_some()
+    }
+
+    /// The epoch in which it takes operations, if it does.
+    pub(super) fn reign(&self) -> Option<u32> {
+        let store = self.engine()?.source().store();
+        (!store.is_standby()).then(|| store.epoch())
+    }
+}
+
+impl Process {
+    fn begin_copy(&mut self, disk: SimulatedDisk, from: usize, settings: Settings) {
+        let (outside, copied) = (self.outside.clone(), self.copied.clone());
+        let copying = async move {
+            while let Err(_error) = copy(&outside, &primary(from), disk.clone(), &settings).await {
+                outside.clock().timer(COPY_AGAIN).await;
+            }
+            copied.store(true, Ordering::Relaxed);
+        };
+        self.tasks.push((Arc::default(), Box::pin(copying)));
+    }
+
+    /// As `widgets/replication/begin.rs` does.
+    fn open(
+        &mut self,
+        member: &Member,
+        settings: &Settings,
+        ledger: &Ledger,
+        seed: u64,
+    ) -> Result<(), String> {
+        let mut numbers = Chance(seed ^ 1);
+        let random = Box::new(move || numbers.number());
+        let engine = Steps::open(&member.disk, &member.clock, random, settings);
+        let engine = engine.map_err(|error| error.to_string())?;
+        let (source, follower) = (engine.source(), engine.follower());
+        let store = source.store();
+        let configured = member.follows.map(primary);
+        let follows = match (&store.role, configured) {
+            (Role::Standby { .. }, Some(configured)) => Some(configured),
+            (Role::Standby { primary: address }, None) => {
+                let known = member_at(address).ok_or("a standby that does not say of whom")?;
+                Some(primary(known))
+            }
+            (Role::Primary | Role::Promoted { .. }, _) => None,
+        };
+        let roles = Roles::start(
+            self.outside.clone(),
+            source,
+            follower,
+            follows,
+            Credentials::default(),
+            settings.segment_bytes,
+            Metrics::new(),
+        );
+        self.roles = Some(roles.map_err(|error| error.to_string())?);
+        self.read = engine.oldest().sequence;
+        self.model = ledger.state(&store, self.read);
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, task: Doing<'static, ()>) {
+        self.tasks.push((Arc::default(), task));
+    }
+
+    /// One of its tasks goes on.
+    pub(super) fn turn(&mut self, chance: &mut Chance) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tasks.append(&mut begun);
+        drop(begun);
+        self.tasks
+            .retain(|(ended, _)| !ended.load(Ordering::Relaxed));
+        if self.tasks.is_empty() {
+            return;
+        }
+        let chosen = chance.below(self.tasks.len());
+        if poll(&mut self.tasks[chosen].1).is_ready() {
+            drop(self.tasks.swap_remove(chosen));
+        }
+    }
+
+    /// A call of another member arrives.
+    pub(super) fn hear(&mut self, calling: Calling, this: usize, over: Over) {
+        let Calling {
+            from, call, answer, ..
+        } = calling;
+        let (Some(roles), Some(engine)) = (self.roles.clone(), &self.engine) else {
+            // Nobody listens before the copy is there.
+            return;
+        };
+        let source = engine.source();
+        let network = self.network.clone();
+        match call {
+            Call::Ask(query) => {
+                let Some(answer) = answer else {
+                    return;
+                };
+                let sending = roles.standbys().send(query, self.stopping.subscribe());
+                self.begin(Box::pin(async move {
+                    match sending.await {
+                        Ok((body, sending)) => {
+                            let (number, feeding) = network.stream(this, from, body);
+                            if network.reaches(this, from) {
+                                drop(answer.send(Ok(Some(number))));
+                            }
+                            join(sending, feeding).await;
+                        }
+                        Err(error) if network.reaches(this, from) => {
+                            drop(answer.send(Err(refused(error))));
+                        }
+                        Err(_) => {}
+                    }
+                }));
+            }
+            Call::Tell(call) => self.begin(Box::pin(async move {
+                let (what, query) = call.split_once('?').unwrap_or((&call, ""));
+                let own = source.store().epoch();
+                let told = match what {
+                    "replaced" => roles.replaced(query).await,
+                    "hand-over" => roles.hand_over(query).await,
+                    "handed-over" => roles.handed_over(query).await,
+                    _ => roles.promote(query).await,
+                };
+                let ends = |told: &String| {
+                    told.contains("\"replaced\":true") || told.contains("\"handed_over\":true")
+                };
+                if told.as_ref().is_ok_and(ends) {
+                    let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
+                    over.insert(own);
+                }
+                let answer = answer.filter(|_| network.reaches(this, from));
+                if let Some(answer) = answer {
+                    drop(answer.send(told.map(|_| None).map_err(refused)));
+                }
+            })),
+        }
+    }
+
+    /// Whether what is there is what the model has.
+    pub(super) fn check_state(&self, serial_numbers: &[SerialNumber]) -> Result<(), String> {
+        let Some(engine) = &self.engine else {
+            return Ok(());
+        };
+        for serial_number in serial_numbers {
+            let (found, expected) = (
+                engine.lookup(serial_number),
+                self.model.lookup(serial_number),
+            );
+            if found != expected {
+                return Err(format!("it has {found:?}, the model {expected:?}"));
+            }
+        }
+        let (found, expected) = (
+            engine.counts().widgets,
+            self.model.serial_numbers().count() as u64,
+        );
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "it has {found} widgets, the model {expected} after entry {}",
+                self.read
+            ))
+        }
+    }
+}
+
+/// Both, until both have ended.
+async fn join(mut one: Doing<'static, ()>, mut other: Doing<'static, ()>) {
+    let (mut ended, mut other_ended) = (false, false);
+    std::future::poll_fn(move |_| {
+        ended = ended || poll(&mut one).is_ready();
+        other_ended = other_ended || poll(&mut other).is_ready();
+        if ended && other_ended {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// The error that is read from an answer.
+fn refused(error: Unsendable) -> Error {
+    let (status, why) = match error {
+        Unsendable::Malformed(why) => (400, why),
+        Unsendable::Elsewhere(why) => (410, why),
+        Unsendable::Busy(why) => (503, format!(r#"{{"code":"WG503","details":"{why}"}}"#)),
+        other => (503, format!("{other:?}")),
+    };
+    Error::Answered { status, why }
+}
