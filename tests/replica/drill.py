@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """The primary is killed under `widgets load --during-crash`, its standby is promoted, and the load goes on there.
 
-    tests/replica/drill.py target/debug/widgets 20
+    tests/replica/drill.py target/debug/widgets 20 [standby]
 
 Each time: what the promoted store has of the old epoch is the beginning of what the primary had (what is lost with
 `local` is the end, never a part in the middle), and the primary, started again, takes no operation once it was told.
-Prints how long it took from the promotion to the first accepted operation, and what was lost. Exits with 1 if not. Needs
-Python alone.
+With `standby` answers wait for the standby (`replication.acknowledge`): the primary's disk is deleted, nothing that was answered is lost, which is
+the load's own verdict, and the primary, started on a copy of its disk, answers nothing. Prints how long it took from the promotion to the
+first accepted operation, and what was lost. Exits with 1 if not. Needs Python alone.
 """
 
 import json
@@ -19,6 +20,8 @@ import tempfile
 import time
 
 from services import FIRST_EPOCH, Proxy, Service, fail, free_port, wait
+
+WAITS = ["--acknowledge", "standby"]
 
 
 def round_of(binary, folder, chance):
@@ -66,17 +69,68 @@ def round_of(binary, folder, chance):
             service.kill()
 
 
+def waiting_round_of(binary, folder, chance):
+    """One kill where answers wait for the standby: milliseconds, what was lost, and of how many."""
+    first, second, copy = f"{folder}/first", f"{folder}/second", f"{folder}/copy"
+    primary = Service(binary, first, free_port(), *WAITS)
+    standby = Service(binary, second, free_port(), "--follow", primary.url, *WAITS)
+    services = [primary, standby]
+    metric = 'widgets_acknowledged_by{by="%s"} 1'
+    wait("a holder", lambda: (metric % "standby").encode() in primary.ask("GET", "/metrics")[1])
+    proxy = Proxy(primary.port)
+    report = f"{folder}/report.json"
+    command = [binary, "load", f"http://127.0.0.1:{proxy.port}", "--during-crash", "--duration", "8s", "--json", report]
+    with open(f"{folder}/load.log", "wb") as log:
+        load = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait("the load", lambda: len(json.loads(primary.ask("GET", "/changes?limit=1000")[1] or "[]")) >= 500)
+        time.sleep(chance.random())
+        primary.kill()
+        shutil.copytree(first, copy)
+        shutil.rmtree(first)
+        had = sum(1 for _ in standby.changes())
+        began = time.monotonic()
+        subprocess.run([binary, "promote", standby.url], check=True, stdout=subprocess.DEVNULL)
+        body = '{"widget_sn":"drill","widget_name":"","slots":["P"]}'
+        wait("an accepted operation", lambda: standby.ask("POST", "/rpc/add_widget", body)[0] == 204)
+        took = (time.monotonic() - began) * 1000
+        proxy.target = standby.port
+        # Its own operations are predicted, each answer held against what there is at the end.
+        if load.wait(120) != 0:
+            text = pathlib.Path(f"{folder}/load.log").read_text()
+            fail(f"the load found something lost or wrong: {folder}\n{text}")
+        audit = json.loads(pathlib.Path(report).read_text())["audit"]
+        # Where nobody tells it anything, as it is found nowhere.
+        old = Service(binary, copy, free_port(), *WAITS, "--standby-timeout-ms", "200")
+        services.append(old)
+        for number in range(20):
+            body = '{"widget_sn":"second-%d","widget_name":"","slots":["P"]}' % number
+            status, text, _ = old.ask("POST", "/rpc/add_widget", body)
+            if status != 503 or b"WG504" not in text:
+                fail(f"a primary whose holder was promoted answers {status} {text}")
+        return took, audit["acknowledged_but_lost"], had
+    finally:
+        load.kill()
+        for service in services:
+            service.kill()
+
+
 def main():
     binary, rounds = str(pathlib.Path(sys.argv[1]).resolve()), int(sys.argv[2])
+    waits = sys.argv[3:] == ["standby"]
     times, losses = [], []
     chance = random.Random(1)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            took, lost, had = round_of(binary, folder, chance)
+            took, lost, had = (waiting_round_of if waits else round_of)(binary, folder, chance)
         times.append(took)
         losses.append(lost)
         print(f"promoted, first operation after {took:.0f} ms; lost {lost} of {had}", flush=True)
-    print(f"{rounds} kills: at most {max(times):.0f} ms, lost at most {max(losses)}, always the end of the history")
+    what = "nothing that was answered" if waits else "always the end of the history"
+    if waits and any(losses):
+        fail(f"lost {losses}")
+    print(f"{rounds} kills: at most {max(times):.0f} ms, lost at most {max(losses)}, {what}")
 
 
-main()
+if __name__ == "__main__":
+    main()

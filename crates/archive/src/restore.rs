@@ -233,6 +233,7 @@ fn begin(
         secret: manifest.secret.0,
         epochs: epochs.unwrap_or_default(),
         role: Role::Primary,
+        member: widgets_engine::NO_MEMBER,
     };
     let directory = directory.clone();
     Ok(match primary {

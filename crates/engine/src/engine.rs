@@ -1,7 +1,9 @@
 //! The engine: opens the data directory, runs the owner's thread, hands out clients.
 
 use crate::{
-    CheckpointError, Counts, DataDirectory, Disk, Follower, NoStore, OpenError, Random, Settings,
+    Acknowledging, CheckpointError, Counts, DataDirectory, Disk, Follower, NoStore, OpenError,
+    Random, Settings,
+    acknowledge::Gate,
     checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
     follow::KeepStore,
     journal::{
@@ -19,15 +21,20 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 use widgets_clock::{Clock, SystemClock};
 use widgets_pacing::{Mode, Pacing};
 use widgets_queue::DepthMetrics;
 
+/// So many answers may wait for another machine, for each request that may wait for its turn.
+const HELD_ANSWERS: usize = 8;
+
 /// The embedded store. Closing it answers everything that waits.
 pub struct Engine<C = SystemClock> {
     queue: Arc<Queue>,
     log: Arc<Log>,
+    gate: Option<Arc<Gate>>,
     clock: Arc<C>,
     metrics: Metrics,
     recovered: Counts,
@@ -64,6 +71,7 @@ pub(crate) struct Parts<D: Disk, C> {
     pub(crate) recovered: Counts,
     pub(crate) queue: Arc<Queue>,
     pub(crate) log: Arc<Log>,
+    pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) metrics: Metrics,
     pub(crate) owner: Owner<D::File, C>,
     pub(crate) preparer: Preparer<D, C>,
@@ -96,13 +104,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             recovered.checkpoint,
             settings,
         ));
-        let known = Known {
-            state: recovered.state,
-            retries: recovered.retries,
-            secret: recovered.store.secret,
-            log: log.clone(),
-        };
-        let (end, counts) = (recovered.end, known.state.counts());
+        let (end, counts) = (recovered.end, recovered.state.counts());
         let next_segment = Arc::new(NextSegment::new(end.segment.header.number + 1));
         let preparer = Preparer::new(
             disk.clone(),
@@ -117,6 +119,24 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             Checkpoints::new(settings, recovered.checkpoint, end.replayed_bytes, requests);
         let queue = Arc::new(Queue::new(settings, log.clone()));
         let metrics = Metrics::new();
+        let gate = settings.standby_timeout_ms.map(|timeout_ms| {
+            Arc::new(Gate::new(
+                log.clone(),
+                queue.clone(),
+                clock.clone(),
+                metrics.clone(),
+                Duration::from_millis(timeout_ms),
+                settings.queue_operations_max * HELD_ANSWERS,
+            ))
+        });
+        let known = Known {
+            state: recovered.state,
+            retries: recovered.retries,
+            secret: recovered.store.secret,
+            log: log.clone(),
+            member: recovered.store.member,
+            gate: gate.clone(),
+        };
         let owner = Owner::new(
             known,
             Journal::new(end, segment_bytes, next_segment),
@@ -130,6 +150,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             recovered: counts,
             queue,
             log,
+            gate,
             metrics,
             owner,
             preparer,
@@ -164,6 +185,7 @@ impl<C: Clock> Engine<C> {
             recovered,
             queue,
             log,
+            gate,
             metrics,
             owner,
             preparer,
@@ -177,6 +199,7 @@ impl<C: Clock> Engine<C> {
         let mut engine = Self {
             queue: queue.clone(),
             log: log.clone(),
+            gate,
             clock: clock.clone(),
             metrics,
             recovered,
@@ -242,7 +265,14 @@ impl<C: Clock> Engine<C> {
             self.log.clone(),
             self.clock.clone(),
             self.keep_store.clone(),
+            self.gate.clone(),
         )
+    }
+
+    /// Has answers go out that wait for another machine, where they do.
+    #[must_use]
+    pub fn acknowledging(&self) -> Option<Acknowledging> {
+        self.gate.clone().map(Acknowledging)
     }
 
     /// A way to ask it.

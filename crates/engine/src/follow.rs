@@ -5,6 +5,7 @@
 
 use crate::{
     Epoch, JournalEnd, LoggedGroup, OpenError, Role, StoreHeader,
+    acknowledge::Gate,
     format::EPOCHS_MAX,
     log::Log,
     queue::{Queue, Request},
@@ -77,6 +78,7 @@ pub struct Follower {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
     keep_store: KeepStore,
+    gate: Option<Arc<Gate>>,
 }
 
 impl fmt::Debug for Follower {
@@ -93,12 +95,14 @@ impl Follower {
         log: Arc<Log>,
         clock: Arc<dyn Clock>,
         keep_store: KeepStore,
+        gate: Option<Arc<Gate>>,
     ) -> Self {
         Self {
             queue,
             log,
             clock,
             keep_store,
+            gate,
         }
     }
 
@@ -117,6 +121,21 @@ impl Follower {
     pub async fn cut_seals(&self, before: JournalEnd) -> Result<(), FollowError> {
         let (reply, outcome) = oneshot::channel();
         self.ask(Request::CutSeals(before, reply));
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The primary's history has everything that this standby has: what reads may tell of it.
+    pub fn confirmed(&self) {
+        if let Some(gate) = &self.gate {
+            gate.confirmed();
+        }
+    }
+
+    /// Has the journal of a primary name this member as the holder, or nobody. It is durable when this is answered, with where
+    /// the journal ended then.
+    pub async fn record(&self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Request::Record(member, reply));
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 

@@ -10,6 +10,7 @@
 #[macro_use]
 mod planted;
 
+mod acknowledge;
 mod bulk;
 mod checkpoint;
 mod disk;
@@ -37,19 +38,22 @@ mod tests;
 mod throttle;
 mod verify;
 
+pub use acknowledge::Acknowledging;
 pub use bulk::Bulk;
 pub use checkpoint::CheckpointError;
 pub use disk::{DataDirectory, Disk, DiskFile, NoStore};
 pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use follow::{FollowError, Follower};
-pub use format::{Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, Role, StoreHeader};
+pub use format::{
+    Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, NO_MEMBER, Role, StoreHeader,
+};
 pub use journal::Random;
 pub use log::{HeldCheckpoint, JournalEnd, JournalHold, LoggedGroup, Source, SourceError};
 pub use query::Query;
 pub use restore::{Restoration, Restored};
 pub use settings::Settings;
-pub use state::{Counts, Handle, State};
+pub use state::{Counts, Handle, Holding, Named, State};
 pub use verify::{Verified, verify};
 
 /// The operating system's randomness, new in every process and every call.

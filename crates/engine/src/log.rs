@@ -5,6 +5,9 @@
 //! no reader: it publishes each group once it is durable, and readers see nothing else. So they never
 //! slow it down, however many they are and however slow.
 //!
+//! Where answers wait for another machine, those who ask for changes see what is acknowledged and no more; whoever copies sees
+//! all that is durable.
+//!
 //! Segments that a restart does not need any more are kept for a while for those who ask for changes.
 
 mod feed;
@@ -25,6 +28,7 @@ use crate::{
         Entries, EntryDefect, GroupStamp, Happened as Entry, JournaledChange, SegmentHeader,
         StoreHeader, group_bytes,
     },
+    state::Holding,
 };
 use segments::{Groups, Held, Place, Retention, read_groups};
 use std::{
@@ -32,7 +36,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::Thread,
     time::Duration,
@@ -80,6 +84,11 @@ pub(crate) struct Log {
     files: Box<dyn FilesToRead>,
     retention: Retention,
     inner: Mutex<Inner>,
+    /// Who is the holder.
+    holding: Mutex<Holding>,
+    /// What stands before this entry may be told; all that is durable where that does not wait for another machine. 0
+    /// where it is not known yet.
+    shown: AtomicU64,
     /// A turn at the disk for those who lag.
     turns: Arc<Semaphore>,
     /// Somebody waits for the next group: only then the herald needs to be woken.
@@ -156,6 +165,8 @@ impl Log {
                 ring_bytes: 0,
                 places: VecDeque::new(),
             }),
+            holding: Mutex::default(),
+            shown: AtomicU64::new(u64::MAX),
             turns: Arc::new(Semaphore::new(DISK_READERS)),
             awaited: AtomicBool::new(false),
             herald: Mutex::default(),
@@ -227,11 +238,40 @@ impl Log {
         if self.appended.receiver_count() > 0 {
             self.appended.send_replace(next_sequence);
         }
+        self.wake_herald();
+    }
+
+    fn wake_herald(&self) {
         if self.awaited.swap(false, Ordering::AcqRel)
             && let Some(thread) = &self.herald().thread
         {
             thread.unpark();
         }
+    }
+
+    /// What is durable and stands before this entry may be told; 0: that is not known.
+    pub(crate) fn show(&self, next_sequence: u64) {
+        self.shown.store(next_sequence, Ordering::Release);
+        self.wake_herald();
+    }
+
+    /// The entry after those that may be told. `None` where it is not known yet.
+    fn shown(&self) -> Option<u64> {
+        let shown = self.shown.load(Ordering::Acquire);
+        if planted!(ToldBeforeAcknowledged) {
+            return Some(self.lock().next_sequence);
+        }
+        (shown > 0).then(|| shown.min(self.lock().next_sequence))
+    }
+
+    /// Who is the holder.
+    pub(crate) fn holding(&self) -> Holding {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record that says so is durable.
+    pub(crate) fn set_holding(&self, holding: Holding) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
     }
 
     /// Lets segments go that neither a restart needs, which begins in segment `needed`, nor those who
@@ -250,6 +290,11 @@ impl Log {
         let mut inner = self.lock();
         inner.checkpoint = Some(written);
         inner.held_checkpoints.clone()
+    }
+
+    /// After the newest entry that may be told. `None` where it is not known yet.
+    pub(crate) fn newest_shown(&self) -> Option<Position> {
+        self.shown().map(|shown| self.position(shown - 1))
     }
 
     /// After the newest entry that is durable.
@@ -334,7 +379,8 @@ impl Log {
             return Ok(true);
         }
         if is_named && position.sequence < inner.next_sequence {
-            return Ok(true);
+            drop(inner);
+            return Ok(self.shown().is_some_and(|shown| position.sequence < shown));
         }
         // An epoch that is not known yet begins after what is here.
         let may_come = store.is_standby()
@@ -356,6 +402,7 @@ impl Log {
         filter: &ChangeFilter,
         limit: usize,
     ) -> Result<Changes, FeedError> {
+        let shown = self.shown().ok_or_else(not_known)?;
         let (mut events, mut next) = (Vec::new(), after.sequence);
         let store = self.store();
         'groups: for group in &groups.list {
@@ -367,7 +414,7 @@ impl Log {
                 if sequence <= after.sequence {
                     continue;
                 }
-                if events.len() == limit {
+                if events.len() == limit || sequence >= shown {
                     break 'groups;
                 }
                 next = sequence;
@@ -396,7 +443,7 @@ impl Log {
             }
         }
         let next = position(&store, next);
-        let is_end = next.sequence + 1 >= self.lock().next_sequence;
+        let is_end = next.sequence + 1 >= shown;
         Ok(Changes {
             events,
             next,
@@ -435,9 +482,9 @@ impl Log {
         (!in_memory).then_some(is_known)
     }
 
-    /// Tells those who wait up to where everything is durable, which it says.
+    /// Tells those who wait up to where everything may be told, which it says.
     pub(crate) fn tell(&self) -> u64 {
-        let next_sequence = self.lock().next_sequence;
+        let next_sequence = self.shown().unwrap_or_default();
         self.told.send_if_modified(|told| {
             let is_more = *told < next_sequence;
             *told = next_sequence;
@@ -457,7 +504,7 @@ impl Log {
             if self.told.receiver_count() > 0 {
                 self.awaited.store(true, Ordering::Release);
                 // What was published just before that has not woken anybody.
-                if self.lock().next_sequence > next_sequence {
+                if self.shown().unwrap_or_default() > next_sequence {
                     continue;
                 }
             }
@@ -541,6 +588,12 @@ impl Inner {
         }
         self.places.push_back((sequence, place));
     }
+}
+
+/// Nothing can be told before it is known what was acknowledged.
+pub(crate) fn not_known() -> FeedError {
+    let reason = Reason::from("it is not known yet which operations the standby has");
+    Fault::Unavailable { reason }.into()
 }
 
 fn unreadable(defect: EntryDefect, sequence: u64) -> FeedError {

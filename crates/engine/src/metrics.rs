@@ -41,6 +41,9 @@ pub(crate) struct Metrics {
     checkpoints_ok: IntCounter,
     checkpoints_failed: IntCounter,
     checkpoint_duration: Histogram,
+    standby_wait: Histogram,
+    standby_groups: IntGauge,
+    standby_timeouts: IntCounter,
 }
 
 impl Metrics {
@@ -109,6 +112,19 @@ impl Metrics {
                 "How long a checkpoint took, which is written slowly on purpose.",
                 &CHECKPOINT_SECONDS,
             ),
+            standby_wait: histogram(
+                "widgets_acknowledge_duration_seconds",
+                "How long the changes of a batch waited, durable here, for the holder to have them.",
+                &COMMIT_SECONDS,
+            ),
+            standby_groups: gauge(
+                "widgets_acknowledge_waiting",
+                "Batches whose changes wait for the holder to have them.",
+            ),
+            standby_timeouts: counter(
+                "widgets_acknowledge_timeouts_total",
+                "Accepted operations that were answered WG505, as the holder did not have them in time.",
+            ),
         }
     }
 
@@ -176,10 +192,25 @@ impl Metrics {
         self.checkpoint_duration.observe(duration.as_secs_f64());
     }
 
+    /// The holder has a group, which waited so long for that.
+    pub(crate) fn waited(&self, duration: Duration) {
+        self.standby_wait.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn waiting_groups(&self, groups: usize) {
+        self.standby_groups
+            .set(i64::try_from(groups).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn standby_timeout(&self) {
+        self.standby_timeouts.inc();
+    }
+
     /// Adds these to a registry.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.batch_operations.clone()))?;
         registry.register(Box::new(self.commit_duration.clone()))?;
+        registry.register(Box::new(self.standby_wait.clone()))?;
         for each in [
             &self.widgets,
             &self.associations,
@@ -187,6 +218,7 @@ impl Metrics {
             &self.read_only,
             &self.scans,
             &self.idempotency_keys,
+            &self.standby_groups,
         ] {
             registry.register(Box::new(each.clone()))?;
         }
@@ -194,6 +226,7 @@ impl Metrics {
             &self.idempotency_keys_early,
             &self.idempotency_replayed,
             &self.idempotency_reused,
+            &self.standby_timeouts,
         ] {
             registry.register(Box::new(each.clone()))?;
         }

@@ -6,15 +6,23 @@
 //! it came. Every other answer, refusals included, waits for the batch's sync: it may rest on a change that is
 //! not durable before it. Where the group cannot be written, its changes are taken back from memory.
 //!
+//! Where answers wait for another machine, they go through the gate of `acknowledge` ([`standby`](self::standby)).
+//!
 //! Where the store follows another one, it takes that one's groups instead of operations ([`follow`](self::follow)).
 
 mod follow;
+mod records;
+mod replies;
+mod standby;
+
+pub(crate) use replies::Replies;
 
 use crate::{
     Settings,
+    acknowledge::Gate,
     checkpoint::Checkpoints,
     disk::DiskFile,
-    format::{self, GroupDraft, Keyed},
+    format::{self, GroupDraft, HOLDER_BYTES_MAX, Keyed},
     journal::{Append, Journal, replay::seconds},
     lists::Reads,
     log::Log,
@@ -22,14 +30,15 @@ use crate::{
     query::Question,
     queue::{Queue, Request, Submission},
     retries::{self, Kept, Outcome, Retries},
-    state::{State, Undo},
+    state::{Holding, State, Undo},
 };
+use records::Recorded;
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Outbox, Reply, Waits as _, too_long};
+use widgets_queue::{Answered, Reply, Waits as _, too_long};
 use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
@@ -77,7 +86,19 @@ pub(crate) struct Owner<F, C> {
     operated_at: Duration,
     /// How long lists went on last.
     reads_took: Duration,
-    outbox: Outbox<Request>,
+    replies: Replies,
+    /// Operations that wait for a holder to connect.
+    aside: VecDeque<Submission>,
+    /// Why operations are refused, where none has come in time.
+    unacknowledged: Option<Reason>,
+    /// Records of the group, whose writers wait.
+    records: Vec<Recorded>,
+    /// Who was the holder before the group.
+    holding_before: Holding,
+    /// Which directory it is.
+    member: u64,
+    queue_operations_max: usize,
+    queue_bytes_max: usize,
     /// It takes the groups of a primary, and nothing else.
     follows: bool,
     /// Why nothing may be written any more.
@@ -101,10 +122,16 @@ pub(crate) struct Known {
     pub(crate) secret: [u8; 16],
     /// Where each group is published.
     pub(crate) log: Arc<Log>,
+    /// Which directory it is.
+    pub(crate) member: u64,
+    /// What holds answers back.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 /// An answer to an operation.
 enum Decided {
+    /// It rests on nothing.
+    Fault(Fault),
     /// It rests on what is durable.
     Durable(Result<Applied, Rejection>),
     /// It may rest on what this batch changes.
@@ -133,10 +160,18 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             retries,
             secret,
             log,
+            member,
+            gate,
         } = known;
         let follows = log.store().is_standby();
         metrics.state(state.counts(), checkpoints.journal_bytes());
         metrics.keys(&retries);
+        let holding = state.holding();
+        log.set_holding(holding);
+        if let Some(gate) = &gate {
+            let rests_on = journal.before_seals().next_sequence;
+            gate.begin(holding, member, follows, rests_on);
+        }
         Self {
             is_sealed: journal.is_sealed(),
             seal_at: clock.now() + SEAL_PAUSE,
@@ -160,7 +195,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             reads: Reads::new(settings.queue_operations_max, settings.scans_max),
             operated_at: Duration::ZERO,
             reads_took: Duration::ZERO,
-            outbox: Outbox::default(),
+            replies: Replies::new(gate),
+            aside: VecDeque::new(),
+            unacknowledged: None,
+            records: Vec::new(),
+            holding_before: holding,
+            member,
+            queue_operations_max: settings.queue_operations_max,
+            queue_bytes_max: settings.queue_bytes_max,
             follows,
             stopped: None,
             room_missed: 0,
@@ -175,6 +217,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.publish_unwritable(queue);
         let mut batch = VecDeque::new();
         while self.turn(queue, &mut batch, true) {}
+        self.end_waiting();
     }
 
     /// Copies a slice for a checkpoint where one is under way or due, lets lists go on, and answers what
@@ -186,6 +229,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         may_wait: bool,
     ) -> bool {
         self.advance_checkpoint();
+        if self.rests_for_standby(queue, may_wait) {
+            return true;
+        }
         let wait = if !may_wait || self.checkpoints.has_work() {
             Duration::ZERO
         } else if self.reads.has_work() {
@@ -195,7 +241,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         } else {
             self.seal_at.saturating_sub(self.clock.now())
         };
-        if !queue.take(batch, &mut self.outbox, wait) {
+        let wait = self.wait_with_standby(wait);
+        if !queue.take(batch, &mut self.replies, wait) {
             // Whoever has asked is answered.
             self.advance_reads();
             if self.reads.has_work() {
@@ -208,7 +255,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.seal();
         }
         let (operations, began) = (batch.len(), self.clock.now());
-        if operations > 0 {
+        if operations > 0 || self.may_go_on(began) {
             let decided = self.step(batch);
             let now = self.clock.now();
             self.operated_at = now;
@@ -216,6 +263,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.publish_unwritable(queue);
         } else {
             self.advance_reads();
+            if self.replies.gate().is_some() {
+                self.publish_unwritable(queue);
+            }
         }
         if !self.follows
             && let Some(interval) = self.pacing.commit_interval(operations)
@@ -283,8 +333,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let (now, most) = (self.clock.now(), self.queue_wait_max);
         let fault = self.late();
         let late = |arrived| (now.saturating_sub(arrived) > most).then(|| fault.clone());
-        self.reads.advance(&mut self.state, late, &mut self.outbox);
-        self.outbox.flush();
+        self.reads.advance(&mut self.state, late, &mut self.replies);
+        self.flush();
         self.metrics.scans(self.reads.scans());
         self.reads_took = self.clock.now().saturating_sub(now);
     }
@@ -304,6 +354,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     pub(crate) fn step(&mut self, batch: &mut VecDeque<Submission>) -> usize {
         let now = self.clock.now();
         self.metrics.batch(batch.len());
+        self.set_aside(batch, now);
         self.read(batch, now);
         let unavailable = self.unavailable(batch);
         self.group.clear();
@@ -316,6 +367,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 Request::Operation(attempt, reply) => {
                     let unavailable = unavailable.as_ref();
                     match self.operation(&attempt, late, unavailable) {
+                        Decided::Fault(fault) => {
+                            let answer = Answered::Operation(reply, Err(fault.into()));
+                            self.replies.send_fault(reply_to, answer);
+                        }
                         Decided::Durable(answer) => self.send(reply_to, reply, answer),
                         Decided::Pending(outcome) => self.answers.push(Answer {
                             reply_to,
@@ -332,14 +387,16 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 }
                 Request::Follow(follows, reply) => {
                     self.follows = follows;
+                    self.change_role();
                     self.is_sealed = false;
                     self.seal_at = self.clock.now() + SEAL_PAUSE;
                     self.turned.push(reply);
                 }
+                Request::Record(member, reply) => self.write_record(member, reply),
                 Request::CutSeals(before, reply) => drop(reply.send(self.cut_seals(before))),
                 Request::Read(read) => {
                     let arrived = submission.arrived;
-                    self.reads.push(read, reply_to, arrived, &mut self.outbox);
+                    self.reads.push(read, reply_to, arrived, &mut self.replies);
                     self.advance_reads();
                 }
             }
@@ -348,7 +405,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.answer(None);
         }
         // What needs no sync does not wait for it.
-        self.outbox.flush();
+        self.flush();
         let failure = self.commit();
         // Whoever turned it looks at where the journal ends. Nobody may wait for it any more; it holds all the same.
         for turned in self.turned.drain(..) {
@@ -356,7 +413,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         let decided = self.answers.len();
         self.answer(failure.as_ref());
-        self.outbox.flush();
+        self.flush();
         if failure.is_none() { decided } else { 0 }
     }
 
@@ -366,7 +423,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         reply: Reply<Attempt>,
         answer: Result<Applied, Rejection>,
     ) {
-        self.outbox
+        self.replies
             .send(reply_to, Answered::Operation(reply, answer));
     }
 
@@ -386,7 +443,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     self.answer_query(reply_to, question, late);
                 }
                 Request::Read(read) if !planted!(ListedBeforeSync) => {
-                    self.reads.push(read, reply_to, arrived, &mut self.outbox);
+                    self.reads.push(read, reply_to, arrived, &mut self.replies);
                 }
                 request => batch.push_back(Submission {
                     request,
@@ -396,16 +453,17 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             }
         }
         self.advance_reads();
-        self.outbox.flush();
+        self.flush();
     }
 
     fn answer_query(&mut self, reply_to: Address, mut question: Box<dyn Question>, late: bool) {
         if late {
             question.refuse(self.late());
-        } else {
-            question.answer(&self.state);
+            let late = Answered::Other(question);
+            return self.replies.send_fault(reply_to, late);
         }
-        self.outbox.send(reply_to, Answered::Other(question));
+        question.answer(&self.state);
+        self.replies.send(reply_to, Answered::Other(question));
     }
 
     /// Why this command cannot be decided now.
@@ -428,10 +486,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if self.follows {
             return Some("it follows another store".into());
         }
+        if let Some(reason) = &self.unacknowledged {
+            return Some(reason.clone());
+        }
         let payload_bytes = batch.iter().map(|each| match &each.request {
             Request::Operation(attempt, _) => {
                 format::entry_bytes_max(&attempt.command, attempt.author.as_ref())
             }
+            Request::Record(..) => HOLDER_BYTES_MAX,
             Request::Group(..)
             | Request::Follow(..)
             | Request::CutSeals(..)
@@ -491,7 +553,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let reason = match &self.stopped {
             Some(reason) => Some(reason.clone()),
             None if self.room_missed > 0 => Some(NO_ROOM.into()),
-            None => self.write_failed.as_ref().map(|(reason, _)| reason.clone()),
+            None => {
+                let failed = self.write_failed.as_ref().map(|(reason, _)| reason.clone());
+                failed.or_else(|| self.unacknowledged_by_now())
+            }
         };
         if reason != self.unwritable {
             queue.set_unwritable(reason.clone());
@@ -522,7 +587,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             self.undecidable(&attempt.command, unavailable)
         };
         if let Some(fault) = fault {
-            return Decided::Durable(Err(fault.into()));
+            return Decided::Fault(fault);
         }
         match self.decide(attempt, keyed) {
             Err(refusal) if planted!(RefusedBeforeSync) => Decided::Durable(Err(refusal.into())),
@@ -593,6 +658,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let failure = match self.append() {
             Ok(()) => {
                 self.undo.clear();
+                self.committed();
                 self.write_failed = None;
                 self.keys = 0;
                 self.retries.settle(seconds(self.at));
@@ -622,6 +688,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         for _ in 0..mem::take(&mut self.keys) {
             self.retries.undo_insert();
         }
+        self.take_back_records();
     }
 
     /// Appends and syncs the group.
@@ -687,6 +754,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 self.failed(failure);
             }
         }
+    }
+
+    /// Hands over what was sent, which rests on no more than what is durable.
+    fn flush(&mut self) {
+        self.replies
+            .flush(self.journal.before_seals().next_sequence);
     }
 
     fn answer(&mut self, failure: Option<&Fault>) {

@@ -147,6 +147,16 @@ bugs! {
     ReplacementNotKept,
     /// A primary that was replaced takes back more than seals.
     CutTooFar,
+    /// An operation is answered before the holder has it.
+    AnsweredBeforeAcknowledged,
+    /// A refusal is sent before the holder has what it tells of.
+    RefusedBeforeAcknowledged,
+    /// Whatever reads is answered before the holder has what it tells of.
+    ReadBeforeAcknowledged,
+    /// A change is told before the holder has it.
+    ToldBeforeAcknowledged,
+    /// A start forgets who is the holder.
+    HolderForgotten,
 }
 
 #[cfg(any(test, feature = "simulation"))]

@@ -4,6 +4,7 @@ use crate::{
     FollowError, JournalEnd, LoggedGroup, Settings,
     lists::Read,
     log::{EngineFeed, Log},
+    owner::Replies,
     query::{Query, Question},
 };
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver as _};
 use widgets_pacing::ENOUGH;
-use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Takes, Waits};
+use widgets_queue::{Asked, Bounded, Depth, Limits, Mailbox, Reply, Takes, Waits};
 use widgets_registry::{
     Attempt, Fault, Feed, Reason, Request as _,
     query::{List, NeighbourhoodQuery},
@@ -36,6 +37,11 @@ pub enum Request {
     Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
     /// From here on it takes groups, or else operations.
     Follow(bool, oneshot::Sender<()>),
+    /// The journal is to name this member as the holder, or nobody.
+    Record(
+        Option<u64>,
+        oneshot::Sender<Result<JournalEnd, FollowError>>,
+    ),
     /// The journal is to end here, without the seals after it.
     CutSeals(JournalEnd, oneshot::Sender<Result<(), FollowError>>),
 }
@@ -56,6 +62,8 @@ struct Waiting {
     owner_sleeps: bool,
     /// The owner lets requests gather: it is unparked when there are enough of them.
     gathers: Option<Thread>,
+    /// The owner sleeps, whatever arrives.
+    owner_rests: bool,
     /// The owner has something to do that is no request.
     woken: bool,
     /// How many mailboxes were registered.
@@ -79,6 +87,7 @@ impl Queue {
             waiting: Mutex::new(Waiting {
                 requests: Bounded::new(limits),
                 owner_sleeps: false,
+                owner_rests: false,
                 gathers: None,
                 woken: false,
                 mailboxes: 0,
@@ -100,12 +109,12 @@ impl Queue {
     }
 
     /// Takes everything that waits into `batch`, which is empty. Where that is nothing, it waits until
-    /// something comes or [`Self::wake`] is called, but no longer than `wait`. New mailboxes go to `outbox`. False
+    /// something comes or [`Self::wake`] is called, but no longer than `wait`. New mailboxes go to `replies`. False
     /// once the queue is closed and empty.
     pub(crate) fn take(
         &self,
         batch: &mut VecDeque<Submission>,
-        outbox: &mut Outbox<Request>,
+        replies: &mut Replies,
         wait: Duration,
     ) -> bool {
         let mut waiting = self.lock();
@@ -128,10 +137,12 @@ impl Queue {
         }
         waiting.owner_sleeps = false;
         waiting.gathers = None;
-        for mailbox in waiting.new_mailboxes.drain(..) {
-            outbox.add(mailbox);
-        }
         waiting.requests.take_all(ALL, batch);
+        let new = mem::take(&mut waiting.new_mailboxes);
+        drop(waiting);
+        for mailbox in new {
+            replies.add(mailbox);
+        }
         true
     }
 
@@ -147,11 +158,28 @@ impl Queue {
     pub(crate) fn wake(&self) {
         let mut waiting = self.lock();
         waiting.woken = true;
-        let wake = mem::take(&mut waiting.owner_sleeps);
+        let wake = mem::take(&mut waiting.owner_sleeps) | mem::take(&mut waiting.owner_rests);
         drop(waiting);
         if wake {
             self.arrival.notify_one();
         }
+    }
+
+    /// Waits until [`Self::wake`] is called, whatever arrives, but no longer than `wait`.
+    pub(crate) fn rest(&self, wait: Duration) {
+        let mut waiting = self.lock();
+        while !mem::take(&mut waiting.woken) {
+            waiting.owner_rests = true;
+            let (woken, timeout) = self
+                .arrival
+                .wait_timeout(waiting, wait)
+                .unwrap_or_else(PoisonError::into_inner);
+            waiting = woken;
+            if timeout.timed_out() {
+                break;
+            }
+        }
+        waiting.owner_rests = false;
     }
 
     /// Says why the owner can write nothing, or that it can again, for readiness.
@@ -257,7 +285,7 @@ impl Waits for Request {
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
             // One waits at a time.
-            Self::Group(..) | Self::Follow(..) | Self::CutSeals(..) => 0,
+            Self::Group(..) | Self::Follow(..) | Self::Record(..) | Self::CutSeals(..) => 0,
         }
     }
 
@@ -275,6 +303,9 @@ impl Waits for Request {
             Self::Read(read) => read.refused(fault).deliver(),
             // Whoever waits for it sees that nobody answers.
             Self::Follow(..) => {}
+            Self::Record(_, reply) => {
+                drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));
+            }
             Self::Group(_, reply) | Self::CutSeals(_, reply) => {
                 drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));
             }

@@ -10,7 +10,7 @@ use crate::{
     error::OpenError,
     files::{self, Files, STORE},
     format::{
-        DATA_OFFSET, Epoch, FORMAT_VERSION, FORMAT_VERSION_OLDEST, HEADER_BYTES, Role,
+        DATA_OFFSET, Epoch, FORMAT_VERSION, FORMAT_VERSION_OLDEST, HEADER_BYTES, NO_MEMBER, Role,
         SegmentHeader, StoreHeader, checkpoint::CheckpointHeader,
     },
     journal::{
@@ -62,6 +62,12 @@ pub(crate) fn recover<D: Disk>(
             .map_err(OpenError::io(format!("removing {name}")))?;
     }
     let mut store = files.has_store.then(|| read_store(disk)).transpose()?;
+    if let Some(store) = &mut store
+        && store.member == NO_MEMBER
+    {
+        store.member = new_member(random);
+        create_store(disk, store)?;
+    }
     if files.checkpoints.is_empty() {
         match &store {
             None => store = begin(disk, random, settings, &mut files)?,
@@ -369,6 +375,7 @@ fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
     secret[8..].copy_from_slice(&random().to_le_bytes());
     StoreHeader {
         identity: random(),
+        member: new_member(random),
         secret,
         epochs: vec![Epoch {
             number: 1,
@@ -376,6 +383,12 @@ fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
         }],
         role: Role::Primary,
     }
+}
+
+/// Which directory it is.
+pub(crate) fn new_member(random: &mut Random) -> u64 {
+    // 0 names nobody.
+    random().max(1)
 }
 
 /// Makes the file that says which store it is, durably.

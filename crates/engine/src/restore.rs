@@ -117,12 +117,17 @@ impl<D: Disk> Restoration<D> {
 
     fn begin_with(
         disk: D,
-        random: Random,
+        mut random: Random,
         settings: &Settings,
         store: StoreHeader,
         epoch_max: Option<u32>,
     ) -> Result<Self, OpenError> {
         settings.check()?;
+        let store = StoreHeader {
+            // Nobody expects of it what another directory has.
+            member: recovery::new_member(&mut random),
+            ..store
+        };
         let begin = || {
             let names = disk.list()?;
             if names.iter().any(|name| name == RESTORING) {

@@ -33,6 +33,9 @@ pub struct Settings {
     pub idempotency_retention_hours: u32,
     /// How many idempotency keys are kept. Default 1,000,000.
     pub idempotency_keys_max: u64,
+    /// An answer waits until the holder has what it rests on, so many milliseconds at most. `None`, the default: it
+    /// waits for this store's own disk alone.
+    pub standby_timeout_ms: Option<u64>,
 }
 
 impl Default for Settings {
@@ -49,6 +52,7 @@ impl Default for Settings {
             held_bytes_max: 0,
             idempotency_retention_hours: 24,
             idempotency_keys_max: 1_000_000,
+            standby_timeout_ms: None,
         }
     }
 }

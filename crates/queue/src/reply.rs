@@ -6,7 +6,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver};
-use widgets_registry::{Applied, Attempt, Fault, Rejection, Request};
+use widgets_registry::{Applied, Attempt, Fault, Reason, Rejection, Request};
 
 /// Where the answer to a request is awaited.
 pub type Reply<R> = oneshot::Sender<Result<<R as Request>::Answer, <R as Request>::Error>>;
@@ -76,6 +76,11 @@ impl<R: Request> Asked<R> {
         }
     }
 
+    /// Takes back whatever the answer was: this is it.
+    pub fn fail(&mut self, fault: Fault) {
+        self.content = Content::Answer(Err(fault.into()));
+    }
+
     /// Whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_given_up(&self) -> bool {
@@ -98,6 +103,9 @@ impl<R: Request> Asked<R> {
 pub trait DeliverBoxed: Send + 'static {
     /// Hands it over. The caller may have gone; that changes nothing.
     fn deliver(self: Box<Self>);
+
+    /// Takes back whatever it was: this is the answer.
+    fn fail(&mut self, fault: Fault);
 }
 
 impl<R: Request> DeliverBoxed for Asked<R> {
@@ -107,6 +115,10 @@ impl<R: Request> DeliverBoxed for Asked<R> {
             drop(self.reply.send(answer));
         }
     }
+
+    fn fail(&mut self, fault: Fault) {
+        Self::fail(self, fault);
+    }
 }
 
 /// An answer on its way back.
@@ -115,6 +127,27 @@ pub enum Answered {
     Operation(Reply<Attempt>, Result<Applied, Rejection>),
     /// To any other request: it is in the box.
     Other(Box<dyn DeliverBoxed>),
+}
+
+impl Answered {
+    /// The same without what it would tell, as that may yet be lost: whether an accepted operation is applied is
+    /// not known, and whatever else was asked changed nothing.
+    #[must_use]
+    pub fn withdrawn(self, reason: &Reason) -> Self {
+        let reason = reason.clone();
+        match self {
+            Self::Operation(reply, Ok(_)) => {
+                Self::Operation(reply, Err(Fault::FateUnknown { reason }.into()))
+            }
+            Self::Operation(reply, Err(_)) => {
+                Self::Operation(reply, Err(Fault::Unavailable { reason }.into()))
+            }
+            Self::Other(mut asked) => {
+                asked.fail(Fault::Unavailable { reason });
+                Self::Other(asked)
+            }
+        }
+    }
 }
 
 impl Deliver for Answered {

@@ -16,8 +16,8 @@ pub async fn copy<D: Disk>(
     disk: D,
     settings: &Settings,
 ) -> Result<Restored, Error> {
-    let query = wire::query(None);
-    let mut frames = Frames::ask(outside, primary, &query, settings.segment_bytes).await?;
+    let query = wire::query(None, None);
+    let mut frames = Frames::ask(outside, primary, &query, None, settings.segment_bytes).await?;
     let store = match frames.next().await? {
         Frame::Store(store) => store,
         other => return Err(misplaced(&other)),

@@ -8,6 +8,7 @@ use crate::{
     wire::{self, Frame},
 };
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source, StoreHeader};
 
 /// After a failure it is tried again after this, then twice as long, and so on.
@@ -29,6 +30,7 @@ pub(crate) fn follow(
     follower: Follower,
     segment_bytes: u64,
     status: Status,
+    reports: bool,
 ) -> io::Result<Task> {
     let standby = Standby {
         outside: outside.clone(),
@@ -37,6 +39,7 @@ pub(crate) fn follow(
         follower,
         segment_bytes,
         status,
+        reports,
     };
     outside.begin("follow", Box::pin(standby.run()))
 }
@@ -63,6 +66,8 @@ struct Standby {
     follower: Follower,
     segment_bytes: u64,
     status: Status,
+    /// It says what it has, and so can be the holder.
+    reports: bool,
 }
 
 impl Standby {
@@ -98,9 +103,10 @@ impl Standby {
         let own = self.source.store();
         let end = self.source.end();
         let mut member = member(own.epoch(), end);
-        let (mut frames, store, begin) = match self.ask(end).await {
+        let (reports, _) = watch::channel(0);
+        let (mut frames, store, begin) = match self.ask(end, &reports).await {
             Ok((frames, store)) => (frames, store, end),
-            Err(error) => self.ask_before_seals(error, &mut member).await?,
+            Err(error) => self.ask_before_seals(error, &mut member, &reports).await?,
         };
         // The primary has said that its history has this tip, or it would not have begun to send.
         member.take_groups(Epoch::new(store.epoch()), tip(begin))?;
@@ -123,7 +129,9 @@ impl Standby {
         }
         // Here, and not beside: once this task has ended nothing writes to the directory any more.
         self.follower.adopt(&store)?;
+        self.follower.confirmed();
         self.status.connected();
+        reports.send_replace(self.source.end().next_sequence);
         tracing::info!(
             primary = %self.primary.address,
             epoch = store.epoch(),
@@ -132,7 +140,11 @@ impl Standby {
         );
         loop {
             match frames.next().await? {
-                Frame::Group { group, next_chain } => self.write(group, next_chain).await?,
+                Frame::Group { group, next_chain } => {
+                    let next_sequence = group.next_sequence();
+                    self.write(group, next_chain).await?;
+                    reports.send_replace(next_sequence);
+                }
                 Frame::End { end, behind } => self.heard(end, behind),
                 other => return Err(misplaced(&other)),
             }
@@ -140,7 +152,11 @@ impl Standby {
     }
 
     /// Asks for what comes after this end.
-    async fn ask(&self, end: JournalEnd) -> Result<(Frames, Box<StoreHeader>), Error> {
+    async fn ask(
+        &self,
+        end: JournalEnd,
+        reports: &watch::Sender<u64>,
+    ) -> Result<(Frames, Box<StoreHeader>), Error> {
         let own = self.source.store();
         let from = wire::From {
             store: own.identity,
@@ -148,9 +164,12 @@ impl Standby {
             next_sequence: end.next_sequence,
             chain: end.chain,
         };
-        let query = wire::query(Some(from));
-        let mut frames =
-            Frames::ask(&self.outside, &self.primary, &query, self.segment_bytes).await?;
+        let member = self.reports.then_some(MemberId(own.member));
+        let query = wire::query(Some(from), member);
+        let reports = self.reports.then(|| reports.subscribe());
+        let bytes_max = self.segment_bytes;
+        let asked = Frames::ask(&self.outside, &self.primary, &query, reports, bytes_max);
+        let mut frames = asked.await?;
         let store = match frames.next().await? {
             Frame::Store(store) => store,
             other => return Err(misplaced(&other)),
@@ -170,6 +189,7 @@ impl Standby {
         &self,
         error: Error,
         member: &mut Member,
+        reports: &watch::Sender<u64>,
     ) -> Result<(Frames, Box<StoreHeader>, JournalEnd), Error> {
         if !matches!(error, Error::Answered { status: GONE, .. }) {
             return Err(error);
@@ -180,7 +200,7 @@ impl Standby {
             return Err(error);
         };
         // What it said to the whole journal is what is wrong, if it is still.
-        let Ok((frames, store)) = self.ask(before).await else {
+        let Ok((frames, store)) = self.ask(before, reports).await else {
             return Err(error);
         };
         let epoch = Epoch::new(store.epoch());

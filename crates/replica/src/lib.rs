@@ -18,6 +18,7 @@
 #[macro_use]
 mod planted;
 
+mod acknowledge;
 mod copy;
 mod error;
 mod follow;
@@ -36,13 +37,14 @@ mod wire;
 #[cfg(test)]
 mod worlds;
 
+pub use acknowledge::By;
 pub use copy::{copy, empty_directory};
 pub use error::Error;
 pub use link::{Address, Credentials, Primary};
 pub use member::{Holder, Member, Refusal, Role};
 pub use metrics::Metrics;
 pub use outside::{Doing, Incoming, Outside, Real, Task};
-pub use roles::{Roles, Taker};
+pub use roles::{Roles, Store, Taker};
 pub use serve::{Standbys, Unsendable};
 pub use status::Status;
 pub use terms::{Acknowledge, Epoch, MemberId, Record, Tip};

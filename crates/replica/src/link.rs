@@ -8,7 +8,8 @@ use crate::{
     wire::{Decoder, Frame, MEDIA_TYPE},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use futures_util::stream::unfold;
+use http_body_util::{BodyExt as _, Empty, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode, Uri,
     body::Incoming as Body,
@@ -18,10 +19,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
@@ -149,12 +151,38 @@ impl Credentials {
     }
 }
 
+/// The body of a request.
+type Sent = UnsyncBoxBody<Bytes, Infallible>;
+
+fn nothing() -> Sent {
+    Empty::new().boxed_unsync()
+}
+
+/// The newest number at each time, without an end.
+fn reported(reports: watch::Receiver<u64>) -> Sent {
+    let next = |mut reports: watch::Receiver<u64>| async move {
+        reports.changed().await.ok()?;
+        let bytes = reports.borrow_and_update().to_le_bytes();
+        let piece = Bytes::copy_from_slice(&bytes);
+        Some((Ok(hyper::body::Frame::data(piece)), reports))
+    };
+    StreamBody::new(unfold(reports, next)).boxed_unsync()
+}
+
 impl Primary {
-    /// Asks for a stream.
-    pub(crate) async fn ask(&self, query: &str) -> Result<Box<dyn Incoming>, Error> {
+    /// Asks for a stream, and reports meanwhile what is wanted to be.
+    pub(crate) async fn ask(
+        &self,
+        query: &str,
+        reports: Option<watch::Receiver<u64>>,
+    ) -> Result<Box<dyn Incoming>, Error> {
         let target = self.address.target(&format!("?{query}"));
-        let request = Request::get(target).header(header::ACCEPT, MEDIA_TYPE);
-        let (driver, response) = self.answer(request).await?;
+        let (request, body) = match reports {
+            None => (Request::get(target), nothing()),
+            Some(reports) => (Request::post(target), reported(reports)),
+        };
+        let request = request.header(header::ACCEPT, MEDIA_TYPE);
+        let (driver, response) = self.answer(request, body).await?;
         let is_ours = response.headers().get(header::CONTENT_TYPE)
             == Some(&HeaderValue::from_static(MEDIA_TYPE));
         if !is_ours {
@@ -173,13 +201,17 @@ impl Primary {
     /// Tells it something: `call` is one segment below `/replication`, with its query.
     pub(crate) async fn tell(&self, call: &str) -> Result<(), Error> {
         let request = Request::post(self.address.target(&format!("/{call}")));
-        self.answer(request).await?;
+        self.answer(request, nothing()).await?;
         Ok(())
     }
 
     /// The answer, if it is a success.
-    async fn answer(&self, request: Builder) -> Result<(JoinSet<()>, Response<Body>), Error> {
-        let asked = timeout(CONNECT_TIME_MAX, self.connect(request));
+    async fn answer(
+        &self,
+        request: Builder,
+        body: Sent,
+    ) -> Result<(JoinSet<()>, Response<Body>), Error> {
+        let asked = timeout(CONNECT_TIME_MAX, self.connect(request, body));
         let late = |_| {
             let seconds = CONNECT_TIME_MAX.as_secs();
             Error::Unreachable(format!("there was no answer within {seconds} s"))
@@ -201,27 +233,32 @@ impl Primary {
         })
     }
 
-    async fn connect(&self, request: Builder) -> Result<(JoinSet<()>, Response<Body>), Error> {
+    async fn connect(
+        &self,
+        request: Builder,
+        body: Sent,
+    ) -> Result<(JoinSet<()>, Response<Body>), Error> {
         let address = &self.address;
         let stream = TcpStream::connect((address.host(), address.port())).await;
         let stream = stream.map_err(|error| Error::Unreachable(error.to_string()))?;
         // Each group is waited for.
         drop(stream.set_nodelay(true));
         if !address.is_secure() {
-            return self.send(stream, request).await;
+            return self.send(stream, request, body).await;
         }
         let connector = self.credentials.connector()?;
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| Error::Credentials(format!("{address}: {error}")))?;
         let stream = connector.connect(name, stream).await;
         let stream = stream.map_err(|error| Error::Unreachable(format!("TLS failed: {error}")))?;
-        self.send(stream, request).await
+        self.send(stream, request, body).await
     }
 
     async fn send<I>(
         &self,
         stream: I,
         request: Builder,
+        body: Sent,
     ) -> Result<(JoinSet<()>, Response<Body>), Error>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -231,7 +268,7 @@ impl Primary {
         let mut request = request
             .header(header::HOST, authority)
             .header(header::USER_AGENT, USER_AGENT)
-            .body(Empty::<Bytes>::new())
+            .body(body)
             .map_err(|error| Error::Unreachable(error.to_string()))?;
         if let Some(authorization) = self.credentials.authorization()? {
             let headers = request.headers_mut();
@@ -282,9 +319,10 @@ impl Frames {
         outside: &Arc<dyn Outside>,
         primary: &Primary,
         query: &str,
+        reports: Option<watch::Receiver<u64>>,
         group_bytes_max: u64,
     ) -> Result<Self, Error> {
-        let incoming = outside.ask(primary, query).await?;
+        let incoming = outside.ask(primary, query, reports).await?;
         Ok(Self {
             outside: outside.clone(),
             incoming,

@@ -150,6 +150,23 @@ impl Member {
         }
     }
 
+    /// A member whose history says so: who is the holder and from where on, and who was it until a record that there is none.
+    #[must_use]
+    pub fn recovered(
+        id: MemberId,
+        acknowledge: Acknowledge,
+        role: Role,
+        epoch: Epoch,
+        holder: Option<(MemberId, u64)>,
+        leaving: Option<(MemberId, u64)>,
+    ) -> Self {
+        Self {
+            holder: holder.map_or(Holder::Nobody, |(member, from)| Holder::Is { member, from }),
+            leaving,
+            ..Self::new(id, acknowledge, role, epoch)
+        }
+    }
+
     /// Which data directory it is.
     #[must_use]
     pub const fn id(&self) -> MemberId {
@@ -245,6 +262,12 @@ impl Member {
         *has = sequence.min(self.tip.sequence).max(*has);
     }
 
+    /// How much of the history a standby has said to have, in this epoch.
+    #[must_use]
+    pub fn reported(&self, standby: MemberId) -> u64 {
+        self.has(standby)
+    }
+
     fn has(&self, member: MemberId) -> u64 {
         if member == self.id {
             return self.tip.sequence;
@@ -264,19 +287,20 @@ impl Member {
     }
 
     /// Makes `standby` the holder: the record to write for it now. Where another standby is the holder, that is
-    /// [`Record::NoHolder`] first; once that one has it, the next call gives [`Record::Holder`].
+    /// [`Record::NoHolder`] first; once that one has it, the next call gives [`Record::Holder`]. It may lack so many records:
+    /// until it has them nothing is acknowledged.
     ///
     /// # Errors
     ///
-    /// This member is no primary; the standby does not have everything yet, and callers would wait for it; the holder
+    /// This member is no primary; the standby lacks more, and callers would wait for it for long; the holder
     /// before has not been told.
-    pub fn name_holder(&self, standby: MemberId) -> Result<Record, Refusal> {
+    pub fn name_holder(&self, standby: MemberId, behind_max: u64) -> Result<Record, Refusal> {
         self.may_write()?;
         let sequence = self.has(standby);
         let caught_up = self
             .leaving
             .map_or(self.tip.sequence, |(_, since)| since - 1);
-        if sequence < caught_up {
+        if sequence.saturating_add(behind_max) < caught_up {
             return Err(Refusal::IsBehind { sequence });
         }
         if planted!(self, HolderNamedAtOnce) {

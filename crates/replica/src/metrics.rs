@@ -1,8 +1,8 @@
 //! What primary and standby tell of each other.
 
-use crate::Status;
+use crate::{By, Status};
 use prometheus::{
-    IntCounterVec, IntGauge, Opts, Registry,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -21,6 +21,7 @@ pub struct Metrics {
     behind_bytes: IntGauge,
     handing_over: IntGauge,
     hand_overs: IntCounterVec,
+    acknowledged_by: IntGaugeVec,
     status: Arc<Mutex<Option<Status>>>,
 }
 
@@ -50,7 +51,16 @@ impl Metrics {
             // It is there from the start on.
             drop(hand_overs.with_label_values(&[outcome]));
         }
+        let by = Opts::new(
+            "widgets_acknowledged_by",
+            "1 for who has an operation before its caller is told: local, as it is configured; standby; alone, this store since a promotion; nobody, so that nothing is acknowledged.",
+        );
+        let acknowledged_by = match IntGaugeVec::new(by, &["by"]) {
+            Ok(gauge) => gauge,
+            Err(error) => unreachable!("every metric here is well-formed: {error}"),
+        };
         Self {
+            acknowledged_by,
             standbys: gauge(
                 "widgets_replication_standbys",
                 "Standbys that this store is sent to at present.",
@@ -88,6 +98,14 @@ impl Metrics {
     /// It is a standby with this status from here on, or a primary.
     pub fn set_status(&self, status: Option<Status>) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Who has an operation before its caller is told; `None` of a standby, which takes none.
+    pub(crate) fn set_acknowledged_by(&self, by: Option<By>) {
+        for each in By::ALL {
+            let gauge = self.acknowledged_by.with_label_values(&[each.as_str()]);
+            gauge.set((by == Some(each)).into());
+        }
     }
 
     /// How many standbys are sent to.
@@ -141,6 +159,7 @@ impl Collector for Metrics {
         parts
             .chain(self.handing_over.desc())
             .chain(self.hand_overs.desc())
+            .chain(self.acknowledged_by.desc())
             .collect()
     }
 
@@ -150,6 +169,7 @@ impl Collector for Metrics {
         parts
             .chain(self.handing_over.collect())
             .chain(self.hand_overs.collect())
+            .chain(self.acknowledged_by.collect())
             .collect()
     }
 }

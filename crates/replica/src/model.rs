@@ -124,6 +124,8 @@ const MEMBERS: usize = 3;
 struct Trial {
     acknowledge: Acknowledge,
     bounds: Bounds,
+    /// A standby that lacks so many records may be named.
+    behind_max: u64,
     planted: Option<Bug>,
 }
 
@@ -451,7 +453,10 @@ impl Model for Trial {
                 world.nodes[at].append(Entry::Operation(operation));
             }
             Action::Name(at, standby) => {
-                let record = world.nodes[at].member.name_holder(id(standby)).ok()?;
+                let record = world.nodes[at]
+                    .member
+                    .name_holder(id(standby), self.behind_max)
+                    .ok()?;
                 if record == Record::Holder(id(standby)) {
                     world.left.namings -= 1;
                 }
@@ -579,6 +584,7 @@ fn trials() -> Vec<Trial> {
     let standby = |bounds| Trial {
         acknowledge: Acknowledge::Standby,
         bounds,
+        behind_max: 0,
         planted: None,
     };
     let local = |bounds| Trial {
@@ -587,6 +593,7 @@ fn trials() -> Vec<Trial> {
             namings: 0,
             ..bounds
         },
+        behind_max: 0,
         planted: None,
     };
     vec![
@@ -602,6 +609,13 @@ fn trials() -> Vec<Trial> {
             ..bounds
         }),
         standby(Bounds { disks: 1, ..bounds }),
+        Trial {
+            behind_max: 2,
+            ..standby(Bounds {
+                namings: 1,
+                ..bounds
+            })
+        },
         standby(Bounds {
             namings: 1,
             restarts: 1,

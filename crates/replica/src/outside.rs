@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
     thread::{self, JoinHandle},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use widgets_clock::{Clock, SystemClock};
 
 /// Something that is under way.
@@ -24,11 +24,13 @@ pub trait Incoming: Send {
 
 /// All that following and being followed needs beside the store.
 pub trait Outside: Send + Sync + 'static {
-    /// Asks a primary for the stream of this query: its bytes, once it has begun to answer.
+    /// Asks a primary for the stream of this query: its bytes, once it has begun to answer. Each number of `reports` is told to
+    /// it meanwhile, or a later one.
     fn ask<'a>(
         &'a self,
         primary: &'a Primary,
         query: &'a str,
+        reports: Option<watch::Receiver<u64>>,
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>>;
 
     /// Tells another member something: `call` is what comes after `/replication/`. An answer that is no success is an error.
@@ -107,8 +109,9 @@ impl Outside for Real {
         &'a self,
         primary: &'a Primary,
         query: &'a str,
+        reports: Option<watch::Receiver<u64>>,
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>> {
-        Box::pin(async move { primary.ask(query).await })
+        Box::pin(async move { primary.ask(query, reports).await })
     }
 
     fn tell<'a>(&'a self, member: &'a Primary, call: &'a str) -> Doing<'a, Result<(), Error>> {

@@ -3,7 +3,10 @@
 //! Whoever is promoted tells the one that it followed, again and again until that one knows: a machine that comes back
 //! stops to take operations as soon as it is reached. It then follows the new primary, if its history goes that far.
 
-use crate::{Acknowledge, Epoch, Error, Member, MemberId, Outside, Primary, Role, Task, Tip};
+use crate::{
+    Acknowledge, Epoch, Error, Member, MemberId, Outside, Primary, Record, Role, Task, Tip,
+    acknowledge::member_of,
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{io, sync::Arc, time::Duration};
 use widgets_engine::{FollowError, Follower, Source};
@@ -14,45 +17,92 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// A queue that was full is tried again after this.
 const LEAD_AGAIN: Duration = Duration::from_millis(20);
 
-/// Makes a standby, which follows nobody at the moment, the primary of a new epoch. `from` is where its primary was,
-/// `address` where this store is, `handed` what that primary handed over, if it did. The epoch.
+/// How a standby is promoted.
+pub(crate) struct Promotion {
+    /// Where its primary was.
+    pub(crate) from: String,
+    /// Where this store is.
+    pub(crate) address: String,
+    /// What the primary handed over, if it did.
+    pub(crate) handed: Option<(Epoch, Tip)>,
+    /// Whether its answers are to wait for a standby.
+    pub(crate) acknowledge: Acknowledge,
+    /// The operator's word that acknowledged operations may be lost.
+    pub(crate) force: bool,
+}
+
+/// Makes a standby, which follows nobody at the moment, the primary of a new epoch: which one.
 pub(crate) async fn promote(
     outside: &dyn Outside,
     source: &Source,
     follower: &Follower,
-    from: String,
-    address: String,
-    handed: Option<(Epoch, Tip)>,
+    promotion: Promotion,
 ) -> Result<Epoch, Error> {
     // What the primary before had sent belongs to its epoch, also where it is written only now.
     follower.pause().await?;
-    let (store, end) = (source.store(), source.end());
-    let epoch = Epoch::new(store.epoch());
-    let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
-    let tip = Tip {
-        sequence: end.next_sequence,
-        chain: end.chain,
+    let Promotion {
+        from,
+        address,
+        handed,
+        acknowledge,
+        force,
+    } = promotion;
+    let is_held = source.holding().holder.is_some();
+    // Whatever this standby's configuration says: its history names who must not be passed over.
+    let rule = if is_held {
+        Acknowledge::Standby
+    } else {
+        acknowledge
     };
-    member.lengthened(tip, None);
+    let mut member = member_of(source, rule, Role::Standby);
     let [low, high, ..] = outside.random().to_le_bytes();
     let salt = u16::from_le_bytes([low, high]);
     let salt = if slipped!(SaltForgotten) { 0 } else { salt };
-    match handed {
+    let record = match handed {
         Some((epoch, tip)) => member.take_over(epoch, tip, salt)?,
-        None => member.promote(salt, false)?,
+        None => member.promote(salt, force)?,
+    };
+    let record = match acknowledge {
+        Acknowledge::Standby => record,
+        Acknowledge::Local => is_held.then_some(Record::NoHolder),
     };
     let number = if slipped!(EpochKept) {
-        epoch.number()
+        source.store().epoch()
     } else {
         member.epoch().number()
     };
     follower.promote(number, from, address)?;
+    // Before any operation. Where a crash comes before it, the next start writes it.
+    if let Some(record) = record {
+        write(outside, follower, record).await?;
+    }
     // It is durable: only a queue that is full can stand in the way, for a moment.
     while let Err(FollowError::NotNow(why)) = follower.lead().await {
         tracing::warn!(why, "the promoted store does not take operations yet");
         outside.clock().timer(LEAD_AGAIN).await;
     }
     Ok(member.epoch())
+}
+
+/// Writes a record to the journal of a primary.
+pub(crate) async fn write(
+    outside: &dyn Outside,
+    follower: &Follower,
+    record: Record,
+) -> Result<(), FollowError> {
+    let member = match record {
+        Record::Holder(member) => Some(member.0),
+        Record::NoHolder => None,
+    };
+    loop {
+        match follower.record(member).await {
+            Err(FollowError::NotNow(why)) => {
+                tracing::warn!(why, "who is the holder is not written to the journal yet");
+                outside.clock().timer(LEAD_AGAIN).await;
+            }
+            outcome => return outcome.map(|_| ()),
+        }
+    }
 }
 
 /// Whether a primary of this store is replaced by one of that epoch.

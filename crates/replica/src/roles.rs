@@ -3,10 +3,11 @@
 mod hand_over;
 
 use crate::{
-    Address, Credentials, Epoch, Error, Metrics, Outside, Primary, Standbys, Status, Task, Tip,
-    Unsendable,
+    Acknowledge, Address, By, Credentials, Epoch, Error, MemberId, Metrics, Outside, Primary,
+    Record, Standbys, Status, Task, Tip, Unsendable,
+    acknowledge::Acknowledger,
     follow::follow,
-    promote::{is_replaced, promote, tell},
+    promote::{Promotion, is_replaced, promote, tell, write},
 };
 use hand_over::HandOver;
 use std::{
@@ -17,8 +18,26 @@ use std::{
     },
 };
 use tokio::sync::watch;
-use widgets_engine::{Follower, Role, Source};
+use widgets_engine::{Acknowledging, Follower, Role, Source};
 use widgets_registry::Position;
+
+/// What an operator reads of a standby that is not promoted.
+const NOT_HOLDER: &str = "this standby is not the holder, which alone is sure to have every acknowledged operation: `widgets holder` on the \
+     primary shows which it is, and force=true promotes this one all the same";
+
+/// What an operator reads where the holder cannot be changed or shown.
+const HOLDER_STAYS: &str = "there is no holder to change here, or that standby is not connected: with replication.acknowledge = standby \
+     the primary knows";
+
+/// A store, as far as its roles need it.
+pub struct Store {
+    /// What is sent to others.
+    pub source: Source,
+    /// What others send is written by this.
+    pub follower: Follower,
+    /// Its answers wait for a standby where this is given.
+    pub acknowledging: Option<Acknowledging>,
+}
 
 /// Who takes operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +66,11 @@ struct Inner {
     takes: AtomicBool,
     taker: watch::Sender<Taker>,
     hand_over: Mutex<HandOver>,
+    acknowledge: Acknowledge,
+    /// Where answers wait for a standby: who hears what each has.
+    acknowledger: Option<Acknowledger>,
+    /// Names holders.
+    naming: Mutex<Option<Task>>,
     following: Mutex<Option<Following>>,
     /// The primary before is told that it was replaced, until it knows.
     telling: Mutex<Option<Task>>,
@@ -67,15 +91,35 @@ impl Roles {
     /// many bytes. `credentials` are for whoever it has to reach.
     pub fn start(
         outside: Arc<dyn Outside>,
-        source: Source,
-        follower: Follower,
+        store: Store,
         primary: Option<Primary>,
         credentials: Credentials,
         segment_bytes: u64,
         metrics: Metrics,
     ) -> io::Result<Self> {
+        let Store {
+            source,
+            follower,
+            acknowledging,
+        } = store;
         let role = source.store().role.clone();
-        let standbys = Standbys::new(outside.clone(), source.clone(), metrics.standbys());
+        let acknowledge = match acknowledging {
+            Some(_) => Acknowledge::Standby,
+            None => Acknowledge::Local,
+        };
+        let (acknowledger, naming) = acknowledging
+            .map(|acknowledging| {
+                let (source, follower) = (source.clone(), follower.clone());
+                Acknowledger::start(&outside, source, follower, acknowledging, metrics.clone())
+            })
+            .transpose()?
+            .unzip();
+        let standbys = Standbys::new(
+            outside.clone(),
+            source.clone(),
+            metrics.standbys(),
+            acknowledger.clone(),
+        );
         let inner = Inner {
             outside,
             source,
@@ -87,14 +131,20 @@ impl Roles {
             takes: AtomicBool::new(true),
             taker: watch::Sender::new(Taker::This),
             hand_over: Mutex::default(),
+            acknowledge,
+            acknowledger,
+            naming: Mutex::new(naming),
             following: Mutex::default(),
             telling: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         };
         if let Some(primary) = primary {
             inner.begin_to_follow(primary)?;
-        } else if let Role::Promoted { from, address } = role {
-            inner.tell_before(&from, &address);
+        } else {
+            inner.begin_to_lead()?;
+            if let Role::Promoted { from, address } = role {
+                inner.tell_before(&from, &address);
+            }
         }
         Ok(Self(Arc::new(inner)))
     }
@@ -105,6 +155,8 @@ impl Roles {
         drop(self.0.forget_hand_over());
         let following = self.0.following().take();
         drop(following);
+        let naming = self.0.naming().take();
+        drop(naming);
     }
 
     /// Who takes operations.
@@ -146,7 +198,34 @@ impl Roles {
         if parameter(query, "within_ms").is_some() {
             return self.0.switch_over(address, hand_over::within(query)?).await;
         }
-        self.0.promote(address).await
+        let force = parameter(query, "force").is_some_and(|value| value == "true");
+        self.0.promote(address, force).await
+    }
+
+    /// Says who must have an operation before its caller is told, and changes it where the query has `member`: a standby's, or `alone`. What
+    /// is answered.
+    pub fn holder(&self, query: &str) -> Result<String, Unsendable> {
+        let refused = |why: String| Unsendable::Refused(HOLDER_STAYS, why);
+        let Some(acknowledger) = &self.0.acknowledger else {
+            let why = "replication.acknowledge is local here: no standby is waited for";
+            return Err(refused(why.into()));
+        };
+        if let Some(member) = parameter(query, "member") {
+            let id = u64::from_str_radix(&member, 16).ok().map(MemberId);
+            let wanted = match (member.as_str(), id) {
+                ("alone", _) => None,
+                (_, Some(id)) => Some(id),
+                (_, None) => {
+                    return Err(Unsendable::Malformed(format!(
+                        "member must be alone, or a standby's as it is listed, {member:?} was given"
+                    )));
+                }
+            };
+            let wanted = acknowledger.want(wanted);
+            wanted.map_err(|refusal| refused(refusal.to_string()))?;
+        }
+        let told = acknowledger.told();
+        told.ok_or_else(|| refused("this is a standby: ask the primary".into()))
     }
 
     /// Takes no operations any more, so that a standby can take over: what is answered to it. The query is what it tells of itself.
@@ -189,7 +268,37 @@ impl Inner {
         drop(before);
     }
 
+    fn naming(&self) -> MutexGuard<'_, Option<Task>> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is the primary from here on.
+    fn begin_to_lead(&self) -> io::Result<()> {
+        if let Some(acknowledger) = &self.acknowledger {
+            acknowledger.lead();
+            return Ok(());
+        }
+        self.metrics.set_acknowledged_by(Some(By::Local));
+        if self.source.holding().holder.is_none() {
+            return Ok(());
+        }
+        // What is answered from here on that one need not have: it may not be promoted as if it had.
+        let (outside, follower) = (self.outside.clone(), self.follower.clone());
+        let record = async move {
+            if let Err(error) = write(&*outside, &follower, Record::NoHolder).await {
+                tracing::error!(%error, "that nobody is waited for any more could not be written to the journal");
+            }
+        };
+        let task = self.outside.begin("holder", Box::pin(record))?;
+        *self.naming() = Some(task);
+        Ok(())
+    }
+
     fn begin_to_follow(&self, primary: Primary) -> io::Result<()> {
+        match &self.acknowledger {
+            Some(acknowledger) => acknowledger.stop_leading(),
+            None => self.metrics.set_acknowledged_by(None),
+        }
         let status = Status::new(self.outside.clock());
         let task = follow(
             &self.outside,
@@ -198,6 +307,7 @@ impl Inner {
             self.follower.clone(),
             self.segment_bytes,
             status.clone(),
+            self.acknowledger.is_some(),
         )?;
         self.metrics.set_status(Some(status.clone()));
         let address = primary.address.to_string().into();
@@ -228,11 +338,11 @@ impl Inner {
         }
     }
 
-    async fn promote(&self, address: String) -> Result<String, Unsendable> {
+    async fn promote(&self, address: String, force: bool) -> Result<String, Unsendable> {
         let _one = self.changing.lock().await;
         match self.primary_before() {
             None => Ok(self.told(false)),
-            Some(primary) => self.take_over(primary, address, None).await,
+            Some(primary) => self.take_over(primary, address, None, force).await,
         }
     }
 
@@ -242,6 +352,7 @@ impl Inner {
         primary: Primary,
         address: String,
         handed: Option<(Epoch, Tip)>,
+        force: bool,
     ) -> Result<String, Unsendable> {
         let task = self.following().as_mut().and_then(|it| it.task.take());
         self.drop_task(task).await;
@@ -250,14 +361,19 @@ impl Inner {
             &*self.outside,
             &self.source,
             &self.follower,
-            from.clone(),
-            address.clone(),
-            handed,
+            Promotion {
+                from: from.clone(),
+                address: address.clone(),
+                handed,
+                acknowledge: self.acknowledge,
+                force,
+            },
         )
         .await;
         let epoch = match promoted {
             Ok(epoch) => epoch.number(),
             Err(error) => {
+                let is_refused = matches!(error, Error::Rules(_)) && handed.is_none();
                 let why = match handed {
                     None => error.to_string(),
                     Some(_) => format!(
@@ -267,11 +383,17 @@ impl Inner {
                 };
                 let again = self.begin_to_follow(primary);
                 again.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
-                return Err(Unsendable::NotChanged(why));
+                return Err(if is_refused {
+                    Unsendable::Refused(NOT_HOLDER, why)
+                } else {
+                    Unsendable::NotChanged(why)
+                });
             }
         };
         *self.following() = None;
         self.metrics.set_status(None);
+        let leads = self.begin_to_lead();
+        leads.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
         self.set_taker(Taker::This);
         tracing::warn!(
             epoch,

@@ -4,13 +4,14 @@
 //! the engine has made durable, and waits where the standby does not read: nobody who writes waits for it.
 
 use crate::{
-    Epoch, Outside,
+    Epoch, MemberId, Outside,
+    acknowledge::{Acknowledger, Limit},
     outside::{Doing, block},
-    wire::{self, Frame},
+    wire::{self, Frame, Reports},
 };
 use bytes::Bytes;
 use prometheus::IntGauge;
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use widgets_engine::{LoggedGroup, Source, SourceError};
 
@@ -41,6 +42,8 @@ pub enum Unsendable {
     NotChanged(String),
     /// Which store is the primary is not known: it says what to look at.
     Unknown(String),
+    /// The rules do not allow it: what anybody may read of that, and what is behind it.
+    Refused(&'static str, String),
 }
 
 /// Those who keep copies of a store. Clones are of the same.
@@ -49,27 +52,35 @@ pub struct Standbys {
     outside: Arc<dyn Outside>,
     source: Source,
     connected: IntGauge,
+    acknowledger: Option<Acknowledger>,
 }
 
 impl Standbys {
-    /// Those of this store. `connected` counts them.
+    /// Those of this store. `connected` counts them, and where answers wait for one of them, `acknowledger` hears what they have.
     #[must_use]
-    pub const fn new(outside: Arc<dyn Outside>, source: Source, connected: IntGauge) -> Self {
+    pub(crate) const fn new(
+        outside: Arc<dyn Outside>,
+        source: Source,
+        connected: IntGauge,
+        acknowledger: Option<Acknowledger>,
+    ) -> Self {
         Self {
             outside,
             source,
             connected,
+            acknowledger,
         }
     }
 
     /// What a standby's `query` asks for, piece by piece, and the task that sends it until the standby goes or
-    /// `stopping` says so.
+    /// `stopping` says so. `reports` is what comes of the request's body.
     pub async fn send(
         self,
         query: String,
+        reports: mpsc::Receiver<Bytes>,
         stopping: watch::Receiver<bool>,
     ) -> Result<(mpsc::Receiver<Bytes>, Doing<'static, ()>), Unsendable> {
-        let from = wire::asked(&query).map_err(Unsendable::Malformed)?;
+        let (from, member) = wire::asked(&query).map_err(Unsendable::Malformed)?;
         if let Some(from) = from {
             let source = self.source.clone();
             let looked = block(&*self.outside, move || check(&source, from)).await;
@@ -82,17 +93,48 @@ impl Standbys {
             return Err(Unsendable::Busy(format!("{STANDBYS_MAX} standbys")));
         }
         let (pieces, body) = mpsc::channel(1);
+        let epoch = Epoch::new(self.source.store().epoch());
+        let limit = self.acknowledger.as_ref().map(Acknowledger::limit);
+        let hearing = hear(self.acknowledger.clone(), member, epoch, reports);
         let sender = Sender {
             outside: self.outside,
             source: self.source,
+            acknowledger: self.acknowledger,
+            member,
+            limit,
             pieces,
             stopping,
         };
         let sending = async move {
             let _counted = counted;
-            sender.run(from.map(|from| from.next_sequence)).await;
+            tokio::select! {
+                biased;
+                () = hearing => {}
+                () = sender.run(from.map(|from| from.next_sequence)) => {}
+            }
         };
         Ok((body, Box::pin(sending)))
+    }
+}
+
+/// Takes what a standby reports, until it reports no more. Goes on for ever where none can be the holder.
+async fn hear(
+    acknowledger: Option<Acknowledger>,
+    member: Option<MemberId>,
+    epoch: Epoch,
+    mut pieces: mpsc::Receiver<Bytes>,
+) {
+    let (Some(acknowledger), Some(member)) = (acknowledger, member) else {
+        return pending().await;
+    };
+    let mut reports = Reports::default();
+    let mut attached = None;
+    while let Some(piece) = pieces.recv().await {
+        if let Some(sequence) = reports.push(&piece) {
+            // It has begun to follow: before that it cannot be told apart from one that is refused.
+            attached.get_or_insert_with(|| acknowledger.attach(member));
+            acknowledger.report(member, epoch, sequence);
+        }
     }
 }
 
@@ -147,12 +189,20 @@ fn check(source: &Source, from: wire::From) -> Result<(), Unsendable> {
 struct Sender {
     outside: Arc<dyn Outside>,
     source: Source,
+    acknowledger: Option<Acknowledger>,
+    member: Option<MemberId>,
+    /// Up to where it may be sent the journal.
+    limit: Option<watch::Receiver<Limit>>,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Sender {
     async fn run(mut self, from: Option<u64>) {
+        // What it has already may yet be lost: before it is acknowledged it is not confirmed either.
+        if !self.is_within_limit(from.unwrap_or_default()).await {
+            return;
+        }
         let mut piece = Vec::new();
         let store = self.source.store();
         Frame::Store(Box::new((*store).clone())).encode(&mut piece);
@@ -224,20 +274,46 @@ impl Sender {
             if self.source.store().epoch() != epoch && !slipped!(SentAcrossEpochs) {
                 return;
             }
-            let mut piece = Vec::new();
-            for group in &groups {
+            let (limit, mut piece) = (self.limit(), Vec::new());
+            let allowed = |group: &&Arc<LoggedGroup>| group.next_sequence() <= limit;
+            for group in groups.iter().take_while(allowed) {
                 wire::encode_group(&mut piece, group, group.next_chain());
                 next = group.next_sequence();
             }
-            let end = self.source.end();
+            let mut end = self.source.end();
+            // What it may not have yet is not told to be there either.
+            let withheld = (end.next_sequence > limit).then_some(limit);
+            if withheld.is_some() {
+                end.next_sequence = next;
+            }
             let behind = self.source.bytes_from(next);
             Frame::End { end, behind }.encode(&mut piece);
             if !self.send(piece).await {
                 return;
             }
-            if next >= end.next_sequence && !self.wait(next).await {
+            if next >= end.next_sequence && !self.wait(next, withheld).await {
                 return;
             }
+        }
+    }
+
+    /// The entry before which it may have everything.
+    fn limit(&mut self) -> u64 {
+        let limit = self.limit.as_mut();
+        limit.map_or(u64::MAX, |it| it.borrow_and_update().of(self.member))
+    }
+
+    /// Waits until it may have what comes before this entry. False where it ends.
+    async fn is_within_limit(&mut self, next: u64) -> bool {
+        let Some(limit) = &mut self.limit else {
+            return true;
+        };
+        let member = self.member;
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|&stopping| stopping) => false,
+            () = self.pieces.closed() => false,
+            allowed = limit.wait_for(|limit| limit.of(member) >= next) => allowed.is_ok(),
         }
     }
 
@@ -247,13 +323,13 @@ impl Sender {
     }
 
     /// Waits for the next group, or for as long as nothing may be sent. False where it ends.
-    async fn wait(&mut self, next: u64) -> bool {
+    async fn wait(&mut self, next: u64, withheld: Option<u64>) -> bool {
         let heartbeat = self.outside.clock().timer(HEARTBEAT);
         tokio::select! {
             biased;
-            _ = self.stopping.wait_for(|&stopping| stopping) => false,
+            () = stopped(&mut self.stopping, &*self.outside, self.acknowledger.as_ref()) => false,
             () = self.pieces.closed() => false,
-            () = self.source.appended(next) => true,
+            () = more(&self.source, &mut self.limit, self.member, next, withheld) => true,
             () = heartbeat => true,
         }
     }
@@ -262,8 +338,41 @@ impl Sender {
     async fn send(&mut self, piece: Vec<u8>) -> bool {
         tokio::select! {
             biased;
-            _ = self.stopping.wait_for(|&stopping| stopping) => false,
+            () = stopped(&mut self.stopping, &*self.outside, self.acknowledger.as_ref()) => false,
             sent = self.pieces.send(piece.into()) => sent.is_ok(),
         }
+    }
+}
+
+/// So often it is looked whether answers still wait for a standby, while the service stops.
+const STOP_AGAIN: Duration = Duration::from_millis(10);
+
+/// Waits until the service stops and no answer waits for a standby any more: what was accepted is answered first.
+async fn stopped(
+    stopping: &mut watch::Receiver<bool>,
+    outside: &dyn Outside,
+    acknowledger: Option<&Acknowledger>,
+) {
+    // An error means that the service has gone.
+    drop(stopping.wait_for(|&stopping| stopping).await);
+    while acknowledger.is_some_and(Acknowledger::is_waited_for) {
+        outside.clock().timer(STOP_AGAIN).await;
+    }
+}
+
+/// Waits for an entry after those before this one; where some were withheld, until more are allowed than before.
+async fn more(
+    source: &Source,
+    limit: &mut Option<watch::Receiver<Limit>>,
+    member: Option<MemberId>,
+    next: u64,
+    withheld: Option<u64>,
+) {
+    match (limit, withheld) {
+        // An error means that the store has gone: there is nothing to wait for.
+        (Some(limit), Some(before)) => {
+            drop(limit.wait_for(|limit| limit.of(member) > before).await);
+        }
+        _ => source.appended(next).await,
     }
 }

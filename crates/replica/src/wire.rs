@@ -4,8 +4,9 @@
 //! Then come groups as they stand in the journal, each with the running hash after it, and from time to time where
 //! the primary's journal ends.
 
+use crate::MemberId;
 use bytes::{Buf as _, BytesMut};
-use widgets_engine::{JournalEnd, LoggedGroup, StoreHeader};
+use widgets_engine::{JournalEnd, LoggedGroup, NO_MEMBER, StoreHeader};
 
 /// What an answer of this version says to be.
 pub const MEDIA_TYPE: &str = "application/vnd.widgets.replication-1";
@@ -203,8 +204,8 @@ pub(crate) struct From {
 }
 
 /// The query that asks for a copy first, or for what comes from there on.
-pub(crate) fn query(from: Option<From>) -> String {
-    match from {
+pub(crate) fn query(from: Option<From>, member: Option<MemberId>) -> String {
+    let mut query = match from {
         None => "from=copy".into(),
         Some(From {
             store,
@@ -212,19 +213,55 @@ pub(crate) fn query(from: Option<From>) -> String {
             next_sequence,
             chain,
         }) => format!("from={store:016x}-{epoch:08x}-{next_sequence:016x}-{chain:016x}"),
+    };
+    if let Some(member) = member {
+        query.push_str(MEMBER);
+        query.push_str(&member.to_string());
+    }
+    query
+}
+
+/// What stands before the member of a query.
+const MEMBER: &str = "&member=";
+
+/// A report: the entry before which the standby has everything durably.
+pub(crate) const REPORT_BYTES: usize = 8;
+
+/// Takes reports out of bytes as they come.
+#[derive(Default)]
+pub(crate) struct Reports(Vec<u8>);
+
+impl Reports {
+    /// The newest one that is whole, if there is one.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<u64> {
+        self.0.extend_from_slice(bytes);
+        let (whole, _) = self.0.as_chunks::<REPORT_BYTES>();
+        let newest = whole.last().copied().map(u64::from_le_bytes);
+        let whole = whole.len() * REPORT_BYTES;
+        self.0.drain(..whole);
+        newest
     }
 }
 
-/// What such a query asks for; an error says what it must be.
-pub(crate) fn asked(query: &str) -> Result<Option<From>, String> {
+/// What such a query asks for, and which member does; an error says what it must be.
+pub(crate) fn asked(query: &str) -> Result<(Option<From>, Option<MemberId>), String> {
     let wrong = || {
-        "the query must be from=copy, or from= with store, epoch, next entry and running hash, as a standby \
-         writes them"
+        "the query must be from=copy, or from= with store, epoch, next entry and running hash, and may have member=, \
+         as a standby writes them"
             .to_owned()
     };
-    let from = query.strip_prefix("from=").ok_or_else(wrong)?;
+    let (from, member) = match query.split_once(MEMBER) {
+        None => (query, None),
+        Some((from, member)) => {
+            let is_hex = member.len() == 16 && member.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let member = is_hex.then(|| u64::from_str_radix(member, 16).ok());
+            let member = member.flatten().filter(|&member| member != NO_MEMBER);
+            (from, Some(MemberId(member.ok_or_else(wrong)?)))
+        }
+    };
+    let from = from.strip_prefix("from=").ok_or_else(wrong)?;
     if from == "copy" {
-        return Ok(None);
+        return Ok((None, member));
     }
     let mut parts = from.split('-');
     let mut number = |digits: usize| {
@@ -244,7 +281,7 @@ pub(crate) fn asked(query: &str) -> Result<Option<From>, String> {
     if parts.next().is_some() {
         return Err(wrong());
     }
-    Ok(Some(from))
+    Ok((Some(from), member))
 }
 
 #[cfg(test)]
@@ -261,6 +298,7 @@ mod tests {
                 first_sequence: 1,
             }],
             role: Role::Primary,
+            member: 5,
         };
         let group = LoggedGroup {
             first_sequence: 5,
@@ -325,6 +363,16 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_whole_report_counts_however_they_are_cut() {
+        let mut reports = Reports::default();
+        let bytes = [7u64, 9, 12].map(u64::to_le_bytes).concat();
+        assert_eq!(reports.push(&bytes[..20]), Some(9));
+        assert_eq!(reports.push(&bytes[20..23]), None);
+        assert_eq!(reports.push(&bytes[23..]), Some(12));
+        assert_eq!(reports.push(&[]), None);
+    }
+
+    #[test]
     fn where_a_standby_goes_on_reads_back() {
         let from = From {
             store: 1,
@@ -332,14 +380,24 @@ mod tests {
             next_sequence: 99,
             chain: u64::MAX,
         };
-        assert_eq!(asked(&query(Some(from))), Ok(Some(from)));
-        assert_eq!(asked(&query(None)), Ok(None));
+        let member = Some(MemberId(77));
+        for (from, member) in [
+            (Some(from), None),
+            (None, None),
+            (Some(from), member),
+            (None, member),
+        ] {
+            assert_eq!(asked(&query(from, member)), Ok((from, member)));
+        }
         for wrong in [
             "",
             "from=",
             "from=1-2-3-4",
             "from=copy&x",
-            &format!("{}-1", query(Some(from))),
+            "from=copy&member=",
+            "from=copy&member=0000000000000000",
+            "from=copy&member=+000000000000001",
+            &format!("{}-1", query(Some(from), None)),
         ] {
             assert!(asked(wrong).is_err(), "{wrong}");
         }

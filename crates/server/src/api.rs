@@ -27,7 +27,7 @@ use crate::{
     proxies::Proxies,
     readiness::Readiness,
     reading,
-    replication::Replication,
+    replication::{self, Replication},
     request_id::{self, RequestIds, X_REQUEST_ID},
     responses::{
         VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, options, page,
@@ -144,8 +144,8 @@ enum Wanted {
     Operation(Attempt, Preferences),
     /// What happened is to be told.
     Changes(changes::Asked),
-    /// A standby is to be sent what this query asks for.
-    Replication(Arc<dyn Replication>, Box<str>),
+    /// A standby is to be sent what it asks for.
+    Replication(Box<replication::Asked>),
     /// The store is to look this widget up.
     Widget(SerialNumber),
     /// The store is to show these rows.
@@ -335,7 +335,7 @@ impl<S: Store> Api<S> {
     /// Answers a request of someone in this process.
     pub async fn respond<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Display,
     {
         let (mut head, body) = request.into_parts();
@@ -358,7 +358,7 @@ impl<S: Store> Api<S> {
         request: Box<(Parts, B)>,
     ) -> Response<AnswerBody>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Display,
     {
         let start = self.shared.clock.now();
@@ -439,9 +439,7 @@ impl<S: Store> Api<S> {
         let answer = match wanted? {
             Wanted::Changes(asked) => return Box::pin(self.changes(asked, who)).await,
             Wanted::Backup => return self.backup(),
-            Wanted::Replication(replication, query) => {
-                return Box::pin(self.replicate(&*replication, &query)).await;
-            }
+            Wanted::Replication(asked) => return Box::pin(self.replicate(*asked)).await,
             Wanted::Answer(response) => Ok(response),
             Wanted::Operation(attempt, preferences) => {
                 if !self.is_primary() {
@@ -565,13 +563,21 @@ impl<S: Store> Api<S> {
     /// Reads a request to its end.
     async fn read<B>(&self, caller: Caller, mut request: Box<(Parts, B)>) -> Read
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Display,
     {
         let (head, body) = &mut *request;
         let mut body = Pin::new(body);
         let mut read = self.read_all(&caller, head, body.as_mut()).await;
         // Streams of HTTP/2 end each for itself.
+        if let Ok(Wanted::Replication(asked)) = &mut read.wanted
+            && let Some(reported) = asked.reported.take()
+        {
+            // Nothing can follow on this connection over HTTP/1.1.
+            read.last = head.version < Version::HTTP_2;
+            tokio::spawn(replication::report(request.1, reported));
+            return read;
+        }
         if head.version < Version::HTTP_2 && !matches!(read.wanted, Ok(Wanted::Operation(..))) {
             let (headers, settings) = (&head.headers, &self.shared.settings);
             read.last = !Box::pin(body::drain(body, headers, settings)).await;

@@ -7,8 +7,9 @@ use crate::{
     error::{Error, Malformed},
     negotiation,
 };
+use http_body_util::BodyExt as _;
 use hyper::{
-    body::Bytes,
+    body::{Body, Bytes},
     header::{self, HeaderValue},
     http::request::Parts,
 };
@@ -47,8 +48,14 @@ pub trait Replication: Send + Sync + 'static {
     /// The media type of what is sent.
     fn media_type(&self) -> &'static str;
 
-    /// What a standby asks for by this query, until it hangs up or `stopping` says so.
-    fn send(&self, query: &str, stopping: watch::Receiver<bool>) -> Sending;
+    /// What a standby asks for by this query, until it hangs up or `stopping` says so. `reports` is the body of its request
+    /// as it comes, in which it says what it has.
+    fn send(
+        &self,
+        query: &str,
+        reports: mpsc::Receiver<Bytes>,
+        stopping: watch::Receiver<bool>,
+    ) -> Sending;
 
     /// Tells the store of its role, with the request's query.
     fn tell(&self, what: Tell, query: &str) -> Told;
@@ -68,6 +75,8 @@ pub enum Tell {
     HandOver,
     /// A standby has everything, and is to be the primary.
     HandedOver,
+    /// Who must have an operation before its caller is told; it may be to change.
+    Holder,
 }
 
 /// Why nothing is sent to a standby.
@@ -85,6 +94,8 @@ pub enum Unsent {
     NotChanged(String),
     /// Which store is the primary is not known: what to look at.
     Unknown(String),
+    /// The rules do not allow it: what anybody may read of that, and what is behind it.
+    Refused(&'static str, String),
 }
 
 impl From<Unsent> for Error {
@@ -97,12 +108,43 @@ impl From<Unsent> for Error {
                 retry_after_seconds: 1,
             }
             .into(),
+            Unsent::Refused(public, details) => Fault::Unavailable {
+                reason: Reason::new(public, details),
+            }
+            .into(),
             Unsent::Unavailable(details) => Fault::Unavailable {
                 reason: Reason::new("the journal cannot be read", details),
             }
             .into(),
             Unsent::NotChanged(why) => Self::RolesUnchanged(why),
             Unsent::Unknown(what) => Self::RolesUnknown(what),
+        }
+    }
+}
+
+/// What a standby asks for.
+pub(crate) struct Asked {
+    pub(crate) replication: Arc<dyn Replication>,
+    pub(crate) query: Box<str>,
+    pub(crate) reports: mpsc::Receiver<Bytes>,
+    /// Where its body is to go, if it has one that is to be read.
+    pub(crate) reported: Option<mpsc::Sender<Bytes>>,
+}
+
+/// Hands over what a standby reports, until it reports no more or nobody wants it.
+pub(crate) async fn report<B>(mut body: B, reported: mpsc::Sender<Bytes>)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        let data = match body.frame().await {
+            Some(Ok(frame)) => frame.into_data(),
+            Some(Err(_)) | None => return,
+        };
+        if let Ok(data) = data
+            && reported.send(data).await.is_err()
+        {
+            return;
         }
     }
 }

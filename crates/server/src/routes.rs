@@ -147,6 +147,7 @@ impl<'a> Route<'a> {
             Some(("replication", "replaced")) => Self::Role(Tell::Replaced),
             Some(("replication", "hand-over")) => Self::Role(Tell::HandOver),
             Some(("replication", "handed-over")) => Self::Role(Tell::HandedOver),
+            Some(("replication", "holder")) => Self::Role(Tell::Holder),
             Some(_) => Self::Invalid,
             None => match path {
                 "" => Self::Root,
@@ -224,6 +225,7 @@ mod tests {
             ("/replication/replaced", Route::Role(Tell::Replaced)),
             ("/replication/hand-over", Route::Role(Tell::HandOver)),
             ("/replication/handed-over", Route::Role(Tell::HandedOver)),
+            ("/replication/holder", Route::Role(Tell::Holder)),
             ("/replication/other", Route::Invalid),
             ("/console", Route::Console),
             ("/console/", Route::ConsoleFile("")),

@@ -84,6 +84,11 @@ enum Command {
     /// standby had not been sent are lost (`widgets_replication_behind_seconds` tells of such): be sure that the primary
     /// is gone, or stop it first and wait. It needs a role of `auth.admin_roles`.
     Promote(ask::Promote),
+    /// Shows or changes which standby must have an operation before it is acknowledged.
+    ///
+    /// With `replication.acknowledge = "standby"`. An operator's word changes it as soon as the rules allow: ask again to see it.
+    /// It needs a role of `auth.admin_roles`.
+    Holder(ask::Holder),
     /// Copies a checkpoint to an archive now.
     Backup(archive::Backup),
     /// Measures a running service, and proves that its answers are right.
@@ -204,6 +209,7 @@ fn main() -> ExitCode {
         Command::Archive(command) => archive::run(command),
         Command::Verify(arguments) => arguments.run(),
         Command::Promote(arguments) => arguments.run(),
+        Command::Holder(arguments) => arguments.run(),
         Command::Backup(arguments) => arguments.run(),
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(arguments),

@@ -264,7 +264,7 @@ async fn start_embedded(
         replication,
         ..
     } = configuration;
-    let settings = engine.settings(http, changes, idempotency, archive);
+    let settings = engine.settings(http, changes, idempotency, archive, replication);
     let path = store.data_dir.clone();
     let no_store = store.no_store();
     // Beside the signals: a recovery may take long.

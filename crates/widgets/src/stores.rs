@@ -93,7 +93,14 @@ impl Given {
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),
-                settings: engine.settings(http, changes, idempotency, archive),
+                // No service runs on it: nobody is waited for.
+                settings: engine.settings(
+                    http,
+                    changes,
+                    idempotency,
+                    archive,
+                    &config::Replication::default(),
+                ),
                 no_store: store.no_store(),
             }),
         }

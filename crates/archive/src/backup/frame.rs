@@ -52,6 +52,7 @@ impl Head {
             secret: self.secret.0,
             epochs: self.epochs.iter().map(epoch).collect(),
             role: widgets_engine::Role::Primary,
+            member: widgets_engine::NO_MEMBER,
         }
     }
 }

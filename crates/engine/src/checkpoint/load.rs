@@ -56,8 +56,10 @@ pub(crate) fn load<D: Disk>(
     };
     let next = next.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (keys, bytes) = file.load_keys(&next)?;
+    let mut state = State::from_parts(parts, file.header.records, index, threads);
+    state.set_holding(file.header.holding);
     Ok(Loaded {
-        state: State::from_parts(parts, file.header.records, index, threads),
+        state,
         header: file.header,
         keys,
         bytes,

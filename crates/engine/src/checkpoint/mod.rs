@@ -221,7 +221,11 @@ impl Checkpoints {
 
     fn begin(&mut self, state: &State, position: Position, now: Duration) {
         let records = state.extent();
-        self.send(Message::Begin(Beginning { position, records }));
+        self.send(Message::Begin(Beginning {
+            position,
+            records,
+            holding: state.holding(),
+        }));
         let copy = Copy {
             records,
             next: 0,
@@ -363,7 +367,12 @@ pub(crate) fn write_all<D: crate::Disk>(
     position: Position,
 ) -> io::Result<Written> {
     let records = state.extent();
-    let mut draft = Draft::begin(disk, Beginning { position, records })?;
+    let beginning = Beginning {
+        position,
+        records,
+        holding: state.holding(),
+    };
+    let mut draft = Draft::begin(disk, beginning)?;
     let mut block = Vec::new();
     let mut write = || {
         let mut next = 0;

@@ -9,6 +9,7 @@ use crate::{
     },
     journal::Position,
     log::Log,
+    state::Holding,
     throttle::{PIECE_BYTES, Throttle},
 };
 use std::{
@@ -38,6 +39,8 @@ pub(crate) struct Beginning {
     pub(crate) position: Position,
     /// How many records there are.
     pub(crate) records: u32,
+    /// Who is the holder.
+    pub(crate) holding: Holding,
 }
 
 /// A checkpoint that is being written.
@@ -77,7 +80,11 @@ impl<D: Disk> Draft<D> {
     /// Makes it durable and gives it its name. `next_sequence` is the first entry that no record in
     /// it can have.
     pub(crate) fn finish(&self, next_sequence: u64, key_blocks: u32) -> io::Result<Written> {
-        let Beginning { position, records } = self.beginning;
+        let Beginning {
+            position,
+            records,
+            holding,
+        } = self.beginning;
         let header = CheckpointHeader {
             version: FORMAT_VERSION,
             store: position.store,
@@ -88,6 +95,7 @@ impl<D: Disk> Draft<D> {
             chain: position.chain,
             records,
             key_blocks,
+            holding,
         };
         debug_assert_eq!(
             header.blocks() + key_blocks,

@@ -3,10 +3,10 @@
 //! A block holds the records of one chunk of memory, so that a restart makes each chunk of its block
 //! alone, on any thread. Peers are kept as record numbers, good within this checkpoint only.
 
-use super::{HEADER_BYTES, HeaderDefect, Keyed, Reader, check_header};
+use super::{HEADER_BYTES, HeaderDefect, Keyed, Reader, check_header, entry::NO_MEMBER};
 use crate::{
     retries::{Kept, Outcome},
-    state::{CHUNK_RECORDS, Handle, Record},
+    state::{CHUNK_RECORDS, Handle, Holding, Named, Record},
 };
 use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
 
@@ -54,6 +54,8 @@ pub(crate) struct CheckpointHeader {
     pub(crate) records: u32,
     /// How many blocks of keys follow the records; 0 in version 1.
     pub(crate) key_blocks: u32,
+    /// Who was the holder where its copying began; zeros, which name nobody, in what was written before there were any.
+    pub(crate) holding: Holding,
 }
 
 impl CheckpointHeader {
@@ -68,10 +70,13 @@ impl CheckpointHeader {
         ];
         let fields = fields.map(u64::to_le_bytes);
         let counts = [self.records, self.key_blocks].map(u32::to_le_bytes);
+        let Holding { holder, leaving } = self.holding;
+        let named = [holder, leaving].map(encode_named);
         let fields: Vec<&[u8]> = fields
             .iter()
             .map(|field| &field[..])
             .chain(counts.iter().map(|field| &field[..]))
+            .chain(named.iter().map(|field| &field[..]))
             .collect();
         super::header(MAGIC, &fields)
     }
@@ -89,6 +94,13 @@ impl CheckpointHeader {
             };
             let records = reader.u32()?;
             let key_blocks = if version == 1 { 0 } else { reader.u32()? };
+            let holding = match version {
+                1 => Holding::default(),
+                _ => Holding {
+                    holder: named(reader.u64()?, reader.u64()?),
+                    leaving: named(reader.u64()?, reader.u64()?),
+                },
+            };
             Some(Self {
                 version,
                 store,
@@ -99,6 +111,7 @@ impl CheckpointHeader {
                 chain,
                 records,
                 key_blocks,
+                holding,
             })
         };
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
@@ -113,6 +126,18 @@ impl CheckpointHeader {
     pub(crate) fn records_of_block(&self, number: u32) -> u32 {
         (self.records - number * BLOCK_RECORDS).min(BLOCK_RECORDS)
     }
+}
+
+fn encode_named(named: Option<Named>) -> [u8; 16] {
+    let (member, from) = named.map_or((NO_MEMBER, 0), |it| (it.member, it.from));
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&member.to_le_bytes());
+    bytes[8..].copy_from_slice(&from.to_le_bytes());
+    bytes
+}
+
+fn named(member: u64, from: u64) -> Option<Named> {
+    (member != NO_MEMBER).then_some(Named { member, from })
 }
 
 /// Begins a block: room for its header.

@@ -17,6 +17,7 @@ use widgets_registry::{AUTHOR_BYTES_MAX, Author, Change, Command};
 // kind that it does not know, and reads no further.
 const KIND_REFUSAL: u8 = 5;
 const KIND_SEAL: u8 = 6;
+const KIND_HOLDER: u8 = 7;
 
 /// The lower bits of an entry's first byte are its kind.
 const KIND_MASK: u8 = 0b0001_1111;
@@ -27,6 +28,12 @@ const HAS_KEY: u8 = 0b1000_0000;
 
 /// Whose entry it is when it is nobody's.
 const NOBODY: u32 = 0;
+
+/// The member of whoever is none: no directory has this number.
+pub const NO_MEMBER: u64 = 0;
+
+/// What an entry that names a holder takes at most: nobody's follows what may have been somebody's.
+pub(crate) const HOLDER_BYTES_MAX: usize = 1 + 4 + 8;
 
 /// Number, length and text of an author, and a key.
 const BEFORE_CHANGE_BYTES_MAX: usize = 4 + 1 + AUTHOR_BYTES_MAX + 32;
@@ -119,6 +126,13 @@ impl GroupDraft {
         self.begin(KIND_SEAL, None, None);
     }
 
+    /// Who must have what comes from here on before its callers are told; `None`: nobody has it yet.
+    pub(crate) fn holder(&mut self, member: Option<u64>) {
+        self.begin(KIND_HOLDER, None, None);
+        let member = member.unwrap_or(NO_MEMBER);
+        self.bytes.extend_from_slice(&member.to_le_bytes());
+    }
+
     fn begin(&mut self, kind: u8, author: Option<&Author>, keyed: Option<&Keyed>) {
         self.entries += 1;
         let first_at = self.bytes.len();
@@ -180,6 +194,8 @@ pub(crate) enum Happened<'a> {
     /// A keyed operation was refused.
     Refusal(Outcome),
     Seal,
+    /// This member is the holder from here on, or nobody.
+    Holder(Option<u64>),
 }
 
 /// One entry as the journal has it.
@@ -242,7 +258,8 @@ impl<'a> Entries<'a> {
     pub(crate) fn read(&mut self) -> Result<Entry<'a>, EntryDefect> {
         let first = self.reader.byte().ok_or(EntryDefect::Invalid)?;
         let kind = first & KIND_MASK;
-        let is_known = change::is_kind(kind) || [KIND_REFUSAL, KIND_SEAL].contains(&kind);
+        let is_known =
+            change::is_kind(kind) || [KIND_REFUSAL, KIND_SEAL, KIND_HOLDER].contains(&kind);
         if !is_known || first & !(KIND_MASK | HAS_AUTHOR | HAS_KEY) != 0 {
             return Err(EntryDefect::UnknownKind(first));
         }
@@ -270,6 +287,10 @@ impl<'a> Entries<'a> {
                 Happened::Refusal(outcome)
             }
             KIND_SEAL => Happened::Seal,
+            KIND_HOLDER => {
+                let member = self.reader.u64()?;
+                Happened::Holder(Some(member).filter(|&member| member != NO_MEMBER))
+            }
             _ => Happened::Change(self.reader.change(kind)?),
         };
         Some(Entry {
@@ -341,6 +362,8 @@ mod tests {
         draft.refusal(Outcome::SerialNumberTaken, Some(&bob), &KEYED);
         draft.change(&state, &add("d"), Change::AddWidget, Some(&alice), None);
         draft.seal();
+        draft.holder(Some(0x0102_0304_0506_0708));
+        draft.holder(None);
         draft
     }
 
@@ -348,7 +371,7 @@ mod tests {
     fn entries_read_back_with_their_authors_and_keys() {
         let draft = draft();
         let entries = read(&draft.bytes[GROUP_HEADER_BYTES..]);
-        assert_eq!(draft.entries(), 6);
+        assert_eq!(draft.entries(), 8);
         let told: Vec<_> = entries
             .iter()
             .map(|entry| (entry.author, entry.keyed.is_some()))
@@ -362,6 +385,8 @@ mod tests {
                 (alice, true),
                 (bob, true),
                 (alice, false),
+                (None, false),
+                (None, false),
                 (None, false)
             ]
         );
@@ -371,6 +396,9 @@ mod tests {
             Happened::Refusal(Outcome::SerialNumberTaken)
         );
         assert_eq!(entries[5].happened, Happened::Seal);
+        let member = 0x0102_0304_0506_0708;
+        assert_eq!(entries[6].happened, Happened::Holder(Some(member)));
+        assert_eq!(entries[7].happened, Happened::Holder(None));
         // An author is written once, and costs nothing where it is the one before.
         let text = String::from_utf8_lossy(&draft.bytes);
         assert_eq!(text.matches("alice").count(), 1);
@@ -381,7 +409,7 @@ mod tests {
         let draft = draft();
         let payload = &draft.bytes[GROUP_HEADER_BYTES..];
         for end in 0..payload.len() {
-            assert!(read(&payload[..end]).len() < 6);
+            assert!(read(&payload[..end]).len() < 8);
         }
         for at in 0..payload.len() {
             for byte in 0..=u8::MAX {

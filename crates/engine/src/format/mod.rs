@@ -12,11 +12,12 @@ mod store;
 #[cfg(test)]
 pub(crate) use change::encode_change;
 pub use change::{JournaledChange, JournaledPair};
+pub use entry::NO_MEMBER;
 #[cfg(test)]
 pub(crate) use entry::only_change;
 pub(crate) use entry::{
-    ENTRY_BYTES_MAX, Entries, EntryDefect, GroupDraft, Happened, Keyed, SEAL_GROUP_BYTES,
-    entry_bytes_max, is_seal,
+    ENTRY_BYTES_MAX, Entries, EntryDefect, GroupDraft, HOLDER_BYTES_MAX, Happened, Keyed,
+    SEAL_GROUP_BYTES, entry_bytes_max, is_seal,
 };
 pub(crate) use segment::{
     GROUP_ALIGNMENT, GROUP_ENTRIES_MAX, GROUP_HEADER_BYTES, GROUP_SALT_BYTES, Group, GroupStamp,

@@ -59,6 +59,9 @@ pub struct StoreHeader {
     pub epochs: Vec<Epoch>,
     /// Whether it follows another one.
     pub role: Role,
+    /// Which of the directories that have this store: random, and never another one's. 0 in what was written before
+    /// there were members, until it is opened.
+    pub member: u64,
 }
 
 impl fmt::Debug for StoreHeader {
@@ -67,6 +70,7 @@ impl fmt::Debug for StoreHeader {
             .field("identity", &format_args!("{:016x}", self.identity))
             .field("epochs", &self.epochs)
             .field("role", &self.role)
+            .field("member", &format_args!("{:016x}", self.member))
             .finish_non_exhaustive()
     }
 }
@@ -92,9 +96,10 @@ impl StoreHeader {
         let mut of_role = vec![role];
         put_address(&mut of_role, one);
         put_address(&mut of_role, other);
+        let member = self.member.to_le_bytes();
         let identity = self.identity.to_le_bytes();
         let count = count.to_le_bytes();
-        let fields: [&[u8]; _] = [&identity, &self.secret, &count, &epochs, &of_role];
+        let fields: [&[u8]; _] = [&identity, &self.secret, &count, &epochs, &member, &of_role];
         super::header(MAGIC, &fields)
     }
 
@@ -121,6 +126,7 @@ impl StoreHeader {
                 .then(|| (0..count).map(|_| epoch()))?;
             let epochs = epochs.collect::<Option<Vec<_>>>()?;
             reader.take((EPOCHS_MAX - count) * EPOCH_BYTES)?;
+            let member = reader.u64()?;
             let role = match reader.byte()? {
                 ROLE_PRIMARY => Role::Primary,
                 ROLE_STANDBY => Role::Standby {
@@ -140,6 +146,7 @@ impl StoreHeader {
                 secret,
                 epochs,
                 role,
+                member,
             })
         };
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
@@ -199,6 +206,7 @@ mod tests {
                 from: "http://10.0.0.1:3000".into(),
                 address: "http://10.0.0.2:3000".into(),
             },
+            member: 0x0102_0304_0506_0708,
         }
     }
 
@@ -213,6 +221,7 @@ mod tests {
         }
         let bytes = StoreHeader {
             role: Role::Primary,
+            member: 0,
             ..store()
         }
         .encode();

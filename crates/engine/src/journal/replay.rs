@@ -311,6 +311,7 @@ struct Piece {
 struct PlacedGroup {
     /// Where in the piece its entries are.
     payload: Range<usize>,
+    first_sequence: u64,
     entries: u32,
     at: u64,
 }
@@ -326,7 +327,8 @@ impl Piece {
                 defect,
             };
             let mut entries = Entries::new(&self.bytes[group.payload]);
-            for _ in 0..group.entries {
+            let sequences = group.first_sequence..group.first_sequence + u64::from(group.entries);
+            for sequence in sequences {
                 let entry = entries.read().map_err(|defect| match defect {
                     EntryDefect::Invalid => {
                         damaged("a checksum is right, but what it covers is no valid change".into())
@@ -344,6 +346,12 @@ impl Piece {
                     }
                     Happened::Refusal(outcome) => outcome,
                     Happened::Seal => continue,
+                    Happened::Holder(member) => {
+                        if !planted!(HolderForgotten) {
+                            replayed.state.replay_record(member, sequence + 1);
+                        }
+                        continue;
+                    }
                 };
                 if let Some(keyed) = entry.keyed {
                     replayed.retries.insert(Kept {
@@ -450,6 +458,7 @@ impl<F: DiskFile> SegmentReader<F> {
                 let start = end + self.header.group_header_bytes();
                 groups.push(PlacedGroup {
                     payload: start..start + group.payload.len(),
+                    first_sequence: group.stamp.first_sequence,
                     entries: group.entries,
                     at: group.stamp.at,
                 });

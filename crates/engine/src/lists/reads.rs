@@ -5,12 +5,12 @@
 
 use super::{Scan, scan::Kept};
 use crate::{
-    queue::Request,
+    owner::Replies,
     state::{Handle, State},
 };
 use std::{collections::VecDeque, time::Duration};
 use widgets_mailbox::Address;
-use widgets_queue::{Answered, Asked, Outbox};
+use widgets_queue::{Answered, Asked};
 use widgets_registry::{
     Change, Command, Fault,
     query::{Asker, List, NeighbourhoodQuery, Page, neighbourhood},
@@ -93,11 +93,11 @@ impl Reads {
         read: Read,
         reply_to: Address,
         arrived: Duration,
-        outbox: &mut Outbox<Request>,
+        replies: &mut Replies,
     ) {
         if self.waiting.len() >= self.waiting_max {
             let limit = format!("queue_operations_max = {}", self.waiting_max);
-            return outbox.send(reply_to, read.refused(busy(limit)));
+            return replies.send_fault(reply_to, read.refused(busy(limit)));
         }
         self.waiting.push_back((read, reply_to, arrived));
     }
@@ -135,7 +135,7 @@ impl Reads {
         &mut self,
         state: &mut State,
         late: impl Fn(Duration) -> Option<Fault>,
-        outbox: &mut Outbox<Request>,
+        replies: &mut Replies,
     ) {
         // Whoever has hung up needs no answer.
         self.waiting.retain(|(read, ..)| !read.is_given_up());
@@ -152,9 +152,9 @@ impl Reads {
             && let Some((read, reply_to, arrived)) = self.waiting.pop_front()
         {
             if let Some(fault) = late(arrived) {
-                outbox.send(reply_to, read.refused(fault));
+                replies.send_fault(reply_to, read.refused(fault));
             } else {
-                self.begin(read, reply_to, state, &mut budget, outbox);
+                self.begin(read, reply_to, state, &mut budget, replies);
             }
         }
         // Each has its turn, one after the other.
@@ -163,7 +163,7 @@ impl Reads {
                 break;
             }
             if let Some((asked, reply_to, scan)) = self.scans.pop_front() {
-                self.go_on(asked, reply_to, scan, state, &mut budget, outbox);
+                self.go_on(asked, reply_to, scan, state, &mut budget, replies);
             }
         }
     }
@@ -174,7 +174,7 @@ impl Reads {
         reply_to: Address,
         state: &mut State,
         budget: &mut usize,
-        outbox: &mut Outbox<Request>,
+        replies: &mut Replies,
     ) {
         match read {
             Read::Neighbourhood(mut asked) => {
@@ -184,12 +184,12 @@ impl Reads {
                     *budget = budget.saturating_sub(widgets * NEIGHBOUR_COST);
                     Ok(found)
                 });
-                outbox.send(reply_to, Answered::Other(asked));
+                replies.send(reply_to, Answered::Other(asked));
             }
             Read::List(asked) => {
                 let Some(list) = asked.request() else { return };
                 let scan = Scan::new(list.clone(), state);
-                self.go_on(asked, reply_to, scan, state, budget, outbox);
+                self.go_on(asked, reply_to, scan, state, budget, replies);
             }
         }
     }
@@ -201,7 +201,7 @@ impl Reads {
         mut scan: Scan,
         state: &mut State,
         budget: &mut usize,
-        outbox: &mut Outbox<Request>,
+        replies: &mut Replies,
     ) {
         let answer: Result<Page, Fault> = if let Some(page) = scan.step(state, budget) {
             Ok(page)
@@ -218,7 +218,7 @@ impl Reads {
             return self.scans.push_back((asked, reply_to, scan));
         };
         asked.answer(|_| answer);
-        outbox.send(reply_to, Answered::Other(asked));
+        replies.send(reply_to, Answered::Other(asked));
         self.end(scan);
     }
 

@@ -3,8 +3,8 @@
 use super::{Read, Reads, Scan};
 use crate::{
     State,
+    owner::Replies,
     planted::{Bug, plant},
-    queue::Request,
     state::Undo,
 };
 use proptest::{collection::vec, prelude::*};
@@ -18,7 +18,7 @@ use widgets_conformance::{
     lists::lists,
 };
 use widgets_mailbox::Address;
-use widgets_queue::{Asked, Outbox};
+use widgets_queue::Asked;
 use widgets_registry::{
     Command, Fault, Port, decide,
     query::{Asker, Column, Direction, Filter, List, Page, Pattern, Rows, Table, Test},
@@ -319,7 +319,7 @@ fn what_an_index_serves_is_not_walked_through() {
 struct Turns {
     state: State,
     reads: Reads,
-    outbox: Outbox<Request>,
+    replies: Replies,
     askers: u64,
 }
 
@@ -330,7 +330,7 @@ impl Turns {
         Self {
             state: filled(&history).0,
             reads: Reads::new(8, scans_max),
-            outbox: Outbox::default(),
+            replies: Replies::default(),
             askers: 0,
         }
     }
@@ -356,14 +356,14 @@ impl Turns {
         let read = Read::List(Box::new(Asked::new(list, reply)));
         let address = Address::Task;
         self.reads
-            .push(read, address, Duration::ZERO, &mut self.outbox);
+            .push(read, address, Duration::ZERO, &mut self.replies);
         answer
     }
 
     fn turn(&mut self) {
         self.reads
-            .advance(&mut self.state, |_| None, &mut self.outbox);
-        self.outbox.flush();
+            .advance(&mut self.state, |_| None, &mut self.replies);
+        self.replies.flush(1);
     }
 
     /// A widget that the lists have still to look at changes.
@@ -455,7 +455,7 @@ fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
     let read = Read::List(Box::new(Asked::new(list, reply)));
     turns
         .reads
-        .push(read, Address::Task, Duration::ZERO, &mut turns.outbox);
+        .push(read, Address::Task, Duration::ZERO, &mut turns.replies);
     turns.turn();
     let page = answer
         .try_recv()

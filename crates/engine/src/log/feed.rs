@@ -1,6 +1,6 @@
 //! The log as a feed: who lags waits for the disk on a thread that may wait.
 
-use super::Log;
+use super::{Log, not_known};
 use std::sync::Arc;
 use widgets_registry::{ChangeFilter, Changes, Fault, Feed, FeedError, Position, Promised};
 
@@ -9,8 +9,8 @@ pub(crate) struct EngineFeed(pub(crate) Arc<Log>);
 
 impl Feed for EngineFeed {
     fn newest(&self) -> Promised<Result<Position, FeedError>> {
-        let newest = self.0.newest();
-        Box::pin(async move { Ok(newest) })
+        let newest = self.0.newest_shown().ok_or_else(not_known);
+        Box::pin(async move { newest })
     }
 
     fn oldest(&self) -> Promised<Result<Position, FeedError>> {
@@ -69,6 +69,6 @@ impl Feed for EngineFeed {
     }
 
     fn known_newest(&self) -> Option<Position> {
-        Some(self.0.newest())
+        self.0.newest_shown()
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     files::checkpoint_name,
     format::{HEADER_BYTES, checkpoint::CheckpointHeader},
     queue::Queue,
+    state::Holding,
 };
 use std::{
     io,
@@ -68,6 +69,12 @@ impl Source {
     #[must_use]
     pub fn store(&self) -> Arc<StoreHeader> {
         self.log.store()
+    }
+
+    /// Who is the holder, as the journal says.
+    #[must_use]
+    pub fn holding(&self) -> Holding {
+        self.log.holding()
     }
 
     /// Where the journal ends: everything before it is durable.

@@ -119,6 +119,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 }
                 Happened::Refusal(outcome) => outcome,
                 Happened::Seal => continue,
+                Happened::Holder(member) => {
+                    self.record(member, sequence + 1);
+                    continue;
+                }
             };
             if let Some(keyed) = entry.keyed {
                 self.retries.insert(Kept {

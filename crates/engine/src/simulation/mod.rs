@@ -156,6 +156,7 @@ impl<D: Disk, C: Clock> Steps<D, C> {
             self.log.clone(),
             self.clock.clone(),
             self.keep_store.clone(),
+            None,
         )
     }
 

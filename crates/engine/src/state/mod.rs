@@ -8,6 +8,7 @@
 //! It deliberately knows nothing of files. [`replay`](self::replay) is how recovery writes to it.
 
 mod follow;
+mod holding;
 mod index;
 mod names;
 mod order;
@@ -18,6 +19,7 @@ mod sort;
 mod survey;
 mod view;
 
+pub use holding::{Holding, Named};
 use index::Entries;
 pub(crate) use index::Index;
 use order::{ByName, BySerialNumber, Order};
@@ -39,6 +41,7 @@ pub struct State {
     /// Empty until [`Self::finish_replay`].
     order: Order,
     counts: Counts,
+    holding: Holding,
 }
 
 /// What one thread has loaded of a checkpoint.
@@ -146,6 +149,7 @@ impl State {
             index,
             order: Order::default(),
             counts: Counts::default(),
+            holding: Holding::default(),
         }
     }
 

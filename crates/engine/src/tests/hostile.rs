@@ -83,6 +83,7 @@ fn with_store() -> TestDisk {
             first_sequence: 1,
         }],
         role: Role::Primary,
+        member: 1,
     };
     disk.put(files::STORE, store.encode().to_vec());
     disk
@@ -105,6 +106,7 @@ fn group(payload: &[u8], chain: &mut u64, first_sequence: u64, entries: u32) -> 
 fn header(disk: &TestDisk, first_sequence: u64, next_sequence: u64) -> CheckpointHeader {
     let store = StoreHeader::decode(&disk.content(files::STORE)).expect("a store");
     CheckpointHeader {
+        holding: crate::Holding::default(),
         version: FORMAT_VERSION,
         store: store.identity,
         first_sequence,

@@ -6,6 +6,7 @@
 use crate::simulation as disk;
 pub(crate) use crate::simulation::Chance;
 
+mod acknowledge;
 mod bulk;
 mod checkpoint;
 mod crash;

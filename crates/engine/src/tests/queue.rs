@@ -9,6 +9,7 @@ use crate::{
     Settings,
     engine::Parts,
     lists::Read,
+    owner::Replies,
     queue::{Queue, Request, Submission},
 };
 use std::{
@@ -24,7 +25,7 @@ use tokio::{runtime, sync::oneshot, task};
 use widgets_clock::Clock as _;
 use widgets_mailbox::Address;
 use widgets_pacing::{ENOUGH, Mode, Pacing};
-use widgets_queue::{Answered, Asked, Mailbox, Outbox, Queue as _, Takes as _};
+use widgets_queue::{Answered, Asked, Mailbox, Queue as _, Takes as _};
 use widgets_registry::{
     Applied, Attempt, Fault, Lookup, SerialNumber, Widget,
     query::{Asker, Direction, Filter, List, Table},
@@ -65,7 +66,7 @@ fn refused(request: Request, place: usize) -> Answered {
 
 fn taken(queue: &Queue) -> usize {
     let mut batch = VecDeque::new();
-    assert!(queue.take(&mut batch, &mut Outbox::default(), Duration::ZERO));
+    assert!(queue.take(&mut batch, &mut Replies::default(), Duration::ZERO));
     batch.len()
 }
 
@@ -173,7 +174,7 @@ fn a_closed_queue_refuses_and_still_gives_what_waits() {
     let answer = answer.try_recv().expect("answered at once");
     assert!(matches!(answer, Err(Fault::Unavailable { .. })));
     assert_eq!(taken(&queue), 1);
-    assert!(!queue.take(&mut VecDeque::new(), &mut Outbox::default(), Duration::MAX));
+    assert!(!queue.take(&mut VecDeque::new(), &mut Replies::default(), Duration::MAX));
 }
 
 /// What tasks of one runtime ask in one turn comes to the owner together, in order, and the answers
@@ -199,17 +200,17 @@ async fn a_turn_of_a_runtime_is_one_batch() {
             })
         })
         .collect();
-    let mut outbox = Outbox::default();
+    let mut replies = Replies::default();
     let mut batch = VecDeque::new();
     while batch.is_empty() {
         task::yield_now().await;
-        assert!(queue.take(&mut batch, &mut outbox, Duration::ZERO));
+        assert!(queue.take(&mut batch, &mut replies, Duration::ZERO));
     }
     assert_eq!(batch.len(), asked.len());
     for (number, submission) in batch.into_iter().enumerate() {
-        outbox.send(submission.reply_to, refused(submission.request, number));
+        replies.send(submission.reply_to, refused(submission.request, number));
     }
-    outbox.flush();
+    replies.flush(1);
     for (number, task) in asked.into_iter().enumerate() {
         match task.await.expect("no panic") {
             Err(Fault::Unavailable { reason }) => {
@@ -242,12 +243,12 @@ fn answers_end_a_rest() {
         mailbox.submit(submission);
         resting.store(true, Ordering::Relaxed);
         let owner = thread::spawn(move || {
-            let (mut batch, mut outbox) = (VecDeque::new(), Outbox::default());
-            assert!(queue.take(&mut batch, &mut outbox, Duration::MAX));
+            let (mut batch, mut replies) = (VecDeque::new(), Replies::default());
+            assert!(queue.take(&mut batch, &mut replies, Duration::MAX));
             for submission in batch {
-                outbox.send(submission.reply_to, refused(submission.request, 0));
+                replies.send(submission.reply_to, refused(submission.request, 0));
             }
-            outbox.flush();
+            replies.flush(1);
         });
         assert!(answer.await.expect("not dropped").is_err());
         owner.join().expect("no panic");

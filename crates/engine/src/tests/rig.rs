@@ -2,14 +2,15 @@
 
 use super::disk::{Chance, TestDisk, TestFile};
 use crate::{
-    FollowError, LoggedGroup, OpenError, Random, Settings,
+    Acknowledging, FollowError, LoggedGroup, OpenError, Random, Settings,
+    acknowledge::Gate,
     checkpoint::{Reply, Writer},
     engine::Parts,
     format::{Role, StoreHeader},
     journal::prepare::Preparer,
     log::{JournalEnd, Log},
     owner::Owner,
-    queue::{Request, Submission},
+    queue::{Queue, Request, Submission},
     state::State,
 };
 use std::{
@@ -27,8 +28,10 @@ use tokio::sync::oneshot;
 use widgets_clock::{Clock, Timer};
 use widgets_mailbox::Address;
 use widgets_pacing::{Mode, Pacing};
+use widgets_queue::Asked;
 use widgets_registry::{
-    Applied, Attempt, Command, Name, Pair, Port, Ports, Rejection, SerialNumber, Widget, decide,
+    Applied, Attempt, Command, Fault, Lookup, Name, Pair, Port, Ports, Rejection, SerialNumber,
+    Widget, decide,
 };
 
 /// A clock that only moves when it is asked, a millisecond at a time.
@@ -54,6 +57,9 @@ impl Clock for TestClock {
     }
 }
 
+/// What a lookup is answered.
+pub(super) type Looked = Result<Option<Widget>, Fault>;
+
 /// Small segments and many checkpoints.
 pub(super) fn settings() -> Settings {
     Settings {
@@ -72,6 +78,7 @@ pub(super) fn log(settings: &Settings) -> Arc<Log> {
         secret: [0; 16],
         epochs: Vec::new(),
         role: Role::Primary,
+        member: 1,
     };
     let segments = VecDeque::new();
     Arc::new(Log::new(
@@ -94,6 +101,9 @@ pub(super) fn random() -> Random {
 }
 
 pub(super) struct Rig {
+    pub(super) clock: Arc<TestClock>,
+    queue: Arc<Queue>,
+    gate: Option<Arc<Gate>>,
     owner: Owner<TestFile, TestClock>,
     preparer: Preparer<TestDisk, TestClock>,
     writer: Writer<TestDisk, TestClock>,
@@ -124,6 +134,9 @@ impl Rig {
         let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
         let parts = Parts::open(disk, &clock, random(), settings, pacing, 1)?;
         let mut rig = Self {
+            clock: clock.clone(),
+            queue: parts.queue,
+            gate: parts.gate,
             owner: parts.owner,
             preparer: parts.preparer,
             writer: Writer::new(disk.clone(), clock, parts.writer_ends, parts.log.clone()),
@@ -143,6 +156,18 @@ impl Rig {
 
     /// Answers these attempts as one batch.
     pub(super) fn ask(&mut self, attempts: &[Attempt]) -> Vec<Result<Applied, Rejection>> {
+        let mut answers = self.ask_held(attempts);
+        let answered = answers
+            .iter_mut()
+            .map(|each| each.try_recv().expect("answered"));
+        answered.collect()
+    }
+
+    /// The same, where answers may wait.
+    pub(super) fn ask_held(
+        &mut self,
+        attempts: &[Attempt],
+    ) -> Vec<oneshot::Receiver<Result<Applied, Rejection>>> {
         let (mut batch, mut answers) = (VecDeque::new(), Vec::new());
         for attempt in attempts {
             let (reply, answer) = oneshot::channel();
@@ -156,10 +181,41 @@ impl Rig {
         }
         self.owner.step(&mut batch);
         self.prepare();
-        let answered = answers
-            .iter_mut()
-            .map(|each| each.try_recv().expect("answered"));
-        answered.collect()
+        answers
+    }
+
+    /// Looks a widget up, where the answer may wait.
+    pub(super) fn look_up(&mut self, serial_number: SerialNumber) -> oneshot::Receiver<Looked> {
+        let (reply, answer) = oneshot::channel();
+        let mut batch = VecDeque::from([Submission {
+            request: Request::Query(Box::new(Asked::new(Lookup(serial_number), reply))),
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        }]);
+        self.owner.step(&mut batch);
+        answer
+    }
+
+    /// Has the journal name this member as the holder, or nobody.
+    pub(super) fn record(&mut self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
+        let (reply, mut outcome) = oneshot::channel();
+        let mut batch = VecDeque::from([Submission {
+            request: Request::Record(member, reply),
+            reply_to: Address::Task,
+            arrived: Duration::MAX,
+        }]);
+        self.owner.step(&mut batch);
+        self.prepare();
+        outcome.try_recv().expect("answered")
+    }
+
+    /// The owner has its turn, where nothing is asked.
+    pub(super) fn turn(&mut self) {
+        self.owner.turn(&self.queue, &mut VecDeque::new(), false);
+    }
+
+    pub(super) fn acknowledging(&self) -> Acknowledging {
+        Acknowledging(self.gate.clone().expect("answers wait"))
     }
 
     /// Takes the next group of a primary.

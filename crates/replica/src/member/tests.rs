@@ -31,11 +31,11 @@ fn a_report_of_another_epoch_does_not_count() {
     member.lengthened(longer(4), record);
     member.report(STANDBY, first, 4);
     assert_eq!(
-        member.name_holder(STANDBY),
+        member.name_holder(STANDBY, 0),
         Err(Refusal::IsBehind { sequence: 0 })
     );
     member.report(STANDBY, member.epoch(), 4);
-    assert_eq!(member.name_holder(STANDBY), Ok(Record::Holder(STANDBY)));
+    assert_eq!(member.name_holder(STANDBY, 0), Ok(Record::Holder(STANDBY)));
     member.lengthened(longer(5), Some(Record::Holder(STANDBY)));
     assert_eq!(
         member.acknowledged(),

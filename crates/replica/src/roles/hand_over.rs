@@ -309,7 +309,7 @@ impl Inner {
         let asker = self.ask_to_hand_over(&primary, &address, within).await?;
         self.set_taker(Taker::Nobody);
         match self.say_handed_over(&primary, &asker, within).await {
-            Ok(handed) => self.take_over(primary, address, Some(handed)).await,
+            Ok(handed) => self.take_over(primary, address, Some(handed), false).await,
             Err(unsendable) => {
                 self.set_taker(Taker::Primary(before.to_string().into()));
                 Err(unsendable)

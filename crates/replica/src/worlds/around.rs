@@ -12,6 +12,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
+use tokio::sync::watch;
 use widgets_clock::{Clock, Timer};
 use widgets_engine::simulation::Chance;
 
@@ -96,6 +97,7 @@ impl Outside for Around {
         &'a self,
         primary: &'a Primary,
         query: &'a str,
+        _: Option<watch::Receiver<u64>>,
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>> {
         Box::pin(async move {
             let pipe = self.call(primary, Call::Ask(query.into())).await?;

@@ -6,7 +6,7 @@ use super::{
     ledger::Ledger,
     network::{Call, Calling, Network},
 };
-use crate::{Credentials, Doing, Error, Metrics, Outside, Primary, Roles, Unsendable, copy};
+use crate::{Credentials, Doing, Error, Metrics, Outside, Primary, Roles, Store, Unsendable, copy};
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,7 +17,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use widgets_clock::Clock as _;
 use widgets_conformance::Model;
 use widgets_engine::{
@@ -229,8 +229,11 @@ impl Process {
         };
         let roles = Roles::start(
             self.outside.clone(),
-            source,
-            follower,
+            Store {
+                source,
+                follower,
+                acknowledging: None,
+            },
             follows,
             Credentials::default(),
             settings.segment_bytes,
@@ -279,7 +282,10 @@ impl Process {
                 let Some(answer) = answer else {
                     return;
                 };
-                let sending = roles.standbys().send(query, self.stopping.subscribe());
+                // Answers wait for no standby here: nobody reports.
+                let (_, reports) = mpsc::channel(1);
+                let stopping = self.stopping.subscribe();
+                let sending = roles.standbys().send(query, reports, stopping);
                 self.begin(Box::pin(async move {
                     match sending.await {
                         Ok((body, sending)) => {

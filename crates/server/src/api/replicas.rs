@@ -1,18 +1,20 @@
 //! What primaries alone do, and what standbys are sent.
 
-use super::{Answer, AnswerBody, Api, Wanted, check_reads};
+use super::{Answer, AnswerBody, Api, Wanted};
 use crate::{
     auth::{Access, Object, Permission},
     error::{Error, Malformed},
     pieces::Pieces,
-    replication::{self, Replication, Taker, Tell},
+    replication::{self, Asked, Taker, Tell},
     responses::{of_type, options},
 };
-use hyper::{Method, Response, header::HeaderValue, http::request::Parts};
+use http_body_util::Full;
+use hyper::{Method, Response, body::Bytes, header::HeaderValue, http::request::Parts};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
+use tokio::sync::mpsc;
 use widgets_registry::{Fault, Rejection, Store};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -108,7 +110,9 @@ impl<S: Store> Api<S> {
     }
 
     pub(super) fn read_replication(&self, access: Access, head: &Parts) -> Result<Wanted, Error> {
-        if let Some(answer) = check_reads(head)? {
+        // A standby that says what it has sends a body that goes on as long as the answer.
+        let reports = head.method == Method::POST;
+        if !reports && let Some(answer) = check_stream(head)? {
             return Ok(Wanted::Answer(answer));
         }
         access.require(Permission::Admin, Object::Replication)?;
@@ -117,7 +121,13 @@ impl<S: Store> Api<S> {
         };
         replication::check_media_type(head, replication.media_type())?;
         let query = head.uri.query().unwrap_or_default();
-        Ok(Wanted::Replication(replication.clone(), query.into()))
+        let (reported, reports_of) = mpsc::channel(1);
+        Ok(Wanted::Replication(Box::new(Asked {
+            replication: replication.clone(),
+            query: query.into(),
+            reports: reports_of,
+            reported: reports.then_some(reported),
+        })))
     }
 
     /// Tells the store of its role.
@@ -140,17 +150,28 @@ impl<S: Store> Api<S> {
     }
 
     /// Sends the store to a standby.
-    pub(super) async fn replicate(
-        &self,
-        replication: &dyn Replication,
-        query: &str,
-    ) -> Result<Response<AnswerBody>, Error> {
+    pub(super) async fn replicate(&self, asked: Asked) -> Result<Response<AnswerBody>, Error> {
         let stopping = self.shared.subscribers.stopping();
-        let pieces = replication.send(query, stopping).await?;
+        let replication = asked.replication;
+        let pieces = replication.send(&asked.query, asked.reports, stopping);
+        let pieces = pieces.await?;
         let stream = Pieces::new(pieces);
         let mut response = Response::new(AnswerBody::Right(stream));
         let (name, value) = replication::content_type(replication.media_type());
         response.headers_mut().insert(name, value);
         Ok(response)
+    }
+}
+
+/// Which methods a stream for standbys has.
+fn check_stream(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
+    let allowed = "OPTIONS,GET,HEAD,POST";
+    match head.method {
+        Method::GET | Method::HEAD => Ok(None),
+        Method::OPTIONS => Ok(Some(options(allowed))),
+        _ => {
+            let given = head.method.clone();
+            Err(Malformed::Method { given, allowed })
+        }
     }
 }

@@ -220,6 +220,8 @@ impl<S: AsyncRead + Unpin> IdleStream<S> {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason));
             }
             self.ahead.extend_from_slice(buffer.filled());
+            // Somebody may wait for it: a standby reports while it is sent to.
+            context.waker().wake_by_ref();
         }
         Ok(())
     }

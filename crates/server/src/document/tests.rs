@@ -27,7 +27,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use widgets_clock::{Clock, SystemClock, Timer};
 use widgets_engine::{Client, Engine};
 use widgets_registry::{
@@ -74,7 +74,7 @@ impl Replication for Following {
         unreachable!("nobody tells it of its role")
     }
 
-    fn send(&self, _: &str, _: watch::Receiver<bool>) -> crate::Sending {
+    fn send(&self, _: &str, _: mpsc::Receiver<Bytes>, _: watch::Receiver<bool>) -> crate::Sending {
         unreachable!("nobody asks it for a copy")
     }
 }

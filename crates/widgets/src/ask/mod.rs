@@ -2,6 +2,7 @@
 //!
 //! They know nothing of the rules: what is valid and what is refused, the service says.
 
+mod holder;
 mod list;
 mod near;
 mod operations;
@@ -11,6 +12,7 @@ mod table;
 mod watch;
 
 pub(crate) use {
+    holder::Holder,
     list::List,
     near::Near,
     operations::{Add, Associate, Dissociate, Remove},

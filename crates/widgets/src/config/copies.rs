@@ -2,7 +2,7 @@
 
 use super::keys::{Configuration, Replication};
 use super::url::HttpUrl;
-use super::values::StoreKind;
+use super::values::{Acknowledge, StoreKind};
 use widgets_replica::{Credentials, Primary};
 
 impl Replication {
@@ -14,6 +14,11 @@ impl Replication {
             address,
             credentials,
         })
+    }
+
+    /// For how long an answer waits for a standby, if it does.
+    pub(crate) fn waits_ms(&self) -> Option<u64> {
+        (self.acknowledge == Acknowledge::Standby).then_some(self.standby_timeout_ms)
     }
 
     /// Who it says to be to its primary, and whom it trusts.
@@ -58,6 +63,10 @@ impl Configuration {
         check(
             follows && !is_embedded,
             "replication.follow is for the embedded store: PostgreSQL has standbys of its own (docs/postgres.md)",
+        );
+        check(
+            replication.acknowledge == Acknowledge::Standby && !is_embedded,
+            "replication.acknowledge is for the embedded store: PostgreSQL has synchronous_commit (docs/postgres.md)",
         );
         problems
     }

@@ -13,7 +13,7 @@
 use super::optional::{Names, Networks, RequiredClaims, Secret};
 use super::quantities::plain;
 use super::url::HttpUrl;
-use super::values::{Anything, Filter, Kind, LogFormat, StoreKind, Value};
+use super::values::{Acknowledge, Anything, Filter, Kind, LogFormat, StoreKind, Value};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -334,6 +334,12 @@ configuration! {
         /// The address of the primary that this store follows, as in https://primary:3000. It copies the primary's
         /// store into an empty data directory, takes over what happens there, answers whatever reads, and sends operations away.
         follow: Option<HttpUrl> = None;
+        /// When an operation is answered: "local", once it is on this store's disk; "standby", once it is on a standby's as well, so
+        /// that nothing answered is lost with this machine. Set it alike on every member (docs/operations.md).
+        acknowledge: Acknowledge = Acknowledge::Local;
+        /// For how long an answer waits for a standby with acknowledge = "standby", in milliseconds. Past it an operation may or may not
+        /// have been applied (WG505), and further ones are refused until a standby is there (WG504).
+        standby_timeout_ms: u64 = 5000, within 100..=600_000;
         /// A file with the bearer token that a standby shows its primary, of a role in auth.admin_roles there. It is
         /// read anew for each connection.
         token_file as "replication_token_file": Option<PathBuf> = None;

@@ -20,7 +20,7 @@ mod url;
 mod values;
 
 pub(crate) use given::{Given, Migrating, Opening, Reaching, heading};
-pub(crate) use keys::{Archive, Auth, Configuration, Http, Log, SECTIONS};
+pub(crate) use keys::{Archive, Auth, Configuration, Http, Log, Replication, SECTIONS};
 pub(crate) use url::HttpUrl;
 pub(crate) use values::{LogFormat, StoreKind};
 
@@ -157,6 +157,7 @@ impl<S: Scope> Given<S> {
                     &configuration.changes,
                     &configuration.idempotency,
                     &configuration.archive,
+                    &configuration.replication,
                 )
                 .check()
         {

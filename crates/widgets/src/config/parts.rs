@@ -1,6 +1,8 @@
 //! What each part of the service is given of the configuration.
 
-use super::keys::{Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgres, Store};
+use super::keys::{
+    Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgres, Replication, Store,
+};
 use super::optional::RequiredClaims;
 use std::{num::NonZero, time::Duration};
 use widgets_engine::NoStore;
@@ -110,6 +112,7 @@ impl Engine {
         changes: &Changes,
         idempotency: &Idempotency,
         archive: &Archive,
+        replication: &Replication,
     ) -> widgets_engine::Settings {
         let Self {
             queue_operations_max,
@@ -130,6 +133,7 @@ impl Engine {
             held_bytes_max: archive.held_bytes_max(),
             idempotency_retention_hours: idempotency.retention_hours,
             idempotency_keys_max: idempotency.keys_max,
+            standby_timeout_ms: replication.waits_ms(),
         }
     }
 }
@@ -206,7 +210,13 @@ mod tests {
             widgets_server::Settings::default()
         );
         let archive = Archive::default();
-        let settings = engine.settings(&http, &changes, &idempotency, &archive);
+        let settings = engine.settings(
+            &http,
+            &changes,
+            &idempotency,
+            &archive,
+            &Replication::default(),
+        );
         assert_eq!(settings, widgets_engine::Settings::default());
         assert_eq!(archive.settings(), widgets_archive::Settings::default());
         assert_eq!(
@@ -242,6 +252,7 @@ mod tests {
                     &changes,
                     &idempotency,
                     &Archive::default(),
+                    &Replication::default(),
                 )
                 .check()
                 .is_ok()

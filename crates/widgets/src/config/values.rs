@@ -183,6 +183,39 @@ impl Value for Mode {
     }
 }
 
+/// When an operation is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acknowledge {
+    /// Once it is on this store's disk.
+    Local,
+    /// Once it is on a standby's disk as well.
+    Standby,
+}
+
+impl Value for Acknowledge {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        match text {
+            "local" => Some(Self::Local),
+            "standby" => Some(Self::Standby),
+            _ => None,
+        }
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"local\" or \"standby\"".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(match self {
+            Self::Local => "local",
+            Self::Standby => "standby",
+        })
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {

@@ -4,11 +4,12 @@ mod begin;
 
 pub(crate) use begin::{Begun, Opened, open};
 
+use bytes::Bytes;
 use std::{error::Error, sync::Arc};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use widgets_engine::Engine;
 use widgets_registry::Reason;
-use widgets_replica::{Credentials, MEDIA_TYPE, Metrics, Primary, Real, Roles, Unsendable};
+use widgets_replica::{Credentials, MEDIA_TYPE, Metrics, Primary, Real, Roles, Store, Unsendable};
 use widgets_server::{Replication, Sending, Settled, Taker, Tell, Told, Unsent};
 
 /// The role of an embedded store, as far as the server is concerned. Clones are of the same.
@@ -27,8 +28,11 @@ pub(crate) fn start(
     metrics.register(registry)?;
     let roles = Roles::start(
         Arc::new(Real::new()),
-        engine.source(),
-        engine.follower(),
+        Store {
+            source: engine.source(),
+            follower: engine.follower(),
+            acknowledging: engine.acknowledging(),
+        },
         primary,
         credentials,
         segment_bytes,
@@ -52,6 +56,7 @@ fn unsent(unsendable: Unsendable) -> Unsent {
         Unsendable::Unavailable(why) => Unsent::Unavailable(why),
         Unsendable::NotChanged(why) => Unsent::NotChanged(why),
         Unsendable::Unknown(why) => Unsent::Unknown(why),
+        Unsendable::Refused(public, why) => Unsent::Refused(public, why),
     }
 }
 
@@ -79,8 +84,13 @@ impl Replication for Replicated {
         MEDIA_TYPE
     }
 
-    fn send(&self, query: &str, stopping: watch::Receiver<bool>) -> Sending {
-        let sent = self.0.standbys().send(query.to_owned(), stopping);
+    fn send(
+        &self,
+        query: &str,
+        reports: mpsc::Receiver<Bytes>,
+        stopping: watch::Receiver<bool>,
+    ) -> Sending {
+        let sent = self.0.standbys().send(query.to_owned(), reports, stopping);
         Box::pin(async move {
             let (body, sending) = sent.await.map_err(unsent)?;
             // It ends with the standby, or with the service.
@@ -99,6 +109,7 @@ impl Replication for Replicated {
                     Tell::Promote => roles.promote(&query).await,
                     Tell::HandOver => roles.hand_over(&query).await,
                     Tell::HandedOver => roles.handed_over(&query).await,
+                    Tell::Holder => roles.holder(&query),
                 }
             });
             let ended = |error: tokio::task::JoinError| Unsent::Unavailable(error.to_string());

@@ -10,6 +10,7 @@
     reason = "expect-test writes snapshots with them"
 )]
 
+mod acknowledge;
 mod ask;
 mod asking;
 mod backup;

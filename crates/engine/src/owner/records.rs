@@ -1,0 +1,95 @@
+//! Records of who is the holder, as the owner writes and reads them.
+
+use super::Owner;
+use crate::{FollowError, JournalEnd, disk::DiskFile, format};
+use tokio::sync::oneshot;
+use widgets_clock::Clock;
+
+/// A record of the group, and who waits for it.
+pub(super) struct Recorded {
+    sequence: u64,
+    reply: Option<oneshot::Sender<Result<JournalEnd, FollowError>>>,
+}
+
+impl<F: DiskFile, C: Clock> Owner<F, C> {
+    /// Adds to the group that this member is the holder, or nobody.
+    pub(super) fn write_record(
+        &mut self,
+        member: Option<u64>,
+        reply: oneshot::Sender<Result<JournalEnd, FollowError>>,
+    ) {
+        if let Err(error) = self.may_record() {
+            // Nobody may wait for it any more.
+            return drop(reply.send(Err(error)));
+        }
+        let sequence = self.journal.position().next_sequence + u64::from(self.group.entries());
+        self.group.holder(member);
+        self.record(member, sequence + 1);
+        self.records.push(Recorded {
+            sequence,
+            reply: Some(reply),
+        });
+    }
+
+    fn may_record(&mut self) -> Result<(), FollowError> {
+        if let Some(reason) = &self.stopped {
+            return Err(FollowError::FateUnknown(reason.to_string()));
+        }
+        if self.log.store().is_standby() {
+            return Err(FollowError::NotNow("it follows another store".into()));
+        }
+        let bytes = self.group.payload_bytes() + format::HOLDER_BYTES_MAX;
+        let room = self.journal.reserve(format::group_bytes(bytes));
+        room.map_err(|error| FollowError::NotNow(error.to_string()))
+    }
+
+    /// A record of the group says so. It is taken back with the group.
+    pub(super) fn record(&mut self, member: Option<u64>, next_sequence: u64) {
+        self.state.replay_record(member, next_sequence);
+        if self.follows && self.log.store().is_standby() {
+            let sequence = next_sequence - 1;
+            self.records.push(Recorded {
+                sequence,
+                reply: None,
+            });
+        }
+    }
+
+    /// The group's records are durable.
+    pub(super) fn settle_records(&mut self) {
+        let Some(last) = self.records.last() else {
+            return;
+        };
+        let (holding, sequence) = (self.state.holding(), last.sequence);
+        self.holding_before = holding;
+        self.log.set_holding(holding);
+        if let Some(gate) = self.replies.gate() {
+            gate.named(holding, self.member, sequence);
+        }
+        let end = self.journal.position();
+        for record in self.records.drain(..) {
+            let end = JournalEnd {
+                next_sequence: end.next_sequence,
+                at: end.at,
+                chain: end.chain,
+            };
+            if let Some(reply) = record.reply {
+                drop(reply.send(Ok(end)));
+            }
+        }
+    }
+
+    /// The group could not be written: its records are none.
+    pub(super) fn take_back_records(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        self.state.set_holding(self.holding_before);
+        for record in self.records.drain(..) {
+            if let Some(reply) = record.reply {
+                let error = FollowError::NotNow("the journal could not be written".into());
+                drop(reply.send(Err(error)));
+            }
+        }
+    }
+}

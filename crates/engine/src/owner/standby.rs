@@ -1,0 +1,147 @@
+//! What the owner does where answers wait for another machine: it rests while too much is on its way, sets operations aside
+//! while no holder is connected, and withdraws what was not acknowledged in time.
+
+use super::Owner;
+use crate::{
+    acknowledge::Admission,
+    disk::DiskFile,
+    queue::{Queue, Submission},
+};
+use std::{collections::VecDeque, mem, time::Duration};
+use widgets_clock::Clock;
+use widgets_queue::Waits as _;
+use widgets_registry::{Fault, Reason};
+
+impl<F: DiskFile, C: Clock> Owner<F, C> {
+    /// Withdraws what is overdue. Where so much is on its way that nothing more may be, it rests, if it may, and gives
+    /// true.
+    pub(super) fn rests_for_standby(&mut self, queue: &Queue, may_wait: bool) -> bool {
+        let Some(gate) = self.replies.gate() else {
+            return false;
+        };
+        gate.expire(self.clock.now());
+        if !gate.is_full() {
+            return false;
+        }
+        if may_wait && let Some(deadline) = gate.deadline() {
+            queue.rest(deadline.saturating_sub(self.clock.now()));
+        }
+        true
+    }
+
+    /// How long it may wait for requests.
+    pub(super) fn wait_with_standby(&self, wait: Duration) -> Duration {
+        let deadline = self.replies.gate().and_then(|gate| gate.deadline());
+        deadline.map_or(wait, |deadline| {
+            wait.min(deadline.saturating_sub(self.clock.now()))
+        })
+    }
+
+    /// Whether operations that were set aside can be decided or refused by now.
+    pub(super) fn may_go_on(&self, now: Duration) -> bool {
+        let gate = self.replies.gate().filter(|_| !self.aside.is_empty());
+        gate.is_some_and(|gate| gate.admission(now) != Admission::Wait)
+    }
+
+    /// While no holder is connected, the operations of a batch are set aside; those that were come back once one is, or
+    /// to be refused.
+    pub(super) fn set_aside(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
+        self.unacknowledged = None;
+        let Some(gate) = self.replies.gate() else {
+            return;
+        };
+        if self.follows || self.stopped.is_some() {
+            batch.append(&mut self.aside);
+            return;
+        }
+        match gate.admission(now) {
+            Admission::Wait => {
+                let (operations, others) = mem::take(batch)
+                    .into_iter()
+                    .partition(|each| each.request.is_operation());
+                *batch = others;
+                self.put_aside(operations, now);
+            }
+            admission => {
+                if let Admission::Refused(reason) = admission {
+                    self.unacknowledged = Some(reason);
+                }
+                let mut first = mem::take(&mut self.aside);
+                // They have waited for the holder, not for their turn.
+                for each in &mut first {
+                    each.arrived = now;
+                }
+                first.append(batch);
+                *batch = first;
+            }
+        }
+    }
+
+    fn put_aside(&mut self, operations: VecDeque<Submission>, now: Duration) {
+        let mut bytes: usize = self.aside.iter().map(|it| it.request.text_bytes()).sum();
+        for operation in operations {
+            let late = now.saturating_sub(operation.arrived) > self.queue_wait_max;
+            let text_bytes = operation.request.text_bytes();
+            if late {
+                operation.request.refuse(self.late());
+            } else if self.aside.len() >= self.queue_operations_max {
+                let limit = format!("queue_operations_max = {}", self.queue_operations_max);
+                operation.request.refuse(busy(limit));
+            } else if bytes + text_bytes > self.queue_bytes_max {
+                let limit = format!("queue_bytes_max = {}", self.queue_bytes_max);
+                operation.request.refuse(busy(limit));
+            } else {
+                bytes += text_bytes;
+                self.aside.push_back(operation);
+            }
+        }
+    }
+
+    /// A group is durable here.
+    pub(super) fn committed(&mut self) {
+        if let Some(gate) = self.replies.gate()
+            && !self.follows
+        {
+            let next_sequence = self.journal.position().next_sequence;
+            gate.committed(next_sequence, self.group.bytes());
+        }
+        self.settle_records();
+    }
+
+    /// It takes operations from here on, or a primary's groups.
+    pub(super) fn change_role(&mut self) {
+        let next_sequence = self.journal.before_seals().next_sequence;
+        if let Some(gate) = self.replies.gate() {
+            gate.set_standby(
+                self.follows,
+                self.state.holding(),
+                self.member,
+                next_sequence,
+            );
+        }
+    }
+
+    /// Why operations are refused, for readiness.
+    pub(super) fn unacknowledged_by_now(&self) -> Option<Reason> {
+        self.replies.gate()?.unwritable(self.clock.now())
+    }
+
+    /// It ends: nobody waits any longer.
+    pub(super) fn end_waiting(&mut self) {
+        for operation in mem::take(&mut self.aside) {
+            operation.request.refuse(Fault::Unavailable {
+                reason: "the store stopped".into(),
+            });
+        }
+        if let Some(gate) = self.replies.gate() {
+            gate.end();
+        }
+    }
+}
+
+fn busy(limit: String) -> Fault {
+    Fault::Busy {
+        limit,
+        retry_after_seconds: 1,
+    }
+}

@@ -1,0 +1,480 @@
+//! A store whose answers wait for a holder: whatever comes when, nobody is told of what the holder does not have.
+//!
+//! A promotion can take away all that the holder lacks. So what is told must be so in a history that the holder has: an accepted
+//! operation stands in it, and a refusal or a lookup is what one of its states gives, none older than when it was asked.
+
+use super::{
+    disk::{Chance, TestDisk},
+    rig::{Looked, Rig, WIDGETS, command, serial_number, settings},
+};
+use crate::{
+    JournaledChange, Settings,
+    format::{Entries, Happened},
+    planted::{Bug, plant},
+    state::State,
+};
+use std::time::Duration;
+use tokio::sync::oneshot::{Receiver, error::TryRecvError};
+use widgets_registry::{
+    Applied, Attempt, ChangeFilter, Command, Fault, FeedError, Rejection, SerialNumber, decide,
+};
+
+const HOLDER: u64 = 77;
+const TIMEOUT_MS: u64 = 1_000_000;
+
+fn waiting() -> Settings {
+    Settings {
+        changes_retention_bytes: 1 << 30,
+        standby_timeout_ms: Some(TIMEOUT_MS),
+        ..settings()
+    }
+}
+
+/// What waits for an answer, and since when.
+struct Asked {
+    what: What,
+    /// What was acknowledged then.
+    acknowledged: u64,
+    /// Where the journal ended then.
+    end: u64,
+}
+
+enum What {
+    Operation(Command, Receiver<Result<Applied, Rejection>>),
+    Lookup(SerialNumber, Receiver<Looked>),
+}
+
+/// How often what happened.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: usize,
+    refused: usize,
+    looked_up: usize,
+    unknown: usize,
+    unavailable: usize,
+    crashes: usize,
+}
+
+struct Story<'a> {
+    disk: &'a TestDisk,
+    rig: Option<Rig>,
+    chance: Chance,
+    asked: Vec<Asked>,
+    /// What the holder has, and the primary was told of it.
+    acknowledged: u64,
+    tally: Tally,
+}
+
+fn end(rig: &Rig) -> u64 {
+    rig.log().newest().sequence + 1
+}
+
+/// Whether the journal's change is what this command asked for.
+fn is_of(change: &JournaledChange<'_>, command: &Command) -> bool {
+    match (change, command) {
+        (
+            JournaledChange::AddWidget {
+                serial_number,
+                name,
+                ports,
+            },
+            Command::AddWidget {
+                serial_number: asked,
+                name: asked_name,
+                ports: asked_ports,
+            },
+        ) => *serial_number == &**asked && *name == &**asked_name && ports == asked_ports,
+        (
+            JournaledChange::RemoveWidget { serial_number, .. },
+            Command::RemoveWidget {
+                serial_number: asked,
+            },
+        ) => *serial_number == &**asked,
+        (JournaledChange::AssociateWidgets(pair), Command::AssociateWidgets(asked))
+        | (JournaledChange::RemoveAssociation(pair), Command::RemoveAssociation(asked)) => {
+            let named = [pair.one.0, pair.other.0];
+            named.contains(&&**asked.widget1())
+                && named.contains(&&**asked.widget2())
+                && pair.port == asked.port()
+        }
+        _ => false,
+    }
+}
+
+impl<'a> Story<'a> {
+    fn new(disk: &'a TestDisk, seed: u64) -> Self {
+        let mut rig = Rig::open_with(disk, &waiting()).expect("a new store");
+        rig.record(Some(HOLDER)).expect("named");
+        rig.acknowledging().connected(true);
+        Self {
+            disk,
+            rig: Some(rig),
+            chance: Chance(seed),
+            asked: Vec::new(),
+            acknowledged: 1,
+            tally: Tally::default(),
+        }
+    }
+
+    fn rig(&mut self) -> &mut Rig {
+        self.rig.as_mut().expect("it runs")
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let (acknowledged, end) = (self.acknowledged, end(self.rig()));
+        let asked = |what| Asked {
+            what,
+            acknowledged,
+            end,
+        };
+        match self.chance.below(100) {
+            0..40 => {
+                let batch: Vec<_> = (0..=self.chance.below(3))
+                    .map(|_| Attempt::from(command(&mut self.chance)))
+                    .collect();
+                let answers = self.rig().ask_held(&batch);
+                let what = batch.into_iter().zip(answers);
+                let what = what.map(|(attempt, answer)| What::Operation(attempt.command, answer));
+                self.asked.extend(what.map(asked));
+            }
+            40..60 => {
+                let wanted = serial_number(self.chance.below(WIDGETS));
+                let answer = self.rig().look_up(wanted.clone());
+                self.asked.push(asked(What::Lookup(wanted, answer)));
+            }
+            60..85 => {
+                let ahead = usize::try_from(end - acknowledged).expect("few");
+                let more = self.chance.below(ahead + 1) as u64;
+                self.acknowledged += more;
+                let now = self.acknowledged;
+                self.rig().acknowledging().acknowledge(now);
+            }
+            85..88 => self.rig().acknowledging().connected(false),
+            88..92 => {
+                let now = self.acknowledged;
+                self.rig().acknowledging().connected(true);
+                self.rig().acknowledging().acknowledge(now);
+                self.rig().turn();
+            }
+            92..95 => {
+                let rig = self.rig();
+                widgets_clock::Clock::sleep(&*rig.clock, Duration::from_millis(TIMEOUT_MS));
+                rig.turn();
+            }
+            95..98 => drop(self.rig().checkpoint()),
+            _ => {
+                self.rig = None;
+                self.asked.clear();
+                self.tally.crashes += 1;
+                let rig = Rig::open_with(self.disk, &waiting()).expect("it was whole");
+                self.rig = Some(rig);
+            }
+        }
+        self.check()
+    }
+
+    /// Every state of the history that the holder has, from this one on.
+    fn states(&self, from: u64) -> Vec<State> {
+        let groups = self.rig.as_ref().expect("it runs").log().all_groups();
+        let (mut states, mut sequence) = (Vec::new(), 1);
+        let mut entries = Vec::new();
+        let groups = groups.expect("kept");
+        for group in &groups {
+            let mut read = Entries::new(&group.payload);
+            for _ in 0..group.entries {
+                entries.push(read.read().expect("whole").happened);
+            }
+        }
+        let mut upto = |count: usize| {
+            let mut state = State::default();
+            for happened in &entries[..count] {
+                if let Happened::Change(change) = happened {
+                    state.replay(change);
+                }
+            }
+            state.finish_replay(1);
+            states.push(state);
+        };
+        while sequence <= self.acknowledged {
+            if sequence >= from {
+                upto(usize::try_from(sequence - 1).expect("few"));
+            }
+            sequence += 1;
+        }
+        states
+    }
+
+    /// Whether an entry that the holder has is what this command asked for.
+    fn is_held(&self, command: &Command, from: u64) -> bool {
+        let groups = self.rig.as_ref().expect("it runs").log().all_groups();
+        groups.expect("kept").iter().any(|group| {
+            let mut read = Entries::new(&group.payload);
+            (group.first_sequence..group.next_sequence()).any(|sequence| {
+                let entry = read.read().expect("whole");
+                let is_this =
+                    matches!(&entry.happened, Happened::Change(change) if is_of(change, command));
+                is_this && (from..self.acknowledged).contains(&sequence)
+            })
+        })
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        for mut asked in std::mem::take(&mut self.asked) {
+            let told = match &mut asked.what {
+                What::Operation(command, answer) => match answer.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Closed) => continue,
+                    Ok(Ok(_)) => {
+                        self.tally.accepted += 1;
+                        Some(self.is_held(command, asked.end))
+                    }
+                    Ok(Err(Rejection::Fault(Fault::FateUnknown { .. }))) => {
+                        self.tally.unknown += 1;
+                        Some(true)
+                    }
+                    Ok(Err(Rejection::Fault(_))) => {
+                        self.tally.unavailable += 1;
+                        Some(true)
+                    }
+                    Ok(Err(Rejection::Refused(refusal) | Rejection::Replayed(refusal))) => {
+                        self.tally.refused += 1;
+                        let states = self.states(asked.acknowledged);
+                        let gives = |state| decide(state, command).err() == Some(refusal.clone());
+                        Some(states.iter().any(gives))
+                    }
+                },
+                What::Lookup(wanted, answer) => match answer.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Closed) => continue,
+                    Ok(Err(_)) => {
+                        self.tally.unavailable += 1;
+                        Some(true)
+                    }
+                    Ok(Ok(found)) => {
+                        self.tally.looked_up += 1;
+                        let states = self.states(asked.acknowledged);
+                        Some(states.iter().any(|state| state.lookup(wanted) == found))
+                    }
+                },
+            };
+            match (told, &asked.what) {
+                (None, _) => self.asked.push(asked),
+                (Some(true), _) => {}
+                (Some(false), What::Operation(command, _)) => {
+                    return Err(format!("told too early: {command:?}"));
+                }
+                (Some(false), What::Lookup(wanted, _)) => {
+                    return Err(format!("shown too early: {wanted}"));
+                }
+            }
+        }
+        self.check_changes()
+    }
+
+    /// Those who ask for changes see what the holder has.
+    fn check_changes(&self) -> Result<(), String> {
+        let log = self.rig.as_ref().expect("it runs").log();
+        let is_held = |sequence| sequence < self.acknowledged;
+        if let Some(newest) = log.newest_shown()
+            && !is_held(newest.sequence)
+        {
+            return Err(format!("the position {newest} was told too early"));
+        }
+        match log.read(log.oldest(), &ChangeFilter::default(), 1000) {
+            Ok(changes) => {
+                let early = changes
+                    .events
+                    .iter()
+                    .find(|it| !is_held(it.position.sequence));
+                early.map_or(Ok(()), |event| Err(format!("told too early: {event:?}")))
+            }
+            Err(FeedError::Fault(Fault::Unavailable { .. })) => Ok(()),
+            Err(error) => Err(format!("{error:?}")),
+        }
+    }
+}
+
+fn tell(seed: u64) -> Result<Tally, String> {
+    let disk = TestDisk::default();
+    let mut story = Story::new(&disk, seed);
+    for _ in 0..60 {
+        story.step()?;
+    }
+    // Once the holder has everything, everybody is answered.
+    let end = end(story.rig());
+    story.acknowledged = end;
+    story.rig().acknowledging().connected(true);
+    story.rig().acknowledging().acknowledge(end);
+    story.rig().turn();
+    story.acknowledged = self::end(story.rig());
+    let acknowledged = story.acknowledged;
+    story.rig().acknowledging().acknowledge(acknowledged);
+    story.check()?;
+    if story.asked.is_empty() {
+        Ok(story.tally)
+    } else {
+        Err(format!("{} are not answered", story.asked.len()))
+    }
+}
+
+#[test]
+fn nobody_is_told_of_what_the_holder_does_not_have() {
+    let mut sum = Tally::default();
+    for seed in 0..100 {
+        let tally = tell(seed).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        sum.accepted += tally.accepted;
+        sum.refused += tally.refused;
+        sum.looked_up += tally.looked_up;
+        sum.unknown += tally.unknown;
+        sum.unavailable += tally.unavailable;
+        sum.crashes += tally.crashes;
+    }
+    let counts = [
+        sum.accepted,
+        sum.refused,
+        sum.looked_up,
+        sum.unknown,
+        sum.unavailable,
+        sum.crashes,
+    ];
+    assert!(counts.iter().all(|&count| count > 50), "{sum:?}");
+}
+
+#[test]
+fn every_planted_bug_of_waiting_is_caught() {
+    let mut missed = Vec::new();
+    for bug in [
+        Bug::AnsweredBeforeAcknowledged,
+        Bug::RefusedBeforeAcknowledged,
+        Bug::ReadBeforeAcknowledged,
+        Bug::ToldBeforeAcknowledged,
+        Bug::HolderForgotten,
+    ] {
+        plant(Some(bug));
+        let caught = (0..200).any(|seed| tell(seed).is_err());
+        plant(None);
+        if !caught {
+            missed.push(bug);
+        }
+    }
+    assert!(missed.is_empty(), "nobody noticed {missed:?}");
+}
+
+fn add(number: usize) -> Attempt {
+    Command::AddWidget {
+        serial_number: serial_number(number),
+        name: widgets_registry::Name::new("widget_name", "n").expect("within the limits"),
+        ports: widgets_registry::Ports::NONE,
+    }
+    .into()
+}
+
+/// While nobody holds, operations wait undecided and are then refused: nothing was applied.
+#[test]
+fn operations_wait_for_a_holder_and_are_then_refused() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
+    let mut early = rig.ask_held(&[add(1)]);
+    assert_eq!(early[0].try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(end(&rig), 1, "it is not decided");
+    widgets_clock::Clock::sleep(&*rig.clock, Duration::from_millis(TIMEOUT_MS));
+    rig.turn();
+    let refused = early[0].try_recv().expect("answered");
+    let is_unavailable = |answer: &Result<Applied, Rejection>| {
+        matches!(answer, Err(Rejection::Fault(Fault::Unavailable { .. })))
+    };
+    assert!(is_unavailable(&refused), "{refused:?}");
+    // From then on at once, and it can be read that there is nothing.
+    let refused = rig.ask(&[add(1)]);
+    assert!(is_unavailable(&refused[0]), "{refused:?}");
+    assert_eq!(end(&rig), 1, "nothing was applied");
+    let mut looked = rig.look_up(serial_number(1));
+    assert_eq!(looked.try_recv().expect("answered"), Ok(None));
+    // A holder comes: it is as if nothing had been.
+    rig.record(Some(HOLDER)).expect("named");
+    rig.acknowledging().connected(true);
+    let mut answers = rig.ask_held(&[add(1)]);
+    assert_eq!(answers[0].try_recv(), Err(TryRecvError::Empty));
+    let end = end(&rig);
+    rig.acknowledging().acknowledge(end);
+    assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
+}
+
+/// What is not there in time may or may not have been applied; nothing more is taken until it is there.
+#[test]
+fn what_the_holder_has_not_in_time_is_unknown_and_nothing_follows_until_it_has() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
+    rig.record(Some(HOLDER)).expect("named");
+    let acknowledging = rig.acknowledging();
+    acknowledging.connected(true);
+    let mut answers = rig.ask_held(&[add(1), add(1)]);
+    let mut looked = rig.look_up(serial_number(1));
+    widgets_clock::Clock::sleep(&*rig.clock, Duration::from_millis(TIMEOUT_MS));
+    rig.turn();
+    let told: Vec<_> = answers
+        .iter_mut()
+        .map(|answer| answer.try_recv().expect("answered"))
+        .collect();
+    assert!(
+        matches!(
+            &told[..],
+            [
+                Err(Rejection::Fault(Fault::FateUnknown { .. })),
+                Err(Rejection::Fault(Fault::Unavailable { .. }))
+            ]
+        ),
+        "{told:?}"
+    );
+    let looked = looked.try_recv().expect("answered");
+    assert!(
+        matches!(looked, Err(Fault::Unavailable { .. })),
+        "{looked:?}"
+    );
+    let before = end(&rig);
+    let refused = rig.ask(&[add(2)]);
+    assert!(
+        matches!(refused[0], Err(Rejection::Fault(Fault::Unavailable { .. }))),
+        "{refused:?}"
+    );
+    let mut looked = rig.look_up(serial_number(1));
+    assert!(looked.try_recv().expect("at once").is_err());
+    assert_eq!(end(&rig), before);
+    acknowledging.acknowledge(before);
+    let mut looked = rig.look_up(serial_number(1));
+    let found = looked.try_recv().expect("at once").expect("acknowledged");
+    assert!(found.is_some());
+    let mut answers = rig.ask_held(&[add(2)]);
+    assert_eq!(answers[0].try_recv(), Err(TryRecvError::Empty));
+    acknowledging.acknowledge(before + 1);
+    assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
+}
+
+/// A store that is its own holder, as after a promotion, waits for nobody until another one is named.
+#[test]
+fn a_store_that_holds_itself_waits_for_nobody_until_another_is_named() {
+    let disk = TestDisk::default();
+    let mut rig = Rig::open_with(&disk, &waiting()).expect("a new store");
+    let own = rig.log().store_header().member;
+    rig.record(Some(own)).expect("named");
+    assert_eq!(rig.ask(&[add(1)]), [Ok(Applied::Now)]);
+    drop(rig);
+    let mut rig = Rig::open_with(&disk, &waiting()).expect("opened");
+    assert_eq!(rig.ask(&[add(2)]), [Ok(Applied::Now)]);
+    rig.record(Some(HOLDER)).expect("named");
+    rig.acknowledging().connected(true);
+    // What was there before it was named waits for nobody.
+    let mut answers = rig.ask_held(&[add(3)]);
+    assert_eq!(answers[0].try_recv(), Err(TryRecvError::Empty));
+    rig.record(None).expect("recorded");
+    assert_eq!(answers[0].try_recv(), Err(TryRecvError::Empty));
+    rig.record(Some(own)).expect("named");
+    assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
+    let holding = rig.log().holding();
+    assert_eq!(holding.holder.map(|it| it.member), Some(own));
+    // Also from a checkpoint, with no journal before it.
+    rig.checkpoint().expect("written");
+    drop(rig);
+    let rig = Rig::open_with(&disk, &settings()).expect("opened");
+    assert_eq!(rig.log().holding(), holding);
+}

@@ -1,0 +1,523 @@
+//! A primary whose answers wait for a standby: it hears what each has, names the holder, and lets the engine answer.
+//!
+//! What is allowed is [`Member`]'s to say; this is where reports come in, and records and acknowledgements go out. A record
+//! is written by a task of its own, one at a time, and while it is on its way nothing is acknowledged: what it changes
+//! is who counts. The first standby that has nearly everything is named where nobody is, or the primary itself; later ones
+//! only where an operator says so, as whoever holds may be the one that is promoted.
+
+use crate::{
+    Acknowledge, Epoch, Holder, Member, MemberId, Metrics, Outside, Record, Refusal, Role, Task,
+    Tip,
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+use widgets_engine::{Acknowledging, Follower, JournalEnd, Named, Source};
+
+/// A standby that lacks so many entries is named all the same: while operations come, one that lacks none is rare, and callers
+/// wait until it has them.
+const BEHIND_MAX: u64 = 10_000;
+
+/// A record that could not be written is tried again after this.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
+
+/// Who has an operation before its caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// This store's disk alone, by its configuration.
+    Local,
+    /// A standby that is connected.
+    Standby,
+    /// This store alone, since a promotion or as an operator said, until a standby has everything.
+    Alone,
+    /// Nobody: nothing is acknowledged.
+    Nobody,
+}
+
+impl By {
+    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Standby, Self::Alone, Self::Nobody];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Standby => "standby",
+            Self::Alone => "alone",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// Up to where others than the holder are sent the journal: what could be lost by the holder's promotion is shown by nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limit {
+    holder: Option<MemberId>,
+    wanted: Option<MemberId>,
+    acknowledged: u64,
+}
+
+impl Limit {
+    /// The entry before which this standby may have everything.
+    pub(crate) fn of(self, member: Option<MemberId>) -> u64 {
+        let is_named = member.is_some() && (member == self.holder || member == self.wanted);
+        if self.holder.is_none() || is_named {
+            u64::MAX
+        } else {
+            self.acknowledged
+        }
+    }
+}
+
+/// What a primary knows of those that could have its operations. Clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Acknowledger(Arc<Inner>);
+
+struct Inner {
+    outside: Arc<dyn Outside>,
+    source: Source,
+    follower: Follower,
+    acknowledging: Acknowledging,
+    metrics: Metrics,
+    state: Mutex<State>,
+    changed: Notify,
+    limit: watch::Sender<Limit>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` while this store follows.
+    member: Option<Member>,
+    /// How often each is connected: a new connection comes before the old one is known to be broken.
+    connected: BTreeMap<MemberId, usize>,
+    /// Whom an operator wants to be the holder, or what a promotion decided.
+    wanted: Option<MemberId>,
+    /// A record is being written.
+    records: bool,
+}
+
+/// A standby that is connected. Dropping it says that it is not any more.
+pub(crate) struct Attached {
+    acknowledger: Acknowledger,
+    member: MemberId,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.acknowledger.detach(self.member);
+    }
+}
+
+fn tip(end: JournalEnd) -> Tip {
+    Tip {
+        sequence: end.next_sequence,
+        chain: end.chain,
+    }
+}
+
+/// A member as its directory says it is.
+pub(crate) fn member_of(source: &Source, acknowledge: Acknowledge, role: Role) -> Member {
+    let (store, holding) = (source.store(), source.holding());
+    let named = |Named { member, from }: Named| (MemberId(member), from);
+    let mut member = Member::recovered(
+        MemberId(store.member),
+        acknowledge,
+        role,
+        Epoch::new(store.epoch()),
+        holding.holder.map(named),
+        holding.leaving.map(named),
+    );
+    member.lengthened(tip(source.end()), None);
+    member
+}
+
+impl Acknowledger {
+    /// Of a store that follows at first. The task names holders.
+    pub(crate) fn start(
+        outside: &Arc<dyn Outside>,
+        source: Source,
+        follower: Follower,
+        acknowledging: Acknowledging,
+        metrics: Metrics,
+    ) -> io::Result<(Self, Task)> {
+        let acknowledger = Self(Arc::new(Inner {
+            outside: outside.clone(),
+            source,
+            follower,
+            acknowledging,
+            metrics,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            limit: watch::Sender::new(Limit::default()),
+        }));
+        let naming = acknowledger.clone();
+        let task = outside.begin(
+            "holder",
+            Box::pin(async move { naming.name_holders().await }),
+        )?;
+        Ok((acknowledger, task))
+    }
+
+    /// This store is the primary from here on.
+    pub(crate) fn lead(&self) {
+        let (store, holding) = (self.0.source.store(), self.0.source.holding());
+        let member = member_of(&self.0.source, Acknowledge::Standby, Role::Primary);
+        let own = member.id();
+        // What a promotion or a restore decided, if a crash came before its record.
+        let began = store.epochs.last().map_or(1, |epoch| epoch.first_sequence);
+        let said = [holding.holder, holding.leaving];
+        let is_of_before = !said.iter().flatten().any(|named| named.from > began);
+        let is_promoted = matches!(store.role, widgets_engine::Role::Promoted { .. });
+        let goes_alone = is_of_before && (is_promoted || !holding.is_unnamed());
+        let mut state = self.lock();
+        state.member = Some(member);
+        state.wanted = goes_alone.then_some(own);
+        self.update(&mut state);
+    }
+
+    /// This store follows from here on.
+    pub(crate) fn stop_leading(&self) {
+        let mut state = self.lock();
+        state.member = None;
+        state.wanted = None;
+        self.0.acknowledging.connected(false);
+        self.0.metrics.set_acknowledged_by(None);
+        self.0.limit.send_replace(Limit::default());
+    }
+
+    /// A standby is connected, which can be the holder.
+    pub(crate) fn attach(&self, member: MemberId) -> Attached {
+        let mut state = self.lock();
+        *state.connected.entry(member).or_default() += 1;
+        self.update(&mut state);
+        Attached {
+            acknowledger: self.clone(),
+            member,
+        }
+    }
+
+    fn detach(&self, member: MemberId) {
+        let mut state = self.lock();
+        if let Some(times) = state.connected.get_mut(&member) {
+            *times -= 1;
+            if *times == 0 {
+                state.connected.remove(&member);
+            }
+        }
+        self.update(&mut state);
+    }
+
+    /// A standby has everything of this epoch before that entry on its disk.
+    pub(crate) fn report(&self, standby: MemberId, epoch: Epoch, sequence: u64) {
+        let mut state = self.lock();
+        if let Some(member) = &mut state.member {
+            member.lengthened(tip(self.0.source.end()), None);
+            member.report(standby, epoch, sequence);
+        }
+        self.update(&mut state);
+    }
+
+    /// Whether answers wait for a standby.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.acknowledging.is_waited_for()
+    }
+
+    /// Up to where others than the holder are sent the journal.
+    pub(crate) fn limit(&self) -> watch::Receiver<Limit> {
+        self.0.limit.subscribe()
+    }
+
+    /// An operator wants this standby to be the holder, or with `None` the primary itself: that the holder is gone for good,
+    /// and will never be promoted.
+    pub(crate) fn want(&self, standby: Option<MemberId>) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let member = state.member.as_ref().ok_or(Refusal::IsNotPrimary)?;
+        let wanted = standby.unwrap_or_else(|| member.id());
+        if let Some(standby) = standby {
+            if !state.connected.contains_key(&standby) {
+                return Err(Refusal::IsBehind { sequence: 0 });
+            }
+            member.may_write()?;
+        } else {
+            member.go_alone()?;
+        }
+        tracing::warn!(member = %wanted, "an operator names the holder");
+        state.wanted = Some(wanted);
+        self.update(&mut state);
+        Ok(())
+    }
+
+    /// Who holds, and what each connected standby has, in JSON.
+    pub(crate) fn told(&self) -> Option<String> {
+        let state = self.lock();
+        let member = state.member.as_ref()?;
+        let by = by(&state, member).as_str();
+        let holder = match member.holder() {
+            Holder::Nobody => "null".into(),
+            Holder::Is { member, .. } => format!("\"{member}\""),
+        };
+        let standbys: Vec<_> = state
+            .connected
+            .keys()
+            .map(|standby| {
+                let has = member.reported(*standby);
+                format!(r#"{{"member":"{standby}","next_sequence":{has}}}"#)
+            })
+            .collect();
+        Some(format!(
+            r#"{{"acknowledged_by":"{by}","holder":{holder},"member":"{}","next_sequence":{},"standbys":[{}]}}"#,
+            member.id(),
+            member.tip().sequence,
+            standbys.join(",")
+        ))
+    }
+
+    /// Has the engine and everybody else know what the state says.
+    fn update(&self, state: &mut State) {
+        let Some(member) = &mut state.member else {
+            return;
+        };
+        member.lengthened(tip(self.0.source.end()), None);
+        let (own, holder) = (member.id(), member.holder());
+        let is_held = matches!(holder, Holder::Is { member, .. } if member != own);
+        let acknowledged = member.acknowledged();
+        // Where it is its own holder the engine waits for nobody; who counts while a record is written is not known.
+        if is_held && !state.records {
+            self.0.acknowledging.acknowledge(acknowledged);
+        }
+        let Some(member) = &state.member else { return };
+        let by = by(state, member);
+        self.0
+            .acknowledging
+            .connected(matches!(by, By::Standby | By::Alone));
+        self.0.metrics.set_acknowledged_by(Some(by));
+        let limit = Limit {
+            holder: match holder {
+                Holder::Is { member, .. } if member != own => Some(member),
+                Holder::Is { .. } | Holder::Nobody => None,
+            },
+            wanted: state.wanted,
+            acknowledged: self.0.acknowledging.acknowledged().unwrap_or(u64::MAX),
+        };
+        self.0.limit.send_if_modified(|known| {
+            let is_new = *known != limit;
+            *known = limit;
+            is_new
+        });
+        if next_record(state).is_some() {
+            self.0.changed.notify_one();
+        }
+    }
+
+    async fn name_holders(self) {
+        loop {
+            let Some(record) = self.begin_record() else {
+                self.0.changed.notified().await;
+                continue;
+            };
+            let member = match record {
+                Record::Holder(member) => Some(member.0),
+                Record::NoHolder => None,
+            };
+            match self.0.follower.record(member).await {
+                Ok(end) => self.recorded(record, end),
+                Err(error) => {
+                    tracing::error!(%error, "who is the holder could not be written to the journal; it is tried again");
+                    self.lock().records = false;
+                    self.0.outside.clock().timer(RECORD_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn begin_record(&self) -> Option<Record> {
+        let mut state = self.lock();
+        let record = next_record(&state)?;
+        state.records = true;
+        Some(record)
+    }
+
+    fn recorded(&self, record: Record, end: JournalEnd) {
+        let mut state = self.lock();
+        state.records = false;
+        let Some(member) = &mut state.member else {
+            return;
+        };
+        member.lengthened(tip(end), Some(record));
+        let own = member.id();
+        match record {
+            Record::Holder(holder) if holder == own => tracing::warn!(
+                "this store's own disk is enough to acknowledge an operation, until a standby has everything"
+            ),
+            Record::Holder(holder) => {
+                tracing::info!(holder = %holder, "this standby must have an operation before it is acknowledged");
+            }
+            Record::NoHolder => {
+                tracing::info!("nobody is the holder, until the one before knows that");
+            }
+        }
+        if state
+            .wanted
+            .is_some_and(|wanted| record == Record::Holder(wanted))
+        {
+            state.wanted = None;
+        }
+        self.update(&mut state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic halfway through a change.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn by(state: &State, member: &Member) -> By {
+    match member.holder() {
+        Holder::Is { member: holder, .. } if holder == member.id() => By::Alone,
+        Holder::Is { member: holder, .. } if state.connected.contains_key(&holder) => By::Standby,
+        Holder::Is { .. } | Holder::Nobody => By::Nobody,
+    }
+}
+
+/// The record to write now, if there is one.
+fn next_record(state: &State) -> Option<Record> {
+    let member = state.member.as_ref().filter(|_| !state.records)?;
+    let own = member.id();
+    let holder = match member.holder() {
+        Holder::Is { member, .. } => Some(member),
+        Holder::Nobody => None,
+    };
+    if let Some(wanted) = state.wanted {
+        return if holder == Some(wanted) {
+            None
+        } else if wanted == own {
+            member.go_alone().ok()
+        } else {
+            member.name_holder(wanted, BEHIND_MAX).ok()
+        };
+    }
+    if holder.is_some_and(|holder| holder != own) {
+        return None;
+    }
+    let mut standbys = state.connected.keys();
+    standbys.find_map(|standby| member.name_holder(*standby, BEHIND_MAX).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    const OWN: MemberId = MemberId(1);
+    const STANDBYS: [MemberId; 3] = [MemberId(2), MemberId(3), MemberId(4)];
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Write,
+        Connect(usize),
+        Disconnect(usize),
+        /// It has so many entries more, if there are as many.
+        Report(usize, u64),
+        Want(Option<usize>),
+        /// The record that is due becomes durable.
+        Record,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let standby = 0..STANDBYS.len();
+        prop_oneof![
+            3 => Just(Event::Write),
+            2 => standby.clone().prop_map(Event::Connect),
+            1 => standby.clone().prop_map(Event::Disconnect),
+            5 => (standby.clone(), 0..5u64).prop_map(|(standby, more)| Event::Report(standby, more)),
+            1 => proptest::option::of(standby).prop_map(Event::Want),
+            4 => Just(Event::Record),
+        ]
+    }
+
+    proptest! {
+        /// What counts is what the holder has, and no standby follows another one as the holder before that one knows.
+        #[test]
+        fn the_holder_counts_and_the_one_before_knows_first(events in vec(event(), 0..80)) {
+            let primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
+            let mut state = State { member: Some(primary), ..State::default() };
+            let (mut tip, mut has) = (Tip::default(), [0; STANDBYS.len()]);
+            // Who was the holder until the record that there is none, and where that stands.
+            let mut leaving = None;
+            for event in events {
+                let record = next_record(&state);
+                let member = state.member.as_mut().expect("it leads");
+                let before = member.holder();
+                match event {
+                    Event::Write => {
+                        tip.sequence += 1;
+                        member.lengthened(tip, None);
+                    }
+                    Event::Connect(at) => {
+                        state.connected.insert(STANDBYS[at], 1);
+                    }
+                    Event::Disconnect(at) => {
+                        state.connected.remove(&STANDBYS[at]);
+                    }
+                    Event::Report(at, more) => {
+                        has[at] = tip.sequence.min(has[at] + more);
+                        member.report(STANDBYS[at], Epoch::new(1), has[at]);
+                    }
+                    Event::Want(wanted) => state.wanted = Some(wanted.map_or(OWN, |at| STANDBYS[at])),
+                    Event::Record => {
+                        let Some(record) = record else { continue };
+                        tip.sequence += 1;
+                        member.lengthened(tip, Some(record));
+                        match (before, record) {
+                            (Holder::Is { member: one, .. }, Record::Holder(other)) => {
+                                prop_assert!(one == OWN || other == OWN, "{one} is passed over");
+                            }
+                            (Holder::Is { member: one, .. }, Record::NoHolder) => {
+                                leaving = Some((one, tip.sequence));
+                            }
+                            (Holder::Nobody, Record::Holder(other)) if other != OWN => {
+                                if let Some((one, since)) = leaving
+                                    && let Some(at) = STANDBYS.iter().position(|it| *it == one)
+                                {
+                                    prop_assert!(has[at] >= since, "{one} does not know");
+                                }
+                            }
+                            (Holder::Nobody, _) => {}
+                        }
+                        if let Record::Holder(named) = record {
+                            leaving = None;
+                            if state.wanted == Some(named) {
+                                state.wanted = None;
+                            }
+                        }
+                    }
+                }
+                let member = state.member.as_ref().expect("it leads");
+                let most = match member.holder() {
+                    Holder::Nobody => 0,
+                    Holder::Is { member: OWN, .. } => tip.sequence,
+                    Holder::Is { member, .. } => {
+                        let at = STANDBYS.iter().position(|it| *it == member);
+                        at.map_or(0, |at| has[at])
+                    }
+                };
+                prop_assert!(member.acknowledged() <= most);
+            }
+        }
+
+        /// Nobody but the holder and who is to be it is sent what is not acknowledged.
+        #[test]
+        fn others_are_sent_what_is_acknowledged(acknowledged in 0..100u64) {
+            let [holder, wanted, other] = STANDBYS;
+            let limit = Limit { holder: Some(holder), wanted: Some(wanted), acknowledged };
+            prop_assert_eq!(limit.of(Some(holder)), u64::MAX);
+            prop_assert_eq!(limit.of(Some(wanted)), u64::MAX);
+            prop_assert_eq!(limit.of(Some(other)), acknowledged);
+            prop_assert_eq!(limit.of(None), acknowledged);
+            let nobody = Limit { holder: None, ..limit };
+            prop_assert_eq!(nobody.of(Some(other)), u64::MAX);
+        }
+    }
+}

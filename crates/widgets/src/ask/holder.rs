@@ -1,0 +1,67 @@
+//! `widgets holder`: who must have an operation before its caller is told.
+
+use super::{Credentials, EXIT_CODES, Failure, exit, table};
+use crate::Outcome;
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+use widgets_load::quantity;
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Holder {
+    /// The primary: http:// or https://, host, and perhaps a port and a path before every route.
+    #[arg(value_name = "URL")]
+    primary: String,
+    /// Make this standby the holder, as it is listed. The one before has to be told first, so it must be connected.
+    #[arg(long, value_name = "MEMBER", conflicts_with = "alone")]
+    member: Option<String>,
+    /// Let the primary's own disk be enough until a standby has everything. Only where the holder is gone for good: with this you
+    /// vouch that it will never be promoted.
+    #[arg(long)]
+    alone: bool,
+    /// Print the service's own answer, as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// How long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
+    timeout: Duration,
+}
+
+impl Holder {
+    pub(crate) fn run(self) -> Outcome {
+        exit(self.print())
+    }
+
+    fn print(self) -> Result<(), Failure> {
+        let client = self.credentials.client(self.primary, self.timeout)?;
+        let wanted = if self.alone {
+            Some("alone".to_owned())
+        } else {
+            self.member
+        };
+        let (told, json) = client.holder(wanted.as_deref())?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            return Ok(writeln!(out, "{json}")?);
+        }
+        let holder = told.holder.as_deref().unwrap_or("nobody");
+        let has = format!("{}, entries before {}", told.member, told.next_sequence);
+        let mut rows = vec![
+            ["acknowledged by".into(), told.acknowledged_by.clone()],
+            ["holder".into(), holder.into()],
+            ["primary".into(), has],
+        ];
+        for standby in &told.standbys {
+            let has = format!(
+                "{}, entries before {}",
+                standby.member, standby.next_sequence
+            );
+            rows.push(["standby".into(), has]);
+        }
+        Ok(table::write(&mut out, None, &rows)?)
+    }
+}

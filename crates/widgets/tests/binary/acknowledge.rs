@@ -1,0 +1,203 @@
+//! `replication.acknowledge = "standby"`: real processes, one of which must have what the other answers.
+
+use crate::{
+    asking::{answer, ask, connect, outcome, wait_for_log, wait_until},
+    service::{Directory, Service, Signal, widgets},
+};
+use std::path::Path;
+
+const SETTINGS: &[&str] = &[
+    "--queue-operations-max",
+    "16",
+    "--segment-bytes",
+    "65536",
+    "--acknowledge",
+    "standby",
+];
+
+/// So short that what must be refused is refused soon.
+const SOON: &[&str] = &["--standby-timeout-ms", "200"];
+
+/// So long that nothing is refused which a loaded machine makes wait.
+const LATE: &[&str] = &["--standby-timeout-ms", "60000"];
+
+fn start(directory: &Path, more: &[&[&str]]) -> Service {
+    let more = more.concat();
+    Service::start(directory, &[SETTINGS, &more].concat())
+}
+
+fn url(service: &Service) -> String {
+    format!("http://{}", service.address)
+}
+
+fn try_add(service: &Service, serial_number: &str) -> (u16, String) {
+    let body = format!(r#"{{"widget_sn":"{serial_number}","widget_name":"","slots":["P"]}}"#);
+    let json = "Content-Type: application/json\r\n";
+    ask(&mut connect(service), "POST /rpc/add_widget", json, &body)
+}
+
+fn add(service: &Service, serial_number: &str) {
+    assert_eq!(try_add(service, serial_number), (204, String::new()));
+}
+
+fn get(service: &Service, path: &str) -> (u16, String) {
+    answer(service, "", &format!("GET {path}"), "")
+}
+
+fn acknowledged_by(service: &Service, by: &str) -> bool {
+    let metrics = get(service, "/metrics").1;
+    metrics.contains(&format!("widgets_acknowledged_by{{by=\"{by}\"}} 1"))
+}
+
+fn holder(directory: &Path, primary: &Service, more: &[&str]) -> (Option<i32>, String) {
+    let address = url(primary);
+    outcome(widgets(directory).args([&["holder", &address], more].concat()))
+}
+
+fn promote(directory: &Path, standby: &Service) -> (Option<i32>, String) {
+    outcome(widgets(directory).args(["promote", &url(standby)]))
+}
+
+/// The member of the standby that is listed, as it is the only one.
+fn listed(told: &str) -> String {
+    let line = told.lines().find(|line| line.starts_with("standby"));
+    let word = line.and_then(|line| line.split_whitespace().nth(1));
+    word.expect("one is listed").trim_matches(',').to_owned()
+}
+
+#[test]
+fn without_a_standby_nothing_is_taken_and_with_one_everything() {
+    let (first, second) = (Directory::new("waits"), Directory::new("holds"));
+    let primary = start(first.path(), &[SOON]);
+    let (status, told) = try_add(&primary, "early");
+    assert!(status == 503 && told.contains("WG504"), "{status} {told}");
+    assert!(told.contains("replication.standby_timeout_ms"), "{told}");
+    wait_until("it is not ready", || {
+        let (status, told) = get(&primary, "/ready");
+        status == 503 && told.contains("WG504")
+    });
+    assert!(acknowledged_by(&primary, "nobody"));
+    assert_eq!(
+        get(&primary, "/widgets").1,
+        "[]",
+        "what is there can be read"
+    );
+
+    let standby = start(second.path(), &[SOON, &["--follow", &url(&primary)]]);
+    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    wait_until("it is taken", || try_add(&primary, "w0").0 == 204);
+    assert_eq!(get(&standby, "/widgets/w0").0, 200);
+    wait_until("it is ready", || get(&primary, "/ready").0 == 200);
+    let (code, told) = holder(first.path(), &primary, &[]);
+    assert_eq!(code, Some(0), "{told}");
+    let member = listed(&told);
+    assert!(
+        told.contains(&format!("holder           {member}")),
+        "{told}"
+    );
+
+    // It does not go on, and the connection stands: what was sent to it may have arrived.
+    standby.signal(Signal::STOP);
+    let (status, told) = try_add(&primary, "unknown");
+    assert!(status == 503 && told.contains("WG505"), "{status} {told}");
+    let (status, told) = try_add(&primary, "refused");
+    assert!(status == 503 && told.contains("WG504"), "{status} {told}");
+    let (status, told) = get(&primary, "/widgets/unknown");
+    assert!(status == 503 && told.contains("WG504"), "{status} {told}");
+    let (status, told) = get(&primary, "/changes");
+    assert!(status == 200 && !told.contains("unknown"), "{told}");
+    standby.signal(Signal::CONT);
+    wait_until("it goes on", || try_add(&primary, "later").0 != 503);
+    assert_eq!(get(&primary, "/widgets/unknown").0, 200, "it was applied");
+    assert_eq!(get(&primary, "/widgets/refused").0, 404);
+
+    // Without it for good an operator says so.
+    standby.kill();
+    wait_until("it sees that", || acknowledged_by(&primary, "nobody"));
+    assert_eq!(holder(first.path(), &primary, &["--alone"]).0, Some(0));
+    wait_until("it goes on alone", || acknowledged_by(&primary, "alone"));
+    add(&primary, "alone");
+}
+
+#[test]
+fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
+    let [first, second, third, copy] = ["held", "holder", "other", "copy"].map(Directory::new);
+    let primary = start(first.path(), &[LATE]);
+    let address = url(&primary);
+    let standby = start(second.path(), &[LATE, &["--follow", &address]]);
+    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    let other = start(third.path(), &[LATE, &["--follow", &address]]);
+    for number in 0..50 {
+        add(&primary, &format!("w{number}"));
+    }
+    wait_until("the other has it", || get(&other, "/widgets/w49").0 == 200);
+    let (code, told) = promote(third.path(), &other);
+    assert!(
+        code != Some(0) && told.contains("is not the holder"),
+        "{told}"
+    );
+
+    primary.kill();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .args([
+            first.path().join("widgets-data"),
+            copy.path().join("widgets-data"),
+        ])
+        .status();
+    assert!(copied.expect("cp runs").success());
+    std::fs::remove_dir_all(first.path().join("widgets-data")).expect("gone");
+    let (code, told) = promote(second.path(), &standby);
+    assert_eq!(code, Some(0), "{told}");
+    add(&standby, "promoted");
+    assert!(acknowledged_by(&standby, "alone"));
+    for number in 0..50 {
+        assert_eq!(get(&standby, &format!("/widgets/w{number}")).0, 200);
+    }
+    // Found at another address, so that nobody tells it.
+    let old = start(copy.path(), &[SOON]);
+    let (status, told) = try_add(&old, "second history");
+    assert!(status == 503 && told.contains("WG504"), "{status} {told}");
+    let (status, told) = get(&old, "/widgets/w0");
+    assert!(status == 503 && told.contains("WG504"), "{status} {told}");
+}
+
+/// A planned change: the one before is told first, and nothing is refused meanwhile.
+#[test]
+fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
+    let [first, second, third] = ["changes", "before", "after"].map(Directory::new);
+    let primary = start(first.path(), &[LATE]);
+    let address = url(&primary);
+    let before = start(second.path(), &[LATE, &["--follow", &address]]);
+    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    let named = listed(&holder(first.path(), &primary, &[]).1);
+    let after = start(third.path(), &[LATE, &["--follow", &address]]);
+    add(&primary, "w0");
+    wait_until("both are listed", || {
+        holder(first.path(), &primary, &[])
+            .1
+            .matches("standby  ")
+            .count()
+            == 2
+    });
+    let told = holder(first.path(), &primary, &[]).1;
+    let members = told.lines().filter(|line| line.starts_with("standby"));
+    let mut members = members.map(listed);
+    let wanted = members.find(|member| *member != named).expect("the other");
+    let (code, told) = holder(first.path(), &primary, &["--member", &wanted]);
+    assert_eq!(code, Some(0), "{told}");
+    let is_wanted = format!("holder           {wanted}");
+    wait_until("it is named", || {
+        holder(first.path(), &primary, &[]).1.contains(&is_wanted)
+    });
+    before.kill();
+    add(&primary, "w1");
+    assert_eq!(get(&after, "/widgets/w1").0, 200);
+    // It names a holder for whom nothing was written since: the record alone has to be there.
+    primary.signal(Signal::TERM);
+    assert!(primary.wait().success());
+    wait_for_log(third.path(), "the primary is not followed");
+    let (code, told) = promote(third.path(), &after);
+    assert_eq!(code, Some(0), "{told}");
+    add(&after, "w2");
+}

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""What a standby costs, both on this machine: adds of closed loop and their median latency, without one, with one, and where answers wait for it.
+
+    tests/replica/cost.py target/release/widgets FOLDER 3
+
+Rounds take turns: `alone` (no standby), `local` (one standby, answers wait for the primary alone), `standby` (answers wait for it as well). Then the median
+latency at a rate of half of what there is alone. Both services and the load share the machine, which must be otherwise idle: on two machines the
+standby's work is elsewhere. Exits with 1 where `local` loses more than 5 % of the adds, or `standby` more than 40 %, or its median
+latency of closed loop is more than twice as long. COST_SECONDS: how long each measurement takes.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from services import free_port, wait
+
+SECONDS = os.environ.get("COST_SECONDS", "8")
+KINDS = ["alone", "local", "standby"]
+
+
+class Service:
+    def __init__(self, binary, directory, *arguments):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [binary, "serve", "--data-dir", directory, "--listen", f"127.0.0.1:{self.port}", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait("the service", lambda: self.get("/live") is not None)
+
+    def get(self, path):
+        try:
+            return urllib.request.urlopen(self.url + path, timeout=20).read().decode()
+        except OSError:
+            return None
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def load(binary, service, rate):
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        command = [binary, "load", service.url, "--mix", "add=1", "--connections", "64", "--rate", rate,
+                   "--warm-up", "1s", "--duration", f"{SECONDS}s", "--json", report]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if result.returncode != 0:
+            raise SystemExit(result.stdout[-1500:] + result.stderr[-1500:])
+        stretch = json.load(open(report))["stretches"][-1]
+        return stretch["requests_per_second"], stretch["latency"]["p50_us"] / 1000, stretch["latency"]["p99_us"] / 1000
+
+
+def measure(binary, folder, kind, half):
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        acknowledge = ["--acknowledge", "standby"] if kind == "standby" else []
+        services = [Service(binary, f"{own}/first", *acknowledge)]
+        try:
+            if kind != "alone":
+                services.append(Service(binary, f"{own}/second", "--follow", services[0].url, *acknowledge))
+                # It is followed, and waited for, before anything is measured.
+                by = f'widgets_acknowledged_by{{by="{kind}"}} 1'
+                followed = "widgets_replication_standbys 1"
+                wait("a standby", lambda: all(each in services[0].get("/metrics") for each in (by, followed)))
+            peak = load(binary, services[0], "max")
+            half = half or peak[0] / 2
+            return half, (*peak, *load(binary, services[0], str(int(half)))[1:])
+        finally:
+            for service in services:
+                service.stop()
+
+
+def stop(*_):
+    raise SystemExit("ended by a signal")
+
+
+def main():
+    # So that what was started ends as well.
+    signal.signal(signal.SIGTERM, stop)
+    binary, folder, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), int(sys.argv[3])
+    os.makedirs(folder, exist_ok=True)
+    half, found = 0, {kind: [] for kind in KINDS}
+    for round in range(rounds):
+        for kind in KINDS if round % 2 == 0 else [KINDS[0], *reversed(KINDS[1:])]:
+            began = time.monotonic()
+            half, one = measure(binary, folder, kind, half)
+            found[kind].append(one)
+            print(f"{kind:8} {one[0]:9,.0f} adds/s p50 {one[1]:.2f} ms, p99 {one[2]:.2f} ms   at {half:,.0f}/s p50 {one[3]:.2f} ms, "
+                  f"p99 {one[4]:.2f} ms   ({time.monotonic() - began:.0f} s)", flush=True)
+    medians = {kind: [statistics.median(column) for column in zip(*found[kind])] for kind in KINDS}
+    alone, local, standby = (medians[kind] for kind in KINDS)
+    print(f"medians: local {local[0] / alone[0]:.1%} of the adds alone, standby {standby[0] / alone[0]:.1%} with a median latency of "
+          f"{standby[1] / alone[1]:.2f} times; at half the rate {standby[3] / alone[3]:.2f} times ({alone[3]:.2f} and {standby[3]:.2f} ms)")
+    return 1 if local[0] < 0.95 * alone[0] or standby[0] < 0.6 * alone[0] or standby[1] > 2 * alone[1] else 0
+
+
+sys.exit(main())
