@@ -421,11 +421,18 @@ impl Inner {
     /// It follows the new primary from here on, durably.
     async fn follow_instead(&self, address: Address) -> Result<(), Unsendable> {
         let unavailable = |error: Error| Unsendable::Unavailable(error.to_string());
-        let demoted = self.follower.demote(address.to_string()).await;
-        demoted.map_err(|error| unavailable(error.into()))?;
-        tracing::warn!(primary = %address, "this standby follows the new primary");
+        let before = self.primary_before();
+        // First: what was handed over by who followed before is written before the new one is asked where to go on.
         let task = self.following().as_mut().and_then(|it| it.task.take());
         self.drop_task(task).await;
+        if let Err(error) = self.follower.demote(address.to_string()).await {
+            if let Some(before) = before {
+                self.begin_to_follow(before)
+                    .map_err(|error| unavailable(Error::Start(error)))?;
+            }
+            return Err(unavailable(error.into()));
+        }
+        tracing::warn!(primary = %address, "this standby follows the new primary");
         let primary = Primary {
             address,
             credentials: self.credentials.clone(),

@@ -108,6 +108,13 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
+/// Seeds that once found something.
+#[test]
+fn seeds_that_failed_before() {
+    // A standby turned to a new primary, and wrote afterwards a group that the one before had sent.
+    run(430);
+}
+
 /// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
