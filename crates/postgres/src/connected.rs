@@ -76,6 +76,16 @@ impl Connected {
         reason.unwrap_or_else(|| "the server closed the connection".into())
     }
 
+    /// Why a statement failed. Where the connection had ended before it, all that the statement learns is that
+    /// it is closed; what it ended of is the reason then.
+    pub(crate) async fn why(&self, error: &tokio_postgres::Error) -> String {
+        if error.is_closed() {
+            self.ended().await
+        } else {
+            reason(error)
+        }
+    }
+
     /// Whether it is of no use any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.client.is_closed() || self.replaced().is_some()
@@ -182,5 +192,45 @@ impl Drop for Connected {
     fn drop(&mut self) {
         // It may hang on a peer that is gone.
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_postgres::{Config, NoTls};
+
+    /// A message of the server: its type, its length and its content.
+    fn message(kind: u8, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len() + 4).expect("a short message");
+        [&[kind], length.to_be_bytes().as_slice(), content].concat()
+    }
+
+    #[tokio::test]
+    async fn a_statement_after_the_end_has_the_reason_of_the_end() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let server = async {
+            theirs.read_u8().await.expect("a greeting");
+            let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            theirs.write_all(&welcome).await.expect("a welcome");
+        };
+        let mut config = Config::new();
+        let config = config.user("ann");
+        let (made, ()) = tokio::join!(config.connect_raw(ours, NoTls), server);
+        let (client, connection) = made.expect("a connection");
+        let connected = Connected::new(client, connection);
+        let farewell = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
+        let farewell = message(b'E', farewell);
+        theirs.write_all(&farewell).await.expect("a farewell");
+        drop(theirs);
+        assert_eq!(connected.ended().await, "terminating connection (57P01)");
+        let outcome = connected.client.batch_execute("SELECT 1").await;
+        let error = outcome.expect_err("it is closed");
+        assert_eq!(reason(&error), "connection closed");
+        assert_eq!(
+            connected.why(&error).await,
+            "terminating connection (57P01)"
+        );
     }
 }

@@ -7,7 +7,7 @@
 use crate::{
     changes::{Found, READ, Read, Reads, State},
     connected::Connected,
-    error::{reason, unavailable},
+    error::unavailable,
     link::Link,
     queue::Lane,
     shared::{Bounded, CANCELLED, Shared},
@@ -71,7 +71,7 @@ async fn follow_connected<C: Clock>(
 ) -> Result<(), Failed> {
     let listen = connected.client.batch_execute("LISTEN widgets_changes");
     let listened = shared.bounded(connected, listen).await;
-    done(shared, listened)?;
+    done(shared, connected, listened).await?;
     let mut idle_since = None;
     let (mut was_notified, mut notified_for_nothing) = (false, 0);
     loop {
@@ -230,7 +230,7 @@ async fn find<C: Clock>(
         let state = state.first().map(State::read).transpose()?.flatten();
         Ok((state, rows))
     };
-    let (state, rows) = done(shared, shared.bounded(connected, work).await)?;
+    let (state, rows) = done(shared, connected, shared.bounded(connected, work).await).await?;
     let Some(state) = state else {
         return Err(Failed::Feed(FeedError::Off));
     };
@@ -267,7 +267,7 @@ async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(),
         let early: i64 = keys.first().map_or(Ok(0), |row| row.try_get(1))?;
         Ok((bytes, kept, early))
     };
-    match done(shared, shared.bounded(connected, work).await) {
+    match done(shared, connected, shared.bounded(connected, work).await).await {
         Ok((bytes, kept, early)) => {
             let metrics = &shared.metrics;
             metrics.changes_bytes.set(bytes);
@@ -291,14 +291,15 @@ async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(),
 }
 
 /// What came of a statement.
-fn done<C: Clock, T>(
+async fn done<C: Clock, T>(
     shared: &Shared<C>,
+    connected: &Connected,
     bounded: Bounded<Result<T, tokio_postgres::Error>>,
 ) -> Result<T, Failed> {
     match bounded {
         Bounded::Done(Ok(done)) => Ok(done),
         Bounded::Done(Err(error)) => {
-            let reason = reason(&error);
+            let reason = connected.why(&error).await;
             let fault = unavailable("the database does not tell its changes", reason.clone());
             Err(if error.as_db_error().is_some() {
                 Failed::Feed(fault.into())

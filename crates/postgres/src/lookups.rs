@@ -215,7 +215,7 @@ pub(crate) async fn ask<C: Clock>(
         Ok(rows) => return (Some(Ok(rows)), connection),
         Err(error) => error,
     };
-    let reason = reason(&error);
+    let reason = connected.why(&error).await;
     let Some(database) = error
         .as_db_error()
         .filter(|_| !connected.client.is_closed())

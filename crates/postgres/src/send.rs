@@ -97,7 +97,8 @@ pub(crate) async fn send<C: Clock>(
     match (done, row) {
         (Err(error), row) => {
             let by_us = cancelled;
-            let mut failed = failed(shared, &error, row.is_some(), lock_first, by_us);
+            let reason = connected.why(&error).await;
+            let mut failed = failed(shared, &error, reason, row.is_some(), lock_first, by_us);
             if connected.is_unreplicated() || connected.is_node_untold() {
                 // What it warned of is over with this batch; the next one must not be taken for the same.
                 failed.connection = Connection::Drop("the database warned of a server".into());
@@ -128,16 +129,16 @@ pub(crate) async fn send<C: Clock>(
     }
 }
 
-/// What an error says of a batch that was sent, when its row was seen or not, and when it was cancelled
-/// by us or not.
+/// What an error, and its reason in words, says of a batch that was sent, when its row was seen or not, and
+/// when it was cancelled by us or not.
 fn failed<C: Clock>(
     shared: &Shared<C>,
     error: &tokio_postgres::Error,
+    reason: String,
     row_seen: bool,
     lock_first: bool,
     by_us: bool,
 ) -> Failed {
-    let reason = reason(error);
     let broke = "the connection to the database broke before it answered";
     let lost = Failure::Lost(Reason::new(broke, reason.clone()));
     let Some(database) = error.as_db_error() else {
