@@ -6,7 +6,7 @@
 //! sees what is acknowledged and no more. Whoever learns what the holder has says so by [`Acknowledging`], from any thread: held answers
 //! do not wait for the owner, which may be syncing the next group.
 //!
-//! Several groups may be on their way at once, within [`GROUPS_MAX`] and [`GROUP_BYTES_MAX`]; then the owner rests. What was
+//! More than one group may be on its way at once, within [`GROUPS_MAX`] and [`GROUP_BYTES_MAX`]; then the owner rests. What was
 //! not acknowledged within the timeout is [withdrawn](Answered::withdrawn), and until everything on its way is there nothing more is taken.
 //! While no holder is connected, operations wait undecided, no longer than the timeout after it went.
 //!
@@ -29,8 +29,9 @@ use widgets_mailbox::Address;
 use widgets_queue::{Answered, Mailbox, Outbox};
 use widgets_registry::Reason;
 
-/// So many groups may be on their way to the holder: one that it syncs, one that this store syncs, and some on the wire.
-const GROUPS_MAX: usize = 8;
+/// So many groups may be on their way to the holder: one that it syncs, and one that this store syncs. With more, groups are
+/// smaller and both stores sync more often: `tests/replica/cost.py` measured a fifth less with eight (docs/performance.md).
+const GROUPS_MAX: usize = 2;
 
 /// So many bytes of them, but for the last one.
 const GROUP_BYTES_MAX: usize = 1 << 20;
