@@ -55,12 +55,15 @@ fn unfinished() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes every file that is not whole. For a process that ends here and now.
+/// Removes every file that is not whole. For a process that ends here and now: whoever begins or ends a file from
+/// now on waits for that.
 pub fn discard_unfinished() {
-    for path in &*unfinished() {
+    let unfinished = unfinished();
+    for path in &*unfinished {
         // Nobody is left to tell.
         drop(fs::remove_file(path));
     }
+    std::mem::forget(unfinished);
 }
 
 impl Output {
@@ -102,6 +105,8 @@ impl Output {
         let mut prefix = OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push("-");
+        // It is known from the moment at which it is there.
+        let mut known = unfinished();
         let partial = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(PARTIAL)
@@ -112,13 +117,8 @@ impl Output {
                 Err(error) => failed(&error),
                 Ok(_) => failed(&error.kind().into()),
             })?;
-        // Held until the file is closed: who finds one that nobody holds knows that its writer is gone.
-        partial
-            .as_file()
-            .try_lock()
-            .map_err(|error| failed(&error.into()))?;
-        discard_left_over(&path, &prefix);
-        unfinished().insert(partial.path().to_owned());
+        known.insert(partial.path().to_owned());
+        drop(known);
         let this = Self {
             to: To::File {
                 partial: BufWriter::with_capacity(BUFFER_BYTES, partial),
@@ -126,10 +126,15 @@ impl Output {
                 existing,
             },
         };
-        if let (To::File { partial, .. }, Some(present)) = (&this.to, &present) {
+        if let To::File { partial, path, .. } = &this.to {
             let file = partial.get_ref().as_file();
-            file.set_permissions(present.permissions())
-                .map_err(|error| failed(&error))?;
+            // Held until the file is closed: who finds one that nobody holds knows that its writer is gone.
+            file.try_lock().map_err(|error| failed(&error.into()))?;
+            discard_left_over(path, &prefix);
+            if let Some(present) = &present {
+                file.set_permissions(present.permissions())
+                    .map_err(|error| failed(&error))?;
+            }
         }
         Ok(this)
     }
@@ -164,13 +169,17 @@ impl Output {
             let partial = partial
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
-            unfinished().remove(partial.path());
-            partial.as_file().sync_all()?;
-            let persisted = match existing {
-                Existing::Refuse => partial.persist_noclobber(&path),
-                Existing::Replace => partial.persist(&path),
-            };
-            persisted.map_err(|error| error.error)?;
+            let name = partial.path().to_owned();
+            let synced = partial.as_file().sync_all();
+            let persisted = synced.and_then(|()| {
+                let persisted = match existing {
+                    Existing::Refuse => partial.persist_noclobber(&path),
+                    Existing::Replace => partial.persist(&path),
+                };
+                persisted.map_err(|error| error.error)
+            });
+            unfinished().remove(&name);
+            persisted?;
             // The name is durable when its directory is. One that may be written and not read cannot be
             // synced, and the file has its name all the same.
             match File::open(directory(&path)).and_then(|directory| directory.sync_all()) {

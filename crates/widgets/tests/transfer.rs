@@ -10,7 +10,6 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");
@@ -194,10 +193,11 @@ fn a_signal_leaves_what_was_there() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("all.jsonl");
     fs::write(&file, "old").unwrap();
-    for (signal, code) in [
+    let signals = [
         (rustix::process::Signal::TERM, 128 + 15),
         (rustix::process::Signal::INT, 128 + 2),
-    ] {
+    ];
+    for (signal, code) in signals.repeat(20) {
         let mut child = command()
             .args([
                 "generate",
@@ -210,8 +210,9 @@ fn a_signal_leaves_what_was_there() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // From the first moment at which there is a file that is not whole.
         while names(directory.path()).len() < 2 {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::yield_now();
         }
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
