@@ -204,10 +204,9 @@ impl Follower {
     }
 
     fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
-        let is_forgotten = match store.role {
-            Role::Standby { .. } => planted!(ReplacementNotKept),
-            _ => planted!(PromotionNotKept),
-        };
+        let is_replaced = matches!(store.role, Role::Standby { .. });
+        let is_forgotten = (is_replaced && planted!(ReplacementNotKept))
+            || (!is_replaced && planted!(PromotionNotKept));
         let kept = if is_forgotten {
             Ok(())
         } else {
