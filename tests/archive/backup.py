@@ -19,15 +19,9 @@ import tempfile
 import threading
 import time
 
-from service import Service, Writers
+from service import Service, Writers, check
 
 SECRET = "a secret of at least thirty-two bytes"
-
-
-def check(condition, what):
-    if not condition:
-        raise SystemExit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
 
 
 def token(role, secret=SECRET):

@@ -19,16 +19,10 @@ import sys
 import tempfile
 import time
 
-from service import S3, Service, Writers, free_port
+from service import S3, Service, Writers, check, free_port
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 POSTGRES = "/usr/lib/postgresql/15/bin"
-
-
-def check(is_right, what):
-    if not is_right:
-        raise SystemExit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
 
 
 def section():

@@ -21,17 +21,11 @@ import tempfile
 import time
 
 from google import TOKEN, Google
-from service import Service, free_port
+from service import Service, check, free_port
 
 # Azurite's own account, which is the same everywhere and secret nowhere.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-def check(condition, what):
-    if not condition:
-        raise SystemExit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
 
 
 def until_listens(port):

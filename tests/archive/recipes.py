@@ -16,16 +16,10 @@ import subprocess
 import sys
 import tempfile
 
-from service import S3, Service, body
+from service import S3, Service, body, check
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ARCHIVE = "s3://widgets/production"
-
-
-def check(condition, what):
-    if not condition:
-        raise SystemExit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
 
 
 def page():

@@ -15,13 +15,7 @@ import sys
 import tempfile
 import time
 
-from service import S3, Service, Writers
-
-
-def check(is_right, what):
-    if not is_right:
-        raise SystemExit(f"FAILED: {what}")
-    print(f"ok: {what}", flush=True)
+from service import S3, Service, Writers, check
 
 
 def now():

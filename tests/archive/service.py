@@ -12,6 +12,12 @@ import threading
 import time
 
 
+def check(condition, what):
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
+    print(f"ok: {what}", flush=True)
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

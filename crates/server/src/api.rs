@@ -824,7 +824,14 @@ fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
 
 /// Lets reading methods pass, and answers those that ask which methods there are.
 fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
-    let allowed = "OPTIONS,GET,HEAD";
+    check_reads_beside(head, "OPTIONS,GET,HEAD")
+}
+
+/// The same where there are others besides, which have been looked at before: `allowed` has all.
+fn check_reads_beside(
+    head: &Parts,
+    allowed: &'static str,
+) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
     match head.method {
         Method::GET | Method::HEAD => Ok(None),
         Method::OPTIONS => Ok(Some(options(allowed))),

@@ -1,6 +1,6 @@
 //! What primaries alone do, and what standbys are sent.
 
-use super::{Answer, AnswerBody, Api, Wanted};
+use super::{Answer, AnswerBody, Api, Wanted, check_reads_beside};
 use crate::{
     auth::{Access, Object, Permission},
     error::{Error, Malformed},
@@ -8,8 +8,7 @@ use crate::{
     replication::{self, Asked, Taker, Tell},
     responses::{of_type, options},
 };
-use http_body_util::Full;
-use hyper::{Method, Response, body::Bytes, header::HeaderValue, http::request::Parts};
+use hyper::{Method, Response, header::HeaderValue, http::request::Parts};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -112,7 +111,7 @@ impl<S: Store> Api<S> {
     pub(super) fn read_replication(&self, access: Access, head: &Parts) -> Result<Wanted, Error> {
         // A standby that says what it has sends a body that goes on as long as the answer.
         let reports = head.method == Method::POST;
-        if !reports && let Some(answer) = check_stream(head)? {
+        if !reports && let Some(answer) = check_reads_beside(head, "OPTIONS,GET,HEAD,POST")? {
             return Ok(Wanted::Answer(answer));
         }
         access.require(Permission::Admin, Object::Replication)?;
@@ -160,18 +159,5 @@ impl<S: Store> Api<S> {
         let (name, value) = replication::content_type(replication.media_type());
         response.headers_mut().insert(name, value);
         Ok(response)
-    }
-}
-
-/// Which methods a stream for standbys has.
-fn check_stream(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
-    let allowed = "OPTIONS,GET,HEAD,POST";
-    match head.method {
-        Method::GET | Method::HEAD => Ok(None),
-        Method::OPTIONS => Ok(Some(options(allowed))),
-        _ => {
-            let given = head.method.clone();
-            Err(Malformed::Method { given, allowed })
-        }
     }
 }
