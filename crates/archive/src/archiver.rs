@@ -1,23 +1,27 @@
 //! The archiver: takes the archive for itself, then copies groups and checkpoints, step by step.
 //!
-//! An object is written first, then the manifest that says that it counts, then the journal is let go. Each
+//! What comes is packed while it comes (`packing`). An object is written first, then the manifest that says that it counts, then the journal is let go. Each
 //! step can be tried again: what was written although no answer came is recognised.
 
 mod begin;
+mod checkpoint;
+mod packing;
 
 use crate::{
     Bucket, Checkpoint, Error, Manifest, Metrics, Stretch,
     bucket::{Replaced, Version},
-    checkpoints::{self, Uploaded, Wanted},
+    checkpoints::Uploaded,
     manifest::Hex64,
-    object,
+    object::{self, Packer},
 };
 use begin::{begin, check_owner, take_over};
-use bytes::Bytes;
-use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use checkpoint::Reply;
+pub(crate) use packing::STRETCH_REST;
+use packing::{Packing, Pending};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle};
 use widgets_clock::Clock;
-use widgets_engine::{JournalEnd, LoggedGroup, Source, SourceError};
+use widgets_engine::{JournalEnd, Source};
 use widgets_pacing::Pacing;
 
 /// An object has groups of so many bytes, or of one more.
@@ -51,9 +55,6 @@ impl Default for Settings {
     }
 }
 
-/// Where somebody waits for a checkpoint: what is told when it is there.
-pub(crate) type Reply = oneshot::Sender<Result<Checkpoint, String>>;
-
 /// An archive that is written to.
 pub struct Archiver {
     bucket: Bucket,
@@ -71,6 +72,10 @@ pub struct Archiver {
     holder: u64,
     /// Everything before is in the archive.
     reached: JournalEnd,
+    /// The next object, as far as it has come.
+    packing: Option<Packing>,
+    /// For the next one, where none is being packed.
+    packer: Option<Packer>,
     /// An object that is not there for sure.
     pending: Option<Pending>,
     /// Where the objects since the last checkpoint begin.
@@ -87,17 +92,6 @@ pub struct Archiver {
     /// Those who wait for a checkpoint, before it is begun and after.
     waiting: Vec<Reply>,
     served: Vec<Reply>,
-}
-
-struct Pending {
-    name: String,
-    bytes: Bytes,
-    raw_bytes: u64,
-    end: JournalEnd,
-    /// When the first group in it that says something was committed; 0 where none does.
-    first_at: u64,
-    /// It has all that was durable then, if an object has room for that.
-    read_at: u64,
 }
 
 impl Archiver {
@@ -181,6 +175,8 @@ impl Archiver {
             writer,
             holder,
             reached: begin,
+            packing: None,
+            packer: None,
             pending: None,
             firsts: VecDeque::new(),
             journal_bytes,
@@ -202,11 +198,6 @@ impl Archiver {
     #[must_use]
     pub fn reached(&self) -> JournalEnd {
         self.reached
-    }
-
-    /// Has a checkpoint of everything copied that was answered before.
-    pub(crate) fn want_checkpoint(&mut self, reply: Reply) {
-        self.waiting.push(reply);
     }
 
     /// Waits until there is something that was not seen yet: a group, or the end of a copy.
@@ -239,7 +230,7 @@ impl Archiver {
         // Since one that could not be written others came that nobody looked for.
         let is_old = self.pending.is_some();
         if !is_old {
-            self.pending = self.next_object(is_last)?;
+            self.pending = self.next_object(is_last).await?;
         }
         let (mut is_more, mut waiting_since) = (false, 0);
         if let Some(pending) = &self.pending {
@@ -288,66 +279,6 @@ impl Archiver {
         })
     }
 
-    /// The next groups as an object. None where there are none, or only such as can wait.
-    fn next_object(&mut self, is_last: bool) -> Result<Option<Pending>, Error> {
-        let first = self.reached.next_sequence;
-        let read_at = unix_microseconds(&*self.clock);
-        let read = self.source.read(first, OBJECT_BYTES_MAX);
-        let mut groups = match read {
-            Ok(groups) => groups,
-            Err(error @ SourceError::Gone { .. }) => {
-                return Err(Error::Source(format!(
-                    "{error}, and they were not archived"
-                )));
-            }
-            Err(error) => return Err(Error::Source(error.to_string())),
-        };
-        // What comes in another epoch than the manifest says would be restored with positions that it never had.
-        let own = self.manifest.stretches.last().map(|it| &it.epochs);
-        if own.is_some_and(|own| *own != epochs(&self.source)) {
-            return Err(Error::Source(
-                "the store goes on in another epoch: the archive is taken anew".into(),
-            ));
-        }
-        let can_wait = groups.is_empty() || !is_last;
-        if can_wait && groups.iter().all(|group| group.is_seal()) {
-            return Ok(None);
-        }
-        if planted!(GroupLeftOut) && groups.len() > 1 {
-            groups.remove(0);
-        }
-        let begin = match groups.first() {
-            Some(group) if planted!(GroupLeftOut) => JournalEnd {
-                next_sequence: group.first_sequence,
-                chain: group.chain,
-                ..self.reached
-            },
-            _ => self.reached,
-        };
-        let mut end = begin;
-        for group in &groups {
-            let follows = group.first_sequence == end.next_sequence && group.chain == end.chain;
-            if !follows && !planted!(ChainUnchecked) {
-                return Err(Error::Source(format!(
-                    "the group of entry {} does not follow from what was archived",
-                    group.first_sequence
-                )));
-            }
-            end = object::end_of(group);
-        }
-        let store = self.source.store().identity;
-        let bytes = object::encode_piece(store, self.writer, begin, end, &groups)?;
-        let counts = |group: &&Arc<LoggedGroup>| !group.is_seal();
-        Ok(Some(Pending {
-            name: object::journal_name(self.writer, begin.next_sequence),
-            bytes,
-            raw_bytes: groups.iter().map(|group| group.payload.len() as u64).sum(),
-            end,
-            first_at: groups.iter().find(counts).map_or(0, |group| group.at),
-            read_at,
-        }))
-    }
-
     /// Has the manifest say that the object is there, and lets go of what it has.
     async fn record_piece(&mut self) -> Result<(), Error> {
         let Some(pending) = &self.pending else {
@@ -373,133 +304,6 @@ impl Archiver {
         self.journal_bytes += raw_bytes;
         self.metrics.reached(end.next_sequence);
         self.source.hold(Some(end.next_sequence));
-        Ok(())
-    }
-
-    /// Begins to copy a checkpoint, if one is due or wanted.
-    fn begin_checkpoint(&mut self, is_last: bool) {
-        let is_later = self.clock.now() < self.checkpoint_retry_at && self.waiting.is_empty();
-        if self.upload.is_some() || self.uploaded.is_some() || is_later {
-            return;
-        }
-        let last = self.manifest.checkpoints.last();
-        let age = unix_microseconds(&*self.clock).saturating_sub(self.checkpoint_at);
-        let age = Duration::from_micros(age);
-        let bytes_max = last
-            .map_or(0, |last| last.raw_bytes / 2)
-            .max(self.settings.checkpoint_journal_bytes);
-        let is_due = self.journal_bytes >= bytes_max
-            || age >= self.settings.checkpoint_age && self.journal_bytes > 0;
-        let wanted = if !self.waiting.is_empty() {
-            Wanted::New
-        } else if !self.has_base() {
-            Wanted::Any
-        } else if is_due && !is_last {
-            let last = last.map_or(0, |last| last.begin.next_sequence);
-            Wanted::NewerThan(last)
-        } else {
-            return;
-        };
-        self.served = mem::take(&mut self.waiting);
-        let (bucket, source) = (self.bucket.clone(), self.source.clone());
-        let (clock, pacing) = (self.clock.clone(), self.pacing.clone());
-        let work = checkpoints::upload(bucket, source, clock, pacing, self.writer, wanted);
-        self.upload = Some(tokio::spawn(work));
-    }
-
-    /// Takes a copy that has ended.
-    async fn take_upload(&mut self) -> Result<(), Error> {
-        if !self.upload.as_ref().is_some_and(JoinHandle::is_finished) {
-            return Ok(());
-        }
-        let Some(upload) = self.upload.take() else {
-            return Ok(());
-        };
-        match upload.await {
-            Ok(Ok(uploaded)) => {
-                for _ in 0..uploaded.parts {
-                    self.metrics.objects.inc();
-                }
-                self.metrics.bytes.inc_by(uploaded.bytes);
-                self.uploaded = Some(uploaded);
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                self.checkpoint_retry_at = self.clock.now() + CHECKPOINT_RETRY;
-                answer(&mut self.served, &Err(error.to_string()));
-                Err(error)
-            }
-            Err(error) => {
-                self.checkpoint_retry_at = self.clock.now() + CHECKPOINT_RETRY;
-                answer(&mut self.served, &Err(error.to_string()));
-                Err(Error::Source(error.to_string()))
-            }
-        }
-    }
-
-    /// Whether a checkpoint is being copied, or is not recorded yet.
-    #[cfg(test)]
-    pub(crate) fn is_copying(&self) -> bool {
-        self.upload.is_some() || self.uploaded.is_some()
-    }
-
-    /// Waits for the copy of a checkpoint that is under way.
-    #[cfg(test)]
-    pub(crate) async fn finish_upload(&mut self) {
-        while self.upload.as_ref().is_some_and(|it| !it.is_finished()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Has the manifest say that the checkpoint is there, once the journal has come to what it needs.
-    async fn record_checkpoint(&mut self) -> Result<(), Error> {
-        let Some(uploaded) = self.uploaded else {
-            return Ok(());
-        };
-        let is_early = self.reached.next_sequence < uploaded.next_sequence;
-        if is_early && !planted!(CheckpointTooEarly) {
-            return Ok(());
-        }
-        let first = uploaded.begin.next_sequence;
-        let has_it = |begin: &&JournalEnd| begin.next_sequence <= first;
-        let from = self.firsts.iter().rev().find(has_it).copied();
-        let checkpoint = Checkpoint {
-            writer: self.writer,
-            written: unix_microseconds(&*self.clock),
-            begin: uploaded.begin.into(),
-            next_sequence: uploaded.next_sequence,
-            usable_at: self.reached.at,
-            from: from.map(Into::into),
-            parts: uploaded.parts,
-            raw_bytes: uploaded.raw_bytes,
-            bytes: uploaded.bytes,
-        };
-        let added = checkpoint.clone();
-        self.commit(|manifest| {
-            let key = |it: &Checkpoint| (it.writer, it.begin.next_sequence);
-            if !manifest.checkpoints.iter().any(|it| key(it) == key(&added)) {
-                manifest.checkpoints.push(added.clone());
-            }
-        })
-        .await?;
-        self.uploaded = None;
-        self.journal_bytes = 0;
-        self.checkpoint_at = checkpoint.written;
-        while self
-            .firsts
-            .get(1)
-            .is_some_and(|second| second.next_sequence <= first)
-        {
-            self.firsts.pop_front();
-        }
-        let seconds = i64::try_from(checkpoint.written / 1_000_000).unwrap_or(i64::MAX);
-        self.metrics.checkpoint_timestamp.set(seconds);
-        tracing::info!(
-            first_sequence = first,
-            bytes = checkpoint.bytes,
-            "a checkpoint is in the archive"
-        );
-        answer(&mut self.served, &Ok(checkpoint));
         Ok(())
     }
 
@@ -565,13 +369,6 @@ fn epochs(source: &Source) -> Vec<(u32, u64)> {
     epochs
         .map(|epoch| (epoch.number, epoch.first_sequence))
         .collect()
-}
-
-fn answer(replies: &mut Vec<Reply>, outcome: &Result<Checkpoint, String>) {
-    for reply in replies.drain(..) {
-        // Whoever asked may have gone.
-        drop(reply.send(outcome.clone()));
-    }
 }
 
 pub(crate) fn unix_microseconds(clock: &dyn Clock) -> u64 {

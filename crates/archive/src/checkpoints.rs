@@ -1,6 +1,9 @@
-//! Copying a checkpoint, part by part, beside everything else.
+//! Copying a checkpoint, part by part, beside everything else: no stretch of work is longer than answers can wait.
 
-use crate::{Bucket, Error, object};
+use crate::{
+    Bucket, Error,
+    object::{self, GrowingPart, STRETCH_BYTES},
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use widgets_clock::Clock;
@@ -58,19 +61,23 @@ pub(crate) async fn upload(
         return Err(Error::Source("the store has no checkpoint yet".into()));
     };
     let (begin, next_sequence) = (held.begin, held.next_sequence);
-    let mut parts = Parts::new(held, source.store().identity, writer);
+    let mut parts = Parts::new(held, source.store().identity, writer)?;
     let mut bytes = 0;
     loop {
-        let (number, started) = (parts.count, clock.now());
-        let Some(part) = parts.next()? else {
-            break;
-        };
+        let started = clock.now();
+        let step = parts.step()?;
         // There are operations to answer on the same processors, and nothing waits for a checkpoint.
         let took = clock.now().saturating_sub(started);
         let rest = pacing.as_ref().map(|pacing| pacing.copy_rest(took));
-        bytes += part.len() as u64;
-        let name = object::part_name(writer, begin.next_sequence, number);
-        bucket.put_new(&name, part).await?;
+        match step {
+            Step::Grown => {}
+            Step::Part(number, part) => {
+                bytes += part.len() as u64;
+                let name = object::part_name(writer, begin.next_sequence, number);
+                bucket.put_new(&name, part).await?;
+            }
+            Step::End => break,
+        }
         if let Some(rest) = rest {
             clock.timer(rest).await;
         }
@@ -78,7 +85,7 @@ pub(crate) async fn upload(
     Ok(Uploaded {
         begin,
         next_sequence,
-        parts: parts.count,
+        parts: parts.part.number(),
         raw_bytes: parts.raw_bytes,
         bytes,
     })
@@ -87,41 +94,53 @@ pub(crate) async fn upload(
 /// A checkpoint that is held, part by part.
 pub(crate) struct Parts {
     held: HeldCheckpoint,
-    store: u64,
-    writer: u32,
-    /// So many were read.
-    count: u32,
+    part: GrowingPart,
+    /// So many bytes of its file were read.
     raw_bytes: u64,
 }
 
+/// What came of a stretch of work.
+pub(crate) enum Step {
+    /// A part has grown.
+    Grown,
+    /// A part is whole: its number, and the object.
+    Part(u32, Bytes),
+    /// There are no more.
+    End,
+}
+
 impl Parts {
-    pub(crate) fn new(held: HeldCheckpoint, store: u64, writer: u32) -> Self {
-        Self {
+    pub(crate) fn new(held: HeldCheckpoint, store: u64, writer: u32) -> Result<Self, Error> {
+        let part = GrowingPart::new(store, writer, held.begin.next_sequence)?;
+        Ok(Self {
             held,
-            store,
-            writer,
-            count: 0,
+            part,
             raw_bytes: 0,
-        }
+        })
     }
 
-    /// The next one as an object. `None` after the last.
-    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.raw_bytes >= self.held.bytes {
-            return Ok(None);
+    /// Reads and packs a little more of it.
+    pub(crate) fn step(&mut self) -> Result<Step, Error> {
+        let is_end = self.raw_bytes >= self.held.bytes;
+        let in_part = usize::try_from(self.part.raw_bytes()).unwrap_or(PART_BYTES);
+        if in_part >= PART_BYTES || is_end && in_part > 0 {
+            let number = self.part.number();
+            return Ok(Step::Part(number, self.part.finish()?));
         }
-        let read = self.held.read(self.raw_bytes, PART_BYTES);
+        if is_end {
+            return Ok(Step::End);
+        }
+        let bytes = STRETCH_BYTES.min(PART_BYTES - in_part);
+        let read = self.held.read(self.raw_bytes, bytes);
         let raw = read.map_err(|error| reading(&error))?;
         if raw.is_empty() {
             return Err(Error::Source(
                 "the checkpoint is shorter than it was".into(),
             ));
         }
-        let first = self.held.begin.next_sequence;
-        let part = object::encode_part(self.store, self.writer, first, self.count, &raw)?;
+        self.part.add(&raw)?;
         self.raw_bytes += raw.len() as u64;
-        self.count += 1;
-        Ok(Some(part))
+        Ok(Step::Grown)
     }
 }
 

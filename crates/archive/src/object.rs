@@ -1,8 +1,11 @@
 //! The objects that are written once: pieces of the journal, and parts of checkpoints. Each is a header with
 //! a checksum, then zstd. `docs/archive-format.md` describes them.
 
+mod writing;
+
+pub(crate) use writing::{GrowingPart, GrowingPiece, Packer, STRETCH_BYTES};
+
 use crate::Error;
-use bytes::Bytes;
 use widgets_engine::{FORMAT_VERSION, JournalEnd, LoggedGroup};
 
 /// The version of the layouts here. Persisted.
@@ -49,34 +52,6 @@ pub(crate) struct Piece {
     pub(crate) groups: Vec<LoggedGroup>,
 }
 
-/// Writes the fields of a header one after the other.
-struct Fields([u8; HEADER_BYTES], usize);
-
-impl Fields {
-    fn new(magic: [u8; 8], store: u64, writer: u32) -> Self {
-        let mut fields = Self([0; HEADER_BYTES], 0);
-        fields.put(&magic);
-        fields.put(&VERSION.to_le_bytes());
-        fields.put(&FORMAT_VERSION.to_le_bytes());
-        fields.put(&store.to_le_bytes());
-        fields.put(&writer.to_le_bytes());
-        fields
-    }
-
-    fn put(&mut self, field: &[u8]) {
-        self.0[self.1..self.1 + field.len()].copy_from_slice(field);
-        self.1 += field.len();
-    }
-
-    /// The object: the header and the packed payload.
-    fn object(mut self, packed: &[u8]) -> Bytes {
-        self.put(&crc32fast::hash(packed).to_le_bytes());
-        let checksum = crc32fast::hash(&self.0[..HEADER_BYTES - 4]);
-        self.0[HEADER_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
-        [&self.0[..], packed].concat().into()
-    }
-}
-
 /// Reads fields one after the other.
 struct Reader<'a>(&'a [u8]);
 
@@ -94,10 +69,6 @@ impl<'a> Reader<'a> {
     fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
-}
-
-fn pack(raw: &[u8], level: i32) -> Result<Vec<u8>, Error> {
-    zstd::bulk::compress(raw, level).map_err(|error| Error::Source(format!("packing: {error}")))
 }
 
 fn damaged(object: &str, defect: &str) -> Error {
@@ -157,42 +128,6 @@ fn unpack(name: &str, packed: &[u8], checksum: Option<u32>, raw: u64) -> Result<
         return Err(damaged(name, "it has another length than it says"));
     }
     Ok(bytes)
-}
-
-/// A piece of the journal as an object. The groups follow one another.
-pub(crate) fn encode_piece(
-    store: u64,
-    writer: u32,
-    begin: JournalEnd,
-    end: JournalEnd,
-    groups: &[impl AsRef<LoggedGroup>],
-) -> Result<Bytes, Error> {
-    let mut raw = Vec::new();
-    for group in groups {
-        let group = group.as_ref();
-        raw.extend_from_slice(&group.at.to_le_bytes());
-        raw.extend_from_slice(&group.entries.to_le_bytes());
-        let Ok(payload_bytes) = u32::try_from(group.payload.len()) else {
-            unreachable!("a group has less than 4 GiB")
-        };
-        raw.extend_from_slice(&payload_bytes.to_le_bytes());
-        raw.extend_from_slice(&group.payload);
-    }
-    let mut header = Fields::new(JOURNAL_MAGIC, store, writer);
-    let count = u32::try_from(groups.len()).unwrap_or(u32::MAX);
-    header.put(&count.to_le_bytes());
-    for field in [
-        begin.next_sequence,
-        end.next_sequence,
-        begin.chain,
-        end.chain,
-        begin.at,
-        end.at,
-        raw.len() as u64,
-    ] {
-        header.put(&field.to_le_bytes());
-    }
-    Ok(header.object(&pack(&raw, 3)?))
 }
 
 /// Reads a piece of the journal, and checks that its groups lead from its beginning to its end.
@@ -258,21 +193,6 @@ pub(crate) fn end_of(group: &LoggedGroup) -> JournalEnd {
         at: group.at,
         chain: group.next_chain(),
     }
-}
-
-/// A part of a checkpoint as an object.
-pub(crate) fn encode_part(
-    store: u64,
-    writer: u32,
-    first_sequence: u64,
-    part: u32,
-    raw: &[u8],
-) -> Result<Bytes, Error> {
-    let mut header = Fields::new(PART_MAGIC, store, writer);
-    header.put(&part.to_le_bytes());
-    header.put(&first_sequence.to_le_bytes());
-    header.put(&(raw.len() as u64).to_le_bytes());
-    Ok(header.object(&pack(raw, 1)?))
 }
 
 /// The bytes of a part of a checkpoint.

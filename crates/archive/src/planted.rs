@@ -41,6 +41,14 @@ pub(crate) enum Bug {
     LateAnswerForgotten,
     /// A checkpoint is named before the journal reaches what it needs.
     CheckpointTooEarly,
+    /// What was packed is let go before it is in the archive.
+    PackedLetGo,
+    /// An object goes on after a group in it could not be packed.
+    FailedPackingGoesOn,
+    /// An object is taken to end where the journal does, and not with its last group.
+    EndOfJournalForObject,
+    /// An object is written without what the encoder still has of it.
+    EndOfObjectForgotten,
 }
 
 #[cfg(test)]
@@ -58,12 +66,41 @@ impl Bug {
         Self::LetGoTooEarly,
         Self::LateAnswerForgotten,
         Self::CheckpointTooEarly,
+        Self::PackedLetGo,
+        Self::FailedPackingGoesOn,
+        Self::EndOfJournalForObject,
+        Self::EndOfObjectForgotten,
     ];
 }
 
 #[cfg(test)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+    static PACKS: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+}
+
+/// After so many calls of the encoder in this thread one fails.
+#[cfg(test)]
+pub(crate) fn fail_packing_after(calls: usize) {
+    PACKS.set(Some(calls));
+}
+
+/// Whether the failure that was asked for is still to come.
+#[cfg(test)]
+pub(crate) fn will_packing_fail() -> bool {
+    PACKS.take().is_some()
+}
+
+/// The encoder is called.
+#[cfg(test)]
+pub(crate) fn pack() -> std::io::Result<()> {
+    match PACKS.take() {
+        Some(0) => Err(std::io::Error::other("no memory")),
+        left => {
+            PACKS.set(left.map(|left| left - 1));
+            Ok(())
+        }
+    }
 }
 
 /// Plants a bug in this thread, or takes it away.

@@ -1,7 +1,9 @@
 //! The archiver beside a running service: a thread with a runtime of its own, which tries again whatever
 //! fails, and ends where somebody else has the archive.
 
-use crate::{Archiver, Bucket, Error, Metrics, Settings};
+use crate::{
+    Archiver, Bucket, Error, Metrics, Settings, archiver::STRETCH_REST, object::STRETCH_BYTES,
+};
 use std::{
     io,
     sync::Arc,
@@ -16,6 +18,10 @@ use widgets_pacing::Pacing;
 /// After a failure it is tried again after this, then twice as long, and so on.
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// What came is packed so often, and more seldom the longer it is little.
+const PACK_EVERY: Duration = Duration::from_millis(20);
+const LITTLE: usize = STRETCH_BYTES / 8;
 
 /// The archiver of a running service.
 pub struct Handle {
@@ -148,7 +154,7 @@ impl Service {
         }
     }
 
-    /// Waits for something to copy, and then as long as it may wait for more to come along.
+    /// Waits for something to copy, and then as long as it may wait for more to come along, which is packed meanwhile.
     async fn wait_for(&mut self, archiver: &mut Archiver, seen: u64, cycle: Duration) {
         tokio::select! {
             () = archiver.changed(seen) => {}
@@ -162,10 +168,24 @@ impl Service {
         // What comes just after the next object is read is in the one after that.
         let interval = self.settings.interval;
         let rest = (interval * 9 / 10).saturating_sub(cycle * 2);
-        let rest = rest.max(interval / 10);
-        tokio::select! {
-            () = self.clock.timer(rest) => {}
-            _ = &mut self.stopped => self.is_last = true,
+        let until = self.clock.now() + rest.max(interval / 10);
+        let mut pause = PACK_EVERY;
+        while !self.is_last && !archiver.is_full() {
+            // What failed is tried again by the next step, and told.
+            let Ok(packed) = archiver.pack() else { return };
+            pause = match packed {
+                STRETCH_BYTES.. => STRETCH_REST,
+                LITTLE.. => PACK_EVERY,
+                _ => pause * 2,
+            };
+            let left = until.saturating_sub(self.clock.now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = self.clock.timer(left.min(pause)) => {}
+                _ = &mut self.stopped => self.is_last = true,
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod crashes;
 mod damage;
 mod moments;
 mod pace;
+mod packing;
 mod planted;
 mod pruning;
 mod world;

@@ -4,9 +4,9 @@ use super::frame::{self, Frame, Head};
 use crate::{
     Error,
     archiver::OBJECT_BYTES_MAX,
-    checkpoints::Parts,
+    checkpoints::{Parts, Step},
     manifest::{Hex64, Secret},
-    object,
+    object::{GrowingPiece, Packer, STRETCH_BYTES},
 };
 use bytes::Bytes;
 use std::{
@@ -181,27 +181,27 @@ impl Giver {
             raw_bytes: held.bytes,
         };
         self.send(Frame::Head(first).encode())?;
-        let mut parts = Parts::new(held, identity, NO_WRITER);
+        let mut parts = Parts::new(held, identity, NO_WRITER)?;
         loop {
             let started = self.clock.now();
-            let Some(part) = parts.next()? else {
-                break;
-            };
+            let step = parts.step()?;
             let rest = self.rest_after(started);
-            self.send(Frame::Part(part).encode())?;
+            match step {
+                Step::Grown => {}
+                Step::Part(_, part) => self.send(Frame::Part(part).encode())?,
+                Step::End => break,
+            }
             self.clock.sleep(rest);
         }
         drop(parts);
         let end = self.needed(needed)?;
         let mut reached = begin;
+        let mut packer = Packer::new()?;
         while reached.next_sequence < end {
-            let started = self.clock.now();
             let piece;
-            (piece, reached) = self.piece(identity, reached)?;
-            let rest = self.rest_after(started);
+            (piece, reached, packer) = self.piece(packer, identity, reached, end)?;
             self.send(Frame::Piece(piece).encode())?;
             journal.advance(reached.next_sequence);
-            self.clock.sleep(rest);
         }
         self.send(Frame::End(reached.into()).encode())?;
         Ok(reached)
@@ -255,32 +255,42 @@ impl Giver {
         }
     }
 
-    /// The groups from a place on as a piece of the journal, and where they end.
-    fn piece(&self, identity: u64, from: JournalEnd) -> Result<(Bytes, JournalEnd), Error> {
-        let read = self.source.read(from.next_sequence, OBJECT_BYTES_MAX);
-        let groups = read.map_err(|error| {
-            Error::Source(format!(
-                "{error}: it is held for a backup up to {} bytes",
-                self.held_bytes_max
-            ))
-        })?;
-        let mut end = from;
-        for group in &groups {
-            if (group.first_sequence, group.chain) != (end.next_sequence, end.chain) {
-                return Err(Error::Source(format!(
-                    "the group of entry {} does not follow from what is before it",
-                    group.first_sequence
-                )));
+    /// The groups from a place on as a piece of the journal, up to the one before this entry or a little further, and
+    /// where they end.
+    fn piece(
+        &self,
+        packer: Packer,
+        identity: u64,
+        from: JournalEnd,
+        to: u64,
+    ) -> Result<(Bytes, JournalEnd, Packer), Error> {
+        let mut piece = GrowingPiece::new(packer, identity, NO_WRITER, from);
+        loop {
+            let started = self.clock.now();
+            let read = self.source.read(piece.end().next_sequence, STRETCH_BYTES);
+            let groups = read.map_err(|error| {
+                Error::Source(format!(
+                    "{error}: it is held for a backup up to {} bytes",
+                    self.held_bytes_max
+                ))
+            })?;
+            for group in &groups {
+                piece.add(group)?;
             }
-            end = object::end_of(group);
+            let is_full = piece.payload_bytes() >= OBJECT_BYTES_MAX as u64;
+            if groups.is_empty() || is_full || piece.end().next_sequence >= to {
+                break;
+            }
+            self.clock.sleep(self.rest_after(started));
         }
+        let end = piece.end();
         if end == from {
             return Err(Error::Source(format!(
                 "the journal has no entry {}",
                 from.next_sequence
             )));
         }
-        let piece = object::encode_piece(identity, NO_WRITER, from, end, &groups)?;
-        Ok((piece, end))
+        let (object, packer) = piece.finish()?;
+        Ok((object, end, packer))
     }
 }

@@ -5,7 +5,7 @@ use super::{
     world::{World, check_newest, copy_all, held, restored, small},
 };
 use crate::{
-    Error, Target,
+    Archiver, Error, Target,
     planted::{Bug, plant},
     prune,
 };
@@ -44,8 +44,16 @@ async fn scenario() {
         bucket.be_well();
         copy_all(&mut archiver).await.expect("it is recognised");
     }
-    // A checkpoint is copied while the journal is behind.
     bucket.be_well();
+    archiver = half_packed(&mut world, &bucket, archiver).await;
+    // A group cannot be packed: the second one's payload.
+    world.act(6).await;
+    crate::planted::fail_packing_after(3);
+    let failed = archiver.step(true).await;
+    assert!(matches!(failed, Err(Error::Source(_))), "{failed:?}");
+    copy_all(&mut archiver).await.expect("copied");
+    check_newest(&bucket, world.model()).await;
+    // A checkpoint is copied while the journal is behind.
     world.act(120).await;
     world.engine().checkpoint().expect("written");
     let (reply, _told) = tokio::sync::oneshot::channel();
@@ -131,6 +139,23 @@ async fn scenario() {
         drop(copy_all(&mut other).await);
     }
     check_newest(&bucket, new.model()).await;
+}
+
+/// A process dies with an object packed, and not written, again and again.
+async fn half_packed(world: &mut World, bucket: &FaultyBucket, mut archiver: Archiver) -> Archiver {
+    for _ in 0..20 {
+        world.act(5).await;
+        while archiver.pack().expect("packed") > 0 {}
+        // What it had packed is let go where nobody holds it.
+        world.engine().checkpoint().expect("written");
+        drop(archiver);
+        check_readable(bucket, world).await;
+        archiver = world.archiver(bucket).await.expect("opened");
+        copy_all(&mut archiver).await.expect("copied");
+        assert_eq!(crate::Manifest::runs(&manifest(bucket).await).len(), 1);
+    }
+    check_newest(bucket, world.model()).await;
+    archiver
 }
 
 async fn manifest(bucket: &FaultyBucket) -> crate::Manifest {

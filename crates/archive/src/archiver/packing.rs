@@ -1,0 +1,152 @@
+//! The next object of the journal: packed as its groups come, so that little is left to do when it is due.
+
+use super::{Archiver, OBJECT_BYTES_MAX, epochs, unix_microseconds};
+use crate::{
+    Error,
+    object::{self, GrowingPiece, Packer, STRETCH_BYTES},
+};
+use bytes::Bytes;
+use std::time::Duration;
+use widgets_engine::{JournalEnd, SourceError};
+
+/// Between two stretches of work others have their turn.
+pub(crate) const STRETCH_REST: Duration = Duration::from_millis(1);
+
+/// An object that grows. Nothing in it is archived: after a crash, or an error, it begins anew.
+pub(super) struct Packing {
+    piece: GrowingPiece,
+    /// When the first group in it that says something was committed; 0 where none does.
+    first_at: u64,
+}
+
+impl Packing {
+    fn is_full(&self) -> bool {
+        self.piece.payload_bytes() >= OBJECT_BYTES_MAX as u64
+    }
+}
+
+/// An object that is whole, and not there for sure.
+pub(super) struct Pending {
+    pub(super) name: String,
+    pub(super) bytes: Bytes,
+    pub(super) raw_bytes: u64,
+    pub(super) end: JournalEnd,
+    /// When the first group in it that says something was committed; 0 where none does.
+    pub(super) first_at: u64,
+    /// It has all that was durable then, if an object has room for that.
+    pub(super) read_at: u64,
+}
+
+impl Archiver {
+    /// Packs what is durable and not packed yet, about [`STRETCH_BYTES`] of it: how many bytes that were. None where the
+    /// object is full, or another one is on its way. After an error the next object is packed anew, from what
+    /// is archived on.
+    pub(crate) fn pack(&mut self) -> Result<usize, Error> {
+        if self.pending.is_some() {
+            return Ok(0);
+        }
+        let mut packing = match self.packing.take() {
+            Some(packing) => packing,
+            None => self.begin_object()?,
+        };
+        let packed = self.pack_into(&mut packing);
+        if packed.is_ok() || planted!(FailedPackingGoesOn) {
+            self.packing = Some(packing);
+        }
+        packed
+    }
+
+    fn begin_object(&mut self) -> Result<Packing, Error> {
+        let packer = self.packer.take().map_or_else(Packer::new, Ok)?;
+        let mut begin = self.reached;
+        if planted!(GroupLeftOut)
+            && let Ok(groups) = self.source.read(begin.next_sequence, STRETCH_BYTES)
+            && groups.len() > 1
+        {
+            begin = object::end_of(&groups[0]);
+        }
+        let store = self.source.store().identity;
+        Ok(Packing {
+            piece: GrowingPiece::new(packer, store, self.writer, begin),
+            first_at: 0,
+        })
+    }
+
+    fn pack_into(&self, packing: &mut Packing) -> Result<usize, Error> {
+        if packing.is_full() {
+            return Ok(0);
+        }
+        let first = packing.piece.end().next_sequence;
+        let groups = self.source.read(first, STRETCH_BYTES);
+        let groups = groups.map_err(|error| match error {
+            SourceError::Gone { .. } => {
+                Error::Source(format!("{error}, and they were not archived"))
+            }
+            SourceError::Io(_) => Error::Source(error.to_string()),
+        })?;
+        // What comes in another epoch than the manifest says would be restored with positions that it never had.
+        let own = self.manifest.stretches.last().map(|it| &it.epochs);
+        if own.is_some_and(|own| *own != epochs(&self.source)) {
+            return Err(Error::Source(
+                "the store goes on in another epoch: the archive is taken anew".into(),
+            ));
+        }
+        let mut bytes = 0;
+        for group in &groups {
+            if packing.first_at == 0 && !group.is_seal() {
+                packing.first_at = group.at;
+            }
+            packing.piece.add(group)?;
+            bytes += group.payload.len();
+        }
+        if planted!(PackedLetGo) {
+            self.source.hold(Some(packing.piece.end().next_sequence));
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the next object has no more room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.packing.as_ref().is_some_and(Packing::is_full)
+    }
+
+    /// Packs the rest of what is durable now: the next object. None where there is nothing, or only what can wait.
+    pub(super) async fn next_object(&mut self, is_last: bool) -> Result<Option<Pending>, Error> {
+        let (read_at, until) = (unix_microseconds(&*self.clock), self.source.end());
+        while self.pack()? > 0 && self.packed() < until.next_sequence {
+            if self.pacing.is_some() {
+                self.clock.timer(STRETCH_REST).await;
+            }
+        }
+        let is_due = |packing: &mut Packing| {
+            let has_any = packing.piece.end() != packing.piece.begin();
+            packing.first_at > 0 || packing.is_full() || is_last && has_any
+        };
+        let Some(Packing { piece, first_at }) = self.packing.take_if(is_due) else {
+            return Ok(None);
+        };
+        let (begin, raw_bytes) = (piece.begin(), piece.payload_bytes());
+        let end = if planted!(EndOfJournalForObject) {
+            self.source.end()
+        } else {
+            piece.end()
+        };
+        let (bytes, packer) = piece.finish()?;
+        self.packer = Some(packer);
+        Ok(Some(Pending {
+            name: object::journal_name(self.writer, begin.next_sequence),
+            bytes,
+            raw_bytes,
+            end,
+            first_at,
+            read_at,
+        }))
+    }
+
+    /// Everything before this entry is packed or archived.
+    fn packed(&self) -> u64 {
+        let packing = self.packing.as_ref();
+        let packed = packing.map_or(self.reached, |packing| packing.piece.end());
+        packed.next_sequence
+    }
+}
