@@ -81,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(412, "PreconditionFailed")
         self.google.generation += 1
         made = objects[name] = Object(content, self.google.generation)
+        self.google.written[name] = self.google.written.get(name, 0) + 1
         self.answer(200, headers=[("ETag", made.etag), ("x-goog-generation", str(made.generation)), ("x-goog-metageneration", "1")])
 
     def get(self, name, _):
@@ -120,7 +121,7 @@ class Google:
 
     def __init__(self, bucket, seconds_between=1.0):
         self.bucket, self.seconds_between, self.is_refusing = bucket, seconds_between, False
-        self.objects, self.generation, self.statuses = {}, 1700000000000000, {}
+        self.objects, self.generation, self.statuses, self.written = {}, 1700000000000000, {}, {}
         self.lock = threading.Lock()
         handler = type("Handler", (Handler,), {"google": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -129,6 +130,10 @@ class Google:
 
     def variables(self, token=TOKEN):
         return {"GOOGLE_BASE_URL": f"http://127.0.0.1:{self.server.server_port}", "GOOGLE_BEARER_TOKEN": token}
+
+    def writes(self, name):
+        """How often objects of this name were written, in whichever archive."""
+        return sum(times for each, times in self.written.items() if each.endswith("/" + name))
 
     def terminate(self):
         self.server.shutdown()

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from google import TOKEN, Google
-from service import Service, check, free_port
+from service import Service, Writers, check, free_port
 
 # Azurite's own account, which is the same everywhere and secret nowhere.
 ACCOUNT = "devstoreaccount1"
@@ -130,6 +130,42 @@ def live_google(binary, folder, stand_in, archive):
     service.wait_until_archived()
     check(stand_in.statuses[200] > 5 and 429 not in stand_in.statuses, f"the manifest is never written more than once a second: {stand_in.statuses}")
     service.stop()
+    prune_beside_writers(binary, folder, stand_in, archive + "-3")
+
+
+def prune_beside_writers(binary, folder, stand_in, archive):
+    """A service that has something to archive all the time, and somebody who prunes: both replace the one manifest."""
+    settings = ["--archive-interval-ms", "300", "--archive-checkpoint-journal-bytes", str(1 << 20)]
+    service = Service(binary, os.path.join(folder, "busy"), archive, stand_in.variables(), settings).start()
+    writers = Writers(service, 4, "busy", name="n" * 200)
+    before, replaced = 0, 0
+    try:
+        for _ in range(4):
+            # There is something to let go only since the checkpoint before.
+            service.wait_for("widgets_archive_checkpoint_timestamp_seconds", lambda at: at > before)
+            before = service.metric("widgets_archive_checkpoint_timestamp_seconds")
+            pruned = service.command("archive", "prune", archive, "--keep", "0s")
+            check(pruned.returncode == 0, (pruned.stdout + pruned.stderr).strip().replace("\n", "; "))
+            replaced += " 0 checkpoints" not in pruned.stdout + pruned.stderr
+            # The archiver gets its turn after that.
+            reached = stand_in.writes("manifest")
+            until = time.time() + 30
+            while stand_in.writes("manifest") < reached + 2 and time.time() < until:
+                time.sleep(0.1)
+            check(stand_in.writes("manifest") >= reached + 2, "and the archiver goes on")
+    finally:
+        writers.stop()
+    check(replaced > 1, f"{replaced} prunings let a checkpoint go")
+    service.wait_until_archived()
+    check(service.metric("widgets_archive_stopped") == 0 and service.metric("widgets_archive_gaps_total") == 0, "no gap")
+    count = len(service.serial_numbers())
+    service.stop()
+    check(service.command("archive", "verify", archive).returncode == 0, "what is left is whole")
+    other = os.path.join(folder, "busy-restored")
+    check(service.command("restore", archive, "--data-dir", other).returncode == 0, "and is restored")
+    restored = Service(binary, other, None).start()
+    check(len(restored.serial_numbers()) == count, f"with all {count} widgets")
+    restored.stop()
 
 
 def main():

@@ -128,9 +128,9 @@ class S3:
             time.sleep(0.5)
 
 
-def body(serial_number):
+def body(serial_number, name="n"):
     """The arguments of an addition."""
-    return json.dumps({"widget_sn": serial_number, "widget_name": "n", "slots": ["P", "Q"]})
+    return json.dumps({"widget_sn": serial_number, "widget_name": name, "slots": ["P", "Q"]})
 
 
 class Service:
@@ -226,8 +226,8 @@ class Service:
 class Writers:
     """Threads that add widgets, and know when each was sent and answered."""
 
-    def __init__(self, service, threads, name):
-        self.service, self.name = service, name
+    def __init__(self, service, threads, prefix, name="n"):
+        self.service, self.prefix, self.name = service, prefix, name
         self.sent, self.answered = {}, {}
         self.is_writing = True
         self.threads = [threading.Thread(target=self.write, args=(each,)) for each in range(threads)]
@@ -238,12 +238,12 @@ class Writers:
         number, connection = 0, None
         while self.is_writing:
             number += 1
-            serial_number = f"{self.name}-{each}-{number}"
+            serial_number = f"{self.prefix}-{each}-{number}"
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=20)
                 self.sent[serial_number] = time.time()
-                connection.request("POST", "/rpc/add_widget", body(serial_number), {"Content-Type": "application/json"})
+                connection.request("POST", "/rpc/add_widget", body(serial_number, self.name), {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 answer.read()
                 if answer.status == 204:
