@@ -154,6 +154,18 @@ impl Target {
         })
     }
 
+    /// The same database, as another server has it: by the same role, password and TLS.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let mut there = self.hosts.first().map_or_else(Config::new, without_hosts);
+        there.host(host).port(port);
+        Self {
+            hosts: vec![there],
+            tls: self.tls.clone(),
+            reads: TargetSessionAttrs::ReadWrite,
+            histories: Arc::default(),
+        }
+    }
+
     /// Makes a connection to read by, with so much time for each host. Its task ends with it.
     pub(crate) async fn connect(&self, timeout: Duration) -> Result<Connected, OpenError> {
         self.connect_to(self.reads, timeout).await

@@ -24,6 +24,8 @@ pub(crate) struct Connected {
     pub(crate) client: Client,
     /// Its server among all that were met; none before it was asked.
     pub(crate) place: Option<Place>,
+    /// Whether it goes to a worker of a distributed registry, of which the coordinator has the last word.
+    pub(crate) is_beside: bool,
     task: JoinHandle<()>,
     /// Why it has ended, once the sender is gone.
     end: watch::Receiver<Option<String>>,
@@ -51,6 +53,7 @@ impl Connected {
         Self {
             client,
             place: None,
+            is_beside: false,
             task,
             end,
             unreplicated,

@@ -9,12 +9,19 @@ use crate::{
     error::{reason, unavailable},
     link::Link,
     metrics::Metrics,
+    placement::{Home, Placement},
     query::Reading,
     queue::{Lane, Read, Reads},
     send::{NODE_LOST, is_node_lost},
     shared::{Bounded, CANCELLED, Connection, Shared},
+    worker::{HELD_UP, LOST},
 };
-use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 use tokio_postgres::{
     Row,
     error::SqlState,
@@ -78,7 +85,17 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
                 }
                 () = shared.clock.timer(until_estimate) => {
                     next_estimate = shared.clock.now() + ESTIMATE_EVERY;
-                    if let Connection::Drop(reason) = estimate(&shared, connected).await {
+                    let mut connection = estimate(&shared, connected).await;
+                    if connection == Connection::Keep {
+                        connection = place(&shared, connected).await;
+                    }
+                    if let Connection::Drop(reason) = connection {
+                        link.lose(&reason);
+                        continue;
+                    }
+                }
+                () = shared.queue.moved(), if estimates => {
+                    if let Connection::Drop(reason) = place(&shared, connected).await {
                         link.lose(&reason);
                         continue;
                     }
@@ -129,6 +146,11 @@ async fn look_up<C: Clock>(
     if batch.is_empty() {
         return Connection::Keep;
     }
+    if let Some(placement) = shared.queue.apart()
+        && workers(&placement, batch).len() > 1
+    {
+        return look_up_apart(shared, connected, &placement, batch).await;
+    }
     let lookups = batch.iter().filter_map(|read| read.asked.request());
     let serial_numbers: Vec<&str> = lookups
         .map(|Lookup(serial_number)| &**serial_number)
@@ -136,23 +158,33 @@ async fn look_up<C: Clock>(
     let parameter: (&(dyn ToSql + Sync), Type) = (&serial_numbers, Type::TEXT_ARRAY);
     let parameters = [parameter];
     let query = connected.client.query_typed(CALL, &parameters);
-    let (outcome, mut connection) = ask(shared, connected, query).await;
+    let (outcome, connection) = ask(shared, connected, query).await;
     let rows = match outcome {
         Some(Ok(rows)) => rows,
-        Some(Err(Unread {
-            node_lost: true, ..
-        })) if batch.len() > 1 => {
-            // Those that concern the other nodes are answered.
-            for read in mem::take(batch) {
-                let mut alone = vec![read];
-                if connection == Connection::Keep {
-                    connection = Box::pin(look_up(shared, connected, &mut alone)).await;
+        Some(Err(Unread { fault, met })) => {
+            let Some(placement) = shared.queue.placement() else {
+                answer_all(shared, batch, &fault);
+                return connection;
+            };
+            let workers = workers(&placement, batch);
+            let now = shared.clock.now();
+            match (met, &workers[..]) {
+                (Met::LostNode, [worker]) => {
+                    shared.lose(Home(*worker, *worker), now, LOST);
                 }
-                batch.append(&mut alone);
+                (Met::LostNode, _) if connection == Connection::Keep => {
+                    // Those that concern the other nodes are answered.
+                    return look_up_apart(shared, connected, &placement, batch).await;
+                }
+                (Met::Silence, [worker]) => {
+                    shared.lose(Home(*worker, *worker), now, HELD_UP);
+                }
+                (Met::Silence, _) => {
+                    let homes = workers.iter().map(|worker| Home(*worker, *worker));
+                    shared.queue.suspect(homes, now);
+                }
+                (Met::LostNode | Met::Nothing, _) => {}
             }
-            return connection;
-        }
-        Some(Err(Unread { fault, .. })) => {
             answer_all(shared, batch, &fault);
             return connection;
         }
@@ -160,6 +192,11 @@ async fn look_up<C: Clock>(
     };
     if !shared.target.may_read_from_standby() && rows.iter().any(is_standby) {
         return Connection::Drop("the server is a standby".into());
+    }
+    if let Some(placement) = shared.queue.apart() {
+        for worker in workers(&placement, batch) {
+            shared.queue.reached(Home(worker, worker));
+        }
     }
     let mut widgets = HashMap::with_capacity(rows.len());
     for row in rows.iter().filter(|row| has_widget(row)) {
@@ -183,6 +220,44 @@ async fn look_up<C: Clock>(
     connection
 }
 
+/// The same by worker, but for what is on one that was just away.
+async fn look_up_apart<C: Clock>(
+    shared: &Shared<C>,
+    connected: &Connected,
+    placement: &Placement,
+    batch: &mut Vec<Read<Box<Asked<Lookup>>>>,
+) -> Connection {
+    let mut connection = Connection::Keep;
+    let mut rest = mem::take(batch);
+    for worker in workers(placement, &rest) {
+        let is_there = |read: &mut Read<Box<Asked<Lookup>>>| {
+            let lookup = read.asked.request();
+            lookup.is_none_or(|Lookup(sn)| placement.worker(sn) == worker)
+        };
+        let mut part: Vec<_> = rest.extract_if(.., is_there).collect();
+        if shared
+            .queue
+            .is_lost(Home(worker, worker), shared.clock.now())
+        {
+            let fault = unavailable(NODE_LOST, "it was away a moment ago");
+            answer_all(shared, &mut part, &fault);
+        } else if connection == Connection::Keep {
+            connection = Box::pin(look_up(shared, connected, &mut part)).await;
+        }
+        // What was not sent may be sent elsewhere.
+        batch.append(&mut part);
+    }
+    connection
+}
+
+/// The workers that have what these name.
+fn workers(placement: &Placement, batch: &[Read<Box<Asked<Lookup>>>]) -> Vec<usize> {
+    let lookups = batch.iter().filter_map(|read| read.asked.request());
+    let workers = lookups.map(|Lookup(serial_number)| placement.worker(serial_number));
+    let workers: BTreeSet<usize> = workers.collect();
+    workers.into_iter().collect()
+}
+
 fn is_standby(row: &Row) -> bool {
     row.try_get(4).unwrap_or(false)
 }
@@ -195,8 +270,17 @@ fn has_widget(row: &Row) -> bool {
 pub(crate) struct Unread {
     /// What whoever asked is told.
     pub(crate) fault: Fault,
-    /// Whether that concerns only what is on one node of a distributed registry.
-    pub(crate) node_lost: bool,
+    /// What of a distributed registry it may be about.
+    pub(crate) met: Met,
+}
+
+/// What a statement met that concerns one node of a distributed registry, and not all.
+#[derive(Clone, Copy)]
+pub(crate) enum Met {
+    Nothing,
+    LostNode,
+    /// It took too long, perhaps for a node that does not answer.
+    Silence,
 }
 
 /// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
@@ -222,16 +306,18 @@ pub(crate) async fn ask<C: Clock>(
     else {
         return (None, Connection::Drop(reason));
     };
-    let node_lost = is_node_lost(database);
-    let fault = if *database.code() == SqlState::QUERY_CANCELED {
-        shared.cancelled(connection != Connection::Keep)
-    } else if node_lost {
-        unavailable(NODE_LOST, reason)
+    let (fault, met) = if *database.code() == SqlState::QUERY_CANCELED {
+        let by_us = connection != Connection::Keep;
+        let met = if by_us { Met::Silence } else { Met::Nothing };
+        (shared.cancelled(by_us), met)
+    } else if is_node_lost(database) {
+        (unavailable(NODE_LOST, reason), Met::LostNode)
     } else {
         tracing::error!(reason, "the database answers nothing that reads");
-        unavailable("the database answers nothing that reads", reason)
+        let public = "the database answers nothing that reads";
+        (unavailable(public, reason), Met::Nothing)
     };
-    (Some(Err(Unread { fault, node_lost })), connection)
+    (Some(Err(Unread { fault, met })), connection)
 }
 
 pub(crate) fn widget(row: &Row) -> Result<Widget, String> {
@@ -283,6 +369,23 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
         }
         Bounded::Done(Err(error)) => {
             tracing::debug!(error = reason(&error), "the statistics could not be read");
+        }
+        Bounded::Cancelled(_) => return Connection::Drop(CANCELLED.into()),
+        Bounded::Silent(reason) => return Connection::Drop(reason),
+    }
+    Connection::Keep
+}
+
+/// Looks where the widgets of a distributed registry are.
+async fn place<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
+    let asked = Placement::of(&connected.client);
+    match shared.bounded(connected, asked).await {
+        Bounded::Done(Ok(placement)) => shared.queue.set_placement(placement),
+        Bounded::Done(Err(error)) => {
+            tracing::warn!(
+                error = reason(&error),
+                "where the widgets are could not be read"
+            );
         }
         Bounded::Cancelled(_) => return Connection::Drop(CANCELLED.into()),
         Bounded::Silent(reason) => return Connection::Drop(reason),

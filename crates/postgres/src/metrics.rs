@@ -2,8 +2,8 @@
 
 use crate::{locked::Locked, queue::Queue};
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
-    PullingGauge, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, PullingGauge, Registry,
 };
 use std::sync::Arc;
 use widgets_queue::DepthMetrics;
@@ -20,6 +20,9 @@ pub struct Metrics {
     pub(crate) commit_duration_seconds: Histogram,
     pub(crate) batch_retries: IntCounterVec,
     pub(crate) connections: IntGauge,
+    pub(crate) node_connections: IntGaugeVec,
+    pub(crate) node_batches: IntCounterVec,
+    pub(crate) node_failures: IntCounterVec,
     pub(crate) widgets: Gauge,
     free_slots: GaugeVec,
     /// In the order of [`Port::ALL`].
@@ -74,6 +77,28 @@ impl Metrics {
                 "widgets_database_connections",
                 "Connections to the database that are up.",
             )?,
+            node_connections: IntGaugeVec::new(
+                Opts::new(
+                    "widgets_node_connections",
+                    "Connections to a worker of a distributed registry that are up.",
+                ),
+                &["node"],
+            )?,
+            node_batches: IntCounterVec::new(
+                Opts::new(
+                    "widgets_node_batches_total",
+                    "Batches that concerned this worker alone, or this one and another one.",
+                ),
+                &["node"],
+            )?,
+            node_failures: IntCounterVec::new(
+                Opts::new(
+                    "widgets_node_failures_total",
+                    "Connections to a worker that failed or were lost, and batches that met that it, or the \
+                     other one of a pair, was away.",
+                ),
+                &["node"],
+            )?,
             widgets: Gauge::with_opts(estimate("widgets_widgets", "Widgets"))?,
             free_slots_of: Port::ALL.map(|port| free_slots.with_label_values(&[port.as_str()])),
             free_slots,
@@ -109,12 +134,20 @@ impl Metrics {
         })
     }
 
+    /// Something failed at a worker, or at the other one of a pair.
+    pub(crate) fn failed_at(&self, worker: &str) {
+        self.node_failures.with_label_values(&[worker]).inc();
+    }
+
     /// Adds everything to what the service exposes.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.batch_operations.clone()))?;
         registry.register(Box::new(self.commit_duration_seconds.clone()))?;
         registry.register(Box::new(self.batch_retries.clone()))?;
         registry.register(Box::new(self.connections.clone()))?;
+        registry.register(Box::new(self.node_connections.clone()))?;
+        registry.register(Box::new(self.node_batches.clone()))?;
+        registry.register(Box::new(self.node_failures.clone()))?;
         registry.register(Box::new(self.widgets.clone()))?;
         registry.register(Box::new(self.free_slots.clone()))?;
         registry.register(Box::new(self.associations.clone()))?;

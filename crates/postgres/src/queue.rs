@@ -7,12 +7,15 @@
 //! widget. The same holds for idempotency keys: a retry waits for the first attempt, and is answered as
 //! that was.
 
+pub(crate) mod homes;
+
 use crate::{
     Settings,
     locked::Place,
     query::{Query, Question, Reading as _},
     send::NODE_LOST,
 };
+use homes::Homes;
 use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
@@ -89,6 +92,8 @@ pub struct Queue {
     operations_arrived: Notify,
     reads_arrived: Notify,
     lists_arrived: Notify,
+    /// Rings when the placement may be another one.
+    moved: Notify,
     /// Answers on their way back.
     outbox: Mutex<Outbox<Request>>,
     /// Serial numbers in flight are kept as hashes: two with the same one only wait for each other.
@@ -109,6 +114,7 @@ struct Waiting {
     failing: Option<Reason>,
     /// Whose lists have connections.
     listing: Vec<Asker>,
+    homes: Homes,
 }
 
 /// One list has a connection, until this is dropped.
@@ -187,10 +193,12 @@ impl Queue {
                 gathering: 0,
                 failing: None,
                 listing: Vec::new(),
+                homes: Homes::default(),
             }),
             operations_arrived: Notify::new(),
             reads_arrived: Notify::new(),
             lists_arrived: Notify::new(),
+            moved: Notify::new(),
             outbox: Mutex::default(),
             hasher: RandomState::new(),
             connections: settings.connections,
@@ -214,9 +222,10 @@ impl Queue {
             let arrival = self.operations_arrived.notified();
             let gathering = {
                 let mut waiting = self.lock();
-                let gathering = waiting.gathering(most, clock.now());
+                let now = clock.now();
+                let gathering = waiting.gathering(most, now);
                 if gathering.is_none() {
-                    self.form(&mut waiting, batch, most);
+                    self.form(&mut waiting, batch, most, now);
                 }
                 if !batch.is_empty() {
                     // There may be enough for another connection.
@@ -249,14 +258,21 @@ impl Queue {
         }
     }
 
-    fn form(&self, waiting: &mut Waiting, batch: &mut Vec<Operation>, most: usize) {
+    fn form(&self, waiting: &mut Waiting, batch: &mut Vec<Operation>, most: usize, now: Duration) {
         let Waiting {
             requests,
             in_flight,
             gathering: _,
             failing: _,
             listing: _,
+            homes,
         } = waiting;
+        let mut group = homes.group(
+            requests.lane(Lane::Operations as usize),
+            most,
+            self.connections,
+            now,
+        );
         // What one that was passed over names, so that nothing overtakes it for ever.
         let mut claimed = HashSet::new();
         requests.take(Lane::Operations as usize, most, |submission| {
@@ -265,7 +281,7 @@ impl Queue {
             };
             let named = self.named(attempt);
             let free = |name| !in_flight.contains(&name) && !claimed.contains(&name);
-            if !named.iter().all(free) {
+            if !named.iter().all(free) || !group.takes(&attempt.command) {
                 claimed.extend(named.iter());
                 return Some(submission);
             }
@@ -281,6 +297,9 @@ impl Queue {
             }
             None
         });
+        if let Some(home) = group.home() {
+            homes.is_tried(home);
+        }
     }
 
     /// Lets the widgets of a batch be named again. `attempts` are the batch's.
@@ -506,6 +525,10 @@ impl widgets_queue::Queue for Queue {
         let [operations, reads, lists] =
             [Lane::Operations, Lane::Reads, Lane::Lists].map(|lane| waiting.count(lane));
         for submission in submissions.drain(..) {
+            if let Some(fault) = waiting.homes.refuse(&submission) {
+                refused.push((submission, fault));
+                continue;
+            }
             let lane = submission.request.lane() as usize;
             refused.extend(waiting.requests.push(lane, submission).err());
         }

@@ -89,7 +89,8 @@ pub(crate) async fn send<C: Clock>(
             let silent = "the database did not answer";
             // The next one would hear as little, but for another server.
             if connected.replaced().is_none() {
-                shared.set_failing(Some(Reason::new(silent, reason.clone())));
+                let silence = Some(Reason::new(silent, reason.clone()));
+                shared.set_failing_by(connected, silence);
             }
             return Err(lost(silent, reason));
         }
@@ -98,7 +99,8 @@ pub(crate) async fn send<C: Clock>(
         (Err(error), row) => {
             let by_us = cancelled;
             let reason = connected.why(&error).await;
-            let mut failed = failed(shared, &error, reason, row.is_some(), lock_first, by_us);
+            let seen = row.is_some();
+            let mut failed = failed(shared, connected, &error, reason, seen, lock_first, by_us);
             if connected.is_unreplicated() || connected.is_node_untold() {
                 // What it warned of is over with this batch; the next one must not be taken for the same.
                 failed.connection = Connection::Drop("the database warned of a server".into());
@@ -114,7 +116,7 @@ pub(crate) async fn send<C: Clock>(
                                 them was cancelled";
             let waited = "synchronous replication";
             // The next one would wait as long.
-            shared.set_failing(Some(Reason::new(unreplicated, waited)));
+            shared.set_failing_by(connected, Some(Reason::new(unreplicated, waited)));
             Err(lost(unreplicated, waited.into()))
         }
         (Ok(()), _) if cancelled => Err(lost(
@@ -133,6 +135,7 @@ pub(crate) async fn send<C: Clock>(
 /// when it was cancelled by us or not.
 fn failed<C: Clock>(
     shared: &Shared<C>,
+    connected: &Connected,
     error: &tokio_postgres::Error,
     reason: String,
     row_seen: bool,
@@ -200,7 +203,9 @@ fn failed<C: Clock>(
         }),
         // A standby after a failover: another host may be the primary by now.
         "25006" => {
-            shared.links[Lane::Operations as usize].leave();
+            if !connected.is_beside {
+                shared.links[Lane::Operations as usize].leave();
+            }
             connection = Connection::Drop(reason.clone());
             Failure::Rejected(unavailable("the database takes no writes", reason))
         }

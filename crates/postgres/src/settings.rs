@@ -1,6 +1,6 @@
 //! How the store is set.
 
-use crate::OpenError;
+use crate::{Nodes, OpenError};
 use std::time::Duration;
 
 /// How the store is set.
@@ -12,6 +12,8 @@ pub struct Settings {
     pub lookup_connections: usize,
     /// How many connections answer lists, and so how many are under way at a time. Default 4.
     pub list_connections: usize,
+    /// How the workers of a distributed registry are reached. Default: as its catalogs name them.
+    pub nodes: Nodes,
     /// How many operations a batch may have. Default 256.
     pub batch_operations_max: usize,
     /// How many requests may wait. Default 2,048.
@@ -42,6 +44,7 @@ impl Default for Settings {
             connections: 2,
             lookup_connections: 1,
             list_connections: 4,
+            nodes: Nodes::default(),
             batch_operations_max: 256,
             queue_operations_max: 2048,
             queue_bytes_max: 4 << 20,

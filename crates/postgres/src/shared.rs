@@ -8,6 +8,8 @@ use crate::{
     error::reason,
     link::{Failing, Links},
     locked::{HELD, Locked},
+    nodes::Known,
+    placement::Home,
     queue::{LANES, Lane, Queue},
 };
 use std::{
@@ -31,6 +33,7 @@ pub(crate) struct Shared<C> {
     /// By lane.
     pub(crate) links: [Links; LANES],
     pub(crate) failing: Failing,
+    pub(crate) nodes: Known,
     pub(crate) feed: Arc<Tail>,
     /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
     pub(crate) failing_since: Mutex<Option<Duration>>,
@@ -48,6 +51,30 @@ impl<C: Clock> Shared<C> {
                 let reason = reason.clone();
                 operation.answered(Err(Fault::Unavailable { reason }.into()))
             }));
+        }
+    }
+
+    /// The workers of a home, by their addresses.
+    pub(crate) fn workers(&self, Home(one, two): Home) -> Vec<String> {
+        let placement = self.queue.placement();
+        let workers = placement.as_ref().map(|placement| &placement.workers);
+        let address = |number| workers?.get(number).cloned();
+        let numbers = [one, two].into_iter().take(if one == two { 1 } else { 2 });
+        numbers.filter_map(address).collect()
+    }
+
+    /// Something met a node of this home that is away: what names it is refused for so long.
+    pub(crate) fn lose(&self, home: Home, now: Duration, pause: Duration) {
+        for worker in self.workers(home) {
+            self.metrics.failed_at(&worker);
+        }
+        self.queue.lose(home, now, pause);
+    }
+
+    /// The same of a batch that was sent there: what a worker says concerns nothing but what is on it.
+    pub(crate) fn set_failing_by(&self, connected: &Connected, reason: Option<Reason>) {
+        if !connected.is_beside {
+            self.set_failing(reason);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     lists,
     locked::Locked,
     lookups,
+    nodes::Known,
     queue::{Lane, Queue},
     shared::Shared,
     system_random, worker,
@@ -64,6 +65,7 @@ impl<C: Clock> Postgres<C> {
             metrics,
             links: Default::default(),
             failing: Failing::default(),
+            nodes: Known::default(),
             feed,
             failing_since: Mutex::default(),
         });

@@ -6,7 +6,8 @@
 //! the connection broke, or fell silent, after the batch was sent, or the server committed it and
 //! gave up the wait for its standbys; nothing is sent again. *Another transaction holds the widgets* of
 //! some operations: they are [set aside](crate::locked), and the others are answered. Or one
-//! operation of the batch is at fault: then each is sent alone, so that none suffers for another.
+//! operation of the batch is at fault: then the batch is sent in [parts], and in the end each alone, so that none suffers
+//! for another.
 
 use crate::{
     backoff::backoff,
@@ -14,23 +15,30 @@ use crate::{
     connected::Connected,
     error::unavailable,
     link::Link,
-    queue::{Lane, Operation},
-    send::{Culprit, Failed, Failure, LOCK_NOT_AVAILABLE, NO_MEANING, send},
-    shared::{Connection, Shared},
+    nodes::Beside,
+    placement::Home,
+    queue::{Lane, Operation, homes::parts},
+    send::{Culprit, Failed, Failure, LOCK_NOT_AVAILABLE, NO_MEANING, NODE_LOST, send},
+    shared::{CANCELLED, Connection, Shared},
 };
 use std::{mem, sync::Arc, time::Duration};
 use widgets_clock::Clock;
 use widgets_queue::too_long;
-use widgets_registry::{Applied, Fault, Reason, Refusal, Rejection};
+use widgets_registry::{Applied, Command, Fault, Reason, Refusal, Rejection};
 
 /// The pauses before a batch is sent again after a conflict.
 const CONFLICT_LEAST: Duration = Duration::from_millis(2);
 const CONFLICT_MOST: Duration = Duration::from_millis(100);
 
+/// For so long nothing is tried that concerns a node which was just away, and one which did not answer.
+pub(crate) const LOST: Duration = Duration::from_millis(250);
+pub(crate) const HELD_UP: Duration = Duration::from_secs(1);
+
 /// Applies operations by this connection until the queue is closed and empty.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
     let mut batch = Vec::new();
     let mut retried = false;
+    let mut beside = Beside::new(shared.clone());
     let mut left = shared.links[Lane::Operations as usize].left();
     loop {
         if !link.is_up() {
@@ -64,10 +72,39 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
                 Next::Closed => return,
             }
         }
+        let home = shared.queue.began(&batch);
+        let there = match home {
+            Some(home) if goes_beside(&shared, &batch, home) => beside.connected(home).await,
+            _ => None,
+        };
+        if let Some((there, worker)) = there
+            && let Connection::Drop(reason) = apply(&shared, there, &mut batch).await
+        {
+            tracing::warn!(reason, worker, "a connection to a worker was lost");
+            shared.metrics.failed_at(&worker);
+            beside.lose(&worker);
+        }
+        // What a worker did not take, too.
         if let Connection::Drop(reason) = apply(&shared, connected, &mut batch).await {
             link.lose(&reason);
         }
+        if let Some(home) = home {
+            shared.queue.ended(home);
+            for worker in shared.workers(home) {
+                shared
+                    .metrics
+                    .node_batches
+                    .with_label_values(&[&worker])
+                    .inc();
+            }
+        }
     }
+}
+
+/// Whether a batch is sent to a worker: keys are kept by the coordinator, and it tells what is away.
+fn goes_beside<C: Clock>(shared: &Shared<C>, batch: &[Operation], home: Home) -> bool {
+    let has_key = |operation: &Operation| operation.attempt.key.is_some();
+    !batch.iter().any(has_key) && !shared.queue.may_be_lost(home)
 }
 
 /// What there is to do for a connection.
@@ -143,7 +180,8 @@ async fn apply<C: Clock>(
             connection,
         } = match sent {
             Ok(outcomes) => {
-                shared.set_failing(None);
+                shared.set_failing_by(connected, None);
+                reached(shared, batch);
                 answer(shared, batch, outcomes, now.saturating_sub(started));
                 return Connection::Keep;
             }
@@ -168,28 +206,38 @@ async fn apply<C: Clock>(
                 lock_first = true;
             }
             Failure::Rejected(fault) => {
-                if let Fault::Unavailable { reason } = &fault
-                    && connection == Connection::Keep
-                {
-                    shared.set_failing(Some(reason.clone()));
+                if connection == Connection::Drop(CANCELLED.into()) {
+                    held_up(shared, batch, now);
+                }
+                if let Fault::Unavailable { reason } = &fault {
+                    if connected.is_beside {
+                        // Nothing was applied, and the coordinator may take it.
+                        return Connection::Drop(reason.to_string());
+                    }
+                    if connection == Connection::Keep {
+                        shared.set_failing(Some(reason.clone()));
+                    }
                 }
                 answer_all(shared, batch, &fault);
                 return connection;
             }
-            Failure::Culprit(Culprit { reason, .. }) if batch.len() > 1 => {
-                tracing::error!(reason, "a batch failed: each operation is sent alone");
+            Failure::Culprit(Culprit { public, reason }) => {
+                if public == NODE_LOST && lose(shared, batch, now) || batch.len() == 1 {
+                    tracing::error!(reason, "the database refused an operation");
+                    answer_all(shared, batch, &unavailable(public, reason));
+                    return connection;
+                }
+                tracing::error!(reason, "a batch failed: it is sent in parts");
                 if connection != Connection::Keep {
                     return connection;
                 }
-                return apply_each(shared, connected, batch).await;
-            }
-            Failure::Culprit(Culprit { public, reason }) => {
-                tracing::error!(reason, "the database refused an operation");
-                answer_all(shared, batch, &unavailable(public, reason));
-                return connection;
+                return apply_parts(shared, connected, batch).await;
             }
             Failure::Lost(reason) => {
                 tracing::warn!(%reason, "the fate of a batch is unknown");
+                if connected.is_beside {
+                    lose(shared, batch, now);
+                }
                 answer_all(shared, batch, &Fault::FateUnknown { reason });
                 return connection;
             }
@@ -197,24 +245,56 @@ async fn apply<C: Clock>(
     }
 }
 
-/// The same with each operation alone.
-async fn apply_each<C: Clock>(
+/// The same in parts, of which one was the cause.
+async fn apply_parts<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
     batch: &mut Vec<Operation>,
 ) -> Connection {
-    let mut operations = mem::take(batch).into_iter();
-    while let Some(operation) = operations.next() {
-        let mut alone = vec![operation];
-        let connection = Box::pin(apply(shared, connected, &mut alone)).await;
+    let placement = shared.queue.placement();
+    let mut parts = parts(placement.as_deref(), mem::take(batch)).into_iter();
+    while let Some(mut part) = parts.next() {
+        let connection = Box::pin(apply(shared, connected, &mut part)).await;
         if connection != Connection::Keep {
             // What comes after it was not sent, and may be sent elsewhere.
-            batch.append(&mut alone);
-            batch.extend(operations);
+            batch.append(&mut part);
+            batch.extend(parts.flatten());
             return connection;
         }
     }
     Connection::Keep
+}
+
+/// A batch met a node that is away. Where all of it concerns the same nodes that is the answer to all of it, and what
+/// concerns them is refused for a while; says whether that is so.
+fn lose<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) -> bool {
+    let home = shared.queue.home_of(batch).filter(|_| {
+        let goes = |each: &Operation| matches!(each.attempt.command, Command::RemoveWidget { .. });
+        !batch.iter().any(goes)
+    });
+    if let Some(home) = home {
+        shared.lose(home, now, LOST);
+    }
+    home.is_some()
+}
+
+/// A batch took too long, perhaps for a node of a distributed registry that does not answer.
+fn held_up<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) {
+    if let Some(home) = shared.queue.home_of(batch) {
+        shared.lose(home, now, HELD_UP);
+    } else if let Some(placement) = shared.queue.placement() {
+        let home = |operation: &Operation| placement.home(&operation.attempt.command);
+        shared.queue.suspect(batch.iter().map(home), now);
+    }
+}
+
+/// A batch met nothing: the nodes that it concerns are there.
+fn reached<C: Clock>(shared: &Shared<C>, batch: &[Operation]) {
+    if shared.queue.apart().is_some()
+        && let Some(home) = shared.queue.home_of(batch)
+    {
+        shared.queue.reached(home);
+    }
 }
 
 /// Gives those of a batch that have waited too long this answer.

@@ -25,10 +25,12 @@ use widgets_conformance::{
     },
 };
 use widgets_postgres::{
-    Client, Cluster, OpenError, Settings, Target, cluster, distribute, keep_changes, migrate,
+    Client, Cluster, OpenError, Postgres, Settings, Target, cluster, distribute, keep_changes,
+    migrate,
 };
 use widgets_registry::{
-    Ask as _, Command, Kinds as _, Lookup, Pair, Port, Rejection, SerialNumber, Store as _,
+    Applied, Ask as _, Attempt, Command, IdempotencyKey, Kinds as _, Lookup, Pair, Port, Rejection,
+    SerialNumber, Store as _,
 };
 
 const SHARDS: u32 = 4;
@@ -301,6 +303,86 @@ async fn it_is_filled_and_read_whole() {
     let refused = session.batch_execute(peer).await.expect_err("refused");
     let refused = refused.as_db_error().expect("by the database");
     assert_eq!(refused.code().code(), "23503");
+}
+
+/// What a store tells of its workers: each series and its value.
+fn told(store: &Postgres, metric: &str) -> Vec<f64> {
+    let registry = prometheus::Registry::new();
+    store.metrics().register(&registry).expect("its metrics");
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == metric);
+    let series = family.map_or(&[][..], |family| family.get_metric());
+    let value = |series: &prometheus::proto::Metric| {
+        series.get_counter().get_value() + series.get_gauge().get_value()
+    };
+    series.iter().map(value).collect()
+}
+
+/// Asks for widgets to be added until this is so, and says how many.
+async fn add_until(store: &Postgres, prefix: &str, is_so: impl Fn() -> bool) -> usize {
+    let client = store.client();
+    let mut number = 0;
+    while !is_so() {
+        let name = serial_number(&format!("{prefix}{number}"));
+        assert_eq!(client.submit(add_widget(&name, "", "P")).await, Ok(()));
+        number += 1;
+    }
+    number
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_concerns_a_worker_is_sent_there() {
+    if !is_there() {
+        return;
+    }
+    let nodes = Nodes::distributed().await;
+    let store = open(&nodes.service(), Settings::default());
+    // Where the widgets are is read once the store is open.
+    let both = || told(&store, "widgets_node_connections").len() == 2;
+    let added = add_until(&store, "w", both).await;
+    let batches = told(&store, "widgets_node_batches_total");
+    assert!(batches.iter().all(|count| *count > 0.0), "{batches:?}");
+    let client = store.client();
+    for number in 0..added {
+        let found = client
+            .ask(Lookup(serial_number(&format!("w{number}"))))
+            .await;
+        assert!(found.is_ok_and(|found| found.is_some()), "w{number}");
+    }
+    // A key goes by the coordinator, which has it.
+    let keyed = || {
+        let mut attempt = Attempt::from(add_widget(&serial_number("keyed"), "", "P"));
+        attempt.key = IdempotencyKey::new("key");
+        client.ask(attempt)
+    };
+    assert_eq!(keyed().await, Ok(Applied::Now));
+    assert_eq!(keyed().await, Ok(Applied::Before));
+    nodes.assert_balanced();
+}
+
+/// Workers that nobody reaches from here are reached by the coordinator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_that_are_out_of_reach_are_reached_by_the_coordinator() {
+    if !is_there() {
+        return;
+    }
+    let nodes = Nodes::distributed().await;
+    let elsewhere = |worker: &Server| format!("127.0.0.1:{}=127.0.0.1:1", worker.port);
+    let elsewhere: Vec<String> = nodes.workers.iter().map(elsewhere).collect();
+    let settings = Settings {
+        nodes: elsewhere.join(",").parse().expect("nodes"),
+        ..Settings::default()
+    };
+    let store = open(&nodes.service(), settings);
+    let failed = || told(&store, "widgets_node_failures_total").len() == 2;
+    add_until(&store, "w", failed).await;
+    let connections = told(&store, "widgets_node_connections");
+    assert!(
+        connections.iter().all(|count| *count == 0.0),
+        "{connections:?}"
+    );
+    assert_eq!(store.client().ready().await, Ok(()));
+    nodes.assert_balanced();
 }
 
 /// A worker that is away takes what is on it, and nothing else: the batch that met it is not answered as one.

@@ -20,6 +20,7 @@ use std::{
 };
 use widgets_archive::ArchiveUrl;
 use widgets_pacing::Mode;
+use widgets_postgres::Nodes;
 use widgets_server::{ClientCertificates, Origins};
 
 /// One thing that can be set.
@@ -356,6 +357,10 @@ configuration! {
         connections as "postgres_connections": usize = 2, within 1..=64;
         /// How many connections answer lookups.
         lookup_connections as "postgres_lookup_connections": usize = 1, within 1..=64;
+        /// How the workers of a registry that Citus distributes are reached: what concerns one of them,
+        /// or two, is sent there. By the addresses of Citus' catalogs, or others in their place; or by
+        /// the coordinator alone. On one server it means nothing.
+        nodes as "postgres_nodes": Nodes = Nodes::default();
         /// How many operations one commit may have.
         batch_operations_max as "postgres_batch_operations_max": usize = 256, within 1..=4096;
         /// How many requests may wait. One more is answered 503 WG503.

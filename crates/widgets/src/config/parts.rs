@@ -165,6 +165,7 @@ impl Postgres {
         let Self {
             connections,
             lookup_connections,
+            ref nodes,
             batch_operations_max,
             queue_operations_max,
             queue_bytes_max,
@@ -176,6 +177,7 @@ impl Postgres {
             connections,
             lookup_connections,
             list_connections: http.scans_max,
+            nodes: nodes.clone(),
             batch_operations_max,
             queue_operations_max,
             queue_bytes_max,

@@ -10,6 +10,7 @@ use std::{
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use widgets_load::redacted;
 use widgets_pacing::Mode;
+use widgets_postgres::Nodes;
 
 /// The types of a TOML file that keys have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +214,23 @@ impl Value for Acknowledge {
             Self::Local => "local",
             Self::Standby => "standby",
         })
+    }
+}
+
+impl Value for Nodes {
+    type Limit = Anything;
+    const KIND: Kind = Kind::String;
+
+    fn parse(text: &str, _: &Anything) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn describe(_: &Anything) -> String {
+        "\"catalog\", \"off\", or NODE:PORT=HOST:PORT for each node that is reached otherwise, separated by commas".into()
+    }
+
+    fn toml(&self) -> String {
+        toml_string(self.to_string())
     }
 }
 

@@ -1,0 +1,288 @@
+//! Connections to the workers of a distributed registry: a batch that concerns one of them, or two, is sent there, and
+//! the coordinator has nothing to do with it.
+//!
+//! Any node answers for any widget, so that this saves time and decides nothing. Where a worker cannot be reached, or
+//! does not take a batch, the coordinator gets it, and says what is away. Operations with idempotency keys go there in
+//! any case: it has the keys.
+
+use crate::{Target, connected::Connected, error::reason, placement::Home, shared::Shared};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use widgets_clock::Clock;
+
+/// So long a worker is left alone that could not be reached.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
+
+/// Whether the worker has what it takes. The functions come there with the table.
+const CHECK: &str = "
+    SELECT to_regproc('widgets.apply_batch') IS NOT NULL
+        AND EXISTS (SELECT FROM pg_catalog.pg_dist_shard WHERE logicalrelid = to_regclass('widgets.widgets'))";
+
+/// How the workers of a distributed registry are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// By nothing but the coordinator.
+    Off,
+    /// By the addresses that the catalogs have, or by these in their place.
+    Direct(BTreeMap<String, (String, u16)>),
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self::Direct(BTreeMap::new())
+    }
+}
+
+impl Nodes {
+    /// The host and the port of a worker that the catalogs have under this address.
+    fn address(&self, worker: &str) -> Option<(String, u16)> {
+        let Self::Direct(others) = self else {
+            return None;
+        };
+        others
+            .get(worker)
+            .cloned()
+            .or_else(|| host_and_port(worker))
+    }
+}
+
+/// `off`, `catalog`, or a list of `NAME:PORT=HOST:PORT`.
+impl FromStr for Nodes {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "off" => return Ok(Self::Off),
+            "catalog" => return Ok(Self::default()),
+            _ => {}
+        }
+        let mut others = BTreeMap::new();
+        for part in text.split(',') {
+            let (worker, other) = part.trim().split_once('=').ok_or(())?;
+            let known = host_and_port(worker).ok_or(())?;
+            let other = host_and_port(other).ok_or(())?;
+            if others
+                .insert(format!("{}:{}", known.0, known.1), other)
+                .is_some()
+            {
+                return Err(());
+            }
+        }
+        Ok(Self::Direct(others))
+    }
+}
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Direct(others) if others.is_empty() => f.write_str("catalog"),
+            Self::Direct(others) => {
+                let pair = |(worker, (host, port)): (&String, &(String, u16))| {
+                    format!("{worker}={host}:{port}")
+                };
+                let pairs: Vec<String> = others.iter().map(pair).collect();
+                f.write_str(&pairs.join(","))
+            }
+        }
+    }
+}
+
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+/// What all connections of a store know of the workers, by their addresses in the catalogs.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<HashMap<String, Node>>);
+
+struct Node {
+    target: Target,
+    /// It is left alone until then.
+    not_before: Duration,
+    /// Whether it could not be reached the last time.
+    is_failing: bool,
+}
+
+impl Known {
+    /// Where a worker is, unless it is left alone.
+    fn target<C: Clock>(&self, shared: &Shared<C>, worker: &str) -> Option<Target> {
+        let (host, port) = shared.settings.nodes.address(worker)?;
+        let mut nodes = self.lock();
+        let node = nodes.entry(worker.to_owned()).or_insert_with(|| Node {
+            target: shared.target.at(&host, port),
+            not_before: Duration::ZERO,
+            is_failing: false,
+        });
+        let now = shared.clock.now();
+        if node.not_before > now {
+            return None;
+        }
+        // Others do not try it at the same time.
+        node.not_before = now + LEFT_ALONE;
+        Some(node.target.clone())
+    }
+
+    /// What came of it: says so once.
+    fn tried(&self, worker: &str, outcome: Result<(), String>) {
+        let mut nodes = self.lock();
+        let Some(node) = nodes.get_mut(worker) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                node.not_before = Duration::ZERO;
+                if node.is_failing {
+                    tracing::info!(worker, "connected to the worker again");
+                }
+                node.is_failing = false;
+            }
+            Err(reason) => {
+                if !node.is_failing {
+                    tracing::warn!(
+                        worker,
+                        reason,
+                        "no connection to a worker: its operations go by the coordinator"
+                    );
+                }
+                node.is_failing = true;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Node>> {
+        // What is kept is put in whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connections to workers that one connection to the coordinator has beside it.
+pub(crate) struct Beside<C: Clock> {
+    shared: Arc<Shared<C>>,
+    connections: HashMap<String, Connected>,
+    /// Which one of a pair is next.
+    turn: bool,
+}
+
+impl<C: Clock> Beside<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
+        Self {
+            shared,
+            connections: HashMap::new(),
+            turn: false,
+        }
+    }
+
+    /// A connection to one of the workers that have what a batch of this home names, and that worker; the coordinator
+    /// has it where there is none.
+    pub(crate) async fn connected(&mut self, Home(one, two): Home) -> Option<(&Connected, String)> {
+        let placement = self.shared.queue.placement()?;
+        self.turn = !self.turn;
+        let worker = placement.workers.get(if self.turn { one } else { two })?;
+        let known = self.connections.get(worker);
+        if known.is_none_or(Connected::is_broken) {
+            self.lose(worker);
+            let target = self.shared.nodes.target(&self.shared, worker)?;
+            let made = connect(&self.shared, &target).await;
+            let outcome = match made {
+                Ok(connected) => {
+                    self.shared
+                        .metrics
+                        .node_connections
+                        .with_label_values(&[worker])
+                        .inc();
+                    self.connections.insert(worker.clone(), connected);
+                    Ok(())
+                }
+                Err(reason) => {
+                    self.shared.metrics.failed_at(worker);
+                    Err(reason)
+                }
+            };
+            self.shared.nodes.tried(worker, outcome);
+        }
+        let connected = self.connections.get(worker)?;
+        Some((connected, worker.clone()))
+    }
+
+    /// Lets the connection to a worker go.
+    pub(crate) fn lose(&mut self, worker: &str) {
+        if self.connections.remove(worker).is_some() {
+            let metrics = &self.shared.metrics;
+            metrics.node_connections.with_label_values(&[worker]).dec();
+        }
+    }
+}
+
+impl<C: Clock> Drop for Beside<C> {
+    fn drop(&mut self) {
+        for worker in self.connections.keys() {
+            let metrics = &self.shared.metrics;
+            metrics.node_connections.with_label_values(&[worker]).dec();
+        }
+    }
+}
+
+async fn connect<C: Clock>(shared: &Shared<C>, target: &Target) -> Result<Connected, String> {
+    let timeout = shared.settings.connect_timeout();
+    let connected = target.connect_to_write(timeout).await;
+    let mut connected = connected.map_err(|error| error.to_string())?;
+    let rows = tokio::time::timeout(timeout, connected.client.query_typed(CHECK, &[])).await;
+    let rows = rows.map_err(|_| format!("no answer within {} ms", timeout.as_millis()))?;
+    let rows = rows.map_err(|error| reason(&error))?;
+    if !rows
+        .first()
+        .is_some_and(|row| row.try_get(0).unwrap_or(false))
+    {
+        return Err("it has not the registry's functions and metadata".into());
+    }
+    connected.is_beside = true;
+    Ok(connected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_reached_as_it_is_said() {
+        let address = |nodes: &str| {
+            let nodes: Nodes = nodes.parse().expect("nodes");
+            nodes.address("worker1:5432")
+        };
+        let at = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(address("catalog"), at("worker1", 5432));
+        assert_eq!(address("off"), None);
+        let others = "worker1:5432=10.0.0.7:6432, worker2:5432=10.0.0.8:6432";
+        assert_eq!(address(others), at("10.0.0.7", 6432));
+        assert_eq!(address("worker2:5432=10.0.0.8:6432"), at("worker1", 5432));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_again() {
+        for text in ["catalog", "off", "a:1=b:2", "a:1=b:2,c:3=d:4"] {
+            let nodes: Nodes = text.parse().expect("nodes");
+            assert_eq!(nodes.to_string(), text);
+        }
+        for text in [
+            "",
+            "on",
+            "a:1",
+            "a:1=b",
+            "a=b:2",
+            "a:1=b:0",
+            "a:1=b:2,",
+            "a:1=b:2,a:1=c:3",
+            ":1=b:2",
+        ] {
+            assert_eq!(text.parse::<Nodes>(), Err(()), "{text:?}");
+        }
+    }
+}

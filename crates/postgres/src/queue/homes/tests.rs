@@ -1,0 +1,294 @@
+//! Batches by worker, and what happens while one is away.
+
+use super::*;
+use crate::{
+    Settings,
+    changes::{PostgresFeed, Tail},
+    queue::{Request, homes::parts},
+};
+use futures_util::FutureExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
+use widgets_clock::{Clock, Timer};
+use widgets_conformance::commands::{add_widget, associate_widgets, remove_widget, serial_number};
+use widgets_mailbox::Address;
+use widgets_queue::Queue as _;
+use widgets_registry::{Applied, Attempt, Port, Rejection, SerialNumber};
+
+/// A clock that stands until it is put forward.
+#[derive(Default)]
+struct ManualClock(AtomicU64);
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.now()
+    }
+
+    fn sleep(&self, _: Duration) {
+        unreachable!("the store waits in tasks");
+    }
+
+    fn timer(&self, _: Duration) -> Timer {
+        Box::pin(std::future::pending())
+    }
+}
+
+const WORKERS: usize = 4;
+
+/// Four workers with a quarter of all hashes each.
+fn placement() -> Placement {
+    let last = [-1_073_741_825, -1, 1_073_741_823, i32::MAX];
+    let nodes = (1..).map(|number| format!("worker{number}:5432"));
+    Placement::new(last.into_iter().zip(nodes).collect()).expect("four workers")
+}
+
+/// Names of widgets that this worker has.
+fn on(worker: usize) -> impl Iterator<Item = SerialNumber> {
+    let placement = placement();
+    let names = (0..).map(|number| serial_number(&format!("w{number}")));
+    names.filter(move |name| placement.worker(name) == worker)
+}
+
+type Answer = oneshot::Receiver<Result<Applied, Rejection>>;
+
+struct Rig {
+    queue: Queue,
+    clock: ManualClock,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let queue = Queue::new(
+            &Settings::default(),
+            Arc::new(PostgresFeed(Arc::new(Tail::new().0))),
+        );
+        queue.set_placement(Some(placement()));
+        Self {
+            queue,
+            clock: ManualClock::default(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn advance(&self, milliseconds: u64) {
+        self.clock.0.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    fn push(&self, command: Command) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push_all(&mut vec![Submission {
+            request: Request::Operation(command.into(), reply),
+            arrived: self.now(),
+            reply_to: Address::Task,
+        }]);
+        answer
+    }
+
+    fn add(&self, names: impl Iterator<Item = SerialNumber>, count: usize) -> Vec<Answer> {
+        let names = names.take(count);
+        names
+            .map(|name| self.push(add_widget(&name, "", "P")))
+            .collect()
+    }
+
+    /// The next batch, and the workers that it concerns; none where it must wait.
+    fn take(&self, most: usize) -> (Vec<Operation>, Vec<usize>) {
+        let mut batch = Vec::new();
+        let taken = self.queue.take(&mut batch, most, &self.clock);
+        let _: Option<bool> = taken.now_or_never();
+        let placement = placement();
+        let mut workers = Vec::new();
+        for operation in &batch {
+            let Home(one, two) = placement.home(&operation.attempt.command);
+            workers.extend([one, two]);
+        }
+        workers.sort_unstable();
+        workers.dedup();
+        (batch, workers)
+    }
+
+    fn release(&self, batch: &[Operation]) {
+        self.queue.release(batch.iter().map(|each| &each.attempt));
+    }
+}
+
+fn code(answer: &mut Answer) -> Option<&'static str> {
+    match answer.try_recv() {
+        Ok(Err(Rejection::Fault(fault))) => Some(fault.code()),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    }
+}
+
+#[test]
+fn little_goes_together_whatever_it_concerns() {
+    let rig = Rig::new();
+    let _answers: Vec<_> = (0..WORKERS).map(|worker| rig.add(on(worker), 2)).collect();
+    let (batch, workers) = rig.take(256);
+    assert_eq!((batch.len(), workers), (8, vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn much_goes_by_worker_and_the_oldest_first() {
+    let rig = Rig::new();
+    let _answers: Vec<_> = [2, 0, 1, 3].map(|worker| rig.add(on(worker), 32)).into();
+    for worker in [2, 0, 1, 3] {
+        let (batch, workers) = rig.take(32);
+        assert_eq!((batch.len(), workers), (32, vec![worker]));
+    }
+}
+
+/// What concerns two workers goes with what concerns the same two, and what there is little of goes together.
+#[test]
+fn much_goes_by_pair_of_workers() {
+    let rig = Rig::new();
+    let mut answers = Vec::new();
+    for (one, two) in on(0).zip(on(1)).take(40) {
+        answers.push(rig.push(associate_widgets(&one, &two, Port::P)));
+    }
+    let few = on(2).zip(on(3)).take(2);
+    for (one, two) in few {
+        answers.push(rig.push(associate_widgets(&two, &one, Port::P)));
+    }
+    answers.extend(rig.add(on(2).skip(9), 1));
+    let (batch, workers) = rig.take(64);
+    assert_eq!((batch.len(), workers), (40, vec![0, 1]));
+    rig.release(&batch);
+    let (batch, workers) = rig.take(64);
+    assert_eq!((batch.len(), workers), (3, vec![2, 3]));
+}
+
+/// Nothing overtakes what names the same widget, whatever its home.
+#[test]
+fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
+    let rig = Rig::new();
+    let [shared, other] = [on(0).next(), on(1).next()].map(|name| name.expect("endless"));
+    let mut answers = rig.add(on(0).skip(1), 32);
+    answers.push(rig.push(associate_widgets(&shared, &other, Port::P)));
+    answers.push(rig.push(remove_widget(&shared)));
+    let (first, workers) = rig.take(64);
+    assert_eq!((first.len(), workers), (32, vec![0]));
+    rig.release(&first);
+    let (second, _) = rig.take(64);
+    assert_eq!(second.len(), 1, "the association alone");
+    rig.release(&second);
+    assert_eq!(rig.take(64).0.len(), 1, "and then the removal");
+}
+
+#[test]
+fn what_is_away_is_refused_and_everything_else_goes_on() {
+    let rig = Rig::new();
+    let lost = Home(1, 1);
+    let mut waits = rig.add(on(1), 2);
+    let mut elsewhere = rig.add(on(2), 2);
+    rig.queue.lose(lost, rig.now(), Duration::from_millis(250));
+    assert!(rig.queue.is_lost(lost, rig.now()));
+    for answer in &mut waits {
+        assert_eq!(code(answer), Some("WG504"), "what waited");
+    }
+    let mut late = rig.add(on(1), 1);
+    assert_eq!(code(&mut late[0]), Some("WG504"), "what comes");
+    assert_eq!(rig.queue.depth().requests, 2, "takes no room from others");
+    let (batch, workers) = rig.take(256);
+    assert_eq!((batch.len(), workers), (2, vec![2]));
+    assert_eq!(code(&mut elsewhere[0]), None);
+    rig.release(&batch);
+
+    // After a while one batch of nothing else tries it, and meanwhile the rest is refused.
+    rig.advance(250);
+    let mut tries = rig.add(on(1).skip(5), 1);
+    let mut mixed = rig.add(on(3), 1);
+    let (batch, workers) = rig.take(256);
+    assert_eq!((batch.len(), workers), (1, vec![1]));
+    assert_eq!(code(&mut rig.add(on(1).skip(9), 1)[0]), Some("WG504"));
+    assert_eq!((code(&mut tries[0]), code(&mut mixed[0])), (None, None));
+    rig.queue.ended(lost);
+    assert!(
+        !rig.queue.is_lost(lost, rig.now()),
+        "the next one may try it"
+    );
+    rig.release(&batch);
+    rig.queue.reached(lost);
+    assert!(rig.queue.apart().is_none(), "nothing is lost");
+    let mut answers = rig.add(on(1).skip(20), 1);
+    let (batch, workers) = rig.take(256);
+    assert_eq!((batch.len(), workers), (2, vec![1, 3]));
+    assert_eq!(code(&mut answers[0]), None);
+}
+
+/// A batch was held up, and by which node is not known: each home is tried by itself, and none is refused.
+#[test]
+fn what_may_be_away_is_tried_by_itself() {
+    let rig = Rig::new();
+    let mut answers = rig.add(on(0), 1);
+    answers.extend(rig.add(on(1), 1));
+    let (batch, _) = rig.take(256);
+    assert_eq!(batch.len(), 2);
+    rig.queue
+        .suspect([Home(0, 0), Home(1, 1)].into_iter(), rig.now());
+    rig.release(&batch);
+    answers.extend(rig.add(on(0), 1));
+    answers.extend(rig.add(on(1), 1));
+    assert_eq!(rig.take(256).1, [0]);
+    assert_eq!(rig.take(256).1, [1]);
+    for answer in &mut answers {
+        assert_eq!(code(answer), None);
+    }
+}
+
+/// One that nobody asks for any more does not keep batches apart for ever.
+#[test]
+fn what_nobody_asks_for_is_forgotten() {
+    let rig = Rig::new();
+    rig.queue.lose(Home(1, 1), rig.now(), Duration::ZERO);
+    rig.advance(30_000);
+    let _answers = [rig.add(on(0), 1), rig.add(on(2), 1)];
+    assert_eq!(rig.take(256).1, [0, 2]);
+    assert!(rig.queue.apart().is_none());
+}
+
+#[test]
+fn a_registry_whose_widgets_move_has_nothing_lost() {
+    let rig = Rig::new();
+    rig.queue
+        .lose(Home(1, 1), rig.now(), Duration::from_secs(9));
+    rig.queue.set_placement(Some(placement()));
+    assert!(rig.queue.is_lost(Home(1, 1), rig.now()), "as it was");
+    rig.queue.set_placement(None);
+    let mut answers = rig.add(on(1), 1);
+    assert_eq!(code(&mut answers[0]), None);
+    assert_eq!(rig.take(256).1, [1]);
+}
+
+#[test]
+fn a_batch_that_failed_goes_by_home_and_what_goes_alone() {
+    let names: Vec<SerialNumber> = on(0).take(4).chain(on(1).take(2)).collect();
+    let commands = |commands: Vec<Command>| -> Vec<Operation> {
+        let operation = |command: Command| Operation {
+            attempt: Attempt::from(command),
+            arrived: Duration::ZERO,
+            reply: oneshot::channel().0,
+            reply_to: Address::Task,
+            place: None,
+        };
+        commands.into_iter().map(operation).collect()
+    };
+    let sizes = |parts: Vec<Vec<Operation>>| -> Vec<usize> { parts.iter().map(Vec::len).collect() };
+    let placement = placement();
+    let add = |place: usize| add_widget(&names[place], "", "P");
+    let mixed = || {
+        let pair = associate_widgets(&names[2], &names[4], Port::P);
+        commands(vec![add(0), add(1), pair, remove_widget(&names[3]), add(5)])
+    };
+    assert_eq!(sizes(parts(Some(&placement), mixed())), [2, 1, 1, 1]);
+    assert_eq!(sizes(parts(None, mixed())), [1; 5]);
+    let of_one = commands(vec![add(0), add(1), add(2)]);
+    assert_eq!(sizes(parts(Some(&placement), of_one)), [1; 3]);
+}
