@@ -13,11 +13,12 @@ import sys
 import tempfile
 import time
 
-from service import GoodClient, Service, end
+from service import Service, beside_a_good_client, end, figures
 
 REQUEST_TIMEOUT_MS = 1000
 MEMORY_GROWTH_MAX_MIB = 48
 CONNECTIONS = 20
+PAUSE = 0.5  # For so many seconds a good client asks before and after each, as it is measured.
 STREAMS = 64  # What the service allows on one connection.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 2, 3, 4, 6, 7, 8, 9)
@@ -202,13 +203,20 @@ def unread_answers(address, resident_mib):
     return CONNECTIONS * STREAMS, held
 
 
+def beside(service, failures, attack):
+    """What an attack comes to, beside a good client, with the figures of both."""
+    with figures(service):
+        result, wrong = beside_a_good_client(service.address, attack, PAUSE)
+        failures += wrong
+    return result
+
+
 def main(binary, frames):
     folder = tempfile.mkdtemp(prefix="widgets-http2-")
     service = Service(
         binary, folder, f"--request-timeout-ms={REQUEST_TIMEOUT_MS}", "--idle-timeout-ms=3000")
     address, failures = service.address, []
     try:
-        good = GoodClient(address)
         print(f"HTTP/2: {service.resident_mib():.1f} MiB resident at first")
         # Warm: what the allocator takes for its first thousands of streams is no leak.
         for make in FLOODS.values():
@@ -218,24 +226,22 @@ def main(binary, frames):
         for name, make in FLOODS.items():
             for reads in (True, False):
                 start = time.monotonic()
-                connections, cut = flood(address, make, frames, reads)
-                print(f"HTTP/2 flood, {name + ('' if reads else ', answers unread'):<42} {frames} in "
-                      f"{time.monotonic() - start:5.1f} s, {connections:>4} connections, {cut:>4} cut, "
-                      f"{service.resident_mib():.1f} MiB")
+                connections, cut = beside(service, failures, lambda: flood(address, make, frames, reads))
+                print(f"HTTP/2 flood, {name + ('' if reads else ', answers unread'):<42}: {frames} in "
+                      f"{time.monotonic() - start - 2 * PAUSE:5.1f} s, {connections:>4} connections, {cut:>4} cut")
                 if "continuations" in name and cut == 0:
                     failures.append(f"{name}: a head without an end was not cut")
-        streams, left, seconds, alive = slow_bodies(address)
+        streams, left, seconds, alive = beside(service, failures, lambda: slow_bodies(address))
         print(f"HTTP/2 slow bodies: {streams} on {CONNECTIONS} connections, {streams - left} ended within "
               f"{seconds:.1f} s (request_timeout {REQUEST_TIMEOUT_MS / 1000:.0f} s), {alive} connections go on")
         if left or alive < CONNECTIONS:
             failures.append(f"slow bodies: {left} were left, {alive} connections went on")
-        streams, held = unread_answers(address, service.resident_mib)
+        streams, held = beside(service, failures, lambda: unread_answers(address, service.resident_mib))
         print(f"HTTP/2 answers without room: {streams} on {CONNECTIONS} connections, {held:.1f} MiB")
         after = max(held, service.resident_mib())
         print(f"resident memory: {before:.1f} MiB before, {after:.1f} MiB after")
         if after - before > MEMORY_GROWTH_MAX_MIB:
             failures.append("memory grew")
-        failures += good.stop()
         if not service.stop():
             failures.append("the service did not stop in order")
         log = (pathlib.Path(folder) / "log").read_text()

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from service import POST, Connection, GoodClient, Service, add, end, get
+from service import POST, Connection, Service, add, beside_a_good_client, end, figures, get
 
 SLOW_CONNECTIONS = 200
 HELD_CONNECTIONS = 2000
@@ -131,12 +131,21 @@ def main(binary, requests):
     )
     address, failures = service.address, []
     try:
-        good = GoodClient(address)
+        def beside(attack):
+            with figures(service):
+                result, wrong = beside_a_good_client(address, attack)
+                failures.extend(wrong)
+            return result
+
         # Warm: what the allocator takes for its first thousands of requests is no leak.
         attack(address, 0, max(requests // 20, len(KINDS)))
-        before, start = service.resident_mib(), time.monotonic()
-        statuses = attack(address, 1, requests)
-        seconds, after = time.monotonic() - start, service.resident_mib()
+        def bad_requests():
+            start = time.monotonic()
+            return attack(address, 1, requests), time.monotonic() - start
+
+        before = service.resident_mib()
+        statuses, seconds = beside(bad_requests)
+        after = service.resident_mib()
         print(f"bad requests: {requests} in {seconds:.1f} s")
         for name, answers in statuses.items():
             print(f"  {name:<32} {answers.total():>6}  {dict(sorted(answers.items()))}")
@@ -152,10 +161,14 @@ def main(binary, requests):
         if Connection(address).ask(get(b"/widgets/smuggled"))[0] != 404:
             failures.append("a request that was hidden in another was applied")
 
-        held = [socket.create_connection(address, timeout=20) for _ in range(HELD_CONNECTIONS)]
-        time.sleep(1)
-        print(f"idle connections: {HELD_CONNECTIONS} held, {service.resident_mib():.1f} MiB resident")
-        closed = slow(address)
+        def idle():
+            held = [socket.create_connection(address, timeout=20) for _ in range(HELD_CONNECTIONS)]
+            time.sleep(1)
+            return held, service.resident_mib()
+
+        held, resident = beside(idle)
+        print(f"idle connections: {HELD_CONNECTIONS} held, {resident:.1f} MiB resident")
+        closed = beside(lambda: slow(address))
         print(f"slow connections: {closed} of {SLOW_CONNECTIONS} cut within 12 s (request_timeout 3 s)")
         if closed < SLOW_CONNECTIONS:
             failures.append("slow connections were left open")
@@ -163,13 +176,10 @@ def main(binary, requests):
             connection.close()
         if tool := shutil.which("slowhttptest"):
             for mode, what in (("-H", "heads"), ("-B", "bodies"), ("-X", "reading")):
-                subprocess.run(
-                    [tool, mode, "-c", "500", "-r", "250", "-i", "1", "-l", "8"]
-                    + ["-u", f"{service.url}/rpc/add_widget"],
-                    stdout=subprocess.DEVNULL, check=False,
-                )
+                command = [tool, mode, "-c", "500", "-r", "250", "-i", "1", "-l", "8"]
+                command += ["-u", f"{service.url}/rpc/add_widget"]
+                beside(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=False))
                 print(f"slowhttptest: slow {what}, 500 connections, 8 s")
-        failures += good.stop()
         if not service.stop():
             failures.append("the service did not stop in order")
     finally:

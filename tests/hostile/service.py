@@ -172,17 +172,29 @@ def served(binary, *arguments, **options):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def beside_a_good_client(address, attack):
+@contextlib.contextmanager
+def figures(service):
+    """Prints what one of several attacks on a service took."""
+    # From now on the most is that since now.
+    pathlib.Path(f"/proc/{service.process.pid}/clear_refs").write_text("5")
+    first = service.resident_mib(), service.log_bytes()
+    yield
+    if service.process.poll() is None:
+        print(f"  memory {first[0]:.1f} MiB at first, {service.most_mib():.1f} MiB at most; "
+              f"{service.log_bytes() - first[1]} bytes of log")
+
+
+def beside_a_good_client(address, attack, pause=1):
     """The attack's result, and what went wrong with the good client."""
-    return beside(GoodClient(address), attack)
+    return beside(GoodClient(address), attack, pause)
 
 
-def beside(good, attack):
+def beside(good, attack, pause=1):
     """The same beside a client that asks for something else."""
     good.phase("before")
-    time.sleep(1)
+    time.sleep(pause)
     good.phase("during")
     result = attack()
     good.phase("after")
-    time.sleep(1)
+    time.sleep(pause)
     return result, good.stop()

@@ -174,6 +174,24 @@ class LookingClient(GoodClient):
         connection.close()
 
 
+class ManyGoodClients(LookingClient):
+    """Each request is of an address that has not asked before."""
+
+    def run(self):
+        connection, each = Connection(self.address), 0
+        while not self.stopped.is_set():
+            each += 1
+            request = get(b"/widgets/nobody")[:-2] + b"X-Forwarded-For: 10.%d.%d.%d\r\n\r\n" % (
+                each >> 16, each >> 8 & 255, each & 255)
+            start = time.monotonic()
+            status, _ = connection.ask(request)
+            self.waits.append(time.monotonic() - start)
+            if status != 404:
+                self.wrong.append(status)
+            time.sleep(0.005)
+        connection.close()
+
+
 class NewcomingClient(LookingClient):
     """Makes a new connection for each request."""
 
@@ -362,9 +380,13 @@ def addresses(binary, requests):
             return connection.ask(request.encode())[0]
 
         connection = Connection(service.address)
-        refused = 0
-        for each in range(requests):
-            refused += ask_as(connection, f"[2001:db8:7:{each % 65536:x}::1]:{each % 60000}") == 429
+
+        def flood():
+            return sum(ask_as(connection, f"[2001:db8:7:{each % 65536:x}::1]:{each % 60000}") == 429
+                       for each in range(requests))
+
+        # Each request of the good one is of another client, as it has a limit too.
+        refused, failures = beside(ManyGoodClients(service.address), flood)
         # The flood's own groups of buckets are those of everybody.
         fresh = [ask_as(connection, address)
                  for each in range(200)
@@ -372,7 +394,6 @@ def addresses(binary, requests):
         wrong = len([status for status in fresh if status != 404])
         print(f"addresses: {requests} requests of one /48, {refused} of them 429; then {wrong} of {len(fresh)} "
               "fresh clients were refused")
-        failures = []
         if wrong:
             failures.append(f"{wrong} of {len(fresh)} clients pay for another")
         if not refused:
@@ -469,14 +490,17 @@ def descriptors(binary, widgets):
 
     arguments = "--segment-bytes=65536", "--queue-bytes-max=4096", "--queue-operations-max=16"
     with served(binary, *arguments, "--checkpoint-journal-bytes=65536", preexec_fn=few) as service:
-        writer = Connection(service.address)
-        failures, wrong = [], {}
+        writer, idle, wrong = Connection(service.address), [], {}
         writer.ask(add(b"first"))
-        idle = [socket.create_connection(service.address, 20, ("127.0.0.2", 0)) for _ in range(300)]
-        for each in range(widgets):
-            status, _ = writer.ask(add(b"w%d" % each, b"n" * 500))
-            if status != 204:
-                wrong[status] = wrong.get(status, 0) + 1
+
+        def attack():
+            idle.extend(socket.create_connection(service.address, 20, ("127.0.0.2", 0)) for _ in range(300))
+            for each in range(widgets):
+                status, _ = writer.ask(add(b"w%d" % each, b"n" * 500))
+                if status != 204:
+                    wrong[status] = wrong.get(status, 0) + 1
+
+        _, failures = beside_a_good_client(service.address, attack)
         further, _ = Connection(service.address).ask(get(b"/live"))
         log = pathlib.Path(service.log.name).read_text()
         print(f"descriptors: 256, 300 idle connections, {widgets} widgets over many segments: {wrong or 'all'} "
