@@ -7,8 +7,9 @@
 //! function gives each operation its own outcome; the messages come from
 //! [`Refusal`](widgets_registry::Refusal), as in every store.
 //!
-//! Any number of processes may share one database: nothing is cached, and correctness rests on
-//! locks and guards in the functions. Only this crate knows SQL. It does not know HTTP.
+//! Any number of processes may share one database: nothing is cached but where the widgets of a
+//! distributed registry are, on which nothing but time rests, and correctness rests on locks and
+//! guards in the functions. Only this crate knows SQL. It does not know HTTP.
 
 mod backoff;
 mod batch;

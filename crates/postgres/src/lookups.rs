@@ -178,10 +178,16 @@ async fn look_up<C: Clock>(
                 }
                 (Met::Silence, [worker]) => {
                     shared.lose(Home(*worker, *worker), now, HELD_UP);
+                    // It concerns what is there, and not the whole store.
+                    let fault = unavailable(NODE_LOST, fault.to_string());
+                    answer_all(shared, batch, &fault);
+                    return connection;
                 }
                 (Met::Silence, _) => {
+                    // Each worker's are sent again by themselves.
                     let homes = workers.iter().map(|worker| Home(*worker, *worker));
                     shared.queue.suspect(homes, now);
+                    return connection;
                 }
                 (Met::LostNode | Met::Nothing, _) => {}
             }

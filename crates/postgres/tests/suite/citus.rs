@@ -120,6 +120,20 @@ impl Nodes {
         cluster.expect("an answer")
     }
 
+    /// So many serial numbers of a worker.
+    fn names_on(&self, worker: usize, count: usize) -> Vec<SerialNumber> {
+        let port = self.workers[worker].port;
+        let names = format!(
+            "SELECT name FROM (
+                SELECT 'w' || n AS name,
+                    get_shard_id_for_distribution_column('widgets.widgets', 'w' || n) AS shardid
+                FROM generate_series(1, 400) n
+            ) made JOIN citus_shards USING (shardid) WHERE nodeport = {port} LIMIT {count}"
+        );
+        let names = self.coordinator.psql("registry", &names);
+        names.lines().map(serial_number).collect()
+    }
+
     /// Whether each half has its other one.
     fn assert_balanced(&self) {
         let balance = self
@@ -338,10 +352,14 @@ async fn what_concerns_a_worker_is_sent_there() {
     let nodes = Nodes::distributed().await;
     let store = open(&nodes.service(), Settings::default());
     // Where the widgets are is read once the store is open.
-    let both = || told(&store, "widgets_node_connections").len() == 2;
+    let both = || told(&store, "widgets_node_batches_total").len() == 2;
     let added = add_until(&store, "w", both).await;
-    let batches = told(&store, "widgets_node_batches_total");
-    assert!(batches.iter().all(|count| *count > 0.0), "{batches:?}");
+    let connections = told(&store, "widgets_node_connections");
+    assert_eq!(connections.len(), 2, "{connections:?}");
+    assert!(
+        connections.iter().all(|count| *count > 0.0),
+        "{connections:?}"
+    );
     let client = store.client();
     for number in 0..added {
         let found = client
@@ -394,22 +412,7 @@ async fn operations_go_on_whose_worker_is_there() {
     let mut nodes = Nodes::distributed().await;
     let store = open(&nodes.service(), Settings::default());
     let client = store.client();
-    // By the number of the worker.
-    let on = |number: usize| {
-        let port = nodes.workers[number].port;
-        let names = format!(
-            "SELECT name FROM (SELECT 'w' || n AS name FROM generate_series(1, 60) n) made
-            JOIN citus_shards USING (shardid) WHERE nodeport = {port} LIMIT 12"
-        );
-        let names = names.replace(
-            "AS name FROM generate_series(1, 60) n",
-            "AS name, get_shard_id_for_distribution_column('widgets.widgets', 'w' || n) AS shardid
-                FROM generate_series(1, 60) n",
-        );
-        let names = nodes.coordinator.psql("registry", &names);
-        names.lines().map(serial_number).collect::<Vec<_>>()
-    };
-    let (here, there) = (on(0), on(1));
+    let (here, there) = (nodes.names_on(0, 12), nodes.names_on(1, 12));
     for name in here.iter().chain(&there).take(18) {
         assert_eq!(client.submit(add_widget(name, "", "PQ")).await, Ok(()));
     }
@@ -458,6 +461,55 @@ async fn operations_go_on_whose_worker_is_there() {
         let command = associate_widgets(&here[number], &there[number], Port::Q);
         until_known(&client, command, "WG003").await;
     }
+    nodes.assert_balanced();
+}
+
+/// A worker that does not answer holds up what goes together with its widgets once, and then nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
+    if !is_there() {
+        return;
+    }
+    let nodes = Nodes::distributed().await;
+    let settings = Settings {
+        statement_timeout_ms: 1000,
+        connect_timeout_ms: 1000,
+        ..Settings::default()
+    };
+    let store = open(&nodes.service(), settings);
+    // Where the widgets are is known.
+    let known = || !told(&store, "widgets_node_batches_total").is_empty();
+    add_until(&store, "x", known).await;
+    let client = store.client();
+    let (here, there) = (nodes.names_on(0, 40), nodes.names_on(1, 60));
+    let mut there = there.iter();
+    let mut add_there = || add_widget(there.next().expect("enough names"), "", "P");
+    nodes.workers[1].freeze(true);
+    let mut is_known = false;
+    for _ in 0..20 {
+        let refused = client.submit(add_there()).await;
+        // Refused without a try.
+        if let Err(Rejection::Fault(fault)) = refused
+            && fault.code() == "WG504"
+        {
+            is_known = true;
+            break;
+        }
+    }
+    assert!(is_known, "it is away, and nobody knows");
+    for name in &here[..20] {
+        let both = tokio::join!(
+            client.submit(add_there()),
+            client.submit(add_widget(name, "", "P"))
+        );
+        assert!(matches!(both.0, Err(Rejection::Fault(_))), "{:?}", both.0);
+        assert_eq!(both.1, Ok(()));
+        let found = client.ask(Lookup(name.clone())).await;
+        assert!(found.is_ok_and(|found| found.is_some()), "{name:?}");
+    }
+    assert_eq!(client.ready().await, Ok(()));
+    nodes.workers[1].freeze(false);
+    until_known(&client, add_there(), "23505").await;
     nodes.assert_balanced();
 }
 

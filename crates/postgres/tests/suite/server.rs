@@ -72,6 +72,17 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Signals a process and its children, which it tells. Some of them may have ended meanwhile.
+fn signal(pid: u32, name: &str) -> String {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let mut kill = Command::new("kill");
+    kill.arg(name).arg(pid.to_string());
+    kill.args(children.split_whitespace()).stderr(Stdio::null());
+    drop(kill.status());
+    children
+}
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -241,19 +252,19 @@ impl Server {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        let pid = process.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap_or_default();
-        let pids = children.split_whitespace().map(str::to_owned);
-        let all = std::iter::once(pid.to_string()).chain(pids);
-        // Some children may have ended meanwhile.
-        drop(Command::new("kill").arg("-KILL").args(all).status());
+        let children = signal(process.id(), "-KILL");
         process.wait().expect("its end");
         for child in children.split_whitespace() {
             while Path::new("/proc").join(child).exists() {
                 thread::sleep(Duration::from_millis(5));
             }
         }
+    }
+
+    /// Lets all its processes stand still, as those of a machine that answers nothing any more, or go on.
+    pub(crate) fn freeze(&self, is_frozen: bool) {
+        let process = self.process.as_ref().expect("a running server");
+        signal(process.id(), if is_frozen { "-STOP" } else { "-CONT" });
     }
 
     /// The process ids of the server's children that serve clients.
@@ -298,6 +309,7 @@ impl Drop for Server {
             // SIGQUIT: without ceremony, and its children go as well.
             let pid = process.id().to_string();
             drop(Command::new("kill").args(["-QUIT", &pid]).status());
+            signal(process.id(), "-CONT");
             drop(process.wait());
         }
     }
