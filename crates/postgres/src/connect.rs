@@ -13,6 +13,7 @@ use crate::{
     connected::Connected,
     error::reason,
     histories::{Histories, History},
+    password::Password,
     system_random,
 };
 use percent_encoding::percent_decode_str;
@@ -43,6 +44,8 @@ pub struct Target {
     /// How each host is reached, in the order in which they are tried.
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
+    /// The password, if the URL is not to have it.
+    password: Option<Password>,
     /// What a server must be that is read from.
     reads: TargetSessionAttrs,
     histories: Arc<Histories>,
@@ -149,6 +152,7 @@ impl Target {
         Ok(Self {
             hosts: hosts(&config).map_err(defect)?,
             tls: MakeRustlsConnect::new(tls),
+            password: None,
             reads,
             histories: Arc::default(),
         })
@@ -161,8 +165,31 @@ impl Target {
         Self {
             hosts: vec![there],
             tls: self.tls.clone(),
+            password: self.password.clone(),
             reads: TargetSessionAttrs::ReadWrite,
             histories: Arc::default(),
+        }
+    }
+
+    /// The same with a password, in place of the one that its URL has.
+    #[must_use]
+    pub fn with_password(mut self, password: Password) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// Whether its URL has a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        let has = |host: &Config| host.get_password().is_some();
+        self.hosts.iter().any(has)
+    }
+
+    /// Whether its password is there, or why it is not: a file may be none, or not for this process.
+    pub fn check_password(&self) -> Result<(), String> {
+        match &self.password {
+            Some(password) => password.read().map(drop),
+            None => Ok(()),
         }
     }
 
@@ -188,8 +215,22 @@ impl Target {
         timeout: Duration,
     ) -> Result<Connected, OpenError> {
         let mut reasons = Vec::new();
+        let failed = |reason| OpenError::Connect {
+            target: self.to_string(),
+            reason,
+        };
+        let password = match &self.password {
+            Some(password) => {
+                let read = password.read_aside().await;
+                Some(read.map_err(|why| failed(format!("its password: {why}")))?)
+            }
+            None => None,
+        };
         for host in self.hosts_in_turn() {
             let mut host = host.clone();
+            if let Some(password) = &password {
+                host.password(password);
+            }
             host.target_session_attrs(wanted);
             let reason = match tokio::time::timeout(timeout, self.connect_host(&host)).await {
                 Ok(Ok(connected)) => return Ok(connected),
@@ -202,10 +243,7 @@ impl Target {
                 format!("{}: {reason}", At(&host))
             });
         }
-        Err(OpenError::Connect {
-            target: self.to_string(),
-            reason: reasons.join("; "),
-        })
+        Err(failed(reasons.join("; ")))
     }
 
     async fn connect_host(&self, host: &Config) -> Result<Connected, String> {

@@ -92,11 +92,11 @@ pub(crate) fn run(
 ) -> Outcome {
     let configuration = given.resolve()?.configuration;
     let _log = log::start(&configuration.log);
-    let StoreKind::Postgres(url) = &configuration.store.url else {
+    if configuration.store.url == StoreKind::Embedded {
         let why = "only the PostgreSQL store has migrations: give its URL by --store";
         return Err(Misuse(why.into()).into());
-    };
-    let target = Target::parse(url)?;
+    }
+    let target = configuration.store.reachable_database()?;
     let connect_timeout_ms = configuration.postgres.connect_timeout_ms;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

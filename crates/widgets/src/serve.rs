@@ -25,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_clock::SystemClock;
 use widgets_engine::Engine;
 use widgets_pacing::{Pacing, SystemMeter};
-use widgets_postgres::{Postgres, Target};
+use widgets_postgres::Postgres;
 use widgets_registry::Store;
 use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, Replication, TlsFiles};
 
@@ -219,8 +219,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         StoreKind::Embedded => {
             start_embedded(configuration, &http, pacing.clone(), &metrics).await?
         }
-        StoreKind::Postgres(url) => {
-            let target = Target::parse(url)?;
+        StoreKind::Postgres(_) => {
+            let target = store.reachable_database()?;
             let settings = postgres.settings(&http, changes, idempotency);
             if migrate {
                 crate::migrate::migrate(&target, settings.connect_timeout_ms).await?;

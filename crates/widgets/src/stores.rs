@@ -76,8 +76,8 @@ impl Given {
                     .into(),
             )
             .into()),
-            StoreKind::Postgres(url) => Ok(Store::Postgres {
-                target: Box::new(Target::parse(url)?),
+            StoreKind::Postgres(_) => Ok(Store::Postgres {
+                target: Box::new(store.reachable_database()?),
                 connect_timeout: Duration::from_millis(postgres.connect_timeout_ms),
             }),
             // A default would be a guess about which of somebody's stores is to be filled or read.

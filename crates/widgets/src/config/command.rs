@@ -3,6 +3,7 @@
 use super::{
     Configuration, Given, Resolved,
     keys::{KEYS, SECTIONS},
+    values::StoreKind,
 };
 use crate::{Outcome, security::Security};
 use std::{fmt::Write as _, io::Write as _, process::ExitCode};
@@ -25,6 +26,9 @@ pub(crate) fn run(command: Command) -> Outcome {
             Ok(Resolved { configuration, .. }) => {
                 configuration.check_public()?;
                 Security::load(&configuration.http, &configuration.auth)?;
+                if configuration.store.url != StoreKind::Embedded {
+                    configuration.store.reachable_database()?;
+                }
                 writeln!(stdout, "the configuration is right")?;
             }
             Err(problems) => {

@@ -91,7 +91,13 @@ pub(crate) struct Migrating;
 
 impl Scope for Migrating {
     fn takes(path: &str) -> bool {
-        let database = ["store.url", "postgres.connect_timeout_ms"].contains(&path);
+        let database = [
+            "store.url",
+            "store.password",
+            "store.password_file",
+            "postgres.connect_timeout_ms",
+        ]
+        .contains(&path);
         // Nobody asks it anything.
         database || path.starts_with("log.") && path != "log.requests"
     }

@@ -267,6 +267,11 @@ configuration! {
     store: Store {
         /// The store.
         url as "store": StoreKind = StoreKind::Embedded;
+        /// The password of the database, where url has none, as it is: in a URL some letters must be written
+        /// otherwise. Others on the machine can read flags: the variable or password_file is better.
+        password as "store_password": Secret = Secret::default();
+        /// A file that has what password would have. Read anew for each connection.
+        password_file as "store_password_file": Option<PathBuf> = None;
         /// The directory of the embedded store. Made where it is missing.
         data_dir: PathBuf = PathBuf::from("widgets-data");
         /// Refuses to start where the embedded store has no files yet, instead of making a new one.

@@ -172,10 +172,9 @@ impl<S: Scope> Given<S> {
             });
         }
         if problems.is_empty()
-            && let StoreKind::Postgres(url) = &configuration.store.url
-            && let Err(problem) = widgets_postgres::Target::parse(url)
+            && let Err(problem) = configuration.store.database()
         {
-            problems.push(Problem::new(format!("store.url: {problem}")));
+            problems.push(Problem::new(problem));
         }
         if problems.is_empty() {
             let wrong = configuration.check_copies();

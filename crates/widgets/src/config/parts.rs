@@ -4,8 +4,10 @@ use super::keys::{
     Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgres, Replication, Store,
 };
 use super::optional::RequiredClaims;
+use super::values::StoreKind;
 use std::{num::NonZero, time::Duration};
 use widgets_engine::NoStore;
+use widgets_postgres::{Password, Target};
 use widgets_server::{
     AuthenticationSettings, RateLimitSettings, Roles, TlsFiles, answer_bytes_max,
 };
@@ -101,6 +103,60 @@ impl Store {
         } else {
             NoStore::Make
         }
+    }
+
+    /// The database, if widgets are kept in one, or what is wrong with what is given of it.
+    pub(crate) fn database(&self) -> Result<Option<Target>, String> {
+        let Self {
+            url,
+            password,
+            password_file,
+            ..
+        } = self;
+        let keys = [
+            ("store.password", password.0.is_some()),
+            ("store.password_file", password_file.is_some()),
+        ];
+        let given: Vec<&str> = keys
+            .iter()
+            .filter_map(|&(key, given)| given.then_some(key))
+            .collect();
+        let StoreKind::Postgres(url) = url else {
+            return match given.first() {
+                None => Ok(None),
+                Some(key) => Err(format!(
+                    "{key} is for a PostgreSQL database: name it by store.url"
+                )),
+            };
+        };
+        let target = Target::parse(url).map_err(|problem| format!("store.url: {problem}"))?;
+        let password = match (&password.0, password_file) {
+            (None, None) => return Ok(Some(target)),
+            (Some(password), None) => Password::Text(password.clone()),
+            (None, Some(path)) => Password::File(path.clone()),
+            (Some(_), Some(_)) => {
+                return Err(format!(
+                    "{} must not be given together",
+                    given.join(" and ")
+                ));
+            }
+        };
+        if target.has_password() {
+            return Err(format!(
+                "{} and a password in store.url must not be given together",
+                given.join("")
+            ));
+        }
+        Ok(Some(target.with_password(password)))
+    }
+
+    /// The same for who is about to connect to it: a file of a password that is not there is told now, not by each
+    /// connection later.
+    pub(crate) fn reachable_database(&self) -> Result<Target, String> {
+        let target = self.database()?.ok_or("store.url names no database")?;
+        let checked = target.check_password();
+        checked.map_err(|problem| format!("store.password_file: {problem}"))?;
+        Ok(target)
     }
 }
 

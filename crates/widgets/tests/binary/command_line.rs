@@ -105,6 +105,8 @@ fn each_command_shows_its_own_flags_and_those_that_are_used_first() {
                 "--move-widgets",
                 "--help",
                 "--store",
+                "--store-password",
+                "--store-password-file",
                 "--postgres-connect-timeout-ms",
                 "--log-format",
                 "--log-filter",
@@ -379,6 +381,51 @@ fn settings_must_fit_together() {
         widgets.toml:1: engine.segment_bytes must be at least 3233840 (a whole batch of queue_operations_max = 2048) and less than 4294967296, 8192 was given
     "#]];
     refused("together", "engine.segment_bytes = 8192\n", &[], &told);
+}
+
+#[test]
+fn a_database_has_one_password_and_a_directory_none() {
+    let told = expect![[r#"
+        store.password is for a PostgreSQL database: name it by store.url
+    "#]];
+    refused("password", "store.password = \"a\"\n", &[], &told);
+    let told = expect![[r#"
+        store.password_file is for a PostgreSQL database: name it by store.url
+    "#]];
+    refused("password", "store.password_file = \"a\"\n", &[], &told);
+    let database = ["--store", "postgres://me@host/db"];
+    let told = expect![[r#"
+        store.password and store.password_file must not be given together
+    "#]];
+    let both = "store.password = \"a\"\nstore.password_file = \"b\"\n";
+    refused("password", both, &database, &told);
+    let told = expect![[r#"
+        store.password and a password in store.url must not be given together
+    "#]];
+    let in_url = ["--store", "postgres://me:secret@host/db"];
+    refused("password", "store.password = \"a\"\n", &in_url, &told);
+}
+
+#[test]
+fn a_file_of_a_password_that_is_not_there_is_told_before_anything_is_opened() {
+    let directory = Directory::new("password-file");
+    let database = [
+        "--store",
+        "postgres://me@127.0.0.1:1/db",
+        "--store-password-file",
+        "missing",
+    ];
+    for command in [
+        &["config", "check"][..],
+        &["serve"],
+        &["migrate"],
+        &["export", "a"],
+    ] {
+        let (code, _, error) = with_file(directory.path(), "", &[command, &database].concat());
+        assert_eq!(code, 1, "{command:?}: {error}");
+        let told = error.contains("store.password_file: missing: No such file");
+        assert!(told, "{command:?}: {error}");
+    }
 }
 
 #[test]

@@ -149,6 +149,18 @@ fn secrets_are_never_shown_or_logged() {
             ],
             1,
         ),
+        (
+            &[
+                "config",
+                "show",
+                "--store",
+                "postgres://me@host/db",
+                "--store-password",
+                "hunter2",
+            ],
+            0,
+        ),
+        (&["config", "check", "--store-password", "hunter2"], 1),
     ] {
         let (got, shown) = outcome(widgets(directory.path()).args(arguments));
         assert_eq!(got, Some(code), "{arguments:?}: {shown}");
