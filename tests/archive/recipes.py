@@ -110,16 +110,15 @@ def units(service, folder):
 
 def compose(service, folder):
     text = (REPOSITORY / "deployments/docker-compose/docker-compose.archive.yml").read_text()
-    commands = re.findall(r"^      - (widgets .*)$", text, re.MULTILINE)
+    commands = re.findall(r"^    command: \[(archive, .*)\]$", text, re.MULTILINE)
     check(len(commands) == 2, f"{len(commands)} commands of the Compose recipe")
-    programs = os.path.join(folder, "bin")
-    os.makedirs(programs)
-    os.symlink(service.binary, os.path.join(programs, "widgets"))
-    environment = service.environment | {"PATH": f"{programs}:{os.environ['PATH']}", "KEEP": "14days"}
-    for number, command in enumerate(commands):
-        command = command.replace("/data/drill", os.path.join(folder, f"drill-{number}")).replace("$$", "$")
-        done = subprocess.run(["/bin/sh", "-ec", command], env=environment, capture_output=True, text=True, timeout=300)
-        check(done.returncode == 0, f"{command}: {(done.stdout + done.stderr).strip().splitlines()[-1:]}")
+    for command in commands:
+        words = [word.strip('"') for word in command.split(", ")]
+        words = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", word).replace("/data", folder) for word in words]
+        run(service, shlex.join(["widgets", *words]), {})
+    drilled = Service(service.binary, os.path.join(folder, "drill"), None).start()
+    check(drilled.serial_numbers() == service.serial_numbers(), "a drill leaves the store as the archive has it")
+    drilled.stop()
 
 
 def main():

@@ -1,6 +1,7 @@
 //! `widgets archive`, `restore`, `verify` and `backup`: what outlives the disk.
 
 mod backup;
+mod drill;
 mod keep;
 mod list;
 mod progress;
@@ -44,6 +45,11 @@ pub(crate) enum Command {
     ///
     /// Exit code 1 where something is damaged or missing; each such object is named.
     Verify(verify::Verify),
+    /// Does all that a restore would, and so shows that it can be done: `widgets archive verify`, `widgets restore`
+    /// of the newest moment into a directory, `widgets verify` of that.
+    ///
+    /// Run it every now and then where the directory goes afterwards. Exit code 1 where one of the three fails.
+    Drill(drill::Drill),
     /// Lets go of what no moment needs that is younger than --keep.
     ///
     /// The service goes on archiving meanwhile. What a kept moment needs is never removed, so a little more
@@ -55,6 +61,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     match command {
         Command::List(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
+        Command::Drill(arguments) => arguments.run(),
         Command::Prune(arguments) => arguments.run(),
     }
 }

@@ -54,6 +54,17 @@ fn time(text: &str) -> Result<u64, String> {
 }
 
 impl Restore {
+    /// Of the newest moment.
+    pub(super) fn newest(url: Url, data_dir: PathBuf) -> Self {
+        Self {
+            url,
+            data_dir,
+            at: None,
+            position: None,
+            follow: None,
+        }
+    }
+
     pub(crate) fn run(self) -> Outcome {
         let target = match (self.at, self.position) {
             (Some(at), _) => Target::At(at),

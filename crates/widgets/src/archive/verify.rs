@@ -17,6 +17,10 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
+    pub(super) fn of(url: Url) -> Self {
+        Self { url }
+    }
+
     pub(super) fn run(self) -> Outcome {
         let bucket = self.url.open()?;
         let mut bar = Shown::new();
@@ -54,6 +58,10 @@ pub(crate) struct VerifyStore {
 }
 
 impl VerifyStore {
+    pub(super) fn of(data_dir: PathBuf) -> Self {
+        Self { data_dir }
+    }
+
     pub(crate) fn run(self) -> Outcome {
         let verified = widgets_engine::verify(&self.data_dir, &Settings::default());
         let verified = verified.map_err(|error| stores::explained(&self.data_dir, &error))?;

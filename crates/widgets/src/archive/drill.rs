@@ -1,0 +1,30 @@
+//! `widgets archive drill`: whether what an archive has could be restored, by doing it.
+
+use super::{Restore, Url, VerifyStore, verify::Verify};
+use crate::Outcome;
+use std::{path::PathBuf, process::ExitCode};
+
+#[derive(clap::Args)]
+pub(crate) struct Drill {
+    #[command(flatten)]
+    url: Url,
+    /// The directory, empty or not there yet. It takes as much room as the store, and stays.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+}
+
+impl Drill {
+    /// The three commands that a person would give, in their order, up to the first that fails.
+    pub(super) fn run(self) -> Outcome {
+        let Self { url, data_dir } = self;
+        let verified = Verify::of(url.clone()).run()?;
+        if verified != ExitCode::SUCCESS {
+            return Ok(verified);
+        }
+        let restored = Restore::newest(url, data_dir.clone()).run()?;
+        if restored != ExitCode::SUCCESS {
+            return Ok(restored);
+        }
+        VerifyStore::of(data_dir).run()
+    }
+}
