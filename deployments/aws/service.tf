@@ -46,7 +46,8 @@ resource "aws_iam_role_policy" "secrets" {
 }
 
 locals {
-  # The image's Dockerfile puts the authorities of RDS there.
+  # What follows the role, whose password each container has in a variable. The image's Dockerfile puts the authorities of
+  # RDS there.
   database_url = "@${aws_rds_cluster.database.endpoint}/widgets?sslmode=verify-full&sslrootcert=/etc/widgets/rds.pem"
 
   # Only the load balancer reaches it, and decides who gets in, unless [auth] is set (docs/security.md).
@@ -82,13 +83,11 @@ resource "aws_ecs_task_definition" "service" {
     essential              = true
     readonlyRootFilesystem = true
     linuxParameters        = { capabilities = { drop = ["ALL"] } }
-    # The password is letters and digits, so that it can stand in a URL as it is.
-    entryPoint   = ["sh", "-c"]
-    command      = ["WIDGETS_STORE=\"postgres://authenticator:$PASSWORD${local.database_url}\" exec widgets serve"]
-    environment  = [for name, value in local.environment : { name = name, value = value }]
-    secrets      = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn }]
-    portMappings = [{ containerPort = 3000, protocol = "tcp" }]
-    healthCheck  = { command = ["CMD", "widgets", "health", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
+    command                = ["serve", "--store=postgres://authenticator${local.database_url}"]
+    environment            = [for name, value in local.environment : { name = name, value = value }]
+    secrets                = [{ name = "WIDGETS_STORE_PASSWORD", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn }]
+    portMappings           = [{ containerPort = 3000, protocol = "tcp" }]
+    healthCheck            = { command = ["CMD", "widgets", "health", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
     # Longer than the service waits for the answers under way (25 s).
     stopTimeout      = 40
     ulimits          = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
@@ -150,16 +149,15 @@ resource "aws_ecs_task_definition" "migrate" {
   }
 
   container_definitions = jsonencode([
-    # psql's image does not know the authorities of RDS, the service's does.
+    # psql's image does not know the authorities of RDS, the service's does: what an image has in a VOLUME is copied into the
+    # task's volume that is mounted there first, whatever the container then does.
     {
       name                   = "authorities"
       image                  = var.image
       essential              = false
-      user                   = "0"
       readonlyRootFilesystem = true
-      entryPoint             = ["cp"]
-      command                = ["/etc/widgets/rds.pem", "/authorities/rds.pem"]
-      mountPoints            = [{ sourceVolume = "authorities", containerPath = "/authorities" }]
+      command                = ["--version"]
+      mountPoints            = [{ sourceVolume = "authorities", containerPath = "/etc/widgets" }]
       logConfiguration       = local.logs["authorities"]
     },
     {
@@ -196,9 +194,8 @@ resource "aws_ecs_task_definition" "migrate" {
       essential              = true
       dependsOn              = [{ containerName = "roles", condition = "SUCCESS" }]
       readonlyRootFilesystem = true
-      entryPoint             = ["sh", "-c"]
-      command                = ["WIDGETS_STORE=\"postgres://widgets_owner:$PASSWORD${local.database_url}\" exec widgets migrate"]
-      secrets                = [{ name = "PASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn }]
+      command                = ["migrate", "--store=postgres://widgets_owner${local.database_url}"]
+      secrets                = [{ name = "WIDGETS_STORE_PASSWORD", valueFrom = aws_secretsmanager_secret.role["owner"].arn }]
       logConfiguration       = local.logs["migrate"]
     },
   ])

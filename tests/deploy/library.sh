@@ -63,21 +63,30 @@ remove_project() {
   docker volume ls --quiet "${of[@]}" | xargs --no-run-if-empty docker volume rm >/dev/null
 }
 
-# Makes the image of a binary that is there already: the last stage of the Dockerfile around it.
+# Makes the image of a binary that is there already: the last stage of the Dockerfile around it. One that is not static, as
+# those of `cargo build`, takes its libraries along.
 image_of() {
-  local binary=$1 context=$work/image
-  mkdir -p "$context/data" "$context/etc" "$context/usr/local/bin"
-  cp "$binary" "$context/usr/local/bin/widgets"
-  cp /etc/ssl/certs/ca-certificates.crt "$context/etc/"
-  sed -n '/^FROM debian:/,$p' "$root/Dockerfile" |
-    sed 's|--from=build ||; s|/etc/ssl/certs/ca-certificates.crt |etc/ca-certificates.crt |; s|/image/usr|usr|; s|/image/data|data|' \
-      >"$context/Dockerfile"
-  docker build --quiet --tag widgets "$context" >/dev/null
+  local binary=$1 image=$work/image/files library
+  mkdir -p "$image/data" "$image/etc/ssl/certs" "$image/usr/local/bin"
+  cp "$binary" "$image/usr/local/bin/widgets"
+  for library in $(ldd "$binary" 2>/dev/null | grep -o '/[^ ]*' || true); do
+    mkdir -p "$image$(dirname "$library")"
+    cp --dereference "$library" "$image$library"
+  done
+  cp /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/"
+  echo 'widgets:x:10001:10001::/data:' >"$image/etc/passwd"
+  echo 'widgets:x:10001:' >"$image/etc/group"
+  chown 10001:10001 "$image/data"
+  tar --create --file "$work/image/files.tar" --directory "$image" .
+  { echo 'FROM scratch'; sed '1,/^FROM scratch/d; s|^COPY --from=build /image /|ADD files.tar /|' "$root/Dockerfile"; } \
+    >"$work/image/Dockerfile"
+  rm -r "$image"
+  docker build --quiet --tag widgets "$work/image" >/dev/null
 }
 
 # Every image that the Dockerfile and the compose files name. What compiles is not needed for a binary.
 images() {
-  sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
+  sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | grep -v '^scratch$' | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
   local files=("$root"/deployments/docker-compose/docker-compose*.yml)
   [[ ${part:-} != disk-dies ]] || files=("$root"/deployments/docker-compose/docker-compose.{embedded,archive}.yml)
   sed -n 's/^ *image: //p' "${files[@]}" | grep -v '^widgets$'
@@ -185,4 +194,58 @@ free_port() {
     fi
   done
   fail "no free port"
+}
+
+# Starts a bare Debian under a systemd of its own, and puts the container into `container`.
+start_systemd() {
+  local image=widgets-test-systemd:bookworm
+  if ! docker image inspect "$image" >/dev/null 2>&1; then
+    say "making a Debian with systemd"
+    mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io \
+      --include=systemd,systemd-sysv,procps,adduser,ca-certificates,curl bookworm "$work/systemd.tar"
+    docker import - "$image" <"$work/systemd.tar" >/dev/null
+    rm "$work/systemd.tar"
+  fi
+  cat >"$work/start" <<'START'
+#!/bin/sh
+# Its own groups of processes: by version 2, or by 1 where the machine has that.
+umount -R /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup || {
+  mount -t tmpfs none /sys/fs/cgroup
+  mkdir /sys/fs/cgroup/systemd
+  mount -t cgroup -o none,name=systemd none /sys/fs/cgroup/systemd
+}
+exec env container=docker /lib/systemd/systemd --system
+START
+  chmod 755 "$work" "$work/start"
+  container=$(docker run --detach --cap-add SYS_ADMIN --cap-add NET_ADMIN \
+    --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+    --tmpfs /run --tmpfs /tmp --volume "$work/start:/start:ro" "$image" /start)
+  booted
+}
+
+inside() {
+  docker exec "$container" "$@"
+}
+
+# Waits until the container's systemd has started what it starts by itself.
+booted() {
+  for _ in {1..300}; do
+    [[ $(inside systemctl is-system-running 2>/dev/null) =~ running|degraded ]] && return
+    sleep 0.1
+  done
+  fail "systemd does not come up: $(docker logs "$container" 2>&1 | tail -5)"
+}
+
+property() {
+  inside systemctl show --property "$1" --value widgets
+}
+
+# Waits until a property of the service has a value.
+until_is() {
+  for _ in {1..600}; do
+    [[ $(property "$1") == "$2" ]] && return
+    sleep 0.1
+  done
+  fail "$1 is $(property "$1"), not $2: $(inside journalctl --no-pager --unit widgets | tail -20)"
 }

@@ -1,4 +1,4 @@
-{{/* A job on the archive: a list of the context, the job's name, its values, and what it runs. */}}
+{{/* A job on the archive: a list of the context, the job's name, its values, and what `widgets` is to do. */}}
 {{- define "widgets.archiveJob" -}}
 {{- $context := index . 0 }}
 {{- $name := index . 1 }}
@@ -38,9 +38,7 @@ spec:
             - name: {{ $name }}
               image: {{ include "widgets.image" . }}
               imagePullPolicy: {{ .Values.image.pullPolicy }}
-              command: [/bin/sh, -ec]
-              args:
-                - {{ $command }}
+              args: {{ toJson $command }}
               env:
                 - name: WIDGETS_ARCHIVE_URL
                   value: {{ required (printf "embedded.archive.url is needed for the job %s" $name) .Values.embedded.archive.url | quote }}

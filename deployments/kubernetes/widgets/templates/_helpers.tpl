@@ -213,8 +213,8 @@ spec:
       lifecycle:
         preStop:
           # Until everybody who sends requests here has heard that the pod goes.
-          exec:
-            command: [sleep, "5"]
+          sleep:
+            seconds: 5
       resources:
         {{- toYaml (index .Values .Values.store).resources | nindent 8 }}
       securityContext:
