@@ -62,6 +62,7 @@ export class Failure extends Error {
 const PATHLESS = [".", ".."];
 
 const NOT_ALLOWED = "42501";
+const STANDBY = "WG507";
 
 /** The root of the API: the folder above this page. */
 export const root = new URL("../", new URL(".", document.location.href));
@@ -212,20 +213,35 @@ export async function changes(
 
 export type Operation = "add_widget" | "remove_widget" | "associate_widgets" | "remove_association";
 
+/** Whether the caller can change anything here: a role may only look, and a standby changes nothing for anybody. */
+export type Rights = { operate: true } | { operate: false; because: "role" } | { operate: false; because: "standby"; primary: string };
+
 /**
- * Whether the caller may change anything. The service says so by how it refuses what is never done: `HEAD` of an
- * operation is "no such method" to those who may call it, and "not allowed" to the others.
+ * What the caller may do. The service says so by how it refuses what is never done: `HEAD` of an operation is "no such
+ * method" to those who may call it, and "not allowed" to the others. A standby is not ready in the role of a primary, and
+ * says where that is. Neither is counted as a refused request.
  */
-export async function mayOperate(signal?: AbortSignal): Promise<boolean> {
+export async function rights(signal?: AbortSignal): Promise<Rights> {
+  const [operation, role] = await Promise.all([
+    refusal("rpc/remove_widget?widget_sn=", "HEAD", signal),
+    refusal("ready?role=primary", "GET", signal),
+  ]);
+  // Whoever is not let in at all does not know what there is to be allowed.
+  if (operation?.status === 401) throw operation;
+  if (operation?.code === NOT_ALLOWED) return { operate: false, because: "role" };
+  if (role?.code === STANDBY) return { operate: false, because: "standby", primary: role.details ?? "" };
+  return { operate: true };
+}
+
+/** How this is refused, if it is. */
+async function refusal(path: string, method: "GET" | "HEAD", signal?: AbortSignal): Promise<Failure | null> {
   try {
-    await ask("rpc/remove_widget?widget_sn=", { method: "HEAD", signal });
+    await ask(path, { method, signal });
+    return null;
   } catch (failure) {
-    if (!(failure instanceof Failure)) throw failure;
-    if (failure.code === NOT_ALLOWED) return false;
-    // Whoever is not let in at all does not know what there is to be allowed.
-    if (failure.status === 401) throw failure;
+    if (failure instanceof Failure) return failure;
+    throw failure;
   }
-  return true;
 }
 
 /** With a key it is applied once, however often it is sent. */

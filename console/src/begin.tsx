@@ -41,15 +41,15 @@ export function Begin({ begun }: { begun: () => void }) {
   return (
     <section class="card">
       <h2>The registry is empty</h2>
-      {rights === false ? (
-        <ReadOnly />
+      {rights?.operate === false ? (
+        <ReadOnly rights={rights} />
       ) : (
         <>
           <p>
             Add a widget under <a href="#/operations">Operations</a>, or make a small example to look at: eight widgets
             of a pump house, joined port to port.
           </p>
-          <button type="button" disabled={made !== null || !rights} onClick={make}>
+          <button type="button" disabled={made !== null || !rights?.operate} onClick={make}>
             {made === null ? "Make the example" : `Making it: ${made} of ${EXAMPLE.length}`}
           </button>
         </>

@@ -52,14 +52,14 @@ export function OperationsScreen({ query }: { query: URLSearchParams }) {
     <>
       <h1>Operations</h1>
       <Problem failure={failure} />
-      {rights === false && <ReadOnly />}
+      {rights && <ReadOnly rights={rights} />}
       {rights !== null && (
         <>
           <div class="columns pairwise">
             {FORMS.map((form) => (
-              <Form key={form.operation} {...form} given={query} allowed={rights} />
+              <Form key={form.operation} {...form} given={query} allowed={rights.operate} />
             ))}
-            <RemoveForm allowed={rights} />
+            <RemoveForm allowed={rights.operate} />
           </div>
         </>
       )}

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Slot, Failure, beginningWith, mayOperate, token } from "./api";
+import { type Rights, type Slot, Failure, beginningWith, rights, token } from "./api";
 import { explain, messageOf } from "./explain";
 
 /** A link to a screen; the address after `#` says which one. */
@@ -232,13 +232,42 @@ export function useToken(changed: () => void): void {
   }, []);
 }
 
-/** Whether the caller may change anything. */
-export function useRights(): Loaded<boolean> {
-  return useLoaded("rights", (signal) => mayOperate(signal));
+/** A standby may be made the primary at any time. */
+const ROLE_MS = 5000;
+
+/** What the caller may do here. */
+export function useRights(): Loaded<Rights> {
+  const loaded = useLoaded("rights", (signal) => rights(signal));
+  const [promoted, setPromoted] = useState(false);
+  const follows = loaded.value?.operate === false && loaded.value.because === "standby";
+  useEffect(() => {
+    if (!follows || promoted) return;
+    const timer = setInterval(() => {
+      // Asked beside what is shown, which stays as it is while nothing has changed.
+      if (document.visibilityState === "visible") rights().then(({ operate }) => operate && setPromoted(true), () => {});
+    }, ROLE_MS);
+    return () => clearInterval(timer);
+  }, [follows, promoted]);
+  return follows && promoted ? { ...loaded, value: { operate: true } } : loaded;
 }
 
-/** What somebody whose role may only look is told where there would be something to do. */
-export function ReadOnly() {
+/** What somebody who may only look is told where there would be something to do. */
+export function ReadOnly({ rights }: { rights: Rights }) {
+  if (rights.operate) return null;
+  if (rights.because === "standby") {
+    return (
+      <p class="card" role="note">
+        This is a standby: it shows everything, and changes nothing. What is to be changed is changed at its primary
+        {/* Nothing but an address of the web is followed. */}
+        {/^https?:\/\//.test(rights.primary) && (
+          <>
+            , <a href={`${rights.primary.replace(/\/$/, "")}/console/${location.hash}`}>{rights.primary}</a>
+          </>
+        )}
+        .
+      </p>
+    );
+  }
   return (
     <p class="card" role="note">
       You may look, and change nothing: the service does not let your role. A token of a role that may write is entered

@@ -39,7 +39,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
             side={
               <span class="links">
                 <a href={to.near(serialNumber)}>Neighbourhood</a>
-                {rights && <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>}
+                {rights.operate && <a href={`#/operations?widget1_sn=${encodeURIComponent(serialNumber)}`}>Associate</a>}
               </span>
             }
           >
@@ -53,7 +53,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
                   ) : (
                     <>
                       <WidgetLink serialNumber={slot.peer} />
-                      {rights && (
+                      {rights.operate && (
                         <button type="button" class="quiet" onClick={() => dissociate(slot.peer!, slot.port)}>
                           Remove association
                           <span class="hidden">{` with ${slot.peer} over ${slot.port}`}</span>
@@ -66,7 +66,11 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
             </ol>
             <Problem failure={failure} />
           </Card>
-          {rights ? <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} /> : <ReadOnly />}
+          {rights.operate ? (
+            <Removal widget={widget.value} removed={() => (setRemoved(true), history.reload())} />
+          ) : (
+            <ReadOnly rights={rights} />
+          )}
         </>
       )}
       {/* Below what may still come, nothing is shown: it would be pushed down. */}

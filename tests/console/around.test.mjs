@@ -189,17 +189,54 @@ test("a standby says that it is one and how it follows, and its primary that it 
     await picture(page, "standby");
     assert.deepEqual(await faults(page), []);
     await go(page, "#/operations");
-    const form = page.locator("section", { hasText: "Add a widget" }).first();
-    await form.getByLabel("Serial number").fill("not here");
-    await form.getByRole("button", { name: "Add a widget" }).click();
-    await form.getByText("This is a standby, which shows everything").waitFor();
-    await form.locator(".said", { hasText: new URL(primary.url).host }).waitFor();
+    const note = page.getByRole("note").filter({ hasText: "This is a standby" });
+    const link = note.getByRole("link");
+    assert.equal(await link.getAttribute("href"), `${primary.url}/console/#/operations`);
+    for (const button of await page.locator("form button").all()) assert.ok(await button.isDisabled());
+    assert.deepEqual([await shifts(page), await faults(page)], [[], []]);
+    await picture(page, "standby-operations");
+    await go(page, "#/widget/copied");
+    await note.waitFor();
+    assert.equal(await page.getByRole("button", { name: /Remove/ }).count(), 0);
+    assert.equal(await page.getByRole("link", { name: "Associate" }).count(), 0);
+    // The same screen there.
+    assert.equal(await link.getAttribute("href"), `${primary.url}/console/#/widget/copied`);
     await go(page, "#/");
     await primary.stop();
     await row(page, "Its primary").locator(".bad", { hasText: "does not answer" }).waitFor({ timeout: 60_000 });
     assert.deepEqual(await faults(page), []);
   });
   await standby.stop();
+});
+
+test("a standby that is promoted while its page is open offers what it then does", { skip, timeout: 120_000 }, async () => {
+  const primary = await serve();
+  const standby = await serve({ flags: ["--follow", primary.url] });
+  await visit(browser, standby.url, "#/operations", {}, async (page) => {
+    await page.getByRole("note").filter({ hasText: "This is a standby" }).waitFor();
+    const form = page.locator("section", { hasText: "Add a widget" }).first();
+    await form.getByLabel("Serial number").fill("after the promotion");
+    await primary.stop();
+    const promoted = await fetch(`${standby.url}/replication/promote?address=${encodeURIComponent(standby.url)}`, { method: "POST" });
+    assert.equal(promoted.status, 200, await promoted.text());
+    await page.getByRole("note").waitFor({ state: "detached" });
+    await form.getByRole("button", { name: "Add a widget" }).click();
+    await form.getByText("It is registered.").waitFor();
+  });
+  await standby.stop();
+});
+
+test("looking is nothing that the overview counts as refused", { skip, timeout: 90_000 }, async () => {
+  const service = await serve();
+  await visit(browser, service.url, "", {}, async (page) => {
+    await page.getByRole("button", { name: "Make the example" }).waitFor();
+    await go(page, "#/operations");
+    await page.locator("form button:enabled").first().waitFor();
+    const metrics = await (await fetch(`${service.url}/metrics`)).text();
+    const refused = [...metrics.matchAll(/^widgets_requests_total\{.*outcome="(.*)"\} (?!0$)(.*)$/gm)].filter(([, outcome]) => outcome !== "ok");
+    assert.deepEqual(refused.map(([line]) => line), []);
+  });
+  await service.stop();
 });
 
 test("an operation whose answer was lost is sent again, and applied once", { skip, timeout: 90_000 }, async () => {

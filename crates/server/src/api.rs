@@ -599,7 +599,8 @@ impl<S: Store> Api<S> {
         let allowed_origin = cross_origin.then(|| self.browsers.allowed_origin(&head.headers));
         let route = Route::of(head.uri.path());
         let preflight = cors::is_preflight(&head.method, &head.headers);
-        let subject = route.subject().filter(|_| !preflight);
+        let asks_for_rights = head.method == Method::HEAD && matches!(route, Route::Operation(_));
+        let subject = route.subject().filter(|_| !preflight && !asks_for_rights);
         let checked = self.check_sender(&route, head, preflight);
         let mut logged = self.shared.settings.log_requests.then(|| {
             Box::new(Logged {

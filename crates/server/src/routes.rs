@@ -83,7 +83,8 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// What a request for it is counted as. Documents and probes would only blur the measurements.
+    /// What a request for it is counted as. Documents and probes would only blur the measurements; so would `HEAD` of an
+    /// operation, which asks whether the sender may call it and is nothing that was refused to anybody.
     pub(crate) fn subject(&self) -> Option<Subject> {
         match self {
             Self::Operation(operation) => Some(Subject::Operation(*operation)),

@@ -149,6 +149,15 @@ async fn metrics_count_requests_by_operation_and_outcome() {
     post(&api, "drop_widget", "{}").await;
     send(&api, "GET", "/widgets/X", &[], "").await;
     send(&api, "GET", "/live", &[], "").await;
+    // Whoever asks for rights is refused nothing; whoever reads an operation is.
+    for (method, query) in [
+        ("HEAD", "?widget_sn="),
+        ("HEAD", ""),
+        ("GET", "?widget_sn="),
+    ] {
+        let path = format!("/rpc/remove_widget{query}");
+        send(&api, method, &path, &[], "").await;
+    }
     let answer = send(&api, "GET", "/metrics", &[], "").await;
     let text = Some("text/plain; version=0.0.4");
     assert_eq!(answer.header("content-type"), text);
@@ -165,6 +174,7 @@ async fn metrics_count_requests_by_operation_and_outcome() {
         r#"{operation="lookup",outcome="ok"} 0"#,
         r#"{operation="none",outcome="PGRST202"} 1"#,
         r#"{operation="remove_association",outcome="ok"} 0"#,
+        r#"{operation="remove_widget",outcome="25006"} 1"#,
         r#"{operation="remove_widget",outcome="ok"} 0"#,
     ];
     assert_eq!(counts, expected);
