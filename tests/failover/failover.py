@@ -18,12 +18,11 @@ import psycopg2
 from cluster import Cluster, Watch, run, wait
 from judge import Probe
 
-# The service's own defaults: a statement is given up after statement_timeout_ms, its connection after connect_timeout_ms
-# more, and a host that does not answer is left after connect_timeout_ms.
-STATEMENT, CONNECT = 5.0, 2.0
-# A silent server is known as such after both; then the hosts are tried, of which one is silent. And a second, for a
-# machine with other work.
-UNREADY_WITHIN = STATEMENT + CONNECT + CONNECT + 1.0
+# The service's own default: a host that does not answer is left after connect_timeout_ms.
+CONNECT = 2.0
+# A lookup that takes half a second has a new connection tried; then the hosts are tried, of which one is silent. And a
+# second and a half, for probes between and a machine with other work.
+UNREADY_WITHIN = 0.5 + CONNECT + CONNECT + 1.5
 READY_WITHIN = 2.0
 BACK_WITHIN = 10.0
 

@@ -18,6 +18,7 @@ use crate::{
 };
 use percent_encoding::percent_decode_str;
 use std::{fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 use tokio_postgres::{
     Client, Config,
     config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
@@ -244,6 +245,28 @@ impl Target {
             });
         }
         Err(failed(reasons.join("; ")))
+    }
+
+    /// Whether a server that may be read from answers at all: one that refuses a connection by its own words does.
+    pub(crate) async fn is_answered(&self, timeout: Duration) -> bool {
+        let mut asked = JoinSet::new();
+        for host in &self.hosts {
+            let (mut host, tls) = (host.clone(), self.tls.clone());
+            host.target_session_attrs(self.reads);
+            asked.spawn(async move {
+                match tokio::time::timeout(timeout, host.connect(tls)).await {
+                    Ok(Ok(_)) => true,
+                    Ok(Err(error)) => error.as_db_error().is_some(),
+                    Err(_) => false,
+                }
+            });
+        }
+        while let Some(answered) = asked.join_next().await {
+            if matches!(answered, Ok(true)) {
+                return true;
+            }
+        }
+        false
     }
 
     async fn connect_host(&self, host: &Config) -> Result<Connected, String> {

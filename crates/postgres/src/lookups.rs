@@ -296,7 +296,7 @@ pub(crate) async fn ask<C: Clock>(
     connected: &Connected,
     statement: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
 ) -> (Option<Result<Vec<Row>, Unread>>, Connection) {
-    let (outcome, connection) = match shared.bounded(connected, statement).await {
+    let (outcome, connection) = match shared.heard(connected, statement).await {
         Bounded::Done(outcome) => (outcome, Connection::Keep),
         Bounded::Cancelled(outcome) => (outcome, Connection::Drop(CANCELLED.into())),
         Bounded::Silent(reason) => return (None, Connection::Drop(reason)),
@@ -356,7 +356,7 @@ pub(crate) fn slots(row: &Row) -> Result<(SerialNumber, Vec<Slot>), String> {
 
 async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
     let query = connected.client.query_typed(ESTIMATE, &[]);
-    match shared.bounded(connected, query).await {
+    match shared.heard(connected, query).await {
         Bounded::Done(Ok(rows)) => {
             let Metrics {
                 widgets,

@@ -22,7 +22,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration {
         version: 1,
         name: "tables",
@@ -68,20 +68,32 @@ const MIGRATIONS: [Migration; 10] = [
     },
     Migration {
         version: 8,
-        name: "write_first",
-        sql: include_str!("../migrations/0008_write_first.sql"),
+        name: "shares",
+        sql: include_str!("../migrations/0008_shares.sql"),
         oldest_program: 4,
     },
     Migration {
         version: 9,
-        name: "shares",
-        sql: include_str!("../migrations/0009_shares.sql"),
+        name: "rules",
+        sql: include_str!("../migrations/0009_rules.sql"),
         oldest_program: 4,
     },
     Migration {
         version: 10,
         name: "distributed",
         sql: include_str!("../migrations/0010_distributed.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 11,
+        name: "batches",
+        sql: include_str!("../migrations/0011_batches.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 12,
+        name: "calls",
+        sql: include_str!("../migrations/0012_calls.sql"),
         oldest_program: 4,
     },
 ];

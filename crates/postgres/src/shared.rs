@@ -13,6 +13,7 @@ use crate::{
     queue::{LANES, Lane, Queue},
 };
 use std::{
+    future::pending,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -41,6 +42,9 @@ pub(crate) struct Shared<C> {
 
 /// For so long it is expected at least, if no operation is tried.
 const FAILING: Duration = Duration::from_secs(5);
+
+/// A statement that reads and takes longer may be one that the server will never answer.
+const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 impl<C: Clock> Shared<C> {
     /// Refuses the requests of a lane that has no connection: those that wait, and those that come.
@@ -170,6 +174,34 @@ impl<C: Clock> Shared<C> {
         tokio::select! {
             done = answer => Bounded::Cancelled(done),
             () = self.clock.timer(self.settings.connect_timeout()) => Bounded::Silent(self.silent()),
+        }
+    }
+
+    /// The same for a statement that reads, of which nothing is lost when it is sent again: where it takes long and no
+    /// server answers a new connection either, it is given up before its time. So much sooner `/ready` knows.
+    pub(crate) async fn heard<T>(
+        &self,
+        connected: &Connected,
+        work: impl Future<Output = T>,
+    ) -> Bounded<T> {
+        let silent = async {
+            self.clock.timer(SUSPECT_AFTER).await;
+            if self
+                .target
+                .is_answered(self.settings.connect_timeout())
+                .await
+            {
+                // What takes long is the statement.
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = self.bounded(connected, work) => done,
+            () = silent => Bounded::Silent(format!(
+                "no answer within {} ms, and none to a new connection within connect_timeout_ms = {}",
+                SUSPECT_AFTER.as_millis(), self.settings.connect_timeout_ms
+            )),
         }
     }
 

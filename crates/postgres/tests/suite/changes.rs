@@ -402,3 +402,53 @@ async fn a_change_is_told_only_when_it_is_durable() {
         .expect("an answer");
     assert!(flushed.get::<_, bool>(0), "the commit was not waited for");
 }
+
+/// What a removal frees is asked for before it writes: whether it is recorded must not change in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_turns_it_on_waits_for_removals_under_way() {
+    let (server, url) = migrated().await;
+    server.psql(
+        "registry",
+        "SELECT widgets.add_widget(n, '', '{P}') FROM unnest('{A,B}'::text[]) n;
+        SELECT widgets.associate_widgets('A', 'B', 'P');
+        CREATE OR REPLACE FUNCTION widgets.keeps_changes() RETURNS boolean LANGUAGE plpgsql AS $$
+        DECLARE
+            known boolean := (SELECT last_value > 0 FROM widgets.changes_segment);
+        BEGIN
+            PERFORM pg_advisory_xact_lock(1);
+            RETURN known;
+        END $$;
+        ALTER FUNCTION widgets.decide_batch SET lock_timeout = 0",
+    );
+    let held = holder(&server, "SELECT pg_advisory_xact_lock(1)").await;
+    let removing = session(&server, "postgres").await;
+    let removal = tokio::spawn(async move {
+        let call = "SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{A}', '{}', '{}', '{}', '{}', false)";
+        removing.batch_execute(call).await
+    });
+    let waits = |what| {
+        format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = '{what}' AND state = 'active'"
+        )
+    };
+    until(&server, &waits("advisory"), "1").await;
+    let (relation, turned) = (waits("relation"), turn(&server, true));
+    tokio::pin!(turned);
+    tokio::select! {
+        () = until(&server, &relation, "1") => {}
+        _ = &mut turned => panic!("it was turned on beside the removal"),
+    }
+    held.batch_execute("COMMIT").await.expect("ended");
+    removal.await.expect("no panic").expect("removed");
+    assert!(turned.await, "it was off");
+    let store = open(&url, Settings::default());
+    store.client().submit(add("C")).await.expect("added");
+    let feed = feed(&store);
+    let newest = feed.newest().await.expect("a position");
+    let beginning = Position {
+        sequence: 0,
+        ..newest
+    };
+    let events = read(&*feed, beginning).await.expect("all of it");
+    assert_eq!(told(&events), ["+C"]);
+}

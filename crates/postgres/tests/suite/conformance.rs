@@ -7,25 +7,30 @@ use widgets_conformance::{
     commands::{commands, few_serial_numbers, sample},
 };
 use widgets_engine::Engine;
-use widgets_postgres::{Postgres, Settings};
+use widgets_postgres::{Client, Postgres, Settings};
 use widgets_registry::{Ask as _, Command, Lookup, Port, PortCounts, Store};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_postgresql_store_conforms() {
-    let (server, url) = migrated().await;
-    turn_on_changes(&server).await;
-    // Two processes over one database, with batches in flight side by side.
+/// Two processes over one database, with batches in flight side by side, and a client of each: of one the answers come
+/// as those of a worker do, of the other straight to each caller.
+pub(crate) fn two_stores(url: &str) -> ([Postgres; 2], [Client; 2]) {
     let settings = Settings {
         connections: 3,
         batch_operations_max: 8,
         ..Settings::default()
     };
-    let (one, other) = (open(&url, settings.clone()), open(&url, settings));
-    // Of one the answers come as those of a worker do, of the other straight to each caller.
-    let clients = [one.client().on_current_runtime(), other.client()];
+    let stores = [open(url, settings.clone()), open(url, settings)];
+    let clients = [stores[0].client().on_current_runtime(), stores[1].client()];
+    (stores, clients)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_postgresql_store_conforms() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let (stores, clients) = two_stores(&url);
     check_store(&clients, "").await;
     check_changes(&clients, "").await;
-    drop((one, other));
+    drop(stores);
     assert_sound(&server);
 }
 

@@ -1,7 +1,10 @@
 //! The functions as they work on a distributed table, on a server without Citus: with a made-up `shard_of` of several
 //! groups, which the table of one place knows nothing of.
 
-use crate::{functions::call, functions::web_anon, migrated, open, server::Server, session};
+use crate::{
+    conformance::two_stores, functions::call, functions::web_anon, migrated, open, server::Server,
+    session,
+};
 use proptest::{collection::vec, prelude::*};
 use tokio_postgres::error::SqlState;
 use widgets_conformance::{
@@ -35,15 +38,9 @@ fn assert_balanced(server: &Server) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_table_that_counts_as_distributed_conforms() {
     let (server, url) = made_up().await;
-    let settings = Settings {
-        connections: 3,
-        batch_operations_max: 8,
-        ..Settings::default()
-    };
-    let (one, other) = (open(&url, settings.clone()), open(&url, settings));
-    let clients = [one.client().on_current_runtime(), other.client()];
+    let (stores, clients) = two_stores(&url);
     check_store(&clients, "").await;
-    drop((one, other));
+    drop(stores);
     assert_balanced(&server);
 }
 

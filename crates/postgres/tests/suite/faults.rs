@@ -296,3 +296,50 @@ async fn readiness_is_what_operations_get() {
     assert_eq!(client.submit(add("B")).await, Ok(()));
     assert_eq!(client.ready().await, Ok(()));
 }
+
+/// A server that is held accepts connections, by its system, and says nothing. `/ready` does not wait for the end of a
+/// statement's time, which no test would live to see.
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        statement_timeout_ms: 10 * 60 * 1000,
+        connect_timeout_ms: 1000,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    let client = store.client();
+    until_ready(&client).await;
+    server.freeze(true);
+    let unready = client.ready().await;
+    server.freeze(false);
+    let unready = unready.expect_err("it says nothing");
+    assert_eq!(unready.code(), "WG504");
+    assert_eq!(reason(&unready).public(), "the database cannot be reached");
+    until_ready(&client).await;
+    assert_eq!(client.submit(add("A")).await, Ok(()));
+}
+
+/// One that answers others is only slow, and worth the wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_waits_for_a_server_that_is_slow() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        statement_timeout_ms: 10 * 60 * 1000,
+        connect_timeout_ms: 60 * 1000,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    let client = store.client();
+    until_ready(&client).await;
+    let holder = crate::locks::holder(&server, "LOCK TABLE widgets.widgets").await;
+    let looking = {
+        let client = client.clone();
+        tokio::spawn(async move { client.ready().await })
+    };
+    let waits = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'relation' AND clock_timestamp() - query_start > interval '1s'";
+    until(&server, waits, "1").await;
+    holder.batch_execute("COMMIT").await.expect("ended");
+    assert_eq!(looking.await.expect("no panic"), Ok(()));
+}

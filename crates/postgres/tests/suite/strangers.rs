@@ -4,11 +4,11 @@ use crate::{
     TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
     session, turn_on_changes, until,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use widgets_clock::{Clock as _, SystemClock};
-use widgets_postgres::{Settings, Target, migrate};
+use widgets_postgres::{Postgres, Settings, Target, migrate};
 use widgets_registry::{
-    Ask as _, Kinds as _, Store as _,
+    Ask as _, Feed, Kinds as _, Position, Store as _,
     query::{Asker, Direction, Filter, List, Table},
 };
 
@@ -33,9 +33,18 @@ async fn the_first_migration_says_what_it_waits_for() {
     let stranger = session(&server, "postgres").await;
     stranger.batch_execute(MIGRATORS).await.expect("locked");
     let target = Target::parse(&url).expect("a URL");
-    let error = migrate(&target, TIMEOUT / 300)
-        .await
-        .expect_err("it is held");
+    let waiting = {
+        let target = target.clone();
+        tokio::spawn(async move { migrate(&target, TIMEOUT).await })
+    };
+    // So long it waits, which is not waited for here.
+    let waits = "FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%lock_timeout = 300000;%'";
+    until(&server, &format!("SELECT count(*) {waits}"), "1").await;
+    server.psql(
+        "registry",
+        &format!("SELECT pg_cancel_backend(pid) {waits}"),
+    );
+    let error = waiting.await.expect("no panic").expect_err("it is held");
     let error = error.to_string();
     assert!(
         error.contains("the advisory lock 33611402180916339"),
@@ -71,20 +80,46 @@ async fn rounds(server: &Server) -> i64 {
     row.await.expect("a number").get(0)
 }
 
+/// A store with a feed of one change, whose database counts how often it is asked for the newest one.
+struct Counted {
+    server: Server,
+    store: Postgres,
+    feed: Arc<dyn Feed>,
+    newest: Position,
+}
+
+impl Counted {
+    async fn start() -> Self {
+        let (server, url) = migrated().await;
+        turn_on_changes(&server).await;
+        count_rounds(&server);
+        let store = open(&url, Settings::default());
+        let client = store.client();
+        client.submit(add("A")).await.expect("added");
+        let feed = client.feed().expect("a feed");
+        let newest = feed.newest().await.expect("a position");
+        Self {
+            server,
+            store,
+            feed,
+            newest,
+        }
+    }
+}
+
 /// Notifications without a change behind them: the database is not asked once for each, and changes are told all the
 /// same.
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_of_strangers_cost_the_database_little() {
     /// How often the end is looked at without one, and a bit more.
     const POLL: Duration = Duration::from_millis(200);
-    let (server, url) = migrated().await;
-    turn_on_changes(&server).await;
-    count_rounds(&server);
-    let store = open(&url, Settings::default());
-    let (client, feed) = (store.client(), store.client().feed().expect("a feed"));
-    client.submit(add("A")).await.expect("added");
-    let after = feed.newest().await.expect("a position");
-    let (followed, stranger) = (feed.changed(after), web_anon(&server).await);
+    let Counted {
+        server,
+        store,
+        feed,
+        newest,
+    } = Counted::start().await;
+    let (followed, stranger) = (feed.changed(newest), web_anon(&server).await);
     let waiting = tokio::spawn(followed);
     until(
         &server,
@@ -104,7 +139,7 @@ async fn notifications_of_strangers_cost_the_database_little() {
         i128::from(asked) < 40 + polls.cast_signed(),
         "{asked} rounds, {polls} polls"
     );
-    client.submit(add("B")).await.expect("added");
+    store.client().submit(add("B")).await.expect("added");
     waiting.await.expect("it is told");
 }
 
@@ -112,13 +147,12 @@ async fn notifications_of_strangers_cost_the_database_little() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
     const ASKED: usize = 150;
-    let (server, url) = migrated().await;
-    turn_on_changes(&server).await;
-    count_rounds(&server);
-    let store = open(&url, Settings::default());
-    let (client, feed) = (store.client(), store.client().feed().expect("a feed"));
-    client.submit(add("A")).await.expect("added");
-    let position = feed.newest().await.expect("a position");
+    let Counted {
+        server,
+        store: _store,
+        feed,
+        newest,
+    } = Counted::start().await;
     let held = holder(
         &server,
         "LOCK TABLE widgets.changes_store IN ACCESS EXCLUSIVE MODE",
@@ -126,7 +160,7 @@ async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
     .await;
     let before = rounds(&server).await;
     let asked: Vec<_> = (0..ASKED)
-        .map(|_| tokio::spawn(feed.reached(position)))
+        .map(|_| tokio::spawn(feed.reached(newest)))
         .collect();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
         AND query LIKE '%changes_state%' AND pid <> pg_backend_pid()";

@@ -1,48 +1,5 @@
--- The rules on two widgets stand once, for batches and for single calls, and read columns; and batches of
--- additions are written before anything is looked at.
-
--- The first slot of this port type that is free, or null.
-CREATE FUNCTION widgets.free_slot(
-    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
-    port3 widgets.port_type, peer3 text, port widgets.port_type
-) RETURNS integer
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE
-        WHEN port1 = port AND peer1 IS NULL THEN 1
-        WHEN port2 = port AND peer2 IS NULL THEN 2
-        WHEN port3 = port AND peer3 IS NULL THEN 3
-    END
-$$;
-
--- The slot of this port type that is associated with this widget, or null.
-CREATE FUNCTION widgets.linked_slot(
-    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
-    port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text
-) RETURNS integer
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE
-        WHEN port1 = port AND peer1 = peer_sn THEN 1
-        WHEN port2 = port AND peer2 = peer_sn THEN 2
-        WHEN port3 = port AND peer3 = peer_sn THEN 3
-    END
-$$;
-
--- What an operation on two widgets comes to: whether each is there, the slot by which the first one is linked
--- to the second one, and the first free slot of each.
-CREATE FUNCTION widgets.pair_outcome(
-    exists1 boolean, exists2 boolean, linked1 integer, free1 integer, free2 integer, associates boolean
-) RETURNS text
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE
-        WHEN NOT exists1 THEN 'WG001/1'
-        WHEN NOT exists2 THEN 'WG001/2'
-        WHEN NOT associates THEN CASE WHEN linked1 IS NULL THEN 'WG004' ELSE 'ok' END
-        WHEN linked1 IS NOT NULL THEN 'WG003'
-        WHEN free1 IS NULL THEN 'WG002/1'
-        WHEN free2 IS NULL THEN 'WG002/2'
-        ELSE 'ok'
-    END
-$$;
+-- Batches: additions are written before anything is looked at, what concerns two widgets goes by the rules of 0009,
+-- and a distributed table by the functions of 0010.
 
 -- Adds widgets for decide_batch, and gives each its outcome.
 --
@@ -156,6 +113,14 @@ DECLARE
     freed_sns text[];
     freed_slots integer[];
 BEGIN
+    IF widgets.is_distributed() THEN
+        recorded := false;
+        SELECT decided.add_outcomes, decided.remove_outcomes, decided.pair_outcomes
+        INTO add_outcomes, remove_outcomes, pair_outcomes
+        FROM widgets.decide_distributed(add_sns, add_names, add_ports1, add_ports2, add_ports3, remove_sns,
+            pair_sns1, pair_sns2, pair_ports, pair_associates, lock_first) decided;
+        RETURN;
+    END IF;
     IF add_sns <> '{}' THEN
         add_outcomes := widgets.add_batch(
             add_sns, add_names, add_ports1, add_ports2, add_ports3, lock_first);
@@ -171,16 +136,14 @@ BEGIN
                 FOR UPDATE OF widget SKIP LOCKED
             ) locked;
         END IF;
+        -- One order for all of these arrays, in place of a sort for each.
         SELECT
-            array_agg(widgets.pair_outcome(sn1 IS NOT NULL, sn2 IS NOT NULL, linked1, free1, free2, associates)
-                ORDER BY i),
-            array_agg(place1 ORDER BY i), array_agg(version1 ORDER BY i),
-            array_agg(CASE WHEN associates THEN free1 ELSE linked1 END ORDER BY i),
-            array_agg(place2 ORDER BY i), array_agg(version2 ORDER BY i),
-            array_agg(CASE WHEN associates THEN free2 ELSE linked2 END ORDER BY i)
+            array_agg(widgets.pair_outcome(sn1 IS NOT NULL, sn2 IS NOT NULL, linked1, free1, free2, associates)),
+            array_agg(place1), array_agg(version1), array_agg(CASE WHEN associates THEN free1 ELSE linked1 END),
+            array_agg(place2), array_agg(version2), array_agg(CASE WHEN associates THEN free2 ELSE linked2 END)
         INTO pair_outcomes, places1, versions1, slots1, places2, versions2, slots2
         FROM (
-            SELECT pair.i, pair.associates,
+            SELECT pair.associates,
                 one.serial_number AS sn1, one.ctid AS place1, one.xmin AS version1,
                 widgets.linked_slot(one.port1, one.peer1, one.port2, one.peer2, one.port3, one.peer3,
                     pair.port, pair.sn2) AS linked1,
@@ -195,6 +158,7 @@ BEGIN
                 AS pair (sn1, sn2, port, associates, i)
             LEFT JOIN widgets.widgets one ON one.serial_number = pair.sn1
             LEFT JOIN widgets.widgets two ON two.serial_number = pair.sn2
+            ORDER BY pair.i
         ) read;
         IF lock_first THEN
             SELECT array_agg(
@@ -266,6 +230,8 @@ BEGIN
             peers := array_remove(peers1 || peers2 || peers3, NULL);
         END IF;
         IF peers <> '{}' THEN
+            -- Whoever turns the feed on waits for this from here on.
+            LOCK TABLE widgets.widgets IN ROW EXCLUSIVE MODE;
             IF widgets.keeps_changes() THEN
                 SELECT * INTO freed_of, freed_sns, freed_slots FROM widgets.freed_slots(removed);
             END IF;
@@ -362,142 +328,24 @@ BEGIN
 END
 $$;
 
--- Raises what the rules say against an operation on two widgets.
-CREATE FUNCTION widgets.refuse_pair(outcome text, widget1_sn text, widget2_sn text, port widgets.port_type)
-RETURNS void
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    CASE outcome
-        WHEN 'WG001/1' THEN
-            PERFORM widgets.refuse_missing(widget1_sn);
-        WHEN 'WG001/2' THEN
-            PERFORM widgets.refuse_missing(widget2_sn);
-        WHEN 'WG002/1' THEN
-            RAISE EXCEPTION 'Widget with serial number % has no free slot of port %', widget1_sn, port
-                USING ERRCODE = 'WG002';
-        WHEN 'WG002/2' THEN
-            RAISE EXCEPTION 'Widget with serial number % has no free slot of port %', widget2_sn, port
-                USING ERRCODE = 'WG002';
-        WHEN 'WG003' THEN
-            RAISE EXCEPTION 'Widgets with serial numbers % and % are already associated on port %',
-                widget1_sn, widget2_sn, port USING ERRCODE = 'WG003';
-        WHEN 'WG004' THEN
-            RAISE EXCEPTION 'Widgets with serial numbers % and % are not associated on port %',
-                widget1_sn, widget2_sn, port USING ERRCODE = 'WG004';
-    END CASE;
-END
-$$;
-
--- What both operations on two widgets check of their arguments.
-CREATE FUNCTION widgets.check_pair(widget1_sn text, widget2_sn text, port widgets.port_type) RETURNS void
-LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    IF widget1_sn IS NULL THEN
-        PERFORM widgets.refuse_null('widget1_sn');
-    ELSIF widget2_sn IS NULL THEN
-        PERFORM widgets.refuse_null('widget2_sn');
-    ELSIF port IS NULL THEN
-        PERFORM widgets.refuse_null('port');
-    ELSIF widget1_sn = '' OR octet_length(widget1_sn) > 255 THEN
-        PERFORM widgets.check_serial_number('widget1_sn', widget1_sn);
-    ELSIF widget2_sn = '' OR octet_length(widget2_sn) > 255 THEN
-        PERFORM widgets.check_serial_number('widget2_sn', widget2_sn);
-    ELSIF widget1_sn = widget2_sn THEN
-        RAISE EXCEPTION 'Widget with serial number % cannot be associated with itself', widget1_sn
-            USING ERRCODE = 'WG005';
-    END IF;
-END
-$$;
-
--- Locks two widgets, lets a slot of each name the other, or nobody, and records that.
-CREATE FUNCTION widgets.change_pair(
-    widget1_sn text, widget2_sn text, port widgets.port_type, associates boolean
-) RETURNS void
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION widgets.lookup_widgets(widget_sns text[])
+RETURNS TABLE (serial_number text, name text, ports text[], peers text[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off
+AS $$
 #variable_conflict use_column
-DECLARE
-    exists1 boolean;
-    exists2 boolean;
-    linked1 integer;
-    linked2 integer;
-    free1 integer;
-    free2 integer;
-    outcome text;
-    slot1 integer;
-    slot2 integer;
-    changed bigint;
 BEGIN
-    PERFORM widgets.check_pair(widget1_sn, widget2_sn, port);
-    SELECT
-        coalesce(bool_or(is_first), false), coalesce(bool_or(NOT is_first), false),
-        min(linked) FILTER (WHERE is_first), min(linked) FILTER (WHERE NOT is_first),
-        min(free) FILTER (WHERE is_first), min(free) FILTER (WHERE NOT is_first)
-    INTO exists1, exists2, linked1, linked2, free1, free2
-    FROM (
-        SELECT widget.serial_number = change_pair.widget1_sn AS is_first,
-            widgets.free_slot(widget.port1, widget.peer1, widget.port2, widget.peer2, widget.port3,
-                widget.peer3, change_pair.port) AS free,
-            widgets.linked_slot(widget.port1, widget.peer1, widget.port2, widget.peer2, widget.port3,
-                widget.peer3, change_pair.port, CASE WHEN widget.serial_number = change_pair.widget1_sn
-                    THEN change_pair.widget2_sn ELSE change_pair.widget1_sn END) AS linked
-        FROM widgets.widgets widget
-        WHERE widget.serial_number IN (change_pair.widget1_sn, change_pair.widget2_sn)
-        ORDER BY widget.serial_number
-        FOR UPDATE
-    ) locked;
-    outcome := widgets.pair_outcome(exists1, exists2, linked1, free1, free2, associates);
-    IF outcome <> 'ok' THEN
-        PERFORM widgets.refuse_pair(outcome, widget1_sn, widget2_sn, port);
-    END IF;
-    slot1 := CASE WHEN associates THEN free1 ELSE linked1 END;
-    slot2 := CASE WHEN associates THEN free2 ELSE linked2 END;
-    UPDATE widgets.widgets widget SET
-        peer1 = CASE WHEN change.slot = 1 THEN change.to_peer ELSE peer1 END,
-        peer2 = CASE WHEN change.slot = 2 THEN change.to_peer ELSE peer2 END,
-        peer3 = CASE WHEN change.slot = 3 THEN change.to_peer ELSE peer3 END
-    FROM (VALUES
-        (widget1_sn, slot1, CASE WHEN NOT associates THEN widget2_sn END,
-            CASE WHEN associates THEN widget2_sn END),
-        (widget2_sn, slot2, CASE WHEN NOT associates THEN widget1_sn END,
-            CASE WHEN associates THEN widget1_sn END)
-    ) AS change (sn, slot, from_peer, to_peer)
-    WHERE serial_number = change.sn
-        AND CASE change.slot WHEN 1 THEN peer1 WHEN 2 THEN peer2 ELSE peer3 END
-            IS NOT DISTINCT FROM change.from_peer;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    IF changed <> 2 THEN
-        PERFORM widgets.refuse_conflict();
-    END IF;
-    IF widgets.keeps_changes() THEN
-        INSERT INTO widgets.changes (segment, pair_sns1, pair_slots1, pair_sns2, pair_slots2, pair_ports,
-            pair_associates, pair_by)
-        SELECT last_value, ARRAY[widget1_sn], ARRAY[slot1], ARRAY[widget2_sn], ARRAY[slot2],
-            ARRAY[port], ARRAY[associates], ARRAY[widgets.caller()]
-        FROM widgets.changes_segment;
+    IF widgets.is_distributed() THEN
+        RETURN QUERY SELECT * FROM widgets.lookup_distributed(widget_sns);
+    ELSE
+        RETURN QUERY SELECT widget.serial_number, widget.name,
+            (ARRAY[port1, port2, port3]::text[])[:num_nonnulls(port1, port2, port3)],
+            (ARRAY[peer1, peer2, peer3])[:num_nonnulls(port1, port2, port3)]
+        FROM unnest(widget_sns) AS given (sn)
+        JOIN widgets.widgets widget ON widget.serial_number = given.sn;
     END IF;
 END
 $$;
-
-CREATE OR REPLACE FUNCTION widgets.associate_widgets(
-    widget1_sn text, widget2_sn text, port widgets.port_type
-) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM widgets.change_pair(widget1_sn, widget2_sn, port, true);
-END
-$$;
-
-CREATE OR REPLACE FUNCTION widgets.remove_association(
-    widget1_sn text, widget2_sn text, port widgets.port_type
-) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM widgets.change_pair(widget1_sn, widget2_sn, port, false);
-END
-$$;
-
-DROP FUNCTION widgets.lock_pair(text, text, widgets.port_type);
-DROP FUNCTION widgets.set_peers(text, integer, text, integer, boolean);
-DROP TYPE widgets.pair_slots;
-DROP FUNCTION widgets.free_slot(widgets.widgets, widgets.port_type);
-DROP FUNCTION widgets.linked_slot(widgets.widgets, widgets.port_type, text);

@@ -1,0 +1,101 @@
+-- What stands against an operation, once for batches and for single calls, on one server and on several.
+
+-- Whether the table is distributed. Distributing it replaces these two.
+CREATE FUNCTION widgets.is_distributed() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT false';
+CREATE FUNCTION widgets.shard_of(serial_number text) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 0::bigint';
+
+-- The first slot of this port type that is free, or null.
+CREATE FUNCTION widgets.free_slot(
+    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
+    port3 widgets.port_type, peer3 text, port widgets.port_type
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN port1 = port AND peer1 IS NULL THEN 1
+        WHEN port2 = port AND peer2 IS NULL THEN 2
+        WHEN port3 = port AND peer3 IS NULL THEN 3
+    END
+$$;
+
+-- The slot of this port type that is associated with this widget, or null.
+CREATE FUNCTION widgets.linked_slot(
+    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
+    port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN port1 = port AND peer1 = peer_sn THEN 1
+        WHEN port2 = port AND peer2 = peer_sn THEN 2
+        WHEN port3 = port AND peer3 = peer_sn THEN 3
+    END
+$$;
+
+-- What an operation on two widgets comes to: whether each is there, the slot by which the first one is linked
+-- to the second one, and the first free slot of each.
+CREATE FUNCTION widgets.pair_outcome(
+    exists1 boolean, exists2 boolean, linked1 integer, free1 integer, free2 integer, associates boolean
+) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN NOT exists1 THEN 'WG001/1'
+        WHEN NOT exists2 THEN 'WG001/2'
+        WHEN NOT associates THEN CASE WHEN linked1 IS NULL THEN 'WG004' ELSE 'ok' END
+        WHEN linked1 IS NOT NULL THEN 'WG003'
+        WHEN free1 IS NULL THEN 'WG002/1'
+        WHEN free2 IS NULL THEN 'WG002/2'
+        ELSE 'ok'
+    END
+$$;
+
+-- What is said to an operation on two widgets that the rules refuse. Whoever decides raises it: a function of its own for
+-- that would cost each refusal a twentieth.
+CREATE FUNCTION widgets.pair_message(outcome text, widget1_sn text, widget2_sn text, port widgets.port_type)
+RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE outcome
+        WHEN 'WG001/1' THEN format('Widget with serial number %s does not exist', widget1_sn)
+        WHEN 'WG001/2' THEN format('Widget with serial number %s does not exist', widget2_sn)
+        WHEN 'WG002/1' THEN format('Widget with serial number %s has no free slot of port %s', widget1_sn, port)
+        WHEN 'WG002/2' THEN format('Widget with serial number %s has no free slot of port %s', widget2_sn, port)
+        WHEN 'WG003' THEN format('Widgets with serial numbers %s and %s are already associated on port %s',
+            widget1_sn, widget2_sn, port)
+        WHEN 'WG004' THEN format('Widgets with serial numbers %s and %s are not associated on port %s',
+            widget1_sn, widget2_sn, port)
+    END
+$$;
+
+-- What both operations on two widgets check of their arguments.
+CREATE FUNCTION widgets.check_pair(widget1_sn text, widget2_sn text, port widgets.port_type) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF widget1_sn IS NULL THEN
+        PERFORM widgets.refuse_null('widget1_sn');
+    ELSIF widget2_sn IS NULL THEN
+        PERFORM widgets.refuse_null('widget2_sn');
+    ELSIF port IS NULL THEN
+        PERFORM widgets.refuse_null('port');
+    ELSIF widget1_sn = '' OR octet_length(widget1_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget1_sn', widget1_sn);
+    ELSIF widget2_sn = '' OR octet_length(widget2_sn) > 255 THEN
+        PERFORM widgets.check_serial_number('widget2_sn', widget2_sn);
+    ELSIF widget1_sn = widget2_sn THEN
+        RAISE EXCEPTION 'Widget with serial number % cannot be associated with itself', widget1_sn
+            USING ERRCODE = 'WG005';
+    END IF;
+END
+$$;
+
+-- The slot that one half of an operation on two widgets changes, null where the rules refuse it: the first
+-- free one, unless the two are associated; of a removal the one that names the other.
+CREATE FUNCTION widgets.slot_to_change(
+    port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
+    port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text, associates boolean
+) RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN NOT associates THEN
+            widgets.linked_slot(port1, peer1, port2, peer2, port3, peer3, port, peer_sn)
+        WHEN widgets.linked_slot(port1, peer1, port2, peer2, port3, peer3, port, peer_sn) IS NULL THEN
+            widgets.free_slot(port1, peer1, port2, peer2, port3, peer3, port)
+    END
+$$;
