@@ -385,7 +385,7 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
 /// Looks where the widgets of a distributed registry are.
 async fn place<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
     let asked = Placement::of(&connected.client);
-    match shared.bounded(connected, asked).await {
+    match shared.heard(connected, asked).await {
         Bounded::Done(Ok(placement)) => shared.queue.set_placement(placement),
         Bounded::Done(Err(error)) => {
             tracing::warn!(
