@@ -8,6 +8,9 @@ use ureq::{Body, Timeout, http::Response};
 /// An answer larger than this is none of the service's: its pages are bounded.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// The service asks for no shorter pause; whatever else answers gets none either.
+const RETRY_AFTER_SECONDS_MIN: u32 = 1;
+
 /// One request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked<'a> {
@@ -125,9 +128,11 @@ impl Answer {
             return Ok(self);
         }
         let mut refusal = Refusal::read(self.status, &self.text);
+        // Whoever says 0 would be asked again and again, without a pause and without an end.
         refusal.retry_after_seconds = self
             .header("Retry-After")
-            .and_then(|text| text.parse().ok());
+            .and_then(|text| text.parse().ok())
+            .map(|seconds: u32| seconds.max(RETRY_AFTER_SECONDS_MIN));
         Err(match self.status {
             _ if refusal.code == "WG505" => Error::FateUnknown(refusal.to_string()),
             429 | 502 | 503 | 504 => Error::Unavailable(refusal),

@@ -419,8 +419,21 @@ fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
     // Enough for one wait.
     let patience = Duration::from_millis(100);
     let error = peer.client().safely(&remove, patience);
-    // The second answer would be repeated at once, and then nobody is there.
+    // The second answer asks for more than is left.
     assert!(matches!(error, Err(Error::FateUnknown(_))), "{error:?}");
+}
+
+#[test]
+fn whoever_asks_for_no_pause_at_all_is_not_asked_without_an_end() {
+    let peer = peer(&[BUSY, BUSY]);
+    let remove = Operation::remove_widget("E");
+    // A second for each, so that a third attempt, which nobody would answer, is too much.
+    let error = peer.client().safely(&remove, Duration::from_secs(1));
+    assert!(
+        matches!(&error, Err(Error::Unavailable(refusal)) if refusal.code == "WG503"),
+        "{error:?}"
+    );
+    assert_eq!(peer.asked().len(), 2);
 }
 
 #[test]

@@ -6,7 +6,12 @@ mod failed;
 
 pub use address::{ArchiveUrl, UrlError};
 
-use crate::{Error, error::Failure, manifest::Manifest, object};
+use crate::{
+    Error,
+    error::Failure,
+    manifest::{self, Manifest},
+    object,
+};
 use bytes::Bytes;
 use failed::{Tried, redacted};
 use futures_util::TryStreamExt as _;
@@ -91,6 +96,32 @@ pub(crate) struct Version {
     update: UpdateVersion,
     /// In a folder.
     bytes: Bytes,
+}
+
+/// What is wrong with a pipe, a device or a folder in place of a file: whoever opened a pipe would wait for its other end.
+const NO_FILE: &str = "it is not a regular file, such as a pipe or a directory";
+
+/// Why an object was not read.
+enum Unread {
+    /// The bucket did not do it.
+    Tried(Tried),
+    /// It is none that was written.
+    Damaged(Error),
+}
+
+impl From<Unread> for Error {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Tried(tried) => tried.into(),
+            Unread::Damaged(error) => error,
+        }
+    }
+}
+
+/// Whether something else than a file is there. What cannot be looked at the read tells about.
+async fn is_odd(path: PathBuf) -> bool {
+    let found = tokio::task::spawn_blocking(move || fs::metadata(path)).await;
+    matches!(found, Ok(Ok(found)) if !found.is_file())
 }
 
 /// What became of a conditional write.
@@ -270,11 +301,61 @@ impl Bucket {
 
     /// The bytes of an object.
     pub(crate) async fn get(&self, name: &str) -> Result<Bytes, Error> {
+        let read = self
+            .read(name, &format!("reading {name}"), object::BYTES_MAX)
+            .await;
+        Ok(read?.1)
+    }
+
+    /// The bytes of an object, of which no more than `bytes_max` are taken: whoever answers or writes to the folder could say
+    /// any length, and go on without an end.
+    async fn read(
+        &self,
+        name: &str,
+        what: &str,
+        bytes_max: u64,
+    ) -> Result<(UpdateVersion, Bytes), Unread> {
+        let damaged = |defect: String| {
+            Unread::Damaged(Error::Damaged {
+                object: name.into(),
+                defect,
+            })
+        };
+        if let Some(folder) = &self.folder
+            && is_odd(folder.join(name)).await
+        {
+            return Err(damaged(NO_FILE.into()));
+        }
         let path = self.path(name);
-        let get = async { self.store.get(&path).await?.bytes().await };
-        Self::within(|| format!("reading {name}"), get)
-            .await
-            .map_err(Error::from)
+        let get = async {
+            let answer = self.store.get(&path).await?;
+            let update = UpdateVersion {
+                e_tag: answer.meta.e_tag.clone(),
+                version: answer.meta.version.clone(),
+            };
+            let size = answer.meta.size;
+            if size > bytes_max {
+                return Ok((update, Err(size)));
+            }
+            // Not at once in a buffer of the length that was said.
+            let mut bytes = Vec::new();
+            let mut pieces = answer.into_stream();
+            while let Some(piece) = pieces.try_next().await? {
+                let read = (bytes.len() + piece.len()) as u64;
+                if read > bytes_max {
+                    return Ok((update, Err(read)));
+                }
+                bytes.extend_from_slice(&piece);
+            }
+            Ok((update, Ok(Bytes::from(bytes))))
+        };
+        match Self::within(|| what.into(), get).await {
+            Ok((update, Ok(bytes))) => Ok((update, bytes)),
+            Ok((_, Err(size))) => Err(damaged(format!(
+                "it has {size} bytes, at most {bytes_max} are read"
+            ))),
+            Err(tried) => Err(Unread::Tried(tried)),
+        }
     }
 
     /// Removes an object, which may be gone already.
@@ -317,23 +398,20 @@ impl Bucket {
 
     /// The manifest, if there is an archive.
     pub(crate) async fn manifest(&self) -> Result<Option<(Manifest, Version)>, Error> {
-        let path = self.path(object::MANIFEST);
-        let get = async {
-            let answer = self.store.get(&path).await?;
-            let update = UpdateVersion {
-                e_tag: answer.meta.e_tag.clone(),
-                version: answer.meta.version.clone(),
-            };
-            Ok((update, answer.bytes().await?))
-        };
-        match Self::within(|| "reading the manifest".into(), get).await {
+        match self.read_manifest().await {
             Ok((update, bytes)) => {
                 let manifest = Manifest::decode(&bytes)?;
                 Ok(Some((manifest, Version { update, bytes })))
             }
-            Err(tried) if tried.is_missing() && !tried.says_no_bucket() => Ok(None),
-            Err(tried) => Err(tried.into()),
+            Err(Unread::Tried(tried)) if tried.is_missing() && !tried.says_no_bucket() => Ok(None),
+            Err(unread) => Err(unread.into()),
         }
+    }
+
+    async fn read_manifest(&self) -> Result<(UpdateVersion, Bytes), Unread> {
+        let what = "reading the manifest";
+        self.read(object::MANIFEST, what, manifest::BYTES_MAX as u64)
+            .await
     }
 
     /// Replaces the manifest, if it is the one that was read, or makes it, if there was none.
@@ -384,6 +462,12 @@ impl Bucket {
         };
         // It ends with the process, whatever becomes of that.
         let path = folder.join(LOCK);
+        if is_odd(path.clone()).await {
+            return Err(Error::Damaged {
+                object: LOCK.into(),
+                defect: NO_FILE.into(),
+            });
+        }
         let lock = tokio::task::spawn_blocking(move || {
             let lock = fs::OpenOptions::new()
                 .create(true)
@@ -397,12 +481,10 @@ impl Bucket {
             .await
             .map_err(|error| io(std::io::Error::other(error)))?
             .map_err(io)?;
-        let path = self.path(object::MANIFEST);
-        let now = async { self.store.get(&path).await?.bytes().await };
-        let now = match Self::within(|| "reading the manifest".into(), now).await {
-            Ok(now) => Some(now),
-            Err(tried) if tried.is_missing() => None,
-            Err(tried) => return Err(tried.into()),
+        let now = match self.read_manifest().await {
+            Ok((_, now)) => Some(now),
+            Err(Unread::Tried(tried)) if tried.is_missing() => None,
+            Err(unread) => return Err(unread.into()),
         };
         if now.as_ref() != before.map(|before| &before.bytes) {
             return Ok(Replaced::Changed);

@@ -163,7 +163,7 @@ impl Stretch {
 }
 
 /// The longest manifest that is read.
-const BYTES_MAX: usize = 256 << 20;
+pub(crate) const BYTES_MAX: usize = 256 << 20;
 
 const BEGINNING: &str = "WIDGETS ARCHIVE";
 

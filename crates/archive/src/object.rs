@@ -20,6 +20,9 @@ const HEADER_BYTES: usize = 128;
 /// No object unpacks to more: what a reader takes on trust.
 const RAW_BYTES_MAX: u64 = 512 << 20;
 
+/// The longest that is read: what cannot be packed grows by less than that, the header included.
+pub(crate) const BYTES_MAX: u64 = RAW_BYTES_MAX + (4 << 20);
+
 /// Where everything lies, under the archive's own prefix.
 pub(crate) const MANIFEST: &str = "manifest";
 

@@ -2,7 +2,9 @@
 //! says to where it says.
 
 use crate::{
-    Bucket, Checkpoint, Error, Manifest, Stretch, object,
+    Bucket, Checkpoint, Error, Manifest, Stretch,
+    error::Failure,
+    object,
     restore::{pieces_of, was_pruned},
 };
 use futures_util::{StreamExt as _, stream};
@@ -10,6 +12,9 @@ use widgets_engine::JournalEnd;
 
 /// So many objects are fetched at a time.
 const AHEAD: usize = 8;
+
+/// So many parts of a checkpoint that are not there, one after the other, are enough: a manifest may name 2^32.
+const MISSING_MAX: u32 = 64;
 
 /// Something that is wrong with an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,17 +211,36 @@ async fn verify_checkpoint(
         })
     });
     let mut parts = stream::iter(parts).buffered(AHEAD);
-    let (mut raw_bytes, problems) = (0, report.problems.len());
+    let (mut raw_bytes, mut missing, problems) = (0, 0, report.problems.len());
     while let Some(part) = parts.next().await {
         let (part, name) = part.map_err(|error| Error::Source(error.to_string()))?;
         report.objects += 1;
         told(report);
+        let mut is_missing = false;
         match part {
             Ok((raw, length)) => {
                 raw_bytes += raw as u64;
                 report.bytes += length as u64;
             }
-            Err(error) => report.take(&name, error)?,
+            Err(error) => {
+                is_missing = matches!(
+                    error,
+                    Error::Bucket {
+                        failure: Failure::Missing,
+                        ..
+                    }
+                );
+                report.take(&name, error)?;
+            }
+        }
+        missing = if is_missing { missing + 1 } else { 0 };
+        if missing == MISSING_MAX {
+            let defect = format!(
+                "{MISSING_MAX} parts up to here are not there, the manifest says {}: what comes after is not looked for",
+                checkpoint.parts
+            );
+            report.note(&name, defect);
+            break;
         }
     }
     if report.problems.len() == problems && raw_bytes != checkpoint.raw_bytes {

@@ -7,6 +7,7 @@ use crate::{
     client::{Channel, Request},
     feed::Reporter,
     partition::{AuditItem, Difference, Observed, Partition, SlotDifference, Unresolved, WidgetId},
+    shown,
     worker::{SharedRecorder, lock},
 };
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ impl Reader<'_> {
                     }
                     status => {
                         let body = String::from_utf8_lossy(response.body);
-                        format!("status {status}: {body}")
+                        format!("status {status}: {}", shown(&body))
                     }
                 },
             };

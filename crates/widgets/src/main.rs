@@ -227,7 +227,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
         // Where not even that can be written there is nobody to tell.
-        drop(writeln!(std::io::stderr(), "error: {error}"));
+        // It may tell what somebody answered or a file has: a terminal obeys none of it.
+        let told = error.to_string();
+        let told = widgets_load::shown_lines(&told);
+        drop(writeln!(std::io::stderr(), "error: {told}"));
         failed(&*error)
     })
 }

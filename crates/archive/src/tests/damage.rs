@@ -91,3 +91,29 @@ async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
     let expected = format!("its groups lead to entry {end}, and not to what the manifest says");
     assert!(defects.contains(&expected.as_str()), "{defects:?}");
 }
+
+/// A manifest may name 2^32 parts, and asking for each would not come to an end.
+#[tokio::test]
+async fn parts_that_are_not_there_are_not_all_looked_for() {
+    let (mut world, bucket) = (World::new(13), FaultyBucket::default());
+    let mut archiver = world.archiver(&bucket).await.expect("opened");
+    world.act(15).await;
+    world.engine().checkpoint().expect("written");
+    copy_all(&mut archiver).await.expect("copied");
+    let read = bucket.bucket().manifest().await.expect("read");
+    let (mut manifest, version) = read.expect("there");
+    let checkpoint = manifest.checkpoints.last_mut().expect("one");
+    let parts = checkpoint.parts as usize;
+    checkpoint.parts = u32::MAX;
+    manifest.revision += 1;
+    let replaced = bucket.bucket().replace(&manifest, Some(&version)).await;
+    assert!(matches!(replaced, Ok(Replaced::Done(_))));
+    let (_, report) = verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
+    let last = &report.problems[report.problems.len() - 1];
+    assert!(
+        last.defect.contains("the manifest says 4294967295"),
+        "{last:?}"
+    );
+    // Those and what was said about the end.
+    assert!(report.problems.len() <= 66 + parts, "{:?}", report.problems);
+}

@@ -6,6 +6,7 @@ use crate::{
     dataset::{BLOCK_WIDGETS, Dataset, DatasetWidget},
     error::Error,
     partition::Observed,
+    shown,
 };
 use std::rc::Rc;
 use tokio::time::timeout;
@@ -118,6 +119,7 @@ async fn read(
         (status, _) => {
             let body = String::from_utf8_lossy(answer.body);
             let body: String = body.chars().take(200).collect();
+            let body = shown(&body).into_owned();
             Err(Error::Strange {
                 path: request.path,
                 status,

@@ -3,6 +3,7 @@
 use crate::{
     report::{rate_text, time_text},
     session::Tick,
+    shown,
     stats::{Measured, Percentiles},
 };
 use std::io::{self, Write as _};
@@ -38,7 +39,7 @@ impl Plain {
         let (errors, wrong) = (self.since_line.errors(), self.since_line.wrong);
         let at = tick.point.at_seconds;
         let lost = match (tick.lanes, tick.connect_error) {
-            ((0, _), Some(error)) => format!("  no connection: {error}"),
+            ((0, _), Some(error)) => format!("  no connection: {}", shown(error)),
             _ => String::new(),
         };
         let _ = writeln!(

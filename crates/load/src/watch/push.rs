@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     mix::Kind,
     session::Tick,
+    shown,
     stats::{Outcome, Percentiles},
 };
 use std::{
@@ -124,7 +125,11 @@ async fn send(target: Rc<Target>, mut batches: mpsc::Receiver<String>) {
         {
             failed = true;
             let origin = target.origin();
-            let _ = writeln!(io::stderr(), "pushing metrics to {origin} failed: {cause}");
+            let _ = writeln!(
+                io::stderr(),
+                "pushing metrics to {origin} failed: {}",
+                shown(&cause)
+            );
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Text for people: columns that line up, and names that cannot harm a terminal.
 
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
 use widgets_client::{Slot, Widget};
+pub(super) use widgets_load::shown;
 
 /// Rows with a line of titles above them. The last column is not padded.
 pub(super) fn write<const COLUMNS: usize>(
@@ -37,27 +35,6 @@ fn line(to: &mut impl Write, cells: &[&str], widths: &[usize]) -> io::Result<()>
     writeln!(to, "{}", text.trim_end())
 }
 
-/// A text that somebody chose, with what a terminal would obey written as an escape, such as `\u{1b}`.
-/// What turns the direction of text or has no width is escaped as well: it would show another text.
-pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    let harmful = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    if !text.contains(harmful) {
-        return text.into();
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if harmful(character) {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown.into()
-}
-
 /// What a table of widgets has above it.
 pub(super) const WIDGET_TITLES: [&str; 3] = ["SERIAL NUMBER", "NAME", "SLOTS"];
 
@@ -82,7 +59,7 @@ fn slots(widget: &Widget) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{shown, write};
+    use super::write;
 
     #[test]
     fn columns_line_up_by_what_a_terminal_shows() {
@@ -96,13 +73,5 @@ mod tests {
             String::from_utf8(text).expect("text"),
             "NAME  Y\n日本  x\nabc\n"
         );
-    }
-
-    #[test]
-    fn nothing_that_a_terminal_obeys_gets_through() {
-        assert_eq!(shown("plain ü 日本"), "plain ü 日本");
-        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
-        assert_eq!(shown("x\u{202e}y"), "x\\u{202e}y");
-        assert_eq!(shown("\u{9b}31m"), "\\u{9b}31m");
     }
 }

@@ -38,5 +38,6 @@ mod shutdown;
 mod spelling;
 mod standby_restore;
 mod start;
+mod strangers;
 mod streams;
 mod switchover;

@@ -1,0 +1,54 @@
+//! What is shown of texts that somebody else chose: a terminal obeys none of them.
+
+use std::borrow::Cow;
+
+/// A text with what a terminal would obey written as an escape, such as `\u{1b}`. What turns the direction of text or has
+/// no width is escaped as well: it would show another text.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    escaped(text, is_harmful)
+}
+
+/// The same of a text that may have several lines, such as an error that lists problems or a report.
+#[must_use]
+pub fn shown_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |character| character != '\n' && is_harmful(character))
+}
+
+fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn escaped(text: &str, is_harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_harmful) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_harmful(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{shown, shown_lines};
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_a_text() {
+        assert_eq!(shown("plain ü 日本"), "plain ü 日本");
+        assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(shown("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(shown("\u{9b}31m"), "\\u{9b}31m");
+    }
+
+    #[test]
+    fn several_lines_stay_several() {
+        assert_eq!(shown_lines("a\n  b\r\u{7}\n"), "a\n  b\\r\\u{7}\n");
+    }
+}

@@ -1,0 +1,116 @@
+//! What the commands read of strangers: buckets, folders and services that answer or have anything at all.
+
+use crate::service::{Directory, widgets};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::FileTypeExt as _,
+    path::Path,
+    process::Command,
+    thread,
+};
+
+/// A peer that answers every request with this, and hangs up.
+fn answering(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(length @ 1..) => request.extend_from_slice(&buffer[..length]),
+                    _ => break,
+                }
+            }
+            // Who has hung up already needs no answer.
+            drop(stream.write_all(answer));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_bucket_that_says_any_length_is_not_believed() {
+    let directory = Directory::new("strange-bucket");
+    let address = answering(
+        b"HTTP/1.1 200 OK\r\nETag: \"a\"\r\nLast-Modified: Sat, 28 Nov 2026 03:00:00 GMT\r\n\
+          Content-Length: 1152921504606846976\r\n\r\nWIDGETS",
+    );
+    let listed = widgets(directory.path())
+        .args(["archive", "list", "s3://bucket/prefix"])
+        .envs([
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ENDPOINT", &format!("http://{address}")),
+            ("AWS_ALLOW_HTTP", "true"),
+        ])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&listed.stderr);
+    assert_eq!(listed.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("it has 1152921504606846976 bytes, at most"),
+        "{told}"
+    );
+}
+
+fn pipe_in_place_of(path: &Path) {
+    fs::remove_file(path).expect("it was there");
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+    let made = fs::metadata(path).expect("it is there").file_type();
+    assert!(made.is_fifo());
+}
+
+/// Whoever opened a pipe would wait for its other end.
+#[test]
+fn a_pipe_in_the_folder_of_an_archive_is_named() {
+    let directory = Directory::new("strange-folder");
+    let archive = directory.path().join("archive");
+    let url = format!("file://{}", archive.display());
+    let run = |arguments: &[&str]| {
+        let done = widgets(directory.path()).args(arguments).output();
+        let done = done.expect("the binary runs");
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        (done.status.code(), told)
+    };
+    let generated = run(&["generate", "--widgets", "10", "--data-dir", "data"]);
+    assert_eq!(generated.0, Some(0), "{}", generated.1);
+    let backup = ["backup", "--data-dir", "data", &url];
+    assert_eq!(run(&backup).0, Some(0));
+    for (file, command) in [
+        ("manifest.lock", &backup[..]),
+        ("manifest", &["archive", "list", &url]),
+    ] {
+        pipe_in_place_of(&archive.join(file));
+        let (code, told) = run(command);
+        assert_eq!(code, Some(1), "{file}: {told}");
+        let expected = format!("{file} is damaged: it is not a regular file");
+        assert!(told.contains(&expected), "{file}: {told}");
+    }
+}
+
+#[test]
+fn a_terminal_obeys_nothing_that_is_answered_to_a_load() {
+    let directory = Directory::new("strange-load");
+    let address = answering(
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 29\r\n\r\n\x1b]0;title\x07\x1b[2J\xe2\x80\xae\r\nmore text!",
+    );
+    let done = widgets(directory.path())
+        .args(["load", &format!("http://{address}"), "--rate", "10"])
+        .args(["--duration", "1s"])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{told:?}");
+    assert!(
+        told.contains("\\u{1b}]0;title\\u{7}\\u{1b}[2J\\u{202e}\\r\\nmore text!"),
+        "{told:?}"
+    );
+    let is_obeyed = |character: char| character.is_control() && character != '\n';
+    assert!(!told.contains(is_obeyed), "{told:?}");
+}
