@@ -337,6 +337,9 @@ impl Bucket {
             if size > bytes_max {
                 return Ok((update, Err(size)));
             }
+            if self.folder.is_some() {
+                return Ok((update, Ok(answer.bytes().await?)));
+            }
             // Not at once in a buffer of the length that was said.
             let mut bytes = Vec::new();
             let mut pieces = answer.into_stream();
