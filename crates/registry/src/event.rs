@@ -1,7 +1,7 @@
 //! What happened: one accepted operation as the feed of changes tells it. There is one type and one
 //! serialisation, whoever shows it.
 
-use crate::{Author, Name, Operation, Ordinal, Port, Ports, SerialNumber};
+use crate::{Author, Name, Operation, Ordinal, Port, Ports, SerialNumber, digits::hex};
 use serde::{
     Serialize, Serializer,
     ser::{SerializeSeq as _, SerializeStruct as _},
@@ -20,14 +20,24 @@ pub struct Position {
     pub sequence: u64,
 }
 
+impl Position {
+    /// How long its text is.
+    pub const TEXT_BYTES: usize = 42;
+
+    /// Its text, which is ASCII.
+    #[must_use]
+    pub fn text(self) -> [u8; Self::TEXT_BYTES] {
+        let mut text = [b'-'; Self::TEXT_BYTES];
+        text[..16].copy_from_slice(&hex::<16>(self.store));
+        text[17..25].copy_from_slice(&hex::<8>(self.epoch.into()));
+        text[26..].copy_from_slice(&hex::<16>(self.sequence));
+        text
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            store,
-            epoch,
-            sequence,
-        } = self;
-        write!(f, "{store:016x}-{epoch:08x}-{sequence:016x}")
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 

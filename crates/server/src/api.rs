@@ -3,12 +3,13 @@
 mod admission;
 mod operations;
 mod read_after;
+mod reads;
 mod replicas;
 
 use crate::{
     Authentication, BrowserSettings, Caller, ClientCertificates, RateLimit, Settings,
     askers::asker,
-    auth::{Access, Object, Permission, Sender, TokenCache},
+    auth::{Object, Permission, Sender, TokenCache},
     backup::{self, Backup},
     body::{self, Bodies, ConnectionBodies},
     changes::{self, Subscribers},
@@ -18,7 +19,7 @@ use crate::{
     document::{self, File, Security},
     error::{Error, Malformed},
     faults::FaultLog,
-    idempotency,
+    given::{Given, Head},
     lists::{self, WantedList},
     making::{Making, Pace, Turn},
     metrics::{Metrics, Subject},
@@ -26,12 +27,9 @@ use crate::{
     pieces::Pieces,
     proxies::Proxies,
     readiness::Readiness,
-    reading,
     replication::{self, Replication},
     request_id::{self, RequestIds, X_REQUEST_ID},
-    responses::{
-        VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, options, page,
-    },
+    responses::{VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, page},
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -43,6 +41,7 @@ use hyper::{
 };
 use ipnet::IpNet;
 use prometheus::Registry;
+use reads::{check_reads, probe, read, read_backup, read_changes, read_widget, service, table};
 use std::{
     fmt::Display,
     net::IpAddr,
@@ -97,6 +96,9 @@ struct Shared {
     awaiting: AtomicUsize,
     request_ids: RequestIds,
 }
+
+/// The allocator has memory of up to so many bytes at hand, and searches for more.
+const READ_BYTES_MAX: usize = 1024;
 
 /// The target of the log's lines of requests: one for each, if that is wanted.
 pub const REQUESTS: &str = "widgets_requests";
@@ -362,7 +364,9 @@ impl<S: Store> Api<S> {
         B::Error: Display,
     {
         let start = self.shared.clock.now();
-        let request_id = self.shared.request_ids.of(&request.0.headers);
+        let headers = &request.0.headers;
+        let given = Given::of(headers);
+        let request_id = self.shared.request_ids.of(given, headers);
         let Read {
             allowed_origin,
             preflight,
@@ -372,7 +376,7 @@ impl<S: Store> Api<S> {
             logged,
             who,
             wanted,
-        } = Box::pin(self.read(caller, request)).await;
+        } = self.boxed_read(&caller, given, request).await;
         let asks_store = wanted.as_ref().is_ok_and(Wanted::asks_store);
         let answer = self.answer(wanted, who).await;
         let (code, mut response) = match answer {
@@ -399,7 +403,7 @@ impl<S: Store> Api<S> {
         declare(headers);
         if asks_store
             && let Some(newest) = self.feed.as_ref().and_then(|feed| feed.known_newest())
-            && let Ok(newest) = HeaderValue::try_from(newest.to_string())
+            && let Ok(newest) = HeaderValue::from_bytes(&newest.text())
         {
             headers.insert(POSITION, newest);
         }
@@ -560,15 +564,36 @@ impl<S: Store> Api<S> {
         self.shared.subscribers.stop();
     }
 
+    /// The same as [`Self::read`], in a box of its own.
+    fn boxed_read<B>(
+        &self,
+        caller: &Caller,
+        given: Given,
+        request: Box<(Parts, B)>,
+    ) -> Pin<Box<impl Future<Output = Read>>>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Display,
+    {
+        let read = self.read(caller, given, request);
+        debug_assert!(
+            size_of_val(&read) <= READ_BYTES_MAX,
+            "the allocator searches for {} bytes, for each request",
+            size_of_val(&read)
+        );
+        Box::pin(read)
+    }
+
     /// Reads a request to its end.
-    async fn read<B>(&self, caller: Caller, mut request: Box<(Parts, B)>) -> Read
+    async fn read<B>(&self, caller: &Caller, given: Given, mut request: Box<(Parts, B)>) -> Read
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Display,
     {
         let (head, body) = &mut *request;
         let mut body = Pin::new(body);
-        let mut read = self.read_all(&caller, head, body.as_mut()).await;
+        let known = Head::new(head, given);
+        let mut read = self.read_all(caller, &known, body.as_mut()).await;
         // Streams of HTTP/2 end each for itself.
         if let Ok(Wanted::Replication(asked)) = &mut read.wanted
             && let Some(reported) = asked.reported.take()
@@ -590,15 +615,15 @@ impl<S: Store> Api<S> {
         read
     }
 
-    async fn read_all<B>(&self, caller: &Caller, head: &Parts, body: Pin<&mut B>) -> Read
+    async fn read_all<B>(&self, caller: &Caller, head: &Head<'_>, body: Pin<&mut B>) -> Read
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let cross_origin = cors::is_cross_origin(&head.headers);
+        let cross_origin = cors::is_cross_origin(head);
         let allowed_origin = cross_origin.then(|| self.browsers.allowed_origin(&head.headers));
         let route = Route::of(head.uri.path());
-        let preflight = cors::is_preflight(&head.method, &head.headers);
+        let preflight = cors::is_preflight(head);
         let asks_for_rights = head.method == Method::HEAD && matches!(route, Route::Operation(_));
         let subject = route.subject().filter(|_| !preflight && !asks_for_rights);
         let checked = self.check_sender(&route, head, preflight);
@@ -621,14 +646,14 @@ impl<S: Store> Api<S> {
             Ok(()) => match self.admit(caller, &route, head).await {
                 Ok(sender) => {
                     let administers = sender.access.administers();
-                    let is_kept = head.headers.contains_key(idempotency::KEY);
+                    let is_kept = head.has(Given::IDEMPOTENCY_KEY);
                     if route.has_many_rows() || is_kept {
                         who = asker(&sender, self.client(caller, head));
                     }
                     if let Some(logged) = &mut logged {
                         logged.author.clone_from(&sender.author);
                     }
-                    let wanted = self.wanted(sender, who, route, head, body).await;
+                    let wanted = self.wanted(&sender, who, &route, head, body).await;
                     (administers, wanted)
                 }
                 Err(error) => (false, Err(error)),
@@ -648,10 +673,10 @@ impl<S: Store> Api<S> {
 
     async fn wanted<B>(
         &self,
-        sender: Sender,
+        sender: &Sender,
         who: Asker,
-        route: Route<'_>,
-        head: &Parts,
+        route: &Route<'_>,
+        head: &Head<'_>,
         body: Pin<&mut B>,
     ) -> Result<Wanted, Error>
     where
@@ -661,24 +686,24 @@ impl<S: Store> Api<S> {
         let answer = match route {
             Route::Operation(operation) => {
                 return self
-                    .read_operation(operation, sender, who, head, body)
+                    .read_operation(*operation, sender, who, head, body)
                     .await;
             }
             Route::Widget(Ok(serial_number)) => {
-                return read_widget(&serial_number, sender.access, head);
+                return read_widget(serial_number, sender.access, head);
             }
             Route::Changes => return read_changes(sender.access, head),
             Route::Backup => return read_backup(sender.access, head),
             Route::List(table) => {
                 return read(sender.access, head, || {
-                    let wanted = lists::read_list(table, head, &self.shared.settings)?;
+                    let wanted = lists::read_list(*table, head, &self.shared.settings)?;
                     Ok(Wanted::List(Box::new(wanted)))
                 });
             }
             Route::Neighbourhood(Ok(serial_number)) => {
                 return read(sender.access, head, || {
                     let settings = &self.shared.settings;
-                    let query = lists::read_neighbourhood(&serial_number, head, settings)?;
+                    let query = lists::read_neighbourhood(serial_number, head, settings)?;
                     Ok(Wanted::Neighbourhood(Box::new(query)))
                 });
             }
@@ -687,9 +712,9 @@ impl<S: Store> Api<S> {
                 Err(Malformed::Path { details }.into())
             }
             Route::UnknownFunction(function) => {
-                Err(Box::pin(self.unknown_function(&function, head, body)).await)
+                Err(Box::pin(self.unknown_function(function, head, body)).await)
             }
-            Route::Table(name) => Err(table(&name, head).into()),
+            Route::Table(name) => Err(table(name, head).into()),
             Route::Invalid => Err(Malformed::Path { details: None }.into()),
             Route::Undecodable => Err(Malformed::PathEncoding.into()),
             Route::Service => service(head).map_err(Error::from),
@@ -708,7 +733,7 @@ impl<S: Store> Api<S> {
                 Ok(self.metrics_text())
             }),
             Route::Replication => return self.read_replication(sender.access, head),
-            Route::Role(what) => Box::pin(self.tell(what, sender.access, head)).await,
+            Route::Role(what) => Box::pin(self.tell(*what, sender.access, head)).await,
             Route::Ready => {
                 let store = self.store.clone();
                 let look = || async move { store.ready().await };
@@ -763,104 +788,7 @@ impl<S: Store> Api<S> {
     }
 }
 
-fn read_changes(access: Access, head: &Parts) -> Result<Wanted, Error> {
-    negotiation::check_profile(&head.method, &head.headers)?;
-    if let Some(answer) = check_reads(head)? {
-        return Ok(Wanted::Answer(answer));
-    }
-    access.require(Permission::Read, Object::Changes)?;
-    let asked = changes::Asked::read(head.uri.query(), &head.headers)?;
-    Ok(Wanted::Changes(asked))
-}
-
-/// GET alone begins one.
-fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error> {
-    if let Some(answer) = check_reads(head)? {
-        return Ok(Wanted::Answer(answer));
-    }
-    access.require(Permission::Admin, Object::Backup)?;
-    if head.method == Method::HEAD {
-        let mut answer = empty(StatusCode::OK);
-        backup::headers(answer.headers_mut());
-        return Ok(Wanted::Answer(answer));
-    }
-    Ok(Wanted::Backup)
-}
-
-/// Whatever shows widgets to those who may read them.
-fn read(
-    access: Access,
-    head: &Parts,
-    wanted: impl FnOnce() -> Result<Wanted, Error>,
-) -> Result<Wanted, Error> {
-    negotiation::check_profile(&head.method, &head.headers)?;
-    if let Some(answer) = check_reads(head)? {
-        return Ok(Wanted::Answer(answer));
-    }
-    access.require(Permission::Read, Object::Widgets)?;
-    wanted()
-}
-
-fn read_widget(serial_number: &str, access: Access, head: &Parts) -> Result<Wanted, Error> {
-    read(access, head, || {
-        reading::lookup(head.uri.query().unwrap_or_default())?;
-        negotiation::media_type(&head.headers, &["application/json"])?;
-        let serial_number = SerialNumber::new("serial_number", serial_number)?;
-        Ok(Wanted::Widget(serial_number))
-    })
-}
-
 /// An answer that is there as a whole.
 fn whole(response: Response<Full<Bytes>>) -> Response<AnswerBody> {
     response.map(AnswerBody::Left)
-}
-
-/// Answers a probe, which is read and has no profile and no choice of media types.
-fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
-    match check_reads(head)? {
-        Some(options) => Ok(options),
-        None => answer(),
-    }
-}
-
-/// Lets reading methods pass, and answers those that ask which methods there are.
-fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
-    check_reads_beside(head, "OPTIONS,GET,HEAD")
-}
-
-/// The same where there are others besides, which have been looked at before: `allowed` has all.
-fn check_reads_beside(
-    head: &Parts,
-    allowed: &'static str,
-) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
-    match head.method {
-        Method::GET | Method::HEAD => Ok(None),
-        Method::OPTIONS => Ok(Some(options(allowed))),
-        _ => {
-            let given = head.method.clone();
-            Err(Malformed::Method { given, allowed })
-        }
-    }
-}
-
-/// Which methods there are anywhere; nothing else can be asked of the service itself.
-fn service(head: &Parts) -> Result<Response<Full<Bytes>>, Malformed> {
-    if head.method == Method::OPTIONS {
-        return Ok(options("OPTIONS,GET,HEAD,POST"));
-    }
-    Err(Malformed::Path { details: None })
-}
-
-/// What is wrong first with a request for a table that does not exist.
-fn table(name: &str, head: &Parts) -> Malformed {
-    if let Err(malformed) = negotiation::check_profile(&head.method, &head.headers) {
-        return malformed;
-    }
-    match head.method {
-        Method::TRACE | Method::CONNECT => Malformed::Method {
-            given: head.method.clone(),
-            allowed: "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE",
-        },
-        _ => Malformed::Table(name.to_owned()),
-    }
 }

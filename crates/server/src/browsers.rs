@@ -12,6 +12,7 @@
 use crate::{
     authority::{Authority, Host},
     error::Malformed,
+    given::{Given, Head},
     head,
 };
 use hyper::{
@@ -132,7 +133,10 @@ impl BrowserSettings {
     }
 
     /// Whether a web page of another site is behind a request, and is not one of those that may ask.
-    pub(crate) fn is_foreign(&self, head: &Parts) -> bool {
+    pub(crate) fn is_foreign(&self, head: &Head<'_>) -> bool {
+        if !head.has(Given::ORIGIN.and(Given::SEC_FETCH_SITE)) {
+            return false;
+        }
         let headers = &head.headers;
         let origin = headers.get(header::ORIGIN);
         let foreign = match (headers.get(SEC_FETCH_SITE), origin) {
@@ -306,8 +310,12 @@ mod tests {
         };
         for (method, headers, foreign) in cases {
             let head = head(method, &[&[HOST], headers].concat());
-            assert_eq!(named.is_foreign(&head), foreign, "{method} {headers:?}");
-            assert!(!any.is_foreign(&head), "{method} {headers:?}");
+            assert_eq!(
+                named.is_foreign(&(&head).into()),
+                foreign,
+                "{method} {headers:?}"
+            );
+            assert!(!any.is_foreign(&(&head).into()), "{method} {headers:?}");
         }
     }
 

@@ -3,7 +3,8 @@
 
 use crate::{
     arguments, auth, browsers,
-    error::{Given, Malformed, NoFunction},
+    error::{self, Malformed, NoFunction},
+    given::{Given, Head},
     negotiation::{self, OPERATION_MEDIA_TYPES, Preferences},
 };
 use hyper::{HeaderMap, header, http::request::Parts};
@@ -43,7 +44,7 @@ pub(crate) fn check_named_in_query(operation: Operation, head: &Parts) -> Result
     }
     Err(NoFunction {
         function: operation.as_str().to_owned(),
-        given: Given::Query(names),
+        given: error::Given::Query(names),
     })
 }
 
@@ -73,14 +74,17 @@ pub(crate) fn check_content_type(function: &str, headers: &HeaderMap) -> Result<
     };
     Err(Malformed::Function(NoFunction {
         function: function.to_owned(),
-        given: Given::Unnamed(unnamed),
+        given: error::Given::Unnamed(unnamed),
     }))
 }
 
 /// Checks that the body is as it says to be: a small one gains nothing from being compressed, and a
 /// compressed one can be of any length.
-pub(crate) fn check_content_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
-    for value in headers.get_all(header::CONTENT_ENCODING) {
+pub(crate) fn check_content_encoding(head: &Head<'_>) -> Result<(), Malformed> {
+    if !head.has(Given::CONTENT_ENCODING) {
+        return Ok(());
+    }
+    for value in head.headers.get_all(header::CONTENT_ENCODING) {
         let none = |each: &[u8]| {
             let each = each.trim_ascii();
             each.is_empty() || each.eq_ignore_ascii_case(b"identity")
@@ -93,9 +97,14 @@ pub(crate) fn check_content_encoding(headers: &HeaderMap) -> Result<(), Malforme
 }
 
 /// Media type, then preferences: what is checked between a call's arguments and their values.
-pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Preferences, Malformed> {
-    negotiation::media_type(headers, &OPERATION_MEDIA_TYPES)?;
-    let preferences = Preferences::from_headers(headers);
+pub(crate) fn negotiate(head: &Head<'_>) -> Result<Preferences, Malformed> {
+    if head.has(Given::ACCEPT) {
+        negotiation::media_type(&head.headers, &OPERATION_MEDIA_TYPES)?;
+    }
+    if !head.has(Given::PREFER) {
+        return Ok(Preferences::default());
+    }
+    let preferences = Preferences::from_headers(&head.headers);
     preferences.check()?;
     Ok(preferences)
 }

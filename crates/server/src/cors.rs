@@ -1,6 +1,7 @@
 //! Requests of pages from other origins (CORS), as PostgREST answers them. Whether a page may ask is
 //! decided elsewhere: here is what its browser is told.
 
+use crate::given::{Given, Head};
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Response,
@@ -26,15 +27,17 @@ const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 const REQUESTED_BYTES_MAX: usize = 1024;
 
 /// Whether a page of some other origin is behind the request.
-pub(crate) fn is_cross_origin(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::ORIGIN)
+pub(crate) fn is_cross_origin(head: &Head<'_>) -> bool {
+    head.has(Given::ORIGIN)
 }
 
 /// Whether a browser asks what it may send.
-pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::OPTIONS
-        && is_cross_origin(headers)
-        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+pub(crate) fn is_preflight(head: &Head<'_>) -> bool {
+    head.method == Method::OPTIONS
+        && is_cross_origin(head)
+        && head
+            .headers
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The answer to a browser that asks what it may send.

@@ -26,6 +26,7 @@ mod cors;
 mod document;
 mod error;
 mod faults;
+mod given;
 mod head;
 mod hint;
 mod idempotency;

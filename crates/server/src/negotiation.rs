@@ -17,18 +17,22 @@ pub(crate) const OPERATION_MEDIA_TYPES: [&str; 7] = [
     "application/vnd.pgrst.array",
 ];
 
-const ACCEPT_PROFILE: HeaderName = HeaderName::from_static("accept-profile");
-const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
-const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// Of what is written, and of what is read: which of them counts goes by the method.
+pub(crate) const PROFILES: [HeaderName; 2] = [
+    HeaderName::from_static("content-profile"),
+    HeaderName::from_static("accept-profile"),
+];
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Checks that the profile header, if there is one, names a schema that is exposed. Which header it
 /// is depends on the method.
 pub(crate) fn check_profile(method: &Method, headers: &HeaderMap) -> Result<(), Malformed> {
     let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let [of_content, of_answer] = PROFILES;
     let name = if writes.contains(method) {
-        CONTENT_PROFILE
+        of_content
     } else {
-        ACCEPT_PROFILE
+        of_answer
     };
     let Some(given) = headers.get(name) else {
         return Ok(());

@@ -1,6 +1,7 @@
 //! `X-Request-Id`: what finds a request again, in the answer, in the log, and in the logs of what stands in
 //! front of the service. Taken from the request where it has one, made otherwise.
 
+use crate::given::Given;
 use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
@@ -9,11 +10,16 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::atomic::{AtomicU64, Ordering},
 };
+use widgets_registry::hex;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One that is longer is not echoed: what an answer has waits in memory until it is read.
 const BYTES_MAX: usize = 128;
+
+/// One that is made says of which process it is, and its number there: of a million a second, for nine years.
+const PROCESS_DIGITS: usize = 8;
+const NUMBER_DIGITS: usize = 12;
 
 /// Makes those that requests do not bring.
 pub(crate) struct RequestIds {
@@ -34,7 +40,10 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// The request's own, if it is one of visible ASCII and not too long, or a new one.
-    pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(crate) fn of(&self, given: Given, headers: &HeaderMap) -> HeaderValue {
+        if !given.has(Given::REQUEST_ID) {
+            return self.make();
+        }
         let mut given = headers.get_all(X_REQUEST_ID).iter();
         match (given.next(), given.next()) {
             (Some(one), None) if is_valid(one.as_bytes()) => one.clone(),
@@ -44,8 +53,11 @@ impl RequestIds {
 
     fn make(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:08x}{number:010x}", self.process);
-        match HeaderValue::try_from(text) {
+        let mut text = [0; PROCESS_DIGITS + NUMBER_DIGITS];
+        let (process, rest) = text.split_at_mut(PROCESS_DIGITS);
+        process.copy_from_slice(&hex::<PROCESS_DIGITS>(self.process.into()));
+        rest.copy_from_slice(&hex::<NUMBER_DIGITS>(number));
+        match HeaderValue::from_bytes(&text) {
             Ok(value) => value,
             Err(error) => unreachable!("digits are a header's value: {error}"),
         }
@@ -74,7 +86,7 @@ mod tests {
                 let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
                 headers.append(X_REQUEST_ID, value);
             }
-            text(&ids.of(&headers)).to_owned()
+            text(&ids.of(Given::of(&headers), &headers)).to_owned()
         };
         let longest = "x".repeat(BYTES_MAX);
         for id in ["1", "8e03978e-40d5/a+b=", "\"quoted\"", &longest] {
@@ -84,7 +96,7 @@ mod tests {
         let mut made = Vec::new();
         for wrong in [&[][..], &[""], &["a b"], &["é"], &["a", "b"], &[&too_long]] {
             let id = of(wrong);
-            assert_eq!(id.len(), 18, "{wrong:?}: {id}");
+            assert_eq!(id.len(), 20, "{wrong:?}: {id}");
             made.push(id);
         }
         made.sort();

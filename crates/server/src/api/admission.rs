@@ -5,6 +5,7 @@ use crate::{
     Caller,
     auth::{self, Access, Refused, Sender},
     error::Error,
+    given::Head,
     head,
     routes::Route,
 };
@@ -18,7 +19,7 @@ impl<S: Store> Api<S> {
     pub(super) fn check_sender(
         &self,
         route: &Route<'_>,
-        head: &Parts,
+        head: &Head<'_>,
         preflight: bool,
     ) -> Result<(), Error> {
         let host = head::check(head)?;
@@ -39,7 +40,7 @@ impl<S: Store> Api<S> {
         &self,
         caller: &Caller,
         route: &Route<'_>,
-        head: &Parts,
+        head: &Head<'_>,
     ) -> Result<Sender, Error> {
         if route.is_public() {
             self.check_rate(caller, head)?;

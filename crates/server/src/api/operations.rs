@@ -5,14 +5,14 @@ use crate::{
     arguments,
     auth::{Object, Permission, Sender},
     body, calls,
-    error::{Error, Given, Malformed, NoFunction},
+    error::{self, Error, Malformed, NoFunction},
+    given::{Given, Head},
     idempotency, negotiation,
     responses::options,
 };
 use hyper::{
     Method,
     body::{Body, Bytes},
-    http::request::Parts,
 };
 use std::{fmt::Display, pin::Pin};
 use widgets_registry::{Attempt, Operation, Store, query::Asker};
@@ -21,16 +21,18 @@ impl<S: Store> Api<S> {
     pub(super) async fn read_operation<B>(
         &self,
         operation: Operation,
-        sender: Sender,
+        sender: &Sender,
         asker: Asker,
-        head: &Parts,
+        head: &Head<'_>,
         body: Pin<&mut B>,
     ) -> Result<Wanted, Error>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        negotiation::check_profile(&head.method, &head.headers)?;
+        if head.has(Given::PROFILE) {
+            negotiation::check_profile(&head.method, &head.headers)?;
+        }
         // Before the body: nothing is read for those who may not call it.
         if head.method != Method::OPTIONS {
             let function = Object::Function(operation);
@@ -40,16 +42,20 @@ impl<S: Store> Api<S> {
             Method::POST => {
                 calls::check_query(head)?;
                 calls::check_content_type(operation.as_str(), &head.headers)?;
-                calls::check_content_encoding(&head.headers)?;
+                calls::check_content_encoding(head)?;
                 let body =
                     body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
                 let command = arguments::command(operation, &body)?;
-                let preferences = calls::negotiate(&head.headers)?;
-                let key = idempotency::key(&head.headers)?;
-                let key = key.and_then(|key| sender.identity.own(&key));
+                let preferences = calls::negotiate(head)?;
+                let key = if head.has(Given::IDEMPOTENCY_KEY) {
+                    let key = idempotency::key(&head.headers)?;
+                    key.and_then(|key| sender.identity.own(&key))
+                } else {
+                    None
+                };
                 let attempt = Attempt {
                     command: command?,
-                    author: sender.author,
+                    author: sender.author.clone(),
                     key,
                     asker,
                 };
@@ -57,7 +63,7 @@ impl<S: Store> Api<S> {
             }
             Method::GET | Method::HEAD => {
                 calls::check_named_in_query(operation, head)?;
-                calls::negotiate(&head.headers)?;
+                calls::negotiate(head)?;
                 Err(Malformed::ReadOnlyTransaction(operation).into())
             }
             Method::OPTIONS => {
@@ -75,7 +81,7 @@ impl<S: Store> Api<S> {
     pub(super) async fn unknown_function<B>(
         &self,
         function: &str,
-        head: &Parts,
+        head: &Head<'_>,
         body: Pin<&mut B>,
     ) -> Error
     where
@@ -88,13 +94,13 @@ impl<S: Store> Api<S> {
                 Method::POST => {
                     calls::check_query(head)?;
                     calls::check_content_type(function, &head.headers)?;
-                    calls::check_content_encoding(&head.headers)?;
+                    calls::check_content_encoding(head)?;
                     let body =
                         body::read(body, head, &self.shared.settings, &self.shared.bodies).await?;
                     Ok::<_, Error>(arguments::unknown(function, &body))
                 }
                 Method::GET | Method::HEAD | Method::OPTIONS => {
-                    let given = Given::Query(calls::names_in_query(head));
+                    let given = error::Given::Query(calls::names_in_query(head));
                     let function = function.to_owned();
                     Ok(Malformed::Function(NoFunction { function, given }))
                 }

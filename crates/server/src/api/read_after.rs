@@ -20,19 +20,17 @@ impl<S: Store> Api<S> {
         wanted: &Wanted,
         headers: &HeaderMap,
     ) -> Result<(), Error> {
-        let reads = match wanted {
+        match wanted {
             Wanted::Widget(_) | Wanted::List(_) | Wanted::Neighbourhood(_) | Wanted::Changes(_) => {
-                true
             }
             Wanted::Answer(_)
             | Wanted::Operation(..)
             | Wanted::Replication(..)
-            | Wanted::Backup => false,
-        };
-        match position(headers) {
-            Ok(Some(position)) if reads => Box::pin(self.wait_until(position)).await,
-            Err(malformed) if reads => Err(malformed.into()),
-            _ => Ok(()),
+            | Wanted::Backup => return Ok(()),
+        }
+        match position(headers)? {
+            Some(position) => Box::pin(self.wait_until(position)).await,
+            None => Ok(()),
         }
     }
 

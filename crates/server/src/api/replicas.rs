@@ -1,6 +1,6 @@
 //! What primaries alone do, and what standbys are sent.
 
-use super::{Answer, AnswerBody, Api, Wanted, check_reads_beside};
+use super::{Answer, AnswerBody, Api, Wanted, reads::check_reads_beside};
 use crate::{
     auth::{Access, Object, Permission},
     error::{Error, Malformed},
