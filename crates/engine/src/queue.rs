@@ -58,12 +58,10 @@ pub struct Queue {
 
 struct Waiting {
     requests: Bounded<Request>,
-    /// The owner sleeps: only then an arrival needs to wake it.
-    owner_sleeps: bool,
+    /// How the owner sleeps, if it does: only then it needs to be woken.
+    owner: Option<Sleep>,
     /// The owner lets requests gather: it is unparked when there are enough of them.
     gathers: Option<Thread>,
-    /// The owner sleeps, whatever arrives.
-    owner_rests: bool,
     /// The owner has something to do that is no request.
     woken: bool,
     /// How many mailboxes were registered.
@@ -72,6 +70,15 @@ struct Waiting {
     new_mailboxes: Vec<Arc<Mailbox<Request>>>,
     /// Why the owner can write nothing.
     unwritable: Option<Reason>,
+}
+
+/// What ends a sleep of the owner, beside its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sleep {
+    /// Whatever arrives, and [`Queue::wake`].
+    UntilArrival,
+    /// [`Queue::wake`] alone.
+    UntilWoken,
 }
 
 /// The queue has one lane: everything is taken together, in order.
@@ -86,8 +93,7 @@ impl Queue {
         Self {
             waiting: Mutex::new(Waiting {
                 requests: Bounded::new(limits),
-                owner_sleeps: false,
-                owner_rests: false,
+                owner: None,
                 gathers: None,
                 woken: false,
                 mailboxes: 0,
@@ -117,25 +123,13 @@ impl Queue {
         replies: &mut Replies,
         wait: Duration,
     ) -> bool {
-        let mut waiting = self.lock();
-        while waiting.requests.is_empty() {
-            if waiting.requests.is_closed() {
-                return false;
-            }
-            if mem::take(&mut waiting.woken) || wait.is_zero() {
-                break;
-            }
-            waiting.owner_sleeps = true;
-            let (woken, timeout) = self
-                .arrival
-                .wait_timeout(waiting, wait)
-                .unwrap_or_else(PoisonError::into_inner);
-            waiting = woken;
-            if timeout.timed_out() {
-                break;
-            }
+        let mut waiting = self.sleep(wait, Sleep::UntilArrival, |waiting| {
+            let has_work = !waiting.requests.is_empty() || waiting.requests.is_closed();
+            has_work || mem::take(&mut waiting.woken) || wait.is_zero()
+        });
+        if waiting.requests.is_empty() && waiting.requests.is_closed() {
+            return false;
         }
-        waiting.owner_sleeps = false;
         waiting.gathers = None;
         waiting.requests.take_all(ALL, batch);
         let new = mem::take(&mut waiting.new_mailboxes);
@@ -158,7 +152,7 @@ impl Queue {
     pub(crate) fn wake(&self) {
         let mut waiting = self.lock();
         waiting.woken = true;
-        let wake = mem::take(&mut waiting.owner_sleeps) | mem::take(&mut waiting.owner_rests);
+        let wake = waiting.owner.take().is_some();
         drop(waiting);
         if wake {
             self.arrival.notify_one();
@@ -167,9 +161,21 @@ impl Queue {
 
     /// Waits until [`Self::wake`] is called, whatever arrives, but no longer than `wait`.
     pub(crate) fn rest(&self, wait: Duration) {
+        drop(self.sleep(wait, Sleep::UntilWoken, |waiting| {
+            mem::take(&mut waiting.woken)
+        }));
+    }
+
+    /// Sleeps until this is so, but no longer than `wait`.
+    fn sleep(
+        &self,
+        wait: Duration,
+        sleep: Sleep,
+        mut is_so: impl FnMut(&mut Waiting) -> bool,
+    ) -> MutexGuard<'_, Waiting> {
         let mut waiting = self.lock();
-        while !mem::take(&mut waiting.woken) {
-            waiting.owner_rests = true;
+        while !is_so(&mut waiting) {
+            waiting.owner = Some(sleep);
             let (woken, timeout) = self
                 .arrival
                 .wait_timeout(waiting, wait)
@@ -179,7 +185,8 @@ impl Queue {
                 break;
             }
         }
-        waiting.owner_rests = false;
+        waiting.owner = None;
+        waiting
     }
 
     /// Says why the owner can write nothing, or that it can again, for readiness.
@@ -216,7 +223,10 @@ impl widgets_queue::Queue for Queue {
         for submission in submissions.drain(..) {
             refused.extend(waiting.requests.push(ALL, submission).err());
         }
-        let wake = waiting.count() > 0 && mem::take(&mut waiting.owner_sleeps);
+        let wake = waiting.count() > 0 && waiting.owner == Some(Sleep::UntilArrival);
+        if wake {
+            waiting.owner = None;
+        }
         let gathered = if waiting.count() >= ENOUGH {
             waiting.gathers.take()
         } else {
