@@ -22,9 +22,10 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
     return sum === null || !times ? null : `${((sum / times) * 1000).toPrecision(2)} ms`;
   };
   const readOnly = total(samples, "widgets_store_read_only");
+  const follows = total(samples, "widgets_replication_follows");
   const failed = total(samples, "widgets_checkpoints_total", { outcome: "failed" });
   const rows: Row[] = [
-    ["Writes", readOnly === null ? null : readOnly ? "none until a restart: a sync failed" : "accepted", !!readOnly],
+    ["Writes", readOnly === null ? null : readOnly ? "none until a restart: a sync failed" : follows ? "at its primary" : "accepted", !!readOnly],
     ["Waiting for the store", number(total(samples, "widgets_queue_operations"))],
     ["A commit takes, on average", mean("widgets_commit_duration_seconds")],
     ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],

@@ -185,6 +185,7 @@ test("a standby says that it is one and how it follows, and its primary that it 
   await visit(browser, standby.url, "", {}, async (page) => {
     await page.locator(".figure", { hasText: "Service" }).getByText("standby", { exact: true }).waitFor();
     await row(page, "Its primary").getByText("is followed").waitFor();
+    await row(page, "Writes").getByText("at its primary").waitFor();
     await page.locator(".figure", { hasText: "Widgets" }).getByText("1", { exact: true }).waitFor();
     await picture(page, "standby");
     assert.deepEqual(await faults(page), []);
