@@ -205,8 +205,11 @@ impl Follower {
 
     fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
         let is_replaced = matches!(store.role, Role::Standby { .. });
-        let is_forgotten = (is_replaced && planted!(ReplacementNotKept))
-            || (!is_replaced && planted!(PromotionNotKept));
+        let forgotten = [
+            (true, planted!(ReplacementNotKept)),
+            (false, planted!(PromotionNotKept)),
+        ];
+        let is_forgotten = forgotten.contains(&(is_replaced, true));
         let kept = if is_forgotten {
             Ok(())
         } else {

@@ -484,7 +484,7 @@ async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
     let (here, there) = (nodes.names_on(0, 40), nodes.names_on(1, 60));
     let mut there = there.iter();
     let mut add_there = || add_widget(there.next().expect("enough names"), "", "P");
-    nodes.workers[1].freeze(true);
+    nodes.workers[1].signal("-STOP");
     let mut is_known = false;
     for _ in 0..20 {
         let refused = client.submit(add_there()).await;
@@ -508,7 +508,7 @@ async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
         assert!(found.is_ok_and(|found| found.is_some()), "{name:?}");
     }
     assert_eq!(client.ready().await, Ok(()));
-    nodes.workers[1].freeze(false);
+    nodes.workers[1].signal("-CONT");
     until_known(&client, add_there(), "23505").await;
     nodes.assert_balanced();
 }

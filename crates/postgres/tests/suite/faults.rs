@@ -310,9 +310,9 @@ async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     let store = open(&url, settings);
     let client = store.client();
     until_ready(&client).await;
-    server.freeze(true);
+    server.signal("-STOP");
     let unready = client.ready().await;
-    server.freeze(false);
+    server.signal("-CONT");
     let unready = unready.expect_err("it says nothing");
     assert_eq!(unready.code(), "WG504");
     assert_eq!(reason(&unready).public(), "the database cannot be reached");

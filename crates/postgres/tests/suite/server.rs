@@ -249,10 +249,10 @@ impl Server {
     }
 
     fn kill(&mut self) {
+        let children = self.signal("-KILL");
         let Some(mut process) = self.process.take() else {
             return;
         };
-        let children = signal(process.id(), "-KILL");
         process.wait().expect("its end");
         for child in children.split_whitespace() {
             while Path::new("/proc").join(child).exists() {
@@ -261,10 +261,10 @@ impl Server {
         }
     }
 
-    /// Lets all its processes stand still, as those of a machine that answers nothing any more, or go on.
-    pub(crate) fn freeze(&self, is_frozen: bool) {
-        let process = self.process.as_ref().expect("a running server");
-        signal(process.id(), if is_frozen { "-STOP" } else { "-CONT" });
+    /// Sends a signal to all its processes and gives its children: `-STOP` is a machine that answers nothing any more.
+    pub(crate) fn signal(&self, name: &str) -> String {
+        let process = self.process.as_ref();
+        process.map_or_else(String::new, |process| signal(process.id(), name))
     }
 
     /// The process ids of the server's children that serve clients.
