@@ -34,7 +34,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Asks the database. `None` where the registry is in one place.
+    /// Asks the database. `None` where the registry is not distributed.
     pub(crate) async fn of(client: &Client) -> Result<Option<Self>, Error> {
         let rows = client.query_typed(HAS_CITUS, &[]).await?;
         let has_citus = rows.first().map_or(Ok(false), |row| row.try_get(0))?;
@@ -48,8 +48,7 @@ impl Placement {
         Ok(Self::new(shards))
     }
 
-    /// Of each shard's last hash, in their order, and of its node. With less than two nodes there is nothing to tell
-    /// apart.
+    /// Of each shard's last hash, in their order, and of its node.
     pub(crate) fn new(shards: Vec<(i32, String)>) -> Option<Self> {
         let mut placement = Self::default();
         for (last, node) in shards {
@@ -60,7 +59,12 @@ impl Placement {
             });
             placement.shards.push((last, number));
         }
-        (placement.workers.len() > 1).then_some(placement)
+        (!placement.shards.is_empty()).then_some(placement)
+    }
+
+    /// With less than two nodes there is nothing to tell apart.
+    pub(crate) const fn has_several(&self) -> bool {
+        self.workers.len() > 1
     }
 
     /// The worker that has a widget, or would have it.
@@ -184,9 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn one_node_is_no_placement() {
+    fn one_node_may_have_all_shards() {
         let shards = vec![(-1, "a:1".to_owned()), (i32::MAX, "a:1".to_owned())];
-        assert_eq!(Placement::new(shards), None);
+        let placement = Placement::new(shards).expect("two shards");
+        assert_eq!(placement.workers, ["a:1"]);
+        assert!(!placement.has_several());
         assert_eq!(Placement::new(Vec::new()), None);
     }
 }

@@ -29,8 +29,8 @@ use widgets_queue::{
     Answered, Asked, Bounded, Depth, Limits, Mailbox, Outbox, Reply, Submission, Takes, Waits,
 };
 use widgets_registry::{
-    Applied, Attempt, Command, Fault, Feed, Lookup, Reason, Rejection, Request as _, SerialNumber,
-    query::Asker,
+    Applied, Attempt, Command, Distributed, Fault, Feed, Lookup, Reason, Rejection, Request as _,
+    SerialNumber, query::Asker,
 };
 
 /// An operation, when it came, and where its caller waits.
@@ -574,6 +574,10 @@ impl widgets_queue::Queue for Queue {
 
     fn feed(&self) -> Option<Arc<dyn Feed>> {
         Some(self.feed.clone())
+    }
+
+    fn distributed(&self) -> Option<Distributed> {
+        self.lock().homes.distributed()
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
-use widgets_registry::{Ask, Fault, Feed, Kinds, Lookup, Reason, Request, SerialNumber, Store};
+use widgets_registry::{
+    Ask, Distributed, Fault, Feed, Kinds, Lookup, Reason, Request, SerialNumber, Store,
+};
 
 /// Where a store's requests wait.
 pub trait Queue: Send + Sync + 'static {
@@ -32,6 +34,11 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The changes of the store behind it, where it keeps them.
     fn feed(&self) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    /// The machines of the store behind it, where it is spread over several.
+    fn distributed(&self) -> Option<Distributed> {
         None
     }
 }
@@ -135,6 +142,10 @@ where
 
     fn feed(&self) -> Option<Arc<dyn Feed>> {
         self.queue.feed()
+    }
+
+    fn distributed(&self) -> Option<Distributed> {
+        self.queue.distributed()
     }
 }
 

@@ -31,6 +31,8 @@ pub use feed::{ChangeFilter, Changes, Feed, FeedError, Promised};
 pub use limits::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX};
 pub use port::{Ordinal, Port, PortCounts, Ports};
 pub use refusal::{Defect, Refusal};
-pub use store::{Applied, Ask, Attempt, Fault, Kinds, Lookup, Reason, Rejection, Request, Store};
+pub use store::{
+    Applied, Ask, Attempt, Distributed, Fault, Kinds, Lookup, Reason, Rejection, Request, Store,
+};
 pub use text::{Name, SerialNumber};
 pub use widget::{Slot, Widget};

@@ -127,6 +127,21 @@ pub trait Store: Kinds + Clone + Send + Sync + 'static {
     fn feed(&self) -> Option<Arc<dyn Feed>> {
         None
     }
+
+    /// Its machines, where its widgets are spread over several and it promises less than others for that.
+    fn distributed(&self) -> Option<Distributed> {
+        None
+    }
+}
+
+/// A store that is spread over machines: a list or a neighbourhood is of one moment for each shard only, and there are no
+/// changes to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distributed {
+    /// How many machines have widgets.
+    pub nodes: usize,
+    /// Those of them that were away, or gave no answer in time, when something concerned them last.
+    pub away: Vec<String>,
 }
 
 /// Why an operation was not acknowledged.

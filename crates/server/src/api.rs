@@ -29,7 +29,9 @@ use crate::{
     readiness::Readiness,
     replication::{self, Replication},
     request_id::{self, RequestIds, X_REQUEST_ID},
-    responses::{VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, page},
+    responses::{
+        self, VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, page,
+    },
     routes::Route,
 };
 use http_body_util::{Either, Full};
@@ -743,7 +745,9 @@ impl<S: Store> Api<S> {
                     self.authentication.ready()?;
                     self.ready_in_role(head)?;
                     ready?;
-                    Ok(empty(StatusCode::OK))
+                    let distributed = self.store.distributed();
+                    let administers = sender.access.administers();
+                    Ok(responses::ready(distributed.as_ref(), administers))
                 })
             }
         };

@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 use serde::Serialize;
-use widgets_registry::{Applied, Widget};
+use widgets_registry::{Applied, Distributed, Widget};
 
 /// What an operation's answer can depend on, as PostgREST says it.
 pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
@@ -100,11 +100,43 @@ impl<'a> From<&'a Widget> for WidgetBody<'a> {
 }
 
 pub(crate) fn json(body: &WidgetBody<'_>) -> Response<Full<Bytes>> {
-    let body = match serde_json::to_vec(body) {
-        Ok(body) => body,
-        Err(error) => unreachable!("texts are always JSON: {error}"),
-    };
-    let mut response = of_type(JSON, body.into());
+    let mut response = of_type(JSON, encoded(body));
     response.headers_mut().insert(header::VARY, VARY_ACCEPT);
     response
+}
+
+fn encoded(body: &impl Serialize) -> Bytes {
+    match serde_json::to_vec(body) {
+        Ok(body) => body.into(),
+        Err(error) => unreachable!("texts are always JSON: {error}"),
+    }
+}
+
+/// What a store that is spread over machines promises less than others, and which of them are away.
+#[derive(Serialize)]
+struct DistributedBody<'a> {
+    distributed: bool,
+    lists: &'static str,
+    neighbourhoods: &'static str,
+    changes: &'static str,
+    nodes: usize,
+    nodes_away: usize,
+    away: Option<&'a [String]>,
+}
+
+/// The answer to a probe of a service that is ready. The names of machines are for those who administer it.
+pub(crate) fn ready(distributed: Option<&Distributed>, administers: bool) -> Response<Full<Bytes>> {
+    let Some(distributed) = distributed else {
+        return empty(StatusCode::OK);
+    };
+    let body = DistributedBody {
+        distributed: true,
+        lists: "of one moment for each shard",
+        neighbourhoods: "of one moment for each shard",
+        changes: "none",
+        nodes: distributed.nodes,
+        nodes_away: distributed.away.len(),
+        away: administers.then_some(&distributed.away),
+    };
+    of_type(JSON, encoded(&body))
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use widgets_queue::{Submission, Waits as _};
-use widgets_registry::{Command, Fault};
+use widgets_registry::{Command, Distributed, Fault};
 
 /// A batch of one home is worth a commit of its own once it has this part of what a mixed one would have, divided by
 /// how many workers that one would concern.
@@ -29,7 +29,10 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Where what waits is at home.
 #[derive(Default)]
 pub(super) struct Homes {
+    /// Of several workers.
     placement: Option<Arc<Placement>>,
+    /// How many nodes have widgets, where the registry is distributed.
+    nodes: Option<usize>,
     lost: HashMap<Home, Lost>,
     /// How many batches of one home are on their way.
     busy: HashMap<Home, usize>,
@@ -109,6 +112,25 @@ impl Group {
 }
 
 impl Homes {
+    /// The nodes, where the registry is distributed. Of a lost pair both are told as long as none of them is lost by
+    /// itself: which one it is nobody knows.
+    pub(super) fn distributed(&self) -> Option<Distributed> {
+        let mut away = Vec::new();
+        if let Some(placement) = &self.placement {
+            let is_lost = |worker| self.lost.contains_key(&Home(worker, worker));
+            for (worker, node) in placement.workers.iter().enumerate() {
+                let in_pair = self.lost.keys().any(|&Home(one, two)| {
+                    (one == worker || two == worker) && !is_lost(one) && !is_lost(two)
+                });
+                if is_lost(worker) || in_pair {
+                    away.push(node.clone());
+                }
+            }
+        }
+        let nodes = self.nodes?;
+        Some(Distributed { nodes, away })
+    }
+
     /// What of these the next batch may have.
     pub(super) fn group(
         &mut self,
@@ -191,6 +213,8 @@ impl Queue {
     pub(crate) fn set_placement(&self, placement: Option<Placement>) {
         let mut waiting = self.lock();
         let homes = &mut waiting.homes;
+        homes.nodes = placement.as_ref().map(|placement| placement.workers.len());
+        let placement = placement.filter(Placement::has_several);
         if homes.placement.as_deref() != placement.as_ref() {
             homes.placement = placement.map(Arc::new);
             // The numbers of the workers are others.

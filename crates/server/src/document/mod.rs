@@ -338,10 +338,7 @@ fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     let mut described = service("ready", "Whether operations can be applied now")
         .securities(Some(security.of_probes()))
         .parameter(role())
-        .response(
-            "200",
-            responses::empty("They can, or are only too many. A standby follows its primary."),
-        );
+        .response("200", responses::ready());
     for (status, response) in responses::errors(&of_path(Some("/ready"), examples)) {
         described = described.response(status, response);
     }

@@ -152,6 +152,22 @@ pub(super) fn empty(description: &str) -> Response {
     ResponseBuilder::new().description(description).build()
 }
 
+/// 200 of a probe: of a registry that is on one machine there is no body.
+pub(super) fn ready() -> Response {
+    ResponseBuilder::new()
+        .description(
+            "They can, or are only too many. A standby follows its primary. There is a body where the registry is \
+             distributed, which says what it promises less for that.",
+        )
+        .content(
+            JSON,
+            ContentBuilder::new()
+                .schema(Some(schemas::reference("Distributed")))
+                .build(),
+        )
+        .build()
+}
+
 /// The errors among the examples, by status.
 pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
     let mut by_status: BTreeMap<u16, Examples> = BTreeMap::new();

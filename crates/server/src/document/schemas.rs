@@ -79,6 +79,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         ("TwoWidgets", two_widgets.build().into()),
         ("Slot", slot().into()),
         ("Widget", widget().into()),
+        ("Distributed", distributed().into()),
         ("Error", error().into()),
     ]
 }
@@ -127,6 +128,58 @@ fn widget() -> Object {
         .required("serial_number")
         .required("name")
         .required("slots")
+        .build()
+}
+
+fn distributed() -> Object {
+    let told = |description: &str, text: &str| {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some([text]))
+            .description(Some(description))
+    };
+    let count = |description: &str| {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .description(Some(description))
+    };
+    let moment = "of one moment for each shard";
+    let away = ArrayBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::Array, Type::Null]))
+        .items(ObjectBuilder::new().schema_type(Type::String))
+        .description(Some(
+            "Their hosts and ports, for who administers the service; null for everyone else.",
+        ));
+    strict()
+        .property(
+            "distributed",
+            ObjectBuilder::new().schema_type(Type::Boolean),
+        )
+        .property(
+            "lists",
+            told(
+                "What a list shows: of an association one half may be missing.",
+                moment,
+            ),
+        )
+        .property(
+            "neighbourhoods",
+            told("What a neighbourhood shows.", moment),
+        )
+        .property("changes", told("There is no feed of them.", "none"))
+        .property("nodes", count("How many nodes have widgets."))
+        .property(
+            "nodes_away",
+            count("How many of them were away, or late, when something concerned them last."),
+        )
+        .property("away", away)
+        .required("distributed")
+        .required("lists")
+        .required("neighbourhoods")
+        .required("changes")
+        .required("nodes")
+        .required("nodes_away")
+        .required("away")
         .build()
 }
 

@@ -664,6 +664,35 @@ async fn the_document_says_whether_tokens_are_asked_for() {
     }
 }
 
+/// Which machines are away is for the admin role, how many is for everyone.
+#[tokio::test]
+async fn names_of_nodes_are_for_those_who_administer_the_service() {
+    let settings = AuthenticationSettings {
+        roles: Roles {
+            admin: vec!["watcher".into()],
+            ..settings().roles
+        },
+        ..settings()
+    };
+    let keys = KeySet::parse(SECRET).expect("keys");
+    let authentication = Authentication::new(settings, Some(keys));
+    let api = api(Spread).with_authentication(Arc::new(authentication));
+    let token = claiming(r#"{"role":"watcher"}"#);
+    let admin = format!("authorization: Bearer {token}");
+    for (who, away) in [
+        ("x-nobody: known", Value::Null),
+        (&*admin, json!(["worker2.internal:5432"])),
+    ] {
+        let answer = send(&api, "GET", "/ready", &[who], "").await;
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(
+            (&body["nodes_away"], &body["away"]),
+            (&json!(1), &away),
+            "{who}"
+        );
+    }
+}
+
 /// What callers cannot act on and should not know is for the log, and for the admin role.
 #[tokio::test]
 async fn names_of_hosts_and_users_are_for_those_who_administer_the_service() {

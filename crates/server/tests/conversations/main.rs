@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use widgets_clock::SystemClock;
 use widgets_engine::{Client, Engine};
 use widgets_registry::{
-    Applied, Ask, Attempt, Fault, Lookup, Reason, Rejection, Store, Widget,
+    Applied, Ask, Attempt, Distributed, Fault, Lookup, Reason, Rejection, Store, Widget,
     query::{List, Neighbourhood, NeighbourhoodQuery, Page},
 };
 use widgets_server::{Api, Settings};
@@ -202,6 +202,32 @@ impl Ask<NeighbourhoodQuery> for Willing {
 impl Store for Willing {
     async fn ready(&self) -> Result<(), Fault> {
         Ok(())
+    }
+}
+
+/// A store that is spread over three machines, of which one is away.
+#[derive(Clone)]
+pub(crate) struct Spread;
+
+impl<R: widgets_registry::Request> Ask<R> for Spread
+where
+    Willing: Ask<R>,
+{
+    async fn ask(&self, request: R) -> Result<R::Answer, R::Error> {
+        Willing.ask(request).await
+    }
+}
+
+impl Store for Spread {
+    async fn ready(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn distributed(&self) -> Option<Distributed> {
+        Some(Distributed {
+            nodes: 3,
+            away: vec!["worker2.internal:5432".into()],
+        })
     }
 }
 

@@ -333,3 +333,18 @@ async fn the_console_is_a_page_under_any_prefix_that_may_load_nothing_from_elsew
     let post = send(&api, "POST", "/console/", &[], "").await;
     assert_eq!(post.outcome().0, 405);
 }
+
+#[tokio::test]
+async fn a_probe_is_told_what_a_distributed_registry_promises_less() {
+    let ready = send(&api(Spread), "GET", "/ready", &[], "").await;
+    let told = r#"{"distributed":true,"lists":"of one moment for each shard","neighbourhoods":"of one moment for each shard","changes":"none","nodes":3,"nodes_away":1,"away":null}"#;
+    assert_eq!((ready.status.as_u16(), ready.body.as_str()), (200, told));
+    let json = Some("application/json; charset=utf-8");
+    assert_eq!(ready.header("content-type"), json);
+    let elsewhere = send(&api(Willing), "GET", "/ready", &[], "").await;
+    assert_eq!(
+        (elsewhere.status.as_u16(), elsewhere.body.as_str()),
+        (200, "")
+    );
+    assert_eq!(elsewhere.header("content-type"), None);
+}

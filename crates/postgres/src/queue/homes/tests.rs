@@ -182,6 +182,33 @@ fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
     assert_eq!(rig.take(64).0.len(), 1, "and then the removal");
 }
 
+/// Which one of a pair is away is known once one of them is lost by itself.
+#[test]
+fn it_tells_which_nodes_are_away() {
+    let rig = Rig::new();
+    let away = || rig.queue.distributed().expect("distributed");
+    let [one, two] = ["worker1:5432", "worker2:5432"].map(str::to_owned);
+    assert_eq!((away().nodes, away().away), (WORKERS, Vec::new()));
+    rig.queue
+        .lose(Home(0, 1), rig.now(), Duration::from_millis(250));
+    assert_eq!(away().away, [one, two.clone()]);
+    rig.queue
+        .lose(Home(1, 1), rig.now(), Duration::from_millis(250));
+    assert_eq!(away().away, [two]);
+    rig.queue.reached(Home(0, 1));
+    rig.queue.reached(Home(1, 1));
+    assert_eq!(away().away, Vec::<String>::new());
+    let of_one_node = vec![(-1, "a:1".to_owned()), (i32::MAX, "a:1".to_owned())];
+    rig.queue.set_placement(Placement::new(of_one_node));
+    assert_eq!(
+        (away().nodes, rig.queue.placement()),
+        (1, None),
+        "nothing to tell apart"
+    );
+    rig.queue.set_placement(None);
+    assert_eq!(rig.queue.distributed(), None, "one server");
+}
+
 #[test]
 fn what_is_away_is_refused_and_everything_else_goes_on() {
     let rig = Rig::new();
