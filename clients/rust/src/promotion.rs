@@ -26,7 +26,13 @@ impl Client {
         self.make_primary("", Duration::ZERO)
     }
 
-    /// The same, and loses nothing: the primary takes no operations any more until the standby has everything, and follows it
+    /// The same, also of a standby that may lack operations that were answered (`replication.acknowledge = "standby"`), which
+    /// [`Self::promote`] refuses: the caller's word that they may be lost.
+    pub fn promote_by_force(&self) -> Result<Promoted, Error> {
+        self.make_primary("&force=true", Duration::ZERO)
+    }
+
+    /// The same as [`Self::promote`], and loses nothing: the primary takes no operations any more until the standby has everything, and follows it
     /// then. Where that is not so within this time, everything is as before; [`Error::FateUnknown`] says what to look at where
     /// the primary died meanwhile.
     pub fn switch_over(&self, within: Duration) -> Result<Promoted, Error> {

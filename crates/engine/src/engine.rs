@@ -5,7 +5,6 @@ use crate::{
     Random, Settings,
     acknowledge::Gate,
     checkpoint::{Checkpoints, Reply, Writer, WriterEnds},
-    follow::KeepStore,
     journal::{
         Journal,
         prepare::{NextSegment, Preparer},
@@ -39,7 +38,6 @@ pub struct Engine<C = SystemClock> {
     metrics: Metrics,
     recovered: Counts,
     checkpoint_requests: mpsc::Sender<Reply>,
-    keep_store: KeepStore,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -129,6 +127,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
                 settings.queue_operations_max * HELD_ANSWERS,
             ))
         });
+        let kept = disk.clone();
         let known = Known {
             state: recovered.state,
             retries: recovered.retries,
@@ -136,6 +135,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             log: log.clone(),
             member: recovered.store.member,
             gate: gate.clone(),
+            keep_store: Box::new(move |store| recovery::create_store(&kept, store)),
         };
         let owner = Owner::new(
             known,
@@ -192,8 +192,6 @@ impl<C: Clock> Engine<C> {
             writer_ends,
             checkpoint_requests,
         } = Parts::open(&disk, &clock, random, settings, pacing, threads)?;
-        let kept = disk.clone();
-        let keep_store: KeepStore = Arc::new(move |store| recovery::create_store(&kept, store));
         // Where a thread cannot be started, dropping the engine ends those that were: each one ends
         // when the owner has gone.
         let mut engine = Self {
@@ -204,7 +202,6 @@ impl<C: Clock> Engine<C> {
             metrics,
             recovered,
             checkpoint_requests,
-            keep_store,
             threads: Vec::new(),
         };
         let (owner_queue, writer_queue) = (queue.clone(), queue);
@@ -264,7 +261,6 @@ impl<C: Clock> Engine<C> {
             self.queue.clone(),
             self.log.clone(),
             self.clock.clone(),
-            self.keep_store.clone(),
             self.gate.clone(),
         )
     }

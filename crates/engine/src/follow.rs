@@ -4,10 +4,10 @@
 //! as it does with its own; so the directory of a standby is a store like any other, and is recovered as one.
 
 use crate::{
-    Epoch, JournalEnd, LoggedGroup, OpenError, Role, StoreHeader,
+    JournalEnd, LoggedGroup, StoreHeader,
     acknowledge::Gate,
-    format::EPOCHS_MAX,
     log::Log,
+    owner::Change,
     queue::{Queue, Request},
 };
 use std::{fmt, sync::Arc};
@@ -15,9 +15,6 @@ use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_queue::{Queue as _, Submission};
-
-/// Makes the file that says which store it is, durably.
-pub(crate) type KeepStore = Arc<dyn Fn(&StoreHeader) -> Result<(), OpenError> + Send + Sync>;
 
 /// Why a group was not followed. It is as if it had not been tried, but for [`Self::FateUnknown`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +74,6 @@ pub struct Follower {
     queue: Arc<Queue>,
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
-    keep_store: KeepStore,
     gate: Option<Arc<Gate>>,
 }
 
@@ -94,14 +90,12 @@ impl Follower {
         queue: Arc<Queue>,
         log: Arc<Log>,
         clock: Arc<dyn Clock>,
-        keep_store: KeepStore,
         gate: Option<Arc<Gate>>,
     ) -> Self {
         Self {
             queue,
             log,
             clock,
-            keep_store,
             gate,
         }
     }
@@ -148,32 +142,19 @@ impl Follower {
     }
 
     /// Makes the store the primary of an epoch of this number, durably. `from` is where the primary was, `address` where
-    /// this store is. May wait for the disk. Nothing may be followed meanwhile, as after [`Self::pause`]; operations are taken after
-    /// [`Self::lead`].
-    pub fn promote(&self, number: u32, from: String, address: String) -> Result<(), FollowError> {
-        let own = self.log.store();
-        if !own.is_standby() {
-            return Err(FollowError::NotStandby);
-        }
-        let mut store = StoreHeader {
-            role: Role::Promoted { from, address },
-            ..(*own).clone()
-        };
-        let first_sequence = self.log.newest().sequence + 1;
-        if !planted!(EpochsAheadKept) {
-            // The primary said when they began, and this store has not come so far.
-            store
-                .epochs
-                .retain(|epoch| epoch.first_sequence <= first_sequence);
-        }
-        if store.epochs.len() == EPOCHS_MAX {
-            store.epochs.remove(0);
-        }
-        store.epochs.push(Epoch {
+    /// this store is. What was handed over before belongs to the epoch before; operations are taken after [`Self::lead`].
+    pub async fn promote(
+        &self,
+        number: u32,
+        from: String,
+        address: String,
+    ) -> Result<(), FollowError> {
+        let promote = Change::Promote {
             number,
-            first_sequence,
-        });
-        self.keep(store)
+            from,
+            address,
+        };
+        self.change(promote).await
     }
 
     /// Takes operations from here on, after a promotion.
@@ -191,33 +172,20 @@ impl Follower {
     }
 
     /// Makes the store a standby of the primary at this address: first it takes no operation any more, then it is so
-    /// durably. May wait for the disk.
+    /// durably.
     pub async fn demote(&self, primary: String) -> Result<(), FollowError> {
-        if !planted!(WritesOnWhenReplaced) {
-            self.set_follows(true).await?;
-        }
-        let store = StoreHeader {
-            role: Role::Standby { primary },
-            ..(*self.log.store()).clone()
-        };
-        self.keep(store)
+        self.change(Change::Demote(primary)).await
     }
 
-    fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
-        let is_replaced = matches!(store.role, Role::Standby { .. });
-        let forgotten = [
-            (true, planted!(ReplacementNotKept)),
-            (false, planted!(PromotionNotKept)),
-        ];
-        let is_forgotten = forgotten.contains(&(is_replaced, true));
-        let kept = if is_forgotten {
-            Ok(())
-        } else {
-            (self.keep_store)(&store)
+    async fn change(&self, change: Change) -> Result<(), FollowError> {
+        let (reply, changed) = oneshot::channel();
+        self.ask(Request::Change(change, reply));
+        let busy = |_| {
+            Err(FollowError::NotNow(
+                "the store is too busy, or stopped".into(),
+            ))
         };
-        kept.map_err(|error| FollowError::NotNow(error.to_string()))?;
-        self.log.set_store(store);
-        Ok(())
+        changed.await.unwrap_or_else(busy)
     }
 
     async fn set_follows(&self, follows: bool) -> Result<(), FollowError> {
@@ -227,18 +195,14 @@ impl Follower {
         done.await.map_err(busy)
     }
 
-    /// Takes over the epochs of the primary, durably: what follows is written in its last one. May wait for the disk.
-    pub fn adopt(&self, primary: &StoreHeader) -> Result<(), OpenError> {
-        let own = self.log.store();
-        if own.epochs == primary.epochs || planted!(EpochsNotAdopted) {
-            return Ok(());
-        }
-        let store = StoreHeader {
-            epochs: primary.epochs.clone(),
-            ..(*own).clone()
-        };
-        (self.keep_store)(&store)?;
-        self.log.set_store(store);
-        Ok(())
+    /// Takes over the epochs of a primary, durably: what follows is written in its last one. `asked` is what this store was when the
+    /// primary was asked; where it is another one by now, as it was promoted or follows somebody else, nothing is taken over.
+    pub async fn adopt(
+        &self,
+        asked: Arc<StoreHeader>,
+        primary: &StoreHeader,
+    ) -> Result<(), FollowError> {
+        self.change(Change::Adopt(asked, primary.epochs.clone()))
+            .await
     }
 }

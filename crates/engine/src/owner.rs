@@ -11,10 +11,12 @@
 //! Where the store follows another one, it takes that one's groups instead of operations ([`follow`](self::follow)).
 
 mod follow;
+mod header;
 mod records;
 mod replies;
 mod standby;
 
+pub(crate) use header::{Change, KeepStore};
 pub(crate) use replies::Replies;
 
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
     retries::{self, Kept, Outcome, Retries},
     state::{Holding, State, Undo},
 };
+use header::Changing;
 use records::Recorded;
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use tokio::sync::oneshot;
@@ -81,6 +84,9 @@ pub(crate) struct Owner<F, C> {
     answers: Vec<Answer>,
     /// Who waits until what was decided before the store followed, or took operations again, is in the journal.
     turned: Vec<oneshot::Sender<()>>,
+    /// What is to become of the file `store` after the commit.
+    changing: Vec<Changing>,
+    keep_store: KeepStore,
     reads: Reads,
     /// When the last operation was decided.
     operated_at: Duration,
@@ -126,6 +132,8 @@ pub(crate) struct Known {
     pub(crate) member: u64,
     /// What holds answers back.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Makes the file that says which store it is.
+    pub(crate) keep_store: KeepStore,
 }
 
 /// An answer to an operation.
@@ -162,6 +170,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             log,
             member,
             gate,
+            keep_store,
         } = known;
         let follows = log.store().is_standby();
         metrics.state(state.counts(), checkpoints.journal_bytes());
@@ -192,6 +201,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             undo: Vec::new(),
             answers: Vec::new(),
             turned: Vec::new(),
+            changing: Vec::new(),
+            keep_store,
             reads: Reads::new(settings.queue_operations_max, settings.scans_max),
             operated_at: Duration::ZERO,
             reads_took: Duration::ZERO,
@@ -386,12 +397,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     drop(reply.send(self.follow(&group)));
                 }
                 Request::Follow(follows, reply) => {
-                    self.follows = follows;
-                    self.change_role();
-                    self.is_sealed = false;
-                    self.seal_at = self.clock.now() + SEAL_PAUSE;
+                    self.set_follows(follows);
                     self.turned.push(reply);
                 }
+                Request::Change(change, reply) => self.changing.push(Changing { change, reply }),
                 Request::Record(member, reply) => self.write_record(member, reply),
                 Request::CutSeals(before, reply) => drop(reply.send(self.cut_seals(before))),
                 Request::Read(read) => {
@@ -411,10 +420,19 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         for turned in self.turned.drain(..) {
             _ = turned.send(());
         }
+        self.change_header();
         let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.flush();
         if failure.is_none() { decided } else { 0 }
+    }
+
+    /// From here on it takes the groups of a primary, or operations.
+    fn set_follows(&mut self, follows: bool) {
+        self.follows = follows;
+        self.change_role();
+        self.is_sealed = false;
+        self.seal_at = self.clock.now() + SEAL_PAUSE;
     }
 
     fn send(
@@ -496,6 +514,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             Request::Record(..) => HOLDER_BYTES_MAX,
             Request::Group(..)
             | Request::Follow(..)
+            | Request::Change(..)
             | Request::CutSeals(..)
             | Request::Query(_)
             | Request::Read(_) => 0,

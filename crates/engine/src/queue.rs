@@ -4,7 +4,7 @@ use crate::{
     FollowError, JournalEnd, LoggedGroup, Settings,
     lists::Read,
     log::{EngineFeed, Log},
-    owner::Replies,
+    owner::{Change, Replies},
     query::{Query, Question},
 };
 use std::{
@@ -37,6 +37,8 @@ pub enum Request {
     Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
     /// From here on it takes groups, or else operations.
     Follow(bool, oneshot::Sender<()>),
+    /// Its file is to say another role, or other epochs.
+    Change(Change, oneshot::Sender<Result<(), FollowError>>),
     /// The journal is to name this member as the holder, or nobody.
     Record(
         Option<u64>,
@@ -295,7 +297,11 @@ impl Waits for Request {
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
             // One waits at a time.
-            Self::Group(..) | Self::Follow(..) | Self::Record(..) | Self::CutSeals(..) => 0,
+            Self::Group(..)
+            | Self::Follow(..)
+            | Self::Change(..)
+            | Self::Record(..)
+            | Self::CutSeals(..) => 0,
         }
     }
 
@@ -316,7 +322,7 @@ impl Waits for Request {
             Self::Record(_, reply) => {
                 drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));
             }
-            Self::Group(_, reply) | Self::CutSeals(_, reply) => {
+            Self::Group(_, reply) | Self::CutSeals(_, reply) | Self::Change(_, reply) => {
                 drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));
             }
         }

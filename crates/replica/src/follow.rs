@@ -110,15 +110,6 @@ impl Standby {
         };
         // The primary has said that its history has this tip, or it would not have begun to send.
         member.take_groups(Epoch::new(store.epoch()), tip(begin))?;
-        let sequence = begin.next_sequence - 1;
-        let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
-        if theirs != ours {
-            return Err(Error::Parted {
-                sequence,
-                theirs,
-                own: ours,
-            });
-        }
         if begin != end {
             tracing::warn!(
                 next_sequence = begin.next_sequence,
@@ -127,8 +118,7 @@ impl Standby {
             );
             self.follower.cut_seals(begin).await?;
         }
-        // Here, and not beside: once this task has ended nothing writes to the directory any more.
-        self.follower.adopt(&store)?;
+        self.follower.adopt(own, &store).await?;
         self.follower.confirmed();
         self.status.connected();
         reports.send_replace(self.source.end().next_sequence);
@@ -180,6 +170,17 @@ impl Standby {
                 own: own.identity,
             });
         }
+        // Two that were promoted at the same place may both write the same there, as seals of the same moment are: the hash is
+        // the same then, and the history is not.
+        let sequence = end.next_sequence - 1;
+        let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
+        if theirs != ours {
+            return Err(Error::Parted {
+                sequence,
+                theirs,
+                own: ours,
+            });
+        }
         Ok((frames, store))
     }
 
@@ -191,7 +192,11 @@ impl Standby {
         member: &mut Member,
         reports: &watch::Sender<u64>,
     ) -> Result<(Frames, Box<StoreHeader>, JournalEnd), Error> {
-        if !matches!(error, Error::Answered { status: GONE, .. }) {
+        let is_parted = matches!(
+            error,
+            Error::Answered { status: GONE, .. } | Error::Parted { .. }
+        );
+        if !is_parted {
             return Err(error);
         }
         let source = self.source.clone();

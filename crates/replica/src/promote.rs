@@ -71,7 +71,7 @@ pub(crate) async fn promote(
     } else {
         member.epoch().number()
     };
-    follower.promote(number, from, address)?;
+    follower.promote(number, from, address).await?;
     // Before any operation. Where a crash comes before it, the next start writes it.
     if let Some(record) = record {
         write(outside, follower, record).await?;

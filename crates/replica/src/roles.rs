@@ -23,7 +23,8 @@ use widgets_registry::Position;
 
 /// What an operator reads of a standby that is not promoted.
 const NOT_HOLDER: &str = "this standby is not the holder, which alone is sure to have every acknowledged operation: `widgets holder` on the \
-     primary shows which it is, and force=true promotes this one all the same";
+     primary shows which it is. Where both are gone, `widgets promote --force` promotes this one: your word that operations that were \
+     answered may be lost";
 
 /// What an operator reads where the holder cannot be changed or shown.
 const HOLDER_STAYS: &str = "there is no holder to change here, or that standby is not connected: with replication.acknowledge = standby \

@@ -40,7 +40,8 @@ impl Epoch {
     }
 }
 
-/// How far a history goes, and which it is: two members with the same tip have the same history.
+/// How far a history goes, and which it is: two members with the same tip and the same epoch there have the same history. The hash
+/// alone is of what was written, and two that were promoted at the same place may both write the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tip {
     /// How many records it has: the sequence number of the next one.

@@ -13,16 +13,15 @@ pub use crate::planted::{Bug, plant};
 pub use disk::{Chance, Faults, Kept, TestDisk, TestFile};
 
 use crate::{
-    Client, Counts, Disk, Follower, OpenError, Random, Settings, Source,
+    Acknowledging, Client, Counts, Disk, Follower, OpenError, Random, Settings, Source,
+    acknowledge::Gate,
     checkpoint::{Reply, Writer},
     engine::Parts,
-    follow::KeepStore,
     format::{self, ENTRY_BYTES_MAX},
     journal::prepare::Preparer,
     log::Log,
     owner::Owner,
     queue::{Queue, Submission},
-    recovery,
 };
 use std::{
     collections::VecDeque,
@@ -41,7 +40,7 @@ pub struct Steps<D: Disk, C: Clock> {
     writer: Writer<D, C>,
     log: Arc<Log>,
     checkpoint_requests: mpsc::Sender<Reply>,
-    keep_store: KeepStore,
+    gate: Option<Arc<Gate>>,
     batch: VecDeque<Submission>,
     batch_bytes_max: u64,
 }
@@ -56,7 +55,6 @@ impl<D: Disk, C: Clock> Steps<D, C> {
     ) -> Result<Self, OpenError> {
         let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
         let parts = Parts::open(disk, clock, random, settings, pacing, 1)?;
-        let kept = disk.clone();
         Ok(Self {
             clock: clock.clone(),
             queue: parts.queue,
@@ -70,7 +68,7 @@ impl<D: Disk, C: Clock> Steps<D, C> {
             ),
             log: parts.log,
             checkpoint_requests: parts.checkpoint_requests,
-            keep_store: Arc::new(move |store| recovery::create_store(&kept, store)),
+            gate: parts.gate,
             batch: VecDeque::new(),
             batch_bytes_max: format::group_bytes(settings.queue_operations_max * ENTRY_BYTES_MAX),
         })
@@ -155,9 +153,14 @@ impl<D: Disk, C: Clock> Steps<D, C> {
             self.queue.clone(),
             self.log.clone(),
             self.clock.clone(),
-            self.keep_store.clone(),
-            None,
+            self.gate.clone(),
         )
+    }
+
+    /// Has answers go out that wait for another machine, where they do.
+    #[must_use]
+    pub fn acknowledging(&self) -> Option<Acknowledging> {
+        self.gate.clone().map(Acknowledging)
     }
 
     /// A way to ask it.

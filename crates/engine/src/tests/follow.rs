@@ -13,8 +13,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 use widgets_registry::{
-    Applied, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Name, Ports, Position,
-    Rejection, query::Asker,
+    Applied, Ask as _, Attempt, Author, Command, Fault, FeedError, IdempotencyKey, Name, Ports,
+    Position, Rejection, query::Asker,
 };
 
 const PRIMARY: &str = "http://primary:3000";
@@ -339,7 +339,7 @@ fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
     begin(&disk, &primary);
     let clock = Arc::<TestClock>::default();
     let open = || Steps::open(&disk, &clock, random(), &settings());
-    let standby = open().expect("opened");
+    let mut standby = open().expect("opened");
     let known = primary.store.epoch();
     let mut theirs = primary.store.clone();
     theirs.epochs.push(Epoch {
@@ -347,11 +347,11 @@ fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
         first_sequence: 40,
     });
     let follower = standby.follower();
-    follower.adopt(&theirs).expect("kept");
+    let own = standby.source().store();
+    done(&mut standby, follower.adopt(own, &theirs)).expect("kept");
     let (from, address) = (PRIMARY.to_owned(), "http://standby:3000".to_owned());
-    follower
-        .promote(known + 2, from, address)
-        .expect("promoted");
+    let promoting = follower.promote(known + 2, from, address);
+    done(&mut standby, promoting).expect("promoted");
     drop((standby, follower));
     let store = open().expect("opened again").source().store();
     let epochs: Vec<_> = store
@@ -386,4 +386,106 @@ fn a_group_that_waits_is_written_before_a_store_is_promoted() {
         standby.newest().sequence + 1,
         primary.groups[0].next_sequence()
     );
+}
+
+/// What becomes of this, while the store makes its turns.
+fn done<T>(store: &mut Steps<TestDisk, TestClock>, doing: impl Future<Output = T>) -> T {
+    let mut doing = Box::pin(doing);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        if let Poll::Ready(outcome) = doing.as_mut().poll(&mut context) {
+            return outcome;
+        }
+        store.own();
+    }
+    panic!("it does not end");
+}
+
+/// A primary wrote a group whose sync failed, and was replaced. The group is there at its next start, and had become one of the new
+/// primary's epoch: one position named two changes.
+#[test]
+fn no_epoch_is_begun_over_a_group_of_which_nobody_knows_whether_it_is_there() {
+    let disk = TestDisk::default();
+    let clock = Arc::<TestClock>::default();
+    let open = || Steps::open(&disk, &clock, random(), &settings());
+    let mut store = open().expect("a new store");
+    let first = store.source().store().epoch();
+    disk.set_faults(Faults {
+        fail_sync: true,
+        ..Faults::default()
+    });
+    let client = store.client();
+    let add = Command::AddWidget {
+        serial_number: serial_number(0),
+        name: Name::new("name", "n").expect("within the limits"),
+        ports: Ports::default(),
+    };
+    let asked = done(&mut store, client.ask(Attempt::from(add)));
+    let is_unknown = matches!(&asked, Err(Rejection::Fault(Fault::FateUnknown { .. })));
+    assert!(is_unknown, "{asked:?}");
+    disk.set_faults(Faults::default());
+
+    let follower = store.follower();
+    done(&mut store, follower.demote(PRIMARY.into())).expect("a standby");
+    let own = store.source().store();
+    let mut theirs = (*own).clone();
+    theirs.epochs.push(Epoch {
+        number: first + 1,
+        first_sequence: 1,
+    });
+    let adopted = done(&mut store, follower.adopt(own, &theirs));
+    assert!(
+        matches!(adopted, Err(FollowError::NotNow(_))),
+        "{adopted:?}"
+    );
+    let promoted = follower.promote(first + 2, PRIMARY.into(), PRIMARY.into());
+    let promoted = done(&mut store, promoted);
+    assert!(
+        matches!(promoted, Err(FollowError::NotNow(_))),
+        "{promoted:?}"
+    );
+    drop((store, client, follower));
+    let store = open().expect("opened again");
+    assert!(store.lookup(&serial_number(0)).is_some(), "it was written");
+    assert_eq!(store.newest().epoch, first);
+    assert!(store.source().store().is_standby());
+}
+
+/// A primary was asked, and before its epochs were taken over the store was told to follow another one, or was promoted.
+#[test]
+fn the_epochs_of_a_primary_that_is_not_followed_any_more_are_not_taken_over() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let mut standby = Steps::open(&disk, &clock, random(), &settings()).expect("opened");
+    let follower = standby.follower();
+    let mut theirs = primary.store.clone();
+    theirs.epochs.push(Epoch {
+        number: theirs.epoch() + 1,
+        first_sequence: 1,
+    });
+    let other = "http://other:3000";
+    let asked = standby.source().store();
+    // Both wait at once; whichever comes first, neither takes back what the other one did.
+    let mut context = Context::from_waker(Waker::noop());
+    let mut demoting = Box::pin(follower.demote(other.into()));
+    assert!(demoting.as_mut().poll(&mut context).is_pending());
+    let adopted = done(&mut standby, follower.adopt(asked.clone(), &theirs));
+    assert_eq!(demoting.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert!(
+        matches!(adopted, Err(FollowError::NotNow(_))),
+        "{adopted:?}"
+    );
+    let now = standby.source().store();
+    assert_eq!(now.epochs, asked.epochs);
+    assert!(matches!(&now.role, Role::Standby { primary } if primary == other));
+
+    let mut adopting = Box::pin(follower.adopt(now.clone(), &theirs));
+    assert!(adopting.as_mut().poll(&mut context).is_pending());
+    done(&mut standby, follower.demote(PRIMARY.into())).expect("a standby of the first");
+    assert_eq!(adopting.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    let both = standby.source().store();
+    assert_eq!(both.epochs, theirs.epochs);
+    assert!(matches!(&both.role, Role::Standby { primary } if primary == PRIMARY));
 }

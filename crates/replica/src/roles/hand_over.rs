@@ -8,8 +8,8 @@
 
 use super::{Inner, Taker, malformed_address, number, parameter};
 use crate::{
-    Acknowledge, Address, Epoch, Error, Member, MemberId, Primary, Role, Task, Tip, Unsendable,
-    outside::block,
+    Address, Epoch, Error, Holder, Member, MemberId, Primary, Refusal, Role, Task, Tip, Unsendable,
+    acknowledge::member_of, outside::block,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{
@@ -31,9 +31,6 @@ const LEAD_AGAIN: Duration = Duration::from_millis(20);
 const WITHIN_MIN: Duration = Duration::from_millis(100);
 const WITHIN_MAX: Duration = Duration::from_mins(1);
 
-/// The standby: its number.
-const STANDBY: MemberId = MemberId(1);
-
 /// What a primary that hands over knows of that.
 #[derive(Default)]
 pub(super) struct HandOver {
@@ -53,6 +50,7 @@ struct UnderWay {
 struct Asker {
     store: u64,
     epoch: u32,
+    member: MemberId,
     address: Address,
 }
 
@@ -62,6 +60,7 @@ impl Asker {
         Ok(Self {
             store: number(query, "store", 16)?,
             epoch: number(query, "epoch", 16)?,
+            member: MemberId(number(query, "member", 16)?),
             address: address
                 .and_then(Address::new)
                 .ok_or_else(malformed_address)?,
@@ -73,9 +72,10 @@ impl Asker {
         let store = source.store();
         let address = utf8_percent_encode(address, NON_ALPHANUMERIC);
         format!(
-            "store={:016x}&epoch={:08x}&address={address}",
+            "store={:016x}&epoch={:08x}&member={:016x}&address={address}",
             store.identity,
-            store.epoch()
+            store.epoch(),
+            store.member
         )
     }
 }
@@ -93,9 +93,20 @@ fn tip(source: &Source) -> Tip {
     }
 }
 
-/// What a standby lacks, or what stands in its way.
-fn refused(refusal: &crate::Refusal) -> Unsendable {
-    Unsendable::NotChanged(refusal.to_string())
+/// What stands in a standby's way.
+fn refused(refusal: &Refusal, own: MemberId) -> Unsendable {
+    match refusal {
+        Refusal::IsNotHolder(Holder::Is { member, .. }) if *member != own => {
+            Unsendable::NotChanged(format!(
+                "{member} is the holder, and could be promoted beside this standby: have this one named first (widgets holder --member)"
+            ))
+        }
+        // It may be named at any moment: it asks again.
+        Refusal::IsNotHolder(_) => Unsendable::Busy(
+            "answers wait for a standby, and this one is not named the holder yet".into(),
+        ),
+        _ => Unsendable::NotChanged(refusal.to_string()),
+    }
 }
 
 impl Inner {
@@ -145,16 +156,20 @@ impl Inner {
             let why = format!("this primary hands over to {other} at the moment");
             return Err(Unsendable::NotChanged(why));
         }
-        let epoch = Epoch::new(self.source.store().epoch());
-        let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Primary, epoch);
-        member
-            .begin_hand_over(STANDBY)
-            .map_err(|refusal| refused(&refusal))?;
+        self.begin_hand_over(asker.member)?;
         self.set_taker(Taker::Nobody);
         if let Err(error) = self.follower.pause().await {
             self.take_again().await;
             return Err(Unsendable::NotChanged(error.to_string()));
         }
+        // Once more: who is the holder may have changed until then, and does not any more.
+        let member = match self.begin_hand_over(asker.member) {
+            Ok(member) => member,
+            Err(unsendable) => {
+                self.take_again().await;
+                return Err(unsendable);
+            }
+        };
         let standby = asker.address;
         tracing::warn!(
             %standby,
@@ -187,6 +202,14 @@ impl Inner {
                 )))
             }
         }
+    }
+
+    /// This primary, which hands over to that standby, if the rules allow it.
+    fn begin_hand_over(&self, standby: MemberId) -> Result<Member, Unsendable> {
+        let mut member = member_of(&self.source, self.acknowledge, Role::Primary);
+        let begun = member.begin_hand_over(standby);
+        begun.map_err(|refusal| refused(&refusal, member.id()))?;
+        Ok(member)
     }
 
     /// Takes operations again, if that hand-over is still under way.
@@ -250,11 +273,11 @@ impl Inner {
             let known = known.filter(|it| it.standby == asker.address);
             known.map(|it| it.member.clone())
         };
-        let mut member = known
-            .ok_or_else(|| Unsendable::Elsewhere(crate::Refusal::IsNotHandingOver.to_string()))?;
+        let mut member =
+            known.ok_or_else(|| Unsendable::Elsewhere(Refusal::IsNotHandingOver.to_string()))?;
         member.lengthened(own, None);
         member
-            .end_hand_over(STANDBY, Epoch::new(asker.epoch), theirs)
+            .end_hand_over(asker.member, Epoch::new(asker.epoch), theirs)
             .map_err(|refusal| Unsendable::Busy(refusal.to_string()))?;
         let standby = asker.address;
         let demoted = self.follower.demote(standby.to_string()).await;

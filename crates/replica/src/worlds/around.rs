@@ -30,6 +30,11 @@ impl SimulatedClock {
     pub(super) fn new(now: Arc<AtomicU64>, behind: u64) -> Self {
         Self { now, behind }
     }
+
+    /// What it goes by.
+    pub(super) fn time(&self) -> Arc<AtomicU64> {
+        self.now.clone()
+    }
 }
 
 impl Clock for SimulatedClock {

@@ -126,8 +126,9 @@ impl World {
                 return Ok(());
             }
             if can_follow {
+                let why = self.members[number].why_not();
                 return Err(format!(
-                    "member {number} has nothing but what {winner} has, and does not follow it"
+                    "member {number} has nothing but what {winner} has, and does not follow it: {why}"
                 ));
             }
         }

@@ -116,6 +116,12 @@ impl Member {
         }
     }
 
+    /// Its calendar is not behind.
+    pub(super) fn set_on_time(&mut self) {
+        let now = self.clock.time();
+        self.clock = Arc::new(SimulatedClock::new(now, 0));
+    }
+
     /// Starts a process. An error is what its start said.
     pub(super) fn start(
         &mut self,
@@ -183,6 +189,13 @@ impl Member {
     /// Whether it takes operations, as far as its store says.
     pub(super) fn leads(&self) -> bool {
         self.reign().is_some()
+    }
+
+    /// Why it does not follow, as it says itself.
+    pub(super) fn why_not(&self) -> String {
+        let roles = self.process.as_ref().and_then(|it| it.roles.as_ref());
+        let why = roles.and_then(Roles::failure);
+        why.unwrap_or_else(|| "it says that it does".into())
     }
 
     /// The epoch in which it takes operations, if it does.

@@ -83,7 +83,7 @@ fn one_of<T: Copy>(chance: &mut Chance, choices: &[T]) -> T {
 }
 
 impl World {
-    fn new(seed: u64, is_told: bool, is_deaf: bool) -> Self {
+    pub(super) fn new(seed: u64, is_told: bool, is_deaf: bool) -> Self {
         let mut chance = Chance(seed);
         let now: Arc<AtomicU64> = Arc::default();
         let count = one_of(&mut chance, &[2, 3, 3]);

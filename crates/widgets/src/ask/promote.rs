@@ -22,6 +22,11 @@ pub(crate) struct Promote {
     /// For how long the primary waits for the standby with --switchover.
     #[arg(long, default_value = "5s", value_parser = quantity::time, requires = "switchover")]
     within: Duration,
+    /// Promote it although it is not the holder, which alone is sure to have every operation that was answered
+    /// (replication.acknowledge = "standby"): your word that some may be lost. For when the primary and the holder are both gone for good; the
+    /// holder must never be promoted afterwards. Without it such a standby is refused.
+    #[arg(long, conflicts_with = "switchover")]
+    force: bool,
     #[command(flatten)]
     credentials: Credentials,
     /// How long an answer may take.
@@ -39,6 +44,8 @@ impl Promote {
         let client = self.credentials.client(self.standby, self.timeout)?;
         let promoted = if self.switchover {
             client.switch_over(self.within)?
+        } else if self.force {
+            client.promote_by_force()?
         } else {
             client.promote()?
         };

@@ -162,6 +162,78 @@ fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
     assert!(status == 503 && told.contains("WG504"), "{status} {told}");
 }
 
+/// There and back: what is answered has always two disks, and nobody but the holder takes over.
+#[test]
+fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
+    let [first, second, third] = ["switched", "switch_holder", "switch_other"].map(Directory::new);
+    let one = start(first.path(), &[LATE]);
+    let other = start(second.path(), &[LATE, &["--follow", &url(&one)]]);
+    wait_until("it is named", || acknowledged_by(&one, "standby"));
+    let third = start(third.path(), &[LATE, &["--follow", &url(&one)]]);
+    add(&one, "w0");
+    wait_until("it has it", || get(&third, "/widgets/w0").0 == 200);
+    let switch_over = |standby: &Service| {
+        let to = url(standby);
+        let arguments = ["promote", "--switchover", "--within", "60s", &to];
+        outcome(widgets(first.path()).args(arguments))
+    };
+    // The holder could be promoted beside it, and both would answer.
+    let (code, told) = switch_over(&third);
+    assert!(
+        code == Some(1) && told.contains("is the holder, and could be promoted beside"),
+        "{code:?} {told}"
+    );
+    add(&one, "w1");
+    assert!(acknowledged_by(&one, "standby"));
+    for (number, (before, next)) in [(&one, &other), (&other, &one)].into_iter().enumerate() {
+        let (code, told) = switch_over(next);
+        assert_eq!(code, Some(0), "{told}");
+        // Its own disk is enough until the one before has everything, which it is told of at once.
+        wait_until("the other one is named", || {
+            acknowledged_by(next, "standby")
+        });
+        add(next, &format!("switched{number}"));
+        let (status, told) = try_add(before, "nowhere");
+        assert!(status == 503 && told.contains("WG507"), "{status} {told}");
+    }
+    for serial_number in ["w0", "w1", "switched0", "switched1"] {
+        let path = format!("/widgets/{serial_number}");
+        assert_eq!(get(&one, &path).0, 200, "{serial_number}");
+        wait_until("copied", || get(&other, &path).0 == 200);
+    }
+}
+
+/// The primary and the holder are gone: the word of an operator is needed, and enough.
+#[test]
+fn a_standby_that_is_not_the_holder_is_promoted_by_force_alone() {
+    let [first, second, third] = ["gone", "gone_holder", "forced"].map(Directory::new);
+    let primary = start(first.path(), &[LATE]);
+    let address = url(&primary);
+    let holder = start(second.path(), &[LATE, &["--follow", &address]]);
+    wait_until("it is named", || acknowledged_by(&primary, "standby"));
+    let other = start(third.path(), &[LATE, &["--follow", &address]]);
+    add(&primary, "w0");
+    wait_until("it has it", || get(&other, "/widgets/w0").0 == 200);
+    primary.kill();
+    holder.kill();
+    let (code, told) = promote(third.path(), &other);
+    assert!(
+        code == Some(1)
+            && told.contains("is not the holder")
+            && told.contains("widgets promote --force"),
+        "{code:?} {told}"
+    );
+    let (status, told) = try_add(&other, "w1");
+    assert!(status == 503 && told.contains("WG507"), "{status} {told}");
+    let to = url(&other);
+    let (code, told) = outcome(widgets(third.path()).args(["promote", "--force", &to]));
+    assert_eq!(code, Some(0), "{told}");
+    add(&other, "w1");
+    assert_eq!(get(&other, "/widgets/w0").0, 200);
+    let both = ["promote", "--force", "--switchover", &to];
+    assert_eq!(outcome(widgets(third.path()).args(both)).0, Some(2));
+}
+
 /// A planned change: the one before is told first, and nothing is refused meanwhile.
 #[test]
 fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {

@@ -45,7 +45,8 @@ fn asker(primary: &Service, address: &str) -> String {
     let position = position(primary);
     let mut parts = position.split('-');
     let mut part = || parts.next().expect("a position has three parts");
-    format!("store={}&epoch={}&address={address}", part(), part())
+    let (store, epoch) = (part(), part());
+    format!("store={store}&epoch={epoch}&member=0000000000000001&address={address}")
 }
 
 /// Ends the writers, also where an assertion fails.
