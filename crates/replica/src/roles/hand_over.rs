@@ -39,6 +39,16 @@ pub(super) struct HandOver {
     count: u64,
     /// Ends the last one that began, when nobody has by then.
     deadline: Option<Task>,
+    /// What this process handed over last.
+    done: Option<Done>,
+}
+
+/// What was handed over, and to whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Done {
+    to: MemberId,
+    epoch: Epoch,
+    tip: Tip,
 }
 
 struct UnderWay {
@@ -91,6 +101,17 @@ fn tip(source: &Source) -> Tip {
         sequence: end.next_sequence,
         chain: end.chain,
     }
+}
+
+/// What an operator reads where the answer to the last word may have been lost.
+fn unknown(primary: &Primary, within: Duration, why: &str) -> Unsendable {
+    Unsendable::Unknown(format!(
+        "{} may have handed over, or not: it did not answer within {} s ({why}). If GET \
+         /ready?role=primary is 200 there, it is the primary as before. If it is 503 there, promote this \
+         standby, which has everything (widgets promote). If nobody answers there, be sure that it is gone first",
+        primary.address,
+        within.as_secs_f64()
+    ))
 }
 
 /// What stands in a standby's way.
@@ -255,14 +276,20 @@ impl Inner {
             sequence: number(query, "next_sequence", 10)?,
             chain: number(query, "chain", 16)?,
         };
-        let done = || Ok(r#"{"handed_over":true}"#.into());
+        let done = Done {
+            to: asker.member,
+            epoch: Epoch::new(asker.epoch),
+            tip: theirs,
+        };
+        let answer = || Ok(r#"{"handed_over":true}"#.into());
         let _one = self.changing.lock().await;
         self.check_asker(&asker)?;
         let own = tip(&self.source);
         if let Some(primary) = self.primary_before() {
-            // It asks again, as the answer was lost.
-            if primary.address == asker.address && own == theirs {
-                return done();
+            // It asks again, as the answer was lost. A standby that handed over nothing, as one whose disk was emptied meanwhile, cannot say
+            // that the other one has everything.
+            if self.hand_over_state().done == Some(done) {
+                return answer();
             }
             let why = format!("this store is a standby, of {}", primary.address);
             return Err(Unsendable::Elsewhere(why));
@@ -277,12 +304,13 @@ impl Inner {
             known.ok_or_else(|| Unsendable::Elsewhere(Refusal::IsNotHandingOver.to_string()))?;
         member.lengthened(own, None);
         member
-            .end_hand_over(asker.member, Epoch::new(asker.epoch), theirs)
+            .end_hand_over(asker.member, done.epoch, theirs)
             .map_err(|refusal| Unsendable::Busy(refusal.to_string()))?;
         let standby = asker.address;
         let demoted = self.follower.demote(standby.to_string()).await;
         demoted.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
         let deadline = self.forget_hand_over();
+        self.hand_over_state().done = Some(done);
         self.drop_task(deadline).await;
         self.metrics.handed_over(true);
         tracing::warn!(
@@ -298,7 +326,7 @@ impl Inner {
         if let Err(error) = self.begin_to_follow(primary) {
             tracing::error!(%error, "this store does not follow before it is started again");
         }
-        done()
+        answer()
     }
 
     /// None is under way any more. What is to be dropped, where waiting is no harm.
@@ -414,9 +442,13 @@ impl Inner {
             let why = match self.tell(primary, &call, left).await {
                 Ok(()) => return Ok((epoch, own)),
                 Err(error) if is_behind(&error) => error.to_string(),
-                // It waits no longer, or never did.
+                // It waits no longer, or never did; or it did hand over, its answer was lost, and it was started again.
                 Err(error @ Error::Answered { status: 410, .. }) => {
-                    return Err(Unsendable::NotChanged(error.to_string()));
+                    return Err(if is_unknown {
+                        unknown(primary, within, &error.to_string())
+                    } else {
+                        Unsendable::NotChanged(error.to_string())
+                    });
                 }
                 Err(error) => {
                     is_unknown |= !matches!(error, Error::Answered { .. });
@@ -426,12 +458,7 @@ impl Inner {
             if clock.now() >= end {
                 let seconds = within.as_secs_f64();
                 return Err(if is_unknown {
-                    Unsendable::Unknown(format!(
-                        "{} may have handed over, or not: it did not answer within {seconds} s ({why}). If GET \
-                         /ready?role=primary is 200 there, it is the primary as before. If it is 503 there, promote this \
-                         standby, which has everything (widgets promote). If nobody answers there, be sure that it is gone first",
-                        primary.address
-                    ))
+                    unknown(primary, within, &why)
                 } else {
                     Unsendable::NotChanged(format!(
                         "this standby did not have everything within {seconds} s: {why}"

@@ -147,6 +147,6 @@ impl Outside for Around {
 
     fn random(&self) -> u64 {
         let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
-        chance.number()
+        self.network.draw(&mut chance)
     }
 }

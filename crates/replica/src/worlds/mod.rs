@@ -114,6 +114,10 @@ fn every_planted_bug_is_caught() {
 fn seeds_that_failed_before() {
     // A standby turned to a new primary, and wrote afterwards a group that the one before had sent.
     run(430);
+    // A machine whose disk was emptied while it handed over said afterwards that it had: what it had accepted was lost.
+    run(101_023);
+    // Two that were promoted drew the same salt, and began the same epoch.
+    run(2548);
 }
 
 /// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`

@@ -59,6 +59,8 @@ struct Inner {
     apart: BTreeSet<[usize; 2]>,
     /// What has gone wrong so often.
     faults: u64,
+    /// With what the random numbers ended that members drew.
+    drawn: BTreeSet<u16>,
 }
 
 fn pair(one: usize, other: usize) -> [usize; 2] {
@@ -74,11 +76,27 @@ impl Network {
             next: 0,
             apart: BTreeSet::new(),
             faults: 0,
+            drawn: BTreeSet::new(),
         })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A random number of a member. No two end with the same 16 bits, which are the salt of an epoch: that two members which do not know of
+    /// each other begin the same one is the one chance in 65,536 that the protocol leaves, and many worlds come to it.
+    pub(super) fn draw(&self, chance: &mut Chance) -> u64 {
+        let drawn = &mut self.lock().drawn;
+        loop {
+            let number = chance.number();
+            let [low, high, ..] = number.to_le_bytes();
+            // Where all are taken there is no other one.
+            if drawn.insert(u16::from_le_bytes([low, high])) || drawn.len() > usize::from(u16::MAX)
+            {
+                return number;
+            }
+        }
     }
 
     pub(super) fn faults(&self) -> u64 {

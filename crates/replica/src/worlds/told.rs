@@ -1,7 +1,12 @@
 //! Stories that are told on purpose, step by step, and not by a seed.
 
-use super::{member::Engine, world::World};
-use widgets_engine::Role;
+use super::{around::address, member::Engine, world::World};
+use crate::{Doing, Roles, Unsendable};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+use widgets_engine::{Role, simulation::Chance};
 
 /// So many turns of everybody until nobody has anything to do any more.
 const TURNS: usize = 60;
@@ -17,6 +22,59 @@ impl World {
                 self.network.carry();
             }
             self.after()?;
+        }
+        Ok(())
+    }
+
+    /// What a member's roles answer to this.
+    fn told(
+        &mut self,
+        number: usize,
+        ask: impl FnOnce(Roles) -> Doing<'static, Result<String, Unsendable>>,
+    ) -> Result<Result<String, Unsendable>, String> {
+        let process = self.members[number].process.as_mut();
+        let process = process.ok_or("it runs")?;
+        let roles = process.roles.clone().ok_or("it has a store")?;
+        let answer = Arc::new(Mutex::new(None));
+        let (heard, asking) = (answer.clone(), ask(roles));
+        process.begin(Box::pin(async move {
+            let told = asking.await;
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        }));
+        self.go_on()?;
+        let told = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        told.ok_or_else(|| "it does not answer".into())
+    }
+
+    /// What a member says of itself and of its end, in a hand-over.
+    fn asker(&self, number: usize) -> Result<(String, String), String> {
+        let source = self.members[number].engine().map(Engine::source);
+        let source = source.ok_or("it has a store")?;
+        let (store, end) = (source.store(), source.end());
+        let asker = format!(
+            "store={:016x}&epoch={:08x}&member={:016x}&address={}",
+            store.identity,
+            store.epoch(),
+            store.member,
+            address(number)
+        );
+        let end = format!(
+            "next_sequence={}&chain={:016x}",
+            end.next_sequence, end.chain
+        );
+        Ok((asker, end))
+    }
+
+    /// The first member is the primary, the second one its standby.
+    fn begin_two(&mut self) -> Result<(), String> {
+        self.is_calm = true;
+        for number in 0..2 {
+            self.members[number].follows = number.checked_sub(1);
+            self.start(number)?;
+            for _ in 0..20 {
+                self.go_on()?;
+                self.pass(100_000);
+            }
         }
         Ok(())
     }
@@ -77,4 +135,53 @@ fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_o
     });
     let told = told.filter(|is_told| *is_told).count();
     assert!(told > 0, "no seed has the second epoch as the higher one");
+}
+
+/// The answer to the last word of a switchover may get lost, and is then asked for again.
+#[test]
+fn only_who_handed_over_says_that_it_did() {
+    let mut world = World::new(0, false, false);
+    world.begin_two().expect("both run");
+    let (asker, end) = world.asker(1).expect("it has a store");
+    let handed_over = |world: &mut World, number: usize, asker: &str, end: &str| {
+        let query = format!("{asker}&{end}");
+        let asked = move |roles: Roles| -> Doing<'static, _> {
+            Box::pin(async move { roles.handed_over(&query).await })
+        };
+        world.told(number, asked).expect("it goes on")
+    };
+    // Its primary asks a standby that has everything, and that never was one: as after its disk was emptied in the middle.
+    let (primary, primary_end) = world.asker(0).expect("it has a store");
+    assert_eq!(end, primary_end);
+    let said = handed_over(&mut world, 1, &primary, &primary_end);
+    assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
+
+    let query = format!("{asker}&within_ms=2000");
+    let asked = |roles: Roles| -> Doing<'static, _> {
+        Box::pin(async move { roles.hand_over(&query).await })
+    };
+    let begun = world.told(0, asked).expect("it goes on");
+    begun.expect("it hands over");
+    for _ in 0..2 {
+        let said = handed_over(&mut world, 0, &asker, &end);
+        let said = said.expect("it handed over");
+        assert!(said.contains("true"), "{said}");
+    }
+    // Somebody else, or another end.
+    let (other, _) = world.asker(0).expect("it has a store");
+    let other_end = "next_sequence=1&chain=0000000000000001";
+    for (asker, end) in [(&other, end.as_str()), (&asker, other_end)] {
+        let said = handed_over(&mut world, 0, asker, end);
+        assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
+    }
+}
+
+#[test]
+fn no_two_epochs_of_a_world_have_the_same_salt() {
+    let world = World::new(0, false, false);
+    let mut chances = [Chance(1), Chance(2)];
+    let salts: BTreeSet<_> = (0..4000)
+        .map(|number| world.network.draw(&mut chances[number % 2]) % (1 << 16))
+        .collect();
+    assert_eq!(salts.len(), 4000);
 }
