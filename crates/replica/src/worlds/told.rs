@@ -145,10 +145,10 @@ fn only_who_handed_over_says_that_it_did() {
     let (asker, end) = world.asker(1).expect("it has a store");
     let handed_over = |world: &mut World, number: usize, asker: &str, end: &str| {
         let query = format!("{asker}&{end}");
-        let asked = move |roles: Roles| -> Doing<'static, _> {
+        let ask = move |roles: Roles| -> Doing<'static, _> {
             Box::pin(async move { roles.handed_over(&query).await })
         };
-        world.told(number, asked).expect("it goes on")
+        world.told(number, ask).expect("it goes on")
     };
     // Its primary asks a standby that has everything, and that never was one: as after its disk was emptied in the middle.
     let (primary, primary_end) = world.asker(0).expect("it has a store");
@@ -157,10 +157,10 @@ fn only_who_handed_over_says_that_it_did() {
     assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
 
     let query = format!("{asker}&within_ms=2000");
-    let asked = |roles: Roles| -> Doing<'static, _> {
+    let ask = |roles: Roles| -> Doing<'static, _> {
         Box::pin(async move { roles.hand_over(&query).await })
     };
-    let begun = world.told(0, asked).expect("it goes on");
+    let begun = world.told(0, ask).expect("it goes on");
     begun.expect("it hands over");
     for _ in 0..2 {
         let said = handed_over(&mut world, 0, &asker, &end);

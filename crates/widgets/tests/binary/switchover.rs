@@ -234,7 +234,7 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     );
     let (status, told) = tell(
         &primary,
-        "hand-over?store=1&epoch=1&address=http%3A%2F%2Fh&within_ms=100",
+        "hand-over?store=1&epoch=1&member=1&address=http%3A%2F%2Fh&within_ms=100",
     );
     assert!(
         status == 410 && told.contains("the standby has store 0000000000000001"),
