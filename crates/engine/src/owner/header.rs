@@ -109,10 +109,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     }
 
     fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
-        let is_forgotten = match store.role {
-            Role::Standby { .. } => planted!(ReplacementNotKept),
-            Role::Primary | Role::Promoted { .. } => planted!(PromotionNotKept),
-        };
+        let is_replaced = matches!(store.role, Role::Standby { .. });
+        let forgotten = [
+            (true, planted!(ReplacementNotKept)),
+            (false, planted!(PromotionNotKept)),
+        ];
+        let is_forgotten = forgotten.contains(&(is_replaced, true));
         let kept = if is_forgotten {
             Ok(())
         } else {
