@@ -89,7 +89,8 @@ images() {
   sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | grep -v '^scratch$' | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
   local files=("$root"/deployments/docker-compose/docker-compose*.yml)
   [[ ${part:-} != disk-dies ]] || files=("$root"/deployments/docker-compose/docker-compose.{embedded,archive}.yml)
-  sed -n 's/^ *image: //p' "${files[@]}" | grep -v '^widgets$'
+  [[ ${part:-} != standby ]] || files=("$root"/deployments/docker-compose/docker-compose.standby.yml)
+  sed -n 's/^ *image: //p' "${files[@]}" | grep -v -e '^widgets$' -e '^widgets-patroni$'
 }
 
 # Sets `made` to the images that were made here.
