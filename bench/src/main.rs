@@ -11,6 +11,7 @@
     reason = "statistics: counts and times become floating point numbers and back, well within range"
 )]
 
+mod builds;
 mod busy;
 mod changes;
 mod compare;
@@ -67,6 +68,8 @@ enum Command {
     Redis(redis::Arguments),
     /// How long lists take, alone and beside writes, and what they cost the writes.
     Lists(lists::Arguments),
+    /// What one build serves of what another one does: additions into a large embedded store.
+    Builds(builds::Arguments),
     /// What the feed of changes and idempotency keys cost, and the memory that they take.
     Changes(changes::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Quota(arguments) => quota::run(&arguments),
         Command::Redis(arguments) => redis::run(&arguments),
         Command::Lists(arguments) => lists::run(&arguments),
+        Command::Builds(arguments) => builds::run(&arguments),
         Command::Changes(arguments) => changes::run(&arguments),
         Command::ServeNull(arguments) => serve_null::run(&arguments),
         Command::Spin => {

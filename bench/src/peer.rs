@@ -89,6 +89,14 @@ impl Peer {
         Self::service("embedded", "--data-dir", data_dir.as_os_str(), processor)
     }
 
+    /// The service of this build, on the embedded store.
+    pub(crate) fn of_build(program: &Path, data_dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(data_dir);
+        Self::start("embedded", command)
+    }
+
     /// The service on the embedded store, pacing in this mode, within a control group.
     pub(crate) fn paced(
         data_dir: &Path,

@@ -12,6 +12,7 @@
 
 mod follow;
 mod header;
+mod reads;
 mod records;
 mod replies;
 mod standby;
@@ -29,7 +30,6 @@ use crate::{
     lists::Reads,
     log::Log,
     metrics::Metrics,
-    query::Question,
     queue::{Queue, Request, Submission},
     retries::{self, Kept, Outcome, Retries},
     state::{Holding, State, Undo},
@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Reply, Waits as _, too_long};
+use widgets_queue::{Answered, Reply, too_long};
 use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
 /// What callers read while the disk is full.
@@ -49,13 +49,6 @@ const NO_ROOM: &str = "no room in the journal";
 
 /// The journal gets a seal after so long a time without a commit.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
-
-/// Beside operations, lists rest so many times as long as they have gone on: processor time is for what
-/// changes something, and a list has seconds.
-const READS_REST: u32 = 3;
-
-/// So long after an operation there are probably more.
-const OPERATIONS_PAUSE: Duration = Duration::from_millis(10);
 
 /// Has the state to itself.
 pub(crate) struct Owner<F, C> {
@@ -90,8 +83,8 @@ pub(crate) struct Owner<F, C> {
     reads: Reads,
     /// When the last operation was decided.
     operated_at: Duration,
-    /// How long lists went on last.
-    reads_took: Duration,
+    /// Before that, scans do not go on.
+    scans_due: Duration,
     replies: Replies,
     /// Operations that wait for a holder to connect.
     aside: VecDeque<Submission>,
@@ -205,7 +198,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             keep_store,
             reads: Reads::new(settings.queue_operations_max, settings.scans_max),
             operated_at: Duration::ZERO,
-            reads_took: Duration::ZERO,
+            scans_due: Duration::ZERO,
             replies: Replies::new(gate),
             aside: VecDeque::new(),
             unacknowledged: None,
@@ -335,31 +328,6 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .advance(state, retries, position, now, &self.metrics);
     }
 
-    /// Lets what reads many widgets go on for a turn. What was decided is durable or taken back at
-    /// this moment: only such a moment can be shown.
-    fn advance_reads(&mut self) {
-        if !self.reads.has_work() {
-            return;
-        }
-        let (now, most) = (self.clock.now(), self.queue_wait_max);
-        let fault = self.late();
-        let late = |arrived| (now.saturating_sub(arrived) > most).then(|| fault.clone());
-        self.reads.advance(&mut self.state, late, &mut self.replies);
-        self.flush();
-        self.metrics.scans(self.reads.scans());
-        self.reads_took = self.clock.now().saturating_sub(now);
-    }
-
-    /// How long lists wait for operations before they go on.
-    fn reads_rest(&self) -> Duration {
-        let is_beside = self.clock.now().saturating_sub(self.operated_at) < OPERATIONS_PAUSE;
-        if is_beside {
-            self.reads_took * READS_REST
-        } else {
-            Duration::ZERO
-        }
-    }
-
     /// Answers every submission of the batch and leaves it empty. How many operations were decided,
     /// and not met by a fault.
     pub(crate) fn step(&mut self, batch: &mut VecDeque<Submission>) -> usize {
@@ -424,6 +392,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.flush();
+        // What nobody waits for comes behind what somebody does.
+        self.state.keep_up();
+        self.advance_reads();
         if failure.is_none() { decided } else { 0 }
     }
 
@@ -443,45 +414,6 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     ) {
         self.replies
             .send(reply_to, Answered::Operation(reply, answer));
-    }
-
-    /// Answers what reads, and leaves the operations in the batch. Everything in the state must be durable.
-    fn read(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
-        if batch.iter().all(|each| each.request.is_operation()) {
-            return self.advance_reads();
-        }
-        for _ in 0..batch.len() {
-            let Some(submission) = batch.pop_front() else {
-                break;
-            };
-            let (reply_to, arrived) = (submission.reply_to, submission.arrived);
-            match submission.request {
-                Request::Query(question) if !planted!(LookedUpBeforeSync) => {
-                    let late = now.saturating_sub(arrived) > self.queue_wait_max;
-                    self.answer_query(reply_to, question, late);
-                }
-                Request::Read(read) if !planted!(ListedBeforeSync) => {
-                    self.reads.push(read, reply_to, arrived, &mut self.replies);
-                }
-                request => batch.push_back(Submission {
-                    request,
-                    reply_to,
-                    arrived,
-                }),
-            }
-        }
-        self.advance_reads();
-        self.flush();
-    }
-
-    fn answer_query(&mut self, reply_to: Address, mut question: Box<dyn Question>, late: bool) {
-        if late {
-            question.refuse(self.late());
-            let late = Answered::Other(question);
-            return self.replies.send_fault(reply_to, late);
-        }
-        question.answer(&self.state);
-        self.replies.send(reply_to, Answered::Other(question));
     }
 
     /// Why this command cannot be decided now.

@@ -127,6 +127,8 @@ bugs! {
     KeptLookedAtTwice,
     /// A list begins before what its batch has changed is synced.
     ListedBeforeSync,
+    /// A list does not add to the orders what has come and waits for that.
+    PendingForgotten,
     /// A list does not put in order what came since the last one.
     TailForgotten,
     /// A run is split as it lies, and not by its order.

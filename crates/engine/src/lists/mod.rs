@@ -14,5 +14,5 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use reads::{Read, Reads};
+pub(crate) use reads::{Read, Reads, Turn};
 pub(crate) use scan::Scan;

@@ -34,6 +34,15 @@ pub(crate) enum Read {
     Neighbourhood(Box<Asked<NeighbourhoodQuery>>),
 }
 
+/// What has its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// What has not begun.
+    Begin,
+    /// That, and then the scans.
+    All,
+}
+
 /// Everything that reads many widgets.
 pub(crate) struct Reads {
     /// Not begun.
@@ -107,6 +116,11 @@ impl Reads {
         !self.waiting.is_empty() || !self.scans.is_empty() || !self.kept.is_empty()
     }
 
+    /// Whether something has not begun.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// How many scans are under way.
     pub(crate) fn scans(&self) -> usize {
         self.scans.len()
@@ -129,24 +143,27 @@ impl Reads {
         });
     }
 
-    /// Goes on for one turn. Everything in the state must be durable. `late` says why something that
+    /// Goes on for one turn, with what has it. Everything in the state must be durable. `late` says why something that
     /// came at this time waited too long, if it did.
     pub(crate) fn advance(
         &mut self,
+        turn: Turn,
         state: &mut State,
         late: impl Fn(Duration) -> Option<Fault>,
         replies: &mut Replies,
     ) {
         // Whoever has hung up needs no answer.
         self.waiting.retain(|(read, ..)| !read.is_given_up());
-        for _ in 0..self.scans.len() {
-            match self.scans.pop_front() {
-                Some((asked, _, scan)) if asked.is_given_up() => self.end(scan),
-                Some(goes_on) => self.scans.push_back(goes_on),
-                None => {}
+        if turn == Turn::All {
+            for _ in 0..self.scans.len() {
+                match self.scans.pop_front() {
+                    Some((asked, _, scan)) if asked.is_given_up() => self.end(scan),
+                    Some(goes_on) => self.scans.push_back(goes_on),
+                    None => {}
+                }
             }
+            self.give_back();
         }
-        self.give_back();
         let mut budget = TURN_COST;
         while budget > 0
             && let Some((read, reply_to, arrived)) = self.waiting.pop_front()
@@ -159,7 +176,7 @@ impl Reads {
         }
         // Each has its turn, one after the other.
         for _ in 0..self.scans.len() {
-            if budget == 0 {
+            if budget == 0 || turn == Turn::Begin {
                 break;
             }
             if let Some((asked, reply_to, scan)) = self.scans.pop_front() {

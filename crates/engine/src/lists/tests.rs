@@ -1,6 +1,6 @@
 //! Lists in slices, with changes between them, against the model of the moment at which they began.
 
-use super::{Read, Reads, Scan};
+use super::{Read, Reads, Scan, Turn};
 use crate::{
     State,
     owner::Replies,
@@ -362,7 +362,7 @@ impl Turns {
 
     fn turn(&mut self) {
         self.reads
-            .advance(&mut self.state, |_| None, &mut self.replies);
+            .advance(Turn::All, &mut self.state, |_| None, &mut self.replies);
         self.replies.flush(1);
     }
 

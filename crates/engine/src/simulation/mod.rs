@@ -34,12 +34,12 @@ use widgets_registry::{ChangeFilter, Changes, FeedError, Position, Widget};
 /// A running engine without threads.
 pub struct Steps<D: Disk, C: Clock> {
     clock: Arc<C>,
-    queue: Arc<Queue>,
-    owner: Owner<D::File, C>,
-    preparer: Preparer<D, C>,
-    writer: Writer<D, C>,
-    log: Arc<Log>,
-    checkpoint_requests: mpsc::Sender<Reply>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) owner: Owner<D::File, C>,
+    pub(crate) preparer: Preparer<D, C>,
+    pub(crate) writer: Writer<D, C>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) checkpoint_requests: mpsc::Sender<Reply>,
     gate: Option<Arc<Gate>>,
     batch: VecDeque<Submission>,
     batch_bytes_max: u64,
@@ -53,7 +53,18 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         random: Random,
         settings: &Settings,
     ) -> Result<Self, OpenError> {
-        let pacing = Arc::new(Pacing::new(Mode::Never, clock.clone(), ()));
+        Self::paced(disk, clock, random, settings, Mode::Never)
+    }
+
+    /// The same, with operations that gather between commits or not.
+    pub(crate) fn paced(
+        disk: &D,
+        clock: &Arc<C>,
+        random: Random,
+        settings: &Settings,
+        mode: Mode,
+    ) -> Result<Self, OpenError> {
+        let pacing = Arc::new(Pacing::new(mode, clock.clone(), ()));
         let parts = Parts::open(disk, clock, random, settings, pacing, 1)?;
         Ok(Self {
             clock: clock.clone(),
@@ -74,13 +85,18 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         })
     }
 
-    /// The owner's turn. Where it would wait for the next segment, that is made before.
-    pub fn own(&mut self) {
-        let would_wait = self.owner.journal().room() < self.batch_bytes_max;
-        if would_wait && self.preparer.must_step() {
-            drop(self.preparer.step());
+    /// The owner's turn. Where it would wait for the next segment, that is made before. False once the queue is
+    /// closed and empty.
+    pub fn own(&mut self) -> bool {
+        if self.would_wait() {
+            self.prepare();
         }
-        self.owner.turn(&self.queue, &mut self.batch, false);
+        self.owner.turn(&self.queue, &mut self.batch, false)
+    }
+
+    /// Whether the owner would wait for the next segment of the journal.
+    pub(crate) fn would_wait(&self) -> bool {
+        self.owner.journal().room() < self.batch_bytes_max
     }
 
     /// The next segment of the journal is made, if it is wanted.

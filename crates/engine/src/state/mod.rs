@@ -178,6 +178,12 @@ impl State {
         self.order = Order::forgotten();
     }
 
+    /// Puts what has come into the orders of lists where there is enough of it: for whoever has time, as what waits
+    /// there is read by nobody before.
+    pub(crate) fn keep_up(&mut self) {
+        self.order.keep_up(&self.records);
+    }
+
     /// The widgets in the order of their serial numbers: all, or those with a free slot of this port type.
     pub(crate) fn by_serial_number(
         &mut self,
@@ -465,7 +471,7 @@ impl State {
             }
         }
         counted.associations /= 2;
-        self.order.check(&self.records)?;
+        self.order.check(&self.records, counted.widgets)?;
         if counted == self.counts && self.index.len() as u64 == counted.widgets {
             Ok(())
         } else {

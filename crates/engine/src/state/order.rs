@@ -2,18 +2,21 @@
 //!
 //! Each widget costs 4 bytes and some room in either order, and 4 bytes for its place in the first: an
 //! association that comes or goes changes which ports of a widget are free, and finds the run to say it
-//! to without a search. What comes is not put in order before somebody reads it. docs/decisions has what else
-//! was measured.
+//! to without a search. What comes is in neither order at first: it is added to both together with what came
+//! before and after it, when there is enough or somebody reads. docs/decisions has what else was measured.
+//!
+//! With the feature `without-orders` they stay as they were at the start, and lists are wrong: a program to compare with
+//! that nobody is to run (docs/performance.md).
 
 use super::{
     Counts,
     names::Names,
     record::{CHUNK_RECORDS, Handle, Record, Records},
-    runs::{Key, Moved, Reader, Runs, Sort},
+    runs::{Key, Moved, Reader, Runs, Sort, number_of},
     sort,
     survey::{Survey, by_few_names},
 };
-use std::thread;
+use std::{mem, thread};
 use widgets_registry::Port;
 
 /// By serial number.
@@ -40,6 +43,8 @@ pub(crate) struct Order {
     serial_numbers: Runs<BySerialNumber>,
     places: Places,
     names: Runs<ByName>,
+    /// Widgets that have come and are in neither order yet, with their marks in `places`.
+    pending: Vec<u32>,
     /// Nobody asks for it.
     is_forgotten: bool,
 }
@@ -67,6 +72,17 @@ pub(super) struct Places(pub(super) Vec<Box<[u32]>>);
 /// The lowest bits of a place are the marks.
 const MARK_BITS: u32 = 3;
 
+/// From here on a place is no run, but one of those that are in no order yet. There are fewer runs: most have some
+/// hundred records.
+const PENDING: u32 = 1 << 28;
+
+/// So many are worth to be added to the orders together: what they have to look at is then in the processor's
+/// caches from the second on. It is as many as a list may find before it, some hundred microseconds' worth.
+const PENDING_ENOUGH: usize = if cfg!(test) { 3 } else { 1024 };
+
+/// No more wait, whoever is to say when there is time.
+const PENDING_MAX: usize = if cfg!(test) { 7 } else { 4096 };
+
 impl Places {
     fn get(&self, number: u32) -> u32 {
         self.0[(number / CHUNK_RECORDS) as usize][(number % CHUNK_RECORDS) as usize]
@@ -86,6 +102,12 @@ impl Places {
 
     fn run(&self, number: u32) -> u32 {
         self.get(number) >> MARK_BITS
+    }
+
+    /// Where it is among those that are in no order yet, if it is.
+    fn pending(&self, number: u32) -> Option<usize> {
+        let place = self.run(number).checked_sub(PENDING)?;
+        Some(place as usize)
     }
 
     fn set_marks(&mut self, number: u32, marks: u8) {
@@ -153,27 +175,67 @@ impl Order {
         }
     }
 
-    /// Adds a widget.
+    /// Adds a widget: to the orders when there is enough, or somebody reads them.
     pub(crate) fn insert(&mut self, handle: Handle, records: &Records) {
-        if self.is_forgotten {
+        if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
         }
         let number = handle.number();
+        let place = PENDING + number_of(self.pending.len());
         let marks = marks(records.get(handle));
-        self.places.set(number, u32::from(marks));
-        let places = &self.places;
-        let (run, moved) = (self.serial_numbers).insert(number, records, |each| places.marks(each));
-        self.places.set_run(number, run);
-        self.moved(moved);
-        self.names.insert(number, records, |_| 0);
+        self.places
+            .set(number, place << MARK_BITS | u32::from(marks));
+        self.pending.push(number);
+        if self.pending.len() == PENDING_MAX {
+            self.take_in(records);
+        }
+    }
+
+    /// Adds what has come to the orders where there is enough of it: for whoever has answered it.
+    pub(super) fn keep_up(&mut self, records: &Records) {
+        if self.pending.len() >= PENDING_ENOUGH {
+            self.take_in(records);
+        }
+    }
+
+    /// Adds all that has come to the orders.
+    fn take_in(&mut self, records: &Records) {
+        let mut pending = mem::take(&mut self.pending);
+        records.touch(pending.iter().map(|&number| Handle::new(number)));
+        for &number in &pending {
+            let places = &self.places;
+            let marks = |each| places.marks(each);
+            let (run, moved) = self.serial_numbers.insert(number, records, marks);
+            self.places.set_run(number, run);
+            self.moved(moved);
+        }
+        for &number in &pending {
+            self.names.insert(number, records, |_| 0);
+        }
+        pending.clear();
+        self.pending = pending;
+    }
+
+    /// The same for somebody who reads: what was acknowledged is to be there.
+    fn take_in_for_reader(&mut self, records: &Records) {
+        if !self.pending.is_empty() && !planted!(PendingForgotten) {
+            self.take_in(records);
+        }
     }
 
     /// Removes a widget, whose record is still there.
     pub(crate) fn remove(&mut self, handle: Handle, records: &Records) {
-        if self.is_forgotten {
+        if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
         }
         let number = handle.number();
+        if let Some(place) = self.places.pending(number) {
+            self.pending.swap_remove(place);
+            if let Some(&moved) = self.pending.get(place) {
+                self.places.set_run(moved, PENDING + number_of(place));
+            }
+            return;
+        }
         let (run, marks) = (self.places.run(number), self.places.marks(number));
         let moved = (self.serial_numbers).remove(number, Some(run), records, marks);
         self.moved(moved);
@@ -182,14 +244,16 @@ impl Order {
 
     /// Looks again which ports of a widget are free.
     pub(crate) fn refresh(&mut self, handle: Handle, records: &Records) {
-        if self.is_forgotten {
+        if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
         }
         let number = handle.number();
         let (before, after) = (self.places.marks(number), marks(records.get(handle)));
         if before != after {
-            let run = self.places.run(number);
-            self.serial_numbers.mark(run, before, after);
+            if self.places.pending(number).is_none() {
+                let run = self.places.run(number);
+                self.serial_numbers.mark(run, before, after);
+            }
             self.places.set_marks(number, after);
         }
     }
@@ -213,6 +277,7 @@ impl Order {
         records: &'r Records,
         port: Option<Port>,
     ) -> Reader<'r, BySerialNumber, impl Fn(u32) -> u8 + 'r> {
+        self.take_in_for_reader(records);
         let places = &self.places;
         let marks = |number| places.marks(number);
         let mark = port.map(mark);
@@ -224,6 +289,7 @@ impl Order {
         &'r mut self,
         records: &'r Records,
     ) -> Reader<'r, ByName, impl Fn(u32) -> u8 + 'r> {
+        self.take_in_for_reader(records);
         self.names.reader(records, |_| 0, None)
     }
 
@@ -232,8 +298,23 @@ impl Order {
         self.serial_numbers.take_put_in_order() + self.names.take_put_in_order()
     }
 
-    /// Whether everything hangs together: names the first defect.
-    pub(crate) fn check(&self, records: &Records) -> Result<(), String> {
+    /// Whether everything hangs together, and these are all of so many widgets: names the first defect.
+    pub(crate) fn check(&self, records: &Records, widgets: u64) -> Result<(), String> {
+        let each = [self.serial_numbers.total(), self.names.total()];
+        let pending = self.pending.len() as u64;
+        if each.map(|all| u64::from(all.records) + pending) != [widgets; 2] && !self.is_forgotten {
+            return Err(format!(
+                "of {widgets} widgets {each:?} are in order, and {pending} wait"
+            ));
+        }
+        for (place, &number) in self.pending.iter().enumerate() {
+            let record = records.get(Handle::new(number));
+            if self.places.pending(number) != Some(place)
+                || self.places.marks(number) != marks(record)
+            {
+                return Err(format!("{} is not where it waits", record.serial_number()));
+            }
+        }
         for number in self.serial_numbers.sorted(records) {
             let record = records.get(Handle::new(number));
             let is_there = self
@@ -299,7 +380,7 @@ mod tests {
                 }
             }
             let (order, counts) = Order::of(&records, threads);
-            prop_assert_eq!(order.check(&records), Ok(()));
+            prop_assert_eq!(order.check(&records, model.len() as u64), Ok(()));
             prop_assert_eq!(counts.widgets, model.len() as u64);
             let record = |number| records.get(Handle::new(number));
             let by_serial_number = order.serial_numbers.sorted(&records).into_iter();

@@ -217,7 +217,6 @@ impl<S: Sort> Runs<S> {
     }
 
     /// How much there is.
-    #[cfg(test)]
     pub(crate) fn total(&self) -> Weights {
         self.total
     }
@@ -333,9 +332,10 @@ impl<S: Sort> Runs<S> {
     }
 }
 
-fn number_of(count: usize) -> u32 {
+/// How many runs or records these are.
+pub(super) fn number_of(count: usize) -> u32 {
     match u32::try_from(count) {
         Ok(number) => number,
-        Err(_) => unreachable!("there are fewer runs than records"),
+        Err(_) => unreachable!("there are fewer than records can be numbered"),
     }
 }

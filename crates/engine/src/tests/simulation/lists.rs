@@ -215,7 +215,7 @@ impl Readers {
         if !self.is_on {
             return;
         }
-        let state = process.owner.state();
+        let state = process.engine.owner.state();
         let widgets = all.filter_map(|serial_number| state.lookup(&serial_number));
         // What does not fit together is found where everything is read back.
         if let Ok(moment) = Model::from_lookups(widgets)

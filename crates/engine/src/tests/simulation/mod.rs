@@ -120,6 +120,9 @@ fn seeds_that_failed_before() {
     // A start removed the first of two segments that were never used, failed at the second, and took
     // the gap for damage the next time.
     run(14_806);
+    // The world itself: the answer to what was applied before a start was taken for that of an attempt after it, which a
+    // client had hung up on.
+    run(763);
 }
 
 /// `SIMULATION_SEED=17 cargo test -p widgets-engine one_seed -- --ignored --nocapture`

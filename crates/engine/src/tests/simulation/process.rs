@@ -1,33 +1,24 @@
-//! A process of the service: every part of it makes its step when the world says so.
+//! A process of the service: the API over an engine whose parts make their steps when the world says so.
 
 use super::{
     client::{self, Responding},
-    disk::{SimulatedDisk, SimulatedFile},
+    disk::SimulatedDisk,
 };
 use crate::{
     Client, OpenError, Settings,
-    checkpoint::{Reply, Writer},
-    engine::Parts,
-    format::{self, ENTRY_BYTES_MAX},
-    journal::prepare::Preparer,
-    log::Log,
-    owner::Owner,
-    queue::{Queue, Submission},
-    tests::disk::Chance,
+    simulation::{Chance, Steps},
 };
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
     time::Duration,
 };
 use tokio::runtime::Runtime;
 use widgets_clock::{Clock, Timer};
 use widgets_conformance::linearizability;
-use widgets_pacing::{Mode, Pacing};
+use widgets_pacing::Mode;
 use widgets_registry::{Ask, Fault, Request, Store};
 use widgets_server::Api;
 
@@ -98,15 +89,8 @@ impl Store for Nobody {
 }
 
 pub(super) struct Process {
-    pub(super) queue: Arc<Queue>,
-    pub(super) owner: Owner<SimulatedFile, SimulatedClock>,
-    pub(super) preparer: Preparer<SimulatedDisk, SimulatedClock>,
-    pub(super) writer: Writer<SimulatedDisk, SimulatedClock>,
-    pub(super) checkpoint_requests: mpsc::Sender<Reply>,
-    pub(super) log: Arc<Log>,
+    pub(super) engine: Steps<SimulatedDisk, SimulatedClock>,
     api: Api<Client>,
-    batch: VecDeque<Submission>,
-    batch_bytes_max: u64,
     /// Where the task of the API's mailbox is, if it has one.
     runtime: Option<Runtime>,
 }
@@ -128,9 +112,8 @@ impl Process {
         } else {
             Mode::Never
         };
-        let pacing = Arc::new(Pacing::new(mode, clock.clone(), ()));
-        let parts = Parts::open(disk, clock, random, settings, pacing, 1)?;
-        let mut client = Client::new(parts.queue.clone(), clock.clone());
+        let engine = Steps::paced(disk, clock, random, settings, mode)?;
+        let mut client = engine.client();
         let runtime = has_mailbox.then(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             runtime.expect("a runtime without input and output")
@@ -140,20 +123,8 @@ impl Process {
             client = client.on_current_runtime();
         }
         Ok(Self {
-            queue: parts.queue,
-            owner: parts.owner,
-            preparer: parts.preparer,
-            writer: Writer::new(
-                disk.clone(),
-                clock.clone(),
-                parts.writer_ends,
-                parts.log.clone(),
-            ),
-            checkpoint_requests: parts.checkpoint_requests,
-            log: parts.log,
+            engine,
             api: api.with_store(client),
-            batch: VecDeque::new(),
-            batch_bytes_max: format::group_bytes(settings.queue_operations_max * ENTRY_BYTES_MAX),
             runtime,
         })
     }
@@ -177,12 +148,12 @@ impl Process {
     /// The owner's turn. Where it would wait for the next segment, that is made before; elsewhere
     /// chance decides. False once the queue is closed and empty.
     pub(super) fn own(&mut self, chance: &mut Chance) -> bool {
-        let would_wait = self.owner.journal().room() < self.batch_bytes_max;
-        if self.preparer.must_step() && (would_wait || chance.below(2) == 0) {
-            drop(self.preparer.step());
+        let may_wait = self.engine.preparer.must_step() && !self.engine.would_wait();
+        if may_wait && chance.below(2) == 0 {
+            self.engine.prepare();
         }
         self.deliver();
-        self.owner.turn(&self.queue, &mut self.batch, false)
+        self.engine.own()
     }
 
     /// The mailbox's task brings what is in it to where it is to go: requests and answers.

@@ -116,6 +116,8 @@ struct Again {
     key: Option<String>,
     /// The first attempt's place in the history, if it is of this process.
     call: Option<usize>,
+    /// Another attempt was made before this process began: it may be what a replayed answer tells of.
+    is_older: bool,
 }
 
 struct Pending {
@@ -125,6 +127,8 @@ struct Pending {
     key: Option<String>,
     /// The place of an earlier attempt with this key, which may have been applied.
     first: Option<usize>,
+    /// Another attempt was made before this process began.
+    is_older: bool,
     /// What was answered when the key came first.
     known: Option<Answer>,
 }
@@ -342,12 +346,14 @@ impl World {
                         request: call.request.clone(),
                         key: pending.key,
                         call: None,
+                        is_older: true,
                     });
                 }
             }
             // The history begins anew with the next process.
             if let Some(again) = &mut client.again {
                 again.call = None;
+                again.is_older = true;
             }
         }
         self.end(&end);
@@ -471,10 +477,10 @@ impl World {
     /// is the beginning of the next.
     fn read_back(&mut self, process: &mut Process) -> Result<(), String> {
         self.calm();
-        if process.owner.journal().position().next_sequence < self.next_sequence {
+        if process.engine.owner.journal().position().next_sequence < self.next_sequence {
             return Err(format!(
                 "the next change gets number {}, and {} was given before",
-                process.owner.journal().position().next_sequence,
+                process.engine.owner.journal().position().next_sequence,
                 self.next_sequence - 1
             ));
         }
@@ -486,7 +492,7 @@ impl World {
                 said => return Err(format!("{request:?} was answered {said:?} in calm")),
             }
         }
-        process.owner.state().check()?;
+        process.engine.owner.state().check()?;
         let state = Model::from_lookups(found.clone())?;
         self.follow(process, true)?;
         self.check_followed(process, state)?;
@@ -517,15 +523,15 @@ impl World {
         for _ in 0..self.chance.below(self.profile.actions_max) {
             self.act(process)?;
             // Nothing more is written then.
-            if process.queue.unavailable().is_some() && self.chance.below(8) == 0 {
+            if process.engine.queue.unavailable().is_some() && self.chance.below(8) == 0 {
                 break;
             }
         }
-        process.owner.state().check()?;
+        process.engine.owner.state().check()?;
         if self.chance.below(3) > 0 {
             return Ok(End::Crash);
         }
-        process.queue.close();
+        process.engine.queue.close();
         while self.own(process)? {}
         Ok(End::Shutdown)
     }
@@ -533,7 +539,7 @@ impl World {
     /// In a world without faults everything is accepted that the rules allow.
     fn work_well(&mut self, process: &mut Process) -> Result<End, String> {
         let (reply, outcome) = mpsc::channel();
-        drop(process.checkpoint_requests.send(reply));
+        drop(process.engine.checkpoint_requests.send(reply));
         // A block of keys takes a turn, and so does each record.
         for _ in 0..1000 {
             let request = self.profile.request(&mut self.chance);
@@ -547,7 +553,7 @@ impl World {
                     "without a fault, {request:?} was answered {said:?}"
                 ));
             }
-            process.writer.step();
+            process.engine.writer.step();
             if let Ok(outcome) = outcome.try_recv() {
                 outcome.map_err(|error| format!("without a fault: {error}"))?;
                 return Ok(End::Crash);
@@ -571,15 +577,15 @@ impl World {
             Action::Own => {
                 self.own(process)?;
             }
-            Action::Prepare => drop(process.preparer.step()),
+            Action::Prepare => drop(process.engine.preparer.step()),
             Action::Write => {
-                process.writer.step();
+                process.engine.writer.step();
             }
             Action::HangUp => self.hang_up(),
             Action::Follow => self.follow(process, false)?,
             Action::Checkpoint => {
                 let (reply, _) = mpsc::channel();
-                drop(process.checkpoint_requests.send(reply));
+                drop(process.engine.checkpoint_requests.send(reply));
             }
             Action::Tick => {
                 let microseconds = self.chance.below(10_000) as u64;
@@ -611,6 +617,7 @@ impl World {
             request,
             key,
             call: first,
+            is_older,
         } = again;
         let mut plan = self.disk.plan();
         plan.tally.requests += 1;
@@ -633,6 +640,7 @@ impl World {
             call,
             key,
             first,
+            is_older,
             known,
         });
         self.take_answer(number)
@@ -651,6 +659,7 @@ impl World {
                 request: known.request.clone(),
                 key: Some(known.key.clone()),
                 call: None,
+                is_older: false,
             };
             self.disk.plan().tally.retries += 1;
             return (again, Some(known.answer.clone()));
@@ -670,6 +679,7 @@ impl World {
             request,
             key,
             call: None,
+            is_older: false,
         };
         (again, None)
     }
@@ -719,10 +729,14 @@ impl World {
             return Ok(());
         };
         loop {
-            let after = followed.after.unwrap_or_else(|| process.log.oldest());
-            let read = process
-                .log
-                .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
+            let after = followed
+                .after
+                .unwrap_or_else(|| process.engine.log.oldest());
+            let read =
+                process
+                    .engine
+                    .log
+                    .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
             let changes = match read {
                 Ok(changes) => changes,
                 // It lagged, or a bit of what only it needs was flipped.
@@ -765,7 +779,7 @@ impl World {
             None => {
                 self.followed = Some(Followed {
                     model: state,
-                    after: Some(process.log.newest()),
+                    after: Some(process.engine.log.newest()),
                     at: Moment(0),
                 });
             }
@@ -786,6 +800,7 @@ impl World {
                 request: call.request.clone(),
                 key: pending.key,
                 call: Some(pending.first.unwrap_or(pending.call)),
+                is_older: pending.is_older,
             });
         }
         let mut plan = self.disk.plan();
@@ -797,8 +812,8 @@ impl World {
     /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
     fn own(&mut self, process: &mut Process) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
-        self.callers = process.owner.key_callers();
-        let position = process.owner.journal().position();
+        self.callers = process.engine.owner.key_callers();
+        let position = process.engine.owner.journal().position();
         self.next_sequence = position.next_sequence;
         if position.at < self.at {
             return Err(format!(
@@ -852,6 +867,7 @@ impl World {
             call: place,
             key,
             first,
+            is_older,
             known,
             ..
         }) = client.pending.take()
@@ -891,12 +907,19 @@ impl World {
                 Said::NotApplied => first,
                 _ => Some(first.unwrap_or(place)),
             };
-            self.clients[number].again = Some(Again { request, key, call });
+            self.clients[number].again = Some(Again {
+                request,
+                key,
+                call,
+                is_older,
+            });
         }
         match said {
             Said::Answer(answer) if is_replayed => {
-                // Nothing happened but that the fate of the first attempt is known.
+                // Nothing happened but that the fate of the first attempt is known: of this process, unless there was
+                // one before.
                 self.history[place] = None;
+                let first = first.filter(|_| !is_older);
                 let first = first.and_then(|first| self.history[first].as_mut());
                 if let Some(call) = first.filter(|call| call.answer.is_none()) {
                     call.answer = Some(answer);
