@@ -351,7 +351,9 @@ impl World {
     }
 
     pub(super) fn own(&mut self, number: usize) -> Result<(), String> {
-        self.do_step(number, Engine::own)?;
+        self.do_step(number, |engine| {
+            engine.own();
+        })?;
         self.audit(number)?;
         // What was answered may be under way for long: it counts when it was sent.
         self.answers(Some(number))?;

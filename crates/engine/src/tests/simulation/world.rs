@@ -581,7 +581,10 @@ impl World {
             Action::Write => {
                 process.engine.writer.step();
             }
-            Action::HangUp => self.hang_up(),
+            Action::HangUp => {
+                let number = self.chance.below(self.clients.len());
+                self.hang_up(number);
+            }
             Action::Follow => self.follow(process, false)?,
             Action::Checkpoint => {
                 let (reply, _) = mpsc::channel();
@@ -612,6 +615,18 @@ impl World {
         if self.clients[number].pending.is_some() {
             return Ok(());
         }
+        self.ask_as(number, process)?;
+        // Some lose patience at once, and the second attempt is in the first one's batch.
+        let pending = self.clients[number].pending.as_ref();
+        let has_key = pending.is_some_and(|pending| pending.key.is_some());
+        if has_key && self.chance.below(8) == 0 {
+            self.hang_up(number);
+            self.ask_as(number, process)?;
+        }
+        Ok(())
+    }
+
+    fn ask_as(&mut self, number: usize, process: &mut Process) -> Result<(), String> {
         let (again, known) = self.next_request(number);
         let Again {
             request,
@@ -787,8 +802,7 @@ impl World {
         Ok(())
     }
 
-    fn hang_up(&mut self) {
-        let number = self.chance.below(self.clients.len());
+    fn hang_up(&mut self, number: usize) {
         let client = &mut self.clients[number];
         let Some(pending) = client.pending.take() else {
             return;
