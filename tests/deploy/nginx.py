@@ -46,8 +46,9 @@ class Upstream:
             except OSError:
                 return
             if connection.recv(1 << 16).startswith(b"GET /changes"):
-                connection.sendall(STREAM.encode())
+                # Before: whoever reads what is sent looks here for the connection.
                 self.streams.append(connection)
+                connection.sendall(STREAM.encode())
             else:
                 connection.close()
 
