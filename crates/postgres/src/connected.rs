@@ -89,6 +89,13 @@ impl Connected {
         }
     }
 
+    /// Whether a statement's failure is the connection's end. The server's last word is the statement's error where
+    /// one was under way, and the connection itself learns of nothing but its end then.
+    pub(crate) fn is_ended_by(&self, error: &tokio_postgres::Error) -> bool {
+        let said = error.as_db_error();
+        self.client.is_closed() || said.is_none_or(|said| severity(said) != Some(Severity::Error))
+    }
+
     /// Whether it is of no use any more.
     pub(crate) fn is_broken(&self) -> bool {
         self.client.is_closed() || self.replaced().is_some()
@@ -235,5 +242,35 @@ mod tests {
             connected.why(&error).await,
             "terminating connection (57P01)"
         );
+    }
+
+    #[tokio::test]
+    async fn a_farewell_to_a_statement_is_the_end_of_its_connection() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let farewell = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
+        let farewell = message(b'E', farewell);
+        let server = async {
+            theirs.read_u8().await.expect("a greeting");
+            let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            theirs.write_all(&welcome).await.expect("a welcome");
+            theirs
+        };
+        let mut config = Config::new();
+        let config = config.user("ann");
+        let (made, mut theirs) = tokio::join!(config.connect_raw(ours, NoTls), server);
+        let (client, connection) = made.expect("a connection");
+        let connected = Connected::new(client, connection);
+        let statement = connected.client.batch_execute("SELECT 1");
+        let last_word = async {
+            // Of the query, and not of the greeting's rest.
+            while theirs.read_u8().await.expect("a query") != b'Q' {}
+            theirs.write_all(&farewell).await.expect("a farewell");
+        };
+        let (outcome, ()) = tokio::join!(statement, last_word);
+        let error = outcome.expect_err("a farewell");
+        // The server has not hung up yet.
+        assert!(connected.is_ended_by(&error));
+        let why = connected.why(&error).await;
+        assert_eq!(why, "terminating connection (57P01)");
     }
 }

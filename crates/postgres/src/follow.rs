@@ -301,10 +301,10 @@ async fn done<C: Clock, T>(
         Bounded::Done(Err(error)) => {
             let reason = connected.why(&error).await;
             let fault = unavailable("the database does not tell its changes", reason.clone());
-            Err(if error.as_db_error().is_some() {
-                Failed::Feed(fault.into())
-            } else {
+            Err(if connected.is_ended_by(&error) {
                 Failed::Broken(fault.into(), reason)
+            } else {
+                Failed::Feed(fault.into())
             })
         }
         Bounded::Cancelled(_) => Err(Failed::Broken(

@@ -308,7 +308,7 @@ pub(crate) async fn ask<C: Clock>(
     let reason = connected.why(&error).await;
     let Some(database) = error
         .as_db_error()
-        .filter(|_| !connected.client.is_closed())
+        .filter(|_| !connected.is_ended_by(&error))
     else {
         return (None, Connection::Drop(reason));
     };
@@ -375,6 +375,9 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
         }
         Bounded::Done(Err(error)) => {
             tracing::debug!(error = reason(&error), "the statistics could not be read");
+            if connected.is_ended_by(&error) {
+                return Connection::Drop(connected.why(&error).await);
+            }
         }
         Bounded::Cancelled(_) => return Connection::Drop(CANCELLED.into()),
         Bounded::Silent(reason) => return Connection::Drop(reason),
