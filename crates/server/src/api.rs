@@ -634,7 +634,8 @@ impl<S: Store> Api<S> {
                 method: head.method.clone(),
                 route: route.as_str(),
                 author: None,
-                address: caller.address,
+                // Behind proxies theirs would be that of all.
+                address: self.client(caller, head),
             })
         });
         let mut who = Asker::default();

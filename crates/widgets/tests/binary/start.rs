@@ -403,7 +403,8 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
 #[test]
 fn requests_are_logged_where_that_is_wanted() {
     let directory = Directory::new("requests");
-    let service = Service::start(directory.path(), &["--log-requests"]);
+    let arguments = ["--log-requests", "--trusted-proxies", "127.0.0.1"];
+    let service = Service::start(directory.path(), &arguments);
     for (path, body, id) in [
         (
             "/rpc/add_widget",
@@ -426,6 +427,8 @@ fn requests_are_logged_where_that_is_wanted() {
                 "Content-Type: application/json",
             ])
             .args(["-H", &format!("X-Request-Id: {id}"), "-d", body])
+            // Whom a proxy on this machine would name, with what its own client made up before.
+            .args(["-H", "X-Forwarded-For: 192.0.2.1, 203.0.113.9"])
             .arg(format!("http://{}{path}", service.address))
             .status();
         assert!(curl.expect("curl").success());
@@ -444,7 +447,7 @@ fn requests_are_logged_where_that_is_wanted() {
         .map(|line| {
             assert!(line["duration_us"].is_u64(), "{line}");
             assert_eq!(line["method"], "POST");
-            assert_eq!(line["address"], "127.0.0.1");
+            assert_eq!(line["address"], "203.0.113.9");
             (
                 line["route"].as_str().unwrap_or_default(),
                 line["status"].as_u64().unwrap_or_default(),
