@@ -695,7 +695,7 @@ impl<S: Store> Api<S> {
             Route::Widget(Ok(serial_number)) => {
                 return read_widget(serial_number, sender.access, head);
             }
-            Route::Changes => return read_changes(sender.access, head),
+            Route::Changes => return read_changes(sender, head),
             Route::Backup => return read_backup(sender.access, head),
             Route::List(table) => {
                 return read(sender.access, head, || {

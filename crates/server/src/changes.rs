@@ -116,6 +116,10 @@ pub(crate) async fn answer(
     let filter = Arc::new(asked.filter);
     // Whether the position is one can only be said before the stream begins.
     feed.read(after, filter.clone(), 0).await?;
+    let left = asked.ends.map(|ends| {
+        let seconds = ends.saturating_sub(bounds.clock.unix_seconds());
+        Duration::from_secs(seconds.try_into().unwrap_or_default())
+    });
     let stream = stream::start(
         feed,
         after,
@@ -123,7 +127,10 @@ pub(crate) async fn answer(
         asked.format,
         bounds.silences.of_streams,
         subscriber,
-        subscribers.stopping(),
+        stream::Ends {
+            stopping: subscribers.stopping(),
+            left,
+        },
     );
     Ok(Answer::Stream(asked.format, stream))
 }

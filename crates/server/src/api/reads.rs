@@ -2,7 +2,7 @@
 
 use super::{Answer, Wanted};
 use crate::{
-    auth::{Access, Object, Permission},
+    auth::{Access, Object, Permission, Sender},
     backup, changes,
     error::{Error, Malformed},
     negotiation, reading,
@@ -12,13 +12,15 @@ use http_body_util::Full;
 use hyper::{Method, Response, StatusCode, body::Bytes, http::request::Parts};
 use widgets_registry::SerialNumber;
 
-pub(super) fn read_changes(access: Access, head: &Parts) -> Result<Wanted, Error> {
+pub(super) fn read_changes(sender: &Sender, head: &Parts) -> Result<Wanted, Error> {
     negotiation::check_profile(&head.method, &head.headers)?;
     if let Some(answer) = check_reads(head)? {
         return Ok(Wanted::Answer(answer));
     }
+    let access = sender.access;
     access.require(Permission::Read, Object::Changes)?;
-    let asked = changes::Asked::read(head.uri.query(), &head.headers)?;
+    let mut asked = changes::Asked::read(head.uri.query(), &head.headers)?;
+    asked.ends = sender.ends;
     Ok(Wanted::Changes(asked))
 }
 

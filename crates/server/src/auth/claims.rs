@@ -35,6 +35,12 @@ impl Lifetime {
         Ok(lifetime)
     }
 
+    /// The first second since 1970 began in which the token is refused, if there is one.
+    pub(super) fn ends(self) -> Option<i64> {
+        let last = self.expires?.saturating_add(LEEWAY_SECONDS);
+        Some(last.saturating_add(1))
+    }
+
     /// Checks that the token is valid now.
     pub(super) fn check(self, now_seconds: i64) -> Result<(), Claim> {
         let earliest = now_seconds.saturating_sub(LEEWAY_SECONDS);

@@ -80,6 +80,8 @@ pub(crate) struct Sender {
     pub(crate) author: Option<Author>,
     /// What tells it from all others.
     pub(crate) identity: Identity,
+    /// The first second since 1970 began in which it is refused, if there is one: what goes on for long ends then.
+    pub(crate) ends: Option<i64>,
 }
 
 impl Sender {
@@ -89,6 +91,7 @@ impl Sender {
             access,
             author: None,
             identity: Identity::anonymous(),
+            ends: None,
         }
     }
 }
@@ -248,6 +251,7 @@ impl Authentication {
                     access,
                     author: caller.subject.clone(),
                     identity: Identity::certificate(caller.subject.as_deref()),
+                    ends: None,
                 })
             }
             None => Ok(Sender::anonymous(self.anonymous.ok_or(Refused::Anonymous)?)),
@@ -292,6 +296,7 @@ impl Authentication {
             access,
             author,
             identity: claims::identity(&claims, token),
+            ends: lifetime.ends(),
         };
         lock(cache).insert(generation, token, sender.clone(), lifetime);
         Ok(sender)

@@ -48,6 +48,8 @@ pub(crate) struct Asked {
     pub(crate) limit: usize,
     pub(crate) wait: Duration,
     pub(crate) format: Format,
+    /// The first second since 1970 began in which whoever asks may not any more, if there is one.
+    pub(crate) ends: Option<i64>,
 }
 
 impl Asked {
@@ -64,6 +66,7 @@ impl Asked {
             limit: LIMIT_MAX,
             wait: Duration::ZERO,
             format,
+            ends: None,
         };
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {

@@ -102,6 +102,14 @@ impl Drop for Subscriber {
     }
 }
 
+/// What ends a stream, beside its client.
+pub(super) struct Ends {
+    /// Every stream ends.
+    pub(super) stopping: watch::Receiver<bool>,
+    /// How long whoever asks may still, if that is bounded.
+    pub(super) left: Option<Duration>,
+}
+
 /// The changes after a position, by a task of the current runtime: a body that goes on as long as changes come.
 pub(super) fn start(
     feed: Arc<dyn Feed>,
@@ -110,8 +118,9 @@ pub(super) fn start(
     format: Format,
     silence_max: Duration,
     subscriber: Subscriber,
-    stopping: watch::Receiver<bool>,
+    ends: Ends,
 ) -> Pieces {
+    let Ends { stopping, left } = ends;
     let (pieces, body) = mpsc::channel(1);
     tokio::spawn(async move {
         let _subscriber = subscriber;
@@ -124,7 +133,11 @@ pub(super) fn start(
             pieces,
             stopping,
         };
-        follower.follow().await;
+        match left {
+            // Between two pieces: each is handed over whole.
+            Some(left) => drop(tokio::time::timeout(left, follower.follow()).await),
+            None => follower.follow().await,
+        }
     });
     Pieces::new(body)
 }

@@ -12,7 +12,7 @@ use std::{
     },
     time::Duration,
 };
-use widgets_clock::{Clock, Timer};
+use widgets_clock::{Clock, SystemClock, Timer};
 use widgets_server::{
     Authentication, AuthenticationSettings, Caller, ClientCertificates, KeyRequests, KeySet, Roles,
 };
@@ -489,6 +489,29 @@ async fn a_token_that_was_accepted_is_checked_again_for_time_and_keys() {
     authentication.replace_keys(others);
     let answer = remove(&api, &bearer).await;
     assert_eq!(answer.outcome(), (401, "PGRST301"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let (_engine, api) = service("stream-of-a-token");
+    let keys = KeySet::parse(SECRET).expect("keys");
+    let authentication = Authentication::new(settings(), Some(keys));
+    let api = api.with_authentication(Arc::new(authentication));
+    // Clocks may be half a minute apart: nearly all of that has passed.
+    let expires = SystemClock::new().unix_seconds() - 28;
+    let token = claiming(&format!(r#"{{"role":"reader","exp":{expires}}}"#));
+    let request = Request::builder()
+        .uri("/changes")
+        .header("accept", "text/event-stream")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Full::new(Bytes::new()))
+        .expect("a request");
+    let response = api.respond(request).await;
+    assert_eq!(response.status(), 200);
+    let mut stream = response.into_body();
+    let until_end = async { while stream.frame().await.is_some() {} };
+    let ended = tokio::time::timeout(Duration::from_mins(1), until_end).await;
+    assert!(ended.is_ok(), "it goes on without a token that is valid");
 }
 
 /// A public key, as a JWKS of another implementation has it, with the `kid` and the token of it.
