@@ -18,7 +18,7 @@ use widgets_queue::{Answered, Waits as _};
 
 /// Beside operations, scans rest so many times as long as they have gone on: processor time is for what
 /// changes something, and a scan has seconds.
-const SCANS_REST: u32 = 4;
+const SCANS_REST: u32 = 2;
 
 /// So long after an operation there are probably more.
 const OPERATIONS_PAUSE: Duration = Duration::from_millis(10);
