@@ -208,7 +208,7 @@ impl Drop for Connected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio_postgres::{Config, NoTls};
 
     /// A message of the server: its type, its length and its content.
@@ -217,22 +217,31 @@ mod tests {
         [&[kind], length.to_be_bytes().as_slice(), content].concat()
     }
 
-    #[tokio::test]
-    async fn a_statement_after_the_end_has_the_reason_of_the_end() {
+    /// A connection, and the end of it that its server has.
+    async fn connected() -> (Connected, DuplexStream) {
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let server = async {
             theirs.read_u8().await.expect("a greeting");
             let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
             theirs.write_all(&welcome).await.expect("a welcome");
+            theirs
         };
         let mut config = Config::new();
         let config = config.user("ann");
-        let (made, ()) = tokio::join!(config.connect_raw(ours, NoTls), server);
+        let (made, theirs) = tokio::join!(config.connect_raw(ours, NoTls), server);
         let (client, connection) = made.expect("a connection");
-        let connected = Connected::new(client, connection);
-        let farewell = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
-        let farewell = message(b'E', farewell);
+        (Connected::new(client, connection), theirs)
+    }
+
+    async fn say_farewell(theirs: &mut DuplexStream) {
+        let farewell = message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0");
         theirs.write_all(&farewell).await.expect("a farewell");
+    }
+
+    #[tokio::test]
+    async fn a_statement_after_the_end_has_the_reason_of_the_end() {
+        let (connected, mut theirs) = connected().await;
+        say_farewell(&mut theirs).await;
         drop(theirs);
         assert_eq!(connected.ended().await, "terminating connection (57P01)");
         let outcome = connected.client.batch_execute("SELECT 1").await;
@@ -246,25 +255,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_farewell_to_a_statement_is_the_end_of_its_connection() {
-        let (ours, mut theirs) = tokio::io::duplex(4096);
-        let farewell = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
-        let farewell = message(b'E', farewell);
-        let server = async {
-            theirs.read_u8().await.expect("a greeting");
-            let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
-            theirs.write_all(&welcome).await.expect("a welcome");
-            theirs
-        };
-        let mut config = Config::new();
-        let config = config.user("ann");
-        let (made, mut theirs) = tokio::join!(config.connect_raw(ours, NoTls), server);
-        let (client, connection) = made.expect("a connection");
-        let connected = Connected::new(client, connection);
+        let (connected, mut theirs) = connected().await;
         let statement = connected.client.batch_execute("SELECT 1");
         let last_word = async {
             // Of the query, and not of the greeting's rest.
             while theirs.read_u8().await.expect("a query") != b'Q' {}
-            theirs.write_all(&farewell).await.expect("a farewell");
+            say_farewell(&mut theirs).await;
         };
         let (outcome, ()) = tokio::join!(statement, last_word);
         let error = outcome.expect_err("a farewell");
