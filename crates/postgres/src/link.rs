@@ -1,8 +1,8 @@
 //! A connection of a lane that is made again when it breaks, and what is said of that.
 //!
 //! The log has one line for each connection that was lost, with the reason, and one for each that is
-//! there again. Attempts that fail are told once for the whole store: the first one, and those of a lane
-//! whose reason is one that no lane has met. Callers are told less: [`OpenError::reason`].
+//! there again. Attempts that fail are told once for the whole store: the first one, and those whose reason
+//! no lane has met since it had a connection. Callers are told less: [`OpenError::reason`].
 
 use crate::{
     OpenError,
@@ -13,6 +13,7 @@ use crate::{
     shared::Shared,
 };
 use std::{
+    collections::VecDeque,
     future, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -49,9 +50,12 @@ impl Links {
     }
 }
 
-/// Why each lane's attempts to connect fail.
+/// So many reasons of a lane are known at once. A server that goes and comes gives three or four, in any order.
+const REASONS_MAX: usize = 16;
+
+/// Why each lane's attempts to connect have failed since it had a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Failing(Mutex<[Option<String>; LANES]>);
+pub(crate) struct Failing(Mutex<[VecDeque<String>; LANES]>);
 
 impl Failing {
     /// A lane's attempt failed, for this reason. Says whether that is news: neither this lane nor another
@@ -59,16 +63,22 @@ impl Failing {
     fn met(&self, lane: Lane, reason: &str) -> bool {
         let mut lanes = self.lock();
         let is_known = lanes.iter().flatten().any(|known| known == reason);
-        lanes[lane as usize] = Some(reason.into());
+        let reasons = &mut lanes[lane as usize];
+        if !reasons.iter().any(|known| known == reason) {
+            if reasons.len() == REASONS_MAX {
+                reasons.pop_front();
+            }
+            reasons.push_back(reason.into());
+        }
         !is_known
     }
 
     /// A lane has a connection. Says whether it was without one.
     fn over(&self, lane: Lane) -> bool {
-        self.lock()[lane as usize].take().is_some()
+        !mem::take(&mut self.lock()[lane as usize]).is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Option<String>; LANES]> {
+    fn lock(&self) -> MutexGuard<'_, [VecDeque<String>; LANES]> {
         // A string is put in whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,5 +238,35 @@ async fn connect_and_check<C: Clock>(
             target: shared.target.to_string(),
             reason: format!("no answer within {} ms", timeout.as_millis()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_news_once_whatever_comes_between() {
+        let failing = Failing::default();
+        assert!(failing.met(Lane::Operations, "reset"));
+        assert!(failing.met(Lane::Operations, "refused"));
+        for lane in [Lane::Operations, Lane::Lists] {
+            assert!(!failing.met(lane, "reset"));
+        }
+        assert!(failing.over(Lane::Operations));
+        assert!(!failing.over(Lane::Operations));
+        // The lists still know one.
+        assert!(!failing.met(Lane::Operations, "reset"));
+        assert!(failing.met(Lane::Operations, "refused"));
+    }
+
+    #[test]
+    fn no_more_reasons_are_known_than_may_be() {
+        let failing = Failing::default();
+        for number in 0..=REASONS_MAX {
+            assert!(failing.met(Lane::Reads, &number.to_string()));
+        }
+        assert!(!failing.met(Lane::Reads, "1"));
+        assert!(failing.met(Lane::Reads, "0"));
     }
 }

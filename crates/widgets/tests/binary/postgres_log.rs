@@ -3,6 +3,7 @@
 use crate::{
     asking::{status, wait_until},
     postgres_server::Server,
+    replication::metric,
     service::{Directory, Service, migrate, widgets},
 };
 use std::{collections::BTreeSet, path::Path};
@@ -76,8 +77,9 @@ fn each_connection_that_is_lost_and_comes_back_is_told_once() {
     migrate(path, &server.database("registry", "postgres"));
     let url = server.url("registry", "authenticator");
     let service = Service::start(path, &["--store", &url]);
+    // A connection that the server has and the service still examines is none that can be lost.
     wait_until("all connections are there", || {
-        server.backends().len() >= CONNECTIONS
+        metric(&service, "widgets_database_connections") >= Some(CONNECTIONS as u64)
     });
     server.stop("fast");
     let lost = "a connection to the database was lost";
