@@ -1,7 +1,7 @@
 //! A connection that was made: the task that moves its bytes, what its server has to say, and whether it is of
 //! use any more.
 
-use crate::{error::reason, histories::Place};
+use crate::{Target, error::reason, histories::Place};
 use std::{
     future::{pending, poll_fn},
     sync::{
@@ -24,8 +24,8 @@ pub(crate) struct Connected {
     pub(crate) client: Client,
     /// Its server among all that were met; none before it was asked.
     pub(crate) place: Option<Place>,
-    /// Whether it goes to a worker of a distributed registry, of which the coordinator has the last word.
-    pub(crate) is_beside: bool,
+    /// Where it goes, if that is a worker of a distributed registry, of which the coordinator has the last word.
+    pub(crate) beside: Option<Target>,
     task: JoinHandle<()>,
     /// Why it has ended, once the sender is gone.
     end: watch::Receiver<Option<String>>,
@@ -53,7 +53,7 @@ impl Connected {
         Self {
             client,
             place: None,
-            is_beside: false,
+            beside: None,
             task,
             end,
             unreplicated,

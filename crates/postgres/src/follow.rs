@@ -70,7 +70,7 @@ async fn follow_connected<C: Clock>(
     connected: &Connected,
 ) -> Result<(), Failed> {
     let listen = connected.client.batch_execute("LISTEN widgets_changes");
-    let listened = shared.bounded(connected, listen).await;
+    let listened = shared.heard(connected, listen).await;
     done(shared, connected, listened).await?;
     let mut idle_since = None;
     let (mut was_notified, mut notified_for_nothing) = (false, 0);
@@ -230,7 +230,7 @@ async fn find<C: Clock>(
         let state = state.first().map(State::read).transpose()?.flatten();
         Ok((state, rows))
     };
-    let (state, rows) = done(shared, connected, shared.bounded(connected, work).await).await?;
+    let (state, rows) = done(shared, connected, shared.heard(connected, work).await).await?;
     let Some(state) = state else {
         return Err(Failed::Feed(FeedError::Off));
     };
@@ -267,7 +267,7 @@ async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(),
         let early: i64 = keys.first().map_or(Ok(0), |row| row.try_get(1))?;
         Ok((bytes, kept, early))
     };
-    match done(shared, connected, shared.bounded(connected, work).await).await {
+    match done(shared, connected, shared.heard(connected, work).await).await {
         Ok((bytes, kept, early)) => {
             let metrics = &shared.metrics;
             metrics.changes_bytes.set(bytes);

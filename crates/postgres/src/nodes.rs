@@ -243,7 +243,7 @@ async fn connect<C: Clock>(shared: &Shared<C>, target: &Target) -> Result<Connec
     {
         return Err("it has not the registry's functions and metadata".into());
     }
-    connected.is_beside = true;
+    connected.beside = Some(target.clone());
     Ok(connected)
 }
 

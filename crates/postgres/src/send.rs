@@ -82,7 +82,7 @@ pub(crate) async fn send<C: Clock>(
         failure: Failure::Lost(Reason::new(public, details.clone())),
         connection: Connection::Drop(details),
     };
-    let (done, cancelled) = match shared.bounded(connected, work).await {
+    let (done, cancelled) = match shared.heard(connected, work).await {
         Bounded::Done(done) => (done, false),
         Bounded::Cancelled(done) => (done, true),
         Bounded::Silent(reason) => {
@@ -203,7 +203,7 @@ fn failed<C: Clock>(
         }),
         // A standby after a failover: another host may be the primary by now.
         "25006" => {
-            if !connected.is_beside {
+            if connected.beside.is_none() {
                 shared.links[Lane::Operations as usize].leave();
             }
             connection = Connection::Drop(reason.clone());

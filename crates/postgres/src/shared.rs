@@ -43,7 +43,7 @@ pub(crate) struct Shared<C> {
 /// For so long it is expected at least, if no operation is tried.
 const FAILING: Duration = Duration::from_secs(5);
 
-/// A statement that reads and takes longer may be one that the server will never answer.
+/// A statement that takes longer may be one that the server will never answer.
 const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 impl<C: Clock> Shared<C> {
@@ -77,7 +77,7 @@ impl<C: Clock> Shared<C> {
 
     /// The same of a batch that was sent there: what a worker says concerns nothing but what is on it.
     pub(crate) fn set_failing_by(&self, connected: &Connected, reason: Option<Reason>) {
-        if !connected.is_beside {
+        if connected.beside.is_none() {
             self.set_failing(reason);
         }
     }
@@ -146,11 +146,7 @@ impl<C: Clock> Shared<C> {
 
     /// Runs `work`, which is a statement to be sent on `connected`. When it takes too long it is
     /// cancelled. A server that was replaced is not asked, nor heard.
-    pub(crate) async fn bounded<T>(
-        &self,
-        connected: &Connected,
-        work: impl Future<Output = T>,
-    ) -> Bounded<T> {
+    async fn bounded<T>(&self, connected: &Connected, work: impl Future<Output = T>) -> Bounded<T> {
         let mut work = pin!(work);
         if let Some(reason) = connected.replaced() {
             return Bounded::Silent(reason);
@@ -177,8 +173,8 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// The same for a statement that reads, of which nothing is lost when it is sent again: where it takes long and no
-    /// server answers a new connection either, it is given up before its time. So much sooner `/ready` knows.
+    /// The same, but where it takes long and its server answers no new connection either, it is given up before its time: so
+    /// much sooner callers and `/ready` know.
     pub(crate) async fn heard<T>(
         &self,
         connected: &Connected,
@@ -186,11 +182,8 @@ impl<C: Clock> Shared<C> {
     ) -> Bounded<T> {
         let silent = async {
             self.clock.timer(SUSPECT_AFTER).await;
-            if self
-                .target
-                .is_answered(self.settings.connect_timeout())
-                .await
-            {
+            let target = connected.beside.as_ref().unwrap_or(&self.target);
+            if target.is_answered(self.settings.connect_timeout()).await {
                 // What takes long is the statement.
                 pending::<()>().await;
             }

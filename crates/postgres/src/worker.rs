@@ -210,7 +210,7 @@ async fn apply<C: Clock>(
                     held_up(shared, batch, now);
                 }
                 if let Fault::Unavailable { reason } = &fault {
-                    if connected.is_beside {
+                    if connected.beside.is_some() {
                         // Nothing was applied, and the coordinator may take it.
                         return Connection::Drop(reason.to_string());
                     }
@@ -235,7 +235,7 @@ async fn apply<C: Clock>(
             }
             Failure::Lost(reason) => {
                 tracing::warn!(%reason, "the fate of a batch is unknown");
-                if connected.is_beside {
+                if connected.beside.is_some() {
                     lose(shared, batch, now);
                 }
                 answer_all(shared, batch, &Fault::FateUnknown { reason });

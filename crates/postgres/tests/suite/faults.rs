@@ -1,6 +1,6 @@
 //! What callers are told while the database is away, slow, crowded or at odds with one operation.
 
-use crate::{assert_sound, migrated, open, server::Server, until};
+use crate::{assert_sound, migrated, open, server::Server, turn_on_changes, until};
 use std::time::{Duration, Instant};
 use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_postgres::{Client, Postgres, Settings};
@@ -318,6 +318,52 @@ async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     assert_eq!(reason(&unready).public(), "the database cannot be reached");
     until_ready(&client).await;
     assert_eq!(client.submit(add("A")).await, Ok(()));
+}
+
+/// Nor does an operation: what became of it nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_do_not_wait_for_a_server_that_fell_silent() {
+    let (server, url) = migrated().await;
+    let settings = Settings {
+        statement_timeout_ms: 10 * 60 * 1000,
+        connect_timeout_ms: 1000,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    let client = store.client();
+    assert_eq!(client.submit(add("A")).await, Ok(()));
+    server.signal("-STOP");
+    let unknown = client.submit(add("B")).await;
+    server.signal("-CONT");
+    let unknown = fault(unknown);
+    assert_eq!(unknown.code(), "WG505");
+    assert_eq!(reason(&unknown).public(), "the database did not answer");
+    // The first one that is applied is what it is ready by.
+    while client.submit(add("C")).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.ready().await, Ok(()));
+    assert_sound(&server);
+}
+
+/// Nor does whoever reads the feed of changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_do_not_wait_for_a_server_that_fell_silent() {
+    let (server, url) = migrated().await;
+    turn_on_changes(&server).await;
+    let settings = Settings {
+        statement_timeout_ms: 10 * 60 * 1000,
+        connect_timeout_ms: 1000,
+        ..Settings::default()
+    };
+    let store = open(&url, settings);
+    let feed = store.client().feed().expect("a feed");
+    feed.newest().await.expect("a position");
+    server.signal("-STOP");
+    let unheard = feed.newest().await;
+    server.signal("-CONT");
+    let unheard = unheard.expect_err("it says nothing").to_string();
+    assert!(unheard.contains("the database did not answer"), "{unheard}");
 }
 
 /// One that answers others is only slow, and worth the wait.
