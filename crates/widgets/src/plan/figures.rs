@@ -97,8 +97,22 @@ pub(super) const CITUS_PARTICIPANT: Figure = figure(
     "scale.md#citus",
 );
 
+/// Of operations that are sent to the workers, and of those that are not.
+pub(super) const CITUS_COORDINATOR: Figure = figure(
+    "Citus: the coordinator, an operation sent to the workers",
+    0.8,
+    "µs",
+    "decisions/0022-batches-by-worker.md",
+);
+pub(super) const CITUS_BY_COORDINATOR: Figure = figure(
+    "Citus: the coordinator, an operation sent by it",
+    22.0,
+    "µs",
+    "decisions/0022-batches-by-worker.md",
+);
+
 /// All of them, in the order of docs/scale.md.
-pub(super) const ALL: [&Figure; 11] = [
+pub(super) const ALL: [&Figure; 13] = [
     &HTTP,
     &OWNER,
     &EMBEDDED_MEMORY,
@@ -110,6 +124,8 @@ pub(super) const ALL: [&Figure; 11] = [
     &CITUS,
     &CITUS_SHARD,
     &CITUS_PARTICIPANT,
+    &CITUS_COORDINATOR,
+    &CITUS_BY_COORDINATOR,
 ];
 
 // What is planned, not measured.

@@ -89,7 +89,7 @@ struct Told {
     advice: Option<Store>,
     plans: Vec<Plan>,
     /// What it was reckoned with.
-    figures: [&'static Figure; 11],
+    figures: [&'static Figure; 13],
 }
 
 impl Told {

@@ -2,12 +2,13 @@
 //! Everything is in proportion to what was measured on two processors; docs/scale.md says what that leaves out.
 
 use super::figures::{
-    BUSY, CITUS, CITUS_BATCH, CITUS_PARTICIPANT, CITUS_ROUTED, CITUS_SHARD, CITUS_WORKERS_LEAST,
-    CITUS_WORKERS_MOST, EMBEDDED_CHECKPOINT, EMBEDDED_DISK, EMBEDDED_MEMORY, EMBEDDED_SPARE,
-    EMBEDDED_START, HTTP, OWNER, POSTGRES, POSTGRES_DISK, POSTGRES_INDEX, POSTGRES_MEMORY,
-    WAL_BYTES,
+    BUSY, CITUS, CITUS_BATCH, CITUS_BY_COORDINATOR, CITUS_COORDINATOR, CITUS_PARTICIPANT,
+    CITUS_ROUTED, CITUS_SHARD, CITUS_WORKERS_LEAST, CITUS_WORKERS_MOST, EMBEDDED_CHECKPOINT,
+    EMBEDDED_DISK, EMBEDDED_MEMORY, EMBEDDED_SPARE, EMBEDDED_START, HTTP, OWNER, POSTGRES,
+    POSTGRES_DISK, POSTGRES_INDEX, POSTGRES_MEMORY, WAL_BYTES,
 };
 use serde::Serialize;
+use widgets_load::report::count_text;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -223,13 +224,26 @@ fn citus(wanted: &Wanted) -> Plan {
     // Each has a standby: a worker that is gone would take its widgets with it.
     machines.role = "worker, and its standby";
     machines.count = 2 * workers;
+    // It is one, however many workers there are.
     let coordinator = Machines {
         role: "coordinator, and its standby",
         count: 2,
-        cores: 2.0,
+        cores: cores(wanted, CITUS_COORDINATOR.value) / BUSY,
         memory_bytes: 4 << 30,
         disk_bytes: whole(WAL_BYTES),
     };
+    let machine_cores = real(wanted.machine.cores);
+    let (used, limit) = nearest([
+        (used, limit),
+        (
+            coordinator.cores / machine_cores,
+            format!(
+                "the cores of the one coordinator, {:.0} % of them",
+                BUSY * 100.0
+            ),
+        ),
+    ]);
+    let by_coordinator = whole(machine_cores * BUSY * 1e6 / CITUS_BY_COORDINATOR.value);
     let services = services(wanted);
     Plan {
         store: Store::Citus,
@@ -242,6 +256,10 @@ fn citus(wanted: &Wanted) -> Plan {
         limit_used: used,
         notes: vec![
             "batches are routed by pair of workers; unrouted ones touch every worker, and gain little from more".into(),
+            format!(
+                "operations with an idempotency key go by the coordinator, which takes {} of them a second at most",
+                count_text(by_coordinator)
+            ),
             "lists and neighbourhoods are of one moment for each shard only".into(),
         ],
     }
