@@ -2,7 +2,7 @@
 -- databases never do it. $shards stands for how many.
 
 -- Half of an association may be on another node than the other half: this trigger would see one of them only. The
--- other three look at one row, or at none, and stay, on every shard ("unsafe" is what Citus calls all triggers). Widgets
+-- others look at one row, or at none, and stay, on every shard ("unsafe" is what Citus calls all triggers). Widgets
 -- that are there are moved with their peers.
 DROP TRIGGER widgets_both_halves ON widgets.widgets;
 DROP TRIGGER widgets_come_without_peers ON widgets.widgets;

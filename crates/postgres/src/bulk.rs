@@ -220,10 +220,17 @@ const KEY: &str = "\
 SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'widgets.widgets'::regclass AND contype = 'p'";
 
-/// Without the triggers that watch over associations row by row: [`HALF`] looks at all of them.
+/// Without the triggers that watch over associations row by row: [`HALF`] looks at all of them. What the trigger
+/// `widgets_peers_fit` says of a row that changes, this says meanwhile of those that come.
 const EMPTY: &str = "\
 ALTER TABLE widgets.widgets DISABLE TRIGGER USER;
-TRUNCATE widgets.widgets";
+TRUNCATE widgets.widgets;
+ALTER TABLE widgets.widgets ADD CONSTRAINT widgets_peers_fit CHECK (
+    (peer1 IS NULL OR port1 IS NOT NULL) AND (peer2 IS NULL OR port2 IS NOT NULL)
+    AND (peer3 IS NULL OR port3 IS NOT NULL)
+    AND peer1 <> serial_number AND peer2 <> serial_number AND peer3 <> serial_number
+    AND NOT (port1 = port2 AND peer1 = peer2) AND NOT (port1 = port3 AND peer1 = peer3)
+    AND NOT (port2 = port3 AND peer2 = peer3))";
 
 const COPY: &str = "\
 COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3)
@@ -250,6 +257,7 @@ WHERE NOT EXISTS (SELECT FROM half other
     WHERE other.widget = one.peer AND other.peer = one.widget AND other.port = one.port)";
 
 const END: &str = "\
+ALTER TABLE widgets.widgets DROP CONSTRAINT widgets_peers_fit;
 ALTER TABLE widgets.widgets ENABLE TRIGGER USER;
 COMMIT";
 

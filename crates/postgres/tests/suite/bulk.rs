@@ -100,6 +100,33 @@ async fn what_is_filled_in_is_served_and_read_back() {
     );
 }
 
+/// Both halves of these are there, and they are no associations.
+#[tokio::test(flavor = "multi_thread")]
+async fn associations_that_cannot_be_leave_nothing() {
+    let (server, _) = migrated().await;
+    let owner = Target::parse(&server.url("registry", "postgres")).expect("a URL");
+    let all_widgets = widgets();
+    let with_itself = {
+        let mut widget = all_widgets[0].clone();
+        widget.slots[1].peer = Some(widget.serial_number.clone());
+        vec![widget]
+    };
+    let mut twice = all_widgets[..2].to_vec();
+    for widget in &mut twice {
+        widget.slots[0].peer = widget.slots[1].peer.clone();
+    }
+    for unfit in [with_itself, twice] {
+        let Err(refused) = send(&owner, &unfit, true).await else {
+            panic!("must be refused");
+        };
+        assert!(
+            refused.to_string().contains("widgets_peers_fit"),
+            "{refused}"
+        );
+        assert_eq!(all(&owner).await, []);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_an_association_leaves_nothing() {
     let (server, _) = migrated().await;
