@@ -9,6 +9,7 @@ use crate::{
     error::{reason, unavailable},
     link::Link,
     metrics::Metrics,
+    nodes::Nodes,
     placement::{Home, Placement},
     query::Reading,
     queue::{Lane, Read, Reads},
@@ -389,7 +390,16 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
 async fn place<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
     let asked = Placement::of(&connected.client);
     match shared.heard(connected, asked).await {
-        Bounded::Done(Ok(placement)) => shared.queue.set_placement(placement),
+        Bounded::Done(Ok(placement)) => {
+            if let Some(placement) = placement
+                .as_ref()
+                .filter(|placement| placement.has_several())
+            {
+                let are_connected = shared.settings.nodes != Nodes::Off;
+                shared.metrics.know(&placement.workers, are_connected);
+            }
+            shared.queue.set_placement(placement);
+        }
         Bounded::Done(Err(error)) => {
             tracing::warn!(
                 error = reason(&error),

@@ -134,6 +134,17 @@ impl Metrics {
         })
     }
 
+    /// Each worker has its counts from the start, as each code has; and connections, if there shall be any.
+    pub(crate) fn know(&self, workers: &[String], are_connected: bool) {
+        for worker in workers {
+            self.node_batches.with_label_values(&[worker]);
+            self.node_failures.with_label_values(&[worker]);
+            if are_connected {
+                self.node_connections.with_label_values(&[worker]);
+            }
+        }
+    }
+
     /// Something failed at a worker, or at the other one of a pair.
     pub(crate) fn failed_at(&self, worker: &str) {
         self.node_failures.with_label_values(&[worker]).inc();

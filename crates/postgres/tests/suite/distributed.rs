@@ -6,13 +6,14 @@ use crate::{
     session,
 };
 use proptest::{collection::vec, prelude::*};
+use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use widgets_conformance::{
     check_store,
     commands::{commands, few_serial_numbers, sample},
 };
-use widgets_postgres::Settings;
-use widgets_registry::{Kinds as _, Rejection};
+use widgets_postgres::{Postgres, Settings};
+use widgets_registry::{Kinds as _, Rejection, SerialNumber};
 
 /// What distributing does, but for the distribution. The trigger holds halves of one statement against each other,
 /// and here a statement writes those of one group.
@@ -44,19 +45,24 @@ async fn a_table_that_counts_as_distributed_conforms() {
     assert_balanced(&server);
 }
 
-/// Several processes over the same few widgets: what the first attempt meets falls back to locks.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_names_the_same_widgets_leaves_them_whole() {
-    let (server, url) = made_up().await;
-    let mut callers = tokio::task::JoinSet::new();
+/// Three processes of so many callers each, over these same few widgets, and each caller with so many operations: none of
+/// them meets a fault.
+pub(crate) async fn hammer(
+    url: &str,
+    settings: &Settings,
+    names: &[SerialNumber],
+    callers: u64,
+    operations: usize,
+) -> Vec<Postgres> {
+    let mut running = JoinSet::new();
     let mut stores = Vec::new();
-    for process in 0..3u64 {
-        let store = open(&url, Settings::default());
-        for caller in 0..8u64 {
+    for process in 0..3 {
+        let store = open(url, settings.clone());
+        for caller in 0..callers {
             let client = store.client();
-            let names = few_serial_numbers("", 12);
-            let history = sample(&vec(commands(names), 200).boxed(), process * 8 + caller);
-            callers.spawn(async move {
+            let seed = process * callers + caller;
+            let history = sample(&vec(commands(names.to_vec()), operations).boxed(), seed);
+            running.spawn(async move {
                 for command in history {
                     if let Err(Rejection::Fault(fault)) = client.submit(command).await {
                         panic!("{fault}");
@@ -66,10 +72,18 @@ async fn whoever_names_the_same_widgets_leaves_them_whole() {
         }
         stores.push(store);
     }
-    while let Some(caller) = callers.join_next().await {
+    while let Some(caller) = running.join_next().await {
         caller.expect("a caller without a fault");
     }
-    drop(stores);
+    stores
+}
+
+/// Several processes over the same few widgets: what the first attempt meets falls back to locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_names_the_same_widgets_leaves_them_whole() {
+    let (server, url) = made_up().await;
+    let names = few_serial_numbers("", 12);
+    drop(hammer(&url, &Settings::default(), &names, 8, 200).await);
     assert_balanced(&server);
 }
 

@@ -19,6 +19,7 @@ mod lists;
 mod locks;
 mod migrations;
 mod new_kind;
+mod nodes;
 mod passwords;
 mod pooler;
 mod postgrest;

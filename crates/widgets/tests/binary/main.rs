@@ -14,6 +14,7 @@ mod acknowledge;
 mod ask;
 mod asking;
 mod backup;
+mod citus;
 mod client;
 mod command_line;
 mod documents;
@@ -23,6 +24,8 @@ mod jwks;
 mod kill;
 mod load;
 mod metrics;
+#[path = "../../../postgres/tests/suite/nodes.rs"]
+mod nodes;
 mod notify;
 mod postgres;
 mod postgres_log;
@@ -41,3 +44,6 @@ mod start;
 mod strangers;
 mod streams;
 mod switchover;
+
+// What the fixtures of the other crate call it.
+use postgres_server as server;
