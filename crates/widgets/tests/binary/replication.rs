@@ -31,13 +31,18 @@ pub(crate) fn url(service: &Service) -> String {
 }
 
 pub(crate) fn add(service: &Service, serial_number: &str) {
+    let answer = answer_to_add(service, serial_number);
+    assert_eq!(answer, (204, String::new()), "{serial_number}");
+}
+
+/// What an addition is answered.
+pub(crate) fn answer_to_add(service: &Service, serial_number: &str) -> (u16, String) {
     let name = "n".repeat(500);
     let body =
         format!(r#"{{"widget_sn":"{serial_number}","widget_name":"{name}","slots":["P","P"]}}"#);
     let line = "POST /rpc/add_widget";
     let json = "Content-Type: application/json\r\n";
-    let answer = ask(&mut connect(service), line, json, &body);
-    assert_eq!(answer, (204, String::new()), "{serial_number}");
+    ask(&mut connect(service), line, json, &body)
 }
 
 pub(crate) fn get(service: &Service, path: &str) -> (u16, String) {

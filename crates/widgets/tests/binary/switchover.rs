@@ -2,7 +2,7 @@
 
 use crate::{
     asking::{answer, outcome, wait_for_log, wait_until},
-    replication::{add, get, has, metric, position, promote, start, url},
+    replication::{add, answer_to_add, get, has, metric, position, promote, start, url},
     service::{Directory, Service, Signal, widgets},
 };
 use std::{
@@ -207,7 +207,15 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
             && told.contains("takes operations again within 0.1 s"),
         "{told}"
     );
-    add(&primary, "between");
+    // It hands over for the time that it was asked for.
+    wait_until("it takes operations again", || {
+        let (status, told) = answer_to_add(&primary, "between");
+        assert!(
+            status == 204 || status == 503 && told.contains("nothing was applied"),
+            "{status} {told}"
+        );
+        status == 204
+    });
     assert!(!is_primary(&standby));
     let listen = primary.address.to_string();
     primary.kill();
