@@ -11,7 +11,8 @@ runs. Processor time is told for each add by its takers: the threads of the serv
 
 COST_KINDS: what is compared with `without`: `archive` unless given, `backup` (`widgets backup http://...` again and again, which
 takes its own part of the same machine), `stream` (the same asked for, and thrown away: what it costs the service alone).
-COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the second one, where that is known.
+COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the second one, where that is known. COST_ARCHIVE: a folder
+for the archive that is not on the disk of FOLDER, as an archive is meant to be.
 """
 
 import collections
@@ -126,8 +127,9 @@ def main():
     half, found = float(os.environ.get("COST_HALF", 0)), {kind: [] for kind in KINDS}
     for round in range(rounds):
         for kind in KINDS if round % 2 == 0 else reversed(KINDS):
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                half, one = measure(binary, base, own, kind, half)
+            with tempfile.TemporaryDirectory(dir=folder) as own, \
+                    tempfile.TemporaryDirectory(dir=os.environ.get("COST_ARCHIVE", own)) as elsewhere:
+                half, one = measure(binary, base, (own, elsewhere), kind, half)
             found[kind].append(one)
             print(f"{kind:8} {one[0]:9,.0f} adds/s   at {half:,.0f}/s p50 {one[1]:.2f} ms, p99 {one[2]:.2f} ms, p99.9 {one[3]:.2f} ms  {one[4]}",
                   flush=True)
@@ -141,11 +143,12 @@ def main():
     return status
 
 
-def measure(binary, base, folder, kind, half):
+def measure(binary, base, folders, kind, half):
+    folder, elsewhere = folders
     directory, s3, archive, environment = os.path.join(folder, "data"), None, None, {}
     subprocess.run(["cp", "-a", base, directory], check=True)
     if kind == "archive":
-        archive = f"file://{folder}/archive"
+        archive = f"file://{elsewhere}/archive"
         if os.environ.get("COST_S3"):
             s3 = S3(os.path.join(folder, "s3"))
             s3.start()
