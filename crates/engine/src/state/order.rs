@@ -12,7 +12,7 @@ use super::{
     Counts,
     names::Names,
     record::{CHUNK_RECORDS, Handle, Record, Records},
-    runs::{Key, Moved, Reader, Runs, Sort, number_of},
+    runs::{Key, Moved, Reader, Runs, Sort, number_of, sort_any},
     sort,
     survey::{Survey, by_few_names},
 };
@@ -198,10 +198,10 @@ impl Order {
         }
     }
 
-    /// Adds all that has come to the orders.
+    /// Adds all that has come to the orders: sorted, as what comes from one client mostly belongs together.
     fn take_in(&mut self, records: &Records) {
         let mut pending = mem::take(&mut self.pending);
-        records.touch(pending.iter().map(|&number| Handle::new(number)));
+        sort_any::<BySerialNumber>(&mut pending, records);
         for &number in &pending {
             let places = &self.places;
             let marks = |each| places.marks(each);
@@ -209,6 +209,7 @@ impl Order {
             self.places.set_run(number, run);
             self.moved(moved);
         }
+        sort_any::<ByName>(&mut pending, records);
         for &number in &pending {
             self.names.insert(number, records, |_| 0);
         }

@@ -64,7 +64,8 @@ fn compare_beginning((first, second): Key<'_>, bytes: &[u8]) -> Ordering {
     })
 }
 
-fn compare(key: Key<'_>, bytes: &[u8]) -> Ordering {
+/// Compares a key with a whole one.
+pub(super) fn compare(key: Key<'_>, bytes: &[u8]) -> Ordering {
     let length = key.0.len() + 1 + key.1.len();
     compare_beginning(key, bytes).then_with(|| length.cmp(&bytes.len()))
 }

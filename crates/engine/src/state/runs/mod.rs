@@ -21,9 +21,10 @@ mod upkeep;
 
 pub(crate) use key::{Key, Sort};
 pub(crate) use reads::{Position, Reader};
+pub(crate) use upkeep::sort_any;
 
 use super::record::{Handle, Records};
-use key::{Separators, bytes_of};
+use key::{Separators, bytes_of, compare};
 use std::marker::PhantomData;
 
 /// How many numbers a run can have. Tests have few records and want many runs.
@@ -47,6 +48,8 @@ pub(crate) struct Runs<S> {
     lists: Vec<Run>,
     vacant: Vec<u32>,
     total: Weights,
+    /// Where the last record came to: the next one of several that come in order mostly belongs there as well.
+    recent: Home,
     /// How many numbers were put in order for whoever reads, since somebody asked.
     put_in_order: usize,
     sort: PhantomData<S>,
@@ -70,7 +73,7 @@ struct Run {
 }
 
 /// Where a run is: which branch, in order, and which run of it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Home {
     branch: usize,
     run: usize,
@@ -129,6 +132,7 @@ impl<S> Default for Runs<S> {
             lists: Vec::new(),
             vacant: Vec::new(),
             total: Weights::default(),
+            recent: Home::default(),
             put_in_order: 0,
             sort: PhantomData,
         }
@@ -229,6 +233,17 @@ impl<S: Sort> Runs<S> {
         Home { branch, run }
     }
 
+    /// Whether this key belongs to the run that is there, if there is one.
+    fn is_home(&self, home: Home, key: Key<'_>) -> bool {
+        let branch = self.order.get(home.branch);
+        if branch.is_none_or(|&id| home.run >= self.branches[id as usize].runs.len()) {
+            return false;
+        }
+        let [before, behind] = self.bounds(home);
+        before.is_none_or(|before| compare(key, before).is_ge())
+            && behind.is_none_or(|behind| compare(key, behind).is_lt())
+    }
+
     /// The number of the run that is there.
     fn run(&self, home: Home) -> u32 {
         self.branches[self.order[home.branch] as usize].runs[home.run]
@@ -254,10 +269,18 @@ impl<S: Sort> Runs<S> {
             self.insert_branch(0, branch);
             return (id, None);
         }
-        let home = self.home(key);
+        if !self.is_home(self.recent, key) {
+            self.recent = self.home(key);
+        }
+        let home = self.recent;
         let id = self.run(home);
-        if self.lists[id as usize].numbers.len() < RUN_MAX {
+        let run = &self.lists[id as usize];
+        if run.numbers.len() < RUN_MAX {
+            let last = run.numbers.last().filter(|_| run.is_in_order());
+            let stays_in_order =
+                last.is_some_and(|&last| S::key(records.get(Handle::new(last))) < key);
             self.push(id, number, weights);
+            self.lists[id as usize].in_order += u32::from(stays_in_order);
             return (id, None);
         }
         let (right, goes_right) = self.split(home, key, records, &marks);

@@ -18,6 +18,18 @@ pub(super) fn sort<S: Sort>(numbers: &mut [u32], records: &Records, same: usize)
     }
 }
 
+/// Puts any numbers in the order of their records' keys.
+pub(crate) fn sort_any<S: Sort>(numbers: &mut [u32], records: &Records) {
+    let first_text = |number: u32| S::key(records.get(Handle::new(number))).0.as_bytes();
+    let Some(&first) = numbers.first() else {
+        return;
+    };
+    let first = first_text(first);
+    let same = numbers.iter().map(|&number| same(first, first_text(number)));
+    let same = same.min().unwrap_or_default();
+    sort::<S>(numbers, records, same);
+}
+
 /// Sorts by eight bytes of each key from `depth` on, and those that have the same eight by what follows.
 fn sort_behind<S: Sort>(elements: &mut [(u64, u32)], records: &Records, depth: usize) {
     for (head, number) in &mut *elements {
