@@ -25,7 +25,9 @@ pub(crate) fn sort_any<S: Sort>(numbers: &mut [u32], records: &Records) {
         return;
     };
     let first = first_text(first);
-    let same = numbers.iter().map(|&number| same(first, first_text(number)));
+    let same = numbers
+        .iter()
+        .map(|&number| same(first, first_text(number)));
     let same = same.min().unwrap_or_default();
     sort::<S>(numbers, records, same);
 }
