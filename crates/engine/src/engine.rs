@@ -135,7 +135,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
             log: log.clone(),
             member: recovered.store.member,
             gate: gate.clone(),
-            keep_store: Box::new(move |store| recovery::create_store(&kept, store)),
+            keep_store: Box::new(move |store| recovery::replace_store(&kept, store)),
         };
         let owner = Owner::new(
             known,

@@ -8,7 +8,7 @@ use crate::{
     acknowledge::Gate,
     log::Log,
     owner::Change,
-    queue::{Queue, Request},
+    queue::{Naming, Queue, Request},
 };
 use std::{fmt, sync::Arc};
 use tokio::sync::oneshot;
@@ -126,10 +126,19 @@ impl Follower {
     }
 
     /// Has the journal of a primary name this member as the holder, or nobody. It is durable when this is answered, with where
-    /// the journal ended then.
+    /// the journal ended then. While it takes no operations nothing is written.
     pub async fn record(&self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
+        self.name(member, false).await
+    }
+
+    /// The same of a store that was [promoted](Self::promote), before it [leads](Self::lead).
+    pub async fn record_first(&self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
+        self.name(member, true).await
+    }
+
+    async fn name(&self, member: Option<u64>, is_first: bool) -> Result<JournalEnd, FollowError> {
         let (reply, outcome) = oneshot::channel();
-        self.ask(Request::Record(member, reply));
+        self.ask(Request::Record(Naming { member, is_first }, reply));
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 

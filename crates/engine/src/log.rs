@@ -403,6 +403,18 @@ impl Log {
         limit: usize,
     ) -> Result<Changes, FeedError> {
         let shown = self.shown().ok_or_else(not_known)?;
+        self.changes_before(shown, groups, after, filter, limit)
+    }
+
+    /// The same, as far as they stand before the entry `shown`.
+    fn changes_before(
+        &self,
+        shown: u64,
+        groups: &Groups,
+        after: Position,
+        filter: &ChangeFilter,
+        limit: usize,
+    ) -> Result<Changes, FeedError> {
         let (mut events, mut next) = (Vec::new(), after.sequence);
         let store = self.store();
         'groups: for group in &groups.list {
@@ -469,6 +481,17 @@ impl Log {
             self.lock().put_place(next, place);
         }
         Ok(changes)
+    }
+
+    /// Up to `limit` changes after a position that are durable, whether they may be told or not.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn read_durable(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
+        let groups = match self.read_ring(after)? {
+            Some(groups) => groups,
+            None => self.read_segments(after, limit)?,
+        };
+        let end = self.newest().sequence + 1;
+        self.changes_before(end, &groups, after, &ChangeFilter::default(), limit)
     }
 
     /// Whether it is known where in the segments the changes after this position are. `None` where memory has

@@ -369,7 +369,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     self.turned.push(reply);
                 }
                 Request::Change(change, reply) => self.changing.push(Changing { change, reply }),
-                Request::Record(member, reply) => self.write_record(member, reply),
+                Request::Record(naming, reply) => self.write_record(naming, reply),
                 Request::CutSeals(before, reply) => drop(reply.send(self.cut_seals(before))),
                 Request::Read(read) => {
                     let arrived = submission.arrived;

@@ -33,7 +33,7 @@ macro_rules! bugs {
             pub const ALL: &[Self] = &[$(Self::$bug),+];
 
             /// Those of a store that follows: `replica`'s simulation has primaries and standbys.
-            pub const OF_STANDBYS: [Self; 8] = [
+            pub const OF_STANDBYS: [Self; 13] = [
                 Self::ReadAfterIgnored,
                 Self::EpochOfPositionIgnored,
                 Self::PromotionNotKept,
@@ -42,6 +42,11 @@ macro_rules! bugs {
                 Self::WritesOnWhenReplaced,
                 Self::ReplacementNotKept,
                 Self::CutTooFar,
+                Self::AnsweredBeforeAcknowledged,
+                Self::RefusedBeforeAcknowledged,
+                Self::ReadBeforeAcknowledged,
+                Self::ToldBeforeAcknowledged,
+                Self::HolderForgotten,
             ];
 
             /// What is wrong then.

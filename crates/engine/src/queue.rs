@@ -40,12 +40,18 @@ pub enum Request {
     /// Its file is to say another role, or other epochs.
     Change(Change, oneshot::Sender<Result<(), FollowError>>),
     /// The journal is to name this member as the holder, or nobody.
-    Record(
-        Option<u64>,
-        oneshot::Sender<Result<JournalEnd, FollowError>>,
-    ),
+    Record(Naming, oneshot::Sender<Result<JournalEnd, FollowError>>),
     /// The journal is to end here, without the seals after it.
     CutSeals(JournalEnd, oneshot::Sender<Result<(), FollowError>>),
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug)]
+pub struct Naming {
+    /// Who is the holder, if anybody is.
+    pub(crate) member: Option<u64>,
+    /// A promoted store writes it before it takes operations.
+    pub(crate) is_first: bool,
 }
 
 /// A request and when it came.

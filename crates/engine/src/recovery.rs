@@ -393,13 +393,32 @@ pub(crate) fn new_member(random: &mut Random) -> u64 {
 
 /// Makes the file that says which store it is, durably.
 pub(crate) fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), OpenError> {
-    let create = || {
+    let created = replace_store(disk, store);
+    created.map_err(|NotReplaced { error, .. }| error)
+}
+
+/// Why the file `store` was not replaced.
+pub(crate) struct NotReplaced {
+    pub(crate) error: OpenError,
+    /// It may be the new one already; otherwise it is as it was.
+    pub(crate) is_unknown: bool,
+}
+
+/// Replaces the file `store`, durably.
+pub(crate) fn replace_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), NotReplaced> {
+    let not_replaced = |is_unknown| {
+        move |error| NotReplaced {
+            error: OpenError::io(format!("creating {STORE}"))(error),
+            is_unknown,
+        }
+    };
+    let write = || {
         let file = files::create_unfinished(disk, STORE)?;
         file.write_all_at(&store.encode(), 0)?;
-        file.sync()?;
-        files::finish(disk, STORE)
+        file.sync()
     };
-    create().map_err(OpenError::io(format!("creating {STORE}")))
+    write().map_err(not_replaced(false))?;
+    files::finish(disk, STORE).map_err(not_replaced(true))
 }
 
 /// The segments from number `first` on, which must all be there.

@@ -111,9 +111,14 @@ const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 
 /// A header's page, with these fields one after the other.
 fn header(magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
+    header_of(FORMAT_VERSION, magic, fields)
+}
+
+/// The same of another version.
+fn header_of(version: u32, magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
     let mut page = [0; HEADER_BYTES];
     let mut rest = &mut page[..CHECKSUM_AT];
-    for field in [&magic[..], &FORMAT_VERSION.to_le_bytes()]
+    for field in [&magic[..], &version.to_le_bytes()]
         .into_iter()
         .chain(fields.iter().copied())
     {
@@ -130,6 +135,16 @@ fn header(magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
 /// version, and the checksum. A header of version 1 has so many bytes, the last four its checksum; a
 /// later version, also one that this program does not know, has a page.
 fn check_header(
+    file: &[u8],
+    magic: [u8; 8],
+    bytes_1: Option<usize>,
+) -> Result<(u32, Reader<'_>), HeaderDefect> {
+    check_header_up_to(FORMAT_VERSION, file, magic, bytes_1)
+}
+
+/// The same of a kind of file of which this is the newest version.
+fn check_header_up_to(
+    newest: u32,
     file: &[u8],
     magic: [u8; 8],
     bytes_1: Option<usize>,
@@ -152,7 +167,7 @@ fn check_header(
     if crc32fast::hash(body).to_le_bytes() != checksum {
         return Err(HeaderDefect::Damaged(CHANGED));
     }
-    let is_known = (FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version);
+    let is_known = (FORMAT_VERSION_OLDEST..=newest).contains(&version);
     let is_known = is_known && (version > 1 || bytes_1.is_some());
     if is_known {
         Ok((version, Reader::new(&body[12..])))

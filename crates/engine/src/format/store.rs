@@ -1,9 +1,12 @@
 //! The file `store`: which store this is, and which lives it has had.
 
-use super::{HEADER_BYTES, HeaderDefect, Reader, check_header};
+use super::{FORMAT_VERSION, HEADER_BYTES, HeaderDefect, Reader, check_header_up_to, header_of};
 use std::fmt;
 
 const MAGIC: [u8; 8] = *b"WIDGSTOR";
+
+/// The version of a standby's file. 0.2.0 knows no roles, and would take it for a primary's: there would be two.
+const VERSION_OF_STANDBY: u32 = 3;
 
 /// A store remembers so many epochs. There is a new one for each restore and each promotion.
 pub(crate) const EPOCHS_MAX: usize = 128;
@@ -100,7 +103,12 @@ impl StoreHeader {
         let identity = self.identity.to_le_bytes();
         let count = count.to_le_bytes();
         let fields: [&[u8]; _] = [&identity, &self.secret, &count, &epochs, &member, &of_role];
-        super::header(MAGIC, &fields)
+        let version = if self.is_standby() {
+            VERSION_OF_STANDBY
+        } else {
+            FORMAT_VERSION
+        };
+        header_of(version, MAGIC, &fields)
     }
 
     /// Reads what [`Self::encode`] made. `None` where it is damaged, or of another version.
@@ -110,7 +118,7 @@ impl StoreHeader {
     }
 
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
-        let (_, mut reader) = check_header(file, MAGIC, None)?;
+        let (_, mut reader) = check_header_up_to(VERSION_OF_STANDBY, file, MAGIC, None)?;
         let mut fields = || {
             let identity = reader.u64()?;
             let secret = reader.array()?;
@@ -231,6 +239,23 @@ mod tests {
                 .iter()
                 .all(|&byte| byte == 0)
         );
+    }
+
+    /// As 0.2.0 does, which reads no role.
+    #[test]
+    fn a_program_that_knows_no_roles_refuses_a_standby_and_nothing_else() {
+        let standby = Role::Standby {
+            primary: "https://primary".into(),
+        };
+        for (role, refused) in [
+            (Role::Primary, None),
+            (store().role, None),
+            (standby, Some(HeaderDefect::Version(3))),
+        ] {
+            let bytes = StoreHeader { role, ..store() }.encode();
+            let read = super::super::check_header(&bytes, MAGIC, None);
+            assert_eq!(read.err(), refused);
+        }
     }
 
     #[test]

@@ -2,16 +2,20 @@
 //!
 //! The owner alone changes that while the store is open, one change after the other and each after the commit before it. So none is lost
 //! where two come at once, what was handed over earlier belongs to the epochs before, and none begins over a group of which nobody
-//! knows whether it is there.
+//! knows whether it is there. Nor is anything written while nobody knows what the file says.
 
 use super::Owner;
-use crate::{Epoch, FollowError, OpenError, Role, StoreHeader, disk::DiskFile, format::EPOCHS_MAX};
+use crate::{
+    Epoch, FollowError, Role, StoreHeader, disk::DiskFile, format::EPOCHS_MAX,
+    recovery::NotReplaced,
+};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
+use widgets_registry::Reason;
 
 /// Makes the file that says which store it is, durably.
-pub(crate) type KeepStore = Box<dyn Fn(&StoreHeader) -> Result<(), OpenError> + Send>;
+pub(crate) type KeepStore = Box<dyn Fn(&StoreHeader) -> Result<(), NotReplaced> + Send>;
 
 /// What the file is to say.
 pub enum Change {
@@ -108,20 +112,40 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    fn keep(&self, store: StoreHeader) -> Result<(), FollowError> {
+    fn keep(&mut self, store: StoreHeader) -> Result<(), FollowError> {
         let is_replaced = matches!(store.role, Role::Standby { .. });
         let forgotten = [
             (true, planted!(ReplacementNotKept)),
             (false, planted!(PromotionNotKept)),
         ];
         let is_forgotten = forgotten.contains(&(is_replaced, true));
-        let kept = if is_forgotten {
-            Ok(())
-        } else {
-            (self.keep_store)(&store)
-        };
-        kept.map_err(|error| FollowError::NotNow(error.to_string()))?;
+        if !is_forgotten {
+            self.replace(&store)?;
+        }
         self.log.set_store(store);
         Ok(())
+    }
+
+    /// Replaces the file. Where it may be the new one although that failed, it is made the old one again: else a start would find an epoch
+    /// or a role that nobody was told of, and what was written meanwhile would belong to another epoch. Where that fails as well, nothing is
+    /// written before a start, which reads what is there.
+    fn replace(&mut self, store: &StoreHeader) -> Result<(), FollowError> {
+        let Err(NotReplaced { error, is_unknown }) = (self.keep_store)(store) else {
+            return Ok(());
+        };
+        let error = error.to_string();
+        if !is_unknown || (self.keep_store)(&self.log.store()).is_ok() {
+            return Err(FollowError::NotNow(error));
+        }
+        tracing::error!(
+            error,
+            "which role this store has on its disk is not known: read-only until restart"
+        );
+        self.metrics.read_only();
+        self.stopped = Some(Reason::new(
+            "which role this store has on its disk is not known, it is read-only until it is restarted",
+            error.clone(),
+        ));
+        Err(FollowError::FateUnknown(error))
     }
 }

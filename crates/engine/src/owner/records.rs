@@ -1,7 +1,7 @@
 //! Records of who is the holder, as the owner writes and reads them.
 
 use super::Owner;
-use crate::{FollowError, JournalEnd, disk::DiskFile, format};
+use crate::{FollowError, JournalEnd, disk::DiskFile, format, queue::Naming};
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 
@@ -15,10 +15,11 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     /// Adds to the group that this member is the holder, or nobody.
     pub(super) fn write_record(
         &mut self,
-        member: Option<u64>,
+        naming: Naming,
         reply: oneshot::Sender<Result<JournalEnd, FollowError>>,
     ) {
-        if let Err(error) = self.may_record() {
+        let member = naming.member;
+        if let Err(error) = self.may_record(naming) {
             // Nobody may wait for it any more.
             return drop(reply.send(Err(error)));
         }
@@ -31,12 +32,17 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         });
     }
 
-    fn may_record(&mut self) -> Result<(), FollowError> {
+    fn may_record(&mut self, naming: Naming) -> Result<(), FollowError> {
         if let Some(reason) = &self.stopped {
             return Err(FollowError::FateUnknown(reason.to_string()));
         }
         if self.log.store().is_standby() {
             return Err(FollowError::NotNow("it follows another store".into()));
+        }
+        // Who is handed over to has everything that is there now.
+        if self.follows && !naming.is_first {
+            let why = "it takes no operations at the moment";
+            return Err(FollowError::NotNow(why.into()));
         }
         let bytes = self.group.payload_bytes() + format::HOLDER_BYTES_MAX;
         let room = self.journal.reserve(format::group_bytes(bytes));

@@ -135,9 +135,20 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         self.owner.state().counts()
     }
 
-    /// Up to `limit` changes after a position.
+    /// Up to `limit` changes after a position, as far as they may be told.
     pub fn changes(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
         self.log.read(after, &ChangeFilter::default(), limit)
+    }
+
+    /// The same of all that is durable.
+    pub fn durable_changes(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
+        self.log.read_durable(after, limit)
+    }
+
+    /// After the newest entry that may be told. `None` where that is not known yet.
+    #[must_use]
+    pub fn newest_shown(&self) -> Option<Position> {
+        self.log.newest_shown()
     }
 
     /// After the newest entry that is durable.

@@ -388,6 +388,125 @@ fn a_group_that_waits_is_written_before_a_store_is_promoted() {
     );
 }
 
+/// Whoever is handed over to has everything: no record comes after that, but for the one with which a promoted store begins.
+#[test]
+fn a_store_that_takes_no_operations_writes_no_record_but_its_first() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let mut store = Steps::open(&disk, &clock, random(), &settings()).expect("opened");
+    let follower = store.follower();
+    let promoting = follower.promote(primary.store.epoch() + 2, PRIMARY.into(), PRIMARY.into());
+    done(&mut store, promoting).expect("promoted");
+    done(&mut store, follower.record_first(Some(7))).expect("recorded");
+    done(&mut store, follower.lead()).expect("it leads");
+    done(&mut store, follower.record(None)).expect("recorded");
+    done(&mut store, follower.pause()).expect("paused");
+    let newest = store.newest();
+    let refused = done(&mut store, follower.record(Some(8)));
+    assert!(
+        matches!(refused, Err(FollowError::NotNow(_))),
+        "{refused:?}"
+    );
+    assert_eq!(store.newest(), newest);
+}
+
+/// A promotion, a demotion or taking over epochs fails at any step of the disk, and the store goes on: its next start finds what it was
+/// told, and not a role or an epoch of which nobody was.
+#[test]
+fn a_change_of_roles_that_failed_has_not_happened_at_the_next_start() {
+    let primary = primary(3);
+    let known = primary.store.epoch();
+    for (step, change) in (0..12).flat_map(|step| [(step, 0), (step, 1), (step, 2)]) {
+        let disk = TestDisk::default();
+        begin(&disk, &primary);
+        let clock = Arc::<TestClock>::default();
+        let open = || Steps::open(&disk, &clock, random(), &settings());
+        let mut standby = open().expect("opened");
+        let (follower, own) = (standby.follower(), standby.source().store());
+        disk.set_faults(Faults {
+            fail_at: Some(disk.steps() + step),
+            ..Faults::default()
+        });
+        let mut theirs = primary.store.clone();
+        theirs.epochs.push(Epoch {
+            number: known + 1,
+            first_sequence: primary.groups[0].next_sequence(),
+        });
+        let changed = match change {
+            0 => {
+                done(&mut standby, follower.pause()).expect("paused");
+                let (from, address) = (PRIMARY.to_owned(), "http://standby:3000".to_owned());
+                done(&mut standby, follower.promote(known + 2, from, address))
+            }
+            1 => done(
+                &mut standby,
+                follower.demote("http://other:3000".to_owned()),
+            ),
+            _ => done(&mut standby, follower.adopt(own.clone(), &theirs)),
+        };
+        disk.set_faults(Faults::default());
+        let outcome = done(&mut standby, follower.follow(primary.groups[0].clone()));
+        let store = standby.source().store();
+        let newest = standby.newest();
+        drop((standby, follower));
+        let again = open().expect("opened again");
+        assert_eq!(
+            again.newest(),
+            newest,
+            "step {step} of {change}: {changed:?}"
+        );
+        assert_eq!(
+            again.source().store(),
+            store,
+            "step {step} of {change}: {changed:?}"
+        );
+        match changed {
+            Ok(()) => assert_ne!(store, own, "step {step} of {change}"),
+            Err(FollowError::NotNow(_)) => {
+                assert_eq!(store, own, "step {step} of {change}");
+                assert_eq!(outcome, Ok(()), "step {step} of {change}");
+            }
+            Err(error) => panic!("step {step} of {change}: {error}"),
+        }
+    }
+}
+
+/// Where it cannot be made the old one either, nothing is written until a start.
+#[test]
+fn a_store_that_does_not_know_its_role_writes_nothing() {
+    let primary = primary(3);
+    let disk = TestDisk::default();
+    begin(&disk, &primary);
+    let clock = Arc::<TestClock>::default();
+    let open = || Steps::open(&disk, &clock, random(), &settings());
+    let mut refused = 0;
+    for step in 0..8 {
+        let mut standby = open().expect("opened");
+        let follower = standby.follower();
+        disk.set_faults(Faults {
+            crash_at: Some(disk.steps() + step),
+            ..Faults::default()
+        });
+        let changed = done(
+            &mut standby,
+            follower.demote("http://other:3000".to_owned()),
+        );
+        disk.set_faults(Faults::default());
+        if let Err(FollowError::FateUnknown(_)) = changed {
+            refused += 1;
+            let outcome = done(&mut standby, follower.follow(primary.groups[0].clone()));
+            assert!(
+                matches!(outcome, Err(FollowError::FateUnknown(_))),
+                "{outcome:?}"
+            );
+            assert!(standby.newest().sequence < primary.groups[0].first_sequence);
+        }
+    }
+    assert!(refused > 0);
+}
+
 /// What becomes of this, while the store makes its turns.
 fn done<T>(store: &mut Steps<TestDisk, TestClock>, doing: impl Future<Output = T>) -> T {
     let mut doing = Box::pin(doing);

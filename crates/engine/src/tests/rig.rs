@@ -10,7 +10,7 @@ use crate::{
     journal::prepare::Preparer,
     log::{JournalEnd, Log},
     owner::Owner,
-    queue::{Queue, Request, Submission},
+    queue::{Naming, Queue, Request, Submission},
     state::State,
 };
 use std::{
@@ -199,8 +199,10 @@ impl Rig {
     /// Has the journal name this member as the holder, or nobody.
     pub(super) fn record(&mut self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
         let (reply, mut outcome) = oneshot::channel();
+        let is_first = false;
+        let naming = Naming { member, is_first };
         let mut batch = VecDeque::from([Submission {
-            request: Request::Record(member, reply),
+            request: Request::Record(naming, reply),
             reply_to: Address::Task,
             arrived: Duration::MAX,
         }]);

@@ -83,16 +83,9 @@ const SEEDS_TO_CATCH: u64 = 2_000;
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
     // It needs what is kept behind the last widget that there is: lists/tests.rs has more of that.
-    let elsewhere = [
-        Bug::KeptLookedAtTwice,
-        // Here is one machine: tests/acknowledge.rs has a holder beside it.
-        Bug::AnsweredBeforeAcknowledged,
-        Bug::RefusedBeforeAcknowledged,
-        Bug::ReadBeforeAcknowledged,
-        Bug::ToldBeforeAcknowledged,
-        Bug::HolderForgotten,
-    ];
-    let is_here = |bug: &&Bug| !elsewhere.contains(bug) && !Bug::OF_STANDBYS.contains(bug);
+    let elsewhere = Bug::KeptLookedAtTwice;
+    // Here is one machine.
+    let is_here = |bug: &&Bug| **bug != elsewhere && !Bug::OF_STANDBYS.contains(bug);
     for &bug in Bug::ALL.iter().filter(is_here) {
         plant(Some(bug));
         let caught =
