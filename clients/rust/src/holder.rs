@@ -14,6 +14,9 @@ pub struct Holding {
     pub acknowledged_by: String,
     /// Whose directory must have an operation, if anybody's.
     pub holder: Option<String>,
+    /// Whose directory was the holder, and has to hear that it is none any more before another one is.
+    #[serde(default)]
+    pub leaving: Option<String>,
     /// The primary's own directory.
     pub member: String,
     /// The sequence number after the last entry of the primary's journal.

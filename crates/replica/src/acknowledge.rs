@@ -51,22 +51,22 @@ impl By {
     }
 }
 
-/// Up to where others than the holder are sent the journal: what could be lost by the holder's promotion is shown by nobody.
+/// Up to where those that follow this store are sent the journal: what could be lost by a promotion is shown by nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit {
-    holder: Option<MemberId>,
-    wanted: Option<MemberId>,
-    acknowledged: u64,
+    /// Who has everything: this one may be promoted, or has to hear that it may not be any more.
+    except: Option<MemberId>,
+    /// The others have what stands before this entry.
+    before: u64,
 }
 
 impl Limit {
     /// The entry before which this standby may have everything.
     pub(crate) fn of(self, member: Option<MemberId>) -> u64 {
-        let is_named = member.is_some() && (member == self.holder || member == self.wanted);
-        if self.holder.is_none() || is_named {
+        if self.except.is_some() && member == self.except {
             u64::MAX
         } else {
-            self.acknowledged
+            self.before
         }
     }
 }
@@ -184,7 +184,26 @@ impl Acknowledger {
         state.wanted = None;
         self.0.acknowledging.connected(false);
         self.0.metrics.set_acknowledged_by(None);
-        self.0.limit.send_replace(Limit::default());
+        self.limit_own();
+    }
+
+    /// The primary has everything that this standby has: so may those that follow it.
+    pub(crate) fn confirmed(&self) {
+        self.0.follower.confirmed();
+        let state = self.lock();
+        if state.member.is_none() {
+            self.limit_own();
+        }
+    }
+
+    /// A standby sends what it may show itself.
+    fn limit_own(&self) {
+        let unconfirmed = self.0.acknowledging.acknowledged();
+        let before = unconfirmed.filter(|_| !slipped!(SentUnconfirmed));
+        self.0.limit.send_replace(Limit {
+            except: None,
+            before: before.unwrap_or(u64::MAX),
+        });
     }
 
     /// A standby is connected, which can be the holder.
@@ -258,6 +277,10 @@ impl Acknowledger {
             Holder::Nobody => "null".into(),
             Holder::Is { member, .. } => format!("\"{member}\""),
         };
+        let leaving = match member.leaving() {
+            None => "null".into(),
+            Some(member) => format!("\"{member}\""),
+        };
         let standbys: Vec<_> = state
             .connected
             .keys()
@@ -267,7 +290,7 @@ impl Acknowledger {
             })
             .collect();
         Some(format!(
-            r#"{{"acknowledged_by":"{by}","holder":{holder},"member":"{}","next_sequence":{},"standbys":[{}]}}"#,
+            r#"{{"acknowledged_by":"{by}","holder":{holder},"leaving":{leaving},"member":"{}","next_sequence":{},"standbys":[{}]}}"#,
             member.id(),
             member.tip().sequence,
             standbys.join(",")
@@ -276,6 +299,7 @@ impl Acknowledger {
 
     /// Has the engine and everybody else know what the state says.
     fn update(&self, state: &mut State) {
+        forget_wanted(state);
         let Some(member) = &mut state.member else {
             return;
         };
@@ -293,13 +317,13 @@ impl Acknowledger {
             .acknowledging
             .connected(matches!(by, By::Standby | By::Alone));
         self.0.metrics.set_acknowledged_by(Some(by));
+        let except = member.promotable().filter(|it| *it != own);
+        let acknowledged = self.0.acknowledging.acknowledged();
         let limit = Limit {
-            holder: match holder {
-                Holder::Is { member, .. } if member != own => Some(member),
-                Holder::Is { .. } | Holder::Nobody => None,
-            },
-            wanted: state.wanted,
-            acknowledged: self.0.acknowledging.acknowledged().unwrap_or(u64::MAX),
+            except,
+            before: acknowledged
+                .filter(|_| except.is_some())
+                .unwrap_or(u64::MAX),
         };
         self.0.limit.send_if_modified(|known| {
             let is_new = *known != limit;
@@ -324,7 +348,7 @@ impl Acknowledger {
             match self.0.follower.record(member).await {
                 Ok(end) => self.recorded(record, end),
                 Err(error) => {
-                    tracing::error!(%error, "who is the holder could not be written to the journal; it is tried again");
+                    tracing::warn!(%error, "who is the holder could not be written to the journal; it is tried again");
                     self.lock().records = false;
                     self.0.outside.clock().timer(RECORD_AGAIN).await;
                 }
@@ -358,12 +382,6 @@ impl Acknowledger {
                 tracing::info!("nobody is the holder, until the one before knows that");
             }
         }
-        if state
-            .wanted
-            .is_some_and(|wanted| record == Record::Holder(wanted))
-        {
-            state.wanted = None;
-        }
         self.update(&mut state);
     }
 
@@ -378,6 +396,16 @@ fn by(state: &State, member: &Member) -> By {
         Holder::Is { member: holder, .. } if holder == member.id() => By::Alone,
         Holder::Is { member: holder, .. } if state.connected.contains_key(&holder) => By::Standby,
         Holder::Is { .. } | Holder::Nobody => By::Nobody,
+    }
+}
+
+/// Whoever is wanted is the holder: from here on it is as if nobody had been, so that a primary alone names the next standby.
+fn forget_wanted(state: &mut State) {
+    let holder = state.member.as_ref().map(Member::holder);
+    if let Some(Holder::Is { member, .. }) = holder
+        && state.wanted == Some(member)
+    {
+        state.wanted = None;
     }
 }
 
@@ -486,14 +514,12 @@ mod tests {
                             }
                             (Holder::Nobody, _) => {}
                         }
-                        if let Record::Holder(named) = record {
+                        if let Record::Holder(_) = record {
                             leaving = None;
-                            if state.wanted == Some(named) {
-                                state.wanted = None;
-                            }
                         }
                     }
                 }
+                forget_wanted(&mut state);
                 let member = state.member.as_ref().expect("it leads");
                 let most = match member.holder() {
                     Holder::Nobody => 0,
@@ -507,17 +533,30 @@ mod tests {
             }
         }
 
-        /// Nobody but the holder and who is to be it is sent what is not acknowledged.
+        /// A primary that is alone names the standby that has everything, also where somebody wanted it alone that was so already: the
+        /// holder that was promoted, and that crashed before its own record.
+        #[test]
+        fn a_primary_alone_names_a_standby(wanted in proptest::option::of(Just(OWN))) {
+            let mut primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
+            let tip = Tip { sequence: 1, chain: 0 };
+            primary.lengthened(tip, Some(Record::Holder(OWN)));
+            primary.report(STANDBYS[0], Epoch::new(1), 1);
+            let connected = BTreeMap::from([(STANDBYS[0], 1)]);
+            let mut state = State { member: Some(primary), connected, wanted, records: false };
+            forget_wanted(&mut state);
+            prop_assert_eq!(next_record(&state), Some(Record::Holder(STANDBYS[0])));
+        }
+
+        /// Nobody but who may be promoted is sent what is not acknowledged.
         #[test]
         fn others_are_sent_what_is_acknowledged(acknowledged in 0..100u64) {
-            let [holder, wanted, other] = STANDBYS;
-            let limit = Limit { holder: Some(holder), wanted: Some(wanted), acknowledged };
+            let [holder, other, _] = STANDBYS;
+            let limit = Limit { except: Some(holder), before: acknowledged };
             prop_assert_eq!(limit.of(Some(holder)), u64::MAX);
-            prop_assert_eq!(limit.of(Some(wanted)), u64::MAX);
             prop_assert_eq!(limit.of(Some(other)), acknowledged);
             prop_assert_eq!(limit.of(None), acknowledged);
-            let nobody = Limit { holder: None, ..limit };
-            prop_assert_eq!(nobody.of(Some(other)), u64::MAX);
+            let nobody = Limit { except: None, ..limit };
+            prop_assert_eq!(nobody.of(None), acknowledged);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     Acknowledge, Epoch, Error, Holder, Member, MemberId, Outside, Primary, Role, Status, Task, Tip,
+    acknowledge::Acknowledger,
     copy::misplaced,
     link::Frames,
     outside::block,
@@ -30,7 +31,7 @@ pub(crate) fn follow(
     follower: Follower,
     segment_bytes: u64,
     status: Status,
-    reports: bool,
+    acknowledger: Option<Acknowledger>,
 ) -> io::Result<Task> {
     let standby = Standby {
         outside: outside.clone(),
@@ -39,7 +40,7 @@ pub(crate) fn follow(
         follower,
         segment_bytes,
         status,
-        reports,
+        acknowledger,
     };
     outside.begin("follow", Box::pin(standby.run()))
 }
@@ -66,13 +67,16 @@ struct Standby {
     follower: Follower,
     segment_bytes: u64,
     status: Status,
-    /// It says what it has, and so can be the holder.
-    reports: bool,
+    /// Where this is given it says what it has, and so can be the holder.
+    acknowledger: Option<Acknowledger>,
 }
 
 impl Standby {
     async fn run(self) {
         let (mut told, mut times) = (None, 0u32);
+        if slipped!(ShownUnconfirmed) {
+            self.follower.confirmed();
+        }
         loop {
             let before = self.source.end().next_sequence;
             let Err(error) = self.follow().await;
@@ -119,7 +123,9 @@ impl Standby {
             self.follower.cut_seals(begin).await?;
         }
         self.follower.adopt(own, &store).await?;
-        self.follower.confirmed();
+        if let Some(acknowledger) = &self.acknowledger {
+            acknowledger.confirmed();
+        }
         self.status.connected();
         reports.send_replace(self.source.end().next_sequence);
         tracing::info!(
@@ -154,9 +160,10 @@ impl Standby {
             next_sequence: end.next_sequence,
             chain: end.chain,
         };
-        let member = self.reports.then_some(MemberId(own.member));
+        let is_reporting = self.acknowledger.is_some();
+        let member = is_reporting.then_some(MemberId(own.member));
         let query = wire::query(Some(from), member);
-        let reports = self.reports.then(|| reports.subscribe());
+        let reports = is_reporting.then(|| reports.subscribe());
         let bytes_max = self.segment_bytes;
         let asked = Frames::ask(&self.outside, &self.primary, &query, reports, bytes_max);
         let mut frames = asked.await?;

@@ -286,6 +286,22 @@ impl Member {
             }
     }
 
+    /// Who may be promoted, as far as a primary knows: the holder, or the one before until it has said that it is none any more.
+    #[must_use]
+    pub fn promotable(&self) -> Option<MemberId> {
+        match self.holder {
+            Holder::Is { member, .. } => Some(member),
+            Holder::Nobody => self.leaving().filter(|_| !slipped!(LeavingForgotten)),
+        }
+    }
+
+    /// Who was the holder, and is not known to have heard that it is none any more.
+    #[must_use]
+    pub fn leaving(&self) -> Option<MemberId> {
+        let (before, since) = self.leaving?;
+        (self.has(before) < since).then_some(before)
+    }
+
     /// Makes `standby` the holder: the record to write for it now. Where another standby is the holder, that is
     /// [`Record::NoHolder`] first; once that one has it, the next call gives [`Record::Holder`]. It may lack so many records:
     /// until it has them nothing is acknowledged.
@@ -308,9 +324,7 @@ impl Member {
         }
         match (self.holder, self.leaving) {
             (Holder::Is { member, .. }, _) if member != self.id => Ok(Record::NoHolder),
-            (Holder::Nobody, Some((before, since))) if self.has(before) < since => {
-                Err(Refusal::HolderIsLeaving)
-            }
+            (Holder::Nobody, Some(_)) if self.leaving().is_some() => Err(Refusal::HolderIsLeaving),
             _ => Ok(Record::Holder(standby)),
         }
     }

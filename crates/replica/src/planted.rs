@@ -65,13 +65,37 @@ pub(crate) enum Slip {
     SaltForgotten,
     /// A standby that is promoted goes on to send to those that followed it, as if it had not been.
     SentAcrossEpochs,
+    /// A primary that hands over goes on to take operations.
+    TakesWhileHandingOver,
+    /// A primary hands over to a standby that lacks its last groups.
+    HandedOverBehind,
+    /// Others than the holder are sent what that one lacks.
+    SentBeyondHolder,
+    /// The same while the holder has not heard that it is none any more.
+    LeavingForgotten,
+    /// A standby sends on what its primary has not said to have.
+    SentUnconfirmed,
+    /// Anybody is promoted, whoever is the holder.
+    HolderPassedOver,
+    /// A standby shows what it has before its primary has said that this is its history as well.
+    ShownUnconfirmed,
 }
 
 #[cfg(test)]
 impl Slip {
     /// Every one.
-    pub(crate) const ALL: [Self; 3] =
-        [Self::EpochKept, Self::SaltForgotten, Self::SentAcrossEpochs];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::EpochKept,
+        Self::SaltForgotten,
+        Self::SentAcrossEpochs,
+        Self::TakesWhileHandingOver,
+        Self::HandedOverBehind,
+        Self::SentBeyondHolder,
+        Self::LeavingForgotten,
+        Self::SentUnconfirmed,
+        Self::HolderPassedOver,
+        Self::ShownUnconfirmed,
+    ];
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub(crate) async fn promote(
     let salt = if slipped!(SaltForgotten) { 0 } else { salt };
     let record = match handed {
         Some((epoch, tip)) => member.take_over(epoch, tip, salt)?,
-        None => member.promote(salt, force)?,
+        None => member.promote(salt, force || slipped!(HolderPassedOver))?,
     };
     let record = match acknowledge {
         Acknowledge::Standby => record,
@@ -74,7 +74,7 @@ pub(crate) async fn promote(
     follower.promote(number, from, address).await?;
     // Before any operation. Where a crash comes before it, the next start writes it.
     if let Some(record) = record {
-        write(outside, follower, record).await?;
+        write(outside, source, follower, record, true).await?;
     }
     // It is durable: only a queue that is full can stand in the way, for a moment.
     while let Err(FollowError::NotNow(why)) = follower.lead().await {
@@ -84,19 +84,27 @@ pub(crate) async fn promote(
     Ok(member.epoch())
 }
 
-/// Writes a record to the journal of a primary.
+/// Writes a record to the journal of a primary, again until it is there or this store follows. `is_first`: it was promoted, and takes
+/// no operations yet.
 pub(crate) async fn write(
     outside: &dyn Outside,
+    source: &Source,
     follower: &Follower,
     record: Record,
+    is_first: bool,
 ) -> Result<(), FollowError> {
     let member = match record {
         Record::Holder(member) => Some(member.0),
         Record::NoHolder => None,
     };
     loop {
-        match follower.record(member).await {
-            Err(FollowError::NotNow(why)) => {
+        let written = if is_first {
+            follower.record_first(member).await
+        } else {
+            follower.record(member).await
+        };
+        match written {
+            Err(FollowError::NotNow(why)) if !source.store().is_standby() => {
                 tracing::warn!(why, "who is the holder is not written to the journal yet");
                 outside.clock().timer(LEAD_AGAIN).await;
             }

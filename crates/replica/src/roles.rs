@@ -284,9 +284,11 @@ impl Inner {
             return Ok(());
         }
         // What is answered from here on that one need not have: it may not be promoted as if it had.
-        let (outside, follower) = (self.outside.clone(), self.follower.clone());
+        let (outside, source) = (self.outside.clone(), self.source.clone());
+        let follower = self.follower.clone();
         let record = async move {
-            if let Err(error) = write(&*outside, &follower, Record::NoHolder).await {
+            let written = write(&*outside, &source, &follower, Record::NoHolder, false).await;
+            if let Err(error) = written {
                 tracing::error!(%error, "that nobody is waited for any more could not be written to the journal");
             }
         };
@@ -308,7 +310,7 @@ impl Inner {
             self.follower.clone(),
             self.segment_bytes,
             status.clone(),
-            self.acknowledger.is_some(),
+            self.acknowledger.clone(),
         )?;
         self.metrics.set_status(Some(status.clone()));
         let address = primary.address.to_string().into();
@@ -379,7 +381,7 @@ impl Inner {
                     None => error.to_string(),
                     Some(_) => format!(
                         "{from} has handed over and takes no operations, and this standby could not be promoted: {error}. \
-                         Promote any of the two (widgets promote): both have everything"
+                         Promote this standby again (widgets promote): it has everything"
                     ),
                 };
                 let again = self.begin_to_follow(primary);

@@ -299,7 +299,7 @@ impl Sender {
 
     /// The entry before which it may have everything.
     fn limit(&mut self) -> u64 {
-        let limit = self.limit.as_mut();
+        let limit = self.limit.as_mut().filter(|_| !slipped!(SentBeyondHolder));
         limit.map_or(u64::MAX, |it| it.borrow_and_update().of(self.member))
     }
 

@@ -95,6 +95,11 @@ fn is_behind(error: &Error) -> bool {
     matches!(error, Error::Answered { why, .. } if why.contains(r#""code":"WG503""#))
 }
 
+/// Whether a store says that it does not know whether it handed over (WG505).
+fn is_forgotten(error: &Error) -> bool {
+    matches!(error, Error::Answered { why, .. } if why.contains(r#""code":"WG505""#))
+}
+
 fn tip(source: &Source) -> Tip {
     let end = source.end();
     Tip {
@@ -104,13 +109,12 @@ fn tip(source: &Source) -> Tip {
 }
 
 /// What an operator reads where the answer to the last word may have been lost.
-fn unknown(primary: &Primary, within: Duration, why: &str) -> Unsendable {
+fn unknown(primary: &Primary, why: &str) -> Unsendable {
     Unsendable::Unknown(format!(
-        "{} may have handed over, or not: it did not answer within {} s ({why}). If GET \
-         /ready?role=primary is 200 there, it is the primary as before. If it is 503 there, promote this \
-         standby, which has everything (widgets promote). If nobody answers there, be sure that it is gone first",
-        primary.address,
-        within.as_secs_f64()
+        "{} may have handed over, or not: {why}. If GET /ready?role=primary is 200 there, it is the primary as before. \
+         If it is 503 there, promote this standby, which has everything (widgets promote). If nobody answers there, be sure \
+         that it is gone first",
+        primary.address
     ))
 }
 
@@ -179,7 +183,9 @@ impl Inner {
         }
         self.begin_hand_over(asker.member)?;
         self.set_taker(Taker::Nobody);
-        if let Err(error) = self.follower.pause().await {
+        if !slipped!(TakesWhileHandingOver)
+            && let Err(error) = self.follower.pause().await
+        {
             self.take_again().await;
             return Err(Unsendable::NotChanged(error.to_string()));
         }
@@ -283,7 +289,11 @@ impl Inner {
         };
         let answer = || Ok(r#"{"handed_over":true}"#.into());
         let _one = self.changing.lock().await;
-        self.check_asker(&asker)?;
+        // Another store, or another epoch of this one: what became of the one that was asked before is not known here.
+        self.check_asker(&asker).map_err(|error| match error {
+            Unsendable::Elsewhere(why) => Unsendable::Unknown(why),
+            other => other,
+        })?;
         let own = tip(&self.source);
         if let Some(primary) = self.primary_before() {
             // It asks again, as the answer was lost. A standby that handed over nothing, as one whose disk was emptied meanwhile, cannot say
@@ -292,7 +302,12 @@ impl Inner {
                 return answer();
             }
             let why = format!("this store is a standby, of {}", primary.address);
-            return Err(Unsendable::Elsewhere(why));
+            if primary.address != asker.address {
+                return Err(Unsendable::Elsewhere(why));
+            }
+            return Err(Unsendable::Unknown(format!(
+                "{why}, and does not know whether it handed over to that one: it was started anew since"
+            )));
         }
         let known = {
             let state = self.hand_over_state();
@@ -303,9 +318,10 @@ impl Inner {
         let mut member =
             known.ok_or_else(|| Unsendable::Elsewhere(Refusal::IsNotHandingOver.to_string()))?;
         member.lengthened(own, None);
-        member
-            .end_hand_over(asker.member, done.epoch, theirs)
-            .map_err(|refusal| Unsendable::Busy(refusal.to_string()))?;
+        let ended = member.end_hand_over(asker.member, done.epoch, theirs);
+        if !slipped!(HandedOverBehind) {
+            ended.map_err(|refusal| Unsendable::Busy(refusal.to_string()))?;
+        }
         let standby = asker.address;
         let demoted = self.follower.demote(standby.to_string()).await;
         demoted.map_err(|error| Unsendable::Unavailable(error.to_string()))?;
@@ -442,13 +458,13 @@ impl Inner {
             let why = match self.tell(primary, &call, left).await {
                 Ok(()) => return Ok((epoch, own)),
                 Err(error) if is_behind(&error) => error.to_string(),
-                // It waits no longer, or never did; or it did hand over, its answer was lost, and it was started again.
+                // It did hand over, its answer was lost, and it was started again; or it follows this standby without having done so.
+                Err(error) if is_forgotten(&error) => {
+                    return Err(unknown(primary, &error.to_string()));
+                }
+                // It waits no longer, or never did, and is the primary; or it follows somebody else.
                 Err(error @ Error::Answered { status: 410, .. }) => {
-                    return Err(if is_unknown {
-                        unknown(primary, within, &error.to_string())
-                    } else {
-                        Unsendable::NotChanged(error.to_string())
-                    });
+                    return Err(Unsendable::NotChanged(error.to_string()));
                 }
                 Err(error) => {
                     is_unknown |= !matches!(error, Error::Answered { .. });
@@ -458,7 +474,7 @@ impl Inner {
             if clock.now() >= end {
                 let seconds = within.as_secs_f64();
                 return Err(if is_unknown {
-                    unknown(primary, within, &why)
+                    unknown(primary, &format!("{why}, for {seconds} s"))
                 } else {
                     Unsendable::NotChanged(format!(
                         "this standby did not have everything within {seconds} s: {why}"

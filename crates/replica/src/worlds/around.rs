@@ -85,15 +85,25 @@ pub(super) fn member_at(address: &str) -> Option<usize> {
 }
 
 impl Around {
-    async fn call(&self, to: &Primary, call: Call) -> Result<Option<u64>, Error> {
+    fn place(to: &Primary) -> Result<usize, Error> {
         let to = member_at(&to.address.to_string());
-        let to = to.ok_or_else(|| Error::Unreachable("there is no such member".into()))?;
+        to.ok_or_else(|| Error::Unreachable("there is no such member".into()))
+    }
+
+    async fn call(&self, to: usize, call: Call) -> Result<(), Error> {
         let answer = self.network.call(self.member, to, call);
         tokio::select! {
             biased;
             answer = answer => answer.unwrap_or_else(|_| Err(Error::Unreachable("it hung up".into()))),
             () = self.clock.timer(CONNECT_TIME_MAX) => Err(Error::Unreachable("there was no answer".into())),
         }
+    }
+
+    fn push(&self, work: Doing<'static, ()>) -> Arc<AtomicBool> {
+        let ended = Arc::new(AtomicBool::new(false));
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.push((ended.clone(), work));
+        ended
     }
 }
 
@@ -102,20 +112,25 @@ impl Outside for Around {
         &'a self,
         primary: &'a Primary,
         query: &'a str,
-        _: Option<watch::Receiver<u64>>,
+        reports: Option<watch::Receiver<u64>>,
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>> {
         Box::pin(async move {
-            let pipe = self.call(primary, Call::Ask(query.into())).await?;
-            let pipe = pipe.ok_or_else(|| Error::Wire("no stream".into()))?;
-            let incoming: Box<dyn Incoming> = Box::new(self.network.incoming(pipe));
+            let to = Self::place(primary)?;
+            // Hangs up when it is dropped, whatever the reason.
+            let (number, stream) = self.network.connect(self.member, to);
+            if let Some(reports) = reports {
+                self.push(self.network.report(number, reports));
+            }
+            self.call(to, Call::Ask(query.into(), number)).await?;
+            let incoming: Box<dyn Incoming> = Box::new(stream);
             Ok(incoming)
         })
     }
 
     fn tell<'a>(&'a self, member: &'a Primary, call: &'a str) -> Doing<'a, Result<(), Error>> {
         Box::pin(async move {
-            self.call(member, Call::Tell(call.into())).await?;
-            Ok(())
+            self.call(Self::place(member)?, Call::Tell(call.into()))
+                .await
         })
     }
 
@@ -139,9 +154,7 @@ impl Outside for Around {
     }
 
     fn begin(&self, _: &str, work: Doing<'static, ()>) -> io::Result<Task> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.push((ended.clone(), work));
+        let ended = self.push(work);
         Ok(Task::new(move || ended.store(true, Ordering::Relaxed)))
     }
 

@@ -30,13 +30,39 @@ impl World {
             self.promote(winner);
         }
         self.calm(winner)?;
+        if self.waits() && !self.members[winner].leads() {
+            // Its holder was lost while it handed over to that one: both had everything, which is looked at below.
+            self.promote_by_force(winner);
+            self.calm(winner)?;
+        }
         if !self.members[winner].leads() {
             return Err(format!("member {winner} was not promoted"));
         }
         self.check_lost(winner)?;
         self.count_replaced();
-        for number in (0..self.members.len()).filter(|it| *it != winner) {
+        self.replace_lost_holder(winner);
+        let mut others: Vec<_> = (0..self.members.len()).filter(|it| *it != winner).collect();
+        // Others than the holder are sent what that one has, and no other one is named before it knows: it comes first, and must be heard.
+        let holder = self.members[winner].holder();
+        let holder = holder.or(self.members[winner].leaving());
+        others.sort_by_key(|it| self.members[*it].id() != holder);
+        let first = others.first().copied();
+        if let Some(first) = first
+            && self.waits()
+            && self.members[first].follows != Some(winner)
+        {
+            self.repoint(first, winner)?;
+            self.calm(winner)?;
+        }
+        for &number in &others {
             self.bring_along(number, winner)?;
+        }
+        for number in others {
+            // Two may follow one another, and have everything.
+            if !self.has_its_holder(winner) {
+                self.repoint(number, winner)?;
+                self.calm(winner)?;
+            }
         }
         for number in 0..self.members.len() {
             self.audit(number)?;
@@ -47,7 +73,19 @@ impl World {
                 ));
             }
         }
-        Ok(())
+        self.calm(winner)?;
+        if self.has_its_holder(winner) {
+            Ok(())
+        } else {
+            Err(format!("member {winner} has no holder in the end"))
+        }
+    }
+
+    /// Where answers wait, whether there is a standby that is waited for.
+    fn has_its_holder(&self, winner: usize) -> bool {
+        let told = self.members[winner].roles().map(|it| it.holder(""));
+        let by = r#""acknowledged_by":"standby""#;
+        !self.waits() || told.is_some_and(|told| told.is_ok_and(|told| told.contains(by)))
     }
 
     fn restart(&mut self, number: usize) -> Result<(), String> {
@@ -57,13 +95,22 @@ impl World {
         self.start(number)
     }
 
-    /// The primary of the highest epoch; where there is none, the standby that has most.
+    /// The primary of the highest epoch; where there is none, the standby that has most. Where answers wait, who has most is the holder,
+    /// and a primary of a lower epoch never goes on.
     fn winner(&self) -> Option<usize> {
+        let waits = self.waits();
         let known = |number: &usize| {
-            let engine = self.members[*number].engine()?;
+            let member = &self.members[*number];
+            let engine = member.engine()?;
             let store = engine.source().store();
-            let (epoch, newest) = (store.epoch(), engine.newest());
-            Some((!store.is_standby(), epoch, newest.sequence))
+            let (epoch, newest) = (store.epoch(), engine.newest().sequence);
+            let leads = !store.is_standby();
+            let holds = waits && member.holder() == Some(store.member);
+            Some(if waits {
+                (epoch, u32::from(leads), holds, newest)
+            } else {
+                (u32::from(leads), epoch, holds, newest)
+            })
         };
         let members = (0..self.members.len()).filter(|it| known(it).is_some());
         members.max_by_key(known)
@@ -85,7 +132,7 @@ impl World {
             self.pass(100_000);
             self.after()?;
             let level = (0..self.members.len()).all(|it| self.is_level(it, winner));
-            if level && self.members[winner].leads() {
+            if level && self.members[winner].leads() && self.has_its_holder(winner) {
                 break;
             }
         }
@@ -133,10 +180,11 @@ impl World {
             }
         }
         self.empty(number, winner)?;
+        self.replace_lost_holder(winner);
         self.calm(winner)
     }
 
-    /// Whether all changes of a member are in the winner's history, which goes back far enough.
+    /// Whether all entries of a member but seals at the end are in the winner's history, which goes back far enough.
     fn is_part_of(&self, number: usize, winner: usize) -> bool {
         let (Some(one), Some(other)) =
             (self.members[number].engine(), self.members[winner].engine())
@@ -147,9 +195,10 @@ impl World {
         let has = |(epoch, sequence): (u32, u64)| {
             sequence <= other.newest().sequence && store.epoch_of(sequence) == epoch
         };
-        let durable = self.members[number].durable;
-        let end = durable.map_or(0, |(_, sequence)| sequence);
-        durable.is_none_or(has)
+        let source = one.source();
+        let before = source.before_seals().ok().flatten();
+        let end = before.unwrap_or_else(|| source.end()).next_sequence - 1;
+        (end == 0 || has((source.store().epoch_of(end), end)))
             && one.source().store().identity == store.identity
             && one.source().store().epoch() <= store.epoch()
             && other.oldest().sequence <= end

@@ -124,19 +124,21 @@ async fn reach(feed: Option<Arc<dyn Feed>>, after: Option<Position>) -> Result<(
     }
 }
 
-/// What was applied, if this is the answer to an operation that was: where it stands in the history of the member that answered.
+/// What was applied, if this is the answer to an operation that was: where it stands in the history of the member that answered,
+/// which is durable up to `newest`, and may be told up to `shown`.
 pub(super) fn check(
     pending: &Pending,
     answer: &Answer,
     ledger: &Ledger,
     store: &StoreHeader,
     newest: u64,
+    shown: u64,
 ) -> Result<Option<u64>, String> {
-    let states = |from: u64| ledger.states(store, from.min(newest), newest);
+    let states = |from: u64| ledger.states(store, from.min(shown), shown);
     let explains = |from: u64, is_so: &dyn Fn(&Model) -> bool| states(from).any(|it| is_so(&it));
     match (&pending.asked, answer) {
         (Asked::Operation(command), Answer::Operation(Ok(_))) => {
-            let mut range = (pending.from + 1..=newest).rev();
+            let mut range = (pending.from + 1..=shown).rev();
             let is_it = |sequence: &u64| {
                 let entry = ledger.at(store, *sequence);
                 entry.is_some_and(|entry| same(&entry.command, command))
@@ -144,7 +146,7 @@ pub(super) fn check(
             let found = range.find(is_it);
             found.map(Some).ok_or_else(|| {
                 format!(
-                    "{command:?} was accepted, and is not in the history after {}",
+                    "{command:?} was accepted, and is not in what may be told of the history after {}",
                     pending.from
                 )
             })
@@ -160,10 +162,10 @@ pub(super) fn check(
         }
         (Asked::Lookup(wanted, after), Answer::Lookup(Ok(found))) => {
             if let Some(after) = after
-                && (after.sequence > newest || store.epoch_of(after.sequence) != after.epoch)
+                && (after.sequence > shown || store.epoch_of(after.sequence) != after.epoch)
             {
                 return Err(format!(
-                    "a lookup after {after} was answered by a history of epoch {:x} up to {newest} that has not got it",
+                    "a lookup after {after} was answered by a history of epoch {:x} up to {shown} that has not got it",
                     store.epoch_of(after.sequence)
                 ));
             }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use widgets_clock::Clock as _;
 use widgets_conformance::Model;
 use widgets_engine::{
-    Role, Settings,
+    Named, Role, Settings,
     simulation::{Chance, Steps},
 };
 use widgets_registry::SerialNumber;
@@ -51,10 +51,14 @@ pub(super) struct Member {
     pub(super) durable: Option<(u32, u64)>,
     /// The epochs of its own that it answered to have ended.
     pub(super) over: Over,
+    /// When its process began.
+    pub(super) started: u64,
     /// When it was a primary last.
     pub(super) led: u64,
     /// In which epochs it was the primary: what it had written then may turn up at a later start.
     pub(super) reigns: BTreeSet<u32>,
+    /// Whom it named the holder last, as far as was seen.
+    named: Option<Named>,
 }
 
 pub(super) struct Process {
@@ -111,8 +115,10 @@ impl Member {
             clock: Arc::new(SimulatedClock::new(now.clone(), behind)),
             durable: None,
             over: Arc::default(),
+            started: 0,
             led: 0,
             reigns: BTreeSet::new(),
+            named: None,
         }
     }
 
@@ -191,10 +197,39 @@ impl Member {
         self.reign().is_some()
     }
 
+    /// Which data directory it is.
+    pub(super) fn id(&self) -> Option<u64> {
+        Some(self.engine()?.source().store().member)
+    }
+
+    /// Who must have what it has before anybody is told, as its history says.
+    pub(super) fn holder(&self) -> Option<u64> {
+        let holder = self.engine()?.source().holding().holder;
+        holder.map(|named| named.member)
+    }
+
+    /// Who was the holder, and has yet to hear that it is none any more, as far as its history says.
+    pub(super) fn leaving(&self) -> Option<u64> {
+        let leaving = self.engine()?.source().holding().leaving;
+        leaving.map(|named| named.member)
+    }
+
+    /// Whether it has named another holder than when that was asked last.
+    pub(super) fn holder_is_new(&mut self) -> bool {
+        let holder = self.engine().and_then(|it| it.source().holding().holder);
+        let is_new = holder.is_some() && holder != self.named;
+        self.named = holder.or(self.named);
+        is_new
+    }
+
+    /// What its roles are, once its store is there.
+    pub(super) fn roles(&self) -> Option<&Roles> {
+        self.process.as_ref()?.roles.as_ref()
+    }
+
     /// Why it does not follow, as it says itself.
     pub(super) fn why_not(&self) -> String {
-        let roles = self.process.as_ref().and_then(|it| it.roles.as_ref());
-        let why = roles.and_then(Roles::failure);
+        let why = self.roles().and_then(Roles::failure);
         why.unwrap_or_else(|| "it says that it does".into())
     }
 
@@ -230,6 +265,7 @@ impl Process {
         let engine = Steps::open(&member.disk, &member.clock, random, settings);
         let engine = engine.map_err(|error| error.to_string())?;
         let (source, follower) = (engine.source(), engine.follower());
+        let acknowledging = engine.acknowledging();
         let store = source.store();
         let configured = member.follows.map(primary);
         let follows = match (&store.role, configured) {
@@ -245,7 +281,7 @@ impl Process {
             Store {
                 source,
                 follower,
-                acknowledging: None,
+                acknowledging,
             },
             follows,
             Credentials::default(),
@@ -263,7 +299,7 @@ impl Process {
         self.tasks.push((Arc::default(), task));
     }
 
-    /// One of its tasks goes on.
+    /// One of its tasks goes on, or each does once.
     pub(super) fn turn(&mut self, chance: &mut Chance) {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         self.tasks.append(&mut begun);
@@ -273,8 +309,22 @@ impl Process {
         if self.tasks.is_empty() {
             return;
         }
-        let chosen = chance.below(self.tasks.len());
-        if poll(&mut self.tasks[chosen].1).is_ready() {
+        let first = chance.below(self.tasks.len());
+        let count = if chance.below(2) == 0 {
+            1
+        } else {
+            self.tasks.len()
+        };
+        let mut done = Vec::new();
+        for each in 0..count {
+            let chosen = (first + each) % self.tasks.len();
+            let (ended, task) = &mut self.tasks[chosen];
+            if !ended.load(Ordering::Relaxed) && poll(task).is_ready() {
+                done.push(chosen);
+            }
+        }
+        done.sort_unstable();
+        for chosen in done.into_iter().rev() {
             drop(self.tasks.swap_remove(chosen));
         }
     }
@@ -291,27 +341,26 @@ impl Process {
         let source = engine.source();
         let network = self.network.clone();
         match call {
-            Call::Ask(query) => {
+            Call::Ask(query, number) => {
                 let Some(answer) = answer else {
                     return;
                 };
-                // Answers wait for no standby here: nobody reports.
-                let (_, reports) = mpsc::channel(1);
+                let (reported, reports) = mpsc::channel(1);
                 let stopping = self.stopping.subscribe();
                 let sending = roles.standbys().send(query, reports, stopping);
                 self.begin(Box::pin(async move {
-                    match sending.await {
-                        Ok((body, sending)) => {
-                            let (number, feeding) = network.stream(this, from, body);
-                            if network.reaches(this, from) {
-                                drop(answer.send(Ok(Some(number))));
-                            }
-                            join(sending, feeding).await;
-                        }
-                        Err(error) if network.reaches(this, from) => {
-                            drop(answer.send(Err(refused(error))));
-                        }
-                        Err(_) => {}
+                    let sent = sending.await;
+                    let answer = Some(answer).filter(|_| network.reaches(this, from));
+                    let (told, sent) = match sent {
+                        Ok(sent) => (Ok(()), Some(sent)),
+                        Err(error) => (Err(refused(error)), None),
+                    };
+                    if let Some(answer) = answer {
+                        drop(answer.send(told));
+                    }
+                    if let Some((body, sending)) = sent {
+                        let answering = network.answer(number, body);
+                        join([sending, answering, network.reports(number, reported)]).await;
                     }
                 }));
             }
@@ -333,7 +382,7 @@ impl Process {
                 }
                 let answer = answer.filter(|_| network.reaches(this, from));
                 if let Some(answer) = answer {
-                    drop(answer.send(told.map(|_| None).map_err(refused)));
+                    drop(answer.send(told.map(drop).map_err(refused)));
                 }
             })),
         }
@@ -368,13 +417,14 @@ impl Process {
     }
 }
 
-/// Both, until both have ended.
-async fn join(mut one: Doing<'static, ()>, mut other: Doing<'static, ()>) {
-    let (mut ended, mut other_ended) = (false, false);
+/// All of them, until each has ended.
+async fn join(mut all: [Doing<'static, ()>; 3]) {
+    let mut ended = [false; 3];
     std::future::poll_fn(move |_| {
-        ended = ended || poll(&mut one).is_ready();
-        other_ended = other_ended || poll(&mut other).is_ready();
-        if ended && other_ended {
+        for (each, ended) in all.iter_mut().zip(&mut ended) {
+            *ended = *ended || poll(each).is_ready();
+        }
+        if ended == [true; 3] {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -389,6 +439,7 @@ fn refused(error: Unsendable) -> Error {
         Unsendable::Malformed(why) => (400, why),
         Unsendable::Elsewhere(why) => (410, why),
         Unsendable::Busy(why) => (503, format!(r#"{{"code":"WG503","details":"{why}"}}"#)),
+        Unsendable::Unknown(why) => (503, format!(r#"{{"code":"WG505","details":"{why}"}}"#)),
         other => (503, format!("{other:?}")),
     };
     Error::Answered { status, why }

@@ -6,13 +6,16 @@
 //!
 //! A seed tells the whole story, and two runs of it are the same.
 
+mod archive;
 mod around;
 mod calm;
+mod checks;
 mod client;
 mod disk;
 mod ledger;
 mod member;
 mod network;
+mod operators;
 mod tally;
 mod told;
 mod world;
@@ -47,7 +50,7 @@ fn run(seed: u64) -> Tally {
 }
 
 /// Every run of the tests has the same seeds: a change that breaks one is known by it.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 80;
 
 #[test]
 fn a_seed_tells_everything() {
@@ -65,9 +68,31 @@ fn every_member_has_one_history() {
         tally.add(&run(seed));
     }
     println!("{tally}");
-    assert!(tally.crashes() > SEEDS, "{tally}");
-    assert!(tally.promotions > SEEDS / 2, "{tally}");
-    assert!(tally.replaced > 0 && tally.gone > 0, "{tally}");
+    // Whatever these worlds are said to have happen in them does, about twice as often as this.
+    for (what, times, least) in [
+        ("kills", tally.kills, 100),
+        ("power cuts", tally.power_cuts, 100),
+        ("faults of the network", tally.network_faults, 300),
+        ("faults of disks", tally.disk_faults, 30),
+        ("copies", tally.copies, 80),
+        ("machines lost", tally.wiped, 30),
+        ("begun with the archive", tally.restored, 6),
+        ("promotions", tally.promotions, 60),
+        ("switchovers", tally.switchovers, 25),
+        ("switchovers given up", tally.switchovers_given_up, 20),
+        ("switchovers unknown", tally.switchovers_unknown, 1),
+        ("primaries replaced", tally.replaced, 50),
+        ("holders named", tally.holders, 100),
+        ("holders lost", tally.alone, 2),
+        ("promotions refused", tally.not_the_holder, 20),
+        ("operations accepted", tally.accepted, 800),
+        ("operations acknowledged", tally.acknowledged, 100),
+        ("operations of unknown fate", tally.unknown, 20),
+        ("positions given up", tally.gone, 80),
+        ("followed by themselves", tally.followed_by_itself, 50),
+    ] {
+        assert!(times >= least, "{what}: {times}, not {least}\n{tally}");
+    }
 }
 
 /// A planted bug must be caught within so many seeds.
@@ -107,17 +132,6 @@ fn every_planted_bug_is_caught() {
         missed.push("no sync".into());
     }
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
-}
-
-/// Seeds that once found something.
-#[test]
-fn seeds_that_failed_before() {
-    // A standby turned to a new primary, and wrote afterwards a group that the one before had sent.
-    run(430);
-    // A machine whose disk was emptied while it handed over said afterwards that it had: what it had accepted was lost.
-    run(101_023);
-    // Two that were promoted drew the same salt, and began the same epoch.
-    run(2548);
 }
 
 /// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`

@@ -1,4 +1,4 @@
-//! The network between the members: calls that come late, twice or never, and streams that end at any byte, for one side or both.
+//! The network between the members: calls that come late, twice or never, and connections that end at any byte, for one side or both.
 
 use crate::{Doing, Error, Incoming};
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use widgets_engine::simulation::Chance;
 
 /// A sender waits when so many bytes are on their way.
@@ -17,14 +17,14 @@ const WINDOW_BYTES: usize = 3000;
 /// What one member wants of another.
 #[derive(Clone)]
 pub(super) enum Call {
-    /// The stream of this query.
-    Ask(String),
+    /// The stream of this query, over this connection.
+    Ask(String, u64),
     /// That it hears this.
     Tell(String),
 }
 
-/// What is answered: the number of a stream where one was asked for.
-type Answer = Result<Option<u64>, Error>;
+/// What is answered; nothing is said beside that it is well.
+type Answer = Result<(), Error>;
 
 /// A call on its way.
 pub(super) struct Calling {
@@ -35,15 +35,56 @@ pub(super) struct Calling {
     pub(super) answer: Option<oneshot::Sender<Answer>>,
 }
 
+/// One side of a connection. As an index: what it reads, and what it knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// Who began it, and reads the answer.
+    Asker,
+    /// Who reads the reports.
+    Asked,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Asker => Self::Asked,
+            Self::Asked => Self::Asker,
+        }
+    }
+}
+
+/// What one side reads.
 #[derive(Default)]
-struct Pipe {
-    ends: [usize; 2],
+struct Lane {
     flying: VecDeque<u8>,
     arrived: VecDeque<u8>,
     /// The sender has sent all that it had.
     is_closed: bool,
-    is_cut_for_reader: bool,
-    is_cut_for_sender: bool,
+}
+
+struct Connection {
+    /// Who is connected.
+    ends: [usize; 2],
+    lanes: [Lane; 2],
+    /// Which side knows that it has ended.
+    knows: [bool; 2],
+}
+
+impl Connection {
+    fn is_cut(&self) -> bool {
+        self.knows == [true, true]
+    }
+
+    fn cut(&mut self, knows: [bool; 2]) {
+        for (lane, knows) in self.lanes.iter_mut().zip(knows) {
+            lane.flying.clear();
+            // A stream whose reader was not told has nothing more to come.
+            lane.is_closed &= knows;
+        }
+        for (known, knows) in self.knows.iter_mut().zip(knows) {
+            *known |= knows;
+        }
+    }
 }
 
 /// Clones are the same network.
@@ -53,7 +94,7 @@ pub(super) struct Network(Arc<Mutex<Inner>>);
 struct Inner {
     chance: Chance,
     calls: Vec<Calling>,
-    pipes: BTreeMap<u64, Pipe>,
+    connections: BTreeMap<u64, Connection>,
     next: u64,
     /// Which pairs do not reach each other.
     apart: BTreeSet<[usize; 2]>,
@@ -72,7 +113,7 @@ impl Network {
         Self(Arc::new(Mutex::new(Inner {
             chance: Chance(seed),
             calls: Vec::new(),
-            pipes: BTreeMap::new(),
+            connections: BTreeMap::new(),
             next: 0,
             apart: BTreeSet::new(),
             faults: 0,
@@ -154,70 +195,79 @@ impl Network {
         }
     }
 
-    /// Parts two members, or joins them again.
+    /// Parts two members.
     pub(super) fn part(&self, one: usize, other: usize) {
         let mut inner = self.lock();
-        if !inner.apart.remove(&pair(one, other)) {
-            inner.apart.insert(pair(one, other));
-            inner.faults += 1;
+        inner.apart.insert(pair(one, other));
+        inner.faults += 1;
+    }
+
+    /// Joins two members that are parted; parts others, some of them.
+    pub(super) fn join_or_part(&self, one: usize, other: usize) {
+        let mut inner = self.lock();
+        let was_apart = inner.apart.remove(&pair(one, other));
+        let parts = !was_apart && inner.chance.below(3) == 0;
+        drop(inner);
+        if parts {
+            self.part(one, other);
         }
     }
 
-    /// Everybody reaches everybody, and whoever waits at a stream that is half open learns that it has ended.
+    /// Everybody reaches everybody, and whoever waits at a connection that is half open learns that it has ended.
     pub(super) fn heal(&self) {
         let mut inner = self.lock();
         inner.apart.clear();
-        for pipe in inner.pipes.values_mut() {
-            if pipe.is_cut_for_reader || pipe.is_cut_for_sender {
-                (pipe.is_cut_for_reader, pipe.is_cut_for_sender) = (true, true);
+        for connection in inner.connections.values_mut() {
+            if connection.knows != [false, false] {
+                connection.cut([true, true]);
             }
         }
     }
 
-    /// Some bytes of some stream arrive.
+    /// Some bytes of some connection arrive.
     pub(super) fn carry(&self) {
         let mut inner = self.lock();
         let Inner {
             chance,
-            pipes,
+            connections,
             apart,
             ..
         } = &mut *inner;
-        let flying = pipes
+        let joined = connections
             .values_mut()
-            .filter(|pipe| !pipe.flying.is_empty() && !apart.contains(&pipe.ends));
-        let mut flying: Vec<&mut Pipe> = flying.collect();
+            .filter(|it| !apart.contains(&pair(it.ends[0], it.ends[1])));
+        let lanes = joined.flat_map(|it| it.lanes.iter_mut());
+        let mut flying: Vec<&mut Lane> = lanes.filter(|it| !it.flying.is_empty()).collect();
         if flying.is_empty() {
             return;
         }
-        let pipe = flying.swap_remove(chance.below(flying.len()));
-        let most = pipe.flying.len();
+        let lane = flying.swap_remove(chance.below(flying.len()));
+        let most = lane.flying.len();
         let bytes = if chance.below(3) == 0 {
             1 + chance.below(most)
         } else {
             most
         };
-        let arrived: Vec<u8> = pipe.flying.drain(..bytes).collect();
-        pipe.arrived.extend(arrived);
+        let arrived: Vec<u8> = lane.flying.drain(..bytes).collect();
+        lane.arrived.extend(arrived);
     }
 
-    /// Cuts a stream: what is on its way is lost. Both ends hear of it, or one alone.
+    /// Cuts a connection: what is on its way is lost. Both ends hear of it, or one alone.
     pub(super) fn cut(&self) {
         let mut inner = self.lock();
-        let Inner { chance, pipes, .. } = &mut *inner;
-        if pipes.is_empty() {
+        let Inner {
+            chance,
+            connections,
+            ..
+        } = &mut *inner;
+        let mut whole: Vec<_> = connections.values_mut().filter(|it| !it.is_cut()).collect();
+        if whole.is_empty() {
             return;
         }
-        let chosen = chance.below(pipes.len());
-        if let Some(pipe) = pipes.values_mut().nth(chosen) {
-            pipe.flying.clear();
-            let ends = chance.below(3);
-            pipe.is_cut_for_reader |= ends != 1;
-            pipe.is_cut_for_sender |= ends != 0;
-            // A stream whose reader was not told has nothing more to come.
-            pipe.is_closed = false;
-            inner.faults += 1;
-        }
+        let chosen = chance.below(whole.len());
+        let ends = chance.below(3);
+        whole[chosen].cut([ends != 1, ends != 0]);
+        inner.faults += 1;
     }
 
     /// A process has gone. Its peers hear of that, or not.
@@ -225,90 +275,153 @@ impl Network {
         let mut inner = self.lock();
         let Inner {
             chance,
-            pipes,
+            connections,
             calls,
             ..
         } = &mut *inner;
-        for pipe in pipes
+        for connection in connections
             .values_mut()
-            .filter(|pipe| pipe.ends.contains(&member))
+            .filter(|it| it.ends.contains(&member))
         {
             let is_told = chance.below(2) == 0;
-            pipe.flying.clear();
-            pipe.is_cut_for_reader |= is_told;
-            pipe.is_cut_for_sender |= is_told;
+            connection.cut([is_told, is_told]);
         }
         calls.retain(|call| call.from != member || call.answer.is_none());
     }
 
-    /// Begins a stream of what is handed over by `body`: its number, and the task that feeds it.
-    pub(super) fn stream(
-        &self,
-        from: usize,
-        to: usize,
-        mut body: mpsc::Receiver<Bytes>,
-    ) -> (u64, Doing<'static, ()>) {
+    /// A connection that this member begins: its number, and the asker's end, at which it hangs up when that is dropped.
+    pub(super) fn connect(&self, from: usize, to: usize) -> (u64, Stream) {
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
-        let pipe = Pipe {
-            ends: pair(from, to),
-            ..Pipe::default()
+        let connection = Connection {
+            ends: [from, to],
+            lanes: Default::default(),
+            knows: [false, false],
         };
-        inner.pipes.insert(number, pipe);
+        inner.connections.insert(number, connection);
+        let stream = Stream {
+            network: self.clone(),
+            number,
+        };
+        (number, stream)
+    }
+
+    /// Sends the answer over a connection, piece by piece.
+    pub(super) fn answer(
+        &self,
+        number: u64,
+        mut body: mpsc::Receiver<Bytes>,
+    ) -> Doing<'static, ()> {
         let network = self.clone();
-        let feeding = async move {
+        Box::pin(async move {
             loop {
                 let piece = tokio::select! {
                     biased;
-                    () = network.cut_for_sender(number) => break,
+                    () = network.ended(number, Side::Asked) => return,
                     piece = body.recv() => piece,
                 };
                 let Some(piece) = piece else {
-                    if let Some(pipe) = network.lock().pipes.get_mut(&number) {
-                        pipe.is_closed = true;
-                    }
-                    break;
+                    return network.close(number, Side::Asked);
                 };
-                let mut rest = &piece[..];
-                while !rest.is_empty() {
-                    let sent = poll_fn(|_| network.push(number, rest)).await;
-                    if sent == 0 {
-                        return;
-                    }
-                    rest = &rest[sent..];
+                if !network.send(number, Side::Asked, &piece).await {
+                    return;
                 }
             }
-        };
-        (number, Box::pin(feeding))
+        })
     }
 
-    /// Hands over some bytes; none where the stream has ended for the sender.
-    fn push(&self, number: u64, bytes: &[u8]) -> Poll<usize> {
+    /// Hands over what the asker reports, while somebody wants it.
+    pub(super) fn reports(&self, number: u64, reported: mpsc::Sender<Bytes>) -> Doing<'static, ()> {
+        let network = self.clone();
+        Box::pin(async move {
+            loop {
+                let piece = tokio::select! {
+                    biased;
+                    () = reported.closed() => return,
+                    piece = poll_fn(|_| network.take(number, Side::Asked)) => piece,
+                };
+                let Ok(piece) = piece else { return };
+                if reported.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Reports over a connection, as `link.rs` does: the newest number each time.
+    pub(super) fn report(
+        &self,
+        number: u64,
+        mut reports: watch::Receiver<u64>,
+    ) -> Doing<'static, ()> {
+        let network = self.clone();
+        Box::pin(async move {
+            loop {
+                let is_there = tokio::select! {
+                    biased;
+                    () = network.ended(number, Side::Asker) => return,
+                    changed = reports.changed() => changed.is_ok(),
+                };
+                if !is_there {
+                    return network.close(number, Side::Asker);
+                }
+                let newest = reports.borrow_and_update().to_le_bytes();
+                if !network.send(number, Side::Asker, &newest).await {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// This side has nothing more to send.
+    fn close(&self, number: u64, side: Side) {
+        if let Some(connection) = self.lock().connections.get_mut(&number) {
+            connection.lanes[side.other() as usize].is_closed = true;
+        }
+    }
+
+    /// Hands over everything; false where the connection has ended for the sender.
+    async fn send(&self, number: u64, side: Side, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let sent = poll_fn(|_| self.push(number, side, bytes)).await;
+            if sent == 0 {
+                return false;
+            }
+            bytes = &bytes[sent..];
+        }
+        true
+    }
+
+    /// Hands over some bytes; none where the connection has ended for the sender.
+    fn push(&self, number: u64, side: Side, bytes: &[u8]) -> Poll<usize> {
         let mut inner = self.lock();
-        let Some(pipe) = inner.pipes.get_mut(&number) else {
+        let Some(connection) = inner.connections.get_mut(&number) else {
             return Poll::Ready(0);
         };
-        if pipe.is_cut_for_sender {
+        if connection.knows[side as usize] {
             return Poll::Ready(0);
         }
-        let room = WINDOW_BYTES.saturating_sub(pipe.flying.len() + pipe.arrived.len());
+        let reader = side.other() as usize;
+        let lane = &mut connection.lanes[reader];
+        let room = WINDOW_BYTES.saturating_sub(lane.flying.len() + lane.arrived.len());
         if room == 0 {
             return Poll::Pending;
         }
         let sent = room.min(bytes.len());
         // Whoever was not told that it is cut sends into nothing.
-        if !pipe.is_cut_for_reader {
-            pipe.flying.extend(&bytes[..sent]);
+        if !connection.knows[reader] {
+            lane.flying.extend(&bytes[..sent]);
         }
         Poll::Ready(sent)
     }
 
-    async fn cut_for_sender(&self, number: u64) {
+    /// Waits until this side knows that the connection has ended.
+    async fn ended(&self, number: u64, side: Side) {
         poll_fn(|_| {
             let inner = self.lock();
-            let pipe = inner.pipes.get(&number);
-            if pipe.is_none_or(|pipe| pipe.is_cut_for_sender) {
+            let connection = inner.connections.get(&number);
+            if connection.is_none_or(|it| it.knows[side as usize]) {
                 Poll::Ready(())
             } else {
                 Poll::Pending
@@ -317,41 +430,41 @@ impl Network {
         .await;
     }
 
-    pub(super) fn incoming(&self, number: u64) -> Stream {
-        Stream {
-            network: self.clone(),
-            number,
-        }
-    }
-
-    fn take(&self, number: u64) -> Poll<Result<Bytes, Error>> {
+    /// What has arrived for this side.
+    fn take(&self, number: u64, side: Side) -> Poll<Result<Bytes, Error>> {
         let mut inner = self.lock();
-        let Inner { chance, pipes, .. } = &mut *inner;
+        let Inner {
+            chance,
+            connections,
+            ..
+        } = &mut *inner;
         let ended = |why: &str| Poll::Ready(Err(Error::Ended(why.into())));
-        let Some(pipe) = pipes.get_mut(&number) else {
+        let Some(connection) = connections.get_mut(&number) else {
             return ended("it has gone");
         };
-        if pipe.is_cut_for_reader && chance.below(2) == 0 {
+        let knows = connection.knows[side as usize];
+        let lane = &mut connection.lanes[side as usize];
+        if knows && chance.below(2) == 0 {
             return ended("it was cut");
         }
-        if !pipe.arrived.is_empty() {
-            let most = pipe.arrived.len();
+        if !lane.arrived.is_empty() {
+            let most = lane.arrived.len();
             let bytes = if chance.below(4) == 0 {
                 1 + chance.below(most)
             } else {
                 most
             };
-            let taken: Vec<u8> = pipe.arrived.drain(..bytes).collect();
+            let taken: Vec<u8> = lane.arrived.drain(..bytes).collect();
             return Poll::Ready(Ok(taken.into()));
         }
-        if pipe.is_cut_for_reader || pipe.is_closed && pipe.flying.is_empty() {
+        if knows || lane.is_closed && lane.flying.is_empty() {
             return ended("it was closed");
         }
         Poll::Pending
     }
 }
 
-/// The reader's end of a stream.
+/// The asker's end of a connection.
 pub(super) struct Stream {
     network: Network,
     number: u64,
@@ -359,20 +472,30 @@ pub(super) struct Stream {
 
 impl Incoming for Stream {
     fn next(&mut self) -> Doing<'_, Result<Bytes, Error>> {
-        Box::pin(poll_fn(|_| self.network.take(self.number)))
+        Box::pin(poll_fn(|_| self.network.take(self.number, Side::Asker)))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         let mut inner = self.network.lock();
+        let Inner {
+            chance,
+            connections,
+            apart,
+            ..
+        } = &mut *inner;
+        let Some(connection) = connections.get_mut(&self.number) else {
+            return;
+        };
         // The sender may not hear of it for long.
-        let is_told = inner.chance.below(4) > 0;
-        if let Some(pipe) = inner.pipes.get_mut(&self.number) {
-            pipe.is_cut_for_reader = true;
-            pipe.is_cut_for_sender |= is_told;
-            pipe.flying.clear();
-            pipe.arrived.clear();
+        let [one, other] = connection.ends;
+        let is_told = chance.below(4) > 0 && !apart.contains(&pair(one, other));
+        if is_told {
+            connections.remove(&self.number);
+        } else {
+            connection.cut([true, false]);
+            connection.lanes[Side::Asker as usize].arrived.clear();
         }
     }
 }

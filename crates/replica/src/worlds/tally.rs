@@ -2,93 +2,125 @@
 
 use std::fmt;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) worlds: u64,
-    pub(super) steps: u64,
-    pub(super) kills: u64,
-    pub(super) power_cuts: u64,
-    pub(super) starts: u64,
-    pub(super) copies: u64,
-    pub(super) promotions: u64,
-    pub(super) switchovers: u64,
-    pub(super) replaced: u64,
-    pub(super) network_faults: u64,
-    pub(super) disk_faults: u64,
-    pub(super) accepted: u64,
-    pub(super) refused: u64,
-    pub(super) lookups: u64,
-    pub(super) gone: u64,
-    pub(super) unanswered: u64,
-    pub(super) changes: u64,
-    pub(super) wiped: u64,
-    pub(super) followed_by_itself: u64,
+/// Counts, each added up over worlds.
+macro_rules! tally {
+    ($($(#[doc = $what:literal])+ $name:ident),+ $(,)?) => {
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(super) struct Tally {
+            $($(#[doc = $what])+ pub(super) $name: u64),+
+        }
+
+        impl Tally {
+            pub(super) fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+tally! {
+    /// Worlds.
+    worlds,
+    /// Those of them in which answers wait for a standby.
+    waiting_worlds,
+    /// Steps.
+    steps,
+    /// Processes that died, and the power stayed.
+    kills,
+    /// Those with which the power went.
+    power_cuts,
+    /// Starts of a process.
+    starts,
+    /// Stores that were copied over the network.
+    copies,
+    /// Promotions that were done.
+    promotions,
+    /// Switchovers that an operator asked for.
+    switchovers_begun,
+    /// Those of them that were done.
+    switchovers,
+    /// Those after which everything was as before.
+    switchovers_given_up,
+    /// Those of which the standby did not know whether they were done.
+    switchovers_unknown,
+    /// Promotions that were refused, as another one is the holder.
+    not_the_holder,
+    /// Promotions by force.
+    forced,
+    /// Primaries that were told that they were replaced, or handed over.
+    replaced,
+    /// Times that a holder was named.
+    holders,
+    /// Times that an operator said that the holder is gone for good.
+    alone,
+    /// Faults of the network.
+    network_faults,
+    /// Faults of disks.
+    disk_faults,
+    /// Operations that were accepted.
+    accepted,
+    /// Those of them that waited for a standby.
+    acknowledged,
+    /// Operations that were refused by a rule.
+    refused,
+    /// Operations of which the caller was told that nobody knows.
+    unknown,
+    /// Lookups.
+    lookups,
+    /// Positions that were given up.
+    gone,
+    /// Requests without an answer, or with a fault.
+    unanswered,
+    /// Changes in all histories.
+    changes,
+    /// Directories that were emptied.
+    wiped,
+    /// Those of them that began with the archive.
+    restored,
+    /// Members that followed in the end without being emptied.
+    followed_by_itself,
 }
 
 impl Tally {
     pub(super) fn crashes(&self) -> u64 {
         self.kills + self.power_cuts
     }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        let Self {
-            worlds,
-            steps,
-            kills,
-            power_cuts,
-            starts,
-            copies,
-            promotions,
-            switchovers,
-            replaced,
-            network_faults,
-            disk_faults,
-            accepted,
-            refused,
-            lookups,
-            gone,
-            unanswered,
-            changes,
-            wiped,
-            followed_by_itself,
-        } = other;
-        self.worlds += worlds;
-        self.steps += steps;
-        self.kills += kills;
-        self.power_cuts += power_cuts;
-        self.starts += starts;
-        self.copies += copies;
-        self.promotions += promotions;
-        self.switchovers += switchovers;
-        self.replaced += replaced;
-        self.network_faults += network_faults;
-        self.disk_faults += disk_faults;
-        self.accepted += accepted;
-        self.refused += refused;
-        self.lookups += lookups;
-        self.gone += gone;
-        self.unanswered += unanswered;
-        self.changes += changes;
-        self.wiped += wiped;
-        self.followed_by_itself += followed_by_itself;
-    }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} worlds, {} steps", self.worlds, self.steps)?;
         writeln!(
             f,
-            "{} crashes ({} with the power), {} starts, {} copies of a store",
-            self.crashes(),
-            self.power_cuts,
-            self.starts,
-            self.copies
+            "{} worlds, in {} of which answers wait for a standby; {} steps",
+            self.worlds, self.waiting_worlds, self.steps
         )?;
         writeln!(
             f,
-            "{} promotions, {} of them switchovers, {} primaries that knew that they were replaced",
-            self.promotions, self.switchovers, self.replaced
+            "{} crashes ({} with the power), {} starts, {} copies of a store, {} directories emptied, {} of them begun with the archive",
+            self.crashes(),
+            self.power_cuts,
+            self.starts,
+            self.copies,
+            self.wiped,
+            self.restored
+        )?;
+        writeln!(
+            f,
+            "{} promotions, {} by force, {} refused, as another one is the holder; {} primaries that knew that they were replaced",
+            self.promotions, self.forced, self.not_the_holder, self.replaced
+        )?;
+        writeln!(
+            f,
+            "{} switchovers begun, {} done, {} given up, {} of which the standby did not know",
+            self.switchovers_begun,
+            self.switchovers,
+            self.switchovers_given_up,
+            self.switchovers_unknown
+        )?;
+        writeln!(
+            f,
+            "{} holders named, {} of them lost for good",
+            self.holders, self.alone
         )?;
         writeln!(
             f,
@@ -97,13 +129,20 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} operations accepted, {} refused, {} lookups, {} positions that were given up, {} without an answer",
-            self.accepted, self.refused, self.lookups, self.gone, self.unanswered
+            "{} operations accepted, {} of them once a standby had them, {} refused, {} of unknown fate; {} lookups, {} positions \
+             that were given up, {} without an answer",
+            self.accepted,
+            self.acknowledged,
+            self.refused,
+            self.unknown,
+            self.lookups,
+            self.gone,
+            self.unanswered
         )?;
         write!(
             f,
-            "{} changes; at the end {} members followed by themselves, {} directories were emptied",
-            self.changes, self.followed_by_itself, self.wiped
+            "{} changes; at the end {} members followed by themselves",
+            self.changes, self.followed_by_itself
         )
     }
 }

@@ -12,8 +12,8 @@ use widgets_engine::{Role, simulation::Chance};
 const TURNS: usize = 60;
 
 impl World {
-    /// Everybody goes on, and no time passes.
-    fn go_on(&mut self) -> Result<(), String> {
+    /// Everybody goes on until nobody has anything to do, and no time passes.
+    fn rest(&mut self) -> Result<(), String> {
         for _ in 0..TURNS {
             for number in 0..self.members.len() {
                 self.turn(number)?;
@@ -41,7 +41,7 @@ impl World {
             let told = asking.await;
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         }));
-        self.go_on()?;
+        self.rest()?;
         let told = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         told.ok_or_else(|| "it does not answer".into())
     }
@@ -72,7 +72,7 @@ impl World {
             self.members[number].follows = number.checked_sub(1);
             self.start(number)?;
             for _ in 0..20 {
-                self.go_on()?;
+                self.rest()?;
                 self.pass(100_000);
             }
         }
@@ -87,7 +87,7 @@ impl World {
             self.members[number].follows = number.checked_sub(1);
             self.start(number)?;
             for _ in 0..20 {
-                self.go_on()?;
+                self.rest()?;
                 self.pass(100_000);
             }
         }
@@ -97,10 +97,10 @@ impl World {
         self.network.part(one, other);
         for number in [one, other] {
             self.promote(number);
-            self.go_on()?;
+            self.rest()?;
         }
         self.pass(2_000_000);
-        self.go_on()?;
+        self.rest()?;
         let ends = [one, other].map(|number| {
             let source = self.members[number].engine().map(Engine::source)?;
             Some((source.end().chain, source.store().epoch()))
@@ -122,7 +122,9 @@ impl World {
 
 #[test]
 fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_one() {
-    let worlds = (0..12).map(|seed| (seed, World::new(seed, false, false)));
+    // Any may be promoted in these.
+    let worlds = (0..24).step_by(2);
+    let worlds = worlds.map(|seed| (seed, World::new(seed, false, false)));
     let worlds = worlds.filter(|(_, world)| world.members.len() == 3);
     let told = worlds.map(|(seed, mut world)| {
         // Their calendars tell the same.
@@ -154,7 +156,7 @@ fn only_who_handed_over_says_that_it_did() {
     let (primary, primary_end) = world.asker(0).expect("it has a store");
     assert_eq!(end, primary_end);
     let said = handed_over(&mut world, 1, &primary, &primary_end);
-    assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
+    assert!(matches!(said, Err(Unsendable::Unknown(_))), "{said:?}");
 
     let query = format!("{asker}&within_ms=2000");
     let ask = |roles: Roles| -> Doing<'static, _> {
@@ -172,7 +174,8 @@ fn only_who_handed_over_says_that_it_did() {
     let other_end = "next_sequence=1&chain=0000000000000001";
     for (asker, end) in [(&other, end.as_str()), (&asker, other_end)] {
         let said = handed_over(&mut world, 0, asker, end);
-        assert!(matches!(said, Err(Unsendable::Elsewhere(_))), "{said:?}");
+        let is_no = matches!(said, Err(Unsendable::Elsewhere(_) | Unsendable::Unknown(_)));
+        assert!(is_no, "{said:?}");
     }
 }
 

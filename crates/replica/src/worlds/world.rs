@@ -1,13 +1,16 @@
 //! One world: members, clients, operators and a network, as a seed tells.
 
 use super::{
-    client::{self, Answer, Asked, Client},
-    ledger::Ledger,
+    archive::Archive,
+    client::{self, Client},
+    ledger::{Ledger, Place},
     member::{Ended, Engine, Member, poll},
     network::Network,
+    operators::Attempts,
     tally::Tally,
 };
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -16,7 +19,7 @@ use std::{
     task::Poll,
 };
 use widgets_engine::{Settings, simulation::Chance};
-use widgets_registry::{FeedError, Position, SerialNumber};
+use widgets_registry::SerialNumber;
 
 /// A broken promise.
 #[derive(Debug)]
@@ -54,27 +57,34 @@ struct Profile {
     network: usize,
     wipes: usize,
     repoints: usize,
+    /// An operator names the holder.
+    namings: usize,
+    archiving: usize,
 }
 
 pub(super) struct World {
     pub(super) chance: Chance,
     profile: Profile,
-    settings: Settings,
+    pub(super) settings: Settings,
     now: Arc<AtomicU64>,
-    ticks: u64,
+    pub(super) ticks: u64,
     pub(super) network: Network,
     pub(super) members: Vec<Member>,
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     pub(super) ledger: Ledger,
-    serial_numbers: Vec<SerialNumber>,
-    /// Operations that were accepted: their epochs and sequence numbers.
-    accepted: Vec<(u32, u64)>,
-    promoted: Arc<AtomicU64>,
-    /// A bit for each member to which roles were switched just now.
-    switched: Arc<AtomicU64>,
+    pub(super) archive: Archive,
+    pub(super) serial_numbers: Vec<SerialNumber>,
+    /// Operations that were accepted.
+    pub(super) accepted: Vec<Place>,
+    /// Up to where each epoch was shown, and by whom, where answers wait for a standby.
+    pub(super) shown: BTreeMap<u32, (u64, usize)>,
+    /// Promotions that have ended, and were not looked at yet.
+    pub(super) attempts: Attempts,
+    /// Until this tick time passes in small steps: roles are to be switched.
+    pub(super) hurries_until: u64,
     /// Nothing fails any more.
     pub(super) is_calm: bool,
-    tally: Tally,
+    pub(super) tally: Tally,
     story: Option<Vec<String>>,
 }
 
@@ -83,7 +93,9 @@ fn one_of<T: Copy>(chance: &mut Chance, choices: &[T]) -> T {
 }
 
 impl World {
+    /// In every second world answers wait for a standby.
     pub(super) fn new(seed: u64, is_told: bool, is_deaf: bool) -> Self {
+        let waits = seed % 2 == 1;
         let mut chance = Chance(seed);
         let now: Arc<AtomicU64> = Arc::default();
         let count = one_of(&mut chance, &[2, 3, 3]);
@@ -98,19 +110,26 @@ impl World {
         }
         // Every seed leaves something out.
         let profile = Profile {
-            steps: 1500 + chance.below(2500),
+            steps: 2000 + chance.below(4000),
             crashes: one_of(&mut chance, &[0, 2, 6]),
             promotions: one_of(&mut chance, &[0, 2, 2, 4]),
-            disk_failing: one_of(&mut chance, &[0, 0, 2, 10]),
+            disk_failing: one_of(&mut chance, &[0, 0, 20, 100]),
             network: one_of(&mut chance, &[0, 2, 6]),
             wipes: one_of(&mut chance, &[0, 0, 1]),
             repoints: one_of(&mut chance, &[0, 1, 6]),
+            namings: if waits {
+                one_of(&mut chance, &[2, 6, 20])
+            } else {
+                0
+            },
+            archiving: one_of(&mut chance, &[0, 4, 20]),
         };
         let settings = Settings {
             queue_operations_max: 4,
             segment_bytes: 12 << 10,
             checkpoint_journal_bytes: one_of(&mut chance, &[5 << 10, 1 << 20]),
             changes_retention_bytes: one_of(&mut chance, &[0, 1 << 30, 1 << 30]),
+            standby_timeout_ms: waits.then(|| one_of(&mut chance, &[300, 5000, 60_000])),
             ..Settings::default()
         };
         Self {
@@ -123,10 +142,12 @@ impl World {
             members,
             clients: (0..3).map(|_| Client::default()).collect(),
             ledger: Ledger::default(),
+            archive: Archive::default(),
             serial_numbers: client::serial_numbers(),
             accepted: Vec::new(),
-            promoted: Arc::default(),
-            switched: Arc::default(),
+            shown: BTreeMap::new(),
+            attempts: Attempts::default(),
+            hurries_until: 0,
             is_calm: false,
             tally: Tally::default(),
             story: is_told.then(Vec::new),
@@ -136,13 +157,18 @@ impl World {
     fn tally(&self) -> Tally {
         Tally {
             worlds: 1,
+            waiting_worlds: u64::from(self.waits()),
             steps: self.ticks,
-            promotions: self.promoted.load(Ordering::Relaxed),
             network_faults: self.network.faults(),
             disk_faults: self.members.iter().map(|it| it.disk.failures()).sum(),
             changes: self.ledger.len() as u64,
             ..self.tally
         }
+    }
+
+    /// Whether answers wait for a standby.
+    pub(super) fn waits(&self) -> bool {
+        self.settings.standby_timeout_ms.is_some()
     }
 
     pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
@@ -169,11 +195,13 @@ impl World {
             network,
             wipes,
             repoints,
+            namings,
+            archiving,
             ..
         } = self.profile;
         let weights = [
-            240, 300, 40, 20, 30, 90, 180, 160, 40, 80, 8, crashes, 40, network, network, network,
-            promotions, 4, repoints, wipes,
+            240, 300, 40, 20, 30, 90, 180, 160, 40, 80, 4, crashes, 40, network, network, network,
+            promotions, 4, repoints, wipes, namings, archiving, 6, 60,
         ];
         let mut chosen = self.chance.below(weights.iter().sum());
         let action = weights.iter().position(|&weight| {
@@ -188,60 +216,79 @@ impl World {
             3 => self.do_step(member, Engine::prepare)?,
             4 => self.do_step(member, Engine::write)?,
             5 => self.arrive()?,
-            6 => self.network.carry(),
+            6 => {
+                for _ in 0..=self.chance.below(3) {
+                    self.network.carry();
+                }
+            }
             7 => self.ask(member),
             8 => self.answers(None)?,
             9 => {
-                let passed = self.chance.below(20_000);
+                let passed = self.chance.below(40_000);
                 self.pass(1 + passed as u64);
             }
-            10 => {
+            10 if self.ticks >= self.hurries_until => {
                 let passed = self.chance.below(4_000_000);
                 self.pass(100_000 + passed as u64);
             }
+            10 => {}
             11 => self.arm(member),
             12 => self.start(member)?,
             13 => {
                 let other = self.chance.below(self.members.len());
                 if other != member {
                     self.note(|| format!("{member} and {other} are parted, or joined"));
-                    self.network.part(member, other);
+                    self.network.join_or_part(member, other);
                 }
             }
             14 => self.network.cut(),
             15 => self.network.lose(),
-            16 => {
-                self.promote(member);
-                if self.chance.below(4) == 0 {
-                    let other = self.chance.below(self.members.len());
-                    self.promote(other);
-                }
-            }
+            16 => self.change_roles(member),
             17 => self.do_step(member, |engine| engine.want_checkpoint())?,
             18 => {
                 let other = self.chance.below(self.members.len());
                 self.repoint(member, other)?;
             }
-            _ => {
+            19 => {
                 let other = self.chance.below(self.members.len());
-                self.empty(member, other)?;
+                let holder = self.successor().filter(|_| self.waits());
+                let lost = holder.unwrap_or(member);
+                if self.may_lose(lost) {
+                    self.empty(lost, other)?;
+                }
             }
+            20 => {
+                let other = self.chance.below(self.members.len());
+                self.name_holder(member, other);
+            }
+            21 => self.archive(member)?,
+            22 => self.tend(member)?,
+            _ => self.go_on()?,
         }
         self.after()
+    }
+
+    /// Everybody goes on for a moment, as it mostly is.
+    fn go_on(&mut self) -> Result<(), String> {
+        for member in 0..self.members.len() {
+            self.turn(member)?;
+            self.own(member)?;
+            self.arrive()?;
+            self.network.carry();
+        }
+        Ok(())
     }
 
     /// What is looked at after every step.
     pub(super) fn after(&mut self) -> Result<(), String> {
         self.ticks += 1;
-        let switched = self.switched.swap(0, Ordering::Relaxed);
-        for number in (0..self.members.len()).filter(|it| switched & 1 << it > 0) {
-            self.check_switched(number)?;
-        }
+        self.look_at_attempts()?;
         for number in 0..self.members.len() {
             let member = &mut self.members[number];
             if let Some(epoch) = member.reign() {
                 member.led = self.ticks;
                 member.reigns.insert(epoch);
+                self.tally.holders += u64::from(member.holder_is_new());
             }
             if member.has_copied() {
                 self.tally.copies += 1;
@@ -252,25 +299,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Roles were switched to a member: it has everything that was accepted in the epoch before its own.
-    fn check_switched(&mut self, number: usize) -> Result<(), String> {
-        self.tally.switchovers += 1;
-        let Some(engine) = self.members[number].engine() else {
-            return Ok(());
-        };
-        let store = engine.source().store();
-        let [.., before, own] = store.epochs.as_slice() else {
-            return Ok(());
-        };
-        let is_lost = |it: &&(u32, u64)| it.0 == before.number && it.1 >= own.first_sequence;
-        match self.accepted.iter().find(is_lost) {
-            Some(lost) => Err(format!(
-                "roles were switched to member {number}, and {lost:x?} was accepted and is lost"
-            )),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn pass(&self, microseconds: u64) {
@@ -300,6 +328,7 @@ impl World {
         let crash_after = crashes.then(|| self.chance.below(30));
         let member = &mut self.members[number];
         member.disk.arm(0, crash_after);
+        member.started = self.ticks;
         self.tally.starts += 1;
         let started = member.start(&self.network, &self.settings, &self.ledger, seed);
         match started.map_err(|error| format!("member {number} does not start: {error}"))? {
@@ -315,7 +344,7 @@ impl World {
     }
 
     /// The process of a member has crashed.
-    fn crash(&mut self, number: usize) -> Result<(), String> {
+    pub(super) fn crash(&mut self, number: usize) -> Result<(), String> {
         self.members[number].disk.arm(0, None);
         self.audit(number)?;
         // What was answered before is on its way.
@@ -341,7 +370,11 @@ impl World {
         }
     }
 
-    fn do_step(&mut self, number: usize, step: impl FnOnce(&mut Engine)) -> Result<(), String> {
+    pub(super) fn do_step(
+        &mut self,
+        number: usize,
+        step: impl FnOnce(&mut Engine),
+    ) -> Result<(), String> {
         let ended = self.members[number].step(|process| {
             if let Some(engine) = &mut process.engine {
                 step(engine);
@@ -366,7 +399,12 @@ impl World {
     pub(super) fn turn(&mut self, number: usize) -> Result<(), String> {
         let mut chance = Chance(self.chance.number());
         let ended = self.members[number].step(|process| process.turn(&mut chance));
-        self.ended(number, &ended)
+        self.ended(number, &ended)?;
+        if self.waits() {
+            // Whoever hears what the standby has lets answers go.
+            self.answers(Some(number))?;
+        }
+        Ok(())
     }
 
     pub(super) fn arrive(&mut self) -> Result<(), String> {
@@ -380,123 +418,6 @@ impl World {
         let over = member.over.clone();
         let ended = member.step(|process| process.hear(calling, to, over));
         self.ended(to, &ended)
-    }
-
-    pub(super) fn promote(&mut self, number: usize) {
-        let promoted = self.promoted.clone();
-        let Some(process) = &mut self.members[number].process else {
-            return;
-        };
-        let Some(roles) = process.roles.clone() else {
-            return;
-        };
-        let mut query = format!("address={}", super::around::address(number));
-        let is_switchover = !self.is_calm && self.chance.below(3) == 0;
-        if is_switchover {
-            query.push_str("&within_ms=2000");
-        }
-        let switched = self.switched.clone();
-        process.begin(Box::pin(async move {
-            let told = roles.promote(&query).await;
-            if told.is_ok_and(|told| told.contains("\"promoted\":true")) {
-                promoted.fetch_add(1, Ordering::Relaxed);
-                if is_switchover {
-                    switched.fetch_or(1 << number, Ordering::Relaxed);
-                }
-            }
-        }));
-        self.note(|| format!("{number} is to be promoted"));
-    }
-
-    /// An operator has a standby follow somebody else, by a restart.
-    pub(super) fn repoint(&mut self, number: usize, to: usize) -> Result<(), String> {
-        if number == to || self.members[number].leads() || self.members[number].process.is_none() {
-            return Ok(());
-        }
-        self.crash(number)?;
-        self.members[number].follows = Some(to);
-        self.start(number)
-    }
-
-    /// A machine is lost with its disk, and comes back as an empty standby of another one.
-    pub(super) fn empty(&mut self, number: usize, to: usize) -> Result<(), String> {
-        if number == to || self.members[to].engine().is_none() {
-            return Ok(());
-        }
-        self.crash(number)?;
-        self.tally.wiped += 1;
-        self.note(|| format!("{number} is emptied, to follow {to}"));
-        let member = &mut self.members[number];
-        member.disk.wipe();
-        member.follows = Some(to);
-        member.durable = None;
-        member.reigns.clear();
-        self.start(number)
-    }
-
-    /// Reads what is new in a member's history.
-    pub(super) fn audit(&mut self, number: usize) -> Result<(), String> {
-        let member = &mut self.members[number];
-        let Some(process) = &mut member.process else {
-            return Ok(());
-        };
-        let Some(engine) = &process.engine else {
-            return Ok(());
-        };
-        let store = engine.source().store();
-        member
-            .reigns
-            .extend((!store.is_standby()).then(|| store.epoch()));
-        loop {
-            let after = Position {
-                store: store.identity,
-                epoch: store.epoch_of(process.read),
-                sequence: process.read,
-            };
-            let changes = match engine.changes(after, 64) {
-                Ok(changes) => changes,
-                Err(FeedError::Gone { oldest }) if oldest.sequence > process.read => {
-                    process.read = oldest.sequence;
-                    process.model = self.ledger.state(&store, oldest.sequence);
-                    continue;
-                }
-                Err(FeedError::Gone { .. }) if engine.newest().sequence < process.read => {
-                    // Seals were cut back: whether nothing else was is seen below.
-                    process.read = engine.newest().sequence;
-                    process.model = self.ledger.state(&store, process.read);
-                    break;
-                }
-                Err(error) => return Err(format!("member {number} after {after}: {error}")),
-            };
-            for event in &changes.events {
-                let may_write = member.reigns.contains(&event.position.epoch);
-                let model = self.ledger.note(number, event, &process.model, may_write)?;
-                process.model = model;
-                member.durable = Some((event.position.epoch, event.position.sequence));
-            }
-            process.read = changes.next.sequence;
-            if changes.is_end {
-                break;
-            }
-        }
-        let newest = engine.newest().sequence;
-        if let Some((epoch, sequence)) = member.durable
-            && (newest < sequence || store.epoch_of(sequence) != epoch)
-        {
-            return Err(format!(
-                "member {number} had entry {sequence} of epoch {epoch:x} durably, and now has up to {newest}, where that is of epoch {:x}",
-                store.epoch_of(sequence)
-            ));
-        }
-        Ok(())
-    }
-
-    pub(super) fn check_state(&self, number: usize) -> Result<(), String> {
-        let Some(process) = &self.members[number].process else {
-            return Ok(());
-        };
-        let checked = process.check_state(&self.serial_numbers);
-        checked.map_err(|error| format!("member {number}: {error}"))
     }
 
     fn ask(&mut self, number: usize) {
@@ -525,107 +446,6 @@ impl World {
                 pending.answer = Box::pin(std::future::ready(answer));
             }
         }
-    }
-
-    /// Takes answers, of all members or of one.
-    fn answers(&mut self, of: Option<usize>) -> Result<(), String> {
-        for chosen in 0..self.clients.len() {
-            let Some(pending) = &mut self.clients[chosen].pending else {
-                continue;
-            };
-            if of.is_some_and(|of| pending.member != of) {
-                continue;
-            }
-            let Poll::Ready(answer) = poll(&mut pending.answer) else {
-                continue;
-            };
-            let Some(pending) = self.clients[chosen].pending.take() else {
-                continue;
-            };
-            self.check(chosen, &pending, &answer)
-                .map_err(|error| format!("member {}: {error}", pending.member))?;
-        }
-        Ok(())
-    }
-
-    fn check(
-        &mut self,
-        chosen: usize,
-        pending: &client::Pending,
-        answer: &Answer,
-    ) -> Result<(), String> {
-        self.audit(pending.member)?;
-        let member = &self.members[pending.member];
-        let Some(engine) = member.engine() else {
-            self.tally.unanswered += 1;
-            return Ok(());
-        };
-        let (store, newest) = (engine.source().store(), engine.newest());
-        let applied = client::check(pending, answer, &self.ledger, &store, newest.sequence)?;
-        if let Some(sequence) = applied {
-            let epoch = store.epoch_of(sequence);
-            if member.led < pending.at {
-                return Err("it follows, and accepts an operation".into());
-            }
-            let over = member.over.lock().expect("nobody panics with it");
-            if over.contains(&epoch) {
-                return Err(format!(
-                    "it accepts an operation in epoch {epoch:x}, of which it knows that it has ended"
-                ));
-            }
-            drop(over);
-            self.accepted.push((epoch, sequence));
-        }
-        let told = match answer {
-            Answer::Operation(Ok(_)) => {
-                self.tally.accepted += 1;
-                true
-            }
-            Answer::Operation(Err(widgets_registry::Rejection::Refused(_))) => {
-                self.tally.refused += 1;
-                true
-            }
-            Answer::Lookup(Ok(_)) => {
-                self.tally.lookups += 1;
-                true
-            }
-            Answer::Gone => {
-                self.tally.gone += 1;
-                false
-            }
-            Answer::Operation(Err(_)) | Answer::Lookup(Err(_)) => {
-                self.tally.unanswered += 1;
-                return Ok(());
-            }
-        };
-        let after = match pending.asked {
-            Asked::Lookup(_, after) => after,
-            Asked::Operation(_) => None,
-        };
-        let number = pending.member;
-        let name = if told { "answers" } else { "does not have" };
-        self.note(|| format!("{number} {name}, at {newest}, after {after:?}"));
-        self.clients[chosen].seen = told.then_some(newest);
-        Ok(())
-    }
-
-    /// That what was accepted and is lost is the end of its epoch, by this member's history.
-    pub(super) fn check_lost(&self, number: usize) -> Result<(), String> {
-        let Some(engine) = self.members[number].engine() else {
-            return Ok(());
-        };
-        let (store, newest) = (engine.source().store(), engine.newest().sequence);
-        let has =
-            |(epoch, sequence): (u32, u64)| sequence <= newest && store.epoch_of(sequence) == epoch;
-        for &lost in self.accepted.iter().filter(|it| !has(**it)) {
-            let kept = |it: &&(u32, u64)| it.0 == lost.0 && it.1 > lost.1 && has(**it);
-            if let Some(later) = self.accepted.iter().find(kept) {
-                return Err(format!(
-                    "{lost:x?} was accepted and is lost, {later:x?} is not"
-                ));
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn count_follower(&mut self) {

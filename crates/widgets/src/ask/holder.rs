@@ -55,6 +55,10 @@ impl Holder {
             ["holder".into(), holder.into()],
             ["primary".into(), has],
         ];
+        if let Some(leaving) = &told.leaving {
+            let waits = format!("{leaving}, which has to hear that it is none any more");
+            rows.insert(2, ["leaving".into(), waits]);
+        }
         for standby in &told.standbys {
             let has = format!(
                 "{}, entries before {}",
