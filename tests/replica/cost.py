@@ -2,11 +2,17 @@
 """What a standby costs, both on this machine: adds of closed loop and their median latency, without one, with one, and where answers wait for it.
 
     tests/replica/cost.py target/release/widgets FOLDER 3
+    tests/replica/cost.py target/release/widgets FOLDER 5 --pinned
 
 Rounds take turns: `alone` (no standby), `local` (one standby, answers wait for the primary alone), `standby` (answers wait for it as well). Then the median
 latency at a rate of half of what there is alone. Both services and the load share the machine, which must be otherwise idle: on two machines the
 standby's work is elsewhere. Exits with 1 where `local` loses more than 5 % of the adds, or `standby` more than 40 %, or its median
 latency of closed loop is more than twice as long. COST_SECONDS: how long each measurement takes.
+
+With `--pinned` what a standby costs the primary alone: that one has a core of its own, and the load and the standby have another one, in
+rounds of `alone` and `local`. Beside the adds it says how much processor time the primary spent on one, and how much of its core it had: where
+that is not all of it, the adds are bounded by what is on the other core. Exits with 1 where an add costs the primary more than 5 % more processor time
+with a standby.
 """
 
 import json
@@ -25,11 +31,17 @@ SECONDS = os.environ.get("COST_SECONDS", "8")
 KINDS = ["alone", "local", "standby"]
 
 
+def pinned(core, command):
+    """The command on one core, if there is one."""
+    return command if core is None else ["taskset", "--cpu-list", str(core), *command]
+
+
 class Service:
-    def __init__(self, binary, directory, *arguments):
+    def __init__(self, binary, directory, *arguments, core=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [binary, "serve", "--data-dir", directory, "--listen", f"127.0.0.1:{self.port}", *arguments]
+        command = pinned(core, command)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait("the service", lambda: self.get("/live") is not None)
 
@@ -39,21 +51,65 @@ class Service:
         except OSError:
             return None
 
+    def processor_seconds(self):
+        """What its threads have used so far."""
+        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
 
 
-def load(binary, service, rate):
+def load(binary, service, rate, core=None):
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
         command = [binary, "load", service.url, "--mix", "add=1", "--connections", "64", "--rate", rate,
                    "--warm-up", "1s", "--duration", f"{SECONDS}s", "--json", report]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(pinned(core, command), capture_output=True, text=True, timeout=300)
         if result.returncode != 0:
             raise SystemExit(result.stdout[-1500:] + result.stderr[-1500:])
         stretch = json.load(open(report))["stretches"][-1]
         return stretch["requests_per_second"], stretch["latency"]["p50_us"] / 1000, stretch["latency"]["p99_us"] / 1000
+
+
+def measure_pinned(binary, folder, kind):
+    """Adds a second, the primary's microseconds for one, and how much of its core it had."""
+    primary_core, other_core = sorted(os.sched_getaffinity(0))[:2]
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        services = [Service(binary, f"{own}/first", core=primary_core)]
+        try:
+            if kind == "local":
+                services.append(Service(binary, f"{own}/second", "--follow", services[0].url, core=other_core))
+                wait("a standby", lambda: "widgets_replication_standbys 1" in services[0].get("/metrics"))
+            used, had, began = services[0].processor_seconds(), count(services[0]), time.monotonic()
+            rate = load(binary, services[0], "max", other_core)[0]
+            used, had = services[0].processor_seconds() - used, count(services[0]) - had
+            return rate, used / had * 1e6, used / (time.monotonic() - began)
+        finally:
+            for service in services:
+                service.stop()
+
+
+def count(service):
+    """How many widgets it has."""
+    for line in service.get("/metrics").splitlines():
+        if line.startswith("widgets_widgets "):
+            return float(line.rsplit(" ", 1)[1])
+    raise SystemExit("no metric widgets_widgets")
+
+
+def run_pinned(binary, folder, rounds):
+    found = {kind: [] for kind in KINDS[:2]}
+    for round in range(rounds):
+        for kind in KINDS[:2] if round % 2 == 0 else KINDS[1::-1]:
+            one = measure_pinned(binary, folder, kind)
+            found[kind].append(one)
+            print(f"{kind:8} {one[0]:9,.0f} adds/s, {one[1]:.2f} us of the primary's processor for one, {one[2]:.0%} of its core", flush=True)
+    alone, local = ([statistics.median(column) for column in zip(*found[kind])] for kind in KINDS[:2])
+    print(f"medians: with a standby {local[0] / alone[0]:.1%} of the adds alone; an add costs the primary {local[1] / alone[1]:.1%} of the "
+          f"processor time ({alone[1]:.2f} and {local[1]:.2f} us)")
+    return 1 if local[1] > 1.05 * alone[1] else 0
 
 
 def measure(binary, folder, kind, half):
@@ -84,6 +140,8 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     binary, folder, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), int(sys.argv[3])
     os.makedirs(folder, exist_ok=True)
+    if sys.argv[4:] == ["--pinned"]:
+        return run_pinned(binary, folder, rounds)
     half, found = 0, {kind: [] for kind in KINDS}
     for round in range(rounds):
         for kind in KINDS if round % 2 == 0 else [KINDS[0], *reversed(KINDS[1:])]:

@@ -2,13 +2,15 @@
 """Two stores change roles by `widgets promote --switchover` under `widgets load`, again and again.
 
     tests/replica/switchover.py target/release/widgets 10
+    tests/replica/switchover.py target/release/widgets 10 --acknowledge standby
     tests/replica/switchover.py target/release/widgets 10 --widgets 10000000 --rate 5000 --pause-max 1000
 
 No request fails: those that come while roles change wait, and go to the primary that the standby names. Every answer is
 what the rules allow, everything that was acknowledged is there at the end, and both stores have the same history. Prints
 how long the command took, and the longest that any request waited, from the moment at which it was due: the pause. With
-`--pause-max` it must not be more milliseconds than that. With `--widgets` the store has so many at first. Exits with 1 if
-not. Needs Python alone.
+`--pause-max` it must not be more milliseconds than that. With `--widgets` the store has so many at first. With
+`--acknowledge standby` answers wait for the standby, which is the holder each time before roles change. Exits with 1 if not. Needs
+Python alone.
 """
 
 import argparse
@@ -30,6 +32,7 @@ def main():
     asked.add_argument("--widgets", type=int, default=0)
     asked.add_argument("--rate", type=int, default=200)
     asked.add_argument("--pause-max", type=float)
+    asked.add_argument("--acknowledge", choices=["local", "standby"], default="local")
     asked = asked.parse_args()
     binary = str(pathlib.Path(asked.binary).resolve())
     with tempfile.TemporaryDirectory() as folder:
@@ -43,9 +46,11 @@ def run(binary, folder, asked):
         subprocess.run(made, check=True, capture_output=True)
     settings = [] if asked.widgets else None
     more = {} if settings is None else {"settings": settings}
-    one = Service(binary, first, free_port(), **more)
-    other = Service(binary, second, free_port(), "--follow", one.url, **more)
+    waits = ["--acknowledge", asked.acknowledge]
+    one = Service(binary, first, free_port(), *waits, **more)
+    other = Service(binary, second, free_port(), "--follow", one.url, *waits, **more)
     services = [one, other]
+    acknowledged_by = 'widgets_acknowledged_by{by="%s"}'
     wait("it follows", lambda: other.ask("GET", "/ready")[0] == 200)
     report = f"{folder}/report.json"
     # Without a warm-up, whose moves to another primary are not in the report.
@@ -56,6 +61,8 @@ def run(binary, folder, asked):
         times = []
         for number in range(asked.rounds):
             before, next_one = services[number % 2], services[(number + 1) % 2]
+            by = acknowledged_by % asked.acknowledge
+            wait(by, lambda: before.metric(by) == 1)
             seen = before.position()
             wait("the load goes on", lambda: before.position() > seen and load.poll() is None)
             time.sleep(0.5)
