@@ -12,6 +12,7 @@ mod leftover;
 mod metrics;
 mod places;
 mod rest;
+mod stream;
 mod woken;
 
 use crate::{Api, Tls, budget::Budget};

@@ -26,6 +26,7 @@ mod reference;
 mod replication;
 mod security;
 mod serve;
+mod served;
 mod signals;
 mod stores;
 

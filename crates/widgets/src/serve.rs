@@ -10,6 +10,7 @@ use crate::{
     notify::Notifier,
     replication::{self as standby, Replicated},
     security::Security,
+    served::Served,
     signals::Signals,
     stores,
 };
@@ -26,7 +27,6 @@ use widgets_clock::SystemClock;
 use widgets_engine::Engine;
 use widgets_pacing::{Pacing, SystemMeter};
 use widgets_postgres::Postgres;
-use widgets_registry::Store;
 use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, Replication, TlsFiles};
 
 #[derive(clap::Args)]
@@ -87,28 +87,29 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         return Ok(());
     };
     let api = http.settings(&configuration.changes, &configuration.log);
+    let (served, copies) = match &store {
+        Opened::Embedded {
+            engine, replicated, ..
+        } => {
+            let clock = Arc::new(SystemClock::new());
+            let copies = Copies {
+                backup: Some(crate::archive::backups(engine, clock, pacing.clone())),
+                replication: Some(Arc::new(replicated.clone())),
+            };
+            (Served::Embedded(engine.client()), copies)
+        }
+        Opened::Postgres(postgres) => (Served::Postgres(postgres.client()), Copies::default()),
+    };
+    let answered = answer(
+        &http, api, bound, metrics, served, copies, security, pacing, hang_up, signals,
+    )
+    .await;
     match store {
         Opened::Embedded {
             engine,
             archiver,
             replicated,
         } => {
-            let client = engine.client();
-            let store = client.clone();
-            let on_worker = move || client.on_current_runtime();
-            let copies = Copies {
-                backup: Some(crate::archive::backups(
-                    &engine,
-                    Arc::new(SystemClock::new()),
-                    pacing.clone(),
-                )),
-                replication: Some(Arc::new(replicated.clone())),
-            };
-            let answered = answer(
-                &http, api, bound, metrics, store, on_worker, copies, security, pacing, hang_up,
-                signals,
-            )
-            .await;
             replicated.stop();
             drop(engine);
             // What the journal has last is archived as well, if the bucket is well.
@@ -119,29 +120,10 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
                     "the end of the journal is not archived yet: the next start goes on with it"
                 );
             }
-            answered?;
         }
-        Opened::Postgres(postgres) => {
-            let client = postgres.client();
-            let store = client.clone();
-            let on_worker = move || client.on_current_runtime();
-            answer(
-                &http,
-                api,
-                bound,
-                metrics,
-                store,
-                on_worker,
-                Copies::default(),
-                security,
-                pacing,
-                hang_up,
-                signals,
-            )
-            .await?;
-            drop(postgres);
-        }
+        Opened::Postgres(postgres) => drop(postgres),
     }
+    answered?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -311,18 +293,17 @@ async fn start_embedded(
     })
 }
 
-/// Serves the API over a store until a signal. `on_worker` is how a worker asks the store.
+/// Serves the API over a store until a signal.
 #[expect(
     clippy::too_many_arguments,
     reason = "all that serves meets here, and nowhere else"
 )]
-async fn answer<S: Store>(
+async fn answer(
     http: &Http,
     settings: widgets_server::Settings,
     bound: Bound,
     metrics: Registry,
-    store: S,
-    on_worker: impl Fn() -> S + Clone + Send + 'static,
+    store: Served,
     copies: Copies,
     security: Security,
     pacing: Arc<Pacing>,
@@ -344,7 +325,7 @@ async fn answer<S: Store>(
     )?;
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;
-    let api = Api::new(store, settings, metrics, SystemClock::new())?;
+    let api = Api::new(store.clone(), settings, metrics, SystemClock::new())?;
     let api = api.with_authentication(security.authentication.clone());
     let api = api.with_trusted_proxies(http.trusted_proxies.0.clone());
     let mut api = api.with_browsers(security.browsers.clone());
@@ -372,7 +353,7 @@ async fn answer<S: Store>(
         .with_metrics(connection_metrics)
         .with_pacing(pacing);
     tokio::spawn(security.keep_fresh(hang_up));
-    let worker = move || api.with_store(on_worker());
+    let worker = move || api.with_store(store.on_current_runtime());
     let notifier = Notifier::from_environment();
     notifier.ready(address);
     let stop = async move {

@@ -8,6 +8,7 @@ use super::{
     leftover::Leftover,
     metrics::Cut,
     rest::Pending,
+    stream::Stream,
     woken::Woken,
 };
 use crate::{
@@ -39,11 +40,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    sync::watch,
-};
+use tokio::{net::TcpStream, sync::watch};
 use widgets_registry::Store;
 
 /// How the preface of HTTP/2 begins, and no request of HTTP/1.1 (RFC 9113, 3.4).
@@ -124,6 +121,7 @@ impl<S: Store> Connection<S> {
         };
         let (stream, answers) = self.bounded(stream);
         let caller = Caller::without_certificate(address);
+        let stream = Stream::Plain(stream);
         self.serve(stream, answers, is_http1, caller, None).await;
     }
 
@@ -160,6 +158,7 @@ impl<S: Store> Connection<S> {
                     Some(certificate) => Caller::with_certificate(address, certificate),
                     None => Caller::without_certificate(address),
                 };
+                let stream = Stream::Tls(Box::new(stream));
                 self.serve(stream, answers, is_http1, caller, proof).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, %address, "a handshake failed"),
@@ -176,16 +175,14 @@ impl<S: Store> Connection<S> {
     }
 
     /// Answers requests until the connection ends.
-    async fn serve<I>(
+    async fn serve(
         self,
-        stream: I,
+        stream: Stream,
         answers: Arc<Answers>,
         is_http1: bool,
         caller: Caller,
         proof: Option<Proof>,
-    ) where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) {
         let Self {
             api,
             builders,

@@ -5,13 +5,13 @@ use hyper::{
     body::Bytes,
     header::{self, HeaderMap, HeaderValue},
 };
-use std::{borrow::Cow, sync::Arc};
 
 const HTML: &str = include_str!("page.html");
 const START: &str = include_str!("start.js");
 const OWN_STYLES: &str = include_str!("page.css");
-const STYLES: &str = "swagger-ui.css";
-const BUNDLE: &str = "swagger-ui-bundle.js";
+/// Taken out of Swagger UI's archive by `build.rs`.
+const STYLES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
+const BUNDLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"));
 
 /// The page loads nothing from elsewhere and talks to nobody else. Swagger UI sets styles by script
 /// and has its pictures in its style sheet.
@@ -56,26 +56,18 @@ impl File {
                 Bytes::from_static(OWN_STYLES.as_bytes()),
                 "text/css; charset=utf-8",
             )),
-            STYLES => Self::bundled(STYLES, "text/css; charset=utf-8"),
-            BUNDLE => Self::bundled(BUNDLE, "text/javascript; charset=utf-8"),
+            "swagger-ui.css" => Some(Self::bundled(STYLES, "text/css; charset=utf-8")),
+            "swagger-ui-bundle.js" => Some(Self::bundled(BUNDLE, "text/javascript; charset=utf-8")),
             _ => None,
         }
     }
 
-    fn bundled(name: &str, content_type: &'static str) -> Option<Self> {
-        let config: Arc<utoipa_swagger_ui::Config<'static>> = Arc::new("/".into());
-        let file = utoipa_swagger_ui::serve(name, config).ok()??;
-        let body = match file.bytes {
-            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-            Cow::Owned(bytes) => bytes.into(),
-        };
-        let mut found = Self::new(body, content_type);
-        if file.gzpipped {
-            // Every browser takes it, and nobody else asks.
-            let gzip = HeaderValue::from_static("gzip");
-            found.headers.insert(header::CONTENT_ENCODING, gzip);
-        }
-        Some(found)
+    /// One of Swagger UI's own, compressed. Every browser takes it so, and nobody else asks.
+    fn bundled(gzip: &'static [u8], content_type: &'static str) -> Self {
+        let mut file = Self::new(Bytes::from_static(gzip), content_type);
+        let encoding = HeaderValue::from_static("gzip");
+        file.headers.insert(header::CONTENT_ENCODING, encoding);
+        file
     }
 
     pub(crate) fn into_parts(self) -> (Bytes, HeaderMap) {
