@@ -1,4 +1,4 @@
-# What ./debian and ./systemd have in common. Sourced by them.
+# What ./stranger, ./debian and ./systemd have in common. Sourced by them.
 # shellcheck shell=bash disable=SC2154
 
 # Packs a program of an earlier version as the package NEW has its own: package_of PROGRAM NEW PACKAGE
@@ -18,15 +18,46 @@ package_of() {
   rm -r "$folder"
 }
 
+# Unpacks a bare Debian, which is made where it is not there yet, with a folder /try for a test: bare_debian FOLDER
+bare_debian() {
+  local folder=$1 kept=$root/target/debian/bookworm.tar
+  if [[ ! -e $kept ]]; then
+    mkdir -p "$(dirname "$kept")"
+    # shellcheck disable=SC2016
+    mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io --include=ca-certificates,curl \
+      --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' bookworm "${kept%.tar}.new.tar"
+    mv "${kept%.tar}.new.tar" "$kept"
+  fi
+  mkdir "$folder"
+  tar --extract --file "$kept" --directory "$folder" --exclude './dev/*'
+  mkdir "$folder/try"
+}
+
+# Runs a command in it, with processes and a network of its own, which has nothing but itself: inside_bare FOLDER COMMAND ...
+inside_bare() {
+  unshare --net --mount --pid --fork bash -euc '
+    ip link set lo up
+    mount --make-rprivate /
+    mount -t proc proc "$1/proc"
+    mount -t tmpfs tmpfs "$1/dev"
+    for device in null zero random urandom; do touch "$1/dev/$device"; mount --bind "/dev/$device" "$1/dev/$device"; done
+    ln -s /proc/self/fd "$1/dev/fd"
+    exec chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "${@:2}"
+  ' bash "$@"
+}
+
 # The README's calls of curl, one a line behind the status that the text before gives.
 readme_calls() {
   python3 - "$root/README.md" <<'PYTHON'
 import re, sys
 text = open(sys.argv[1]).read()
+calls = []
 for said, block in re.findall(r"((?:^(?! {4}).*\n)+)((?:^ {4}.*\n)+)", text, re.MULTILINE):
     call = re.sub(r"\\\n\s*", "", block).strip()
     if call.startswith("curl "):
-        for status in re.findall(r"\((\d{3})\)", said):
-            print(status, call)
+        calls += [f"{status} {call}" for status in re.findall(r"\((\d{3})\)", said)]
+if not any(call.startswith("204 ") and "associate_widgets" in call for call in calls):
+    sys.exit("the README's calls are not found")
+print("\n".join(calls))
 PYTHON
 }
