@@ -9,8 +9,8 @@ latency at a rate of half of what there is alone. Both services and the load sha
 standby's work is elsewhere. Exits with 1 where `local` loses more than 5 % of the adds, or `standby` more than 40 %, or its median
 latency of closed loop is more than twice as long. COST_SECONDS: how long each measurement takes.
 
-With `--pinned` what a standby costs the primary alone: that one has a core of its own, and the load and the standby have another one, in
-rounds of `alone` and `local`. Beside the adds it says how much processor time the primary spent on one, and how much of its core it had: where
+With `--pinned` what a standby costs the primary alone: that one has a core of its own, and 512 connections of the load and the standby have another one,
+in rounds of `alone` and `local`. Beside the adds it says how much processor time the primary spent on one, and how much of its core it had: where
 that is not all of it, the adds are bounded by what is on the other core. Exits with 1 where an add costs the primary more than 5 % more processor time
 with a standby.
 """
@@ -61,10 +61,10 @@ class Service:
         self.process.wait()
 
 
-def load(binary, service, rate, core=None):
+def load(binary, service, rate, core=None, connections=64):
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
-        command = [binary, "load", service.url, "--mix", "add=1", "--connections", "64", "--rate", rate,
+        command = [binary, "load", service.url, "--mix", "add=1", "--connections", str(connections), "--rate", rate,
                    "--warm-up", "1s", "--duration", f"{SECONDS}s", "--json", report]
         result = subprocess.run(pinned(core, command), capture_output=True, text=True, timeout=300)
         if result.returncode != 0:
@@ -77,13 +77,14 @@ def measure_pinned(binary, folder, kind):
     """Adds a second, the primary's microseconds for one, and how much of its core it had."""
     primary_core, other_core = sorted(os.sched_getaffinity(0))[:2]
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        services = [Service(binary, f"{own}/first", core=primary_core)]
+        # Else operations gather by how short processors are, which the standby changes: batches would not be the same.
+        services = [Service(binary, f"{own}/first", "--pacing", "never", core=primary_core)]
         try:
             if kind == "local":
                 services.append(Service(binary, f"{own}/second", "--follow", services[0].url, core=other_core))
                 wait("a standby", lambda: "widgets_replication_standbys 1" in services[0].get("/metrics"))
             used, had, began = services[0].processor_seconds(), count(services[0]), time.monotonic()
-            rate = load(binary, services[0], "max", other_core)[0]
+            rate = load(binary, services[0], "max", other_core, 512)[0]
             used, had = services[0].processor_seconds() - used, count(services[0]) - had
             return rate, used / had * 1e6, used / (time.monotonic() - began)
         finally:
