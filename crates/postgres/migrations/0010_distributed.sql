@@ -199,7 +199,9 @@ CREATE FUNCTION widgets.change_locked(
     pair_sns1 text[], pair_sns2 text[], pair_ports widgets.port_type[], pair_associates boolean[],
     OUT remove_outcomes text[], OUT pair_outcomes text[]
 )
-LANGUAGE plpgsql AS $$
+-- How long an array is no plan knows that is made once for all: what joins two of them would look at each of one for each
+-- of the other. What such plans are said to cost would have each of them compiled.
+LANGUAGE plpgsql SET enable_nestloop = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     ours widgets.locked_rows := ROW('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}');

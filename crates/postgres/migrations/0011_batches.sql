@@ -255,7 +255,7 @@ BEGIN
                         UNION ALL
                         SELECT peer.place, false
                         FROM unnest(held_peers, peer_places) AS peer (sn, place)
-                        WHERE peer.sn IN (SELECT unnest(peers))
+                        WHERE (peer.sn IN (SELECT unnest(peers))) IS TRUE
                     ) named
                     GROUP BY place ORDER BY place
                 ) change
