@@ -106,7 +106,7 @@ def migrate(server):
     files = [f"\\i {path}" for path in sorted(MIGRATIONS.glob("0*.sql"))]
     table = ("CREATE TABLE widgets.migrations (version integer PRIMARY KEY, name text, checksum text,"
              " applied_at timestamptz, oldest_program integer)")
-    text = "\n".join(["BEGIN;", "SET LOCAL client_min_messages = warning;", "SET LOCAL search_path = pg_catalog, pg_temp;",
+    text = "\n".join(["BEGIN;", "SET LOCAL search_path = pg_catalog, pg_temp;",
                       "CREATE SCHEMA widgets;", table + ";", *files, "COMMIT;"])
     subprocess.run(server.command("registry"), input=text, check=True, text=True, stdout=subprocess.DEVNULL)
 

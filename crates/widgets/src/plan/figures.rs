@@ -100,15 +100,15 @@ pub(super) const CITUS_PARTICIPANT: Figure = figure(
 /// Of operations that are sent to the workers, and of those that are not.
 pub(super) const CITUS_COORDINATOR: Figure = figure(
     "Citus: the coordinator, an operation sent to the workers",
-    0.8,
+    0.1,
     "µs",
-    "decisions/0022-batches-by-worker.md",
+    "citus.md#what-it-costs",
 );
 pub(super) const CITUS_BY_COORDINATOR: Figure = figure(
     "Citus: the coordinator, an operation sent by it",
-    22.0,
+    14.4,
     "µs",
-    "decisions/0022-batches-by-worker.md",
+    "citus.md#what-it-costs",
 );
 
 /// All of them, in the order of docs/scale.md.

@@ -228,7 +228,7 @@ fn citus(wanted: &Wanted) -> Plan {
     let coordinator = Machines {
         role: "coordinator, and its standby",
         count: 2,
-        cores: cores(wanted, CITUS_COORDINATOR.value) / BUSY,
+        cores: (cores(wanted, CITUS_COORDINATOR.value) / BUSY).max(1.0),
         memory_bytes: 4 << 30,
         disk_bytes: whole(WAL_BYTES),
     };
@@ -243,7 +243,7 @@ fn citus(wanted: &Wanted) -> Plan {
             ),
         ),
     ]);
-    let by_coordinator = whole(machine_cores * BUSY * 1e6 / CITUS_BY_COORDINATOR.value);
+    let by_coordinator = machine_cores * BUSY * 1e6 / CITUS_BY_COORDINATOR.value;
     let services = services(wanted);
     Plan {
         store: Store::Citus,
@@ -258,7 +258,7 @@ fn citus(wanted: &Wanted) -> Plan {
             "batches are routed by pair of workers; unrouted ones touch every worker, and gain little from more".into(),
             format!(
                 "operations with an idempotency key go by the coordinator, which takes {} of them a second at most",
-                count_text(by_coordinator)
+                count_text(whole(by_coordinator.floor()))
             ),
             "lists and neighbourhoods are of one moment for each shard only".into(),
         ],
