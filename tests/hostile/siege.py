@@ -127,6 +127,8 @@ def lines_of_nginx(binary, seconds):
         b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /nope HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\n\r\n",
         b"nonsense\r\n\r\n",
+        b"POST /nope HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n",
     ]
     with behind_nginx(binary) as (address, folder):
         statuses, failures = beside(

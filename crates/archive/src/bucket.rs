@@ -2,7 +2,9 @@
 //! mean. Nothing here shows a credential.
 
 mod address;
+mod client;
 mod failed;
+mod listing;
 
 pub use address::{ArchiveUrl, UrlError};
 
@@ -13,26 +15,19 @@ use crate::{
     object,
 };
 use bytes::Bytes;
+use client::Connector;
 use failed::{Tried, redacted};
 use futures_util::TryStreamExt as _;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
-    PutPayload, RetryConfig, UpdateVersion,
-    aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder,
-    client::{HttpClient, HttpConnector},
-    gcp::GoogleCloudStorageBuilder,
-    local::LocalFileSystem,
-    path::Path,
+    BackoffConfig, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+    UpdateVersion, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
 use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 use widgets_clock::Clock;
 
 /// How long one request may take. A slow bucket is one that is away.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-
-/// How long making a connection may take.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What a command asks is tried again for so long where the bucket is short of something or did not hear.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(10);
@@ -129,25 +124,6 @@ pub(crate) enum Replaced {
     Done(Version),
     /// Somebody else was faster, or it was our own write whose answer was lost.
     Changed,
-}
-
-/// Connects with the cryptography and the authorities of all our clients.
-#[derive(Debug)]
-struct Connector(rustls::ClientConfig);
-
-impl HttpConnector for Connector {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.0.clone())
-            .connect_timeout(CONNECT_TIME_MAX)
-            .timeout(REQUEST_TIME_MAX)
-            .build();
-        let client = client.map_err(|error| object_store::Error::Generic {
-            store: "archive",
-            source: Box::new(error),
-        })?;
-        Ok(HttpClient::new(client))
-    }
 }
 
 impl Bucket {
@@ -383,18 +359,13 @@ impl Bucket {
             Some(after) => self.store.list_with_offset(Some(&under), &self.path(after)),
             None => self.store.list(Some(&under)),
         };
+        let objects = listing::whole(listing, REQUEST_TIME_MAX, listing::NAMES_MAX);
+        let objects = objects.await.map_err(|why| why.at(prefix))?;
         let name = |object: object_store::ObjectMeta| {
             let name = object.location.as_ref()[own..].trim_start_matches('/');
             (name.to_owned(), object.size)
         };
-        // A long list is many requests, each of which has its own time.
-        let listed: Result<Vec<_>, _> = listing.map_ok(name).try_collect().await;
-        let mut names = listed.map_err(|error| {
-            Error::from(Tried {
-                error: Some(error),
-                what: format!("listing {prefix}"),
-            })
-        })?;
+        let mut names: Vec<_> = objects.into_iter().map(name).collect();
         names.sort_unstable();
         Ok(names)
     }

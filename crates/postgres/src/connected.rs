@@ -1,7 +1,11 @@
 //! A connection that was made: the task that moves its bytes, what its server has to say, and whether it is of
 //! use any more.
 
-use crate::{Target, error::reason, histories::Place};
+use crate::{
+    Target,
+    error::{cut, reason},
+    histories::Place,
+};
 use std::{
     future::{pending, poll_fn},
     sync::{
@@ -151,8 +155,8 @@ where
                 } else if may_be_untold(&notice) {
                     node_untold.store(true, Ordering::Release);
                 }
-                let hint = notice.hint().unwrap_or_default();
-                tracing::warn!(hint, "the database warns: {}", notice.message());
+                let hint = cut(notice.hint().unwrap_or_default());
+                tracing::warn!(%hint, "the database warns: {}", cut(notice.message()));
             }
             Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
             Ok(_) => {}

@@ -1,6 +1,6 @@
 //! Why a store cannot be opened or a schema not migrated.
 
-use std::{error::Error as _, io};
+use std::{borrow::Cow, error::Error as _, io};
 use widgets_registry::{Fault, Reason};
 
 /// Why the database cannot be used. Texts never hold a password.
@@ -75,13 +75,24 @@ pub(crate) fn unavailable(public: &'static str, details: impl Into<String>) -> F
     }
 }
 
+/// So many bytes of each text of a database are told: it may say megabytes, each time.
+const TOLD_MAX: usize = 1024;
+
+/// The beginning of what a database says, where it says much.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= TOLD_MAX {
+        return text.into();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(TOLD_MAX)]).into()
+}
+
 /// What went wrong, to the end of the chain: the outermost text alone ("db error") says nothing.
 pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
-        let mut text = format!("{} ({})", error.message(), error.code().code());
+        let mut text = format!("{} ({})", cut(error.message()), cut(error.code().code()));
         for more in [error.detail(), error.hint()].into_iter().flatten() {
             text.push_str("; ");
-            text.push_str(more);
+            text.push_str(&cut(more));
         }
         return text;
     }
@@ -96,4 +107,20 @@ pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_database_says_at_length_is_cut() {
+        assert_eq!(cut("no such role"), "no such role");
+        let told = cut(&"é".repeat(50 << 20)).into_owned();
+        assert!(
+            told.len() <= TOLD_MAX + 3 && told.ends_with("é…"),
+            "{}",
+            told.len()
+        );
+    }
 }

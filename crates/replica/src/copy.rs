@@ -9,12 +9,14 @@ use std::{path::Path, sync::Arc};
 use widgets_engine::{DataDirectory, Disk, Restoration, Restored, Settings};
 
 /// Copies the primary's store into an empty directory, up to what the primary has when the copy is done. A
-/// directory that an earlier attempt left is begun anew.
+/// directory that an earlier attempt left is begun anew. A checkpoint that is longer than the `room` on the disk is not begun: it
+/// could not be finished, and would leave nothing for others.
 pub async fn copy<D: Disk>(
     outside: &Arc<dyn Outside>,
     primary: &Primary,
     disk: D,
     settings: &Settings,
+    room: impl FnOnce() -> Option<u64>,
 ) -> Result<Restored, Error> {
     let query = wire::query(None, None);
     let mut frames = Frames::ask(outside, primary, &query, None, settings.segment_bytes).await?;
@@ -30,6 +32,11 @@ pub async fn copy<D: Disk>(
             first_sequence,
             bytes,
         } => {
+            if let Some(room) = room()
+                && bytes > room
+            {
+                return Err(Error::Room { bytes, room });
+            }
             restoration.begin_checkpoint(first_sequence)?;
             bytes
         }

@@ -27,6 +27,14 @@ pub enum Error {
     /// Something came that is no frame, or not in its place.
     #[error("the primary sends what cannot be read: {0}")]
     Wire(String),
+    /// Its checkpoint does not fit.
+    #[error("the primary's checkpoint has {bytes} bytes, and the disk has room for {room}")]
+    Room {
+        /// As it says.
+        bytes: u64,
+        /// What is free.
+        room: u64,
+    },
     /// It is another store.
     #[error("the primary has store {theirs:016x}, this standby is a copy of store {own:016x}")]
     OtherStore {

@@ -735,7 +735,7 @@ impl<S: Store> Api<S> {
                 sender.access.require(Permission::Admin, Object::Metrics)?;
                 Ok(self.metrics_text())
             }),
-            Route::Replication => return self.read_replication(sender.access, head),
+            Route::Replication => return self.read_replication(sender, head),
             Route::Role(what) => Box::pin(self.tell(*what, sender.access, head)).await,
             Route::Ready => {
                 let store = self.store.clone();

@@ -16,7 +16,7 @@ pub(crate) use stream::Subscribers;
 use crate::{
     error::Error,
     making::{Making, Pace},
-    pieces::Pieces,
+    pieces::{Pieces, time_left},
 };
 use asked::{After, Format};
 use hyper::{
@@ -116,10 +116,7 @@ pub(crate) async fn answer(
     let filter = Arc::new(asked.filter);
     // Whether the position is one can only be said before the stream begins.
     feed.read(after, filter.clone(), 0).await?;
-    let left = asked.ends.map(|ends| {
-        let seconds = ends.saturating_sub(bounds.clock.unix_seconds());
-        Duration::from_secs(seconds.try_into().unwrap_or_default())
-    });
+    let left = asked.ends.map(|ends| time_left(ends, &*bounds.clock));
     let stream = stream::start(
         feed,
         after,

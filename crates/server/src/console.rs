@@ -1,6 +1,6 @@
 //! The console over HTTP: its files, and what a browser may do with them.
 
-use crate::responses::NO_REFERRER;
+use crate::responses::{NO_REFERRER, OPENER_POLICY, OWN_WINDOW};
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
@@ -27,6 +27,7 @@ pub(crate) fn file(name: &str) -> Option<Response<Full<Bytes>>> {
     );
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::REFERRER_POLICY, NO_REFERRER);
+    headers.insert(OPENER_POLICY, OWN_WINDOW);
     headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
     Some(response)
 }

@@ -5,17 +5,35 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Sleep};
+use widgets_clock::Clock;
 
 /// A body that goes on as long as pieces come. The client's reading is what takes them out.
 #[derive(Debug)]
-pub struct Pieces(mpsc::Receiver<Bytes>);
+pub struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    /// When it ends in any case, if it does.
+    end: Option<Pin<Box<Sleep>>>,
+}
 
 impl Pieces {
     pub(crate) const fn new(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self(pieces)
+        Self { pieces, end: None }
     }
+
+    /// The same for so long at most.
+    pub(crate) fn until(pieces: mpsc::Receiver<Bytes>, left: Option<Duration>) -> Self {
+        let end = left.map(|left| Box::pin(tokio::time::sleep(left)));
+        Self { pieces, end }
+    }
+}
+
+/// How long it is until this second since 1970 begins.
+pub(crate) fn time_left(second: i64, clock: &dyn Clock) -> Duration {
+    let seconds = second.saturating_sub(clock.unix_seconds());
+    Duration::from_secs(seconds.try_into().unwrap_or_default())
 }
 
 impl Body for Pieces {
@@ -26,7 +44,12 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = ready!(self.0.poll_recv(context));
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(context));
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 

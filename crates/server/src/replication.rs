@@ -127,6 +127,8 @@ pub(crate) struct Asked {
     pub(crate) replication: Arc<dyn Replication>,
     pub(crate) query: Box<str>,
     pub(crate) reports: mpsc::Receiver<Bytes>,
+    /// The first second since 1970 in which its token is not valid any more, if it has one that ends.
+    pub(crate) ends: Option<i64>,
     /// Where its body is to go, if it has one that is to be read.
     pub(crate) reported: Option<mpsc::Sender<Bytes>>,
 }

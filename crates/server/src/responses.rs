@@ -19,6 +19,10 @@ const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
 /// Of pages: a serial number in an address is nobody else's business.
 pub(crate) const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
 
+/// Of pages: whoever opened one, or is opened by it, has no hold of its window unless it is of the same origin.
+pub(crate) const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+pub(crate) const OWN_WINDOW: HeaderValue = HeaderValue::from_static("same-origin");
+
 /// A browser takes what is sent for what its type says, and does not guess by what is in it: texts of others are.
 pub(crate) fn declare(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONTENT_TYPE) {

@@ -7,6 +7,7 @@
 use crate::config::{Log, LogFormat};
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -18,6 +19,7 @@ use tracing_subscriber::{
     layer::{Context, Filter, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
+use widgets_load::shown;
 use widgets_server::REQUESTS;
 
 /// So many lines of one place are written in one period.
@@ -33,7 +35,9 @@ const TARGET: &str = "widgets::log";
 /// returned tells of the last lines that were left out when it is dropped.
 pub(crate) fn start(log: &Log) -> impl Drop {
     let places = Places::default();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(|| Shown(io::stderr()));
     let lines = match log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -42,7 +46,7 @@ pub(crate) fn start(log: &Log) -> impl Drop {
     let filter = log.filter.targets.clone().and(places.clone()).and(told);
     // For programs, whatever the rest is for, and each of them: they are asked for.
     let requests = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .json()
         .flatten_event(true)
         .with_filter(filter_fn(|metadata| metadata.target() == REQUESTS));
@@ -62,6 +66,26 @@ pub(crate) fn start(log: &Log) -> impl Drop {
         }
     }
     LastPeriod(places)
+}
+
+/// Writes lines so that each stays one, and a terminal obeys nothing in it: databases and others have their words in some.
+struct Shown<W>(W);
+
+impl<W: io::Write> io::Write for Shown<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let (told, end) = match text.strip_suffix('\n') {
+            Some(told) => (told, "\n"),
+            None => (&*text, ""),
+        };
+        self.0
+            .write_all(format!("{}{end}", shown(told)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Tells of the lines that were left out in the last period.
@@ -134,7 +158,6 @@ impl<S: Subscriber> Filter<S> for Places {
 mod tests {
     use super::*;
     use crate::config::Configuration;
-    use std::io;
     use tracing::subscriber::with_default;
 
     #[derive(Clone, Default)]
@@ -163,7 +186,9 @@ mod tests {
     fn written(targets: &str, tell: impl FnOnce(&Places, &Text)) {
         let (text, places) = (Text::default(), Places::default());
         let writer = text.clone();
-        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || Shown(writer.clone()));
         let targets: tracing_subscriber::filter::Targets = targets.parse().expect("targets");
         let filter = targets.and(places.clone());
         let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
@@ -191,6 +216,18 @@ mod tests {
             places.end_period();
             places.end_period();
             assert_eq!(text.lines().len(), 1, "told once");
+        });
+    }
+
+    #[test]
+    fn a_line_stays_one_and_a_terminal_obeys_nothing_in_it() {
+        written("info", |_, text| {
+            let reason = "no such role\nERROR forged\u{1b}[2J\u{202e}";
+            tracing::warn!(%reason, "no connection");
+            let lines = text.lines();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let told = r"no such role\nERROR forged\u{1b}[2J\u{202e}";
+            assert!(lines[0].contains(told), "{lines:?}");
         });
     }
 

@@ -3,6 +3,7 @@
 //! Every command hears them itself. The first process of a container has no default for them: without a
 //! handler `docker stop` would wait for its limit, and kill.
 
+use rustix::process::Signal as Kernel;
 use std::{io, process::exit, thread};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_load::output::discard_unfinished;
@@ -16,6 +17,9 @@ pub(crate) struct Signals {
 impl Signals {
     /// Hears them from now on, on the runtime of the caller.
     pub(crate) fn new() -> io::Result<Self> {
+        // Where a file may not become longer (`ulimit -f`) the system would end the process there and then. With a handler,
+        // which stays, the write fails as it does on a full disk, and that is told.
+        drop(signal(SignalKind::from_raw(Kernel::XFSZ.as_raw()))?);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

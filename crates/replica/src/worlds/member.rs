@@ -244,7 +244,9 @@ impl Process {
     fn begin_copy(&mut self, disk: SimulatedDisk, from: usize, settings: Settings) {
         let (outside, copied) = (self.outside.clone(), self.copied.clone());
         let copying = async move {
-            while let Err(_error) = copy(&outside, &primary(from), disk.clone(), &settings).await {
+            while let Err(_error) =
+                copy(&outside, &primary(from), disk.clone(), &settings, || None).await
+            {
                 outside.clock().timer(COPY_AGAIN).await;
             }
             copied.store(true, Ordering::Relaxed);

@@ -2,9 +2,9 @@
 
 use super::{Answer, AnswerBody, Api, Wanted, reads::check_reads_beside};
 use crate::{
-    auth::{Access, Object, Permission},
+    auth::{Access, Object, Permission, Sender},
     error::{Error, Malformed},
-    pieces::Pieces,
+    pieces::{Pieces, time_left},
     replication::{self, Asked, Taker, Tell},
     responses::{of_type, options},
 };
@@ -108,12 +108,13 @@ impl<S: Store> Api<S> {
         ready.map_err(|reason| Fault::Unavailable { reason }.into())
     }
 
-    pub(super) fn read_replication(&self, access: Access, head: &Parts) -> Result<Wanted, Error> {
+    pub(super) fn read_replication(&self, sender: &Sender, head: &Parts) -> Result<Wanted, Error> {
         // A standby that says what it has sends a body that goes on as long as the answer.
         let reports = head.method == Method::POST;
         if !reports && let Some(answer) = check_reads_beside(head, "OPTIONS,GET,HEAD,POST")? {
             return Ok(Wanted::Answer(answer));
         }
+        let access = sender.access;
         access.require(Permission::Admin, Object::Replication)?;
         let Some(replication) = &self.replication else {
             return Err(Malformed::Path { details: None }.into());
@@ -125,6 +126,7 @@ impl<S: Store> Api<S> {
             replication: replication.clone(),
             query: query.into(),
             reports: reports_of,
+            ends: sender.ends,
             reported: reports.then_some(reported),
         })))
     }
@@ -154,7 +156,8 @@ impl<S: Store> Api<S> {
         let replication = asked.replication;
         let pieces = replication.send(&asked.query, asked.reports, stopping);
         let pieces = pieces.await?;
-        let stream = Pieces::new(pieces);
+        let left = asked.ends.map(|ends| time_left(ends, &*self.shared.clock));
+        let stream = Pieces::until(pieces, left);
         let mut response = Response::new(AnswerBody::Right(stream));
         let (name, value) = replication::content_type(replication.media_type());
         response.headers_mut().insert(name, value);

@@ -3,6 +3,8 @@
 //! A name for people can be two callers' at once: that of a token and that of a certificate, or the same one of two
 //! issuers. So an identity says where a name comes from.
 
+mod ecdsa;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{Context, SHA256};
 use widgets_registry::IdempotencyKey;
@@ -25,11 +27,15 @@ impl Identity {
         }
     }
 
-    /// A token that names no subject: it is a caller of its own. Its signature may come with padding or without, whoever
-    /// made it, and is the same.
+    /// A token that names no subject: it is a caller of its own. Whoever has it can write its signature in other ways: with
+    /// padding or without, and one by ECDSA in two forms. They are the same.
     pub(crate) fn token(token: &[u8]) -> Self {
         let padding = token.iter().rev().take_while(|&&byte| byte == b'=');
-        Self::named(&[b"token", &token[..token.len() - padding.count()]])
+        let token = &token[..token.len() - padding.count()];
+        match ecdsa::lesser(token) {
+            Some(lesser) => Self::named(&[b"token", &lesser]),
+            None => Self::named(&[b"token", token]),
+        }
     }
 
     /// Whom a client certificate names; all that name nobody are one.
@@ -83,6 +89,33 @@ mod tests {
         assert_eq!(Identity::token(b"e30.e30.YQ=="), plain);
         // Within what is signed another byte is another token.
         assert_ne!(Identity::token(b"e30.e30=.YQ"), plain);
+    }
+
+    #[test]
+    fn a_token_is_one_caller_by_both_forms_of_its_signature() {
+        // {"alg":"ES256"}, and an s of 1 beside one of the order less 1.
+        let token = |s: &[u8]| {
+            let signature = [&[7; 32][..], s].concat();
+            let signature = URL_SAFE_NO_PAD.encode(signature);
+            format!("eyJhbGciOiJFUzI1NiJ9.e30.{signature}").into_bytes()
+        };
+        let mut one = [0; 32];
+        one[31] = 1;
+        let mut other = [0xff; 32];
+        other[4..8].fill(0);
+        other[16..].copy_from_slice(&[
+            0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63,
+            0x25, 0x50,
+        ]);
+        assert_eq!(
+            Identity::token(&token(&one)),
+            Identity::token(&token(&other))
+        );
+        other[31] -= 1;
+        assert_ne!(
+            Identity::token(&token(&one)),
+            Identity::token(&token(&other))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The interactive page: Swagger UI, out of the binary, so that it works without internet.
 
-use crate::responses::NO_REFERRER;
+use crate::responses::{NO_REFERRER, OPENER_POLICY, OWN_WINDOW};
 use hyper::{
     body::Bytes,
     header::{self, HeaderMap, HeaderValue},
@@ -35,6 +35,7 @@ pub(crate) fn html() -> File {
     );
     file.headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     file.headers.insert(header::REFERRER_POLICY, NO_REFERRER);
+    file.headers.insert(OPENER_POLICY, OWN_WINDOW);
     file
 }
 

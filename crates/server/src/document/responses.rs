@@ -120,6 +120,14 @@ pub(super) fn document() -> Response {
                 "no-referrer",
             ),
         )
+        .header(
+            "Cross-Origin-Opener-Policy",
+            header(
+                Type::String,
+                "Of the page: who else may have a hold of its window.",
+                "same-origin",
+            ),
+        )
         .content("application/openapi+json", any.build())
         .content("text/html", text.build())
         .build()

@@ -240,6 +240,8 @@ async fn programs_get_the_document_and_browsers_the_page() {
     let policy = answer.header("content-security-policy").expect("a policy");
     assert!(policy.starts_with("default-src 'none'; "));
     assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+    let opener = answer.header("cross-origin-opener-policy");
+    assert_eq!(opener, Some("same-origin"), "others have no hold of it");
     let links = answer
         .body
         .split(['"'])

@@ -93,12 +93,11 @@ impl Authority {
             None => builder.with_no_client_auth(),
             Some(name) => {
                 let file = self.path(&format!("{name}.pem"));
-                let certificate = CertificateDer::from_pem_file(file).expect("PEM");
+                let chain = CertificateDer::pem_file_iter(file).expect("PEM");
+                let chain = chain.collect::<Result<Vec<_>, _>>().expect("PEM");
                 let file = self.path(&format!("{name}.key"));
                 let key = PrivateKeyDer::from_pem_file(file).expect("PEM");
-                builder
-                    .with_client_auth_cert(vec![certificate], key)
-                    .expect("a pair")
+                builder.with_client_auth_cert(chain, key).expect("a pair")
             }
         };
         config.alpn_protocols = alpn.iter().map(|each| each.as_bytes().to_vec()).collect();
@@ -283,6 +282,26 @@ fn client_certificates_are_required_or_give_a_role() {
     assert_eq!(ask(&server, Some("client")), Ok("404".into()), "may read");
     assert_eq!(ask(&server, None), Ok("401".into()));
     ask(&server, Some("stranger")).expect_err("a wrong one is worse than none");
+    server.stop();
+}
+
+/// A way through many that sign each other takes long to look for, and anybody can send them.
+#[test]
+fn a_chain_of_more_certificates_than_anybody_needs_is_not_looked_at() {
+    let authority = Authority::new();
+    authority.issue("server.pem", "server.key");
+    authority.issue("client.pem", "client.key");
+    let tls = Tls::load(authority.files(Some(ClientCertificates::Required)));
+    let server = start(&Arc::new(tls.expect("loaded")));
+    let one = fs::read_to_string(authority.path("client.pem")).expect("PEM");
+    let key = fs::read_to_string(authority.path("client.key")).expect("PEM");
+    for (certificates, answered) in [(1, true), (6, true), (7, false)] {
+        authority.write("many.pem", &one.repeat(certificates));
+        authority.write("many.key", &key);
+        let mut stream = authority.client(&server, Some("many"), &[]);
+        let status = status(&mut stream);
+        assert_eq!(status.is_ok(), answered, "{certificates}: {status:?}");
+    }
     server.stop();
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn open(
     {
         let empty = empty_directory(path).map_err(|error| stores::explained(path, &error))?;
         if let Some(directory) = empty {
-            copy_store(primary, &directory, settings)?;
+            copy_store(path, primary, &directory, settings)?;
             opened = Opened::Copied;
         }
     }
@@ -96,7 +96,14 @@ pub(crate) fn open(
     })
 }
 
+/// What is free on the disk of a directory, if that can be told.
+fn room(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 fn copy_store(
+    path: &Path,
     primary: &Primary,
     directory: &DataDirectory,
     settings: &Settings,
@@ -111,7 +118,9 @@ fn copy_store(
     let (mut told, mut pause) = (None, COPY_AGAIN);
     let outside: Arc<dyn Outside> = Arc::new(Real::new());
     loop {
-        let copying = copy(&outside, primary, directory.clone(), settings);
+        let copying = copy(&outside, primary, directory.clone(), settings, || {
+            room(path)
+        });
         let error = match runtime.block_on(copying) {
             Ok(copied) => {
                 tracing::info!(

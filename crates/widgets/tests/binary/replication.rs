@@ -2,12 +2,14 @@
 
 use crate::{
     asking::{answer, ask, connect, outcome, wait_for_log, wait_until},
-    security::{Authority, TLS, hs256},
+    security::{Authority, TLS, hs256, hs256_of},
     service::{Directory, Service, Signal, widgets},
+    strangers::answering,
 };
 use std::{
     io::{Read as _, Write as _},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
@@ -273,6 +275,88 @@ fn a_store_is_sent_to_nobody_but_administrators() {
         answer(&standby, &hs256(SECRET, "reader"), "GET /widgets", "").0,
         200
     );
+}
+
+/// What is sent is the whole store, to whoever was an administrator once.
+#[test]
+fn a_standby_is_sent_nothing_after_its_token_has_ended() {
+    let (first, second) = (
+        Directory::new("primary_token"),
+        Directory::new("standby_token"),
+    );
+    let primary = start(first.path(), &["--jwt-secret", SECRET]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Clocks may be half a minute apart, of which a third is left.
+    let expires = now.expect("after 1970").as_secs() - 20;
+    let ends = hs256_of(SECRET, &format!(r#"{{"role":"admin","exp":{expires}}}"#));
+    let token = second.path().join("token");
+    std::fs::write(&token, ends).expect("written");
+    let text = token.to_str().expect("text");
+    let follow = [
+        "--jwt-secret",
+        SECRET,
+        "--follow",
+        &url(&primary),
+        "--replication-token-file",
+        text,
+    ];
+    let standby = start(second.path(), &follow);
+    wait_for_log(second.path(), "the primary answers 401");
+    let admin = hs256(SECRET, "admin");
+    let body = r#"{"widget_sn":"E","widget_name":"","slots":[]}"#;
+    let line = "POST /rpc/add_widget";
+    assert_eq!(answer(&primary, &admin, line, body).0, 204);
+    assert_eq!(answer(&standby, &admin, "GET /widgets/E", "").0, 404);
+    std::fs::write(&token, &admin).expect("written");
+    wait_until("it follows again", || {
+        answer(&standby, &admin, "GET /widgets/E", "").0 == 200
+    });
+}
+
+/// Whoever is followed could fill the disk before it is found out.
+#[test]
+fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
+    let (first, second) = (
+        Directory::new("primary_room"),
+        Directory::new("standby_room"),
+    );
+    let primary = start(first.path(), &[]);
+    let mut stream = connect(&primary);
+    let request = "GET /replication?from=copy HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    // Of the truth no more than its head and the page that says which store it is.
+    let mut sent = Vec::new();
+    let (mut byte, page) = ([0], 5 + 4096);
+    while !sent.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a head");
+        sent.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&sent).to_lowercase();
+    assert!(!head.contains("chunked"), "{head}");
+    let mut store = vec![0; page];
+    stream.read_exact(&mut store).expect("the page");
+    let checkpoint = [
+        &[2, 16, 0, 0, 0][..],
+        &1_u64.to_le_bytes(),
+        &(1_u64 << 60).to_le_bytes(),
+    ];
+    let answer = [
+        &b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.widgets.replication-1\r\nConnection: close\r\n\r\n"[..],
+        &store,
+        &checkpoint.concat(),
+    ];
+    let address = answering(answer.concat().leak());
+    let follow = format!("http://{address}");
+    let data = second.path().join("data");
+    let mut serve = widgets(second.path());
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+    serve.arg(&data).args(["--follow", &follow]);
+    let log = std::fs::File::create(second.path().join("log")).expect("made");
+    let mut standby = serve.stderr(log).spawn().expect("the binary runs");
+    let told = || std::fs::read_to_string(second.path().join("log")).unwrap_or_default();
+    wait_until("it is told", || told().contains("the disk has room for"));
+    standby.kill().expect("killed");
+    standby.wait().expect("ended");
 }
 
 #[test]

@@ -19,8 +19,13 @@ const OTHER_SECRET: &str = "another secret of the tests, also longer";
 
 /// A token of this role, signed with HS256.
 pub(crate) fn hs256(secret: &str, role: &str) -> String {
+    hs256_of(secret, &format!(r#"{{"role":"{role}"}}"#))
+}
+
+/// A token of these claims.
+pub(crate) fn hs256_of(secret: &str, claims: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
-    let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"role":"{role}"}}"#));
+    let claims = URL_SAFE_NO_PAD.encode(claims);
     let message = format!("{header}.{claims}");
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, message.as_bytes()));

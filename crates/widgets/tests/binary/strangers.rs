@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A peer that answers every request with this, and hangs up.
-fn answering(answer: &'static [u8]) -> SocketAddr {
+pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
@@ -56,6 +56,46 @@ fn a_bucket_that_says_any_length_is_not_believed() {
         told.contains("it has 1152921504606846976 bytes, at most"),
         "{told}"
     );
+}
+
+/// An error may say any length as well, and is read to be told.
+#[test]
+fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
+    let directory = Directory::new("strange-error");
+    let address = answering(
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1152921504606846976\r\n\r\n\
+          <Error><Code>AccessDenied</Code></Error>",
+    );
+    let listed = widgets(directory.path())
+        .args(["archive", "list", "s3://bucket/prefix"])
+        .envs([
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ENDPOINT", &format!("http://{address}")),
+            ("AWS_ALLOW_HTTP", "true"),
+        ])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&listed.stderr);
+    assert_eq!(listed.status.code(), Some(1), "{told}");
+    assert!(told.contains("AccessDenied"), "{told}");
+}
+
+/// Where a file may not become as long as it must, the system ends a process that has not said otherwise.
+#[test]
+fn a_limit_of_files_is_told_and_ends_nothing_unheard() {
+    let directory = Directory::new("strange-limit");
+    let started = Command::new("bash")
+        .args(["-c", "ulimit -f 64; exec \"$@\"", "bash"])
+        .arg(env!("CARGO_BIN_EXE_widgets"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+        .current_dir(directory.path())
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&started.stderr);
+    assert_eq!(started.status.code(), Some(1), "{told}");
+    assert!(told.contains("File too large"), "{told}");
 }
 
 fn pipe_in_place_of(path: &Path) {

@@ -1,0 +1,97 @@
+//! How a bucket is spoken to: with the cryptography and the authorities of all our clients, and believed no length that it says.
+
+use super::REQUEST_TIME_MAX;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use object_store::{
+    ClientOptions,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+        HttpResponseBody, HttpService,
+    },
+};
+use std::time::Duration;
+
+/// How long making a connection may take.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// So much of an error is read. It says what is wrong in a few hundred bytes.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// A page of a list has a thousand names, of a kilobyte each at most, and what is said of them.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+#[derive(Debug)]
+pub(super) struct Connector(pub(super) rustls::ClientConfig);
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.0.clone())
+            .connect_timeout(CONNECT_TIME_MAX)
+            .timeout(REQUEST_TIME_MAX)
+            .build();
+        let client = client.map_err(|error| object_store::Error::Generic {
+            store: "archive",
+            source: Box::new(error),
+        })?;
+        Ok(HttpClient::new(Bounded(client)))
+    }
+}
+
+/// Reads of answers what they may have. Otherwise they would be read whole, into as much memory as they say at first.
+#[derive(Debug)]
+struct Bounded<S>(S);
+
+#[async_trait]
+impl<S: HttpService> HttpService for Bounded<S> {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let is_object = request.method() == "GET" && !is_list(request.uri().query());
+        let answer = self.0.call(request).await?;
+        let (parts, body) = answer.into_parts();
+        let body = if !parts.status.is_success() {
+            beginning(body).await.into()
+        } else if is_object {
+            // Who asked for it reads it piece by piece.
+            body
+        } else {
+            whole(body).await?.into()
+        };
+        Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+/// Whether an answer is a list, as S3 and Google, or Azure, are asked for one.
+fn is_list(query: Option<&str>) -> bool {
+    let mut asked = query.unwrap_or_default().split('&');
+    asked.any(|each| each.starts_with("list-type=") || each == "comp=list")
+}
+
+/// What fits of a body that tells of an error; what comes after it is not waited for.
+async fn beginning(body: HttpResponseBody) -> Bytes {
+    let mut pieces = body.bytes_stream();
+    let mut read = Vec::new();
+    while read.len() < ERROR_BYTES_MAX
+        && let Some(Ok(piece)) = pieces.next().await
+    {
+        let room = ERROR_BYTES_MAX - read.len();
+        read.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+    read.into()
+}
+
+async fn whole(body: HttpResponseBody) -> Result<Bytes, HttpError> {
+    let mut pieces = body.bytes_stream();
+    let mut read = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        if piece.len() > ANSWER_BYTES_MAX - read.len() {
+            let error =
+                std::io::Error::other(format!("the answer has more than {ANSWER_BYTES_MAX} bytes"));
+            return Err(HttpError::new(HttpErrorKind::Decode, error));
+        }
+        read.extend_from_slice(&piece);
+    }
+    Ok(read.into())
+}
