@@ -35,12 +35,15 @@ const TARGET: &str = "widgets::log";
 /// returned tells of the last lines that were left out when it is dropped.
 pub(crate) fn start(log: &Log) -> impl Drop {
     let places = Places::default();
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(|| Shown(io::stderr()));
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false);
     let lines = match log.format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_writer(|| Shown(io::stderr())).boxed(),
+        // Has escapes of its own.
+        LogFormat::Json => lines
+            .with_writer(io::stderr)
+            .json()
+            .flatten_event(true)
+            .boxed(),
     };
     let told = filter_fn(|metadata| metadata.target() != REQUESTS);
     let filter = log.filter.targets.clone().and(places.clone()).and(told);

@@ -10,6 +10,7 @@ use std::{pin::pin, time::Duration};
 pub(super) const NAMES_MAX: usize = 32_000_000;
 
 /// Why a list was not read to its end.
+#[derive(Debug)]
 pub(super) enum Unlisted {
     /// The bucket did not do it.
     Failed(object_store::Error),
@@ -65,42 +66,42 @@ mod tests {
     use futures_util::stream;
     use object_store::path::Path;
 
-    fn object(name: &str) -> object_store::Result<ObjectMeta> {
-        Ok(ObjectMeta {
+    fn object(name: &str) -> ObjectMeta {
+        ObjectMeta {
             location: Path::from(name),
             last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
             size: 1,
             e_tag: None,
             version: None,
-        })
+        }
     }
 
     const LONG: Duration = Duration::from_mins(10);
 
     #[tokio::test]
     async fn a_list_without_an_end_is_given_up() {
-        let endless = stream::repeat_with(|| object("journal/00000001/0000000000000001"));
+        let endless = stream::repeat_with(|| Ok(object("journal/00000001/0000000000000001")));
         let listed = whole(endless, LONG, 1000).await;
-        let error = listed.err().expect("no end").at("journal").to_string();
+        let error = listed.expect_err("no end").at("journal").to_string();
         assert!(
             error.contains("listing journal") && error.contains("more than 1000 names"),
             "{error}"
         );
-        let named = stream::iter([object("a"), object("b")]);
+        let named = stream::iter([Ok(object("a")), Ok(object("b"))]);
         let listed = whole(
             named.chain(stream::pending()),
             Duration::from_millis(1),
             1000,
         )
         .await;
-        let error = listed.err().expect("no end").at("journal").to_string();
+        let error = listed.expect_err("no end").at("journal").to_string();
         assert!(error.contains("no further name"), "{error}");
     }
 
     #[tokio::test]
     async fn what_is_no_name_is_passed_over() {
         let bad = Path::parse("a\u{1b}").expect_err("it is no name");
-        let listing = [object("a"), Err(bad.into()), object("b")];
+        let listing = [Ok(object("a")), Err(bad.into()), Ok(object("b"))];
         let listed = whole(stream::iter(listing), LONG, 1000).await;
         assert_eq!(listed.map(|objects| objects.len()).ok(), Some(2));
     }

@@ -9,8 +9,8 @@ use crate::{
 use std::{
     io::{Read as _, Write as _},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
+use widgets_clock::{Clock as _, SystemClock};
 
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
 
@@ -285,9 +285,8 @@ fn a_standby_is_sent_nothing_after_its_token_has_ended() {
         Directory::new("standby_token"),
     );
     let primary = start(first.path(), &["--jwt-secret", SECRET]);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     // Clocks may be half a minute apart, of which a third is left.
-    let expires = now.expect("after 1970").as_secs() - 20;
+    let expires = SystemClock::new().unix_seconds() - 20;
     let ends = hs256_of(SECRET, &format!(r#"{{"role":"admin","exp":{expires}}}"#));
     let token = second.path().join("token");
     std::fs::write(&token, ends).expect("written");
