@@ -223,7 +223,7 @@ impl<S: Store> Connection<S> {
             // The future stays small, for what it takes of the cache: see `respond_to`.
             let request = heads.hold(&mut request).map(|held| {
                 let (head, body) = request.into_parts();
-                Box::new((head, Leftover::new(body, is_http2, held)))
+                Box::new((head, Leftover::new(body, is_http2, held, seat.clone())))
             });
             async move {
                 let mut response = match (request, excess) {

@@ -5,12 +5,16 @@
 //! forgotten, within bounds, while the answer is on its way. It still counts as one of the connection's
 //! streams, and holds the room that its head took.
 
-use super::idle::{LINGER_BYTES_MAX, LINGER_MAX};
+use super::{
+    idle::{LINGER_BYTES_MAX, LINGER_MAX},
+    places::{Awaited, Seat},
+};
 use crate::budget::Taken;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::runtime::Handle;
@@ -23,15 +27,25 @@ pub(super) struct Leftover {
     is_http2: bool,
     /// The room that its head takes.
     head: Option<Taken>,
+    /// That of its connection.
+    seat: Arc<Seat>,
+    /// While more of it is to come.
+    awaited: Option<Awaited>,
 }
 
 impl Leftover {
-    pub(super) fn new(body: Incoming, is_http2: bool, head: Option<Taken>) -> Self {
-        let body = Some(body);
+    pub(super) fn new(
+        body: Incoming,
+        is_http2: bool,
+        head: Option<Taken>,
+        seat: Arc<Seat>,
+    ) -> Self {
         Self {
-            body,
+            body: Some(body),
             is_http2,
             head,
+            seat,
+            awaited: None,
         }
     }
 }
@@ -44,10 +58,16 @@ impl Body for Leftover {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(body).poll_frame(context);
+        if frame.is_ready() {
+            self.awaited = None;
+        } else if self.awaited.is_none() {
+            self.awaited = Some(self.seat.awaited());
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

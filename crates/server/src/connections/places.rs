@@ -3,6 +3,8 @@
 //! A connection on which nothing is asked is worth less than one that somebody wants to ask by: where all places are
 //! taken, idle ones are closed, of the clients that have most of them first and the longest idle first.
 //! Slow and silent clients count as idle until a whole head of theirs has come. One client has a limit of its own.
+//! Where none is idle, those of whoever has most go whose requests' bodies have not come, for a client that has less than
+//! half as many: nothing of these was applied.
 //!
 //! Where nothing can make room, some connections in excess are served for a moment: they are told why, and what watches
 //! over the process is answered as always.
@@ -83,6 +85,10 @@ pub(super) struct Place {
 /// What is known of an open connection.
 pub(super) struct Seat {
     requests: AtomicUsize,
+    /// How many of these wait for more of their bodies.
+    awaited: AtomicUsize,
+    /// Whether it is to end although something is asked, if all of that waits for bodies.
+    gives_way: AtomicBool,
     /// How many connections had come when nothing was asked any more.
     idle_since: AtomicU64,
     was_asked: AtomicBool,
@@ -93,6 +99,9 @@ pub(super) struct Seat {
 
 /// A request, until it is answered and its answer was taken.
 pub(super) struct Busy(Arc<Seat>);
+
+/// A body of which more is to come.
+pub(super) struct Awaited(Arc<Seat>);
 
 impl Places {
     pub(super) fn new(
@@ -129,10 +138,10 @@ impl Places {
         }
         let permit = || self.permits.clone().try_acquire_owned().ok();
         let mut taken = permit();
+        // Connections are accepted one after the other: nobody else takes what is freed.
+        let has_room = || self.permits.available_permits() > 0;
         if taken.is_none()
-            && self
-                .make_room(None, || self.permits.available_permits() > 0)
-                .await
+            && (self.make_room(None, has_room).await || self.take_from_most(client, has_room).await)
         {
             taken = permit();
         }
@@ -215,6 +224,39 @@ impl Places {
         tokio::time::timeout(LEAVE_MAX, room).await.is_ok()
     }
 
+    /// Has connections of whoever has most closed whose requests' bodies have not come, if this client has less than half
+    /// as many, and waits a moment until there is room.
+    async fn take_from_most(&self, client: IpAddr, has_room: impl Fn() -> bool) -> bool {
+        self.tell_awaiting_to_leave(client) > 0 && self.wait_for(has_room).await
+    }
+
+    /// How many have been told to leave.
+    fn tell_awaiting_to_leave(&self, client: IpAddr) -> usize {
+        let table = self.lock();
+        let own = table.clients.get(&client).map_or(0, HashMap::len);
+        let others = table.clients.iter();
+        let others = others.filter(|(each, _)| !self.is_trusted(**each));
+        let Some((_, seats)) = others.max_by_key(|(_, seats)| seats.len()) else {
+            return 0;
+        };
+        if seats.len() <= 2 * (own + 1) {
+            return 0;
+        }
+        let awaiting = seats.values().filter(|seat| seat.only_awaits());
+        let mut count = 0;
+        for seat in awaiting.take(self.leaving_max()) {
+            seat.gives_way.store(true, Ordering::Relaxed);
+            seat.told.notify_one();
+            count += 1;
+        }
+        count
+    }
+
+    /// How many leave at a time: where a few are open, only a few.
+    fn leaving_max(&self) -> usize {
+        LEAVING_MAX.min(self.connections_max / 32 + 1)
+    }
+
     /// How many have been told to leave.
     fn tell_idle_to_leave(&self, client: Option<IpAddr>) -> usize {
         let table = self.lock();
@@ -232,10 +274,7 @@ impl Places {
                 })
             })
             .collect();
-        // Where a few are open, only as few of them leave.
-        let count = idle
-            .len()
-            .min(LEAVING_MAX.min(self.connections_max / 32 + 1));
+        let count = idle.len().min(self.leaving_max());
         if count < idle.len() {
             idle.select_nth_unstable_by_key(count, |(order, _)| *order);
         }
@@ -280,6 +319,8 @@ impl Seat {
     pub(super) fn new(came: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             requests: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(0),
+            gives_way: AtomicBool::new(false),
             idle_since: AtomicU64::new(came.load(Ordering::Relaxed)),
             was_asked: AtomicBool::new(false),
             came,
@@ -293,6 +334,18 @@ impl Seat {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.was_asked.store(true, Ordering::Relaxed);
         Busy(self.clone())
+    }
+
+    /// More of a request's body is to come, until what is returned is dropped.
+    pub(super) fn awaited(self: &Arc<Self>) -> Awaited {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        Awaited(self.clone())
+    }
+
+    /// Whether nothing was applied of what is asked, as no body has come.
+    fn only_awaits(&self) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed);
+        requests > 0 && self.awaited.load(Ordering::Relaxed) == requests
     }
 
     pub(super) fn was_asked(&self) -> bool {
@@ -310,7 +363,7 @@ impl Seat {
         !was_cut
     }
 
-    /// Done when the connection is to end: it was cut, or is idle and its place is needed.
+    /// Done when the connection is to end: it was cut, or its place is needed and it is idle, or gives way.
     pub(super) async fn ends(&self, metrics: &ConnectionMetrics) {
         loop {
             self.told.notified().await;
@@ -318,10 +371,17 @@ impl Seat {
                 return;
             }
             // Where something was asked meanwhile, another one must leave.
-            if self.is_idle() {
+            let gives_way = self.gives_way.swap(false, Ordering::Relaxed);
+            if self.is_idle() || gives_way && self.only_awaits() {
                 return metrics.cut(Cut::Full);
             }
         }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -433,5 +493,38 @@ mod tests {
         }
         let other = places.take(B).await.expect("a place");
         assert_eq!(other.excess, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_no_body_gives_way_to_who_has_few() {
+        let places = places(4, 4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let place = places.take(A).await.expect("a place");
+            let (busy, awaited) = (place.seat.busy(), place.seat.awaited());
+            held.push((place, busy, Some(awaited)));
+        }
+        // The body of one has come.
+        held[0].2 = None;
+        let other = places.take(PROXY).await.expect("a place");
+        let _busy = other.seat.busy();
+        let mut ended = Vec::new();
+        for (place, busy, awaited) in held {
+            ended.push(tokio::spawn(async move {
+                place.seat.ends(&ConnectionMetrics::default()).await;
+                drop((place, busy, awaited));
+            }));
+        }
+        let newcomer = places.take(B).await.expect("a place");
+        assert_eq!(newcomer.excess, None);
+        let still = |ended: &[tokio::task::JoinHandle<()>]| {
+            let still = ended.iter().filter(|each| !each.is_finished());
+            still.count()
+        };
+        assert!(!ended[0].is_finished(), "its operation may be applied");
+        assert_eq!(still(&ended), 2, "one at a time");
+        // With two of four nobody has more than twice as many as one who comes.
+        let place = places.take(B).await.expect("one in excess");
+        assert_eq!(place.excess.as_deref(), Some("connections_max = 4"));
     }
 }
