@@ -297,17 +297,21 @@ async fn readiness_is_what_operations_get() {
     assert_eq!(client.ready().await, Ok(()));
 }
 
+/// Whoever waits for the end of a statement's time, no test would live to see.
+fn patient(connect_timeout_ms: u64) -> Settings {
+    Settings {
+        statement_timeout_ms: 10 * 60 * 1000,
+        connect_timeout_ms,
+        ..Settings::default()
+    }
+}
+
 /// A server that is held accepts connections, by its system, and says nothing. `/ready` does not wait for the end of a
 /// statement's time, which no test would live to see.
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
-    let settings = Settings {
-        statement_timeout_ms: 10 * 60 * 1000,
-        connect_timeout_ms: 1000,
-        ..Settings::default()
-    };
-    let store = open(&url, settings);
+    let store = open(&url, patient(1000));
     let client = store.client();
     until_ready(&client).await;
     server.signal("-STOP");
@@ -324,12 +328,7 @@ async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
-    let settings = Settings {
-        statement_timeout_ms: 10 * 60 * 1000,
-        connect_timeout_ms: 1000,
-        ..Settings::default()
-    };
-    let store = open(&url, settings);
+    let store = open(&url, patient(1000));
     let client = store.client();
     assert_eq!(client.submit(add("A")).await, Ok(()));
     server.signal("-STOP");
@@ -351,12 +350,7 @@ async fn operations_do_not_wait_for_a_server_that_fell_silent() {
 async fn changes_do_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
-    let settings = Settings {
-        statement_timeout_ms: 10 * 60 * 1000,
-        connect_timeout_ms: 1000,
-        ..Settings::default()
-    };
-    let store = open(&url, settings);
+    let store = open(&url, patient(1000));
     let feed = store.client().feed().expect("a feed");
     feed.newest().await.expect("a position");
     server.signal("-STOP");
@@ -370,12 +364,7 @@ async fn changes_do_not_wait_for_a_server_that_fell_silent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_waits_for_a_server_that_is_slow() {
     let (server, url) = migrated().await;
-    let settings = Settings {
-        statement_timeout_ms: 10 * 60 * 1000,
-        connect_timeout_ms: 60 * 1000,
-        ..Settings::default()
-    };
-    let store = open(&url, settings);
+    let store = open(&url, patient(60 * 1000));
     let client = store.client();
     until_ready(&client).await;
     let holder = crate::locks::holder(&server, "LOCK TABLE widgets.widgets").await;

@@ -32,6 +32,24 @@ pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
     address
 }
 
+/// What is told of a bucket there, whose archive cannot be listed.
+fn refusal_to_list(directory: &Path, bucket: SocketAddr) -> String {
+    let listed = widgets(directory)
+        .args(["archive", "list", "s3://bucket/prefix"])
+        .envs([
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ENDPOINT", &format!("http://{bucket}")),
+            ("AWS_ALLOW_HTTP", "true"),
+        ])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert_eq!(listed.status.code(), Some(1), "{told}");
+    told
+}
+
 #[test]
 fn a_bucket_that_says_any_length_is_not_believed() {
     let directory = Directory::new("strange-bucket");
@@ -39,19 +57,7 @@ fn a_bucket_that_says_any_length_is_not_believed() {
         b"HTTP/1.1 200 OK\r\nETag: \"a\"\r\nLast-Modified: Sat, 28 Nov 2026 03:00:00 GMT\r\n\
           Content-Length: 1152921504606846976\r\n\r\nWIDGETS",
     );
-    let listed = widgets(directory.path())
-        .args(["archive", "list", "s3://bucket/prefix"])
-        .envs([
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT", &format!("http://{address}")),
-            ("AWS_ALLOW_HTTP", "true"),
-        ])
-        .output()
-        .expect("the binary runs");
-    let told = String::from_utf8_lossy(&listed.stderr);
-    assert_eq!(listed.status.code(), Some(1), "{told}");
+    let told = refusal_to_list(directory.path(), address);
     assert!(
         told.contains("it has 1152921504606846976 bytes, at most"),
         "{told}"
@@ -66,19 +72,7 @@ fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1152921504606846976\r\n\r\n\
           <Error><Code>AccessDenied</Code></Error>",
     );
-    let listed = widgets(directory.path())
-        .args(["archive", "list", "s3://bucket/prefix"])
-        .envs([
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT", &format!("http://{address}")),
-            ("AWS_ALLOW_HTTP", "true"),
-        ])
-        .output()
-        .expect("the binary runs");
-    let told = String::from_utf8_lossy(&listed.stderr);
-    assert_eq!(listed.status.code(), Some(1), "{told}");
+    let told = refusal_to_list(directory.path(), address);
     assert!(told.contains("AccessDenied"), "{told}");
 }
 
