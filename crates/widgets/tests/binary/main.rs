@@ -31,6 +31,7 @@ mod postgres;
 mod postgres_log;
 #[path = "../../../postgres/tests/suite/server.rs"]
 mod postgres_server;
+mod profiles;
 mod readme;
 mod releases;
 mod replication;
