@@ -10,11 +10,14 @@
 //!
 //! Where the store follows another one, it takes that one's groups instead of operations ([`follow`](self::follow)).
 
+mod commit;
+mod decide;
 mod follow;
 mod header;
 mod reads;
 mod records;
 mod replies;
+mod room;
 mod standby;
 
 pub(crate) use header::{Change, KeepStore};
@@ -25,27 +28,26 @@ use crate::{
     acknowledge::Gate,
     checkpoint::Checkpoints,
     disk::DiskFile,
-    format::{self, GroupDraft, HOLDER_BYTES_MAX, Keyed},
-    journal::{Append, Journal, replay::seconds},
+    format::{self, GroupDraft, HOLDER_BYTES_MAX},
+    journal::Journal,
     lists::Reads,
     log::Log,
     metrics::Metrics,
     queue::{Queue, Request, Submission},
-    retries::{self, Kept, Outcome, Retries},
+    retries::Retries,
     state::{Holding, State, Undo},
 };
+use decide::Decided;
 use header::Changing;
 use records::Recorded;
+use room::Room;
 use std::{collections::VecDeque, mem, sync::Arc, thread, time::Duration};
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_pacing::Pacing;
-use widgets_queue::{Answered, Reply, too_long};
-use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
-
-/// What callers read while the disk is full.
-const NO_ROOM: &str = "no room in the journal";
+use widgets_queue::{Answered, Reply};
+use widgets_registry::{Applied, Attempt, Fault, Reason, Rejection};
 
 /// The journal gets a seal after so long a time without a commit.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
@@ -102,16 +104,11 @@ pub(crate) struct Owner<F, C> {
     follows: bool,
     /// Why nothing may be written any more.
     stopped: Option<Reason>,
-    /// How many bytes the journal had no room for; 0 where it has room.
-    room_missed: u64,
-    /// Why the last group could not be written, and how many bytes it had.
-    write_failed: Option<(Reason, usize)>,
+    /// Whether the journal takes what operations write.
+    room: Room,
     /// What readiness was told last.
     unwritable: Option<Reason>,
 }
-
-/// Of an operation with short names.
-const LEAST_PAYLOAD_BYTES: usize = 256;
 
 /// What there is in memory.
 pub(crate) struct Known {
@@ -127,16 +124,6 @@ pub(crate) struct Known {
     pub(crate) gate: Option<Arc<Gate>>,
     /// Makes the file that says which store it is.
     pub(crate) keep_store: KeepStore,
-}
-
-/// An answer to an operation.
-enum Decided {
-    /// It rests on nothing.
-    Fault(Fault),
-    /// It rests on what is durable.
-    Durable(Result<Applied, Rejection>),
-    /// It may rest on what this batch changes.
-    Pending(Result<Applied, Rejection>),
 }
 
 /// An answer to an operation that waits for the sync.
@@ -209,15 +196,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             queue_bytes_max: settings.queue_bytes_max,
             follows,
             stopped: None,
-            room_missed: 0,
-            write_failed: None,
+            room: Room::default(),
             unwritable: None,
         }
     }
 
     /// Answers everything that comes, until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue) {
-        self.look_for_room();
+        self.room.look(&mut self.journal);
         self.publish_unwritable(queue);
         let mut batch = VecDeque::new();
         while self.turn(queue, &mut batch, true) {}
@@ -336,9 +322,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.set_aside(batch, now);
         self.read(batch, now);
         let unavailable = self.unavailable(batch);
-        self.group.clear();
-        let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
-        self.at = self.journal.time(clock);
+        self.begin_group();
         for submission in batch.drain(..) {
             let late = now.saturating_sub(submission.arrived) > self.queue_wait_max;
             let reply_to = submission.reply_to;
@@ -416,18 +400,6 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .send(reply_to, Answered::Operation(reply, answer));
     }
 
-    /// Why this command cannot be decided now.
-    fn undecidable(&self, command: &Command, unavailable: Option<&Reason>) -> Option<Fault> {
-        let reason = match unavailable {
-            Some(reason) => reason.clone(),
-            None if self.state.is_full() && matches!(command, Command::AddWidget { .. }) => {
-                "no further widget can be numbered".into()
-            }
-            None => return None,
-        };
-        Some(Fault::Unavailable { reason })
-    }
-
     /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
     fn unavailable(&mut self, batch: &VecDeque<Submission>) -> Option<Reason> {
         if self.stopped.is_some() {
@@ -451,259 +423,29 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             | Request::Query(_)
             | Request::Read(_) => 0,
         });
-        // What could not be had is asked for again, also where lookups alone come: so readiness tells
-        // when there is room again.
-        let room = format::group_bytes(payload_bytes.sum()).max(self.room_missed);
-        match self.journal.reserve(room) {
-            Ok(()) => {
-                self.room_missed = 0;
-                let has_commands = batch
-                    .iter()
-                    .any(|each| matches!(each.request, Request::Operation(..)));
-                if !has_commands {
-                    self.rehearse_write();
-                }
-                None
-            }
-            // Whoever failed to make room has logged why.
-            Err(error) => {
-                self.room_missed = room;
-                Some(Reason::new(NO_ROOM, error.to_string()))
-            }
+        let room = format::group_bytes(payload_bytes.sum());
+        if let Err(reason) = self.room.reserve(&mut self.journal, room) {
+            return Some(reason);
         }
-    }
-
-    /// Where the last group could not be written, sees whether one could be now. Commands find out by
-    /// themselves.
-    fn rehearse_write(&mut self) {
-        if let Some((reason, bytes)) = self.write_failed.take()
-            && self.journal.rehearse(bytes).is_err()
-        {
-            self.write_failed = Some((reason, bytes));
+        let has_commands = batch
+            .iter()
+            .any(|each| matches!(each.request, Request::Operation(..)));
+        // Commands find out by themselves.
+        if !has_commands {
+            self.room.rehearse(&self.journal);
         }
-    }
-
-    /// Sees at a start whether a disk takes what an operation would write, so that readiness does not wait for the
-    /// first that is refused.
-    fn look_for_room(&mut self) {
-        let room = format::group_bytes(LEAST_PAYLOAD_BYTES);
-        if self.journal.reserve(room).is_err() {
-            self.room_missed = room;
-            return;
-        }
-        let bytes = usize::try_from(room).unwrap_or(usize::MAX);
-        if let Err(error) = self.journal.rehearse(bytes) {
-            tracing::error!(%error, "nothing can be written to the journal");
-            let reason = Reason::new("writing the journal failed", error.to_string());
-            self.write_failed = Some((reason, bytes));
-        }
+        None
     }
 
     /// Lets readiness know why nothing can be written, if so.
     fn publish_unwritable(&mut self, queue: &Queue) {
         let reason = match &self.stopped {
             Some(reason) => Some(reason.clone()),
-            None if self.room_missed > 0 => Some(NO_ROOM.into()),
-            None => {
-                let failed = self.write_failed.as_ref().map(|(reason, _)| reason.clone());
-                failed.or_else(|| self.unacknowledged_by_now())
-            }
+            None => self.room.missing().or_else(|| self.unacknowledged_by_now()),
         };
         if reason != self.unwritable {
             queue.set_unwritable(reason.clone());
             self.unwritable = reason;
-        }
-    }
-
-    /// What to answer to an operation, and when.
-    fn operation(
-        &mut self,
-        attempt: &Attempt,
-        late: bool,
-        unavailable: Option<&Reason>,
-    ) -> Decided {
-        let key = attempt.key.as_ref();
-        let keyed = key.map(|key| retries::digest(&self.secret, key, attempt));
-        if let Some(keyed) = &keyed
-            && let Some(remembered) = self.remembered(keyed, &attempt.command)
-        {
-            return remembered;
-        }
-        let fault = if late {
-            if planted!(LateApplied) {
-                drop(self.decide(attempt, keyed));
-            }
-            Some(self.late())
-        } else {
-            self.undecidable(&attempt.command, unavailable)
-        };
-        if let Some(fault) = fault {
-            return Decided::Fault(fault);
-        }
-        match self.decide(attempt, keyed) {
-            Err(refusal) if planted!(RefusedBeforeSync) => Decided::Durable(Err(refusal.into())),
-            Ok(()) => Decided::Pending(Ok(Applied::Now)),
-            Err(refusal) => Decided::Pending(Err(refusal.into())),
-        }
-    }
-
-    /// What was answered when this key came first.
-    fn remembered(&mut self, keyed: &Keyed, command: &Command) -> Option<Decided> {
-        let found = self.retries.find(keyed, seconds(self.at))?;
-        if planted!(RetryApplied) {
-            return None;
-        }
-        let before = found.outcome.and_then(|outcome| outcome.answer(command));
-        self.metrics.replayed(before.is_some());
-        let answer = match before {
-            Some(Ok(())) => Ok(Applied::Before),
-            Some(Err(refusal)) => Err(Rejection::Replayed(refusal)),
-            // It is known for another request.
-            None => Err(Refusal::KeyReused.into()),
-        };
-        Some(if found.is_settled || planted!(ReplayedBeforeSync) {
-            Decided::Durable(answer)
-        } else {
-            Decided::Pending(answer)
-        })
-    }
-
-    fn decide(&mut self, attempt: &Attempt, keyed: Option<Keyed>) -> Result<(), Refusal> {
-        let Attempt {
-            command, author, ..
-        } = attempt;
-        let decided = decide(&self.state, command);
-        if let Some(keyed) = keyed
-            && let Some(outcome) = Outcome::of(command, &decided)
-        {
-            self.retries.insert(Kept {
-                keyed,
-                at_seconds: seconds(self.at),
-                outcome,
-            });
-            self.keys += 1;
-            if decided.is_err() {
-                self.group.refusal(outcome, author.as_ref(), &keyed);
-            }
-        }
-        let change = decided?;
-        let (author, keyed) = (author.as_ref(), keyed.as_ref());
-        self.group
-            .change(&self.state, command, change, author, keyed);
-        self.reads.before_change(&self.state, command, change);
-        self.undo.push(self.state.apply(command, change));
-        Ok(())
-    }
-
-    fn late(&self) -> Fault {
-        let limit = format!("queue_wait_ms_max = {}", self.queue_wait_ms_max);
-        too_long(limit, self.queue_wait_ms_max)
-    }
-
-    /// Makes the changes durable, or takes them back and says what to answer.
-    fn commit(&mut self) -> Option<Fault> {
-        if self.group.entries() == 0 {
-            return None;
-        }
-        let began = self.clock.now();
-        let failure = match self.append() {
-            Ok(()) => {
-                self.undo.clear();
-                self.committed();
-                self.write_failed = None;
-                self.keys = 0;
-                self.retries.settle(seconds(self.at));
-                self.metrics.keys(&self.retries);
-                self.is_sealed = false;
-                self.seal_at = self.clock.now() + SEAL_PAUSE;
-                let duration = self.clock.now().saturating_sub(began);
-                let journal_bytes = self.checkpoints.journal_bytes();
-                self.metrics
-                    .commit(duration, self.state.counts(), journal_bytes);
-                return None;
-            }
-            Err(failure) => failure,
-        };
-        if planted!(UndoIncomplete) {
-            self.undo.remove(0);
-        }
-        self.take_back();
-        Some(self.failed(failure))
-    }
-
-    /// Takes back what was decided and is not durable.
-    fn take_back(&mut self) {
-        while let Some(last) = self.undo.pop() {
-            self.state.undo(last);
-        }
-        for _ in 0..mem::take(&mut self.keys) {
-            self.retries.undo_insert();
-        }
-        self.take_back_records();
-    }
-
-    /// Appends and syncs the group.
-    fn append(&mut self) -> Result<(), Append> {
-        let entries = self.group.entries();
-        if planted!(ToldBeforeSync) {
-            let (segment, stamp) = self.journal.next_stamp(self.at);
-            let payload = self.group.payload();
-            self.log
-                .publish(&segment, stamp, stamp.chain, entries, payload);
-        }
-        let appended = self.journal.append(&mut self.group, self.at)?;
-        let payload = self.group.payload();
-        let (segment, chain) = (&appended.segment, appended.next_chain);
-        self.log
-            .publish(segment, appended.stamp, chain, entries, payload);
-        self.checkpoints.appended(appended.bytes);
-        Ok(())
-    }
-
-    /// What an append that failed means for its operations and for those to come.
-    fn failed(&mut self, failure: Append) -> Fault {
-        match failure {
-            Append::NotWritten(error) => {
-                tracing::error!(%error, "writing the journal failed: nothing was applied");
-                let reason = Reason::new("writing the journal failed", error.to_string());
-                self.write_failed = Some((reason.clone(), self.group.bytes()));
-                Fault::Unavailable { reason }
-            }
-            Append::FateUnknown(error) => {
-                tracing::error!(%error, "syncing the journal failed: read-only until restart");
-                let reason = Reason::new("syncing the journal failed", error.to_string());
-                self.metrics.read_only();
-                self.stopped = Some(Reason::new(
-                    "syncing the journal failed, it is read-only until it is restarted",
-                    error.to_string(),
-                ));
-                Fault::FateUnknown { reason }
-            }
-        }
-    }
-
-    /// Writes a seal, unless the journal ends with one: it proves that what stands before it was
-    /// durable, so that a start takes damage there for what it is and not for a torn end.
-    pub(crate) fn seal(&mut self) {
-        if self.is_sealed || self.follows || self.stopped.is_some() {
-            return;
-        }
-        self.group.clear();
-        self.group.seal();
-        let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
-        self.at = self.journal.time(clock);
-        if self
-            .journal
-            .reserve(format::group_bytes(self.group.payload_bytes()))
-            .is_err()
-        {
-            return;
-        }
-        match self.append() {
-            Ok(()) => self.is_sealed = true,
-            Err(failure) => {
-                self.failed(failure);
-            }
         }
     }
 

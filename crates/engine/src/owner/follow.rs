@@ -40,11 +40,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if bytes > room {
             return Err(FollowError::TooLong { bytes, room });
         }
-        if let Err(error) = self.journal.reserve(bytes) {
-            self.room_missed = bytes;
-            return Err(FollowError::NotNow(error.to_string()));
+        if let Err(reason) = self.room.reserve(&mut self.journal, bytes) {
+            return Err(FollowError::NotNow(reason.to_string()));
         }
-        self.room_missed = 0;
         self.at = group.at;
         if let Err(defect) = self.apply(group) {
             self.take_back();
