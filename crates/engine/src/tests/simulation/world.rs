@@ -7,8 +7,11 @@
 //! Nothing here knows how the engine keeps anything. What clients saw, and what they read after the
 //! next start, must be explained by the model of `widgets-conformance`; see [`World::read_back`].
 
+mod asking;
+mod following;
+
 use super::{
-    client::{self, OF_MANY, Responding, Said},
+    client::{self, Said},
     damage::Damage,
     disk::{Crash, Plan, Rates, SimulatedDisk},
     lists::Readers,
@@ -18,6 +21,8 @@ use super::{
     trace::{Event, Trace},
 };
 use crate::{OpenError, tests::disk::Chance};
+use asking::{Again, Client, Known};
+use following::Followed;
 use prometheus::Registry;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,10 +35,7 @@ use widgets_conformance::{
     linearizability::{Answer, Call, Request, check_until},
 };
 use widgets_queue::Queue as _;
-use widgets_registry::{
-    ChangeFilter, Command, Event as Told, FeedError, Happened, Moment, Pair, Place, Port, Position,
-    SerialNumber, Widget,
-};
+use widgets_registry::{SerialNumber, Widget};
 use widgets_server::Api;
 
 /// What a seed led to.
@@ -102,131 +104,8 @@ struct World {
     is_starting: bool,
 }
 
-#[derive(Default)]
-struct Client {
-    pending: Option<Pending>,
-    /// What it will ask for again.
-    again: Option<Again>,
-}
-
-/// What is asked again.
-#[derive(Clone)]
-struct Again {
-    request: Request,
-    key: Option<String>,
-    /// The first attempt's place in the history, if it is of this process.
-    call: Option<usize>,
-    /// Another attempt was made before this process began: it may be what a replayed answer tells of.
-    is_older: bool,
-}
-
-struct Pending {
-    responding: Responding,
-    /// Its place in the history.
-    call: usize,
-    key: Option<String>,
-    /// The place of an earlier attempt with this key, which may have been applied.
-    first: Option<usize>,
-    /// Another attempt was made before this process began.
-    is_older: bool,
-    /// What was answered when the key came first.
-    known: Option<Answer>,
-}
-
-/// A request with a key, and how it was answered.
-struct Known {
-    request: Request,
-    key: String,
-    answer: Answer,
-}
-
-/// Somebody who follows the changes.
-#[derive(Default)]
-struct Followed {
-    model: Model,
-    /// `None` at the very beginning.
-    after: Option<Position>,
-    at: Moment,
-}
-
-impl Followed {
-    /// One more change happened.
-    fn apply(&mut self, event: &Told) -> Result<(), String> {
-        if self.after >= Some(event.position) || event.at < self.at {
-            return Err(format!("{event:?} is told after {:?}", self.after));
-        }
-        (self.after, self.at) = (Some(event.position), event.at);
-        let command = match &event.happened {
-            Happened::AddWidget {
-                serial_number,
-                name,
-                ports,
-            } => Command::AddWidget {
-                serial_number: serial_number.clone(),
-                name: name.clone(),
-                ports: *ports,
-            },
-            Happened::RemoveWidget {
-                serial_number,
-                freed,
-            } => {
-                self.check_freed(serial_number, freed)?;
-                Command::RemoveWidget {
-                    serial_number: serial_number.clone(),
-                }
-            }
-            Happened::AssociateWidgets(one, other, port) => {
-                Command::AssociateWidgets(pair(one, other, *port)?)
-            }
-            Happened::RemoveAssociation(one, other, port) => {
-                Command::RemoveAssociation(pair(one, other, *port)?)
-            }
-        };
-        let applied = self.model.apply(&command);
-        applied.map_err(|refusal| format!("{event:?} cannot have happened: {refusal}"))?;
-        if let Happened::AssociateWidgets(one, other, _) = &event.happened {
-            for (place, peer) in [(one, other), (other, one)] {
-                if self.peer(place) != Some(peer.serial_number.clone()) {
-                    return Err(format!("{event:?} names another slot"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn peer(&self, place: &Place) -> Option<SerialNumber> {
-        let widget = self.model.lookup(&place.serial_number)?;
-        widget.slots.get(place.ordinal.index())?.peer.clone()
-    }
-
-    fn check_freed(&self, removed: &SerialNumber, freed: &[Place]) -> Result<(), String> {
-        let widget = self.model.lookup(removed);
-        let peers = widget.iter().flat_map(|widget| &widget.slots);
-        let peers = peers.filter(|slot| slot.peer.is_some()).count();
-        let were_peers = freed
-            .iter()
-            .all(|place| self.peer(place).as_ref() == Some(removed));
-        if peers == freed.len() && were_peers {
-            return Ok(());
-        }
-        Err(format!("the removal of {removed} frees {freed:?}"))
-    }
-}
-
-fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
-    let pair = Pair::new(one.serial_number.clone(), other.serial_number.clone(), port);
-    pair.map_err(|refusal| refusal.to_string())
-}
-
-/// So many answers are remembered, to be asked for again.
-const KNOWN_MAX: usize = 32;
-
 /// In a crowded world one caller uses many more keys than are kept, which are so many.
 const CROWDED_KEYS_MAX: u64 = 24;
-
-/// Another one has used so few there since a key of its own that it knows it still: with what its clients have under way
-/// it is less than its even share.
-const CROWDED_KEYS_KNOWN: u64 = 4;
 
 /// How a process ends that does not crash at a step of the disk.
 enum End {
@@ -610,219 +489,6 @@ impl World {
         Ok(())
     }
 
-    fn ask(&mut self, process: &mut Process) -> Result<(), String> {
-        let number = self.chance.below(self.clients.len());
-        if self.clients[number].pending.is_some() {
-            return Ok(());
-        }
-        self.ask_as(number, process)?;
-        // Some lose patience at once, and the second attempt is in the first one's batch.
-        let pending = self.clients[number].pending.as_ref();
-        let has_key = pending.is_some_and(|pending| pending.key.is_some());
-        if has_key && self.chance.below(8) == 0 {
-            self.hang_up(number);
-            self.ask_as(number, process)?;
-        }
-        Ok(())
-    }
-
-    fn ask_as(&mut self, number: usize, process: &mut Process) -> Result<(), String> {
-        let (again, known) = self.next_request(number);
-        let Again {
-            request,
-            key,
-            call: first,
-            is_older,
-        } = again;
-        let mut plan = self.disk.plan();
-        plan.tally.requests += 1;
-        plan.trace.note(&Event::Asked {
-            client: number,
-            request: &format!("{request:?}"),
-        });
-        drop(plan);
-        let call = self.history.len();
-        let invoked = self.tick();
-        let responding = process.respond(&request, key.as_deref());
-        self.history.push(Some(Call {
-            request,
-            answer: None,
-            invoked,
-            returned: 0,
-        }));
-        self.clients[number].pending = Some(Pending {
-            responding,
-            call,
-            key,
-            first,
-            is_older,
-            known,
-        });
-        self.take_answer(number)
-    }
-
-    /// What a client asks next: again what it has no answer to, or what somebody has one to, or
-    /// something new. With the answer, if it is known.
-    fn next_request(&mut self, number: usize) -> (Again, Option<Answer>) {
-        if let Some(again) = self.clients[number].again.take() {
-            self.disk.plan().tally.retries += 1;
-            return (again, None);
-        }
-        if !self.known.is_empty() && self.chance.below(6) == 0 {
-            let known = &self.known[self.chance.below(self.known.len())];
-            let again = Again {
-                request: known.request.clone(),
-                key: Some(known.key.clone()),
-                call: None,
-                is_older: false,
-            };
-            self.disk.plan().tally.retries += 1;
-            return (again, Some(known.answer.clone()));
-        }
-        let request = self.profile.request(&mut self.chance);
-        let is_operation = matches!(request, Request::Submit(_));
-        let has_key = is_operation && self.chance.below(8) < self.profile.keyed;
-        let key = has_key.then(|| {
-            self.keys += 1;
-            if self.is_crowded && !self.keys.is_multiple_of(8) {
-                format!("{OF_MANY}{}", self.keys)
-            } else {
-                format!("k{}", self.keys)
-            }
-        });
-        let again = Again {
-            request,
-            key,
-            call: None,
-            is_older: false,
-        };
-        (again, None)
-    }
-
-    /// A request with a key was answered: whether that fits what was answered before.
-    fn answered_with_key(
-        &mut self,
-        key: &str,
-        request: &Request,
-        answer: &Answer,
-        is_replayed: bool,
-        known: Option<&Answer>,
-    ) -> Result<(), String> {
-        if let Some(known) = known {
-            if known == answer && is_replayed || self.is_crowded && self.callers < 2 {
-                return Ok(());
-            }
-            return Err(format!(
-                "{request:?} with the key {key} was answered {known:?}, and then {answer:?}{}",
-                if is_replayed { "" } else { ", decided again" }
-            ));
-        }
-        if self.is_crowded {
-            let number = |key: &str| key.strip_prefix('k').and_then(|text| text.parse().ok());
-            let (keys, recent) = (self.keys, 8 * CROWDED_KEYS_KNOWN);
-            let is_known = |key: &str| number(key).is_some_and(|it: u64| it + recent > keys);
-            self.known.retain(|known| is_known(&known.key));
-            if !is_known(key) {
-                return Ok(());
-            }
-        }
-        if self.known.len() == KNOWN_MAX {
-            let forgotten = self.chance.below(KNOWN_MAX);
-            self.known.swap_remove(forgotten);
-        }
-        self.known.push(Known {
-            request: request.clone(),
-            key: key.to_owned(),
-            answer: answer.clone(),
-        });
-        Ok(())
-    }
-
-    /// Reads changes: all that there are, or one answer's.
-    fn follow(&mut self, process: &Process, to_the_end: bool) -> Result<(), String> {
-        let Some(followed) = &mut self.followed else {
-            return Ok(());
-        };
-        loop {
-            let after = followed
-                .after
-                .unwrap_or_else(|| process.engine.log.oldest());
-            let read =
-                process
-                    .engine
-                    .log
-                    .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
-            let changes = match read {
-                Ok(changes) => changes,
-                // It lagged, or a bit of what only it needs was flipped.
-                Err(FeedError::Gone { oldest }) if after.sequence < oldest.sequence => {
-                    self.disk.plan().tally.lagged += 1;
-                    self.followed = None;
-                    return Ok(());
-                }
-                Err(FeedError::Fault(_)) if !to_the_end => return Ok(()),
-                Err(FeedError::Fault(_)) if self.profile.is_damaged => {
-                    self.followed = None;
-                    return Ok(());
-                }
-                Err(error) => return Err(format!("the changes after {after}: {error}")),
-            };
-            self.disk.plan().tally.changes += changes.events.len() as u64;
-            for event in &changes.events {
-                followed.apply(event)?;
-            }
-            if changes.next < after {
-                return Err(format!("after {after} it goes on at {}", changes.next));
-            }
-            followed.after = Some(changes.next);
-            if changes.is_end || !to_the_end {
-                return Ok(());
-            }
-        }
-    }
-
-    /// What was told leads to what is there.
-    fn check_followed(&mut self, process: &Process, state: Model) -> Result<(), String> {
-        match &self.followed {
-            Some(followed) if followed.model == state => {}
-            Some(followed) => {
-                return Err(format!(
-                    "the changes up to {:?} lead to {:?}, and there is {state:?}",
-                    followed.after, followed.model
-                ));
-            }
-            None => {
-                self.followed = Some(Followed {
-                    model: state,
-                    after: Some(process.engine.log.newest()),
-                    at: Moment(0),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn hang_up(&mut self, number: usize) {
-        let client = &mut self.clients[number];
-        let Some(pending) = client.pending.take() else {
-            return;
-        };
-        // Where somebody has the answer already, nothing is to be found out.
-        if pending.known.is_none() && self.chance.below(2) == 0 {
-            let call = self.history[pending.call].as_ref();
-            client.again = call.map(|call| Again {
-                request: call.request.clone(),
-                key: pending.key,
-                call: Some(pending.first.unwrap_or(pending.call)),
-                is_older: pending.is_older,
-            });
-        }
-        let mut plan = self.disk.plan();
-        plan.tally.hang_ups += 1;
-        plan.tally.fate_unknown += 1;
-        plan.trace.note(&Event::HungUp { client: number });
-    }
-
     /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
     fn own(&mut self, process: &mut Process) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
@@ -860,94 +526,6 @@ impl World {
                     returned,
                 }));
             }
-        }
-        Ok(())
-    }
-
-    fn take_answers(&mut self) -> Result<(), String> {
-        (0..self.clients.len()).try_for_each(|number| self.take_answer(number))
-    }
-
-    fn take_answer(&mut self, number: usize) -> Result<(), String> {
-        let client = &mut self.clients[number];
-        let Some(pending) = &mut client.pending else {
-            return Ok(());
-        };
-        let Poll::Ready(response) = poll(&mut pending.responding) else {
-            return Ok(());
-        };
-        let is_replayed = client::is_replayed(&response);
-        let Some(Pending {
-            call: place,
-            key,
-            first,
-            is_older,
-            known,
-            ..
-        }) = client.pending.take()
-        else {
-            return Ok(());
-        };
-        let returned = self.tick();
-        let Some(request) = self.history[place]
-            .as_ref()
-            .map(|call| call.request.clone())
-        else {
-            return Ok(());
-        };
-        let said = client::read(&request, response)?;
-        let mut plan = self.disk.plan();
-        plan.trace.note(&Event::Answered {
-            client: number,
-            answer: &format!("{said:?}"),
-        });
-        let tally = &mut plan.tally;
-        tally.replayed += u64::from(is_replayed);
-        match &said {
-            Said::Answer(Answer::Decided(Ok(()))) => tally.accepted += 1,
-            Said::Answer(Answer::Decided(Err(_))) => tally.refused += 1,
-            Said::Answer(Answer::Found(_)) => tally.lookups += 1,
-            Said::FateUnknown => tally.fate_unknown += 1,
-            Said::NotApplied => tally.not_applied += 1,
-        }
-        drop(plan);
-        if let (Said::Answer(answer), Some(key)) = (&said, &key) {
-            self.answered_with_key(key, &request, answer, is_replayed, known.as_ref())?;
-        }
-        // Somebody has the answer to that: it is nothing to try again.
-        if known.is_none() && !matches!(said, Said::Answer(_)) && self.chance.below(2) == 0 {
-            let call = match said {
-                // The first attempt may have been applied all the same.
-                Said::NotApplied => first,
-                _ => Some(first.unwrap_or(place)),
-            };
-            self.clients[number].again = Some(Again {
-                request,
-                key,
-                call,
-                is_older,
-            });
-        }
-        match said {
-            Said::Answer(answer) if is_replayed => {
-                // Nothing happened but that the fate of the first attempt is known: of this process, unless there was
-                // one before.
-                self.history[place] = None;
-                let first = first.filter(|_| !is_older);
-                let first = first.and_then(|first| self.history[first].as_mut());
-                if let Some(call) = first.filter(|call| call.answer.is_none()) {
-                    call.answer = Some(answer);
-                    call.returned = returned;
-                }
-            }
-            Said::Answer(answer) => {
-                if let Some(call) = &mut self.history[place] {
-                    call.answer = Some(answer);
-                    call.returned = returned;
-                }
-            }
-            Said::FateUnknown => {}
-            Said::NotApplied => self.history[place] = None,
         }
         Ok(())
     }

@@ -1,0 +1,152 @@
+//! Somebody who follows the changes of a world: what they lead to must be what is there.
+
+use super::{super::process::Process, World};
+use widgets_conformance::Model;
+use widgets_registry::{
+    ChangeFilter, Command, Event, FeedError, Happened, Moment, Pair, Place, Port, Position,
+    SerialNumber,
+};
+
+/// Somebody who follows the changes.
+#[derive(Default)]
+pub(super) struct Followed {
+    model: Model,
+    /// `None` at the very beginning.
+    after: Option<Position>,
+    at: Moment,
+}
+
+impl Followed {
+    /// One more change happened.
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
+        if self.after >= Some(event.position) || event.at < self.at {
+            return Err(format!("{event:?} is told after {:?}", self.after));
+        }
+        (self.after, self.at) = (Some(event.position), event.at);
+        let command = match &event.happened {
+            Happened::AddWidget {
+                serial_number,
+                name,
+                ports,
+            } => Command::AddWidget {
+                serial_number: serial_number.clone(),
+                name: name.clone(),
+                ports: *ports,
+            },
+            Happened::RemoveWidget {
+                serial_number,
+                freed,
+            } => {
+                self.check_freed(serial_number, freed)?;
+                Command::RemoveWidget {
+                    serial_number: serial_number.clone(),
+                }
+            }
+            Happened::AssociateWidgets(one, other, port) => {
+                Command::AssociateWidgets(pair(one, other, *port)?)
+            }
+            Happened::RemoveAssociation(one, other, port) => {
+                Command::RemoveAssociation(pair(one, other, *port)?)
+            }
+        };
+        let applied = self.model.apply(&command);
+        applied.map_err(|refusal| format!("{event:?} cannot have happened: {refusal}"))?;
+        if let Happened::AssociateWidgets(one, other, _) = &event.happened {
+            for (place, peer) in [(one, other), (other, one)] {
+                if self.peer(place) != Some(peer.serial_number.clone()) {
+                    return Err(format!("{event:?} names another slot"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn peer(&self, place: &Place) -> Option<SerialNumber> {
+        let widget = self.model.lookup(&place.serial_number)?;
+        widget.slots.get(place.ordinal.index())?.peer.clone()
+    }
+
+    fn check_freed(&self, removed: &SerialNumber, freed: &[Place]) -> Result<(), String> {
+        let widget = self.model.lookup(removed);
+        let peers = widget.iter().flat_map(|widget| &widget.slots);
+        let peers = peers.filter(|slot| slot.peer.is_some()).count();
+        let were_peers = freed
+            .iter()
+            .all(|place| self.peer(place).as_ref() == Some(removed));
+        if peers == freed.len() && were_peers {
+            return Ok(());
+        }
+        Err(format!("the removal of {removed} frees {freed:?}"))
+    }
+}
+
+fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
+    let pair = Pair::new(one.serial_number.clone(), other.serial_number.clone(), port);
+    pair.map_err(|refusal| refusal.to_string())
+}
+
+impl World {
+    /// Reads changes: all that there are, or one answer's.
+    pub(super) fn follow(&mut self, process: &Process, to_the_end: bool) -> Result<(), String> {
+        let Some(followed) = &mut self.followed else {
+            return Ok(());
+        };
+        loop {
+            let after = followed
+                .after
+                .unwrap_or_else(|| process.engine.log.oldest());
+            let read =
+                process
+                    .engine
+                    .log
+                    .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
+            let changes = match read {
+                Ok(changes) => changes,
+                // It lagged, or a bit of what only it needs was flipped.
+                Err(FeedError::Gone { oldest }) if after.sequence < oldest.sequence => {
+                    self.disk.plan().tally.lagged += 1;
+                    self.followed = None;
+                    return Ok(());
+                }
+                Err(FeedError::Fault(_)) if !to_the_end => return Ok(()),
+                Err(FeedError::Fault(_)) if self.profile.is_damaged => {
+                    self.followed = None;
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("the changes after {after}: {error}")),
+            };
+            self.disk.plan().tally.changes += changes.events.len() as u64;
+            for event in &changes.events {
+                followed.apply(event)?;
+            }
+            if changes.next < after {
+                return Err(format!("after {after} it goes on at {}", changes.next));
+            }
+            followed.after = Some(changes.next);
+            if changes.is_end || !to_the_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What was told leads to what is there.
+    pub(super) fn check_followed(&mut self, process: &Process, state: Model) -> Result<(), String> {
+        match &self.followed {
+            Some(followed) if followed.model == state => {}
+            Some(followed) => {
+                return Err(format!(
+                    "the changes up to {:?} lead to {:?}, and there is {state:?}",
+                    followed.after, followed.model
+                ));
+            }
+            None => {
+                self.followed = Some(Followed {
+                    model: state,
+                    after: Some(process.engine.log.newest()),
+                    at: Moment(0),
+                });
+            }
+        }
+        Ok(())
+    }
+}
