@@ -1,14 +1,26 @@
-//! What the program tells of itself, on its standard error.
+//! What the program tells of itself, on its standard error, and what the service says on its standard output.
 //!
 //! Much of it is caused by strangers, who could fill a disk with it: so each place in the program writes a
 //! few lines in ten seconds, and then how many it has left out. What is asked for by `debug` or `trace` is
 //! written whole.
+//!
+//! A service waits for nobody who reads: `lines.rs` writes for it. At its end it waits for a moment, so that its last
+//! words are read where somebody reads.
+
+mod lines;
 
 use crate::config::{Log, LogFormat};
+use lines::Lines;
+use prometheus::{IntCounter, Registry};
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     collections::HashMap,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt, io,
+    panic::PanicHookInfo,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -31,16 +43,136 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The target of the lines that tell of those left out.
 const TARGET: &str = "widgets::log";
 
-/// Writes log lines from now on, for as long as the program runs. Later calls change nothing. What is
-/// returned tells of the last lines that were left out when it is dropped.
+/// What a service says waits so long for whoever reads, so that it stands in order among the lines of its log. Where it
+/// waited in vain nobody reads.
+const SAID_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// And the last lines for so long.
+const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Both streams of a service, once it has begun.
+static STREAMS: OnceLock<Streams> = OnceLock::new();
+
+struct Streams {
+    output: Lines,
+    error: Lines,
+    left_out: IntCounter,
+    is_read: AtomicBool,
+}
+
+/// Writes log lines from now on, for as long as a command runs, which waits for whoever reads its standard error. Later
+/// calls change nothing. What is returned tells of the last lines that were left out when it is dropped.
 pub(crate) fn start(log: &Log) -> impl Drop {
+    start_to(log, io::stderr)
+}
+
+/// Writes log lines from now on, for as long as a service runs, and what it says: it waits for nobody. What is returned
+/// waits a moment for the last lines when it is dropped.
+pub(crate) fn start_service(log: &Log) -> Result<impl Drop, Box<dyn std::error::Error>> {
+    let left_out = IntCounter::new(
+        "widgets_log_lines_unwritten_total",
+        "Lines of the standard output and error that were not written, as nobody read them or there was no room.",
+    )?;
+    let tell = |left_out| {
+        tracing::warn!(
+            target: TARGET,
+            left_out,
+            "lines were left out: nobody read them, or there was no room for them"
+        );
+    };
+    let error = Lines::start("log", io::stderr(), left_out.clone(), tell)?;
+    let output = Lines::start("output", io::stdout(), left_out.clone(), tell)?;
+    let streams = STREAMS.get_or_init(|| Streams {
+        output,
+        error,
+        left_out,
+        is_read: AtomicBool::new(true),
+    });
+    std::panic::set_hook(Box::new(tell_of_panic));
+    Ok(Service(Some(start_to(log, || streams.error.clone()))))
+}
+
+/// Registers how many lines of a service were left out.
+pub(crate) fn register_metrics(metrics: &Registry) -> prometheus::Result<()> {
+    let streams = STREAMS.get();
+    streams.map_or(Ok(()), |streams| {
+        metrics.register(Box::new(streams.left_out.clone()))
+    })
+}
+
+/// Says a line on the standard output of a service.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let Some(streams) = STREAMS.get() else {
+        return;
+    };
+    let wait_for = |stream: &Lines| {
+        if streams.is_read.load(Ordering::Relaxed) && !stream.wait(SAID_WAIT_MAX) {
+            streams.is_read.store(false, Ordering::Relaxed);
+        }
+    };
+    wait_for(&streams.error);
+    streams.output.push(format!("{line}\n").as_bytes());
+    wait_for(&streams.output);
+}
+
+/// Says on the standard error why the program ends.
+pub(crate) fn say_last(line: fmt::Arguments<'_>) {
+    match STREAMS.get() {
+        Some(Streams { error, .. }) => {
+            error.take_last();
+            error.push(format!("{line}\n").as_bytes());
+            error.wait(LAST_WAIT_MAX);
+        }
+        // Where not even that can be written there is nobody to tell.
+        None => drop(io::Write::write_fmt(
+            &mut io::stderr(),
+            format_args!("{line}\n"),
+        )),
+    }
+}
+
+/// Waits a moment until whoever reads has the last lines of a service, which is about to end.
+pub(crate) fn wait_for_readers() {
+    if let Some(Streams { output, error, .. }) = STREAMS.get() {
+        error.wait(LAST_WAIT_MAX);
+        output.wait(LAST_WAIT_MAX);
+    }
+}
+
+/// As the standard library tells it, which would wait for whoever reads.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        say_last(format_args!("thread '{name}' {panic}\n{backtrace}"));
+    } else {
+        say_last(format_args!("thread '{name}' {panic}"));
+    }
+}
+
+/// Waits for the last lines, once those are told that were left out.
+struct Service<L>(Option<L>);
+
+impl<L> Drop for Service<L> {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        wait_for_readers();
+    }
+}
+
+fn start_to<W>(log: &Log, stream: impl Fn() -> W + Clone + Send + Sync + 'static) -> LastPeriod
+where
+    W: io::Write + 'static,
+{
     let places = Places::default();
     let lines = tracing_subscriber::fmt::layer().with_ansi(false);
+    let shown = stream.clone();
     let lines = match log.format {
-        LogFormat::Text => lines.with_writer(|| Shown(io::stderr())).boxed(),
+        LogFormat::Text => lines.with_writer(move || Shown(shown())).boxed(),
         // Has escapes of its own.
         LogFormat::Json => lines
-            .with_writer(io::stderr)
+            .with_writer(stream.clone())
             .json()
             .flatten_event(true)
             .boxed(),
@@ -49,7 +181,7 @@ pub(crate) fn start(log: &Log) -> impl Drop {
     let filter = log.filter.targets.clone().and(places.clone()).and(told);
     // For programs, whatever the rest is for, and each of them: they are asked for.
     let requests = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(stream)
         .json()
         .flatten_event(true)
         .with_filter(filter_fn(|metadata| metadata.target() == REQUESTS));
@@ -58,12 +190,14 @@ pub(crate) fn start(log: &Log) -> impl Drop {
         .with(requests);
     if subscriber.try_init().is_ok() {
         let places = places.clone();
-        let periods = thread::Builder::new().name("log".into()).spawn(move || {
-            loop {
-                thread::sleep(PERIOD);
-                places.end_period();
-            }
-        });
+        let periods = thread::Builder::new()
+            .name("periods".into())
+            .spawn(move || {
+                loop {
+                    thread::sleep(PERIOD);
+                    places.end_period();
+                }
+            });
         if let Err(error) = periods {
             tracing::error!(%error, "each place in the program writes {LINES_MAX} lines, and no more");
         }

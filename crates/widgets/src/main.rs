@@ -32,7 +32,7 @@ mod stores;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 use rustix::fs::Mode;
-use std::{error::Error, io::Write as _, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
 /// Registers widgets and associates them port to port.
 #[derive(Parser)]
@@ -227,11 +227,10 @@ fn main() -> ExitCode {
         if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
             return ExitCode::FAILURE;
         }
-        // Where not even that can be written there is nobody to tell.
         // It may tell what somebody answered or a file has: a terminal obeys none of it.
         let told = error.to_string();
         let told = widgets_load::shown_lines(&told);
-        drop(writeln!(std::io::stderr(), "error: {told}"));
+        log::say_last(format_args!("error: {told}"));
         failed(&*error)
     })
 }

@@ -15,13 +15,7 @@ use crate::{
     stores,
 };
 use prometheus::Registry;
-use std::{
-    error::Error,
-    io::{self, Write as _},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use widgets_clock::SystemClock;
 use widgets_engine::Engine;
@@ -47,7 +41,7 @@ fn help_sections() -> String {
 pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
     configuration.check_public().map_err(Misuse)?;
-    let _log = log::start(&configuration.log);
+    let _log = log::start_service(&configuration.log)?;
     // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -180,9 +174,10 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     let bound = Bound::new(http.listen)?;
     let metrics = Registry::new();
     metrics.register(Box::new(Process::new()?))?;
+    log::register_metrics(&metrics)?;
     security.register_metrics(&metrics)?;
     let jwks = security.jwks.take();
-    writeln!(io::stdout(), "widgets {}", env!("CARGO_PKG_VERSION"))?;
+    log::say(format_args!("widgets {}", env!("CARGO_PKG_VERSION")));
     if let Some(mut jwks) = jwks {
         let hang_up = signal(SignalKind::hangup())?;
         // Not in the background: who asks as soon as it listens shall not be told to wait.
@@ -207,7 +202,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
             if migrate {
                 crate::migrate::migrate(&target, settings.connect_timeout_ms).await?;
             }
-            writeln!(io::stdout(), "keeps its widgets in {target}")?;
+            log::say(format_args!("keeps its widgets in {target}"));
             let postgres = Postgres::open(target, settings)?;
             postgres.metrics().register(&metrics)?;
             Opened::Postgres(postgres)
@@ -264,24 +259,22 @@ async fn start_embedded(
     } = tokio::task::spawn_blocking(opening).await??;
     let (directory, recovered) = (store.data_dir.display(), engine.recovered());
     if matches!(opened, standby::Opened::Made) {
-        writeln!(io::stdout(), "{}", stores::new_store(&store.data_dir))?;
+        log::say(format_args!("{}", stores::new_store(&store.data_dir)));
     } else {
-        writeln!(
-            io::stdout(),
+        log::say(format_args!(
             "{directory} has {} widgets and {} associations",
-            recovered.widgets,
-            recovered.associations
-        )?;
+            recovered.widgets, recovered.associations
+        ));
     }
     engine.register_metrics(metrics)?;
     metrics.register(Box::new(Disk::new(&store.data_dir)?))?;
     let clock = Arc::new(SystemClock::new());
     let archiver = crate::archive::start(archive, &engine, (clock, pacing), metrics)?;
     if let (Some(_), Some(url)) = (&archiver, &archive.url) {
-        writeln!(io::stdout(), "archives to {url}")?;
+        log::say(format_args!("archives to {url}"));
     }
     if let Some(primary) = &primary {
-        writeln!(io::stdout(), "follows {}", primary.address)?;
+        log::say(format_args!("follows {}", primary.address));
     }
     let segment_bytes = configuration.engine.segment_bytes;
     let credentials = replication.credentials();
@@ -318,11 +311,10 @@ async fn answer(
     } else {
         "http"
     };
-    writeln!(io::stdout(), "widgets listens on {scheme}://{address}")?;
-    writeln!(
-        io::stdout(),
+    log::say(format_args!("widgets listens on {scheme}://{address}"));
+    log::say(format_args!(
         "open {scheme}://{address}/console/ to look into it, press Ctrl-C to stop it"
-    )?;
+    ));
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;
     let api = Api::new(store.clone(), settings, metrics, SystemClock::new())?;

@@ -42,6 +42,7 @@ impl Signals {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("stopped at once: requests under way were not answered");
+            crate::log::wait_for_readers();
             exit(1);
         });
     }

@@ -2,7 +2,7 @@
 //! on, and nothing that was acknowledged is lost.
 
 use crate::{
-    asking::{answer, status, wait_until},
+    asking::{answer, status, wait_for_log, wait_until},
     service::{Directory, Service, Signal, shim},
 };
 use std::{fs::File, path::Path};
@@ -44,7 +44,7 @@ fn a_failed_sync_stops_writes_until_a_restart() {
         assert!(told.contains("syncing the journal failed"), "{told}");
         // What the operating system said is for the operator.
         assert!(!told.contains("Input/output error"), "{told}");
-        assert!(Service::log(path).contains("Input/output error"));
+        wait_for_log(path, "Input/output error");
         assert!(!trigger.exists(), "it is this sync that failed");
         // The next sync would succeed. What the disk holds is not known all the same.
         for serial_number in &refused {

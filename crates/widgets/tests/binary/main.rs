@@ -45,6 +45,7 @@ mod start;
 mod strangers;
 mod streams;
 mod switchover;
+mod unread;
 
 // What the fixtures of the other crate call it.
 use postgres_server as server;

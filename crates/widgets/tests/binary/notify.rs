@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use std::{os::unix::net::UnixDatagram, path::Path, time::Duration};
 
 /// Receives until something that begins so is told.
-fn wait_for(listener: &UnixDatagram, wanted: &str) -> String {
+pub(crate) fn wait_for(listener: &UnixDatagram, wanted: &str) -> String {
     let mut told = [0; 1000];
     loop {
         let length = listener.recv(&mut told).expect("told in time");
@@ -18,7 +18,7 @@ fn wait_for(listener: &UnixDatagram, wanted: &str) -> String {
     }
 }
 
-fn listen(directory: &Path) -> UnixDatagram {
+pub(crate) fn listen(directory: &Path) -> UnixDatagram {
     let listener = UnixDatagram::bind(directory.join("notify")).expect("bound");
     let patience = Some(Duration::from_secs(20));
     listener.set_read_timeout(patience).expect("set");

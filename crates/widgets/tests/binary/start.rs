@@ -1,6 +1,9 @@
 //! How the service starts, and how it says that it cannot.
 
-use crate::service::{Directory, Service, Signal, shim, widgets};
+use crate::{
+    asking::wait_for_log,
+    service::{Directory, Service, Signal, shim, widgets},
+};
 use expect_test::expect;
 use std::{
     fs::{File, OpenOptions, Permissions},
@@ -135,14 +138,12 @@ fn it_is_told_who_else_gets_into_the_data_directory() {
     assert!(!Service::log(directory.path()).contains(exposed));
     // As the versions before made it.
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
-    Service::start(directory.path(), &[]).kill();
-    let log = Service::log(directory.path());
-    assert!(
-        log.contains(
-            "has mode 0755: others than its owner get into it; `chmod -R go= widgets-data`"
-        ),
-        "{log}"
+    let service = Service::start(directory.path(), &[]);
+    wait_for_log(
+        directory.path(),
+        "has mode 0755: others than its owner get into it; `chmod -R go= widgets-data`",
     );
+    service.kill();
 }
 
 #[expect(

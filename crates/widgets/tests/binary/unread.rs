@@ -1,0 +1,83 @@
+//! A log that nobody reads, as where a pipe is full: it holds up nobody.
+
+use crate::{
+    asking::{ask, wait_until},
+    notify::{listen, wait_for},
+    service::{Directory, Signal, widgets},
+};
+use std::{
+    cell::RefCell,
+    fs::OpenOptions,
+    io::{self, PipeWriter, Write as _},
+    net::TcpStream,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+/// Killed with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Writes until it takes nothing more.
+fn fill(pipe: &PipeWriter) {
+    // By a description of its own: whoever else writes to the pipe goes on to wait for its reader.
+    let again = OpenOptions::new()
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()));
+    let mut again = again.expect("the same pipe");
+    for length in [4096, 1] {
+        while again.write(&[b'\n'; 4096][..length]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let directory = Directory::new("unread");
+    let listener = listen(directory.path());
+    for output_is_full in [false, true] {
+        let (reader, full) = io::pipe().expect("a pipe");
+        fill(&full);
+        let output = if output_is_full {
+            full.try_clone().expect("a descriptor").into()
+        } else {
+            Stdio::null()
+        };
+        let child = widgets(directory.path())
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-requests"])
+            .env("NOTIFY_SOCKET", directory.path().join("notify"))
+            .stdout(output)
+            .stderr(full)
+            .spawn();
+        let service = RefCell::new(Ended(child.expect("the binary runs")));
+        let told = wait_for(&listener, "READY=1");
+        let (_, address) = told.split_once("Listens on ").expect("an address");
+        let mut stream = TcpStream::connect(address).expect("connected");
+        let patience = Some(Duration::from_mins(1));
+        stream.set_read_timeout(patience).expect("set");
+        // Three times and more what a pipe has room for.
+        for number in 0..1000 {
+            let (status, _) = ask(&mut stream, "GET /widgets/A", "", "");
+            assert_eq!(status, 404, "request {number}");
+        }
+        let (_, metrics) = ask(&mut stream, "GET /metrics", "", "");
+        let unwritten = "\nwidgets_log_lines_unwritten_total 0\n";
+        assert!(metrics.contains(unwritten), "all wait: {metrics}");
+        drop(stream);
+        let id = rustix::process::Pid::from_child(&service.borrow().0);
+        rustix::process::kill_process(id, Signal::TERM).expect("the process is there");
+        wait_for(&listener, "STOPPING=1");
+        wait_until("it ends", || {
+            let ended = service.borrow_mut().0.try_wait().expect("a process");
+            ended.is_some_and(|status| status.success())
+        });
+        drop(reader);
+    }
+}
