@@ -6,23 +6,28 @@
 //! Where none is idle, those of whoever has most go whose requests' bodies have not come, for a client that has less than
 //! half as many: nothing of these was applied.
 //!
+//! Whoever takes all places shall not keep others out by coming more often than they: a client that has many times as
+//! many as another takes nothing from it, and one that has just come with few is left the time to ask, while those who
+//! have most can make room.
+//!
 //! Where nothing can make room, some connections in excess are served for a moment: they are told why, and what watches
 //! over the process is answered as always.
 
-use super::metrics::{ConnectionMetrics, Cut, Open};
+mod seat;
+
+pub(super) use seat::{Awaited, Busy, Seat, Turns};
+
+use super::metrics::{ConnectionMetrics, Open};
 use crate::proxies;
 use ipnet::IpNet;
 use std::{
     cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many connections in excess are served at a time, and so many of one client. Others are closed at
 /// once.
@@ -37,6 +42,9 @@ const EXCESS_FEW: usize = 4;
 const LEAVING_MAX: usize = 32;
 const EXCESS_LEAVING_MAX: usize = 4;
 
+/// A client that has more than so many times as many as another takes no place of its.
+const TIMES_AS_MANY: usize = 8;
+
 /// A worker that is busy for longer than this does not hold up who comes next.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
@@ -48,9 +56,7 @@ pub(super) struct Places {
     permits: Arc<Semaphore>,
     excess: Arc<Semaphore>,
     table: Mutex<Table>,
-    /// How many connections have come: what idle ones are compared by, as a clock would cost each request.
-    came: Arc<AtomicU64>,
-    freed: Notify,
+    turns: Arc<Turns>,
     metrics: ConnectionMetrics,
 }
 
@@ -78,30 +84,27 @@ pub(super) struct Place {
     places: Arc<Places>,
     client: IpAddr,
     number: u64,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
     _open: Option<Open>,
 }
 
-/// What is known of an open connection.
-pub(super) struct Seat {
-    requests: AtomicUsize,
-    /// How many of these wait for more of their bodies.
-    awaited: AtomicUsize,
-    /// Whether it is to end although something is asked, if all of that waits for bodies.
-    gives_way: AtomicBool,
-    /// How many connections had come when nothing was asked any more.
-    idle_since: AtomicU64,
-    was_asked: AtomicBool,
-    came: Arc<AtomicU64>,
-    is_cut: AtomicBool,
-    told: Notify,
+/// Whose connections are closed to make room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The idle ones of who comes.
+    Own,
+    /// Idle ones of all, but for those of who has few and has just come.
+    Idle,
+    /// Those of who has most on which only bodies are awaited.
+    Awaiting,
+    /// Idle ones of all, for whom nobody else makes room.
+    New,
 }
 
-/// A request, until it is answered and its answer was taken.
-pub(super) struct Busy(Arc<Seat>);
-
-/// A body of which more is to come.
-pub(super) struct Awaited(Arc<Seat>);
+impl Whose {
+    /// Where all places are taken.
+    const OF_ALL: [Self; 3] = [Self::Idle, Self::Awaiting, Self::New];
+}
 
 impl Places {
     pub(super) fn new(
@@ -120,8 +123,7 @@ impl Places {
             permits: Arc::new(Semaphore::new(connections_max)),
             excess: Arc::new(Semaphore::new(EXCESS_MAX)),
             table: Mutex::default(),
-            came: Arc::default(),
-            freed: Notify::new(),
+            turns: Arc::default(),
             metrics,
         })
     }
@@ -129,10 +131,10 @@ impl Places {
     /// A place for a connection from this address, one in excess, or none.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let client = proxies::client_of(address);
-        self.came.fetch_add(1, Ordering::Relaxed);
+        self.turns.came.fetch_add(1, Ordering::Relaxed);
         let is_unlimited = self.per_client_max == self.connections_max || self.is_trusted(address);
         let has_own = || is_unlimited || self.of(client) < self.per_client_max;
-        if !has_own() && !self.make_room(Some(client), has_own).await {
+        if !has_own() && !self.make_room(&[Whose::Own], client, has_own).await {
             let limit = format!("connections_per_client_max = {}", self.per_client_max);
             return self.take_in_excess(client, limit).await;
         }
@@ -140,9 +142,7 @@ impl Places {
         let mut taken = permit();
         // Connections are accepted one after the other: nobody else takes what is freed.
         let has_room = || self.permits.available_permits() > 0;
-        if taken.is_none()
-            && (self.make_room(None, has_room).await || self.take_from_most(client, has_room).await)
-        {
+        if taken.is_none() && self.make_room(&Whose::OF_ALL, client, has_room).await {
             taken = permit();
         }
         let Some(taken) = taken else {
@@ -183,6 +183,7 @@ impl Places {
         seats.sort_unstable_by_key(|(number, _)| **number);
         for (_, seat) in seats.into_iter().take(EXCESS_LEAVING_MAX) {
             seat.cut();
+            seat.tell();
         }
     }
 
@@ -192,8 +193,8 @@ impl Places {
         permit: OwnedSemaphorePermit,
         excess: Option<String>,
     ) -> Place {
-        let number = self.came.load(Ordering::Relaxed);
-        let seat = Seat::new(self.came.clone());
+        let number = self.turns.came.load(Ordering::Relaxed);
+        let seat = Seat::new(self.turns.clone());
         let mut table = self.lock();
         let clients = table.clients_of(excess.is_some());
         let of_client = clients.entry(client).or_default();
@@ -205,51 +206,63 @@ impl Places {
             places: self.clone(),
             client,
             number,
-            _permit: permit,
+            permit: Some(permit),
             _open: open,
         }
     }
 
-    /// Has idle connections closed, of this client or of any, and waits a moment until there is room.
-    async fn make_room(&self, client: Option<IpAddr>, has_room: impl Fn() -> bool) -> bool {
-        self.tell_idle_to_leave(client) > 0 && self.wait_for(has_room).await
+    /// Has connections closed to make room for one of this client's, and waits a moment until there is. The next of
+    /// these are asked where all stay that were.
+    async fn make_room(
+        &self,
+        those: &[Whose],
+        client: IpAddr,
+        has_room: impl Fn() -> bool,
+    ) -> bool {
+        for whose in those {
+            match whose {
+                Whose::Awaiting => self.tell_awaiting_to_leave(client),
+                idle => self.tell_idle_to_leave(*idle, client),
+            }
+            if self.wait_for(&has_room).await {
+                return true;
+            }
+        }
+        false
     }
 
+    /// Waits until there is room, or everybody stays that was told to leave.
     async fn wait_for(&self, has_room: impl Fn() -> bool) -> bool {
-        let room = async {
-            while !has_room() {
-                self.freed.notified().await;
+        let Turns {
+            undecided, changed, ..
+        } = &*self.turns;
+        let decided = async {
+            while undecided.load(Ordering::Acquire) > 0 && !has_room() {
+                changed.notified().await;
             }
         };
-        tokio::time::timeout(LEAVE_MAX, room).await.is_ok()
+        // Whether it is in time or not.
+        drop(tokio::time::timeout(LEAVE_MAX, decided).await);
+        has_room()
     }
 
-    /// Has connections of whoever has most closed whose requests' bodies have not come, if this client has less than half
-    /// as many, and waits a moment until there is room.
-    async fn take_from_most(&self, client: IpAddr, has_room: impl Fn() -> bool) -> bool {
-        self.tell_awaiting_to_leave(client) > 0 && self.wait_for(has_room).await
-    }
-
-    /// How many have been told to leave.
-    fn tell_awaiting_to_leave(&self, client: IpAddr) -> usize {
+    /// Tells connections of whoever has most to leave whose requests' bodies have not come, if this client has less than
+    /// half as many.
+    fn tell_awaiting_to_leave(&self, client: IpAddr) {
         let table = self.lock();
         let own = table.clients.get(&client).map_or(0, HashMap::len);
         let others = table.clients.iter();
         let others = others.filter(|(each, _)| !self.is_trusted(**each));
         let Some((_, seats)) = others.max_by_key(|(_, seats)| seats.len()) else {
-            return 0;
+            return;
         };
         if seats.len() <= 2 * (own + 1) {
-            return 0;
+            return;
         }
         let awaiting = seats.values().filter(|seat| seat.only_awaits());
-        let mut count = 0;
         for seat in awaiting.take(self.leaving_max()) {
-            seat.gives_way.store(true, Ordering::Relaxed);
-            seat.told.notify_one();
-            count += 1;
+            seat.tell_to_give_way();
         }
-        count
     }
 
     /// How many leave at a time: where a few are open, only a few.
@@ -257,17 +270,27 @@ impl Places {
         LEAVING_MAX.min(self.connections_max / 32 + 1)
     }
 
-    /// How many have been told to leave.
-    fn tell_idle_to_leave(&self, client: Option<IpAddr>) -> usize {
+    /// Tells idle connections to leave, for one of this client's.
+    fn tell_idle_to_leave(&self, whose: Whose, client: IpAddr) {
         let table = self.lock();
-        let clients = table
+        let own = table.clients.get(&client).map_or(0, HashMap::len);
+        let is_proxy = self.is_trusted(client);
+        let most = table.clients.values().map(HashMap::len).max();
+        let most = most.unwrap_or_default();
+        let mut idle: Vec<_> = table
             .clients
             .iter()
-            .filter(|(each, _)| client.is_none_or(|client| client == **each));
-        let mut idle: Vec<_> = clients
+            .filter(|(each, seats)| match whose {
+                Whose::Own => client == **each,
+                _ => client == **each || is_proxy || own <= TIMES_AS_MANY * seats.len(),
+            })
             .flat_map(|(client, seats)| {
                 let trusted = self.is_trusted(*client);
-                let idle = seats.values().filter(|seat| seat.is_idle());
+                let has_few = whose == Whose::Idle && 2 * seats.len() <= most;
+                let idle = seats.values().filter(move |seat| {
+                    let is_new = has_few && !seat.was_asked();
+                    seat.is_idle() && !seat.is_told() && !is_new
+                });
                 idle.map(move |seat| {
                     let since = seat.idle_since.load(Ordering::Relaxed);
                     ((trusted, Reverse(seats.len()), since), seat)
@@ -279,9 +302,8 @@ impl Places {
             idle.select_nth_unstable_by_key(count, |(order, _)| *order);
         }
         for (_, seat) in &idle[..count] {
-            seat.told.notify_one();
+            seat.tell();
         }
-        count
     }
 
     fn of(&self, client: IpAddr) -> usize {
@@ -302,6 +324,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        drop(self.permit.take());
         let mut table = self.places.lock();
         let clients = table.clients_of(self.excess.is_some());
         if let Some(of_client) = clients.get_mut(&self.client) {
@@ -311,220 +334,11 @@ impl Drop for Place {
             }
         }
         drop(table);
-        self.places.freed.notify_one();
-    }
-}
-
-impl Seat {
-    pub(super) fn new(came: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(Self {
-            requests: AtomicUsize::new(0),
-            awaited: AtomicUsize::new(0),
-            gives_way: AtomicBool::new(false),
-            idle_since: AtomicU64::new(came.load(Ordering::Relaxed)),
-            was_asked: AtomicBool::new(false),
-            came,
-            is_cut: AtomicBool::new(false),
-            told: Notify::new(),
-        })
-    }
-
-    /// Something is asked, until what is returned is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.was_asked.store(true, Ordering::Relaxed);
-        Busy(self.clone())
-    }
-
-    /// More of a request's body is to come, until what is returned is dropped.
-    pub(super) fn awaited(self: &Arc<Self>) -> Awaited {
-        self.awaited.fetch_add(1, Ordering::Relaxed);
-        Awaited(self.clone())
-    }
-
-    /// Whether nothing was applied of what is asked, as no body has come.
-    fn only_awaits(&self) -> bool {
-        let requests = self.requests.load(Ordering::Relaxed);
-        requests > 0 && self.awaited.load(Ordering::Relaxed) == requests
-    }
-
-    pub(super) fn was_asked(&self) -> bool {
-        self.was_asked.load(Ordering::Relaxed)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
-    }
-
-    /// Ends the connection, whatever is asked on it. Whether it was not ending yet.
-    pub(super) fn cut(&self) -> bool {
-        let was_cut = self.is_cut.swap(true, Ordering::Relaxed);
-        self.told.notify_one();
-        !was_cut
-    }
-
-    /// Done when the connection is to end: it was cut, or its place is needed and it is idle, or gives way.
-    pub(super) async fn ends(&self, metrics: &ConnectionMetrics) {
-        loop {
-            self.told.notified().await;
-            if self.is_cut.load(Ordering::Relaxed) {
-                return;
-            }
-            // Where something was asked meanwhile, another one must leave.
-            let gives_way = self.gives_way.swap(false, Ordering::Relaxed);
-            if self.is_idle() || gives_way && self.only_awaits() {
-                return metrics.cut(Cut::Full);
-            }
-        }
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let Seat {
-            requests,
-            idle_since,
-            came,
-            ..
-        } = &*self.0;
-        idle_since.store(came.load(Ordering::Relaxed), Ordering::Relaxed);
-        requests.fetch_sub(1, Ordering::Relaxed);
+        // After there is room, of which whoever waits makes sure.
+        self.seat.decided();
+        self.places.turns.changed.notify_one();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-    const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
-
-    fn places(connections_max: usize, per_client_max: usize) -> Arc<Places> {
-        let trusted = vec!["10.0.0.0/8".parse().expect("a network")];
-        let metrics = ConnectionMetrics::default();
-        Places::new(connections_max, per_client_max, trusted, metrics)
-    }
-
-    /// A connection of which the task does as it is told.
-    async fn connect(places: &Arc<Places>, address: IpAddr) -> tokio::task::JoinHandle<()> {
-        let place = places.take(address).await.expect("a place");
-        assert_eq!(place.excess, None);
-        let metrics = ConnectionMetrics::default();
-        tokio::spawn(async move { place.seat.ends(&metrics).await })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_of_who_has_most_makes_room() {
-        let places = places(4, 4);
-        let other = connect(&places, B).await;
-        let first = connect(&places, A).await;
-        let second = connect(&places, A).await;
-        // Three of four: one client never has them all.
-        let third = connect(&places, A).await;
-        let newcomer = connect(&places, B).await;
-        tokio::task::yield_now().await;
-        assert!(first.is_finished());
-        let still = [&other, &second, &third, &newcomer].map(tokio::task::JoinHandle::is_finished);
-        assert_eq!(still, [false; 4]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
-        let places = places(2, 2);
-        let first = places.take(A).await.expect("a place");
-        let second = places.take(A).await.expect("a place");
-        let busy = [first.seat.busy(), second.seat.busy()];
-        let excess = places.take(B).await.expect("one in excess");
-        assert_eq!(excess.excess.as_deref(), Some("connections_max = 2"));
-        let mut more: Vec<_> = Vec::new();
-        while let Some(place) = places.take(B).await {
-            more.push(place);
-        }
-        assert_eq!(more.len(), EXCESS_PER_CLIENT_MAX - 1);
-        assert!(places.take(A).await.is_some(), "another's");
-        let mut ending = Vec::new();
-        for client in 10..100 {
-            let client = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, client));
-            let Some(place) = places.take(client).await else {
-                break;
-            };
-            ending.push(place);
-        }
-        assert_eq!(
-            ending.len(),
-            EXCESS_MAX - EXCESS_PER_CLIENT_MAX,
-            "none ends"
-        );
-        for place in more.drain(..) {
-            tokio::spawn(async move { place.seat.ends(&ConnectionMetrics::default()).await });
-        }
-        assert!(places.take(A).await.is_some(), "of who has most some end");
-        drop(busy);
-        drop(first);
-        let place = places.take(B).await.expect("a place");
-        assert_eq!(place.excess, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_client_has_a_limit_unless_it_is_a_proxy() {
-        let places = places(100, 3);
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            let place = places.take(A).await.expect("a place");
-            held.push((place.seat.busy(), place));
-        }
-        let excess = places.take(A).await.expect("one in excess");
-        assert_eq!(
-            excess.excess.as_deref(),
-            Some("connections_per_client_max = 3")
-        );
-        let mut of_proxy = Vec::new();
-        for _ in 0..20 {
-            let place = places.take(PROXY).await.expect("a place");
-            assert_eq!(place.excess, None);
-            of_proxy.push(place);
-        }
-        let other = places.take(B).await.expect("a place");
-        assert_eq!(other.excess, None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_sends_no_body_gives_way_to_who_has_few() {
-        let places = places(4, 4);
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            let place = places.take(A).await.expect("a place");
-            let (busy, awaited) = (place.seat.busy(), place.seat.awaited());
-            held.push((place, busy, Some(awaited)));
-        }
-        // The body of one has come.
-        held[0].2 = None;
-        let other = places.take(PROXY).await.expect("a place");
-        let _busy = other.seat.busy();
-        let mut ended = Vec::new();
-        for (place, busy, awaited) in held {
-            ended.push(tokio::spawn(async move {
-                place.seat.ends(&ConnectionMetrics::default()).await;
-                drop((place, busy, awaited));
-            }));
-        }
-        let newcomer = places.take(B).await.expect("a place");
-        assert_eq!(newcomer.excess, None);
-        let still = |ended: &[tokio::task::JoinHandle<()>]| {
-            let still = ended.iter().filter(|each| !each.is_finished());
-            still.count()
-        };
-        assert!(!ended[0].is_finished(), "its operation may be applied");
-        assert_eq!(still(&ended), 2, "one at a time");
-        // With two of four nobody has more than twice as many as one who comes.
-        let place = places.take(B).await.expect("one in excess");
-        assert_eq!(place.excess.as_deref(), Some("connections_max = 4"));
-    }
-}
+mod tests;

@@ -1,0 +1,206 @@
+use super::*;
+
+const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+fn places(connections_max: usize, per_client_max: usize) -> Arc<Places> {
+    let trusted = vec!["10.0.0.0/8".parse().expect("a network")];
+    let metrics = ConnectionMetrics::default();
+    Places::new(connections_max, per_client_max, trusted, metrics)
+}
+
+/// A connection of which the task does as it is told.
+async fn connect(places: &Arc<Places>, address: IpAddr) -> tokio::task::JoinHandle<()> {
+    let place = places.take(address).await.expect("a place");
+    assert_eq!(place.excess, None);
+    let metrics = ConnectionMetrics::default();
+    tokio::spawn(async move { place.seat.ends(&metrics).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_idle_of_who_has_most_makes_room() {
+    let places = places(4, 4);
+    let other = connect(&places, B).await;
+    let first = connect(&places, A).await;
+    let second = connect(&places, A).await;
+    // Three of four: one client never has them all.
+    let third = connect(&places, A).await;
+    let newcomer = connect(&places, B).await;
+    tokio::task::yield_now().await;
+    assert!(first.is_finished());
+    let still = [&other, &second, &third, &newcomer].map(tokio::task::JoinHandle::is_finished);
+    assert_eq!(still, [false; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_asked_is_answered_and_excess_is_told_why() {
+    let places = places(2, 2);
+    let first = places.take(A).await.expect("a place");
+    let second = places.take(A).await.expect("a place");
+    let busy = [first.seat.busy(), second.seat.busy()];
+    let excess = places.take(B).await.expect("one in excess");
+    assert_eq!(excess.excess.as_deref(), Some("connections_max = 2"));
+    let mut more: Vec<_> = Vec::new();
+    while let Some(place) = places.take(B).await {
+        more.push(place);
+    }
+    assert_eq!(more.len(), EXCESS_PER_CLIENT_MAX - 1);
+    assert!(places.take(A).await.is_some(), "another's");
+    let mut ending = Vec::new();
+    for client in 10..100 {
+        let client = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, client));
+        let Some(place) = places.take(client).await else {
+            break;
+        };
+        ending.push(place);
+    }
+    assert_eq!(
+        ending.len(),
+        EXCESS_MAX - EXCESS_PER_CLIENT_MAX,
+        "none ends"
+    );
+    for place in more.drain(..) {
+        tokio::spawn(async move { place.seat.ends(&ConnectionMetrics::default()).await });
+    }
+    assert!(places.take(A).await.is_some(), "of who has most some end");
+    drop(busy);
+    drop(first);
+    let place = places.take(B).await.expect("a place");
+    assert_eq!(place.excess, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_has_a_limit_unless_it_is_a_proxy() {
+    let places = places(100, 3);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let place = places.take(A).await.expect("a place");
+        held.push((place.seat.busy(), place));
+    }
+    let excess = places.take(A).await.expect("one in excess");
+    assert_eq!(
+        excess.excess.as_deref(),
+        Some("connections_per_client_max = 3")
+    );
+    let mut of_proxy = Vec::new();
+    for _ in 0..20 {
+        let place = places.take(PROXY).await.expect("a place");
+        assert_eq!(place.excess, None);
+        of_proxy.push(place);
+    }
+    let other = places.take(B).await.expect("a place");
+    assert_eq!(other.excess, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_sends_no_body_gives_way_to_who_has_few() {
+    let places = places(4, 4);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let place = places.take(A).await.expect("a place");
+        let (busy, awaited) = (place.seat.busy(), place.seat.awaited());
+        held.push((place, busy, Some(awaited)));
+    }
+    // The body of one has come.
+    held[0].2 = None;
+    let other = places.take(PROXY).await.expect("a place");
+    let _busy = other.seat.busy();
+    let mut ended = Vec::new();
+    for (place, busy, awaited) in held {
+        ended.push(tokio::spawn(async move {
+            place.seat.ends(&ConnectionMetrics::default()).await;
+            drop((place, busy, awaited));
+        }));
+    }
+    let newcomer = places.take(B).await.expect("a place");
+    assert_eq!(newcomer.excess, None);
+    let still = |ended: &[tokio::task::JoinHandle<()>]| {
+        let still = ended.iter().filter(|each| !each.is_finished());
+        still.count()
+    };
+    assert!(!ended[0].is_finished(), "its operation may be applied");
+    assert_eq!(still(&ended), 2, "one at a time");
+    // With two of four nobody has more than twice as many as one who comes.
+    let place = places.take(B).await.expect("one in excess");
+    assert_eq!(place.excess.as_deref(), Some("connections_max = 4"));
+}
+
+/// All that a client can have, with something asked on each.
+async fn fill(places: &Arc<Places>, address: IpAddr, count: usize) -> Vec<(Busy, Place)> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let place = places.take(address).await.expect("a place");
+        assert_eq!(place.excess, None);
+        held.push((place.seat.busy(), place));
+    }
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_who_was_told_to_leave_and_stays() {
+    let places = places(2, 2);
+    let mut asking = Vec::new();
+    for place in [places.take(A).await, places.take(A).await] {
+        let place = place.expect("a place");
+        asking.push(tokio::spawn(async move {
+            // Its head has come when its worker looks whether it is to leave.
+            let _busy = place.seat.busy();
+            place.seat.ends(&ConnectionMetrics::default()).await;
+        }));
+    }
+    let before = tokio::time::Instant::now();
+    let place = places.take(B).await.expect("one in excess");
+    assert_eq!(place.excess.as_deref(), Some("connections_max = 2"));
+    assert_eq!(before.elapsed(), Duration::ZERO, "all have decided");
+    assert!(asking.iter().all(|each| !each.is_finished()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_many_takes_nothing_from_who_has_few() {
+    let places = places(40, 40);
+    let _first = fill(&places, A, 19).await;
+    let _second = fill(&places, B, 20).await;
+    let few = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
+    let newcomer = connect(&places, few).await;
+    for many in [A, B] {
+        let more = places.take(many).await.expect("one in excess");
+        assert_eq!(more.excess.as_deref(), Some("connections_max = 40"));
+    }
+    tokio::task::yield_now().await;
+    assert!(!newcomer.is_finished(), "it was left the time to ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_have_most_make_room_before_who_has_just_come() {
+    let places = places(40, 40);
+    let first = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
+    let newcomer = connect(&places, first).await;
+    let mut attackers = Vec::new();
+    for (busy, place) in fill(&places, A, 30).await {
+        let awaited = place.seat.awaited();
+        attackers.push(tokio::spawn(async move {
+            place.seat.ends(&ConnectionMetrics::default()).await;
+            drop((busy, awaited, place));
+        }));
+    }
+    let _others = fill(&places, PROXY, 9).await;
+    let second = places.take(B).await.expect("a place");
+    assert_eq!(second.excess, None);
+    assert!(!newcomer.is_finished(), "it was left the time to ask");
+    let left = attackers.iter().filter(|each| each.is_finished()).count();
+    assert_eq!(left, 2, "who only waits for bodies made room");
+    // Where nobody else can, it does.
+    let all = places.permits.available_permits();
+    let _rest = fill(&places, B, all).await;
+    for each in attackers {
+        each.abort();
+        drop(each.await);
+    }
+    let all = places.permits.available_permits();
+    let _rest = fill(&places, PROXY, all).await;
+    let last = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 4));
+    let place = places.take(last).await.expect("a place");
+    assert_eq!(place.excess, None);
+    assert!(newcomer.is_finished());
+}
