@@ -44,49 +44,49 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The head of the request is against HTTP: it must have one `Host`, and no `Transfer-Encoding` but
-    /// `chunked`.
+    /// The head of the request is malformed HTTP: it must have one `Host`, and no `Transfer-Encoding`
+    /// but `chunked`.
     Head = "WG400", BAD_REQUEST;
-    /// The request is for a host that is not this machine, and the service, which asks nobody who they
-    /// are, answers to names of this machine alone.
+    /// The request is for a host that is not this machine. The service authenticates nobody and therefore
+    /// answers only to names of this machine.
     Misdirected = "WG421", MISDIRECTED_REQUEST;
     /// `Expect` asks for something other than `100-continue`.
     Expectation = "WG417", EXPECTATION_FAILED;
-    /// A query parameter that does not exist here, or is not spelled as it must be, or a `Read-After` that is no
-    /// position. The arguments of operations stand in the body.
+    /// A query parameter is unknown or malformed, or `Read-After` is not a position. The arguments of operations
+    /// belong in the body.
     QueryParameter = "PGRST100", BAD_REQUEST;
-    /// An operation was asked for by another method than POST.
+    /// An operation was called by a method other than POST.
     OperationMethod = "PGRST101", METHOD_NOT_ALLOWED;
-    /// The body is no JSON object, or its media type is not JSON.
+    /// The body is not a JSON object, or its media type is not JSON.
     Body = "PGRST102", BAD_REQUEST;
-    /// The body is compressed. `Accept-Encoding` says what is taken.
+    /// The body is compressed. `Accept-Encoding` names what is accepted.
     ContentEncoding = "PGRST102", UNSUPPORTED_MEDIA_TYPE;
     /// The body is longer than the service accepts.
     BodyTooLarge = "PGRST102", PAYLOAD_TOO_LARGE;
-    /// No rows can be meant: the range is inverted, negative, or begins behind the last row.
+    /// The range selects no rows: it is inverted, negative, or begins after the last row.
     Range = "PGRST103", RANGE_NOT_SATISFIABLE;
     /// The profile header names a schema that is not exposed.
     Schema = "PGRST106", NOT_ACCEPTABLE;
-    /// No media type that `Accept` names is available. Nothing was applied.
+    /// None of the media types in `Accept` is available. Nothing was applied.
     MediaType = "PGRST107", NOT_ACCEPTABLE;
     /// `Idempotency-Key` is given twice, is empty or longer than 255 bytes, or has characters that a
-    /// header should not have. Nothing was applied.
+    /// header must not have. Nothing was applied.
     IdempotencyKey = "WG400", BAD_REQUEST;
     /// The body took longer to arrive than the service waits. Nothing was applied.
     BodyTimeout = "WG408", REQUEST_TIMEOUT;
-    /// One row is asked for as an object, and there is none or more than one.
+    /// One row was asked for as an object, and there is none or more than one.
     NotSingular = "PGRST116", NOT_ACCEPTABLE;
-    /// A method that this path does not have.
+    /// The path does not have this method.
     Method = "PGRST117", METHOD_NOT_ALLOWED;
-    /// `Prefer` asks for strict handling and for a preference that does not exist.
+    /// `Prefer` asks for strict handling and for an unknown preference.
     Preferences = "PGRST122", BAD_REQUEST;
     /// There is no such path.
     Path = "PGRST125", NOT_FOUND;
-    /// The path has a `%` that two hexadecimal digits do not follow.
+    /// The path has a `%` that is not followed by two hexadecimal digits.
     PathEncoding = "PGRST125", BAD_REQUEST;
-    /// `Prefer` asks for strict handling and for `max-affected`, which no operation has.
+    /// `Prefer` asks for strict handling and for `max-affected`, which no operation supports.
     MaxAffected = "PGRST128", BAD_REQUEST;
-    /// Something is to be embedded, and nothing can be: slots are a column.
+    /// The request asks to embed something, which is impossible: `slots` is a column.
     Embedding = "PGRST200", BAD_REQUEST;
     /// No operation has this name and these arguments.
     Function = "PGRST202", NOT_FOUND;
@@ -94,9 +94,9 @@ codes! {
     Table = "PGRST205", NOT_FOUND;
     /// A token was sent, and the service has no keys to check one with.
     NoTokenKeys = "PGRST300", INTERNAL_SERVER_ERROR;
-    /// The token is no JWT, or no key of the service signed it.
+    /// The token is not a JWT, or no key of the service signed it.
     Token = "PGRST301", UNAUTHORIZED;
-    /// Without a token nothing may be asked.
+    /// A token is required, and none was sent.
     Anonymous = "PGRST302", UNAUTHORIZED;
     /// The token is not valid now, or not for this service.
     TokenClaim = "PGRST303", UNAUTHORIZED;
@@ -104,7 +104,7 @@ codes! {
     ReadOnlyTransaction = "25006", METHOD_NOT_ALLOWED;
     /// The token names a role that the service does not know.
     RoleUnknown = "22023", UNAUTHORIZED;
-    /// A value of the wrong type, or a port type that does not exist (case matters).
+    /// A value has the wrong type, or a port type does not exist (case matters).
     InvalidText = "22P02", BAD_REQUEST;
     /// A required value is null.
     Null = "23502", BAD_REQUEST;
@@ -114,55 +114,55 @@ codes! {
     ColumnUnknown = "42703", BAD_REQUEST;
     /// The role may not do this.
     Permission = "42501", FORBIDDEN;
-    /// A web page of another site asks without a token, and its origin is not among
+    /// A web page of another site sent the request without a token, and its origin is not among
     /// `http.cors_origins`.
     ForeignPage = "42501", FORBIDDEN;
-    /// Without a token this may not be done.
+    /// This may not be done without a token.
     AnonymousPermission = "42501", UNAUTHORIZED;
-    /// The list took longer than the service allows. Ask for less, or by what an index serves.
+    /// The list took longer than the service allows. Ask for less, or filter by something that an index serves.
     ReadTimeout = "57014", INTERNAL_SERVER_ERROR;
     /// A named widget does not exist.
     WidgetMissing = "WG001", NOT_FOUND;
     /// The widget has no free slot of that port type.
     NoFreeSlot = "WG002", CONFLICT;
-    /// The two widgets are associated over that port type already.
+    /// The two widgets are already associated over that port type.
     AlreadyAssociated = "WG003", CONFLICT;
     /// The two widgets are not associated over that port type.
     NotAssociated = "WG004", NOT_FOUND;
     /// A widget cannot be associated with itself.
     SelfAssociation = "WG005", BAD_REQUEST;
-    /// More slots than a widget can have.
+    /// There are more slots than a widget can have.
     TooManySlots = "WG006", BAD_REQUEST;
     /// A serial number or a name is empty, too long, or contains NUL, or a number is out of its limits.
     FieldLimit = "WG007", BAD_REQUEST;
-    /// Nothing is ordered by that: only by the serial number, or by widget and ordinal.
+    /// That order is not available: only by the serial number, or by widget and ordinal.
     Order = "WG010", BAD_REQUEST;
-    /// The rows are longer than an answer may be: ask for fewer at a time.
+    /// The rows exceed the size of an answer: ask for fewer at a time.
     AnswerTooLong = "WG011", BAD_REQUEST;
-    /// A request with the same `Idempotency-Key` is under way: nothing was applied by this one, and
-    /// `Retry-After` says when to try again.
+    /// Another request with the same `Idempotency-Key` is in progress: this one applied nothing, and
+    /// `Retry-After` says when to retry.
     KeyInUse = "WG409", CONFLICT;
-    /// The changes after the position are not kept, or it is of another store or of another history:
+    /// The changes after the position are no longer kept, or it belongs to another store or history:
     /// `details` names the oldest position that is kept, and with `Read-After` the newest.
     ChangesGone = "WG410", GONE;
-    /// The `Idempotency-Key` was used before, for another request: nothing was applied.
+    /// The `Idempotency-Key` was already used for a different request: nothing was applied.
     KeyReused = "WG422", UNPROCESSABLE_ENTITY;
-    /// The store keeps no changes: on PostgreSQL `widgets migrate --changes` turns that on.
+    /// The store keeps no changes: on PostgreSQL `widgets migrate --changes` turns the feed on.
     NoChanges = "WG501", NOT_IMPLEMENTED;
-    /// The service cannot give a backup of its store: PostgreSQL has its own means.
+    /// The service cannot back up its store: PostgreSQL has its own tools for that.
     NoBackup = "WG501", NOT_IMPLEMENTED;
-    /// This client asks too often: nothing was applied, and `Retry-After` says when to try again.
+    /// This client sends too many requests: nothing was applied, and `Retry-After` says when to retry.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
     /// The service is too busy, or a standby does not have the position of `Read-After` yet: nothing was
-    /// applied, and `Retry-After` says when to try again.
+    /// applied, and `Retry-After` says when to retry.
     Busy = "WG503", SERVICE_UNAVAILABLE;
     /// The store is read-only or cannot be reached: nothing was applied.
     Unavailable = "WG504", SERVICE_UNAVAILABLE;
     /// The operation may or may not have been applied: repeat it with its `Idempotency-Key`, or read
     /// before you repeat it.
     FateUnknown = "WG505", SERVICE_UNAVAILABLE;
-    /// The keys to check the token with could not be fetched yet, or too many wait for newer ones: nothing
-    /// was applied, and `Retry-After` says when to try again.
+    /// The keys to check the token with have not been fetched yet, or too many requests are waiting for newer
+    /// ones: nothing was applied, and `Retry-After` says when to retry.
     KeysUnfetched = "WG506", SERVICE_UNAVAILABLE;
     /// This is a standby: nothing was applied, and `details` has the address of the primary, which takes
     /// operations.

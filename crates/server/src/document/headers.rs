@@ -16,8 +16,8 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
             REQUEST_ID,
             header(
                 Type::String,
-                "The request's own, where it had one of 1 to 128 visible characters of ASCII; otherwise a new one. \
-                 The log names it.",
+                "The request's own, if it had one of 1 to 128 visible ASCII characters; otherwise a new one. It also \
+                 appears in the log.",
                 "0f8b1d6a5c3e4f72",
             ),
         ),
@@ -25,8 +25,8 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
             POSITION,
             header(
                 Type::String,
-                "The position in the changes after everything that this answer rests on. Absent where the store \
-                 was not asked, or keeps no changes that it knows the end of.",
+                "The position in the changes after everything that this answer rests on. Absent if the store was not \
+                 asked, or if it does not know the end of its changes or keeps none.",
                 "6f1c2d3e4f506172-00000001-0000000000000029",
             ),
         ),
@@ -34,8 +34,7 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
             REPLAYED,
             header(
                 Type::String,
-                "`true` where an earlier request with the same key was answered so, and this is its answer \
-                 again; otherwise absent.",
+                "`true` if this repeats the answer to an earlier request with the same key; otherwise absent.",
                 "true",
             ),
         ),
@@ -43,7 +42,7 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
             VARY,
             header(
                 Type::String,
-                "What the answer depends on.",
+                "The request headers that the answer depends on.",
                 "Accept, Prefer, Range",
             ),
         ),
@@ -51,7 +50,7 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
             PREFERENCE_APPLIED,
             header(
                 Type::String,
-                "The preferences that were followed; absent if none was.",
+                "The preferences that were applied; absent if none was.",
                 "count=exact",
             ),
         ),

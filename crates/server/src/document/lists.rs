@@ -395,16 +395,16 @@ fn list(table: Table, settings: &Settings, examples: &[&Example]) -> OperationBu
         .operation_id(Some(name))
         .summary(Some(summary))
         .description(Some(format!(
-            "In PostgREST's dialect. All rows are as they were at one moment after the request \
-             began. At most {} of them; the next page begins behind the last row \
+            "Uses PostgREST's dialect. All rows come from one snapshot, taken after the request \
+             began. A page has at most {} rows; the next one begins after the last row \
              (`{}=gt.LAST`), which costs the same at any depth.",
             settings.rows_max,
             table.order()[0].as_str()
         )));
     for &column in table.columns() {
         let operators = match column.as_str() {
-            "slots" => "`cs` and `not.cs` with what the slots contain, as JSON",
-            _ => "`eq neq gt gte lt lte like ilike in is`, each also behind `not.`",
+            "slots" => "`cs` and `not.cs` with the slots that must be contained, as JSON",
+            _ => "`eq neq gt gte lt lte like ilike in is`, each optionally preceded by `not.`",
         };
         described = described.parameter(query(column.as_str(), Type::String, operators));
     }
@@ -412,36 +412,42 @@ fn list(table: Table, settings: &Settings, examples: &[&Example]) -> OperationBu
         .parameter(query(
             "select",
             Type::String,
-            &format!("`*`, or some of {columns}, each also as `alias:column`."),
+            &format!("`*`, or some of {columns}, each optionally as `alias:column`."),
         ))
         .parameter(query(
             "and",
             Type::String,
-            "`(filter,filter,…)`: all of them.",
+            "`(filter,filter,…)`: all of them must match.",
         ))
         .parameter(query(
             "or",
             Type::String,
-            "`(filter,filter,…)`: one of them.",
+            "`(filter,filter,…)`: at least one of them must match.",
         ))
         .parameter(query(
             "order",
             Type::String,
-            &format!("`{order}`, `.asc` (the default) or `.desc`. Nothing else."),
+            &format!(
+                "`{order}`, with `.asc` (the default) or `.desc`. No other order is available."
+            ),
         ))
-        .parameter(query("limit", Type::Integer, "So many rows."))
-        .parameter(query("offset", Type::Integer, "Behind so many rows."))
+        .parameter(query("limit", Type::Integer, "The maximum number of rows."))
+        .parameter(query(
+            "offset",
+            Type::Integer,
+            "The number of rows to skip.",
+        ))
         .parameter(parameter(
             "Range",
             ParameterIn::Header,
             Type::String,
-            "The same as a range, `0-9`.",
+            "`limit` and `offset` as a range, such as `0-9`.",
         ))
         .parameter(parameter(
             "Prefer",
             ParameterIn::Header,
             Type::String,
-            "`count=exact` counts all rows in `Content-Range`.",
+            "`count=exact` puts the number of all matching rows in `Content-Range`.",
         ))
         .parameter(profile("Accept-Profile"))
         .parameter(read_after());
@@ -468,20 +474,20 @@ fn near(settings: &Settings, examples: &[&Example]) -> OperationBuilder {
     let mut described = OperationBuilder::new()
         .tag("lists")
         .operation_id(Some("neighbourhood"))
-        .summary(Some("Shows what is near a widget"))
+        .summary(Some("Shows the neighbourhood of a widget"))
         .description(Some(
-            "The widgets within so many associations, the nearest first, those as near as each \
-             other by serial number; and the associations between them, each once, the lesser \
-             serial number first. All of one moment.",
+            "Returns the widgets within `depth` associations, nearest first, those at the same distance \
+             sorted by serial number. Also returns the associations between them, each once, with the \
+             lesser serial number first. Everything comes from one snapshot.",
         ))
         .parameter(serial_number)
         .parameter(query(
             "depth",
-            &format!("How many associations far: {DEPTH_MIN} to {DEPTH_MAX}, 1 unless given."),
+            &format!("The maximum distance in associations: {DEPTH_MIN} to {DEPTH_MAX}, default 1."),
         ))
         .parameter(query(
             "widgets_max",
-            &format!("At most so many widgets, up to {}.", settings.rows_max),
+            &format!("The maximum number of widgets, up to {}.", settings.rows_max),
         ))
         .parameter(profile("Accept-Profile"))
         .parameter(read_after());
@@ -497,7 +503,7 @@ fn near(settings: &Settings, examples: &[&Example]) -> OperationBuilder {
 /// The rows of this status, in every media type that an example has.
 fn response(status: u16, examples: &[&Example]) -> Option<Response> {
     let mut response = ResponseBuilder::new().description(match status {
-        206 => "Rows, and there are more than these.",
+        206 => "Some of the rows: there are more.",
         _ => "Rows.",
     });
     let mut any = false;
@@ -524,7 +530,7 @@ fn response(status: u16, examples: &[&Example]) -> Option<Response> {
         "Content-Range",
         responses::header(
             Type::String,
-            "The first and the last row, and how many there are if that was asked for.",
+            "The first and the last row, and the total if it was requested.",
             "0-24/3573458",
         ),
     );

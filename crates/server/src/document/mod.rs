@@ -87,12 +87,12 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
         .tags(Some([
             tag(
                 "operations",
-                "Change the registry. Each is applied whole or not at all.",
+                "Change the registry. Each operation is applied as a whole or not at all.",
             ),
             tag("lookups", "Read the registry."),
             tag(
                 "lists",
-                "Look into the registry: rows, pages, counts, neighbourhoods.",
+                "Query the registry: rows, pages, counts, neighbourhoods.",
             ),
             tag("changes", "What happened, when, and who did it."),
             tag("service", "This document, and probes."),
@@ -116,10 +116,9 @@ fn tag(name: &str, description: &str) -> Tag {
 fn introduction(settings: &Settings) -> String {
     format!(
         "Registers widgets and associates them port to port, with the wire format of PostgREST.\n\n\
-         An answer is sent only after the data behind it is on disk. Requests are JSON objects of at most \
-         {} bytes. Errors are JSON whatever `Accept` says: see the schema `Error` for every code. \
-         Those that belong to no path below (unknown paths, other methods) are in \
-         `components.responses`.",
+         The service sends an answer only after the data behind it is on disk. Requests are JSON objects of at most \
+         {} bytes. Errors are JSON whatever `Accept` says: the schema `Error` lists every code. Errors that \
+         belong to none of the paths below (unknown paths, other methods) are in `components.responses`.",
         settings.body_bytes_max
     )
 }
@@ -133,20 +132,20 @@ fn rpc(operation: Operation, path: &str, examples: &[Example]) -> OperationBuild
     let (summary, description) = match operation {
         Operation::AddWidget => (
             "Registers a widget",
-            "The serial number must not be taken. All slots are free at first.",
+            "The serial number must not be taken. All slots are initially free.",
         ),
         Operation::RemoveWidget => (
             "Removes a widget",
-            "Its associations go with it, and its peers' slots become free.",
+            "Also removes its associations and frees its peers' slots.",
         ),
         Operation::AssociateWidgets => (
             "Associates two widgets",
-            "Uses up the first free slot of the port type on each. Two widgets may be associated \
-             several times, but once a port type.",
+            "Takes the first free slot of the port type on each widget. Two widgets may be associated \
+             several times, but only once per port type.",
         ),
         Operation::RemoveAssociation => (
             "Removes an association",
-            "The slots at both ends become free. The order of the two widgets does not matter.",
+            "Frees the slots at both ends. The two widgets may be given in either order.",
         ),
     };
     let examples = of_path(Some(path), examples);
@@ -171,7 +170,7 @@ fn profile(name: &str) -> Parameter {
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some("The schema. All that are accepted mean the same."))
+        .description(Some("The schema. All accepted values mean the same."))
         .schema(Some(
             ObjectBuilder::new()
                 .schema_type(Type::String)
@@ -186,8 +185,8 @@ fn prefer() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "`count=exact` counts in `Content-Range`; `handling=strict` refuses preferences that \
-             do not exist. What else PostgREST knows is accepted and changes nothing.",
+            "`count=exact` puts the count in `Content-Range`; `handling=strict` refuses unknown preferences. \
+             The other preferences of PostgREST are accepted and have no effect.",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
@@ -202,8 +201,8 @@ fn read_after() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "The `Position` of an earlier answer: this one is given by a store that has everything up to it. A \
-             standby waits for that, a primary has it. One that this store never comes to is WG410.",
+            "The `Position` of an earlier answer: only a store that has everything up to it answers this request. A \
+             standby waits until it does; a primary already does. A position that this store will never reach is WG410.",
         ))
         .schema(Some(position))
         .build()
@@ -215,9 +214,9 @@ fn idempotency_key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Makes the operation safe to repeat: the same key with the same operation and arguments is \
-             answered as the first time, acceptance or refusal, and nothing is applied twice. A quoted \
-             string, or the text without quotes; 1 to 255 bytes. Keys belong to the caller.",
+            "Makes the operation safe to repeat: the same key with the same operation and arguments gets the first \
+             answer again, acceptance or refusal, and nothing is applied twice. A quoted string, or the text \
+             without quotes; 1 to 255 bytes. Keys belong to the caller.",
         ))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
@@ -252,8 +251,8 @@ fn lookup(examples: &[Example]) -> OperationBuilder {
         .operation_id(Some("lookup"))
         .summary(Some("Shows a widget"))
         .description(Some(
-            "With its slots in order and their peers. It sees every operation that was answered \
-             before it began.",
+            "Returns the widget with its slots in order and their peers. A lookup sees every operation that was \
+             answered before it began.",
         ))
         .parameter(serial_number)
         .parameter(profile("Accept-Profile"))
@@ -277,28 +276,27 @@ fn changes(examples: &[Example]) -> OperationBuilder {
     let mut described = OperationBuilder::new()
         .tag("changes")
         .operation_id(Some("changes"))
-        .summary(Some("Tells what happened"))
+        .summary(Some("Lists what changed"))
         .description(Some(
-            "Every accepted operation, in the order of commitment, each exactly once, only when it is \
-             durable. As a page of JSON, as server-sent events, or as JSON Lines without an end, as \
-             `Accept` says.",
+            "Every accepted operation, in commit order, exactly once, and only once it is durable. `Accept` selects \
+             a page of JSON, server-sent events, or an endless stream of JSON Lines.",
         ))
         .parameter(parameter(
             "after",
-            "A position, or `now`. Without it, from the oldest change that is kept.",
+            "A position, or `now`. Without it, the changes begin with the oldest one that is kept.",
         ))
-        .parameter(parameter("limit", "At most so many changes on a page: 1 to 1,000."))
+        .parameter(parameter("limit", "The maximum number of changes on a page: 1 to 1,000."))
         .parameter(parameter(
             "wait_ms",
-            "A page that would be empty waits for so long at most, up to 60,000; it may answer earlier.",
+            "How long a page that would be empty waits for a change, up to 60,000; it may answer earlier.",
         ))
         .parameter(parameter(
             "widget_sn",
-            "`eq.SERIAL_NUMBER`: what changed this widget or one of its slots.",
+            "`eq.SERIAL_NUMBER`: only changes to this widget or to one of its slots.",
         ))
         .parameter(parameter(
             "operation",
-            "`eq.OPERATION` or `in.(OPERATION,…)`: these operations alone.",
+            "`eq.OPERATION` or `in.(OPERATION,…)`: only these operations.",
         ))
         .parameter(read_after())
         .response("200", responses::changes());
@@ -311,7 +309,7 @@ fn changes(examples: &[Example]) -> OperationBuilder {
 fn root(examples: &[Example]) -> OperationBuilder {
     let mut described = service(
         "document",
-        "This document, or a page of it, as `Accept` says",
+        "Returns this document or a page that shows it, depending on `Accept`",
     )
     .parameter(profile("Accept-Profile"))
     .response("200", responses::document());
@@ -329,13 +327,13 @@ fn service(name: &str, summary: &str) -> OperationBuilder {
 }
 
 fn live(security: Security) -> OperationBuilder {
-    service("live", "Whether the process runs")
+    service("live", "Reports whether the process runs")
         .securities(Some(security.of_probes()))
-        .response("200", responses::empty("It does."))
+        .response("200", responses::empty("It runs."))
 }
 
 fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
-    let mut described = service("ready", "Whether operations can be applied now")
+    let mut described = service("ready", "Reports whether operations can be applied now")
         .securities(Some(security.of_probes()))
         .parameter(role())
         .response("200", responses::ready());
@@ -355,21 +353,24 @@ fn role() -> Parameter {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some(
-            "`primary`: 200 from the one alone that takes operations, for load balancers.",
+            "`primary`: only the primary, which takes operations, answers 200. For load balancers.",
         ))
         .schema(Some(words))
         .build()
 }
 
 fn metrics() -> OperationBuilder {
-    service("metrics", "Measurements, in the text format of Prometheus")
-        .response("200", responses::metrics())
+    service(
+        "metrics",
+        "Returns the metrics, in the text format of Prometheus",
+    )
+    .response("200", responses::metrics())
 }
 
 fn backup(examples: &[Example]) -> OperationBuilder {
     let mut described = service(
         "backup",
-        "The whole store as one stream, for `widgets backup`. One is given at a time",
+        "Returns the whole store as one stream, for `widgets backup`. Only one runs at a time",
     )
     .response("200", responses::backup());
     for (status, response) in responses::errors(&of_path(Some("/backup"), examples)) {
@@ -385,7 +386,7 @@ fn shown(example: &Example, value: Option<serde_json::Value>) -> OpenApiExample 
             let code = error.code();
             format!("{}: {}", code.as_str(), code.meaning())
         }
-        _ => "All is well.".to_owned(),
+        _ => "Success.".to_owned(),
     };
     ExampleBuilder::new()
         .summary(summary)
@@ -411,25 +412,25 @@ impl Example {
     fn conversation(&self) -> String {
         let mut parts = Vec::new();
         match &self.given {
-            State::Failing => parts.push("While the store cannot do its work:".to_owned()),
+            State::Failing => parts.push("While the store is failing:".to_owned()),
             State::Guarded { anonymous: true } => {
-                parts.push("Where who says nothing may only read:".to_owned());
+                parts.push("If callers who do not identify themselves may only read:".to_owned());
             }
             State::Guarded { anonymous: false } => {
-                parts.push("Where everyone must say who they are:".to_owned());
+                parts.push("If every caller must authenticate:".to_owned());
             }
             State::Local => {
-                parts.push("Where nobody is asked who they are, on loopback:".to_owned());
+                parts.push("On loopback, if nobody is authenticated:".to_owned());
             }
             State::Sent(body) => parts.push(format!("After the same request with `{body}`:")),
             State::Asked => parts.push("A moment after the same request:".to_owned()),
-            State::Slow => parts.push("Where nothing can be found in time:".to_owned()),
-            State::Following => parts.push("At a standby:".to_owned()),
+            State::Slow => parts.push("If the query cannot finish in time:".to_owned()),
+            State::Following => parts.push("On a standby:".to_owned()),
             State::Long => {
-                parts.push("Where the names are long, and control characters alone:".to_owned());
+                parts.push("If the names are long, and only control characters:".to_owned());
             }
             State::Unfetched => {
-                parts.push("While keys for tokens could not be fetched yet:".to_owned());
+                parts.push("While the keys for tokens have not been fetched yet:".to_owned());
             }
             State::After(operations) => parts.extend(
                 operations
@@ -444,7 +445,7 @@ impl Example {
             Sent::Nothing => {}
             Sent::Text(body) => parts.push(format!("`{body}`")),
             Sent::TooLarge(body) => parts.push(format!("`{body}` and spaces past the limit")),
-            Sent::Stalled(body) => parts.push(format!("`{body}` and nothing more for too long")),
+            Sent::Stalled(body) => parts.push(format!("`{body}`, then nothing more for too long")),
         }
         parts.join(" ")
     }

@@ -28,12 +28,12 @@ pub(super) fn header(
 /// 204, the answer to every operation that was applied.
 pub(super) fn applied() -> Response {
     ResponseBuilder::new()
-        .description("Applied, and durable. There is no body.")
+        .description("The operation is applied and durable. There is no body.")
         .header(
             "Content-Range",
             header(
                 Type::String,
-                "`0-0/1` where the count was asked for, else `0-0/*`.",
+                "`0-0/1` if the count was requested, else `0-0/*`.",
                 "0-0/*",
             ),
         )
@@ -62,8 +62,8 @@ pub(super) fn widget(examples: &[&Example]) -> Response {
 pub(super) fn changes() -> Response {
     let change = || {
         ObjectBuilder::new().schema_type(Type::Object).description(Some(
-            "`position`, `at`, `by`, `operation`, and by operation: `widget_sn`, `widget_name`, `slots`; \
-             `widget_sn`, `freed`; `widget1_sn`, `slot1`, `widget2_sn`, `slot2`, `port`. Slots count from 1.",
+            "`position`, `at`, `by`, `operation`, and depending on the operation: `widget_sn`, `widget_name`, `slots`; \
+             or `widget_sn`, `freed`; or `widget1_sn`, `slot1`, `widget2_sn`, `slot2`, `port`. Slots count from 1.",
         ))
     };
     let page = ArrayBuilder::new().items(RefOr::T(Schema::from(change())));
@@ -71,26 +71,26 @@ pub(super) fn changes() -> Response {
     let text =
         || ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
     ResponseBuilder::new()
-        .description("The changes. A stream has no end.")
+        .description("The changes. A stream is endless.")
         .header(
             "Next-Position",
             header(
                 Type::String,
-                "Where the next page begins, also after one that is empty.",
+                "Where the next page begins, even after an empty page.",
                 "6f1c2d3e4f506172-00000001-0000000000000029",
             ),
         )
         .header(
             "Cache-Control",
-            header(Type::String, "Nothing keeps it.", "no-store"),
+            header(
+                Type::String,
+                "Caches must not store the answer.",
+                "no-store",
+            ),
         )
         .header(
             "X-Accel-Buffering",
-            header(
-                Type::String,
-                "Of streams: tells nginx not to hold anything back.",
-                "no",
-            ),
+            header(Type::String, "On streams: tells nginx not to buffer.", "no"),
         )
         .content(JSON, page.build())
         .content("text/event-stream", text().build())
@@ -103,12 +103,12 @@ pub(super) fn document() -> Response {
     let any = ContentBuilder::new().schema(Some(ObjectBuilder::new()));
     let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
     ResponseBuilder::new()
-        .description("The document, or the page.")
+        .description("The document or the page.")
         .header(
             "Content-Security-Policy",
             header(
                 Type::String,
-                "Of the page: what it may load.",
+                "On the page: what it may load.",
                 "default-src 'none'",
             ),
         )
@@ -116,7 +116,7 @@ pub(super) fn document() -> Response {
             "Referrer-Policy",
             header(
                 Type::String,
-                "Of the page: what other sites are told of its address.",
+                "On the page: how much of its address other sites learn.",
                 "no-referrer",
             ),
         )
@@ -124,7 +124,7 @@ pub(super) fn document() -> Response {
             "Cross-Origin-Opener-Policy",
             header(
                 Type::String,
-                "Of the page: who else may have a hold of its window.",
+                "On the page: which other pages may get a handle on its window.",
                 "same-origin",
             ),
         )
@@ -150,7 +150,7 @@ pub(super) fn backup() -> Response {
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))),
     ));
     ResponseBuilder::new()
-        .description("Frames, the last of which says that all is there.")
+        .description("Frames, the last of which says that the backup is complete.")
         .content("application/octet-stream", stream.build())
         .build()
 }
@@ -164,8 +164,8 @@ pub(super) fn empty(description: &str) -> Response {
 pub(super) fn ready() -> Response {
     ResponseBuilder::new()
         .description(
-            "They can, or are only too many. A standby follows its primary. There is a body where the registry is \
-             distributed, which says what it promises less for that.",
+            "Operations can be applied, even if there are too many of them at the moment. A standby follows its primary. \
+             There is a body only if the registry is distributed: it says which promises are weaker for that reason.",
         )
         .content(
             JSON,
@@ -203,12 +203,12 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
             .content(JSON, content.build())
             .header("Proxy-Status", status_text);
         if matches!(status, 409 | 429 | 503) {
-            let when = "With WG409, WG429, WG503 and WG506 only: after how many seconds trying again makes sense.";
+            let when = "Only with WG409, WG429, WG503 and WG506: after how many seconds to retry.";
             response = response.header("Retry-After", header(Type::Integer, when, 1));
         }
         if status == 401 {
             let challenge =
-                "Says that a token would help, and what is wrong with the one that was sent.";
+                "Says that a token is needed, and what is wrong with the one that was sent.";
             response = response.header(
                 "WWW-Authenticate",
                 header(Type::String, challenge, "Bearer"),
@@ -223,7 +223,7 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
             response = response.header("Allow", header(Type::String, allowed, "OPTIONS,POST"));
         }
         if status == 415 {
-            let taken = "What the body may be encoded with.";
+            let taken = "The accepted encodings of the body.";
             response = response.header("Accept-Encoding", header(Type::String, taken, "identity"));
         }
         (status.to_string(), response.build())
@@ -233,22 +233,24 @@ pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
 
 const fn description(status: u16) -> &'static str {
     match status {
-        400 => "The request or a value in it is not right. Nothing was applied.",
-        401 => "Who sends it is not known, and must be. Nothing was applied.",
-        403 => "Who sends it may not do this. Nothing was applied.",
-        404 => "What the request names does not exist. Nothing was applied.",
+        400 => "The request or a value in it is invalid. Nothing was applied.",
+        401 => "The caller must authenticate and did not succeed. Nothing was applied.",
+        403 => "The caller may not do this. Nothing was applied.",
+        404 => "The request names something that does not exist. Nothing was applied.",
         405 => "The path does not have this method.",
-        406 => "The answer cannot be given in the form asked for. Nothing was applied.",
+        406 => "The answer is not available in the requested form. Nothing was applied.",
         408 => "The body took too long to arrive. Nothing was applied.",
-        409 => "What is registered stands in the way. Nothing was applied.",
-        410 => "What comes after the position is not kept, or it is of another store or history.",
+        409 => "The request conflicts with the current state. Nothing was applied.",
+        410 => {
+            "The changes after the position are no longer kept, or it belongs to another store or history."
+        }
         413 => "The body is too long. Nothing was applied.",
-        415 => "The body is encoded. Nothing was applied.",
-        416 => "No rows can be meant by this range.",
-        417 => "What is expected is not done here. Nothing was applied.",
+        415 => "The body is compressed. Nothing was applied.",
+        416 => "The range selects no rows.",
+        417 => "The service does not support this `Expect`. Nothing was applied.",
         421 => "The service does not answer to this name.",
-        500 => "It took longer than the service allows.",
-        429 => "This client asks too often. Nothing was applied.",
-        _ => "The service cannot do it now. The code says what became of the operation.",
+        500 => "The query took longer than the service allows.",
+        429 => "This client sends too many requests. Nothing was applied.",
+        _ => "The service cannot do this now. The code says what became of the operation.",
     }
 }

@@ -52,12 +52,12 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
         .items(RefOr::from(reference("Port")))
         .max_items(Some(SLOTS_MAX))
         .description(Some(format!(
-            "0 to {SLOTS_MAX} ports, fixed for the widget's life; their order is kept."
+            "0 to {SLOTS_MAX} ports, fixed for the life of the widget; their order is kept."
         )));
     let add_widget = OneOfBuilder::new()
         .item(add_widget("widget_name"))
         .item(add_widget("name"))
-        .description(Some("`name` is another spelling of `widget_name`."));
+        .description(Some("`name` is an alias for `widget_name`."));
     let remove_widget = strict().property("widget_sn", reference("SerialNumber"));
     let two_widgets = strict()
         .property("widget1_sn", reference("SerialNumber"))
@@ -107,7 +107,7 @@ fn nullable_text() -> ObjectBuilder {
 
 fn slot() -> Object {
     let peer = nullable_text().description(Some(
-        "The serial number of the widget at the other end, null while the slot is free.",
+        "The serial number of the widget at the other end; null while the slot is free.",
     ));
     strict()
         .property("port", reference("Port"))
@@ -148,7 +148,7 @@ fn distributed() -> Object {
         .schema_type(SchemaType::Array(vec![Type::Array, Type::Null]))
         .items(ObjectBuilder::new().schema_type(Type::String))
         .description(Some(
-            "Their hosts and ports, for who administers the service; null for everyone else.",
+            "Their hosts and ports, for administrators of the service; null for everyone else.",
         ));
     strict()
         .property(
@@ -158,7 +158,7 @@ fn distributed() -> Object {
         .property(
             "lists",
             told(
-                "What a list shows: of an association one half may be missing.",
+                "What a list shows: one half of an association may be missing.",
                 moment,
             ),
         )
@@ -166,11 +166,11 @@ fn distributed() -> Object {
             "neighbourhoods",
             told("What a neighbourhood shows.", moment),
         )
-        .property("changes", told("There is no feed of them.", "none"))
-        .property("nodes", count("How many nodes have widgets."))
+        .property("changes", told("There is no feed of changes.", "none"))
+        .property("nodes", count("The number of nodes that hold widgets."))
         .property(
             "nodes_away",
-            count("How many of them were away, or late, when something concerned them last."),
+            count("How many of them were unreachable or too slow when they were last needed."),
         )
         .property("away", away)
         .required("distributed")
@@ -194,13 +194,15 @@ fn error() -> Object {
         .schema_type(Type::String)
         .enum_values(Some(codes))
         .description(Some(format!(
-            "The stable word to branch on.\n\n| code | status | when |\n|---|---|---|\n{table}"
+            "The stable code to branch on.\n\n| code | status | when |\n|---|---|---|\n{table}"
         )));
     let message = ObjectBuilder::new()
         .schema_type(Type::String)
-        .description(Some("What happened, for people."));
+        .description(Some("What happened, in words for people."));
     strict()
-        .description(Some("Every error has exactly these members in this order."))
+        .description(Some(
+            "Every error has exactly these members, in this order.",
+        ))
         .property("code", code)
         .property("details", nullable_text())
         .property("hint", nullable_text())

@@ -58,8 +58,8 @@ impl Security {
                 .scheme(HttpAuthScheme::Bearer)
                 .bearer_format("JWT")
                 .description(Some(
-                    "Signed by a key of the service. Its role says what may be done; without a token \
-                     it is the role of the client certificate or the anonymous one, if there is one.",
+                    "Signed by a key that the service trusts. Its role determines what the caller may do. Without a \
+                     token, the role is that of the client certificate or the anonymous one, if there is one.",
                 ));
             schemes.push((BEARER, SecurityScheme::Http(scheme.build())));
         }
@@ -68,7 +68,7 @@ impl Security {
         {
             let scheme = SecurityScheme::MutualTls {
                 description: Some(
-                    "A client certificate that an authority of the service has signed.".into(),
+                    "A client certificate signed by an authority that the service trusts.".into(),
                 ),
                 deprecated: None,
                 extensions: None,
