@@ -153,8 +153,8 @@ codes! {
     NoBackup = "WG501", NOT_IMPLEMENTED;
     /// This client sends too many requests: nothing was applied, and `Retry-After` says when to retry.
     TooManyRequests = "WG429", TOO_MANY_REQUESTS;
-    /// The service is too busy, or a standby does not have the position of `Read-After` yet: nothing was
-    /// applied, and `Retry-After` says when to retry.
+    /// The service is too busy, or a standby does not have the position of `Read-After` yet, or a primary
+    /// hands over to a standby: nothing was applied, and `Retry-After` says when to retry.
     Busy = "WG503", SERVICE_UNAVAILABLE;
     /// The store is read-only or cannot be reached: nothing was applied.
     Unavailable = "WG504", SERVICE_UNAVAILABLE;
