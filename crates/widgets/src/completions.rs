@@ -8,10 +8,12 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints a script for a shell. `docs/install.md` says where each shell looks for it.
+/// Prints the script with which a shell completes commands and flags.
+///
+/// `docs/install.md` says where each shell looks for it.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The shell.
+    /// The shell to print the script for.
     shell: Shell,
 }
 

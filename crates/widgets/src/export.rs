@@ -10,13 +10,14 @@ use std::{
     process::ExitCode,
 };
 
-/// Writes all widgets of a store to a file of JSON Lines (docs/data-format.md). The file has its name
-/// only once it is whole.
+/// Writes all widgets of a store to a file of JSON Lines (docs/data-format.md).
+///
+/// The file gets its name only once it is complete.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The file; `-` is the standard output.
+    /// The file to write; `-` is standard output.
     file: PathBuf,
-    /// Replace a file that has the name already, once the new one is whole.
+    /// Replace an existing file of that name, once the new one is complete.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

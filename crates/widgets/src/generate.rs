@@ -16,25 +16,26 @@ use widgets_load::{
     transfer::{Progress, generate},
 };
 
-/// Makes widgets with two slots on average, the same ones for the same seed, in an empty store or in
-/// a file. All of them become durable together at the end: after an interruption there are none, and
-/// the same command starts anew.
+/// Generates any number of widgets from a seed, in an empty store or in a file.
+///
+/// The widgets have two slots on average, and the same seed gives the same widgets. All of them become
+/// durable together at the end. After an interruption there are none, so run the same command again.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many widgets.
+    /// How many widgets to generate.
     #[arg(long, value_parser = widgets)]
     widgets: u32,
-    /// What the choices are made from.
+    /// The seed of the random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The share of slots that are associated.
     #[arg(long, default_value = "50%", value_parser = share)]
     associated: f64,
-    /// Write a file of JSON Lines instead of filling a store (docs/data-format.md); `-` is the standard
+    /// Write a file of JSON Lines (docs/data-format.md) instead of filling a store; `-` is standard
     /// output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a file that has the name already, once the new one is whole.
+    /// Replace an existing file of that name, once the new one is complete.
     #[arg(long, requires = "output")]
     force: bool,
     #[command(flatten)]

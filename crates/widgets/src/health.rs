@@ -29,17 +29,17 @@ const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Ask whether the process answers at all (/live), not whether it can serve (/ready).
+    /// Check only whether the process responds (/live), not whether it can serve requests (/ready).
     #[arg(long)]
     live: bool,
-    /// Asks the `widgets serve` that runs on this machine, or in this container, as it was started: by
-    /// its flags, its variables and its configuration file, not by those of this command.
+    /// Check the `widgets serve` that is running on this machine or in this container, with the flags,
+    /// variables and configuration file that it was started with instead of those of this command.
     #[arg(long)]
     running: bool,
     #[command(flatten)]
     given: Given<Reaching>,
-    /// What follows `widgets serve` on the command line of the service, in place of flags before the
-    /// dashes.
+    /// The arguments that the service was given after `widgets serve`, instead of flags before the
+    /// `--`.
     #[arg(
         last = true,
         value_name = "SERVE_ARGUMENTS",

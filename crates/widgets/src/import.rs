@@ -12,14 +12,14 @@ use widgets_load::{
     transfer::{Lines, Progress, import},
 };
 
-/// Fills an empty store from a file of JSON Lines (docs/data-format.md), as `widgets export` and
-/// `widgets generate --output` write it.
+/// Fills an empty store from a file of JSON Lines (docs/data-format.md), as written by `widgets export`
+/// and `widgets generate --output`.
 ///
-/// Every line is checked, and that both ends of each association agree. All widgets become durable
-/// together at the end: after an error or an interruption the store is as empty as it was.
+/// Checks every line, and that both ends of each association agree. All widgets become durable
+/// together at the end. After an error or an interruption the store is as empty as before.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The file; `-` is the standard input.
+    /// The file to read; `-` is standard input.
     file: PathBuf,
     #[command(flatten)]
     store: Given,

@@ -33,8 +33,8 @@ Examples:
   widgets load http://127.0.0.1:3000 --rate 2000 --json now.json --fail-if 'p99>20ms'
   widgets load compare before.json now.json
 
-Exit codes: 0 every answer was right, what was acknowledged was found, and no --fail-if came true; 1 \
-otherwise, or the run could not be made: standard error says why; 2 what was given is \
+Exit codes: 0 every answer was right, everything acknowledged was found, and no --fail-if came true; 1 \
+otherwise, or if the run was not possible: standard error says why; 2 the command line or another input is \
 wrong.";
 
 /// The command line of `widgets load`.
@@ -51,63 +51,64 @@ wrong.";
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The server: http:// (which may be left out) or https://, host, and perhaps a port and a path
-    /// before every route. All addresses of a name are used.
+    /// The URL of the server: http:// (may be omitted) or https://, a host, and optionally a port and a
+    /// path that precedes every route. All addresses of a host name are used.
     #[arg(required = true)]
     url: Option<String>,
 
-    /// Requests a second, as in 2500 or 5k, or `max`: closed loop, each lane asks again as soon as it is answered.
+    /// Requests per second, such as 2500 or 5k. With `max` the load is closed loop: each lane sends its next request as soon
+    /// as the last one is answered.
     #[arg(long, default_value = "1000", help_heading = "Load")]
     rate: Rate,
-    /// Exponentially distributed gaps between requests (Poisson arrivals) instead of even ones.
+    /// Space requests by exponentially distributed gaps (Poisson arrivals) instead of evenly.
     #[arg(long, help_heading = "Load")]
     poisson: bool,
-    /// How long requests are due.
+    /// How long to send requests.
     #[arg(long, default_value = "30s", value_parser = quantity::time, help_heading = "Load")]
     duration: Duration,
-    /// At most so many requests.
+    /// How many requests to send at most.
     #[arg(long, value_parser = count, help_heading = "Load")]
     requests: Option<u64>,
-    /// Load before the measured stretch that is checked but not measured.
+    /// How long to send load before the measurement begins. Its answers are checked, but not measured.
     #[arg(long, default_value = "2s", value_parser = quantity::time, help_heading = "Load")]
     warm_up: Duration,
-    /// Connections, kept alive.
+    /// How many connections to use. They are kept alive.
     #[arg(long, default_value = "64", value_parser = number, help_heading = "Load")]
     connections: usize,
-    /// Threads that send and receive.
+    /// How many threads send and receive.
     #[arg(long, default_value = "1", value_parser = number, help_heading = "Load")]
     workers: usize,
-    /// How often each kind is asked for: add, remove, associate, dissociate, lookup,
-    /// list: as in add=40,lookup=50,list=10.
+    /// How often each kind of request is sent: add, remove, associate, dissociate, lookup and list, as in
+    /// add=40,lookup=50,list=10.
     #[arg(long, default_value_t = Mix::default(), help_heading = "Load")]
     mix: Mix,
-    /// The share of requests that are made to be refused; each refusal is predicted.
+    /// The share of requests that are meant to be refused. Each refusal is predicted.
     #[arg(long, default_value = "5%", value_parser = mix::share, help_heading = "Load")]
     conflicts: f64,
-    /// The dataset that the server holds, as `widgets generate` printed it: operations and lookups
-    /// then go to all of it. A run changes it, so a second one needs a fresh dataset or another part.
+    /// The dataset in the server, as printed by `widgets generate`. Operations and lookups then use all
+    /// of it. A run changes the dataset, so a second run needs a fresh one or another part.
     #[arg(long, help_heading = "Load")]
     dataset: Option<Dataset>,
-    /// Touch only this part of the dataset, as 1/4 to 4/4: so several runs can share one.
+    /// Use only this part of the dataset, such as 1/4 to 4/4, so that several runs can share it.
     #[arg(long, default_value = "1/1", value_parser = part, help_heading = "Load")]
     dataset_part: (u32, u32),
-    /// What random choices are made from.
+    /// The seed of the random choices.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
     seed: u64,
-    /// The start of the serial numbers that are made. New for every run by default.
+    /// The prefix of the serial numbers that the run adds. By default, every run has a new one.
     #[arg(long, help_heading = "Load")]
     run: Option<String>,
 
-    /// Speak h2: over https by ALPN, over http by prior knowledge.
+    /// Use HTTP/2: over https by ALPN, over http with prior knowledge.
     #[arg(long, help_heading = "Connection")]
     http2: bool,
-    /// Requests in flight on each h2 connection.
+    /// How many requests are in flight on each HTTP/2 connection.
     #[arg(long, default_value = "1", value_parser = number, help_heading = "Connection")]
     streams: usize,
     /// A file with the bearer token to send with every request.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
-    /// The bearer token itself. Others on the machine can read flags: the variable or a file is better.
+    /// The bearer token itself. Other users of the machine can read flags, so prefer the variable or a file.
     #[arg(
         long,
         env = "WIDGETS_TOKEN",
@@ -121,65 +122,65 @@ pub(crate) struct Arguments {
     /// Trust any certificate.
     #[arg(long, help_heading = "Connection")]
     insecure: bool,
-    /// A request without an answer is given up after so long; its fate is then unknown.
+    /// How long to wait for an answer. After that the request is given up, and its fate is unknown.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 
-    /// How many widgets are read back at the end: a number, `all` or `none`.
+    /// How many widgets to read back at the end: a number, `all` or `none`.
     #[arg(long, default_value = "100000", help_heading = "Check")]
     audit: Audit,
-    /// So many widgets of its own the run remembers for the audit, 16 bytes each; older ones are
-    /// forgotten, and the report says how many.
+    /// How many of the widgets that it added the run remembers for the audit, at 16 bytes each. Older
+    /// ones are forgotten, and the report says how many.
     #[arg(long, default_value = "10M", value_parser = count, help_heading = "Check")]
     audit_widgets_max: u64,
-    /// Go on while the server is killed and restarted, and check it afterwards.
+    /// Carry on while the server is killed and restarted, and check it afterwards.
     #[arg(long, help_heading = "Check")]
     during_crash: bool,
-    /// Send each operation with an Idempotency-Key, and again for up to a minute where its fate is not
-    /// known: so every fate is, also over crashes.
+    /// Send each operation with an Idempotency-Key, and retry it for up to a minute if its fate is
+    /// unknown, so that every fate becomes known, even across crashes.
     #[arg(long, help_heading = "Check")]
     idempotency_keys: bool,
-    /// Follow the feed of changes during the run, over crashes too, and hold it against the answers: every
-    /// acknowledged operation must be told once, in an order that explains every answer, and nothing else.
+    /// Follow the feed of changes during the run, even across crashes, and compare it with the answers: it must contain
+    /// every acknowledged operation once, in an order that explains every answer, and nothing else.
     #[arg(long, help_heading = "Check")]
     follow_changes: bool,
-    /// How long the audit may take, with a server that is still recovering.
+    /// How long the audit may take, including the time that the server needs to recover.
     #[arg(long, default_value = "10m", value_parser = quantity::time, help_heading = "Check")]
     audit_timeout: Duration,
-    /// Exit with status 1 if this is true of the measured stretch: p50, p90, p99, p99.9, p99.99,
-    /// mean, max, rate or errors, as in `p99>10ms` or `errors>0.1%`. May be repeated.
+    /// Exit with 1 if this is true of the measurement: a bound on p50, p90, p99, p99.9, p99.99, mean,
+    /// max, rate or errors, such as `p99>10ms` or `errors>0.1%`. May be repeated.
     #[arg(long, value_name = "OBJECTIVE", help_heading = "Check")]
     fail_if: Vec<Objective>,
 
     /// Search for the highest rate at which every --slo holds.
     #[arg(long, help_heading = "Search")]
     find_max: bool,
-    /// What must hold, as in `p99<10ms`. May be repeated.
+    /// An objective that must hold, such as `p99<10ms`. May be repeated.
     #[arg(long, value_name = "OBJECTIVE", help_heading = "Search")]
     slo: Vec<Objective>,
-    /// How long each rate is tried.
+    /// How long to try each rate.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Search")]
     step: Duration,
 
-    /// Write the report as one HTML file.
+    /// Write the report as a single HTML file.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Write the report as JSON, for `widgets load compare` and for programs.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Write latency histograms of every interval in the log format of `HdrHistogram`.
+    /// Write the latency histogram of every interval, in the log format of `HdrHistogram`.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     hdr: Option<PathBuf>,
-    /// Push live metrics to this VictoriaMetrics, as in `http://127.0.0.1:8428`.
+    /// Push live metrics to the VictoriaMetrics at this URL, such as `http://127.0.0.1:8428`.
     #[arg(long, value_name = "URL", help_heading = "Output")]
     push: Option<String>,
-    /// Remember this with the report, as in commit=abc123. May be repeated.
+    /// Add this label to the report, such as commit=abc123. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = label, help_heading = "Output")]
     label: Vec<(String, String)>,
-    /// How long a stretch each point of the timeline covers.
+    /// How much time each point of the timeline covers.
     #[arg(long, default_value = "500ms", value_parser = quantity::time, help_heading = "Output")]
     interval: Duration,
-    /// Plain lines also on a terminal.
+    /// Print plain lines even on a terminal.
     #[arg(long, help_heading = "Output")]
     plain: bool,
 }
@@ -188,9 +189,9 @@ pub(crate) struct Arguments {
 enum Command {
     /// Says whether two reports differ by more than chance.
     Compare {
-        /// The report to compare with, as --json wrote it.
+        /// The report to compare with, as written by --json.
         before: PathBuf,
-        /// The report to compare.
+        /// The report to compare, as written by --json.
         after: PathBuf,
     },
 }

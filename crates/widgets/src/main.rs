@@ -43,16 +43,17 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 it did what it was asked; 1 it could not, and says why on its standard error; 2 the \
-command line or a value of the configuration is wrong.";
+Exit codes: 0 it did what it was asked to do; 1 it could not, and says why on standard error; 2 the \
+command line or a configuration value is wrong.";
 
+/// A command without a description here has it at its arguments.
 #[derive(Subcommand)]
 enum Command {
     /// Shows a widget of a running service.
     Get(ask::Get),
-    /// Lists widgets of a running service: by name, by free slots, by peer, or all.
+    /// Lists widgets of a running service, by name, free slots or peer, or all of them.
     List(ask::List),
-    /// Shows what is connected with a widget, over so many associations.
+    /// Shows the neighbourhood of a widget, up to a number of associations away.
     Near(ask::Near),
     /// Registers a widget.
     Add(ask::Add),
@@ -62,76 +63,69 @@ enum Command {
     Associate(ask::Associate),
     /// Removes the association of two widgets over a port type.
     Dissociate(ask::Dissociate),
-    /// Shows the changes of a running service as they happen: a line each, with who did it.
+    /// Shows the changes of a running service as they happen, a line each, with who made them.
     ///
-    /// It goes on by itself when the service was restarted, and misses nothing.
+    /// After a restart of the service it resumes on its own and misses nothing.
     Watch(ask::Watch),
-    /// Makes any number of widgets from a seed.
     Generate(generate::Arguments),
-    /// Fills an empty store from a file.
     Import(import::Arguments),
-    /// Writes all widgets of a store to a file.
     Export(export::Arguments),
-    /// Restores the embedded store from its archive.
     Restore(archive::Restore),
-    /// Looks into an archive, checks it, and lets go of what is too old.
     #[command(subcommand)]
     Archive(archive::Command),
-    /// Checks a data directory that no service runs on.
     Verify(archive::VerifyStore),
     /// Makes a standby the primary.
     ///
-    /// It takes operations from then on, and the primary before it stops to as soon as it hears of it. Operations that the
-    /// standby had not been sent are lost (`widgets_replication_behind_seconds` tells of such): be sure that the primary
-    /// is gone, or stop it first and wait. It needs a role of `auth.admin_roles`.
+    /// The standby accepts operations from then on, and the old primary stops accepting them as soon as it learns of the
+    /// promotion. Operations that had not reached the standby are lost (`widgets_replication_behind_seconds` shows whether
+    /// there may be any), so make sure that the primary is gone, or stop it first and wait. Requires a role in
+    /// `auth.admin_roles`.
     Promote(ask::Promote),
     /// Shows or changes which standby must have an operation before it is acknowledged.
     ///
-    /// With `replication.acknowledge = "standby"`. An operator's word changes it as soon as the rules allow: ask again to see it.
-    /// It needs a role of `auth.admin_roles`.
+    /// This standby is the holder; there is one if `replication.acknowledge` is "standby". A change that you ask for is made
+    /// as soon as the rules allow it: run the command again to see it. Requires a role in `auth.admin_roles`.
     Holder(ask::Holder),
-    /// Copies a checkpoint to an archive now.
     Backup(archive::Backup),
-    /// Measures a running service, and proves that its answers are right.
+    /// Measures a running service and proves that its answers are right.
     ///
-    /// Sends requests as scheduled, predicts every answer, and reads back at the end what was
-    /// acknowledged. Open loop: request i is due at i/RATE seconds, whatever became of the ones before
-    /// it, and its latency counts from then. Each lane (a connection; over h2, a stream) names widgets
-    /// that no other lane names, so that each answer follows from the lane's own past.
+    /// Sends requests on a schedule, predicts every answer, and at the end reads back what was
+    /// acknowledged. The load is open loop: request i is due at i/RATE seconds, whatever happened to
+    /// the requests before it, and its latency counts from then. Each lane (a connection or, over h2,
+    /// a stream) uses widgets that no other lane uses, so each answer follows from the lane's own
+    /// history.
     Load(Box<load::Arguments>),
     /// Runs the service.
     ///
-    /// Every key of the configuration has a flag, an environment variable and a place in the
-    /// configuration file; a flag wins over a variable, and that over the file. SIGTERM and SIGINT
-    /// stop the service once it has answered what it accepted, a second one at once.
+    /// Every configuration key has a flag, an environment variable and a place in the configuration
+    /// file. A flag overrides a variable, and a variable overrides the file. On SIGTERM or SIGINT the
+    /// service answers the requests that it has accepted and stops; a second signal stops it at once.
     ///
-    /// Below are the flags that people use first; `--help --all` shows all, `--help http` those of a
-    /// section.
+    /// Below are the flags that people use first. `--help --all` shows all flags, and `--help http`
+    /// those of one section.
     Serve(serve::Arguments),
     /// Prepares the database of the PostgreSQL store, or brings it up to date.
     ///
-    /// Applies the migrations that are missing, in one transaction, and then the roles and rights.
-    /// Several may run at once. The role in the URL must be allowed to create a schema in the
-    /// database, or own the schema `widgets`.
+    /// Applies the missing migrations in one transaction, and then the roles and privileges. Several
+    /// may run at the same time. The role in the URL must own the schema `widgets`, or be allowed to
+    /// create a schema in the database.
     Migrate(migrate::Arguments),
-    /// Reckons which machines so many widgets, and so many operations a second, need.
+    /// Estimates which machines a number of widgets and a rate of operations need.
     ///
-    /// From what was measured (docs/scale.md), in proportion: nothing is asked or changed. It tells each store's machines, memory,
-    /// disk and shards, what an operation costs in processor time, and what limits it.
+    /// The estimate extrapolates measurements (docs/scale.md) and contacts no service. For each store it shows the machines,
+    /// memory, disk and shards, the CPU time of an operation, and what limits it.
     Plan(plan::Arguments),
-    /// Asks the service on this host whether it is well: exit code 0 if so, 1 if not.
+    /// Checks whether the service on this host is healthy: exit code 0 if it is, 1 if not.
     ///
-    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on; with
-    /// --running it takes what the service was started with, as the image's health check does. Where
-    /// every client must show a certificate it shows the service's own, which must then be one of
-    /// `http.tls_client_ca`.
+    /// It takes the same configuration as `serve`, and asks the address that `serve` listens on. With
+    /// --running it takes the configuration that the service was started with, as the health check of
+    /// the image does. If every client must present a certificate, it presents the service's own,
+    /// which must then come from `http.tls_client_ca`.
     Health(health::Arguments),
     /// Checks, shows and explains the configuration.
     #[command(subcommand)]
     Config(config::command::Command),
-    /// Prints what a shell needs to complete commands and flags by the tab key.
     Completions(completions::Arguments),
-    /// Prints a manual page, or writes those of all commands into a directory.
     Manual(manual::Arguments),
 }
 

@@ -10,13 +10,14 @@ use std::{
     process::ExitCode,
 };
 
-/// Prints the page of a command, as in `widgets manual config check | man --local-file -`, or writes
-/// those of all commands.
+/// Prints the manual page of a command, or writes the pages of all commands into a directory.
+///
+/// To read a page, run `widgets manual config check | man --local-file -`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The command; nothing stands for the whole program.
+    /// The command. Without one, the page is that of the whole program.
     command: Vec<String>,
-    /// Write the pages of all commands into this directory, which must be there.
+    /// Write the pages of all commands into this directory, which must exist.
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
     output: Option<PathBuf>,
 }

@@ -16,12 +16,12 @@ use widgets_postgres::{Index, MigrationStatus, OpenError, SHARDS_MAX, Target};
 pub(crate) struct Arguments {
     #[command(flatten)]
     given: Given<Migrating>,
-    /// Changes nothing, says what is missing, and exits with 1 if something is. Of a distributed registry it tells the
-    /// nodes and their transactions in doubt, and what is wrong with them.
+    /// Change nothing. Say what is missing, and exit with 1 if something is. For a distributed registry, also list the nodes,
+    /// their transactions in doubt, and what is wrong with them.
     #[arg(long)]
     check: bool,
-    /// Turns the feed of changes on, or with --changes=off off again, which lets go of what it kept. Left
-    /// out, it stays as it is. Waits for the transactions under way.
+    /// Turn the feed of changes on, or off with --changes=off, which deletes the changes that were kept. Without this
+    /// flag the feed stays as it is. Waits for the transactions in progress.
     #[arg(
         long,
         value_name = "on|off",
@@ -31,9 +31,9 @@ pub(crate) struct Arguments {
         conflicts_with = "check"
     )]
     changes: Option<Turn>,
-    /// Makes an index of names, so that a list of one whole name looks at no other widget, or with
-    /// --index-names=off lets go of it. Additions and removals cost more with it. Left out, it stays as it is. Made
-    /// beside reads and writes; it waits for the transactions under way.
+    /// Create an index of names, so that listing the widgets of one exact name reads no others, or drop it with
+    /// --index-names=off. With the index, adding and removing widgets costs more. Without this flag nothing changes. The
+    /// index is built while reads and writes continue; it waits for the transactions in progress.
     #[arg(
         long,
         value_name = "on|off",
@@ -43,7 +43,8 @@ pub(crate) struct Arguments {
         conflicts_with = "check"
     )]
     index_names: Option<Turn>,
-    /// The same of free slots by port type, for where few widgets have one. Associations cost more with it.
+    /// Create or drop an index of free slots by port type in the same way, which helps if few widgets have a free slot. With
+    /// the index, associations cost more.
     #[arg(
         long,
         value_name = "on|off",
@@ -53,11 +54,11 @@ pub(crate) struct Arguments {
         conflicts_with = "check"
     )]
     index_free_slots: Option<Turn>,
-    /// Distributes the registry over the nodes of a Citus cluster, once for all: run at the coordinator, after the
-    /// workers were added. What is wrong with the cluster is named, and nothing is done then.
+    /// Distribute the registry over the nodes of a Citus cluster, once and for all. Run this at the coordinator, after the
+    /// workers have been added. If something is wrong with the cluster, this is reported and nothing is done.
     #[arg(long, requires = "shards", conflicts_with = "check")]
     citus: bool,
-    /// Over how many shards: one or two for each worker that there will be.
+    /// How many shards to distribute over: one or two for each worker that the cluster will have.
     #[arg(
         long,
         value_name = "N",
@@ -65,8 +66,7 @@ pub(crate) struct Arguments {
         value_parser = clap::value_parser!(u32).range(1..=i64::from(SHARDS_MAX))
     )]
     shards: Option<u32>,
-    /// Lets --citus move the widgets that are there to the workers. Operations wait meanwhile, and widgets has no way
-    /// back.
+    /// Let --citus move the existing widgets to the workers. Operations wait meanwhile, and `widgets` cannot undo it.
     #[arg(long, requires = "citus")]
     move_widgets: bool,
 }

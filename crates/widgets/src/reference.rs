@@ -7,13 +7,18 @@ use std::fmt::Write as _;
 const INTRODUCTION: &str = "\
 # The command line
 
-What `widgets COMMAND --help` says, for every command. Flags that are keys of the configuration
-(`--listen`, `--store` and the others) are in [configuration.md](configuration.md) with their variables, defaults
-and limits; `serve` and `config` take all of them, the other commands those that `--help` shows.
+This is what `widgets COMMAND --help` prints, for every command. Flags that are configuration keys (`--listen`, `--store`
+and others) are in [configuration.md](configuration.md), with their variables, defaults and limits. `serve` and `config`
+take all of them, and other commands take the ones that their `--help` shows.
 
-Numbers may have a unit (`5k`, `10M`) or an exponent (`1e9`), times need one (`75s`, `1m 30s`, `250ms`). Exit codes: 0 it did what it was
-asked; 1 it could not, and says why on its standard error; 2 what was given is wrong; 130 and 143 it was ended by
-Ctrl-C or SIGTERM.
+A number may have a unit (`5k`, `10M`) or an exponent (`1e9`). A time must have a unit (`75s`, `1m 30s`, `250ms`).
+
+| exit code | meaning |
+|---|---|
+| 0 | It did what it was asked to do. |
+| 1 | It could not, and says why on standard error. |
+| 2 | The command line or another input is wrong. |
+| 130, 143 | It was ended by Ctrl-C or SIGTERM. |
 ";
 
 /// What is for every command, or for a key of the configuration, and described elsewhere.

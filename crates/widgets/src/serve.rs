@@ -28,7 +28,7 @@ use widgets_server::{Api, Backup, ConnectionMetrics, Listener, RateLimit, Replic
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) given: Given,
-    /// Migrates the database of the PostgreSQL store first, as `widgets migrate` does.
+    /// Migrate the database of the PostgreSQL store before starting, as `widgets migrate` does.
     #[arg(long, env = "WIDGETS_MIGRATE", hide_env_values = true)]
     migrate: bool,
 }

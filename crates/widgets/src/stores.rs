@@ -26,8 +26,8 @@ use widgets_registry::{Command, Pair, Port, Ports, Refusal, Widget};
 /// The store that a command works on alone: by flags, variables or a configuration file, as for `serve`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "The store is the one that flags, variables (WIDGETS_STORE, WIDGETS_DATA_DIR) or \
-    --config name, as for `serve`. `--help --all` shows more flags."
+    after_help = "Flags, variables (WIDGETS_STORE, WIDGETS_DATA_DIR) or the file of --config name the \
+    store, as for `serve`. `--help --all` shows more flags."
 )]
 pub(crate) struct Given {
     #[command(flatten)]

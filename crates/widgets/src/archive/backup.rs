@@ -19,16 +19,16 @@ use widgets_engine::{DataDirectory, Engine, NoStore, Settings};
 use widgets_load::quantity;
 use widgets_pacing::{Mode, Pacing};
 
-/// Takes a backup of a running service into an empty directory, or copies a stopped directory to an archive.
+/// Takes a backup of a running service into an empty directory, or copies a stopped data directory to an archive.
 ///
-/// With http:// or https:// it asks a running service, as one who may read its metrics (the role of
-/// `auth.admin_roles`), for everything that was answered before, and puts it into the directory that --to names:
-/// verified whole, ready to be served, in a new epoch. The service goes on meanwhile; it needs no archive. What is
-/// cut off leaves a directory that no service starts on; the same command begins anew. With the URL of an archive
-/// it copies the directory that --data-dir names, which no service runs on, with a checkpoint of it.
+/// With an http:// or https:// URL it asks a running service, with a role in `auth.admin_roles`, for everything that was
+/// acknowledged before, and writes it into the directory that --to names: verified, ready to be served, in a new epoch.
+/// The service keeps running meanwhile, and needs no archive. After an interruption no service starts on the directory;
+/// run the same command again to start over. With the URL of an archive it copies the directory that --data-dir names,
+/// which no service may be running on, with a checkpoint of it.
 #[derive(clap::Args)]
 pub(crate) struct Backup {
-    /// The service, `http://…` or `https://…`, or the archive: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or
+    /// The URL of the service, `http://…` or `https://…`, or of the archive: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or
     /// `file:///FOLDER`.
     #[arg(
         value_name = "URL",
@@ -37,15 +37,15 @@ pub(crate) struct Backup {
         value_parser = place
     )]
     url: Where,
-    /// Of a service: the directory to fill, empty or not there yet.
+    /// For a service: the directory to write, which must be empty or not exist yet.
     #[arg(long, value_name = "DIRECTORY")]
     to: Option<PathBuf>,
-    /// For an archive: the directory to copy.
+    /// For an archive: the data directory to copy.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     credentials: Credentials,
-    /// How long the service may take to begin its answer.
+    /// How long the service may take to begin its response.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }

@@ -8,7 +8,8 @@ use std::{path::PathBuf, process::ExitCode};
 pub(crate) struct Drill {
     #[command(flatten)]
     url: Url,
-    /// The directory, empty or not there yet. It takes as much room as the store, and stays.
+    /// The directory to restore into, which must be empty or not exist yet. It takes as much space as the store, and is
+    /// not deleted.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: PathBuf,
 }

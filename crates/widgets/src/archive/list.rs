@@ -65,10 +65,10 @@ fn show(manifest: &Manifest, out: &mut impl io::Write) -> io::Result<()> {
 pub(crate) struct Prune {
     #[command(flatten)]
     url: Url,
-    /// Every moment that is not older stays: such as `14days` or `36h`.
+    /// Keep every moment that is not older than this, such as `14days` or `36h`.
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     keep: Duration,
-    /// Says what would go, and removes nothing.
+    /// Say what would be deleted, and delete nothing.
     #[arg(long)]
     dry_run: bool,
 }

@@ -20,8 +20,8 @@ use widgets_archive::{ArchiveUrl, Bucket, Retries};
 /// An archive, where it is.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Url {
-    /// Where the archive is: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///FOLDER`. Credentials come by
-    /// the provider's own variables (`AWS_ACCESS_KEY_ID`, …; docs/operations.md).
+    /// The URL of the archive: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///FOLDER`. Credentials come from
+    /// the variables of the provider (`AWS_ACCESS_KEY_ID`, …; docs/operations.md).
     #[arg(
         value_name = "URL",
         env = "WIDGETS_ARCHIVE_URL",
@@ -36,24 +36,24 @@ impl Url {
     }
 }
 
-/// Looks into an archive, checks it, and lets go of what is too old.
+/// Lists, verifies and prunes an archive.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Shows what an archive has: which moments can be restored, and its checkpoints.
+    /// Shows which moments an archive can restore, and its checkpoints.
     List(list::List),
     /// Reads everything in an archive and checks that every moment it lists can be restored.
     ///
-    /// Exit code 1 where something is damaged or missing; each such object is named.
+    /// Names each object that is damaged or missing, and exits with 1 if there is one.
     Verify(verify::Verify),
-    /// Does all that a restore would, and so shows that it can be done: `widgets archive verify`, `widgets restore`
-    /// of the newest moment into a directory, `widgets verify` of that.
+    /// Proves that an archive can be restored, by doing it: `widgets archive verify`, `widgets restore` of the newest moment
+    /// into a directory, and `widgets verify` of that directory.
     ///
-    /// Run it every now and then where the directory goes afterwards. Exit code 1 where one of the three fails.
+    /// Run it regularly, and delete the directory afterwards. Exits with 1 if one of the three fails.
     Drill(drill::Drill),
-    /// Lets go of what no moment needs that is younger than --keep.
+    /// Deletes the objects that no moment younger than --keep needs.
     ///
-    /// The service goes on archiving meanwhile. What a kept moment needs is never removed, so a little more
-    /// stays than is asked for: the checkpoint before the oldest kept moment.
+    /// The service keeps archiving meanwhile. Objects that a kept moment needs are never deleted, so a little more stays than
+    /// you ask for: the checkpoint before the oldest kept moment.
     Prune(list::Prune),
 }
 

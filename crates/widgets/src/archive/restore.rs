@@ -15,26 +15,27 @@ use widgets_replica::Address;
 
 /// Restores the embedded store from its archive into an empty directory.
 ///
-/// Everything is verified: each object, that each group follows from the one before it, and at the end the
-/// directory as a start would read it. It says which moment it reached and what the archive has after that. The
-/// restored store has a new epoch: whoever follows its changes from a position that was cut off is told so. What
-/// is interrupted leaves a directory that no service starts on; the same command begins anew.
+/// Everything is verified: each object, that each group follows the one before it, and at the end the directory as a
+/// start would read it. The command says which moment it reached and what the archive has after that. The restored store
+/// has a new epoch, so subscribers at a position that was cut off are told so. After an interruption no service starts on
+/// the directory; run the same command again to start over.
 #[derive(clap::Args)]
 pub(crate) struct Restore {
     #[command(flatten)]
     url: Url,
-    /// The directory, empty or not there yet.
+    /// The directory to restore into, which must be empty or not exist yet.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: PathBuf,
-    /// Everything that was committed up to this time, such as 2026-11-27T11:02:03Z (UTC). The newest moment
-    /// unless given.
+    /// Restore everything that was committed up to this time, such as 2026-11-27T11:02:03Z (UTC). The default is the newest
+    /// moment.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "position")]
     at: Option<u64>,
-    /// Everything up to this position of the changes, as /changes gives it.
+    /// Restore everything up to this position of the changes, as /changes gives it.
     #[arg(long)]
     position: Option<Position>,
-    /// As a standby of the primary at this URL, up to the newest moment: what came after it is taken from there once the service is
-    /// started. Where the primary is far away, or does not have its journal back to where a standby ended, while its archive has.
+    /// Restore the newest moment as a standby of the primary at this URL. Once the service is started, it takes what came
+    /// after that moment from the primary. Use this if the primary is far away, or if its archive, but no longer its journal,
+    /// goes back to where a standby ended.
     #[arg(long, value_name = "URL", value_parser = primary, conflicts_with_all = ["at", "position"])]
     follow: Option<Address>,
 }

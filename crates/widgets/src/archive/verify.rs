@@ -46,13 +46,13 @@ impl Verify {
     }
 }
 
-/// Checks a data directory that no service runs on, whole, and changes nothing in it.
+/// Verifies a data directory that no service is running on.
 ///
-/// It reads what a start reads, and the changes that are kept for those who ask for them. Exit code 1 where
-/// something is damaged, which it names.
+/// Reads what a start reads, and the changes that are kept for subscribers, and changes nothing. Names whatever is damaged,
+/// and exits with 1 if anything is.
 #[derive(clap::Args)]
 pub(crate) struct VerifyStore {
-    /// The directory.
+    /// The data directory.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: PathBuf,
 }

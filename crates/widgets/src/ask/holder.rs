@@ -11,22 +11,23 @@ use widgets_load::quantity;
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Holder {
-    /// The primary: http:// or https://, host, and perhaps a port and a path before every route.
+    /// The URL of the primary: http:// or https://, a host, and optionally a port and a path that precedes every route.
     #[arg(value_name = "URL")]
     primary: String,
-    /// Make this standby the holder, as it is listed. The one before has to be told first, so it must be connected.
+    /// Make this standby the holder, by the name that the command lists. The current holder must be connected, because it
+    /// has to be told first.
     #[arg(long, value_name = "MEMBER", conflicts_with = "alone")]
     member: Option<String>,
-    /// Let the primary's own disk be enough until a standby has everything. Only where the holder is gone for good: with this you
+    /// Let the primary's own disk suffice until a standby has everything. Use this only if the holder is gone for good: you
     /// vouch that it will never be promoted.
     #[arg(long)]
     alone: bool,
-    /// Print the service's own answer, as JSON.
+    /// Print the response of the service, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     credentials: Credentials,
-    /// How long an answer may take.
+    /// How long a response may take.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }

@@ -12,39 +12,40 @@ const WIDGETS: u64 = 100;
 #[command(after_help = EXIT_CODES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct List {
-    /// Widgets whose serial number begins with this.
+    /// Only widgets whose serial number begins with this text.
     #[arg(long, value_name = "TEXT", help_heading = "Which")]
     prefix: Option<String>,
-    /// Widgets with exactly this name.
+    /// Only widgets with exactly this name.
     #[arg(long, help_heading = "Which")]
     name: Option<String>,
-    /// Widgets that have a free slot of this port type. May be repeated.
+    /// Only widgets with a free slot of this port type. May be repeated.
     #[arg(long, value_name = "PORT", help_heading = "Which")]
     free: Vec<String>,
-    /// Widgets that are associated with this one.
+    /// Only widgets that are associated with this one.
     #[arg(long, value_name = "SERIAL_NUMBER", help_heading = "Which")]
     peer: Option<String>,
-    /// A filter of the API, as in `name=ilike.*pump*` or `or=(name.eq.a,name.eq.b)`. May be repeated.
+    /// Only widgets that match this filter of the API, such as `name=ilike.*pump*` or `or=(name.eq.a,name.eq.b)`. May be
+    /// repeated.
     #[arg(long = "where", value_name = "FILTER", value_parser = parameter, help_heading = "Which")]
     parameters: Vec<(String, String)>,
 
-    /// At most so many widgets.
+    /// How many widgets to show at most.
     #[arg(long, default_value_t = WIDGETS, help_heading = "Pages")]
     limit: u64,
-    /// Every widget, a page at a time.
+    /// Show every widget, a page at a time.
     #[arg(long, conflicts_with = "limit", help_heading = "Pages")]
     all: bool,
-    /// Go on after this serial number, as the last line of a list says.
+    /// Continue after this serial number, which the last line of a list names.
     #[arg(long, value_name = "SERIAL_NUMBER", help_heading = "Pages")]
     after: Option<String>,
-    /// From the greatest serial number to the least.
+    /// Sort from the highest serial number to the lowest.
     #[arg(long, help_heading = "Pages")]
     descending: bool,
 
-    /// Print only how many there are.
+    /// Print only the number of widgets.
     #[arg(long, conflicts_with_all = ["limit", "all", "after", "descending", "json"], help_heading = "Output")]
     count: bool,
-    /// Print JSON Lines: a widget a line, as the service shows it.
+    /// Print JSON Lines: one widget per line, as in the response of the service.
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

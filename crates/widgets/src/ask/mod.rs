@@ -32,10 +32,11 @@ use widgets_client::{Client, Error, Settings};
 use widgets_files::read_short;
 use widgets_load::quantity;
 
-/// What `--help` says of the exit codes of these commands.
+/// What `--help` says about the exit codes of these commands.
 pub(crate) const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the service could not be reached or cannot do it now; 2 what was given is wrong: \
-the command line, a variable, the token's or the certificates' file; 3 the service refuses it, nothing was changed; 4 it may or may not have been applied.";
+Exit codes: 0 done; 1 the service could not be reached or cannot do it now; 2 the input is wrong: the \
+command line, a variable, or the file of the token or of the certificates; 3 the service refused it and nothing was \
+changed; 4 it may or may not have been applied.";
 
 const REFUSED: u8 = 3;
 const FATE_UNKNOWN: u8 = 4;
@@ -43,7 +44,7 @@ const FATE_UNKNOWN: u8 = 4;
 /// Who asks a service, and whom it trusts.
 #[derive(clap::Args)]
 pub(crate) struct Credentials {
-    /// A file with the bearer token to send. The variable `WIDGETS_TOKEN` may hold the token itself.
+    /// A file with the bearer token to send. The token itself may be in the variable `WIDGETS_TOKEN`.
     #[arg(
         long,
         env = "WIDGETS_TOKEN_FILE",
@@ -67,7 +68,7 @@ pub(crate) struct Credentials {
 /// Where the service is, and who asks.
 #[derive(clap::Args)]
 pub(crate) struct Service {
-    /// The service: http:// or https://, host, and perhaps a port and a path before every route.
+    /// The URL of the service: http:// or https://, a host, and optionally a port and a path that precedes every route.
     #[arg(
         long,
         env = "WIDGETS_URL",
@@ -77,7 +78,7 @@ pub(crate) struct Service {
     url: String,
     #[command(flatten)]
     credentials: Credentials,
-    /// How long an answer may take.
+    /// How long a response may take.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }

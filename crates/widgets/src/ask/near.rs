@@ -7,15 +7,15 @@ use std::io::{self, Write as _};
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Near {
-    /// The serial number of the widget in the middle.
+    /// The serial number of the widget to start from.
     serial_number: String,
-    /// How many associations away from it.
+    /// How many associations away from it to go.
     #[arg(long, default_value_t = 2)]
     depth: u8,
-    /// At most so many widgets, the nearest first.
+    /// How many widgets to show at most, the nearest first.
     #[arg(long, default_value_t = 500)]
     widgets_max: u32,
-    /// Print the service's own answer, as JSON.
+    /// Print the response of the service, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

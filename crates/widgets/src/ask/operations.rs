@@ -15,11 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Add {
-    /// The serial number, which must not be taken.
+    /// The serial number, which must not be in use.
     serial_number: String,
     /// The name.
     name: String,
-    /// The port types of the slots, at most three: P, R or Q, as in `P R R` or `PRR`.
+    /// The port types of the slots, at most three: P, R or Q, such as `P R R` or `PRR`.
     slots: Vec<String>,
     #[command(flatten)]
     service: Service,
@@ -28,7 +28,7 @@ pub(crate) struct Add {
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Remove {
-    /// The widget's serial number.
+    /// The serial number of the widget.
     serial_number: String,
     #[command(flatten)]
     service: Service,
@@ -37,9 +37,9 @@ pub(crate) struct Remove {
 /// Two widgets and the port type between them.
 #[derive(clap::Args)]
 struct Pair {
-    /// One widget's serial number.
+    /// The serial number of one widget.
     widget1: String,
-    /// The other widget's serial number.
+    /// The serial number of the other widget.
     widget2: String,
     /// The port type: P, R or Q.
     port: String,

@@ -11,25 +11,26 @@ use widgets_load::quantity;
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Promote {
-    /// The standby: http:// or https://, host, and perhaps a port and a path before every route. The primary before it
-    /// is told this address, and sends its callers there.
+    /// The URL of the standby: http:// or https://, a host, and optionally a port and a path that precedes every route. The
+    /// old primary refers its callers to this URL.
     #[arg(value_name = "URL")]
     standby: String,
-    /// Lose nothing: the primary takes no operations any more, the standby catches up, and the two change roles. Operations wait
-    /// meanwhile. Where the standby does not have everything in time, the primary goes on as before.
+    /// Lose nothing: the primary stops accepting operations, the standby catches up, and the two swap roles. Operations wait
+    /// meanwhile. If the standby does not catch up in time, the primary carries on as before.
     #[arg(long)]
     switchover: bool,
-    /// For how long the primary waits for the standby with --switchover.
+    /// How long the primary waits for the standby with --switchover.
     #[arg(long, default_value = "5s", value_parser = quantity::time, requires = "switchover")]
     within: Duration,
-    /// Promote it although it is not the holder, which alone is sure to have every operation that was answered
-    /// (replication.acknowledge = "standby"): your word that some may be lost. For when the primary and the holder are both gone for good; the
-    /// holder must never be promoted afterwards. Without it such a standby is refused.
+    /// Promote the standby although it is not the holder, and accept that acknowledged operations may be lost: with
+    /// replication.acknowledge = "standby", only the holder is certain to have them all. Use this only if the primary and the
+    /// holder are both gone for good; the holder must never be promoted afterwards. Without this flag such a standby is
+    /// refused.
     #[arg(long, conflicts_with = "switchover")]
     force: bool,
     #[command(flatten)]
     credentials: Credentials,
-    /// How long an answer may take.
+    /// How long a response may take.
     #[arg(long, default_value = "10s", value_parser = quantity::time, help_heading = "Connection")]
     timeout: Duration,
 }

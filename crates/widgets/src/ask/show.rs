@@ -7,9 +7,9 @@ use std::io::{self, Write as _};
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Get {
-    /// The widget's serial number.
+    /// The serial number of the widget.
     serial_number: String,
-    /// Print the service's own answer, as JSON.
+    /// Print the response of the service, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

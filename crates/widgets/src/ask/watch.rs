@@ -21,20 +21,20 @@ const EMPTY: Duration = Duration::from_secs(1);
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Watch {
-    /// Only what happens to this widget.
+    /// Show only the changes of this widget.
     #[arg(long, value_name = "SERIAL_NUMBER")]
     widget: Option<String>,
-    /// Only this operation. May be repeated.
+    /// Show only this operation. May be repeated.
     #[arg(long, value_name = "OPERATION", value_parser = ["add_widget", "remove_widget", "associate_widgets", "remove_association"])]
     operation: Vec<String>,
-    /// Begin with what happened since then: a time (`2026-11-27T11:00:00Z`), so long ago (`24h`), the
-    /// `oldest` change that is kept, or after a position that was shown. Without it: from now on.
+    /// Where to begin: at a time (`2026-11-27T11:00:00Z`), some time ago (`24h`), at the `oldest`
+    /// change that is kept, or after a position from earlier output. By default, from now on.
     #[arg(long, value_name = "TIME|POSITION", value_parser = since)]
     since: Option<Since>,
-    /// End when everything up to now has been shown.
+    /// Exit once every change up to now has been shown.
     #[arg(long)]
     no_follow: bool,
-    /// Print JSON Lines: a change a line, as the service shows it.
+    /// Print JSON Lines: one change per line, as in the response of the service.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -10,12 +10,12 @@ use std::{fmt::Write as _, io::Write as _, process::ExitCode};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Checks everything that `serve` would be given. Prints every problem and exits with 1 if there
-    /// is one.
+    /// Checks the configuration that `serve` would run with. Prints every problem, and exits with 1
+    /// if there is one.
     Check(Given),
-    /// Prints the values that `serve` would run with, and where each comes from. Secrets are redacted.
+    /// Prints the values that `serve` would run with and where each comes from. Secrets are redacted.
     Show(Given),
-    /// Prints a configuration file with every key, its meaning and its default.
+    /// Prints a configuration file with every key, its description and its default.
     Example,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file that gives what holds; behind each value, where it comes from.
+/// Returns a file with the effective values, each followed by where it comes from.
 fn show(resolved: &Resolved) -> String {
     let mut shown = String::new();
     for (section, _) in SECTIONS {
@@ -59,12 +59,12 @@ fn show(resolved: &Resolved) -> String {
     shown
 }
 
-/// Every key with its meaning and its default.
+/// Returns every key with its description and its default.
 fn example() -> String {
     let defaults = Configuration::default();
     let mut example = String::from(
-        "# The configuration of widgets, with every default. A flag wins over a variable, a variable\n\
-         # over this file.\n",
+        "# The configuration of widgets, with every default. A flag overrides a variable, and a variable\n\
+         # overrides this file.\n",
     );
     for (section, about) in SECTIONS {
         _ = writeln!(example, "\n# {}\n[{section}]", about.trim());

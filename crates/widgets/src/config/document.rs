@@ -6,34 +6,37 @@ use std::fmt::Write as _;
 const INTRODUCTION: &str = "\
 # Configuration
 
-Every key has a flag of `widgets serve`, an environment variable, and a place in the configuration
-file, which is TOML and named by `--config` or `WIDGETS_CONFIG`. A flag wins over a variable, a
-variable over the file, the file over the default. There is no file unless one is named.
+Every key has a flag of `widgets serve`, an environment variable, and a place in the configuration file. A flag
+overrides a variable, a variable overrides the file, and the file overrides the default. The file is TOML, and is read
+only if `--config` or `WIDGETS_CONFIG` names it.
 
-    widgets config example > widgets.toml    # every key with its meaning and its default
+    widgets config example > widgets.toml    # every key with its description and its default
     widgets config check --config widgets.toml
     widgets config show --config widgets.toml --listen [::1]:3000
 
-`widgets serve --help` shows the flags that people use first, `--help --all` all of them, `--help http` those of a
-section. Beside the keys there is `--migrate` (`WIDGETS_MIGRATE`): `serve` migrates the PostgreSQL database first.
-`export`, `import`, `generate`, `migrate` and `health` take the same file, and of the flags and variables those that
+`widgets serve --help` shows the flags that people use first, `--help --all` shows all flags, and `--help http` those of
+one section. `serve` has one more flag, `--migrate` (`WIDGETS_MIGRATE`), which migrates the PostgreSQL database before it
+starts. `export`, `import`, `generate`, `migrate` and `health` read the same file, and take the flags and variables that
 they need.
 
-A number may have a unit: `75s`, `1m 30s` or `250ms` for a key in milliseconds, `64MiB` (1,024 × 1,024 bytes) or
-`64MB` for one in bytes, `10k` or `1.5M` for a count; in the file in quotes.
+A number may have a unit: `75s`, `1m 30s` or `250ms` for a key in milliseconds, `64MiB` (64 × 1,024 × 1,024 bytes) or
+`64MB` for one in bytes, and `10k` or `1.5M` for a count. In the file, put a number with a unit in quotes.
 
-`check` takes the flags and variables that `serve` takes, opens nothing but the files of certificates
-and keys, prints every problem with its
-key, its place, its limit and what was given, and exits with 0 or 1. `serve` checks the same before it
-opens anything. `show` prints the values that hold and where each comes from; secrets and passwords in URLs
-are replaced by `***`. A key that does not exist is a problem; an environment variable that no key has is
-not, as others may use the prefix.
+`config check` takes the same flags and variables as `serve`, and opens only the files of certificates and keys. It prints
+every problem with its key, its place, its limit and the value given, and exits with 0 or 1. `serve` makes the same
+checks before it opens anything. `config show` prints the effective values and where each comes from, with `***` in place
+of secrets and of passwords in URLs. An unknown key in the file is a problem. An unknown environment variable is not,
+because other programs may use the prefix `WIDGETS_`.
 
-The service prints what it opened and where it listens on its standard output, and logs on its
-standard error. SIGTERM and SIGINT stop it: it accepts no further connections, answers the requests
-that have begun for at most `shutdown_timeout_ms`, and exits with 0; a second signal ends it at once,
-with 1. Exit codes: 0 it did what it was asked; 1 it could not, and says why; 2 the command line
-or a value of the configuration is wrong (`config check` and `health` answer what they are asked with 0 or 1).
+The service prints what it opened and where it listens on standard output, and logs on standard error. On SIGTERM or
+SIGINT it accepts no more connections, answers the requests in progress for at most `shutdown_timeout_ms`, and exits
+with 0. A second signal ends it at once, with 1.
+
+| exit code | meaning |
+|---|---|
+| 0 | It did what it was asked to do. |
+| 1 | It could not, and says why. |
+| 2 | The command line or a configuration value is wrong. `config check` and `health` exit with 1 instead, because 0 or 1 is their answer. |
 ";
 
 fn document() -> String {

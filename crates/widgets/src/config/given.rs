@@ -146,7 +146,7 @@ impl<S: Scope> Args for Given<S> {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .hide_env_values(true)
-            .help("A configuration file, see `widgets config example`. Flags and variables win over it.");
+            .help("A configuration file (see `widgets config example`). Flags and variables override it.");
         let mut command = command.arg(file);
         // What others call it, and what is like it.
         let others = ["address", "bind", "host", "port"];

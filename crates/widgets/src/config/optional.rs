@@ -58,7 +58,7 @@ impl Value for Option<String> {
     }
 
     fn describe(_: &Anything) -> String {
-        "a text, or empty for none".into()
+        "a string, or empty for none".into()
     }
 
     fn toml(&self) -> String {
@@ -124,7 +124,7 @@ impl Value for Secret {
     }
 }
 
-/// Names with commas between them.
+/// Names separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names(pub(crate) Vec<String>);
 
@@ -150,7 +150,7 @@ impl Value for Names {
     }
 
     fn describe(_: &Anything) -> String {
-        "names with commas between them, or empty for none".into()
+        "names separated by commas, or empty for none".into()
     }
 
     fn toml(&self) -> String {
@@ -178,7 +178,7 @@ impl Value for RequiredClaims {
     }
 
     fn describe(_: &Anything) -> String {
-        "\"default\", or names with commas between them, or empty for none".into()
+        "\"default\", or names separated by commas, or empty for none".into()
     }
 
     fn toml(&self) -> String {
@@ -189,7 +189,7 @@ impl Value for RequiredClaims {
     }
 }
 
-/// Addresses and networks with commas between them.
+/// Addresses and networks separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks(pub(crate) Vec<IpNet>);
 
@@ -206,8 +206,7 @@ impl Value for Networks {
     }
 
     fn describe(_: &Anything) -> String {
-        "addresses or networks with commas between them, such as 127.0.0.1, 10.0.0.0/8, or empty for \
-         none"
+        "addresses or networks separated by commas, such as 127.0.0.1, 10.0.0.0/8, or empty for none"
             .into()
     }
 
@@ -226,7 +225,7 @@ impl Value for Origins {
     }
 
     fn describe(_: &Anything) -> String {
-        "origins with commas between them, such as https://app.example, or * for any, or empty for none"
+        "origins separated by commas, such as https://app.example, or * for any, or empty for none"
             .into()
     }
 

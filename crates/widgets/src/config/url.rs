@@ -81,7 +81,7 @@ impl Value for Option<HttpUrl> {
     }
 
     fn describe(_: &Anything) -> String {
-        "a URL that begins with http:// or https:// and names no user, or empty for none".into()
+        "a URL that begins with http:// or https:// and has no user name, or empty for none".into()
     }
 
     fn toml(&self) -> String {

@@ -107,7 +107,7 @@ impl Value for PathBuf {
     }
 
     fn describe(_: &Anything) -> String {
-        "a path that is not empty".into()
+        "a non-empty path".into()
     }
 
     fn toml(&self) -> String {
@@ -142,7 +142,7 @@ impl Value for StoreKind {
     }
 
     fn describe(_: &Anything) -> String {
-        "\"embedded\", or the URL of a PostgreSQL database as in \"postgres://user@host/database\""
+        "\"embedded\", or the URL of a PostgreSQL database such as \"postgres://user@host/database\""
             .into()
     }
 
@@ -226,7 +226,7 @@ impl Value for Nodes {
     }
 
     fn describe(_: &Anything) -> String {
-        "\"catalog\", \"off\", or NODE:PORT=HOST:PORT for each node that is reached otherwise, separated by commas".into()
+        "\"catalog\", \"off\", or NODE:PORT=HOST:PORT for each node with another address, separated by commas".into()
     }
 
     fn toml(&self) -> String {
@@ -304,7 +304,7 @@ impl Value for Filter {
     }
 
     fn describe(_: &Anything) -> String {
-        "a level (off, error, warn, info, debug or trace), or several as in \
+        "a level (off, error, warn, info, debug or trace), or several, such as \
          \"info,widgets_engine=debug\""
             .into()
     }

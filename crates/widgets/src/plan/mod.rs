@@ -27,22 +27,22 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// How many widgets: `5000`, `10M` or `1e9`.
+    /// How many widgets there are: `5000`, `10M` or `1e9`.
     #[arg(long, value_parser = widgets)]
     widgets: u64,
-    /// Operations a second at the busiest: `2500`, `5k` or `2e5`.
+    /// How many operations per second there are at peak: `2500`, `5k` or `2e5`.
     #[arg(long, value_parser = operations)]
     rate: f64,
-    /// Only this store; all of them otherwise.
+    /// Plan only for this store. The default is all stores.
     #[arg(long, value_name = "STORE")]
     store: Option<Store>,
-    /// The processors of a machine that you can have.
+    /// How many CPU cores a machine has.
     #[arg(long, value_name = "CORES", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]
     machine_cores: u64,
-    /// Its memory: `64GiB`.
+    /// How much memory a machine has: `64GiB`.
     #[arg(long, value_name = "BYTES", default_value = "64GiB", value_parser = memory)]
     machine_memory: u64,
-    /// Print it for programs, as JSON.
+    /// Print the plan as JSON, for programs.
     #[arg(long)]
     json: bool,
 }

@@ -28,11 +28,11 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Store {
-    /// The service's own store, with a standby.
+    /// The embedded store of the service, with a standby.
     Embedded,
     /// One PostgreSQL under Patroni: a primary and two standbys.
     Postgres,
-    /// PostgreSQL distributed over workers by Citus.
+    /// PostgreSQL, distributed over workers by Citus.
     Citus,
 }
 

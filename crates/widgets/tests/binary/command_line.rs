@@ -368,7 +368,7 @@ format
         widgets.toml:7: engine.segment_bytes must be an integer from 5728 to 4294967295, "x" was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
         widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [replication], [postgres], [log]
-        widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several as in "info,widgets_engine=debug", "loud" was given
+        widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several, such as "info,widgets_engine=debug", "loud" was given
         widgets.toml:15: key with no value, expected `=`
         --idle-timeout-ms: http.idle_timeout_ms must be an integer from 100 to 86400000, "soon" was given
     "#]];
@@ -431,7 +431,7 @@ fn a_file_of_a_password_that_is_not_there_is_told_before_anything_is_opened() {
 #[test]
 fn secrets_are_not_told() {
     let told = expect![[r#"
-        --store: store.url must be "embedded", or the URL of a PostgreSQL database as in "postgres://user@host/database", "mysql://user:***@host/db?***" was given
+        --store: store.url must be "embedded", or the URL of a PostgreSQL database such as "postgres://user@host/database", "mysql://user:***@host/db?***" was given
     "#]];
     refused(
         "secrets",
@@ -440,7 +440,7 @@ fn secrets_are_not_told() {
         &told,
     );
     let told = expect![[r#"
-        --store: store.url must be "embedded", or the URL of a PostgreSQL database as in "postgres://user@host/database", "host=h password=***" was given
+        --store: store.url must be "embedded", or the URL of a PostgreSQL database such as "postgres://user@host/database", "host=h password=***" was given
     "#]];
     let connection_string = ["--store", "host=h password=hunter2"];
     refused("secrets", "", &connection_string, &told);

@@ -362,7 +362,7 @@ fn a_url_is_checked_before_anything_is_opened() {
     for (arguments, problem) in [
         (
             &["--jwks-url", url][..],
-            "auth.jwks_url must be a URL that begins with http:// or https:// and names no user, or \
+            "auth.jwks_url must be a URL that begins with http:// or https:// and has no user name, or \
              empty for none, \"https://me:***@id.example/keys\" was given",
         ),
         (
