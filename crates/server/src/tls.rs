@@ -1,19 +1,18 @@
 //! TLS: certificates, their reloading, and who must show one.
 //!
 //! The keys stay in this process: a client learns whether its own certificate was accepted, and nothing
-//! else. A client's certificate counts for as long as it is right: sessions are not resumed where clients show
+//! else. A client's certificate counts for as long as it is right, and its authority's is (`clients.rs`): sessions are not resumed where clients show
 //! one, and connections that stay open are checked again. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
 
+mod clients;
+
 use crate::Watch;
+use clients::Clients;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem, pem::PemObject as _},
-    server::{
-        NoServerSessionStorage, WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    server::{NoServerSessionStorage, danger::ClientCertVerifier as _},
 };
 use std::{
     path::{Path, PathBuf},
@@ -83,7 +82,7 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     /// Who says whether a client's certificate is right, where clients may show one.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Arc<Clients>>,
 }
 
 /// How often the certificate of a client that stays connected is checked again.
@@ -117,7 +116,8 @@ impl Tls {
     }
 
     /// Loads the certificates anew if a file has changed since the last time, or in any case if
-    /// `forced`. Says whether it did. Where they cannot be used the old ones stay.
+    /// `forced`. Says whether it did. Where they cannot be used the old ones stay. Tells of authorities that have expired
+    /// meanwhile.
     ///
     /// Reads files: not for a thread that serves requests.
     pub fn reload(&self, forced: bool) -> Result<bool, TlsError> {
@@ -126,6 +126,9 @@ impl Tls {
             watch.changed()
         };
         if !changed && !forced {
+            if let Some(clients) = self.current().verifier {
+                clients.look(UnixTime::now());
+            }
             return Ok(false);
         }
         let loaded = Current::load(&self.files)?;
@@ -186,7 +189,11 @@ impl Current {
         let provider = Arc::new(ring::default_provider());
         let verifier = match &files.clients {
             None => None,
-            Some((path, certificates)) => Some(verifier(path, *certificates, provider.clone())?),
+            Some((path, wanted)) => {
+                let clients = Clients::load(path, *wanted, provider.clone())?;
+                clients.look(UnixTime::now());
+                Some(Arc::new(clients))
+            }
         };
         let config = Arc::new(config(files, provider, verifier.clone())?);
         Ok(Self { config, verifier })
@@ -196,7 +203,7 @@ impl Current {
 fn config(
     files: &TlsFiles,
     provider: Arc<CryptoProvider>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    verifier: Option<Arc<Clients>>,
 ) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&files.certificate)?;
     let text = read(&files.key)?;
@@ -227,85 +234,6 @@ fn config(
         config.send_tls13_tickets = 0;
     }
     Ok(config)
-}
-
-fn verifier(
-    path: &Path,
-    certificates_wanted: ClientCertificates,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let broken = |what: String| TlsError::File {
-        path: path.display().to_string(),
-        what,
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| broken(error.to_string()))?;
-    }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = match certificates_wanted {
-        ClientCertificates::Required => builder,
-        ClientCertificates::Optional => builder.allow_unauthenticated(),
-    };
-    let verifier = builder.build().map_err(|error| broken(error.to_string()))?;
-    Ok(Arc::new(ShortChains(verifier)))
-}
-
-/// Looks at no chain of more certificates than there are in any that is used. Strangers choose what is in one, and to find a way
-/// through dozens that sign each other takes a third of a second of a worker.
-#[derive(Debug)]
-struct ShortChains(Arc<dyn ClientCertVerifier>);
-
-/// A client's certificate and those of the authorities between it and a root.
-const CHAIN_MAX: usize = 6;
-
-impl ClientCertVerifier for ShortChains {
-    fn verify_client_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        if between.len() >= CHAIN_MAX {
-            return Err(rustls::CertificateError::ApplicationVerificationFailure.into());
-        }
-        self.0.verify_client_cert(own, between, now)
-    }
-
-    fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        own: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, own, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        own: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, own, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 /// Every certificate of a file: at least one.
