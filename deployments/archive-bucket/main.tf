@@ -1,4 +1,4 @@
-# A bucket for archives of embedded stores (docs/operations.md, "When the disk dies"), and who may use it.
+# A bucket for archives of embedded stores (docs/operations.md, "When the disk dies"), and policies for its users.
 #
 #   terraform init && terraform apply -var region=eu-central-1 -var bucket=example-widgets-archive
 
@@ -13,17 +13,17 @@ terraform {
 }
 
 variable "region" {
-  description = "The region of the bucket: another one than the service's survives the region as well."
+  description = "The bucket's region. In a region other than the service's, the archive also survives the loss of the service's region."
   type        = string
 }
 
 variable "bucket" {
-  description = "Its name, which nobody else in the world may have."
+  description = "The bucket's name, which must be globally unique."
   type        = string
 }
 
 variable "deleted_days" {
-  description = "How long what was pruned, or deleted by mistake or malice, can still be brought back."
+  description = "For how many days objects can be restored after they were pruned, or deleted by mistake or malice."
   type        = number
   default     = 14
 }
@@ -36,7 +36,7 @@ resource "aws_s3_bucket" "archive" {
   bucket = var.bucket
 }
 
-# The manifest is replaced each second: its old versions go as those of deleted objects do.
+# The manifest is replaced each second; its old versions expire like those of deleted objects.
 resource "aws_s3_bucket_versioning" "archive" {
   bucket = aws_s3_bucket.archive.id
   versioning_configuration {
@@ -45,12 +45,12 @@ resource "aws_s3_bucket_versioning" "archive" {
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "archive" {
-  # Versioning first.
+  # Versioning must be enabled first.
   depends_on = [aws_s3_bucket_versioning.archive]
   bucket     = aws_s3_bucket.archive.id
 
-  # What is current is never touched here: which moments are kept is decided by `widgets archive prune`, which knows what
-  # they need.
+  # This never touches current objects: `widgets archive prune`, which knows what each moment needs, decides which
+  # moments are kept.
   rule {
     id     = "old-versions"
     status = "Enabled"
@@ -116,6 +116,6 @@ resource "aws_iam_policy" "pruner" {
 }
 
 output "archive_url" {
-  description = "What archive.url is to be, with a prefix for each store."
+  description = "The value for archive.url; use a separate prefix for each store."
   value       = "s3://${aws_s3_bucket.archive.id}/widgets"
 }

@@ -1,4 +1,4 @@
-# What AWS itself sees. The service's own metrics say more: scrape /metrics from inside the VPC, and
+# Alarms on what AWS itself sees. The service's own metrics say more: scrape /metrics from inside the VPC, and
 # use the rules in ../alerts.
 
 resource "aws_sns_topic" "alarms" {

@@ -59,7 +59,7 @@ resource "aws_rds_cluster" "database" {
   }
 
   lifecycle {
-    # AWS applies minor versions.
+    # AWS installs minor versions.
     ignore_changes = [engine_version]
   }
 }

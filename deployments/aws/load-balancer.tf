@@ -5,10 +5,10 @@ resource "aws_lb" "service" {
   subnets                    = var.public_subnet_ids
   security_groups            = [aws_security_group.load_balancer.id]
   drop_invalid_header_fields = true
-  # An ambiguous request is refused, not passed on.
+  # Refuses an ambiguous request instead of passing it on.
   desync_mitigation_mode     = "strictest"
   enable_deletion_protection = true
-  # Below the service's idle timeout (75 s), so that it is the load balancer that closes.
+  # Below the service's idle timeout (75 s), so that the load balancer closes first.
   idle_timeout = 60
 }
 
@@ -18,7 +18,7 @@ resource "aws_lb_target_group" "service" {
   vpc_id      = var.vpc_id
   protocol    = "HTTP"
   port        = 3000
-  # As long as the service waits for the answers under way.
+  # As long as the service waits for answers in progress.
   deregistration_delay          = 25
   load_balancing_algorithm_type = "least_outstanding_requests"
 
@@ -44,7 +44,7 @@ resource "aws_lb_listener" "https" {
   }
 }
 
-# The figures are for the operator, inside the VPC.
+# Metrics are for the operator, inside the VPC.
 resource "aws_lb_listener_rule" "metrics" {
   listener_arn = aws_lb_listener.https.arn
   priority     = 1

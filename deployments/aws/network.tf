@@ -1,4 +1,5 @@
-# Clients reach the load balancer, that reaches the service, that reaches the database. Nothing else.
+# Clients reach the load balancer, the load balancer reaches the service, and the service reaches the database. Nothing
+# else is allowed.
 
 resource "aws_security_group" "load_balancer" {
   name_prefix = "${var.name}-load-balancer-"
@@ -62,7 +63,7 @@ resource "aws_vpc_security_group_egress_rule" "service_to_database" {
   ip_protocol                  = "tcp"
 }
 
-# ECR, Secrets Manager and CloudWatch Logs, which Fargate itself reaches from the task's network.
+# For ECR, Secrets Manager and CloudWatch Logs, which Fargate itself reaches from the task's network.
 resource "aws_vpc_security_group_egress_rule" "service_to_aws" {
   security_group_id = aws_security_group.service.id
   cidr_ipv4         = "0.0.0.0/0"

@@ -1,14 +1,14 @@
 output "load_balancer" {
-  description = "Point your name at it: a CNAME, or an alias record."
+  description = "The load balancer's DNS name. Point your own name at it with a CNAME or an alias record."
   value       = aws_lb.service.dns_name
 }
 
 output "migrate" {
-  description = "The command that brings the schema up to date and waits until it is."
+  description = "The command that migrates the schema and waits until that is done."
   value       = local.migrate
 }
 
 output "database_endpoint" {
-  description = "The database's writer."
+  description = "The database's writer endpoint."
   value       = aws_rds_cluster.database.endpoint
 }

@@ -1,4 +1,4 @@
-# Passwords are made by Secrets Manager and go from there to whoever needs them: Terraform passes
+# Secrets Manager generates the passwords and gives them to whoever needs them. Terraform passes
 # them on without writing them to its plan or its state.
 
 locals {
@@ -8,7 +8,7 @@ locals {
 ephemeral "aws_secretsmanager_random_password" "role" {
   for_each            = local.roles
   password_length     = 32
-  exclude_punctuation = true # It stands in a URL.
+  exclude_punctuation = true # The password becomes part of a URL.
 }
 
 resource "aws_secretsmanager_secret" "role" {
@@ -24,7 +24,7 @@ resource "aws_secretsmanager_secret_version" "role" {
   secret_string_wo_version = var.password_version
 }
 
-# Read back, so that an apply that ends halfway and is repeated uses what was stored.
+# Read back, so that an apply that is repeated after it stopped halfway uses the stored password.
 ephemeral "aws_secretsmanager_secret_version" "owner" {
   secret_id  = aws_secretsmanager_secret_version.role["owner"].secret_id
   version_id = aws_secretsmanager_secret_version.role["owner"].version_id

@@ -21,7 +21,7 @@ data "aws_iam_policy_document" "tasks" {
   }
 }
 
-# What Fargate may do to start a task. The service itself has no role: it asks nothing of AWS.
+# What Fargate may do to start a task. The service itself has no role, because it does not use AWS.
 resource "aws_iam_role" "execution" {
   name_prefix        = "${var.name}-execution-"
   assume_role_policy = data.aws_iam_policy_document.tasks.json
@@ -46,11 +46,11 @@ resource "aws_iam_role_policy" "secrets" {
 }
 
 locals {
-  # What follows the role, whose password each container has in a variable. The image's Dockerfile puts the authorities of
-  # RDS there.
+  # The rest of the URL after role and password; each container has the password in a variable. The image's Dockerfile
+  # puts the certificate authorities of RDS at this path.
   database_url = "@${aws_rds_cluster.database.endpoint}/widgets?sslmode=verify-full&sslrootcert=/etc/widgets/rds.pem"
 
-  # Only the load balancer reaches it, and decides who gets in, unless [auth] is set (docs/security.md).
+  # Only the load balancer can reach the service, and decides who gets in unless [auth] is set (docs/security.md).
   environment = merge({ WIDGETS_ALLOW_PUBLIC_WITHOUT_AUTH = "true" }, var.environment)
 
   logs = {
@@ -88,7 +88,7 @@ resource "aws_ecs_task_definition" "service" {
     secrets                = [{ name = "WIDGETS_STORE_PASSWORD", valueFrom = aws_secretsmanager_secret.role["authenticator"].arn }]
     portMappings           = [{ containerPort = 3000, protocol = "tcp" }]
     healthCheck            = { command = ["CMD", "widgets", "health", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
-    # Longer than the service waits for the answers under way (25 s).
+    # Longer than the service waits for answers in progress (25 s).
     stopTimeout      = 40
     ulimits          = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
     logConfiguration = local.logs["service"]
@@ -116,18 +116,18 @@ resource "aws_ecs_service" "service" {
     container_port   = 3000
   }
 
-  # A version that does not come up is taken back.
+  # Rolls back a version that does not start.
   deployment_circuit_breaker {
     enable   = true
     rollback = true
   }
 
   lifecycle {
-    # The autoscaler's.
+    # The autoscaler sets it.
     ignore_changes = [desired_count]
   }
 
-  # Its tasks find their role and their schema.
+  # So that its tasks find their role and their schema.
   depends_on = [aws_lb_listener.https, terraform_data.migrate]
 }
 
@@ -149,8 +149,8 @@ resource "aws_ecs_task_definition" "migrate" {
   }
 
   container_definitions = jsonencode([
-    # psql's image does not know the authorities of RDS, the service's does: what an image has in a VOLUME is copied into the
-    # task's volume that is mounted there first, whatever the container then does.
+    # psql's image lacks the certificate authorities of RDS; the service's image has them. When a task's volume is first
+    # mounted on an image's VOLUME, the image's files there are copied into it, whatever the container then does.
     {
       name                   = "authorities"
       image                  = var.image
@@ -201,8 +201,8 @@ resource "aws_ecs_task_definition" "migrate" {
   ])
 }
 
-# Runs that task and waits for its end, before the service is made and before each new version of it. With
-# migrate_by_terraform = false it is yours to run (output `migrate`).
+# Runs that task and waits until it ends, before the service is created and before each new version of it. With
+# migrate_by_terraform = false you run it yourself (output `migrate`).
 resource "terraform_data" "migrate" {
   triggers_replace = var.migrate_by_terraform ? [aws_ecs_task_definition.migrate.arn, tostring(var.password_version)] : []
 

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Names everything that is made."
+  description = "A name for everything that is created."
   type        = string
   default     = "widgets"
   validation {
@@ -14,7 +14,7 @@ variable "region" {
 }
 
 variable "vpc_id" {
-  description = "The VPC that everything is in."
+  description = "The VPC to deploy into."
   type        = string
 }
 
@@ -28,7 +28,7 @@ variable "public_subnet_ids" {
 }
 
 variable "private_subnet_ids" {
-  description = "Subnets of the service and the database, in at least two zones. They must reach ECR, Secrets Manager and CloudWatch Logs, by a NAT gateway or by VPC endpoints."
+  description = "Subnets of the service and the database, in at least two zones. They must reach ECR, Secrets Manager and CloudWatch Logs, through a NAT gateway or VPC endpoints."
   type        = list(string)
   validation {
     condition     = length(var.private_subnet_ids) >= 2
@@ -42,7 +42,7 @@ variable "certificate_arn" {
 }
 
 variable "client_cidrs" {
-  description = "Who may reach the load balancer. Unless the service asks for tokens, anyone who reaches it may do everything."
+  description = "Networks that may reach the load balancer. Unless the service requires tokens, anyone who reaches it may do everything."
   type        = list(string)
 }
 
@@ -58,49 +58,49 @@ variable "image" {
 }
 
 variable "psql_image" {
-  description = "An image with psql, for giving the role its password."
+  description = "An image with psql, which sets the role's password."
   type        = string
   default     = "public.ecr.aws/docker/library/postgres:15"
 }
 
 variable "architecture" {
-  description = "What the image was built for: X86_64 or ARM64."
+  description = "The architecture that the image was built for: X86_64 or ARM64."
   type        = string
   default     = "X86_64"
 }
 
 variable "cpu" {
-  description = "Processor of one replica, in 1/1024 of a vCPU."
+  description = "CPU of one replica, in 1/1024 of a vCPU."
   type        = number
   default     = 1024
 }
 
 variable "memory_mib" {
-  description = "Memory of one replica."
+  description = "Memory of one replica, in MiB."
   type        = number
   default     = 2048
 }
 
 variable "replicas_min" {
-  description = "Fewest replicas."
+  description = "Minimum number of replicas."
   type        = number
   default     = 2
 }
 
 variable "replicas_max" {
-  description = "Most replicas. Each takes three connections to the database unless set."
+  description = "Maximum number of replicas. Each takes three connections to the database by default."
   type        = number
   default     = 10
 }
 
 variable "environment" {
-  description = "Any key of the service's configuration, by its variable."
+  description = "Any of the service's configuration keys, by its variable."
   type        = map(string)
   default     = {}
 }
 
 variable "database_engine_major_version" {
-  description = "The major version of Aurora PostgreSQL, 15 or newer. Its newest minor version is taken at first and then kept up to date by AWS."
+  description = "The major version of Aurora PostgreSQL, 15 or newer. It starts with the newest minor version, and AWS keeps that up to date."
   type        = string
   default     = "16"
 }
@@ -112,53 +112,53 @@ variable "database_instance_class" {
 }
 
 variable "database_serverless_capacity" {
-  description = "Least and most Aurora capacity units, if the class is db.serverless."
+  description = "Minimum and maximum Aurora capacity units, if the class is db.serverless."
   type        = object({ min = number, max = number })
   default     = { min = 1, max = 16 }
 }
 
 variable "database_instances" {
-  description = "How many instances: one, and a standby in another zone for each more."
+  description = "The number of instances: one, and each further one is a standby in another zone."
   type        = number
   default     = 2
 }
 
 variable "database_storage_type" {
-  description = "Empty for pay by I/O, aurora-iopt1 for a fixed price."
+  description = "Empty to pay for I/O, aurora-iopt1 for a fixed price."
   type        = string
   default     = ""
 }
 
 variable "backup_retention_days" {
-  description = "How far back a point in time can be restored."
+  description = "For how many days back a point in time can be restored."
   type        = number
   default     = 14
 }
 
 variable "password_version" {
-  description = "Count up to make new passwords; then run the migration task and deploy the service again."
+  description = "Increase it to generate new passwords; then run the migration task and redeploy the service."
   type        = number
   default     = 1
 }
 
 variable "migrate_by_terraform" {
-  description = "Whether apply runs the migration before the service. It needs the AWS CLI where Terraform runs."
+  description = "Whether apply runs the migration before it deploys the service. That needs the AWS CLI on the machine that runs Terraform."
   type        = bool
   default     = true
 }
 
 variable "alarm_email" {
-  description = "Who is written to when an alarm rings; AWS asks that address first whether it wants to be. Or alarm_topic_arns."
+  description = "The address that gets mail when an alarm fires; AWS first asks it to confirm. Alternatively set alarm_topic_arns."
   type        = string
   default     = ""
 }
 
 variable "alarm_topic_arns" {
-  description = "SNS topics that hear of alarms."
+  description = "SNS topics that are notified of alarms."
   type        = list(string)
   default     = []
   validation {
     condition     = length(var.alarm_topic_arns) > 0 || var.alarm_email != ""
-    error_message = "An alarm that nobody hears is none: set alarm_email or alarm_topic_arns."
+    error_message = "Nobody would be notified of alarms: set alarm_email or alarm_topic_arns."
   }
 }

@@ -1,4 +1,4 @@
-{{/* A job on the archive: a list of the context, the job's name, its values, and what `widgets` is to do. */}}
+{{/* A job on the archive. Takes a list of the context, the job's name, its values, and the arguments of `widgets`. */}}
 {{- define "widgets.archiveJob" -}}
 {{- $context := index . 0 }}
 {{- $name := index . 1 }}
@@ -17,7 +17,7 @@ spec:
   concurrencyPolicy: Forbid
   jobTemplate:
     spec:
-      # A failed job is what to alert on.
+      # Alert on a failed job.
       backoffLimit: 1
       activeDeadlineSeconds: 7200
       template:

@@ -18,7 +18,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Nothing of the container but /data can be written, and it has no rights to give away. */}}
+{{/* Only /data is writable in the container, and it has no privileges. */}}
 {{- define "widgets.securityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -26,7 +26,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* OpenShift gives each namespace a range of users and refuses others. */}}
+{{/* OpenShift assigns each namespace a range of users and refuses others. */}}
 {{- define "widgets.openshift" -}}
 {{- if eq (toString .Values.openshift) "auto" }}{{ .Capabilities.APIVersions.Has "security.openshift.io/v1" }}{{ else }}{{ .Values.openshift }}{{ end }}
 {{- end }}
@@ -43,7 +43,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Clusters may have IPv6 alone, and nodes may have none. */}}
+{{/* Some clusters have only IPv6, and some nodes have none. */}}
 {{- define "widgets.listen" -}}
 {{- if eq (.Values.service.ipFamilies | first | default "IPv4") "IPv6" }}[::]:3000{{ else }}0.0.0.0:3000{{ end }}
 {{- end }}
@@ -52,7 +52,7 @@ seccompProfile:
 {{- if eq (toString .Values.embedded.mustExist) "auto" }}{{ .Release.IsUpgrade }}{{ else }}{{ .Values.embedded.mustExist }}{{ end }}
 {{- end }}
 
-{{/* Where one of the two stores is found by the other, and by `widgets promote`. */}}
+{{/* The address at which the other store and `widgets promote` reach one of the two stores. */}}
 {{- define "widgets.address" -}}
 http{{ if .Values.tls.secret }}s{{ end }}://{{ include "widgets.name" . }}-{{ .of }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end }}
@@ -61,8 +61,8 @@ http{{ if .Values.tls.secret }}s{{ end }}://{{ include "widgets.name" . }}-{{ .o
 {{- or .Values.tls.clientCa.secret .Values.tls.clientCa.configMap }}
 {{- end }}
 
-{{/* How Kubernetes asks one of the service's paths. Its client shows no certificate, so where one must be shown
-the service asks itself. */}}
+{{/* How Kubernetes queries one of the service's paths. Its client presents no certificate, so if one is required,
+`widgets health` queries from inside the pod. */}}
 {{- define "widgets.probe" -}}
 {{- if include "widgets.clientCa" .root }}
 exec:
@@ -87,7 +87,7 @@ httpGet:
 
 {{- define "widgets.ca.volume" -}}
 {{- if .Values.postgres.caSecret.name }}
-# What else is in it (the authority's key) is not mounted.
+# The Secret's other contents (the authority's key) are not mounted.
 - name: ca
   secret:
     secretName: {{ .Values.postgres.caSecret.name }}
@@ -111,7 +111,7 @@ metadata:
   {{- if or .Values.podAnnotations .Values.config }}
   annotations:
     {{- if .Values.config }}
-    # Another file is another pod: it is read at the start.
+    # A changed file replaces the pod, because the file is read at the start.
     checksum/config: {{ .Values.config | sha256sum }}
     {{- end }}
     {{- with .Values.podAnnotations }}
@@ -120,7 +120,7 @@ metadata:
   {{- end }}
 spec:
   automountServiceAccountToken: false
-  # Longer than the pause before SIGTERM and what the service then waits for (25 s).
+  # Longer than the pause before SIGTERM plus the service's wait for answers in progress (25 s).
   terminationGracePeriodSeconds: 40
   securityContext:
     {{- include "widgets.podSecurityContext" . | nindent 4 }}
@@ -147,7 +147,7 @@ spec:
               name: {{ .Values.postgres.secret.name }}
               key: {{ .Values.postgres.secret.key }}
         {{- else if eq .store "second" }}
-        # What it begins with. What it is afterwards its volume says; an empty one is filled from there.
+        # Its role at the first start. Afterwards its volume records the role; an empty volume is filled from there.
         - name: WIDGETS_FOLLOW
           value: {{ include "widgets.address" (merge (dict "of" "first") .) | quote }}
         {{- else }}
@@ -212,7 +212,7 @@ spec:
         failureThreshold: 2
       lifecycle:
         preStop:
-          # Until everybody who sends requests here has heard that the pod goes.
+          # Waits until everybody who sends requests here knows that the pod is terminating.
           sleep:
             seconds: 5
       resources:
@@ -240,7 +240,7 @@ spec:
         {{- end }}
   volumes:
     {{- if eq .Values.store "postgres" }}
-    # Nothing is kept in it.
+    # Nothing is stored in it.
     - name: data
       emptyDir: {}
     {{- include "widgets.ca.volume" . | nindent 4 }}
