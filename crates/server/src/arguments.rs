@@ -1,7 +1,7 @@
-//! From a body to a command: names, types, ports, limits, in the specification's order.
+//! Turns a body into a command: names, types, ports, limits, in the specification's order.
 //!
-//! A body that is in order is read straight into its command. Whatever is not in order is read once
-//! more, slowly, to find out what to say about it: so there is one place where refusals are worded.
+//! A valid body is read directly into its command. An invalid one is read again by a slower path
+//! that finds out what is wrong, so that refusals are worded in one place only.
 
 use crate::{
     error::{Error, Given, Malformed, NoFunction},
@@ -18,20 +18,22 @@ use widgets_registry::{
     Command, Name, Operation, Pair, Port, Ports, Refusal, SLOTS_MAX, SerialNumber,
 };
 
-/// `add_widget` with the other spelling of `widget_name`. Both spellings at once match neither list.
+/// `add_widget` with the other spelling of `widget_name`. A call with both spellings matches
+/// neither list.
 const ADD_WIDGET_NAMES_OTHER: [&str; 3] = ["name", "slots", "widget_sn"];
 
-/// Whether the operation takes arguments of just these names, given sorted.
+/// Reports whether the operation takes exactly the arguments with these names, which must be
+/// sorted.
 pub(crate) fn accepts(operation: Operation, given: &[impl AsRef<str>]) -> bool {
     let equal = |names: &[&str]| names.iter().copied().eq(given.iter().map(AsRef::as_ref));
     equal(names(operation))
         || operation == Operation::AddWidget && equal(ADD_WIDGET_NAMES_OTHER.as_slice())
 }
 
-/// The command that `body` asks of the operation.
+/// Returns the command that `body` asks of the operation.
 ///
-/// The outer error is a body that is not a call of the operation at all; the inner one refuses the
-/// values of a call. Other checks come between the two.
+/// The outer error means that the body is not a call of the operation at all; the inner one refuses
+/// the values of a call. Other checks come between the two.
 pub(crate) fn command(
     operation: Operation,
     body: &[u8],
@@ -49,7 +51,7 @@ pub(crate) fn command(
     Ok(explain(operation, &arguments))
 }
 
-/// What to say about a call of a function that does not exist.
+/// Returns the error for a call of a function that does not exist.
 pub(crate) fn unknown(function: &str, body: &[u8]) -> Malformed {
     match parse(body) {
         Ok(arguments) => Malformed::Function(NoFunction {
@@ -144,9 +146,9 @@ impl<'de> Deserialize<'de> for Slots {
     }
 }
 
-/// Reads a call that is in order in every way, without a detour and without saying why not.
+/// Reads a valid call directly. Returns `None`, without a reason, if anything is wrong.
 fn read(operation: Operation, body: &[u8]) -> Option<Command> {
-    // Once for the whole body, and not for each of its strings.
+    // Checked once for the whole body instead of for each of its strings.
     let body = std::str::from_utf8(body).ok()?;
     match operation {
         Operation::AddWidget => {
@@ -174,7 +176,7 @@ fn read_pair(body: &str) -> Option<Pair> {
     Pair::new(widget1, widget2, arguments.port.0).ok()
 }
 
-/// The members of a body.
+/// Returns the members of a body.
 fn parse(body: &[u8]) -> Result<Map<String, Value>, Malformed> {
     if body.is_empty() {
         return Ok(Map::new());
@@ -184,7 +186,7 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Malformed> {
         Ok(Value::Array(_)) => Err(Malformed::Body(
             "a request is one operation: the body must be a JSON object, not an array".into(),
         )),
-        // No object, so no arguments, as PostgREST has it.
+        // Like PostgREST, treats anything but an object as a call without arguments.
         Ok(_) => Ok(Map::new()),
         Err(Defect::Repeated(name)) => Err(Malformed::Body(
             format!("the body names the member {name:?} twice").into(),
@@ -193,14 +195,16 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Malformed> {
     }
 }
 
-/// Not left to the map, whose order depends on a feature that any crate of the build can switch on.
+/// Sorts explicitly, because the order of the map depends on a feature that any crate in the build
+/// can enable.
 fn sorted_names(arguments: &Map<String, Value>) -> Vec<String> {
     let mut names: Vec<String> = arguments.keys().cloned().collect();
     names.sort_unstable();
     names
 }
 
-/// The command that these arguments, which are those of the operation, make, or what is wrong.
+/// Returns the command that these arguments make, or what is wrong. Their names must be the
+/// operation's.
 fn explain(operation: Operation, arguments: &Map<String, Value>) -> Result<Command, Error> {
     match operation {
         Operation::AddWidget => add_widget(arguments),
@@ -278,7 +282,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*, sample::select};
     use serde_json::json;
 
-    /// Values around every rule there is.
+    /// Values around every rule.
     fn value() -> impl Strategy<Value = Value> {
         let text = select(vec![
             json!("E"),
@@ -298,7 +302,7 @@ mod tests {
         prop_oneof![3 => single, 1 => list]
     }
 
-    /// The text of an object of mostly the operation's members, some perhaps twice.
+    /// The text of an object that has mostly the operation's members, some perhaps twice.
     fn body(operation: Operation) -> impl Strategy<Value = String> {
         let mut known = names(operation).to_vec();
         known.extend(["name", "x"]);
@@ -321,7 +325,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
-        /// The short way takes just what the long way accepts, and neither takes a member twice.
+        /// The direct path accepts exactly what the slow path accepts, and neither accepts a
+        /// repeated member.
         #[test]
         fn both_ways_of_reading_agree(
             (operation, body) in select(Operation::ALL.to_vec())
@@ -336,7 +341,7 @@ mod tests {
         }
     }
 
-    /// Both ways of reading a body give the same command, and one in order takes the short way.
+    /// Both paths give the same command, and a valid body takes the direct one.
     #[test]
     fn a_body_in_order_is_read_without_a_detour() {
         let cases = [

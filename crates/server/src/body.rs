@@ -22,7 +22,8 @@ use std::{
 };
 use widgets_registry::Fault;
 
-/// What has come of all bodies that are not whole yet. Over HTTP/2 one connection can have dozens of them.
+/// The bytes of all bodies that are still incomplete. Over HTTP/2 one connection can have dozens of
+/// them.
 #[derive(Clone, Debug)]
 pub(crate) struct Bodies(Arc<Budget>);
 
@@ -31,22 +32,23 @@ impl Bodies {
         Self(Budget::new(settings.bodies_bytes_max))
     }
 
-    /// For a connection that can have more than one.
+    /// Returns the share of a connection that can have more than one body at a time.
     pub(crate) fn connection(&self) -> ConnectionBodies {
         ConnectionBodies(Share::new(self.0.clone()))
     }
 }
 
-/// The bodies of one connection: what requests bring along over HTTP/2, among their extensions.
+/// The bodies of one connection. Over HTTP/2, requests carry this among their extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionBodies(Arc<Share>);
 
-/// The whole body, or that it is longer than the settings allow: at once if its length was announced,
-/// else as soon as so much has come; or that it did not come in time. A body that comes in one piece
-/// is not copied, and does not count among the `bodies` that are not whole yet.
+/// Returns the whole body. It is an error if the body is longer than the settings allow, reported
+/// at once if its length was announced and otherwise when the limit is exceeded, or if it does not
+/// arrive in time. A body that arrives in one piece is not copied, and does not count among the
+/// incomplete `bodies`.
 ///
-/// The connection has a deadline as well, which every answer on it puts off. Over HTTP/2 other
-/// streams are answered all the time, so that each body needs its own.
+/// The connection has a deadline as well, but every answer on it extends that deadline. Over HTTP/2
+/// other streams are answered all the time, so each body needs its own.
 pub(crate) async fn read<B>(
     mut body: Pin<&mut B>,
     head: &Parts,
@@ -62,7 +64,8 @@ where
     if announced > bytes_max {
         return Err(Malformed::BodyTooLarge { bytes_max }.into());
     }
-    // Most bodies came with their head, and need neither a timer nor the memory of all that follows.
+    // Most bodies arrive with their head, and need neither a timer nor the memory of the rest of
+    // this function.
     let at_once = poll_fn(|context| Poll::Ready(body.as_mut().poll_frame(context)));
     let first = match at_once.await {
         Poll::Ready(None) => return Ok(Bytes::new()),
@@ -85,12 +88,12 @@ where
         .unwrap_or(Err(Malformed::BodyTimeout { timeout }.into()))
 }
 
-/// A body that nobody wants may take so long to arrive before its connection ends.
+/// How long an unwanted body may take to arrive before its connection ends.
 const UNWANTED_MAX: Duration = Duration::from_secs(1);
 
-/// Reads the rest of a body that nobody wants, so that its connection can go on. False where it cannot: the
-/// rest is too long or takes too long, its end is not announced, or its sender waits to be told to
-/// send it.
+/// Reads the rest of an unwanted body, so that its connection can be reused. Returns false if that
+/// is impossible: the rest is too long or takes too long, its end is not announced, or its sender
+/// waits for permission to send it.
 pub(crate) async fn drain<B>(
     mut body: Pin<&mut B>,
     headers: &HeaderMap,
@@ -118,7 +121,7 @@ where
         }
     };
     let mut rest = pin!(rest);
-    // Most bodies came with their head, and need no timer.
+    // Most bodies arrive with their head, and need no timer.
     let at_once = poll_fn(|context| Poll::Ready(rest.as_mut().poll(context)));
     if let Poll::Ready(drained) = at_once.await {
         return drained;
@@ -127,7 +130,7 @@ where
     drained.unwrap_or(false)
 }
 
-/// All of a body of which this is the beginning, if that has come.
+/// Returns the whole body that begins with `first`, if it has all arrived.
 async fn whole<B>(
     mut body: Pin<&mut B>,
     first: Option<Bytes>,
@@ -168,7 +171,7 @@ fn busy(NoRoom(bytes_max): NoRoom) -> Error {
     })
 }
 
-/// The next piece of data; trailers are nothing to us.
+/// Returns the next piece of data. Trailers are ignored.
 async fn next<B>(body: &mut Pin<&mut B>) -> Result<Option<Bytes>, Malformed>
 where
     B: Body<Data = Bytes>,
@@ -183,7 +186,7 @@ where
     Ok(None)
 }
 
-/// The data of a frame, where it has some.
+/// Returns the data of a frame, if it has any.
 fn data<E: Display>(frame: Result<Frame<Bytes>, E>) -> Result<Option<Bytes>, Malformed> {
     match frame {
         Ok(frame) => Ok(frame.into_data().ok()),
@@ -194,7 +197,7 @@ fn data<E: Display>(frame: Result<Frame<Bytes>, E>) -> Result<Option<Bytes>, Mal
     }
 }
 
-/// What is not longer than it may be.
+/// Returns the bytes if they do not exceed the limit.
 fn fits(bytes: Bytes, bytes_max: usize) -> Result<Bytes, Error> {
     if bytes.len() > bytes_max {
         return Err(Malformed::BodyTooLarge { bytes_max }.into());
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(read(&[b"12", b"3"]).await, Ok("123".into()));
         assert_eq!(bodies.0.taken(), 0);
 
-        // One connection cannot have it all for bodies that come beside each other.
+        // One connection cannot use all the room for concurrent bodies.
         let connection = bodies.connection();
         let mut first = connection.0.begin();
         first.add(4).expect("there is room");
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!(pieces(&[b"abcd", b"e"], 4).await, too_large);
     }
 
-    /// A body that was announced and never comes.
+    /// A body that was announced and never arrives.
     struct Never;
 
     impl Body for Never {
@@ -354,7 +357,7 @@ mod tests {
         );
     }
 
-    /// Something of the body comes every ten seconds, but never its end.
+    /// A piece of the body arrives every ten seconds, but never its end.
     #[tokio::test(start_paused = true)]
     async fn a_body_that_trickles_in_ends_at_its_deadline() {
         struct Trickling(tokio::time::Interval);

@@ -1,13 +1,13 @@
-//! Which web pages may ask, and by which name of the service.
+//! Which web pages may send requests, and which names of the service they may use.
 //!
-//! A browser sends along what its user is: the client certificate, and that it runs on this machine or in
-//! this network. A page of some other site has no part in that, so where no token authorises a request such
-//! a page is refused, unless it is named. Programs send no `Origin` and no `Sec-Fetch-Site`, and notice
-//! nothing.
+//! A browser adds its user's credentials to a request: the client certificate, and the fact that it
+//! runs on this machine or in this network. A page of another site must not profit from that. If no
+//! token authorises its request, such a page is refused unless its origin is configured. Programs
+//! send neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 //!
-//! Pages that a browser takes for the service's own, because a name server told it that their host is this
-//! machine (DNS rebinding), still ask for that host: where nobody is asked who they are, a service on
-//! loopback answers to names of this machine alone.
+//! With DNS rebinding, a name server tells the browser that a page's host is this machine, and the
+//! browser treats the page as the service's own. Such a page still asks for that host. Therefore a
+//! service on loopback that authenticates nobody answers only to names of this machine.
 
 use crate::{
     authority::{Authority, Host},
@@ -26,29 +26,30 @@ pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Which web pages may ask without a token.
+/// Which web pages may send requests without a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrowserSettings {
-    /// Those of other sites that may, and other names by which the service may be asked for.
+    /// The origins of other sites that may, which are also further names for the service itself.
     pub origins: Origins,
-    /// Whether the service answers to names of this machine alone: for one that listens on loopback and
-    /// asks nobody who they are.
+    /// Whether the service answers only to names of this machine. True if it listens on loopback
+    /// and authenticates nobody.
     pub loopback_names_only: bool,
 }
 
-/// Origins of web pages: a scheme, a host and perhaps a port each.
+/// Origins of web pages: each a scheme, a host and perhaps a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     any: bool,
     named: Vec<Origin>,
 }
 
-/// As browsers write it: in small letters, without the port that the scheme has anyway.
+/// An origin as browsers write it: in lower case, and without the scheme's default port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin(String);
 
 impl Origins {
-    /// The origins of these texts, where `*` stands for all there are. `None` if one is none.
+    /// Parses these texts as origins; `*` stands for every origin. `None` if one of them is
+    /// malformed.
     #[must_use]
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut origins = Self::default();
@@ -68,7 +69,7 @@ impl Origins {
     }
 }
 
-/// As [`Origins::parse`] takes them.
+/// Writes them as [`Origins::parse`] accepts them.
 impl fmt::Display for Origins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let any = self.any.then_some("*").into_iter();
@@ -100,7 +101,7 @@ impl Origin {
         Some(Self(format!("{scheme}://{host}{port}")))
     }
 
-    /// Whether a service that this origin's pages would come from is asked for by this name.
+    /// Reports whether a service that serves this origin's pages would be addressed by this name.
     fn is_at(&self, host: Authority<'_>) -> bool {
         self.0.split_once("://").is_some_and(|(scheme, authority)| {
             let port = |authority: Authority<'_>| authority.port.or(default_port(scheme));
@@ -119,8 +120,8 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl BrowserSettings {
-    /// Refuses a request for a host that is not this machine, where that matters. Browsers always say
-    /// which host they ask for.
+    /// Refuses a request for a host that is not this machine, if the settings say so. Browsers
+    /// always name the host they ask for.
     pub(crate) fn check_host(&self, host: Option<Authority<'_>>) -> Result<(), Malformed> {
         let Some(host) = host.filter(|_| self.loopback_names_only && !self.origins.any) else {
             return Ok(());
@@ -132,7 +133,7 @@ impl BrowserSettings {
         Err(Malformed::Misdirected)
     }
 
-    /// Whether a web page of another site is behind a request, and is not one of those that may ask.
+    /// Reports whether a web page of another site sent the request and is not allowed to.
     pub(crate) fn is_foreign(&self, head: &Head<'_>) -> bool {
         if !head.has(Given::ORIGIN.and(Given::SEC_FETCH_SITE)) {
             return false;
@@ -141,7 +142,7 @@ impl BrowserSettings {
         let origin = headers.get(header::ORIGIN);
         let foreign = match (headers.get(SEC_FETCH_SITE), origin) {
             (None, None) => return false,
-            // Those of one site trust each other: so says the browser's user who visits it.
+            // Pages of one site trust each other: the browser's user has chosen to visit the site.
             (Some(site), _)
                 if ["same-origin", "same-site", "none"]
                     .iter()
@@ -149,17 +150,17 @@ impl BrowserSettings {
             {
                 false
             }
-            // A link leads to the service, and the page that has it sees nothing of the answer.
+            // A link may lead to the service: the page with the link sees nothing of the answer.
             (Some(_), _) if is_visit(head) => false,
             (Some(_), _) => true,
-            // A browser that does not say it to a service without TLS.
+            // Browsers that do not send `Sec-Fetch-Site` to a service without TLS.
             (None, Some(origin)) => !is_same_site(origin, head),
         };
         foreign && !self.origins.any && !origin.is_some_and(|origin| self.origins.names(origin))
     }
 
-    /// What `Access-Control-Allow-Origin` says to this page, and whether it may have its user's
-    /// certificate sent along.
+    /// Returns the value of `Access-Control-Allow-Origin` for this page, and whether the browser
+    /// may send its user's certificate.
     pub(crate) fn allowed_origin(&self, headers: &HeaderMap) -> (HeaderValue, bool) {
         let origin = headers.get(header::ORIGIN);
         match origin.filter(|origin| self.origins.names(origin)) {
@@ -169,12 +170,12 @@ impl BrowserSettings {
     }
 }
 
-/// Whether a web page is behind a request.
+/// Reports whether a web page sent the request.
 pub(crate) fn is_page(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
 }
 
-/// Whether the browser's user follows a link, to a page of its own.
+/// Reports whether the user navigates to the service as a page of its own.
 fn is_visit(head: &Parts) -> bool {
     let says = |name: HeaderName, value: &str| {
         let given = head.headers.get(name);
@@ -185,8 +186,8 @@ fn is_visit(head: &Parts) -> bool {
         && says(SEC_FETCH_DEST, "document")
 }
 
-/// Whether a page is of the host that it asks. The port does not matter, as for browsers. The origin of a
-/// page that has none is `null`.
+/// Reports whether a page comes from the host that it asks. As in browsers, the port does not
+/// matter. A page without an origin sends `null`.
 fn is_same_site(origin: &HeaderValue, head: &Parts) -> bool {
     let authority = origin
         .to_str()
@@ -254,7 +255,7 @@ mod tests {
         ];
         let cases: [Case<'_>; 21] = [
             ("POST", &[], false),
-            // Programs may say this, and it says nothing.
+            // Programs may send this header, but it means nothing.
             ("POST", &[("sec-fetch-mode", "cors")], false),
             ("POST", &[site("same-origin")], false),
             (

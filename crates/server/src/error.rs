@@ -1,4 +1,4 @@
-//! What stands in the way of an answer, and the answer that says so.
+//! Everything that prevents a regular answer, and the error that is answered instead.
 
 use crate::{Code, SCHEMAS, auth::Refused, hint, idempotency, reading::Unreadable, signature};
 use http_body_util::Full;
@@ -11,51 +11,51 @@ use serde::Serialize;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use widgets_registry::{Fault, FeedError, Operation, Position, Refusal, Rejection};
 
-/// The next request looks for the keys again; they may come at any moment.
+/// The keys may arrive at any moment; the next request checks again.
 const KEYS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// What those can do whose body is not taken for JSON: `curl -d` says that it is a form.
+/// A hint for clients whose body is not taken for JSON: `curl -d` declares it to be a form.
 const JSON_HINT: &str = "Send the header Content-Type: application/json";
-/// An operation takes milliseconds, and a second is the least that can be said.
+/// An operation takes milliseconds, but `Retry-After` cannot say less than a second.
 const KEY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-/// A standby that follows is some milliseconds behind, and one that takes over needs not much longer; when one that does not will,
-/// nobody knows.
+/// A standby that follows lags by some milliseconds, and one that is taking over does not need much
+/// longer. Nobody knows when a standby that does neither will recover.
 const STANDBY_RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// A request that nothing could be made of. Texts are PostgREST's where it has one.
+/// A request that makes no sense. The texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
-    /// It is against HTTP, in this sense.
+    /// The head violates HTTP; the text says how.
     Head(&'static str),
     Expectation,
-    /// It is for a host that is not this machine.
+    /// The request is for a host that is not this machine.
     Misdirected,
     QueryParameter {
         name: String,
         value: String,
     },
     OperationMethod(Method),
-    /// The body is not what it should be, in this sense.
+    /// The body is malformed; the text says how.
     Body(Cow<'static, str>),
-    /// The media type that it says to have, if it says so.
+    /// The media type that the request declares, if any.
     ContentType(Option<String>),
-    /// How it says to be encoded.
+    /// The encoding that the request declares.
     ContentEncoding(String),
     BodyTooLarge {
         bytes_max: usize,
     },
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     BodyTimeout {
         timeout: Duration,
     },
     Schema(String),
-    /// The media types that would be accepted, of which none can be given.
+    /// The media types that are available, none of which `Accept` allows.
     MediaType(String),
     Method {
         given: Method,
         allowed: &'static str,
     },
-    /// The preferences that do not exist.
+    /// The unknown preferences.
     Preferences(Vec<String>),
     Path {
         details: Option<&'static str>,
@@ -69,7 +69,7 @@ pub(crate) enum Malformed {
         field: &'static str,
         expected: &'static str,
     },
-    /// A query parameter that there is not, or that is not what it should be.
+    /// A query parameter that is unknown or malformed.
     ParameterValue {
         name: String,
         value: String,
@@ -77,16 +77,16 @@ pub(crate) enum Malformed {
     },
     /// What is wrong with `Idempotency-Key`.
     IdempotencyKey(&'static str),
-    /// What the query of a standby must be.
+    /// What a standby's query must be.
     ReplicationQuery(String),
-    /// `Read-After` is not what it should be.
+    /// `Read-After` is malformed.
     ReadAfter {
         value: String,
         must: &'static str,
     },
 }
 
-/// That no operation has this name and these arguments.
+/// No operation has this name and these arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoFunction {
     /// The name in the path.
@@ -94,7 +94,7 @@ pub(crate) struct NoFunction {
     pub(crate) given: Given,
 }
 
-/// The arguments as they came.
+/// The arguments as the client sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Given {
     /// The names of a JSON body's members, sorted, each once.
@@ -105,46 +105,48 @@ pub(crate) enum Given {
     Unnamed(&'static str),
 }
 
-/// Whatever stands in the way of an answer.
+/// Anything that prevents a regular answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
     Malformed(Malformed),
-    /// The sender is not let in.
+    /// The sender is not admitted.
     Refused(Refused),
-    /// The sender asks too often.
+    /// The sender exceeds its rate limit.
     TooManyRequests {
         requests_per_second: u32,
         retry_after_seconds: u64,
     },
-    /// What is to be read cannot be understood, or is not there.
+    /// The request for data is malformed, or the data does not exist.
     Unreadable(Unreadable),
     /// Reading took too long.
     ReadTimeout {
         timeout: Duration,
     },
     Rejected(Rejection),
-    /// The changes that were asked for are not kept, those after this position are.
+    /// The requested changes are no longer kept; those after this position are.
     ChangesGone(Position),
-    /// What is to be read after a position that is not in this store's history, which ends at this one.
+    /// The position to read after is not in this store's history, which ends at the position given
+    /// here.
     PositionUnknown(Option<Position>),
-    /// What is to be read after a position that this store has not come to in time. It is at this one.
+    /// This store has not reached the position to read after in time. Its own position is `newest`.
     PositionAwaited {
         timeout: Duration,
         newest: Option<Position>,
     },
     /// The store keeps no changes.
     NoChanges,
-    /// The store gives no backups.
+    /// The store does not support backups.
     NoBackup,
     /// This store follows the primary at this address.
     Standby(Arc<str>),
-    /// Nobody takes operations, as a primary hands over to a standby: and why this one does not wait for that.
+    /// No store takes operations while a primary hands over to a standby. The text says why the
+    /// request does not wait for the end of it.
     HandingOver(String),
-    /// Who is the primary is as it was: why.
+    /// The roles of the stores are unchanged; the text says why.
     RolesUnchanged(String),
-    /// Who is the primary is not known: what to look at.
+    /// Which store is the primary is unknown; the text says what to check.
     RolesUnknown(String),
-    /// A standby has another history, or too old a one: why.
+    /// A standby's history differs from this store's or ends too early; the text says which.
     HistoryElsewhere(String),
 }
 
@@ -200,7 +202,7 @@ impl From<Rejection> for Error {
     }
 }
 
-/// The body of an answer that is an error: these members in this order, which is alphabetical.
+/// The body of an error: these members in this order, which is alphabetical.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ErrorBody {
     code: &'static str,
@@ -233,8 +235,8 @@ impl Error {
         }
     }
 
-    /// The body of the answer. Those who administer the service read names of hosts, users and files
-    /// in it, which are nothing to others.
+    /// Returns the body of the answer. Administrators see the names of hosts, users and files in
+    /// it; nobody else does.
     pub(crate) fn body(&self, administers: bool) -> ErrorBody {
         let (message, details, hint) = match self {
             Self::Malformed(malformed) => {
@@ -299,7 +301,7 @@ impl Error {
                 let hint = "Try again: nothing was applied";
                 (message, None, Some(hint.into()))
             }
-            // Who asked for it administers the store.
+            // Only administrators can send this request.
             Self::RolesUnchanged(why) => {
                 let message = "the roles of the two stores are as they were";
                 (message.into(), Some(why.clone()), None)
@@ -324,7 +326,7 @@ impl Error {
         }
     }
 
-    /// The fault that the caller met, if it was none of the caller's own.
+    /// Returns the fault that the caller met, unless the error is the caller's own.
     pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Rejected(Rejection::Fault(fault)) => Some(fault),
@@ -347,9 +349,9 @@ impl Error {
             headers.insert(HeaderName::from_static("proxy-status"), value);
         }
         match self {
-            // Only here does anyone know when trying again makes sense. A store that is read-only
-            // stays so until somebody acts, and an operation whose fate is unknown should be looked
-            // at before it is repeated: a number there would be made up.
+            // Only these errors know when a retry makes sense. A read-only store stays read-only
+            // until somebody intervenes, and an operation whose fate is unknown should be looked up
+            // before it is repeated: a number there would be invented.
             Self::Rejected(Rejection::Fault(Fault::Busy {
                 retry_after_seconds,
                 ..
@@ -413,7 +415,7 @@ impl Error {
     }
 }
 
-/// What is wrong with a value that is not spelled as it must be: message, details and hint.
+/// Returns message, details and hint for a value with a syntax error.
 fn unparsed(
     place: &str,
     name: &str,
@@ -428,7 +430,7 @@ fn newest_is(newest: Option<Position>) -> Option<String> {
     newest.map(|newest| format!("the newest position here is {newest}"))
 }
 
-/// Message, details and hint: what happened, without the names that are the operator's.
+/// Returns message, details and hint: what happened, without names that only the operator may see.
 fn fault_texts(fault: &Fault, administers: bool) -> (String, Option<String>, Option<String>) {
     let (message, reason) = match fault {
         Fault::Busy { .. } => return (fault.to_string(), None, None),
@@ -469,7 +471,7 @@ impl Malformed {
         }
     }
 
-    /// The methods that the path has, where the method was at fault (RFC 9110, 15.5.6).
+    /// The methods that the path allows, if the method is the error (RFC 9110, 15.5.6).
     fn allowed(&self) -> Option<&'static str> {
         match self {
             Self::OperationMethod(_) | Self::ReadOnlyTransaction(_) => Some("OPTIONS,POST"),
@@ -478,7 +480,7 @@ impl Malformed {
         }
     }
 
-    /// Message, details and hint.
+    /// Returns message, details and hint.
     fn texts(&self) -> (String, Option<String>, Option<String>) {
         let message: Cow<'static, str> = match self {
             Self::QueryParameter { name, value } => {
@@ -579,8 +581,9 @@ impl Malformed {
     }
 }
 
-/// A text with what its request has said is this long at most, as JSON: otherwise a request that is short
-/// where it comes again on its connection makes an answer a thousand times as long.
+/// The maximum length, as JSON, of a text that quotes its request. Over HTTP/2 a client can repeat
+/// a long header with a few bytes; without the limit, the answer could be a thousand times as long
+/// as the request.
 const ECHO_BYTES_MAX: usize = 1024;
 
 fn cut(mut text: String) -> String {
@@ -593,7 +596,7 @@ fn cut(mut text: String) -> String {
         };
         bytes <= ECHO_BYTES_MAX
     };
-    // The first character that does not fit.
+    // Cut before the first character that does not fit.
     if let Some((end, _)) = text.char_indices().find(|each| !fits(each)) {
         text.truncate(end);
         text.push('…');
@@ -638,7 +641,7 @@ impl NoFunction {
         (message, Some(details), hint)
     }
 
-    /// The call that was probably meant.
+    /// Returns the call that the client probably meant.
     fn nearest(&self) -> Option<String> {
         let Self { function, given } = self;
         let (Given::Json(names) | Given::Query(names)) = given else {

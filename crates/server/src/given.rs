@@ -1,12 +1,13 @@
-//! Which of the headers that most requests do without a request has.
+//! Which headers a request has, among those that most requests lack.
 //!
-//! To look for one takes a hash and a search, and a dozen of them decide something about each request. So what
-//! there is, is looked at once, and a header that is not there is not looked for.
+//! Looking for a header takes a hash and a search, and a dozen of these headers decide something
+//! about each request. So the headers that are present are noted once, and absent ones are never
+//! looked for.
 
 use hyper::{HeaderMap, http::request::Parts};
 use std::ops::Deref;
 
-/// Which of them a request has.
+/// The set of these headers that a request has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Given(u16);
 
@@ -32,13 +33,13 @@ impl Given {
     /// `Prefer`
     pub(crate) const PREFER: Self = Self(1 << 9);
 
-    /// What these headers have of them.
+    /// Returns which of them are among these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let each = headers.keys().map(|name| Self::named(name.as_str()).0);
         Self(each.fold(0, |all, each| all | each))
     }
 
-    /// Which one has this name, if any; names of headers are in small letters.
+    /// Returns the one with this name, if any. The names of headers are in lower case.
     fn named(name: &str) -> Self {
         match name {
             "origin" => Self::ORIGIN,
@@ -55,12 +56,12 @@ impl Given {
         }
     }
 
-    /// Whether the request has this one, or one of these.
+    /// Reports whether the set contains any of `those`.
     pub(crate) const fn has(self, those: Self) -> bool {
         self.0 & those.0 != 0
     }
 
-    /// These and those.
+    /// Returns the union of the two sets.
     pub(crate) const fn and(self, those: Self) -> Self {
         Self(self.0 | those.0)
     }
@@ -74,17 +75,17 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// `given` is what these parts have.
+    /// Wraps these parts; `given` must be the set of their headers.
     pub(crate) const fn new(parts: &'a Parts, given: Given) -> Self {
         Self { parts, given }
     }
 
-    /// Whether it has this header, or one of these.
+    /// Reports whether the request has any of `those` headers.
     pub(crate) const fn has(&self, those: Given) -> bool {
         self.given.has(those)
     }
 
-    /// The same for as long as the request is there.
+    /// Returns the parts, with the lifetime of the request.
     pub(crate) const fn parts(&self) -> &'a Parts {
         self.parts
     }
@@ -111,7 +112,7 @@ mod tests {
     use crate::{browsers, idempotency, negotiation, request_id};
     use hyper::header::{self, HeaderName, HeaderValue};
 
-    /// A header that was not found here would not be looked at at all.
+    /// A header that is missing here would never be looked at.
     #[test]
     fn each_is_found_by_the_name_that_it_is_looked_for_by() {
         let all: [(&[HeaderName], Given); 10] = [

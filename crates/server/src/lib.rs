@@ -1,11 +1,11 @@
-//! How it is asked: the operations over HTTP, for any [`Store`](widgets_registry::Store).
+//! The HTTP service: offers the operations of any [`Store`](widgets_registry::Store).
 //!
-//! Only this crate knows HTTP. It checks what a request says, hands a valid command to the store,
-//! and gives each outcome its status, headers and body.
+//! Only this crate knows HTTP. It checks each request, hands a valid command to the store, and
+//! gives each outcome its status, headers and body.
 //!
-//! A request is checked in PostgREST's order: CORS preflight, who asks, path, profile, method, query string,
-//! body, names of the arguments, `Accept`, strict `Prefer`, values of the arguments. The store
-//! decides the rest.
+//! A request is checked in PostgREST's order: CORS preflight, authentication, path, profile,
+//! method, query string, body, names of the arguments, `Accept`, strict `Prefer`, values of the
+//! arguments. The store decides the rest.
 
 mod api;
 mod arguments;
@@ -65,6 +65,6 @@ pub use settings::{SettingError, Settings};
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use watch::Watch;
 
-/// The schemas that profile headers may name. Messages say the first, where the functions are in
-/// PostgreSQL; clients ask for the second unless they are told otherwise.
+/// The schemas that profile headers may name. Messages use the first, which is where the functions
+/// are in PostgreSQL; clients use the second by default.
 pub(crate) const SCHEMAS: [&str; 2] = ["widgets", "public"];

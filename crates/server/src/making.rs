@@ -1,11 +1,12 @@
-//! Answers of many rows in the making: how many at a time, and whose comes next.
+//! Answers of many rows that are being made: how many at a time, and whose is next.
 //!
-//! What a list, a neighbourhood or a page of changes shows is copied out of the store and then written: some megabytes
-//! for each, and some milliseconds of a worker. So only so many are in the making at a time, on all connections
-//! together. Others wait; they are let in one of each asker by turns, so that whoever asks for one waits for one of
-//! everybody else, however many somebody asks for. How many wait is bounded as well, of one asker and of all together.
+//! A list, a neighbourhood or a page of changes is copied out of the store and then written, which
+//! takes some megabytes and some milliseconds of a worker. So the number of such answers being made
+//! is limited over all connections. The others wait. They are admitted in turn, one of each asker,
+//! so that whoever asks for one waits for at most one of everybody else, however many the others
+//! ask for. The number of waiting requests is limited as well, for one asker and over all.
 //!
-//! A worker that writes one looks after its other connections in between: see [`Pace`].
+//! While a worker writes such an answer, it serves its other connections in between: see [`Pace`].
 
 use crate::metrics::gauge;
 use prometheus::{IntGauge, Registry};
@@ -16,16 +17,16 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_registry::query::Asker;
 
-/// So many may wait for their turn. What was read of their requests is all that they take.
+/// How many may wait for their turn. They take only the memory of what was read of their requests.
 const WAITING_MAX: usize = 512;
 
-/// And so many of one asker.
+/// How many of one asker may wait.
 const WAITING_PER_ASKER_MAX: usize = Asker::share(WAITING_MAX);
 
-/// So much is written before others have their turn on the same worker.
+/// How many bytes are written before the worker's other tasks run.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Those in the making, and those that wait for it.
+/// The answers being made, and those that wait.
 #[derive(Debug)]
 pub(crate) struct Making {
     at_once_max: usize,
@@ -36,12 +37,12 @@ pub(crate) struct Making {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Whose are in the making.
+    /// The askers whose answers are being made.
     under_way: Vec<Asker>,
     waiting: usize,
-    /// What the next one that waits is called.
+    /// The number that the next waiter gets.
     number: u64,
-    /// Whose turn it is, the next first.
+    /// The askers with waiting requests, the next one first.
     askers: VecDeque<(Asker, VecDeque<Waiter>)>,
 }
 
@@ -52,13 +53,14 @@ struct Waiter {
 }
 
 impl Table {
-    /// Whether one more of this asker may be in the making, of so many at once.
+    /// Reports whether one more answer of this asker may be made, if `at_once_max` may be made at a
+    /// time.
     fn has_place(&self, asker: Asker, at_once_max: usize) -> bool {
         let mine = self.under_way.iter().filter(|&&each| each == asker).count();
         self.under_way.len() < at_once_max && mine < Asker::share(at_once_max)
     }
 
-    /// The next that waits and may be in the making, with whose it is.
+    /// Takes out the first waiter that may proceed, with its asker.
     fn next(&mut self, at_once_max: usize) -> Option<(Asker, Waiter)> {
         let has_place = |(asker, _): &(Asker, _)| self.has_place(*asker, at_once_max);
         let place = self.askers.iter().position(has_place)?;
@@ -85,11 +87,11 @@ impl Table {
     }
 }
 
-/// One is in the making, until this is dropped.
+/// Permission to make an answer, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn(Arc<Making>, Asker);
 
-/// One waits, until this is dropped.
+/// A place among those that wait, until it is dropped.
 struct Waiting {
     making: Arc<Making>,
     asker: Asker,
@@ -108,12 +110,12 @@ impl Making {
         })
     }
 
-    /// Adds what an operator sees to a registry.
+    /// Registers the metrics.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.waiting.clone()))
     }
 
-    /// Waits for a turn. Where too many wait already, the error names the limit.
+    /// Waits for a turn. If too many wait already, the error names the limit.
     pub(crate) async fn turn(self: &Arc<Self>, asker: Asker) -> Result<Turn, String> {
         let (told, waiting) = {
             let mut table = self.lock();
@@ -150,7 +152,7 @@ impl Making {
         };
         let turn = told.await;
         drop(waiting);
-        // A waiter is told before it is forgotten.
+        // A waiter is told before it is removed.
         turn.map_err(|_| "an answer that was forgotten".into())
     }
 
@@ -175,7 +177,7 @@ impl Drop for Turn {
             next
         };
         if let Some((asker, next)) = next {
-            // Whoever has just hung up drops it, and the one after has it.
+            // If the receiver has hung up, it drops the turn, which passes to the next one.
             drop(next.told.send(Self(self.0.clone(), asker)));
         }
     }
@@ -188,14 +190,14 @@ impl Drop for Waiting {
     }
 }
 
-/// How an answer is written: a piece at a time, and no further than it may be long.
+/// Paces the writing of an answer: a piece at a time, up to its maximum length.
 #[derive(Debug)]
 pub(crate) struct Pace {
     bytes_max: usize,
     pause_at: usize,
 }
 
-/// An answer would be longer than so many bytes.
+/// The answer would be longer than this many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLong(pub(crate) usize);
 
@@ -207,7 +209,8 @@ impl Pace {
         }
     }
 
-    /// For every row, when the answer has so many bytes: lets others have their turn from time to time.
+    /// To be called for every row, with the answer's length in bytes so far. Lets other tasks run
+    /// from time to time.
     pub(crate) async fn row(&mut self, bytes: usize) -> Result<(), TooLong> {
         if !self.fits(bytes) {
             return Err(TooLong(self.bytes_max));
@@ -216,7 +219,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Whether an answer may have so many bytes.
+    /// Reports whether an answer may have this many bytes.
     pub(crate) const fn fits(&self, bytes: usize) -> bool {
         bytes <= self.bytes_max
     }
@@ -273,7 +276,7 @@ mod tests {
         assert!(making.lock().under_way.is_empty());
     }
 
-    /// However long those of one take, another's is made at once.
+    /// However long the answers of one asker take, another asker's is made at once.
     #[test]
     fn one_asker_has_three_quarters_of_the_turns() {
         let making = Making::new(4);
@@ -282,7 +285,7 @@ mod tests {
         let mut fourth = pin!(making.turn(greedy));
         assert!(poll(fourth.as_mut()).is_pending());
         let mine = turned(pin!(making.turn(modest)));
-        // A turn that becomes free and is not for who waits is for the next who comes.
+        // A turn that no waiter may take goes to the next request.
         drop(mine);
         assert!(poll(fourth.as_mut()).is_pending());
         let mine = turned(pin!(making.turn(modest)));

@@ -1,9 +1,9 @@
-//! How many requests there were and how long they took, by operation and outcome.
+//! The number and duration of requests, by operation and outcome.
 //!
-//! Every label value comes from an enum, so nothing that a caller sends can make a new series. Every
-//! count is there from the start, at 0: Prometheus sees an increase only between two values, so a count
-//! that appeared with its first failure would hide that failure from every alert. A histogram is twenty
-//! times as long, so it appears with the first request that belongs to it.
+//! Every label value comes from an enum, so nothing that a caller sends can create a series. Every
+//! counter exists from the start, at 0: Prometheus sees an increase only between two values, so a
+//! counter that appeared with its first failure would hide that failure from every alert. A
+//! histogram is twenty times as long, so it appears with the first request that belongs to it.
 
 use crate::Code;
 use prometheus::{
@@ -13,23 +13,24 @@ use prometheus::{
 use std::{array, sync::OnceLock, time::Duration};
 use widgets_registry::{Operation, query::Table};
 
-/// Upper bounds in seconds: from a sync of a fast disk to far past the longest wait in a queue.
+/// Upper bounds in seconds: from one sync of a fast disk to far more than the longest wait in a
+/// queue.
 const BUCKETS_SECONDS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// What a request asked for, as the label `operation`.
+/// What a request is for, as the label `operation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Operation(Operation),
-    /// `lookup`: a widget was asked for.
+    /// `lookup`: a widget.
     Lookup,
-    /// `list_widgets` and `list_slots`: rows were asked for.
+    /// `list_widgets` and `list_slots`: rows.
     List(Table),
-    /// `neighbourhood`: what is near a widget was asked for.
+    /// `neighbourhood`: the surroundings of a widget.
     Neighbourhood,
-    /// `changes`: what happened was asked for.
+    /// `changes`: the feed of changes.
     Changes,
     /// `none`: the path or the function does not exist.
     None,
@@ -81,7 +82,7 @@ fn index(code: Option<Code>) -> usize {
     code.map_or(0, |code| 1 + code as usize)
 }
 
-/// The label's value of the outcome with this index.
+/// Returns the label value of the outcome with this index.
 fn word(outcome: usize) -> &'static str {
     let code = outcome
         .checked_sub(1)
@@ -89,7 +90,7 @@ fn word(outcome: usize) -> &'static str {
     code.map_or("ok", |code| code.as_str())
 }
 
-/// A gauge of this crate, whose name is a constant where it is made.
+/// Makes a gauge of this crate; its name is always a constant.
 pub(crate) fn gauge(name: &str, help: &str) -> IntGauge {
     match IntGauge::new(name, help) {
         Ok(gauge) => gauge,
@@ -101,17 +102,17 @@ pub(crate) struct Metrics {
     registry: Registry,
     durations: HistogramVec,
     series: [[Series; OUTCOMES]; Subject::ALL.len()],
-    /// By subject, where it has rows.
+    /// By subject, for those that have rows.
     rows: [Option<RowCounts>; Subject::ALL.len()],
 }
 
-/// How many rows were looked at and answered.
+/// How many rows were scanned and returned.
 struct RowCounts {
     scanned: IntCounter,
     returned: IntCounter,
 }
 
-/// The requests of one subject with one outcome.
+/// The requests for one subject with one outcome.
 struct Series {
     count: IntCounter,
     duration: OnceLock<Histogram>,
@@ -175,14 +176,14 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a request that ended with this code, or well.
+    /// Counts a request that ended with this code, or successfully if there is none.
     pub(crate) fn observe(&self, subject: Subject, code: Option<Code>, duration: Duration) {
         self.series[subject.index()][index(code)].count.inc();
         self.histogram(subject, code)
             .observe(duration.as_secs_f64());
     }
 
-    /// Counts rows that were looked at, and those among them that were answered.
+    /// Counts the rows that were scanned, and those of them that were returned.
     pub(crate) fn rows(&self, subject: Subject, scanned: u64, returned: usize) {
         if let Some(rows) = &self.rows[subject.index()] {
             rows.scanned.inc_by(scanned);
@@ -199,7 +200,7 @@ impl Metrics {
         })
     }
 
-    /// Everything that is registered, in the text format of Prometheus.
+    /// Returns all registered metrics in the text format of Prometheus.
     pub(crate) fn text(&self) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

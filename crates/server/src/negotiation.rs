@@ -1,4 +1,4 @@
-//! What the headers ask for: profile, media type, preferences.
+//! What the headers negotiate: profile, media type, preferences.
 
 use crate::{SCHEMAS, error::Malformed};
 use hyper::{
@@ -6,7 +6,8 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
-/// What an operation can answer with. It answers with nothing, so all are as good as the first.
+/// The media types that an operation accepts to answer with. Its answer has no body, so all are
+/// equal.
 pub(crate) const OPERATION_MEDIA_TYPES: [&str; 7] = [
     "application/json",
     "text/csv",
@@ -17,15 +18,16 @@ pub(crate) const OPERATION_MEDIA_TYPES: [&str; 7] = [
     "application/vnd.pgrst.array",
 ];
 
-/// Of what is written, and of what is read: which of them counts goes by the method.
+/// The headers for the profile of what is written and of what is read. The method decides which one
+/// counts.
 pub(crate) const PROFILES: [HeaderName; 2] = [
     HeaderName::from_static("content-profile"),
     HeaderName::from_static("accept-profile"),
 ];
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// Checks that the profile header, if there is one, names a schema that is exposed. Which header it
-/// is depends on the method.
+/// Checks that the profile header, if present, names an exposed schema. The method decides which
+/// header that is.
 pub(crate) fn check_profile(method: &Method, headers: &HeaderMap) -> Result<(), Malformed> {
     let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let [of_content, of_answer] = PROFILES;
@@ -43,30 +45,31 @@ pub(crate) fn check_profile(method: &Method, headers: &HeaderMap) -> Result<(), 
     Err(Malformed::Schema(text(given)))
 }
 
-/// The one of `offers` that `Accept` likes best; the first where it does not care. Parameters of
-/// media types, `q` aside, do not count.
+/// Returns the best of `offers` according to `Accept`, or the first if the client has no
+/// preference. Parameters of media types are ignored, except `q`.
 pub(crate) fn media_type<'a>(
     headers: &HeaderMap,
     offers: &[&'a str],
 ) -> Result<&'a str, Malformed> {
     let mut accepted = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
-        // What nearly every client sends, without a list.
+        // Nearly every client sends this; no list is needed.
         if value == "*/*" && accepted.is_empty() {
             return Ok(offers[0]);
         }
         let ranges = value.as_bytes().split(|&byte| byte == b',');
-        // Empty elements of a list are none (RFC 9110, 5.6.1), so an empty header accepts anything.
+        // Empty elements of a list do not count (RFC 9110, 5.6.1), so an empty header accepts
+        // anything.
         let ranges = ranges.filter(|range| !range.trim_ascii().is_empty());
         accepted.extend(ranges.map(range));
     }
     if accepted.is_empty() {
         return Ok(offers[0]);
     }
-    // Stable: equals stay in the order given.
+    // A stable sort: equal ranges keep their order.
     accepted.sort_by(|one, other| other.quality.total_cmp(&one.quality));
     let wanted = accepted.iter().filter(|range| range.quality > 0.0);
-    // A type that is named with q=0 is not wanted, whatever a wildcard beside it says.
+    // A type that is named with q=0 is unwanted, whatever a wildcard beside it says.
     let unwanted = |offer: &str| {
         let mut ranges = accepted.iter().filter(|range| range.quality <= 0.0);
         ranges.any(|range| range.name.eq_ignore_ascii_case(offer))
@@ -114,7 +117,7 @@ impl Range {
     }
 }
 
-/// What `Prefer` asks for, as far as an operation has it (RFC 7240).
+/// The preferences in `Prefer` that an operation knows (RFC 7240).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preferences {
     count: Option<&'static str>,
@@ -126,7 +129,7 @@ pub(crate) struct Preferences {
 const COUNT: [&str; 3] = ["count=exact", "count=planned", "count=estimated"];
 const STRICT: &str = "handling=strict";
 const HANDLING: [&str; 2] = [STRICT, "handling=lenient"];
-/// Known to PostgREST, without a meaning for an operation that returns nothing.
+/// Preferences that PostgREST knows but that mean nothing for an operation without a result.
 const IGNORED: [&str; 9] = [
     "return=representation",
     "return=minimal",
@@ -152,7 +155,7 @@ impl Preferences {
 
     fn add(&mut self, given: &str) {
         let among = |known: &[&'static str]| known.iter().copied().find(|&each| each == given);
-        // Of several values of one preference the first counts.
+        // If one preference has several values, the first counts.
         if let Some(count) = among(&COUNT) {
             self.count.get_or_insert(count);
         } else if let Some(handling) = among(&HANDLING) {
@@ -164,7 +167,7 @@ impl Preferences {
         }
     }
 
-    /// Refuses what cannot be had, where strict handling is asked for.
+    /// Refuses preferences that cannot be followed, if strict handling is requested.
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         if self.handling != Some(STRICT) {
             Ok(())
@@ -177,13 +180,13 @@ impl Preferences {
         }
     }
 
-    /// Whether all rows are to be counted. Nobody guesses here: a number that is right is a plan and an
-    /// estimate as well.
+    /// Reports whether all rows are to be counted. This service never estimates: the exact number
+    /// also serves as `planned` and `estimated`.
     pub(crate) fn counts(&self) -> bool {
         self.count.is_some()
     }
 
-    /// The same as [`Self::check`] for what reads, and so affects nothing.
+    /// The same as [`Self::check`] for requests that read, and therefore affect no rows.
     pub(crate) fn check_reading(&self) -> Result<(), Malformed> {
         if self.handling == Some(STRICT) && !self.unknown.is_empty() {
             return Err(Malformed::Preferences(self.unknown.clone()));
@@ -191,7 +194,8 @@ impl Preferences {
         Ok(())
     }
 
-    /// The extent of an answer: one row of nothing, counted if the count was asked for.
+    /// The `Content-Range` of an answer: one row without content, counted if the client asked for a
+    /// count.
     pub(crate) fn content_range(&self) -> HeaderValue {
         HeaderValue::from_static(match self.count {
             Some("count=exact" | "count=estimated") => "0-0/1",
@@ -199,7 +203,7 @@ impl Preferences {
         })
     }
 
-    /// The preferences that were followed, for `Preference-Applied`.
+    /// Returns the preferences that were followed, for `Preference-Applied`.
     pub(crate) fn applied(&self) -> Option<HeaderValue> {
         let applied = match (self.count, self.handling) {
             (None, None) => return None,
@@ -210,7 +214,7 @@ impl Preferences {
     }
 }
 
-/// The text of a header; what is no UTF-8 of it becomes replacement characters.
+/// Returns the text of a header. Invalid UTF-8 becomes replacement characters.
 pub(crate) fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }

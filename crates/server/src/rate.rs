@@ -1,14 +1,15 @@
-//! How often one client may ask, as an option.
+//! Optional rate limits for each client.
 //!
-//! A client is an address: of IPv6 the /64, since one machine may use all of it. A /48 is a client as well, of
-//! [`NETWORK_FACTOR`] times as much: it is what one customer may be given, and has 65,536 times a /64.
-//! Each client has a bucket of
-//! `burst` requests that fills up again at a steady rate: the generic cell rate algorithm (ITU-T
-//! I.371), which needs one number a client, the time at which its bucket is full again.
+//! A client is an address. For IPv6 it is the /64, because one machine may use all of it. A /48 is
+//! limited as well, to [`NETWORK_FACTOR`] times as much: one customer may be given a whole /48,
+//! which has 65,536 /64s. Each client has a bucket of `burst` requests that refills at a steady
+//! rate. The algorithm is the generic cell rate algorithm (ITU-T I.371), which needs one number for
+//! each client: the time at which its bucket is full again.
 //!
-//! There is a fixed number of buckets, so a flood of addresses takes no memory. Each belongs to one client;
-//! where there is none left, a client gets that of another which is full again soonest. So a flood of
-//! addresses forgets some of what others have asked, and never counts against them.
+//! The number of buckets is fixed, so a flood of addresses takes no memory. Each bucket belongs to
+//! one client. If none is free, a client takes over the bucket that is full again soonest. So a
+//! flood of addresses may erase some of what other clients have used, but never counts against
+//! them.
 
 use crate::error::Error;
 use std::{
@@ -19,20 +20,20 @@ use std::{
     time::Duration,
 };
 
-/// How often one client may ask.
+/// How often one client may send requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimitSettings {
-    /// So many requests a second, on average.
+    /// Requests per second, on average.
     pub requests_per_second: NonZero<u32>,
-    /// So many at once after a pause.
+    /// Requests at once after a pause.
     pub burst_requests: NonZero<u32>,
 }
 
-/// Each client may have its bucket in one group only, and finds it there by looking at all.
+/// Each client may have its bucket in one group only, and finds it there by looking at all of them.
 const GROUPS: usize = 1 << 13;
 const GROUP_BUCKETS: usize = 8;
 
-/// A /48 may ask so many times as often as a /64 of it.
+/// How many times as often as one of its /64s a /48 may ask.
 pub(crate) const NETWORK_FACTOR: u64 = 16;
 
 /// Counts every client's requests. Shared by all workers.
@@ -45,21 +46,21 @@ pub struct RateLimit {
     key: RandomState,
 }
 
-/// How often something may ask.
+/// The rate that a client or a network may keep up.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Between two requests of a client that asks steadily.
+    /// The time between two requests of a client that asks steadily.
     interval_nanoseconds: u64,
     /// How far a bucket's time may be ahead.
     tolerance_nanoseconds: u64,
 }
 
-/// One client's requests.
+/// The requests of one client.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// The hash of the client: so long that no two of the clients that fit in share one.
+    /// The hash of the client: long enough that no two of the clients that fit in share one.
     client: u64,
-    /// When it is full again, in nanoseconds.
+    /// The time at which the bucket is full again, in nanoseconds.
     full: u64,
 }
 
@@ -74,7 +75,7 @@ impl Pace {
 }
 
 impl RateLimit {
-    /// Every bucket is full at first.
+    /// Makes a limit whose buckets are all full.
     #[must_use]
     pub fn new(settings: RateLimitSettings) -> Self {
         let per_second = u64::from(settings.requests_per_second.get());
@@ -98,14 +99,14 @@ impl RateLimit {
             })
     }
 
-    /// Takes a request out of a client's bucket, or says how long until there is one.
+    /// Takes a request out of a client's bucket. The error is the time until there is one.
     fn take(&self, client: IpAddr, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
         match client {
             IpAddr::V4(address) => self.take_of(self.key.hash_one(address), self.of_clients, now),
             IpAddr::V6(address) => {
                 let segments = address.segments();
-                // What the /64 may not ask is not counted against its neighbours.
+                // A request that the /64 may not send does not count against its neighbours.
                 self.take_of(self.key.hash_one(&segments[..4]), self.of_clients, now)?;
                 self.take_of(self.key.hash_one(&segments[..3]), self.of_networks, now)
             }
@@ -119,7 +120,7 @@ impl RateLimit {
         )]
         let group = &self.groups[client as usize % GROUPS];
         let mut group = group.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its own, or else the one that is full again soonest.
+        // The client's own bucket, or else the one that is full again soonest.
         let wanted = |bucket: &&mut Bucket| (bucket.client != client, bucket.full);
         let Some(bucket) = group.iter_mut().min_by_key(wanted) else {
             unreachable!("a group has buckets")
@@ -190,16 +191,16 @@ mod tests {
         assert!(take("2001:db8:1::1"), "others are not affected");
     }
 
-    /// As many addresses as anyone likes never count against another.
+    /// Any number of addresses never counts against another address.
     #[test]
     fn a_flood_of_addresses_takes_nothing_from_others() {
         let limit = limit(1, 1);
         let now = Duration::from_secs(1);
         let flood = |from: u32, to: u32| {
             for each in from..to {
-                // Each in a /48 of its own.
+                // Each address is in a /48 of its own.
                 let address = Ipv6Addr::from_bits((0x2001_u128 << 112) | u128::from(each) << 80);
-                // The first request of each may pass, and does.
+                // The first request of each is allowed.
                 assert_eq!(limit.take(IpAddr::V6(address), now), Ok(()));
             }
         };

@@ -1,10 +1,11 @@
-//! Whether operations would be applied, for the probes that everyone may send.
+//! Readiness: whether the store would apply operations, for the probes that everyone may send.
 //!
-//! The store is looked at by one probe at a time, and seldom: a look takes a place in the store's queue,
-//! and thousands of probes would take them all. Every other probe is answered by what is known.
+//! Only one probe at a time checks the store, and not often: a check takes a place in the store's
+//! queue, and thousands of probes would take all of them. Every other probe is answered from the
+//! last result.
 //!
-//! A busy store is ready. A balancer that took busy replicas out would hand their load to the others,
-//! until none was left.
+//! A busy store is ready. If a load balancer removed busy replicas, the remaining ones would get
+//! their load until none was left.
 
 use futures_util::{
     FutureExt as _,
@@ -17,18 +18,18 @@ use std::{
 use widgets_clock::Clock;
 use widgets_registry::{Fault, Reason};
 
-/// What was seen is told for this long, from the beginning of the look.
+/// How long a result is reported, from the beginning of the check.
 const KNOWN_FOR: Duration = Duration::from_millis(250);
 
-/// A probe waits so long for the look. Those who send probes wait a second, by custom.
+/// How long a probe waits for the check. Probes usually time out after a second.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// A store that takes longer than this for one look is stuck, and no longer busy.
+/// A store that takes longer than this for one check is stuck rather than busy.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 type Outcome = Result<(), Fault>;
 
-/// What is known of the store. Shared by all workers.
+/// What is known about the store. Shared by all workers.
 #[derive(Default)]
 pub(crate) struct Readiness {
     known: Mutex<Known>,
@@ -36,12 +37,12 @@ pub(crate) struct Readiness {
 
 #[derive(Default)]
 struct Known {
-    /// What was seen last, and when that look began.
+    /// The last result, and when its check began.
     seen: Option<(Duration, Outcome)>,
     under_way: Option<Look>,
 }
 
-/// A look at the store. It goes on when the probe that began it has gone.
+/// A check of the store. It continues if the probe that began it disconnects.
 #[derive(Clone)]
 struct Look {
     began: Duration,
@@ -49,8 +50,8 @@ struct Look {
 }
 
 impl Readiness {
-    /// Whether operations would be applied: what is known, or what `look` says where that is too old and
-    /// nobody looks. `Err` is the fault that they would meet.
+    /// Reports whether operations would be applied: the last result or, if that is too old and no
+    /// check is running, the result of `look`. `Err` is the fault that operations would meet.
     pub(crate) async fn ask<L>(&self, clock: &dyn Clock, look: impl FnOnce() -> L) -> Outcome
     where
         L: Future<Output = Outcome> + Send + 'static,
@@ -74,7 +75,7 @@ impl Readiness {
             known.under_way.get_or_insert_with(begin).outcome.clone()
         };
         if look.clone().now_or_never().is_none() {
-            // Whoever comes in time has seen it; `take_in` tells of it in either case.
+            // A probe that waits long enough sees the result; `take_in` records it in either case.
             drop(tokio::time::timeout(WAIT_MAX, look).await);
         }
         let mut known = self.lock();
@@ -88,7 +89,7 @@ impl Readiness {
 }
 
 impl Known {
-    /// Takes in what the look has seen, if it is over.
+    /// Records the result of the check if it has finished.
     fn take_in(&mut self) {
         let over = self.under_way.as_ref().and_then(|look| {
             let outcome = look.outcome.clone().now_or_never()?;
@@ -100,7 +101,7 @@ impl Known {
         }
     }
 
-    /// What to say while a look is under way.
+    /// Returns the answer while a check is running.
     fn meanwhile(&self, now: Duration) -> Outcome {
         let took = self
             .under_way
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(readiness.ask(&clock, || async { busy }).await, Ok(()));
     }
 
-    /// Also where the probe that began the look has hung up.
+    /// This also holds if the probe that began the check hangs up.
     #[tokio::test(start_paused = true)]
     async fn there_is_one_look_at_a_time() {
         let (readiness, clock) = (Readiness::default(), Set::default());
@@ -228,7 +229,7 @@ mod tests {
         let stuck = ask(Ok(())).await.expect_err("it is stuck").to_string();
         assert!(stuck.contains("it does not answer"), "{stuck}");
         over.add_permits(2);
-        // What was seen then is too old now.
+        // That result is too old now.
         assert_eq!(ask(Ok(())).await, Ok(()));
         assert_eq!(looks.load(Ordering::Relaxed), 3);
     }

@@ -1,30 +1,31 @@
-//! Which path means what.
+//! Maps paths to what they mean.
 
 use crate::{metrics::Subject, replication::Tell};
 use percent_encoding::percent_decode_str;
 use std::{borrow::Cow, str::Utf8Error};
 use widgets_registry::{Operation, query::Table};
 
-/// What a path stands for.
+/// The meaning of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// `/`: the API's document.
     Root,
-    /// `/rpc/{function}`, and there is such an operation.
+    /// `/rpc/{function}` of an existing operation.
     Operation(Operation),
-    /// `/rpc/{function}`, and there is none.
+    /// `/rpc/{function}` of a function that does not exist.
     UnknownFunction(Cow<'a, str>),
-    /// `/widgets/{serial_number}`. A widget cannot have a serial number that is not UTF-8.
+    /// `/widgets/{serial_number}`. No widget has a serial number that is not UTF-8.
     Widget(Result<Cow<'a, str>, Utf8Error>),
     /// `/widgets` and `/slots`
     List(Table),
     /// `/widgets/{serial_number}/neighbourhood`
     Neighbourhood(Result<Cow<'a, str>, Utf8Error>),
-    /// `/swagger-ui/{file}`: what the page at `/` loads.
+    /// `/swagger-ui/{file}`: a file that the page at `/` loads.
     PageFile(&'a str),
-    /// `/console`: it is one segment further on, so that what the page loads has relative links.
+    /// `/console`. Its page is one segment further down, so that it can load its files by relative
+    /// links.
     Console,
-    /// `/console/{file}`: the console for people. The empty name is its page.
+    /// `/console/{file}`: the console for people. Its page has the empty name.
     ConsoleFile(&'a str),
     /// `/changes`
     Changes,
@@ -36,38 +37,38 @@ pub(crate) enum Route<'a> {
     Metrics,
     /// `/backup`
     Backup,
-    /// `/replication`: the store for its standbys.
+    /// `/replication`: where standbys fetch the store.
     Replication,
-    /// `/replication/promote` and the others of [`Tell`]: which role it has.
+    /// `/replication/promote` and the other paths of [`Tell`], which concern the store's role.
     Role(Tell),
-    /// One segment that is none of these: where PostgREST has its tables.
+    /// Any other single segment: where PostgREST has its tables.
     Table(Cow<'a, str>),
     /// Anything else.
     Invalid,
     /// `*`: the service itself (RFC 9110, 9.3.7).
     Service,
-    /// A `%` in it stands for nothing.
+    /// The path has a `%` that is not followed by two hexadecimal digits.
     Undecodable,
 }
 
 impl<'a> Route<'a> {
-    /// Whether it is asked by what watches over the process. That answers everyone, always.
+    /// Reports whether a supervisor of the process asks. Everyone may, always.
     pub(crate) fn is_probe(&self) -> bool {
         matches!(self, Self::Live | Self::Ready)
     }
 
-    /// Whether anyone may have it: files of the binary, which a browser asks for without a token. What
-    /// they then show, they ask for with one.
+    /// Reports whether anyone may have it. That is true of files of the binary, which a browser
+    /// fetches without a token; the data that they show needs one.
     pub(crate) fn is_public(&self) -> bool {
         matches!(self, Self::Console | Self::ConsoleFile(_))
     }
 
-    /// Whether its answer can have many rows.
+    /// Reports whether its answer can have many rows.
     pub(crate) fn has_many_rows(&self) -> bool {
         matches!(self, Self::List(_) | Self::Neighbourhood(_) | Self::Changes)
     }
 
-    /// What the log calls it: what it is counted as, and the others by their paths.
+    /// Returns its name in the log: the name it is counted under, or its path.
     pub(crate) fn as_str(&self) -> &'static str {
         if let Some(subject) = self.subject() {
             return subject.as_str();
@@ -83,8 +84,9 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// What a request for it is counted as. Documents and probes would only blur the measurements; so would `HEAD` of an
-    /// operation, which asks whether the sender may call it and is nothing that was refused to anybody.
+    /// Returns what its requests are counted as. Documents and probes are not counted, because they
+    /// would only blur the measurements. Nor is `HEAD` of an operation: it asks whether the sender
+    /// may call the operation, and its refusal refuses nobody anything.
     pub(crate) fn subject(&self) -> Option<Subject> {
         match self {
             Self::Operation(operation) => Some(Subject::Operation(*operation)),
@@ -110,9 +112,9 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The route of a path, which begins with a slash. Each segment is percent-decoded.
+    /// Returns the route of a path that begins with a slash. Each segment is percent-decoded.
     pub(crate) fn of(path: &'a str) -> Self {
-        // What there is most of, as nearly every client writes it.
+        // The most frequent requests, as nearly every client writes them.
         let function = path.strip_prefix("/rpc/");
         if let Some(operation) = function.and_then(Operation::parse) {
             return Self::Operation(operation);
@@ -172,7 +174,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Whether two hexadecimal digits follow each `%`.
+/// Reports whether two hexadecimal digits follow each `%`.
 pub(crate) fn is_decodable(text: &str) -> bool {
     let escapes = text.as_bytes().split(|&byte| byte == b'%').skip(1);
     let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);

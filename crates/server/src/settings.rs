@@ -1,35 +1,36 @@
-//! How the API is set.
+//! The settings of the API.
 
 use crate::answer_bytes_max;
 use std::time::Duration;
 use widgets_registry::{NAME_BYTES_MAX, SERIAL_NUMBER_BYTES_MAX};
 
-/// How the API is set.
+/// The settings of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many bytes a request's body may have. Default 64 KiB, at least 8 KiB, at most 16 MiB.
+    /// The maximum size of a request's body in bytes. Default 64 KiB, at least 8 KiB, at most 16
+    /// MiB.
     pub body_bytes_max: usize,
     /// How long a request's body may take to arrive after its head. Default 15 seconds.
     pub request_timeout: Duration,
-    /// How long a connection may be idle. What has nothing to tell says earlier that it is there. Default 75
-    /// seconds.
+    /// How long a connection may be idle. Streams and waiting pages that have nothing to send make
+    /// themselves heard before that. Default 75 seconds.
     pub idle_timeout: Duration,
-    /// How many may follow the changes at a time. Default 1,000.
+    /// The maximum number of concurrent subscribers to the changes. Default 1,000.
     pub changes_subscribers_max: usize,
-    /// How many bytes of bodies that are not whole yet may be held, of all requests together. Default 256
-    /// MiB.
+    /// The maximum number of bytes held for incomplete bodies, over all requests. Default 256 MiB.
     pub bodies_bytes_max: usize,
-    /// How many rows an answer may have. Default 1,000, at least 1, at most 10,000.
+    /// The maximum number of rows in an answer. Default 1,000, at least 1, at most 10,000.
     pub rows_max: u32,
-    /// How many bytes an answer of many rows may have. Default 4 MiB: what one connection is given of the answers
-    /// that may wait, see [`answer_bytes_max`](crate::answer_bytes_max).
+    /// The maximum size in bytes of an answer of many rows. Default 4 MiB: one connection's share
+    /// of the bytes of unread answers, see [`answer_bytes_max`](crate::answer_bytes_max).
     pub answer_bytes_max: usize,
-    /// How many answers of many rows are in the making at a time: as many as take long in the store, and some for
-    /// those that do not. Default 12, at least 1.
+    /// The maximum number of answers of many rows that are made at a time: as many as the store
+    /// works on for long, and some more for quick ones. Default 12, at least 1.
     pub making_max: usize,
     /// How long a list may take. Default 5 seconds.
     pub read_timeout: Duration,
-    /// Each request is told to the log, with the target [`REQUESTS`](crate::REQUESTS). Default false.
+    /// Whether each request is logged, with the target [`REQUESTS`](crate::REQUESTS). Default
+    /// false.
     pub log_requests: bool,
 }
 
@@ -53,10 +54,10 @@ impl Default for Settings {
 const BODY_BYTES_MAX_LEAST: usize = 8 << 10;
 const BODY_BYTES_MAX_MOST: usize = 16 << 20;
 
-/// The longest names make such an answer 11 MB, and more of characters that JSON escapes.
+/// With the longest names such an answer has 11 MB, and more if JSON escapes their characters.
 const ROWS_MAX_MOST: usize = 10_000;
 
-// JSON can take six bytes for one, as in "\u0041": every command within its limits must fit in.
+// JSON can take six bytes for one, as in "\u0041": every command within its limits must fit.
 const _: () = assert!(6 * (SERIAL_NUMBER_BYTES_MAX + NAME_BYTES_MAX) + 128 <= BODY_BYTES_MAX_LEAST);
 
 /// A setting outside its limits.
@@ -65,16 +66,16 @@ const _: () = assert!(6 * (SERIAL_NUMBER_BYTES_MAX + NAME_BYTES_MAX) + 128 <= BO
 pub struct SettingError {
     /// The setting.
     pub setting: &'static str,
-    /// The least value.
+    /// The smallest value allowed.
     pub least: usize,
-    /// The greatest value.
+    /// The largest value allowed.
     pub most: usize,
     /// The value given.
     pub given: usize,
 }
 
 impl Settings {
-    /// Checks each setting.
+    /// Checks each setting against its limits.
     pub fn check(&self) -> Result<(), SettingError> {
         let check = |setting, least, most, given| {
             if (least..=most).contains(&given) {
