@@ -1,9 +1,12 @@
-//! A primary whose answers wait for a standby: it hears what each has, names the holder, and lets the engine answer.
+//! A primary whose answers wait for a standby: tracks what each standby has, names the holder, and
+//! lets the engine answer.
 //!
-//! What is allowed is [`Member`]'s to say; this is where reports come in, and records and acknowledgements go out. A record
-//! is written by a task of its own, one at a time, and while it is on its way nothing is acknowledged: what it changes
-//! is who counts. The first standby that has nearly everything is named where nobody is, or the primary itself; later ones
-//! only where an operator says so, as whoever holds may be the one that is promoted.
+//! [`Member`] decides what is allowed; this module takes the reports and emits records and
+//! acknowledgements. A single task writes the records, one at a time. While a record is being
+//! written nothing is acknowledged, because the record changes whose copy counts. If nobody is the
+//! holder, or the primary itself is, the first standby that has nearly everything is named.
+//! Otherwise only an operator can name another one, because the holder is the member that may be
+//! promoted.
 
 use crate::{
     Acknowledge, Epoch, Holder, Member, MemberId, Metrics, Outside, Record, Refusal, Role, Task,
@@ -18,23 +21,24 @@ use std::{
 use tokio::sync::{Notify, watch};
 use widgets_engine::{Acknowledging, Follower, JournalEnd, Named, Source};
 
-/// A standby that lacks so many entries is named all the same: while operations come, one that lacks none is rare, and callers
-/// wait until it has them.
+/// A standby that lacks at most this many entries is named anyway: while operations arrive, a
+/// standby that lacks none is rare. Callers wait until it has them.
 const BEHIND_MAX: u64 = 10_000;
 
-/// A record that could not be written is tried again after this.
+/// How long to wait before a record that could not be written is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
-/// Who has an operation before its caller is told.
+/// Which disks have an operation before its caller is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// This store's disk alone, by its configuration.
     Local,
-    /// A standby that is connected.
+    /// A standby's as well, and that standby is connected.
     Standby,
-    /// This store alone, since a promotion or as an operator said, until a standby has everything.
+    /// This store's disk alone, since a promotion or an operator's command, until a standby has
+    /// everything.
     Alone,
-    /// Nobody: nothing is acknowledged.
+    /// Nobody's copy counts: nothing is acknowledged.
     Nobody,
 }
 
@@ -51,17 +55,19 @@ impl By {
     }
 }
 
-/// Up to where those that follow this store are sent the journal: what could be lost by a promotion is shown by nobody.
+/// How far the standbys of this store are sent the journal: no standby may show what a promotion
+/// could undo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit {
-    /// Who has everything: this one may be promoted, or has to hear that it may not be any more.
+    /// The member without a limit: it may be promoted, or has yet to receive the record that it may
+    /// not.
     except: Option<MemberId>,
-    /// The others have what stands before this entry.
+    /// All other members are sent what is before this entry.
     before: u64,
 }
 
 impl Limit {
-    /// The entry before which this standby may have everything.
+    /// Returns the entry before which this standby may have everything.
     pub(crate) fn of(self, member: Option<MemberId>) -> u64 {
         if self.except.is_some() && member == self.except {
             u64::MAX
@@ -71,7 +77,8 @@ impl Limit {
     }
 }
 
-/// What a primary knows of those that could have its operations. Clones are of the same.
+/// What a primary knows about the standbys that can acknowledge its operations. Clones share their
+/// state.
 #[derive(Clone)]
 pub(crate) struct Acknowledger(Arc<Inner>);
 
@@ -90,15 +97,16 @@ struct Inner {
 struct State {
     /// `None` while this store follows.
     member: Option<Member>,
-    /// How often each is connected: a new connection comes before the old one is known to be broken.
+    /// How many connections each standby has: it may reconnect before its old connection is known
+    /// to be broken.
     connected: BTreeMap<MemberId, usize>,
-    /// Whom an operator wants to be the holder, or what a promotion decided.
+    /// The member that an operator, or a promotion, wants as the holder.
     wanted: Option<MemberId>,
-    /// A record is being written.
+    /// Whether a record is being written.
     records: bool,
 }
 
-/// A standby that is connected. Dropping it says that it is not any more.
+/// A connected standby. Dropping this value disconnects it.
 pub(crate) struct Attached {
     acknowledger: Acknowledger,
     member: MemberId,
@@ -117,7 +125,7 @@ fn tip(end: JournalEnd) -> Tip {
     }
 }
 
-/// A member as its directory says it is.
+/// Builds a member from what its data directory says.
 pub(crate) fn member_of(source: &Source, acknowledge: Acknowledge, role: Role) -> Member {
     let (store, holding) = (source.store(), source.holding());
     let named = |Named { member, from }: Named| (MemberId(member), from);
@@ -134,7 +142,7 @@ pub(crate) fn member_of(source: &Source, acknowledge: Acknowledge, role: Role) -
 }
 
 impl Acknowledger {
-    /// Of a store that follows at first. The task names holders.
+    /// Starts as a store that follows. The returned task names holders.
     pub(crate) fn start(
         outside: &Arc<dyn Outside>,
         source: Source,
@@ -160,12 +168,13 @@ impl Acknowledger {
         Ok((acknowledger, task))
     }
 
-    /// This store is the primary from here on.
+    /// Makes this store the primary from here on.
     pub(crate) fn lead(&self) {
         let (store, holding) = (self.0.source.store(), self.0.source.holding());
         let member = member_of(&self.0.source, Acknowledge::Standby, Role::Primary);
         let own = member.id();
-        // What a promotion or a restore decided, if a crash came before its record.
+        // Repeats what a promotion or a restore decided, if a crash came before its record was
+        // written.
         let began = store.epochs.last().map_or(1, |epoch| epoch.first_sequence);
         let said = [holding.holder, holding.leaving];
         let is_of_before = !said.iter().flatten().any(|named| named.from > began);
@@ -177,7 +186,7 @@ impl Acknowledger {
         self.update(&mut state);
     }
 
-    /// This store follows from here on.
+    /// Makes this store a standby from here on.
     pub(crate) fn stop_leading(&self) {
         let mut state = self.lock();
         state.member = None;
@@ -187,7 +196,8 @@ impl Acknowledger {
         self.limit_own();
     }
 
-    /// The primary has everything that this standby has: so may those that follow it.
+    /// The primary has confirmed everything that this standby has, so this standby's own standbys
+    /// may have it as well.
     pub(crate) fn confirmed(&self) {
         self.0.follower.confirmed();
         let state = self.lock();
@@ -196,7 +206,7 @@ impl Acknowledger {
         }
     }
 
-    /// A standby sends what it may show itself.
+    /// Limits what a standby sends on to what it may show itself.
     fn limit_own(&self) {
         let unconfirmed = self.0.acknowledging.acknowledged();
         let before = unconfirmed.filter(|_| !slipped!(SentUnconfirmed));
@@ -206,7 +216,7 @@ impl Acknowledger {
         });
     }
 
-    /// A standby is connected, which can be the holder.
+    /// Adds a connected standby, which can be the holder.
     pub(crate) fn attach(&self, member: MemberId) -> Attached {
         let mut state = self.lock();
         *state.connected.entry(member).or_default() += 1;
@@ -228,7 +238,7 @@ impl Acknowledger {
         self.update(&mut state);
     }
 
-    /// A standby has everything of this epoch before that entry on its disk.
+    /// Takes a standby's report that it has everything of this epoch before that entry on its disk.
     pub(crate) fn report(&self, standby: MemberId, epoch: Epoch, sequence: u64) {
         let mut state = self.lock();
         if let Some(member) = &mut state.member {
@@ -238,18 +248,19 @@ impl Acknowledger {
         self.update(&mut state);
     }
 
-    /// Whether answers wait for a standby.
+    /// Returns whether answers wait for a standby.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.0.acknowledging.is_waited_for()
     }
 
-    /// Up to where others than the holder are sent the journal.
+    /// Returns how far members other than the holder are sent the journal, as it changes.
     pub(crate) fn limit(&self) -> watch::Receiver<Limit> {
         self.0.limit.subscribe()
     }
 
-    /// An operator wants this standby to be the holder, or with `None` the primary itself: that the holder is gone for good,
-    /// and will never be promoted.
+    /// Makes this standby the holder, as an operator demands. With `None`, the primary itself
+    /// becomes the holder: the operator vouches that the previous holder is gone for good and will
+    /// never be promoted.
     pub(crate) fn want(&self, standby: Option<MemberId>) -> Result<(), Refusal> {
         let mut state = self.lock();
         let member = state.member.as_ref().ok_or(Refusal::IsNotPrimary)?;
@@ -268,7 +279,7 @@ impl Acknowledger {
         Ok(())
     }
 
-    /// Who holds, and what each connected standby has, in JSON.
+    /// Returns the holder, and what each connected standby has, as JSON.
     pub(crate) fn told(&self) -> Option<String> {
         let state = self.lock();
         let member = state.member.as_ref()?;
@@ -297,7 +308,8 @@ impl Acknowledger {
         ))
     }
 
-    /// Has the engine and everybody else know what the state says.
+    /// Publishes what the state implies: to the engine, the metrics, the senders and the task that
+    /// names holders.
     fn update(&self, state: &mut State) {
         forget_wanted(state);
         let Some(member) = &mut state.member else {
@@ -307,7 +319,8 @@ impl Acknowledger {
         let (own, holder) = (member.id(), member.holder());
         let is_held = matches!(holder, Holder::Is { member, .. } if member != own);
         let acknowledged = member.acknowledged();
-        // Where it is its own holder the engine waits for nobody; who counts while a record is written is not known.
+        // If the primary is its own holder, the engine waits for nobody. While a record is being
+        // written, it is unknown whose copy counts.
         if is_held && !state.records {
             self.0.acknowledging.acknowledge(acknowledged);
         }
@@ -386,7 +399,7 @@ impl Acknowledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway through a change.
+        // No code under this lock can panic halfway through a change.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -399,7 +412,8 @@ fn by(state: &State, member: &Member) -> By {
     }
 }
 
-/// Whoever is wanted is the holder: from here on it is as if nobody had been, so that a primary alone names the next standby.
+/// Clears `wanted` once that member is the holder, so that a primary that is alone can name the
+/// next standby.
 fn forget_wanted(state: &mut State) {
     let holder = state.member.as_ref().map(Member::holder);
     if let Some(Holder::Is { member, .. }) = holder
@@ -409,7 +423,7 @@ fn forget_wanted(state: &mut State) {
     }
 }
 
-/// The record to write now, if there is one.
+/// Returns the record to write now, if there is one.
 fn next_record(state: &State) -> Option<Record> {
     let member = state.member.as_ref().filter(|_| !state.records)?;
     let own = member.id();
@@ -446,7 +460,7 @@ mod tests {
         Write,
         Connect(usize),
         Disconnect(usize),
-        /// It has so many entries more, if there are as many.
+        /// This standby has received so many more entries, as far as there are as many.
         Report(usize, u64),
         Want(Option<usize>),
         /// The record that is due becomes durable.
@@ -466,13 +480,14 @@ mod tests {
     }
 
     proptest! {
-        /// What counts is what the holder has, and no standby follows another one as the holder before that one knows.
+        /// Only what the holder has counts, and no standby replaces another as the holder before
+        /// that one knows.
         #[test]
         fn the_holder_counts_and_the_one_before_knows_first(events in vec(event(), 0..80)) {
             let primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
             let mut state = State { member: Some(primary), ..State::default() };
             let (mut tip, mut has) = (Tip::default(), [0; STANDBYS.len()]);
-            // Who was the holder until the record that there is none, and where that stands.
+            // The previous holder, and the position of the record that nobody is the holder.
             let mut leaving = None;
             for event in events {
                 let record = next_record(&state);
@@ -533,8 +548,9 @@ mod tests {
             }
         }
 
-        /// A primary that is alone names the standby that has everything, also where somebody wanted it alone that was so already: the
-        /// holder that was promoted, and that crashed before its own record.
+        /// A primary that is alone names a standby that has everything, even if somebody asked for
+        /// the primary alone when it was already alone: a holder that was promoted and crashed
+        /// before writing its own record.
         #[test]
         fn a_primary_alone_names_a_standby(wanted in proptest::option::of(Just(OWN))) {
             let mut primary = Member::new(OWN, Acknowledge::Standby, Role::Primary, Epoch::new(1));
@@ -547,7 +563,7 @@ mod tests {
             prop_assert_eq!(next_record(&state), Some(Record::Holder(STANDBYS[0])));
         }
 
-        /// Nobody but who may be promoted is sent what is not acknowledged.
+        /// Only the member that may be promoted is sent what is not acknowledged.
         #[test]
         fn others_are_sent_what_is_acknowledged(acknowledged in 0..100u64) {
             let [holder, other, _] = STANDBYS;

@@ -1,4 +1,4 @@
-//! How a standby begins: a copy of the primary's checkpoint and of its journal, in an empty directory.
+//! How a standby begins: it copies the primary's checkpoint and journal into an empty directory.
 
 use crate::{
     Error, Outside, Primary,
@@ -8,9 +8,10 @@ use crate::{
 use std::{path::Path, sync::Arc};
 use widgets_engine::{DataDirectory, Disk, Restoration, Restored, Settings};
 
-/// Copies the primary's store into an empty directory, up to what the primary has when the copy is done. A
-/// directory that an earlier attempt left is begun anew. A checkpoint that is longer than the `room` on the disk is not begun: it
-/// could not be finished, and would leave nothing for others.
+/// Copies the primary's store into an empty directory, up to what the primary has when the copy is
+/// done. Starts from the beginning if an earlier attempt left files in the directory. Does not
+/// begin a checkpoint that is larger than the `room` on the disk: the copy could not be completed,
+/// and would fill the disk.
 pub async fn copy<D: Disk>(
     outside: &Arc<dyn Outside>,
     primary: &Primary,
@@ -66,7 +67,8 @@ pub async fn copy<D: Disk>(
     Ok(restoration.finish()?)
 }
 
-/// Takes what follows the checkpoint. True once all is there that the primary had.
+/// Takes a frame after the checkpoint. Returns true once the copy has everything that the primary
+/// had.
 fn take<D: Disk>(restoration: &mut Restoration<D>, frame: Frame) -> Result<bool, Error> {
     match frame {
         Frame::Group { group, next_chain } => {
@@ -83,7 +85,7 @@ fn take<D: Disk>(restoration: &mut Restoration<D>, frame: Frame) -> Result<bool,
     }
 }
 
-/// That this frame has no place there.
+/// Returns the error that this frame is out of place.
 pub(crate) fn misplaced(frame: &Frame) -> Error {
     let what = match frame {
         Frame::Store(_) => "a store",
@@ -95,7 +97,7 @@ pub(crate) fn misplaced(frame: &Frame) -> Error {
     Error::Wire(format!("{what} comes where something else must"))
 }
 
-/// An empty directory to copy into. `None` where there is a store in it.
+/// Opens an empty directory to copy into. Returns `None` if it contains a store.
 pub fn empty_directory(path: &Path) -> Result<Option<DataDirectory>, widgets_engine::OpenError> {
     match DataDirectory::open_to_restore(path) {
         Ok(directory) => Ok(Some(directory)),

@@ -1,4 +1,5 @@
-//! The standby's side: a task of its own asks the primary for what comes, and tries again whatever fails.
+//! The standby's side: a separate task asks the primary for its journal, and retries after any
+//! failure.
 
 use crate::{
     Acknowledge, Epoch, Error, Holder, Member, MemberId, Outside, Primary, Role, Status, Task, Tip,
@@ -12,18 +13,18 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use widgets_engine::{FollowError, Follower, JournalEnd, LoggedGroup, Source, StoreHeader};
 
-/// After a failure it is tried again after this, then twice as long, and so on.
+/// The pause after the first failure; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// A group that cannot be written now is tried again after this.
+/// The pause before a group that cannot be written now is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(100);
 
-/// What a primary answers to a standby of another history.
+/// The status with which a primary answers a standby that has another history.
 const GONE: u16 = 410;
 
-/// Follows a primary until the task is dropped. `source` and `follower` are of the standby's own store, whose
-/// segments have so many bytes.
+/// Follows a primary until the task is dropped. `source` and `follower` belong to the standby's own
+/// store, whose segments have `segment_bytes` bytes.
 pub(crate) fn follow(
     outside: &Arc<dyn Outside>,
     primary: Primary,
@@ -52,7 +53,7 @@ fn tip(end: JournalEnd) -> Tip {
     }
 }
 
-/// A standby of this epoch whose history ends here.
+/// Builds a standby of this epoch whose history ends here.
 fn member(epoch: u32, end: JournalEnd) -> Member {
     let epoch = Epoch::new(epoch);
     let mut member = Member::new(MemberId(0), Acknowledge::Local, Role::Standby, epoch);
@@ -67,7 +68,7 @@ struct Standby {
     follower: Follower,
     segment_bytes: u64,
     status: Status,
-    /// Where this is given it says what it has, and so can be the holder.
+    /// If present, the standby reports what it has, and so can be the holder.
     acknowledger: Option<Acknowledger>,
 }
 
@@ -91,7 +92,7 @@ impl Standby {
                 told = Some(why);
             }
             let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);
-            // Many standbys of one primary shall not come at the same moment.
+            // Random, so that many standbys of one primary do not reconnect at the same moment.
             let jitter = u32::try_from(self.outside.random() % 512).unwrap_or(0);
             self.wait(pause.saturating_sub(pause / 1024 * jitter)).await;
             times = times.saturating_add(1);
@@ -102,7 +103,7 @@ impl Standby {
         self.outside.clock().timer(pause).await;
     }
 
-    /// Asks for what comes, and writes it.
+    /// Asks for what comes next, and writes it, until something fails.
     async fn follow(&self) -> Result<Infallible, Error> {
         let own = self.source.store();
         let end = self.source.end();
@@ -112,7 +113,8 @@ impl Standby {
             Ok((frames, store)) => (frames, store, end),
             Err(error) => self.ask_before_seals(error, &mut member, &reports).await?,
         };
-        // The primary has said that its history has this tip, or it would not have begun to send.
+        // The primary has confirmed that its history contains this tip; otherwise it would not have
+        // begun to send.
         member.take_groups(Epoch::new(store.epoch()), tip(begin))?;
         if begin != end {
             tracing::warn!(
@@ -147,7 +149,7 @@ impl Standby {
         }
     }
 
-    /// Asks for what comes after this end.
+    /// Asks for what follows this end.
     async fn ask(
         &self,
         end: JournalEnd,
@@ -177,8 +179,9 @@ impl Standby {
                 own: own.identity,
             });
         }
-        // Two that were promoted at the same place may both write the same there, as seals of the same moment are: the hash is
-        // the same then, and the history is not.
+        // Two members that were promoted at the same point may both write the same entries there,
+        // for instance seals of the same moment. Then the hashes are equal, but the histories are
+        // not.
         let sequence = end.next_sequence - 1;
         let (theirs, ours) = (store.epoch_of(sequence), own.epoch_of(sequence));
         if theirs != ours {
@@ -191,8 +194,9 @@ impl Standby {
         Ok((frames, store))
     }
 
-    /// The primary does not have this standby's tip, or not any more. Where seals alone come after what it has, and another epoch
-    /// goes on from there, nothing is lost with them.
+    /// Handles a primary whose history does not contain this standby's tip, or no longer does. If
+    /// only seals follow the common part, and the primary continues it in another epoch, nothing is
+    /// lost by cutting the seals back.
     async fn ask_before_seals(
         &self,
         error: Error,
@@ -211,7 +215,7 @@ impl Standby {
         let Ok(Ok(Some(before))) = before else {
             return Err(error);
         };
-        // What it said to the whole journal is what is wrong, if it is still.
+        // If this fails as well, report the answer to the whole journal.
         let Ok((frames, store)) = self.ask(before, reports).await else {
             return Err(error);
         };

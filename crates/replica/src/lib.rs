@@ -1,20 +1,24 @@
-//! How a store outlives its machine: a standby on another one follows it.
+//! Keeps a store alive when its machine is lost: a standby on another machine follows it.
 //!
-//! [`Roles`] says which side a store is on at present, and changes that. [`Standbys`] is the primary's side: it sends a copy of the state
-//! and then the journal, group by group, as it becomes durable. `follow` is the standby's: it asks, checks, and hands each group to
-//! the store's [`Follower`](widgets_engine::Follower), which makes it durable before it is shown. `wire` is what passes
-//! between the two, and [`Outside`] what both have around them. Neither knows bytes on disk, nor who may ask: the one is the engine's to know, the other the server's.
+//! [`Roles`] tracks whether a store is a primary or a standby, and changes that. [`Standbys`] is
+//! the primary's side: it sends a copy of the state and then the journal, group by group, as each
+//! becomes durable. `follow` is the standby's side: it asks for the journal, checks it, and hands
+//! each group to the store's [`Follower`](widgets_engine::Follower), which makes the group durable
+//! before anyone can see it. `wire` defines what passes between the two, and [`Outside`] is the
+//! network, clock and threads that both use. Neither side knows the bytes on disk, which belong to
+//! the engine, or who is authorised, which belongs to the server.
 //!
-//! The rules by which a primary acknowledges, a standby follows, and one of them is promoted are pure: what stands on a
-//! member's disk and what it was told go in, decisions come out. [`Member`] is one member's side of them. It knows no log and no
-//! network: a member's history is named by its [`Tip`], and whoever keeps it reports what became durable. The tests put three members into a
-//! network that loses, repeats and delays messages, and look at every order of events within their bounds
-//! (`model.rs`, by the model checker stateright).
+//! The rules by which a primary acknowledges, a standby follows, and one of them is promoted are
+//! pure: they take what is on a member's disk and the messages that it received, and return
+//! decisions. [`Member`] is one member's side of these rules. It knows no log and no network: a
+//! [`Tip`] identifies a member's history, and the caller reports what became durable. The tests put
+//! three members into a network that loses, repeats and delays messages, and explore every order of
+//! events within their bounds (`model.rs`, with the model checker stateright).
 //!
-//! `docs/decisions/0017-one-holder-beside-the-primary.md` says why the rules are these, and
-//! `docs/decisions/0018-what-a-standby-is-sent.md` what passes over the wire.
+//! `docs/decisions/0017-one-holder-beside-the-primary.md` explains why these are the rules, and
+//! `docs/decisions/0018-what-a-standby-is-sent.md` describes what passes over the wire.
 
-// First: it has a macro.
+// Must come first, because it defines a macro.
 #[macro_use]
 mod planted;
 

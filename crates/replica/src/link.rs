@@ -1,7 +1,8 @@
-//! One request of a standby to its primary, and the frames of the answer.
+//! One request of a standby to its primary, and the frames of the response.
 //!
-//! A connection on which nothing comes for [`SILENCE_MAX`] is given up: a primary says every second that it is there.
-//! Certificates and token are read for each connection, so that new ones are taken up.
+//! If nothing arrives on a connection for [`SILENCE_MAX`], the standby gives it up: a primary sends
+//! its end every second. Certificates and the token are read for each connection, so that new ones
+//! take effect.
 
 use crate::{
     Doing, Error, Incoming, Outside,
@@ -29,24 +30,25 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// A primary that sends nothing for so long is not there.
+/// After this long without a byte, the primary counts as gone.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Connecting and the head of the answer take no longer.
+/// The timeout for connecting, and for the head of the response.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// An error's body that is longer is nobody's.
+/// Longer bodies of errors are discarded.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("widgets/", env!("CARGO_PKG_VERSION")));
 
-/// Where a primary is: `http://` or `https://`, a host, and perhaps a port and a path before every route.
+/// The address of a primary: `http://` or `https://`, a host, and optionally a port and a path
+/// prefix for every route.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(Uri);
 
 impl Address {
-    /// An address that names a scheme of HTTP and a host.
+    /// Returns the address if it has the scheme `http` or `https` and a host.
     #[must_use]
     pub fn new(uri: Uri) -> Option<Self> {
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -57,7 +59,7 @@ impl Address {
         self.0.scheme_str() == Some("https")
     }
 
-    /// The host, of an IPv6 address without its brackets.
+    /// Returns the host; an IPv6 address without its brackets.
     fn host(&self) -> &str {
         self.0.host().unwrap_or_default().trim_matches(['[', ']'])
     }
@@ -87,28 +89,28 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Who a standby says to be, and whom it trusts.
+/// How a standby authenticates, and whom it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// A file with a bearer token of a role that may administer the primary.
+    /// A file with a bearer token for a role that may administer the primary.
     pub token_file: Option<PathBuf>,
-    /// Certificates to trust instead of the system's.
+    /// A file with certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
-    /// A client certificate and its key.
+    /// The files of a client certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// A primary, and how it is asked.
+/// A primary, and how to connect to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Primary {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// How one gets in.
+    /// The credentials to present there.
     pub credentials: Credentials,
 }
 
 impl Credentials {
-    /// Reads every file, so that a start can say what is wrong with one.
+    /// Reads every file, so that a start can report what is wrong with one.
     pub fn check(&self, address: &Address) -> Result<(), Error> {
         self.authorization()?;
         if address.is_secure() {
@@ -158,7 +160,7 @@ fn nothing() -> Sent {
     Empty::new().boxed_unsync()
 }
 
-/// The newest number at each time, without an end.
+/// Returns an endless body that contains the newest report each time it changes.
 fn reported(reports: watch::Receiver<u64>) -> Sent {
     let next = |mut reports: watch::Receiver<u64>| async move {
         reports.changed().await.ok()?;
@@ -170,7 +172,7 @@ fn reported(reports: watch::Receiver<u64>) -> Sent {
 }
 
 impl Primary {
-    /// Asks for a stream, and reports meanwhile what is wanted to be.
+    /// Asks for a stream, and sends `reports`, if given, as they change.
     pub(crate) async fn ask(
         &self,
         query: &str,
@@ -198,14 +200,14 @@ impl Primary {
         }))
     }
 
-    /// Tells it something: `call` is one segment below `/replication`, with its query.
+    /// Sends a request: `call` is one segment below `/replication`, with its query.
     pub(crate) async fn tell(&self, call: &str) -> Result<(), Error> {
         let request = Request::post(self.address.target(&format!("/{call}")));
         self.answer(request, nothing()).await?;
         Ok(())
     }
 
-    /// The answer, if it is a success.
+    /// Sends a request and returns the response if it is a success.
     async fn answer(
         &self,
         request: Builder,
@@ -241,7 +243,7 @@ impl Primary {
         let address = &self.address;
         let stream = TcpStream::connect((address.host(), address.port())).await;
         let stream = stream.map_err(|error| Error::Unreachable(error.to_string()))?;
-        // Each group is waited for.
+        // Each group is waited for, so it must be sent without delay.
         drop(stream.set_nodelay(true));
         if !address.is_secure() {
             return self.send(stream, request, body).await;
@@ -277,7 +279,7 @@ impl Primary {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        // Ends when it is dropped.
+        // Dropping the set ends the connection.
         let mut driver = JoinSet::new();
         driver.spawn(async move { drop(connection.await) });
         let response = sender.send_request(request).await.map_err(broken)?;
@@ -285,7 +287,7 @@ impl Primary {
     }
 }
 
-/// An answer of a primary over HTTP.
+/// A primary's response over HTTP.
 struct Answer {
     _driver: JoinSet<()>,
     body: Body,
@@ -306,7 +308,7 @@ impl Incoming for Answer {
     }
 }
 
-/// The frames of an answer as they come.
+/// The frames of a response as they arrive.
 pub(crate) struct Frames {
     outside: Arc<dyn Outside>,
     incoming: Box<dyn Incoming>,
@@ -314,7 +316,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Asks a primary for a stream whose groups may have so many bytes.
+    /// Asks a primary for a stream whose groups have at most `group_bytes_max` bytes.
     pub(crate) async fn ask(
         outside: &Arc<dyn Outside>,
         primary: &Primary,
@@ -330,7 +332,7 @@ impl Frames {
         })
     }
 
-    /// The next one.
+    /// Returns the next frame.
     pub(crate) async fn next(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(frame) = self.decoder.next().map_err(Error::Wire)? {

@@ -16,65 +16,67 @@ macro_rules! planted {
     };
 }
 
-/// What a member is at present.
+/// The present role of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// It takes operations.
     Primary,
-    /// It takes no operations any more, and waits until this member has everything, which then takes over.
+    /// It takes no more operations and waits until this member has everything and takes over.
     HandingOver(MemberId),
-    /// It follows a primary, or looks for one.
+    /// It follows a primary, or is looking for one.
     Standby,
 }
 
-/// Who has every acknowledged operation on its disk beside the primary, as the member's own history says.
+/// Which member has every acknowledged operation on its disk beside the primary, according to the
+/// member's own history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
-    /// Nobody: nothing is acknowledged meanwhile.
+    /// Nobody. Nothing is acknowledged meanwhile.
     Nobody,
-    /// This member, which must have what stands before `from` before its copy counts. The primary itself, if it
-    /// was promoted and no standby has followed it yet: then its own disk is enough.
+    /// This member. Its copy counts once it has everything before `from`. After a promotion this is
+    /// the primary itself until a standby has followed: until then, its own disk is enough.
     Is {
-        /// Whose disk counts.
+        /// The member whose disk counts.
         member: MemberId,
-        /// The sequence number after the record that named it.
+        /// The sequence number after the record that named this member.
         from: u64,
     },
 }
 
-/// Why something is not done.
+/// Why the rules refuse a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is a standby's to do, and this member is the primary.
+    /// Only a standby may do it, and this member is the primary.
     IsPrimary,
-    /// It is a primary's to do, and this member is none.
+    /// Only a primary may do it, and this member is not the primary.
     IsNotPrimary,
-    /// The primary is handing over, and writes nothing any more.
+    /// The primary is handing over and no longer writes.
     IsHandingOver,
-    /// The primary does not hand over to that standby, or does not wait for it any more.
+    /// The primary is not handing over to that standby, or no longer waits for it.
     IsNotHandingOver,
-    /// Operations may have been acknowledged that this member lacks: another one is the holder, or nobody is.
+    /// This member may lack acknowledged operations, because another member is the holder, or
+    /// nobody is.
     IsNotHolder(Holder),
-    /// What is offered comes from a lower epoch: from a primary that another one has replaced.
+    /// The offer comes from a lower epoch: its primary has been replaced.
     OldEpoch {
-        /// What was offered.
+        /// The epoch of the offer.
         offered: Epoch,
-        /// What this member has.
+        /// This member's epoch.
         own: Epoch,
     },
-    /// What is offered does not go on where this member's history ends.
+    /// The offer does not continue where this member's history ends.
     DoesNotFollow {
         /// Where the offer begins.
         offered: Tip,
         /// Where this member's history ends.
         own: Tip,
     },
-    /// A member was to be named the holder that does not have everything yet.
+    /// The member to be named as the holder does not have everything yet.
     IsBehind {
         /// How much of the history it has.
         sequence: u64,
     },
-    /// The holder before has not been told yet that it is none any more.
+    /// The previous holder does not know yet that it is no longer the holder.
     HolderIsLeaving,
 }
 
@@ -114,7 +116,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What one member knows. All but [what was reported](Member::report) stands on its disk.
+/// What one member knows. All of it is on its disk, except [what was reported](Member::report).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
     id: MemberId,
@@ -130,7 +132,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member with nothing in its history.
+    /// Creates a member with an empty history.
     #[must_use]
     pub const fn new(id: MemberId, acknowledge: Acknowledge, role: Role, epoch: Epoch) -> Self {
         Self {
@@ -150,7 +152,8 @@ impl Member {
         }
     }
 
-    /// A member whose history says so: who is the holder and from where on, and who was it until a record that there is none.
+    /// Creates a member from what its history says: the holder and since when, and the previous
+    /// holder if a record says that nobody is the holder now.
     #[must_use]
     pub fn recovered(
         id: MemberId,
@@ -167,41 +170,41 @@ impl Member {
         }
     }
 
-    /// Which data directory it is.
+    /// Returns the number of the member's data directory.
     #[must_use]
     pub const fn id(&self) -> MemberId {
         self.id
     }
 
-    /// What it is at present.
+    /// Returns the member's present role.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
     }
 
-    /// The newest epoch in its history.
+    /// Returns the newest epoch in the member's history.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// How far its history goes.
+    /// Returns where the member's history ends.
     #[must_use]
     pub const fn tip(&self) -> Tip {
         self.tip
     }
 
-    /// Who is the holder, as its history says.
+    /// Returns the holder, according to the member's history.
     #[must_use]
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// May it take an operation?
+    /// Checks whether the member may take an operation.
     ///
     /// # Errors
     ///
-    /// It is no primary, or hands over.
+    /// The member is not the primary, or is handing over.
     pub fn may_write(&self) -> Result<(), Refusal> {
         match self.role {
             Role::Primary => Ok(()),
@@ -210,8 +213,8 @@ impl Member {
         }
     }
 
-    /// Its history became longer, durably: by operations, or by the `record` that a method of this type asked for or
-    /// that a primary sent.
+    /// Records that the member's history became longer, durably: by operations, or by a `record`
+    /// that a method of this type asked for or that a primary sent.
     pub fn lengthened(&mut self, tip: Tip, record: Option<Record>) {
         self.tip = tip;
         match record {
@@ -232,7 +235,7 @@ impl Member {
         }
     }
 
-    /// The sequence number before which every operation may be answered.
+    /// Returns the sequence number before which every operation may be answered.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         if self.role == Role::Standby {
@@ -253,7 +256,8 @@ impl Member {
         }
     }
 
-    /// A standby reported, in answer to groups of `epoch`, that its history goes to `sequence`, durably.
+    /// Records a standby's report, in response to groups of `epoch`, that it has the history up to
+    /// `sequence` durably.
     pub fn report(&mut self, standby: MemberId, epoch: Epoch, sequence: u64) {
         if self.role == Role::Standby || epoch != self.epoch {
             return;
@@ -262,7 +266,7 @@ impl Member {
         *has = sequence.min(self.tip.sequence).max(*has);
     }
 
-    /// How much of the history a standby has said to have, in this epoch.
+    /// Returns how much of the history a standby has reported in this epoch.
     #[must_use]
     pub fn reported(&self, standby: MemberId) -> u64 {
         self.has(standby)
@@ -275,8 +279,9 @@ impl Member {
         self.copies.get(&member).copied().unwrap_or_default()
     }
 
-    /// Would its disk take operations along that were acknowledged? Such a primary is the holder itself, or the
-    /// standby that it named is not known to have everything yet.
+    /// Reports whether acknowledged operations could be lost with this member's disk. That is so if
+    /// the primary itself is the holder, or if the standby that it named is not yet known to have
+    /// everything.
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.role != Role::Standby
@@ -286,7 +291,8 @@ impl Member {
             }
     }
 
-    /// Who may be promoted, as far as a primary knows: the holder, or the one before until it has said that it is none any more.
+    /// Returns the member that may be promoted, as far as a primary knows: the holder, or the
+    /// previous holder until it has confirmed that it is no longer the holder.
     #[must_use]
     pub fn promotable(&self) -> Option<MemberId> {
         match self.holder {
@@ -295,21 +301,23 @@ impl Member {
         }
     }
 
-    /// Who was the holder, and is not known to have heard that it is none any more.
+    /// Returns the previous holder, unless it is known to have the record that it is no longer the
+    /// holder.
     #[must_use]
     pub fn leaving(&self) -> Option<MemberId> {
         let (before, since) = self.leaving?;
         (self.has(before) < since).then_some(before)
     }
 
-    /// Makes `standby` the holder: the record to write for it now. Where another standby is the holder, that is
-    /// [`Record::NoHolder`] first; once that one has it, the next call gives [`Record::Holder`]. It may lack so many records:
-    /// until it has them nothing is acknowledged.
+    /// Returns the record to write now so that `standby` becomes the holder. If another standby is
+    /// the holder, this is [`Record::NoHolder`] first; once that standby has it, the next call
+    /// returns [`Record::Holder`]. `standby` may lack up to `behind_max` records; nothing is
+    /// acknowledged until it has them.
     ///
     /// # Errors
     ///
-    /// This member is no primary; the standby lacks more, and callers would wait for it for long; the holder
-    /// before has not been told.
+    /// This member is not the primary; the standby lacks more records, so callers would wait for a
+    /// long time; or the previous holder does not know yet that it is no longer the holder.
     pub fn name_holder(&self, standby: MemberId, behind_max: u64) -> Result<Record, Refusal> {
         self.may_write()?;
         let sequence = self.has(standby);
@@ -329,23 +337,25 @@ impl Member {
         }
     }
 
-    /// The operator vouches that the holder is gone for good, and will never be promoted: the record by which the primary's
-    /// own disk is enough, until a standby is named.
+    /// Returns the record that makes the primary's own disk enough until a standby is named. By
+    /// calling this, the operator vouches that the holder is gone for good and will never be
+    /// promoted.
     ///
     /// # Errors
     ///
-    /// This member is no primary.
+    /// This member is not the primary.
     pub fn go_alone(&self) -> Result<Record, Refusal> {
         self.may_write().map(|()| Record::Holder(self.id))
     }
 
-    /// May a standby take groups that a primary of `epoch` wrote after `before`? Afterwards each is reported by
-    /// [`lengthened`](Self::lengthened).
+    /// Checks whether a standby may take groups that a primary of `epoch` wrote after `before`. The
+    /// caller then reports each group with [`lengthened`](Self::lengthened).
     ///
     /// # Errors
     ///
-    /// It is a primary itself; the sender was replaced; the groups do not go on from here: then only a
-    /// [copy](Self::take_copy) helps, if the sender's history does not have this member's tip.
+    /// This member is itself a primary; the sender was replaced; or the groups do not continue this
+    /// history. In the last case only a [copy](Self::take_copy) helps, provided that the sender's
+    /// history does not contain this member's tip.
     pub fn take_groups(&mut self, epoch: Epoch, before: Tip) -> Result<(), Refusal> {
         if self.role != Role::Standby {
             return Err(Refusal::IsPrimary);
@@ -366,12 +376,14 @@ impl Member {
         Ok(())
     }
 
-    /// Gives up its history for that of a primary of a higher epoch, which does not have this member's tip: what it has
-    /// beyond the common part was never acknowledged, or was given up by the promotion.
+    /// Gives up the member's history for that of a primary of a higher epoch that does not contain
+    /// this member's tip. Whatever the member has beyond the common part was never acknowledged, or
+    /// was given up by the promotion.
     ///
     /// # Errors
     ///
-    /// It is a primary itself; or the epoch is not higher, and then nothing may be given up.
+    /// This member is itself a primary; or the epoch is not higher, in which case nothing may be
+    /// given up.
     pub fn take_copy(&mut self, epoch: Epoch, tip: Tip, holder: Holder) -> Result<(), Refusal> {
         if self.role != Role::Standby {
             return Err(Refusal::IsPrimary);
@@ -389,7 +401,8 @@ impl Member {
         Ok(())
     }
 
-    /// A primary heard of a higher epoch: another one has replaced it, and it stops.
+    /// Steps down if this member is a primary and `epoch` is higher than its own, because another
+    /// primary has replaced it.
     pub fn heard_of(&mut self, epoch: Epoch) {
         if epoch > self.epoch && self.role != Role::Standby {
             self.role = Role::Standby;
@@ -397,12 +410,14 @@ impl Member {
         }
     }
 
-    /// Makes a standby the primary of a new epoch. `force` is the operator's word that acknowledged operations may be
-    /// lost. The record, if there is one, is to be written before any operation.
+    /// Makes a standby the primary of a new epoch. With `force`, the operator accepts that
+    /// acknowledged operations may be lost. If a record is returned, it must be written before any
+    /// operation.
     ///
     /// # Errors
     ///
-    /// It is the primary already; or it may lack acknowledged operations, and `force` is not given.
+    /// The member is already the primary; or it may lack acknowledged operations, and `force` is
+    /// not given.
     pub fn promote(&mut self, salt: u16, force: bool) -> Result<Option<Record>, Refusal> {
         if self.role != Role::Standby {
             return Err(Refusal::IsPrimary);
@@ -418,11 +433,11 @@ impl Member {
         Ok(self.acknowledge.then_some(Record::Holder(self.id)))
     }
 
-    /// Begins a switchover to `standby`: no operation is taken from here on.
+    /// Begins a switchover to `standby`: from here on, the primary takes no operations.
     ///
     /// # Errors
     ///
-    /// This member is no primary; or another standby is the holder.
+    /// This member is not the primary; or `standby` is not the holder.
     pub fn begin_hand_over(&mut self, standby: MemberId) -> Result<(), Refusal> {
         self.may_write()?;
         if self.acknowledge
@@ -434,12 +449,13 @@ impl Member {
         Ok(())
     }
 
-    /// Ends it, where the standby says that its own history is this: this member is a standby from here on, and the
-    /// other [takes over](Self::take_over).
+    /// Completes the switchover if the standby reports exactly this member's history: this member
+    /// becomes a standby, and the other one [takes over](Self::take_over).
     ///
     /// # Errors
     ///
-    /// This member does not hand over to that one, or not any more; or that one does not have everything yet.
+    /// This member is not handing over to that standby, or no longer; or that standby does not have
+    /// everything yet.
     pub fn end_hand_over(
         &mut self,
         standby: MemberId,
@@ -464,7 +480,8 @@ impl Member {
         Ok(())
     }
 
-    /// The standby has not caught up in time: the primary takes operations again.
+    /// Cancels the switchover, because the standby has not caught up in time: the primary takes
+    /// operations again.
     pub fn cancel_hand_over(&mut self) {
         if matches!(self.role, Role::HandingOver(_)) {
             self.role = Role::Primary;
@@ -475,7 +492,8 @@ impl Member {
     ///
     /// # Errors
     ///
-    /// It is the primary already; or it has another history by now, as with an answer that was late.
+    /// The member is already the primary; or its history has changed in the meantime, as when the
+    /// answer was late.
     pub fn take_over(
         &mut self,
         epoch: Epoch,
@@ -491,7 +509,8 @@ impl Member {
         self.promote(salt, true)
     }
 
-    /// The process ended and began again: what was reported is forgotten, and a hand-over that had not ended is off.
+    /// Models a restart of the process: reports are forgotten, and an unfinished hand-over is
+    /// cancelled.
     pub fn restart(&mut self) {
         self.copies.clear();
         self.cancel_hand_over();

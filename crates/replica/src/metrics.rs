@@ -1,4 +1,4 @@
-//! What primary and standby tell of each other.
+//! The metrics of primaries and standbys.
 
 use crate::{By, Status};
 use prometheus::{
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const DONE: &str = "done";
 const GIVEN_UP: &str = "given_up";
 
-/// What is told. Clones are of the same.
+/// The metrics of replication. Clones share their state.
 #[derive(Clone)]
 pub struct Metrics {
     standbys: IntGauge,
@@ -32,7 +32,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Of a primary.
+    /// Creates the metrics of a primary.
     #[must_use]
     pub fn new() -> Self {
         let gauge = |name: &str, help: &str| match IntGauge::new(name, help) {
@@ -48,7 +48,7 @@ impl Metrics {
             Err(error) => unreachable!("every metric here is well-formed: {error}"),
         };
         for outcome in [DONE, GIVEN_UP] {
-            // It is there from the start on.
+            // Makes the series exist from the start.
             drop(hand_overs.with_label_values(&[outcome]));
         }
         let by = Opts::new(
@@ -90,17 +90,18 @@ impl Metrics {
         }
     }
 
-    /// Adds these to a registry.
+    /// Adds the metrics to a registry.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.clone()))
     }
 
-    /// It is a standby with this status from here on, or a primary.
+    /// Sets that this store is a standby with this status from here on, or a primary if `None`.
     pub fn set_status(&self, status: Option<Status>) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Who has an operation before its caller is told; `None` of a standby, which takes none.
+    /// Sets which disks have an operation before its caller is answered; `None` for a standby,
+    /// which takes no operations.
     pub(crate) fn set_acknowledged_by(&self, by: Option<By>) {
         for each in By::ALL {
             let gauge = self.acknowledged_by.with_label_values(&[each.as_str()]);
@@ -108,19 +109,19 @@ impl Metrics {
         }
     }
 
-    /// How many standbys are sent to.
+    /// Returns the number of standbys that are being sent the journal.
     #[must_use]
     pub fn standbys(&self) -> IntGauge {
         self.standbys.clone()
     }
 
-    /// Whether this store hands over.
+    /// Returns whether this store is handing over.
     #[must_use]
     pub(crate) const fn handing_over(&self) -> &IntGauge {
         &self.handing_over
     }
 
-    /// It handed over, or gave that up.
+    /// Counts a hand-over that was completed, or given up.
     pub(crate) fn handed_over(&self, is_done: bool) {
         let outcome = if is_done { DONE } else { GIVEN_UP };
         self.hand_overs.with_label_values(&[outcome]).inc();

@@ -1,8 +1,8 @@
-//! Three members in a network that loses, repeats and delays messages, and everything that operators do to them: every
-//! order of events within the bounds of a [`World`] is looked at.
+//! Model-checks three members in a network that loses, repeats and delays messages, with everything
+//! that operators can do to them: explores every order of events within the bounds of a [`World`].
 //!
-//! Most messages come at once, or are lost. Some are late ([`Bounds::late`]): such a one stays in the network when it was
-//! delivered, and may come again at any time.
+//! Most messages arrive at once or are lost. Some are late ([`Bounds::late`]): a late message stays
+//! in the network after it was delivered, and may arrive again at any time.
 
 use crate::{Acknowledge, Epoch, Holder, Member, MemberId, Record, Role, Tip, planted::Bug};
 use stateright::{Checker as _, DiscoveryClassification, HasDiscoveries, Model, Property};
@@ -11,7 +11,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-/// What stands in a history: an operation, told apart by a number, or a record of the protocol.
+/// An entry of a history: an operation, identified by a number, or a record of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Entry {
     Operation(u8),
@@ -40,18 +40,18 @@ enum Message {
         epoch: Epoch,
         sequence: u64,
     },
-    /// A standby says to the primary, which hands over to it, how far its own history goes.
+    /// A standby reports its own end to the primary that is handing over to it.
     HandedOver {
         from: usize,
         to: usize,
         epoch: Epoch,
         tip: Tip,
     },
-    /// What the primary answers to that once it is a standby itself.
+    /// The primary's answer, once it is itself a standby.
     TakeOver { to: usize, epoch: Epoch, tip: Tip },
 }
 
-/// A member and its disk. One whose disk was lost never comes back.
+/// A member and its disk. A member whose disk was lost never returns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Node {
     member: Member,
@@ -59,7 +59,7 @@ struct Node {
     lost: bool,
 }
 
-/// How often what may still happen.
+/// How many more times each event may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Bounds {
     operations: u8,
@@ -71,7 +71,7 @@ struct Bounds {
     late: u8,
 }
 
-/// An operation that its caller was told of.
+/// An operation whose caller was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Answer {
     epoch: Epoch,
@@ -86,13 +86,14 @@ struct World {
     answers: Vec<Answer>,
     left: Bounds,
     operations: u8,
-    /// A member acknowledged without having everything that was acknowledged before.
+    /// Whether a member acknowledged an operation while it lacked an earlier acknowledged one.
     forgot: bool,
-    /// Only a record's disk was lost while its primary was the only one that had everything: nothing is promised.
+    /// Whether a primary lost its disk while it was possibly the only one with everything. Then
+    /// nothing is promised.
     alone_and_lost: bool,
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Comes,
@@ -105,14 +106,15 @@ enum Action {
     Write(usize),
     Name(usize, usize),
     GoAlone(usize),
-    /// A standby asks a primary for what it lacks, and this becomes of what is sent, and of its report.
+    /// A standby asks a primary for what it lacks. The fates are those of the primary's message and
+    /// of the standby's report.
     Follow(usize, usize, Fate, Fate),
     Deliver(Message),
     Promote(usize),
     BeginHandOver(usize, usize),
-    /// The standby asks the primary to end it.
+    /// The standby asks the primary to complete the hand-over.
     SayHandedOver(usize, usize),
-    /// The primary waits no longer.
+    /// The primary stops waiting.
     CancelHandOver(usize),
     Restart(usize),
     LoseDisk(usize),
@@ -124,7 +126,7 @@ const MEMBERS: usize = 3;
 struct Trial {
     acknowledge: Acknowledge,
     bounds: Bounds,
-    /// A standby that lacks so many records may be named.
+    /// How many records a standby may lack when it is named.
     behind_max: u64,
     planted: Option<Bug>,
 }
@@ -175,7 +177,7 @@ impl Node {
 }
 
 impl World {
-    /// Whoever may answer does so.
+    /// Answers every operation that this node may answer.
     fn answer(&mut self, node: usize) {
         let Node {
             member, history, ..
@@ -209,7 +211,7 @@ impl World {
         self.answers.extend(answered);
     }
 
-    /// Gives the report that a standby makes of it.
+    /// Delivers a message and returns the standby's report, if there is one.
     fn deliver(&mut self, message: Message) -> Option<Message> {
         match message {
             Message::Groups {
@@ -269,7 +271,7 @@ impl World {
         }
     }
 
-    /// What a primary sends to a standby that told it its epoch and tip.
+    /// Returns what a primary sends to a standby, given that standby's epoch and tip.
     fn send(&mut self, from: usize, to: usize) -> Option<Message> {
         let asked = self.nodes[to].member.tip();
         let asked_epoch = self.nodes[to].member.epoch();
@@ -303,7 +305,7 @@ impl World {
         })
     }
 
-    /// Gives what came at once.
+    /// Applies the fate to a message, and returns the message if it arrives at once.
     fn carry(&mut self, message: Message, fate: Fate) -> Option<Message> {
         match fate {
             Fate::Comes => Some(message),
@@ -328,7 +330,8 @@ impl World {
 }
 
 impl Trial {
-    /// Is anybody left who has everything that was acknowledged, and is the primary or may become it without force?
+    /// Reports whether some remaining member has everything that was acknowledged, and is the
+    /// primary or may become it without force, or finds no holder named.
     fn somebody_has_everything(world: &World) -> bool {
         world.nodes.iter().any(|node| {
             let able = node.member.role() != Role::Standby
@@ -570,7 +573,8 @@ impl Model for Trial {
     }
 }
 
-/// What is looked at whole at each run of the tests: some ten thousand to two hundred thousand worlds each.
+/// The worlds that every test run explores completely: roughly ten thousand to two hundred thousand
+/// each.
 fn trials() -> Vec<Trial> {
     let bounds = Bounds {
         operations: 2,
@@ -639,7 +643,7 @@ fn trials() -> Vec<Trial> {
     ]
 }
 
-/// What takes minutes.
+/// The worlds that take minutes.
 fn long_trials() -> Vec<Trial> {
     trials()
         .into_iter()
@@ -670,7 +674,8 @@ fn look_at(trials: Vec<Trial>) {
         }
         println!("{} worlds of {bounds:?}", checker.unique_state_count());
     }
-    // Members of whom nothing can become keep every promise.
+    // These prove that the trials reach something: members that never get anywhere keep every
+    // promise.
     let possible = [
         "a promoted member acknowledges",
         "a second holder has everything",
@@ -683,7 +688,7 @@ fn every_order_of_events_keeps_the_promises() {
     look_at(trials());
 }
 
-/// `cargo test --release -p widgets-replica -- --ignored`.
+/// Run it with `cargo test --release -p widgets-replica -- --ignored`.
 #[test]
 #[ignore = "takes minutes"]
 fn every_order_of_more_events_keeps_the_promises() {
@@ -698,7 +703,7 @@ fn every_planted_bug_is_found() {
             let checker = trial
                 .checker()
                 .finish_when(HasDiscoveries::AnyFailures)
-                // Some bugs make endlessly many worlds.
+                // Some bugs lead to an unlimited number of worlds.
                 .target_max_depth(16)
                 .threads(2)
                 .spawn_bfs()

@@ -1,6 +1,8 @@
-//! What is around the two sides: the network, time, threads, what may wait for the disk, and randomness.
+//! What surrounds the two sides: the network, time, threads, work that may block on the disk, and
+//! randomness.
 //!
-//! A service has [`Real`]. The simulation has its own, in which a seed decides what comes when, and what gets lost.
+//! A service uses [`Real`]. The simulation has its own implementation, in which a seed decides the
+//! order of events and what gets lost.
 
 use crate::{Error, Primary};
 use bytes::Bytes;
@@ -13,19 +15,20 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use widgets_clock::{Clock, SystemClock};
 
-/// Something that is under way.
+/// A boxed future.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The bytes of an answer as they come.
+/// The bytes of a response as they arrive.
 pub trait Incoming: Send {
-    /// The next ones. An error says how the connection ended.
+    /// Returns the next bytes. An error says how the connection ended.
     fn next(&mut self) -> Doing<'_, Result<Bytes, Error>>;
 }
 
-/// All that following and being followed needs beside the store.
+/// Everything that primary and standby need besides the store.
 pub trait Outside: Send + Sync + 'static {
-    /// Asks a primary for the stream of this query: its bytes, once it has begun to answer. Each number of `reports` is told to
-    /// it meanwhile, or a later one.
+    /// Sends this query to a primary and returns the bytes of the stream once the primary has begun
+    /// to answer. Meanwhile each number in `reports` is sent to the primary; a later number may
+    /// replace an earlier one.
     fn ask<'a>(
         &'a self,
         primary: &'a Primary,
@@ -33,27 +36,29 @@ pub trait Outside: Send + Sync + 'static {
         reports: Option<watch::Receiver<u64>>,
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>>;
 
-    /// Tells another member something: `call` is what comes after `/replication/`. An answer that is no success is an error.
+    /// Sends a request to another member: `call` is what follows `/replication/`. A response that
+    /// is not a success is an error.
     fn tell<'a>(&'a self, member: &'a Primary, call: &'a str) -> Doing<'a, Result<(), Error>>;
 
-    /// What time it is.
+    /// Returns the clock.
     fn clock(&self) -> Arc<dyn Clock>;
 
-    /// Does what may wait for the disk, and waits for it. Where it is given up, `work` may go on.
+    /// Runs work that may block on the disk, and waits for it. If the future is dropped, `work` may
+    /// continue.
     fn block(&self, work: Box<dyn FnOnce() + Send>) -> Doing<'static, ()>;
 
-    /// Begins something that goes on beside everything else, until its [`Task`] is dropped.
+    /// Starts a task that runs beside everything else until its [`Task`] is dropped.
     fn begin(&self, name: &str, work: Doing<'static, ()>) -> io::Result<Task>;
 
-    /// A number that nobody can guess.
+    /// Returns an unpredictable number.
     fn random(&self) -> u64;
 }
 
-/// Something that goes on. Dropping it ends that.
+/// A running task. Dropping this value ends it.
 pub struct Task(Option<Box<dyn FnOnce() + Send>>);
 
 impl Task {
-    /// One that is ended by this call, after which it does nothing more.
+    /// Creates a task that calling `end` ends; once `end` returns, the task does nothing more.
     #[must_use]
     pub fn new(end: impl FnOnce() + Send + 'static) -> Self {
         Self(Some(Box::new(end)))
@@ -68,14 +73,14 @@ impl Drop for Task {
     }
 }
 
-/// Does what may wait for the disk; an error where it could not be done to its end.
+/// Runs work that may block on the disk. Returns an error if it could not be completed.
 pub(crate) async fn block<T: Send + 'static>(
     outside: &dyn Outside,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, outcome) = oneshot::channel();
     let work = move || {
-        // Whoever waited may have gone.
+        // The receiver may be gone.
         drop(done.send(work()));
     };
     outside.block(Box::new(work)).await;
@@ -89,7 +94,7 @@ pub struct Real {
 }
 
 impl Real {
-    /// What a service has around it.
+    /// Creates what a service uses.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -124,12 +129,13 @@ impl Outside for Real {
 
     fn block(&self, work: Box<dyn FnOnce() + Send>) -> Doing<'static, ()> {
         Box::pin(async move {
-            // A panic has been reported by its thread.
+            // The thread itself has reported a panic.
             drop(tokio::task::spawn_blocking(work).await);
         })
     }
 
-    /// On a thread of its own: what it does takes no time from those who serve requests. Ending it waits for that thread.
+    /// Runs the task on its own thread, so that it takes no time from the threads that serve
+    /// requests. Ending it joins that thread.
     fn begin(&self, name: &str, work: Doing<'static, ()>) -> io::Result<Task> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -148,7 +154,7 @@ impl Outside for Real {
         let thread: JoinHandle<()> = thread::Builder::new().name(name.into()).spawn(run)?;
         Ok(Task::new(move || {
             drop(stop);
-            // A panic has been reported by its thread.
+            // The thread itself has reported a panic.
             drop(thread.join());
         }))
     }

@@ -1,5 +1,6 @@
-//! Bugs that the tests plant, each of which breaks one promise: in [`Member`](crate::Member) for the model, and elsewhere for
-//! the simulation. `slipped!(Name)` is `false` outside of this crate's own tests, at compile time.
+//! Bugs that the tests plant, each of which breaks one promise: in [`Member`](crate::Member) for
+//! the model, and elsewhere for the simulation. Outside this crate's own tests, `slipped!(Name)` is
+//! `false` at compile time.
 
 #[cfg(not(test))]
 macro_rules! slipped {
@@ -15,25 +16,25 @@ macro_rules! slipped {
     };
 }
 
-/// What can be planted in the rules.
+/// A bug to plant in the rules.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Bug {
     /// An operation is answered once the primary has it.
     AcknowledgedAlone,
-    /// Any standby's copy counts, not the holder's alone.
+    /// Any standby's copy counts, not only the holder's.
     AnyStandbyCounts,
     /// Any standby may be promoted, whoever is the holder.
     AnyoneIsPromoted,
-    /// A new holder is named before the one before it knows.
+    /// A new holder is named before the previous one knows.
     HolderNamedAtOnce,
-    /// Two members that are promoted at once get the same epoch.
+    /// Two members that are promoted at the same time get the same epoch.
     SameEpoch,
-    /// A standby takes groups that do not go on from its tip.
+    /// A standby takes groups that do not continue its history.
     GapTaken,
-    /// A hand-over is taken again when its message comes late.
+    /// A member takes over again when the message about a hand-over arrives late.
     LateHandOverTaken,
-    /// A primary that handed over goes on to write.
+    /// A primary that handed over continues to write.
     WritesOn,
     /// A primary hands over to a standby that does not have everything.
     HandedOverBehind,
@@ -41,7 +42,7 @@ pub(crate) enum Bug {
 
 #[cfg(test)]
 impl Bug {
-    /// Every one.
+    /// All bugs.
     pub(crate) const ALL: [Self; 9] = [
         Self::AcknowledgedAlone,
         Self::AnyStandbyCounts,
@@ -55,35 +56,35 @@ impl Bug {
     ];
 }
 
-/// What can be planted where the rules are followed.
+/// A bug to plant where the rules are carried out.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slip {
     /// A promotion does not begin an epoch.
     EpochKept,
-    /// The number of an epoch has nothing random.
+    /// The number of an epoch has no random part.
     SaltForgotten,
-    /// A standby that is promoted goes on to send to those that followed it, as if it had not been.
+    /// A promoted standby continues to send to its own standbys as if it had not been promoted.
     SentAcrossEpochs,
-    /// A primary that hands over goes on to take operations.
+    /// A primary that hands over continues to take operations.
     TakesWhileHandingOver,
     /// A primary hands over to a standby that lacks its last groups.
     HandedOverBehind,
-    /// Others than the holder are sent what that one lacks.
+    /// Standbys other than the holder are sent what the holder lacks.
     SentBeyondHolder,
-    /// The same while the holder has not heard that it is none any more.
+    /// As above, while the previous holder does not know yet that it is no longer the holder.
     LeavingForgotten,
-    /// A standby sends on what its primary has not said to have.
+    /// A standby sends on what its primary has not confirmed.
     SentUnconfirmed,
-    /// Anybody is promoted, whoever is the holder.
+    /// Any member is promoted, whoever is the holder.
     HolderPassedOver,
-    /// A standby shows what it has before its primary has said that this is its history as well.
+    /// A standby shows its state before its primary has confirmed that it has the same history.
     ShownUnconfirmed,
 }
 
 #[cfg(test)]
 impl Slip {
-    /// Every one.
+    /// All slips.
     pub(crate) const ALL: [Self; 10] = [
         Self::EpochKept,
         Self::SaltForgotten,
@@ -103,7 +104,7 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Slip>> = const { std::cell::Cell::new(None) };
 }
 
-/// Plants one in this thread, or takes it away.
+/// Plants a slip in this thread, or removes it.
 #[cfg(test)]
 pub(crate) fn plant(slip: Option<Slip>) {
     PLANTED.set(slip);

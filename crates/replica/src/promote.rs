@@ -1,7 +1,8 @@
-//! A standby becomes the primary, and the primary before it hears of that.
+//! Makes a standby the primary, and notifies the previous primary.
 //!
-//! Whoever is promoted tells the one that it followed, again and again until that one knows: a machine that comes back
-//! stops to take operations as soon as it is reached. It then follows the new primary, if its history goes that far.
+//! The promoted store repeats the notification until the previous primary has confirmed it: a
+//! machine that comes back therefore stops taking operations as soon as it can be reached. It then
+//! follows the new primary, if the new primary's history contains its own.
 
 use crate::{
     Acknowledge, Epoch, Error, Member, MemberId, Outside, Primary, Record, Role, Task, Tip,
@@ -11,34 +12,35 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{io, sync::Arc, time::Duration};
 use widgets_engine::{FollowError, Follower, Source};
 
-/// So often the primary before is told, until it knows.
+/// How often the previous primary is notified until it has confirmed.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
-/// A queue that was full is tried again after this.
+/// The pause before another attempt when a queue was full.
 const LEAD_AGAIN: Duration = Duration::from_millis(20);
 
-/// How a standby is promoted.
+/// How to promote a standby.
 pub(crate) struct Promotion {
-    /// Where its primary was.
+    /// The address of its primary.
     pub(crate) from: String,
-    /// Where this store is.
+    /// The address of this store.
     pub(crate) address: String,
     /// What the primary handed over, if it did.
     pub(crate) handed: Option<(Epoch, Tip)>,
-    /// Whether its answers are to wait for a standby.
+    /// Whether the store's answers will wait for a standby.
     pub(crate) acknowledge: Acknowledge,
-    /// The operator's word that acknowledged operations may be lost.
+    /// The operator accepts that acknowledged operations may be lost.
     pub(crate) force: bool,
 }
 
-/// Makes a standby, which follows nobody at the moment, the primary of a new epoch: which one.
+/// Makes a standby, which follows nobody at present, the primary of a new epoch. Returns that
+/// epoch.
 pub(crate) async fn promote(
     outside: &dyn Outside,
     source: &Source,
     follower: &Follower,
     promotion: Promotion,
 ) -> Result<Epoch, Error> {
-    // What the primary before had sent belongs to its epoch, also where it is written only now.
+    // What the previous primary sent belongs to its epoch, even if it is written only now.
     follower.pause().await?;
     let Promotion {
         from,
@@ -48,7 +50,8 @@ pub(crate) async fn promote(
         force,
     } = promotion;
     let is_held = source.holding().holder.is_some();
-    // Whatever this standby's configuration says: its history names who must not be passed over.
+    // The history decides, whatever this standby's configuration says: it names the member that
+    // must not be passed over.
     let rule = if is_held {
         Acknowledge::Standby
     } else {
@@ -72,11 +75,12 @@ pub(crate) async fn promote(
         member.epoch().number()
     };
     follower.promote(number, from, address).await?;
-    // Before any operation. Where a crash comes before it, the next start writes it.
+    // This must come before any operation. If a crash prevents it, the next start writes the
+    // record.
     if let Some(record) = record {
         write(outside, source, follower, record, true).await?;
     }
-    // It is durable: only a queue that is full can stand in the way, for a moment.
+    // The promotion is durable. Only a full queue can delay the rest, for a moment.
     while let Err(FollowError::NotNow(why)) = follower.lead().await {
         tracing::warn!(why, "the promoted store does not take operations yet");
         outside.clock().timer(LEAD_AGAIN).await;
@@ -84,8 +88,8 @@ pub(crate) async fn promote(
     Ok(member.epoch())
 }
 
-/// Writes a record to the journal of a primary, again until it is there or this store follows. `is_first`: it was promoted, and takes
-/// no operations yet.
+/// Writes a record to a primary's journal, repeatedly until it succeeds or this store is a standby.
+/// `is_first` means that the store was promoted and takes no operations yet.
 pub(crate) async fn write(
     outside: &dyn Outside,
     source: &Source,
@@ -113,7 +117,7 @@ pub(crate) async fn write(
     }
 }
 
-/// Whether a primary of this store is replaced by one of that epoch.
+/// Reports whether a primary of that epoch replaces this store's primary.
 pub(crate) fn is_replaced(source: &Source, store: u64, epoch: u32) -> bool {
     let own = source.store();
     let mut member = Member::new(
@@ -126,7 +130,8 @@ pub(crate) fn is_replaced(source: &Source, store: u64, epoch: u32) -> bool {
     store == own.identity && member.role() == Role::Standby
 }
 
-/// Tells the primary before that this store, found at `address`, has replaced it, until it knows or the task is dropped.
+/// Notifies the previous primary that this store, reachable at `address`, has replaced it,
+/// repeatedly until that succeeds or the task is dropped.
 pub(crate) fn tell(
     outside: &Arc<dyn Outside>,
     before: Primary,

@@ -1,4 +1,5 @@
-//! Which role a store has, and how that changes: it follows, is promoted, is replaced, and hands over.
+//! Tracks a store's role and changes it: the store follows, is promoted, is replaced, and hands
+//! over.
 
 mod hand_over;
 
@@ -21,37 +22,38 @@ use tokio::sync::watch;
 use widgets_engine::{Acknowledging, Follower, Role, Source};
 use widgets_registry::Position;
 
-/// What an operator reads of a standby that is not promoted.
+/// What an operator reads when a standby may not be promoted.
 const NOT_HOLDER: &str = "this standby is not the holder, which alone is sure to have every acknowledged operation: `widgets holder` on the \
      primary shows which it is. Where both are gone, `widgets promote --force` promotes this one: your word that operations that were \
      answered may be lost";
 
-/// What an operator reads where the holder cannot be changed or shown.
+/// What an operator reads when the holder cannot be changed or shown.
 const HOLDER_STAYS: &str = "there is no holder to change here, or that standby is not connected: with replication.acknowledge = standby \
      the primary knows";
 
-/// A store, as far as its roles need it.
+/// The parts of a store that its roles need.
 pub struct Store {
-    /// What is sent to others.
+    /// Reads what is sent to standbys.
     pub source: Source,
-    /// What others send is written by this.
+    /// Writes what the primary sends.
     pub follower: Follower,
-    /// Its answers wait for a standby where this is given.
+    /// Present if the store's answers wait for a standby.
     pub acknowledging: Option<Acknowledging>,
 }
 
-/// Who takes operations.
+/// Which store takes operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taker {
     /// This store.
     This,
     /// The primary at this address, which this store follows.
     Primary(Arc<str>),
-    /// Nobody for a moment: one hands over to the other.
+    /// Neither store, for the duration of a hand-over.
     Nobody,
 }
 
-/// The copies of a store, or the one that it is itself. Clones are of the same.
+/// A store's role, and the standbys or the primary that it is connected with. Clones share their
+/// state.
 #[derive(Clone)]
 pub struct Roles(Arc<Inner>);
 
@@ -63,19 +65,19 @@ struct Inner {
     metrics: Metrics,
     credentials: Credentials,
     segment_bytes: u64,
-    /// Whether it takes operations, for each one to look at.
+    /// Whether this store takes operations; read on each operation.
     takes: AtomicBool,
     taker: watch::Sender<Taker>,
     hand_over: Mutex<HandOver>,
     acknowledge: Acknowledge,
-    /// Where answers wait for a standby: who hears what each has.
+    /// Collects what each standby has, if answers wait for a standby.
     acknowledger: Option<Acknowledger>,
-    /// Names holders.
+    /// The task that names holders.
     naming: Mutex<Option<Task>>,
     following: Mutex<Option<Following>>,
-    /// The primary before is told that it was replaced, until it knows.
+    /// The task that notifies the previous primary that it was replaced, until that succeeds.
     telling: Mutex<Option<Task>>,
-    /// Roles change one after the other.
+    /// Serialises changes of role.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -83,13 +85,14 @@ struct Inner {
 struct Following {
     primary: Primary,
     status: Status,
-    /// Gone while the role changes.
+    /// `None` while the role changes.
     task: Option<Task>,
 }
 
 impl Roles {
-    /// Begins to follow, where there is a primary, and to serve those that follow this store, whose segments have so
-    /// many bytes. `credentials` are for whoever it has to reach.
+    /// Begins to follow `primary`, if one is given, and to serve this store's standbys.
+    /// `segment_bytes` is the size of the store's segments. `credentials` are for the members that
+    /// this store contacts.
     pub fn start(
         outside: Arc<dyn Outside>,
         store: Store,
@@ -150,7 +153,7 @@ impl Roles {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Ends what it does beside what it is asked.
+    /// Ends the background tasks.
     pub fn stop(&self) {
         self.0.tells(None);
         drop(self.0.forget_hand_over());
@@ -160,7 +163,7 @@ impl Roles {
         drop(naming);
     }
 
-    /// Who takes operations.
+    /// Returns which store takes operations.
     #[must_use]
     pub fn taker(&self) -> Taker {
         if self.0.takes.load(Ordering::Acquire) {
@@ -169,28 +172,29 @@ impl Roles {
         self.0.taker.borrow().clone()
     }
 
-    /// Waits until somebody takes operations.
+    /// Waits until a store takes operations.
     pub async fn settled(&self) {
         let mut taker = self.0.taker.subscribe();
-        // Whoever changes it lives as long as this.
+        // The sender lives as long as `self`.
         drop(taker.wait_for(|taker| *taker != Taker::Nobody).await);
     }
 
-    /// Why it does not follow, where it is to and has not for a while.
+    /// Returns why this standby does not follow, if it has not for a while.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let following = self.0.following();
         following.as_ref().and_then(|it| it.status.failure())
     }
 
-    /// Those that this store is sent to.
+    /// Returns the sending side, which serves this store's standbys.
     #[must_use]
     pub fn standbys(&self) -> Standbys {
         self.0.standbys.clone()
     }
 
-    /// Makes it the primary, if it is a standby: what is answered to who asked for that. The query has the `address` at which
-    /// this store is found. With `within_ms` the primary hands over to it, within so many milliseconds.
+    /// Makes this standby the primary, and returns the body of the answer. The query has the
+    /// `address` at which this store is reachable. With `within_ms`, the primary hands over to it
+    /// within that many milliseconds.
     pub async fn promote(&self, query: &str) -> Result<String, Unsendable> {
         let address = parameter(query, "address").unwrap_or_default();
         if address.parse().ok().and_then(Address::new).is_none() {
@@ -203,8 +207,8 @@ impl Roles {
         self.0.promote(address, force).await
     }
 
-    /// Says who must have an operation before its caller is told, and changes it where the query has `member`: a standby's, or `alone`. What
-    /// is answered.
+    /// Changes the holder if the query has `member`: a standby's number, or `alone`. Returns who
+    /// the holder is, as the body of the answer.
     pub fn holder(&self, query: &str) -> Result<String, Unsendable> {
         let refused = |why: String| Unsendable::Refused(HOLDER_STAYS, why);
         let Some(acknowledger) = &self.0.acknowledger else {
@@ -229,17 +233,20 @@ impl Roles {
         told.ok_or_else(|| refused("this is a standby: ask the primary".into()))
     }
 
-    /// Takes no operations any more, so that a standby can take over: what is answered to it. The query is what it tells of itself.
+    /// Stops taking operations so that a standby can take over, and returns the body of the answer.
+    /// The query identifies the standby.
     pub async fn hand_over(&self, query: &str) -> Result<String, Unsendable> {
         self.0.hand_over(query).await
     }
 
-    /// Hears how far that standby is, and is its standby once that is everything: what is answered to it.
+    /// Takes the standby's end of its history, and becomes its standby once that is everything.
+    /// Returns the body of the answer.
     pub async fn handed_over(&self, query: &str) -> Result<String, Unsendable> {
         self.0.handed_over(query).await
     }
 
-    /// Hears that another store has replaced it: what is answered. The query is what a promoted store tells.
+    /// Takes the message that another store has replaced this one, and returns the body of the
+    /// answer. The query identifies the promoted store.
     pub async fn replaced(&self, query: &str) -> Result<String, Unsendable> {
         self.0.replaced(query).await
     }
@@ -257,7 +264,7 @@ impl Inner {
         self.taker.send_replace(taker);
     }
 
-    /// The primary that this store follows, if it does.
+    /// Returns the primary that this store follows, if it does.
     fn primary_before(&self) -> Option<Primary> {
         self.following().as_ref().map(|it| it.primary.clone())
     }
@@ -273,7 +280,7 @@ impl Inner {
         self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is the primary from here on.
+    /// Makes this store the primary from here on.
     fn begin_to_lead(&self) -> io::Result<()> {
         if let Some(acknowledger) = &self.acknowledger {
             acknowledger.lead();
@@ -283,7 +290,7 @@ impl Inner {
         if self.source.holding().holder.is_none() {
             return Ok(());
         }
-        // What is answered from here on that one need not have: it may not be promoted as if it had.
+        // From here on the holder may lack what is answered, so it may no longer be promoted.
         let (outside, source) = (self.outside.clone(), self.source.clone());
         let follower = self.follower.clone();
         let record = async move {
@@ -324,7 +331,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Has the primary before know that it was replaced. Where it cannot be told nothing is lost but time.
+    /// Notifies the previous primary that it was replaced. If the notification fails, only time is
+    /// lost.
     fn tell_before(&self, from: &str, address: &str) {
         let Some(before) = from.parse().ok().and_then(Address::new) else {
             return;
@@ -349,7 +357,8 @@ impl Inner {
         }
     }
 
-    /// Makes it the primary in place of this one, which handed over what is given, if it did.
+    /// Makes this store the primary in place of `primary`. `handed` is what that primary handed
+    /// over, if it did.
     async fn take_over(
         &self,
         primary: Primary,
@@ -407,7 +416,7 @@ impl Inner {
         Ok(self.told(true))
     }
 
-    /// What is answered to a promotion.
+    /// Returns the body of the answer to a promotion.
     fn told(&self, promoted: bool) -> String {
         let (store, end) = (self.source.store(), self.source.end());
         let position = Position {
@@ -421,11 +430,12 @@ impl Inner {
         )
     }
 
-    /// It follows the new primary from here on, durably.
+    /// Makes this store follow the new primary from here on, durably.
     async fn follow_instead(&self, address: Address) -> Result<(), Unsendable> {
         let unavailable = |error: Error| Unsendable::Unavailable(error.to_string());
         let before = self.primary_before();
-        // First: what was handed over by who followed before is written before the new one is asked where to go on.
+        // First stop following the previous primary: what it sent must be written before the new
+        // one is asked where to continue.
         let task = self.following().as_mut().and_then(|it| it.task.take());
         self.drop_task(task).await;
         if let Err(error) = self.follower.demote(address.to_string()).await {
@@ -456,7 +466,8 @@ impl Inner {
             let own = self.source.store();
             let is_news = store == own.identity && epoch > own.epoch();
             if is_news && primary.address != address {
-                // Whom it follows may be gone for good, or a standby as well.
+                // The primary that this store follows may be gone for good, or may itself be a
+                // standby by now.
                 self.follow_instead(address).await?;
             }
             return Ok(r#"{"replaced":false}"#.into());
@@ -492,7 +503,7 @@ fn malformed_address() -> Unsendable {
     Unsendable::Malformed(must.into())
 }
 
-/// A number of a query, in this base.
+/// Returns a number from the query, parsed in this base.
 fn number<T: TryFrom<u64>>(query: &str, wanted: &str, base: u32) -> Result<T, Unsendable> {
     let given = parameter(query, wanted);
     let number = given
@@ -508,7 +519,7 @@ fn number<T: TryFrom<u64>>(query: &str, wanted: &str, base: u32) -> Result<T, Un
         })
 }
 
-/// A parameter of a query.
+/// Returns a parameter of the query.
 fn parameter(query: &str, wanted: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let (_, value) = pairs.find(|(name, _)| name == wanted)?;

@@ -1,7 +1,8 @@
-//! The primary's side: sends its store, and then its journal as it becomes durable.
+//! The primary's side: sends the store's header, and then its journal as it becomes durable.
 //!
-//! Each standby is a task of the runtime that serves its request, with one piece at a time on its way. It reads what
-//! the engine has made durable, and waits where the standby does not read: nobody who writes waits for it.
+//! Each standby is served by a task in the runtime that serves its request, with one piece in
+//! flight at a time. The task reads what the engine has made durable. If the standby does not read,
+//! only this task waits; writers never do.
 
 use crate::{
     Epoch, MemberId, Outside,
@@ -15,38 +16,39 @@ use std::{future::pending, io, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use widgets_engine::{LoggedGroup, Source, SourceError};
 
-/// More standbys are not sent to at a time.
+/// The maximum number of standbys that are served at a time.
 const STANDBYS_MAX: i64 = 16;
 
-/// Groups are sent in pieces of about so many bytes.
+/// The approximate size of a piece of groups.
 const GROUPS_BYTES: usize = 256 << 10;
 
-/// A checkpoint is sent in pieces of so many bytes.
+/// The size of a piece of a checkpoint.
 const CHECKPOINT_BYTES: usize = 256 << 10;
 
-/// So often a primary says that it is there, where nothing happens.
+/// How often a primary sends its end when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Why nothing is sent.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsendable {
-    /// The request is not what a standby asks: it says what it must be.
+    /// The request is not one that a standby sends: says what it must be.
     Malformed(String),
-    /// This store cannot go on where the standby ends.
+    /// This store's history does not contain the point where the standby's ends.
     Elsewhere(String),
-    /// There are as many standbys as there may be: it names the limit.
+    /// Too many standbys are connected, or the standby must ask again later: says the limit, or the
+    /// reason.
     Busy(String),
     /// The disk failed.
     Unavailable(String),
-    /// The roles are as before: it says why.
+    /// The roles are unchanged: says why.
     NotChanged(String),
-    /// Which store is the primary is not known: it says what to look at.
+    /// It is unknown which store is the primary: says what to look at.
     Unknown(String),
-    /// The rules do not allow it: what anybody may read of that, and what is behind it.
+    /// The rules do not allow it: what anybody may read about that, and the detailed reason.
     Refused(&'static str, String),
 }
 
-/// Those who keep copies of a store. Clones are of the same.
+/// Serves the standbys of a store. Clones share their state.
 #[derive(Clone)]
 pub struct Standbys {
     outside: Arc<dyn Outside>,
@@ -56,7 +58,8 @@ pub struct Standbys {
 }
 
 impl Standbys {
-    /// Those of this store. `connected` counts them, and where answers wait for one of them, `acknowledger` hears what they have.
+    /// Serves the standbys of this store. `connected` counts them. If answers wait for one of them,
+    /// `acknowledger` takes their reports.
     #[must_use]
     pub(crate) const fn new(
         outside: Arc<dyn Outside>,
@@ -72,8 +75,9 @@ impl Standbys {
         }
     }
 
-    /// What a standby's `query` asks for, piece by piece, and the task that sends it until the standby goes or
-    /// `stopping` says so. `reports` is what comes of the request's body.
+    /// Returns the receiver of what a standby's `query` asks for, piece by piece, and the task that
+    /// sends it until the standby disconnects or `stopping` becomes true. `reports` receives the
+    /// request's body.
     pub async fn send(
         self,
         query: String,
@@ -88,7 +92,7 @@ impl Standbys {
         }
         self.connected.inc();
         let counted = Counted(self.connected.clone());
-        // Counted before it is looked at: nobody gets in beside somebody else.
+        // Count first and check afterwards, so that no two standbys share the last place.
         if self.connected.get() > STANDBYS_MAX {
             return Err(Unsendable::Busy(format!("{STANDBYS_MAX} standbys")));
         }
@@ -117,7 +121,8 @@ impl Standbys {
     }
 }
 
-/// Takes what a standby reports, until it reports no more. Goes on for ever where none can be the holder.
+/// Takes a standby's reports until there are no more. Never returns if the standby cannot be the
+/// holder.
 async fn hear(
     acknowledger: Option<Acknowledger>,
     member: Option<MemberId>,
@@ -131,7 +136,8 @@ async fn hear(
     let mut attached = None;
     while let Some(piece) = pieces.recv().await {
         if let Some(sequence) = reports.push(&piece) {
-            // It has begun to follow: before that it cannot be told apart from one that is refused.
+            // Only now is it certain that the standby follows; before its first report it might be
+            // one that is refused.
             attached.get_or_insert_with(|| acknowledger.attach(member));
             acknowledger.report(member, epoch, sequence);
         }
@@ -146,7 +152,7 @@ impl Drop for Counted {
     }
 }
 
-/// Whether this store has what a standby has, and what comes after that. May wait for the disk.
+/// Checks that this store has the standby's history and what comes after it. May block on the disk.
 fn check(source: &Source, from: wire::From) -> Result<(), Unsendable> {
     let store = source.store();
     let elsewhere = |why: String| Err(Unsendable::Elsewhere(why));
@@ -191,7 +197,7 @@ struct Sender {
     source: Source,
     acknowledger: Option<Acknowledger>,
     member: Option<MemberId>,
-    /// Up to where it may be sent the journal.
+    /// How far this standby may be sent the journal.
     limit: Option<watch::Receiver<Limit>>,
     pieces: mpsc::Sender<Bytes>,
     stopping: watch::Receiver<bool>,
@@ -199,7 +205,8 @@ struct Sender {
 
 impl Sender {
     async fn run(mut self, from: Option<u64>) {
-        // What it has already may yet be lost: before it is acknowledged it is not confirmed either.
+        // What the standby already has may yet be lost. Until it is acknowledged, it must not be
+        // confirmed either.
         if !self.is_within_limit(from.unwrap_or_default()).await {
             return;
         }
@@ -223,12 +230,12 @@ impl Sender {
         self.send_groups(first, store.epoch()).await;
     }
 
-    /// Sends the newest checkpoint, if there is one, and says with which entry the journal goes on. `None` where
-    /// the standby has gone.
+    /// Sends the newest checkpoint, if there is one, and returns the entry with which the journal
+    /// continues; `None` if the standby has disconnected.
     async fn send_checkpoint(&mut self) -> io::Result<Option<u64>> {
         let source = self.source.clone();
         let Some(held) = block(&*self.outside, move || source.hold_checkpoint()).await?? else {
-            // The journal has everything from its first entry on.
+            // The journal is complete from its first entry.
             return Ok(Some(1));
         };
         let held = Arc::new(held);
@@ -256,7 +263,7 @@ impl Sender {
         Ok(Some(first))
     }
 
-    /// Sends the journal from this entry on, without an end.
+    /// Sends the journal from this entry on, endlessly.
     async fn send_groups(&mut self, first: u64, epoch: u32) {
         let mut next = first;
         loop {
@@ -270,7 +277,8 @@ impl Sender {
                     }
                 },
             };
-            // Whoever took over in between has another history from there on.
+            // If this store took over meanwhile, or follows another primary, its history differs
+            // from there on.
             if self.source.store().epoch() != epoch && !slipped!(SentAcrossEpochs) {
                 return;
             }
@@ -281,7 +289,7 @@ impl Sender {
                 next = group.next_sequence();
             }
             let mut end = self.source.end();
-            // What it may not have yet is not told to be there either.
+            // The standby must not learn of entries that it may not have yet.
             let withheld = (end.next_sequence > limit).then_some(limit);
             if withheld.is_some() {
                 end.next_sequence = next;
@@ -297,13 +305,14 @@ impl Sender {
         }
     }
 
-    /// The entry before which it may have everything.
+    /// Returns the entry before which the standby may have everything.
     fn limit(&mut self) -> u64 {
         let limit = self.limit.as_mut().filter(|_| !slipped!(SentBeyondHolder));
         limit.map_or(u64::MAX, |it| it.borrow_and_update().of(self.member))
     }
 
-    /// Waits until it may have what comes before this entry. False where it ends.
+    /// Waits until the standby may have everything before this entry. Returns false if sending must
+    /// end.
     async fn is_within_limit(&mut self, next: u64) -> bool {
         let Some(limit) = &mut self.limit else {
             return true;
@@ -322,7 +331,7 @@ impl Sender {
         block(&*self.outside, move || source.read(first, GROUPS_BYTES)).await?
     }
 
-    /// Waits for the next group, or for as long as nothing may be sent. False where it ends.
+    /// Waits for the next group, or at most for a heartbeat. Returns false if sending must end.
     async fn wait(&mut self, next: u64, withheld: Option<u64>) -> bool {
         let heartbeat = self.outside.clock().timer(HEARTBEAT);
         tokio::select! {
@@ -334,7 +343,7 @@ impl Sender {
         }
     }
 
-    /// Hands a piece over once the one before is taken. False where it ends.
+    /// Sends a piece once the previous one is taken. Returns false if sending must end.
     async fn send(&mut self, piece: Vec<u8>) -> bool {
         tokio::select! {
             biased;
@@ -344,23 +353,24 @@ impl Sender {
     }
 }
 
-/// So often it is looked whether answers still wait for a standby, while the service stops.
+/// How often a stopping service checks whether answers still wait for a standby.
 const STOP_AGAIN: Duration = Duration::from_millis(10);
 
-/// Waits until the service stops and no answer waits for a standby any more: what was accepted is answered first.
+/// Waits until the service stops and no answer waits for a standby any more: accepted operations
+/// are answered first.
 async fn stopped(
     stopping: &mut watch::Receiver<bool>,
     outside: &dyn Outside,
     acknowledger: Option<&Acknowledger>,
 ) {
-    // An error means that the service has gone.
+    // An error means that the service is gone.
     drop(stopping.wait_for(|&stopping| stopping).await);
     while acknowledger.is_some_and(Acknowledger::is_waited_for) {
         outside.clock().timer(STOP_AGAIN).await;
     }
 }
 
-/// Waits for an entry after those before this one; where some were withheld, until more are allowed than before.
+/// Waits for an entry at or after `next`; if entries were withheld, until the limit rises.
 async fn more(
     source: &Source,
     limit: &mut Option<watch::Receiver<Limit>>,
@@ -369,7 +379,7 @@ async fn more(
     withheld: Option<u64>,
 ) {
     match (limit, withheld) {
-        // An error means that the store has gone: there is nothing to wait for.
+        // An error means that the store is gone, so there is nothing to wait for.
         (Some(limit), Some(before)) => {
             drop(limit.wait_for(|limit| limit.of(member) > before).await);
         }

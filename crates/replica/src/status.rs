@@ -1,4 +1,4 @@
-//! What a standby knows of how it follows.
+//! What a standby knows about how it follows.
 
 use std::{
     sync::{
@@ -9,32 +9,33 @@ use std::{
 };
 use widgets_clock::Clock;
 
-/// A primary that was not heard of for so long is not followed any more.
+/// After this long without a message from the primary, a standby counts as not following.
 const HEARD_MAX: Duration = Duration::from_secs(10);
 
-/// How a standby follows. Clones are of the same.
+/// How a standby follows. Clones share their state.
 #[derive(Clone)]
 pub struct Status(Arc<Inner>);
 
 struct Inner {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// About how many bytes the primary has not sent yet.
+    /// Approximately how many bytes the primary has not sent yet.
     behind_bytes: AtomicU64,
 }
 
 struct State {
-    /// Why it does not follow at present.
+    /// Why the standby does not follow at present, if it does not.
     failure: Option<String>,
-    /// When the primary was heard of last.
+    /// When the primary last sent something.
     heard: Option<Duration>,
-    /// When this standby last had everything that the primary had said to have. At first when it began.
+    /// When this standby last had everything that the primary had announced; initially when this
+    /// standby began.
     had_all: Duration,
     has_all: bool,
 }
 
 impl Status {
-    /// Of a standby that begins now.
+    /// Creates the status of a standby that begins now.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let state = State {
@@ -50,7 +51,7 @@ impl Status {
         }))
     }
 
-    /// The primary sends.
+    /// The primary has begun to send.
     pub(crate) fn connected(&self) {
         let now = self.0.clock.now();
         let mut state = self.lock();
@@ -58,7 +59,8 @@ impl Status {
         state.heard = Some(now);
     }
 
-    /// The primary's end is known, and whether this standby has everything before it.
+    /// The primary has announced its end. `has_all` says whether this standby has everything before
+    /// it.
     pub(crate) fn heard(&self, has_all: bool, behind_bytes: u64) {
         let now = self.0.clock.now();
         self.0.behind_bytes.store(behind_bytes, Ordering::Relaxed);
@@ -84,14 +86,14 @@ impl Status {
         state.has_all = false;
     }
 
-    /// It does not follow, for this reason.
+    /// The standby does not follow, for this reason.
     pub(crate) fn failed(&self, why: String) {
         let mut state = self.lock();
         state.failure = Some(why);
         state.has_all = false;
     }
 
-    /// Why it does not follow, if it has not for a while.
+    /// Returns why the standby does not follow, if it has not for a while.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let now = self.0.clock.now();
@@ -106,7 +108,8 @@ impl Status {
         Some(state.failure.clone().unwrap_or_else(silent))
     }
 
-    /// For how long it has not had everything that its primary has, as far as it knows.
+    /// Returns for how long this standby has lacked something that its primary has, as far as it
+    /// knows.
     #[must_use]
     pub fn behind(&self) -> Duration {
         let now = self.0.clock.now();
@@ -118,13 +121,14 @@ impl Status {
         }
     }
 
-    /// About how many bytes of journal the primary had not sent when it was last heard of.
+    /// Returns approximately how many bytes of journal the primary had not sent when it last
+    /// announced its end.
     #[must_use]
     pub fn behind_bytes(&self) -> u64 {
         self.0.behind_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether it is connected.
+    /// Returns whether the standby is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.lock().failure.is_none()

@@ -1,49 +1,52 @@
-//! What passes from a primary to a standby: frames of a kind, a length and a body, all little-endian.
+//! The frames that a primary sends to a standby. Each has a kind, a length and a body; all integers
+//! are little-endian.
 //!
-//! A stream begins with the store. Where a copy was asked for, a checkpoint follows, if the store has one, piece by piece.
-//! Then come groups as they stand in the journal, each with the running hash after it, and from time to time where
-//! the primary's journal ends.
+//! A stream begins with the store's header. If a copy was requested and the store has a checkpoint,
+//! the checkpoint follows in pieces. Then come groups as they are in the journal, each with the
+//! running hash after it, and from time to time the end of the primary's journal.
 
 use crate::MemberId;
 use bytes::{Buf as _, BytesMut};
 use widgets_engine::{JournalEnd, LoggedGroup, NO_MEMBER, StoreHeader};
 
-/// What an answer of this version says to be.
+/// The media type of a stream of this version.
 pub const MEDIA_TYPE: &str = "application/vnd.widgets.replication-1";
 
-// Kinds of frames. A reader refuses one that it does not know: another media type says that there are others.
+// Kinds of frames. A reader refuses an unknown kind: if there were others, the media type would
+// differ.
 const STORE: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const PIECE: u8 = 3;
 const GROUP: u8 = 4;
 const END: u8 = 5;
 
-/// A kind and a length.
+/// The bytes of a kind and a length.
 const HEAD_BYTES: usize = 1 + 4;
 
-/// What a group has before its entries.
+/// The bytes of a group before its entries.
 const GROUP_HEAD_BYTES: usize = 8 + 4 + 8 + 8 + 8;
 
-/// Other frames than groups are shorter.
+/// The maximum length of frames other than groups.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// Which store it is, with its secret and its epochs.
+    /// Identifies the store, with its secret and its epochs.
     Store(Box<StoreHeader>),
-    /// A checkpoint of so many bytes follows, whose copying began before this entry.
+    /// A checkpoint of this size follows. Copying the state began before the entry
+    /// `first_sequence`.
     Checkpoint { first_sequence: u64, bytes: u64 },
     /// The next bytes of the checkpoint.
     Piece(Vec<u8>),
     /// The next group, and the running hash after it.
     Group { group: LoggedGroup, next_chain: u64 },
-    /// Where the primary's journal ends, and about how many bytes of it were not sent yet.
+    /// Where the primary's journal ends, and approximately how many of its bytes are not sent yet.
     End { end: JournalEnd, behind: u64 },
 }
 
 impl Frame {
-    /// Appends it to `out`.
+    /// Appends the frame to `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Store(store) => frame(out, STORE, &[&store.encode()]),
@@ -89,14 +92,14 @@ fn frame(out: &mut Vec<u8>, kind: u8, fields: &[&[u8]]) {
     }
 }
 
-/// Takes frames out of bytes as they come.
+/// Splits incoming bytes into frames.
 pub(crate) struct Decoder {
     buffer: BytesMut,
     group_bytes_max: u64,
 }
 
 impl Decoder {
-    /// Of a stream whose groups may have so many bytes of entries.
+    /// Creates a decoder for a stream whose groups have at most this many bytes of entries.
     pub(crate) fn new(group_bytes_max: u64) -> Self {
         Self {
             buffer: BytesMut::new(),
@@ -104,12 +107,12 @@ impl Decoder {
         }
     }
 
-    /// The next bytes.
+    /// Adds the next bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next frame, once it is there as a whole; an error says what it is instead.
+    /// Returns the next frame once it is complete. An error says what is wrong with the bytes.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, String> {
         let Some((&[kind, a, b, c, d], _)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
@@ -120,7 +123,8 @@ impl Decoder {
         } else {
             FRAME_BYTES_MAX
         };
-        // Before it is waited for: memory is not filled with what cannot be taken.
+        // Refuse an excessive length before waiting for the body, so that memory is not filled with
+        // what will be refused.
         if length > most {
             return Err(format!(
                 "a frame of kind {kind} has {length} bytes, at most {most} are taken (engine.segment_bytes)"
@@ -194,7 +198,8 @@ fn decode(kind: u8, body: &[u8]) -> Option<Frame> {
     })
 }
 
-/// What a standby says of itself when it asks: where it goes on. It is opaque to all but the two.
+/// The end of a standby's history, from which it asks to continue. Only the two stores interpret
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct From {
     pub(crate) store: u64,
@@ -203,7 +208,7 @@ pub(crate) struct From {
     pub(crate) chain: u64,
 }
 
-/// The query that asks for a copy first, or for what comes from there on.
+/// Returns the query that asks for a copy first, or for what follows `from`.
 pub(crate) fn query(from: Option<From>, member: Option<MemberId>) -> String {
     let mut query = match from {
         None => "from=copy".into(),
@@ -221,18 +226,19 @@ pub(crate) fn query(from: Option<From>, member: Option<MemberId>) -> String {
     query
 }
 
-/// What stands before the member of a query.
+/// What precedes the member's number in a query.
 const MEMBER: &str = "&member=";
 
-/// A report: the entry before which the standby has everything durably.
+/// The bytes of a report: the sequence number of the entry before which the standby has everything
+/// durably.
 pub(crate) const REPORT_BYTES: usize = 8;
 
-/// Takes reports out of bytes as they come.
+/// Splits incoming bytes into reports.
 #[derive(Default)]
 pub(crate) struct Reports(Vec<u8>);
 
 impl Reports {
-    /// The newest one that is whole, if there is one.
+    /// Adds the next bytes and returns the newest complete report, if there is one.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<u64> {
         self.0.extend_from_slice(bytes);
         let (whole, _) = self.0.as_chunks::<REPORT_BYTES>();
@@ -243,7 +249,8 @@ impl Reports {
     }
 }
 
-/// What such a query asks for, and which member does; an error says what it must be.
+/// Returns what a query asks for, and from which member it comes. An error says what the query must
+/// be.
 pub(crate) fn asked(query: &str) -> Result<(Option<From>, Option<MemberId>), String> {
     let wrong = || {
         "the query must be from=copy, or from= with store, epoch, next entry and running hash, and may have member=, \

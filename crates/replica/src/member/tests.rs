@@ -1,12 +1,12 @@
-//! What the model does not come to.
+//! Cases that the model does not reach.
 
 use super::*;
 
 const PRIMARY: MemberId = MemberId(1);
 const STANDBY: MemberId = MemberId(2);
 
-/// A primary that was replaced, lost what it had written alone, and was promoted again: what a standby said of the
-/// first history says nothing of the second, which may be shorter.
+/// A primary was replaced, lost what it had written alone, and was promoted again. A standby's
+/// report about the first history says nothing about the second, which may be shorter.
 #[test]
 fn a_report_of_another_epoch_does_not_count() {
     let first = Epoch::new(1);
@@ -46,7 +46,7 @@ fn a_report_of_another_epoch_does_not_count() {
     assert_eq!(member.acknowledged(), 5);
 }
 
-/// Its groups would go on from here, if nothing was written since the promotion.
+/// The groups of a replaced primary would fit if nothing was written since the promotion.
 #[test]
 fn a_primary_that_was_replaced_is_no_source() {
     let old = Epoch::new(1);
@@ -62,7 +62,7 @@ fn a_primary_that_was_replaced_is_no_source() {
     assert_eq!(member.epoch(), own.after(1));
 }
 
-/// A copy that was sent before what the holder acknowledged since would take that away from it.
+/// A copy that was sent earlier would undo what the holder has acknowledged since.
 #[test]
 fn a_history_is_not_given_up_for_another_of_its_epoch() {
     let old = Epoch::new(1);

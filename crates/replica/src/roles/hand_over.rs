@@ -1,10 +1,13 @@
 //! A switchover: the primary hands over to a standby that has everything, and nothing is lost.
 //!
-//! The standby leads. It tells its primary to `hand-over`: that one takes no operation any more, finishes those that it has, and only
-//! then answers. Whoever brings one meanwhile waits. The standby goes on to follow, and says by `handed-over` how far its own history
-//! goes, again and again until that is everything. The primary makes itself a standby, durably, before it says yes to that, and only
-//! then is the standby promoted. So there are never two; and there is none, until an operator says which, only where an answer got lost and
-//! nobody comes back in time. A primary that is not told in time that the standby has everything takes operations again.
+//! The standby leads. It sends its primary `hand-over`; the primary takes no more operations,
+//! finishes those that it has, and only then answers. New operations wait meanwhile. The standby
+//! continues to follow and reports the end of its own history with `handed-over`, repeatedly until
+//! it has everything. The primary makes itself a standby, durably, before it confirms, and only
+//! then is the standby promoted. So there are never two primaries. There is none only if a
+//! confirmation is lost and the primary cannot be asked again in time; then an operator must
+//! decide. If the primary does not hear in time that the standby has everything, it takes
+//! operations again.
 
 use super::{Inner, Taker, malformed_address, number, parameter};
 use crate::{
@@ -18,32 +21,33 @@ use std::{
 };
 use widgets_engine::{FollowError, Source};
 
-/// A standby that lacks what its primary had before this is not switched to: callers would wait.
+/// A standby that has lagged for longer than this is not switched to, because callers would wait.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
-/// A primary that could not be asked, or says that something is missing, is asked again after this.
+/// The pause before a primary is asked again, if it could not be reached or reports that something
+/// is missing.
 const SAY_AGAIN: Duration = Duration::from_millis(10);
 
-/// A queue that was full is tried again after this.
+/// The pause before another attempt when a queue was full.
 const LEAD_AGAIN: Duration = Duration::from_millis(20);
 
-/// A primary waits for a standby for so long at least, and for none for longer than this.
+/// The shortest and the longest time for which a primary waits for a standby.
 const WITHIN_MIN: Duration = Duration::from_millis(100);
 const WITHIN_MAX: Duration = Duration::from_mins(1);
 
-/// What a primary that hands over knows of that.
+/// The state of a hand-over on the primary.
 #[derive(Default)]
 pub(super) struct HandOver {
     under_way: Option<UnderWay>,
-    /// How many began.
+    /// How many hand-overs have begun.
     count: u64,
-    /// Ends the last one that began, when nobody has by then.
+    /// Cancels the newest hand-over if it has not ended in time.
     deadline: Option<Task>,
-    /// What this process handed over last.
+    /// The last hand-over that this process completed.
     done: Option<Done>,
 }
 
-/// What was handed over, and to whom.
+/// What was handed over, and to which member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Done {
     to: MemberId,
@@ -56,7 +60,7 @@ struct UnderWay {
     standby: Address,
 }
 
-/// What a standby says of itself.
+/// How a standby identifies itself.
 struct Asker {
     store: u64,
     epoch: u32,
@@ -77,7 +81,7 @@ impl Asker {
         })
     }
 
-    /// As it stands in a call.
+    /// Writes the query of a request.
     fn write(source: &Source, address: &str) -> String {
         let store = source.store();
         let address = utf8_percent_encode(address, NON_ALPHANUMERIC);
@@ -90,12 +94,13 @@ impl Asker {
     }
 }
 
-/// Whether a primary says that a standby lacks something, which will come: it is busy for that standby (WG503).
+/// Reports whether a primary says that the standby lacks something that will come: the primary is
+/// busy for it (WG503).
 fn is_behind(error: &Error) -> bool {
     matches!(error, Error::Answered { why, .. } if why.contains(r#""code":"WG503""#))
 }
 
-/// Whether a store says that it does not know whether it handed over (WG505).
+/// Reports whether a store says that it does not know whether it handed over (WG505).
 fn is_forgotten(error: &Error) -> bool {
     matches!(error, Error::Answered { why, .. } if why.contains(r#""code":"WG505""#))
 }
@@ -108,7 +113,7 @@ fn tip(source: &Source) -> Tip {
     }
 }
 
-/// What an operator reads where the answer to the last word may have been lost.
+/// Returns what an operator reads if the answer to the last request may have been lost.
 fn unknown(primary: &Primary, why: &str) -> Unsendable {
     Unsendable::Unknown(format!(
         "{} may have handed over, or not: {why}. If GET /ready?role=primary is 200 there, it is the primary as before. \
@@ -118,7 +123,7 @@ fn unknown(primary: &Primary, why: &str) -> Unsendable {
     ))
 }
 
-/// What stands in a standby's way.
+/// Returns why a standby cannot be handed over to.
 fn refused(refusal: &Refusal, own: MemberId) -> Unsendable {
     match refusal {
         Refusal::IsNotHolder(Holder::Is { member, .. }) if *member != own => {
@@ -126,7 +131,7 @@ fn refused(refusal: &Refusal, own: MemberId) -> Unsendable {
                 "{member} is the holder, and could be promoted beside this standby: have this one named first (widgets holder --member)"
             ))
         }
-        // It may be named at any moment: it asks again.
+        // This standby may be named at any moment, so it should ask again.
         Refusal::IsNotHolder(_) => Unsendable::Busy(
             "answers wait for a standby, and this one is not named the holder yet".into(),
         ),
@@ -162,7 +167,8 @@ impl Inner {
         )))
     }
 
-    /// The primary's side: it takes no operation from here on, and what it took is in its journal when this is answered.
+    /// The primary's side: from here on it takes no operations. By the time this is answered, its
+    /// journal contains what it took.
     pub(super) async fn hand_over(self: &Arc<Self>, query: &str) -> Result<String, Unsendable> {
         let asker = Asker::read(query)?;
         let within = within(query)?;
@@ -189,7 +195,8 @@ impl Inner {
             self.take_again().await;
             return Err(Unsendable::NotChanged(error.to_string()));
         }
-        // Once more: who is the holder may have changed until then, and does not any more.
+        // Check again: the holder may have changed until the pause, and can no longer change after
+        // it.
         let member = match self.begin_hand_over(asker.member) {
             Ok(member) => member,
             Err(unsendable) => {
@@ -231,7 +238,7 @@ impl Inner {
         }
     }
 
-    /// This primary, which hands over to that standby, if the rules allow it.
+    /// Returns this primary as one that hands over to that standby, if the rules allow it.
     fn begin_hand_over(&self, standby: MemberId) -> Result<Member, Unsendable> {
         let mut member = member_of(&self.source, self.acknowledge, Role::Primary);
         let begun = member.begin_hand_over(standby);
@@ -239,7 +246,7 @@ impl Inner {
         Ok(member)
     }
 
-    /// Takes operations again, if that hand-over is still under way.
+    /// Takes operations again if that hand-over is still under way.
     async fn give_up(&self, count: u64) {
         let _one = self.changing.lock().await;
         let under_way = {
@@ -265,7 +272,7 @@ impl Inner {
         );
     }
 
-    /// Operations are taken by this store, whose role on its disk is a primary's all along.
+    /// Takes operations again. The role on the disk has remained the primary's throughout.
     async fn take_again(&self) {
         while let Err(FollowError::NotNow(why)) = self.follower.lead().await {
             tracing::warn!(why, "this primary does not take operations again yet");
@@ -275,7 +282,8 @@ impl Inner {
         self.set_taker(Taker::This);
     }
 
-    /// The primary's side: the standby says how far its history goes. Once that is everything this store is its standby.
+    /// The primary's side: takes the end of the standby's history. Once that is everything, this
+    /// store becomes its standby.
     pub(super) async fn handed_over(&self, query: &str) -> Result<String, Unsendable> {
         let asker = Asker::read(query)?;
         let theirs = Tip {
@@ -289,15 +297,17 @@ impl Inner {
         };
         let answer = || Ok(r#"{"handed_over":true}"#.into());
         let _one = self.changing.lock().await;
-        // Another store, or another epoch of this one: what became of the one that was asked before is not known here.
+        // This is another store, or another epoch of it: what became of the store that was asked
+        // before is unknown here.
         self.check_asker(&asker).map_err(|error| match error {
             Unsendable::Elsewhere(why) => Unsendable::Unknown(why),
             other => other,
         })?;
         let own = tip(&self.source);
         if let Some(primary) = self.primary_before() {
-            // It asks again, as the answer was lost. A standby that handed over nothing, as one whose disk was emptied meanwhile, cannot say
-            // that the other one has everything.
+            // The standby asks again because the answer was lost. A standby that handed over
+            // nothing, for instance because its disk was emptied meanwhile, cannot confirm that the
+            // other one has everything.
             if self.hand_over_state().done == Some(done) {
                 return answer();
             }
@@ -345,7 +355,7 @@ impl Inner {
         answer()
     }
 
-    /// None is under way any more. What is to be dropped, where waiting is no harm.
+    /// Forgets the hand-over, and returns its task to be dropped where waiting does no harm.
     #[must_use]
     pub(super) fn forget_hand_over(&self) -> Option<Task> {
         self.metrics.handing_over().set(0);
@@ -356,12 +366,12 @@ impl Inner {
 
     pub(super) async fn drop_task(&self, task: Option<Task>) {
         if task.is_some() {
-            // A thread that cannot be had for it changes nothing.
+            // If no thread can run the closure, dropping it drops the task as well.
             drop(block(&*self.outside, move || drop(task)).await);
         }
     }
 
-    /// The standby's side: the primary hands over to it.
+    /// The standby's side: asks the primary to hand over to it.
     pub(super) async fn switch_over(
         &self,
         address: String,
@@ -384,8 +394,9 @@ impl Inner {
         }
     }
 
-    /// Asks the primary to hand over, again while this standby has yet to hear of its newest promotion: nobody waits for that.
-    /// What this standby said of itself.
+    /// Asks the primary to hand over, repeatedly while this standby has yet to learn of the
+    /// primary's newest promotion: meanwhile, no operation waits. Returns how this standby
+    /// identified itself.
     async fn ask_to_hand_over(
         &self,
         primary: &Primary,
@@ -416,7 +427,7 @@ impl Inner {
     }
 
     fn check_keeps_up(&self, primary: &Primary) -> Result<(), Unsendable> {
-        // One that has to connect anew has not failed yet: there is time for that.
+        // A standby that is reconnecting has not failed yet: there is time for that.
         let (failure, behind) = match &*self.following() {
             None => return Ok(()),
             Some(following) => (following.status.failure(), following.status.behind()),
@@ -437,7 +448,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Says how far this standby is until that is everything. What was handed over then.
+    /// Reports how far this standby is, until it has everything. Returns what was handed over.
     async fn say_handed_over(
         &self,
         primary: &Primary,
@@ -458,11 +469,13 @@ impl Inner {
             let why = match self.tell(primary, &call, left).await {
                 Ok(()) => return Ok((epoch, own)),
                 Err(error) if is_behind(&error) => error.to_string(),
-                // It did hand over, its answer was lost, and it was started again; or it follows this standby without having done so.
+                // Either the primary handed over, its answer was lost and it was restarted, or it
+                // follows this standby without having handed over.
                 Err(error) if is_forgotten(&error) => {
                     return Err(unknown(primary, &error.to_string()));
                 }
-                // It waits no longer, or never did, and is the primary; or it follows somebody else.
+                // The store no longer waits, or never did, and is the primary; or it follows
+                // another member.
                 Err(error @ Error::Answered { status: 410, .. }) => {
                     return Err(Unsendable::NotChanged(error.to_string()));
                 }
@@ -485,7 +498,7 @@ impl Inner {
         }
     }
 
-    /// Tells a member something, and waits for its answer for so long.
+    /// Sends a request to a member, and waits at most `most` for its answer.
     async fn tell(&self, member: &Primary, call: &str, most: Duration) -> Result<(), Error> {
         let clock = self.outside.clock();
         tokio::select! {
@@ -499,7 +512,7 @@ impl Inner {
     }
 }
 
-/// For how long a hand-over may take.
+/// Returns how long a hand-over may take.
 pub(super) fn within(query: &str) -> Result<Duration, Unsendable> {
     let within = Duration::from_millis(number(query, "within_ms", 10)?);
     if within < WITHIN_MIN || within > WITHIN_MAX {
