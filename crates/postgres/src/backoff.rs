@@ -5,18 +5,19 @@ use std::{
     time::Duration,
 };
 
-/// A source of random numbers. Jitter needs no better ones than [`system_random`] gives.
+/// A source of random numbers. Jitter needs no better ones than [`system_random`] returns.
 pub type Random = fn() -> u64;
 
-/// Keyed by the operating system's randomness, in every process and every call.
+/// Returns a number from a hasher that is keyed with the operating system's randomness, anew in
+/// each call.
 #[must_use]
 pub fn system_random() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
-/// A pause before the next attempt: doubles from `least` to `most` with each attempt from 0, and
-/// then a random part of the upper half is taken off, so that many who failed together do not come
-/// back together.
+/// Returns the pause before the next attempt. It doubles from `least` to `most` with each attempt,
+/// counted from 0. Then a random part of its upper half is subtracted, so that clients that failed
+/// together do not all retry together.
 pub(crate) fn backoff(least: Duration, most: Duration, attempt: u32, random: Random) -> Duration {
     let full = least.saturating_mul(1 << attempt.min(16)).min(most);
     let half = full / 2;

@@ -1,4 +1,4 @@
-//! A batch as one call of `widgets.apply_batch`: its arguments, and its outcomes as answers.
+//! Encodes a batch as one call of `widgets.apply_batch` and decodes its outcomes.
 
 use crate::keys::{kept_with, key_digest};
 use tokio_postgres::{
@@ -7,14 +7,14 @@ use tokio_postgres::{
 };
 use widgets_registry::{Attempt, Command, Operation, Position, Refusal, SLOTS_MAX};
 
-/// The call. It is sent unnamed, with the types of its arguments, so that it needs one round trip
-/// and nothing that the session would have to remember.
+/// The call. It is sent as an unnamed statement with the types of its arguments, so that it needs
+/// one round trip and leaves no state in the session.
 pub(crate) const CALL: &str = "
     SELECT add_outcomes, remove_outcomes, pair_outcomes, store, epoch, newest
     FROM widgets.apply_batch($1, $2, $3::widgets.port_type[], $4::widgets.port_type[],
         $5::widgets.port_type[], $6, $7, $8, $9::widgets.port_type[], $10, $11, $12, $13, $14, $15, $16, $17)";
 
-/// The arguments: the operations of one kind are parallel arrays, in the order of the batch.
+/// The arguments. The operations of one kind are parallel arrays, in the order of the batch.
 #[derive(Debug, Default)]
 pub(crate) struct Call<'a> {
     add_sns: Vec<&'a str>,
@@ -26,17 +26,19 @@ pub(crate) struct Call<'a> {
     pair_ports: Vec<&'static str>,
     pair_associates: Vec<bool>,
     lock_first: bool,
-    /// Who asks for each, where anybody in the batch says so.
+    /// The author of each addition; `None` if no addition in the batch has an author. The same
+    /// holds for the other kinds.
     add_by: Option<Vec<Option<&'a str>>>,
     remove_by: Option<Vec<Option<&'a str>>>,
     pair_by: Option<Vec<Option<&'a str>>>,
-    /// Of the operations that have keys: their digests, and where they stand. `None` where there are none.
+    /// For each operation with an idempotency key: the digest of the key, the digest of the
+    /// request, and the operation's place in the batch. `None` if no operation has a key.
     keys: Option<Vec<Vec<u8>>>,
     requests: Option<Vec<Vec<u8>>>,
     places: Option<Vec<i32>>,
 }
 
-/// An answer of the database that no version of the function gives.
+/// An outcome that no version of the function defines.
 #[derive(Debug, thiserror::Error)]
 #[error("widgets.apply_batch gave the outcome {outcome:?} to {operation}")]
 pub(crate) struct UnknownOutcome {
@@ -45,8 +47,8 @@ pub(crate) struct UnknownOutcome {
 }
 
 impl<'a> Call<'a> {
-    /// A call that applies these. With `lock_first` it passes over those whose widgets others have
-    /// locked, rather than wait and fail.
+    /// Creates a call that applies these operations. With `lock_first`, it skips operations whose
+    /// widgets others have locked, instead of waiting and failing.
     pub(crate) fn new(attempts: impl Iterator<Item = &'a Attempt>, lock_first: bool) -> Self {
         let mut call = Self {
             lock_first,
@@ -106,7 +108,7 @@ impl<'a> Call<'a> {
             };
             call.keys.get_or_insert_default().push(key);
             call.requests.get_or_insert_default().push(request);
-            // A batch has a few thousand operations at most.
+            // A batch has at most a few thousand operations.
             let place = i32::try_from(before + place).unwrap_or(i32::MAX);
             call.places.get_or_insert_default().push(place);
         }
@@ -140,7 +142,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Which arrays an operation stands in.
+/// Which of the arrays an operation is in.
 #[derive(Clone, Copy)]
 enum Kind {
     Add,
@@ -148,20 +150,20 @@ enum Kind {
     Pair,
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Applied,
-    /// By an earlier attempt with the same key.
+    /// An earlier attempt with the same key was applied.
     AppliedBefore,
     Refused(Refusal),
-    /// An earlier attempt with the same key was.
+    /// An earlier attempt with the same key was refused.
     RefusedBefore(Refusal),
-    /// Another transaction holds its widgets: it was not applied.
+    /// Another transaction holds the operation's widgets. It was not applied.
     Locked,
 }
 
-/// The outcomes of a call, to be asked for in the order of its commands.
+/// The outcomes of a call, which must be requested in the order of its commands.
 pub(crate) struct Outcomes {
     add: std::vec::IntoIter<String>,
     remove: std::vec::IntoIter<String>,
@@ -183,12 +185,13 @@ impl Outcomes {
         })
     }
 
-    /// After the batch in the feed, where something of it is told there.
+    /// Returns the position after this batch in the feed, if the feed reports any of its
+    /// operations.
     pub(crate) const fn newest(&self) -> Option<Position> {
         self.newest
     }
 
-    /// The next outcome of a command of this kind.
+    /// Returns the next outcome for a command of this kind.
     pub(crate) fn next(&mut self, command: &Command) -> Result<Outcome, UnknownOutcome> {
         let outcome = match command {
             Command::AddWidget { .. } => self.add.next(),
@@ -218,8 +221,8 @@ impl Outcomes {
     }
 }
 
-/// A position in three columns from this one on: store, epoch, sequence number. All of them are null where
-/// there is none.
+/// Reads a position from three columns beginning with `first`: store, epoch and sequence number.
+/// All of them are null if there is no position.
 pub(crate) fn position(row: &Row, first: usize) -> Result<Option<Position>, tokio_postgres::Error> {
     let store: Option<i64> = row.try_get(first)?;
     let epoch: Option<i32> = row.try_get(first + 1)?;
@@ -232,7 +235,7 @@ pub(crate) fn position(row: &Row, first: usize) -> Result<Option<Position>, toki
     }))
 }
 
-/// What this code says of this command.
+/// Returns the refusal that `code` means for this command.
 fn refusal(command: &Command, code: &str) -> Option<Refusal> {
     let (widget1, widget2, port) = match command {
         Command::AddWidget { serial_number, .. } => {

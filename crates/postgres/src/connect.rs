@@ -1,11 +1,11 @@
-//! Where the database is and how a connection to it is made: the URL, TLS, timeouts.
+//! The address of the database and how to connect to it: the URL, TLS and timeouts.
 //!
-//! A URL may name several hosts, of which one is the primary. Each is tried in turn, with the whole
-//! time for each, so that one that does not answer hides no other. One that was
-//! [replaced](crate::histories) is none of them any more.
+//! A URL may name several hosts, one of which is the primary. Each is tried in turn with the full
+//! timeout, so that a host that does not answer hides no other. A server that was
+//! [replaced](crate::histories) is not used any more.
 //!
-//! A connection keeps no state of its own between statements, so PgBouncer may stand in between,
-//! in transaction mode: no prepared statements by name, no SET, no session locks, no startup
+//! A connection keeps no state between statements, so PgBouncer in transaction mode may be in
+//! between: there are no named prepared statements, no SET, no session locks, and no startup
 //! options.
 
 use crate::{
@@ -25,35 +25,35 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// When a connection that rests is asked whether its other end is there, how often, and how many questions
-/// may stay without an answer; the URL may say otherwise.
+/// When TCP keepalive first probes an idle connection, how often it probes it, and how many probes
+/// may remain unanswered. The URL can override each.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVES_RETRIES: u32 = 3;
 
-/// A database, as a URL says it: `postgres://user:password@host:port/database?sslmode=…`.
+/// A database, given by a URL: `postgres://user:password@host:port/database?sslmode=…`.
 ///
-/// Besides what libpq knows of `sslmode` (`disable`, `prefer`, `require`, `verify-full`) it takes
-/// `sslrootcert`, the file of the certificates to trust, which `verify-full` needs. As in libpq,
-/// `prefer` and `require` check no certificate.
+/// `sslmode` is `disable`, `prefer`, `require` or `verify-full`, as in libpq. `verify-full` needs
+/// `sslrootcert`, the file with the trusted certificates. As in libpq, `prefer` and `require` check
+/// no certificate.
 ///
-/// Whatever the URL says, only a server that takes writes is written to. One that does not is read
-/// from only where `target_session_attrs` is `any` or `read-only`; unlike in libpq the default is
-/// `read-write`. `Debug` and `Display` leave the password out.
+/// Whatever the URL says, writes go only to a server that takes them. A server that does not is
+/// used for reads only if `target_session_attrs` is `any` or `read-only`; unlike in libpq, the
+/// default is `read-write`. `Debug` and `Display` omit the password.
 #[derive(Clone)]
 pub struct Target {
-    /// How each host is reached, in the order in which they are tried.
+    /// How to reach each host, in the order in which hosts are tried.
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
-    /// The password, if the URL is not to have it.
+    /// A password that is given separately from the URL.
     password: Option<Password>,
-    /// What a server must be that is read from.
+    /// What a server must be to be read from.
     reads: TargetSessionAttrs,
     histories: Arc<Histories>,
 }
 
 impl Target {
-    /// Whether this is the URL of a PostgreSQL database at all.
+    /// Reports whether this is the URL of a PostgreSQL database at all.
     #[must_use]
     pub fn is_url(text: &str) -> bool {
         ["postgres://", "postgresql://"]
@@ -61,7 +61,7 @@ impl Target {
             .any(|scheme| text.starts_with(scheme))
     }
 
-    /// Reads a URL, and the certificates that it names.
+    /// Parses a URL and reads the certificates that it names.
     pub fn parse(url: &str) -> Result<Self, OpenError> {
         let defect = |defect: &str| OpenError::Url {
             defect: defect.into(),
@@ -104,8 +104,8 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("widgets");
         }
-        // By default the system asks after two hours. A connection that rests and whose other end is gone
-        // is to be known before somebody waits for it.
+        // By default the operating system probes after two hours. If the other end of an idle
+        // connection is gone, we want to know before somebody waits for it.
         if !rest.iter().any(|pair| pair.starts_with("keepalives_idle=")) {
             config.keepalives_idle(KEEPALIVES_IDLE);
         }
@@ -159,7 +159,8 @@ impl Target {
         })
     }
 
-    /// The same database, as another server has it: by the same role, password and TLS.
+    /// Returns a target for the same database on another server, with the same role, password and
+    /// TLS.
     pub(crate) fn at(&self, host: &str, port: u16) -> Self {
         let mut there = self.hosts.first().map_or_else(Config::new, without_hosts);
         there.host(host).port(port);
@@ -172,21 +173,22 @@ impl Target {
         }
     }
 
-    /// The same with a password, in place of the one that its URL has.
+    /// Uses this password instead of the URL's.
     #[must_use]
     pub fn with_password(mut self, password: Password) -> Self {
         self.password = Some(password);
         self
     }
 
-    /// Whether its URL has a password.
+    /// Reports whether the URL contains a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
         let has = |host: &Config| host.get_password().is_some();
         self.hosts.iter().any(has)
     }
 
-    /// Whether its password is there, or why it is not: a file may be none, or not for this process.
+    /// Checks that the password can be read. Otherwise returns why not: a file may be missing or
+    /// unreadable.
     pub fn check_password(&self) -> Result<(), String> {
         match &self.password {
             Some(password) => password.read().map(drop),
@@ -194,7 +196,8 @@ impl Target {
         }
     }
 
-    /// Makes a connection to read by, with so much time for each host. Its task ends with it.
+    /// Makes a connection for reads, with this timeout for each host. Dropping the connection ends
+    /// its task.
     pub(crate) async fn connect(&self, timeout: Duration) -> Result<Connected, OpenError> {
         self.connect_to(self.reads, timeout).await
     }
@@ -205,7 +208,7 @@ impl Target {
             .await
     }
 
-    /// Whether a standby may be read from.
+    /// Reports whether a standby may be read from.
     pub(crate) fn may_read_from_standby(&self) -> bool {
         self.reads != TargetSessionAttrs::ReadWrite
     }
@@ -247,7 +250,8 @@ impl Target {
         Err(failed(reasons.join("; ")))
     }
 
-    /// Whether a server that may be read from answers at all: one that refuses a connection by its own words does.
+    /// Reports whether a server that may be read from answers at all. Refusing the connection with
+    /// an error message counts as an answer.
     pub(crate) async fn is_answered(&self, timeout: Duration) -> bool {
         let mut asked = JoinSet::new();
         for host in &self.hosts {
@@ -279,7 +283,8 @@ impl Target {
         Ok(connected)
     }
 
-    /// From the first one on, or from any where `load_balance_hosts` is `random`.
+    /// Returns the hosts in order, beginning with the first, or with a random one if
+    /// `load_balance_hosts` is `random`.
     fn hosts_in_turn(&self) -> impl Iterator<Item = &Config> {
         let spread = |host: &Config| host.get_load_balance_hosts() == LoadBalanceHosts::Random;
         let first = if self.hosts.iter().any(spread) {
@@ -291,13 +296,13 @@ impl Target {
         rest.iter().chain(last)
     }
 
-    /// Asks the server to cancel what `client` is doing.
+    /// Asks the server to cancel the statement of `client`.
     pub(crate) async fn cancel(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         client.cancel_token().cancel_query(self.tls.clone()).await
     }
 }
 
-/// The same configuration for each host alone, or what is wrong with the hosts.
+/// Returns a separate configuration for each host, or what is wrong with the hosts.
 fn hosts(config: &Config) -> Result<Vec<Config>, &'static str> {
     let (names, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = names.len().max(addresses.len());
@@ -330,7 +335,7 @@ fn hosts(config: &Config) -> Result<Vec<Config>, &'static str> {
     Ok((0..count).map(alone).collect())
 }
 
-/// Everything of a configuration but its hosts and ports.
+/// Copies a configuration without its hosts and ports.
 fn without_hosts(config: &Config) -> Config {
     let mut rest = Config::new();
     if let Some(user) = config.get_user() {
@@ -369,7 +374,7 @@ fn without_hosts(config: &Config) -> Config {
     rest
 }
 
-/// A host and its port.
+/// Displays a host and its port.
 struct At<'a>(&'a Config);
 
 impl fmt::Display for At<'_> {

@@ -1,5 +1,5 @@
-//! A connection that was made: the task that moves its bytes, what its server has to say, and whether it is of
-//! use any more.
+//! An established connection: the task that moves its bytes, the server's messages, and whether it
+//! is still usable.
 
 use crate::{
     Target,
@@ -26,12 +26,13 @@ use tokio_postgres::{
 /// A connection and the task that moves its bytes.
 pub(crate) struct Connected {
     pub(crate) client: Client,
-    /// Its server among all that were met; none before it was asked.
+    /// Its server's position among all servers that were met. `None` before the server was asked.
     pub(crate) place: Option<Place>,
-    /// Where it goes, if that is a worker of a distributed registry, of which the coordinator has the last word.
+    /// The worker of a distributed registry that this connection goes to. `None` if it goes to the
+    /// coordinator, which decides whether a node is lost.
     pub(crate) beside: Option<Target>,
     task: JoinHandle<()>,
-    /// Why it has ended, once the sender is gone.
+    /// Why the connection ended. It is final once the sender is gone.
     end: watch::Receiver<Option<String>>,
     unreplicated: Arc<AtomicBool>,
     node_untold: Arc<AtomicBool>,
@@ -66,7 +67,7 @@ impl Connected {
         }
     }
 
-    /// Waits until the connection is of no use any more, and says why.
+    /// Waits until the connection is no longer usable, and returns why.
     pub(crate) async fn broken(&self) -> String {
         tokio::select! {
             biased;
@@ -77,14 +78,14 @@ impl Connected {
 
     async fn ended(&self) -> String {
         let mut end = self.end.clone();
-        // The last news is that the sender is gone.
+        // No more values arrive once the sender is gone.
         while end.changed().await.is_ok() {}
         let reason = end.borrow().clone();
         reason.unwrap_or_else(|| "the server closed the connection".into())
     }
 
-    /// Why a statement failed. Where the connection had ended before it, all that the statement learns is that
-    /// it is closed; what it ended of is the reason then.
+    /// Returns why a statement failed. If the connection had already ended, the statement's error
+    /// says only that it is closed; the reason is then why the connection ended.
     pub(crate) async fn why(&self, error: &tokio_postgres::Error) -> String {
         if error.is_closed() {
             self.ended().await
@@ -93,24 +94,25 @@ impl Connected {
         }
     }
 
-    /// Whether a statement's failure is the connection's end. The server's last word is the statement's error where
-    /// one was under way, and the connection itself learns of nothing but its end then.
+    /// Reports whether a statement's failure means the end of the connection. If a statement is in
+    /// flight when the server closes the connection, the statement gets the server's last message,
+    /// and the connection learns only that it has ended.
     pub(crate) fn is_ended_by(&self, error: &tokio_postgres::Error) -> bool {
         let said = error.as_db_error();
         self.client.is_closed() || said.is_none_or(|said| severity(said) != Some(Severity::Error))
     }
 
-    /// Whether it is of no use any more.
+    /// Reports whether the connection is no longer usable.
     pub(crate) fn is_broken(&self) -> bool {
         self.client.is_closed() || self.replaced().is_some()
     }
 
-    /// By what its server was replaced, if it was.
+    /// Returns how its server was replaced, if it was.
     pub(crate) fn replaced(&self) -> Option<String> {
         self.place.as_ref()?.replaced()
     }
 
-    /// Waits until its server was replaced, and says by what.
+    /// Waits until its server is replaced, and returns how.
     pub(crate) async fn until_replaced(&self) -> String {
         match &self.place {
             Some(place) => place.until_replaced().await,
@@ -118,26 +120,27 @@ impl Connected {
         }
     }
 
-    /// Waits until the server has notified this connection of something that it listens to.
+    /// Waits until the server sends a notification on a channel that this connection listens to.
     pub(crate) async fn notified(&self) {
         self.notified.notified().await;
     }
 
-    /// Whether the server has said, at any time, that a commit may not be on a standby that it
-    /// should be on. It says so before the commit's success.
+    /// Reports whether the server has ever warned on this connection that a commit may be missing
+    /// on a standby that should have it. The warning arrives before the success of the commit.
     pub(crate) fn is_unreplicated(&self) -> bool {
         self.unreplicated.load(Ordering::Acquire)
     }
 
-    /// Whether it has said, at any time, that a node of a distributed registry may not know of a commit yet. It says
-    /// that, too, before the commit's success.
+    /// Reports whether the server has ever warned on this connection that a node of a distributed
+    /// registry may not know of a commit yet. This warning, too, arrives before the success of the
+    /// commit.
     pub(crate) fn is_node_untold(&self) -> bool {
         self.node_untold.load(Ordering::Acquire)
     }
 }
 
-/// Moves the bytes of a connection until it ends, and logs what the server has to say. The failure
-/// that ended it, if any.
+/// Moves the bytes of a connection until it ends, and logs the server's warnings. Returns the
+/// failure that ended it, if any.
 async fn drive<S, T>(
     mut connection: Connection<S, T>,
     (unreplicated, node_untold): (&AtomicBool, &AtomicBool),
@@ -160,15 +163,15 @@ where
             }
             Ok(AsyncMessage::Notification(_)) => notified.notify_one(),
             Ok(_) => {}
-            // Whoever waits for an answer learns of the failure as well.
+            // Callers who wait for an answer learn of the failure as well.
             Err(error) => return Some(reason(&error)),
         }
     }
     None
 }
 
-/// How severe a message is, in whatever language the server speaks. A pooler may have said it, which
-/// speaks English and leaves out the field that is meant for programs.
+/// Returns the severity of a message, whatever language the server uses. A pooler's messages are in
+/// English and lack the field that is meant for programs.
 pub(crate) fn severity(message: &DbError) -> Option<Severity> {
     message
         .parsed_severity()
@@ -181,9 +184,9 @@ pub(crate) fn severity(message: &DbError) -> Option<Severity> {
         })
 }
 
-/// Whether a warning says that a wait for synchronous replication was given up. The server has no code
-/// of its own for that, and says it in its own language. What a trigger of the database's owner has to
-/// say is no such word.
+/// Reports whether a warning says that a wait for synchronous replication was given up. The server
+/// has no special code for that, and uses its own language. A warning raised by a trigger of the
+/// database's owner does not count.
 fn may_be_unreplicated(warning: &DbError) -> bool {
     *warning.code() == SqlState::WARNING
         && warning
@@ -191,8 +194,9 @@ fn may_be_unreplicated(warning: &DbError) -> bool {
             .is_none_or(|routine| routine == "SyncRepWaitForLSN")
 }
 
-/// Whether a warning may say that another node was not told of a commit: any that is none of the server's standbys and
-/// of no trigger, as Citus has no code of its own for it.
+/// Reports whether a warning may say that another node was not told of a commit. Citus has no
+/// special code for it, so this is any warning that is neither about standbys nor raised by a
+/// trigger.
 fn may_be_untold(warning: &DbError) -> bool {
     let code = warning.code();
     (*code == SqlState::WARNING || code.code().starts_with("08"))
@@ -204,7 +208,7 @@ fn may_be_untold(warning: &DbError) -> bool {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        // It may hang on a peer that is gone.
+        // The task may be stuck on a peer that is gone.
         self.task.abort();
     }
 }
@@ -215,13 +219,13 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio_postgres::{Config, NoTls};
 
-    /// A message of the server: its type, its length and its content.
+    /// Encodes a message from the server: its type, its length and its content.
     fn message(kind: u8, content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len() + 4).expect("a short message");
         [&[kind], length.to_be_bytes().as_slice(), content].concat()
     }
 
-    /// A connection, and the end of it that its server has.
+    /// Returns a connection and the server's end of it.
     async fn connected() -> (Connected, DuplexStream) {
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let server = async {
@@ -262,13 +266,13 @@ mod tests {
         let (connected, mut theirs) = connected().await;
         let statement = connected.client.batch_execute("SELECT 1");
         let last_word = async {
-            // Of the query, and not of the greeting's rest.
+            // Reads the query, not the rest of the greeting.
             while theirs.read_u8().await.expect("a query") != b'Q' {}
             say_farewell(&mut theirs).await;
         };
         let (outcome, ()) = tokio::join!(statement, last_word);
         let error = outcome.expect_err("a farewell");
-        // The server has not hung up yet.
+        // The server has not closed the connection yet.
         assert!(connected.is_ended_by(&error));
         let why = connected.why(&error).await;
         assert_eq!(why, "terminating connection (57P01)");

@@ -1,15 +1,15 @@
-//! Why a store cannot be opened or a schema not migrated.
+//! The reasons why a store cannot be opened or a schema cannot be migrated.
 
 use std::{borrow::Cow, error::Error as _, io};
 use widgets_registry::{Fault, Reason};
 
-/// Why the database cannot be used. Texts never hold a password.
+/// Why the database cannot be used. The texts never contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL of the database is not understood.
+    /// The URL of the database is malformed.
     #[error("the URL of the database {defect}")]
     Url {
-        /// What is wrong with it, without its text, which may hold a password.
+        /// What is wrong with the URL. It does not quote the URL, which may contain a password.
         defect: String,
     },
     /// A setting is out of its range.
@@ -17,23 +17,23 @@ pub enum OpenError {
     Setting {
         /// The setting's name.
         setting: &'static str,
-        /// Its range.
+        /// The range of valid values.
         limit: String,
-        /// What was given.
+        /// The value that was given.
         given: u64,
     },
-    /// TLS cannot be set up, mostly because of a file of certificates.
+    /// TLS cannot be set up, usually because of a certificate file.
     #[error(transparent)]
     Tls(#[from] widgets_tls::Error),
-    /// The operating system failed.
+    /// The operating system reported an error.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// No connection could be made.
+    /// No connection could be established.
     #[error("connecting to {target}: {reason}")]
     Connect {
         /// Host, port and database.
@@ -41,21 +41,21 @@ pub enum OpenError {
         /// What failed.
         reason: String,
     },
-    /// The schema is not the one that this program works with.
+    /// This program cannot work with the schema.
     #[error("{0}")]
     Schema(String),
     /// The database refused a statement.
     #[error("{what}: {reason}")]
     Statement {
-        /// What was tried.
+        /// What was attempted.
         what: String,
-        /// What the database said.
+        /// The database's message.
         reason: String,
     },
 }
 
 impl OpenError {
-    /// What happened, for the requests that meet it.
+    /// Returns the reason that a request gets when it meets this error.
     pub(crate) fn reason(&self) -> Reason {
         let public = match self {
             Self::Connect { .. } | Self::Io { .. } => "the database cannot be reached",
@@ -68,17 +68,19 @@ impl OpenError {
     }
 }
 
-/// Nothing was applied. What the database said is for the operator alone.
+/// Returns a fault that says that nothing was applied. Only the operator sees `details`, the
+/// database's message.
 pub(crate) fn unavailable(public: &'static str, details: impl Into<String>) -> Fault {
     Fault::Unavailable {
         reason: Reason::new(public, details),
     }
 }
 
-/// So many bytes of each text of a database are told: it may say megabytes, each time.
+/// The maximum length in bytes of each text from a database that we log or report, because each may
+/// be megabytes long.
 const TOLD_MAX: usize = 1024;
 
-/// The beginning of what a database says, where it says much.
+/// Truncates a text from a database to [`TOLD_MAX`] bytes.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     if text.len() <= TOLD_MAX {
         return text.into();
@@ -86,7 +88,8 @@ pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     format!("{}…", &text[..text.floor_char_boundary(TOLD_MAX)]).into()
 }
 
-/// What went wrong, to the end of the chain: the outermost text alone ("db error") says nothing.
+/// Describes an error with its whole chain of causes, because the outermost text alone ("db error")
+/// says nothing.
 pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         let mut text = format!("{} ({})", cut(error.message()), cut(error.code().code()));

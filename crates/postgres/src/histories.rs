@@ -1,18 +1,19 @@
-//! Which server has the later history: a primary that was replaced may come back, and takes itself for
-//! the primary until somebody tells it.
+//! Finds out which server has the later history. A primary that was replaced may come back and act
+//! as the primary until somebody stops it.
 //!
-//! Every promotion begins a timeline with a higher number. A target remembers the highest one that it has met
-//! of each cluster, makes no connection to a server of an earlier one, and tells connections to such a one, which
-//! are there already, as soon as it meets a later one. So what was answered by the new primary is never
-//! looked up in, and no operation is sent to, the old one by this process. A process that has met neither cannot
-//! know: that is for whoever fences the old primary. A standby has no timeline of its own, and some services of
-//! PostgreSQL do not tell theirs: those are taken as they are.
+//! Each promotion begins a timeline with a higher number. A target remembers the highest timeline
+//! that it has met of each cluster. It makes no connection to a server with an earlier timeline,
+//! and notifies existing connections to such a server as soon as it meets a later one. Therefore
+//! this process never looks up on the old primary what the new one has answered, and sends it no
+//! operation. A process that has met neither primary cannot know: whoever promotes must fence the
+//! old primary. A standby has no timeline, and some managed PostgreSQL services do not reveal
+//! theirs; such servers are accepted.
 
 use std::{collections::BTreeMap, future::pending};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-/// Which cluster it is, and the timeline that it writes; none of a standby.
+/// The cluster's identifier and the timeline that the server writes, which is null on a standby.
 const QUESTION: &str = "
     SELECT system_identifier,
         CASE WHEN NOT pg_is_in_recovery() THEN
@@ -20,7 +21,7 @@ const QUESTION: &str = "
         END
     FROM pg_control_system()";
 
-/// The history that a server goes on with.
+/// The history that a server continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct History {
     system: i64,
@@ -28,7 +29,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Asks a server for it.
+    /// Queries a server for its history. Returns `None` if it is a standby or does not reveal its
+    /// timeline.
     pub(crate) async fn of(client: &Client) -> Result<Option<Self>, tokio_postgres::Error> {
         let rows = match client.query_typed(QUESTION, &[]).await {
             Ok(rows) => rows,
@@ -46,12 +48,13 @@ impl History {
     }
 }
 
-/// The latest timeline that was met of each cluster.
+/// The latest timeline met, by cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Histories(watch::Sender<BTreeMap<i64, i64>>);
 
 impl Histories {
-    /// Takes in what a server goes on with, or says what replaced it.
+    /// Records the history that a server continues. Returns why the server must not be used if it
+    /// has been replaced.
     pub(crate) fn meet(&self, history: Option<History>) -> Result<Place, String> {
         if let Some(History { system, timeline }) = history {
             self.0.send_if_modified(|latest| {
@@ -69,7 +72,7 @@ impl Histories {
     }
 }
 
-/// A connection's server among all that were met.
+/// The position of a connection's server among all servers that were met.
 #[derive(Debug)]
 pub(crate) struct Place {
     history: Option<History>,
@@ -77,12 +80,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// By what the server was replaced, if it was.
+    /// Returns how the server was replaced, if it was.
     pub(crate) fn replaced(&self) -> Option<String> {
         by_a_later(self.history?, &self.latest.borrow())
     }
 
-    /// Waits until it was replaced, and says by what.
+    /// Waits until the server is replaced, and returns how.
     pub(crate) async fn until_replaced(&self) -> String {
         let Some(history) = self.history else {
             return pending().await;
@@ -93,7 +96,7 @@ impl Place {
                 return reason;
             }
             if latest.changed().await.is_err() {
-                // Nobody connects any more.
+                // No more connections are made, so no later timeline can be met.
                 return pending().await;
             }
         }

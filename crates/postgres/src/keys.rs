@@ -1,21 +1,22 @@
-//! Idempotency keys as the database has them: digests of a key with whose it is, and of what it is used
-//! for, after which stands whose share it counts against.
+//! Idempotency keys as the database stores them: a digest of the key and its caller, and a digest
+//! of the request, followed by the asker that the key counts against.
 //!
-//! Persisted by their values, and the same in every process: what is hashed, and in which order, never
-//! changes.
+//! These values are persistent and the same in every process, so what is hashed, and in which
+//! order, must never change.
 
 use ring::digest::{self, SHA256};
 use widgets_registry::{Author, Command, IdempotencyKey, query::Asker};
 
-/// So much of a SHA-256 is kept: nobody finds two texts that agree in it.
+/// How many bytes of a SHA-256 are kept. Nobody can find two texts that agree in them.
 const DIGEST_BYTES: usize = 16;
 
-/// A key belongs to its caller.
+/// Returns the digest of a key together with its caller, because a key belongs to its caller.
 pub(crate) fn key_digest(author: Option<&Author>, key: &IdempotencyKey) -> Vec<u8> {
     digest(&key.digested(author))
 }
 
-/// An operation with its arguments, and who asks for it. Which is the same request, the first bytes say alone.
+/// Returns the digest of an operation with its arguments, followed by its asker. The digest alone
+/// decides whether two requests are the same.
 pub(crate) fn kept_with(command: &Command, asker: Asker) -> Vec<u8> {
     let mut bytes = digest(&command.digested());
     bytes.extend(asker.0.to_be_bytes());
@@ -43,7 +44,7 @@ mod tests {
         assert_eq!(digest.len(), DIGEST_BYTES);
         assert_ne!(digest, key_digest(None, &key_1));
         assert_ne!(digest, key_digest(ann.as_ref(), &key("2")));
-        // The same bytes in a row, cut elsewhere.
+        // The same bytes in total, divided differently.
         assert_ne!(digest, key_digest(Author::new("an").as_ref(), &key("n1")));
         let name = |text| SerialNumber::new("widget_sn", text).expect("a serial number");
         let pair = Pair::new(name("E"), name("F"), Port::P).expect("two");

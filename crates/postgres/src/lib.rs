@@ -1,14 +1,14 @@
-//! How it is kept in PostgreSQL: schema, functions, migrations, and a store that groups commits.
+//! A registry kept in PostgreSQL: schema, functions, migrations, and a store that groups commits.
 //!
 //! The rules live in SQL functions in the schema `widgets` (see `migrations/`), so that `psql`,
-//! PostgREST and the service obey the same ones. The [store](Postgres) takes everything that waits,
-//! forms a batch in which no widget is named twice, and applies it by one call of
-//! `widgets.apply_batch`: one statement, one transaction, one commit for the whole batch. That
-//! function gives each operation its own outcome; the messages come from
+//! PostgREST and the service obey the same ones. The [store](Postgres) takes the waiting
+//! operations, forms a batch in which no widget is named twice, and applies it with one call of
+//! `widgets.apply_batch`: one statement, one transaction and one commit for the whole batch. That
+//! function returns a separate outcome for each operation. The messages come from
 //! [`Refusal`](widgets_registry::Refusal), as in every store.
 //!
-//! Any number of processes may share one database: nothing is cached but where the widgets of a
-//! distributed registry are, on which nothing but time rests, and correctness rests on locks and
+//! Any number of processes may share one database. They cache only the placement of a distributed
+//! registry's widgets, on which nothing but speed depends. Correctness depends on the locks and
 //! guards in the functions. Only this crate knows SQL. It does not know HTTP.
 
 mod backoff;

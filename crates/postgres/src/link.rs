@@ -1,8 +1,9 @@
-//! A connection of a lane that is made again when it breaks, and what is said of that.
+//! A connection of a lane, which is reconnected when it breaks, and the log lines about that.
 //!
-//! The log has one line for each connection that was lost, with the reason, and one for each that is
-//! there again. Attempts that fail are told once for the whole store: the first one, and those whose reason
-//! no lane has met since it had a connection. Callers are told less: [`OpenError::reason`].
+//! The log has one line for each lost connection, with the reason, and one for each restored
+//! connection. Failed attempts are logged once for the whole store: the first one, and those whose
+//! reason no lane has met since it last had a connection. Callers are told less:
+//! [`OpenError::reason`].
 
 use crate::{
     OpenError,
@@ -31,35 +32,36 @@ const RECONNECT_MOST: Duration = Duration::from_secs(1);
 /// What the connections of a lane share.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// How many are up.
+    /// How many connections are up.
     up: AtomicUsize,
-    /// Changes where one of them met a server that takes no writes.
+    /// Changes when one of them meets a server that takes no writes.
     left: watch::Sender<()>,
 }
 
 impl Links {
-    /// Says that the server takes no writes: another one may be the primary by now, and no connection
-    /// of the lane stays where it is.
+    /// Records that the server takes no writes. Another server may be the primary by now, so all
+    /// connections of the lane leave this one.
     pub(crate) fn leave(&self) {
         self.left.send_replace(());
     }
 
-    /// Hears of that.
+    /// Returns a receiver that is notified of this.
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()
     }
 }
 
-/// So many reasons of a lane are known at once. A server that goes and comes gives three or four, in any order.
+/// The maximum number of reasons that are remembered for each lane. A server that goes down and
+/// comes back causes three or four, in any order.
 const REASONS_MAX: usize = 16;
 
-/// Why each lane's attempts to connect have failed since it had a connection.
+/// Why each lane's attempts to connect have failed since it last had a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Failing(Mutex<[VecDeque<String>; LANES]>);
 
 impl Failing {
-    /// A lane's attempt failed, for this reason. Says whether that is news: neither this lane nor another
-    /// one has met it.
+    /// Records the reason of a lane's failed attempt. Returns whether it is new, to this lane and
+    /// to the others.
     fn met(&self, lane: Lane, reason: &str) -> bool {
         let mut lanes = self.lock();
         let is_known = lanes.iter().flatten().any(|known| known == reason);
@@ -73,13 +75,13 @@ impl Failing {
         !is_known
     }
 
-    /// A lane has a connection. Says whether it was without one.
+    /// Records that a lane has a connection. Returns whether it had none.
     fn over(&self, lane: Lane) -> bool {
         !mem::take(&mut self.lock()[lane as usize]).is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, [VecDeque<String>; LANES]> {
-        // A string is put in whole.
+        // A panic cannot leave a string half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +91,7 @@ pub(crate) struct Link<C: Clock> {
     shared: Arc<Shared<C>>,
     lane: Lane,
     connected: Option<Connected>,
-    /// How many attempts have failed since it was up.
+    /// How many attempts have failed since the connection was last up.
     attempt: u32,
     /// Whether there was a connection before.
     again: bool,
@@ -106,12 +108,12 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    /// Whether there is a connection.
+    /// Reports whether the connection is up.
     pub(crate) const fn is_up(&self) -> bool {
         self.connected.is_some()
     }
 
-    /// Why the connection broke, once it has; nothing of one that is not there.
+    /// Waits until the connection breaks and returns why. Waits for ever if there is none.
     pub(crate) async fn broken(&self) -> String {
         match &self.connected {
             Some(connected) => connected.broken().await,
@@ -119,8 +121,8 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    /// The connection, which is made where there is none. Where that fails and the lane has no other,
-    /// its requests are refused from now on.
+    /// Returns the connection, after connecting if there is none. If connecting fails and the lane
+    /// has no other connection, its requests are refused from then on.
     pub(crate) async fn connected(&mut self) -> Result<&Connected, OpenError> {
         let connected = match self.connected.take() {
             Some(connected) => connected,
@@ -129,8 +131,8 @@ impl<C: Clock> Link<C> {
         Ok(self.connected.insert(connected))
     }
 
-    /// Makes the first connection of a store. A schema that this program does not work with is left to
-    /// the caller to tell: the store is not opened then.
+    /// Establishes the first connection of a store. Returns an error only for a schema that this
+    /// program cannot work with, because the store is not opened then.
     pub(crate) async fn open(&mut self) -> Result<(), OpenError> {
         match connect_and_check(&self.shared, self.lane).await {
             Ok(connected) => self.connected = Some(self.up(connected)),
@@ -150,7 +152,7 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    /// There is a connection.
+    /// Records that the connection is up.
     fn up(&mut self, connected: Connected) -> Connected {
         let Self { shared, lane, .. } = self;
         shared.links[*lane as usize]
@@ -166,7 +168,7 @@ impl<C: Clock> Link<C> {
         connected
     }
 
-    /// An attempt to connect failed.
+    /// Records that an attempt to connect failed.
     fn failed(&self, error: &OpenError) {
         let Self { shared, lane, .. } = self;
         if shared.failing.met(*lane, &error.to_string()) {
@@ -187,7 +189,7 @@ impl<C: Clock> Link<C> {
         shared.clock.timer(pause).await;
     }
 
-    /// Gives up the connection, for this reason.
+    /// Drops the connection and logs the reason.
     pub(crate) fn lose(&mut self, reason: &str) {
         if self.close() {
             tracing::warn!(
@@ -198,7 +200,7 @@ impl<C: Clock> Link<C> {
         }
     }
 
-    /// Lets the connection go; says whether there was one.
+    /// Drops the connection. Returns whether there was one.
     pub(crate) fn close(&mut self) -> bool {
         let was_up = mem::take(&mut self.connected).is_some();
         if was_up {
@@ -223,11 +225,12 @@ async fn connect_and_check<C: Clock>(
 ) -> Result<Connected, OpenError> {
     let timeout = shared.settings.connect_timeout();
     let connected = match lane {
-        // A standby may not have what was answered; a lookup tells where it is from by itself.
+        // A standby may lack operations that have already been answered. A lookup, by contrast,
+        // learns itself which server its answer came from.
         Lane::Lists if !shared.target.may_read_from_standby() => {
             shared.target.connect_to_write(timeout).await?
         }
-        // A standby is behind, and nobody can listen there.
+        // A standby lags behind, and does not support `LISTEN`.
         Lane::Operations | Lane::Changes => shared.target.connect_to_write(timeout).await?,
         Lane::Reads | Lane::Lists => shared.target.connect(timeout).await?,
     };
@@ -255,7 +258,7 @@ mod tests {
         }
         assert!(failing.over(Lane::Operations));
         assert!(!failing.over(Lane::Operations));
-        // The lists still know one.
+        // The lane for lists still remembers this reason.
         assert!(!failing.met(Lane::Operations, "reset"));
         assert!(failing.met(Lane::Operations, "refused"));
     }

@@ -1,6 +1,7 @@
-//! Operations whose widgets another transaction holds. They are tried again and again until their time
-//! is over, in batches of their own that wait for no lock, so that nobody waits for them. They are
-//! bounded in number and in bytes, apart from the queue, so that they take no room from others.
+//! Operations whose widgets another transaction holds. They are retried until their time is over,
+//! in separate batches that wait for no lock, so that no other operation waits for them. They are
+//! bounded in number and in bytes, separately from the queue, so that they take no room from
+//! others.
 
 use crate::{Random, Settings, backoff::backoff, queue::Operation};
 use std::{
@@ -10,23 +11,24 @@ use std::{
 };
 use widgets_registry::{Attempt, Request as _};
 
-/// What callers are told of such an operation.
+/// What the callers of such operations are told.
 pub(crate) const HELD: &str = "another transaction of the database holds these widgets";
 
 /// The pauses between attempts: half of how long an operation has waited, within these bounds.
 const PAUSE_LEAST: Duration = Duration::from_millis(2);
 const PAUSE_MOST: Duration = Duration::from_millis(100);
 
-/// At most so many are tried in one batch, which is short then whatever it meets.
+/// The maximum number of these operations in one batch, so that the batch is short whatever it
+/// meets.
 const BATCH_MAX: usize = 64;
 
-/// This part of the queue's bounds.
+/// These operations may take up the queue's bounds divided by this.
 const PART: usize = 4;
 
-/// For so long after locks were met, all batches look for them beforehand.
+/// How long after a lock was met all batches lock their widgets first.
 const NEAR: Duration = Duration::from_secs(1);
 
-/// Those that wait for their next attempt.
+/// The operations that wait for their next attempt.
 pub(crate) struct Locked {
     waiting: Mutex<Waiting>,
     taken: Arc<Mutex<Taken>>,
@@ -36,20 +38,21 @@ pub(crate) struct Locked {
 
 #[derive(Default)]
 struct Waiting {
-    /// In the order in which they came, with the time of the next attempt.
+    /// In order of arrival, with the time of the next attempt.
     operations: Vec<(Duration, Operation)>,
-    /// When a lock was met last.
+    /// When a lock was last met.
     met: Option<Duration>,
 }
 
-/// How many there are, with those that are just being tried, and how many bytes they have.
+/// How many operations have a place, including those that are being tried, and how many bytes they
+/// hold.
 #[derive(Default)]
 struct Taken {
     operations: usize,
     bytes: usize,
 }
 
-/// The place of an operation: it has it until it is answered.
+/// An operation's place, which it keeps until it is answered.
 pub(crate) struct Place {
     taken: Arc<Mutex<Taken>>,
     bytes: usize,
@@ -73,19 +76,20 @@ impl Locked {
         }
     }
 
-    /// Says that a lock was met.
+    /// Records that a lock was met.
     pub(crate) fn met(&self, now: Duration) {
         self.lock().met = Some(now);
     }
 
-    /// Whether locks are to be expected: a batch does well not to wait for one.
+    /// Reports whether locks are likely, so that a batch should not wait for one.
     pub(crate) fn is_near(&self, now: Duration) -> bool {
         let waiting = self.lock();
         let lately = |met| now.saturating_sub(met) < NEAR;
         !waiting.operations.is_empty() || waiting.met.is_some_and(lately)
     }
 
-    /// Gives an operation a place, or says why it cannot wait. One that was here before keeps its own.
+    /// Gives an operation a place, or returns why it cannot wait. An operation that already has a
+    /// place keeps it.
     pub(crate) fn admit(&self, operation: &mut Operation) -> Result<(), String> {
         if operation.place.is_none() {
             let place = self.place(operation.attempt.text_bytes())?;
@@ -94,7 +98,7 @@ impl Locked {
         Ok(())
     }
 
-    /// For how long the oldest one has waited.
+    /// Returns how long the oldest operation has waited.
     pub(crate) fn waited(&self, now: Duration) -> Duration {
         let waiting = self.lock();
         let arrived = waiting.operations.iter().map(|(_, each)| each.arrived);
@@ -103,7 +107,7 @@ impl Locked {
             .map_or(Duration::ZERO, |arrived| now.saturating_sub(arrived))
     }
 
-    /// Takes an operation in that has a place, to be tried again after a pause.
+    /// Stores an operation that has a place, to be tried again after a pause.
     pub(crate) fn push(&self, operation: Operation, now: Duration, random: Random) {
         let waited = now.saturating_sub(operation.arrived);
         let pause = (waited / 2).clamp(PAUSE_LEAST, PAUSE_MOST);
@@ -111,7 +115,7 @@ impl Locked {
         self.lock().operations.push((due, operation));
     }
 
-    /// A place for so many bytes, or why there is none.
+    /// Returns a place for this many bytes, or why there is none.
     fn place(&self, bytes: usize) -> Result<Place, String> {
         let mut taken = lock(&self.taken);
         let (limit, most) = if taken.operations >= self.operations_max {
@@ -131,8 +135,8 @@ impl Locked {
         ))
     }
 
-    /// Takes operations whose time has come and whose widgets `claim` allows to be named into `batch`,
-    /// which is empty.
+    /// Moves the operations that are due, and whose widgets `claim` allows to be named, into the
+    /// empty `batch`.
     pub(crate) fn take(
         &self,
         batch: &mut Vec<Operation>,
@@ -149,29 +153,29 @@ impl Locked {
                 room -= 1;
                 return true;
             }
-            // Another batch names one of them, and will soon be answered.
+            // A batch in flight names one of these widgets, and will soon be answered.
             *due = now + PAUSE_LEAST;
             false
         });
         batch.extend(due.map(|(_, operation)| operation));
     }
 
-    /// When the next one is to be tried.
+    /// Returns when the next operation is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         self.lock().operations.iter().map(|(due, _)| *due).min()
     }
 
-    /// Whether none waits.
+    /// Reports whether no operation is waiting.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().operations.is_empty()
     }
 
-    /// How many have a place.
+    /// Returns how many operations have a place.
     pub(crate) fn len(&self) -> usize {
         lock(&self.taken).operations
     }
 
-    /// Gives up all that wait.
+    /// Removes and returns all waiting operations.
     pub(crate) fn take_all(&self) -> impl Iterator<Item = Operation> + use<> {
         let operations = mem::take(&mut self.lock().operations);
         operations.into_iter().map(|(_, operation)| operation)
@@ -183,6 +187,6 @@ impl Locked {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic halfway through a change.
+    // No code under these locks can panic halfway through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

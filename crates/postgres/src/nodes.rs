@@ -1,9 +1,9 @@
-//! Connections to the workers of a distributed registry: a batch that concerns one of them, or two, is sent there, and
-//! the coordinator has nothing to do with it.
+//! Connections to the workers of a distributed registry. A batch that concerns one or two of them
+//! is sent to one of them, without the coordinator.
 //!
-//! Any node answers for any widget, so that this saves time and decides nothing. Where a worker cannot be reached, or
-//! does not take a batch, the coordinator gets it, and says what is away. Operations with idempotency keys go there in
-//! any case: it has the keys.
+//! Any node can answer for any widget, so this affects only speed. If a worker cannot be reached or
+//! does not accept a batch, the coordinator gets the batch, and decides whether a node is lost.
+//! Operations with idempotency keys always go to the coordinator, because the keys are there.
 
 use crate::{Target, connected::Connected, error::reason, placement::Home, shared::Shared};
 use std::{
@@ -15,10 +15,11 @@ use std::{
 };
 use widgets_clock::Clock;
 
-/// So long a worker is left alone that could not be reached.
+/// How long a worker that could not be reached is not tried again.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
 
-/// Whether the worker has what it takes. The functions come there with the table.
+/// Checks that the worker has the functions and the metadata. The functions come there with the
+/// table.
 const CHECK: &str = "
     SELECT to_regproc('widgets.apply_batch') IS NOT NULL
         AND EXISTS (SELECT FROM pg_catalog.pg_dist_shard WHERE logicalrelid = to_regclass('widgets.widgets'))";
@@ -26,9 +27,9 @@ const CHECK: &str = "
 /// How the workers of a distributed registry are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nodes {
-    /// By nothing but the coordinator.
+    /// Only through the coordinator.
     Off,
-    /// By the addresses that the catalogs have, or by these in their place.
+    /// At the addresses in the catalogs, or at those that replace them here.
     Direct(BTreeMap<String, (String, u16)>),
 }
 
@@ -39,7 +40,7 @@ impl Default for Nodes {
 }
 
 impl Nodes {
-    /// The host and the port of a worker that the catalogs have under this address.
+    /// Returns the host and port at which to reach a worker, given its address in the catalogs.
     fn address(&self, worker: &str) -> Option<(String, u16)> {
         let Self::Direct(others) = self else {
             return None;
@@ -51,7 +52,7 @@ impl Nodes {
     }
 }
 
-/// `off`, `catalog`, or a list of `NAME:PORT=HOST:PORT`.
+/// Parses `off`, `catalog`, or a list of `NAME:PORT=HOST:PORT`.
 impl FromStr for Nodes {
     type Err = ();
 
@@ -99,20 +100,20 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
-/// What all connections of a store know of the workers, by their addresses in the catalogs.
+/// What all connections of a store know about the workers, by their addresses in the catalogs.
 #[derive(Default)]
 pub(crate) struct Known(Mutex<HashMap<String, Node>>);
 
 struct Node {
     target: Target,
-    /// It is left alone until then.
+    /// When it may be tried again.
     not_before: Duration,
-    /// Whether it could not be reached the last time.
+    /// Whether the last attempt to connect failed.
     is_failing: bool,
 }
 
 impl Known {
-    /// Where a worker is, unless it is left alone.
+    /// Returns where to reach a worker, unless it must not be tried yet.
     fn target<C: Clock>(&self, shared: &Shared<C>, worker: &str) -> Option<Target> {
         let (host, port) = shared.settings.nodes.address(worker)?;
         let mut nodes = self.lock();
@@ -125,12 +126,13 @@ impl Known {
         if node.not_before > now {
             return None;
         }
-        // Others do not try it at the same time.
+        // Prevents other connections from trying it at the same time.
         node.not_before = now + LEFT_ALONE;
         Some(node.target.clone())
     }
 
-    /// What came of it: says so once.
+    /// Records the outcome of an attempt to connect, and logs it if it differs from the previous
+    /// one.
     fn tried(&self, worker: &str, outcome: Result<(), String>) {
         let mut nodes = self.lock();
         let Some(node) = nodes.get_mut(worker) else {
@@ -158,16 +160,16 @@ impl Known {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Node>> {
-        // What is kept is put in whole.
+        // A panic cannot leave an entry half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The connections to workers that one connection to the coordinator has beside it.
+/// The connections to workers that accompany one connection to the coordinator.
 pub(crate) struct Beside<C: Clock> {
     shared: Arc<Shared<C>>,
     connections: HashMap<String, Connected>,
-    /// Which one of a pair is next.
+    /// Which worker of a pair is next.
     turn: bool,
 }
 
@@ -180,8 +182,8 @@ impl<C: Clock> Beside<C> {
         }
     }
 
-    /// A connection to one of the workers that have what a batch of this home names, and that worker; the coordinator
-    /// has it where there is none.
+    /// Returns a connection to one of the workers of this home, and that worker's address. Returns
+    /// `None` if there is no such connection; the batch then goes to the coordinator.
     pub(crate) async fn connected(&mut self, Home(one, two): Home) -> Option<(&Connected, String)> {
         let placement = self.shared.queue.placement()?;
         self.turn = !self.turn;
@@ -212,7 +214,7 @@ impl<C: Clock> Beside<C> {
         Some((connected, worker.clone()))
     }
 
-    /// Lets the connection to a worker go.
+    /// Drops the connection to a worker.
     pub(crate) fn lose(&mut self, worker: &str) {
         if self.connections.remove(worker).is_some() {
             let metrics = &self.shared.metrics;

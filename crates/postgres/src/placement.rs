@@ -1,16 +1,17 @@
-//! Which worker of a distributed registry has a widget, as Citus' catalogs tell.
+//! The placement of a distributed registry's widgets on workers, as the Citus catalogs describe it.
 //!
-//! Nothing but the forming of batches rests on it: the functions find every widget by themselves. So it may be out of
-//! date, which costs time and no operation; it is read again now and then.
+//! Only the forming of batches depends on it: the functions find every widget without it. It may
+//! therefore be out of date, which costs time but no operation, and it is read again from time to
+//! time.
 
 use std::array;
 use tokio_postgres::{Client, Error};
 use widgets_registry::{Command, SerialNumber};
 
-/// Asked first, as the catalogs are nowhere else.
+/// Run first, because only Citus has these catalogs.
 const HAS_CITUS: &str = "SELECT to_regclass('pg_catalog.pg_dist_shard') IS NOT NULL";
 
-/// Each shard's last hash, and the node that has it.
+/// The last hash of each shard, and the node that holds the shard.
 const SHARDS: &str = "
     SELECT shard.shardmaxvalue::integer, node.nodename || ':' || node.nodeport
     FROM pg_catalog.pg_dist_shard shard
@@ -20,21 +21,22 @@ const SHARDS: &str = "
         AND node.nodecluster = current_setting('citus.cluster_name')
     ORDER BY 1";
 
-/// The workers that have what an operation names, by their numbers; twice the same where it is one.
+/// The numbers of the two workers that an operation concerns, the lower one first; twice the same
+/// number if it is only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Home(pub(crate) usize, pub(crate) usize);
 
-/// Where the widgets are.
+/// The placement of the widgets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Placement {
     /// The last hash of each shard, and the number of its worker.
     shards: Vec<(i32, usize)>,
-    /// Host and port of each worker.
+    /// The host and port of each worker.
     pub(crate) workers: Vec<String>,
 }
 
 impl Placement {
-    /// Asks the database. `None` where the registry is not distributed.
+    /// Reads the placement from the database. Returns `None` if the registry is not distributed.
     pub(crate) async fn of(client: &Client) -> Result<Option<Self>, Error> {
         let rows = client.query_typed(HAS_CITUS, &[]).await?;
         let has_citus = rows.first().map_or(Ok(false), |row| row.try_get(0))?;
@@ -48,7 +50,7 @@ impl Placement {
         Ok(Self::new(shards))
     }
 
-    /// Of each shard's last hash, in their order, and of its node.
+    /// Builds a placement from each shard's last hash, in ascending order, and its node.
     pub(crate) fn new(shards: Vec<(i32, String)>) -> Option<Self> {
         let mut placement = Self::default();
         for (last, node) in shards {
@@ -62,20 +64,20 @@ impl Placement {
         (!placement.shards.is_empty()).then_some(placement)
     }
 
-    /// With less than two nodes there is nothing to tell apart.
+    /// Reports whether there are at least two workers; with fewer there is nothing to distinguish.
     pub(crate) const fn has_several(&self) -> bool {
         self.workers.len() > 1
     }
 
-    /// The worker that has a widget, or would have it.
+    /// Returns the worker that holds a widget, or would hold it.
     pub(crate) fn worker(&self, serial_number: &SerialNumber) -> usize {
         let hash = hash(serial_number.as_bytes());
         let shard = self.shards.partition_point(|(last, _)| *last < hash);
-        // The last one ends with the greatest of all.
+        // The last shard ends with the greatest hash, so this default is never used.
         self.shards.get(shard).map_or(0, |(_, worker)| *worker)
     }
 
-    /// The workers that have what a command names. The peers of a widget that goes are not named.
+    /// Returns the workers that a command concerns. The peers of a removed widget are not included.
     pub(crate) fn home(&self, command: &Command) -> Home {
         match command {
             Command::AddWidget { serial_number, .. } | Command::RemoveWidget { serial_number } => {
@@ -90,9 +92,9 @@ impl Placement {
     }
 }
 
-/// PostgreSQL's `hashtext`: Bob Jenkins' lookup3 from its own beginning.
+/// Computes PostgreSQL's `hashtext`: Bob Jenkins' lookup3 with its own initial value.
 fn hash(bytes: &[u8]) -> i32 {
-    // A serial number has 255 bytes at most.
+    // A serial number has at most 255 bytes.
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let start = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
     let [mut a, mut b, mut c] = [start; 3];
@@ -115,7 +117,7 @@ fn hash(bytes: &[u8]) -> i32 {
         c = c.wrapping_sub(b) ^ b.rotate_left(4);
         b = b.wrapping_add(a);
     }
-    // The lowest byte of the last word is the length's.
+    // The lowest byte of the last word is reserved for the length.
     let mut last = [0; 12];
     for (place, byte) in rest.iter().enumerate() {
         last[if place < 8 { place } else { place + 1 }] = *byte;
@@ -145,7 +147,7 @@ mod tests {
     use widgets_conformance::commands::{add_widget, associate_widgets, serial_number};
     use widgets_registry::Port;
 
-    /// Each as `SELECT hashtext(…)` says.
+    /// Each hash is the result of `SELECT hashtext(…)`.
     const HASHES: [(&str, i32); 7] = [
         ("a", 1_075_015_857),
         ("widget-1", 652_050_688),

@@ -1,11 +1,11 @@
-//! The queue between callers and connections: bounded in number and in bytes, and the place where
-//! batches are formed.
+//! The queue between callers and connections. It bounds waiting requests in number and in bytes,
+//! and forms batches.
 //!
-//! No widget is named twice among the operations that are in flight: such an operation waits for
-//! the next batch. So a batch's operations cannot contradict each other, and the batches of one
-//! process do not wait for each other's locks. Order is kept among operations that name the same
-//! widget. The same holds for idempotency keys: a retry waits for the first attempt, and is answered as
-//! that was.
+//! No widget is named twice among the operations in flight: an operation that names such a widget
+//! waits for a later batch. Therefore a batch's operations cannot contradict each other, and the
+//! batches of one process do not wait for each other's locks. Operations that name the same widget
+//! keep their order. The same holds for idempotency keys: a retry waits for the first attempt and
+//! gets the same answer.
 
 pub(crate) mod homes;
 
@@ -33,36 +33,37 @@ use widgets_registry::{
     SerialNumber, query::Asker,
 };
 
-/// An operation, when it came, and where its caller waits.
+/// An operation, its arrival time, and the address of its caller.
 pub(crate) struct Operation {
     pub(crate) attempt: Attempt,
     pub(crate) arrived: Duration,
     pub(crate) reply: Reply<Attempt>,
     pub(crate) reply_to: Address,
-    /// Its place among those whose widgets another transaction holds.
+    /// Its place among the operations whose widgets another transaction holds. `None` if it has not
+    /// waited there.
     pub(crate) place: Option<Place>,
 }
 
 impl Operation {
-    /// Its answer on the way back.
+    /// Pairs the operation's answer with its caller's address.
     pub(crate) fn answered(self, answer: Result<Applied, Rejection>) -> (Address, Answered) {
         (self.reply_to, Answered::Operation(self.reply, answer))
     }
 }
 
-/// Something that reads, when it came, and where its caller waits.
+/// A request that reads, its arrival time, and the address of its caller.
 pub(crate) struct Read<A> {
     pub(crate) asked: A,
     pub(crate) arrived: Duration,
     pub(crate) reply_to: Address,
 }
 
-/// What reads and goes together.
+/// Reads that one connection takes together.
 #[derive(Default)]
 pub(crate) struct Reads {
-    /// All of them go in one statement.
+    /// One statement answers all of them.
     pub(crate) lookups: Vec<Read<Box<Asked<Lookup>>>>,
-    /// Each one is a statement of its own.
+    /// Each needs its own statement.
     pub(crate) queries: Vec<Read<Box<dyn Question>>>,
 }
 
@@ -72,35 +73,36 @@ impl Reads {
     }
 }
 
-/// What callers ask.
+/// A request to the store.
 pub enum Request {
     /// An operation.
     Operation(Attempt, Reply<Attempt>),
-    /// A lookup: many of them go in one statement.
+    /// A lookup. One statement answers many lookups.
     Lookup(Box<Asked<Lookup>>),
-    /// Anything else that reads: each one is a statement of its own.
+    /// Any other request that reads. Each needs its own statement.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Query(Box<dyn Question>),
-    /// The same, where it can take long.
+    /// A read that may take long.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     List(Box<dyn Question>),
 }
 
-/// Requests that wait for a connection.
+/// The requests that wait for a connection.
 pub struct Queue {
     waiting: Mutex<Waiting>,
     operations_arrived: Notify,
     reads_arrived: Notify,
     lists_arrived: Notify,
-    /// Rings when the placement may be another one.
+    /// Notified when the placement may have changed.
     moved: Notify,
-    /// Answers on their way back.
+    /// Answers that are being delivered.
     outbox: Mutex<Outbox<Request>>,
-    /// Serial numbers in flight are kept as hashes: two with the same one only wait for each other.
+    /// Serial numbers in flight are kept as hashes. If two hashes collide, their operations only
+    /// wait for each other.
     hasher: RandomState,
     connections: usize,
     list_connections: usize,
-    /// With so many waiting operations a batch starts beside others.
+    /// The number of waiting operations at which a batch starts although others are in flight.
     enough: usize,
     feed: Arc<dyn Feed>,
 }
@@ -108,16 +110,16 @@ pub struct Queue {
 struct Waiting {
     requests: Bounded<Request, LANES>,
     in_flight: HashSet<u64>,
-    /// How many connections wait for more operations, but for a bounded time.
+    /// How many connections are waiting, for a bounded time, for more operations.
     gathering: usize,
-    /// What operations meet at present though there are connections.
+    /// Why operations fail at present although connections are up.
     failing: Option<Reason>,
-    /// Whose lists have connections.
+    /// The askers of the lists that have connections, once for each list.
     listing: Vec<Asker>,
     homes: Homes,
 }
 
-/// One list has a connection, until this is dropped.
+/// A list that has a connection until this is dropped.
 pub(crate) struct Listing {
     queue: Arc<Queue>,
     asker: Asker,
@@ -135,22 +137,22 @@ impl Drop for Listing {
     }
 }
 
-/// How many lanes there are.
+/// The number of lanes.
 pub(crate) const LANES: usize = 4;
 
-/// Operations, what reads, and what reads much have connections of their own, so that none waits for
+/// Operations, short reads and long reads have separate connections, so that none of them waits for
 /// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Operations,
     Reads,
     Lists,
-    /// The feed. Nothing of it waits in the queue.
+    /// The feed, which puts nothing in the queue.
     Changes,
 }
 
 impl Lane {
-    /// Its name in the log.
+    /// Returns the lane's name in the log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Operations => "operations",
@@ -161,17 +163,17 @@ impl Lane {
     }
 }
 
-/// While more widgets than [`FEW`] are in flight, a further batch starts only when this part of it is
-/// full or its oldest operation has waited for [`GATHERING`]: larger commits cost the database less for
-/// each operation, but it has more than one core. What has waited longer is behind a batch that is
-/// slow, and so may gain by another connection.
+/// While more than [`FEW`] names are in flight, a further batch starts only when this fraction of
+/// it is full or its oldest operation has waited for [`GATHERING`]. Larger commits cost the
+/// database less per operation, but the database has more than one core. An operation that has
+/// waited longer than that is behind a slow batch, so another connection may help.
 const FULL_ENOUGH: usize = 4;
-/// Few callers are never slower than by a call of the database for each: what they ask starts as soon
-/// as a connection is free.
+/// With few callers, the service must never be slower than one call of the database per request.
+/// Their operations start as soon as a connection is free.
 const FEW: usize = 8;
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// The widgets that an operation names, and its idempotency key, as hashes.
+/// The hashes of the widgets that an operation names and of its idempotency key.
 struct Named([Option<u64>; 3]);
 
 impl Named {
@@ -208,9 +210,9 @@ impl Queue {
         }
     }
 
-    /// Takes the oldest operations that can go together, `most` of them, into `batch`, which is
-    /// empty, and waits while there are too few. False once the queue is closed and empty. Whoever
-    /// takes a batch must [release](Self::release) it.
+    /// Moves the oldest operations that can go together, `most` at most, into the empty `batch`,
+    /// and waits while there are too few. Returns false once the queue is closed and empty. The
+    /// caller must [release](Self::release) the batch.
     pub(crate) async fn take(
         &self,
         batch: &mut Vec<Operation>,
@@ -218,7 +220,7 @@ impl Queue {
         clock: &impl Clock,
     ) -> bool {
         loop {
-            // Before the look, so that what arrives after it is not missed.
+            // Created before checking the queue, so that no later arrival is missed.
             let arrival = self.operations_arrived.notified();
             let gathering = {
                 let mut waiting = self.lock();
@@ -228,7 +230,7 @@ impl Queue {
                     self.form(&mut waiting, batch, most, now);
                 }
                 if !batch.is_empty() {
-                    // There may be enough for another connection.
+                    // The rest may be enough for another connection.
                     let more = waiting.count(Lane::Operations) > 0;
                     drop(waiting);
                     if more {
@@ -238,7 +240,7 @@ impl Queue {
                 }
                 if waiting.requests.is_closed() && waiting.count(Lane::Operations) == 0 {
                     drop(waiting);
-                    // The next one who waits must see it as well.
+                    // The next waiting task must see this as well.
                     self.operations_arrived.notify_one();
                     return false;
                 }
@@ -273,7 +275,7 @@ impl Queue {
             self.connections,
             now,
         );
-        // What one that was passed over names, so that nothing overtakes it for ever.
+        // The names in operations that were skipped, so that they are not overtaken for ever.
         let mut claimed = HashSet::new();
         requests.take(Lane::Operations as usize, most, |submission| {
             let Request::Operation(attempt, _) = &submission.request else {
@@ -302,7 +304,8 @@ impl Queue {
         }
     }
 
-    /// Lets the widgets of a batch be named again. `attempts` are the batch's.
+    /// Allows the widgets that these attempts name to be named again. `attempts` are those of a
+    /// batch.
     pub(crate) fn release<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) {
         let mut waiting = self.lock();
         for attempt in attempts {
@@ -317,8 +320,9 @@ impl Queue {
         }
     }
 
-    /// Lets an operation that is not in the queue go into a batch, unless a batch in flight names the
-    /// same widgets. Where it says true, it must be [released](Self::release) as well.
+    /// Allows an operation that is not in the queue to join a batch, unless a batch in flight names
+    /// the same widgets. If this returns true, the operation must be [released](Self::release)
+    /// later.
     pub(crate) fn claim(&self, attempt: &Attempt) -> bool {
         let mut waiting = self.lock();
         let named = self.named(attempt);
@@ -329,24 +333,24 @@ impl Queue {
         free
     }
 
-    /// Says how many operations a connection applied in which time, for `Retry-After`.
+    /// Records how many operations a connection applied in how much time, for `Retry-After`.
     pub(crate) fn applied(&self, operations: usize, elapsed: Duration, now: Duration) {
         let operations = operations * self.connections;
         self.lock().requests.applied(operations, elapsed, now);
     }
 
-    /// When it makes sense to try an operation again, in whole seconds.
+    /// Returns after how many whole seconds another attempt makes sense.
     pub(crate) fn retry_after_seconds(&self, now: Duration) -> u32 {
         self.lock().requests.retry_after_seconds(now)
     }
 
-    /// Says what operations meet at present though there are connections, or that they meet nothing.
+    /// Records why operations fail although connections are up, or, with `None`, that they succeed.
     pub(crate) fn set_failing(&self, reason: Option<Reason>) {
         self.lock().failing = reason;
     }
 
-    /// Takes the oldest requests that read, `most` of them, into `batch`, which is empty, and waits
-    /// while there are none. False once the queue is closed and empty.
+    /// Moves the oldest reads, `most` at most, into the empty `batch`, and waits while there are
+    /// none. Returns false once the queue is closed and empty.
     pub(crate) async fn take_reads(&self, batch: &mut Reads, most: usize) -> bool {
         loop {
             let arrival = self.reads_arrived.notified();
@@ -387,8 +391,8 @@ impl Queue {
         }
     }
 
-    /// Takes the oldest list of those whose askers have not had their share of the connections, and waits while
-    /// there is none. `None` once the queue is closed and empty.
+    /// Takes the oldest list whose asker does not have its full share of the connections yet, and
+    /// waits while there is none. Returns `None` once the queue is closed and empty.
     pub(crate) async fn take_list(self: &Arc<Self>) -> Option<(Read<Box<dyn Question>>, Listing)> {
         loop {
             let arrival = self.lists_arrived.notified();
@@ -428,7 +432,7 @@ impl Queue {
                 });
                 let more = waiting.count(Lane::Lists) > 0;
                 let done = is_closed && taken.is_none();
-                // Where nothing could be taken, whoever ends a list says so.
+                // If nothing could be taken, the next list that ends notifies a waiting task.
                 if taken.is_some() && more || done {
                     self.lists_arrived.notify_one();
                 }
@@ -446,8 +450,8 @@ impl Queue {
         }
     }
 
-    /// Says that there is no connection for this lane, and why: everything that waits is answered
-    /// so, and what comes is refused at once, until [`Self::set_reachable`].
+    /// Records that this lane has no connection, and why. All waiting requests are refused with
+    /// this reason, and new ones at once, until [`Self::set_reachable`] is called.
     pub(crate) fn set_unreachable(&self, lane: Lane, reason: &Reason) {
         let mut refused = VecDeque::new();
         let mut waiting = self.lock();
@@ -462,12 +466,12 @@ impl Queue {
         }
     }
 
-    /// Says that there is a connection for this lane.
+    /// Records that this lane has a connection.
     pub(crate) fn set_reachable(&self, lane: Lane) {
         self.lock().requests.set_unavailable(lane as usize, None);
     }
 
-    /// Hands answers over, one wake-up for each runtime that gets some.
+    /// Delivers answers, with one wake-up for each runtime that receives any.
     pub(crate) fn answer(&self, answers: impl Iterator<Item = (Address, Answered)>) {
         let mut outbox = self.outbox();
         for (address, answer) in answers {
@@ -476,7 +480,7 @@ impl Queue {
         outbox.flush();
     }
 
-    /// Refuses further requests; those that wait are still taken.
+    /// Refuses further requests. Connections still take those that are waiting.
     pub(crate) fn close(&self) {
         self.lock().requests.close();
         self.operations_arrived.notify_one();
@@ -484,7 +488,7 @@ impl Queue {
         self.lists_arrived.notify_one();
     }
 
-    /// Whether it is closed.
+    /// Reports whether the queue is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().requests.is_closed()
     }
@@ -504,12 +508,12 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in here can panic halfway through a change.
+        // No code under this lock can panic halfway through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox<Request>> {
-        // A panic would leave answers behind, and those are delivered the next time.
+        // A panic would leave answers behind, which the next call delivers.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -517,10 +521,11 @@ impl Queue {
 impl widgets_queue::Queue for Queue {
     type Request = Request;
 
-    /// Connections are woken once for them all, and only where they could start something.
+    /// Wakes connections once for all submissions, and only if they could start something.
     fn push_all(&self, submissions: &mut Vec<Submission<Request>>) {
         let mut waiting = self.lock();
-        // All of them fit but for overload, so that nothing is set aside for those that don't.
+        // Everything fits unless the service is overloaded, so nothing is allocated for refusals in
+        // advance.
         let mut refused = Vec::new();
         let [operations, reads, lists] =
             [Lane::Operations, Lane::Reads, Lane::Lists].map(|lane| waiting.count(lane));
@@ -532,8 +537,8 @@ impl widgets_queue::Queue for Queue {
             let lane = submission.request.lane() as usize;
             refused.extend(waiting.requests.push(lane, submission).err());
         }
-        // While more than a few are in flight and a connection lets operations gather, nothing is to be
-        // done before there are enough of them.
+        // While more than a few names are in flight and a connection is gathering operations, it
+        // need not wake until there are enough of them.
         let waits = waiting.count(Lane::Operations);
         let starts = waits > operations
             && (waiting.gathering == 0 || waits >= self.enough || waiting.in_flight.len() <= FEW);
@@ -636,7 +641,7 @@ impl Waits for Request {
     }
 }
 
-/// A connection lets operations gather, until this is dropped.
+/// A connection that is gathering operations, until this is dropped.
 struct Gathering<'a>(&'a Queue);
 
 impl Drop for Gathering<'_> {
@@ -645,7 +650,8 @@ impl Drop for Gathering<'_> {
     }
 }
 
-/// How many waiting operations start a batch of at most so many beside others.
+/// Returns how many waiting operations start a batch of at most `operations_max` while others are
+/// in flight.
 fn enough(operations_max: usize) -> usize {
     operations_max.div_ceil(FULL_ENOUGH)
 }
@@ -655,7 +661,8 @@ impl Waiting {
         self.requests.lane(lane as usize).len()
     }
 
-    /// How long to wait for more operations before a batch is formed; `None` for not at all.
+    /// Returns how long to wait for more operations before forming a batch, or `None` to form it at
+    /// once.
     fn gathering(&self, most: usize, now: Duration) -> Option<Duration> {
         let operations = self.requests.lane(Lane::Operations as usize);
         if self.in_flight.len() <= FEW || operations.len() >= enough(most) {

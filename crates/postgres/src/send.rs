@@ -1,4 +1,4 @@
-//! A batch on its way to the database, and what an error says of it.
+//! Sends a batch to the database and interprets the errors.
 
 use crate::{
     batch::{CALL, Call, Outcomes},
@@ -16,50 +16,53 @@ use tokio_postgres::{
 use widgets_clock::Clock;
 use widgets_registry::{Fault, Reason};
 
-/// What came of sending a batch.
+/// Why a batch was not applied, or may not have been.
 pub(crate) enum Failure {
-    /// Nothing was applied: another transaction was in the way.
+    /// Nothing was applied, because of a conflict with another transaction.
     Conflict(String),
-    /// Nothing was applied, and this is the answer to each operation.
+    /// Nothing was applied. Every operation gets this fault as its answer.
     Rejected(Fault),
-    /// Nothing was applied, and one operation may be the cause.
+    /// Nothing was applied, and a single operation may be the cause.
     Culprit(Culprit),
-    /// It may be applied.
+    /// The batch may have been applied.
     Lost(Reason),
 }
 
-/// What was wrong with a batch, of which one operation may be the cause.
+/// The failure of a batch that a single operation may have caused.
 pub(crate) struct Culprit {
-    /// What the caller of that one is told,
+    /// What the caller of that operation is told.
     pub(crate) public: &'static str,
-    /// and what the log has.
+    /// What the log says.
     pub(crate) reason: String,
 }
 
-/// The same, and what is left of the connection.
+/// A failure, and whether the connection can be used again.
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) connection: Connection,
 }
 
-/// What callers are told of an answer that no version of the function gives.
+/// What callers are told if the function returns an outcome that no version of it defines.
 pub(crate) const NO_MEANING: &str = "the database gave an answer that has no meaning";
 
-/// Another transaction held a lock for longer than a batch waits for one.
+/// The SQLSTATE that says that another transaction held a lock for longer than a batch waits.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// What callers are told whose widgets are on a node of a distributed registry that is away.
+/// What callers are told if their widgets are on a node of a distributed registry that cannot be
+/// reached.
 pub(crate) const NODE_LOST: &str = "a node of the database cannot be reached";
 
-/// Whether an error says that the server has lost another one, and not that it ends itself: the nodes of a
-/// distributed registry come and go, and operations that concern others go on.
+/// Reports whether an error says that the server has lost another server, rather than that it is
+/// shutting down itself. Nodes of a distributed registry come and go, and operations that do not
+/// concern a lost node continue.
 pub(crate) fn is_node_lost(error: &DbError) -> bool {
     let code = error.code().code();
     severity(error) == Some(Severity::Error)
         && (code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code))
 }
 
-/// Sends a batch, and hears its outcomes. With `lock_first` it passes over what others have locked.
+/// Sends a batch and returns its outcomes. With `lock_first`, the database skips operations whose
+/// widgets others have locked.
 pub(crate) async fn send<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -75,7 +78,7 @@ pub(crate) async fn send<C: Clock>(
         while let Some(next) = rows.try_next().await? {
             row = Some(next);
         }
-        // The stream ends with the server's word that the transaction has ended.
+        // The stream ends only after the server has reported the end of the transaction.
         Ok(())
     };
     let lost = |public, details: String| Failed {
@@ -87,7 +90,8 @@ pub(crate) async fn send<C: Clock>(
         Bounded::Cancelled(done) => (done, true),
         Bounded::Silent(reason) => {
             let silent = "the database did not answer";
-            // The next one would hear as little, but for another server.
+            // Another batch would get no answer either, unless another server has replaced this
+            // one.
             if connected.replaced().is_none() {
                 let silence = Some(Reason::new(silent, reason.clone()));
                 shared.set_failing_by(connected, silence);
@@ -102,7 +106,7 @@ pub(crate) async fn send<C: Clock>(
             let seen = row.is_some();
             let mut failed = failed(shared, connected, &error, reason, seen, lock_first, by_us);
             if connected.is_unreplicated() || connected.is_node_untold() {
-                // What it warned of is over with this batch; the next one must not be taken for the same.
+                // The warning was about this batch; it must not be attributed to the next one.
                 failed.connection = Connection::Drop("the database warned of a server".into());
             }
             Err(failed)
@@ -115,7 +119,7 @@ pub(crate) async fn send<C: Clock>(
             let unreplicated = "the database applied it, and perhaps not on its standbys: the wait for \
                                 them was cancelled";
             let waited = "synchronous replication";
-            // The next one would wait as long.
+            // The next batch would wait as long for its standbys.
             shared.set_failing_by(connected, Some(Reason::new(unreplicated, waited)));
             Err(lost(unreplicated, waited.into()))
         }
@@ -131,8 +135,8 @@ pub(crate) async fn send<C: Clock>(
     }
 }
 
-/// What an error, and its reason in words, says of a batch that was sent, when its row was seen or not, and
-/// when it was cancelled by us or not.
+/// Interprets an error that a batch met. `reason` describes the error, `row_seen` says whether the
+/// outcomes had arrived before it, and `by_us` whether we had cancelled the statement.
 fn failed<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -153,9 +157,9 @@ fn failed<C: Clock>(
     };
     let code = database.code();
     if severity(database) != Some(Severity::Error) {
-        // The server ends the connection. A row comes before its transaction's commit, so without
-        // one there was none; but a pooler says the same of a server that it has lost, under other
-        // codes.
+        // The server is closing the connection. It sends the row before it commits the transaction,
+        // so without a row there was no commit. But a pooler uses the same severity, with other
+        // codes, for a server that it has lost.
         let rolled_back = !row_seen
             && [
                 SqlState::ADMIN_SHUTDOWN,
@@ -178,7 +182,7 @@ fn failed<C: Clock>(
         };
     }
     if row_seen && (is_node_lost(database) || *code == SqlState::INTERNAL_ERROR) {
-        // It was under way to be committed, perhaps by one node alone, which may have done it.
+        // The transaction was being committed, perhaps by one node alone, which may have done it.
         let public = "the database failed while it committed";
         return Failed {
             failure: Failure::Lost(Reason::new(public, reason)),
@@ -191,17 +195,18 @@ fn failed<C: Clock>(
         Connection::Keep
     };
     let failure = match code.code() {
-        // 23505: a serial number was taken while the batch looked.
+        // 23505: a concurrent transaction added the serial number after the batch had looked for
+        // it.
         code @ ("40001" | "40P01" | LOCK_NOT_AVAILABLE | "23505") => Failure::Conflict(code.into()),
-        // Of two halves one was as the batch had read it, and the other had changed.
+        // One of two halves was as the batch had read it, and the other had changed.
         "23503" if !lock_first => Failure::Conflict("23503".into()),
         "57014" => Failure::Rejected(shared.cancelled(by_us)),
-        // Of the operations of a batch some may concern that node, and others go on.
+        // Only some operations in the batch may concern that node; the others can continue.
         _ if is_node_lost(database) => Failure::Culprit(Culprit {
             public: NODE_LOST,
             reason,
         }),
-        // A standby after a failover: another host may be the primary by now.
+        // The server became a standby in a failover: another host may be the primary by now.
         "25006" => {
             if connected.beside.is_none() {
                 shared.links[Lane::Operations as usize].leave();
@@ -210,12 +215,12 @@ fn failed<C: Clock>(
             Failure::Rejected(unavailable("the database takes no writes", reason))
         }
         other => match other.get(..2) {
-            // Data, constraints, and whatever is unheard of.
+            // Data, constraints, and unknown errors.
             Some("22" | "23" | "XX") | None => Failure::Culprit(Culprit {
                 public: "the database refused it",
                 reason,
             }),
-            // Rights, resources, an administrator: it has nothing to do with one operation.
+            // Rights, resources, an administrator: the cause is not a single operation.
             Some(class) => {
                 tracing::error!(reason, "the database applies no operations");
                 let public = match class {

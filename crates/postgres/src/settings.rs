@@ -1,40 +1,42 @@
-//! How the store is set.
+//! The settings of the store.
 
 use crate::{Nodes, OpenError};
 use std::time::Duration;
 
-/// How the store is set.
+/// The settings of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many connections apply operations, and so how many batches are in flight. Default 2.
+    /// How many connections apply operations, and so how many batches are in flight at once.
+    /// Default 2.
     pub connections: usize,
     /// How many connections answer lookups. Default 1.
     pub lookup_connections: usize,
-    /// How many connections answer lists, and so how many are under way at a time. Default 4.
+    /// How many connections answer lists, and so how many lists run at once. Default 4.
     pub list_connections: usize,
-    /// How the workers of a distributed registry are reached. Default: as its catalogs name them.
+    /// How the workers of a distributed registry are reached. Default: at the addresses in its
+    /// catalogs.
     pub nodes: Nodes,
-    /// How many operations a batch may have. Default 256.
+    /// The maximum number of operations in a batch. Default 256.
     pub batch_operations_max: usize,
-    /// How many requests may wait. Default 2,048.
+    /// The maximum number of waiting requests. Default 2,048.
     pub queue_operations_max: usize,
-    /// How many bytes of text the waiting requests may have together. Default 4 MiB.
+    /// The maximum total size of the waiting requests' texts, in bytes. Default 4 MiB.
     pub queue_bytes_max: usize,
-    /// How long a request may wait for its batch to be sent, or to be sent again after a conflict,
-    /// in milliseconds. Default 5,000.
+    /// How long a request may wait until its batch is sent, or sent again after a conflict, in
+    /// milliseconds. Default 5,000.
     pub queue_wait_ms_max: u64,
-    /// How long making a connection may take, in milliseconds. Default 2,000.
+    /// The timeout for establishing a connection, in milliseconds. Default 2,000.
     pub connect_timeout_ms: u64,
     /// How long a batch may take in the database before it is cancelled, in milliseconds.
     /// Default 5,000.
     pub statement_timeout_ms: u64,
     /// How long changes are kept, in hours. Default 72.
     pub changes_retention_hours: u32,
-    /// How many bytes the changes that are kept may have. Default 4 GiB.
+    /// The maximum total size of the changes that are kept, in bytes. Default 4 GiB.
     pub changes_retention_bytes: u64,
     /// How long idempotency keys are kept, in hours. Default 24.
     pub idempotency_retention_hours: u32,
-    /// How many idempotency keys are kept. Default 1,000,000.
+    /// The maximum number of idempotency keys that are kept. Default 1,000,000.
     pub idempotency_keys_max: u64,
 }
 
@@ -60,7 +62,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks each setting.
+    /// Checks that each setting is within its range.
     pub fn check(&self) -> Result<(), OpenError> {
         let check = |setting, given: u64, least: u64, most: u64| {
             if (least..=most).contains(&given) {

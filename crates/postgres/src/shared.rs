@@ -1,5 +1,5 @@
-//! What all connections of a store share: where the database is, what waits for it, and how long
-//! statements may take.
+//! What all connections of a store share: the database's address, the queue of waiting requests,
+//! and the timeouts of statements.
 
 use crate::{
     Metrics, Random, Settings, Target,
@@ -22,7 +22,7 @@ use widgets_clock::Clock;
 use widgets_queue::too_long;
 use widgets_registry::{Fault, Reason};
 
-/// What all connections of a store share.
+/// The state that all connections of a store share.
 pub(crate) struct Shared<C> {
     pub(crate) target: Target,
     pub(crate) settings: Settings,
@@ -31,23 +31,24 @@ pub(crate) struct Shared<C> {
     pub(crate) clock: Arc<C>,
     pub(crate) random: Random,
     pub(crate) metrics: Metrics,
-    /// By lane.
+    /// Indexed by [`Lane`].
     pub(crate) links: [Links; LANES],
     pub(crate) failing: Failing,
     pub(crate) nodes: Known,
     pub(crate) feed: Arc<Tail>,
-    /// When a batch met a fault that was none of its own, and that the next one is expected to meet.
+    /// When a batch last failed for a reason that concerns the whole database, so that the next
+    /// batch is expected to fail as well. `None` if operations succeed.
     pub(crate) failing_since: Mutex<Option<Duration>>,
 }
 
-/// For so long it is expected at least, if no operation is tried.
+/// How long, at least, such a failure is expected to persist if no operation is attempted.
 const FAILING: Duration = Duration::from_secs(5);
 
-/// A statement that takes longer may be one that the server will never answer.
+/// If a statement takes longer than this, the server may never answer it.
 const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 impl<C: Clock> Shared<C> {
-    /// Refuses the requests of a lane that has no connection: those that wait, and those that come.
+    /// Refuses the requests of a lane that has no connection: both the waiting ones and new ones.
     pub(crate) fn refuse(&self, lane: Lane, reason: &Reason) {
         self.queue.set_unreachable(lane, reason);
         if lane == Lane::Operations {
@@ -58,7 +59,7 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// The workers of a home, by their addresses.
+    /// Returns the addresses of a home's workers.
     pub(crate) fn workers(&self, Home(one, two): Home) -> Vec<String> {
         let placement = self.queue.placement();
         let workers = placement.as_ref().map(|placement| &placement.workers);
@@ -67,7 +68,8 @@ impl<C: Clock> Shared<C> {
         numbers.filter_map(address).collect()
     }
 
-    /// Something met a node of this home that is away: what names it is refused for so long.
+    /// Records that a node of this home could not be reached. Operations that concern the home are
+    /// refused for `pause`.
     pub(crate) fn lose(&self, home: Home, now: Duration, pause: Duration) {
         for worker in self.workers(home) {
             self.metrics.failed_at(&worker);
@@ -75,14 +77,17 @@ impl<C: Clock> Shared<C> {
         self.queue.lose(home, now, pause);
     }
 
-    /// The same of a batch that was sent there: what a worker says concerns nothing but what is on it.
+    /// Calls [`Self::set_failing`] with the result of a batch that was sent on `connected`, unless
+    /// that is a connection to a worker, because a worker's failure concerns only the widgets on
+    /// it.
     pub(crate) fn set_failing_by(&self, connected: &Connected, reason: Option<Reason>) {
         if connected.beside.is_none() {
             self.set_failing(reason);
         }
     }
 
-    /// Remembers what operations meet though there are connections, or that they meet nothing.
+    /// Records why operations fail although connections are up, or, with `None`, that they succeed
+    /// again.
     pub(crate) fn set_failing(&self, reason: Option<Reason>) {
         let mut since = self.failing_since();
         if reason.is_some() || since.is_some() {
@@ -91,10 +96,11 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// Forgets it, once that is long ago; otherwise, how long that takes.
+    /// Forgets the recorded failure once it is old enough. Otherwise returns how long that will
+    /// take, or `None` if no failure is recorded.
     pub(crate) fn forget_failing(&self) -> Option<Duration> {
         let mut since = self.failing_since();
-        // One that is under way may need its whole time to meet the same.
+        // An operation in flight may take its whole timeout before it meets the same failure.
         let expected = FAILING.max(self.settings.statement_timeout() * 2);
         let rest = expected.saturating_sub(self.clock.now().saturating_sub((*since)?));
         if !rest.is_zero() {
@@ -106,7 +112,7 @@ impl<C: Clock> Shared<C> {
     }
 
     fn failing_since(&self) -> MutexGuard<'_, Option<Duration>> {
-        // A time is put in whole.
+        // A panic cannot leave the value half written.
         let since = self.failing_since.lock();
         since.unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,13 +126,13 @@ impl<C: Clock> Shared<C> {
         too_long(format!("queue_wait_ms_max = {most}"), most)
     }
 
-    /// What callers are told whose widgets were locked all that time.
+    /// Returns the fault for an operation whose widgets stayed locked for the whole wait.
     pub(crate) fn held(&self) -> Fault {
         let most = self.settings.queue_wait_ms_max;
         too_long(format!("{HELD}, for queue_wait_ms_max = {most}"), most)
     }
 
-    /// What callers are told of a statement that was cancelled.
+    /// Returns the fault for a statement that was cancelled, by us or by the database.
     pub(crate) fn cancelled(&self, by_us: bool) -> Fault {
         if by_us {
             let most = self.settings.statement_timeout_ms;
@@ -136,7 +142,7 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// A fault for now, with the limit that was met.
+    /// Returns a temporary fault that names the limit that was exceeded.
     pub(crate) fn busy(&self, limit: String) -> Fault {
         Fault::Busy {
             limit,
@@ -144,8 +150,8 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// Runs `work`, which is a statement to be sent on `connected`. When it takes too long it is
-    /// cancelled. A server that was replaced is not asked, nor heard.
+    /// Runs `work`, which sends a statement on `connected`, and cancels it after the statement
+    /// timeout. If the server has been replaced, sends nothing and does not wait for an answer.
     async fn bounded<T>(&self, connected: &Connected, work: impl Future<Output = T>) -> Bounded<T> {
         let mut work = pin!(work);
         if let Some(reason) = connected.replaced() {
@@ -173,8 +179,8 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// The same, but where it takes long and its server answers no new connection either, it is given up before its time: so
-    /// much sooner callers and `/ready` know.
+    /// Like `bounded`, but gives up earlier if the statement takes long and its server does not
+    /// answer a new connection either, so that callers and `/ready` learn of it sooner.
     pub(crate) async fn heard<T>(
         &self,
         connected: &Connected,
@@ -184,7 +190,7 @@ impl<C: Clock> Shared<C> {
             self.clock.timer(SUSPECT_AFTER).await;
             let target = connected.beside.as_ref().unwrap_or(&self.target);
             if target.is_answered(self.settings.connect_timeout()).await {
-                // What takes long is the statement.
+                // The server answers, so only the statement is slow.
                 pending::<()>().await;
             }
         };
@@ -198,7 +204,7 @@ impl<C: Clock> Shared<C> {
         }
     }
 
-    /// Why a connection is given up that fell silent.
+    /// Says why a connection that fell silent is dropped.
     fn silent(&self) -> String {
         format!(
             "no answer within statement_timeout_ms = {} and connect_timeout_ms = {}",
@@ -207,20 +213,21 @@ impl<C: Clock> Shared<C> {
     }
 }
 
-/// What came of a statement whose time is bounded.
+/// The result of a statement with a timeout.
 pub(crate) enum Bounded<T> {
     Done(T),
-    /// It ended after it was asked to be cancelled. The connection is not used again: the request may
-    /// be late, and meet the next statement.
+    /// The statement ended after its cancellation was requested. The connection must not be used
+    /// again: the request may arrive late and cancel the next statement.
     Cancelled(T),
-    /// Nothing was heard of it, for this reason, or nothing is worth hearing any more.
+    /// No answer arrived, or an answer no longer matters because the server has been replaced.
+    /// Holds the reason.
     Silent(String),
 }
 
-/// Why a connection is given up whose statement was cancelled.
+/// The reason for dropping a connection whose statement was cancelled.
 pub(crate) const CANCELLED: &str = "a statement took too long and was cancelled";
 
-/// Whether a connection can be used again, and if not, why.
+/// Whether a connection can be used again. `Drop` holds the reason why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Connection {
     Keep,

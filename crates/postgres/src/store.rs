@@ -1,4 +1,4 @@
-//! The store: opens the connections, hands out clients.
+//! The store: opens the connections and hands out clients.
 
 use crate::{
     Metrics, OpenError, Random, Settings, Target,
@@ -20,26 +20,27 @@ use std::{
 use tokio::{runtime, task::JoinSet};
 use widgets_clock::{Clock, SystemClock};
 
-/// Widgets in a PostgreSQL database, over a few connections in a thread of their own. Dropping it
-/// answers everything that waits.
+/// Widgets in a PostgreSQL database. One thread drives all connections. Dropping the store answers
+/// everything that is waiting.
 pub struct Postgres<C = SystemClock> {
     shared: Arc<Shared<C>>,
     connections: Option<JoinHandle<()>>,
 }
 
-/// A way to ask the store. Clones share it.
+/// A handle for asking the store. Clones share the store.
 pub type Client = widgets_queue::Client<Queue>;
 
 impl Postgres {
-    /// Opens the store. A database whose schema is another one is an error; one that cannot be
-    /// reached is tried again and again, and meanwhile operations are refused (WG504).
+    /// Opens the store. Returns an error if this program cannot work with the database's schema. If
+    /// the database cannot be reached, the store keeps trying to connect and meanwhile refuses
+    /// operations (WG504).
     pub fn open(target: Target, settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(target, settings, SystemClock::new(), system_random)
     }
 }
 
 impl<C: Clock> Postgres<C> {
-    /// The same, with any clock and randomness.
+    /// Opens the store with the given clock and source of randomness.
     pub fn open_with(
         target: Target,
         settings: Settings,
@@ -83,17 +84,17 @@ impl<C: Clock> Postgres<C> {
             shared,
             connections: Some(connections),
         };
-        // Without a word the thread has ended, which has said why.
+        // If the channel closes without a message, the thread has ended and has logged why.
         connected.recv().unwrap_or(Ok(())).map(|()| store)
     }
 
-    /// A way to ask it.
+    /// Returns a client of this store.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(self.shared.queue.clone(), self.shared.clock.clone())
     }
 
-    /// What it counts.
+    /// Returns the store's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
@@ -106,7 +107,8 @@ async fn run<C: Clock>(
     reads: Reads,
 ) {
     let mut link = Link::new(shared.clone(), Lane::Operations);
-    // Before any other connection: each would say what is wrong with the schema.
+    // This connection is opened before the others, because each of them would report the same wrong
+    // schema.
     let opened = link.open().await;
     let is_open = opened.is_ok();
     drop(first.send(opened));
@@ -139,7 +141,7 @@ impl<C> Drop for Postgres<C> {
         self.shared.queue.close();
         self.shared.feed.close();
         if let Some(connections) = self.connections.take() {
-            // A panic has been reported by its thread.
+            // The thread has already reported its panic.
             drop(connections.join());
         }
     }

@@ -1,13 +1,15 @@
-//! A connection that applies operations: takes a batch, sends it, answers it, and comes back when
+//! A connection that applies operations: it takes a batch, sends it, answers it, and reconnects if
 //! the connection breaks.
 //!
-//! Every failure is one of four. *Nothing was applied*: the server said that it rolled back, or
-//! the batch was never sent; a conflict is sent again until its time is over. *The fate is unknown*:
-//! the connection broke, or fell silent, after the batch was sent, or the server committed it and
-//! gave up the wait for its standbys; nothing is sent again. *Another transaction holds the widgets* of
-//! some operations: they are [set aside](crate::locked), and the others are answered. Or one
-//! operation of the batch is at fault: then the batch is sent in [parts], and in the end each alone, so that none suffers
-//! for another.
+//! A failure is one of four kinds:
+//! - *Nothing was applied*: the server rolled back, or the batch was never sent. After a conflict
+//!   the batch is sent again until its time is over.
+//! - *The fate is unknown*: the connection broke or fell silent after the batch was sent, or the
+//!   server committed the batch and gave up the wait for its standbys. Nothing is sent again.
+//! - *Another transaction holds the widgets* of some operations. These operations are [set
+//!   aside](crate::locked), and the others are answered.
+//! - *One operation is at fault*: the batch is sent in [parts], and finally each operation alone,
+//!   so that no operation suffers because of another.
 
 use crate::{
     backoff::backoff,
@@ -30,11 +32,12 @@ use widgets_registry::{Applied, Command, Fault, Reason, Refusal, Rejection};
 const CONFLICT_LEAST: Duration = Duration::from_millis(2);
 const CONFLICT_MOST: Duration = Duration::from_millis(100);
 
-/// For so long nothing is tried that concerns a node which was just away, and one which did not answer.
+/// How long operations that concern a node are refused after the node could not be reached
+/// (`LOST`), or did not answer in time (`HELD_UP`).
 pub(crate) const LOST: Duration = Duration::from_millis(250);
 pub(crate) const HELD_UP: Duration = Duration::from_secs(1);
 
-/// Applies operations by this connection until the queue is closed and empty.
+/// Applies operations over this connection until the queue is closed and empty.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
     let mut batch = Vec::new();
     let mut retried = false;
@@ -59,7 +62,8 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
         if batch.is_empty() {
             let next = tokio::select! {
                 next = next(&shared, connected, &mut batch, &mut retried) => next,
-                // Nobody goes away with the sender, which all share.
+                // An error would mean that the sender is gone, which cannot happen: all connections
+                // share it.
                 _ = left.changed() => Next::Broken("the server takes no writes".into()),
             };
             match next {
@@ -84,7 +88,7 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
             shared.metrics.failed_at(&worker);
             beside.lose(&worker);
         }
-        // What a worker did not take, too.
+        // This also applies the operations that a worker did not take.
         if let Connection::Drop(reason) = apply(&shared, connected, &mut batch).await {
             link.lose(&reason);
         }
@@ -101,23 +105,24 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
     }
 }
 
-/// Whether a batch is sent to a worker: keys are kept by the coordinator, and it tells what is away.
+/// Reports whether a batch is sent to a worker. The coordinator keeps the idempotency keys, and it
+/// is the one that decides whether a node is lost.
 fn goes_beside<C: Clock>(shared: &Shared<C>, batch: &[Operation], home: Home) -> bool {
     let has_key = |operation: &Operation| operation.attempt.key.is_some();
     !batch.iter().any(has_key) && !shared.queue.may_be_lost(home)
 }
 
-/// What there is to do for a connection.
+/// What a connection does next.
 enum Next {
     Batch,
-    /// To ask once more.
+    /// Check again.
     Nothing,
     Broken(String),
     Closed,
 }
 
-/// Waits for the next batch. After one of operations that were locked (`retried`) it is the turn of the
-/// others.
+/// Waits for the next batch. After a batch of locked operations (`retried`), takes one from the
+/// queue.
 async fn next<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -151,12 +156,12 @@ async fn next<C: Clock>(
         }
         () = shared.clock.timer(again) => return Next::Nothing,
     }
-    // Closed, but for those that are locked.
+    // The queue is closed, and only locked operations are left.
     shared.clock.timer(again).await;
     Next::Nothing
 }
 
-/// Applies a batch and answers it. What could not be sent is left in it.
+/// Applies a batch and answers it. Operations that could not be sent remain in `batch`.
 async fn apply<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -197,7 +202,7 @@ async fn apply<C: Clock>(
                 if code == LOCK_NOT_AVAILABLE {
                     shared.locked.met(now);
                 }
-                // A lock that was met is passed over at once.
+                // After a lock conflict, the batch is sent again at once, and skips locked widgets.
                 if lock_first || code != LOCK_NOT_AVAILABLE {
                     let pause = backoff(CONFLICT_LEAST, CONFLICT_MOST, attempt, shared.random);
                     shared.clock.timer(pause).await;
@@ -211,7 +216,7 @@ async fn apply<C: Clock>(
                 }
                 if let Fault::Unavailable { reason } = &fault {
                     if connected.beside.is_some() {
-                        // Nothing was applied, and the coordinator may take it.
+                        // Nothing was applied, and the coordinator may accept the batch.
                         return Connection::Drop(reason.to_string());
                     }
                     if connection == Connection::Keep {
@@ -245,7 +250,7 @@ async fn apply<C: Clock>(
     }
 }
 
-/// The same in parts, of which one was the cause.
+/// Applies the batch in parts, because one operation in it caused a failure.
 async fn apply_parts<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -256,7 +261,7 @@ async fn apply_parts<C: Clock>(
     while let Some(mut part) = parts.next() {
         let connection = Box::pin(apply(shared, connected, &mut part)).await;
         if connection != Connection::Keep {
-            // What comes after it was not sent, and may be sent elsewhere.
+            // The remaining parts were not sent, and may be sent elsewhere.
             batch.append(&mut part);
             batch.extend(parts.flatten());
             return connection;
@@ -265,8 +270,9 @@ async fn apply_parts<C: Clock>(
     Connection::Keep
 }
 
-/// A batch met a node that is away. Where all of it concerns the same nodes that is the answer to all of it, and what
-/// concerns them is refused for a while; says whether that is so.
+/// Handles a batch that met a node that cannot be reached. If the whole batch concerns the same
+/// nodes, refuses operations that concern them for a while and returns true: the failure is then
+/// the answer to the whole batch.
 fn lose<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) -> bool {
     let home = shared.queue.home_of(batch).filter(|_| {
         let goes = |each: &Operation| matches!(each.attempt.command, Command::RemoveWidget { .. });
@@ -278,7 +284,8 @@ fn lose<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) -> boo
     home.is_some()
 }
 
-/// A batch took too long, perhaps for a node of a distributed registry that does not answer.
+/// Handles a batch that timed out, perhaps because a node of a distributed registry does not
+/// answer.
 fn held_up<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) {
     if let Some(home) = shared.queue.home_of(batch) {
         shared.lose(home, now, HELD_UP);
@@ -288,7 +295,7 @@ fn held_up<C: Clock>(shared: &Shared<C>, batch: &[Operation], now: Duration) {
     }
 }
 
-/// A batch met nothing: the nodes that it concerns are there.
+/// Records that the nodes of a batch's home can be reached, because the batch succeeded.
 fn reached<C: Clock>(shared: &Shared<C>, batch: &[Operation]) {
     if shared.queue.apart().is_some()
         && let Some(home) = shared.queue.home_of(batch)
@@ -297,7 +304,7 @@ fn reached<C: Clock>(shared: &Shared<C>, batch: &[Operation]) {
     }
 }
 
-/// Gives those of a batch that have waited too long this answer.
+/// Answers the operations that have waited too long with this fault.
 fn answer_late<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>, fault: &Fault) {
     if !batch
         .iter()
@@ -312,7 +319,7 @@ fn answer_late<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>, fault: 
     answer_all(shared, &mut late, fault);
 }
 
-/// Answers a batch that was applied, and lets its widgets go. What was locked is set aside.
+/// Answers a batch that was applied and releases its widgets. Locked operations are set aside.
 fn answer<C: Clock>(
     shared: &Shared<C>,
     batch: &mut Vec<Operation>,
@@ -371,7 +378,7 @@ fn answer<C: Clock>(
         match shared.locked.admit(&mut operation) {
             Ok(()) => shared.locked.push(operation, now, shared.random),
             Err(limit) => {
-                // The oldest of those that wait may wait as long once more.
+                // The oldest waiting operation may wait as long again.
                 let waited = *waited.get_or_insert_with(|| shared.locked.waited(now));
                 let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
                 let fault = too_long(limit, milliseconds);
@@ -382,7 +389,7 @@ fn answer<C: Clock>(
     shared.queue.answer(answers.into_iter());
 }
 
-/// Gives every operation the same answer, and lets its widgets go.
+/// Answers every operation with the same fault and releases its widgets.
 fn answer_all<C: Clock>(shared: &Shared<C>, batch: &mut Vec<Operation>, fault: &Fault) {
     if batch.is_empty() {
         return;

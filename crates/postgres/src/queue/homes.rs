@@ -1,9 +1,11 @@
-//! Batches by worker, where the registry is distributed: what a batch costs by itself it costs for each worker that
-//! it concerns. And what of the registry is away, so that nothing else waits for it.
+//! Batches by worker, for a distributed registry. Each worker that a batch concerns adds the fixed
+//! cost of a batch. This module also knows which parts of the registry are lost, so that nothing
+//! else waits for them.
 //!
-//! What concerns the same workers is a home. Where much waits of one, it goes in a batch of its own. A home whose
-//! batch met a node that is away is lost: for a while what names it is refused at once, and then one batch tries it.
-//! As long as there is a lost home every batch is of one home, so that none is held up by another's.
+//! Operations that concern the same workers have the same home. If many of one home are waiting,
+//! they go in a separate batch. A home whose batch met a node that cannot be reached is lost:
+//! operations of that home are refused at once for a while, and then one batch tries it. While any
+//! home is lost, every batch is of one home, so that none is held up by another's nodes.
 
 use super::{FEW, Lane, Operation, Queue, Request};
 use crate::{
@@ -19,31 +21,31 @@ use std::{
 use widgets_queue::{Submission, Waits as _};
 use widgets_registry::{Command, Distributed, Fault};
 
-/// A batch of one home is worth a commit of its own once it has this part of what a mixed one would have, divided by
-/// how many workers that one would concern.
+/// A separate batch for one home pays once it has this many times the average share of a worker in
+/// a mixed batch.
 const WORTH: usize = 2;
 
-/// A lost home of which nothing came for so long is forgotten.
+/// A lost home is forgotten if no operation of it arrives for this long.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
-/// Where what waits is at home.
+/// The homes of the waiting operations.
 #[derive(Default)]
 pub(super) struct Homes {
-    /// Of several workers.
+    /// `None` unless there are several workers.
     placement: Option<Arc<Placement>>,
-    /// How many nodes have widgets, where the registry is distributed.
+    /// How many nodes hold widgets. `None` if the registry is not distributed.
     nodes: Option<usize>,
     lost: HashMap<Home, Lost>,
-    /// How many batches of one home are on their way.
+    /// How many batches of each home are in flight.
     busy: HashMap<Home, usize>,
 }
 
-/// A home of which a node was away.
+/// A home with a node that could not be reached.
 #[derive(Clone, Copy)]
 struct Lost {
-    /// What names it is refused until then,
+    /// Operations of this home are refused until this time,
     until: Duration,
-    /// and as long as a batch tries it.
+    /// and while a batch is trying it.
     is_tried: bool,
 }
 
@@ -60,16 +62,16 @@ impl Lost {
     }
 }
 
-/// What goes together in one batch, as it is formed.
+/// The operations that can go together in the batch being formed.
 pub(super) struct Group {
     placement: Option<Arc<Placement>>,
-    /// The homes that have batches of their own; all of them where there is none here.
+    /// The homes that get separate batches. `None` means all of them.
     apart: Option<Vec<Home>>,
     refused: Vec<Home>,
     chosen: Chosen,
 }
 
-/// What the first operation of a batch says of the others.
+/// What the first operation in a batch decides about the others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Chosen {
     Nothing,
@@ -78,7 +80,8 @@ enum Chosen {
 }
 
 impl Group {
-    /// Whether an operation goes into the batch; the first one says which others do.
+    /// Reports whether an operation goes into the batch. The first operation decides which others
+    /// do.
     pub(super) fn takes(&mut self, command: &Command) -> bool {
         let Some(placement) = &self.placement else {
             return true;
@@ -102,7 +105,7 @@ impl Group {
         self.chosen == group
     }
 
-    /// The home of all operations in the batch, where it is one of its own.
+    /// Returns the home of all operations in the batch, if the batch is of one home.
     pub(super) fn home(&self) -> Option<Home> {
         match self.chosen {
             Chosen::Of(home) => Some(home),
@@ -112,8 +115,8 @@ impl Group {
 }
 
 impl Homes {
-    /// The nodes, where the registry is distributed. Of a lost pair both are told as long as none of them is lost by
-    /// itself: which one it is nobody knows.
+    /// Returns the nodes if the registry is distributed. For a lost pair, both nodes are reported
+    /// unless one of them is lost on its own, because nobody knows which of the two it is.
     pub(super) fn distributed(&self) -> Option<Distributed> {
         let mut away = Vec::new();
         if let Some(placement) = &self.placement {
@@ -131,7 +134,7 @@ impl Homes {
         Some(Distributed { nodes, away })
     }
 
-    /// What of these the next batch may have.
+    /// Returns which of these operations the next batch may take.
     pub(super) fn group(
         &mut self,
         waiting: &VecDeque<Submission<Request>>,
@@ -142,7 +145,7 @@ impl Homes {
         self.lost
             .retain(|_, lost| lost.is_tried || lost.until + FORGOTTEN > now);
         let is_refused = |(home, lost): (&Home, &Lost)| lost.refuses(now).then_some(*home);
-        // One that is slow leaves a connection to the others, but where few wait.
+        // A slow home leaves a connection to the others, unless few operations are waiting.
         let most_busy = if waiting.len() > FEW {
             connections.saturating_sub(1).max(1)
         } else {
@@ -158,7 +161,7 @@ impl Homes {
         }
     }
 
-    /// The homes of which enough waits for batches of their own.
+    /// Returns the homes with enough waiting operations for separate batches.
     fn worth(&self, waiting: &VecDeque<Submission<Request>>, most: usize) -> Vec<Home> {
         let Some(placement) = &self.placement else {
             return Vec::new();
@@ -174,14 +177,16 @@ impl Homes {
         waits.into_iter().filter_map(is_enough).collect()
     }
 
-    /// A batch of this home is on its way: where that one is lost, it is the one that tries it.
+    /// Records that a batch of this home is in flight. If the home is lost, this batch is the one
+    /// that tries it.
     pub(super) fn is_tried(&mut self, home: Home) {
         if let Some(lost) = self.lost.get_mut(&home) {
             lost.is_tried = true;
         }
     }
 
-    /// The home of all of these, where it is one and says which nodes they concern: what goes takes its peers with it.
+    /// Returns the home of all these commands if they have the same one. It does not cover the
+    /// peers of a removed widget, which may be on other nodes.
     fn of<'a>(&self, mut commands: impl Iterator<Item = &'a Command>) -> Option<Home> {
         let placement = self.placement.as_ref()?;
         let home = placement.home(commands.next()?);
@@ -190,7 +195,7 @@ impl Homes {
             .then_some(home)
     }
 
-    /// What an operation is told at once whose home is lost.
+    /// Returns the fault for an operation whose home is lost.
     pub(super) fn refuse(&self, submission: &Submission<Request>) -> Option<Fault> {
         let (placement, false) = (self.placement.as_ref()?, self.lost.is_empty()) else {
             return None;
@@ -209,7 +214,7 @@ fn away(details: &str) -> Fault {
 }
 
 impl Queue {
-    /// Takes in where the widgets are.
+    /// Stores the current placement of the widgets.
     pub(crate) fn set_placement(&self, placement: Option<Placement>) {
         let mut waiting = self.lock();
         let homes = &mut waiting.homes;
@@ -217,30 +222,31 @@ impl Queue {
         let placement = placement.filter(Placement::has_several);
         if homes.placement.as_deref() != placement.as_ref() {
             homes.placement = placement.map(Arc::new);
-            // The numbers of the workers are others.
+            // The numbers of the workers have changed.
             homes.lost.clear();
             homes.busy.clear();
         }
     }
 
-    /// Where the widgets are.
+    /// Returns the placement of the widgets.
     pub(crate) fn placement(&self) -> Option<Arc<Placement>> {
         self.lock().homes.placement.clone()
     }
 
-    /// Waits until the widgets may be elsewhere.
+    /// Waits until the placement may have changed.
     pub(crate) async fn moved(&self) {
         self.moved.notified().await;
     }
 
-    /// Which of two workers or more a widget is on, and only while something is lost.
+    /// Returns the placement if there are several workers and something is lost.
     pub(crate) fn apart(&self) -> Option<Arc<Placement>> {
         let homes = &self.lock().homes;
         let is_lost = !homes.lost.is_empty();
         is_lost.then(|| homes.placement.clone()).flatten()
     }
 
-    /// A batch was held up by whichever node of these homes: each is tried by itself from now on.
+    /// Handles a batch that timed out because of a node of one of these homes. From now on each
+    /// home is tried separately.
     pub(crate) fn suspect(&self, homes: impl Iterator<Item = Home>, now: Duration) {
         let lost = &mut self.lock().homes.lost;
         for home in homes {
@@ -248,7 +254,8 @@ impl Queue {
         }
     }
 
-    /// Something met a node of this home that is away: what names it is refused for so long, and so is what waits.
+    /// Records that a node of this home could not be reached. Operations of the home that are
+    /// waiting, or that arrive within `pause`, are refused.
     pub(crate) fn lose(&self, home: Home, now: Duration, pause: Duration) {
         let mut refused = Vec::new();
         let mut guard = self.lock();
@@ -277,31 +284,32 @@ impl Queue {
         }
     }
 
-    /// Whether what names this home is refused at present.
+    /// Reports whether operations of this home are refused at present.
     pub(crate) fn is_lost(&self, home: Home, now: Duration) -> bool {
         let lost = self.lock().homes.lost.get(&home).copied();
         lost.is_some_and(|lost| lost.refuses(now))
     }
 
-    /// The nodes of a home are there.
+    /// Records that the nodes of a home can be reached.
     pub(crate) fn reached(&self, home: Home) {
         self.lock().homes.lost.remove(&home);
     }
 
-    /// The home of a batch, where it is one.
+    /// Returns the home of a batch, if all its operations have the same one.
     pub(crate) fn home_of(&self, batch: &[Operation]) -> Option<Home> {
         let commands = batch.iter().map(|operation| &operation.attempt.command);
         self.lock().homes.of(commands)
     }
 
-    /// A batch is on its way; its home, where it is one. Whoever says that says that it has [ended](Self::ended) as well.
+    /// Records that a batch is in flight, and returns its home if it has one. The caller must call
+    /// [`Self::ended`] afterwards.
     pub(crate) fn began(&self, batch: &[Operation]) -> Option<Home> {
         let home = self.home_of(batch)?;
         *self.lock().homes.busy.entry(home).or_default() += 1;
         Some(home)
     }
 
-    /// Whatever came of it: the next batch of its home may be on its way.
+    /// Records that a batch has ended, whatever its outcome. The home's next batch may start.
     pub(crate) fn ended(&self, home: Home) {
         let mut waiting = self.lock();
         let Homes { lost, busy, .. } = &mut waiting.homes;
@@ -318,14 +326,15 @@ impl Queue {
         self.operations_arrived.notify_one();
     }
 
-    /// Whether a home was away when it was tried last, or held something up.
+    /// Reports whether a home was lost when it was last tried, or has held up a batch.
     pub(crate) fn may_be_lost(&self, home: Home) -> bool {
         self.lock().homes.lost.contains_key(&home)
     }
 }
 
-/// A batch that failed in parts, of which one may have been the cause: by their homes, and each operation alone where
-/// that is one. What goes takes its peers with it, which may be anywhere: it is alone in any case.
+/// Divides a failed batch into parts, one of which may hold the cause: one part per home, or one
+/// per operation if all have the same home. A removal affects the widget's peers, which may be on
+/// any node, so it is always a separate part.
 pub(crate) fn parts(placement: Option<&Placement>, batch: Vec<Operation>) -> Vec<Vec<Operation>> {
     let mut parts: Vec<Vec<Operation>> = Vec::new();
     let mut places = HashMap::new();
