@@ -1,12 +1,12 @@
-//! How it is kept: the embedded store, its memory, its journal and its checkpoints.
+//! The embedded store: state in memory, a journal and checkpoints on disk.
 //!
-//! One thread owns the state. It takes everything that waits as one batch, decides in order, appends
-//! one group of changes to the journal, syncs once, and answers. A checkpoint is written bit by bit
-//! beside that, and bounds what a restart has to replay.
+//! One thread owns the state. It takes all waiting requests as one batch, decides them in order,
+//! appends one group of changes to the journal, syncs once, and answers. Meanwhile it copies the
+//! state into a checkpoint slice by slice, which bounds what a restart has to replay.
 //!
-//! Only this crate knows bytes on disk. It does not know HTTP.
+//! Only this crate knows the bytes on disk. It does not know HTTP.
 
-// First: it has a macro.
+// First, because it defines a macro.
 #[macro_use]
 mod planted;
 
@@ -56,7 +56,7 @@ pub use settings::Settings;
 pub use state::{Counts, Handle, Holding, Named, State};
 pub use verify::{Verified, verify};
 
-/// The operating system's randomness, new in every process and every call.
+/// Returns a source of random numbers that the operating system seeds anew on every call.
 fn random() -> Random {
     use std::hash::{BuildHasher, RandomState};
     Box::new(|| RandomState::new().hash_one(0u8))

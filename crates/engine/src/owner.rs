@@ -1,14 +1,17 @@
-//! The owner of the state: answers what only reads, decides the operations of a batch in order, makes them
-//! durable, answers them.
+//! The owner of the state: answers reads, decides the operations of a batch in order, makes them
+//! durable, and answers them.
 //!
-//! Between batches everything in the state is durable, and every operation that was answered is in it. So what
-//! reads is answered before anything of its batch is decided, and waits for no sync but the one under way when
-//! it came. Every other answer, refusals included, waits for the batch's sync: it may rest on a change that is
-//! not durable before it. Where the group cannot be written, its changes are taken back from memory.
+//! Between batches everything in the state is durable, and the state contains every operation that
+//! was answered. Reads are therefore answered before anything in their batch is decided, and wait
+//! at most for the sync that was under way when they arrived. Every other answer, including a
+//! refusal, waits for the batch's sync, because it may depend on a change that is not durable until
+//! then. If the group cannot be written, its changes are rolled back in memory.
 //!
-//! Where answers wait for another machine, they go through the gate of `acknowledge` ([`standby`](self::standby)).
+//! If answers must wait for another machine, they pass through the gate of `acknowledge`
+//! ([`standby`](self::standby)).
 //!
-//! Where the store follows another one, it takes that one's groups instead of operations ([`follow`](self::follow)).
+//! If the store follows another one, it takes that store's groups instead of operations
+//! ([`follow`](self::follow)).
 
 mod commit;
 mod decide;
@@ -49,10 +52,10 @@ use widgets_pacing::Pacing;
 use widgets_queue::{Answered, Reply};
 use widgets_registry::{Applied, Attempt, Fault, Reason, Rejection};
 
-/// The journal gets a seal after so long a time without a commit.
+/// How long the journal must have had no commit before it gets a seal.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Has the state to itself.
+/// The exclusive owner of the state and the journal.
 pub(crate) struct Owner<F, C> {
     state: State,
     journal: Journal<F>,
@@ -65,68 +68,69 @@ pub(crate) struct Owner<F, C> {
     queue_wait_ms_max: u64,
     retries: Retries,
     group: GroupDraft,
-    /// How many keys the group has.
+    /// The number of idempotency keys in the group.
     keys: usize,
-    /// What keys are hashed with.
+    /// The key with which idempotency keys are hashed.
     secret: [u8; 16],
-    /// When what is decided now is committed, in microseconds since 1970.
+    /// The commit time of the current group, in microseconds since 1970.
     at: u64,
-    /// The journal ends with a seal, or has nothing.
+    /// Whether the journal ends with a seal, or is empty.
     is_sealed: bool,
-    /// When it gets one, unless it goes on.
+    /// When the journal gets a seal if nothing is committed before.
     seal_at: Duration,
     undo: Vec<Undo>,
     answers: Vec<Answer>,
-    /// Who waits until what was decided before the store followed, or took operations again, is in the journal.
+    /// Callers that changed whether the store follows, and wait until everything decided before is
+    /// in the journal.
     turned: Vec<oneshot::Sender<()>>,
-    /// What is to become of the file `store` after the commit.
+    /// Changes to the file `store`, to be made after the commit.
     changing: Vec<Changing>,
     keep_store: KeepStore,
     reads: Reads,
     /// When the last operation was decided.
     operated_at: Duration,
-    /// Before that, scans do not go on.
+    /// Scans do not continue before this time.
     scans_due: Duration,
     replies: Replies,
     /// Operations that wait for a holder to connect.
     aside: VecDeque<Submission>,
-    /// Why operations are refused, where none has come in time.
+    /// Why operations are refused, if no holder connected in time.
     unacknowledged: Option<Reason>,
-    /// Records of the group, whose writers wait.
+    /// The records in the group, whose writers wait.
     records: Vec<Recorded>,
-    /// Who was the holder before the group.
+    /// The holder before the group.
     holding_before: Holding,
-    /// Which directory it is.
+    /// The member number of this directory.
     member: u64,
     queue_operations_max: usize,
     queue_bytes_max: usize,
-    /// It takes the groups of a primary, and nothing else.
+    /// Whether the store takes only the groups of a primary.
     follows: bool,
-    /// Why nothing may be written any more.
+    /// Why nothing may be written any more, if so.
     stopped: Option<Reason>,
-    /// Whether the journal takes what operations write.
+    /// Whether the journal accepts what operations write.
     room: Room,
-    /// What readiness was told last.
+    /// The reason that was last reported to readiness.
     unwritable: Option<Reason>,
 }
 
-/// What there is in memory.
+/// What the owner starts with in memory.
 pub(crate) struct Known {
     pub(crate) state: State,
     pub(crate) retries: Retries,
-    /// What keys are hashed with.
+    /// The key with which idempotency keys are hashed.
     pub(crate) secret: [u8; 16],
     /// Where each group is published.
     pub(crate) log: Arc<Log>,
-    /// Which directory it is.
+    /// The member number of this directory.
     pub(crate) member: u64,
-    /// What holds answers back.
+    /// What holds answers back, if they wait for another machine.
     pub(crate) gate: Option<Arc<Gate>>,
-    /// Makes the file that says which store it is.
+    /// Writes the file `store`.
     pub(crate) keep_store: KeepStore,
 }
 
-/// An answer to an operation that waits for the sync.
+/// An answer to an operation, which waits for the sync.
 struct Answer {
     reply_to: Address,
     reply: Reply<Attempt>,
@@ -201,7 +205,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Answers everything that comes, until the queue is closed and empty.
+    /// Answers all requests until the queue is closed and empty.
     pub(crate) fn run(mut self, queue: &Queue) {
         self.room.look(&mut self.journal);
         self.publish_unwritable(queue);
@@ -210,8 +214,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.end_waiting();
     }
 
-    /// Copies a slice for a checkpoint where one is under way or due, lets lists go on, and answers what
-    /// waits. `batch` is empty before and afterwards. False once the queue is closed and empty.
+    /// Copies a slice of a checkpoint if one is under way or due, lets lists continue, and answers
+    /// what waits. `batch` is empty before and afterwards. Returns false once the queue is closed
+    /// and empty.
     pub(crate) fn turn(
         &mut self,
         queue: &Queue,
@@ -233,7 +238,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         };
         let wait = self.wait_with_standby(wait);
         if !queue.take(batch, &mut self.replies, wait) {
-            // Whoever has asked is answered.
+            // Reads that already arrived are still answered.
             self.advance_reads();
             if self.reads.has_work() {
                 return true;
@@ -265,7 +270,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         true
     }
 
-    /// Lets operations gather until the next commit may begin, and copies for a checkpoint meanwhile.
+    /// Waits for operations to accumulate until the next commit may begin, and meanwhile copies
+    /// slices of a checkpoint and continues reads.
     fn gather(&mut self, queue: &Queue, until: Duration) {
         while queue.unpark_when_enough(thread::current()) {
             let rest = until.saturating_sub(self.clock.now());
@@ -300,8 +306,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         &self.journal
     }
 
-    /// Copies a slice of the state where a checkpoint is under way or due. What was decided is
-    /// durable or taken back at this moment, so nothing else can get into a checkpoint.
+    /// Copies a slice of the state if a checkpoint is under way or due. At this moment everything
+    /// that was decided is either durable or rolled back, so a checkpoint never contains anything
+    /// else.
     pub(crate) fn advance_checkpoint(&mut self) {
         let now = self.clock.now();
         if let Some(reason) = &self.stopped {
@@ -314,8 +321,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .advance(state, retries, position, now, &self.metrics);
     }
 
-    /// Answers every submission of the batch and leaves it empty. How many operations were decided,
-    /// and not met by a fault.
+    /// Answers every submission in the batch and drains it. Returns how many operations were
+    /// decided without a fault.
     pub(crate) fn step(&mut self, batch: &mut VecDeque<Submission>) -> usize {
         let now = self.clock.now();
         self.metrics.batch(batch.len());
@@ -342,10 +349,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                         }),
                     }
                 }
-                // Only what was planted leaves them here.
+                // Only a planted bug leaves queries and reads in the batch.
                 Request::Query(question) => self.answer_query(reply_to, question, late),
                 Request::Group(group, reply) => {
-                    // Nobody may wait for it any more; it is followed all the same.
+                    // The caller may be gone; the group is followed anyway.
                     drop(reply.send(self.follow(&group)));
                 }
                 Request::Follow(follows, reply) => {
@@ -365,10 +372,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if planted!(AnsweredBeforeSync) {
             self.answer(None);
         }
-        // What needs no sync does not wait for it.
+        // Answers that need no sync do not wait for it.
         self.flush();
         let failure = self.commit();
-        // Whoever turned it looks at where the journal ends. Nobody may wait for it any more; it holds all the same.
+        // The caller reads next where the journal ends. It may be gone; the change applies anyway.
         for turned in self.turned.drain(..) {
             _ = turned.send(());
         }
@@ -376,13 +383,13 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let decided = self.answers.len();
         self.answer(failure.as_ref());
         self.flush();
-        // What nobody waits for comes behind what somebody does.
+        // Work that nobody waits for comes after the answers.
         self.state.keep_up();
         self.advance_reads();
         if failure.is_none() { decided } else { 0 }
     }
 
-    /// From here on it takes the groups of a primary, or operations.
+    /// Switches to taking a primary's groups (`true`) or operations (`false`).
     fn set_follows(&mut self, follows: bool) {
         self.follows = follows;
         self.change_role();
@@ -400,7 +407,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             .send(reply_to, Answered::Operation(reply, answer));
     }
 
-    /// Why commands cannot be decided now: an earlier failure, or no room for what they could take.
+    /// Returns why commands cannot be decided now: an earlier failure, the store's role, or too
+    /// little room for what they might write.
     fn unavailable(&mut self, batch: &VecDeque<Submission>) -> Option<Reason> {
         if self.stopped.is_some() {
             return self.stopped.clone();
@@ -430,14 +438,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let has_commands = batch
             .iter()
             .any(|each| matches!(each.request, Request::Operation(..)));
-        // Commands find out by themselves.
+        // Commands find out by writing.
         if !has_commands {
             self.room.rehearse(&self.journal);
         }
         None
     }
 
-    /// Lets readiness know why nothing can be written, if so.
+    /// Reports to readiness why nothing can be written, if so.
     fn publish_unwritable(&mut self, queue: &Queue) {
         let reason = match &self.stopped {
             Some(reason) => Some(reason.clone()),
@@ -449,7 +457,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Hands over what was sent, which rests on no more than what is durable.
+    /// Hands over the collected answers. They depend only on what is durable now.
     fn flush(&mut self) {
         self.replies
             .flush(self.journal.before_seals().next_sequence);
@@ -461,8 +469,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
             let outcome = match (answer.outcome, failure) {
                 (outcome, None) => outcome,
                 (Ok(_), Some(fault)) => Err(fault.clone().into()),
-                // It may rest on a change that was taken back, so it is no refusal; what was asked was
-                // not applied in any case.
+                // The refusal may depend on a change that was rolled back, so it must not be given.
+                // In either case the operation was not applied.
                 (Err(_), Some(fault)) => Err(Fault::Unavailable {
                     reason: match fault {
                         Fault::Unavailable { reason } | Fault::FateUnknown { reason } => {

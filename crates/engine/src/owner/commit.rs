@@ -1,4 +1,5 @@
-//! How the owner makes a group durable: appends and syncs it, publishes it, or takes back what it was to change.
+//! How the owner makes a group durable: it appends, syncs and publishes the group, or rolls its
+//! changes back.
 
 use super::{Owner, SEAL_PAUSE};
 use crate::{
@@ -11,14 +12,14 @@ use widgets_clock::Clock;
 use widgets_registry::{Fault, Reason};
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Begins a group that is committed now, as far as its time is concerned.
+    /// Begins an empty group whose commit time is now.
     pub(super) fn begin_group(&mut self) {
         self.group.clear();
         let clock = u64::try_from(self.clock.unix_time().as_micros()).unwrap_or(u64::MAX);
         self.at = self.journal.time(clock);
     }
 
-    /// Makes the changes durable, or takes them back and says what to answer.
+    /// Makes the changes durable, or rolls them back and returns the fault to answer with.
     pub(super) fn commit(&mut self) -> Option<Fault> {
         if self.group.entries() == 0 {
             return None;
@@ -49,7 +50,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         Some(self.failed(failure))
     }
 
-    /// Takes back what was decided and is not durable.
+    /// Rolls back everything that was decided and is not durable.
     pub(super) fn take_back(&mut self) {
         while let Some(last) = self.undo.pop() {
             self.state.undo(last);
@@ -60,7 +61,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.take_back_records();
     }
 
-    /// Appends and syncs the group.
+    /// Appends and syncs the group, then publishes it.
     fn append(&mut self) -> Result<(), Append> {
         let entries = self.group.entries();
         if planted!(ToldBeforeSync) {
@@ -78,7 +79,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         Ok(())
     }
 
-    /// What an append that failed means for its operations and for those to come.
+    /// Returns the fault that a failed append means for its operations, and records what it means
+    /// for later ones.
     pub(super) fn failed(&mut self, failure: Append) -> Fault {
         match failure {
             Append::NotWritten(error) => {
@@ -100,8 +102,9 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Writes a seal, unless the journal ends with one: it proves that what stands before it was
-    /// durable, so that a start takes damage there for what it is and not for a torn end.
+    /// Writes a seal, unless the journal already ends with one. A seal proves that everything
+    /// before it was durable, so a start recognises damage there as damage and does not take it for
+    /// a torn end.
     pub(crate) fn seal(&mut self) {
         if self.is_sealed || self.follows || self.stopped.is_some() {
             return;

@@ -1,5 +1,5 @@
-//! How the owner decides an operation: by what is remembered of its key, by what stands against deciding anything, by the
-//! state.
+//! How the owner decides an operation: first by what is remembered of its key, then by what
+//! prevents deciding anything, then by the state.
 
 use super::Owner;
 use crate::{
@@ -12,18 +12,18 @@ use widgets_clock::Clock;
 use widgets_queue::too_long;
 use widgets_registry::{Applied, Attempt, Command, Fault, Reason, Refusal, Rejection, decide};
 
-/// An answer to an operation.
+/// A decided operation and when its answer may be sent.
 pub(super) enum Decided {
-    /// It rests on nothing.
+    /// An answer that depends on nothing in the state.
     Fault(Fault),
-    /// It rests on what is durable.
+    /// An answer that depends only on durable data.
     Durable(Result<Applied, Rejection>),
-    /// It may rest on what this batch changes.
+    /// An answer that may depend on what this batch changes.
     Pending(Result<Applied, Rejection>),
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// What to answer to an operation, and when.
+    /// Decides an operation, and determines when its answer may be sent.
     pub(super) fn operation(
         &mut self,
         attempt: &Attempt,
@@ -55,7 +55,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// What was answered when this key came first.
+    /// Returns the answer that this key's first use got, if the key is known.
     fn remembered(&mut self, keyed: &Keyed, command: &Command) -> Option<Decided> {
         let found = self.retries.find(keyed, seconds(self.at))?;
         if planted!(RetryApplied) {
@@ -66,7 +66,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let answer = match before {
             Some(Ok(())) => Ok(Applied::Before),
             Some(Err(refusal)) => Err(Rejection::Replayed(refusal)),
-            // It is known for another request.
+            // The key was used for another request.
             None => Err(Refusal::KeyReused.into()),
         };
         Some(if found.is_settled || planted!(ReplayedBeforeSync) {
@@ -108,7 +108,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         too_long(limit, self.queue_wait_ms_max)
     }
 
-    /// Why this command cannot be decided now.
+    /// Returns why this command cannot be decided now, if so.
     fn undecidable(&self, command: &Command, unavailable: Option<&Reason>) -> Option<Fault> {
         let reason = match unavailable {
             Some(reason) => reason.clone(),

@@ -1,7 +1,8 @@
-//! The owner of a standby: it takes the groups of its primary, one at a time.
+//! The owner of a standby: it takes its primary's groups, one at a time.
 //!
-//! A group is decided by reading it, and from there on goes the way of a batch of its own: applied to the state,
-//! appended with the same stamp, synced once, published. Where it cannot be written it is taken back.
+//! Reading a group takes the place of deciding it. From there on, the group is treated like a
+//! batch: applied to the state, appended with the same stamp, synced once, and published. If it
+//! cannot be written, it is rolled back.
 
 use super::Owner;
 use crate::{
@@ -15,7 +16,7 @@ use widgets_clock::Clock;
 use widgets_registry::Fault;
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Makes the next group durable, and applies it.
+    /// Applies the primary's next group and makes it durable.
     pub(super) fn follow(&mut self, group: &LoggedGroup) -> Result<(), FollowError> {
         if !self.follows {
             return Err(FollowError::NotStandby);
@@ -63,7 +64,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Takes back the seals after `before`, with which the journal ends. Nothing in memory rests on them.
+    /// Removes the seals after `before`, with which the journal ends. Nothing in memory depends on
+    /// them.
     pub(super) fn cut_seals(&mut self, before: JournalEnd) -> Result<(), FollowError> {
         if !self.follows {
             return Err(FollowError::NotStandby);
@@ -96,7 +98,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Applies what a group says to the state, which has everything before it.
+    /// Applies a group's entries to the state, which contains everything before the group.
     fn apply(&mut self, group: &LoggedGroup) -> Result<(), String> {
         let mut entries = Entries::new(&group.payload);
         for sequence in group.first_sequence..group.next_sequence() {

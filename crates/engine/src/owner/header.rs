@@ -1,8 +1,9 @@
-//! Which store it is, as its file `store` says: its epochs and its role.
+//! Which store this is, as its file `store` says: its epochs and its role.
 //!
-//! The owner alone changes that while the store is open, one change after the other and each after the commit before it. So none is lost
-//! where two come at once, what was handed over earlier belongs to the epochs before, and none begins over a group of which nobody
-//! knows whether it is there. Nor is anything written while nobody knows what the file says.
+//! While the store is open, only the owner changes the file: one change at a time, and each after
+//! the commit before it. Therefore no change is lost if two come at once; everything submitted
+//! earlier belongs to the earlier epochs; and no epoch begins while it is unknown whether the last
+//! group exists. Nothing is written either while it is unknown what the file says.
 
 use super::Owner;
 use crate::{
@@ -14,34 +15,35 @@ use tokio::sync::oneshot;
 use widgets_clock::Clock;
 use widgets_registry::Reason;
 
-/// Makes the file that says which store it is, durably.
+/// Writes the file `store` durably.
 pub(crate) type KeepStore = Box<dyn Fn(&StoreHeader) -> Result<(), NotReplaced> + Send>;
 
-/// What the file is to say.
+/// What the file `store` shall say.
 pub enum Change {
-    /// These epochs, which are those of the primary. It was asked when the store was the one that is given.
+    /// The given epochs, which are the primary's. The given header is this store's at the time the
+    /// primary was asked for them.
     Adopt(Arc<StoreHeader>, Vec<Epoch>),
-    /// That it is the primary of a new epoch.
+    /// That this store is the primary of a new epoch.
     Promote {
         number: u32,
         from: String,
         address: String,
     },
-    /// That it is a standby of the primary at this address.
+    /// That this store is a standby of the primary at this address.
     Demote(String),
 }
 
-/// A change that waits for the commit, and who waits for it.
+/// A change that waits for the commit, and the caller that waits for it.
 pub(super) struct Changing {
     pub(super) change: Change,
     pub(super) reply: oneshot::Sender<Result<(), FollowError>>,
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Makes the changes that came, after the commit.
+    /// Makes the waiting changes, after the commit.
     pub(super) fn change_header(&mut self) {
         for Changing { change, reply } in std::mem::take(&mut self.changing) {
-            // Nobody may wait for it any more; it is so all the same.
+            // The caller may be gone; the change was made anyway.
             drop(reply.send(self.change(change)));
         }
     }
@@ -75,7 +77,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 let first_sequence = self.log.newest().sequence + 1;
                 let mut epochs = own.epochs.clone();
                 if !planted!(EpochsAheadKept) {
-                    // The primary said when they began, and this store has not come so far.
+                    // The primary named these epochs in advance, and this store has not reached
+                    // their beginning.
                     epochs.retain(|epoch| epoch.first_sequence <= first_sequence);
                 }
                 if epochs.len() == EPOCHS_MAX {
@@ -92,7 +95,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                 })
             }
             Change::Demote(primary) => {
-                // First, and whatever becomes of the file.
+                // This comes first, and holds even if writing the file fails.
                 if !planted!(WritesOnWhenReplaced) {
                     self.set_follows(true);
                 }
@@ -104,7 +107,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Refuses where a group may turn up at the next start: it would be taken for one of the epochs that were begun without it.
+    /// Refuses if the last group may still turn up at the next start: it would then be counted in
+    /// an epoch that was begun without it.
     fn check_known(&self) -> Result<(), FollowError> {
         match &self.stopped {
             None => Ok(()),
@@ -126,9 +130,10 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         Ok(())
     }
 
-    /// Replaces the file. Where it may be the new one although that failed, it is made the old one again: else a start would find an epoch
-    /// or a role that nobody was told of, and what was written meanwhile would belong to another epoch. Where that fails as well, nothing is
-    /// written before a start, which reads what is there.
+    /// Replaces the file. If replacing failed but may have taken effect, the old file is written
+    /// again: otherwise a start would find an epoch or a role that nobody was told of, and what was
+    /// written meanwhile would belong to another epoch. If that fails as well, nothing is written
+    /// until a restart, which reads what is there.
     fn replace(&mut self, store: &StoreHeader) -> Result<(), FollowError> {
         let Err(NotReplaced { error, is_unknown }) = (self.keep_store)(store) else {
             return Ok(());

@@ -1,8 +1,8 @@
-//! What the owner does for those who read: lookups and the like are answered before anything of their batch is decided,
-//! lists begin there, and scans go on behind its answers.
+//! What the owner does for reads: lookups and other queries are answered before anything in their
+//! batch is decided, lists begin at the same point, and scans continue after the batch's answers.
 //!
-//! Beside operations a scan has a share of the time, and comes in slices: whoever waits for an answer waits for no more
-//! than one of them, and processors have time for the others who make the answer.
+//! While operations arrive, a scan gets only a share of the time, in slices: a caller waits for at
+//! most one slice, and the other threads that an answer needs get CPU time.
 
 use super::Owner;
 use crate::{
@@ -16,15 +16,16 @@ use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_queue::{Answered, Waits as _};
 
-/// Beside operations, scans rest so many times as long as they have gone on: processor time is for what
-/// changes something, and a scan has seconds.
+/// While operations arrive, a scan rests this many times as long as it has run: CPU time is for
+/// operations, and a scan may take seconds.
 const SCANS_REST: u32 = 2;
 
-/// So long after an operation there are probably more.
+/// For this long after an operation, more are probably coming.
 const OPERATIONS_PAUSE: Duration = Duration::from_millis(10);
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Answers what reads, and leaves the operations in the batch. Everything in the state must be durable.
+    /// Answers the reads of the batch and leaves the operations in it. Everything in the state must
+    /// be durable.
     pub(super) fn read(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
         if batch.iter().all(|each| each.request.is_operation()) {
             return self.begin_reads();
@@ -68,8 +69,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.replies.send(reply_to, Answered::Other(question));
     }
 
-    /// Lets what reads many widgets begin, and scans go on if their rest is over. What was decided is durable or
-    /// taken back at this moment: only such a moment can be shown.
+    /// Lets lists and scans begin, and scans continue if their rest is over. Everything that was
+    /// decided must be durable or rolled back: a read may show only such a moment.
     pub(super) fn advance_reads(&mut self) {
         let began = self.clock.now();
         let scans_go_on = began >= self.scans_due;
@@ -82,7 +83,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Lets what reads many widgets begin, and nothing go on.
+    /// Lets lists and scans begin, but none continue.
     fn begin_reads(&mut self) {
         self.take_turn(Turn::Begin);
     }
@@ -99,7 +100,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.metrics.scans(self.reads.scans());
     }
 
-    /// How long what reads waits for operations before it goes on.
+    /// Returns how long reads with work left must wait before they continue.
     pub(super) fn reads_rest(&self) -> Duration {
         if self.reads.is_waiting() {
             Duration::ZERO

@@ -1,18 +1,18 @@
-//! Records of who is the holder, as the owner writes and reads them.
+//! The records that name the holder, as the owner writes and reads them.
 
 use super::Owner;
 use crate::{FollowError, JournalEnd, disk::DiskFile, format, queue::Naming};
 use tokio::sync::oneshot;
 use widgets_clock::Clock;
 
-/// A record of the group, and who waits for it.
+/// A record in the group, and the caller that waits for it.
 pub(super) struct Recorded {
     sequence: u64,
     reply: Option<oneshot::Sender<Result<JournalEnd, FollowError>>>,
 }
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Adds to the group that this member is the holder, or nobody.
+    /// Adds a record to the group that names this member, or nobody, as the holder.
     pub(super) fn write_record(
         &mut self,
         naming: Naming,
@@ -20,7 +20,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
     ) {
         let member = naming.member;
         if let Err(error) = self.may_record(naming) {
-            // Nobody may wait for it any more.
+            // The caller may be gone.
             return drop(reply.send(Err(error)));
         }
         let sequence = self.journal.position().next_sequence + u64::from(self.group.entries());
@@ -39,7 +39,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         if self.log.store().is_standby() {
             return Err(FollowError::NotNow("it follows another store".into()));
         }
-        // Who is handed over to has everything that is there now.
+        // During a handover the journal must not grow: the member that takes over already has all
+        // of it. A promoted store takes no operations yet either, but its first record is needed.
         if self.follows && !naming.is_first {
             let why = "it takes no operations at the moment";
             return Err(FollowError::NotNow(why.into()));
@@ -49,7 +50,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         room.map_err(|error| FollowError::NotNow(error.to_string()))
     }
 
-    /// A record of the group says so. It is taken back with the group.
+    /// Applies a record of the group to the state. It is rolled back with the group.
     pub(super) fn record(&mut self, member: Option<u64>, next_sequence: u64) {
         self.state.replay_record(member, next_sequence);
         if self.follows && self.log.store().is_standby() {
@@ -61,7 +62,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// The group's records are durable.
+    /// Publishes the group's records, which are durable now, and answers their writers.
     pub(super) fn settle_records(&mut self) {
         let Some(last) = self.records.last() else {
             return;
@@ -85,7 +86,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// The group could not be written: its records are none.
+    /// Undoes the group's records and answers their writers, because the group could not be
+    /// written.
     pub(super) fn take_back_records(&mut self) {
         if self.records.is_empty() {
             return;

@@ -1,4 +1,5 @@
-//! How answers leave the owner: by its outbox, or where they wait for another machine, by the gate.
+//! How answers leave the owner: through its outbox, or through the gate if they wait for another
+//! machine.
 
 use crate::{acknowledge::Gate, queue::Request};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Replies {
         self.gate.as_ref()
     }
 
-    /// Knows one more mailbox, under the next number.
+    /// Adds a mailbox, under the next number.
     pub(crate) fn add(&mut self, mailbox: Arc<Mailbox<Request>>) {
         if let Some(gate) = &self.gate {
             gate.add(mailbox.clone());
@@ -34,7 +35,7 @@ impl Replies {
         self.outbox.add(mailbox);
     }
 
-    /// Takes an answer that tells something of the state.
+    /// Takes an answer that reveals something about the state.
     pub(crate) fn send(&mut self, reply_to: Address, answer: Answered) {
         if self.gate.is_some() {
             self.resting.push((reply_to, answer));
@@ -43,12 +44,12 @@ impl Replies {
         }
     }
 
-    /// Takes an answer that tells nothing of the state.
+    /// Takes an answer that reveals nothing about the state.
     pub(crate) fn send_fault(&mut self, reply_to: Address, answer: Answered) {
         self.outbox.send(reply_to, answer);
     }
 
-    /// Hands over what was sent. It rests on what stands before this entry.
+    /// Hands over the collected answers. They depend on the entries before `rests_on`.
     pub(crate) fn flush(&mut self, rests_on: u64) {
         if let Some(gate) = &self.gate
             && !self.resting.is_empty()

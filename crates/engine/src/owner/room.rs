@@ -1,4 +1,5 @@
-//! Whether the journal takes what operations write: it had room for what was asked last, and took the last group.
+//! Whether the journal accepts what operations write: whether it had room for the last request, and
+//! whether the last group could be written.
 
 use crate::{disk::DiskFile, format, journal::Journal};
 use widgets_registry::Reason;
@@ -6,21 +7,22 @@ use widgets_registry::Reason;
 /// What callers read while the disk is full.
 const NO_ROOM: &str = "no room in the journal";
 
-/// Of an operation with short names.
+/// The payload of an operation with short names.
 const LEAST_PAYLOAD_BYTES: usize = 256;
 
-/// Why nothing can be written, as the journal has shown.
+/// Why nothing can be written, as far as the journal has shown.
 #[derive(Default)]
 pub(super) struct Room {
-    /// How many bytes the journal had no room for; 0 where it has room.
+    /// How many bytes the journal had no room for; 0 if it has room.
     missed_bytes: u64,
-    /// Why the last group could not be written, and how many bytes it had.
+    /// Why the last group could not be written, and its size in bytes; none if it was written.
     not_written: Option<(Reason, usize)>,
 }
 
 impl Room {
-    /// Makes room for a group of so many bytes. What could not be had is asked for again, however little is asked for
-    /// now: so readiness tells when there is room again.
+    /// Reserves room for a group of `bytes`. If an earlier reservation failed, its size is
+    /// requested again even if less is needed now, so that readiness notices when there is room
+    /// again.
     pub(super) fn reserve<F: DiskFile>(
         &mut self,
         journal: &mut Journal<F>,
@@ -32,7 +34,7 @@ impl Room {
                 self.missed_bytes = 0;
                 Ok(())
             }
-            // Whoever failed to make room has logged why.
+            // The reason was logged where making room failed.
             Err(error) => {
                 self.missed_bytes = bytes;
                 Err(Reason::new(NO_ROOM, error.to_string()))
@@ -40,14 +42,14 @@ impl Room {
         }
     }
 
-    /// Where the last group could not be written, sees whether one could be now.
+    /// If the last group could not be written, checks whether one could be written now.
     pub(super) fn rehearse<F: DiskFile>(&mut self, journal: &Journal<F>) {
         self.not_written
             .take_if(|(_, bytes)| journal.rehearse(*bytes).is_ok());
     }
 
-    /// Sees at a start whether a disk takes what an operation would write, so that readiness does not wait for the
-    /// first that is refused.
+    /// Checks at the start whether the disk accepts what an operation would write, so that
+    /// readiness reports a failure before the first operation is refused.
     pub(super) fn look<F: DiskFile>(&mut self, journal: &mut Journal<F>) {
         let room = format::group_bytes(LEAST_PAYLOAD_BYTES);
         if self.reserve(journal, room).is_err() {
@@ -61,17 +63,17 @@ impl Room {
         }
     }
 
-    /// A group was written.
+    /// Records that a group was written.
     pub(super) fn written(&mut self) {
         self.not_written = None;
     }
 
-    /// A group of so many bytes could not be written.
+    /// Records that a group of `bytes` could not be written.
     pub(super) fn not_written(&mut self, reason: Reason, bytes: usize) {
         self.not_written = Some((reason, bytes));
     }
 
-    /// Why an operation could not be written now.
+    /// Returns why an operation could not be written now, if so.
     pub(super) fn missing(&self) -> Option<Reason> {
         if self.missed_bytes > 0 {
             return Some(NO_ROOM.into());

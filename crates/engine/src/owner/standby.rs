@@ -1,5 +1,6 @@
-//! What the owner does where answers wait for another machine: it rests while too much is on its way, sets operations aside
-//! while no holder is connected, and withdraws what was not acknowledged in time.
+//! What the owner does if answers wait for another machine: it rests while too much is
+//! unacknowledged, sets operations aside while no holder is connected, and withdraws what was not
+//! acknowledged in time.
 
 use super::Owner;
 use crate::{
@@ -13,8 +14,8 @@ use widgets_queue::Waits as _;
 use widgets_registry::{Fault, Reason};
 
 impl<F: DiskFile, C: Clock> Owner<F, C> {
-    /// Withdraws what is overdue. Where so much is on its way that nothing more may be, it rests, if it may, and gives
-    /// true.
+    /// Withdraws what is overdue. Returns true if the gate is full, so that nothing more may be
+    /// decided; if `may_wait`, it rests first.
     pub(super) fn rests_for_standby(&mut self, queue: &Queue, may_wait: bool) -> bool {
         let Some(gate) = self.replies.gate() else {
             return false;
@@ -29,7 +30,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         true
     }
 
-    /// How long it may wait for requests.
+    /// Limits how long the owner may wait for requests to the gate's next deadline.
     pub(super) fn wait_with_standby(&self, wait: Duration) -> Duration {
         let deadline = self.replies.gate().and_then(|gate| gate.deadline());
         deadline.map_or(wait, |deadline| {
@@ -37,14 +38,14 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         })
     }
 
-    /// Whether operations that were set aside can be decided or refused by now.
+    /// Reports whether operations that were set aside can now be decided or refused.
     pub(super) fn may_go_on(&self, now: Duration) -> bool {
         let gate = self.replies.gate().filter(|_| !self.aside.is_empty());
         gate.is_some_and(|gate| gate.admission(now) != Admission::Wait)
     }
 
-    /// While no holder is connected, the operations of a batch are set aside; those that were come back once one is, or
-    /// to be refused.
+    /// Sets the batch's operations aside while no holder is connected. Once one is, or once they
+    /// must be refused, puts those that were set aside back at the front of the batch.
     pub(super) fn set_aside(&mut self, batch: &mut VecDeque<Submission>, now: Duration) {
         self.unacknowledged = None;
         let Some(gate) = self.replies.gate() else {
@@ -67,7 +68,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
                     self.unacknowledged = Some(reason);
                 }
                 let mut first = mem::take(&mut self.aside);
-                // They have waited for the holder, not for their turn.
+                // They waited for the holder, not for their turn.
                 for each in &mut first {
                     each.arrived = now;
                 }
@@ -97,7 +98,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// A group is durable here.
+    /// Tells the gate that a group is durable here, and settles the group's records.
     pub(super) fn committed(&mut self) {
         if let Some(gate) = self.replies.gate()
             && !self.follows
@@ -108,7 +109,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         self.settle_records();
     }
 
-    /// It takes operations from here on, or a primary's groups.
+    /// Tells the gate that the store now takes operations, or a primary's groups.
     pub(super) fn change_role(&mut self) {
         let next_sequence = self.journal.before_seals().next_sequence;
         if let Some(gate) = self.replies.gate() {
@@ -121,12 +122,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Why operations are refused, for readiness.
+    /// Returns why operations are refused for lack of a holder, for readiness.
     pub(super) fn unacknowledged_by_now(&self) -> Option<Reason> {
         self.replies.gate()?.unwritable(self.clock.now())
     }
 
-    /// It ends: nobody waits any longer.
+    /// Ends all waiting, because the owner ends.
     pub(super) fn end_waiting(&mut self) {
         for operation in mem::take(&mut self.aside) {
             operation.request.refuse(Fault::Unavailable {

@@ -1,12 +1,13 @@
-//! What a change of a primary's journal does to the state of a standby, which is the one that it was decided on.
+//! What a change in a primary's journal does to a standby's state, which equals the state that it
+//! was decided on.
 
 use super::{Handle, State};
 use crate::format::{JournaledChange, JournaledPair};
 use widgets_registry::{Change, Command, Endpoint, Name, Ordinal, Pair, SerialNumber};
 
 impl State {
-    /// The command and the decided change that made this of it; `None` where it cannot have been decided on
-    /// this state.
+    /// Returns the command and the decided change from which this journaled change was made.
+    /// Returns `None` if it cannot have been decided on this state.
     pub(crate) fn followed(
         &self,
         change: &JournaledChange<'_>,
@@ -62,7 +63,7 @@ impl State {
         }
     }
 
-    /// The two slots, which must be there and of the port type.
+    /// Returns the two slots, if they exist and have the port type.
     fn slots(&self, pair: &JournaledPair<'_>) -> Option<(Endpoint<Handle>, Endpoint<Handle>)> {
         let end = |(serial_number, ordinal): (&str, Ordinal)| {
             let widget = self.find(serial_number)?;

@@ -1,11 +1,13 @@
-//! Who must have an operation on its disk before its caller is told, as the journal says.
+//! Which member must have an operation on its disk before its caller is answered, as the journal
+//! says.
 //!
-//! The engine keeps it with the state and knows no more of it than whose directory is meant: what follows from it is
-//! decided by `Member` of `crates/replica` (`docs/decisions/0017-one-holder-beside-the-primary.md`).
+//! The engine keeps this with the state and knows only which directory is meant. What follows from
+//! it is decided by `Member` of `crates/replica`
+//! (`docs/decisions/0017-one-holder-beside-the-primary.md`).
 
 use super::State;
 
-/// A member, and the sequence number after the record that says something of it.
+/// A member, and the sequence number after the record about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     /// The [member](crate::StoreHeader::member).
@@ -14,24 +16,24 @@ pub struct Named {
     pub from: u64,
 }
 
-/// Who is the holder, or was it before there was none.
+/// The holder, or the last holder if there is none now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// The holder, and from where on it is.
+    /// The holder, and since when it is the holder.
     pub holder: Option<Named>,
-    /// Who was it until the record that there is none any more, and where that stands. `None` where there is a holder, or
-    /// never was one.
+    /// The last holder, and where the record stands that ended its role. `None` if there is a
+    /// holder, or never was one.
     pub leaving: Option<Named>,
 }
 
 impl Holding {
-    /// Whether no member was ever named.
+    /// Reports whether no member was ever named.
     #[must_use]
     pub const fn is_unnamed(&self) -> bool {
         self.holder.is_none() && self.leaving.is_none()
     }
 
-    /// A record names this member, or nobody; the next entry has this sequence number.
+    /// Applies a record that names this member, or nobody. The next entry has this sequence number.
     pub(crate) fn record(&mut self, member: Option<u64>, next_sequence: u64) {
         match member {
             Some(member) => {
@@ -58,7 +60,7 @@ impl State {
         self.holding = holding;
     }
 
-    /// What a record of the journal says, after which the next entry has this sequence number.
+    /// Applies a record of the journal. The next entry has this sequence number.
     pub(crate) fn replay_record(&mut self, member: Option<u64>, next_sequence: u64) {
         self.holding.record(member, next_sequence);
     }

@@ -1,9 +1,9 @@
-//! The index from serial number to record: many small hash tables, so that no growth stalls.
+//! The index from serial number to record: many small hash tables, so that growth never stalls.
 //!
-//! A shard that grows moves its entries, and the shards grow at different times. Half of each hash stands
-//! beside the record's number: to hash the serial numbers again would be a walk through memory. The hash
-//! is keyed with randomness of the process: clients choose serial numbers, and must not be able to choose
-//! collisions.
+//! A shard that grows moves its entries, and the shards grow at different times. Each entry stores
+//! half of its hash, because hashing the serial numbers again would read all over memory. The hash
+//! is keyed randomly in each process, because clients choose serial numbers and must not be able to
+//! choose collisions.
 
 use super::record::{Handle, Records};
 use hashbrown::{HashTable, hash_table::Entry};
@@ -14,19 +14,19 @@ use std::{
     thread,
 };
 
-/// How many shards; a power of two. Tests have few widgets in many states.
+/// The number of shards, a power of two. Tests have few widgets in many states.
 const SHARDS: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
 
-/// A start fills so many shards at a time, which then fit in a core's cache.
+/// How many shards a start fills at a time, so that they fit in a core's cache.
 const PARTITION_SHARDS: usize = SHARDS / if cfg!(test) { 4 } else { 128 };
 
-/// Tests must come out the same every time.
+/// Tests must have the same result every time.
 #[cfg(not(test))]
 type Hasher = std::hash::RandomState;
 #[cfg(test)]
 type Hasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
-/// Serial number to handle.
+/// The index from serial numbers to handles.
 pub(crate) struct Index {
     shards: Box<[HashTable<Place>]>,
     hasher: Hasher,
@@ -48,13 +48,13 @@ impl Place {
         }
     }
 
-    /// The hash for a shard's table, which uses the lowest bits and the highest seven.
+    /// Returns the hash for a shard's table, which uses the lowest bits and the highest seven.
     fn hash(self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
     }
 
-    /// Whether it is this widget's. Most others are told by the hash, which spares looking at their
-    /// records.
+    /// Reports whether this entry belongs to the sought widget. The hash rules out most others, so
+    /// their records need not be read.
     fn is(self, sought: Self, serial_number: &str, records: &Records) -> bool {
         self.hash == sought.hash
             && records.get(Handle::new(self.number)).serial_number() == serial_number
@@ -70,12 +70,12 @@ impl Default for Index {
     }
 }
 
-/// By the half of the hash that a shard's table has no use for.
+/// Returns the shard of a hash, from the half that the shard's table does not use.
 fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }
 
-/// What is to be in an index, sorted by partition, so that filling it walks through little memory
+/// The future contents of an index, sorted by partition, so that filling it touches little memory
 /// at a time.
 pub(crate) struct Entries(Box<[Vec<(u64, u32)>]>);
 
@@ -86,7 +86,7 @@ impl Default for Entries {
 }
 
 impl Entries {
-    /// Adds a record by the hash of its serial number.
+    /// Adds a record under the hash of its serial number.
     pub(crate) fn push(&mut self, hash: u64, handle: Handle) {
         self.0[shard_of(hash) / PARTITION_SHARDS].push((hash, handle.number()));
     }
@@ -98,7 +98,8 @@ fn fill_partition<'a>(
     records: &Records,
     duplicates: &mut Vec<Handle>,
 ) {
-    // Room for an even spread, and some more: a shard then rarely has to grow.
+    // Reserves room for an even distribution and an eighth more, so that a shard rarely has to
+    // grow.
     let room = entries.clone().map(Vec::len).sum::<usize>() / shards.len();
     for shard in &mut *shards {
         shard.reserve(room + room / 8, |place| place.hash());
@@ -118,13 +119,13 @@ fn fill_partition<'a>(
 }
 
 impl Index {
-    /// The hash of a serial number in this index.
+    /// Returns the hash of a serial number in this index.
     pub(crate) fn hash(&self, serial_number: &str) -> u64 {
         self.hasher.hash_one(serial_number)
     }
 
-    /// Fills an empty index on so many threads. Where several records have the same serial number,
-    /// one is found by it from now on; the others are returned.
+    /// Fills an empty index on `threads` threads. If several records have the same serial number,
+    /// one of them is indexed and the others are returned.
     pub(crate) fn fill(
         &mut self,
         entries: &[Entries],
@@ -198,7 +199,7 @@ mod tests {
     use std::collections::HashMap;
     use widgets_registry::Ports;
 
-    /// Two serial numbers of one shard whose halves of hashes are the same as well.
+    /// Returns two serial numbers in the same shard with equal lower halves of their hashes.
     fn colliding(index: &Index) -> [String; 2] {
         let mut seen = HashMap::new();
         for number in 0.. {

@@ -1,11 +1,11 @@
 //! The state in memory: every widget, compact, with constant-time lookups.
 //!
-//! Owns the records and the index of serial numbers, and knows how to apply and to take back a
-//! decided change. A widget costs a 32-byte record, its text in one allocation, and about 8 bytes of
-//! index. Nothing here stalls as it grows: records lie in chunks that never move, and the index
-//! grows one small shard at a time.
+//! Owns the records and the index of serial numbers, and can apply and undo a decided change. A
+//! widget costs a 32-byte record, its text in one allocation, and about 8 bytes of index. Growth
+//! never stalls the store: records lie in chunks that never move, and the index grows one small
+//! shard at a time.
 //!
-//! It deliberately knows nothing of files. [`replay`](self::replay) is how recovery writes to it.
+//! It deliberately knows nothing of files. Recovery writes to it through [`replay`](self::replay).
 
 mod follow;
 mod holding;
@@ -33,7 +33,7 @@ use widgets_registry::{
     Change, Command, Endpoint, Name, Ordinal, Port, PortCounts, Ports, SerialNumber, Slot, Widget,
 };
 
-/// Every widget and association that this process knows.
+/// All widgets and associations of a store.
 #[derive(Default)]
 pub struct State {
     records: Records,
@@ -44,7 +44,7 @@ pub struct State {
     holding: Holding,
 }
 
-/// What one thread has loaded of a checkpoint.
+/// The part of a checkpoint that one thread has loaded.
 #[derive(Default)]
 pub(crate) struct Part {
     chunks: Vec<(u32, Chunk)>,
@@ -53,7 +53,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Adds a whole chunk or the last one, by its number.
+    /// Adds a chunk by its number. Every chunk but the last must be full.
     pub(crate) fn push(&mut self, number: u32, mut records: Vec<Record>, index: &Index) {
         let first = number * CHUNK_RECORDS;
         for (record, number) in records.iter().zip(first..) {
@@ -70,19 +70,19 @@ impl Part {
     }
 }
 
-/// How much the state holds.
+/// How much the state contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Widgets.
+    /// The number of widgets.
     pub widgets: u64,
-    /// Slots without a peer.
+    /// The number of slots without a peer.
     pub free_slots: PortCounts,
-    /// Associations, each of two slots.
+    /// The number of associations, each of two slots.
     pub associations: u64,
 }
 
 impl Counts {
-    /// Counts a widget that has come, with its slots free.
+    /// Counts an added widget, whose slots are free.
     fn add(&mut self, ports: Ports) {
         self.widgets += 1;
         for (_, port) in ports.iter() {
@@ -90,7 +90,7 @@ impl Counts {
         }
     }
 
-    /// The same of one that goes.
+    /// Subtracts a removed widget, whose slots are free.
     fn remove(&mut self, ports: Ports) {
         self.widgets -= 1;
         for (_, port) in ports.iter() {
@@ -99,7 +99,7 @@ impl Counts {
     }
 }
 
-/// How to take one applied change back. Good only in the reverse order of application.
+/// How to undo one applied change. Valid only in the reverse order of application.
 pub(crate) enum Undo {
     Add(Handle),
     Remove {
@@ -111,16 +111,16 @@ pub(crate) enum Undo {
     Dissociate(Endpoint<Handle>, Endpoint<Handle>),
 }
 
-/// The other ends of a widget's associations, at most one for each of its slots.
+/// The other ends of a widget's associations, at most one per slot.
 pub(crate) type Peers = [Option<Endpoint<Handle>>; widgets_registry::SLOTS_MAX];
 
 impl State {
-    /// The state of a checkpoint, from its parts in any order. The first `extent` records are in use
-    /// or vacant; `index`, which is empty, gave the hashes. Counts are wrong until
+    /// Builds the state of a checkpoint from its parts, in any order. The first `extent` records
+    /// are in use or vacant; `index`, which is empty, computed the hashes. Counts are wrong until
     /// [`Self::finish_replay`].
     ///
-    /// A fuzzy checkpoint may have a serial number twice, from two lives of it. Which one stays does
-    /// not matter: the removal between the two is replayed.
+    /// A fuzzy checkpoint may contain a serial number twice, from two lives of its widget. It does
+    /// not matter which one stays, because the removal between the two is replayed.
     pub(crate) fn from_parts(
         parts: Vec<Part>,
         extent: u32,
@@ -153,18 +153,18 @@ impl State {
         }
     }
 
-    /// How much it holds.
+    /// Returns how much the state contains.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Whether no further widget can be numbered.
+    /// Reports whether no further widget can be numbered.
     pub(crate) fn is_full(&self) -> bool {
         self.records.is_full()
     }
 
-    /// How many records there are, vacant ones included: what a checkpoint walks over.
+    /// Returns the number of records including vacant ones, which is what a checkpoint walks over.
     pub(crate) fn extent(&self) -> u32 {
         self.records.extent()
     }
@@ -173,18 +173,20 @@ impl State {
         self.records.get(handle)
     }
 
-    /// Keeps no order from now on, which costs as much as all the rest: for whoever lists nothing.
+    /// Stops maintaining the orders, which cost as much as everything else, for callers that list
+    /// nothing.
     pub(crate) fn forget_order(&mut self) {
         self.order = Order::forgotten();
     }
 
-    /// Puts what has come into the orders of lists where there is enough of it: for whoever has time, as what waits
-    /// there is read by nobody before.
+    /// Adds new widgets to the orders of lists if enough have accumulated. Called when there is
+    /// time, so that a list does not have to do it.
     pub(crate) fn keep_up(&mut self) {
         self.order.keep_up(&self.records);
     }
 
-    /// The widgets in the order of their serial numbers: all, or those with a free slot of this port type.
+    /// Returns a reader of the widgets in the order of their serial numbers: of all, or of those
+    /// with a free slot of this port type.
     pub(crate) fn by_serial_number(
         &mut self,
         port: Option<Port>,
@@ -192,17 +194,18 @@ impl State {
         self.order.by_serial_number(&self.records, port)
     }
 
-    /// The widgets in the order of their names, and those of the same name by serial number.
+    /// Returns a reader of the widgets in the order of their names, and by serial number within a
+    /// name.
     pub(crate) fn by_name(&mut self) -> Reader<'_, ByName, impl Fn(u32) -> u8> {
         self.order.by_name(&self.records)
     }
 
-    /// How many widgets had to be put in order for whoever read them, since this was asked.
+    /// Returns how many record numbers had to be sorted for readers since the last call.
     pub(crate) fn take_put_in_order(&mut self) -> usize {
         self.order.take_put_in_order()
     }
 
-    /// The serial numbers of the first widget and of the last one.
+    /// Returns the serial numbers of the first and the last widget.
     pub(crate) fn ends(&mut self) -> [Option<&str>; 2] {
         let mut all = self.order.by_serial_number(&self.records, None);
         [(Position::START, true), (all.end(), false)].map(|(from, forwards)| {
@@ -213,23 +216,23 @@ impl State {
         })
     }
 
-    /// Has these records come from memory together.
+    /// Loads these records into the cache together.
     pub(crate) fn touch(&self, handles: &[Handle]) {
         self.records.touch(handles.iter().copied());
     }
 
-    /// The widget of this serial number.
+    /// Returns the handle of the widget with this serial number.
     pub(crate) fn find(&self, serial_number: &str) -> Option<Handle> {
         self.index.find(serial_number, &self.records)
     }
 
-    /// A widget as a lookup answers it.
+    /// Returns a widget as a lookup answers it.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
         self.widget(self.index.find(serial_number, &self.records)?)
     }
 
-    /// The widget of this record, if it has one.
+    /// Returns the widget in this record, unless the record is vacant.
     pub(crate) fn widget(&self, handle: Handle) -> Option<Widget> {
         let record = self.records.get(handle);
         if record.is_vacant() {
@@ -246,7 +249,7 @@ impl State {
         })
     }
 
-    /// The other ends of this widget's associations, by its own ordinals.
+    /// Returns the other ends of this widget's associations, by its own ordinals.
     pub(crate) fn peers(&self, handle: Handle) -> Peers {
         let record = self.records.get(handle);
         let mut peers = Peers::default();
@@ -259,7 +262,7 @@ impl State {
         peers
     }
 
-    /// Names every widget that a decided change will change, also one that does not exist yet.
+    /// Names every widget that a decided change will change, including one that does not exist yet.
     pub(crate) fn touched(
         &self,
         command: &Command,
@@ -286,7 +289,7 @@ impl State {
         }
     }
 
-    /// Applies what [`widgets_registry::decide`] decided on this very state for this very command.
+    /// Applies what [`widgets_registry::decide`] decided on this state for this command.
     pub(crate) fn apply(&mut self, command: &Command, change: Change<Handle>) -> Undo {
         match change {
             Change::AddWidget => {
@@ -319,7 +322,7 @@ impl State {
         }
     }
 
-    /// Takes back the last change that was applied and not yet taken back.
+    /// Undoes the last change that was applied and not yet undone.
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Add(handle) => {
@@ -415,7 +418,7 @@ impl State {
         ))
     }
 
-    /// The port type of an association's end, which both ends have.
+    /// Returns the port type of an association's end. Both ends have the same one.
     fn port(&self, end: Endpoint<Handle>) -> Port {
         match self.records.get(end.widget).ports().get(end.ordinal) {
             Some(port) => port,
@@ -423,7 +426,7 @@ impl State {
         }
     }
 
-    /// The peer's slot that leads back to `handle`.
+    /// Returns the ordinal of the peer's slot that leads back to `handle`.
     fn back(&self, peer: Handle, port: Port, handle: Handle) -> Ordinal {
         match self.records.get(peer).slot_to(port, handle) {
             Some(ordinal) => ordinal,
@@ -432,8 +435,9 @@ impl State {
         }
     }
 
-    /// Whether every association is known to both its widgets, every record is found under its
-    /// serial number and stands in both orders, and the counts are right. Walks over everything; names the first defect.
+    /// Checks that every association is known to both its widgets, that every record is found under
+    /// its serial number and is in both orders, and that the counts are right. Reads the whole
+    /// state and returns the first defect.
     pub fn check(&self) -> Result<(), String> {
         let mut counted = Counts::default();
         for handle in (0..self.extent()).map(Handle::new) {
@@ -496,7 +500,7 @@ impl widgets_registry::State for State {
     }
 }
 
-/// Text that was valid when it was stored.
+/// Unwraps text that was valid when it was stored.
 fn text<T>(stored: Result<T, widgets_registry::Refusal>) -> T {
     match stored {
         Ok(text) => text,
@@ -514,7 +518,7 @@ mod tests {
         SerialNumber::new("widget_sn", format!("s{number}")).expect("within the limits")
     }
 
-    /// Few widgets, so that every operation often meets every other.
+    /// Few widgets, so that operations often meet.
     fn command() -> impl Strategy<Value = Command> {
         let port = prop::sample::select(&Port::ALL[..]);
         let pair = (0u8..8, 1u8..8, port.clone()).prop_map(|(one, step, port)| {
@@ -589,8 +593,8 @@ mod tests {
                     journal.push(bytes);
                 }
             }
-            // Everything, and then the last part of it once more: what a checkpoint that is younger
-            // than the first change replayed looks like.
+            // The whole journal, then its last part again: what a checkpoint looks like that is
+            // younger than the first replayed change.
             let again = &journal[journal.len().saturating_sub(overlap)..];
             for bytes in journal.iter().chain(again) {
                 replayed.replay(&crate::format::only_change(bytes));

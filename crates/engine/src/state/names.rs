@@ -1,32 +1,32 @@
-//! Names that many widgets share, told apart by small numbers while a start puts all in order.
+//! Names that many widgets share, represented by small numbers while a start sorts the widgets.
 //!
-//! Where a few names are those of many widgets, they need not be sorted widget by widget: each name gets
-//! a number when it is met first, and only the names are sorted. As many names as widgets are given up
-//! early, and cost nothing.
+//! If many widgets share a few names, the widgets need not be sorted by comparing names: each name
+//! gets a number when it is first seen, and only the names are sorted. If there are almost as many
+//! names as widgets, this is given up early, at no cost.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
 
-/// More names are not few.
+/// The most names that count as few.
 const NAMES_MAX: usize = if cfg!(test) { 6 } else { 1 << 15 };
 
-/// Every name that was met.
+/// Every name seen so far, with its number.
 #[derive(Default)]
 pub(super) struct Names<'a>(Mutex<HashMap<&'a str, u16>>);
 
-/// What one thread meets.
+/// What one thread has seen.
 pub(super) struct Met<'n, 'a> {
     names: &'n Names<'a>,
-    /// Those that this thread has met.
+    /// The names that this thread has seen.
     known: HashMap<&'a str, u16>,
-    /// By the name's number, of how many widgets it is.
+    /// The number of widgets with each name, by the name's number.
     pub(super) widgets: Vec<u32>,
 }
 
 impl<'a> Names<'a> {
-    /// For one thread.
+    /// Begins counting for one thread.
     pub(super) fn meet(&self) -> Met<'_, 'a> {
         Met {
             names: self,
@@ -35,7 +35,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// The numbers of the names in the order of the names.
+    /// Returns the names' numbers in the order of the names.
     pub(super) fn sorted(self) -> Vec<u16> {
         let names = self.0.into_inner();
         let names = names.unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,8 @@ impl<'a> Names<'a> {
 }
 
 impl<'a> Met<'_, 'a> {
-    /// The number of this name, which is one widget's more; `None` where there are too many names.
+    /// Returns the number of this name and counts one more widget for it. Returns `None` if there
+    /// are too many names.
     pub(super) fn number(&mut self, name: &'a str) -> Option<u16> {
         let number = match self.known.get(name) {
             Some(&number) => number,

@@ -1,12 +1,14 @@
 //! The widgets in the order of their serial numbers, and of their names.
 //!
-//! Each widget costs 4 bytes and some room in either order, and 4 bytes for its place in the first: an
-//! association that comes or goes changes which ports of a widget are free, and finds the run to say it
-//! to without a search. What comes is in neither order at first: it is added to both together with what came
-//! before and after it, when there is enough or somebody reads. docs/decisions has what else was measured.
+//! Each widget costs 4 bytes and some slack in either order, and 4 bytes for its place in the first
+//! one. The place lets a new or removed association, which changes the widget's free ports, update
+//! its run without a search. A new widget is in neither order at first: it is added to both,
+//! together with other new widgets, when enough of them have accumulated or when somebody reads.
+//! docs/decisions has the alternatives that were measured.
 //!
-//! With the feature `without-orders` they stay as they were at the start, and lists are wrong: a program to compare with
-//! that nobody is to run (docs/performance.md).
+//! With the feature `without-orders`, the orders stay as they were at the start, and lists are
+//! wrong. Such a program exists only for comparison and is not meant to be run
+//! (docs/performance.md).
 
 use super::{
     Counts,
@@ -19,7 +21,7 @@ use super::{
 use std::{mem, thread};
 use widgets_registry::Port;
 
-/// By serial number.
+/// The order by serial number.
 pub(crate) struct BySerialNumber;
 
 impl Sort for BySerialNumber {
@@ -28,7 +30,7 @@ impl Sort for BySerialNumber {
     }
 }
 
-/// By name; widgets of the same name by serial number.
+/// The order by name, and by serial number within a name.
 pub(crate) struct ByName;
 
 impl Sort for ByName {
@@ -43,9 +45,9 @@ pub(crate) struct Order {
     serial_numbers: Runs<BySerialNumber>,
     places: Places,
     names: Runs<ByName>,
-    /// Widgets that have come and are in neither order yet, with their marks in `places`.
+    /// New widgets that are in neither order yet. Their marks are in `places`.
     pending: Vec<u32>,
-    /// Nobody asks for it.
+    /// Whether the orders are not maintained, because nobody asks for them.
     is_forgotten: bool,
 }
 
@@ -54,7 +56,7 @@ const fn mark(port: Port) -> usize {
     port as usize - 1
 }
 
-/// Those of all its free slots, bit by bit.
+/// Returns the marks of all the record's free slots, as bits.
 pub(super) fn marks(record: &Record) -> u8 {
     let mut marks = 0;
     for (ordinal, port) in record.ports().iter() {
@@ -65,22 +67,23 @@ pub(super) fn marks(record: &Record) -> u8 {
     marks
 }
 
-/// For each record: its run, and its marks as the run knows them. In chunks that never move.
+/// For each record its run, and its marks as the run knows them. In chunks that never move.
 #[derive(Default)]
 pub(super) struct Places(pub(super) Vec<Box<[u32]>>);
 
-/// The lowest bits of a place are the marks.
+/// How many of a place's lowest bits are the marks.
 const MARK_BITS: u32 = 3;
 
-/// From here on a place is no run, but one of those that are in no order yet. There are fewer runs: most have some
-/// hundred records.
+/// A place from this number on is not a run but an index into the pending widgets. There are fewer
+/// runs than this, because most have some hundred records.
 const PENDING: u32 = 1 << 28;
 
-/// So many are worth to be added to the orders together: what they have to look at is then in the processor's
-/// caches from the second on. It is as many as a list may find before it, some hundred microseconds' worth.
+/// How many pending widgets are worth adding to the orders together: from the second one on, the
+/// data that is read is in the processor's caches. A list may find as many pending before it, some
+/// hundred microseconds' worth.
 const PENDING_ENOUGH: usize = if cfg!(test) { 3 } else { 1024 };
 
-/// No more wait, whoever is to say when there is time.
+/// How many may be pending at most, even if nobody says that there is time.
 const PENDING_MAX: usize = if cfg!(test) { 7 } else { 4096 };
 
 impl Places {
@@ -104,7 +107,7 @@ impl Places {
         self.get(number) >> MARK_BITS
     }
 
-    /// Where it is among those that are in no order yet, if it is.
+    /// Returns the widget's index among the pending ones, if it is pending.
     fn pending(&self, number: u32) -> Option<usize> {
         let place = self.run(number).checked_sub(PENDING)?;
         Some(place as usize)
@@ -121,7 +124,7 @@ impl Places {
 }
 
 impl Order {
-    /// Both orders of all records, on so many threads, and how much there is.
+    /// Builds both orders of all records on `threads` threads, and counts the records.
     pub(crate) fn of(records: &Records, threads: usize) -> (Self, Counts) {
         let record = |number: u32| records.get(Handle::new(number));
         let names = Names::default();
@@ -167,7 +170,7 @@ impl Order {
         (order, survey.counts)
     }
 
-    /// One that is of no interest, and not kept.
+    /// Returns an order that is not maintained.
     pub(crate) fn forgotten() -> Self {
         Self {
             is_forgotten: true,
@@ -175,7 +178,7 @@ impl Order {
         }
     }
 
-    /// Adds a widget: to the orders when there is enough, or somebody reads them.
+    /// Adds a widget: at first as pending, and to the orders when too many are pending.
     pub(crate) fn insert(&mut self, handle: Handle, records: &Records) {
         if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
@@ -191,14 +194,15 @@ impl Order {
         }
     }
 
-    /// Adds what has come to the orders where there is enough of it: for whoever has answered it.
+    /// Adds the pending widgets to the orders if there are enough. Called after answers were sent.
     pub(super) fn keep_up(&mut self, records: &Records) {
         if self.pending.len() >= PENDING_ENOUGH {
             self.take_in(records);
         }
     }
 
-    /// Adds all that has come to the orders: sorted, as what comes from one client mostly belongs together.
+    /// Adds all pending widgets to the orders. Sorts them first, because widgets that come from one
+    /// client are mostly neighbours.
     fn take_in(&mut self, records: &Records) {
         let mut pending = mem::take(&mut self.pending);
         sort_any::<BySerialNumber>(&mut pending, records);
@@ -217,14 +221,14 @@ impl Order {
         self.pending = pending;
     }
 
-    /// The same for somebody who reads: what was acknowledged is to be there.
+    /// Adds all pending widgets for a reader, who must see everything that was acknowledged.
     fn take_in_for_reader(&mut self, records: &Records) {
         if !self.pending.is_empty() && !planted!(PendingForgotten) {
             self.take_in(records);
         }
     }
 
-    /// Removes a widget, whose record is still there.
+    /// Removes a widget, whose record must still exist.
     pub(crate) fn remove(&mut self, handle: Handle, records: &Records) {
         if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
@@ -243,7 +247,7 @@ impl Order {
         self.names.remove(number, None, records, 0);
     }
 
-    /// Looks again which ports of a widget are free.
+    /// Updates which ports of a widget are free.
     pub(crate) fn refresh(&mut self, handle: Handle, records: &Records) {
         if self.is_forgotten || cfg!(feature = "without-orders") {
             return;
@@ -265,14 +269,15 @@ impl Order {
         }
     }
 
-    /// Lets the records of a run know that they are there.
+    /// Records for each widget of a run that it is in this run.
     fn settle(&mut self, run: u32) {
         for &number in self.serial_numbers.numbers(run) {
             self.places.set_run(number, run);
         }
     }
 
-    /// By serial number: all widgets, or those with a free slot of this port type.
+    /// Returns a reader by serial number: of all widgets, or of those with a free slot of this port
+    /// type.
     pub(super) fn by_serial_number<'r>(
         &'r mut self,
         records: &'r Records,
@@ -285,7 +290,7 @@ impl Order {
         self.serial_numbers.reader(records, marks, mark)
     }
 
-    /// By name, and those of the same name by serial number.
+    /// Returns a reader by name, and by serial number within a name.
     pub(super) fn by_name<'r>(
         &'r mut self,
         records: &'r Records,
@@ -294,12 +299,13 @@ impl Order {
         self.names.reader(records, |_| 0, None)
     }
 
-    /// How many numbers were put in order for whoever reads, since this was asked.
+    /// Returns how many record numbers were sorted for readers since the last call.
     pub(super) fn take_put_in_order(&mut self) -> usize {
         self.serial_numbers.take_put_in_order() + self.names.take_put_in_order()
     }
 
-    /// Whether everything hangs together, and these are all of so many widgets: names the first defect.
+    /// Checks that the orders are consistent and contain all of the `widgets` widgets. Returns the
+    /// first defect.
     pub(crate) fn check(&self, records: &Records, widgets: u64) -> Result<(), String> {
         let each = [self.serial_numbers.total(), self.names.total()];
         let pending = self.pending.len() as u64;
@@ -339,7 +345,7 @@ mod tests {
     use std::collections::BTreeMap;
     use widgets_registry::Ports;
 
-    /// Few names and many, as chance has it.
+    /// Few names or many, at random.
     fn names() -> impl Strategy<Value = Vec<String>> {
         prop_oneof![
             prop::collection::vec("[ab]{0,2}", 60),

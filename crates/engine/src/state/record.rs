@@ -1,16 +1,16 @@
-//! Records: one widget in 32 bytes and one allocation for its text.
+//! Records: one widget in 32 bytes, and one allocation for its text.
 
 use std::hint;
 use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 
-/// Records lie in chunks of so many, which never move. A checkpoint has a block for each. Tests have
-/// few widgets, and must meet many of both.
+/// How many records a chunk has. Chunks never move. A checkpoint has a block for each. Tests have
+/// few widgets, and must meet many chunks.
 pub(crate) const CHUNK_RECORDS: u32 = if cfg!(test) { 8 } else { 4096 };
 
-/// One chunk of records.
+/// A chunk of records.
 pub(crate) type Chunk = Box<[Record]>;
 
-/// Where a widget's record is. Reused after the widget is gone.
+/// The number of a widget's record. It is reused after the widget is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(u32);
 
@@ -27,12 +27,12 @@ impl Handle {
     }
 }
 
-/// One widget, or a vacant place for one.
+/// A widget, or a vacant place for one.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The serial number, then the name. Empty where the record is vacant.
+    /// The serial number, then the name. Empty if the record is vacant.
     text: Box<str>,
-    /// The peer's record for each slot. Of a vacant record, the first is the next vacant one.
+    /// The peer's record for each slot. In a vacant record, the first is the next vacant record.
     peers: [u32; SLOTS_MAX],
     serial_number_bytes: u8,
     ports: Ports,
@@ -51,7 +51,7 @@ impl Record {
         Self::with_text(text.into_boxed_str(), serial_number.len(), ports)
     }
 
-    /// A record whose text is `serial_number_bytes` of serial number, then the name.
+    /// Returns a record whose text is `serial_number_bytes` of serial number, then the name.
     pub(crate) fn with_text(text: Box<str>, serial_number_bytes: usize, ports: Ports) -> Self {
         let Ok(serial_number_bytes) = u8::try_from(serial_number_bytes) else {
             unreachable!("a serial number has at most 255 bytes")
@@ -122,10 +122,10 @@ impl Record {
     }
 }
 
-/// All records, in chunks, with a list of the vacant ones threaded through them.
+/// All records in chunks, with a linked list of the vacant ones through them.
 pub(crate) struct Records {
     chunks: Vec<Chunk>,
-    /// Records from here on were never used.
+    /// Records from this number on were never used.
     extent: u32,
     vacant: u32,
 }
@@ -141,8 +141,8 @@ impl Default for Records {
 }
 
 impl Records {
-    /// Records as a checkpoint has them: whole chunks, of which the first `extent` records were in
-    /// use. Those that are vacant are named by [`Self::put_vacant`].
+    /// Returns records as a checkpoint has them: whole chunks, of which the first `extent` records
+    /// were in use. [`Self::put_vacant`] then names the vacant ones.
     pub(crate) fn from_chunks(chunks: Vec<Chunk>, extent: u32) -> Self {
         Self {
             chunks,
@@ -169,8 +169,8 @@ impl Records {
         &mut self.chunks[chunk as usize][index as usize]
     }
 
-    /// Has records and their text come from memory. Each waits for the memory alone, but none of these
-    /// waits for another one: what follows then finds them in the cache.
+    /// Loads records and their text into the cache. None of these loads depends on another, so
+    /// their waits for memory overlap, and whatever follows finds the records in the cache.
     pub(crate) fn touch(&self, handles: impl Iterator<Item = Handle> + Clone) {
         let mut touched = 0;
         for handle in handles.clone() {
@@ -212,7 +212,7 @@ impl Records {
         record
     }
 
-    /// Puts back a record that was removed last of all that are vacant.
+    /// Puts back a record that was removed after all others that are vacant now.
     pub(crate) fn restore(&mut self, handle: Handle, record: Record) {
         assert_eq!(
             self.vacant, handle.0,
@@ -222,7 +222,7 @@ impl Records {
         *self.get_mut(handle) = record;
     }
 
-    /// Names a vacant record as one that may be used.
+    /// Marks a record as vacant, so that it can be used.
     pub(crate) fn put_vacant(&mut self, handle: Handle) {
         let next = self.vacant;
         self.get_mut(handle).peers[0] = next;

@@ -1,11 +1,12 @@
-//! Replay: writing journaled changes to a state that may already hold some of them.
+//! Replay: writing journaled changes to a state that may already contain some of them.
 //!
 //! A checkpoint is fuzzy: its parts were copied at different moments, and the journal is replayed
-//! from the moment it began. So a change may meet a state from before it, after it, or after a later
-//! removal. It is harmless because every change assigns, whatever was there before: a widget is
-//! there with free slots, a widget is gone, a slot has this peer, a slot is free. A place that the
-//! journal touches since the checkpoint began ends with what the last change assigned; a place that
-//! it does not touch was right in the checkpoint. `docs/file-format.md` has the whole argument.
+//! from the moment it began. So a change may meet a state from before it, from after it, or from
+//! after a later removal. That is harmless because every change assigns, whatever was there before:
+//! a widget exists with free slots, a widget does not exist, a slot has this peer, a slot is free.
+//! A place that the journal touches after the checkpoint began ends with what the last change
+//! assigned; a place that it does not touch was right in the checkpoint. `docs/file-format.md` has
+//! the whole argument.
 
 use super::{Handle, Order, Record, State};
 use crate::format::JournaledChange;
@@ -42,7 +43,7 @@ impl State {
         }
     }
 
-    /// The widget is there, and its slots are free.
+    /// Makes the widget exist, with free slots.
     fn replay_add(&mut self, serial_number: &str, name: &str, ports: Ports) {
         let record = Record::new(serial_number, name, ports);
         if let Some(handle) = self.index.find(serial_number, &self.records) {
@@ -53,7 +54,7 @@ impl State {
         }
     }
 
-    /// The widget is gone. Its peers' slots follow by [`Self::replay_free`].
+    /// Makes the widget not exist. [`Self::replay_free`] frees its peers' slots.
     fn replay_remove(&mut self, serial_number: &str) {
         if let Some(handle) = self.index.find(serial_number, &self.records) {
             self.index.remove(serial_number, handle);
@@ -61,22 +62,23 @@ impl State {
         }
     }
 
-    /// The two slots are each other's peers.
+    /// Makes the two slots each other's peers.
     fn replay_join(&mut self, one: Place<'_>, other: Place<'_>) {
         let one_handle = self.index.find(one.0, &self.records);
         let other_handle = self.index.find(other.0, &self.records);
-        // A widget that is not there was removed later, and that change will free its peer's slot.
+        // A missing widget was removed later, and the change that removed it will free its peer's
+        // slot.
         self.assign(one_handle, one.1, other_handle);
         self.assign(other_handle, other.1, one_handle);
     }
 
-    /// The slot is free.
+    /// Frees the slot.
     fn replay_free(&mut self, place: Place<'_>) {
         let handle = self.index.find(place.0, &self.records);
         self.assign(handle, place.1, None);
     }
 
-    /// Counts what is there and puts it in order, on so many threads, once the last change is in.
+    /// Counts the widgets and sorts them on `threads` threads, once the last change is replayed.
     pub(crate) fn finish_replay(&mut self, threads: usize) {
         (self.order, self.counts) = Order::of(&self.records, threads);
     }

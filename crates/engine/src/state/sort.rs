@@ -1,24 +1,25 @@
 //! Sorting millions of texts at a start, on every core.
 //!
-//! Eight bytes of a text are one number, and numbers lie side by side: sorting those is many times
-//! faster than comparing texts, which lie anywhere. Texts that have the same eight bytes are told apart
-//! by the next eight. What all texts begin with is left out. Each thread sorts a part; two sorted parts
-//! are merged by as many threads as there are.
+//! Eight bytes of a text form a number, and the numbers are adjacent in memory: sorting them is
+//! many times faster than comparing texts, which are scattered. If texts have the same eight bytes,
+//! the next eight decide. The prefix that all texts share is left out. Each thread sorts a part,
+//! and two sorted parts are merged by all threads.
 
 use std::{cmp::Ordering, thread};
 
-/// Eight bytes of a text, and whose text it is.
+/// Eight bytes of a text, and the number of the text.
 pub(super) type Element = (u64, u32);
 
-/// Fewer are not worth a thread.
+/// Fewer elements than this are not worth a thread.
 const THREAD_ELEMENTS_MIN: usize = if cfg!(test) { 4 } else { 1 << 14 };
 
-/// So many texts are asked what all of them probably begin with.
+/// How many texts are sampled to find the prefix that all probably share.
 const SAMPLE: usize = 1000;
 
-/// The numbers in the order of their texts, on so many threads; those of the same text as they come.
+/// Sorts the numbers by their texts on `threads` threads. Numbers with the same text keep their
+/// order.
 ///
-/// No text has the byte 0.
+/// No text contains the byte 0.
 pub(crate) fn by_text<'a>(
     numbers: &[u32],
     text: &(impl Fn(u32) -> &'a str + Sync),
@@ -32,8 +33,8 @@ pub(crate) fn by_text<'a>(
     loaded_by_text(elements, depth, text, threads)
 }
 
-/// The same, of elements whose heads were read at this depth, behind what all texts begin with; `None`
-/// where they do not.
+/// Sorts elements whose heads were already read. They were read at this depth, behind the prefix
+/// that all texts share; `None` if not all share it.
 pub(super) fn loaded_by_text<'a>(
     mut elements: Vec<Element>,
     depth: Option<usize>,
@@ -48,12 +49,12 @@ pub(super) fn loaded_by_text<'a>(
     elements.into_iter().map(|(_, number)| number).collect()
 }
 
-/// Some of so many places, spread evenly.
+/// Returns some of the `places`, spread evenly.
 pub(super) fn sample(places: usize) -> impl Iterator<Item = usize> {
     (0..places).step_by(places / SAMPLE + 1)
 }
 
-/// What all of these texts begin with.
+/// Returns the prefix that all these texts share.
 pub(super) fn common_prefix<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
     let mut prefix = texts.next().unwrap_or_default();
     for text in texts {
@@ -63,7 +64,7 @@ pub(super) fn common_prefix<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> &'
     prefix
 }
 
-/// Reads eight bytes of each text from `depth` on. Whether all of them begin with `prefix`.
+/// Reads eight bytes of each text from `depth` on. Returns whether all texts begin with `prefix`.
 fn load<'a>(
     elements: &mut [Element],
     prefix: &[u8],
@@ -85,12 +86,12 @@ fn load<'a>(
     all.into_iter().all(|each| each)
 }
 
-/// How many elements a thread gets.
+/// Returns how many elements a thread gets.
 fn part(elements: usize, threads: usize) -> usize {
     elements.div_ceil(threads).max(THREAD_ELEMENTS_MIN)
 }
 
-/// Does all of these at once, the first of them on this thread.
+/// Runs all these tasks at once, the first one on this thread.
 pub(super) fn parallel<T: Send>(tasks: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
     let mut tasks = tasks.peekable();
     let Some(first) = tasks.next() else {
@@ -107,7 +108,7 @@ pub(super) fn parallel<T: Send>(tasks: impl Iterator<Item = impl FnOnce() -> T +
     })
 }
 
-/// Eight bytes from `depth` on, as a number that is ordered as they are; 0 stands for the end.
+/// Returns eight bytes from `depth` on, as a number with the same order; bytes past the end are 0.
 pub(super) fn head_at(text: &[u8], depth: usize) -> u64 {
     let rest = text.get(depth..).unwrap_or_default();
     if let Some(bytes) = rest.first_chunk() {
@@ -118,7 +119,8 @@ pub(super) fn head_at(text: &[u8], depth: usize) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Sorts by the whole texts, of which `depth` bytes are the same and the next eight are loaded. Stable.
+/// Sorts by the whole texts, whose first `depth` bytes are the same and whose next eight are
+/// loaded. Stable.
 fn sort<'a>(
     elements: &mut [Element],
     depth: usize,
@@ -126,7 +128,8 @@ fn sort<'a>(
     threads: usize,
 ) {
     sort_by_head(elements, threads);
-    // Each thread tells the equal ones of a part apart; those of one head stay together.
+    // Each thread sorts the groups of equal heads in its part. A group is never divided between
+    // parts.
     let size = part(elements.len(), threads);
     let (mut parts, mut large) = (Vec::new(), Vec::new());
     let mut rest = elements;
@@ -138,7 +141,7 @@ fn sort<'a>(
         let (part, behind) = std::mem::take(&mut rest).split_at_mut(end);
         rest = behind;
         if threads > 1 && end - first > size {
-            // A thread alone would take long, while others have nothing to do.
+            // One thread would take long for this group while the others are idle.
             let (part, group) = part.split_at_mut(first);
             parts.push(part);
             large.push(group);
@@ -158,14 +161,14 @@ fn sort<'a>(
     }
 }
 
-/// Sorts those of one head by what comes behind it.
+/// Sorts a group with equal heads by the bytes that follow.
 fn refine<'a>(
     group: &mut [Element],
     depth: usize,
     bytes: &(impl Fn(u32) -> &'a [u8] + Sync),
     threads: usize,
 ) {
-    // Where the last of the eight bytes is 0 the texts have ended, and are the same.
+    // If the last of the eight bytes is 0, the texts have ended and are equal.
     if group.len() > 1 && group[0].0 & 0xff != 0 {
         load(group, &[], depth + 8, bytes, threads);
         sort(group, depth + 8, bytes, threads);
@@ -184,7 +187,7 @@ fn sort_by_head(elements: &mut [Element], threads: usize) {
     if (size..elements.len()).step_by(size).all(is_sorted) {
         return;
     }
-    // Two parts each become one, until there is but one.
+    // Merges pairs of parts until only one is left.
     let mut together = vec![(0, 0); elements.len()];
     let mut size = size;
     while size < elements.len() {
@@ -207,7 +210,7 @@ struct Merge<'e> {
     into: &'e mut [Element],
 }
 
-/// Merging two sorted parts, as so many pieces of one size.
+/// Divides the merge of two sorted parts into `threads` pieces of equal size.
 fn merges<'e>(
     mut left: &'e [Element],
     mut right: &'e [Element],
@@ -231,12 +234,12 @@ fn merges<'e>(
     pieces
 }
 
-/// How many of the first so many elements of both together are from the left.
+/// Returns how many of the first `length` merged elements come from the left.
 fn split(left: &[Element], right: &[Element], length: usize) -> usize {
     let (mut least, mut most) = (length.saturating_sub(right.len()), left.len().min(length));
     while least < most {
         let middle = usize::midpoint(least, most);
-        // Of equal ones those on the left come first.
+        // Of equal elements, those on the left come first.
         match left[middle].0.cmp(&right[length - middle - 1].0) {
             Ordering::Less | Ordering::Equal => least = middle + 1,
             Ordering::Greater => most = middle,
@@ -284,7 +287,7 @@ mod tests {
         ) {
             let texts: Vec<String> = (texts.into_iter().enumerate())
                 .map(|(number, text)| {
-                    // With or without a text that does not begin as the others do.
+                    // With or without one text that does not share the prefix.
                     if same || number != 77 { format!("{prefix}{text}") } else { text }
                 })
                 .collect();

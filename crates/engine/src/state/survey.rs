@@ -1,4 +1,5 @@
-//! One walk through all records, on every core: what a start has to know to put them in order.
+//! One walk through all records, on every core, which collects what a start needs in order to sort
+//! them.
 
 use super::{
     Counts,
@@ -8,17 +9,17 @@ use super::{
     sort::{self, Element},
 };
 
-/// What the walk tells: each record and its text come from memory once.
+/// The result of the walk. The walk reads each record and its text once from memory.
 pub(super) struct Survey<'a> {
-    /// Those that are not vacant, with the heads of their serial numbers behind the prefix.
+    /// The records that are not vacant, with the heads of their serial numbers behind the prefix.
     pub(super) serial_numbers: Vec<Element>,
     /// Whether every serial number begins with the prefix.
     pub(super) with_prefix: bool,
-    /// Without runs.
+    /// The places of the records, still without runs.
     pub(super) places: Places,
-    /// By record, which name it has; `None` where there are too many names.
+    /// The number of each record's name, by record; `None` if there are too many names.
     pub(super) names: Option<Vec<Box<[u16]>>>,
-    /// By name, how many widgets have it.
+    /// How many widgets have each name, by the name's number.
     pub(super) widgets_named: Vec<u32>,
     pub(super) counts: Counts,
     pub(super) prefix: &'a [u8],
@@ -104,7 +105,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Adds what follows.
+    /// Adds the part that follows.
     fn add(&mut self, part: Self) {
         self.serial_numbers.extend(part.serial_numbers);
         self.with_prefix &= part.with_prefix;
@@ -127,8 +128,8 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Puts records that are in the order of their serial numbers in that of their names, which stand by
-/// chunk. Those of the same name stay in order.
+/// Sorts records by their names, given their order by serial number and each record's name by
+/// chunk. Records with the same name keep their order.
 pub(super) fn by_few_names(
     by_serial_number: &[u32],
     names: &[Box<[u16]>],

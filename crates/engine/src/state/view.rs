@@ -1,4 +1,4 @@
-//! A widget in place, as filters look at it: nothing is copied.
+//! Views of a widget for filters, which copy nothing.
 
 use super::{Handle, Record, State};
 use widgets_registry::{
@@ -6,7 +6,7 @@ use widgets_registry::{
     query::{Column, Contained, Row, SlotRow, Value},
 };
 
-/// A widget of a state.
+/// A widget in the state.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     state: &'a State,
@@ -14,7 +14,7 @@ pub(crate) struct View<'a> {
     handle: Handle,
 }
 
-/// A slot of a widget, in place.
+/// A slot of a widget in the state.
 #[derive(Clone, Copy)]
 pub(crate) struct SlotView<'a> {
     widget_sn: &'a str,
@@ -23,16 +23,16 @@ pub(crate) struct SlotView<'a> {
     peer_sn: Option<&'a str>,
 }
 
-/// A row of either table can be made of it.
+/// A widget from which a row of either table can be made.
 pub(crate) trait Rowed: Row {
-    /// Its row.
+    /// Returns the widget's row.
     fn widget(&self) -> Widget;
-    /// Its slots, one behind the other.
+    /// Returns the widget's slots, one after the other.
     fn slots(&self) -> [Option<SlotView<'_>>; SLOTS_MAX];
 }
 
 impl<'a> View<'a> {
-    /// The widget of this record, which has one.
+    /// Returns a view of the widget in this record, which must not be vacant.
     pub(crate) fn of(state: &'a State, handle: Handle) -> Self {
         let record = state.record(handle);
         Self {

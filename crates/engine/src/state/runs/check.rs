@@ -1,9 +1,9 @@
-//! Whether everything hangs together.
+//! Checks whether the runs are consistent.
 
 use super::{Handle, Home, Records, Runs, Sort, Weights, key::bytes_of, upkeep::sort};
 
 impl<S: Sort> Runs<S> {
-    /// All numbers in order.
+    /// Returns all numbers in order.
     pub(crate) fn sorted(&self, records: &Records) -> Vec<u32> {
         let mut all = Vec::new();
         for id in self.ids() {
@@ -14,7 +14,7 @@ impl<S: Sort> Runs<S> {
         all
     }
 
-    /// Names the first defect.
+    /// Returns the first defect.
     pub(crate) fn check(&self, records: &Records, marks: impl Fn(u32) -> u8) -> Result<(), String> {
         let key = |number: u32| S::key(records.get(Handle::new(number)));
         let in_order = |numbers: &[u32]| {

@@ -1,38 +1,39 @@
-//! What records are sorted by, and the separators between runs: compact, and compared without a look at
-//! any record.
+//! The keys that records are sorted by, and the separators between runs, which are compact and can
+//! be compared without reading any record.
 
 use crate::state::{record::Record, sort};
 use std::cmp::Ordering;
 
 /// What records are sorted by. No two records have the same key.
 pub(crate) trait Sort {
-    /// The key of a record: compared by its first text, then by its second.
+    /// Returns the key of a record, which is compared by its first text and then by its second.
     fn key(record: &Record) -> Key<'_>;
 }
 
-/// Two texts, compared one after the other. Neither has a NUL: with one between them both are one
-/// sequence of bytes, in the same order.
+/// Two texts, compared one after the other. Neither contains a NUL, so joining them with a NUL
+/// gives one sequence of bytes that has the same order.
 pub(crate) type Key<'a> = (&'a str, &'a str);
 
-/// What stands between the runs of a branch, or between all branches: each is greater than all keys
-/// before it, and not greater than any behind it. They stay when records go. What all begin with stands once, and the next eight
-/// bytes of each lie side by side: they decide most comparisons.
+/// The separators between the runs of a branch, or between all branches: each is greater than all
+/// keys before it, and not greater than any key after it. They stay when records are removed. Their
+/// common prefix is stored once. The next eight bytes of each are adjacent in memory and decide
+/// most comparisons.
 #[derive(Default)]
 pub(super) struct Separators {
-    /// No more than all begin with.
+    /// A prefix that all keys share, perhaps not the longest.
     prefix: Box<[u8]>,
-    /// Eight bytes of each behind that.
+    /// The eight bytes of each key behind the prefix.
     heads: Vec<u64>,
-    /// The whole of each.
+    /// The whole keys.
     keys: Vec<Box<[u8]>>,
 }
 
-/// A key as one sequence of bytes.
+/// Returns a key as one sequence of bytes.
 pub(super) fn bytes_of((first, second): Key<'_>) -> Box<[u8]> {
     [first.as_bytes(), &[0], second.as_bytes()].concat().into()
 }
 
-/// Eight bytes of a key from `depth` on, as a number that is ordered as they are.
+/// Returns eight bytes of a key from `depth` on, as a number with the same order.
 pub(super) fn head_at((first, second): Key<'_>, depth: usize) -> u64 {
     let (first, second) = (first.as_bytes(), second.as_bytes());
     let Some(of_first) = first.len().checked_sub(depth) else {
@@ -45,12 +46,12 @@ pub(super) fn head_at((first, second): Key<'_>, depth: usize) -> u64 {
     head | sort::head_at(second, 0) >> (8 * (of_first + 1))
 }
 
-/// How many bytes both begin with.
+/// Returns how many leading bytes both share.
 pub(super) fn same(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
-/// Compares as much of a key as these bytes are.
+/// Compares the beginning of a key with these bytes, and no more of it than their length.
 fn compare_beginning((first, second): Key<'_>, bytes: &[u8]) -> Ordering {
     let (in_first, rest) = bytes.split_at(first.len().min(bytes.len()));
     let firsts = first.as_bytes()[..in_first.len()].cmp(in_first);
@@ -71,7 +72,7 @@ pub(super) fn compare(key: Key<'_>, bytes: &[u8]) -> Ordering {
 }
 
 impl Separators {
-    /// How many are not greater than the key.
+    /// Returns how many separators are not greater than the key.
     pub(super) fn place(&self, key: Key<'_>) -> usize {
         match compare_beginning(key, &self.prefix) {
             Ordering::Less => 0,
@@ -102,7 +103,8 @@ impl Separators {
         let with_prefix = !self.keys.is_empty() && key.starts_with(&self.prefix);
         let head = sort::head_at(&key, self.prefix.len());
         self.keys.insert(place, key);
-        // Now and then all are looked at: more may be the same than was at the first of them.
+        // The prefix is recomputed at every power of two, because the keys may share more than the
+        // first ones did.
         if with_prefix && !self.keys.len().is_power_of_two() {
             self.heads.insert(place, head);
         } else {
@@ -115,7 +117,7 @@ impl Separators {
         self.keys.remove(place)
     }
 
-    /// Takes out the one at this place and all behind it: that one, and those.
+    /// Removes the separator at this place and all after it. Returns it, and those after it.
     pub(super) fn split_off(&mut self, place: usize) -> (Box<[u8]>, Self) {
         let right = self.keys.split_off(place + 1).into_iter().collect();
         let key = self.remove(place);
@@ -123,20 +125,20 @@ impl Separators {
         (key, right)
     }
 
-    /// Adds one and those that follow.
+    /// Appends one separator and those that follow it.
     pub(super) fn append(&mut self, key: Box<[u8]>, mut others: Self) {
         self.keys.push(key);
         self.keys.append(&mut others.keys);
         self.look_again();
     }
 
-    /// Sees what all begin with.
+    /// Recomputes the prefix and the heads.
     fn look_again(&mut self) {
         let prefix = match (self.keys.first(), self.keys.last()) {
             (Some(first), Some(last)) => &first[..same(first, last)],
             _ => &[],
         };
-        // One alone would be all prefix, and the next one rarely begins so.
+        // A single key would be all prefix, which the next key rarely shares.
         let prefix = if self.keys.len() > 1 { prefix } else { &[] };
         let depth = prefix.len();
         self.prefix = prefix.into();

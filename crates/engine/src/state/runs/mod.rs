@@ -1,16 +1,17 @@
-//! Records in order: their numbers in runs of some hundred, so that no insertion stalls or searches.
+//! Records in order: their numbers in runs of some hundred, so that no insertion stalls or
+//! searches.
 //!
-//! Three levels of fixed depth. A run has the record numbers of a range of keys; a branch has the runs of
-//! a range, in order; the root has the branches. Which run a key belongs to is found among separators,
-//! which lie side by side ([`key`](self::key)): no record is looked at. A new number comes to the end of
-//! its run, behind those that are in order. A run is put in order when somebody reads it
-//! ([`reads`](self::reads)) or when it is full ([`upkeep`](self::upkeep)). A run that is full is split in
-//! two, and one that is nearly empty is put together with its neighbour: what an insertion or a removal
-//! moves does not grow with the number of records.
+//! There are always three levels. A run has the record numbers of a range of keys; a branch has the
+//! runs of a range, in order; the root has the branches. The run of a key is found among
+//! separators, which are adjacent in memory ([`key`](self::key)), so no record is read. A new
+//! number is appended to its run, behind those that are in order. A run is sorted when somebody
+//! reads it ([`reads`](self::reads)) or when it is full ([`upkeep`](self::upkeep)). A full run is
+//! split in two, and a nearly empty one is merged with its neighbour. What an insertion or a
+//! removal moves therefore does not grow with the number of records.
 //!
-//! Each run also knows how many of its records are marked, by each of some marks, and each branch: so
-//! the next marked record, the number of records before a key and the record at a place are found
-//! without a walk through the records between.
+//! Each run and each branch also counts its records with each mark. So the next marked record, the
+//! number of records before a key, and the record at a place are found without visiting the records
+//! in between.
 
 mod check;
 mod key;
@@ -38,9 +39,9 @@ pub(crate) const MARKS: usize = 3;
 
 /// Record numbers in the order of `S`.
 pub(crate) struct Runs<S> {
-    /// The branches in order, by their place in `branches`.
+    /// The branches in order, by their index in `branches`.
     order: Vec<u32>,
-    /// Between them.
+    /// The separators between the branches.
     separators: Separators,
     branches: Vec<Branch>,
     vacant_branches: Vec<u32>,
@@ -48,9 +49,10 @@ pub(crate) struct Runs<S> {
     lists: Vec<Run>,
     vacant: Vec<u32>,
     total: Weights,
-    /// Where the last record came to: the next one of several that come in order mostly belongs there as well.
+    /// Where the last record was added. If records come in order, the next one mostly belongs there
+    /// too.
     recent: Home,
-    /// How many numbers were put in order for whoever reads, since somebody asked.
+    /// How many numbers were sorted for readers since the last time this was asked.
     put_in_order: usize,
     sort: PhantomData<S>,
 }
@@ -58,7 +60,7 @@ pub(crate) struct Runs<S> {
 #[derive(Default)]
 struct Branch {
     runs: Vec<u32>,
-    /// Between them.
+    /// The separators between the runs.
     separators: Separators,
     weights: Weights,
 }
@@ -66,27 +68,28 @@ struct Branch {
 #[derive(Default)]
 struct Run {
     numbers: Vec<u32>,
-    /// So many of them are in order. Those behind came later, and lie as they came.
+    /// How many of the numbers are in order. Those behind came later and are in the order of
+    /// arrival.
     in_order: u32,
     branch: u32,
     weights: Weights,
 }
 
-/// Where a run is: which branch, in order, and which run of it.
+/// Where a run is: the index of its branch, and its index in the branch.
 #[derive(Clone, Copy, Default)]
 struct Home {
     branch: usize,
     run: usize,
 }
 
-/// How many records there are, and how many of them have each mark.
+/// The number of records, and of those with each mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weights {
     pub(crate) records: u32,
     pub(crate) marked: [u32; MARKS],
 }
 
-/// What of the places of records has changed: those of this run are there now.
+/// The run whose records have a new place, if any.
 pub(crate) type Moved = Option<u32>;
 
 impl Weights {
@@ -104,7 +107,7 @@ impl Weights {
         }
     }
 
-    /// Those of one record with these marks, bit by bit.
+    /// Returns the weights of one record with these marks, given as bits.
     fn of(marks: u8) -> Self {
         let mut weights = Self {
             records: 1,
@@ -116,7 +119,7 @@ impl Weights {
         weights
     }
 
-    /// How many have this mark, or how many there are.
+    /// Returns how many records have this mark, or how many there are.
     pub(crate) fn with(self, mark: Option<usize>) -> u32 {
         mark.map_or(self.records, |mark| self.marked[mark])
     }
@@ -140,7 +143,7 @@ impl<S> Default for Runs<S> {
 }
 
 impl Run {
-    /// Of numbers that are in order.
+    /// Returns a run of numbers that are in order.
     fn new(numbers: Vec<u32>, marks: &impl Fn(u32) -> u8) -> Self {
         let mut weights = Weights::default();
         for &number in &numbers {
@@ -158,7 +161,8 @@ impl Run {
         self.in_order as usize == self.numbers.len()
     }
 
-    /// Adds behind all others; the run then has room for as many as it can have and no more.
+    /// Appends a number. When the run grows, it gets room for the most numbers it can have, and no
+    /// more.
     fn push(&mut self, number: u32) {
         if self.numbers.len() == self.numbers.capacity() {
             let room = RUN_MAX.saturating_sub(self.numbers.len()).max(1);
@@ -167,9 +171,9 @@ impl Run {
         self.numbers.push(number);
     }
 
-    /// Takes a number out, and leaves those in order that are.
+    /// Removes a number without changing the order of the others.
     fn take(&mut self, number: u32) {
-        // Most that go have not been there for long.
+        // Most records that are removed are recent.
         let place = self.numbers.iter().rposition(|&each| each == number);
         let Some(place) = place else {
             unreachable!("every record is in order");
@@ -184,7 +188,7 @@ impl Run {
 }
 
 impl<S: Sort> Runs<S> {
-    /// Of sorted numbers, with room in every run for some more.
+    /// Builds runs from sorted numbers, with slack in every run.
     pub(crate) fn from_sorted(
         sorted: &[u32],
         records: &Records,
@@ -220,12 +224,12 @@ impl<S: Sort> Runs<S> {
         runs
     }
 
-    /// How much there is.
+    /// Returns the weights of all records.
     pub(crate) fn total(&self) -> Weights {
         self.total
     }
 
-    /// The run that this key belongs to. There is one.
+    /// Returns the run that this key belongs to. There must be a run.
     fn home(&self, key: Key<'_>) -> Home {
         let branch = self.separators.place(key);
         let at = &self.branches[self.order[branch] as usize];
@@ -233,7 +237,7 @@ impl<S: Sort> Runs<S> {
         Home { branch, run }
     }
 
-    /// Whether this key belongs to the run that is there, if there is one.
+    /// Reports whether there is a run at `home` and this key belongs to it.
     fn is_home(&self, home: Home, key: Key<'_>) -> bool {
         let branch = self.order.get(home.branch);
         if branch.is_none_or(|&id| home.run >= self.branches[id as usize].runs.len()) {
@@ -244,12 +248,12 @@ impl<S: Sort> Runs<S> {
             && behind.is_none_or(|behind| compare(key, behind).is_lt())
     }
 
-    /// The number of the run that is there.
+    /// Returns the number of the run at `home`.
     fn run(&self, home: Home) -> u32 {
         self.branches[self.order[home.branch] as usize].runs[home.run]
     }
 
-    /// Adds a record. Its own place is in the run that is returned first.
+    /// Adds a record. Returns its run, and the run whose records have moved, if any.
     pub(crate) fn insert(
         &mut self,
         number: u32,
@@ -296,7 +300,7 @@ impl<S: Sort> Runs<S> {
         self.branches[run.branch as usize].weights.add(weights);
     }
 
-    /// Removes a record that still has its key and these marks, from this run where it is known.
+    /// Removes a record that still has its key and these marks, from this run if it is known.
     pub(crate) fn remove(
         &mut self,
         number: u32,
@@ -329,7 +333,7 @@ impl<S: Sort> Runs<S> {
         }
     }
 
-    /// Changes the marks of a record of this run.
+    /// Changes the marks of a record in this run.
     pub(crate) fn mark(&mut self, run: u32, before: u8, after: u8) {
         let (before, after) = (Weights::of(before), Weights::of(after));
         let run = &mut self.lists[run as usize];
@@ -343,19 +347,19 @@ impl<S: Sort> Runs<S> {
         }
     }
 
-    /// The numbers of a run, which need not be in order.
+    /// Returns the numbers of a run, which may be unsorted.
     pub(crate) fn numbers(&self, run: u32) -> &[u32] {
         &self.lists[run as usize].numbers
     }
 
-    /// Every run.
+    /// Returns the numbers of all runs.
     pub(crate) fn ids(&self) -> Vec<u32> {
         let branches = self.order.iter().map(|&id| &self.branches[id as usize]);
         branches.flat_map(|branch| branch.runs.clone()).collect()
     }
 }
 
-/// How many runs or records these are.
+/// Converts a count of runs or records.
 pub(super) fn number_of(count: usize) -> u32 {
     match u32::try_from(count) {
         Ok(number) => number,

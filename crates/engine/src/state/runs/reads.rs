@@ -1,34 +1,34 @@
-//! Looking for records in order, and walking through them. Whoever reads a run puts it in order first,
-//! which costs no more than its few hundred records.
+//! Finding records in order, and walking through them. A run is sorted before it is read, which
+//! costs no more than its few hundred records.
 
 use super::{Home, Key, RUN_MAX, Runs, Sort, Weights, upkeep::sort};
 use crate::state::record::{Handle, Records};
 
-/// Of a run that is not in order no more marked records than these are put in order by themselves.
+/// In an unsorted run, at most this many marked records are sorted without the rest of the run.
 const FEW: usize = RUN_MAX / 8;
 
-/// A place in the order: before a record, or behind the last one of a run.
+/// A place in the order: before a record, or behind the last record of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Which branch, in order.
+    /// The index of the branch.
     branch: usize,
-    /// Which run of it.
+    /// The index of the run in the branch.
     run: usize,
-    /// Before which number of it.
+    /// The index of the number in the run before which the place is.
     index: usize,
 }
 
-/// Somebody who reads runs: of all records, or of those with a mark.
+/// A reader of the runs: of all records, or of those with a mark.
 pub(crate) struct Reader<'r, S, M> {
     pub(super) runs: &'r mut Runs<S>,
     pub(super) records: &'r Records,
-    /// The marks of each record.
+    /// Returns the marks of each record.
     pub(super) marks: M,
     pub(super) mark: Option<usize>,
 }
 
 impl Position {
-    /// Before the first record.
+    /// The place before the first record.
     pub(crate) const START: Self = Self {
         branch: 0,
         run: 0,
@@ -37,7 +37,7 @@ impl Position {
 }
 
 impl<'r, S: Sort> Runs<S> {
-    /// For somebody who wants all records, or those with this mark.
+    /// Returns a reader of all records, or of those with this mark.
     pub(crate) fn reader<M: Fn(u32) -> u8>(
         &'r mut self,
         records: &'r Records,
@@ -52,7 +52,7 @@ impl<'r, S: Sort> Runs<S> {
         }
     }
 
-    /// Behind the last record.
+    /// Returns the place behind the last record.
     fn end(&self) -> Position {
         Position {
             branch: self.order.len(),
@@ -65,7 +65,7 @@ impl<'r, S: Sort> Runs<S> {
         self.branches[branch].runs.get(position.run).copied()
     }
 
-    /// The beginning of the next run; branches without this mark are passed over.
+    /// Returns the beginning of the next run. Skips branches without this mark.
     fn next_run(&self, position: Position, mark: Option<usize>) -> Option<Position> {
         let id = *self.order.get(position.branch)? as usize;
         if position.run + 1 < self.branches[id].runs.len() {
@@ -85,7 +85,7 @@ impl<'r, S: Sort> Runs<S> {
         })
     }
 
-    /// The end of the run before; branches without this mark are passed over.
+    /// Returns the end of the previous run. Skips branches without this mark.
     fn previous_run(&self, position: Position, mark: Option<usize>) -> Option<Position> {
         let (branch, run) = if let Some(run) = position.run.checked_sub(1) {
             (position.branch, run)
@@ -106,12 +106,12 @@ impl<'r, S: Sort> Runs<S> {
 }
 
 impl<S: Sort, M: Fn(u32) -> u8> Reader<'_, S, M> {
-    /// Behind the last record.
+    /// Returns the place behind the last record.
     pub(crate) fn end(&self) -> Position {
         self.runs.end()
     }
 
-    /// Where the first record is whose key is not less.
+    /// Returns the place of the first record whose key is not less than this one.
     pub(crate) fn seek(&mut self, key: Key<'_>) -> Position {
         if self.runs.order.is_empty() {
             return self.end();
@@ -124,7 +124,7 @@ impl<S: Sort, M: Fn(u32) -> u8> Reader<'_, S, M> {
         Position { branch, run, index }
     }
 
-    /// How many records are before a place that was found since the last change.
+    /// Returns how many records are before a place that was found since the last change.
     pub(crate) fn rank(&self, position: Position) -> u64 {
         let (runs, mark) = (&*self.runs, self.mark);
         let before = runs.order[..position.branch].iter();
@@ -144,7 +144,7 @@ impl<S: Sort, M: Fn(u32) -> u8> Reader<'_, S, M> {
         rank
     }
 
-    /// The place before the record that has so many before it.
+    /// Returns the place before the record that has `rank` records before it.
     pub(crate) fn select(&mut self, rank: u64) -> Position {
         let (runs, mark) = (&*self.runs, self.mark);
         let mut rest = rank;
@@ -176,8 +176,9 @@ impl<S: Sort, M: Fn(u32) -> u8> Reader<'_, S, M> {
         Position { branch, run, index }
     }
 
-    /// Appends the numbers of records from a place on that was found since the last change, forwards or
-    /// backwards, until there are `enough` or no more. Says where to go on, if there may be more.
+    /// Appends the numbers of records from a place that was found since the last change, forwards
+    /// or backwards, until there are `enough` or no more. Returns where to continue if there may be
+    /// more.
     pub(crate) fn walk(
         &mut self,
         mut from: Position,
@@ -223,8 +224,9 @@ impl<S: Sort, M: Fn(u32) -> u8> Reader<'_, S, M> {
         }
     }
 
-    /// Where a run that is not in order has but a few of the mark, these are put in order by themselves:
-    /// a walk past many such runs would take long. Whether it was so, and all of them are taken.
+    /// Takes the marked records of an unsorted run if they are few, and sorts only them, because
+    /// sorting every run on the way would make a long walk slow. Returns whether it did; if so, all
+    /// marked records of the run are taken.
     fn took_few(
         &self,
         id: u32,

@@ -1,4 +1,4 @@
-//! The runs against a sorted map: whatever comes, goes and is read between.
+//! The runs against a sorted map, with random insertions, removals and reads.
 
 use super::*;
 use crate::state::record::Record;
@@ -14,7 +14,7 @@ impl Sort for ByName {
     }
 }
 
-/// Name and serial number.
+/// A name and a serial number.
 type Texts = (String, String);
 
 fn key((name, serial_number): &Texts) -> Key<'_> {
@@ -33,11 +33,11 @@ fn is_marked(number: u32, mark: Option<usize>) -> bool {
 enum Step {
     Add(Texts),
     Remove(prop::sample::Index),
-    /// Its name becomes another one.
+    /// Gives the record another name.
     Rename(prop::sample::Index, String),
-    /// A page behind or before a key.
+    /// Reads a page after or before a key.
     Page(Texts, bool, Option<usize>),
-    /// What is before a key, and the record at a place.
+    /// Asks how many records are before a key, and for the record at a place.
     Rank(Texts, prop::sample::Index, Option<usize>),
 }
 
@@ -57,13 +57,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The runs, and what they are to agree with.
+/// The runs, and the map that they must agree with.
 #[derive(Default)]
 struct World {
     records: Records,
     runs: Runs<ByName>,
     model: BTreeMap<Texts, u32>,
-    /// Each record's run, as its owner knows it.
+    /// The run of each record, as its owner knows it.
     homes: HashMap<u32, u32>,
 }
 
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// Everything, in both directions, some at a time.
+    /// Reads everything in both directions, some at a time.
     fn walk_all(&mut self) {
         for mark in [None, Some(0), Some(1), Some(2)] {
             let marked = self.marked(mark).into_iter();
@@ -223,7 +223,7 @@ proptest! {
     }
 }
 
-/// Keys in order fill their runs, also where nobody reads between.
+/// Keys that come in order fill their runs, even if nobody reads in between.
 #[test]
 fn what_comes_in_order_fills_its_runs() {
     let mut world = World::default();
@@ -236,7 +236,7 @@ fn what_comes_in_order_fills_its_runs() {
     assert_eq!(lengths, [RUN_MAX; 10]);
 }
 
-/// What was put in order for one reader is so for the next one, and is counted once.
+/// What was sorted for one reader is sorted for the next one too, and is counted once.
 #[test]
 fn a_run_is_put_in_order_once() {
     let mut world = World::default();

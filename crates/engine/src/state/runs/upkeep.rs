@@ -1,4 +1,4 @@
-//! Runs that are put in order, split and put together, and their branches.
+//! How runs and branches are sorted, split and merged.
 
 use super::{
     BRANCH_MAX, Branch, Home, Key, Moved, RUN_MAX, Run, Runs, Sort, Weights, bytes_of,
@@ -7,8 +7,7 @@ use super::{
 };
 use crate::state::record::{Handle, Records};
 
-/// Puts numbers in the order of their records' keys, of which at least the first `same` bytes are the
-/// same.
+/// Sorts numbers by their records' keys, whose first `same` bytes at least are equal.
 pub(super) fn sort<S: Sort>(numbers: &mut [u32], records: &Records, same: usize) {
     records.touch(numbers.iter().map(|&number| Handle::new(number)));
     let mut elements: Vec<(u64, u32)> = numbers.iter().map(|&number| (0, number)).collect();
@@ -18,7 +17,7 @@ pub(super) fn sort<S: Sort>(numbers: &mut [u32], records: &Records, same: usize)
     }
 }
 
-/// Puts any numbers in the order of their records' keys.
+/// Sorts any numbers by their records' keys.
 pub(crate) fn sort_any<S: Sort>(numbers: &mut [u32], records: &Records) {
     let first_text = |number: u32| S::key(records.get(Handle::new(number))).0.as_bytes();
     let Some(&first) = numbers.first() else {
@@ -32,14 +31,15 @@ pub(crate) fn sort_any<S: Sort>(numbers: &mut [u32], records: &Records) {
     sort::<S>(numbers, records, same);
 }
 
-/// Sorts by eight bytes of each key from `depth` on, and those that have the same eight by what follows.
+/// Sorts by eight bytes of each key from `depth` on, and elements with the same eight by what
+/// follows.
 fn sort_behind<S: Sort>(elements: &mut [(u64, u32)], records: &Records, depth: usize) {
     for (head, number) in &mut *elements {
         *head = head_at(S::key(records.get(Handle::new(*number))), depth);
     }
     elements.sort_by_key(|element| element.0);
     for group in elements.chunk_by_mut(|one, other| one.0 == other.0) {
-        // Eight times 0 is behind the end.
+        // If all eight are 0, the keys have ended.
         if group.len() > 1 && group[0].0 != 0 {
             sort_behind::<S>(group, records, depth + 8);
         }
@@ -47,7 +47,7 @@ fn sort_behind<S: Sort>(elements: &mut [(u64, u32)], records: &Records, depth: u
 }
 
 impl<S: Sort> Runs<S> {
-    /// Puts a run in order for somebody who reads it. The run.
+    /// Sorts a run for a reader, and returns the run.
     pub(super) fn ordered(&mut self, home: Home, records: &Records) -> u32 {
         let id = self.run(home);
         let run = &self.lists[id as usize];
@@ -69,7 +69,7 @@ impl<S: Sort> Runs<S> {
         run.in_order = number_of(run.numbers.len());
     }
 
-    /// The separators before and behind a run.
+    /// Returns the separators before and behind a run.
     pub(super) fn bounds(&self, home: Home) -> [Option<&[u8]>; 2] {
         let separators = &self.branches[self.order[home.branch] as usize].separators;
         let before = match (home.run.checked_sub(1), home.branch.checked_sub(1)) {
@@ -81,7 +81,7 @@ impl<S: Sort> Runs<S> {
         [before, behind.or_else(|| self.separators.get(home.branch))]
     }
 
-    /// How many numbers were put in order for whoever reads, since this was asked.
+    /// Returns how many numbers were sorted for readers since the last call.
     pub(crate) fn take_put_in_order(&mut self) -> usize {
         std::mem::take(&mut self.put_in_order)
     }
@@ -96,8 +96,8 @@ impl<S: Sort> Runs<S> {
         id
     }
 
-    /// Splits a full run, since a record of this key is to come. The new run, which is behind the other
-    /// one, and whether the record belongs there.
+    /// Splits a full run because a record with this key is to be added. Returns the new run, which
+    /// follows the old one, and whether the record belongs there.
     pub(super) fn split(
         &mut self,
         home: Home,
@@ -111,7 +111,7 @@ impl<S: Sort> Runs<S> {
         }
         let left = &mut self.lists[id];
         let key_of = |number: u32| S::key(records.get(Handle::new(number)));
-        // Whatever comes in order fills its runs; everything else leaves room in both halves.
+        // Keys that come in order fill their runs; any other split leaves room in both halves.
         let is_last = left.numbers.last().is_some_and(|&last| key_of(last) < key);
         let (right, separator) = if is_last {
             (Vec::new(), key)
@@ -130,7 +130,7 @@ impl<S: Sort> Runs<S> {
         (right, separator <= key)
     }
 
-    /// Makes a branch the one at this place. What stands before it is still to come.
+    /// Inserts a branch at this place. The separator before it must be added afterwards.
     pub(super) fn insert_branch(&mut self, place: usize, branch: Branch) {
         let id = if let Some(id) = self.vacant_branches.pop() {
             self.branches[id as usize] = branch;
@@ -145,7 +145,7 @@ impl<S: Sort> Runs<S> {
         self.order.insert(place, id);
     }
 
-    /// Puts a run behind the one at this place, whose branch counts it already.
+    /// Inserts a run behind the one at this place. Its branch must already count its records.
     fn insert_run(&mut self, home: Home, run: u32, separator: Box<[u8]>) {
         let id = self.order[home.branch];
         let branch = &mut self.branches[id as usize];
@@ -174,7 +174,7 @@ impl<S: Sort> Runs<S> {
         self.separators.insert(home.branch, between);
     }
 
-    /// Takes an empty run out, and its branch if that was the last one.
+    /// Removes an empty run, and its branch if that was the last one in it.
     pub(super) fn remove_run(&mut self, home: Home) {
         let id = self.order[home.branch];
         let branch = &mut self.branches[id as usize];
@@ -190,14 +190,14 @@ impl<S: Sort> Runs<S> {
             }
             return;
         }
-        // Its neighbour before it takes what would come here; of the first one, that behind it.
+        // The run before it takes over its range; if it was the first one, the run behind it does.
         branch.separators.remove(home.run.saturating_sub(1));
         if branch.runs.len() < BRANCH_MAX / 4 {
             self.merge_branch(home.branch);
         }
     }
 
-    /// Puts a small run together with a neighbour in its branch, where both fit well into one.
+    /// Merges a small run with a neighbour in its branch, if both fit well into one.
     pub(super) fn merge(&mut self, home: Home) -> Moved {
         let branch = &self.branches[self.order[home.branch] as usize];
         let length = |run: usize| {
@@ -226,7 +226,7 @@ impl<S: Sort> Runs<S> {
         Some(left_id)
     }
 
-    /// The same for a branch.
+    /// Merges a small branch with a neighbour, likewise.
     fn merge_branch(&mut self, place: usize) {
         let length = |place: usize| {
             let id = *self.order.get(place)? as usize;
