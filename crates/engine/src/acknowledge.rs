@@ -1,16 +1,21 @@
-//! Answers that wait until another machine has what they rest on (`replication.acknowledge = "standby"`).
+//! Answers that wait until another machine has the data they depend on
+//! (`replication.acknowledge = "standby"`).
 //!
-//! The owner decides and syncs as it does without; its answers go through the [`Gate`], which holds each one until
-//! everything before it is acknowledged: accepted operations, refusals, replays and whatever reads, as all of them tell
-//! of changes that a promotion could still take away. What tells of nothing, as that the service is too busy, goes at once. The feed of changes
-//! sees what is acknowledged and no more. Whoever learns what the holder has says so by [`Acknowledging`], from any thread: held answers
-//! do not wait for the owner, which may be syncing the next group.
+//! The owner decides and syncs as usual, but its answers pass through the [`Gate`], which holds
+//! each one until everything before it is acknowledged: accepted operations, refusals, replays and
+//! reads, because all of them reveal changes that a promotion could still undo. Answers that reveal
+//! nothing, for example that the service is too busy, leave at once. The feed of changes shows only
+//! what is acknowledged. The code that learns what the holder has reports it through
+//! [`Acknowledging`], from any thread, so that held answers do not wait for the owner, which may be
+//! syncing the next group.
 //!
-//! More than one group may be on its way at once, within [`GROUPS_MAX`] and [`GROUP_BYTES_MAX`]; then the owner rests. What was
-//! not acknowledged within the timeout is [withdrawn](Answered::withdrawn), and until everything on its way is there nothing more is taken.
-//! While no holder is connected, operations wait undecided, no longer than the timeout after it went.
+//! More than one group may be on its way to the holder at once, within [`GROUPS_MAX`] and
+//! [`GROUP_BYTES_MAX`]; beyond that, the owner rests. Answers that were not acknowledged within the
+//! timeout are [withdrawn](Answered::withdrawn), and no operations are taken until everything on
+//! its way has been acknowledged. While no holder is connected, operations wait undecided, at most
+//! for the timeout after it disconnected.
 //!
-//! Without the setting there is no gate, and nothing of this costs anything.
+//! Without the setting there is no gate, and none of this costs anything.
 
 use crate::{
     log::Log,
@@ -29,41 +34,44 @@ use widgets_mailbox::Address;
 use widgets_queue::{Answered, Mailbox, Outbox};
 use widgets_registry::Reason;
 
-/// So many groups may be on their way to the holder: one that it syncs, and one that this store syncs. With more, groups are
-/// smaller and both stores sync more often: `tests/replica/cost.py` measured a fifth less with eight (docs/performance.md).
+/// How many groups may be on their way to the holder: one that it syncs, and one that this store
+/// syncs. With more, groups are smaller and both stores sync more often: `tests/replica/cost.py`
+/// measured a fifth less throughput with eight (docs/performance.md).
 const GROUPS_MAX: usize = 2;
 
-/// So many bytes of them, but for the last one.
+/// How many bytes of groups may be on their way before the owner adds no further group.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// What callers read where nothing can be acknowledged.
+/// What callers read if nothing can be acknowledged.
 const NO_STANDBY: &str = "no standby has it on its disk within replication.standby_timeout_ms";
 
-/// What callers read of a standby that does not know whether what it has is still the history.
+/// What callers read from a standby that does not know whether its data is still the history.
 const NOT_CONFIRMED: &str = "its primary has not been reached since this standby was started";
 
-/// What a caller of the replication needs of the gate. Clones are of the same.
+/// The replication's access to the gate. Clones share the gate.
 #[derive(Clone)]
 pub struct Acknowledging(pub(crate) Arc<Gate>);
 
 impl Acknowledging {
-    /// Everything before this entry is where it must be. What waited for that is answered now.
+    /// Records that everything before this entry is acknowledged, and sends the answers that waited
+    /// for it.
     pub fn acknowledge(&self, next_sequence: u64) {
         self.0.acknowledge(next_sequence);
     }
 
-    /// Whether the holder is connected, as it is now.
+    /// Records whether the holder is connected now.
     pub fn connected(&self, is_connected: bool) {
         self.0.connected(is_connected);
     }
 
-    /// Whether answers wait.
+    /// Reports whether answers wait.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
         !self.0.lock().held.is_empty()
     }
 
-    /// Everything before this entry is acknowledged, as far as is known; `None` where this store's own disk is enough.
+    /// Returns the first entry not known to be acknowledged; `None` if this store's own disk is
+    /// enough.
     #[must_use]
     pub fn acknowledged(&self) -> Option<u64> {
         let inner = self.0.lock();
@@ -75,13 +83,13 @@ impl Acknowledging {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Now,
-    /// A holder may come.
+    /// A holder may still connect.
     Wait,
-    /// None has come in time.
+    /// No holder connected in time.
     Refused(Reason),
 }
 
-/// Holds answers until they may be told.
+/// Holds answers until they may be sent.
 pub(crate) struct Gate {
     log: Arc<Log>,
     queue: Arc<Queue>,
@@ -97,27 +105,29 @@ pub(crate) struct Gate {
     reason = "each answers a question of its own, and any of them may be with any"
 )]
 struct Inner {
-    /// This store's own disk is enough: it is the holder itself, or a standby whose primary has what it has.
+    /// Whether this store's own disk is enough: it is the holder itself, or a standby whose primary
+    /// has everything that it has.
     is_open: bool,
     is_standby: bool,
-    /// Everything before this entry may be told.
+    /// Answers that depend on entries before this one may be sent.
     acknowledged: u64,
     outbox: Outbox<Request>,
     held: VecDeque<Held>,
     on_their_way: VecDeque<OnItsWay>,
     bytes: usize,
     is_connected: bool,
-    /// Until then operations wait for a holder to connect.
+    /// Operations wait for a holder to connect until this time.
     waits_until: Duration,
-    /// Something was not acknowledged in time, and not everything that was on its way is there since.
+    /// Whether something was not acknowledged in time, and some of what was on its way then still
+    /// is.
     is_overdue: bool,
-    /// The owner waits for a change of this.
+    /// Whether the owner waits for a change to the gate.
     owner_waits: bool,
 }
 
-/// An answer that waits.
+/// A held answer.
 struct Held {
-    /// Everything before this entry must be acknowledged.
+    /// Everything before this entry must be acknowledged first.
     rests_on: u64,
     until: Duration,
     reply_to: Address,
@@ -165,12 +175,13 @@ impl Gate {
         }
     }
 
-    /// What a start knows: who is the holder, and that the state rests on what stands before `rests_on`.
+    /// Sets the gate at a start: who is the holder, and that the state depends on the entries
+    /// before `rests_on`.
     pub(crate) fn begin(&self, holding: Holding, own: u64, is_standby: bool, rests_on: u64) {
         let mut inner = self.lock();
         inner.is_standby = is_standby;
         let is_holder = holding.holder.is_some_and(|it| it.member == own);
-        // What was there before anybody was named was acknowledged without.
+        // What existed before any member was named was acknowledged without a holder.
         let is_old = holding.is_unnamed();
         inner.is_open = is_holder || is_standby && is_old;
         if is_old || rests_on == 1 {
@@ -179,7 +190,7 @@ impl Gate {
         self.publish(&inner);
     }
 
-    /// A record that names a holder, or nobody, is durable as this entry.
+    /// Takes note that a record that names a holder, or nobody, is durable as this entry.
     pub(crate) fn named(&self, holding: Holding, own: u64, sequence: u64) {
         let mut inner = self.lock();
         if inner.is_standby {
@@ -189,7 +200,8 @@ impl Gate {
         self.set_open(&mut inner, is_open, sequence);
     }
 
-    /// The store takes operations from here on, or follows. Its state rests on what stands before this entry.
+    /// Takes note that the store now takes operations, or follows. Its state depends on the entries
+    /// before `next_sequence`.
     pub(crate) fn set_standby(
         &self,
         is_standby: bool,
@@ -200,7 +212,8 @@ impl Gate {
         let mut inner = self.lock();
         inner.is_standby = is_standby;
         inner.is_overdue = false;
-        // What waits goes on to wait: the holder may have it yet, or the primary that is followed.
+        // Held answers keep waiting: the holder, or the primary that is followed, may still get
+        // their data.
         if !is_standby {
             let is_open = holding.holder.is_some_and(|it| it.member == own);
             self.set_open(&mut inner, is_open, next_sequence);
@@ -208,7 +221,7 @@ impl Gate {
         self.publish(&inner);
     }
 
-    /// A standby's primary has everything that it has.
+    /// Opens a standby's gate, because its primary has everything that it has.
     pub(crate) fn confirmed(&self) {
         let mut inner = self.lock();
         if inner.is_standby {
@@ -228,12 +241,13 @@ impl Gate {
         self.release(inner);
     }
 
-    /// One more mailbox, under the next number.
+    /// Adds a mailbox, under the next number.
     pub(crate) fn add(&self, mailbox: Arc<Mailbox<Request>>) {
         self.lock().outbox.add(mailbox);
     }
 
-    /// Takes answers that rest on what stands before `rests_on`, and tells those that may be told.
+    /// Takes answers that depend on the entries before `rests_on`, and sends those that may be
+    /// sent.
     pub(crate) fn send(&self, answers: &mut Vec<(Address, Answered)>, rests_on: u64) {
         let now = self.clock.now();
         let mut inner = self.lock();
@@ -260,11 +274,11 @@ impl Gate {
         inner.outbox.flush();
     }
 
-    /// A group of operations is durable here, before this entry.
+    /// Takes note that a group of operations, which ends before this entry, is durable here.
     pub(crate) fn committed(&self, next_sequence: u64, bytes: usize) {
         let since = self.clock.now();
         let mut inner = self.lock();
-        // The holder may have been quicker than this.
+        // The holder may have acknowledged the group already.
         if inner.is_open || next_sequence <= inner.acknowledged {
             return;
         }
@@ -311,7 +325,7 @@ impl Gate {
         self.wake(&mut inner);
     }
 
-    /// Tells what may be told by now.
+    /// Sends the answers that may be sent now.
     fn release(&self, inner: &mut Inner) {
         self.publish(inner);
         while let Some(first) = inner.held.front()
@@ -329,7 +343,8 @@ impl Gate {
         self.wake(inner);
     }
 
-    /// Lets those who ask for changes see what may be told. Before the answers: whoever has one sees its change.
+    /// Shows readers of changes what may be shown. This comes before the answers, so that a caller
+    /// with an answer sees its change.
     fn publish(&self, inner: &Inner) {
         let shown = if inner.is_open {
             u64::MAX
@@ -345,7 +360,7 @@ impl Gate {
         }
     }
 
-    /// Withdraws what has waited for too long.
+    /// Withdraws answers that have waited too long.
     pub(crate) fn expire(&self, now: Duration) {
         let mut inner = self.lock();
         if inner.held.front().is_some_and(|first| first.until <= now) {
@@ -360,7 +375,7 @@ impl Gate {
         }
     }
 
-    /// The owner ends: whatever still waits is withdrawn.
+    /// Withdraws all held answers, because the owner ends.
     pub(crate) fn end(&self) {
         self.withdraw(&mut self.lock(), Duration::MAX);
     }
@@ -383,7 +398,7 @@ impl Gate {
         inner.outbox.flush();
     }
 
-    /// When something has to be looked at next, whatever happens until then.
+    /// Returns when the gate must be looked at next, even if nothing happens until then.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let inner = self.lock();
         let of_held = inner.held.front().map(|first| first.until);
@@ -393,7 +408,8 @@ impl Gate {
         of_held.into_iter().chain(of_holder).min()
     }
 
-    /// Whether so much is on its way that the owner has to rest. It is woken when that changes.
+    /// Reports whether so much is on its way that the owner must rest. The owner is woken when that
+    /// changes.
     pub(crate) fn is_full(&self) -> bool {
         let mut inner = self.lock();
         let is_full = !inner.is_open
@@ -407,7 +423,7 @@ impl Gate {
         is_full
     }
 
-    /// Whether operations may be decided now.
+    /// Returns whether operations may be decided now.
     pub(crate) fn admission(&self, now: Duration) -> Admission {
         let mut inner = self.lock();
         if inner.is_open || inner.is_connected && !inner.is_overdue {
@@ -420,7 +436,7 @@ impl Gate {
         Admission::Wait
     }
 
-    /// Why nothing that is not acknowledged yet is waited for.
+    /// Returns why nothing waits for an acknowledgement now, if so.
     fn refused(&self, inner: &Inner, now: Duration) -> Option<Reason> {
         let gone = !inner.is_connected && inner.waits_until <= now;
         (!inner.is_open && (inner.is_overdue || gone)).then(|| self.reason(inner))
@@ -440,7 +456,7 @@ impl Gate {
         )
     }
 
-    /// Why operations are refused, if they are.
+    /// Returns why operations are refused, if they are.
     pub(crate) fn unwritable(&self, now: Duration) -> Option<Reason> {
         let inner = self.lock();
         if inner.is_standby {
@@ -450,7 +466,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds the lock can panic halfway through a change.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,38 +23,38 @@ use widgets_registry::{
     query::{List, NeighbourhoodQuery},
 };
 
-/// What a caller wants, and where it waits for the answer.
+/// A caller's request, and where the caller waits for the answer.
 pub enum Request {
     /// An operation.
     Operation(Attempt, Reply<Attempt>),
-    /// Anything that reads.
+    /// A request that only reads.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Query(Box<dyn Question>),
-    /// What reads many widgets, and may take several turns.
+    /// A read of many widgets, which may take several turns.
     #[expect(private_interfaces, reason = "nobody else makes one")]
     Read(Read),
     /// The next group of the primary that the store follows.
     Group(Arc<LoggedGroup>, oneshot::Sender<Result<(), FollowError>>),
-    /// From here on it takes groups, or else operations.
+    /// Makes the store take groups (`true`) or operations (`false`).
     Follow(bool, oneshot::Sender<()>),
-    /// Its file is to say another role, or other epochs.
+    /// Changes the role or the epochs in the file `store`.
     Change(Change, oneshot::Sender<Result<(), FollowError>>),
-    /// The journal is to name this member as the holder, or nobody.
+    /// Writes a record to the journal that names a member, or nobody, as the holder.
     Record(Naming, oneshot::Sender<Result<JournalEnd, FollowError>>),
-    /// The journal is to end here, without the seals after it.
+    /// Ends the journal here, without the seals after this position.
     CutSeals(JournalEnd, oneshot::Sender<Result<(), FollowError>>),
 }
 
 /// What a record says.
 #[derive(Clone, Copy, Debug)]
 pub struct Naming {
-    /// Who is the holder, if anybody is.
+    /// The holder, if any.
     pub(crate) member: Option<u64>,
-    /// A promoted store writes it before it takes operations.
+    /// Whether this is the record that a promoted store writes before it takes operations.
     pub(crate) is_first: bool,
 }
 
-/// A request and when it came.
+/// A request and when it arrived.
 pub(crate) type Submission = widgets_queue::Submission<Request>;
 
 /// Requests that wait for the owner.
@@ -66,26 +66,26 @@ pub struct Queue {
 
 struct Waiting {
     requests: Bounded<Request>,
-    /// How the owner sleeps, if it does: only then it needs to be woken.
+    /// How the owner sleeps, if it does. Only then must it be woken.
     owner: Option<Sleep>,
-    /// The owner lets requests gather: it is unparked when there are enough of them.
+    /// The owner's thread while it lets requests accumulate. It is unparked when there are enough.
     gathers: Option<Thread>,
-    /// The owner has something to do that is no request.
+    /// Whether the owner has something to do that is not a request.
     woken: bool,
     /// How many mailboxes were registered.
     mailboxes: usize,
-    /// Those that the owner does not know yet.
+    /// The mailboxes that the owner does not know yet.
     new_mailboxes: Vec<Arc<Mailbox<Request>>>,
-    /// Why the owner can write nothing.
+    /// Why the owner cannot write anything, if so.
     unwritable: Option<Reason>,
 }
 
-/// What ends a sleep of the owner, beside its time.
+/// What ends a sleep of the owner early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sleep {
-    /// Whatever arrives, and [`Queue::wake`].
+    /// Any arrival, and [`Queue::wake`].
     UntilArrival,
-    /// [`Queue::wake`] alone.
+    /// Only [`Queue::wake`].
     UntilWoken,
 }
 
@@ -113,8 +113,8 @@ impl Queue {
         }
     }
 
-    /// Has `owner` unparked once [`ENOUGH`] requests wait, unless it takes them before. False where
-    /// there are as many already, or none will come.
+    /// Unparks `owner` once [`ENOUGH`] requests wait, unless it takes them before. Returns false if
+    /// there are that many already, or none will come.
     pub(crate) fn unpark_when_enough(&self, owner: Thread) -> bool {
         let mut waiting = self.lock();
         let gathers = waiting.count() < ENOUGH && !waiting.requests.is_closed();
@@ -122,9 +122,9 @@ impl Queue {
         gathers
     }
 
-    /// Takes everything that waits into `batch`, which is empty. Where that is nothing, it waits until
-    /// something comes or [`Self::wake`] is called, but no longer than `wait`. New mailboxes go to `replies`. False
-    /// once the queue is closed and empty.
+    /// Takes all waiting requests into `batch`, which must be empty. If there are none, waits until
+    /// one arrives or [`Self::wake`] is called, but no longer than `wait`. New mailboxes go to
+    /// `replies`. Returns false once the queue is closed and empty.
     pub(crate) fn take(
         &self,
         batch: &mut VecDeque<Submission>,
@@ -148,7 +148,7 @@ impl Queue {
         true
     }
 
-    /// Says how many operations were applied in which time, for `Retry-After`.
+    /// Records how many operations were applied in how much time, for `Retry-After`.
     pub(crate) fn applied(&self, operations: usize, elapsed: Duration, now: Duration) {
         if operations == 0 {
             return;
@@ -156,7 +156,7 @@ impl Queue {
         self.lock().requests.applied(operations, elapsed, now);
     }
 
-    /// Lets the owner look for something to do that is no request.
+    /// Wakes the owner for something that is not a request.
     pub(crate) fn wake(&self) {
         let mut waiting = self.lock();
         waiting.woken = true;
@@ -174,7 +174,7 @@ impl Queue {
         }));
     }
 
-    /// Sleeps until this is so, but no longer than `wait`.
+    /// Sleeps until `is_so` returns true, but no longer than `wait`.
     fn sleep(
         &self,
         wait: Duration,
@@ -197,19 +197,19 @@ impl Queue {
         waiting
     }
 
-    /// Says why the owner can write nothing, or that it can again, for readiness.
+    /// Records why the owner cannot write anything, or that it can again, for readiness.
     pub(crate) fn set_unwritable(&self, reason: Option<Reason>) {
         self.lock().unwritable = reason;
     }
 
-    /// Refuses further requests; those that wait are still taken.
+    /// Refuses further requests. Those that already wait are still taken.
     pub(crate) fn close(&self) {
         self.lock().requests.close();
         self.arrival.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds the lock can panic halfway through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,10 +223,11 @@ impl Waiting {
 impl widgets_queue::Queue for Queue {
     type Request = Request;
 
-    /// The owner is woken once for them all.
+    /// Wakes the owner once for all of them.
     fn push_all(&self, submissions: &mut Vec<Submission>) {
         let mut waiting = self.lock();
-        // All of them fit but for overload, so that nothing is set aside for those that don't.
+        // Except under overload all of them fit, so nothing is allocated in advance for those that
+        // do not.
         let mut refused = Vec::new();
         for submission in submissions.drain(..) {
             refused.extend(waiting.requests.push(ALL, submission).err());
@@ -302,7 +303,7 @@ impl Waits for Request {
             Self::Operation(attempt, _) => attempt.text_bytes(),
             Self::Query(question) => question.text_bytes(),
             Self::Read(read) => read.text_bytes(),
-            // One waits at a time.
+            // Only one of these waits at a time.
             Self::Group(..)
             | Self::Follow(..)
             | Self::Change(..)
@@ -323,7 +324,7 @@ impl Waits for Request {
                 question.deliver();
             }
             Self::Read(read) => read.refused(fault).deliver(),
-            // Whoever waits for it sees that nobody answers.
+            // The caller sees that the reply channel was closed.
             Self::Follow(..) => {}
             Self::Record(_, reply) => {
                 drop(reply.send(Err(FollowError::NotNow(fault.to_string()))));

@@ -1,7 +1,7 @@
 //! Recovery: the newest checkpoint, then the journal from where it began.
 //!
-//! Exactly what that needs is kept, and all of it must be there and whole: a start never falls back
-//! to an older state, which would be one that had been answered away.
+//! Only what this needs is kept, and all of it must be present and intact: a start never falls back
+//! to an older state, because operations that were acknowledged since would be lost.
 
 use crate::{
     Settings,
@@ -24,30 +24,30 @@ use crate::{
 use std::{collections::VecDeque, ops::Range, thread, time::Duration};
 use widgets_clock::Clock;
 
-/// More threads would only wait for memory.
+/// The most threads that a start uses. More would only wait for memory.
 const THREADS_MAX: usize = 8;
 
-/// How many threads share the work of a start on this machine.
+/// Returns how many threads share the work of a start on this machine.
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
 }
 
-/// What a data directory held.
+/// The contents of a data directory.
 pub(crate) struct Recovered<F> {
     pub(crate) store: StoreHeader,
     pub(crate) state: State,
     pub(crate) retries: Retries,
     pub(crate) end: End<F>,
-    /// The checkpoint that it began with.
+    /// The checkpoint from which it was recovered.
     pub(crate) checkpoint: Option<Written>,
     /// The segments whose groups can be read.
     pub(crate) segments: VecDeque<KeptSegment>,
 }
 
-/// Reads a data directory on so many threads, and makes the first segment where there is nothing
-/// yet. One thread is the caller's: then nothing happens beside it.
+/// Reads a data directory on `threads` threads, and creates the first segment if there is nothing
+/// yet. One of the threads is the caller's, so with one thread no other is started.
 ///
-/// Files of an older version are read as well, and then there are files of the newest instead.
+/// Files of an older version are read as well, and replaced with files of the newest version.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     clock: &impl Clock,
@@ -115,7 +115,7 @@ pub(crate) fn recover<D: Disk>(
     Ok(recovered)
 }
 
-/// Makes a store in a directory that has none.
+/// Creates a store in a directory that has none.
 pub(crate) fn create<D: Disk>(
     disk: &D,
     random: &mut Random,
@@ -130,7 +130,7 @@ pub(crate) fn create<D: Disk>(
     Ok(read.of(store))
 }
 
-/// What the files of a directory hold.
+/// What the files of a directory contain.
 pub(crate) struct Read<F> {
     pub(crate) state: State,
     pub(crate) retries: Retries,
@@ -157,7 +157,7 @@ impl<F> Read<F> {
     }
 }
 
-/// Reads the newest checkpoint and the journal from where it began, and removes what is needless.
+/// Reads the newest checkpoint and the journal from where it began, and removes obsolete files.
 pub(crate) fn read<D: Disk>(
     disk: &D,
     files: &Files,
@@ -238,7 +238,8 @@ pub(crate) fn read<D: Disk>(
                 ),
             });
         }
-        // What a crash just after the checkpoint left. The directory is synced: it stays behind.
+        // A crash soon after the checkpoint may have left obsolete files. The directory is synced,
+        // so the checkpoint is durable and they can be removed.
         let kept = segments
             .front()
             .map_or(header.segment, |it| it.header.number);
@@ -260,9 +261,9 @@ pub(crate) fn read<D: Disk>(
 }
 
 impl<F: DiskFile> Recovered<F> {
-    /// Makes a checkpoint of everything, which stands for all files before it, and a segment that the
-    /// journal begins with. After a crash the directory has one or the other as a whole: before the
-    /// checkpoint has its name, the segment is one that was made ready and not used.
+    /// Writes a checkpoint of everything, which replaces all files before it, and a segment with
+    /// which the journal begins anew. A crash leaves either the old files or the new ones in full:
+    /// until the checkpoint has its name, the new segment is a prepared and unused one.
     pub(crate) fn begin_anew<D: Disk<File = F>>(
         self,
         disk: &D,
@@ -291,7 +292,7 @@ impl<F: DiskFile> Recovered<F> {
         let removed = files::obsolete(disk, written.first_sequence, position.segment)
             .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)));
         if let Err(error) = removed {
-            // The checkpoint is durable; the next start removes them.
+            // The checkpoint is durable; the next start removes the files.
             tracing::warn!(%error, "removing what the checkpoint made needless failed");
         }
         let end = End {
@@ -326,10 +327,10 @@ pub(crate) fn read_store<D: Disk>(disk: &D) -> Result<StoreHeader, OpenError> {
     StoreHeader::decode(&bytes[..length]).map_err(|defect| OpenError::header(STORE, defect))
 }
 
-/// Makes a store where there is none yet: the first segment, and then the file that says which store it
-/// is. So where that file is, there was a journal, and a directory that has it and no journal has lost
-/// what was answered; a crash in between leaves a segment that nothing was written to, which is gone on
-/// with. Gives nothing where there are files of an older format, or a journal that lost its store's file.
+/// Creates a store if there is none yet: first segment 1, and then the file `store`. So if that
+/// file exists, there was a journal, and a directory that has the file but no journal has lost what
+/// was acknowledged. If a crash in between left only an empty segment, this continues with it.
+/// Returns `None` if there are files of an older format, or a journal whose file `store` was lost.
 fn begin<D: Disk>(
     disk: &D,
     random: &mut Random,
@@ -368,7 +369,7 @@ fn create_first_segment<D: Disk>(
     Ok(())
 }
 
-/// A new store, whose first entry has this number.
+/// Returns the header of a new store whose first entry has this number.
 fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&random().to_le_bytes());
@@ -385,13 +386,13 @@ fn new_store(random: &mut Random, first_sequence: u64) -> StoreHeader {
     }
 }
 
-/// Which directory it is.
+/// Returns a new random member number, which identifies a directory.
 pub(crate) fn new_member(random: &mut Random) -> u64 {
-    // 0 names nobody.
+    // 0 means nobody.
     random().max(1)
 }
 
-/// Makes the file that says which store it is, durably.
+/// Creates the file `store`, durably.
 pub(crate) fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(), OpenError> {
     let created = replace_store(disk, store);
     created.map_err(|NotReplaced { error, .. }| error)
@@ -400,7 +401,7 @@ pub(crate) fn create_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<(),
 /// Why the file `store` was not replaced.
 pub(crate) struct NotReplaced {
     pub(crate) error: OpenError,
-    /// It may be the new one already; otherwise it is as it was.
+    /// Whether the file may be the new one already. Otherwise it is unchanged.
     pub(crate) is_unknown: bool,
 }
 
@@ -421,7 +422,7 @@ pub(crate) fn replace_store<D: Disk>(disk: &D, store: &StoreHeader) -> Result<()
     files::finish(disk, STORE).map_err(not_replaced(true))
 }
 
-/// The segments from number `first` on, which must all be there.
+/// Returns the segments from number `first` on, which must follow each other without gaps.
 fn contiguous(numbers: &[u64], first: u64) -> Result<Range<u64>, OpenError> {
     let needed = numbers.iter().copied().filter(|&number| number >= first);
     let mut end = first;

@@ -1,12 +1,13 @@
-//! Retries: which keys were used, for what, and with which outcome.
+//! Retries: which idempotency keys were used, for what, and with which outcome.
 //!
-//! A key that comes again gets its first outcome again, and nothing is applied twice. Owned by the
-//! owner of the state, made durable with the operations themselves, and carried by checkpoints. Keys
-//! are kept for a time and up to a number: past it the caller that has most loses its oldest. So a caller
-//! with no more than its even share loses none before their time, however many another one uses.
+//! A repeated key gets the outcome of its first use, and nothing is applied twice. The owner of the
+//! state owns the keys; they become durable together with the operations, and are part of
+//! checkpoints. Keys are kept for a limited time and up to a limited number. Beyond the number, the
+//! caller with the most keys loses its oldest, so a caller with no more than its even share loses
+//! none early, however many another caller uses.
 //!
-//! What a key costs is 52 bytes in chunks, which are used again, and about 10 in a table; nothing stalls
-//! as they grow, as there is one chunk more at a time and the table grows by shards.
+//! A key costs 52 bytes in chunks, which are reused, and about 10 bytes in a table. Growth never
+//! stalls the store, because chunks are added one at a time and the table grows by shards.
 
 mod outcome;
 
@@ -18,26 +19,29 @@ use siphasher::sip128::SipHasher24;
 use std::collections::{BTreeMap, BTreeSet};
 use widgets_registry::{Attempt, IdempotencyKey};
 
-/// Keys lie in chunks of so many. Tests have few.
+/// How many keys a chunk has. Tests have few keys.
 const CHUNK_KEYS: usize = if cfg!(test) { 4 } else { 4096 };
 
-/// A power of two, for the first byte of a key's digest.
+/// The number of shards. A power of two, and at most what the first byte of a key's digest can tell
+/// apart.
 const SHARDS: usize = 256;
 
-/// Where a digest of a key says whose share it counts against. Two bytes: what is known of callers takes a bounded
-/// memory, and callers that meet in one number have one share together.
+/// The bytes of a key's digest that identify the share that the key counts against. With two bytes,
+/// the memory for callers is bounded, and callers whose numbers collide share one share.
 const CALLER: std::ops::Range<usize> = 6..8;
 
 /// No place.
 const NONE: u32 = u32::MAX;
 
-/// In place of the next key of a caller: this one is not durable, and no caller's yet.
+/// In place of `next`: the key is not durable, and counts against no caller yet.
 const UNSETTLED: u32 = u32::MAX - 1;
 
-/// The digests of a key and of what it is used for. Persisted by their values: what is hashed never changes.
+/// Returns the digests of a key and of its request. They are persisted, so what is hashed must
+/// never change.
 ///
-/// Two bytes of the key's are not of it: they say whose share it counts against. So a caller that comes again
-/// by another way finds its key, and a journal of before there were shares is read as it is.
+/// Two bytes of the key's digest are not part of the hash: they identify the share that the key
+/// counts against. So a caller that is identified in another way still finds its key, and a journal
+/// from before there were shares can be read unchanged.
 pub(crate) fn digest(secret: &[u8; 16], key: &IdempotencyKey, attempt: &Attempt) -> Keyed {
     let hash = |bytes: &[u8]| SipHasher24::new_with_key(secret).hash(bytes).as_bytes();
     let mut digest = hash(&key.digested(attempt.author.as_ref()));
@@ -50,12 +54,12 @@ pub(crate) fn digest(secret: &[u8; 16], key: &IdempotencyKey, attempt: &Attempt)
     }
 }
 
-/// Whose share this key counts against.
+/// Returns the share that this key counts against.
 fn caller_of(key: &[u8; 16]) -> u16 {
     u16::from_le_bytes([key[CALLER.start], key[CALLER.start + 1]])
 }
 
-/// Whether two digests are of one key, whoever's share it counts against.
+/// Reports whether two digests belong to the same key, whichever shares they count against.
 fn is_same(one: &[u8; 16], other: &[u8; 16]) -> bool {
     one[..CALLER.start] == other[..CALLER.start] && one[CALLER.end..] == other[CALLER.end..]
 }
@@ -64,7 +68,7 @@ fn is_same(one: &[u8; 16], other: &[u8; 16]) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) keyed: Keyed,
-    /// When, in seconds since 1970.
+    /// When it was used, in seconds since 1970.
     pub(crate) at_seconds: u32,
     pub(crate) outcome: Outcome,
 }
@@ -74,22 +78,22 @@ const _: () = assert!(
     "the memory of a million keys hangs on this"
 );
 
-/// What is known of a key that was used.
+/// What is known about a key that was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How that went, if it was for the same request.
+    /// The outcome, if the key was used for the same request.
     pub(crate) outcome: Option<Outcome>,
-    /// It is durable.
+    /// Whether the key is durable.
     pub(crate) is_settled: bool,
 }
 
-/// A place: a key that was used, or room for one.
+/// An entry of a chunk: a key that was used, or a free entry.
 struct Entry {
     kept: Kept,
-    /// The one that was used before it, and the one after it; of room, the next room.
+    /// The keys used before and after this one. In a free entry, `newer` is the next free one.
     older: u32,
     newer: u32,
-    /// The next one of its caller.
+    /// The caller's next newer key.
     next: u32,
 }
 
@@ -106,28 +110,28 @@ struct Share {
     keys: u32,
 }
 
-/// Every key that is kept.
+/// All keys that are kept.
 pub(crate) struct Retries {
     keys_max: u64,
     retention_seconds: u32,
-    /// Places, some of which are room.
+    /// The entries, some of which are free.
     chunks: Vec<Vec<Entry>>,
-    /// The first room.
+    /// The first free entry.
     room: u32,
-    /// By the order of their use.
+    /// The ends of the list in the order of use.
     oldest: u32,
     newest: u32,
     len: u64,
-    /// The first that is not durable.
+    /// The first key that is not durable.
     unsettled: u32,
-    /// The place of each key that was not used again after it.
+    /// The entry of each key's latest use, by the key's hash.
     shards: Box<[HashTable<u32>]>,
     callers: BTreeMap<u16, Share>,
-    /// How many keys each caller has: the last one has most.
+    /// The callers by their number of keys: the last one has the most.
     by_keys: BTreeSet<(u32, u16)>,
-    /// How many went before their time.
+    /// How many keys were dropped before their time.
     early: u64,
-    /// What a checkpoint copies next, and how many more.
+    /// The next key that a checkpoint copies. `to_copy` says how many are left.
     copying: u32,
     to_copy: u64,
 }
@@ -152,40 +156,40 @@ impl Retries {
         }
     }
 
-    /// How many keys are kept.
+    /// Returns how many keys are kept.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// How many the caller has that has most.
+    /// Returns how many keys the caller with the most keys has.
     pub(crate) fn most_of_a_caller(&self) -> u64 {
         self.by_keys.last().map_or(0, |&(keys, _)| u64::from(keys))
     }
 
-    /// How many callers have keys.
+    /// Returns how many callers have keys.
     #[cfg(test)]
     pub(crate) fn callers(&self) -> usize {
         self.callers.len()
     }
 
-    /// How many went before their time.
+    /// Returns how many keys were dropped before their time.
     pub(crate) fn early(&self) -> u64 {
         self.early
     }
 
-    /// The keys in the order of their use.
+    /// Iterates over the keys in the order of their use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Kept> {
         let first = self.entry(self.oldest);
         std::iter::successors(first, |entry| self.entry(entry.newer)).map(|entry| &entry.kept)
     }
 
-    /// A checkpoint begins to copy the keys that there are now.
+    /// Begins copying the current keys for a checkpoint.
     pub(crate) fn begin_copy(&mut self) {
         (self.copying, self.to_copy) = (self.oldest, self.len);
     }
 
-    /// The next key that is to be copied, the oldest first. Where some went since the copying began, as many newer
-    /// ones come in their places.
+    /// Returns the next key to copy, the oldest first. If keys were dropped since the copying
+    /// began, the same number of newer ones is copied instead.
     pub(crate) fn copy_next(&mut self) -> Option<Kept> {
         if self.is_copied() {
             return None;
@@ -197,12 +201,12 @@ impl Retries {
         Some(kept)
     }
 
-    /// Nothing is left to copy.
+    /// Reports whether nothing is left to copy.
     pub(crate) fn is_copied(&self) -> bool {
         self.to_copy == 0 || self.copying == NONE
     }
 
-    /// What is known of this key at this time; `None` where it is free.
+    /// Returns what is known about this key at this time; `None` if it is unused.
     pub(crate) fn find(&self, keyed: &Keyed, now_seconds: u32) -> Option<Found> {
         let entry = self.entry(self.place(&keyed.key)?)?;
         let kept = &entry.kept;
@@ -213,8 +217,8 @@ impl Retries {
         })
     }
 
-    /// Remembers a key. One that is there already as it is now, as where a checkpoint is newer than
-    /// the part of the journal that is replayed, changes nothing.
+    /// Inserts a key. Does nothing if the same key with the same content exists already, as happens
+    /// if a checkpoint is newer than the replayed part of the journal.
     pub(crate) fn insert(&mut self, kept: Kept) {
         let there = self.place(&kept.keyed.key);
         let known = there.and_then(|place| self.entry(place));
@@ -248,7 +252,7 @@ impl Retries {
         shard.insert_unique(hash(key), place, hash_of);
     }
 
-    /// Takes back the key that was inserted last, as its operation was not applied.
+    /// Removes the key that was inserted last, because its operation was not applied.
     pub(crate) fn undo_insert(&mut self) {
         let place = self.newest;
         let is_settled = |entry: &Entry| entry.next != UNSETTLED;
@@ -261,7 +265,7 @@ impl Retries {
         self.remove(place);
     }
 
-    /// What was inserted stays. Lets go of what is too old or too much.
+    /// Makes the inserted keys permanent, and drops keys that are too old or too many.
     pub(crate) fn settle(&mut self, now_seconds: u32) {
         while let Some(entry) = self.entry_mut(self.unsettled) {
             entry.next = NONE;
@@ -290,7 +294,7 @@ impl Retries {
         }
     }
 
-    /// The caller that must make room.
+    /// Returns the caller that must lose a key.
     fn has_most(&self) -> Option<u16> {
         if planted!(OldestKeyGoes) {
             let oldest = self.entry(self.oldest)?;
@@ -303,7 +307,7 @@ impl Retries {
         now_seconds.saturating_sub(kept.at_seconds) >= self.retention_seconds
     }
 
-    /// The key at this place is its caller's newest.
+    /// Counts the key at this place as its caller's newest.
     fn count(&mut self, caller: u16, place: u32) {
         let share = self.callers.get(&caller).copied();
         if let Some(before) = share.and_then(|share| self.entry_mut(share.newest)) {
@@ -324,7 +328,7 @@ impl Retries {
         self.callers.insert(caller, share);
     }
 
-    /// Lets go of a caller's oldest key.
+    /// Drops a caller's oldest key.
     fn let_go(&mut self, caller: u16) {
         let Some(share) = self.callers.get(&caller).copied() else {
             return;
@@ -346,7 +350,7 @@ impl Retries {
         self.remove(share.oldest);
     }
 
-    /// Makes room of a place, which no caller counts any more.
+    /// Frees the entry at this place, which counts against no caller any more.
     fn remove(&mut self, place: u32) {
         let room = self.room;
         let Some(entry) = self.entry_mut(place) else {
@@ -367,14 +371,14 @@ impl Retries {
             self.copying = newer;
         }
         self.len -= 1;
-        // Unless the key was used again since.
+        // Unless the key was used again since, the table still points to this entry.
         let shard = &mut self.shards[shard_of(&key)];
         if let Ok(entry) = shard.find_entry(hash(&key), |&each| each == place) {
             entry.remove();
         }
     }
 
-    /// Puts a key where there is room, or behind all.
+    /// Puts a key into a free entry, or into a new one at the end.
     fn take_room(&mut self, entry: Entry) -> u32 {
         let room = self.room;
         if let Some(there) = self.entry_mut(room) {

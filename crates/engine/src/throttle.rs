@@ -3,18 +3,18 @@
 use std::{sync::Arc, time::Duration};
 use widgets_clock::Clock;
 
-/// After a piece of work, background work rests this many times as long as the piece took: on a fast
-/// disk and on a slow one it has a third of the disk's time at most.
+/// After a piece of work, background work rests this many times as long as the piece took. So it
+/// has at most a third of the disk's time, on a fast disk and on a slow one.
 const REST_FACTOR: u32 = 2;
 
-/// No rest is longer: a disk that hangs must not delay background work, or a shutdown, further.
+/// The longest rest. A disk that hangs must not delay background work, or a shutdown, even further.
 const REST_MAX: Duration = Duration::from_millis(200);
 
-/// Background work writes and syncs so many bytes, then rests: a sync of the journal that comes
-/// meanwhile waits for no more than these.
+/// Background work writes and syncs this many bytes, then rests. A sync of the journal that comes
+/// meanwhile waits at most for these.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// Paces work that comes in pieces.
+/// Paces work that is done in pieces.
 pub(crate) struct Throttle<C> {
     clock: Arc<C>,
     piece_began: Duration,
@@ -26,12 +26,12 @@ impl<C: Clock> Throttle<C> {
         Self { clock, piece_began }
     }
 
-    /// A piece of work begins.
+    /// Begins a piece of work.
     pub(crate) fn begin_piece(&mut self) {
         self.piece_began = self.clock.now();
     }
 
-    /// A piece of work ended: rests.
+    /// Ends a piece of work and rests.
     pub(crate) fn rest(&mut self) {
         let worked = self.clock.now().saturating_sub(self.piece_began);
         self.clock.sleep((worked * REST_FACTOR).min(REST_MAX));

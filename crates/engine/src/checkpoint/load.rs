@@ -1,4 +1,4 @@
-//! Loading a checkpoint: its blocks become chunks of records on every core, then the index is built.
+//! Loading a checkpoint: every core turns blocks into chunks of records, then the index is built.
 
 use crate::{
     disk::{Disk, DiskFile, read_full_at},
@@ -21,13 +21,13 @@ use std::{
 pub(crate) struct Loaded {
     pub(crate) header: CheckpointHeader,
     pub(crate) state: State,
-    /// The keys that were known, from the oldest on.
+    /// The idempotency keys, the oldest first.
     pub(crate) keys: Vec<Kept>,
-    /// The length of its file.
+    /// The length of its file in bytes.
     pub(crate) bytes: u64,
 }
 
-/// Loads the checkpoint of this first sequence number. Its state is fuzzy until the journal from
+/// Loads the checkpoint with this first sequence number. Its state is fuzzy until the journal from
 /// there on is replayed into it.
 pub(crate) fn load<D: Disk>(
     disk: &D,
@@ -109,7 +109,7 @@ impl<F: DiskFile> CheckpointFile<F> {
         Ok(Self { name, file, header })
     }
 
-    /// Loads the blocks of keys, which begin with this one; says where they end.
+    /// Loads the blocks of keys, which begin with this one, and returns where they end.
     fn load_keys(&self, first: &Next) -> Result<(Vec<Kept>, u64), OpenError> {
         let Next { block, mut offset } = *first;
         let (mut keys, mut payload) = (Vec::new(), Vec::new());
@@ -136,7 +136,7 @@ impl<F: DiskFile> CheckpointFile<F> {
         Ok((keys, offset))
     }
 
-    /// Loads blocks as long as there are any left.
+    /// Loads blocks until none are left.
     fn load_part(&self, next: &Mutex<Next>, index: &Index) -> Result<Part, OpenError> {
         let (mut part, mut payload) = (Part::default(), Vec::new());
         loop {

@@ -1,12 +1,13 @@
-//! Checkpoints: when one is due, and copying the state for it bit by bit.
+//! Checkpoints: when one is due, and copying the state for it slice by slice.
 //!
-//! A checkpoint is fuzzy. Between its batches the owner of the state copies some hundred records at
-//! a time into a buffer, and a [writer](write) brings full buffers to the disk. So its parts are from
-//! different moments, and the journal since its beginning is replayed over it: `docs/file-format.md`
-//! has the argument. The owner never waits for the writer: without an empty buffer it copies nothing.
+//! A checkpoint is fuzzy. Between its batches, the owner of the state copies some hundred records
+//! at a time into a buffer, and a [writer](write) writes full buffers to the disk. The parts of a
+//! checkpoint are therefore from different moments, and the journal from its beginning on is
+//! replayed over it: `docs/file-format.md` has the argument. The owner never waits for the writer:
+//! if it has no empty buffer, it copies nothing.
 //!
-//! A checkpoint that fails costs nothing but time: the journal has everything, and only a checkpoint
-//! that is durable lets older files go.
+//! A failed checkpoint costs only time: the journal has everything, and older files are removed
+//! only once a checkpoint is durable.
 
 mod load;
 mod write;
@@ -25,23 +26,23 @@ use crate::{
 use std::{io, mem, sync::mpsc, time::Duration};
 use write::{Message, Report};
 
-/// The owner copies so many records at a time, which takes some 50 µs. Tests have few widgets, and
-/// changes must come between them too.
+/// How many records the owner copies at a time, which takes some 50 µs. Tests have few widgets, and
+/// need changes between slices too.
 const SLICE_RECORDS: u32 = if cfg!(test) { 1 } else { 512 };
 
-/// Keys are small: it copies so many at a time.
+/// How many keys the owner copies at a time. Keys are small.
 const SLICE_KEYS: u32 = if cfg!(test) { 3 } else { 2048 };
 
-/// It stops earlier after so many bytes.
+/// The owner stops a slice of records early after this many bytes.
 const SLICE_BYTES: usize = 128 << 10;
 
-/// Buffers between the owner and the writer. Each has a block: about 200 KB, 5.3 MB at most.
+/// The buffers between the owner and the writer. Each has a block: about 200 KB, 5.3 MB at most.
 const BUFFERS: usize = 4;
 
-/// How long to wait after a checkpoint that failed.
+/// How long to wait after a failed checkpoint.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Why a checkpoint that was asked for was not written. Nothing was lost.
+/// Why a requested checkpoint was not written. Nothing was lost.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no checkpoint was written: {reason}")]
 pub struct CheckpointError {
@@ -56,10 +57,10 @@ impl CheckpointError {
     }
 }
 
-/// Where somebody waits for a checkpoint.
+/// Where a caller waits for a checkpoint.
 pub(crate) type Reply = mpsc::Sender<Result<(), CheckpointError>>;
 
-/// What the owner of the state knows of checkpoints.
+/// What the owner of the state knows about checkpoints.
 pub(crate) struct Checkpoints {
     messages: mpsc::Sender<Message>,
     reports: mpsc::Receiver<Report>,
@@ -67,19 +68,19 @@ pub(crate) struct Checkpoints {
     buffers: Vec<Vec<u8>>,
     progress: Progress,
     last: Option<Written>,
-    /// Those who wait for the next checkpoint to begin.
+    /// Callers that wait for the next checkpoint to begin.
     waiting: Vec<Reply>,
     journal_bytes_min: u64,
-    /// The journal since the beginning of the last checkpoint.
+    /// The bytes of the journal since the beginning of the last checkpoint.
     journal_bytes: u64,
-    /// After a failure, no checkpoint becomes due before this.
+    /// After a failure, no checkpoint becomes due before this time.
     retry_at: Duration,
 }
 
 enum Progress {
     Idle,
     Copying(Copy, Running),
-    /// Everything is copied, the writer is not done.
+    /// Everything is copied, but the writer has not finished.
     Writing(Running),
 }
 
@@ -90,20 +91,20 @@ struct Running {
     replies: Vec<Reply>,
 }
 
-/// How far the copying is: first the records, then the keys.
+/// The progress of the copying: first the records, then the keys.
 struct Copy {
     records: u32,
     next: u32,
-    /// The records are done: keys are copied.
+    /// Whether the records are done, so that keys are being copied.
     keys: bool,
     key_blocks: u32,
-    /// The block that is being filled, and how much is in it.
+    /// The block that is being filled. `in_block` counts what is in it.
     block: Option<Vec<u8>>,
     in_block: u32,
 }
 
 impl Checkpoints {
-    /// The owner's part and the writer's. Requests come from `requests`.
+    /// Returns the owner's part and the writer's. Requests come from `requests`.
     pub(crate) fn new(
         settings: &Settings,
         last: Option<Written>,
@@ -131,12 +132,12 @@ impl Checkpoints {
         (checkpoints, ends)
     }
 
-    /// The journal has grown.
+    /// Counts `bytes` by which the journal has grown.
     pub(crate) fn appended(&mut self, bytes: u64) {
         self.journal_bytes += bytes;
     }
 
-    /// The bytes that a restart would replay.
+    /// Returns how many bytes a restart would replay.
     pub(crate) fn journal_bytes(&self) -> u64 {
         self.journal_bytes
     }
@@ -146,13 +147,14 @@ impl Checkpoints {
         self.last
     }
 
-    /// Whether the last one needs a journal that goes further than up to this entry, as one that an older version
-    /// wrote may need the seals at its end. One that is under way does not.
+    /// Reports whether the last checkpoint needs journal entries from this one on. A checkpoint
+    /// that an older version wrote may need the seals at the journal's end; one that is under way
+    /// does not.
     pub(crate) fn needs_after(&self, next_sequence: u64) -> bool {
         self.last.is_some_and(|it| it.next_sequence > next_sequence)
     }
 
-    /// Whether [`Self::advance`] has a slice to copy: the owner must not go to sleep.
+    /// Reports whether [`Self::advance`] has a slice to copy, so that the owner must not sleep.
     pub(crate) fn has_work(&self) -> bool {
         match &self.progress {
             Progress::Copying(copy, _) => copy.block.is_some() || !self.buffers.is_empty(),
@@ -160,8 +162,8 @@ impl Checkpoints {
         }
     }
 
-    /// Takes reports and requests, begins a checkpoint where one is due, and copies one slice of it.
-    /// Everything in `state` and `retries` is durable in the journal before `position`.
+    /// Takes reports and requests, begins a checkpoint if one is due, and copies one slice of it.
+    /// Everything in `state` and `retries` must be durable in the journal before `position`.
     pub(crate) fn advance(
         &mut self,
         state: &State,
@@ -178,8 +180,8 @@ impl Checkpoints {
         self.copy_slice(state, retries, position);
     }
 
-    /// Ends a checkpoint that is under way, and refuses those that were asked for: the state must not
-    /// be relied on any more.
+    /// Abandons a checkpoint that is being copied, and refuses those that were requested, because
+    /// the state must not be relied on any more.
     pub(crate) fn stop(&mut self, reason: &str, now: Duration, metrics: &Metrics) {
         self.take_reports(now, metrics);
         let refused = self.waiting.drain(..).chain(self.requests.try_iter());
@@ -190,7 +192,7 @@ impl Checkpoints {
                 self.send(Message::Abandon);
                 refused.extend(running.replies);
             }
-            // Everything in it was durable before.
+            // Everything in it was already durable.
             writing @ Progress::Writing(_) => self.progress = writing,
         }
         answer(refused, &Err(CheckpointError::new(reason)));
@@ -208,7 +210,7 @@ impl Checkpoints {
     fn is_due(&mut self, position: Position, now: Duration) -> bool {
         let last = self.last.map_or(0, |last| last.first_sequence);
         if last == position.next_sequence {
-            // The last one is as good as a new one.
+            // The last checkpoint is as good as a new one.
             answer(mem::take(&mut self.waiting), &Ok(()));
             return false;
         }
@@ -256,7 +258,7 @@ impl Checkpoints {
             };
             if copy.fill(&mut block, state, retries) {
                 let count = mem::take(&mut copy.in_block);
-                // By the field: `copy` is borrowed.
+                // Not through `self.send`, because `copy` is borrowed.
                 drop(self.messages.send(Message::Block(block, count)));
             } else {
                 copy.block = Some(block);
@@ -309,14 +311,14 @@ impl Checkpoints {
     }
 
     fn send(&self, message: Message) {
-        // A writer that has gone answers nothing either; its thread has reported why.
+        // If the writer is gone, no reply is expected either; its thread has reported why.
         drop(self.messages.send(message));
     }
 }
 
 impl Copy {
-    /// Whether everything is copied. The keys are those that there are when the records are done: what
-    /// comes after them is in the journal from the checkpoint's beginning on.
+    /// Reports whether everything is copied. The keys that exist when the records are done are
+    /// copied; later ones are in the journal from the checkpoint's beginning on.
     fn is_done(&mut self, retries: &mut Retries) -> bool {
         if self.next < self.records {
             return false;
@@ -327,7 +329,7 @@ impl Copy {
         retries.is_copied() && self.in_block == 0
     }
 
-    /// Copies one slice into the block; says whether the block is to be written now.
+    /// Copies one slice into the block. Returns whether the block must be written now.
     fn fill(&mut self, block: &mut Vec<u8>, state: &State, retries: &mut Retries) -> bool {
         if self.keys {
             let slice_end = (self.in_block + SLICE_KEYS).min(BLOCK_KEYS);
@@ -354,12 +356,12 @@ impl Copy {
 
 fn answer(replies: Vec<Reply>, outcome: &Result<(), CheckpointError>) {
     for reply in replies {
-        // Whoever asked may have gone.
+        // The caller may be gone.
         drop(reply.send(outcome.clone()));
     }
 }
 
-/// Writes a checkpoint of a state and keys that nobody changes meanwhile.
+/// Writes a checkpoint of a state and keys that do not change meanwhile.
 pub(crate) fn write_all<D: crate::Disk>(
     disk: &D,
     state: &State,

@@ -1,4 +1,4 @@
-//! Writing a checkpoint: in the background, in pieces, with rests.
+//! Writing a checkpoint in the background, in pieces, with rests between them.
 
 use crate::{
     disk::{Disk, DiskFile},
@@ -21,25 +21,25 @@ use std::{
 };
 use widgets_clock::Clock;
 
-/// A checkpoint that is durable with its name.
+/// A checkpoint that is durable, including its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The first entry that is replayed after it.
     pub(crate) first_sequence: u64,
-    /// The first entry that no record in it can have: the journal goes at least so far.
+    /// The first entry that no record in it can reflect. The journal must reach it.
     pub(crate) next_sequence: u64,
-    /// The length of its file.
+    /// The length of its file in bytes.
     pub(crate) bytes: u64,
 }
 
-/// What is known of a checkpoint when it begins.
+/// What is known about a checkpoint when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beginning {
-    /// Where the journal is: its next entry is the first that is not in the state yet.
+    /// The position of the journal: its next entry is the first that is not in the state yet.
     pub(crate) position: Position,
-    /// How many records there are.
+    /// The number of records, including vacant ones.
     pub(crate) records: u32,
-    /// Who is the holder.
+    /// The holder.
     pub(crate) holding: Holding,
 }
 
@@ -67,7 +67,7 @@ impl<D: Disk> Draft<D> {
         })
     }
 
-    /// Writes the next block: its room for a header, then the records.
+    /// Writes the next block, which has room for a header and then the records.
     pub(crate) fn append(&mut self, block: &mut [u8], records: u32) -> io::Result<()> {
         let first_sequence = self.beginning.position.next_sequence;
         checkpoint::seal_block(block, first_sequence, self.next_block, records);
@@ -77,8 +77,8 @@ impl<D: Disk> Draft<D> {
         Ok(())
     }
 
-    /// Makes it durable and gives it its name. `next_sequence` is the first entry that no record in
-    /// it can have.
+    /// Makes the checkpoint durable and gives it its name. `next_sequence` is the first entry that
+    /// no record in it can reflect.
     pub(crate) fn finish(&self, next_sequence: u64, key_blocks: u32) -> io::Result<Written> {
         let Beginning {
             position,
@@ -118,10 +118,10 @@ impl<D: Disk> Draft<D> {
     }
 }
 
-/// From the owner of the state to the writer.
+/// A message from the owner of the state to the writer.
 pub(super) enum Message {
     Begin(Beginning),
-    /// Room for a header, then so many records or keys.
+    /// A block with room for a header and then records or keys, and how many of them.
     Block(Vec<u8>, u32),
     End {
         next_sequence: u64,
@@ -130,11 +130,11 @@ pub(super) enum Message {
     Abandon,
 }
 
-/// From the writer to the owner of the state.
+/// A message from the writer to the owner of the state.
 pub(super) enum Report {
-    /// A buffer that was written, for the next block.
+    /// A written buffer, to be filled with the next block.
     Buffer(Vec<u8>),
-    /// The outcome of the checkpoint that was begun last.
+    /// The outcome of the last checkpoint that was begun.
     Done(io::Result<Written>),
 }
 
@@ -147,7 +147,7 @@ pub(crate) struct Writer<D: Disk, C> {
     draft: Option<Draft<D>>,
     unsynced: usize,
     log: Arc<Log>,
-    /// What the last checkpoint made needless.
+    /// The files that the last checkpoint made obsolete, if any are left.
     removal: Option<Removal<D::File>>,
 }
 
@@ -165,7 +165,7 @@ impl<D: Disk, C: Clock> Writer<D, C> {
         }
     }
 
-    /// Writes until the owner is gone. `reported` is called after each report to it.
+    /// Writes until the owner is gone. Calls `reported` after each report to it.
     pub(crate) fn run(mut self, reported: impl Fn()) {
         loop {
             let message = if self.removal.is_none() {
@@ -185,7 +185,8 @@ impl<D: Disk, C: Clock> Writer<D, C> {
         self.abandon();
     }
 
-    /// Does the next thing that waits, without waiting for more; says whether there was one.
+    /// Processes one waiting message or piece of work, without waiting for more. Returns whether
+    /// there was one.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn step(&mut self) -> bool {
         if let Ok(message) = self.messages.try_recv() {
@@ -232,7 +233,8 @@ impl<D: Disk, C: Clock> Writer<D, C> {
     }
 
     fn append(&mut self, block: &mut [u8], records: u32) -> io::Result<()> {
-        // After a failure the rest of a checkpoint still arrives, until the owner has heard of it.
+        // After a failure, the rest of the checkpoint still arrives until the owner learns of the
+        // failure.
         let Some(draft) = &mut self.draft else {
             return Ok(());
         };
@@ -269,7 +271,7 @@ impl<D: Disk, C: Clock> Writer<D, C> {
         self.draft = None;
         match obsolete {
             Ok(mut names) => {
-                // The next checkpoint takes it along.
+                // The next checkpoint removes those that are held now.
                 names.retain(|name| !held.contains(name));
                 self.removal = Some(Removal::new(names));
             }
@@ -303,7 +305,7 @@ impl<D: Disk, C: Clock> Writer<D, C> {
     }
 
     fn report(&self, report: Report) {
-        // The owner may have gone; then nobody needs to know.
+        // If the owner is gone, nobody needs the report.
         drop(self.reports.send(report));
     }
 }

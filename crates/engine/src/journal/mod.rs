@@ -1,11 +1,11 @@
 //! The journal: groups of entries appended to segments, each group synced once.
 //!
-//! Owns the segment that is written to, and the sequence numbers. A segment is filled with zeros and
-//! synced before its first use, so that a group's sync need not wait for the file system's own
+//! Owns the segment that is being written, and the sequence numbers. A segment is filled with zeros
+//! and synced before its first use, so that a group's sync need not wait for the file system's own
 //! journal: that costs about a third less than growing the file (`docs/decisions/0002`). The next
-//! segment is made [in the background](prepare).
+//! segment is prepared [in the background](prepare).
 //!
-//! A failed sync ends it: see [`Append::FateUnknown`].
+//! A failed sync ends the journal: see [`Append::FateUnknown`].
 
 pub(crate) mod prepare;
 pub(crate) mod replay;
@@ -23,10 +23,10 @@ use crate::{
 use prepare::NextSegment;
 use std::{io, sync::Arc};
 
-/// Randomness for the salts of segments.
+/// A source of random salts for segments.
 pub type Random = Box<dyn FnMut() -> u64 + Send>;
 
-/// A segment that is durable with its name and can be appended to.
+/// A segment that is durable, including its name, and can be appended to.
 pub(crate) struct Segment<F> {
     pub(crate) header: SegmentHeader,
     pub(crate) file: F,
@@ -40,21 +40,21 @@ pub(crate) struct Journal<F> {
     next_sequence: u64,
     /// The running hash over all groups.
     chain: u64,
-    /// When the last group was committed: time never goes back.
+    /// When the last group was committed. Never decreases.
     at: u64,
-    /// It ended with a seal when it was opened, or had no groups.
+    /// Whether the journal ended with a seal when it was opened, or had no groups.
     is_sealed: bool,
-    /// After the last group that is no seal.
+    /// The position after the last group that is not a seal.
     before_seals: Position,
     next_segment: Arc<NextSegment<F>>,
 }
 
-/// Where the journal is: between two groups.
+/// A position in the journal, between two groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// The store.
+    /// The identity of the store.
     pub(crate) store: u64,
-    /// The segment that is written to.
+    /// The segment that is being written.
     pub(crate) segment: u64,
     /// The sequence number of the next entry.
     pub(crate) next_sequence: u64,
@@ -68,23 +68,23 @@ pub(crate) struct Position {
 pub(crate) struct Appended {
     pub(crate) segment: SegmentHeader,
     pub(crate) stamp: GroupStamp,
-    /// The running hash over it and all before it.
+    /// The running hash over this group and all before it.
     pub(crate) next_chain: u64,
-    /// What it takes in the segment.
+    /// The bytes that the group occupies in the segment.
     pub(crate) bytes: u64,
 }
 
 /// How an append failed.
 #[derive(Debug)]
 pub(crate) enum Append {
-    /// Nothing of the group can ever be read: it is as if it had not been tried.
+    /// No part of the group can ever be read: it is as if the append had not been tried.
     NotWritten(io::Error),
     /// The group may or may not be durable, and no later sync can tell. Never append again.
     FateUnknown(io::Error),
 }
 
 impl<F: DiskFile> Journal<F> {
-    /// Goes on where `end` says. The next segments come from `next_segment`.
+    /// Continues the journal at `end`. The next segments come from `next_segment`.
     pub(crate) fn new(
         end: replay::End<F>,
         segment_bytes: u64,
@@ -103,7 +103,7 @@ impl<F: DiskFile> Journal<F> {
         }
     }
 
-    /// Where it is.
+    /// Returns the current position.
     pub(crate) fn position(&self) -> Position {
         Position {
             store: self.segment.header.store,
@@ -114,8 +114,8 @@ impl<F: DiskFile> Journal<F> {
         }
     }
 
-    /// Where it is, but for the seals that it ends with: no state and no checkpoint rests on those, and they may be
-    /// [taken back](Self::cut_seals).
+    /// Returns the position before the seals that the journal ends with, if it ends with any. No
+    /// state and no checkpoint depends on those seals, and they may be [removed](Self::cut_seals).
     pub(crate) fn before_seals(&self) -> Position {
         if self.before_seals.next_sequence == self.next_sequence {
             self.position()
@@ -124,24 +124,24 @@ impl<F: DiskFile> Journal<F> {
         }
     }
 
-    /// How many bytes of groups a segment has room for.
+    /// Returns how many bytes of groups a whole segment has room for.
     pub(crate) fn segment_room(&self) -> u64 {
         self.segment_bytes - DATA_OFFSET
     }
 
-    /// Whether it ended with a seal when it was opened, or had no groups.
+    /// Reports whether the journal ended with a seal when it was opened, or had no groups.
     pub(crate) fn is_sealed(&self) -> bool {
         self.is_sealed
     }
 
-    /// How many bytes of groups fit into the segment that is written to.
+    /// Returns how many bytes of groups still fit into the segment that is being written.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn room(&self) -> u64 {
         self.segment_bytes - self.offset
     }
 
-    /// Makes room for a group of so many bytes, in a new segment where this one is full. Waits for
-    /// that only if it is being made; if it could not be, says why at once.
+    /// Makes room for a group of `bytes`, in a new segment if this one is full. Waits for the new
+    /// segment only while it is being prepared; if preparing it failed, returns the reason at once.
     pub(crate) fn reserve(&mut self, bytes: u64) -> Result<(), Arc<io::Error>> {
         if self.offset + bytes <= self.segment_bytes {
             return Ok(());
@@ -151,17 +151,17 @@ impl<F: DiskFile> Journal<F> {
         Ok(())
     }
 
-    /// Writes as many zeros as a group may have where the next one begins, which leaves the journal as it
-    /// is: so a disk shows whether it takes one. Where the group would not fit any more, that is
-    /// seen when it comes.
+    /// Writes zeros of a group's size where the next group begins, which shows whether the disk
+    /// accepts the group and leaves the journal unchanged. If the segment has less room than that,
+    /// fills only the room; whether a new segment can be had is not tested.
     pub(crate) fn rehearse(&self, bytes: usize) -> io::Result<()> {
         let left = usize::try_from(self.segment_bytes - self.offset).unwrap_or(usize::MAX);
         let zeros = vec![0; bytes.min(left)];
         self.segment.file.write_all_at(&zeros, self.offset)
     }
 
-    /// The time of a group that is committed now: never before the last one's, whatever the clock
-    /// says.
+    /// Returns the time of a group that is committed now: never before the last group's, whatever
+    /// the clock says.
     pub(crate) fn time(&self, clock_microseconds: u64) -> u64 {
         if planted!(TimeGoesBack) {
             return clock_microseconds;
@@ -169,7 +169,7 @@ impl<F: DiskFile> Journal<F> {
         self.at.max(clock_microseconds)
     }
 
-    /// What the next group has.
+    /// Returns the segment and the stamp of the next group.
     pub(crate) fn next_stamp(&self, at: u64) -> (SegmentHeader, GroupStamp) {
         let stamp = GroupStamp {
             first_sequence: self.next_sequence,
@@ -187,8 +187,8 @@ impl<F: DiskFile> Journal<F> {
         let is_seal = format::is_seal(group.payload());
         let (bytes, chain) = group.seal_group(header.salt, stamp);
         if let Err(error) = file.write_all_at(bytes, self.offset) {
-            // Part of it may be written, even all of it: without its salt it is nothing. No more is
-            // asked for, as the file may have no room for more.
+            // Some or all of the group may be written, but without its salt it is no group. Only
+            // the salt is overwritten, because the file may have no room for more.
             let erased = file
                 .write_all_at(&[0; GROUP_SALT_BYTES], self.offset)
                 .and_then(|()| file.sync());
@@ -215,11 +215,13 @@ impl<F: DiskFile> Journal<F> {
 }
 
 impl<F: DiskFile> Journal<F> {
-    /// Takes back the seals after `before`, with which it ends: how many bytes they took. `None`, and nothing is done,
-    /// where they are not all in the segment that is written to.
+    /// Removes the seals after `before`, with which the journal ends, and returns how many bytes
+    /// they occupied. Does nothing and returns `None` unless they are all in the segment that is
+    /// being written.
     ///
-    /// The last one goes first, durably, and then the one before it: so a crash leaves some of them, and perhaps one
-    /// of which a part is gone, which is a torn end. Where it fails, how many are there is not known before a restart.
+    /// The last seal is removed first, durably, and then the one before it. So a crash leaves the
+    /// first of them, and perhaps a part of one more, which is a torn end. If a removal fails, only
+    /// a restart can find out how many are left.
     pub(crate) fn cut_seals(&mut self, before: JournalEnd) -> io::Result<Option<u64>> {
         let seals = self.next_sequence - before.next_sequence;
         let Some(bytes) = seals.checked_mul(SEAL_GROUP_BYTES) else {
@@ -247,8 +249,9 @@ impl<F> Drop for Journal<F> {
     }
 }
 
-/// A new segment, durable with its name, all zeros after the header. `between_pieces` is asked after
-/// each piece of zeros whether to go on, and can wait.
+/// Creates a segment that is durable, including its name, and contains only zeros after the header.
+/// `between_pieces` is called after each piece of zeros; it may wait, and an error from it ends the
+/// creation.
 pub(crate) fn create_segment<D: Disk>(
     disk: &D,
     header: SegmentHeader,

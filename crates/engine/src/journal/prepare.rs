@@ -1,8 +1,8 @@
-//! The next segment of the journal, made ahead in the background.
+//! The next segment of the journal, prepared in the background.
 //!
-//! Filling a segment with zeros takes tens of milliseconds. So the owner of the journal takes one
-//! that is ready, and asks for the one after it. It waits only where it is faster than the disk.
-//! Where the disk is full it is told so at once, and the preparer goes on trying.
+//! Filling a segment with zeros takes tens of milliseconds, so the owner of the journal takes one
+//! that is ready, and requests the one after it. It waits only if it is faster than the disk. If
+//! the disk is full, the owner gets the error at once, and the preparer keeps trying.
 
 use super::{Random, Segment, create_segment};
 use crate::{
@@ -20,7 +20,7 @@ use widgets_clock::Clock;
 /// How long the preparer waits after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// It looks so often whether the journal was closed while it waits.
+/// How often the waiting preparer checks whether the journal was closed.
 const RETRY_STEP: Duration = Duration::from_millis(20);
 
 /// Where the preparer puts a segment and the journal takes it.
@@ -30,18 +30,18 @@ pub(crate) struct NextSegment<F> {
 }
 
 struct Slot<F> {
-    /// The number of the segment that is to be made.
+    /// The number of the segment to prepare, if one is wanted.
     wanted: Option<u64>,
     ready: Option<Segment<F>>,
     /// Why the last attempt failed.
     failure: Option<Arc<io::Error>>,
-    /// The owner of the journal waits: no time for rests.
+    /// Whether the owner of the journal waits, so that the preparer must not rest.
     awaited: bool,
     closed: bool,
 }
 
 impl<F> NextSegment<F> {
-    /// Asks for the segment of this number.
+    /// Requests the segment with this number.
     pub(crate) fn new(number: u64) -> Self {
         let slot = Slot {
             wanted: Some(number),
@@ -56,7 +56,7 @@ impl<F> NextSegment<F> {
         }
     }
 
-    /// The next segment; asks for the one after it.
+    /// Takes the next segment and requests the one after it.
     pub(super) fn take(&self) -> Result<Segment<F>, Arc<io::Error>> {
         let mut slot = self.lock();
         loop {
@@ -74,7 +74,7 @@ impl<F> NextSegment<F> {
         }
     }
 
-    /// Nothing is wanted any more.
+    /// Ends the preparer, because no more segments are wanted.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -95,12 +95,12 @@ impl<F> NextSegment<F> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot<F>> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds the lock can panic halfway through a change.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes segments.
+/// Prepares segments.
 pub(crate) struct Preparer<D: Disk, C> {
     disk: D,
     clock: Arc<C>,
@@ -129,7 +129,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         }
     }
 
-    /// Makes every segment that is wanted, until the journal is closed.
+    /// Prepares every segment that is wanted, until the journal is closed.
     pub(crate) fn run(mut self) {
         loop {
             let mut slot = self.next_segment.lock();
@@ -147,7 +147,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         }
     }
 
-    /// Makes the segment that is wanted, if one is.
+    /// Prepares the segment that is wanted, if one is.
     pub(crate) fn step(&mut self) -> Result<(), Arc<io::Error>> {
         let Some(number) = self.next_segment.lock().wanted else {
             return Ok(());
@@ -177,7 +177,7 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         outcome
     }
 
-    /// Whether the owner of the journal would wait for the next segment.
+    /// Reports whether the owner of the journal would wait for the next segment.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn must_step(&self) -> bool {
         let slot = self.next_segment.lock();

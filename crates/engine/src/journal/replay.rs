@@ -1,11 +1,11 @@
 //! Reading the journal at a start: every group from the checkpoint on, and where the journal ends.
 //!
-//! A thread reads and checks, in bounded pieces; the caller's thread applies what it hands over.
+//! A thread reads and checks bounded pieces; the caller's thread applies what it gets from it.
 //!
-//! A group is written only after the one before it is durable. So only the last group can be torn,
-//! and only the last readable one can be not durable yet: after a crash of the process, or a failed
-//! sync, the operating system may have it in memory only. It is written once more and synced, before
-//! anything rests on it.
+//! A group is written only after the previous group is durable. So only the last group can be torn,
+//! and only the last readable one may not be durable yet: after a crash of the process or a failed
+//! sync, it may exist only in the operating system's memory. It is written again and synced before
+//! anything depends on it.
 
 use super::{Position, Segment};
 use crate::{
@@ -21,42 +21,42 @@ use crate::{
 };
 use std::{ops::Range, panic, sync::mpsc, thread};
 
-/// The journal is read in pieces of so many bytes, or of one group where that is longer.
+/// How many bytes of the journal are read at a time. If a group is longer, it is read whole.
 const READ_BYTES: usize = 4 << 20;
 const _: () = assert!((READ_BYTES as u64).is_multiple_of(GROUP_ALIGNMENT));
 
-/// What is compared with nothing at a time.
+/// Zeros, with which a block is compared at a time.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// A torn group is written over with zeros in pieces of so many bytes.
+/// A torn group is overwritten with zeros in pieces of this many bytes.
 const ZERO_BYTES: usize = 4096;
 
-/// So many pieces may wait to be applied.
+/// How many pieces may wait to be applied.
 const PIECES_AHEAD: usize = 4;
 
-/// Where the journal ends, and so where it goes on.
+/// The end of the journal, where it continues.
 pub(crate) struct End<F> {
-    /// The segment that is written to next.
+    /// The segment that is written next.
     pub(crate) segment: Segment<F>,
-    /// Where in it the next group goes.
+    /// The offset of the next group in the segment.
     pub(crate) offset: u64,
     /// The sequence number of the next entry.
     pub(crate) next_sequence: u64,
-    /// When the last group was committed.
+    /// When the last group was committed, in microseconds since 1970.
     pub(crate) at: u64,
     /// The running hash over all groups.
     pub(crate) chain: u64,
-    /// It ends with a seal, or has no groups.
+    /// Whether the journal ends with a seal, or has no groups.
     pub(crate) is_sealed: bool,
-    /// Where it was before the seals that it ends with.
+    /// The position before the seals that the journal ends with.
     pub(crate) before_seals: Position,
     /// The bytes of the groups that were replayed.
     pub(crate) replayed_bytes: u64,
 }
 
 impl<F> End<F> {
-    /// Goes on with this sequence number, after changes that are in no group: whoever knows the journal
-    /// as it was has another history than whoever knows it from here on.
+    /// Continues with this sequence number, after changes that are in no group. The chain changes,
+    /// so that a journal with these changes is never taken for one without them.
     pub(crate) fn skip_to(&mut self, next_sequence: u64) {
         self.chain = format::skipped_chain(self.chain, next_sequence);
         self.next_sequence = next_sequence;
@@ -66,24 +66,24 @@ impl<F> End<F> {
 /// Where the replay begins: at the beginning of the newest checkpoint, or of the journal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
-    /// The store that the segments must belong to; `None` where there are none of version 2 yet.
+    /// The store that the segments must belong to; `None` if there are none of version 2 yet.
     pub(crate) store: Option<u64>,
     /// The first entry that must be replayed.
     pub(crate) first_sequence: u64,
-    /// When the last group before it was committed.
+    /// When the last group before it was committed, in microseconds since 1970.
     pub(crate) at: u64,
     /// The running hash over all groups before it.
     pub(crate) chain: u64,
 }
 
-/// What is made of a checkpoint and the journal.
+/// What is restored from a checkpoint and the journal.
 pub(crate) struct Replayed<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) retries: &'a mut Retries,
 }
 
-/// Replays the entries from `start` on. `segments` are the numbers of all segments from the one that
-/// has it. With one thread, the caller's does everything.
+/// Replays the entries from `start` on. `segments` are the numbers of all segments from the one
+/// that contains `start`. With one thread, the caller's thread does everything.
 pub(crate) fn replay<D: Disk>(
     disk: &D,
     segments: Range<u64>,
@@ -103,7 +103,7 @@ pub(crate) fn replay<D: Disk>(
         let (pieces, to_apply) = mpsc::sync_channel(PIECES_AHEAD);
         thread::scope(|scope| {
             let reader = scope.spawn(|| {
-                // Ends the applying when the reader has ended.
+                // Drops the sender when the reader ends, which ends the applying.
                 let pieces = pieces;
                 let hand_over = |piece| pieces.send(piece).is_ok();
                 read(disk, segments.clone(), &mut reached, hand_over)
@@ -111,7 +111,7 @@ pub(crate) fn replay<D: Disk>(
             let applied = to_apply
                 .iter()
                 .try_for_each(|piece: Piece| piece.apply(&mut replayed));
-            // Where that failed, the reader must not wait for room.
+            // If applying failed, the reader must not wait for room in the channel.
             drop(to_apply);
             let read = reader
                 .join()
@@ -126,15 +126,16 @@ pub(crate) fn replay<D: Disk>(
         let synced = disk.sync_directory();
         synced.map_err(OpenError::io("syncing the data directory"))
     };
-    // Those were made ready before the crash and never used: a new one is made when it is needed.
-    // The last one goes first, durably: no failure on the way leaves a gap, which would be damage.
+    // These segments were prepared before the crash and never used; a new one is prepared when it
+    // is needed. The last one is removed first, durably, so that a failure in between leaves no
+    // gap, which would be damage.
     for unused in (reached.segment + 1..segments.end).rev() {
         let name = segment_name(unused);
         disk.remove(&name)
             .map_err(OpenError::io(format!("removing {name}")))?;
         sync_directory()?;
     }
-    // Covers a rename just before the crash, too.
+    // Also makes a rename durable that happened immediately before the crash.
     sync_directory()?;
     Ok(End {
         segment: Segment {
@@ -152,8 +153,8 @@ pub(crate) fn replay<D: Disk>(
     })
 }
 
-/// The header of this segment where nothing was ever written after it. Where something was that is no
-/// group, it is damaged.
+/// Returns the header of this segment if nothing was ever written after it. If something was
+/// written that is no group, the segment is damaged.
 pub(crate) fn unused<D: Disk>(disk: &D, number: u64) -> Result<Option<SegmentHeader>, OpenError> {
     let segment = SegmentReader::open_any(disk, number)?;
     for offset in (DATA_OFFSET..).step_by(READ_BYTES) {
@@ -172,27 +173,28 @@ pub(crate) fn unused<D: Disk>(disk: &D, number: u64) -> Result<Option<SegmentHea
     Ok(Some(segment.header))
 }
 
-/// How far the reader came.
+/// How far the reader has come.
 struct Reached {
     start: Start,
     /// None before the first group.
     next_sequence: Option<u64>,
-    /// The running hash over all groups so far. None before the first group: the segment where a
-    /// checkpoint began has groups from before it.
+    /// The running hash over all groups so far. None before the first group, because the segment in
+    /// which a checkpoint began has groups from before the checkpoint.
     chain: Option<u64>,
-    /// When the last group was committed, or the one before the first.
+    /// When the last group was committed; before the first group, when the one before it was.
     at: u64,
     /// The segment of the last group, or the first segment.
     segment: u64,
     /// The end of the last group in it.
     offset: u64,
-    /// The last group is a seal, or there is none.
+    /// Whether the last group is a seal, or there is none.
     is_sealed: bool,
-    /// After the last group that is replayed and is no seal, or where the replay begins.
+    /// The position after the last replayed group that is not a seal, or where the replay begins.
     before_seals: Position,
-    /// How many bytes the last group has.
+    /// The bytes of the last group.
     last_group_bytes: u64,
-    /// After this there are only zeros. Before it may be what a torn group left.
+    /// There are only zeros from this offset on. What is before it, from `offset` on, was left by a
+    /// torn group.
     rest_end: u64,
     replayed_bytes: u64,
 }
@@ -220,13 +222,13 @@ impl Reached {
         }
     }
 
-    /// Takes the next group; says whether it must be replayed, or what is wrong.
+    /// Accepts the next group. Returns whether it must be replayed, or what is wrong with it.
     fn accept(&mut self, group: &Group<'_>, segment: &SegmentHeader) -> Result<bool, String> {
         let first = self.start.first_sequence;
         let stamp = group.stamp;
         let follows = match self.next_sequence {
             Some(next) => stamp.first_sequence == next,
-            // The segment where a checkpoint began has groups from before it.
+            // The segment in which a checkpoint began has groups from before the checkpoint.
             None => stamp.first_sequence <= first,
         };
         if !follows {
@@ -269,7 +271,7 @@ impl Reached {
     }
 }
 
-/// Reads all segments and hands over their groups, as long as `hand_over` says that they are wanted.
+/// Reads all segments and hands over their groups until `hand_over` returns false.
 fn read<D: Disk>(
     disk: &D,
     segments: Range<u64>,
@@ -287,7 +289,7 @@ fn read<D: Disk>(
             }
         }
         let rest_end = segment.check_rest(offset)?;
-        // A segment without groups was made ready and not used; the journal ended before it.
+        // A segment without groups was prepared and not used; the journal ended before it.
         if reached.segment == number || reached.next_sequence > before {
             reached.segment = number;
             reached.offset = offset;
@@ -300,7 +302,7 @@ fn read<D: Disk>(
 /// Some groups of a segment, checked.
 struct Piece {
     segment: String,
-    /// Where in the segment it begins.
+    /// The piece's offset in the segment.
     offset: u64,
     bytes: Vec<u8>,
     /// The groups that must be replayed.
@@ -309,7 +311,7 @@ struct Piece {
 
 /// A group in a piece.
 struct PlacedGroup {
-    /// Where in the piece its entries are.
+    /// The range of its entries in the piece.
     payload: Range<usize>,
     first_sequence: u64,
     entries: u32,
@@ -373,7 +375,7 @@ impl Piece {
     }
 }
 
-/// Whole seconds of a time in microseconds.
+/// Converts a time in microseconds to whole seconds.
 pub(crate) fn seconds(microseconds: u64) -> u32 {
     u32::try_from(microseconds / 1_000_000).unwrap_or(u32::MAX)
 }
@@ -386,7 +388,7 @@ struct SegmentReader<F> {
 }
 
 impl<F: DiskFile> SegmentReader<F> {
-    /// A segment that must be of this store.
+    /// Opens a segment, which must belong to this store.
     fn open<D: Disk<File = F>>(
         disk: &D,
         number: u64,
@@ -399,7 +401,7 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok(segment)
     }
 
-    /// A segment of any store.
+    /// Opens a segment of any store.
     fn open_any<D: Disk<File = F>>(disk: &D, number: u64) -> Result<Self, OpenError> {
         let name = segment_name(number);
         let file = disk
@@ -420,7 +422,8 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok(Self { name, file, header })
     }
 
-    /// The groups that follow one another from `offset`, as many as fit, and where they end.
+    /// Reads consecutive groups from `offset`, as many as fit into a piece. Returns them and where
+    /// they end.
     fn piece(&self, offset: u64, reached: &mut Reached) -> Result<Option<(Piece, u64)>, OpenError> {
         let mut bytes = self.read(offset, READ_BYTES)?;
         if bytes.len() == READ_BYTES
@@ -436,8 +439,9 @@ impl<F: DiskFile> SegmentReader<F> {
             .and_then(|rest| format::read_group(rest, &self.header))
         {
             let replayed = reached.accept(&group, &self.header).map_err(|defect| {
-                // What is missing before a segment's first group was in the one before, at its end
-                // or, where it seems to have no groups, from its beginning on.
+                // If a group is missing before a segment's first group, it was in the previous
+                // segment: at its end or, if that one seems to have no groups, from its beginning
+                // on.
                 if offset + end as u64 == DATA_OFFSET && self.header.number != reached.segment {
                     let before = self.header.number - 1;
                     let ended_there = before == reached.segment;
@@ -474,15 +478,15 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok((end > 0).then_some((piece, offset + end as u64)))
     }
 
-    /// Checks that no group follows `offset`, where the last readable one ended: what is there is
-    /// then a torn tail, and otherwise it was answered and is damaged now. Says where the zeros
-    /// begin.
+    /// Checks that no readable group follows `offset`, where the last one ended. If one does, what
+    /// is between them was acknowledged and is damaged; if none does, the rest is a torn tail.
+    /// Returns where the zeros begin.
     fn check_rest(&self, offset: u64) -> Result<u64, OpenError> {
         let salt = self.header.salt.to_le_bytes();
         let (mut start, mut rest_end) = (offset, offset);
         loop {
             let bytes = self.read(start, READ_BYTES)?;
-            // Mostly there is nothing: to see that word by word would take many times as long.
+            // Mostly everything is zero, and comparing word by word would take many times as long.
             let is_empty = |piece: &[u8]| *piece == ZEROS[..piece.len()];
             let words = if bytes.chunks(ZEROS.len()).all(is_empty) {
                 &[][..]
@@ -516,7 +520,7 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok(format::read_group(&bytes, &self.header).is_some())
     }
 
-    /// Makes what was replayed durable, and zeroes what a torn group left behind.
+    /// Makes the last replayed group durable, and overwrites with zeros what a torn group left.
     fn settle(&self, reached: &Reached) -> Result<(), OpenError> {
         let settling = |what| OpenError::io(format!("{what} {} at {}", self.name, reached.offset));
         let last = reached.offset - reached.last_group_bytes;
@@ -546,7 +550,7 @@ impl<F: DiskFile> SegmentReader<F> {
         self.file.sync().map_err(settling("syncing"))
     }
 
-    /// Up to `length` bytes at `offset`, fewer at the end of the file.
+    /// Reads `length` bytes at `offset`, or fewer at the end of the file.
     fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, OpenError> {
         let mut bytes = vec![0; length];
         let length = read_full_at(&self.file, &mut bytes, offset)

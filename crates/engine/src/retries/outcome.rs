@@ -1,10 +1,10 @@
-//! How keyed operations went, as bytes that are persisted and as answers.
+//! The outcomes of keyed operations, as persisted bytes and as answers.
 
 use widgets_registry::{Command, Refusal};
 
 macro_rules! outcomes {
     ($($(#[doc = $meaning:literal])+ $outcome:ident = $byte:literal,)+) => {
-        /// How a keyed operation went. Together with the operation it makes the answer again.
+        /// The outcome of a keyed operation. Together with the operation, it reproduces the answer.
         /// Persisted: never renumber.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Outcome {
@@ -27,17 +27,17 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// It was applied.
+    /// The operation was applied.
     Accepted = 0,
     /// 23505.
     SerialNumberTaken = 1,
-    /// WG001: the widget, or the one named first.
+    /// WG001: the widget is missing, or the one that is named first.
     FirstMissing = 2,
-    /// WG001: the one named second.
+    /// WG001: the widget that is named second is missing.
     SecondMissing = 3,
-    /// WG002: the one named first.
+    /// WG002: the widget that is named first has no free slot.
     FirstHasNoFreeSlot = 4,
-    /// WG002: the one named second.
+    /// WG002: the widget that is named second has no free slot.
     SecondHasNoFreeSlot = 5,
     /// WG003.
     AlreadyAssociated = 6,
@@ -46,8 +46,8 @@ outcomes! {
 }
 
 impl Outcome {
-    /// The outcome of this command. `None` for a refusal that no state is needed for: it is given
-    /// before anything is decided.
+    /// Returns the outcome of this command. Returns `None` for a refusal that does not depend on
+    /// the state, because such a refusal is given before anything is decided.
     pub(crate) fn of<T>(command: &Command, decided: &Result<T, Refusal>) -> Option<Self> {
         let Err(refusal) = decided else {
             return Some(Self::Accepted);
@@ -74,7 +74,7 @@ impl Outcome {
         })
     }
 
-    /// What was answered to this command. `None` where it cannot have had this outcome.
+    /// Returns the answer that this command got. Returns `None` if it cannot have had this outcome.
     pub(crate) fn answer(self, command: &Command) -> Option<Result<(), Refusal>> {
         let pair = match command {
             Command::AssociateWidgets(pair) | Command::RemoveAssociation(pair) => Some(pair),
