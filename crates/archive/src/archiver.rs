@@ -1,7 +1,8 @@
-//! The archiver: takes the archive for itself, then copies groups and checkpoints, step by step.
+//! The archiver: takes over the archive, and then copies groups and checkpoints, step by step.
 //!
-//! What comes is packed while it comes (`packing`). An object is written first, then the manifest that says that it counts, then the journal is let go. Each
-//! step can be tried again: what was written although no answer came is recognised.
+//! Groups are packed as they arrive (`packing`). The archiver first writes an object, then the
+//! manifest that makes it count, and only then lets the journal go. Each step can be repeated: the
+//! archiver recognises its own write if the answer to it was lost.
 
 mod begin;
 mod checkpoint;
@@ -24,10 +25,11 @@ use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, Source};
 use widgets_pacing::Pacing;
 
-/// An object has groups of so many bytes, or of one more.
+/// The payload of an object's groups. The group that reaches this limit is the last one in its
+/// object.
 pub(crate) const OBJECT_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 8 << 20 };
 
-/// How long to wait after the copy of a checkpoint failed.
+/// How long to wait after copying a checkpoint failed.
 const CHECKPOINT_RETRY: Duration = if cfg!(test) {
     Duration::ZERO
 } else {
@@ -37,11 +39,12 @@ const CHECKPOINT_RETRY: Duration = if cfg!(test) {
 /// How the archive is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How old an operation may become before it is in the archive, where the bucket is well.
+    /// The maximum age of an operation before it is in the archive, as long as the bucket works.
     pub interval: Duration,
-    /// A checkpoint is copied at least so often, if anything changed.
+    /// The longest time between two copies of a checkpoint, if anything changed.
     pub checkpoint_age: Duration,
-    /// And after so many bytes of journal, or half as many as the last one has where that is more.
+    /// A checkpoint is also copied after this many bytes of journal, or after half the size of the
+    /// last checkpoint if that is more.
     pub checkpoint_journal_bytes: u64,
 }
 
@@ -55,47 +58,50 @@ impl Default for Settings {
     }
 }
 
-/// An archive that is written to.
+/// An archive that this process writes to.
 pub struct Archiver {
     bucket: Bucket,
     source: Source,
     clock: Arc<dyn Clock>,
-    /// `None`: there is nobody to leave processor time to.
+    /// `None` if there is nobody to leave CPU time to.
     pacing: Option<Arc<Pacing>>,
     settings: Settings,
     metrics: Metrics,
     manifest: Manifest,
     version: Version,
-    /// When we replaced it last.
+    /// When this archiver last replaced the manifest.
     replaced_at: Duration,
     writer: u32,
     holder: u64,
-    /// Everything before is in the archive.
+    /// Everything before this is in the archive.
     reached: JournalEnd,
-    /// The next object, as far as it has come.
+    /// The next object, as far as it is packed.
     packing: Option<Packing>,
-    /// For the next one, where none is being packed.
+    /// The packer for the next object, while none is being packed.
     packer: Option<Packer>,
-    /// An object that is not there for sure.
+    /// A complete object that may not have reached the bucket yet.
     pending: Option<Pending>,
-    /// Where the objects since the last checkpoint begin.
+    /// Where each object since the last checkpoint begins.
     firsts: VecDeque<JournalEnd>,
-    /// The journal since the last checkpoint.
+    /// The bytes of journal since the last checkpoint.
     journal_bytes: u64,
-    /// When the last checkpoint was there, or when we began, in microseconds since 1970.
+    /// When the last checkpoint was complete, or when this archiver began, in microseconds since
+    /// 1970.
     checkpoint_at: u64,
-    /// After a failure no copy begins before this, unless somebody asks.
+    /// After a failure, the time before which no copy begins unless somebody asks for one.
     checkpoint_retry_at: Duration,
     upload: Option<JoinHandle<Result<Uploaded, Error>>>,
-    /// Its parts are there; the journal has not come to what it needs, or the manifest does not say it.
+    /// A checkpoint whose parts are all in the bucket, while the archived journal does not reach
+    /// far enough or the manifest does not name it yet.
     uploaded: Option<Uploaded>,
-    /// Those who wait for a checkpoint, before it is begun and after.
+    /// The callers who wait for a checkpoint: those whose copy has not begun, and those whose copy
+    /// has.
     waiting: Vec<Reply>,
     served: Vec<Reply>,
 }
 
 impl Archiver {
-    /// Takes the archive for this store. From then on any earlier writer stops.
+    /// Takes over the archive for this store. From then on, any earlier writer stops.
     pub async fn open(
         bucket: Bucket,
         source: Source,
@@ -119,7 +125,8 @@ impl Archiver {
         manifest.writer = writer;
         manifest.holder = Hex64(holder);
         manifest.revision += 1;
-        // Writers that wrote nothing say nothing; a checkpoint says to which run its writer belongs.
+        // A stretch without journal is dropped, unless a checkpoint of its writer needs it: the
+        // stretch says to which run that checkpoint belongs.
         let checkpoints = &manifest.checkpoints;
         manifest.stretches.retain(|it| {
             it.begin.next_sequence < it.end.next_sequence
@@ -157,7 +164,7 @@ impl Archiver {
             next_sequence = begin.next_sequence,
             "archiving"
         );
-        // Another process may have copied the last one long ago.
+        // The last checkpoint may be old, and may come from another process.
         let last = manifest.checkpoints.last();
         let now = unix_microseconds(&*clock);
         let checkpoint_at = last.map_or(now, |last| last.written);
@@ -194,13 +201,13 @@ impl Archiver {
         Ok(archiver)
     }
 
-    /// Everything before this is in the archive.
+    /// Returns the position up to which everything is in the archive.
     #[must_use]
     pub fn reached(&self) -> JournalEnd {
         self.reached
     }
 
-    /// Waits until there is something that was not seen yet: a group, or the end of a copy.
+    /// Waits until something is new since `seen`: a group, or the end of a copy.
     pub(crate) async fn changed(&mut self, seen: u64) {
         let (source, upload) = (&self.source, &mut self.upload);
         let ended = async {
@@ -219,15 +226,17 @@ impl Archiver {
         }
     }
 
-    /// Does what there is to do: copies an object of groups, and what there is of a checkpoint. Says whether
-    /// there is more to do at once. After an error it may be called again.
+    /// Copies the next object of groups, if there is one, and continues the copy of a checkpoint.
+    /// Returns whether there is more to do at once. After an error it may be called again.
     ///
-    /// Groups that came meanwhile are no such thing while an object has room for them: beside operations around
-    /// the clock there are always some, and an object for each few of them would cost more than all the rest. Nor is a
-    /// group that says nothing, which waits for one that does. With `is_last` nothing waits.
+    /// Groups that arrive meanwhile do not count as more to do while an object has room for them:
+    /// under continuous load there are always some, and an object for every few of them would cost
+    /// more than everything else. Nor does a seal count: it waits for a group that says something.
+    /// With `is_last` nothing waits.
     pub async fn step(&mut self, is_last: bool) -> Result<bool, Error> {
         self.begin_checkpoint(is_last);
-        // Since one that could not be written others came that nobody looked for.
+        // If an earlier object could not be written, groups have arrived since that nobody looked
+        // for.
         let is_old = self.pending.is_some();
         if !is_old {
             self.pending = self.next_object(is_last).await?;
@@ -235,7 +244,7 @@ impl Archiver {
         let (mut is_more, mut waiting_since) = (false, 0);
         if let Some(pending) = &self.pending {
             let is_full = pending.raw_bytes >= OBJECT_BYTES_MAX as u64;
-            // What is not in it was committed later.
+            // Whatever is not in the object was committed later than this.
             let later = if is_full {
                 pending.end.at
             } else {
@@ -262,7 +271,7 @@ impl Archiver {
                 waiting_since = later;
             }
         }
-        // Whatever becomes of a checkpoint, the journal goes on.
+        // A failed checkpoint must not hold up the journal, so it comes last.
         self.take_upload().await?;
         self.record_checkpoint().await?;
         if self.has_base() {
@@ -271,7 +280,7 @@ impl Archiver {
         Ok(is_more)
     }
 
-    /// Whether the archive can be restored at all from what there is.
+    /// Returns whether the present content of the archive can be restored at all.
     fn has_base(&self) -> bool {
         let runs = self.manifest.runs();
         runs.last().is_some_and(|run| {
@@ -279,7 +288,7 @@ impl Archiver {
         })
     }
 
-    /// Has the manifest say that the object is there, and lets go of what it has.
+    /// Adds the pending object to the manifest, and lets the journal before its end go.
     async fn record_piece(&mut self) -> Result<(), Error> {
         let Some(pending) = &self.pending else {
             return Ok(());
@@ -307,8 +316,9 @@ impl Archiver {
         Ok(())
     }
 
-    /// Replaces the manifest by one with this change. Where somebody else replaced it, as pruning does, the
-    /// change is made to theirs; where it is another writer's, this one is over.
+    /// Replaces the manifest with one that has this change. If someone else replaced it without
+    /// taking the archive over, as pruning does, applies the change to theirs; if another writer
+    /// has taken over, returns an error.
     async fn commit(&mut self, change: impl Fn(&mut Manifest)) -> Result<(), Error> {
         loop {
             let mut next = self.manifest.clone();
@@ -319,7 +329,7 @@ impl Archiver {
             if pause > Duration::ZERO {
                 self.clock.timer(pause).await;
             }
-            // Whatever becomes of it: an answer that is lost was given.
+            // Set whatever the outcome: if the answer is lost, the write may still have happened.
             self.replaced_at = self.clock.now();
             match self.bucket.replace(&next, Some(&self.version)).await? {
                 Replaced::Done(version) => {
@@ -362,7 +372,7 @@ impl Drop for Archiver {
     }
 }
 
-/// The epochs of a store, as the manifest has them.
+/// Returns the epochs of a store in the form that the manifest uses.
 fn epochs(source: &Source) -> Vec<(u32, u64)> {
     let store = source.store();
     let epochs = store.epochs.iter();
@@ -375,7 +385,7 @@ pub(crate) fn unix_microseconds(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.unix_time().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Copies everything of a store that nobody asks anything meanwhile, with a checkpoint of it, and ends.
+/// Copies a store that takes no requests completely, with a checkpoint, and ends.
 pub async fn back_up(
     bucket: Bucket,
     source: Source,

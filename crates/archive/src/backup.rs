@@ -1,9 +1,10 @@
-//! A backup by hand: a running service gives a checkpoint of now and the journal after it as one stream, and
-//! whoever takes it has a data directory of its own at the end.
+//! Manual backups: a running service sends a checkpoint of the present and the journal after it as
+//! one stream, and the receiver builds a data directory from it.
 //!
-//! It needs no archive. What is given is read as the archiver reads it, from files that are held meanwhile, with
-//! rests: the owner of the state knows nothing of it. What is taken goes where a restore goes: into an empty
-//! directory that no start accepts before everything has been verified. `docs/archive-format.md` has the frames.
+//! A backup needs no archive. The service reads the same files as the archiver, holds them
+//! meanwhile and pauses between reads; the owner of the state knows nothing about it. The receiver
+//! writes as a restore does: into an empty directory that no start accepts until everything has
+//! been verified. `docs/archive-format.md` describes the frames.
 
 mod frame;
 mod give;

@@ -1,5 +1,5 @@
-//! The bucket: the few things that are asked of an object store, each within a time, and what its failures
-//! mean. Nothing here shows a credential.
+//! The bucket: the few requests that the archive sends to an object store, each with a timeout, and
+//! the meaning of their failures. No message shows a credential.
 
 mod address;
 mod client;
@@ -26,30 +26,32 @@ use object_store::{
 use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 use widgets_clock::Clock;
 
-/// How long one request may take. A slow bucket is one that is away.
+/// The timeout of one request. A slow bucket counts as an unreachable one.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What a command asks is tried again for so long where the bucket is short of something or did not hear.
+/// How long a command's request is retried if the bucket is overloaded or cannot be reached.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// And so often, which that time does not allow.
+/// The maximum number of attempts. `RETRY_TIME_MAX` ends them first.
 const RETRIES_MAX: usize = 100;
 
-/// Between attempts no longer than this.
+/// The longest pause between two attempts.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Google takes one write a second to one name, and refuses what comes sooner (429). The rest is for who prunes meanwhile.
+/// Google accepts one write per second to the same name, and refuses earlier ones (429). The margin
+/// is for a prune that runs at the same time.
 const GOOGLE_REPLACE_PAUSE: Duration = Duration::from_millis(1500);
 
 /// The file whose lock guards the manifest in a folder.
 const LOCK: &str = "manifest.lock";
 
-/// Who tries again what failed.
+/// Who retries a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retries {
-    /// Whoever asks, and tells of it: an archiver.
+    /// The caller, which also reports the failure: an archiver.
     Asker,
-    /// The bucket, for some seconds: a command would end in the middle of thousands of objects.
+    /// The bucket, for some seconds: otherwise a command would fail in the middle of thousands of
+    /// objects.
     Bucket,
 }
 
@@ -79,28 +81,30 @@ pub struct Bucket {
     url: String,
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// A folder has no conditional writes: a lock and a comparison stand for them.
+    /// The folder, if the archive is in one. A folder has no conditional writes; a lock and a
+    /// comparison replace them.
     folder: Option<PathBuf>,
-    /// The manifest may be replaced so long after it was replaced.
+    /// The minimum time between two replacements of the manifest.
     replace_pause: Duration,
 }
 
-/// A manifest as it was read, to be replaced.
+/// The version of a manifest that was read, for replacing exactly that one.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     update: UpdateVersion,
-    /// In a folder.
+    /// The content, which a folder compares.
     bytes: Bytes,
 }
 
-/// What is wrong with a pipe, a device or a folder in place of a file: whoever opened a pipe would wait for its other end.
+/// The defect of a pipe, a device or a folder in place of a file. Opening a pipe would wait for its
+/// other end.
 const NO_FILE: &str = "it is not a regular file, such as a pipe or a directory";
 
-/// Why an object was not read.
+/// Why an object could not be read.
 enum Unread {
-    /// The bucket did not do it.
+    /// The request failed.
     Tried(Tried),
-    /// It is none that was written.
+    /// The object is not as it was written.
     Damaged(Error),
 }
 
@@ -113,22 +117,23 @@ impl From<Unread> for Error {
     }
 }
 
-/// Whether something else than a file is there. What cannot be looked at the read tells about.
+/// Reports whether something other than a regular file is there. If it cannot be inspected, reading
+/// it gives the error.
 async fn is_odd(path: PathBuf) -> bool {
     let found = tokio::task::spawn_blocking(move || fs::metadata(path)).await;
     matches!(found, Ok(Ok(found)) if !found.is_file())
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 pub(crate) enum Replaced {
     Done(Version),
-    /// Somebody else was faster, or it was our own write whose answer was lost.
+    /// Someone else was faster, or it was our own write whose answer was lost.
     Changed,
 }
 
 impl Bucket {
-    /// The bucket at an address. Nothing is asked of it yet. Credentials come from the environment, as the
-    /// provider's own programs take them.
+    /// Opens the bucket at an address without sending a request. Credentials come from the
+    /// environment, under the same names that the provider's own programs use.
     pub fn open(url: &ArchiveUrl, retries: Retries) -> Result<Self, Error> {
         let text = url.to_string();
         let failed = |error: &dyn fmt::Display| Error::Bucket {
@@ -204,7 +209,7 @@ impl Bucket {
         })
     }
 
-    /// Any object store.
+    /// Creates a bucket on any object store.
     #[cfg(test)]
     pub(crate) fn on(store: Arc<dyn ObjectStore>) -> Self {
         Self {
@@ -216,13 +221,13 @@ impl Bucket {
         }
     }
 
-    /// Its address, without credentials.
+    /// Returns the address, without credentials.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How long to leave between two manifests.
+    /// Returns the minimum time between two replacements of the manifest.
     pub(crate) fn replace_pause(&self) -> Duration {
         self.replace_pause
     }
@@ -248,8 +253,8 @@ impl Bucket {
         }
     }
 
-    /// Writes an object that is never overwritten. One that is there with just these bytes is our own, whose
-    /// answer was lost.
+    /// Writes an object that is never overwritten. If an object with exactly these bytes exists
+    /// already, it is our own, and the answer to the write was lost.
     pub(crate) async fn put_new(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
         let path = self.path(name);
         let put = self.store.put_opts(
@@ -275,7 +280,7 @@ impl Bucket {
         })
     }
 
-    /// The bytes of an object.
+    /// Returns the bytes of an object.
     pub(crate) async fn get(&self, name: &str) -> Result<Bytes, Error> {
         let read = self
             .read(name, &format!("reading {name}"), object::BYTES_MAX)
@@ -283,8 +288,8 @@ impl Bucket {
         Ok(read?.1)
     }
 
-    /// The bytes of an object, of which no more than `bytes_max` are taken: whoever answers or writes to the folder could say
-    /// any length, and go on without an end.
+    /// Reads an object of at most `bytes_max` bytes: the server, or whoever writes to the folder,
+    /// could claim any length and send without end.
     async fn read(
         &self,
         name: &str,
@@ -316,7 +321,7 @@ impl Bucket {
             if self.folder.is_some() {
                 return Ok((update, Ok(answer.bytes().await?)));
             }
-            // Not at once in a buffer of the length that was said.
+            // The claimed length is not trusted, so no buffer of that length is allocated.
             let mut bytes = Vec::new();
             let mut pieces = answer.into_stream();
             while let Some(piece) = pieces.try_next().await? {
@@ -347,8 +352,8 @@ impl Bucket {
         }
     }
 
-    /// The names and lengths of the objects under a prefix, in order; those after `after` alone, if that is
-    /// given.
+    /// Lists the names and lengths of the objects under a prefix, in order; only those after
+    /// `after`, if it is given.
     pub(crate) async fn list(
         &self,
         prefix: &str,
@@ -370,7 +375,7 @@ impl Bucket {
         Ok(names)
     }
 
-    /// The manifest, if there is an archive.
+    /// Returns the manifest, if there is an archive.
     pub(crate) async fn manifest(&self) -> Result<Option<(Manifest, Version)>, Error> {
         match self.read_manifest().await {
             Ok((update, bytes)) => {
@@ -388,7 +393,7 @@ impl Bucket {
             .await
     }
 
-    /// Replaces the manifest, if it is the one that was read, or makes it, if there was none.
+    /// Replaces the manifest if it is still the one that was read, or creates it if there was none.
     pub(crate) async fn replace(
         &self,
         manifest: &Manifest,
@@ -434,7 +439,7 @@ impl Bucket {
             failure: Failure::Unavailable,
             why: error.to_string(),
         };
-        // It ends with the process, whatever becomes of that.
+        // The lock ends with the process, however that ends.
         let path = folder.join(LOCK);
         if is_odd(path.clone()).await {
             return Err(Error::Damaged {
@@ -468,8 +473,9 @@ impl Bucket {
         replaced
     }
 
-    /// Makes sure that the bucket refuses what it must refuse: it is asked to make the manifest that is there,
-    /// and to replace one that is not, in both cases by what is there anyway.
+    /// Checks that the bucket enforces conditional writes: tries to create the manifest, which
+    /// exists, and to replace a version that does not exist. Both attempts write what is there
+    /// already.
     pub(crate) async fn check_conditions(
         &self,
         version: &Version,

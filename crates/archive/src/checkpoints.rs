@@ -1,4 +1,5 @@
-//! Copying a checkpoint, part by part, beside everything else: no stretch of work is longer than answers can wait.
+//! Copies a checkpoint, part by part, beside everything else: no piece of work takes longer than
+//! answers can wait.
 
 use crate::{
     Bucket, Error,
@@ -13,7 +14,7 @@ use widgets_pacing::Pacing;
 /// The bytes of a checkpoint's file in one part.
 const PART_BYTES: usize = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 
-/// A checkpoint whose parts are all there.
+/// A checkpoint whose parts are all in the bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uploaded {
     pub(crate) begin: JournalEnd,
@@ -26,15 +27,15 @@ pub(crate) struct Uploaded {
 /// Which checkpoint is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// The newest that there is, or a new one where there is none.
+    /// The newest one, or a new one if there is none.
     Any,
-    /// One that is newer than the one that begins with this entry.
+    /// One that is newer than the checkpoint that begins with this entry.
     NewerThan(u64),
-    /// One of everything that was answered before.
+    /// A new one, which contains everything answered so far.
     New,
 }
 
-/// Copies a checkpoint.
+/// Copies a checkpoint to the bucket.
 pub(crate) async fn upload(
     bucket: Bucket,
     source: Source,
@@ -66,7 +67,7 @@ pub(crate) async fn upload(
     loop {
         let started = clock.now();
         let step = parts.step()?;
-        // There are operations to answer on the same processors, and nothing waits for a checkpoint.
+        // The same cores have operations to answer, and nothing waits for a checkpoint.
         let took = clock.now().saturating_sub(started);
         let rest = pacing.as_ref().map(|pacing| pacing.copy_rest(took));
         match step {
@@ -91,21 +92,21 @@ pub(crate) async fn upload(
     })
 }
 
-/// A checkpoint that is held, part by part.
+/// Splits a held checkpoint into parts.
 pub(crate) struct Parts {
     held: HeldCheckpoint,
     part: GrowingPart,
-    /// So many bytes of its file were read.
+    /// How many bytes of its file were read.
     raw_bytes: u64,
 }
 
-/// What came of a stretch of work.
+/// The outcome of a piece of work.
 pub(crate) enum Step {
     /// A part has grown.
     Grown,
-    /// A part is whole: its number, and the object.
+    /// A part is complete: its number, and the object.
     Part(u32, Bytes),
-    /// There are no more.
+    /// There are no more parts.
     End,
 }
 
@@ -119,7 +120,7 @@ impl Parts {
         })
     }
 
-    /// Reads and packs a little more of it.
+    /// Reads and packs a little more of the checkpoint.
     pub(crate) fn step(&mut self) -> Result<Step, Error> {
         let is_end = self.raw_bytes >= self.held.bytes;
         let in_part = usize::try_from(self.part.raw_bytes()).unwrap_or(PART_BYTES);

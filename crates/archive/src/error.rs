@@ -1,74 +1,75 @@
-//! What can go wrong with an archive.
+//! The errors of an archive.
 
 use std::fmt;
 use widgets_engine::OpenError;
 
-/// Why something could not be done with an archive. Nothing in the store was lost by trying.
+/// Why an operation on an archive failed. The attempt changed nothing in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bucket did not do what it was asked. It may yet.
+    /// The bucket did not do what was requested. It may succeed later.
     #[error("{what}: {why}")]
     Bucket {
         /// What was tried, with the object's name.
         what: String,
-        /// What kind of failure it is.
+        /// The kind of failure.
         failure: Failure,
-        /// What the bucket said, without credentials.
+        /// The bucket's message, without credentials.
         why: String,
     },
     /// There is no archive.
     #[error("there is no archive at {url}")]
     Missing {
-        /// Where.
+        /// The address.
         url: String,
     },
-    /// An object is not as it was written, or is not there.
+    /// An object is missing, or is not as it was written.
     #[error("{object} is damaged: {defect}")]
     Damaged {
-        /// Its name.
+        /// The object's name.
         object: String,
         /// What is wrong with it.
         defect: String,
     },
-    /// A later version of the program wrote it.
+    /// A later version of the program wrote the object.
     #[error("{object} has format version {found}, this program reads version {known}")]
     Version {
-        /// Its name.
+        /// The object's name.
         object: String,
-        /// Its version.
+        /// The object's version.
         found: u32,
-        /// The one that is known.
+        /// The version that this program knows.
         known: u32,
     },
-    /// The bucket overwrites what it was told to leave: then two writers could ruin the archive.
+    /// The bucket overwrites objects that it was told to leave, so two writers could ruin the
+    /// archive.
     #[error(
         "the bucket ignores conditional writes (If-None-Match, If-Match), which an archive rests on: take a \
          server that has them"
     )]
     Unconditional,
-    /// The archive is of another store.
+    /// The archive belongs to another store.
     #[error(
         "the archive is of the store {found:016x}, this is the store {ours:016x}: give each store an archive \
          of its own, or restore this one (`widgets restore`)"
     )]
     OtherStore {
-        /// Whose it is.
+        /// The store of the archive.
         found: u64,
-        /// Which store was given.
+        /// The given store.
         ours: u64,
     },
-    /// Another process writes to the archive now.
+    /// Another process now writes to the archive.
     #[error(
         "another process has taken over the archive (writer {writer}, this one was {ours}): two services must \
          not have the same archive.url"
     )]
     Lost {
-        /// The number of the other one.
+        /// The number of the other process.
         writer: u32,
-        /// The number that this one had.
+        /// The number that this process had.
         ours: u32,
     },
-    /// The store was restored from the archive elsewhere, and goes on there.
+    /// The store was restored from the archive elsewhere and continues there.
     #[error(
         "the archive goes on in epoch {found} of this store, which was restored elsewhere; this directory is \
          of epoch {ours} and was left behind"
@@ -79,7 +80,7 @@ pub enum Error {
         /// The epoch of the directory.
         ours: u32,
     },
-    /// The archive has what the store has not.
+    /// The archive has entries that the store lacks.
     #[error(
         "the archive has entries up to {found} that are not in this directory, which {}: an older copy was \
          put back, or the disk lost what it had synced. Restore from the archive",
@@ -91,42 +92,42 @@ pub enum Error {
         /// The last entry of the store.
         ours: u64,
     },
-    /// The archive has another history than the store, in the same epoch.
+    /// In the same epoch, the archive's history differs from the store's.
     #[error(
         "the archive has another history of this store than this directory from entry {from} on: a copy of the \
          directory was used elsewhere. Give each an archive of its own, or restore from the archive"
     )]
     OtherHistory {
-        /// The entry.
+        /// The first entry that differs.
         from: u64,
     },
-    /// The moment that was asked for is not in the archive.
+    /// The requested moment is not in the archive.
     #[error("{0}")]
     Unreachable(String),
-    /// The store, or the directory to restore into.
+    /// The store, or the directory to restore into, cannot be opened.
     #[error("{0}")]
     Store(#[from] OpenError),
-    /// Reading the store that is copied.
+    /// The store to be copied cannot be read.
     #[error("{0}")]
     Source(String),
 }
 
-/// Kinds of failures of a bucket, as the metric tells them.
+/// The kinds of failures of a bucket, as the metric names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It does not let us (401, 403).
+    /// The bucket denies access (401, 403).
     Refused,
-    /// The bucket or the object is not there (404).
+    /// The bucket or the object does not exist (404).
     Missing,
-    /// It cannot be reached, is slow, or fails.
+    /// The bucket is unreachable, slow or failing.
     Unavailable,
 }
 
 impl Failure {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 3] = [Self::Refused, Self::Missing, Self::Unavailable];
 
-    /// The word for it.
+    /// Returns the kind's name in the metric.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -143,7 +144,7 @@ impl fmt::Display for Failure {
 }
 
 impl Error {
-    /// Whether trying again is of no use: somebody has to decide.
+    /// Returns whether retrying is useless, because somebody has to decide.
     pub(crate) const fn is_final(&self) -> bool {
         matches!(
             self,
@@ -157,7 +158,7 @@ impl Error {
         )
     }
 
-    /// Whether it is an object's fault, so that another one may do.
+    /// Returns whether the error is the object's fault, so that another object may do.
     pub(crate) const fn is_damage(&self) -> bool {
         matches!(
             self,

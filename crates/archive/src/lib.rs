@@ -1,14 +1,17 @@
-//! How it outlives its disk: copies of the embedded store in an object store, and restores from them.
+//! Keeps a store alive when its disk is lost: copies of the embedded store in an object store, and
+//! restores from them.
 //!
-//! While the service runs, the archiver copies the journal's durable groups, and now and then a
-//! checkpoint, to a bucket or a folder. It reads what the feed of changes reads; the owner of the state knows
-//! nothing of it, and never waits for it. One object alone, the manifest, is ever replaced, by a
-//! conditional write, and it alone says what counts: so a crash at any step leaves the archive as it was
-//! before or after, and of two writers one stops. `docs/archive-format.md` has the layout and the argument.
+//! While the service runs, the archiver copies the journal's durable groups, and from time to time
+//! a checkpoint, to a bucket or a folder. It reads what the feed of changes reads; the owner of the
+//! state knows nothing about it and never waits for it. Only one object, the manifest, is ever
+//! replaced, by a conditional write, and only the manifest says what counts. So a crash at any step
+//! leaves the archive either as it was before the step or as it is after it, and of two writers,
+//! one stops. `docs/archive-format.md` has the layout and the argument.
 //!
-//! This crate knows no HTTP but `object_store`'s, and no byte of a group or a checkpoint: those it carries.
+//! This crate uses HTTP only through `object_store`, and knows no byte of a group or a checkpoint:
+//! it only carries them.
 
-// First: it has a macro.
+// Must come first, because it defines a macro.
 #[macro_use]
 mod planted;
 
@@ -40,7 +43,7 @@ pub use restore::{Progress, Restore, restore, restore_standby};
 pub use service::{Handle, start};
 pub use verify::{Problem, Report, verify};
 
-/// A number that nobody can foresee, new in each call.
+/// Returns an unpredictable number, a new one in each call.
 fn random() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0_u8)

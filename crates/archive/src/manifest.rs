@@ -1,31 +1,33 @@
-//! The manifest: the one object that is replaced, which says what of the archive counts.
+//! The manifest: the only object that is replaced, which says what in the archive counts.
 //!
-//! It is text, for people with a problem: a line with its checksum, then JSON.
+//! It is text, so that people can read it when there is a problem: a line with its checksum, then
+//! JSON.
 
 use crate::{Error, object};
 use serde::{Deserialize, Serialize};
 use widgets_engine::{Epoch, JournalEnd, StoreHeader};
 
-/// What an archive holds.
+/// What an archive contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The identity of the store.
     pub store: Hex64,
-    /// What its idempotency keys are hashed with: a restored store must know them again.
+    /// The secret with which idempotency keys are hashed: a restored store must recognise them.
     pub secret: Secret,
-    /// How often the manifest was replaced. No two have the same.
+    /// How many times the manifest was replaced. No two manifests have the same number.
     pub revision: u64,
-    /// The writer that may replace it. Whoever opens the archive takes the next number.
+    /// The number of the writer that may replace the manifest. Whoever opens the archive takes the
+    /// next number.
     pub writer: u32,
-    /// Random, by which that writer knows its own manifest.
+    /// A random number by which that writer recognises its own manifest.
     pub holder: Hex64,
-    /// What each writer wrote of the journal, the oldest first.
+    /// What each writer wrote of the journal, oldest first.
     pub stretches: Vec<Stretch>,
-    /// The checkpoints, the oldest first.
+    /// The checkpoints, oldest first.
     pub checkpoints: Vec<Checkpoint>,
 }
 
-/// A number of 64 bits as 16 digits: JSON's own numbers have fewer.
+/// A 64-bit number, written as 16 hexadecimal digits because JSON's own numbers have fewer bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hex64(pub u64);
@@ -45,7 +47,7 @@ impl TryFrom<String> for Hex64 {
     }
 }
 
-/// A secret of 16 bytes, as 32 digits in the manifest, and never shown.
+/// A secret of 16 bytes: 32 digits in the manifest, and never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Secret(pub [u8; 16]);
@@ -74,15 +76,15 @@ impl TryFrom<String> for Secret {
 /// What one writer wrote of the journal, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
-    /// Whose it is.
+    /// The number of the writer.
     pub writer: u32,
     /// When that writer began, by its clock, in microseconds since 1970.
     pub began: u64,
     /// The epochs of the store, each with its first sequence number.
     pub epochs: Vec<(u32, u64)>,
-    /// Where it begins.
+    /// Where the stretch begins.
     pub begin: Place,
-    /// Where it ends.
+    /// Where the stretch ends.
     pub end: Place,
 }
 
@@ -91,9 +93,9 @@ pub struct Stretch {
 pub struct Place {
     /// The sequence number of the next entry.
     pub next_sequence: u64,
-    /// When the group before it was committed, in microseconds since 1970.
+    /// When the group before this place was committed, in microseconds since 1970.
     pub at: u64,
-    /// The running hash over all groups before it.
+    /// The running hash over all groups before this place.
     pub chain: Hex64,
 }
 
@@ -117,37 +119,38 @@ impl From<Place> for JournalEnd {
     }
 }
 
-/// A checkpoint that is there as a whole.
+/// A complete checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Who wrote it.
+    /// The number of its writer.
     pub writer: u32,
-    /// When it was there as a whole, in microseconds since 1970.
+    /// When it was complete, in microseconds since 1970.
     pub written: u64,
-    /// Where the journal was when its copying began: what comes from there on is replayed over it.
+    /// The end of the journal when copying the state began. What follows is replayed over the
+    /// checkpoint.
     pub begin: Place,
-    /// It is a state only together with the journal up to here.
+    /// The checkpoint is a consistent state only together with the journal before this entry.
     pub next_sequence: u64,
-    /// No moment before this can be restored from it, in microseconds since 1970.
+    /// The oldest moment that can be restored from it, in microseconds since 1970.
     pub usable_at: u64,
-    /// Where the object of the journal begins that has its beginning, if its writer wrote that as well.
+    /// Where the journal object that contains `begin` starts, if the same writer wrote that object.
     pub from: Option<Place>,
-    /// How many objects it has.
+    /// The number of its objects.
     pub parts: u32,
-    /// How many bytes its file has.
+    /// The size of its file in bytes.
     pub raw_bytes: u64,
-    /// How many bytes its objects have.
+    /// The total size of its objects in bytes.
     pub bytes: u64,
 }
 
 impl Stretch {
-    /// Whether it goes on where the other one ends.
+    /// Returns whether this stretch continues where the other one ends.
     pub(crate) fn follows(&self, other: &Self) -> bool {
         let (begin, end) = (self.begin, other.end);
         (begin.next_sequence, begin.chain) == (end.next_sequence, end.chain)
     }
 
-    /// The store's header in this stretch.
+    /// Returns the store's epochs in this stretch, as the store's header has them.
     pub(crate) fn epochs(&self) -> Vec<Epoch> {
         let epoch = |&(number, first_sequence)| Epoch {
             number,
@@ -156,19 +159,19 @@ impl Stretch {
         self.epochs.iter().map(epoch).collect()
     }
 
-    /// The store's newest epoch in it.
+    /// Returns the store's newest epoch in this stretch.
     pub(crate) fn epoch(&self) -> (u32, u64) {
         self.epochs.last().copied().unwrap_or((1, 1))
     }
 }
 
-/// The longest manifest that is read.
+/// The maximum size of a manifest that is read.
 pub(crate) const BYTES_MAX: usize = 256 << 20;
 
 const BEGINNING: &str = "WIDGETS ARCHIVE";
 
 impl Manifest {
-    /// The manifest of an archive that has nothing.
+    /// Creates the manifest of an empty archive.
     pub(crate) fn new(store: &StoreHeader) -> Self {
         Self {
             store: Hex64(store.identity),
@@ -223,7 +226,8 @@ impl Manifest {
         serde_json::from_str(body).map_err(|error| damaged(error.to_string()))
     }
 
-    /// Whether all is still in it that an earlier one named. If not, the archive was pruned meanwhile.
+    /// Returns whether this manifest still names everything that an earlier one named. If not, the
+    /// archive was pruned meanwhile.
     pub(crate) fn keeps(&self, earlier: &Self) -> bool {
         let beginning = |stretch: &Stretch| (stretch.writer, stretch.begin);
         let has = |it: &Stretch| {
@@ -231,21 +235,21 @@ impl Manifest {
                 .iter()
                 .any(|own| beginning(own) == beginning(it))
         };
-        // A writer that wrote nothing goes when the next one begins.
+        // The stretch of a writer that wrote nothing disappears when the next writer begins.
         let mut written = earlier.stretches.iter().filter(|it| it.begin != it.end);
         let mut checkpoints = earlier.checkpoints.iter();
         written.all(has) && checkpoints.all(|it| self.checkpoints.contains(it))
     }
 
-    /// The last epoch that anybody knows.
+    /// Returns the highest epoch in the archive.
     #[must_use]
     pub fn epoch_max(&self) -> u32 {
         let last = |stretch: &Stretch| stretch.epoch().0;
         self.stretches.iter().map(last).max().unwrap_or(0)
     }
 
-    /// Stretches that follow one another, as ranges of [`Self::stretches`]: within one of them every moment
-    /// can be restored that is not before its first checkpoint.
+    /// Returns the runs: stretches that follow one another, as ranges of [`Self::stretches`].
+    /// Within a run, every moment from its first checkpoint on can be restored.
     #[must_use]
     pub fn runs(&self) -> Vec<std::ops::Range<usize>> {
         let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
@@ -258,7 +262,7 @@ impl Manifest {
         runs
     }
 
-    /// The checkpoints from which a run can be restored, the oldest first.
+    /// Returns the checkpoints from which a run can be restored, oldest first.
     pub(crate) fn checkpoints_of(
         &self,
         run: &std::ops::Range<usize>,
@@ -278,33 +282,33 @@ impl Manifest {
         })
     }
 
-    /// Whether a run begins with the store, so that it needs no checkpoint.
+    /// Returns whether a run begins with the store, so that it needs no checkpoint.
     pub(crate) fn begins_empty(&self, run: &std::ops::Range<usize>) -> bool {
         let begin = self.stretches[run.start].begin;
         begin.next_sequence == 1 && begin.chain.0 == 0
     }
 }
 
-/// Moments that can be restored, one after the other without gaps.
+/// A range of moments that can be restored, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moments<'a> {
-    /// The oldest, in microseconds since 1970: 0 where the store's beginning is there, `None` where nothing can
-    /// be restored yet.
+    /// The oldest moment, in microseconds since 1970: 0 if the store's beginning is there, `None`
+    /// if nothing can be restored yet.
     pub oldest: Option<u64>,
-    /// The newest.
+    /// The newest moment, in microseconds since 1970.
     pub newest: u64,
     /// The first entry of the journal.
     pub first: u64,
-    /// The last one.
+    /// The last entry of the journal.
     pub last: u64,
-    /// The newest epoch of the store in it.
+    /// The store's newest epoch in the range.
     pub epoch: u32,
     /// The checkpoints.
     pub checkpoints: Vec<&'a Checkpoint>,
 }
 
 impl Manifest {
-    /// What can be restored, the oldest first.
+    /// Returns the ranges of moments that can be restored, oldest first.
     #[must_use]
     pub fn moments(&self) -> Vec<Moments<'_>> {
         let moments = |run: std::ops::Range<usize>| {
@@ -326,7 +330,7 @@ impl Manifest {
     }
 }
 
-/// The manifest of an archive.
+/// Reads the manifest of an archive.
 pub async fn list(bucket: &crate::Bucket) -> Result<Manifest, Error> {
     let Some((manifest, _)) = bucket.manifest().await? else {
         let url = bucket.url().into();

@@ -1,4 +1,4 @@
-//! What the archive tells of itself: how far behind it is, and what fails.
+//! The metrics of an archive: how far it is behind, and what fails.
 
 use crate::error::Failure;
 use prometheus::{
@@ -13,7 +13,7 @@ use std::sync::{
 use widgets_clock::Clock;
 use widgets_engine::Source;
 
-/// What is told. Clones are of the same.
+/// The metrics of an archive. Clones share their state.
 #[derive(Clone)]
 pub struct Metrics {
     behind_seconds: IntGauge,
@@ -31,7 +31,8 @@ pub struct Metrics {
 struct Behind {
     /// Everything before this entry is in the archive.
     next_sequence: AtomicU64,
-    /// Since when something waits that is not, in microseconds since 1970; 0 where nothing does.
+    /// Since when something has been waiting to be archived, in microseconds since 1970; 0 if
+    /// nothing is.
     since: AtomicU64,
     source: OnceLock<(Source, Arc<dyn Clock>)>,
 }
@@ -48,7 +49,8 @@ impl Default for Metrics {
             &["reason"],
         ));
         for failure in Failure::ALL {
-            // They are there from the start: alerts see only what grows from a value that was there.
+            // The series exist from the start, because an alert only sees an increase from a value
+            // that it knows.
             failures.with_label_values(&[failure.word()]);
         }
         failures.with_label_values(&["store"]);
@@ -82,34 +84,34 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds these to a registry.
+    /// Adds the metrics to a registry.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.clone()))
     }
 
-    /// What is archived from now on. Until the archive could be opened nobody knows what is in it: everything
-    /// since now counts as behind.
+    /// Sets what is archived from now on. Until the archive is open, its content is unknown, so
+    /// everything counts as behind from now on.
     pub(crate) fn watch(&self, source: Source, clock: Arc<dyn Clock>) {
         let now = crate::archiver::unix_microseconds(&*clock);
-        // Set once: an archive has one store.
+        // Set only once: an archive has one store.
         if self.behind.source.set((source, clock)).is_ok() {
             self.waiting_since(now);
         }
     }
 
-    /// Everything before this entry is archived.
+    /// Sets that everything before this entry is archived.
     pub(crate) fn reached(&self, next_sequence: u64) {
         self.behind
             .next_sequence
             .store(next_sequence, Ordering::Relaxed);
     }
 
-    /// Something waits since this time; 0: nothing does.
+    /// Sets since when something has been waiting; 0 if nothing is.
     pub(crate) fn waiting_since(&self, microseconds: u64) {
         self.behind.since.store(microseconds, Ordering::Relaxed);
     }
 
-    /// A request failed; `None`: the store that is copied did.
+    /// Counts a failed request; `None` means that the store to be copied failed.
     pub(crate) fn failed(&self, failure: Option<Failure>) {
         let reason = failure.map_or("store", Failure::word);
         self.failures.with_label_values(&[reason]).inc();
@@ -173,7 +175,7 @@ impl Collector for Metrics {
     }
 }
 
-/// Names are constants of this file.
+/// Unwraps a metric; the names are constants in this file.
 fn valid<T>(metric: prometheus::Result<T>) -> T {
     match metric {
         Ok(metric) => metric,

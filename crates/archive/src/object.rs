@@ -1,5 +1,5 @@
-//! The objects that are written once: pieces of the journal, and parts of checkpoints. Each is a header with
-//! a checksum, then zstd. `docs/archive-format.md` describes them.
+//! The objects that are written once: pieces of the journal, and parts of checkpoints. Each is a
+//! header with a checksum, followed by a zstd frame. `docs/archive-format.md` describes them.
 
 mod writing;
 
@@ -8,40 +8,41 @@ pub(crate) use writing::{GrowingPart, GrowingPiece, Packer, STRETCH_BYTES};
 use crate::Error;
 use widgets_engine::{FORMAT_VERSION, JournalEnd, LoggedGroup};
 
-/// The version of the layouts here. Persisted.
+/// The version of these layouts. Persisted.
 pub(crate) const VERSION: u32 = 1;
 
 const JOURNAL_MAGIC: [u8; 8] = *b"WIDGARCJ";
 const PART_MAGIC: [u8; 8] = *b"WIDGARCP";
 
-/// The header of an object of either kind; what it does not use is zero.
+/// The size of the header of both kinds of objects; unused bytes are zero.
 const HEADER_BYTES: usize = 128;
 
-/// No object unpacks to more: what a reader takes on trust.
+/// The maximum unpacked size of an object, so that a reader need not trust the size in the header.
 const RAW_BYTES_MAX: u64 = 512 << 20;
 
-/// The longest that is read: what cannot be packed grows by less than that, the header included.
+/// The maximum size of an object that is read: incompressible data grows by less than the
+/// difference, including the header.
 pub(crate) const BYTES_MAX: u64 = RAW_BYTES_MAX + (4 << 20);
 
-/// Where everything lies, under the archive's own prefix.
+/// The name of the manifest, below the archive's prefix as all names are.
 pub(crate) const MANIFEST: &str = "manifest";
 
-/// Pieces of the journal by this writer begin with this.
+/// Returns the prefix of this writer's pieces of the journal.
 pub(crate) fn journal_prefix(writer: u32) -> String {
     format!("journal/{writer:08x}")
 }
 
-/// A piece of the journal, by its writer and its first sequence number.
+/// Returns the name of a piece of the journal, from its writer and its first sequence number.
 pub(crate) fn journal_name(writer: u32, first_sequence: u64) -> String {
     format!("{}/{first_sequence:016x}", journal_prefix(writer))
 }
 
-/// The parts of a checkpoint begin with this.
+/// Returns the prefix of a checkpoint's parts.
 pub(crate) fn checkpoint_prefix(writer: u32, first_sequence: u64) -> String {
     format!("checkpoint/{writer:08x}/{first_sequence:016x}")
 }
 
-/// A part of a checkpoint.
+/// Returns the name of a part of a checkpoint.
 pub(crate) fn part_name(writer: u32, first_sequence: u64, part: u32) -> String {
     format!("{}/{part:08x}", checkpoint_prefix(writer, first_sequence))
 }
@@ -81,7 +82,8 @@ fn damaged(object: &str, defect: &str) -> Error {
     }
 }
 
-/// Checks the header of an object; its fields after the writer, the writer, and the packed payload.
+/// Checks the header of an object, and returns the writer, the remaining fields and the packed
+/// payload.
 fn open<'a>(
     name: &str,
     bytes: &'a [u8],
@@ -133,7 +135,7 @@ fn unpack(name: &str, packed: &[u8], checksum: Option<u32>, raw: u64) -> Result<
     Ok(bytes)
 }
 
-/// Reads a piece of the journal, and checks that its groups lead from its beginning to its end.
+/// Decodes a piece of the journal, and checks that its groups lead from its beginning to its end.
 pub(crate) fn decode_piece(name: &str, bytes: &[u8], store: u64) -> Result<Piece, Error> {
     let (writer, mut fields, packed) = open(name, bytes, JOURNAL_MAGIC, store)?;
     let mut read = || {
@@ -189,7 +191,7 @@ pub(crate) fn decode_piece(name: &str, bytes: &[u8], store: u64) -> Result<Piece
     })
 }
 
-/// Where the journal is after a group.
+/// Returns the end of the journal after a group.
 pub(crate) fn end_of(group: &LoggedGroup) -> JournalEnd {
     JournalEnd {
         next_sequence: group.next_sequence(),
@@ -198,7 +200,7 @@ pub(crate) fn end_of(group: &LoggedGroup) -> JournalEnd {
     }
 }
 
-/// The bytes of a part of a checkpoint.
+/// Returns the bytes of a part of a checkpoint.
 pub(crate) fn decode_part(
     name: &str,
     bytes: &[u8],

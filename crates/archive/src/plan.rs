@@ -1,40 +1,41 @@
-//! What a restore needs: which checkpoint, which stretches of the journal, and where to stop.
+//! Plans a restore: which checkpoint, which stretches of the journal, and where to stop.
 
 use crate::{Checkpoint, Error, Manifest, Stretch};
 use std::time::{Duration, UNIX_EPOCH};
 use widgets_engine::LoggedGroup;
 use widgets_registry::Position;
 
-/// The moment that is wanted.
+/// The moment to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The newest.
+    /// The newest moment.
     Newest,
     /// Everything that was committed up to this time, in microseconds since 1970.
     At(u64),
-    /// Everything up to this position of the feed of changes.
+    /// Everything up to this position in the feed of changes.
     Position(Position),
 }
 
 /// What to read, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The checkpoints that would do, the best first; none where the journal is read from the store's beginning.
+    /// The checkpoints that are suitable, the best first; empty if the journal must be read from
+    /// the store's beginning.
     pub(crate) checkpoints: Vec<Checkpoint>,
     pub(crate) begins_empty: bool,
-    /// One after the other without gaps.
+    /// The stretches, one after the other without gaps.
     pub(crate) stretches: Vec<Stretch>,
     pub(crate) limit: Limit,
-    /// What of the archive is after this run was left by a gap, or by a restore to an earlier moment.
+    /// How many later runs the archive has, each after a gap or a restore to an earlier moment.
     pub(crate) later_runs: usize,
 }
 
 /// Where a restore stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
-    /// Nothing that was committed after this.
+    /// No group that was committed after this time is restored.
     pub(crate) at: u64,
-    /// Nothing from this entry on.
+    /// No entry from this one on is restored.
     pub(crate) next_sequence: u64,
 }
 
@@ -44,7 +45,7 @@ impl Limit {
         next_sequence: u64::MAX,
     };
 
-    /// What of a group is within it.
+    /// Returns the part of a group that is within the limit.
     pub(crate) fn part_of<'a>(
         &self,
         group: &'a LoggedGroup,
@@ -60,15 +61,15 @@ impl Limit {
     }
 }
 
-/// A time as people and `--at` write it. Nothing was committed at 0: that is before the first
-/// operation, with what a store was made of at once.
+/// Formats a time as people and `--at` write it. Nothing is committed at 0; it stands for the
+/// moment before the first operation, when the store was created.
 #[must_use]
 pub fn time_text(microseconds: u64) -> String {
     if microseconds == 0 {
         return "when the store was made".into();
     }
     let time = UNIX_EPOCH + Duration::from_micros(microseconds);
-    // Before the year 10000, or whatever a damaged manifest says.
+    // Times before the year 10000; a damaged manifest may contain anything.
     let is_known = microseconds < 253_402_300_800_000_000;
     if is_known {
         humantime::format_rfc3339_micros(time).to_string()
@@ -77,7 +78,7 @@ pub fn time_text(microseconds: u64) -> String {
     }
 }
 
-/// How a moment is restored from an archive.
+/// Plans how to restore a moment from an archive.
 pub(crate) fn plan(manifest: &Manifest, target: Target) -> Result<Plan, Error> {
     let runs = manifest.runs();
     let has_base = |run: &std::ops::Range<usize>| {
@@ -89,7 +90,7 @@ pub(crate) fn plan(manifest: &Manifest, target: Target) -> Result<Plan, Error> {
         Target::At(at) => {
             let began = |run: &std::ops::Range<usize>| manifest.stretches[run.start].began <= at;
             let run = runs.iter().rposition(began);
-            // The first one knows what was before it began.
+            // For a moment before every run began, the first run knows what came before it.
             run.or((!runs.is_empty()).then_some(0))
                 .ok_or_else(nothing)?
         }
@@ -149,7 +150,7 @@ pub(crate) fn plan(manifest: &Manifest, target: Target) -> Result<Plan, Error> {
     })
 }
 
-/// Whether a stretch has the entry of a position.
+/// Returns whether a stretch contains the entry at a position.
 fn contains(stretch: &Stretch, position: Position) -> bool {
     let range = stretch.begin.next_sequence..stretch.end.next_sequence;
     let epochs = stretch.epochs.iter().rev();

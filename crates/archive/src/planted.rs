@@ -1,5 +1,5 @@
-//! Bugs to be found: the tests must catch every one. As in the engine, `planted!(Name)` is `false` outside
-//! of this crate's own tests, at compile time.
+//! Planted bugs, each of which the tests must find. As in the engine, `planted!(Name)` is `false`
+//! at compile time outside this crate's own tests.
 
 #[cfg(not(test))]
 macro_rules! planted {
@@ -15,45 +15,45 @@ macro_rules! planted {
     };
 }
 
-/// What can be planted.
+/// A bug to plant.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// The manifest says that an object is there before it is.
+    /// The manifest names an object before it is written.
     ManifestBeforeObject,
-    /// Nobody looks whose the manifest is.
+    /// The writer ignores that the manifest belongs to another one.
     WriterIgnored,
-    /// Nobody looks at the epoch of a store that was left behind.
+    /// The epoch of a store that was left behind is ignored.
     EpochIgnored,
-    /// A group is left out between two objects.
+    /// A group between two objects is left out.
     GroupLeftOut,
-    /// Nobody looks whether a group follows from the one before it.
+    /// Nothing checks that a group follows from the one before it.
     ChainUnchecked,
     /// A restore goes one group too far.
     GroupTooFar,
-    /// Pruning takes the checkpoint that the oldest kept moment needs.
+    /// Pruning removes the checkpoint that the oldest kept moment needs.
     PrunedTooMuch,
-    /// Pruning takes objects before the manifest says that they are not needed.
+    /// Pruning removes objects before the manifest stops naming them.
     PrunedBeforeManifest,
-    /// What the journal is held for is let go before it is in the archive.
+    /// Held journal is let go before it is in the archive.
     LetGoTooEarly,
-    /// A write whose answer was lost is taken for somebody else's.
+    /// A write whose answer was lost is taken for someone else's.
     LateAnswerForgotten,
-    /// A checkpoint is named before the journal reaches what it needs.
+    /// The manifest names a checkpoint before the archived journal reaches what it needs.
     CheckpointTooEarly,
     /// What was packed is let go before it is in the archive.
     PackedLetGo,
-    /// An object goes on after a group in it could not be packed.
+    /// An object continues after a group in it could not be packed.
     FailedPackingGoesOn,
-    /// An object is taken to end where the journal does, and not with its last group.
+    /// An object is recorded as ending where the journal ends, not with its last group.
     EndOfJournalForObject,
-    /// An object is written without what the encoder still has of it.
+    /// An object is written without what the encoder still holds.
     EndOfObjectForgotten,
 }
 
 #[cfg(test)]
 impl Bug {
-    /// Every one.
+    /// All bugs.
     pub(crate) const ALL: &[Self] = &[
         Self::ManifestBeforeObject,
         Self::WriterIgnored,
@@ -79,19 +79,19 @@ thread_local! {
     static PACKS: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
 }
 
-/// After so many calls of the encoder in this thread one fails.
+/// Makes a call of the encoder in this thread fail, after this many successful ones.
 #[cfg(test)]
 pub(crate) fn fail_packing_after(calls: usize) {
     PACKS.set(Some(calls));
 }
 
-/// Whether the failure that was asked for is still to come.
+/// Returns whether the requested failure is still to come.
 #[cfg(test)]
 pub(crate) fn will_packing_fail() -> bool {
     PACKS.take().is_some()
 }
 
-/// The encoder is called.
+/// Counts a call of the encoder, and fails if it is due.
 #[cfg(test)]
 pub(crate) fn pack() -> std::io::Result<()> {
     match PACKS.take() {
@@ -103,7 +103,7 @@ pub(crate) fn pack() -> std::io::Result<()> {
     }
 }
 
-/// Plants a bug in this thread, or takes it away.
+/// Plants a bug in this thread, or removes it.
 #[cfg(test)]
 pub(crate) fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);

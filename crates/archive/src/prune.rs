@@ -1,28 +1,30 @@
-//! Pruning: letting go of what no kept moment needs.
+//! Pruning: removes what no kept moment needs.
 //!
-//! First the manifest stops to say that it is there, then it goes. So a crash leaves objects that nobody
-//! counts, which the next pruning takes; and a restore that has begun before finds an object gone, and begins
-//! anew with what is kept. The writer is left alone: what it has begun to write, and not recorded, is never touched.
+//! The manifest stops naming an object before the object is removed. So a crash leaves objects that
+//! no longer count, which the next prune removes. A restore that began earlier finds an object
+//! gone, and begins again with what is kept. Pruning never touches what the present writer has
+//! begun to write and not yet recorded.
 
 use crate::{Bucket, Checkpoint, Error, Manifest, Stretch, bucket::Replaced};
 use futures_util::{StreamExt as _, stream};
 
-/// So many objects are removed at a time.
+/// How many objects are removed at a time.
 const AT_ONCE: usize = 16;
 
-/// What was let go.
+/// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Checkpoints.
+    /// The number of checkpoints.
     pub checkpoints: usize,
-    /// Objects, those that nobody counted included.
+    /// The number of objects, including those that did not count.
     pub objects: u64,
-    /// The oldest moment that can be restored now, in microseconds since 1970; `None`: from the beginning.
+    /// The oldest moment that can be restored now, in microseconds since 1970; `None` means from
+    /// the beginning.
     pub oldest: Option<u64>,
 }
 
-/// Lets go of what no moment from `keep_from` on needs, in microseconds since 1970. `is_rehearsal`: only says
-/// what would go.
+/// Removes what no moment from `keep_from` on needs, in microseconds since 1970. If `is_rehearsal`,
+/// only reports what would be removed.
 pub async fn prune(
     bucket: &Bucket,
     keep_from: u64,
@@ -48,7 +50,7 @@ pub async fn prune(
             remove(bucket, &next, &mut progress, false).await?;
         }
         next.revision += 1;
-        // Where the writer was faster, what it wrote counts.
+        // If the writer was faster, read the manifest again: what it wrote counts.
         if let Replaced::Done(_) = bucket.replace(&next, Some(&version)).await? {
             break next;
         }
@@ -57,9 +59,10 @@ pub async fn prune(
     Ok(pruned)
 }
 
-/// Takes from the manifest what no moment from `keep_from` on needs; gives the oldest moment.
+/// Removes from the manifest what no moment from `keep_from` on needs, and returns the oldest
+/// moment left.
 fn keep(manifest: &mut Manifest, keep_from: u64) -> Option<u64> {
-    // The newest that is whole before that moment: it is the base of that moment itself.
+    // The newest checkpoint that is usable at that moment is the base for restoring it.
     let is_before = |checkpoint: &&Checkpoint| checkpoint.usable_at <= keep_from;
     let mut bases = manifest.checkpoints.iter().rev().filter(is_before);
     let base = if planted!(PrunedTooMuch) {
@@ -76,7 +79,7 @@ fn keep(manifest: &mut Manifest, keep_from: u64) -> Option<u64> {
     let has_base = |stretch: &Stretch| {
         stretch.writer <= base.writer
             && stretch.begin.next_sequence <= first
-            // One that has just begun at the base has nothing yet.
+            // A stretch that has just begun at the base contains nothing yet.
             && (first < stretch.end.next_sequence || stretch.writer == base.writer)
     };
     let at = manifest.stretches.iter().rposition(has_base)?;
@@ -94,7 +97,7 @@ fn keep(manifest: &mut Manifest, keep_from: u64) -> Option<u64> {
     Some(base.usable_at)
 }
 
-/// Removes what the manifest does not count, and nobody will.
+/// Removes the objects that the manifest does not name and never will.
 async fn remove(
     bucket: &Bucket,
     manifest: &Manifest,
@@ -127,7 +130,7 @@ async fn remove(
     Ok(total)
 }
 
-/// The writer and the first sequence number in a name.
+/// Returns the writer and the first sequence number in a name.
 fn numbers(name: &str) -> Option<(u32, u64)> {
     let mut parts = name.split('/').skip(1);
     let writer = u32::from_str_radix(parts.next()?, 16).ok()?;
@@ -141,7 +144,8 @@ fn is_needless_piece(name: &str, manifest: &Manifest) -> bool {
     };
     let stretch = manifest.stretches.iter().find(|it| it.writer == writer);
     match stretch {
-        // A stretch that was cut at its front, or a writer that is over and never recorded it.
+        // The object is before a stretch that was cut at its front, or was never recorded by a
+        // writer that has ended.
         Some(stretch) => {
             let is_over = writer < manifest.writer;
             first < stretch.begin.next_sequence || is_over && first >= stretch.end.next_sequence
@@ -164,7 +168,7 @@ fn is_needless_part(name: &str, manifest: &Manifest) -> bool {
         .filter(|it| it.writer == writer)
         .map(|it| it.begin.next_sequence)
         .max();
-    // The writer that is at work may be copying a newer one.
+    // The present writer may be copying a newer checkpoint.
     let may_come = writer == manifest.writer && newest.is_none_or(|newest| first > newest);
     !is_counted && !may_come
 }

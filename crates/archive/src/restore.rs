@@ -1,8 +1,10 @@
-//! Restoring: the newest checkpoint before the moment, then the groups up to it, into an empty directory.
+//! Restoring: reads the newest checkpoint before the moment, then the groups up to it, into an
+//! empty directory.
 //!
-//! Everything that is read is checked, and what was made is read as a start reads it. A checkpoint that is
-//! damaged is named, and an older one with more of the journal does as well. Where an object went because the
-//! archive is pruned meanwhile, the restore begins anew with what the manifest says then.
+//! Everything that is read is checked, and the result is read as a start reads it. A damaged
+//! checkpoint is reported, and an older one with more of the journal replaces it. If an object
+//! disappears because the archive is pruned meanwhile, the restore begins again with what the
+//! manifest names then.
 
 use crate::{
     Bucket, Checkpoint, Error, Manifest, Stretch,
@@ -16,50 +18,52 @@ use widgets_engine::{
 };
 use widgets_registry::Position;
 
-/// So many objects are fetched at a time.
+/// How many objects are fetched at a time.
 const AHEAD: usize = 6;
 
-/// So often a restore begins anew as the archive is pruned: more often it is not pruned by age.
+/// How many times a restore begins again because the archive was pruned. Pruning by age does not
+/// happen more often.
 const ANEW_MAX: usize = 4;
 
 /// How far a restore, or the arrival of a backup, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The service writes the checkpoint that is to arrive.
+    /// The service is writing the checkpoint that is to arrive.
     Waiting,
-    /// So many bytes of the checkpoint are there, of so many.
+    /// The bytes of the checkpoint that have arrived, and all of its bytes.
     Checkpoint(u64, u64),
-    /// So many entries of the journal are there, of at most so many.
+    /// The entries of the journal that have arrived, and the maximum.
     Journal(u64, u64),
-    /// All is there, and is read as a start would read it.
+    /// Everything has arrived, and is being read as a start would read it.
     Checking,
 }
 
-/// What came of a restore.
+/// The result of a restore.
 #[derive(Clone, Debug)]
 pub struct Restore {
-    /// What there is now.
+    /// What was restored.
     pub restored: Restored,
     /// The position that was reached.
     pub position: Position,
     /// When the last operation in it was committed.
     pub reached: String,
-    /// Entries that the archive has after that, in the same history.
+    /// The number of entries that the archive has after that, in the same history.
     pub entries_after: u64,
     /// When the last of those was committed, if there are any.
     pub last_after: Option<String>,
-    /// How often the archive begins anew after that: after a gap, or after a restore to an earlier moment.
+    /// How many later runs the archive has, each after a gap or a restore to an earlier moment.
     pub later_runs: usize,
-    /// What was found damaged, and not needed.
+    /// What was found damaged and was not needed.
     pub damaged: Vec<String>,
-    /// What was gone, as the archive was pruned meanwhile: each time it began anew.
+    /// What was gone because the archive was pruned meanwhile, one for each time that the restore
+    /// began again.
     pub pruned: Vec<String>,
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 enum Attempt {
     Done(Box<Restore>),
-    /// This went: the archive was pruned meanwhile.
+    /// This object is gone, because the archive was pruned meanwhile.
     Pruned(Error),
 }
 
@@ -74,8 +78,8 @@ pub async fn restore(
     restore_as(None, bucket, path, target, settings, progress).await
 }
 
-/// Restores what is newest into an empty directory, as a standby of the primary at this address. It gets no epoch of its own, and goes
-/// on by what that has after it.
+/// Restores the newest moment into an empty directory, as a standby of the primary at this address.
+/// The standby gets no epoch of its own, and continues with what the primary has after that moment.
 pub async fn restore_standby(
     bucket: &Bucket,
     path: &Path,
@@ -123,7 +127,7 @@ async fn restore_as(
     }
 }
 
-/// Why a restore that was begun anew came to nothing.
+/// Adds to an error that the restore began again because the archive was pruned.
 fn after_pruning(pruned: &[String], error: Error) -> Error {
     match pruned.last() {
         None => error,
@@ -133,7 +137,7 @@ fn after_pruning(pruned: &[String], error: Error) -> Error {
     }
 }
 
-/// Whether what a manifest named is not all there any more on purpose.
+/// Returns whether something that a manifest named was removed on purpose.
 pub(crate) async fn was_pruned(bucket: &Bucket, manifest: &Manifest) -> Result<bool, Error> {
     let now = bucket.manifest().await?;
     Ok(now.is_some_and(|(now, _)| !now.keeps(manifest)))
@@ -207,14 +211,14 @@ async fn attempt(
     })))
 }
 
-/// The epoch that gave an entry its position.
+/// Returns the epoch that gave an entry its position.
 pub(crate) fn epoch_of(epochs: &[(u32, u64)], sequence: u64) -> u32 {
     let began = |epoch: &&(u32, u64)| epoch.1 <= sequence;
     let of = epochs.iter().rev().find(began).or(epochs.first());
     of.map_or(1, |epoch| epoch.0)
 }
 
-/// The epochs of the store as the last stretch has them.
+/// Returns the store's epochs from the last stretch.
 fn epochs_of(plan: &Plan) -> &[(u32, u64)] {
     let last = plan.stretches.last();
     last.map_or(&[], |stretch| &stretch.epochs)
@@ -254,7 +258,7 @@ async fn copy_checkpoint(
     restoration.begin_checkpoint(first)?;
     let parts = (0..checkpoint.parts).map(|part| {
         let bucket = bucket.clone();
-        // On the runtime's other threads, while this one writes.
+        // Fetches run on the runtime's other threads while this one writes.
         tokio::spawn(async move {
             let name = object::part_name(writer, first, part);
             let bytes = bucket.get(&name).await?;
@@ -290,7 +294,8 @@ async fn copy_checkpoint(
     Ok(())
 }
 
-/// The names of the objects of a stretch that have entries from `first` on, and before `end`, in order.
+/// Returns the names of the objects of a stretch with entries from `first` on and before `end`, in
+/// order.
 pub(crate) async fn pieces_of(
     bucket: &Bucket,
     stretch: &Stretch,
@@ -299,7 +304,7 @@ pub(crate) async fn pieces_of(
     end: u64,
 ) -> Result<Vec<String>, Error> {
     let prefix = object::journal_prefix(stretch.writer);
-    // Listing begins after a name.
+    // A listing begins after the given name.
     let after = from.max(stretch.begin.next_sequence).saturating_sub(1);
     let after = object::journal_name(stretch.writer, after);
     let listed = bucket.list(&prefix, Some(&after)).await?;
@@ -330,7 +335,7 @@ async fn copy_journal(
     let first = restoration.end().next_sequence;
     let last = plan.stretches.last().map_or(0, |it| it.end.next_sequence);
     let end = last.min(plan.limit.next_sequence);
-    // A checkpoint may be just what is wanted.
+    // A checkpoint alone may already be the wanted moment.
     let mut is_over = first >= plan.limit.next_sequence;
     for stretch in &plan.stretches {
         let begin = stretch.begin.next_sequence;
@@ -369,7 +374,7 @@ async fn copy_journal(
     Ok(())
 }
 
-/// Adds the groups of an object that are wanted. Says whether the moment is reached.
+/// Adds the wanted groups of an object. Returns whether the moment is reached.
 fn apply(
     name: &str,
     piece: &Piece,
@@ -419,7 +424,8 @@ fn apply(
     Ok(restoration.end().next_sequence >= plan.limit.next_sequence)
 }
 
-/// An object of the journal that cannot be read, and what can be had without it.
+/// Builds the error for an unreadable object of the journal, and says what can be restored without
+/// it.
 fn up_to_here(error: &Error, manifest: &Manifest, plan: &Plan, restoration: &Restoration) -> Error {
     let end = restoration.end();
     let sequence = end.next_sequence.saturating_sub(1);

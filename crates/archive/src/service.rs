@@ -1,5 +1,5 @@
-//! The archiver beside a running service: a thread with a runtime of its own, which tries again whatever
-//! fails, and ends where somebody else has the archive.
+//! The archiver beside a running service: a thread with its own runtime, which retries after any
+//! failure and ends if another process takes over the archive.
 
 use crate::{
     Archiver, Bucket, Error, Metrics, Settings, archiver::STRETCH_REST, object::STRETCH_BYTES,
@@ -15,11 +15,11 @@ use widgets_clock::Clock;
 use widgets_engine::Source;
 use widgets_pacing::Pacing;
 
-/// After a failure it is tried again after this, then twice as long, and so on.
+/// The pause after the first failure; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// What came is packed so often, and more seldom the longer it is little.
+/// How often new groups are packed; the interval grows while few arrive.
 const PACK_EVERY: Duration = Duration::from_millis(20);
 const LITTLE: usize = STRETCH_BYTES / 8;
 
@@ -29,7 +29,7 @@ pub struct Handle {
     thread: JoinHandle<()>,
 }
 
-/// Starts to archive a store. `begin` is called on the thread first.
+/// Starts to archive a store. `begin` is called first on the thread.
 pub fn start(
     bucket: Bucket,
     source: Source,
@@ -57,7 +57,7 @@ pub fn start(
             is_last: false,
         };
         runtime.block_on(service.run());
-        // A checkpoint that was asked for may take long.
+        // A checkpoint that was asked for may take long, so this does not wait for it.
         runtime.shutdown_background();
     };
     let thread = thread::Builder::new().name("archive".into()).spawn(work)?;
@@ -65,10 +65,10 @@ pub fn start(
 }
 
 impl Handle {
-    /// Copies what is left of a store that has stopped, and ends; waits for that so long. Says whether all was
-    /// copied, or would not have been in any case.
+    /// Copies the rest of a stopped store, and ends. Waits for at most `wait_max`, and returns whether
+    /// that was enough.
     pub fn stop(self, clock: &dyn Clock, wait_max: Duration) -> bool {
-        // It may have ended by itself.
+        // The thread may have ended already.
         let _ = self.stop.send(());
         let until = clock.now() + wait_max;
         while !self.thread.is_finished() {
@@ -88,11 +88,11 @@ struct Service {
     pacing: Arc<Pacing>,
     settings: Settings,
     metrics: Metrics,
-    /// Asked to copy what is left, and to end.
+    /// Receives the request to copy the rest and end.
     stopped: oneshot::Receiver<()>,
-    /// What fails, since when, and how often it did.
+    /// The present failure, since when it has lasted, and how often it occurred.
     failing: Option<(String, Duration, u32)>,
-    /// The store has stopped.
+    /// Whether the store has stopped.
     is_last: bool,
 }
 
@@ -112,12 +112,13 @@ impl Service {
         if let Err(error) = ended {
             self.metrics.stopped.set(1);
             tracing::error!(%error, url = self.bucket.url(), "nothing is archived any more");
-            // The disk is not to fill for an archive that does not come.
+            // The disk must not fill up for an archive that takes nothing.
             self.source.hold(None);
         }
     }
 
-    /// Takes the archive and copies until the store has stopped, or the archive has to be taken anew.
+    /// Takes over the archive and copies until the store has stopped, or until the archive must be
+    /// taken over again.
     async fn archive(&mut self) -> Result<(), Error> {
         let mut archiver = Archiver::open(
             self.bucket.clone(),
@@ -154,7 +155,8 @@ impl Service {
         }
     }
 
-    /// Waits for something to copy, and then as long as it may wait for more to come along, which is packed meanwhile.
+    /// Waits for something to copy, and then as long as the interval allows for more, which is
+    /// packed meanwhile.
     async fn wait_for(&mut self, archiver: &mut Archiver, seen: u64, cycle: Duration) {
         tokio::select! {
             () = archiver.changed(seen) => {}
@@ -162,16 +164,17 @@ impl Service {
                 self.is_last = true;
                 return;
             }
-            // What is due by its age.
+            // Wakes up for what is due by its age.
             () = self.clock.timer(Duration::from_mins(1)) => return,
         }
-        // What comes just after the next object is read is in the one after that.
+        // A group that arrives just after the next object is read is in the one after that, so two
+        // cycles must fit the interval.
         let interval = self.settings.interval;
         let rest = (interval * 9 / 10).saturating_sub(cycle * 2);
         let until = self.clock.now() + rest.max(interval / 10);
         let mut pause = PACK_EVERY;
         while !self.is_last && !archiver.is_full() {
-            // What failed is tried again by the next step, and told.
+            // The next step tries again what failed, and reports it.
             let Ok(packed) = archiver.pack() else { return };
             pause = match packed {
                 STRETCH_BYTES.. => STRETCH_REST,
@@ -189,7 +192,7 @@ impl Service {
         }
     }
 
-    /// Tells of a failure and waits before the next attempt. Says whether there is to be one.
+    /// Reports a failure and waits before the next attempt. Returns whether there should be one.
     async fn wait_after(&mut self, error: &Error) -> bool {
         self.metrics.failed(match error {
             Error::Bucket { failure, .. } => Some(*failure),
@@ -214,7 +217,7 @@ impl Service {
         }
         self.failing = Some((text, since, times));
         if self.is_last {
-            // Whoever stops waits a little, and one more attempt may do.
+            // A stopping service waits only a little, in which another attempt may succeed.
             if times > 2 {
                 return false;
             }
@@ -222,7 +225,7 @@ impl Service {
             return true;
         }
         let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);
-        // Many services of one bucket shall not come at the same moments.
+        // Random, so that many services with the same bucket do not retry at the same moments.
         let jitter = u32::try_from(crate::random() % 512).unwrap_or(0);
         let pause = pause.saturating_sub(pause / 2048 * jitter);
         let until = self.clock.now() + pause;

@@ -1,5 +1,5 @@
-//! Verifying an archive: every object that counts is read, and what it has must lead from where the manifest
-//! says to where it says.
+//! Verifies an archive: reads every object that counts, and checks that the contents lead from
+//! where the manifest says to where it says.
 
 use crate::{
     Bucket, Checkpoint, Error, Manifest, Stretch,
@@ -10,38 +10,41 @@ use crate::{
 use futures_util::{StreamExt as _, stream};
 use widgets_engine::JournalEnd;
 
-/// So many objects are fetched at a time.
+/// How many objects are fetched at a time.
 const AHEAD: usize = 8;
 
-/// So many parts of a checkpoint that are not there, one after the other, are enough: a manifest may name 2^32.
+/// After this many missing parts of a checkpoint in a row, the check stops: a manifest may name
+/// 2^32 parts.
 const MISSING_MAX: u32 = 64;
 
 /// Something that is wrong with an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The object.
+    /// The object's name.
     pub object: String,
     /// What is wrong with it.
     pub defect: String,
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// How many objects were read.
     pub objects: u64,
-    /// How many bytes they have.
+    /// The total size of those objects in bytes.
     pub bytes: u64,
-    /// What is wrong. An archive without any can be restored to every moment that it lists.
+    /// The problems. An archive without any can be restored to every moment that it lists.
     pub problems: Vec<Problem>,
 }
 
-/// So often the archive is verified anew, where it is pruned meanwhile.
+/// How many times the verification begins again because the archive is pruned meanwhile.
 const ANEW_MAX: usize = 4;
 
-/// Reads everything in an archive that counts. `progress` is told how many objects were read of how many.
+/// Reads every object in an archive that counts. `progress` gets the number of objects read, and of
+/// all objects.
 ///
-/// What went because the archive was pruned meanwhile is no problem: then all is verified anew.
+/// An object that is gone because the archive was pruned meanwhile is no problem: the verification
+/// then begins again.
 pub async fn verify(
     bucket: &Bucket,
     mut progress: impl FnMut(u64, u64),
@@ -93,7 +96,7 @@ impl Report {
         });
     }
 
-    /// A failure that is an object's fault is a problem; others end it.
+    /// Records an error that is the object's fault as a problem; returns any other error.
     fn take(&mut self, name: &str, error: Error) -> Result<(), Error> {
         match error {
             Error::Damaged { object, defect } => self.note(&object, defect),
@@ -165,7 +168,7 @@ async fn verify_stretch(
     Ok(())
 }
 
-/// An object of the journal is not there, or not readable, which was noted already.
+/// Records that an object of the journal is missing, unless it was already recorded as unreadable.
 fn note_missing(report: &mut Report, stretch: &Stretch, reached: JournalEnd, next_sequence: u64) {
     if reached.next_sequence >= next_sequence {
         let defect = format!(

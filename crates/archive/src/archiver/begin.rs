@@ -1,4 +1,5 @@
-//! Whether a store may write to an archive, where it goes on, and how it takes it.
+//! Decides whether a store may write to an archive and where it continues, and takes the archive
+//! over.
 
 use crate::{
     Bucket, Error, Manifest,
@@ -7,7 +8,7 @@ use crate::{
 };
 use widgets_engine::{JournalEnd, Source, SourceError};
 
-/// Has the manifest that names this writer in place of the one that was read.
+/// Replaces the manifest that was read with one that names this writer.
 pub(super) async fn take_over(
     bucket: &Bucket,
     manifest: &Manifest,
@@ -17,7 +18,7 @@ pub(super) async fn take_over(
         return Ok(version);
     }
     match bucket.manifest().await? {
-        // Our own, whose answer was lost.
+        // This is our own manifest, and the answer to our write was lost.
         Some((found, version)) if found.holder == manifest.holder => Ok(version),
         Some((found, _)) => Err(Error::Bucket {
             what: "taking over the archive".into(),
@@ -31,7 +32,7 @@ pub(super) async fn take_over(
     }
 }
 
-/// Whether this store may write to the archive.
+/// Checks whether this store may write to the archive.
 pub(super) fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Error> {
     let store = source.store();
     if manifest.store.0 != store.identity {
@@ -57,7 +58,7 @@ pub(super) fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Er
         });
     }
     let end = source.end().next_sequence;
-    // In a new epoch less is as it should be: a restore went to an earlier moment.
+    // In a new epoch, fewer entries are expected: a restore went back to an earlier moment.
     if ours == found && end < last.end.next_sequence {
         return Err(Error::Ahead {
             found: last.end.next_sequence - 1,
@@ -67,8 +68,8 @@ pub(super) fn check_owner(manifest: &Manifest, source: &Source) -> Result<(), Er
     Ok(())
 }
 
-/// Where to go on: where the archive ends, if the journal still has what follows from there, and otherwise
-/// where the journal's replay begins. Says whether that leaves a gap.
+/// Returns where to continue: at the end of the archive if the journal still has what follows, and
+/// otherwise where the replay of the journal begins. Also returns whether that leaves a gap.
 pub(super) fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd, bool), Error> {
     let end = source.end();
     if let Some(last) = manifest.stretches.last() {
@@ -106,7 +107,8 @@ pub(super) fn begin(manifest: &Manifest, source: &Source) -> Result<(JournalEnd,
             chain: 0,
         },
     };
-    // In a new epoch the archive's end is another history's.
+    // In a new epoch the end of the archive belongs to another history, so this compares positions
+    // only.
     let is_gap = manifest
         .stretches
         .last()

@@ -1,4 +1,4 @@
-//! When a checkpoint is copied, and when it counts.
+//! Decides when a checkpoint is copied, and when it counts.
 
 use super::{Archiver, CHECKPOINT_RETRY, unix_microseconds};
 use crate::{
@@ -9,16 +9,16 @@ use std::{mem, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle};
 use widgets_engine::JournalEnd;
 
-/// Where somebody waits for a checkpoint: what is told when it is there.
+/// Sends the outcome to a caller that waits for a checkpoint.
 pub(crate) type Reply = oneshot::Sender<Result<Checkpoint, String>>;
 
 impl Archiver {
-    /// Has a checkpoint of everything copied that was answered before.
+    /// Asks for a copy of a checkpoint that contains everything answered so far.
     pub(crate) fn want_checkpoint(&mut self, reply: Reply) {
         self.waiting.push(reply);
     }
 
-    /// Begins to copy a checkpoint, if one is due or wanted.
+    /// Begins to copy a checkpoint if one is due or was asked for.
     pub(super) fn begin_checkpoint(&mut self, is_last: bool) {
         let is_later = self.clock.now() < self.checkpoint_retry_at && self.waiting.is_empty();
         if self.upload.is_some() || self.uploaded.is_some() || is_later {
@@ -49,7 +49,7 @@ impl Archiver {
         self.upload = Some(tokio::spawn(work));
     }
 
-    /// Takes a copy that has ended.
+    /// Takes the outcome of a copy that has ended.
     pub(super) async fn take_upload(&mut self) -> Result<(), Error> {
         if !self.upload.as_ref().is_some_and(JoinHandle::is_finished) {
             return Ok(());
@@ -79,7 +79,7 @@ impl Archiver {
         }
     }
 
-    /// Whether a checkpoint is being copied, or is not recorded yet.
+    /// Returns whether a checkpoint is being copied, or is not recorded yet.
     #[cfg(test)]
     pub(crate) fn is_copying(&self) -> bool {
         self.upload.is_some() || self.uploaded.is_some()
@@ -93,7 +93,7 @@ impl Archiver {
         }
     }
 
-    /// Has the manifest say that the checkpoint is there, once the journal has come to what it needs.
+    /// Adds the checkpoint to the manifest, once the archived journal reaches what it needs.
     pub(super) async fn record_checkpoint(&mut self) -> Result<(), Error> {
         let Some(uploaded) = self.uploaded else {
             return Ok(());
@@ -148,7 +148,7 @@ impl Archiver {
 
 fn answer(replies: &mut Vec<Reply>, outcome: &Result<Checkpoint, String>) {
     for reply in replies.drain(..) {
-        // Whoever asked may have gone.
+        // The caller may be gone.
         drop(reply.send(outcome.clone()));
     }
 }

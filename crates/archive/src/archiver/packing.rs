@@ -1,4 +1,5 @@
-//! The next object of the journal: packed as its groups come, so that little is left to do when it is due.
+//! The next object of the journal, packed as its groups arrive so that little is left to do when it
+//! is due.
 
 use super::{Archiver, OBJECT_BYTES_MAX, epochs, unix_microseconds};
 use crate::{
@@ -9,13 +10,14 @@ use bytes::Bytes;
 use std::time::Duration;
 use widgets_engine::{JournalEnd, SourceError};
 
-/// Between two stretches of work others have their turn.
+/// The pause between two pieces of work, in which other threads run.
 pub(crate) const STRETCH_REST: Duration = Duration::from_millis(1);
 
-/// An object that grows. Nothing in it is archived: after a crash, or an error, it begins anew.
+/// A growing object. Nothing in it is archived: after a crash or an error, it is packed again from
+/// its beginning.
 pub(super) struct Packing {
     piece: GrowingPiece,
-    /// When the first group in it that says something was committed; 0 where none does.
+    /// When the first group in it that is no seal was committed; 0 if there is none.
     first_at: u64,
 }
 
@@ -25,22 +27,22 @@ impl Packing {
     }
 }
 
-/// An object that is whole, and not there for sure.
+/// A complete object that may not have reached the bucket yet.
 pub(super) struct Pending {
     pub(super) name: String,
     pub(super) bytes: Bytes,
     pub(super) raw_bytes: u64,
     pub(super) end: JournalEnd,
-    /// When the first group in it that says something was committed; 0 where none does.
+    /// When the first group in it that is no seal was committed; 0 if there is none.
     pub(super) first_at: u64,
-    /// It has all that was durable then, if an object has room for that.
+    /// The object contains everything that was durable at this time, if it has room for that.
     pub(super) read_at: u64,
 }
 
 impl Archiver {
-    /// Packs what is durable and not packed yet, about [`STRETCH_BYTES`] of it: how many bytes that were. None where the
-    /// object is full, or another one is on its way. After an error the next object is packed anew, from what
-    /// is archived on.
+    /// Packs about [`STRETCH_BYTES`] of what is durable and not packed yet, and returns how many
+    /// bytes that was: 0 if the object is full or another one is on its way. After an error, the
+    /// next object is packed again from where the archive ends.
     pub(crate) fn pack(&mut self) -> Result<usize, Error> {
         if self.pending.is_some() {
             return Ok(0);
@@ -84,7 +86,8 @@ impl Archiver {
             }
             SourceError::Io(_) => Error::Source(error.to_string()),
         })?;
-        // What comes in another epoch than the manifest says would be restored with positions that it never had.
+        // Groups of another epoch than the manifest names would be restored with positions that
+        // they never had.
         let own = self.manifest.stretches.last().map(|it| &it.epochs);
         if own.is_some_and(|own| *own != epochs(&self.source)) {
             return Err(Error::Source(
@@ -105,12 +108,13 @@ impl Archiver {
         Ok(bytes)
     }
 
-    /// Whether the next object has no more room.
+    /// Returns whether the next object is full.
     pub(crate) fn is_full(&self) -> bool {
         self.packing.as_ref().is_some_and(Packing::is_full)
     }
 
-    /// Packs the rest of what is durable now: the next object. None where there is nothing, or only what can wait.
+    /// Packs the rest of what is durable now, and returns the next object. Returns `None` if there
+    /// is nothing, or only what can wait.
     pub(super) async fn next_object(&mut self, is_last: bool) -> Result<Option<Pending>, Error> {
         let (read_at, until) = (unix_microseconds(&*self.clock), self.source.end());
         while self.pack()? > 0 && self.packed() < until.next_sequence {
@@ -143,7 +147,7 @@ impl Archiver {
         }))
     }
 
-    /// Everything before this entry is packed or archived.
+    /// Returns the entry before which everything is packed or archived.
     fn packed(&self) -> u64 {
         let packing = self.packing.as_ref();
         let packed = packing.map_or(self.reached, |packing| packing.piece.end());

@@ -1,4 +1,4 @@
-//! The frames of a backup's stream: a kind, a length and a checksum, then the content.
+//! The frames of a backup's stream. Each has a kind, a length, a checksum and the content.
 
 use crate::{
     Error,
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use widgets_engine::{Epoch, StoreHeader};
 
-/// What every stream begins with, and the version of the frames. Persisted.
+/// The beginning of every stream, which the version of the frames follows. Persisted.
 const BEGINNING: &str = "WIDGETS BACKUP";
 const VERSION: u32 = 1;
 
 const HEADER_BYTES: usize = 12;
 
-/// No frame is longer: what a reader takes on trust.
+/// The maximum length of a frame, so that a reader need not trust the length in it.
 const CONTENT_BYTES_MAX: u32 = 512 << 20;
 
 /// The kinds of frames. Persisted: never renumber.
@@ -26,18 +26,18 @@ const WAITING: u32 = 4;
 const END: u32 = 5;
 const FAILED: u32 = 6;
 
-/// Which store it is, and what of its checkpoint follows.
+/// Which store it is, and what is known about the checkpoint that follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     pub(crate) store: Hex64,
     pub(crate) secret: Secret,
-    /// Each with its first sequence number.
+    /// The store's epochs, each with its first sequence number.
     pub(crate) epochs: Vec<(u32, u64)>,
     /// Where the replay of the journal begins.
     pub(crate) begin: Place,
-    /// The journal must reach it.
+    /// The journal must reach this entry.
     pub(crate) next_sequence: u64,
-    /// The length of the checkpoint's file.
+    /// The length of the checkpoint's file in bytes.
     pub(crate) raw_bytes: u64,
 }
 
@@ -60,30 +60,31 @@ impl Head {
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// Comes once, before what it tells of.
+    /// Comes once, before what it describes.
     Head(Head),
-    /// The next part of the checkpoint, as an archive has it.
+    /// The next part of the checkpoint, in the format of an archive.
     Part(Bytes),
-    /// The next piece of the journal, as an archive has it. The first one follows the last part.
+    /// The next piece of the journal, in the format of an archive. The first piece follows the last
+    /// part.
     Piece(Bytes),
-    /// The checkpoint is being written: nothing yet.
+    /// The checkpoint is still being written.
     Waiting,
-    /// All is there, up to here.
+    /// The stream is complete up to here.
     End(Place),
-    /// There will be no more, and why.
+    /// The stream ends early, for this reason.
     Failed(String),
 }
 
-/// What the stream begins with.
+/// Returns the beginning of the stream.
 pub(crate) fn beginning() -> Bytes {
     format!("{BEGINNING} {VERSION}\n").into()
 }
 
-/// Reads what the stream begins with.
+/// Reads the beginning of the stream.
 pub(crate) fn read_beginning(reader: &mut impl Read) -> Result<(), Error> {
     let mut found = [0; BEGINNING.len() + 16];
     let mut length = 0;
-    // The line is short, and read as bytes come: what follows is not to be taken along.
+    // The line is short and is read byte by byte, so that nothing after it is consumed.
     while length < found.len() && !found[..length].ends_with(b"\n") {
         read_exactly(reader, &mut found[length..=length])?;
         length += 1;
@@ -133,7 +134,7 @@ impl Frame {
         if length > CONTENT_BYTES_MAX {
             return Err(damaged(&format!("it has a frame of {length} bytes")));
         }
-        // As it comes: a length alone takes no memory.
+        // Read as it arrives, so that a claimed length alone allocates no memory.
         let mut content = Vec::new();
         let read = reader.take(length.into()).read_to_end(&mut content);
         read.map_err(|error| cut(&error))?;
@@ -177,7 +178,7 @@ fn read_exactly(reader: &mut impl Read, bytes: &mut [u8]) -> Result<(), Error> {
     reader.read_exact(bytes).map_err(|error| cut(&error))
 }
 
-/// The stream ended before its end, or could not be read.
+/// Returns the error for a stream that ended early or could not be read.
 fn cut(error: &io::Error) -> Error {
     let why = if error.kind() == io::ErrorKind::UnexpectedEof {
         "the service ended its answer".to_owned()

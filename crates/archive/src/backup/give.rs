@@ -1,4 +1,4 @@
-//! Giving a backup: a thread for each, which reads what is durable and hands it over piece by piece.
+//! Gives backups: a thread for each backup reads what is durable and sends it piece by piece.
 
 use super::frame::{self, Frame, Head};
 use crate::{
@@ -24,18 +24,19 @@ use widgets_clock::Clock;
 use widgets_engine::{JournalEnd, Source};
 use widgets_pacing::Pacing;
 
-/// The journal is held for a backup as long as it does not take more than this, which it may take for those who
-/// ask for changes anyway, unless it is set otherwise.
+/// How much journal is held for a backup at most, unless set otherwise: as much as may be held for
+/// readers of changes anyway.
 const HELD_BYTES_MAX: u64 = 4 << 30;
 
-/// While a checkpoint is being written, it is said so often that one waits for it.
+/// How often the stream says that the checkpoint is still being written.
 const WAITING_EVERY: Duration = Duration::from_secs(5);
 
-/// What a checkpoint needs of the journal is durable a moment later.
+/// What a checkpoint needs of the journal becomes durable a moment later. This is how often that is
+/// checked.
 const NEEDED_PAUSE: Duration = Duration::from_millis(5);
 const NEEDED_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A number of no archive's writer.
+/// A writer's number that no archive has.
 pub(super) const NO_WRITER: u32 = 0;
 
 /// Gives backups of a running store, one at a time.
@@ -49,7 +50,7 @@ pub struct Backups {
 }
 
 impl Backups {
-    /// Of this store. `begin` is called first on each thread that gives one.
+    /// Gives backups of this store. `begin` is called first on each thread that gives one.
     pub fn new(
         source: Source,
         clock: Arc<dyn Clock>,
@@ -66,7 +67,7 @@ impl Backups {
         }
     }
 
-    /// The same, which hold less of the journal.
+    /// Limits how much journal is held.
     #[cfg(test)]
     pub(crate) fn holding(self, held_bytes_max: u64) -> Self {
         Self {
@@ -75,8 +76,8 @@ impl Backups {
         }
     }
 
-    /// Begins one: its bytes, a piece each time the one before is taken. Dropping the receiver gives it up.
-    /// `None`: another one is being given.
+    /// Begins a backup and returns its bytes, a piece each time the previous one is taken. Dropping
+    /// the receiver ends the backup. Returns `None` if another backup is being given.
     pub fn give(&self) -> io::Result<Option<mpsc::Receiver<Bytes>>> {
         if self.is_given.swap(true, Ordering::AcqRel) {
             return Ok(None);
@@ -102,7 +103,7 @@ impl Backups {
     }
 }
 
-/// Somebody is given a backup, and nobody else until this is dropped.
+/// The right to give a backup; nobody else has it until this is dropped.
 struct Turn(Arc<AtomicBool>);
 
 impl Drop for Turn {
@@ -113,7 +114,7 @@ impl Drop for Turn {
 
 /// Why a backup ended early.
 enum Ended {
-    /// Nobody takes it any more.
+    /// The receiver is gone.
     Untaken,
     Failed(Error),
 }
@@ -147,7 +148,7 @@ impl Giver {
             }
             Err(Ended::Failed(error)) => {
                 tracing::warn!(%error, bytes = self.bytes, "a backup could not be given");
-                // Whoever takes it may have gone as well.
+                // The receiver may be gone as well.
                 drop(self.send(Frame::Failed(error.to_string()).encode()));
             }
         }
@@ -160,7 +161,8 @@ impl Giver {
     }
 
     fn give(&mut self) -> Result<JournalEnd, Ended> {
-        // The head of the answer travels with it, and a client knows that it was let in.
+        // The head of the response is sent with the first piece, so a client learns at once that
+        // its request was accepted.
         self.send(frame::beginning())?;
         let journal = self.source.hold_journal(self.held_bytes_max);
         self.write_checkpoint()?;
@@ -207,18 +209,19 @@ impl Giver {
         Ok(reached)
     }
 
-    /// How long to rest after work that was started then.
+    /// Returns how long to rest after work that began at `started`.
     fn rest_after(&self, started: Duration) -> Duration {
         self.pacing
             .copy_rest(self.clock.now().saturating_sub(started))
     }
 
-    /// Has a checkpoint of everything written that was answered before, and says meanwhile that one waits.
+    /// Writes a checkpoint that contains everything answered so far, and sends frames meanwhile
+    /// that say so.
     fn write_checkpoint(&mut self) -> Result<(), Ended> {
         let (written, outcome) = threads::channel();
         let source = self.source.clone();
         let work = move || {
-            // Who asked may have gone.
+            // The receiver may be gone.
             drop(written.send(source.checkpoint()));
         };
         let failed = |error: &dyn std::fmt::Display| Error::Source(error.to_string());
@@ -233,7 +236,8 @@ impl Giver {
         }
     }
 
-    /// Waits until what the checkpoint needs of the journal is durable; where the journal ends then.
+    /// Waits until what the checkpoint needs of the journal is durable, and returns where the
+    /// journal ends then.
     fn needed(&self, next_sequence: u64) -> Result<u64, Ended> {
         let until = self.clock.now() + NEEDED_TIME_MAX;
         loop {
@@ -255,8 +259,8 @@ impl Giver {
         }
     }
 
-    /// The groups from a place on as a piece of the journal, up to the one before this entry or a little further, and
-    /// where they end.
+    /// Packs the groups from a place on as a piece of the journal, up to the entry before `to` or a
+    /// little further, and returns the piece and its end.
     fn piece(
         &self,
         packer: Packer,

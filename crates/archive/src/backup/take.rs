@@ -1,4 +1,4 @@
-//! Taking a backup into an empty directory, verifying all of it.
+//! Takes a backup into an empty directory and verifies all of it.
 
 use super::{
     frame::{self, Frame, Head, damaged},
@@ -13,30 +13,30 @@ use std::{
 use widgets_engine::{DataDirectory, JournalEnd, Restoration, Restored, Settings};
 use widgets_registry::Position;
 
-/// An empty directory that a backup is to arrive in.
+/// An empty directory in which a backup is to arrive.
 pub struct Arrival(DataDirectory);
 
 /// What arrived.
 #[derive(Clone, Debug)]
 pub struct Arrived {
-    /// What there is now.
+    /// What was restored.
     pub restored: Restored,
     /// The position that was reached.
     pub position: Position,
     /// When the last operation in it was committed.
     pub reached: String,
-    /// How many bytes came.
+    /// How many bytes were received.
     pub bytes: u64,
 }
 
 impl Arrival {
-    /// Opens the directory, or makes it. One that an earlier attempt did not finish counts as empty; one that
-    /// has anything else is refused.
+    /// Opens the directory, or creates it. A directory that an earlier attempt left unfinished
+    /// counts as empty; one with anything else is refused.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self(DataDirectory::open_to_restore(path)?))
     }
 
-    /// Takes a backup. Until it returns, no start takes the directory.
+    /// Takes a backup. Until this returns, no start accepts the directory.
     pub fn take(
         self,
         stream: impl Read,
@@ -100,7 +100,7 @@ impl Arrival {
     }
 }
 
-/// A stream, and how many bytes came.
+/// A stream, and how many bytes were received from it.
 struct Counted<R>(R, u64);
 
 impl<R: Read> Read for Counted<R> {
@@ -111,7 +111,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The next frame. Where the service says that it failed, that is the error.
+/// Returns the next frame. If the service reports a failure, that is the error.
 fn next(stream: &mut impl Read) -> Result<Frame, Error> {
     match Frame::read(stream)? {
         Frame::Failed(why) => Err(Error::Source(format!(
@@ -126,7 +126,7 @@ struct Taking {
     restoration: Restoration,
     parts: u32,
     raw_bytes: u64,
-    /// All its parts were taken.
+    /// Whether all parts of the checkpoint were taken.
     has_checkpoint: bool,
 }
 
@@ -148,7 +148,7 @@ impl Taking {
         Ok(Progress::Checkpoint(self.raw_bytes, self.head.raw_bytes))
     }
 
-    /// Where the first piece of the journal comes, the checkpoint is whole.
+    /// Completes the checkpoint when the first piece of the journal arrives.
     fn end_checkpoint(&mut self) -> Result<(), Error> {
         if self.has_checkpoint {
             return Ok(());

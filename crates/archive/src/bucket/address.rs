@@ -1,13 +1,13 @@
-//! Where an archive is, as people write it.
+//! The address of an archive, as people write it.
 
 use std::{fmt, str::FromStr};
 use url::Url;
 
-/// Where an archive is: a bucket with a prefix, or a folder.
+/// The address of an archive: a bucket with a prefix, or a folder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ArchiveUrl(pub(super) Url);
 
-/// Why a text is no address of an archive.
+/// Why a text is not the address of an archive.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UrlError(String);

@@ -1,4 +1,5 @@
-//! How a bucket is spoken to: with the cryptography and the authorities of all our clients, and believed no length that it says.
+//! The HTTP client for buckets: it uses the cryptography and the certificate authorities of all our
+//! clients, and trusts no length that a server claims.
 
 use super::REQUEST_TIME_MAX;
 use async_trait::async_trait;
@@ -13,13 +14,14 @@ use object_store::{
 };
 use std::time::Duration;
 
-/// How long making a connection may take.
+/// The timeout for making a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// So much of an error is read. It says what is wrong in a few hundred bytes.
+/// How much of an error's body is read. A few hundred bytes say what is wrong.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// A page of a list has a thousand names, of a kilobyte each at most, and what is said of them.
+/// The maximum size of other responses: a page of a list has a thousand names of at most a kilobyte
+/// each, and their metadata.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug)]
@@ -40,7 +42,8 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Reads of answers what they may have. Otherwise they would be read whole, into as much memory as they say at first.
+/// Limits how much of a response is read. Otherwise it would be read whole, into as much memory as
+/// it claims at first.
 #[derive(Debug)]
 struct Bounded<S>(S);
 
@@ -53,7 +56,7 @@ impl<S: HttpService> HttpService for Bounded<S> {
         let body = if !parts.status.is_success() {
             beginning(body).await.into()
         } else if is_object {
-            // Who asked for it reads it piece by piece.
+            // The caller reads it piece by piece.
             body
         } else {
             whole(body).await?.into()
@@ -62,13 +65,14 @@ impl<S: HttpService> HttpService for Bounded<S> {
     }
 }
 
-/// Whether an answer is a list, as S3 and Google, or Azure, are asked for one.
+/// Returns whether a response is a list, by the query with which S3 and Google, or Azure, are asked
+/// for one.
 fn is_list(query: Option<&str>) -> bool {
     let mut asked = query.unwrap_or_default().split('&');
     asked.any(|each| each.starts_with("list-type=") || each == "comp=list")
 }
 
-/// What fits of a body that tells of an error; what comes after it is not waited for.
+/// Reads the beginning of an error's body, up to the limit, without waiting for the rest.
 async fn beginning(body: HttpResponseBody) -> Bytes {
     let mut pieces = body.bytes_stream();
     let mut read = Vec::new();

@@ -1,11 +1,11 @@
-//! What a request's failure means, in words without credentials.
+//! Describes why a request failed, in words without credentials.
 
 use super::REQUEST_TIME_MAX;
 use crate::{Error, error::Failure};
 
 /// A request that failed.
 pub(super) struct Tried {
-    /// `None`: it took too long.
+    /// The error; `None` if the request timed out.
     pub(super) error: Option<object_store::Error>,
     pub(super) what: String,
 }
@@ -20,7 +20,7 @@ impl Tried {
         matches!(self.error, Some(object_store::Error::NotFound { .. }))
     }
 
-    /// A bucket that is not there is no empty one.
+    /// Returns whether the bucket itself is missing, which is not the same as an empty one.
     pub(super) fn says_no_bucket(&self) -> bool {
         let text = self.error.as_ref().map(ToString::to_string);
         text.is_some_and(|text| text.contains("NoSuchBucket") || text.contains("ContainerNotFound"))
@@ -47,7 +47,7 @@ impl From<Tried> for Error {
     }
 }
 
-/// An error with its causes, as far as it does not tell them itself.
+/// Returns an error with its causes, leaving out those that its text already contains.
 fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -61,7 +61,7 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A text without the queries of URLs, which may have signatures in them, and not longer than a line or two.
+/// Returns a text without the queries of URLs, which may contain signatures, cut to a line or two.
 pub(super) fn redacted(text: &str) -> String {
     let mut shown = String::new();
     let mut is_query = false;

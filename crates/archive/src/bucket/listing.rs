@@ -1,4 +1,4 @@
-//! What a bucket lists, which may be anything: names that are none, and pages without an end.
+//! Reads what a bucket lists, which may be anything: invalid names, and pages without end.
 
 use super::failed::Tried;
 use crate::{Error, error::Failure};
@@ -6,17 +6,17 @@ use futures_util::{Stream, StreamExt as _};
 use object_store::ObjectMeta;
 use std::{pin::pin, time::Duration};
 
-/// So many names are taken: an object a second, day and night, for a year.
+/// How many names are taken at most: an object a second, day and night, for a year.
 pub(super) const NAMES_MAX: usize = 32_000_000;
 
 /// Why a list was not read to its end.
 #[derive(Debug)]
 pub(super) enum Unlisted {
-    /// The bucket did not do it.
+    /// The request failed.
     Failed(object_store::Error),
-    /// It sends pages, and no names.
+    /// The bucket sends pages without names.
     Silent(Duration),
-    /// It goes on and on.
+    /// The list has more names than this.
     Endless(usize),
 }
 
@@ -39,8 +39,9 @@ impl Unlisted {
     }
 }
 
-/// All that is listed, if that ends. A long list is many requests, each of which has its own time; one that brings no name
-/// for so long is given up. What is in a folder and can be no object's name is none of ours, and passed over.
+/// Reads the whole list, if it ends. A long list is many requests, each with its own timeout; if no
+/// name arrives for `silence_max`, the list is given up. Entries of a folder whose names cannot be
+/// an object's are not ours, and are skipped.
 pub(super) async fn whole(
     listing: impl Stream<Item = object_store::Result<ObjectMeta>>,
     silence_max: Duration,

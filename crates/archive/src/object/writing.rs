@@ -1,8 +1,8 @@
-//! Writing objects: what goes into one is packed as it comes, some of it at a time.
+//! Writes objects, packing the content piece by piece as it arrives.
 //!
-//! Packed in one go, a second of operations or a part of a checkpoint takes a processor for as long as answers may
-//! take, and whoever copies shares it with who answers. So everything here takes a stretch, and whoever calls rests
-//! between two of them.
+//! If a second of operations, or a part of a checkpoint, were packed in one go, that would occupy a
+//! core for as long as answers may take, and the archiver shares its cores with the threads that
+//! answer. So every function here packs only a little, and its caller rests between two calls.
 
 use super::{FORMAT_VERSION, HEADER_BYTES, JOURNAL_MAGIC, PART_MAGIC, VERSION, end_of};
 use crate::Error;
@@ -11,17 +11,18 @@ use std::io;
 use widgets_engine::{JournalEnd, LoggedGroup};
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation as _, OutBuffer};
 
-/// About so many bytes are packed at a time, in some tenths of a millisecond.
+/// How many bytes are packed at a time, approximately: that takes some tenths of a millisecond.
 pub(crate) const STRETCH_BYTES: usize = if cfg!(test) { 1 << 10 } else { 128 << 10 };
 
-/// A higher level takes a fifth more of processor time for a twentieth of the bytes (docs/performance.md).
+/// A higher level takes a fifth more CPU time and saves a twentieth of the bytes
+/// (docs/performance.md).
 const LEVEL: i32 = 1;
 
-/// What is compared with lies within so many bytes, by their logarithm: they stay in the cache of one processor, and
-/// what is longer makes no object smaller.
+/// The logarithm of the window within which zstd looks for matches. This size stays in the cache of
+/// one core, and a larger one makes no object smaller.
 const WINDOW_LOG: u32 = 17;
 
-/// Room is made for so many bytes more.
+/// How much room is reserved for output at a time.
 const ROOM: usize = 64 << 10;
 
 /// Writes the fields of a header one after the other.
@@ -44,7 +45,7 @@ impl Fields {
     }
 }
 
-/// Packs one object after the other, in the same memory.
+/// Packs one object after the other, reusing the encoder's memory.
 pub(crate) struct Packer {
     encoder: Encoder<'static>,
     /// Room for the header, and what is packed so far.
@@ -68,7 +69,7 @@ impl Packer {
         })
     }
 
-    /// Packs what comes next in the object.
+    /// Packs the next bytes of the object.
     fn add(&mut self, raw: &[u8]) -> Result<(), Error> {
         #[cfg(test)]
         crate::planted::pack().map_err(|error| failed(&error))?;
@@ -81,7 +82,7 @@ impl Packer {
         Ok(())
     }
 
-    /// The object, and what it is made of is forgotten.
+    /// Returns the object, and resets the packer for the next one.
     fn finish(&mut self, mut header: Fields) -> Result<Bytes, Error> {
         self.end().map_err(|error| failed(&error))?;
         let checksum = std::mem::take(&mut self.checksum).finalize();
@@ -102,7 +103,7 @@ impl Packer {
         self.encoder.reinit()
     }
 
-    /// Has the encoder write behind what there is.
+    /// Runs the encoder, which appends its output to the object.
     fn run(
         &mut self,
         work: impl FnOnce(&mut Encoder<'static>, &mut OutBuffer<'_, Vec<u8>>) -> io::Result<usize>,
@@ -128,12 +129,12 @@ pub(crate) struct GrowingPiece {
     begin: JournalEnd,
     end: JournalEnd,
     groups: u32,
-    /// The groups' own bytes, without what is written before each.
+    /// The size of the groups' payloads, without what is written before each.
     payload_bytes: u64,
 }
 
 impl GrowingPiece {
-    /// With no group yet. The packer has nothing of another object in it.
+    /// Creates a piece without groups. The packer must hold nothing of another object.
     pub(crate) fn new(packer: Packer, store: u64, writer: u32, begin: JournalEnd) -> Self {
         Self {
             packer,
@@ -146,22 +147,22 @@ impl GrowingPiece {
         }
     }
 
-    /// Where it begins.
+    /// Returns where the piece begins.
     pub(crate) fn begin(&self) -> JournalEnd {
         self.begin
     }
 
-    /// Where its last group ends.
+    /// Returns where the last group ends.
     pub(crate) fn end(&self) -> JournalEnd {
         self.end
     }
 
-    /// How many bytes its groups have.
+    /// Returns the size of the groups' payloads in bytes.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.payload_bytes
     }
 
-    /// Packs the group that comes next. After an error the piece is of no use.
+    /// Packs the next group. After an error, the piece is unusable.
     pub(crate) fn add(&mut self, group: &LoggedGroup) -> Result<(), Error> {
         let follows =
             (group.first_sequence, group.chain) == (self.end.next_sequence, self.end.chain);
@@ -186,7 +187,7 @@ impl GrowingPiece {
         Ok(())
     }
 
-    /// The piece as an object, and the packer for the next one.
+    /// Returns the piece as an object, and the packer for the next one.
     pub(crate) fn finish(mut self) -> Result<(Bytes, Packer), Error> {
         let mut header = Fields::new(JOURNAL_MAGIC, self.store, self.writer);
         header.put(&self.groups.to_le_bytes());
@@ -216,7 +217,7 @@ pub(crate) struct GrowingPart {
 }
 
 impl GrowingPart {
-    /// The first one, with nothing in it yet.
+    /// Creates the first part, which is empty.
     pub(crate) fn new(store: u64, writer: u32, first_sequence: u64) -> Result<Self, Error> {
         Ok(Self {
             packer: Packer::new()?,
@@ -227,22 +228,22 @@ impl GrowingPart {
         })
     }
 
-    /// How many bytes of the checkpoint's file are in it.
+    /// Returns how many bytes of the checkpoint's file are in the part.
     pub(crate) fn raw_bytes(&self) -> u64 {
         self.packer.raw_bytes
     }
 
-    /// How many there were before.
+    /// Returns how many parts came before.
     pub(crate) fn number(&self) -> u32 {
         self.part
     }
 
-    /// Packs the bytes that come next. After an error no part is of any use.
+    /// Packs the next bytes. After an error, no further part is usable.
     pub(crate) fn add(&mut self, raw: &[u8]) -> Result<(), Error> {
         self.packer.add(raw)
     }
 
-    /// The part as an object. What comes now is in the next one.
+    /// Returns the part as an object, and begins the next one.
     pub(crate) fn finish(&mut self) -> Result<Bytes, Error> {
         let mut header = Fields::new(PART_MAGIC, self.store, self.writer);
         header.put(&self.part.to_le_bytes());
