@@ -1,12 +1,13 @@
-//! Who asks, as far as shares go of what all have together: a caller by its name, others by their addresses.
+//! Askers, between whom shared resources are divided: a caller with a name, or else an address.
 
 use crate::{auth::Sender, proxies};
 use ring::digest::{SHA256, digest};
 use std::net::IpAddr;
 use widgets_registry::query::Asker;
 
-/// Whoever this sender is, or else whoever is at this address. One whose token names no subject is not known by it:
-/// it gets a new one now and then. The same in every process, as keys are kept with it.
+/// Returns the asker of this sender, or of this address if the sender has no name. A token without
+/// a subject does not identify an asker, because its holder gets a new token now and then. The
+/// result is the same in every process, because keys are stored with it.
 pub(crate) fn asker(sender: &Sender, client: IpAddr) -> Asker {
     let named = sender.author.is_some();
     let identity = sender.identity.digest().filter(|_| named);
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(asker(&nobody, "192.0.2.1"), asker(&token, "192.0.2.1"));
         assert_eq!(asker(&newer, "192.0.2.1"), asker(&token, "192.0.2.1"));
         assert_ne!(asker(&nobody, "192.0.2.1"), asker(&nobody, "192.0.2.2"));
-        // One customer.
+        // The same customer.
         assert_eq!(
             asker(&nobody, "2001:db8:0:1::1"),
             asker(&nobody, "2001:db8:0:2::1")

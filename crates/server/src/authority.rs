@@ -1,4 +1,4 @@
-//! The name and the port of a URL, of `Host` and of `Origin` (RFC 3986, 3.2).
+//! The host and port of a URL, of `Host` and of `Origin` (RFC 3986, 3.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ pub(crate) enum Host<'a> {
     Address(IpAddr),
 }
 
-/// Names are the same however they are capitalised.
+/// Compares names without regard to case.
 impl PartialEq for Host<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -30,8 +30,7 @@ impl PartialEq for Host<'_> {
 impl Eq for Host<'_> {}
 
 impl<'a> Authority<'a> {
-    /// What these bytes say, if they are a host that is not empty and perhaps a port. A user is none of
-    /// it.
+    /// Parses a host that is not empty, with an optional port. A user is not allowed.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
@@ -45,7 +44,7 @@ impl<'a> Authority<'a> {
         };
         let port = match rest.strip_prefix(':') {
             None if rest.is_empty() => None,
-            // A port may be empty, which is the scheme's own (RFC 3986, 3.2.3).
+            // An empty port means the scheme's default (RFC 3986, 3.2.3).
             Some("") => None,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Some(digits.parse().ok()?)
@@ -56,7 +55,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Which bytes a registered name can have (RFC 3986, 3.2.2). A table, because every request has one.
+/// The bytes that a registered name can have (RFC 3986, 3.2.2). A table, because every request has
+/// one.
 const IN_NAMES: [bool; 256] = {
     let mut allowed = [false; 256];
     let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";
@@ -82,7 +82,7 @@ fn host(name: &str) -> Option<Host<'_>> {
 }
 
 impl Host<'_> {
-    /// Whether it always is this machine (RFC 6761, 6.3), whatever a name server says.
+    /// Reports whether it always is this machine (RFC 6761, 6.3), whatever a name server says.
     pub(crate) fn is_loopback(self) -> bool {
         match self {
             Self::Address(address) => address.to_canonical().is_loopback(),

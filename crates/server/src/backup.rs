@@ -1,7 +1,8 @@
-//! `GET /backup`: the whole store as one stream, for those who administer the service.
+//! `GET /backup`: the whole store as one stream, for administrators.
 //!
-//! What the stream says is nothing to this crate: it hands pieces over as the client reads them. A client that
-//! hangs up ends it, and so does a shutdown: what was cut off says so by its missing end.
+//! This crate does not know the contents of the stream; it hands pieces over as the client reads
+//! them. The stream ends early if the client hangs up or the service shuts down. A stream that was
+//! cut off can be recognised by its missing end.
 
 use crate::{error::Error, pieces::Pieces};
 use hyper::{HeaderMap, body::Bytes, header, header::HeaderValue};
@@ -12,17 +13,17 @@ use widgets_registry::Fault;
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const STREAM_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// One who asks while another one is given a backup may try again after so many seconds.
+/// After how many seconds a client may retry if another backup is in progress.
 const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// Gives backups of a store that runs.
+/// Makes backups of a running store.
 pub trait Backup: Send + Sync + 'static {
-    /// Begins one: its bytes, a piece each time the one before is taken. Dropping the receiver gives it up.
-    /// `None`: another one is being given.
+    /// Begins a backup. Each piece is made when the previous one was taken; dropping the receiver
+    /// cancels it. `None` if another backup is in progress.
     fn give(&self) -> std::io::Result<Option<mpsc::Receiver<Bytes>>>;
 }
 
-/// Begins one, which ends early where the service stops.
+/// Begins a backup, which ends early if the service stops.
 pub(crate) fn give(
     backup: Option<&Arc<dyn Backup>>,
     mut stopping: watch::Receiver<bool>,
@@ -49,7 +50,7 @@ pub(crate) fn give(
         tokio::select! {
             biased;
             _ = stopping.wait_for(|&stopping| stopping) => {}
-            // Also while the next piece is waited for.
+            // Also while waiting for the next piece.
             () = pieces.closed() => {}
             () = hand_over => {}
         }
@@ -57,7 +58,7 @@ pub(crate) fn give(
     Ok(Pieces::new(body))
 }
 
-/// The headers of its answer.
+/// Sets the headers of the answer.
 pub(crate) fn headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::CONTENT_TYPE, STREAM_TYPE);

@@ -1,19 +1,21 @@
-//! Bytes that all connections together may take for something, such as bodies that are not whole yet.
+//! A limit for the bytes that all connections together may take for one purpose, such as incomplete
+//! bodies.
 //!
-//! Over HTTP/2 one connection can take as much as it likes: so each has a share, a sixteenth of what is left
-//! at most. What it takes first is bounded by what is left alone, as over HTTP/1.1, where there is one
-//! request at a time. So whoever asks one thing after another is only refused where nothing is left for
-//! anybody.
+//! Over HTTP/2 a single connection could take everything. So each connection has a share: at most a
+//! sixteenth of what is free. The first item that a connection holds is limited only by what is
+//! free, as over HTTP/1.1, where there is one request at a time. So a client that sends one request
+//! after another is refused only if nothing is free for anybody.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// One connection gets this part of what is left for its second thing and all further ones, at most.
+/// The fraction of the free bytes that one connection gets at most for its second and all further
+/// items.
 const SHARE: usize = 16;
 
-/// What all connections may take together.
+/// The bytes that all connections may take together.
 #[derive(Debug)]
 pub(crate) struct Budget {
     taken: AtomicUsize,
@@ -32,7 +34,7 @@ impl Budget {
     }
 }
 
-/// What one connection takes of it.
+/// What one connection takes of them.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -49,7 +51,7 @@ impl Share {
         })
     }
 
-    /// Begins to take something, of which there is nothing yet.
+    /// Begins an item, which takes no bytes yet.
     pub(crate) fn begin(self: &Arc<Self>) -> Taken {
         let is_first = self.holders.fetch_add(1, Ordering::Relaxed) == 0;
         Taken {
@@ -60,11 +62,11 @@ impl Share {
     }
 }
 
-/// Bytes that are taken, until it is dropped.
+/// Bytes that are taken, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
     share: Arc<Share>,
-    /// Its connection took nothing else when it began.
+    /// Whether its connection held nothing else when it began.
     is_first: bool,
     bytes: usize,
 }
@@ -74,7 +76,7 @@ impl Taken {
         self.is_first
     }
 
-    /// Takes so many more. Where there is no room for them nothing is taken.
+    /// Takes this many more bytes. If there is no room for them, takes none.
     pub(crate) fn add(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let Share { budget, taken, .. } = &*self.share;
         let all = budget.taken.fetch_add(bytes, Ordering::Relaxed);
@@ -101,7 +103,7 @@ impl Drop for Taken {
     }
 }
 
-/// There is no room for more bytes, of which there may be so many.
+/// There is no room for more bytes. The limit is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom(pub(crate) usize);
 

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The other end of a connection.
 
 use crate::auth;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,17 +10,17 @@ use x509_cert::{Certificate, der::Decode as _};
 pub struct Caller {
     /// Its address.
     pub address: IpAddr,
-    /// It has a client certificate, which was verified.
+    /// Whether it has a client certificate, which was verified.
     pub certified: bool,
-    /// Whose certificate that is, if it says so.
+    /// The subject of that certificate, if it has one.
     pub subject: Option<Author>,
 }
 
 impl Caller {
-    /// Someone on this machine.
+    /// A caller on this machine.
     pub const LOCAL: Self = Self::without_certificate(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-    /// Someone at this address without a certificate.
+    /// Returns a caller at this address without a certificate.
     #[must_use]
     pub const fn without_certificate(address: IpAddr) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Caller {
         }
     }
 
-    /// Someone at this address with this certificate, which was verified.
+    /// Returns a caller at this address with this certificate, which was verified.
     #[must_use]
     pub fn with_certificate(address: IpAddr, certificate: &[u8]) -> Self {
         // As text (RFC 4514), such as `CN=alice,O=Example`.

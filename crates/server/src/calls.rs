@@ -1,5 +1,4 @@
-//! What is checked of a call of an operation beside its arguments, each check in its place in PostgREST's
-//! order.
+//! Checks of a call of an operation other than those of its arguments, in PostgREST's order.
 
 use crate::{
     arguments, auth, browsers,
@@ -10,8 +9,8 @@ use crate::{
 use hyper::{HeaderMap, header, http::request::Parts};
 use widgets_registry::Operation;
 
-/// Refuses query parameters: arguments stand in the body, and nothing is there to be filtered. That
-/// everything be selected changes nothing, and clients say it.
+/// Refuses query parameters: arguments belong in the body, and there is nothing to filter.
+/// `select=*` is allowed, because it changes nothing and clients send it.
 pub(crate) fn check_query(head: &Parts) -> Result<(), Malformed> {
     let Some(query) = head.uri.query() else {
         return Ok(());
@@ -26,7 +25,7 @@ pub(crate) fn check_query(head: &Parts) -> Result<(), Malformed> {
     }
 }
 
-/// The names of the query's parameters, sorted, each once.
+/// Returns the names of the query's parameters, sorted and without repetitions.
 pub(crate) fn names_in_query(head: &Parts) -> Vec<String> {
     let query = head.uri.query().unwrap_or_default().as_bytes();
     let names = form_urlencoded::parse(query).map(|(name, _)| name.into_owned());
@@ -36,7 +35,7 @@ pub(crate) fn names_in_query(head: &Parts) -> Vec<String> {
     names
 }
 
-/// Checks that the query names the operation's arguments: so a reading method would call it.
+/// Checks that the query names the operation's arguments, so that a GET would call it.
 pub(crate) fn check_named_in_query(operation: Operation, head: &Parts) -> Result<(), NoFunction> {
     let names = names_in_query(head);
     if arguments::accepts(operation, &names) {
@@ -48,13 +47,14 @@ pub(crate) fn check_named_in_query(operation: Operation, head: &Parts) -> Result
     })
 }
 
-/// Checks that the body says to be JSON, or nothing of itself.
+/// Checks that the body's media type is JSON or is not declared.
 ///
-/// A form is refused: its values are all text, and making slots of them would be the coercion that
-/// the API does not do.
+/// A form is refused: its values are all text, and turning them into slots would be a coercion,
+/// which the API does not do.
 pub(crate) fn check_content_type(function: &str, headers: &HeaderMap) -> Result<(), Malformed> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        // Without one a browser asks nobody before it sends what a page of any site wants to be sent.
+        // Without a media type, a browser sends a page's request to another site without a
+        // preflight.
         if browsers::is_page(headers) && !auth::has_token(headers) {
             return Err(Malformed::ContentType(None));
         }
@@ -78,8 +78,8 @@ pub(crate) fn check_content_type(function: &str, headers: &HeaderMap) -> Result<
     }))
 }
 
-/// Checks that the body is as it says to be: a small one gains nothing from being compressed, and a
-/// compressed one can be of any length.
+/// Checks that the body is not encoded. A small body gains nothing from compression, and a
+/// compressed one can expand to any length.
 pub(crate) fn check_content_encoding(head: &Head<'_>) -> Result<(), Malformed> {
     if !head.has(Given::CONTENT_ENCODING) {
         return Ok(());
@@ -96,7 +96,8 @@ pub(crate) fn check_content_encoding(head: &Head<'_>) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Media type, then preferences: what is checked between a call's arguments and their values.
+/// Negotiates the media type, then the preferences: the checks between a call's arguments and their
+/// values.
 pub(crate) fn negotiate(head: &Head<'_>) -> Result<Preferences, Malformed> {
     if head.has(Given::ACCEPT) {
         negotiation::media_type(&head.headers, &OPERATION_MEDIA_TYPES)?;

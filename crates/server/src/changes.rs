@@ -1,10 +1,11 @@
-//! `GET /changes`: what happened, as pages of JSON, as server-sent events, and as JSON Lines.
+//! `GET /changes`: the feed of changes, as pages of JSON, as server-sent events, and as JSON Lines.
 //!
-//! A page is read and answered like anything else; one that finds nothing may wait for what comes. The
-//! other two have no end: a task reads the feed and hands over pieces, one at a time, so that a
-//! subscriber has a few hundred kilobytes at most, however slowly it reads. One that does not read at
-//! all is disconnected like any connection on which nothing moves. A shutdown ends streams between two
-//! changes; whoever resumes after the last position misses nothing.
+//! A page is read and answered like any other answer; if it finds nothing, it may wait for the next
+//! change. Events and lines have no end: a task reads the feed and hands over one piece at a time,
+//! so that a subscriber takes at most a few hundred kilobytes, however slowly it reads. A
+//! subscriber that does not read at all is disconnected like any idle connection. A shutdown ends
+//! streams between two changes, and a subscriber that resumes after its last position misses
+//! nothing.
 
 mod asked;
 mod encode;
@@ -28,10 +29,10 @@ use std::{sync::Arc, time::Duration};
 use widgets_clock::Clock;
 use widgets_registry::{ChangeFilter, Event, Fault, Feed, Position, query::Asker};
 
-/// After the last change that a page looked at: where the next one goes on.
+/// The position after the last change that a page examined: where the next page continues.
 pub(crate) const NEXT_POSITION: HeaderName = HeaderName::from_static("next-position");
 
-/// Tells nginx not to hold pieces back.
+/// Tells nginx not to buffer the answer.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -39,7 +40,8 @@ const PAGE_TYPE: HeaderValue = HeaderValue::from_static("application/json; chars
 const EVENTS_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
 const LINES_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// A page that looks for wanted changes among many answers after so long, with what it has.
+/// How long a page searches for matching changes among many others before it is answered with what
+/// it has.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// A page of changes.
@@ -48,7 +50,7 @@ pub(crate) struct Page {
     pub(crate) next: Position,
 }
 
-/// What bounds a page of changes.
+/// The limits for a page of changes.
 pub(crate) struct Bounds<'a> {
     pub(crate) making: &'a Arc<Making>,
     pub(crate) clock: &'a dyn Clock,
@@ -56,14 +58,14 @@ pub(crate) struct Bounds<'a> {
     pub(crate) bytes_max: usize,
 }
 
-/// What is answered to a request for changes.
+/// The answer to a request for changes.
 pub(crate) enum Answer {
     Page(Page),
     Stream(Format, Pieces),
 }
 
 impl Answer {
-    /// The headers of the answer.
+    /// Sets the headers of the answer.
     pub(crate) fn headers(&self, headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         let content_type = match self {
@@ -85,12 +87,12 @@ impl Answer {
     }
 }
 
-/// How long nothing may come: a connection on which nothing moves is taken for dead after a while.
+/// How long nothing may be sent. A connection on which nothing moves is eventually taken for dead.
 #[derive(Clone, Copy)]
 pub(crate) struct Silences {
-    /// A page waits no longer for a change.
+    /// How long a page waits for a change at most.
     pub(crate) of_pages: Duration,
-    /// A stream says before that it is there.
+    /// How soon a stream without changes sends a sign of life.
     pub(crate) of_streams: Duration,
 }
 
@@ -114,7 +116,7 @@ pub(crate) async fn answer(
     }
     let subscriber = subscribers.join(who).map_err(busy)?;
     let filter = Arc::new(asked.filter);
-    // Whether the position is one can only be said before the stream begins.
+    // An invalid position can be reported only before the stream begins.
     feed.read(after, filter.clone(), 0).await?;
     let left = asked.ends.map(|ends| time_left(ends, &*bounds.clock));
     let stream = stream::start(
@@ -163,14 +165,14 @@ async fn page(
         if events.len() >= asked.limit {
             break;
         }
-        // What is wanted may be rare.
+        // Matching changes may be rare.
         if !changes.is_end && took < LOOK_MAX.max(wait) {
             continue;
         }
         if !events.is_empty() || waits.is_zero() || *stopping.borrow() {
             break;
         }
-        // Past the end, and with time left. Nothing is in the making.
+        // Past the end, and with time left. No answer is being made.
         drop(turn);
         tokio::select! {
             biased;

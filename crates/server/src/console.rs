@@ -10,12 +10,12 @@ use hyper::{
 use widgets_console::CONTENT_SECURITY_POLICY;
 
 const POLICY: HeaderValue = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
-/// The names of the files stay the same when the binary is another one.
+/// The files keep their names when the binary changes.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
-/// Relative, so that a prefix which a proxy puts in front stays.
+/// Relative, so that a proxy's path prefix is preserved.
 const PAGE: HeaderValue = HeaderValue::from_static("console/");
 
-/// The file of this name, if it is one of the console's.
+/// Returns the file of this name, if the console has it.
 pub(crate) fn file(name: &str) -> Option<Response<Full<Bytes>>> {
     let file = widgets_console::file(name)?;
     let content = Bytes::from_static(file.content.as_bytes());
@@ -32,7 +32,7 @@ pub(crate) fn file(name: &str) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-/// Leads from `/console` to the page.
+/// Redirects from `/console` to the page.
 pub(crate) fn redirect() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;

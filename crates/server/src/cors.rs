@@ -1,5 +1,5 @@
-//! Requests of pages from other origins (CORS), as PostgREST answers them. Whether a page may ask is
-//! decided elsewhere: here is what its browser is told.
+//! Requests of pages from other origins (CORS), answered like PostgREST. Whether a page may send
+//! them is decided elsewhere; this module only informs its browser.
 
 use crate::given::{Given, Head};
 use http_body_util::Full;
@@ -11,8 +11,8 @@ use hyper::{
 
 const METHODS: HeaderValue =
     HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS, HEAD");
-/// What PostgREST names, then whatever else an answer can say that a page may want to know. The last is
-/// what proxies add.
+/// The headers that PostgREST names, then all others in an answer that a page may want to read. The
+/// last ones are added by proxies.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
      Transfer-Encoding, Range-Unit, Allow, Preference-Applied, Proxy-Status, Retry-After, \
@@ -22,16 +22,16 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const MAX_AGE_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 
-/// So many bytes of the headers that a page asks for are told back. No page asks for as many, and what is
-/// told back waits in memory until it is read.
+/// How many bytes of the headers that a page wants to send are echoed. No real page sends as many,
+/// and the echo is kept in memory until it is read.
 const REQUESTED_BYTES_MAX: usize = 1024;
 
-/// Whether a page of some other origin is behind the request.
+/// Reports whether a page of another origin may have sent the request.
 pub(crate) fn is_cross_origin(head: &Head<'_>) -> bool {
     head.has(Given::ORIGIN)
 }
 
-/// Whether a browser asks what it may send.
+/// Reports whether this is a preflight: a browser asks what it may send.
 pub(crate) fn is_preflight(head: &Head<'_>) -> bool {
     head.method == Method::OPTIONS
         && is_cross_origin(head)
@@ -40,7 +40,7 @@ pub(crate) fn is_preflight(head: &Head<'_>) -> bool {
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The answer to a browser that asks what it may send.
+/// Returns the answer to a preflight.
 pub(crate) fn preflight(headers: &HeaderMap) -> Response<Full<Bytes>> {
     let mut allowed = b"Authorization".to_vec();
     if let Some(requested) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
@@ -64,7 +64,7 @@ pub(crate) fn preflight(headers: &HeaderMap) -> Response<Full<Bytes>> {
     response
 }
 
-/// Lets the page read the answer, perhaps to a request that its user's certificate came with.
+/// Lets the page read the answer, also of a request with its user's certificate if `credentials`.
 pub(crate) fn allow(headers: &mut HeaderMap, (origin, credentials): (HeaderValue, bool)) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if credentials {

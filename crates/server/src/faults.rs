@@ -1,7 +1,7 @@
-//! What the log is told of faults that callers met: all of it, as callers read a part only.
+//! Logs the faults that callers met, in full, because callers see only a part of them.
 //!
-//! A fault may last, and every request that comes meanwhile meets it: one that goes on is told once in a
-//! while, with how many requests met it.
+//! A fault may last, and every request meanwhile meets it. So a lasting fault is logged once per
+//! period, with the number of requests that met it.
 
 use crate::Code;
 use std::{
@@ -10,10 +10,10 @@ use std::{
 };
 use widgets_registry::Fault;
 
-/// How often a fault that goes on is told.
+/// How often a lasting fault is logged.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Which faults were told last. Shared by all workers.
+/// The faults that were logged most recently. Shared by all workers.
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog(Mutex<Vec<Told>>);
 
@@ -21,15 +21,15 @@ pub(crate) struct FaultLog(Mutex<Vec<Told>>);
 struct Told {
     fault: Fault,
     at: Duration,
-    /// So many requests met it since.
+    /// How many requests have met it since.
     left_out: u64,
 }
 
-/// So many faults are told apart at a time. There are few kinds, and one rarely comes alone.
+/// How many faults are distinguished at a time. There are few kinds, and several at once are rare.
 const FAULTS_MAX: usize = 8;
 
 impl FaultLog {
-    /// Tells that a request met `fault`. That the service is busy is no news: the metrics count it.
+    /// Logs that a request met `fault`. A busy service is not logged, because the metrics count it.
     pub(crate) fn tell(&self, fault: &Fault, request_id: &str, now: Duration) {
         let (Fault::Unavailable { reason } | Fault::FateUnknown { reason }) = fault else {
             return;
@@ -40,7 +40,8 @@ impl FaultLog {
         }
     }
 
-    /// Whether it is to be told now, and of how many requests nothing was told meanwhile.
+    /// Returns `None` if the fault is not due to be logged now, or else how many requests were not
+    /// logged meanwhile.
     fn due(&self, fault: &Fault, now: Duration) -> Option<u64> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(told) = faults.iter_mut().find(|told| told.fault == *fault) {
@@ -54,7 +55,7 @@ impl FaultLog {
         if faults.len() == FAULTS_MAX {
             let (recent, oldest) = (faults.iter().map(|told| told.at)).zip(0..).min()?;
             if now.saturating_sub(recent) < PERIOD {
-                // Texts that differ each time: the one that makes room counts for it.
+                // The texts differ each time: the fault that would be replaced counts the request.
                 faults[oldest].left_out += 1;
                 return None;
             }

@@ -1,5 +1,5 @@
-//! What HTTP itself asks of a request's head, beside what hyper checks: whoever stands between a client and
-//! the service may understand otherwise what is not clear.
+//! Checks of a request's head that HTTP requires beyond hyper's. An intermediary between a client
+//! and the service may interpret an ambiguous head differently.
 
 use crate::{
     authority::Authority,
@@ -13,8 +13,8 @@ use hyper::{
     http::request::Parts,
 };
 
-/// Checks whom the request is for, how its body is framed, and what it expects. Says whom it is for, as
-/// [`host`] does.
+/// Checks which host the request is for, how its body is framed, and what it expects. Returns the
+/// host, like [`host`].
 pub(crate) fn check<'a>(head: &Head<'a>) -> Result<Option<Authority<'a>>, Malformed> {
     let host = check_host(head.parts())?;
     check_given_once(&head.headers)?;
@@ -27,13 +27,13 @@ pub(crate) fn check<'a>(head: &Head<'a>) -> Result<Option<Authority<'a>>, Malfor
     Ok(host)
 }
 
-/// A request names one host, and names it right (RFC 9112, 3.2; RFC 9113, 8.3.1).
+/// Checks that the request names exactly one valid host (RFC 9112, 3.2; RFC 9113, 8.3.1).
 fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let target = head
         .uri
         .authority()
         .map(hyper::http::uri::Authority::as_str);
-    // Neither a user nor a port out of range (RFC 9110, 4.2.4; RFC 9113, 8.3.1).
+    // Neither a user nor a port out of range is allowed (RFC 9110, 4.2.4; RFC 9113, 8.3.1).
     if target.is_some_and(|target| Authority::parse(target.as_bytes()).is_none()) {
         return Err(Malformed::Head(
             "its target is not at a host and perhaps a port",
@@ -45,7 +45,7 @@ fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         return Err(Malformed::Head("it has more than one Host"));
     }
     let Some(host) = host else {
-        // HTTP/1.0 may do without, and HTTP/2 has it in `:authority`.
+        // HTTP/1.0 need not have one, and HTTP/2 has it in `:authority`.
         let needed = head.version >= Version::HTTP_11;
         let named = head.version >= Version::HTTP_2 && target.is_some();
         if needed && !named {
@@ -66,8 +66,8 @@ fn check_host(head: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     Ok(target)
 }
 
-/// Of what decides who asks and how the body is read there is one: others on the way may go by another
-/// (RFC 9110, 5.3).
+/// Checks that headers which decide the sender or the framing of the body occur once. An
+/// intermediary might use another occurrence (RFC 9110, 5.3).
 fn check_given_once(headers: &HeaderMap) -> Result<(), Malformed> {
     if headers.len() == headers.keys_len() {
         return Ok(());
@@ -85,7 +85,7 @@ fn check_given_once(headers: &HeaderMap) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Chunks are the only encoding that is understood, and they are made once (RFC 9112, 6.1, 7).
+/// Checks the transfer encoding: only `chunked` is understood, and only once (RFC 9112, 6.1, 7).
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let (Some(encoding), another) = (encodings.next(), encodings.next()) else {
@@ -97,7 +97,7 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Malformed> {
     Err(Malformed::Head("its Transfer-Encoding is not just chunked"))
 }
 
-/// What cannot be met is refused (RFC 9110, 10.1.1).
+/// Refuses expectations that cannot be met (RFC 9110, 10.1.1).
 fn check_expectation(head: &Parts) -> Result<(), Malformed> {
     // HTTP/1.0 has no expectations.
     if head.version < Version::HTTP_11 {
@@ -114,7 +114,8 @@ fn check_expectation(head: &Parts) -> Result<(), Malformed> {
     Err(Malformed::Expectation)
 }
 
-/// The host that the request is for: that of its target where it has one, as proxies and HTTP/2 send it.
+/// Returns the host that the request is for: the one in its target if there is one, as proxies and
+/// HTTP/2 send it.
 pub(crate) fn host(head: &Parts) -> Option<Authority<'_>> {
     let bytes = match head.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
@@ -139,7 +140,8 @@ mod tests {
         }
     }
 
-    /// What HTTP/2 says twice must be the same (RFC 9113, 8.3.1). Sockets show the rest.
+    /// HTTP/2 can name the host twice, and both must agree (RFC 9113, 8.3.1). The tests over
+    /// sockets cover the rest.
     #[test]
     fn a_stream_names_one_host() {
         for (target, host, right) in [

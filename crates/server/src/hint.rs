@@ -1,16 +1,17 @@
-//! What the caller probably meant, as PostgREST finds it.
+//! Guesses what the caller probably meant, like PostgREST.
 //!
-//! PostgREST asks a fuzzy set: candidates are those that share a trigram with what was given, or, if
-//! none of them is near enough, a bigram; the nearest by Levenshtein distance wins if its score
-//! reaches a least. The score is 1 minus the distance over the longer text's length.
+//! PostgREST uses a fuzzy set: the candidates are those that share a trigram with the given text
+//! or, if none of them is close enough, a bigram. The closest one by Levenshtein distance wins if
+//! it reaches a minimum score. The score is 1 minus the distance divided by the longer text's
+//! length.
 
-/// The least score for the name of an operation.
+/// The minimum score for the name of an operation.
 pub(crate) const FUNCTION_SCORE_MIN: f64 = 0.75;
 
-/// The least score for a list of arguments.
+/// The minimum score for a list of arguments.
 pub(crate) const ARGUMENTS_SCORE_MIN: f64 = 0.33;
 
-/// The candidate that is nearest to what was given, if one is near enough.
+/// Returns the candidate that is closest to the given text, if any is close enough.
 pub(crate) fn nearest<'a>(given: &str, candidates: &[&'a str], score_min: f64) -> Option<&'a str> {
     let key = given.to_lowercase();
     let haystack = enclosed(&key);
@@ -18,7 +19,7 @@ pub(crate) fn nearest<'a>(given: &str, candidates: &[&'a str], score_min: f64) -
         candidates
             .iter()
             .filter(|candidate| share_gram(&haystack, candidate, gram_chars))
-            // The distance is at least the difference in length: this keeps long input cheap.
+            // The distance is at least the difference in length, which keeps long input cheap.
             .filter(|candidate| reach(candidate, &key) >= score_min)
             .map(|&candidate| (strsim::normalized_levenshtein(&key, candidate), candidate))
             .filter(|&(score, _)| score >= score_min)
@@ -27,7 +28,7 @@ pub(crate) fn nearest<'a>(given: &str, candidates: &[&'a str], score_min: f64) -
     })
 }
 
-/// The best score that texts of these lengths can have.
+/// Returns the best score that texts of these lengths can have.
 #[expect(
     clippy::cast_precision_loss,
     reason = "lengths of texts that a body can hold are exact in f64"
@@ -37,7 +38,7 @@ fn reach(candidate: &str, key: &str) -> f64 {
     shorter.min(longer) as f64 / shorter.max(longer).max(1) as f64
 }
 
-/// Letters, digits, spaces and commas, between hyphens that mark the ends.
+/// Keeps letters, digits, spaces and commas, between hyphens that mark the ends.
 fn enclosed(text: &str) -> String {
     let kept = |each: &char| each.is_alphanumeric() || each.is_whitespace() || *each == ',';
     let mut enclosed = String::from("-");

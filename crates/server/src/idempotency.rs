@@ -1,6 +1,6 @@
-//! `Idempotency-Key`: what makes an operation safe to ask again
-//! (draft-ietf-httpapi-idempotency-key-header). A quoted string, and, as many clients send it, the
-//! text without quotes.
+//! `Idempotency-Key`: makes it safe to repeat an operation
+//! (draft-ietf-httpapi-idempotency-key-header). The value is a quoted string or, as many clients
+//! send it, the text without quotes.
 
 use crate::error::Malformed;
 use hyper::{
@@ -9,13 +9,13 @@ use hyper::{
 };
 use widgets_registry::IdempotencyKey;
 
-/// What the key stands in.
+/// The header with the key.
 pub(crate) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer is the first one again.
+/// Marks an answer that repeats the first one.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(crate) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// The request's key, if it has one.
+/// Returns the request's key, if it has one.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Malformed> {
     let mut values = headers.get_all(KEY).iter();
     let Some(value) = values.next() else {
@@ -40,7 +40,8 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Malform
         .ok_or(Malformed::IdempotencyKey("must be 1 to 255 bytes long"))
 }
 
-/// What stands between a quote that was taken off and the one that must end the text.
+/// Returns the text between an opening quote, already removed, and the closing one, which must end
+/// it.
 fn unquoted(text: &str) -> Option<String> {
     let (mut key, mut characters) = (String::new(), text.chars());
     loop {

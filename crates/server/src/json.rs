@@ -1,27 +1,27 @@
-//! JSON in which no object names a member twice.
+//! JSON in which no object has a repeated member.
 //!
-//! Which of two members of one name counts differs from parser to parser. So whoever looked at a body or a
-//! token on its way here may have seen the other one.
+//! Parsers differ in which of two members with the same name counts. So an intermediary that
+//! examined a body or a token may have seen the other one.
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::{cell::RefCell, fmt};
 
-/// Why a text is not taken.
+/// Why a text is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// It is no JSON.
+    /// It is not JSON.
     Syntax {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// From 1.
+        /// The column, from 1.
         column: usize,
     },
-    /// An object names this member twice.
+    /// An object has this member twice.
     Repeated(String),
 }
 
-/// The value of a text, if no object in it names a member twice.
+/// Parses a text, and refuses it if an object has a repeated member.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Defect> {
     let repeated = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -36,7 +36,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Defect> {
     })
 }
 
-/// Reads a value, and notes the member that an object in it names twice.
+/// Parses a value, and records the first member that an object has twice.
 #[derive(Clone, Copy)]
 struct Unique<'a>(&'a RefCell<Option<String>>);
 
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Unique<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // JSON has no number that is not finite.
+        // JSON has no numbers that are not finite.
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
@@ -118,7 +118,7 @@ mod tests {
             (r#"{"a":1,"a":1}"#, "a"),
             (r#"{"a":1,"\u0061":null}"#, "a"),
             (r#"[0,{"b":{"":1,"":2}}]"#, ""),
-            // What comes after it does not matter.
+            // The text after it does not matter.
             (r#"{"a":1,"b":2,"a":"#, "a"),
         ] {
             let repeated = Defect::Repeated(name.into());
@@ -150,7 +150,7 @@ mod tests {
     }
 
     proptest! {
-        /// Beside that it is `serde_json`.
+        /// Apart from that it behaves like `serde_json`.
         #[test]
         fn any_text_is_read_as_it_always_was(text in r#"[\[\]{}:,"a0-9.e\\ -]{0,24}"#) {
             match (parse(text.as_bytes()), serde_json::from_str::<Value>(&text)) {

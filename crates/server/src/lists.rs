@@ -1,5 +1,5 @@
-//! Lists and neighbourhoods: from a request's head to what the store is asked, and from there to the
-//! answer.
+//! Lists and neighbourhoods: from a request's head to the query for the store, and from its result
+//! to the answer.
 
 use crate::{
     Settings,
@@ -20,7 +20,7 @@ use widgets_registry::{
     query::{List, Neighbourhood, NeighbourhoodQuery, Page, Table},
 };
 
-/// A list that was read, and how it is to be answered.
+/// A parsed list, and how it is to be answered.
 pub(crate) struct WantedList {
     pub(crate) list: List,
     selected: Vec<Selected>,
@@ -28,7 +28,7 @@ pub(crate) struct WantedList {
     preferences: Preferences,
 }
 
-/// Reads what of a table is asked for.
+/// Parses the head of a request for a list.
 pub(crate) fn read_list(
     table: Table,
     head: &Parts,
@@ -56,7 +56,7 @@ pub(crate) fn read_list(
     })
 }
 
-/// Reads which neighbourhood is asked for.
+/// Parses the head of a request for a neighbourhood.
 pub(crate) fn read_neighbourhood(
     serial_number: &str,
     head: &Parts,
@@ -70,7 +70,7 @@ pub(crate) fn read_neighbourhood(
 }
 
 impl WantedList {
-    /// The answer with this page.
+    /// Returns the answer with this page.
     pub(crate) async fn answer(&self, shown: &Page, pace: Pace) -> Answer {
         let (offset, rows) = (self.list.offset, shown.rows.len() as u64);
         if let Some(total) = shown.total
@@ -107,7 +107,7 @@ impl WantedList {
     }
 }
 
-/// The answer with this neighbourhood.
+/// Returns the answer with this neighbourhood.
 pub(crate) async fn neighbourhood_response(shown: &Neighbourhood, pace: Pace) -> Answer {
     let body = reading::neighbourhood_body(shown, pace)
         .await

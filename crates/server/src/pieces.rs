@@ -1,4 +1,4 @@
-//! A body that comes in pieces, and has no length.
+//! A body that arrives in pieces and has no length.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::{
@@ -10,11 +10,11 @@ use std::{
 use tokio::{sync::mpsc, time::Sleep};
 use widgets_clock::Clock;
 
-/// A body that goes on as long as pieces come. The client's reading is what takes them out.
+/// A body that continues as long as pieces come. They are taken as the client reads.
 #[derive(Debug)]
 pub struct Pieces {
     pieces: mpsc::Receiver<Bytes>,
-    /// When it ends in any case, if it does.
+    /// The time at which it ends in any case, if there is one.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -23,14 +23,14 @@ impl Pieces {
         Self { pieces, end: None }
     }
 
-    /// The same for so long at most.
+    /// Returns a body that ends after this time at the latest.
     pub(crate) fn until(pieces: mpsc::Receiver<Bytes>, left: Option<Duration>) -> Self {
         let end = left.map(|left| Box::pin(tokio::time::sleep(left)));
         Self { pieces, end }
     }
 }
 
-/// How long it is until this second since 1970 begins.
+/// Returns the time until this second, counted from 1970, begins.
 pub(crate) fn time_left(second: i64, clock: &dyn Clock) -> Duration {
     let seconds = second.saturating_sub(clock.unix_seconds());
     Duration::from_secs(seconds.try_into().unwrap_or_default())

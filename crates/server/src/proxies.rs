@@ -1,32 +1,34 @@
-//! Which address asks: that of the other end, or the one that a trusted proxy names.
+//! The address of the client: the other end of the connection, or the one that a trusted proxy
+//! names.
 //!
-//! Of IPv6 a /64 is one client, since one machine may use all of it. IPv4 behind NAT64 counts as IPv4.
+//! For IPv6 a /64 is one client, because one machine may use all of it. IPv4 behind NAT64 counts as
+//! IPv4.
 
 use hyper::HeaderMap;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// IPv4 addresses as hosts that have IPv6 alone reach them (RFC 6052, RFC 8215): the last 32 bits.
+/// The prefixes under which IPv6-only hosts reach IPv4 addresses (RFC 6052, RFC 8215). The last 32
+/// bits are the IPv4 address.
 const NAT64: [(Ipv6Addr, u8); 2] = [
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
     (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
 ];
 
-/// Proxies whose word is taken for whom they ask: the last address in `X-Forwarded-For` that is not one of them
-/// is the client.
+/// Trusted proxies: the last address in `X-Forwarded-For` that is not one of them is the client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies(pub(crate) Vec<IpNet>);
 
 impl Proxies {
-    /// Whoever asks, behind as many of them as there are. What the first that is not trusted says about
-    /// others is not believed.
+    /// Returns the client's address, behind any number of trusted proxies. What the first untrusted
+    /// address says about others is not believed.
     pub(crate) fn client(&self, address: IpAddr, headers: &HeaderMap) -> IpAddr {
         let trusted = |address: &IpAddr| self.0.iter().any(|network| network.contains(address));
         let mut client = plain(address);
         if !trusted(&client) {
             return client;
         }
-        // Each proxy has added whom it was asked by: the last is the nearest.
+        // Each proxy appends the address that it was asked by, so the last one is the nearest.
         let lines = headers.get_all("x-forwarded-for").iter().rev();
         for line in lines {
             for forwarded in line.as_bytes().rsplit(|&byte| byte == b',') {
@@ -43,7 +45,7 @@ impl Proxies {
     }
 }
 
-/// An address as proxies write it: some add the port, and then IPv6 stands in brackets.
+/// Parses an address as proxies write it. Some append the port, and then IPv6 is in brackets.
 fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     if let Ok(address) = text.parse() {
@@ -56,7 +58,7 @@ fn forwarded_address(text: &[u8]) -> Option<IpAddr> {
     bracketed.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
-/// Whose connection it is, as far as addresses tell: of IPv6 the /64 counts.
+/// Returns the address that identifies a client: for IPv6, its /64.
 pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     match plain(address) {
         IpAddr::V6(address) => {
@@ -67,8 +69,8 @@ pub(crate) fn client_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The same for shares of what is kept for long, such as keys: of IPv6 the /48, which is what one customer may be
-/// given, and has 65,536 times a /64.
+/// Returns the address that identifies a client for shares of long-lived data such as idempotency
+/// keys: for IPv6, its /48. One customer may be given a whole /48, which has 65,536 /64s.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match plain(address) {
         IpAddr::V6(address) => {
@@ -79,7 +81,7 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The address of whoever is behind it: IPv4 inside IPv6 is IPv4.
+/// Returns the IPv4 address inside an IPv6 address, or the address itself.
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(address) = address.to_canonical() else {
         return address.to_canonical();
@@ -138,7 +140,7 @@ mod tests {
             ("192.0.2.1", &["198.51.100.1"][..], "192.0.2.1"),
             ("127.0.0.1", &[][..], "127.0.0.1"),
             ("127.0.0.1", &["198.51.100.1"], "198.51.100.1"),
-            // What the client itself wrote stands first.
+            // What the client itself wrote comes first.
             ("127.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
             ("127.0.0.1", &["198.51.100.1,10.1.2.3"], "198.51.100.1"),
             (

@@ -1,7 +1,7 @@
-//! Copies of the store on other machines, as far as HTTP goes: `GET /replication` sends the store to a standby,
-//! and a standby sends those who bring operations to its primary.
+//! Replication over HTTP: `GET /replication` sends the store to a standby, and a standby refers
+//! clients with operations to its primary.
 //!
-//! What passes over the stream is known to whoever implements [`Replication`] alone.
+//! Only the implementation of [`Replication`] knows the contents of the stream.
 
 use crate::{
     error::{Error, Malformed},
@@ -17,39 +17,40 @@ use std::{pin::Pin, sync::Arc};
 use tokio::sync::{mpsc, watch};
 use widgets_registry::{Fault, Reason};
 
-/// What is sent to a standby: pieces as they come.
+/// What is sent to a standby, piece by piece.
 pub type Sending = Pin<Box<dyn Future<Output = Result<mpsc::Receiver<Bytes>, Unsent>> + Send>>;
 
-/// Who takes operations.
+/// Which store takes operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taker {
     /// This store.
     This,
     /// The primary at this address, which this store follows.
     Primary(Arc<str>),
-    /// Nobody for a moment: one hands over to the other.
+    /// No store for a moment: a primary hands over to a standby.
     Nobody,
 }
 
-/// Something that comes.
+/// A future that completes when a store takes operations.
 pub type Settled = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How a store is copied to other machines, or from one.
+/// How a store is copied to or from other machines.
 pub trait Replication: Send + Sync + 'static {
-    /// Who takes operations at present.
+    /// Returns which store takes operations at present.
     fn taker(&self) -> Taker;
 
-    /// Waits until somebody takes them.
+    /// Waits until a store takes operations.
     fn settled(&self) -> Settled;
 
-    /// Whether it follows, where it is to; `Err` says why it does not.
+    /// Reports whether a store that should follow does. `Err` says why it does not.
     fn ready(&self) -> Result<(), Reason>;
 
-    /// The media type of what is sent.
+    /// Returns the media type of the stream.
     fn media_type(&self) -> &'static str;
 
-    /// What a standby asks for by this query, until it hangs up or `stopping` says so. `reports` is the body of its request
-    /// as it comes, in which it says what it has.
+    /// Returns what a standby requests with this query, until it hangs up or `stopping` ends it.
+    /// `reports` is the body of the standby's request as it arrives, in which the standby reports
+    /// what it has.
     fn send(
         &self,
         query: &str,
@@ -57,44 +58,44 @@ pub trait Replication: Send + Sync + 'static {
         stopping: watch::Receiver<bool>,
     ) -> Sending;
 
-    /// Tells the store of its role, with the request's query.
+    /// Tells the store about its role, with the request's query.
     fn tell(&self, what: Tell, query: &str) -> Told;
 }
 
-/// What is answered to whoever tells a store of its role: a JSON object.
+/// The answer to a message about the store's role: a JSON object.
 pub type Told = Pin<Box<dyn Future<Output = Result<String, Unsent>> + Send>>;
 
-/// What a store is told of its role.
+/// A message to a store about its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tell {
-    /// It is to become the primary.
+    /// The store is to become the primary.
     Promote,
-    /// It was replaced as the primary.
+    /// The store was replaced as the primary.
     Replaced,
-    /// It is to stop as the primary, until a standby has everything.
+    /// The store is to stop being the primary once a standby has everything.
     HandOver,
-    /// A standby has everything, and is to be the primary.
+    /// A standby has everything and is to become the primary.
     HandedOver,
-    /// Who must have an operation before its caller is told; it may be to change.
+    /// Asks which store must have an operation before its caller is answered, and may change it.
     Holder,
 }
 
 /// Why nothing is sent to a standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsent {
-    /// The query is none that a standby sends: what it must be.
+    /// The query is not one that a standby sends. The text says what it must be.
     Malformed(String),
-    /// This store cannot go on where the standby ends: why.
+    /// This store cannot continue from where the standby ends. The text says why.
     Elsewhere(String),
-    /// There are as many as there may be: the limit.
+    /// There are as many standbys as allowed. The text names the limit.
     Busy(String),
-    /// The store cannot be read: why.
+    /// The store cannot be read. The text says why.
     Unavailable(String),
-    /// The roles are as before: why.
+    /// The roles are unchanged. The text says why.
     NotChanged(String),
-    /// Which store is the primary is not known: what to look at.
+    /// Which store is the primary is unknown. The text says what to check.
     Unknown(String),
-    /// The rules do not allow it: what anybody may read of that, and what is behind it.
+    /// The rules do not allow it. The first text is for everyone, the second gives the details.
     Refused(&'static str, String),
 }
 
@@ -122,18 +123,19 @@ impl From<Unsent> for Error {
     }
 }
 
-/// What a standby asks for.
+/// What a standby requests.
 pub(crate) struct Asked {
     pub(crate) replication: Arc<dyn Replication>,
     pub(crate) query: Box<str>,
     pub(crate) reports: mpsc::Receiver<Bytes>,
-    /// The first second since 1970 in which its token is not valid any more, if it has one that ends.
+    /// The second, counted from 1970, from which its token is no longer valid. `None` if it has
+    /// none that expires.
     pub(crate) ends: Option<i64>,
-    /// Where its body is to go, if it has one that is to be read.
+    /// Receives the request's body. `None` if it has none to be read.
     pub(crate) reported: Option<mpsc::Sender<Bytes>>,
 }
 
-/// Hands over what a standby reports, until it reports no more or nobody wants it.
+/// Forwards a standby's reports until there are no more or nobody wants them.
 pub(crate) async fn report<B>(mut body: B, reported: mpsc::Sender<Bytes>)
 where
     B: Body<Data = Bytes> + Unpin,
@@ -151,7 +153,8 @@ where
     }
 }
 
-/// Whether a probe looks for the primary: `?role=primary` is for who must reach the one that takes operations.
+/// Reports whether a probe looks for the primary: `?role=primary` is for clients that must reach
+/// the store that takes operations.
 pub(crate) fn asks_for_primary(head: &Parts) -> Result<bool, Malformed> {
     let query = head.uri.query().unwrap_or_default();
     let mut asks = false;
@@ -164,7 +167,7 @@ pub(crate) fn asks_for_primary(head: &Parts) -> Result<bool, Malformed> {
     Ok(asks)
 }
 
-/// There is one role to look for.
+/// Returns the error for any other role than the one that can be looked for.
 pub(crate) fn unknown_role(role: &str) -> Malformed {
     Malformed::ParameterValue {
         name: "role".into(),
@@ -173,19 +176,20 @@ pub(crate) fn unknown_role(role: &str) -> Malformed {
     }
 }
 
-/// Refuses who would not understand what is sent.
+/// Refuses a client that does not accept this media type.
 pub(crate) fn check_media_type(head: &Parts, media_type: &'static str) -> Result<(), Error> {
     negotiation::media_type(&head.headers, &[media_type])?;
     Ok(())
 }
 
-/// The header that says what is sent.
+/// Returns the header with the stream's media type.
 pub(crate) fn content_type(media_type: &'static str) -> (header::HeaderName, HeaderValue) {
     (header::CONTENT_TYPE, HeaderValue::from_static(media_type))
 }
 
 impl Error {
-    /// What is said to those who bring operations to a standby: code, message, details, hint.
+    /// Returns the texts of the answer to an operation that is sent to a standby: message, details,
+    /// hint.
     pub(crate) fn standby_texts(primary: &str) -> (String, Option<String>, Option<String>) {
         let message = "this is a standby, which takes no operations";
         let hint = "Send it to the primary, which details names";

@@ -1,5 +1,5 @@
-//! `X-Request-Id`: what finds a request again, in the answer, in the log, and in the logs of what stands in
-//! front of the service. Taken from the request where it has one, made otherwise.
+//! `X-Request-Id`: identifies a request in the answer, in the log, and in the logs of proxies in
+//! front of the service. Taken from the request if it has one, generated otherwise.
 
 use crate::given::Given;
 use hyper::{
@@ -14,14 +14,15 @@ use widgets_registry::hex;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// One that is longer is not echoed: what an answer has waits in memory until it is read.
+/// A longer one is not echoed, because an answer is kept in memory until it is read.
 const BYTES_MAX: usize = 128;
 
-/// One that is made says of which process it is, and its number there: of a million a second, for nine years.
+/// A generated one has the digits of the process and of a number within it. The numbers last for
+/// nine years at a million a second.
 const PROCESS_DIGITS: usize = 8;
 const NUMBER_DIGITS: usize = 12;
 
-/// Makes those that requests do not bring.
+/// Generates ids for requests without one.
 pub(crate) struct RequestIds {
     /// Differs from process to process.
     process: u32,
@@ -39,7 +40,7 @@ impl Default for RequestIds {
 }
 
 impl RequestIds {
-    /// The request's own, if it is one of visible ASCII and not too long, or a new one.
+    /// Returns the request's own id if it is visible ASCII and not too long, or else a new one.
     pub(crate) fn of(&self, given: Given, headers: &HeaderMap) -> HeaderValue {
         if !given.has(Given::REQUEST_ID) {
             return self.make();
@@ -68,7 +69,7 @@ fn is_valid(id: &[u8]) -> bool {
     (1..=BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
-/// As text for the log.
+/// Returns the id as text for the log.
 pub(crate) fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
 }

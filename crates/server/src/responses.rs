@@ -1,4 +1,4 @@
-//! Answers that are there as a whole.
+//! Answers that are complete before they are sent.
 
 use crate::{connections::Resident, document::File, idempotency, negotiation::Preferences};
 use http_body_util::Full;
@@ -10,20 +10,22 @@ use hyper::{
 use serde::Serialize;
 use widgets_registry::{Applied, Distributed, Widget};
 
-/// What an operation's answer can depend on, as PostgREST says it.
+/// What an operation's answer can depend on, in PostgREST's words.
 pub(crate) const VARY: HeaderValue = HeaderValue::from_static("Accept, Prefer, Range");
 pub(crate) const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
-/// Of pages: a serial number in an address is nobody else's business.
+/// For pages: no other site needs to see a serial number in an address.
 pub(crate) const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
 
-/// Of pages: whoever opened one, or is opened by it, has no hold of its window unless it is of the same origin.
+/// For pages: a window that opened the page, or was opened by it, has access to it only from the
+/// same origin.
 pub(crate) const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 pub(crate) const OWN_WINDOW: HeaderValue = HeaderValue::from_static("same-origin");
 
-/// A browser takes what is sent for what its type says, and does not guess by what is in it: texts of others are.
+/// Makes browsers use the declared media type instead of guessing from the content, which may be
+/// written by others.
 pub(crate) fn declare(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONTENT_TYPE) {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, AS_DECLARED);
@@ -45,7 +47,7 @@ pub(crate) fn page(file: File) -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer to an operation that was applied.
+/// Returns the answer to an operation that was applied.
 pub(crate) fn answer_applied(applied: Applied, preferences: &Preferences) -> Response<Full<Bytes>> {
     let mut response = empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
@@ -75,7 +77,7 @@ pub(crate) fn options(allowed: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A widget as it is answered: these members in this order.
+/// A widget in an answer: these members in this order.
 #[derive(Serialize)]
 pub(crate) struct WidgetBody<'a> {
     serial_number: &'a str,
@@ -116,7 +118,8 @@ fn encoded(body: &impl Serialize) -> Bytes {
     }
 }
 
-/// What a store that is spread over machines promises less than others, and which of them are away.
+/// What a store that spans several machines promises less than others, and which of the machines
+/// are unreachable.
 #[derive(Serialize)]
 struct DistributedBody<'a> {
     distributed: bool,
@@ -128,7 +131,8 @@ struct DistributedBody<'a> {
     away: Option<&'a [String]>,
 }
 
-/// The answer to a probe of a service that is ready. The names of machines are for those who administer it.
+/// Returns the answer to a probe of a service that is ready. Only administrators see the names of
+/// machines.
 pub(crate) fn ready(distributed: Option<&Distributed>, administers: bool) -> Response<Full<Bytes>> {
     let Some(distributed) = distributed else {
         return empty(StatusCode::OK);

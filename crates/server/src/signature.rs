@@ -1,9 +1,8 @@
-//! What an operation is called with, for those who read a call and for those who say what is wrong with
-//! it.
+//! The names of each operation's arguments, for parsing calls and for reporting errors in them.
 
 use widgets_registry::Operation;
 
-/// The names of an operation's arguments, sorted.
+/// Returns the names of an operation's arguments, sorted.
 pub(crate) const fn names(operation: Operation) -> &'static [&'static str] {
     match operation {
         Operation::AddWidget => &["slots", "widget_name", "widget_sn"],

@@ -1,8 +1,10 @@
-//! TLS: certificates, their reloading, and who must show one.
+//! TLS: certificates, how they are reloaded, and who must present one.
 //!
-//! The keys stay in this process: a client learns whether its own certificate was accepted, and nothing
-//! else. A client's certificate counts for as long as it is right, and its authority's is (`clients.rs`): sessions are not resumed where clients show
-//! one, and connections that stay open are checked again. TLS 1.3 and 1.2 by rustls with ring; no early data, which could be replayed.
+//! Private keys never leave this process. A client learns whether its own certificate was accepted,
+//! and nothing else. A client's certificate counts only while it and its authority are valid
+//! (`clients.rs`): where clients may present one, sessions are not resumed, and open connections
+//! are checked again. TLS 1.3 and 1.2 come from rustls with ring. Early data is off, because it
+//! could be replayed.
 
 mod clients;
 
@@ -26,27 +28,28 @@ use widgets_files::read_file;
 /// Whether clients must have a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Who has none is refused during the handshake.
+    /// A client without a certificate is refused during the handshake.
     Required,
-    /// One that is shown must be right, none need be shown.
+    /// A client need not present a certificate, but one that it presents must be valid.
     Optional,
 }
 
-/// Where the certificates are.
+/// The files with the certificates and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The service's certificate, then those of the authorities between it and a root. PEM.
+    /// The service's certificate, followed by those of the intermediate authorities. PEM.
     pub certificate: PathBuf,
     /// The certificate's private key. PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
-    /// The authorities whose certificates clients may show, PEM, and whether they must.
+    /// The authorities whose certificates clients may present, in PEM, and whether clients must
+    /// present one.
     pub clients: Option<(PathBuf, ClientCertificates)>,
 }
 
 /// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or has nothing of what it should.
+    /// A file is unreadable, or contains none of what it should.
     #[error("{path}: {what}")]
     File {
         /// The file.
@@ -54,7 +57,7 @@ pub enum TlsError {
         /// What is wrong.
         what: String,
     },
-    /// The files do not fit together.
+    /// The certificate and the key do not match.
     #[error("{certificate} with {key}: {source}")]
     Pair {
         /// The certificate's file.
@@ -66,26 +69,26 @@ pub enum TlsError {
     },
 }
 
-/// The certificates in use. Shared by all workers; new connections use what was loaded last.
+/// The certificates in use. Shared by all workers; new connections use the ones loaded last.
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
     watch: Mutex<Watch>,
     current: RwLock<Current>,
-    /// Says that they were loaded anew.
+    /// Announces each reload.
     reloads: watch::Sender<()>,
     proofs_checked_every: Duration,
 }
 
-/// The certificates of now.
+/// The current certificates.
 #[derive(Clone, Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    /// Who says whether a client's certificate is right, where clients may show one.
+    /// Decides whether a client's certificate is valid. `None` if clients cannot present one.
     verifier: Option<Arc<Clients>>,
 }
 
-/// How often the certificate of a client that stays connected is checked again.
+/// How often the certificate of a connected client is checked again.
 const PROOFS_CHECKED_EVERY: Duration = Duration::from_mins(1);
 
 impl Tls {
@@ -93,7 +96,7 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let mut paths = vec![files.certificate.clone(), files.key.clone()];
         paths.extend(files.clients.iter().map(|(path, _)| path.clone()));
-        // Before they are read: what changes after that is seen as a change.
+        // Created before the files are read, so that a later change to them is noticed.
         let watch = Mutex::new(Watch::new(paths));
         let current = RwLock::new(Current::load(&files)?);
         Ok(Self {
@@ -105,8 +108,8 @@ impl Tls {
         })
     }
 
-    /// The same, which checks the certificates of connected clients so often. By default it is every
-    /// minute, and whenever certificates are loaded anew.
+    /// Returns the same with another interval between checks of connected clients' certificates. By
+    /// default they are checked every minute, and also after every reload.
     #[must_use]
     pub fn with_proofs_checked_every(self, proofs_checked_every: Duration) -> Self {
         Self {
@@ -115,11 +118,11 @@ impl Tls {
         }
     }
 
-    /// Loads the certificates anew if a file has changed since the last time, or in any case if
-    /// `forced`. Says whether it did. Where they cannot be used the old ones stay. Tells of authorities that have expired
-    /// meanwhile.
+    /// Reloads the certificates if a file has changed since the last time, or unconditionally if
+    /// `forced`. Returns whether it did. If the new ones are unusable, the old ones stay in use.
+    /// Logs authorities that have expired meanwhile.
     ///
-    /// Reads files: not for a thread that serves requests.
+    /// Reads files, so it must not run on a thread that serves requests.
     pub fn reload(&self, forced: bool) -> Result<bool, TlsError> {
         let changed = {
             let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,12 +140,12 @@ impl Tls {
         Ok(true)
     }
 
-    /// Accepts connections with the certificates of now.
+    /// Returns an acceptor that uses the current certificates.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.current().config.into()
     }
 
-    /// Hears when certificates are loaded anew from now on.
+    /// Returns a receiver that is notified of every reload from now on.
     pub(crate) fn reloads(&self) -> watch::Receiver<()> {
         self.reloads.subscribe()
     }
@@ -152,7 +155,7 @@ impl Tls {
         current.clone()
     }
 
-    /// Whether a client that shows this chain would be let in now.
+    /// Reports whether a client that presents this chain would be admitted now.
     fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let (Some(verifier), Some((own, others))) = (self.current().verifier, chain.split_first())
         else {
@@ -163,21 +166,22 @@ impl Tls {
     }
 }
 
-/// The certificate that a client has shown, which was right then.
+/// The certificate that a client presented, which was valid at that time.
 pub(crate) struct Proof {
-    /// Its own first.
+    /// The client's own certificate comes first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) tls: Arc<Tls>,
-    /// From before it was checked.
+    /// Subscribed before the certificate was checked.
     pub(crate) reloads: watch::Receiver<()>,
 }
 
 impl Proof {
-    /// Waits until it is not right any more: it has expired, or the authorities are others.
+    /// Waits until the certificate is no longer accepted: it has expired, or the authorities have
+    /// changed.
     pub(crate) async fn until_refused(mut self) {
         while {
             let changed = self.reloads.changed();
-            // Both mean the same: it is to be checked.
+            // Either way it is time to check again.
             drop(tokio::time::timeout(self.tls.proofs_checked_every, changed).await);
             self.tls.accepts(&self.chain)
         } {}
@@ -225,18 +229,19 @@ fn config(
     let mut config = builder.with_single_cert(chain, key).map_err(broken)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if resumes {
-        // Who comes back need not be signed for again. The tickets' keys end with this configuration.
+        // A returning client resumes its session without another signature. The keys of the tickets
+        // are discarded with this configuration.
         config.ticketer = ring::Ticketer::new().map_err(broken)?;
     } else {
-        // A session that goes on does so without its certificate being looked at, also where that has
-        // expired meanwhile.
+        // A session would be resumed without checking its certificate, even if that has expired
+        // meanwhile.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
     Ok(config)
 }
 
-/// Every certificate of a file: at least one.
+/// Returns all certificates in a file; there must be at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error| unreadable(path, &error, "certificate");
     let text = read(path)?;

@@ -2,15 +2,15 @@
 
 use std::{os::unix::fs::MetadataExt as _, path::PathBuf};
 
-/// Files, and how they were when they were last looked at.
+/// Files, and their state when they were last checked.
 #[derive(Debug)]
 pub struct Watch {
     paths: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
 }
 
-/// Which file it is, its length, and when it was last written, which is also where a symbolic link
-/// leads to: the way in which orchestrators replace mounted secrets.
+/// Identifies a version of a file: which file it is, its length, and its last write. A symbolic
+/// link is followed, because orchestrators replace mounted secrets by changing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -27,7 +27,7 @@ impl Watch {
         Self { paths, seen }
     }
 
-    /// Whether one of them is another, or gone, or back since the last time.
+    /// Reports whether any of them was changed, removed or restored since the last time.
     pub fn changed(&mut self) -> bool {
         let now = stamps(&self.paths);
         let changed = now != self.seen;

@@ -1,4 +1,4 @@
-//! Who is let in, before anything of a request is read.
+//! Admission: who is allowed in, decided before the body of a request is read.
 
 use super::Api;
 use crate::{
@@ -14,8 +14,9 @@ use std::net::IpAddr;
 use widgets_registry::Store;
 
 impl<S: Store> Api<S> {
-    /// Checks what can be known of a request before anybody is asked who sends it: that it is HTTP as it
-    /// should be and for this service, and that a browser which asks what it may send gets no hopes up.
+    /// Checks what can be checked before the sender is authenticated: that the request is valid
+    /// HTTP for this service, and that a browser's preflight is refused if the request itself would
+    /// be.
     pub(super) fn check_sender(
         &self,
         route: &Route<'_>,
@@ -34,8 +35,8 @@ impl<S: Store> Api<S> {
         Ok(())
     }
 
-    /// What the caller may do. Whatever watches over the process is answered without being asked who
-    /// it is, but may say so: those who administer the service read why it is not ready.
+    /// Returns what the caller may do. Probes are answered without credentials, but may have some:
+    /// administrators see why the service is not ready.
     pub(super) async fn admit(
         &self,
         caller: &Caller,
@@ -60,9 +61,9 @@ impl<S: Store> Api<S> {
         Ok(Sender::anonymous(Access::NOTHING))
     }
 
-    /// What the caller may do, who must say who it is or be anonymous.
+    /// Returns what a caller may do who must have credentials or be anonymous.
     async fn admit_known(&self, caller: &Caller, head: &Parts) -> Result<Sender, Error> {
-        // Before the token: checking one costs more than to refuse it.
+        // Before the token, because checking a token costs more than refusing it.
         self.check_rate(caller, head)?;
         let now_seconds = || self.shared.clock.unix_seconds();
         let (authentication, tokens) = (&self.authentication, &self.tokens);
@@ -77,7 +78,7 @@ impl<S: Store> Api<S> {
         Err(refused.into())
     }
 
-    /// The address of whoever asks, as far as it is known.
+    /// Returns the client's address, as far as it is known.
     pub(super) fn client(&self, caller: &Caller, head: &Parts) -> IpAddr {
         self.proxies.client(caller.address, &head.headers)
     }

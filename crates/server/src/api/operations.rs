@@ -1,4 +1,4 @@
-//! Calls of operations, and of functions that there are not, in PostgREST's order of checks.
+//! Calls of operations and of unknown functions, in PostgREST's order of checks.
 
 use super::{Api, Wanted};
 use crate::{
@@ -33,7 +33,7 @@ impl<S: Store> Api<S> {
         if head.has(Given::PROFILE) {
             negotiation::check_profile(&head.method, &head.headers)?;
         }
-        // Before the body: nothing is read for those who may not call it.
+        // Before the body: nothing is read from callers without the permission.
         if head.method != Method::OPTIONS {
             let function = Object::Function(operation);
             sender.access.require(Permission::Write, function)?;
@@ -67,7 +67,8 @@ impl<S: Store> Api<S> {
                 Err(Malformed::ReadOnlyTransaction(operation).into())
             }
             Method::OPTIONS => {
-                // What could be called is asked for by its arguments, the path itself without any.
+                // With arguments in the query, the request asks about that call; without any, about
+                // the path itself.
                 if head.uri.query().is_some() {
                     calls::check_named_in_query(operation, head)?;
                 }
@@ -77,7 +78,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// What is wrong first with a call of a function that does not exist.
+    /// Returns the first error of a call of a function that does not exist.
     pub(super) async fn unknown_function<B>(
         &self,
         function: &str,

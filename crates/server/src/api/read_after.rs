@@ -1,7 +1,9 @@
-//! `Read-After: POSITION`: what reads is answered once the store has everything up to that position.
+//! `Read-After: POSITION`: a read is answered only once the store has everything up to that
+//! position.
 //!
-//! A primary has everything that it ever gave out and answers at once. A standby waits until it was sent that, for
-//! as long as a list may take: so whoever carries the `Position` of an answer along reads its own writes anywhere.
+//! A primary has every position that it ever returned, so it answers at once. A standby waits until
+//! it has received that position, for as long as a list may take. So a client that sends the
+//! `Position` of an earlier answer reads its own writes from any store.
 
 use super::{Api, Wanted};
 use crate::{
@@ -14,7 +16,7 @@ use widgets_registry::{FeedError, Position, Store};
 const READ_AFTER: HeaderName = HeaderName::from_static("read-after");
 
 impl<S: Store> Api<S> {
-    /// Waits where the request asks for it, and for what `Read-After` is there for.
+    /// Waits if the request asks for it and is of a kind that `Read-After` applies to.
     pub(super) async fn read_after(
         &self,
         wanted: &Wanted,
@@ -54,7 +56,7 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// What the request is to be answered after.
+/// Returns the position that the request is to be answered after.
 fn position(headers: &HeaderMap) -> Result<Option<Position>, Malformed> {
     let mut values = headers.get_all(READ_AFTER).iter();
     let Some(value) = values.next() else {

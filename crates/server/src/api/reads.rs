@@ -1,4 +1,4 @@
-//! What reads: which methods it takes, who may, and what of it is asked for.
+//! Requests that read: their methods, their permissions, and their parameters.
 
 use super::{Answer, Wanted};
 use crate::{
@@ -24,7 +24,7 @@ pub(super) fn read_changes(sender: &Sender, head: &Parts) -> Result<Wanted, Erro
     Ok(Wanted::Changes(asked))
 }
 
-/// GET alone begins one.
+/// Only GET begins a backup.
 pub(super) fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error> {
     if let Some(answer) = check_reads(head)? {
         return Ok(Wanted::Answer(answer));
@@ -38,7 +38,7 @@ pub(super) fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error>
     Ok(Wanted::Backup)
 }
 
-/// Whatever shows widgets to those who may read them.
+/// Checks a request that shows widgets, and then returns what it wants.
 pub(super) fn read(
     access: Access,
     head: &Parts,
@@ -65,7 +65,7 @@ pub(super) fn read_widget(
     })
 }
 
-/// Answers a probe, which is read and has no profile and no choice of media types.
+/// Answers a probe, which is only read and has neither a profile nor a choice of media types.
 pub(super) fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
     match check_reads(head)? {
         Some(options) => Ok(options),
@@ -73,12 +73,12 @@ pub(super) fn probe(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
     }
 }
 
-/// Lets reading methods pass, and answers those that ask which methods there are.
+/// Lets GET and HEAD pass, answers OPTIONS, and refuses other methods.
 pub(super) fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>, Malformed> {
     check_reads_beside(head, "OPTIONS,GET,HEAD")
 }
 
-/// The same where there are others besides, which have been looked at before: `allowed` has all.
+/// The same for a path with other methods, which were handled before. `allowed` lists all of them.
 pub(super) fn check_reads_beside(
     head: &Parts,
     allowed: &'static str,
@@ -93,7 +93,7 @@ pub(super) fn check_reads_beside(
     }
 }
 
-/// Which methods there are anywhere; nothing else can be asked of the service itself.
+/// Answers which methods exist at all. Nothing else can be asked of the service itself.
 pub(super) fn service(head: &Parts) -> Result<Response<Full<Bytes>>, Malformed> {
     if head.method == Method::OPTIONS {
         return Ok(options("OPTIONS,GET,HEAD,POST"));
@@ -101,7 +101,7 @@ pub(super) fn service(head: &Parts) -> Result<Response<Full<Bytes>>, Malformed> 
     Err(Malformed::Path { details: None })
 }
 
-/// What is wrong first with a request for a table that does not exist.
+/// Returns the first error of a request for a table that does not exist.
 pub(super) fn table(name: &str, head: &Parts) -> Malformed {
     if let Err(malformed) = negotiation::check_profile(&head.method, &head.headers) {
         return malformed;

@@ -1,4 +1,4 @@
-//! What primaries alone do, and what standbys are sent.
+//! What only primaries do, and what standbys are sent.
 
 use super::{Answer, AnswerBody, Api, Wanted, reads::check_reads_beside};
 use crate::{
@@ -18,13 +18,13 @@ use widgets_registry::{Fault, Rejection, Store};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// An operation waits no longer for a primary: whoever sent it waits as well.
+/// How long an operation waits for a primary at most, because its sender waits as well.
 const AWAITING_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// So many operations wait for a primary.
+/// How many operations may wait for a primary.
 const AWAITING_MAX: usize = 10_000;
 
-/// One that waits, counted.
+/// Counts an operation that waits, until this is dropped.
 struct Awaiting<'a>(&'a AtomicUsize);
 
 impl<'a> Awaiting<'a> {
@@ -49,7 +49,7 @@ fn handing_over() -> Error {
 }
 
 impl<S: Store> Api<S> {
-    /// Whether this store takes operations.
+    /// Reports whether this store takes operations.
     pub(super) fn is_primary(&self) -> bool {
         self.taker() == Taker::This
     }
@@ -60,7 +60,7 @@ impl<S: Store> Api<S> {
             .map_or(Taker::This, |it| it.taker())
     }
 
-    /// Refuses what a primary alone does.
+    /// Returns an error unless this store is the primary.
     fn check_primary(&self) -> Result<(), Error> {
         match self.taker() {
             Taker::This => Ok(()),
@@ -69,8 +69,8 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Lets an operation wait while one store hands over to another, instead of sending it back and forth between them. A standby
-    /// refuses it.
+    /// Waits while one store hands over to another, instead of sending the operation back and forth
+    /// between them. A standby refuses it.
     pub(super) async fn wait_for_primary(&self) -> Result<(), Error> {
         if let (Taker::Nobody, Some(replication)) = (self.taker(), &self.replication) {
             let _awaiting = Awaiting::new(&self.shared.awaiting)?;
@@ -85,21 +85,22 @@ impl<S: Store> Api<S> {
         self.check_primary()
     }
 
-    /// What is answered to an operation that the store does not take: one that had passed just before the store began to hand
-    /// over is sent to whoever takes it.
+    /// Returns the answer to an operation that the store rejected. If it was admitted just before
+    /// the store began to hand over, it is referred to the store that takes operations next.
     pub(super) async fn turned_away(&self, rejection: Rejection) -> Error {
         let is_unapplied = matches!(rejection, Rejection::Fault(Fault::Unavailable { .. }));
         if !is_unapplied || self.is_primary() {
             return rejection.into();
         }
         match Box::pin(self.wait_for_primary()).await {
-            // This store goes on as the primary: it is to be sent again.
+            // This store remains the primary, so the client must send the operation again.
             Ok(()) => handing_over(),
             Err(error) => error,
         }
     }
 
-    /// Whether it does what its role promises, or is of the role that a probe looks for.
+    /// Reports whether the store does what its role promises, or has the role that a probe looks
+    /// for.
     pub(super) fn ready_in_role(&self, head: &Parts) -> Result<(), Error> {
         if replication::asks_for_primary(head)? {
             self.check_primary()?;
@@ -109,7 +110,7 @@ impl<S: Store> Api<S> {
     }
 
     pub(super) fn read_replication(&self, sender: &Sender, head: &Parts) -> Result<Wanted, Error> {
-        // A standby that says what it has sends a body that goes on as long as the answer.
+        // A standby reports what it has in a body that continues as long as the answer.
         let reports = head.method == Method::POST;
         if !reports && let Some(answer) = check_reads_beside(head, "OPTIONS,GET,HEAD,POST")? {
             return Ok(Wanted::Answer(answer));
@@ -131,7 +132,7 @@ impl<S: Store> Api<S> {
         })))
     }
 
-    /// Tells the store of its role.
+    /// Tells the store about its role.
     pub(super) async fn tell(&self, what: Tell, access: Access, head: &Parts) -> Answer {
         match head.method {
             Method::POST => {}

@@ -1,21 +1,22 @@
-//! Roles, and what they may do.
+//! Roles and their permissions.
 
 use super::Refused;
 use std::fmt;
 use widgets_registry::Operation;
 
-/// Something that a role may do. None of them includes another.
+/// A permission of a role. None of them includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
-    /// Look widgets up.
+    /// Looking widgets up.
     Read,
-    /// The four operations.
+    /// Calling the four operations.
     Write,
-    /// Read what the service tells of itself, `/metrics`, and take the whole store, `/backup` and `/replication`.
+    /// Reading the service's own data, `/metrics`, and the whole store, `/backup` and
+    /// `/replication`.
     Admin,
 }
 
-/// What something is done with, as PostgreSQL would say it.
+/// The object of an action, as PostgreSQL would name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Function(Operation),
@@ -49,25 +50,25 @@ impl Permission {
     }
 }
 
-/// Which roles have which permission, by name.
+/// The roles that have each permission, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
-    /// Those that may look widgets up.
+    /// The roles that may look widgets up.
     pub read: Vec<String>,
-    /// Those that may call the operations.
+    /// The roles that may call the operations.
     pub write: Vec<String>,
-    /// Those that may read the metrics, take backups and follow as standbys.
+    /// The roles that may read the metrics, take backups and follow as standbys.
     pub admin: Vec<String>,
 }
 
 impl Roles {
-    /// Whether any list has this role.
+    /// Reports whether any list contains this role.
     #[must_use]
     pub fn contains(&self, role: &str) -> bool {
         !self.access(role, None).is_nothing()
     }
 
-    /// What this role may do: nothing, if no list has it.
+    /// Returns what this role may do: nothing, if no list contains it.
     pub(super) fn access(&self, role: &str, anonymous_role: Option<&str>) -> Access {
         let lists = [
             (&self.read, Permission::Read),
@@ -86,16 +87,16 @@ impl Roles {
     }
 }
 
-/// What the sender of a request may do.
+/// The permissions of a request's sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     permissions: u8,
-    /// The role is the anonymous one. So what it lacks may be had with a token.
+    /// Whether the role is the anonymous one, so that a token might grant what it lacks.
     anonymous: bool,
 }
 
 impl Access {
-    /// For what nobody has to ask for.
+    /// No permissions, for requests that need none.
     pub(crate) const NOTHING: Self = Self {
         permissions: 0,
         anonymous: true,
@@ -110,13 +111,13 @@ impl Access {
         self.permissions == 0
     }
 
-    /// Whether the sender proved to be of a role that may know of hosts, users and files. Not where
-    /// nobody is asked: there everyone may do everything, and nobody is known.
+    /// Reports whether the sender proved to have a role that may see the names of hosts, users and
+    /// files. False if authentication is off: then everyone may do everything, but nobody is known.
     pub(crate) const fn administers(self) -> bool {
         !self.anonymous && self.permissions & Permission::Admin.bit() != 0
     }
 
-    /// Refuses who may not do this with `object`.
+    /// Refuses a sender without this permission for `object`.
     pub(crate) fn require(self, permission: Permission, object: Object) -> Result<(), Refused> {
         if self.permissions & permission.bit() != 0 {
             return Ok(());

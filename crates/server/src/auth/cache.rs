@@ -1,13 +1,13 @@
-//! Tokens that were verified before, so that each is verified once and not with each request.
+//! Tokens that were verified before, so that a token is not verified again with each request.
 //!
-//! Only tokens that passed every check get in, so what nobody signed takes no room here.
+//! Only tokens that passed every check are cached, so unsigned tokens take no room.
 
 use super::{Sender, claims::Lifetime};
 use lru::LruCache;
 
-/// So many tokens are remembered, those that were used last.
+/// How many tokens are remembered, by most recent use.
 const TOKENS_MAX: usize = 1000;
-/// A longer token is verified each time, so that the whole cache has at most 4 MB.
+/// Longer tokens are verified each time, so that the whole cache takes at most 4 MB.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 /// The tokens that one worker remembers.
@@ -22,7 +22,7 @@ impl Default for TokenCache {
     fn default() -> Self {
         Self {
             generation: 0,
-            // It grows as it is filled: most services have no tokens.
+            // The cache grows as it fills: most services have no tokens.
             tokens: LruCache::unbounded(),
         }
     }

@@ -1,26 +1,26 @@
-//! Keys that somebody fetches, such as a JWKS by its URL: how those who need newer ones ask for them.
+//! Fetched keys, such as a JWKS from its URL: how requests ask for newer ones.
 //!
-//! Deliberately not here: fetching. Whoever does it takes requests as they come, and may refuse one, so
-//! that nobody can make the service fetch as often as they like.
+//! Fetching is deliberately not done here. The fetcher takes the requests for keys and may refuse
+//! one, so that nobody can make the service fetch at will.
 
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot,
 };
 
-/// So many may wait for the answer to one request for keys, each with what it has sent so far. Others are told
-/// to come back: strangers can make up keys that nobody knows.
+/// How many requests may wait for one fetch, each with the data that it has sent so far. Further
+/// ones must retry later, because strangers can invent unknown keys.
 const WAITING_MAX: usize = 256;
 
 /// Asks for newer keys.
 #[derive(Clone, Debug)]
 pub(super) struct Asking(mpsc::Sender<oneshot::Sender<()>>);
 
-/// Requests for newer keys, from those whose tokens name a key that nobody knows.
+/// Requests for newer keys, made because a token names an unknown key.
 #[derive(Debug)]
 pub struct KeyRequests(mpsc::Receiver<oneshot::Sender<()>>);
 
-/// One request. Whoever made it waits until this is dropped.
+/// One request for keys. Its sender waits until this is dropped.
 #[derive(Debug)]
 #[must_use = "whoever asked goes on as soon as this is dropped"]
 pub struct KeyRequest(#[expect(dead_code, reason = "its end is the answer")] oneshot::Sender<()>);
@@ -31,20 +31,21 @@ pub(super) fn channel() -> (Asking, KeyRequests) {
 }
 
 impl Asking {
-    /// Waits until somebody has looked for newer keys, or has refused to. False at once where too many wait.
+    /// Waits until newer keys were looked for, or the fetcher refused to. Returns false at once if
+    /// too many wait.
     pub(super) async fn ask(&self) -> bool {
         let (waiting, looked) = oneshot::channel();
         if let Err(TrySendError::Full(_)) = self.0.try_send(waiting) {
             return false;
         }
-        // Nothing is ever sent: the end is the answer.
+        // Nothing is ever sent: the end of the channel is the answer.
         drop(looked.await);
         true
     }
 }
 
 impl KeyRequests {
-    /// The next request. Pending for ever once nobody can ask any more.
+    /// Returns the next request. Pending forever once nobody can ask any more.
     pub async fn next(&mut self) -> KeyRequest {
         match self.0.recv().await {
             Some(waiting) => KeyRequest(waiting),
@@ -52,7 +53,7 @@ impl KeyRequests {
         }
     }
 
-    /// Lets all go on that wait now: one fetch is the answer to each of them.
+    /// Releases all that wait now: one fetch answers all of them.
     pub fn release(&mut self) {
         while self.0.try_recv().is_ok() {}
     }

@@ -1,7 +1,7 @@
-//! Who a caller is, for what it calls its own: its idempotency keys.
+//! The identity of a caller, to which its idempotency keys belong.
 //!
-//! A name for people can be two callers' at once: that of a token and that of a certificate, or the same one of two
-//! issuers. So an identity says where a name comes from.
+//! Two callers may share a readable name: one from a token and one from a certificate, or the same
+//! name from two issuers. So an identity includes where its name comes from.
 
 mod ecdsa;
 
@@ -9,17 +9,18 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{Context, SHA256};
 use widgets_registry::IdempotencyKey;
 
-/// Who a caller is: a digest of all that tells it from others; none for the anonymous, whose keys are kept as they were sent.
+/// The identity of a caller: a digest of everything that distinguishes it from others. `None` for
+/// anonymous callers, whose keys are kept as they were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(Option<[u8; 32]>);
 
 impl Identity {
-    /// Everybody who does not say who it is.
+    /// Returns the identity of all callers without credentials.
     pub(crate) const fn anonymous() -> Self {
         Self(None)
     }
 
-    /// The subject of a token, of this issuer or of none.
+    /// Returns the identity of a token's subject, with or without an issuer.
     pub(crate) fn subject(issuer: Option<&str>, subject: &str) -> Self {
         match issuer {
             Some(issuer) => Self::named(&[b"issuer", issuer.as_bytes(), subject.as_bytes()]),
@@ -27,8 +28,9 @@ impl Identity {
         }
     }
 
-    /// A token that names no subject: it is a caller of its own. Whoever has it can write its signature in other ways: with
-    /// padding or without, and one by ECDSA in two forms. They are the same.
+    /// Returns the identity of a token without a subject, which is a caller by itself. The holder
+    /// of a token can write its signature in other ways: with or without padding, and an ECDSA
+    /// signature in two forms. All of them have the same identity.
     pub(crate) fn token(token: &[u8]) -> Self {
         let padding = token.iter().rev().take_while(|&&byte| byte == b'=');
         let token = &token[..token.len() - padding.count()];
@@ -38,7 +40,8 @@ impl Identity {
         }
     }
 
-    /// Whom a client certificate names; all that name nobody are one.
+    /// Returns the identity of a client certificate's subject. All certificates without one have
+    /// the same identity.
     pub(crate) fn certificate(subject: Option<&str>) -> Self {
         match subject {
             Some(subject) => Self::named(&[b"certificate", subject.as_bytes()]),
@@ -50,12 +53,13 @@ impl Identity {
         Self(Some(digest(parts)))
     }
 
-    /// What tells it from all others; none for the anonymous.
+    /// Returns what distinguishes the caller from all others, or `None` for anonymous callers.
     pub(crate) const fn digest(self) -> Option<[u8; 32]> {
         self.0
     }
 
-    /// The key as a store knows it, which is nobody else's. Stores keep it: what is hashed never changes.
+    /// Returns the key under which a store keeps it, which no other caller has. Stores keep such
+    /// keys, so the hashed content never changes.
     pub(crate) fn own(self, key: &IdempotencyKey) -> Option<IdempotencyKey> {
         match self.0 {
             None => Some(key.clone()),
@@ -87,13 +91,13 @@ mod tests {
         let plain = Identity::token(b"e30.e30.YQ");
         assert_eq!(Identity::token(b"e30.e30.YQ="), plain);
         assert_eq!(Identity::token(b"e30.e30.YQ=="), plain);
-        // Within what is signed another byte is another token.
+        // In the signed part, another byte makes another token.
         assert_ne!(Identity::token(b"e30.e30=.YQ"), plain);
     }
 
     #[test]
     fn a_token_is_one_caller_by_both_forms_of_its_signature() {
-        // {"alg":"ES256"}, and an s of 1 beside one of the order less 1.
+        // {"alg":"ES256"}, with s = 1 and with s = the order minus 1.
         let token = |s: &[u8]| {
             let signature = [&[7; 32][..], s].concat();
             let signature = URL_SAFE_NO_PAD.encode(signature);

@@ -1,4 +1,4 @@
-//! The keys that tokens are checked with: a secret text, a JWK, or a set of them (RFC 7517).
+//! The keys that verify tokens: a secret text, a JWK, or a set of them (RFC 7517).
 
 use super::secret::{self, SECRET_BYTES_MIN};
 use crate::json::{self, Defect};
@@ -15,16 +15,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
 
-/// The keys that tokens are checked with.
+/// The keys that verify tokens.
 pub struct KeySet {
     pub(super) keys: Vec<Key>,
     unusable: usize,
 }
 
-/// Why no keys could be made of a text. Never says what the text was.
+/// Why a text contains no usable keys. Never quotes the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
-    /// It is too short to be secret.
+    /// It is too short for a secret.
     #[error("a secret must be at least {SECRET_BYTES_MIN} bytes long, {bytes} bytes were given")]
     Short {
         /// Its length.
@@ -36,24 +36,24 @@ pub enum KeySetError {
         /// What it looks like, and where that belongs.
         what: &'static str,
     },
-    /// It has not enough in it that cannot be known.
+    /// It has too little entropy.
     #[error(
         "a secret must not be guessed: it is a repetition, a sequence or of few different bytes, which \
          carries {bits} bits where {bits_min} are needed; make one with openssl rand -base64 48"
     )]
     Guessable {
-        /// An estimate.
+        /// The estimated entropy.
         bits: u32,
-        /// How many it must have.
+        /// The required entropy.
         bits_min: u32,
     },
-    /// It begins with a mark that editors leave.
+    /// It begins with the byte order mark that some editors write.
     #[error("it begins with a byte order mark (U+FEFF): save it without")]
     ByteOrderMark,
     /// An object in it names a member twice.
     #[error("it names a member of an object twice")]
     Repeated,
-    /// It begins as JSON does, and is not.
+    /// It begins like JSON but is not valid JSON.
     #[error("it begins with \"{{\" and is not JSON: line {line}, column {column}")]
     Json {
         /// The line, from 1.
@@ -66,12 +66,12 @@ pub enum KeySetError {
         "it is neither a JWK, which has a member \"kty\", nor a JWKS, which has an array \"keys\""
     )]
     Shape,
-    /// None of its keys can check a signature.
+    /// None of its keys can verify a signature.
     #[error("none of its {keys} keys can be used: {reason}")]
     Unusable {
-        /// How many there are.
+        /// The number of keys.
         keys: usize,
-        /// What is wrong with the last.
+        /// What is wrong with the last one.
         reason: String,
     },
 }
@@ -111,7 +111,7 @@ impl Algorithm {
 pub(super) struct Key {
     /// `kid`
     id: Option<String>,
-    /// `alg`: the only one that the key is for.
+    /// `alg`: the only algorithm that the key may be used with. `None` if any that fits.
     algorithm: Option<Algorithm>,
     material: Material,
 }
@@ -125,8 +125,8 @@ enum Material {
 }
 
 impl Key {
-    /// Whether it is for tokens with this `alg`. A key is only ever used with algorithms of its own
-    /// kind: a public key is never taken for a secret.
+    /// Reports whether the key is for tokens with this `alg`. A key is only ever used with
+    /// algorithms of its own kind, so a public key is never taken for a secret.
     fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithm.is_none_or(|own| own == algorithm) && self.check(algorithm).is_some()
     }
@@ -135,13 +135,13 @@ impl Key {
         matches!(self.material, Material::Secret(_))
     }
 
-    /// Whether it made this signature.
+    /// Reports whether the key made this signature.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let check = self.check(algorithm);
         check.is_some_and(|check| check.passes(message, signature))
     }
 
-    /// How an algorithm checks with this key, if they fit.
+    /// Returns how the algorithm verifies with this key, if the two match.
     fn check(&self, algorithm: Algorithm) -> Option<Check<'_>> {
         let rsa = |key, parameters| Some(Check::Rsa(key, parameters));
         match (algorithm, &self.material) {
@@ -191,9 +191,9 @@ impl Check<'_> {
 }
 
 impl KeySet {
-    /// The keys of a text: a JWK or a JWKS if it begins with `{`, else it is the secret itself. A set
-    /// may have keys that cannot be used here, such as keys for encryption; they are left out. What cannot
-    /// be secret is not taken for a secret.
+    /// Parses a text: a JWK or a JWKS if it begins with `{`, otherwise the secret itself. A set may
+    /// contain keys that cannot be used here, such as keys for encryption; they are left out. A
+    /// text that cannot be secret is refused.
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
         if text.starts_with('\u{feff}') {
             return Err(KeySetError::ByteOrderMark);
@@ -213,7 +213,7 @@ impl KeySet {
         })
     }
 
-    /// The keys of a JWKS that anyone may read. Secrets in it are left out, as they are none.
+    /// Parses a public JWKS. Secrets in it are left out, because they are no longer secret.
     pub fn parse_public(text: &str) -> Result<Self, KeySetError> {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(KeySetError::Shape);
@@ -221,7 +221,7 @@ impl KeySet {
         Self::parse_json(text, false)
     }
 
-    /// No keys yet.
+    /// Returns a set without keys.
     pub(super) const fn none() -> Self {
         Self {
             keys: Vec::new(),
@@ -229,8 +229,8 @@ impl KeySet {
         }
     }
 
-    /// The keys that a token with this `kid` and `alg` can be signed by. A `kid` that no key has says
-    /// nothing of the keys that have none, such as a plain secret.
+    /// Returns the keys that may have signed a token with this `kid` and `alg`. Keys without a
+    /// `kid`, such as a plain secret, are candidates for a `kid` that no key has.
     pub(super) fn candidates(
         &self,
         id: Option<&str>,
@@ -245,7 +245,7 @@ impl KeySet {
         keys.filter(move |key| key.is_for(algorithm))
     }
 
-    /// Whether one of the keys has this `kid`.
+    /// Reports whether one of the keys has this `kid`.
     pub(super) fn knows(&self, id: &str) -> bool {
         self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
@@ -279,19 +279,19 @@ impl KeySet {
         Ok(Self { keys, unusable })
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none. A set that was read has one.
+    /// Reports whether the set is empty. A set that was parsed never is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// How many keys were left out because they cannot be used here.
+    /// Returns the number of keys that were left out because they cannot be used here.
     #[must_use]
     pub fn unusable(&self) -> usize {
         self.unusable
@@ -308,7 +308,7 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// The members of a JWK that matter for checking signatures. Private parts are not even read.
+/// The members of a JWK that matter for verifying signatures. Private parts are not even read.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -324,7 +324,7 @@ struct Jwk {
     y: Option<String>,
 }
 
-/// The key of a JWK, or why it cannot be used.
+/// Returns the key of a JWK, or why it cannot be used.
 fn key(json: &Value) -> Result<Key, String> {
     let jwk = Jwk::deserialize(json).map_err(|_| "\"kty\" is missing, or a member is no text")?;
     if jwk
@@ -373,7 +373,7 @@ fn member(name: &str, value: Option<String>) -> Result<Vec<u8>, String> {
         .map_err(|_| format!("{name:?} is not base64url"))
 }
 
-/// A point of a curve, uncompressed (SEC 1, 2.3.3).
+/// Returns a point of a curve, uncompressed (SEC 1, 2.3.3).
 fn point(x: Option<String>, y: Option<String>, bytes: usize) -> Result<Vec<u8>, String> {
     let (x, y) = (member("x", x)?, member("y", y)?);
     if x.len() != bytes || y.len() != bytes {

@@ -1,10 +1,11 @@
-//! Who asks, and what that role may do.
+//! Who sends a request, and what the sender's role may do.
 //!
-//! A request says who it comes from by a bearer token (a JWT, RFC 7519) or by its connection's client
-//! certificate. Who says nothing has the anonymous role, if there is one. Codes, texts and the order
-//! of checks are PostgREST's; see `docs/security.md`.
+//! A request proves its sender by a bearer token (a JWT, RFC 7519) or by its connection's client
+//! certificate. Without either, it has the anonymous role if there is one. Codes, texts and the
+//! order of checks are PostgREST's; see `docs/security.md`.
 //!
-//! Deliberately not here: issuing tokens, users, passwords, and revoking one token before it expires.
+//! Deliberately out of scope: issuing tokens, users, passwords, and revoking a single token before
+//! it expires.
 
 mod access;
 mod cache;
@@ -39,53 +40,54 @@ use std::sync::{
 
 use widgets_registry::{AUTHOR_BYTES_MAX, Author};
 
-/// What decides who gets in, beside the keys.
+/// The settings of authentication, except the keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthenticationSettings {
-    /// What a token's claim `aud` must name. `None` accepts every audience, and none.
+    /// The audience that a token's claim `aud` must name. `None` accepts any audience, or none.
     pub audience: Option<String>,
-    /// What a token's claim `iss` must be. `None` accepts every issuer, and none.
+    /// The issuer that a token's claim `iss` must be. `None` accepts any issuer, or none.
     pub issuer: Option<String>,
     /// The claims that a token must have.
     pub required_claims: Vec<String>,
-    /// The claim that names the role: a member of the claims, or a JSON Pointer (RFC 6901) that
+    /// The claim that names the role: a member of the claims, or a JSON Pointer (RFC 6901), which
     /// begins with a slash.
     pub role_claim: String,
-    /// What each role may do. A role that may do nothing does not exist.
+    /// What each role may do. A role without permissions does not exist.
     pub roles: Roles,
-    /// The role of requests that do not say who they come from. `None` refuses them.
+    /// The role of requests without credentials. `None` refuses them.
     pub anonymous_role: Option<String>,
-    /// The role of requests without a token on a connection with a client certificate. `None` makes
-    /// no difference between them and anonymous requests.
+    /// The role of requests without a token on a connection with a client certificate. `None`
+    /// treats them like anonymous requests.
     pub certificate_role: Option<String>,
 }
 
-/// What lets a request in.
+/// Which credentials admit a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Proofs {
     /// A token.
     pub(crate) token: bool,
     /// A client certificate alone.
     pub(crate) certificate: bool,
-    /// Nothing is needed.
+    /// None are needed.
     pub(crate) nothing: bool,
 }
 
-/// Who a request is from.
+/// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
     /// What it may do.
     pub(crate) access: Access,
-    /// Its name, if it has one: what the audit trail shows.
+    /// The sender's name in the audit trail, if it has one.
     pub(crate) author: Option<Author>,
-    /// What tells it from all others.
+    /// Distinguishes this sender from all others.
     pub(crate) identity: Identity,
-    /// The first second since 1970 began in which it is refused, if there is one: what goes on for long ends then.
+    /// The second, counted from 1970, from the beginning of which the sender is refused.
+    /// Long-running answers end then. `None` if there is no such time.
     pub(crate) ends: Option<i64>,
 }
 
 impl Sender {
-    /// Somebody who may do this and has no name.
+    /// Returns a sender without a name that has this access.
     pub(crate) fn anonymous(access: Access) -> Self {
         Self {
             access,
@@ -96,8 +98,9 @@ impl Sender {
     }
 }
 
-/// The name that an audit trail shows for this text: the text itself, or, where that is longer than a
-/// name can be, its beginning and a digest of it all. `None` for one that is empty or has NUL.
+/// Returns the name that the audit trail shows for this text: the text itself or, if that is too
+/// long for a name, its beginning and a digest of the whole. `None` for a text that is empty or
+/// contains NUL.
 pub(crate) fn author(text: &str) -> Option<Author> {
     if text.len() <= AUTHOR_BYTES_MAX {
         return Author::new(text);
@@ -112,15 +115,15 @@ pub(crate) fn author(text: &str) -> Option<Author> {
     Author::new(&format!("{}…{digest}", &text[..end]))
 }
 
-/// Decides who gets in. Shared by all workers; its keys can be replaced while it is used.
+/// Decides who is admitted. Shared by all workers; the keys can be replaced while it is in use.
 #[derive(Debug)]
 pub struct Authentication {
-    /// `None` where no token can be checked. Empty until keys that are fetched are there.
+    /// `None` if no token can be checked. Empty until fetched keys arrive.
     keys: Option<RwLock<Arc<KeySet>>>,
-    /// How to ask for newer keys, where they are fetched.
+    /// Requests newer keys. `None` if keys are not fetched.
     asking: Option<Asking>,
-    /// Counts how often the keys were replaced, so that workers forget tokens that the old ones
-    /// vouched for.
+    /// The number of times the keys were replaced. It makes workers forget tokens that were
+    /// verified with older keys.
     generation: AtomicU64,
     audience: Option<String>,
     issuer: Option<String>,
@@ -133,8 +136,8 @@ pub struct Authentication {
 }
 
 impl Authentication {
-    /// Everyone may do everything. A token is refused all the same: its sender believes that somebody
-    /// checks it.
+    /// Allows everyone everything. A token is still refused, because its sender believes that
+    /// somebody checks it.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -152,7 +155,7 @@ impl Authentication {
         }
     }
 
-    /// Lets in whom `settings` let in. Without `keys` a token is answered 500 PGRST300.
+    /// Admits senders according to `settings`. Without `keys` a token is answered 500 PGRST300.
     #[must_use]
     pub fn new(settings: AuthenticationSettings, keys: Option<KeySet>) -> Self {
         let AuthenticationSettings {
@@ -180,8 +183,9 @@ impl Authentication {
         }
     }
 
-    /// Lets in whom `settings` let in, by keys that whoever takes the requests fetches and hands to
-    /// [`replace_keys`](Self::replace_keys). Until the first are there a token is answered 503 WG506.
+    /// Admits senders according to `settings`, by keys that are fetched: whoever holds the returned
+    /// requests fetches keys and passes them to [`replace_keys`](Self::replace_keys). Until the
+    /// first keys arrive, a token is answered 503 WG506.
     #[must_use]
     pub fn with_fetched_keys(settings: AuthenticationSettings) -> (Self, KeyRequests) {
         let (asking, requests) = fetched::channel();
@@ -190,8 +194,8 @@ impl Authentication {
         (authentication, requests)
     }
 
-    /// Checks tokens with these keys from now on, also those that were checked before. Has no effect
-    /// where there were none from the start.
+    /// Replaces the keys for all tokens, including those that were verified before. Has no effect
+    /// if there were no keys from the start.
     pub fn replace_keys(&self, keys: KeySet) {
         if let Some(current) = &self.keys {
             *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
@@ -207,7 +211,7 @@ impl Authentication {
         }
     }
 
-    /// Whether tokens can be checked, or need not be.
+    /// Reports whether tokens can be checked or need not be.
     pub(crate) fn ready(&self) -> Result<(), Refused> {
         let keys = self.keys.as_ref();
         let keys = keys.map(|keys| keys.read().unwrap_or_else(PoisonError::into_inner));
@@ -217,7 +221,8 @@ impl Authentication {
         Ok(())
     }
 
-    /// Whether newer keys may let in whom these refused. Waits until somebody has looked for them.
+    /// Reports whether newer keys might admit the sender that was refused. Waits until they have
+    /// been looked for.
     pub(crate) async fn has_looked_again(&self, refused: &Refused) -> Result<bool, Refused> {
         let missing = matches!(
             refused,
@@ -234,7 +239,8 @@ impl Authentication {
         }
     }
 
-    /// Who the sender of these headers is and what it may do. `now_seconds` is the time since 1970 began.
+    /// Returns the sender of these headers and what it may do. `now_seconds` is the time since
+    /// 1970.
     pub(crate) fn admit(
         &self,
         headers: &HeaderMap,
@@ -265,7 +271,7 @@ impl Authentication {
         now_seconds: i64,
     ) -> Result<Sender, Refused> {
         let keys = self.keys.as_ref().ok_or(Refused::NoKeys)?;
-        // Read before the keys: at worst a token is checked once more than needed.
+        // Read before the keys: at worst a token is checked once more than necessary.
         let generation = self.generation.load(Ordering::Acquire);
         let known = lock(cache).get(generation, token);
         if let Some((sender, lifetime)) = known {
@@ -307,14 +313,14 @@ fn lock(cache: &Mutex<TokenCache>) -> std::sync::MutexGuard<'_, TokenCache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a request says by a token who it comes from. Whether it is true is not checked.
+/// Reports whether a request carries a token, valid or not.
 pub(crate) fn has_token(headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION);
     value.and_then(bearer_token).is_some()
 }
 
-/// The token of `Bearer TOKEN`, however the word is capitalised (RFC 9110, 11.1). Other schemes are
-/// somebody else's, such as a proxy's.
+/// Returns the token of `Bearer TOKEN`, in any capitalisation of the scheme (RFC 9110, 11.1). Other
+/// schemes are ignored, because they are for others, such as a proxy.
 fn bearer_token(value: &HeaderValue) -> Option<&[u8]> {
     let value = value.as_bytes();
     let end = value.iter().position(|&byte| byte == b' ');

@@ -1,26 +1,26 @@
-//! Why somebody is not let in, in PostgREST's words.
+//! Why a request is refused, in PostgREST's words.
 
 use super::Object;
 use crate::Code;
 use hyper::header::HeaderValue;
 use std::borrow::Cow;
 
-/// Why a request is not let in.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// It has a token, and there is nothing to check it with.
+    /// It has a token, but the service has no keys to verify one with.
     NoKeys,
-    /// It has a token, and the keys to check it with could not be fetched yet.
+    /// It has a token, but the keys to verify it with have not been fetched yet.
     KeysUnfetched,
-    /// It has a token of a key that nobody knows, and too many such wait for newer keys already.
+    /// No key is known for its token, and too many such requests wait for newer keys already.
     KeysAwaited,
     Token(TokenFault),
     Claim(Claim),
-    /// It does not say who it comes from, and must.
+    /// It has no credentials but needs them.
     Anonymous,
-    /// No role has the name that the token gives.
+    /// No role has the name in the token.
     RoleUnknown(String),
-    /// A web page of another site is behind it, and no token.
+    /// A web page of another site sent it, without a token.
     ForeignPage,
     /// The role may not do this.
     Permission {
@@ -29,16 +29,16 @@ pub(crate) enum Refused {
     },
 }
 
-/// What is wrong with a token before anything that it claims can be believed.
+/// What is wrong with a token before any of its claims can be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenFault {
     Empty,
     Parts(usize),
-    /// It is no token: not base64url, or no JSON.
+    /// It is not a token: not base64url, or not JSON.
     Unreadable,
-    /// No key has this token's `kid`.
+    /// No key has the token's `kid`.
     KeyUnknown,
-    /// No key is for this token, by its `kid` and `alg`.
+    /// No key fits the token's `kid` and `alg`.
     NoKey,
     /// No key that is for this token made its signature.
     Signature,
@@ -48,11 +48,11 @@ pub(crate) enum TokenFault {
     },
 }
 
-/// What is wrong with what a token claims.
+/// What is wrong with a token's claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     Unreadable,
-    /// One is given twice.
+    /// A claim is given twice.
     Repeated,
     NotNumber(&'static str),
     Expired,
@@ -60,9 +60,9 @@ pub(crate) enum Claim {
     IssuedAtFuture,
     AudienceType,
     Audience,
-    /// It is from another issuer than the one that is trusted, or does not say.
+    /// The issuer is not the trusted one, or is missing.
     Issuer,
-    /// It does not have this claim, and must.
+    /// This claim is required but missing.
     Missing(String),
 }
 
@@ -98,7 +98,7 @@ impl Refused {
         }
     }
 
-    /// Message and details.
+    /// Returns message and details.
     pub(crate) fn texts(&self) -> (String, Option<String>) {
         let details = match self {
             Self::Token(fault) => fault.details(),
@@ -119,13 +119,13 @@ impl Refused {
         (message.into_owned(), details.map(str::to_owned))
     }
 
-    /// What can be done about it.
+    /// Returns what can be done about it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         let named = "Send a token, or name the page's origin in http.cors_origins";
         matches!(self, Self::ForeignPage).then_some(named)
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750, 3), if a token would help.
+    /// Returns the value of `WWW-Authenticate` (RFC 6750, 3), if a token would help.
     pub(crate) fn challenge(&self) -> Option<HeaderValue> {
         let message = match self {
             Self::Token(fault) => fault.message(),
@@ -135,7 +135,7 @@ impl Refused {
             }
             _ => return None,
         };
-        // Only the name of a claim can have something in it that may not be there (RFC 6750, 3).
+        // Only the name of a claim can contain characters that are not allowed here (RFC 6750, 3).
         let allowed = |each: char| matches!(each, ' '..='~') && each != '"' && each != '\\';
         let message = message.replace(|each| !allowed(each), "?");
         let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{message}\"");

@@ -1,8 +1,8 @@
-//! Whether a text can be secret at all.
+//! Checks whether a text can be a secret at all.
 //!
-//! A public key, a certificate or the address of a key set that is given in place of a secret would be one
-//! that everybody knows: whoever has it signs tokens of any role. So what looks like one of them is
-//! refused, and so is what anybody could guess.
+//! If a public key, a certificate or the address of a key set is configured in place of a secret,
+//! everybody knows it, and anyone who has it can sign tokens of any role. So texts that look like
+//! one of these are refused, and so are texts that anybody could guess.
 
 use super::KeySetError;
 use base64::{
@@ -14,10 +14,11 @@ use serde::de::IgnoredAny;
 /// A shorter secret could be guessed (RFC 7518, 3.2).
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 
-/// What the bytes of a secret must carry, by a generous estimate. 32 random digits have about 100.
+/// The entropy that a secret must have, by a generous estimate. 32 random digits have about 100
+/// bits.
 const SECRET_BITS_MIN: u32 = 64;
 
-/// Refuses what cannot be a secret. Never says what it was.
+/// Refuses a text that cannot be a secret. Never quotes it.
 pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
     let what = match std::str::from_utf8(secret) {
         Ok(text) => kind(text.trim()),
@@ -44,8 +45,8 @@ pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
     Ok(())
 }
 
-/// What stands in the documentation of others, in letters and digits alone: PostgREST's, Supabase's, jwt.io's, the
-/// secret of RFC 7515, A.1, and what such examples are made of.
+/// Secrets from published documentation, reduced to letters and digits: PostgREST's, Supabase's,
+/// jwt.io's, the secret of RFC 7515, A.1, and the words that such examples are made of.
 const EXAMPLES: &[&str] = &[
     "reallyreallyreallyreallyverysafe",
     "supersecretjwttokenwithatleast32characterslong",
@@ -68,7 +69,7 @@ const EXAMPLES: &[&str] = &[
     "aym1sysppbyfdfgzld3umj1qzkobwvmkoqqestjqlrt1qs0gzh75aktmn3yj0ips4hcguutwjazzr1z9caow",
 ];
 
-/// The secret of RFC 7515, A.1, as a JWK gives it: in bytes.
+/// The secret of RFC 7515, A.1, as a JWK encodes it: in bytes.
 const EXAMPLE_BYTES: &[u8] = &[
     3, 35, 53, 75, 43, 15, 165, 188, 131, 126, 6, 101, 119, 123, 166, 143, 90, 179, 40, 230, 240,
     84, 201, 40, 169, 15, 132, 178, 210, 80, 46, 191, 211, 251, 90, 146, 210, 6, 71, 239, 150, 138,
@@ -76,7 +77,7 @@ const EXAMPLE_BYTES: &[u8] = &[
     163,
 ];
 
-/// Whether everybody can read it somewhere, however it is written and whatever was added to it.
+/// Reports whether the secret is published, however it is written and whatever was added to it.
 fn is_example(secret: &[u8]) -> bool {
     let letters = secret.iter().filter(|byte| byte.is_ascii_alphanumeric());
     let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
@@ -90,7 +91,7 @@ fn is_example(secret: &[u8]) -> bool {
 
 const DER: &str = "a key or a certificate in DER: give a key as a JWK or a JWKS";
 
-/// What a text is, if it is surely something that others know.
+/// Returns what a text is, if it is certainly something that others know.
 fn kind(text: &str) -> Option<&'static str> {
     let is_ssh = |text: &str| {
         let name = text.split(' ').next().unwrap_or_default();
@@ -118,7 +119,7 @@ fn kind(text: &str) -> Option<&'static str> {
     }
 }
 
-/// A scheme and what stands behind it (RFC 3986, 3.1).
+/// Reports whether the text is a scheme and the rest of a URL (RFC 3986, 3.1).
 fn is_url(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, rest)| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -127,7 +128,8 @@ fn is_url(text: &str) -> bool {
     })
 }
 
-/// JSON, whole or cut off. A number is taken for a secret: it says nothing that anybody knows.
+/// Reports whether the text is JSON, whole or cut off. A number is taken for a secret, because it
+/// is nothing that others know.
 fn is_json(text: &str) -> bool {
     let opened = text.strip_prefix(['[', '{']).unwrap_or_default();
     let inside = opened.trim_start().starts_with(['{', '[', '"', ']', '}']);
@@ -136,7 +138,7 @@ fn is_json(text: &str) -> bool {
     inside || text.contains("\"kty\"") || !number && whole()
 }
 
-/// Three parts of base64url, of which the first is a JSON object.
+/// Reports whether the text is three parts of base64url, of which the first is a JSON object.
 fn is_token(text: &str) -> bool {
     let parts: Vec<&str> = text.split('.').collect();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte);
@@ -145,7 +147,7 @@ fn is_token(text: &str) -> bool {
         && parts.iter().all(|part| part.bytes().all(allowed))
 }
 
-/// DER in base64, as PEM has it between its lines, or in hexadecimal.
+/// Reports whether the text is DER in base64, as PEM has it between its lines, or in hexadecimal.
 fn is_der_in_text(text: &str) -> bool {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -171,12 +173,13 @@ fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// A sequence that is as long as it says (X.690, 8.1): what every key and certificate is.
+/// Reports whether the bytes are a sequence of exactly the length that it states (X.690, 8.1), like
+/// every key and certificate.
 fn is_der(bytes: &[u8]) -> bool {
     let [0x30, length, rest @ ..] = bytes else {
         return false;
     };
-    // Either the length itself, or how many bytes it takes.
+    // Either the length itself, or the number of bytes that it takes.
     if let 0..0x80 = length {
         return rest.len() == usize::from(*length);
     }
@@ -193,8 +196,8 @@ fn is_der(bytes: &[u8]) -> bool {
     content.len() == length
 }
 
-/// How many bits a text carries at most, if it is neither a repetition nor a sequence: estimated by how
-/// its bytes, and the steps from one to the next, are distributed.
+/// Estimates how many bits of entropy a text has at most, if it is neither a repetition nor a
+/// sequence, by the distribution of its bytes and of the steps from one to the next.
 fn bits(secret: &[u8]) -> u32 {
     let unit = &secret[..period(secret)];
     let steps = unit.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
@@ -209,7 +212,7 @@ fn bits(secret: &[u8]) -> u32 {
     bits
 }
 
-/// Bits a value, by how often each occurs (Shannon).
+/// Returns the bits per value, by how often each occurs (Shannon).
 fn entropy(values: impl Iterator<Item = u8>) -> f64 {
     let mut counts = [0_u32; 256];
     for value in values {
@@ -221,8 +224,8 @@ fn entropy(values: impl Iterator<Item = u8>) -> f64 {
     present.map(share).map(|share| -share * share.log2()).sum()
 }
 
-/// The length of the shortest beginning of which the whole is a repetition, the last one perhaps cut
-/// short (Knuth, Morris and Pratt).
+/// Returns the length of the shortest prefix of which the text is a repetition, the last one
+/// perhaps cut off (Knuth, Morris and Pratt).
 fn period(text: &[u8]) -> usize {
     let mut borders = vec![0; text.len()];
     let mut border = 0;
@@ -334,7 +337,7 @@ mod tests {
     }
 
     proptest! {
-        /// What a generator of random texts makes is always taken.
+        /// Texts of a random generator are always accepted.
         #[test]
         fn random_secrets_are_taken(
             digits in "[0-9]{40}",
@@ -344,7 +347,7 @@ mod tests {
             bytes in vec(any::<u8>(), 32..=64),
         ) {
             for text in [digits, hexadecimal, base64, printable] {
-                // As rare as it is random: it would have to begin as what it is not.
+                // As rare as it is random: the text would have to begin like something else.
                 prop_assume!(kind(&text).is_none());
                 prop_assert_eq!(check(text.as_bytes()), Ok(()), "{}", text);
             }

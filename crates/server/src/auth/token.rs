@@ -12,7 +12,7 @@ use base64::{
 };
 use serde_json::Value;
 
-/// base64url; PostgREST takes tokens with and without padding.
+/// base64url. PostgREST accepts tokens with and without padding.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -23,12 +23,13 @@ struct Header {
     key: Option<String>,
 }
 
-/// The header of a token. A member that is given twice is read otherwise by others (RFC 7515, 4).
+/// Returns the header of a token. It is refused if a member is given twice, because parsers read
+/// that differently (RFC 7515, 4).
 fn header(json: &[u8]) -> Option<Header> {
     let Ok(Value::Object(mut members)) = json::parse(json) else {
         return None;
     };
-    // Extensions that must be understood (RFC 7515, 4.1.11), whatever they are. None is.
+    // Extensions that must be understood (RFC 7515, 4.1.11). This service understands none.
     if members.contains_key("crit") {
         return None;
     }
@@ -43,7 +44,8 @@ fn header(json: &[u8]) -> Option<Header> {
     Some(Header { algorithm, key })
 }
 
-/// The claims of a token that one of the keys has signed. Whether they hold is not checked.
+/// Returns the claims of a token that one of the keys has signed. The claims themselves are not
+/// checked.
 pub(super) fn verified_claims(token: &[u8], keys: &KeySet) -> Result<Claims, Refused> {
     if token.is_empty() {
         return Err(TokenFault::Empty.into());

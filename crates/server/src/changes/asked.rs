@@ -8,13 +8,13 @@ use hyper::{HeaderMap, header::HeaderName};
 use std::time::Duration;
 use widgets_registry::{ChangeFilter, Operation, Position, SerialNumber};
 
-/// A page has at most so many changes, and as many unless told otherwise.
+/// The maximum number of changes on a page, which is also the default.
 pub(crate) const LIMIT_MAX: usize = 1000;
 
-/// A page waits for so long at most.
+/// How long a page waits at most.
 pub(crate) const WAIT_MS_MAX: u64 = 60_000;
 
-/// Where a browser says which event it had last.
+/// Where a browser names the last event that it received.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 const JSON: &str = "application/json";
@@ -32,7 +32,7 @@ pub(crate) enum Format {
     Lines,
 }
 
-/// After which change.
+/// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     Oldest,
@@ -48,12 +48,13 @@ pub(crate) struct Asked {
     pub(crate) limit: usize,
     pub(crate) wait: Duration,
     pub(crate) format: Format,
-    /// The first second since 1970 began in which whoever asks may not any more, if there is one.
+    /// The second, counted from 1970, from which the sender is no longer authorised. `None` if
+    /// there is none.
     pub(crate) ends: Option<i64>,
 }
 
 impl Asked {
-    /// Reads query and headers.
+    /// Parses the query and headers.
     pub(crate) fn read(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Error> {
         let format = match negotiation::media_type(headers, &[JSON, EVENTS, LINES])? {
             EVENTS => Format::Events,
@@ -76,7 +77,7 @@ impl Asked {
             asked.parameter(&name, &value)?;
             seen.push(name);
         }
-        // A browser that connects again asks by the same URL as at first.
+        // A browser that reconnects uses the same URL as at first.
         if let Some(last) = headers.get(LAST_EVENT_ID) {
             let text = negotiation::text(last);
             if !text.is_empty() {

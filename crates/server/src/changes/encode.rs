@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 use std::io::Write as _;
 use widgets_registry::{Event, Position};
 
-/// One array of them, or of as many as may be in it; how many that is. There is always one.
+/// Writes one array of as many events as fit, and returns how many. It always has at least one.
 pub(super) async fn page(events: &[Event], mut pace: Pace) -> (Bytes, usize) {
     let (mut body, mut told) = (vec![b'['], 0);
     for event in events {
@@ -26,16 +26,16 @@ pub(super) async fn page(events: &[Event], mut pace: Pace) -> (Bytes, usize) {
     (body.into(), told)
 }
 
-/// What a stream begins with.
+/// Returns the beginning of a stream.
 pub(super) fn beginning(format: Format) -> Bytes {
     match format {
-        // After how many milliseconds to come again.
+        // The delay before a reconnection, in milliseconds.
         Format::Events => Bytes::from_static(b"retry: 1000\n\n"),
         Format::Page | Format::Lines => Bytes::new(),
     }
 }
 
-/// Some of a stream, of no more changes once it has so many bytes; how many that is.
+/// Writes events for a stream until `bytes` is reached, and returns how many.
 pub(super) fn piece(format: Format, events: &[Event], bytes: usize) -> (Bytes, usize) {
     let (mut piece, mut told) = (Vec::new(), 0);
     for event in events {
@@ -56,12 +56,12 @@ pub(super) fn piece(format: Format, events: &[Event], bytes: usize) -> (Bytes, u
         };
         piece.extend_from_slice(end);
     }
-    // It may wait for long.
+    // The piece may wait for a long time.
     piece.shrink_to_fit();
     (piece.into(), told)
 }
 
-/// That the stream is there. A browser remembers the position and resumes there.
+/// Returns a sign of life. A browser remembers the position and resumes there.
 pub(super) fn heartbeat(format: Format, after: Position) -> Bytes {
     match format {
         Format::Events => format!(": \nid: {after}\n\n").into(),

@@ -1,4 +1,4 @@
-//! Streams of changes that have no end.
+//! Streams of changes without an end.
 
 use super::{asked::Format, encode};
 use crate::{metrics::gauge, pieces::Pieces};
@@ -12,19 +12,19 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use widgets_registry::{ChangeFilter, Changes, Feed, FeedError, Position, query::Asker};
 
-/// How often a stream says that it is there, where nothing happens: more often only where connections may
-/// not be idle for so long.
+/// How often a stream without changes sends a heartbeat. More often only if connections may not be
+/// idle for that long.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A piece has at most so many changes, and no more once it has so many bytes. A subscriber that does not
-/// read has two of them, one in each place on the way to its connection.
+/// The limits of a piece: this many changes, and no further change after this many bytes. A
+/// subscriber that does not read holds two pieces, one in each place on the way to its connection.
 const PIECE_CHANGES: usize = 256;
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Those who follow the changes, and whether they may go on.
+/// The subscribers to the changes, and whether they may continue.
 pub(crate) struct Subscribers {
     count: IntGauge,
-    /// How many each asker has.
+    /// The number of subscribers of each asker.
     askers: Mutex<HashMap<Asker, usize>>,
     most: usize,
     stopping: watch::Sender<bool>,
@@ -43,12 +43,12 @@ impl Subscribers {
         })
     }
 
-    /// Adds their number to a registry.
+    /// Registers the metric of their number.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.count.clone()))
     }
 
-    /// Room for one more of this asker; an error names the limit.
+    /// Admits another subscriber of this asker. An error names the limit.
     pub(crate) fn join(self: &Arc<Self>, asker: Asker) -> Result<Subscriber, String> {
         let mut askers = self.askers();
         let mine = askers.get(&asker).copied().unwrap_or_default();
@@ -73,7 +73,7 @@ impl Subscribers {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends every stream, those that begin later included.
+    /// Ends every stream, including those that begin later.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -83,7 +83,7 @@ impl Subscribers {
     }
 }
 
-/// One of them.
+/// One subscriber.
 pub(crate) struct Subscriber {
     all: Arc<Subscribers>,
     asker: Asker,
@@ -102,15 +102,16 @@ impl Drop for Subscriber {
     }
 }
 
-/// What ends a stream, beside its client.
+/// What ends a stream, besides its client.
 pub(super) struct Ends {
-    /// Every stream ends.
+    /// Every stream ends when this is true.
     pub(super) stopping: watch::Receiver<bool>,
-    /// How long whoever asks may still, if that is bounded.
+    /// How long the sender is still authorised, if that is limited.
     pub(super) left: Option<Duration>,
 }
 
-/// The changes after a position, by a task of the current runtime: a body that goes on as long as changes come.
+/// Streams the changes after a position from a task on the current runtime, as a body that
+/// continues as long as changes come.
 pub(super) fn start(
     feed: Arc<dyn Feed>,
     after: Position,
@@ -134,7 +135,7 @@ pub(super) fn start(
             stopping,
         };
         match left {
-            // Between two pieces: each is handed over whole.
+            // Ends between two pieces, because each is handed over whole.
             Some(left) => drop(tokio::time::timeout(left, follower.follow()).await),
             None => follower.follow().await,
         }
@@ -154,15 +155,15 @@ struct Follower {
 
 impl Follower {
     async fn follow(mut self) {
-        // The head of the answer travels with it, and a browser knows that it is connected.
+        // The head of the answer is sent with it, so that a browser knows that it is connected.
         if !self.send(encode::beginning(self.format)).await {
             return;
         }
         let pieces = self.pieces.clone();
-        // Names may be long: as many as fit are known by those before them.
+        // Names may be long: how many changes fit is estimated from the previous piece.
         let mut limit = PIECE_CHANGES / 8;
         loop {
-            // Nothing is read for a client that has not taken the piece before.
+            // Nothing is read for a client that has not taken the previous piece.
             let place = tokio::select! {
                 biased;
                 _ = self.stopping.wait_for(|&stopping| stopping) => return,
@@ -187,7 +188,8 @@ impl Follower {
                 is_end,
             } = changes;
             let (piece, told) = encode::piece(self.format, &events, PIECE_BYTES);
-            // The others are read again: kept, they would take many times as much as a piece.
+            // The remaining changes are read again: keeping them would take many times the memory
+            // of a piece.
             let last = events.get(told.saturating_sub(1));
             let is_whole = told == events.len();
             self.after = match last {
@@ -209,7 +211,7 @@ impl Follower {
         }
     }
 
-    /// Waits for the next change, and says from time to time that it is there. False where it ends.
+    /// Waits for the next change, and sends heartbeats meanwhile. Returns false if the stream ends.
     async fn wait(&mut self) -> bool {
         let mut changed = self.feed.changed(self.after);
         loop {
@@ -226,7 +228,8 @@ impl Follower {
         }
     }
 
-    /// Hands a piece over once the client has taken the one before. False where it ends.
+    /// Hands a piece over once the client has taken the previous one. Returns false if the stream
+    /// ends.
     async fn send(&mut self, piece: Bytes) -> bool {
         if piece.is_empty() {
             return true;

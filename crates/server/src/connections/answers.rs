@@ -1,13 +1,13 @@
-//! Answers that a client has not read yet: bounded in bytes and in time.
+//! Answers that a client has not read yet: limited in bytes and in time.
 //!
-//! Over HTTP/2 a client decides how much of each answer may be sent, and can ask for thousands that it lets
-//! wait. So their bytes are counted until they are on their way, for each connection and for all
-//! together. A connection gets a sixteenth of what is left at most: those that let answers wait leave
-//! room for those that read. Whoever lets one wait for longer than `answer_timeout` is cut off, whatever
-//! else it sends.
+//! Over HTTP/2 the client decides how much of each answer is sent, and it can request thousands of
+//! answers without reading them. So the bytes of answers count until they are sent, for each
+//! connection and over all. One connection gets at most a sixteenth of what is free, so that
+//! clients that let answers wait leave room for clients that read. A connection whose client lets
+//! an answer wait for longer than `answer_timeout` is cut, whatever else the client sends.
 //!
-//! Over HTTP/1.1 there is one answer at a time. It is handed over in pieces, so that no more than one is
-//! copied ahead; one that is no longer than a piece is not counted.
+//! Over HTTP/1.1 there is one answer at a time. It is handed over in pieces, so that at most one
+//! piece is copied ahead. An answer that is no longer than a piece is not counted.
 
 use super::{
     metrics::{ConnectionMetrics, Cut},
@@ -28,26 +28,28 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// How much is handed over at once.
+/// How many bytes are handed over at once.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What a stream takes beside its answer, about.
+/// How many bytes a stream takes beside its answer, approximately.
 pub(super) const STREAM_BYTES: usize = 4 << 10;
 
-/// One connection gets this part of what is left, at most.
+/// The fraction of the free bytes that one connection gets at most.
 const SHARE: usize = 16;
 
-/// How long an answer can be that may wait, where so many bytes may and nothing else does.
+/// Returns how long an unread answer can be if it is the only one and `unread_bytes_max` bytes may
+/// be unread.
 #[must_use]
 pub const fn answer_bytes_max(unread_bytes_max: usize) -> usize {
     (unread_bytes_max / SHARE).saturating_sub(STREAM_BYTES)
 }
 
-/// Marks an answer whose body is there in any case, shared by everyone: it takes no memory of its own.
+/// Marks an answer whose body is shared by everyone and always in memory, so that it takes no
+/// memory of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resident;
 
-/// What waits on all connections.
+/// The unread answers on all connections.
 pub(super) struct Unread {
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -63,7 +65,8 @@ impl Unread {
         })
     }
 
-    /// Room for a connection on which `held` bytes wait already.
+    /// Reports whether there is room for `more` bytes on a connection that already holds `held`
+    /// bytes.
     fn allows(&self, held: usize, more: usize) -> bool {
         let free = self
             .bytes_max
@@ -82,7 +85,7 @@ impl Unread {
     }
 }
 
-/// What waits on one connection.
+/// The unread answers on one connection.
 pub(super) struct Answers {
     all: Arc<Unread>,
     seat: Arc<Seat>,
@@ -94,9 +97,9 @@ pub(super) struct Answers {
 #[derive(Default)]
 struct Held {
     bytes: usize,
-    /// How many have begun to wait, or have moved, since the last turn.
+    /// How many have begun to wait or have progressed since the last turn.
     young: usize,
-    /// How many have waited since before.
+    /// How many have waited since before that.
     old: usize,
     turn: u64,
 }
@@ -111,19 +114,19 @@ impl Answers {
         })
     }
 
-    /// Whether anything was asked on the connection yet.
+    /// Reports whether anything was asked on the connection yet.
     pub(super) fn was_asked(&self) -> bool {
         self.seat.was_asked()
     }
 
-    /// Whether an answer goes on until its client hangs up, and nothing else would tell that it has: over HTTP/1.1
-    /// nothing is read while an answer is under way.
+    /// Reports whether an answer without an end is under way, so that nothing else would notice
+    /// that the client has hung up: over HTTP/1.1 nothing is read while an answer is under way.
     pub(super) fn streams(&self) -> bool {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Bounds an answer. Where there is no room for it, `instead` makes one that says so by the limit;
-    /// where there is none for that either, the connection is cut.
+    /// Counts an answer until it has been sent. If there is no room for it, `instead` makes an
+    /// answer that names the limit; if there is no room for that either, the connection is cut.
     pub(super) fn bound<B>(
         self: &Arc<Self>,
         response: Response<B>,
@@ -162,7 +165,7 @@ impl Answers {
         response: &Response<B>,
         is_http2: bool,
     ) -> Result<Option<Arc<Hold>>, ()> {
-        // What comes bit by bit is counted as it comes.
+        // An answer without a known length is counted piece by piece.
         let bytes = response.body().size_hint().exact().unwrap_or_default();
         let bytes = usize::try_from(bytes).map_err(drop)?;
         if bytes == 0 || !is_http2 && bytes <= PIECE_BYTES {
@@ -191,7 +194,8 @@ impl Answers {
         }))
     }
 
-    /// For every `answer_timeout`: whether an answer has waited for the whole of it.
+    /// To be called once every `answer_timeout`. Reports whether an answer has waited for all of
+    /// it.
     pub(super) fn turn(&self) -> bool {
         let mut held = self.lock();
         let late = held.old > 0;
@@ -203,7 +207,7 @@ impl Answers {
         late
     }
 
-    /// Ends the connection, for this reason: it counts once, however many answers have no room.
+    /// Cuts the connection for this reason. It is counted once, however many answers have no room.
     pub(super) fn cut(&self, why: Cut) {
         if self.seat.cut() {
             self.count(why);
@@ -218,7 +222,7 @@ impl Answers {
         self.all.metrics.cut(why);
     }
 
-    /// Done when the connection is to end at once.
+    /// Completes when the connection is to be cut.
     pub(super) async fn is_cut(&self) {
         self.seat.ends(&self.all.metrics).await;
     }
@@ -229,16 +233,16 @@ impl Answers {
     }
 }
 
-/// Bytes that wait, until it is dropped.
+/// Bytes that wait, until this is dropped.
 struct Hold {
     answers: Arc<Answers>,
     bytes: usize,
-    /// In which turn something of it moved last.
+    /// The turn in which a part of it was last sent.
     turn: Mutex<u64>,
 }
 
 impl Hold {
-    /// Something of it moves.
+    /// Records that a part of it was sent.
     fn renew(&self) {
         let mut held = self.answers.lock();
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +270,8 @@ impl Drop for Hold {
     }
 }
 
-/// An answer without a length is under way, until this is dropped. Over HTTP/1.1 there is one at a time.
+/// Marks that an answer without a length is under way, until this is dropped. Over HTTP/1.1 there
+/// is one answer at a time.
 struct Stream(Arc<Answers>);
 
 impl Stream {
@@ -282,7 +287,7 @@ impl Drop for Stream {
     }
 }
 
-/// A piece that holds its place until it has been sent.
+/// A piece whose bytes count until it has been sent.
 struct Piece {
     bytes: Bytes,
     _hold: Arc<Hold>,
@@ -297,13 +302,13 @@ impl AsRef<[u8]> for Piece {
 /// The body of an answer, in pieces.
 pub(super) struct AnswerBody<B> {
     inner: B,
-    /// What was taken of it and not handed over yet.
+    /// The part that was taken from `inner` and not handed over yet.
     rest: Bytes,
     hold: Option<Arc<Hold>>,
-    /// Over HTTP/2, where pieces wait after they were handed over.
+    /// Present over HTTP/2, where pieces wait after they were handed over.
     answers: Option<Arc<Answers>>,
     _stream: Option<Stream>,
-    /// Until it was handed over, its connection is not idle.
+    /// Keeps the connection from counting as idle until the answer was handed over.
     _busy: Busy,
 }
 

@@ -1,4 +1,4 @@
-//! One connection: what its client speaks, and its requests until it ends.
+//! One connection: which protocol its client speaks, and its requests until it ends.
 
 use super::{
     Bounds, Place,
@@ -43,45 +43,47 @@ use std::{
 use tokio::{net::TcpStream, sync::watch};
 use widgets_registry::Store;
 
-/// How the preface of HTTP/2 begins, and no request of HTTP/1.1 (RFC 9113, 3.4).
+/// How the preface of HTTP/2 begins. No request of HTTP/1.1 begins like that (RFC 9113, 3.4).
 const HTTP2_FIRST: &[u8] = b"PRI";
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// How long a client may take for the handshake of TLS, beside the deadlines of any connection.
+/// How long a client may take for the TLS handshake, in addition to the deadlines of every
+/// connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may take to end in order, once its client's certificate is not accepted any more.
+/// How long a connection may take to end gracefully after its client's certificate is no longer
+/// accepted.
 const CERTIFICATE_ENDS_MAX: Duration = Duration::from_secs(10);
 
-/// What happens next on a connection.
+/// The next event on a connection.
 enum Next<T> {
     /// It has ended.
     Ended(T),
-    /// It is to end in order, for this reason if it is worth a count.
+    /// It must end gracefully, for this reason if that is to be counted.
     EndsInOrder(Option<Cut>),
-    /// It is to end now.
+    /// It must end now.
     Cut,
 }
 
-/// How connections are served.
+/// The HTTP implementations that serve connections.
 pub(super) struct Builders {
-    /// Where the client may speak HTTP/1.1 or HTTP/2. It reads the first bytes by themselves to find out,
-    /// which leaves hyper with a buffer twice as large for the life of the connection, and going round
-    /// in it, so that no request finds in the processor's caches what the last one used.
+    /// For clients that may speak HTTP/1.1 or HTTP/2. To find out, it reads the first bytes
+    /// separately. That leaves hyper with a buffer of twice the size for the life of the
+    /// connection, which it uses in rotation, so that every request misses the CPU caches.
     pub(super) any: auto::Builder<TokioExecutor>,
-    /// Where it can only be HTTP/1.1.
+    /// For clients that can speak only HTTP/1.1.
     pub(super) http1: auto::Builder<TokioExecutor>,
 }
 
-/// What a connection needs, beside its stream.
+/// What a connection needs besides its stream.
 pub(super) struct Connection<S> {
     pub(super) api: Arc<Api<S>>,
     pub(super) builders: Arc<Builders>,
     pub(super) deadlines: Deadlines,
-    /// Says when the connection is to end in order.
+    /// Signals that the connection must end gracefully.
     pub(super) ending: watch::Receiver<()>,
-    /// Whether the next answer is the last.
+    /// Whether the next answer is the last one.
     pub(super) farewell: Arc<AtomicBool>,
     pub(super) pending: Pending,
     pub(super) bounds: Bounds,
@@ -89,12 +91,12 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: Store> Connection<S> {
-    /// Whether it is one too many.
+    /// Reports whether the connection exceeds the limit.
     pub(super) fn is_excess(&self) -> bool {
         self.place.excess.is_some()
     }
 
-    /// Looks how the client begins, then serves it.
+    /// Detects the client's protocol by its first bytes, then serves it.
     pub(super) async fn serve_plain(
         self,
         stream: TcpStream,
@@ -108,7 +110,7 @@ impl<S: Store> Connection<S> {
             () = self.place.seat.ends(&self.bounds.metrics) => {
                 return tracing::debug!(%address, "a client that asked nothing made room");
             }
-            // A shutdown is the same for all clients, those that have not begun included.
+            // A shutdown treats all clients the same, including those that have not sent anything.
             _ = stopping.changed() => Ok(Ok(0)),
         };
         let is_http1 = match peeked {
@@ -125,8 +127,8 @@ impl<S: Store> Connection<S> {
         self.serve(stream, answers, is_http1, caller, None).await;
     }
 
-    /// Lets the client prove itself, then serves it. A shutdown does not wait for handshakes: nothing
-    /// was asked yet.
+    /// Performs the TLS handshake, then serves the client. A shutdown does not wait for handshakes,
+    /// because nothing was asked yet.
     pub(super) async fn serve_tls(
         self,
         stream: TcpStream,
@@ -135,7 +137,7 @@ impl<S: Store> Connection<S> {
         mut stopping: watch::Receiver<()>,
     ) {
         let (stream, answers) = self.bounded(stream);
-        // What is loaded anew after this is seen as a change.
+        // Subscribed before the handshake, so that a reload during it is noticed.
         let reloads = tls.reloads();
         let handshake = tls.acceptor().accept(stream);
         let handshake = tokio::select! {
@@ -166,7 +168,7 @@ impl<S: Store> Connection<S> {
         }
     }
 
-    /// The stream with its deadlines, and what waits on it.
+    /// Returns the stream with its deadlines, and the connection's unread answers.
     fn bounded(&self, stream: TcpStream) -> (IdleStream<TcpStream>, Arc<Answers>) {
         let answers = Answers::new(self.bounds.unread.clone(), self.place.seat.clone());
         let stopping = self.farewell.clone();
@@ -208,9 +210,9 @@ impl<S: Store> Connection<S> {
             let answers = waiting_answers.clone();
             let caller = caller.clone();
             let is_http2 = request.version() >= Version::HTTP_2;
-            // A length that is given as well does not hold, and hyper does not show it. Somebody on the
-            // way may have gone by it: the connection must end (RFC 9112, 6.1), so that what stands
-            // behind the body is not read as another's request.
+            // If the request also has a `Content-Length`, it is ignored, and hyper does not show
+            // it. An intermediary may have relied on it. So the connection must end (RFC 9112,
+            // 6.1), or the bytes after the body could be read as another client's request.
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let last = last || excess.is_some();
             let (waiting, busy) = (pending.request(), seat.busy());
@@ -220,7 +222,8 @@ impl<S: Store> Connection<S> {
             if is_http2 {
                 request.extensions_mut().insert(bodies.clone());
             }
-            // The future stays small, for what it takes of the cache: see `respond_to`.
+            // Boxed to keep the future small, so that it takes little of the cache: see
+            // `respond_to`.
             let request = heads.hold(&mut request).map(|held| {
                 let (head, body) = request.into_parts();
                 Box::new((head, Leftover::new(body, is_http2, held, seat.clone())))
@@ -283,12 +286,12 @@ impl<S: Store> Connection<S> {
     }
 }
 
-/// Done when a connection is to end in order; says why if that is worth a count. The receiver stays the
-/// connection's: as long as there is one, a shutdown knows that it is open.
+/// Completes when a connection must end gracefully, with the reason if that is to be counted. The
+/// receiver stays the connection's: while it exists, a shutdown knows that the connection is open.
 async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> Option<Cut> {
     let proof = async {
         match proof {
-            // In a box: few connections have one, and all have the room for it.
+            // Boxed, because few connections have a certificate but all would have room for it.
             Some(proof) => Box::pin(proof.until_refused()).await,
             None => future::pending().await,
         }
@@ -300,7 +303,7 @@ async fn told_to_end(ending: &mut watch::Receiver<()>, proof: Option<Proof>) -> 
     }
 }
 
-/// The answer to a request that is not even looked at.
+/// Returns the answer to a request that is not examined at all.
 fn answer_unheld<S: Store>(unheld: Unheld) -> Response<AnswerBody> {
     match unheld {
         Unheld::NoRoom(NoRoom(bytes_max)) => {

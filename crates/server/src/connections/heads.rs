@@ -1,16 +1,18 @@
-//! Heads of requests: bounded in bytes, on each connection and on all together.
+//! Heads of requests: limited in bytes, on each connection and over all.
 //!
-//! A client of HTTP/2 can have dozens of requests under way on one connection, and repeat by one byte a line that it
-//! said before. So what a head takes in memory counts from the moment that it is decoded until its request
-//! was read to its end, or answered without that, and its stream has ended. What the first request under way
-//! on a connection takes of [`FREE_BYTES`] does not count: `connections_max` bounds it, and whoever asks one thing
-//! after another is not refused for what others hold.
+//! An HTTP/2 client can have dozens of requests under way on one connection, and can repeat an
+//! earlier header with a single byte. So the memory that a head takes counts from the moment it is
+//! decoded until its request was read to the end, or answered without that, and its stream has
+//! ended. On each connection the first request under way gets [`FREE_BYTES`] that do not count.
+//! `connections_max` limits their total, and a client that sends one request after another is never
+//! refused for what others hold.
 //!
-//! How long one head may be is looked at here as well: over HTTP/1.1 hyper bounds what has come of a head that is not whole
-//! yet, and the buffer of a connection that was used may be twice as long, so that what comes at once would pass.
+//! The length of a single head is checked here as well: over HTTP/1.1 hyper limits only the
+//! received part of an incomplete head. The buffer of a used connection may be twice as long, so a
+//! longer head that arrives at once would pass.
 //!
-//! What was decoded shares memory with whatever else came in the same read, such as a body. It is copied
-//! out of that, or a head of some bytes would hold on to kilobytes.
+//! A decoded head shares memory with everything else that arrived in the same read, such as a body.
+//! So it is copied; otherwise a head of some bytes would keep kilobytes in memory.
 
 use super::{HEADER_BYTES_MAX, answers::STREAM_BYTES, metrics::ConnectionMetrics};
 use crate::budget::{NoRoom, Share, Taken};
@@ -22,22 +24,23 @@ use hyper::{
 };
 use std::{ops::Range, sync::Arc};
 
-/// As many as hyper takes over HTTP/1.1, where it answers 431 to more by itself.
+/// As many as hyper accepts over HTTP/1.1, where it answers 431 to more.
 const LINES_MAX: usize = 100;
 
-/// Each connection has so much for the head of one request, which others of its kind stay far below.
+/// The free bytes for the head of one request on each connection. Ordinary heads stay far below it.
 const FREE_BYTES: usize = STREAM_BYTES + (8 << 10);
 
-/// Over HTTP/1.1, where there is one request at a time, so few lines fit into that.
+/// Over HTTP/1.1, where there is one request at a time, heads with at most this many lines fit into
+/// the free bytes.
 const FREE_LINES: usize = 16;
 
-/// What a line takes beside its name and its value, at most: the map of them may be half empty.
+/// What a line takes at most besides its name and its value: the map of them may be half empty.
 const LINE_BYTES: usize = 256;
 
-/// What stands around a header over HTTP/1.1: a colon, a space and the end of the line.
+/// The bytes around a header over HTTP/1.1: a colon, a space and the end of the line.
 const AROUND_HEADER_BYTES: usize = 4;
 
-/// And around the target: spaces, the version and the end of the line.
+/// The bytes around the target: spaces, the version and the end of the line.
 const AROUND_TARGET_BYTES: usize = 12;
 
 /// The heads of one connection.
@@ -46,12 +49,12 @@ pub(super) struct Heads {
     metrics: ConnectionMetrics,
 }
 
-/// Why a request is not even looked at.
+/// Why a request is not examined at all.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unheld {
-    /// It is answered with this alone, as hyper does over HTTP/1.1.
+    /// The request is answered with only this status, as hyper does over HTTP/1.1.
     Status(StatusCode),
-    /// There is no room for it.
+    /// There is no room for its head.
     NoRoom(NoRoom),
 }
 
@@ -60,7 +63,7 @@ impl Heads {
         Self { share, metrics }
     }
 
-    /// Takes room for a head, and makes it take no more than that. What is returned holds the room.
+    /// Takes room for a head, and makes the head take no more than that. The result holds the room.
     pub(super) fn hold<B>(&self, request: &mut Request<B>) -> Result<Option<Taken>, Unheld> {
         self.take(request).inspect_err(|unheld| {
             self.metrics.head_refused(*unheld);
@@ -91,7 +94,7 @@ impl Heads {
     }
 }
 
-/// How many bytes a head had over HTTP/1.1, but for spaces that need not be there.
+/// Returns the number of bytes that the head has over HTTP/1.1, without optional spaces.
 fn wire_size<B>(request: &Request<B>) -> usize {
     let header = |(name, value): (&HeaderName, &HeaderValue)| {
         AROUND_HEADER_BYTES + name.as_str().len() + value.len()
@@ -103,7 +106,7 @@ fn wire_size<B>(request: &Request<B>) -> usize {
     AROUND_TARGET_BYTES + request.method().as_str().len() + target + headers + 2
 }
 
-/// What a head takes in memory, about.
+/// Returns approximately how much memory a head takes.
 fn size(uri: &Uri, headers: &HeaderMap) -> usize {
     let line =
         |(name, value): (&HeaderName, &HeaderValue)| LINE_BYTES + name.as_str().len() + value.len();
@@ -112,7 +115,7 @@ fn size(uri: &Uri, headers: &HeaderMap) -> usize {
     lines + authority + uri.path_and_query().map_or(0, |it| it.as_str().len())
 }
 
-/// The same head in memory of its own.
+/// Returns the same head in memory of its own.
 fn copied(uri: &Uri, headers: &HeaderMap) -> (Uri, HeaderMap) {
     let (authority, path) = (uri.authority(), uri.path_and_query());
     let mut text = Vec::with_capacity(size(uri, headers) - headers.len() * LINE_BYTES);
@@ -127,7 +130,7 @@ fn copied(uri: &Uri, headers: &HeaderMap) -> (Uri, HeaderMap) {
     let text = Bytes::from(text);
 
     let mut parts = uri.clone().into_parts();
-    // What was read once is read again; if it were not, it would stay as it is.
+    // What was parsed once can be parsed again; if that fails, the original is kept.
     let authority = authority.and_then(|at| Authority::from_maybe_shared(text.slice(at)).ok());
     parts.authority = authority.or(parts.authority);
     let path = path.and_then(|at| PathAndQuery::from_maybe_shared(text.slice(at)).ok());

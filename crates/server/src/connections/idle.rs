@@ -1,17 +1,19 @@
-//! A stream that ends when its peer leaves it hanging, and that ends in order.
+//! A stream that times out when its peer leaves it hanging, and that closes gracefully.
 //!
-//! One timer for the whole life of a connection, looked at only when there is nothing else to do,
-//! instead of one or two for each request: at tens of thousands of requests a second that matters.
-//! The price is accuracy: a limit takes effect between one and two times its length.
+//! A connection has one timer for its whole life, which is checked only when there is nothing else
+//! to do. One or two timers for each request would be costly at tens of thousands of requests a
+//! second. The price is accuracy: a limit takes effect after between one and two times its length.
 //!
-//! A peer may still be sending when its connection ends: a body that is not wanted, or what stands
-//! behind a broken head. Closed at once, the system would answer that with a reset, which takes the answer
-//! away from a peer that has not read it yet, and which a proxy counts as a failure of the service. So
-//! the stream says that nothing more will come, and reads on for a while.
+//! A peer may still be sending when its connection ends: a body that is not wanted, or whatever
+//! follows a malformed head. If the socket were closed at once, the system would answer that data
+//! with a reset, which discards an answer that the peer has not read yet, and which a proxy counts
+//! as a failure of the service. So the stream shuts down its sending side first, and then reads on
+//! for a while.
 //!
-//! Over HTTP/1.1 nothing is read while an answer is under way: what has begun is answered, also to a peer that sends no
-//! more. Of an answer that goes on until its peer hangs up somebody has to look whether it has: the stream does, and
-//! keeps what comes instead for whoever reads next.
+//! Over HTTP/1.1 nothing is read while an answer is under way: a request that has begun is answered
+//! even if the peer has shut down its sending side. During an answer without an end, nobody would
+//! then notice that the peer has hung up. So the stream itself looks for that, and keeps any data
+//! that arrives instead for the next reader.
 
 use super::{answers::Answers, metrics::Cut};
 use std::{
@@ -31,53 +33,56 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// After its end a stream reads on for so long, and so much, at most.
+/// How long, and how many bytes, a stream reads on after its end.
 pub(super) const LINGER_MAX: Duration = Duration::from_secs(5);
 pub(super) const LINGER_BYTES_MAX: usize = 4 << 20;
 
-/// How much of that is read at once.
+/// How many of those bytes are read at once.
 const LINGER_PIECE_BYTES: usize = 16 << 10;
 
-/// So much is kept of what a peer sends while it is told something that has no end. With TLS the end is announced, by some
-/// 30 bytes; whoever sends more is found to have hung up when something is sent to it.
+/// How many bytes are kept of what a peer sends while it receives an answer without an end. With
+/// TLS, hanging up is announced by some 30 bytes. If a peer has sent more, its hanging up is
+/// noticed when something is sent to it.
 const AHEAD_BYTES_MAX: usize = 256;
 
-/// For so many bytes a connection uses up one of the 128 units of its task's turn (tokio calls them its budget): after
-/// some kilobytes others of its worker have theirs, whatever more has come.
+/// For this many bytes a connection uses up one of the 128 units of its task's turn (tokio calls
+/// them its budget). So after some kilobytes the worker's other tasks run, even if more data has
+/// arrived.
 const UNIT_BYTES: usize = 64;
 
-/// How long a peer may take.
+/// The time limits for a peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
-    /// With nothing moving in either direction, once something was asked.
+    /// How long nothing may move in either direction, once a request has been made.
     pub(super) idle: Duration,
-    /// From the first byte of a request to the first byte of an answer.
+    /// The time from the first byte of a request to the first byte of an answer.
     pub(super) request: Duration,
-    /// From one piece of an answer that the peer takes to the next.
+    /// The time between two pieces of an answer that the peer takes.
     pub(super) answer: Duration,
 }
 
-/// Ends with [`io::ErrorKind::TimedOut`] when a deadline passes.
+/// Fails with [`io::ErrorKind::TimedOut`] when a deadline passes.
 pub(super) struct IdleStream<S> {
     stream: S,
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
-    /// Something moved since the timer was last set.
+    /// Something has moved since the timer was last set.
     moved: bool,
-    /// How long nothing has moved, as of the last time that the timer went off.
+    /// How long nothing had moved when the timer last fired.
     still: Duration,
-    /// Bytes came in, and none went out since.
+    /// Bytes have arrived, and none have been sent since.
     reading: bool,
-    /// That is so for the whole time since the timer was last set.
+    /// `reading` has been true for the whole time since the timer was last set.
     reading_for_long: bool,
     sending: Sending,
     answers: Arc<Answers>,
-    /// How long ago the answers were looked at, as of the last time that the timer went off.
+    /// The time since the answers were last checked, as of the last time the timer fired.
     since_answers: Duration,
-    /// The service is stopping: nothing is read on for.
+    /// The service is stopping, so no stream reads on after its end.
     stopping: Arc<AtomicBool>,
     ending: Ending,
-    /// What came while somebody looked whether the peer has hung up, and nobody has read yet.
+    /// Bytes that arrived while the stream looked whether the peer has hung up, and that are still
+    /// unread.
     ahead: Vec<u8>,
 }
 
@@ -86,17 +91,17 @@ pub(super) struct IdleStream<S> {
 enum Sending {
     Flows,
     Blocked,
-    /// And somebody has wanted to read meanwhile.
+    /// And a read was attempted meanwhile.
     BlockedBeforeReading,
 }
 
-/// How far the end of a stream has come.
+/// How far the closing of a stream has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Not,
-    /// The peer has said that nothing more will come.
+    /// The peer has shut down its sending side.
     PeerEnded,
-    /// The peer was told that nothing more will come, and so much was read since.
+    /// This side has shut down its sending side, and has read this many bytes since.
     Lingers(usize),
 }
 
@@ -129,7 +134,7 @@ impl<S> IdleStream<S> {
         io::Error::new(io::ErrorKind::TimedOut, reason)
     }
 
-    /// For when the stream has nothing to do: pending until a deadline has passed.
+    /// To be polled when the stream has nothing to do: pending until a deadline has passed.
     fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             ready!(self.timer.as_mut().poll(context));
@@ -148,7 +153,7 @@ impl<S> IdleStream<S> {
                 let reason = "nothing moved on the connection for idle_timeout";
                 return Poll::Ready(self.timed_out(Cut::Idle, reason));
             }
-            // Whoever connects wants to ask something.
+            // A peer that connects is expected to send a request.
             if self.still >= self.deadlines.request && !self.answers.was_asked() {
                 let reason = "nothing was asked on the connection for request_timeout";
                 return Poll::Ready(self.timed_out(Cut::Request, reason));
@@ -173,7 +178,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for IdleStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Who takes no answers may ask no more: what is asked takes memory until it is answered.
+        // A peer that takes no answers may send no more requests, because each takes memory until
+        // it is answered.
         if self.sending != Sending::Flows {
             self.sending = Sending::BlockedBeforeReading;
             return self.poll_deadlines(context).map(Err);
@@ -205,7 +211,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for IdleStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> IdleStream<S> {
-    /// Looks whether the peer has hung up, which is an error: it wants nothing more. From now on what comes wakes.
+    /// Looks whether the peer has hung up, which is an error because it wants nothing more.
+    /// Arriving data wakes the task from now on.
     fn look_ahead(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut piece = [MaybeUninit::uninit(); AHEAD_BYTES_MAX];
         while self.ahead.len() < AHEAD_BYTES_MAX {
@@ -220,13 +227,13 @@ impl<S: AsyncRead + Unpin> IdleStream<S> {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason));
             }
             self.ahead.extend_from_slice(buffer.filled());
-            // Somebody may wait for it: a standby reports while it is sent to.
+            // Somebody may be waiting for it: a standby sends reports while it receives.
             context.waker().wake_by_ref();
         }
         Ok(())
     }
 
-    /// Reads on after the end, until the peer ends as well or it was enough.
+    /// Reads on after the end, until the peer ends as well or a limit is reached.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut piece = [MaybeUninit::uninit(); LINGER_PIECE_BYTES];
         while let Ending::Lingers(read) = self.ending
@@ -313,18 +320,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for IdleStream<S> {
     }
 }
 
-/// Uses up so many units of the task's turn, if it has as many.
+/// Uses up this many units of the task's turn, or as many as it has.
 fn use_up(units: usize, context: &mut Context<'_>) {
     for _ in 0..units {
         match coop::poll_proceed(context) {
             Poll::Ready(unit) => unit.made_progress(),
-            // It has woken the task for its next turn.
+            // This has woken the task for its next turn.
             Poll::Pending => break,
         }
     }
 }
 
-/// How often to look.
+/// Returns the interval at which the deadlines are checked.
 fn period(deadlines: Deadlines) -> Duration {
     deadlines.request.min(deadlines.idle).min(deadlines.answer)
 }

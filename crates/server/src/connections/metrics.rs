@@ -1,9 +1,9 @@
-//! What an operator sees of connections.
+//! The metrics of connections.
 
 use super::heads::Unheld;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
-/// Connections, as `/metrics` shows them. Clones are the same.
+/// The metrics of connections. Clones share the values.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
     open: IntGauge,
@@ -14,18 +14,18 @@ pub struct ConnectionMetrics {
     heads_refused: IntCounterVec,
 }
 
-/// Why the service ended a connection by itself.
+/// Why the service ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     /// `http.idle_timeout_ms`.
     Idle,
-    /// `http.request_timeout_ms`, also where nothing is asked in that time.
+    /// `http.request_timeout_ms`, also if no request arrives in that time.
     Request,
     /// `http.unread_bytes_max` or `http.answer_timeout_ms`.
     Unread,
-    /// The client's certificate is not accepted any more.
+    /// The client's certificate is no longer accepted.
     Certificate,
-    /// Nothing was asked on it, and its place was needed.
+    /// The connection was idle and its place was needed.
     Full,
 }
 
@@ -104,7 +104,7 @@ impl ConnectionMetrics {
         Ok(refused)
     }
 
-    /// Adds them to a registry.
+    /// Registers the metrics.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         let collectors: [Box<dyn Collector>; 6] = [
             Box::new(self.open.clone()),
@@ -124,7 +124,7 @@ impl ConnectionMetrics {
             .set(i64::try_from(connections_max).unwrap_or(i64::MAX));
     }
 
-    /// Counts an open connection until what is returned is dropped.
+    /// Counts an open connection until the result is dropped.
     pub(super) fn opened(&self) -> Open {
         self.open.inc();
         Open(self.open.clone())

@@ -1,11 +1,11 @@
-//! Rests of a worker, so that requests come together.
+//! Rests of a worker, which let requests accumulate.
 //!
-//! A worker that waits for events is woken for the first that comes: at some thousand requests a second
-//! for nearly every request, by system calls, switches between threads and, on a virtual machine, with
-//! work outside of it. But a store decides requests in batches, and while some wait for one, those that
-//! come meanwhile miss nothing. So where processor time is short, as [`Pacing`] measures it, a worker of
-//! which several requests are pending rests before it waits for events, and then finds all that has
-//! come.
+//! A worker that waits for events is woken by the first one: at some thousand requests a second
+//! that means for nearly every request, with system calls, thread switches and, on a virtual
+//! machine, work outside of it. But a store decides requests in batches, so requests that arrive
+//! while others already wait for a batch lose nothing by waiting too. So when CPU time is short, as
+//! [`Pacing`] measures it, a worker with several pending requests rests before it waits for events,
+//! and then finds everything that has arrived.
 
 use std::{
     sync::{
@@ -21,14 +21,14 @@ use widgets_pacing::Pacing;
 pub(super) struct Pending(Arc<AtomicUsize>);
 
 impl Pending {
-    /// Counts one more, until what is returned is dropped.
+    /// Counts one more request until the result is dropped.
     pub(super) fn request(&self) -> PendingRequest {
         self.0.fetch_add(1, Ordering::Relaxed);
         PendingRequest(self.clone())
     }
 
-    /// Rests if it is time to. For the worker's thread, before it waits for events. A store that
-    /// unparks the thread ends the rest: answers are not kept waiting.
+    /// Rests if it is time to. To be called by the worker's thread before it waits for events. When
+    /// a store unparks the thread, the rest ends, so answers are not delayed.
     pub(super) fn rest(&self, pacing: &Pacing) {
         if let Some(rest) = pacing.rest(self.count()) {
             thread::park_timeout(rest);

@@ -1,4 +1,5 @@
-//! What a connection's bytes go through, as one type: HTTP is compiled once, and not once more for TLS.
+//! One type for every connection's stream, so that HTTP is compiled only once rather than again for
+//! TLS.
 
 use super::idle::IdleStream;
 use std::{
@@ -15,11 +16,11 @@ use tokio_rustls::server::TlsStream;
 /// A connection's stream.
 pub(super) enum Stream {
     Plain(IdleStream<TcpStream>),
-    /// In a box: it is several times as large, and those without it would have the room for it.
+    /// Boxed, because it is several times as large and would enlarge the plain variant too.
     Tls(Box<TlsStream<IdleStream<TcpStream>>>),
 }
 
-/// Does with the stream what can be done with either.
+/// Applies an expression to either kind of stream.
 macro_rules! either {
     ($stream:expr, $name:ident => $does:expr) => {
         match $stream {

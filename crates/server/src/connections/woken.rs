@@ -1,11 +1,12 @@
-//! A future that is polled when it was woken, and only then.
+//! A future that is polled only after it was woken.
 //!
-//! The task of a connection waits for several things, of which one happens at a time. And hyper wakes its
-//! own task while it works: whoever takes a body from it wakes whoever read that from the socket. Where
-//! the task's own waker is used for everything, each request costs a turn in which nothing is to be
-//! done, after all other connections had theirs: with a thousand of them, what this one needs has left the
-//! processor's caches by then. So each future has a waker of its own here, which knows whom it stands for
-//! and whether that is being polled. What wakes itself goes on at once.
+//! The task of a connection waits for several things, of which one happens at a time. In addition,
+//! hyper wakes its own task while it works: taking a body from it wakes whatever read that body
+//! from the socket. If all of this used the task's own waker, each request would cost a turn in
+//! which there is nothing to do, after all other connections had theirs. With a thousand
+//! connections, the data of this one has left the CPU caches by then. So each future here has its
+//! own waker, which knows its task and whether the future is being polled. A future that wakes
+//! itself is polled again at once.
 
 use std::{
     pin::Pin,
@@ -16,18 +17,18 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// So often in a row a future that wakes itself is polled before others have their turn.
+/// How many times in a row a future that wakes itself is polled before other tasks run.
 const POLLS_MAX: usize = 2;
 
-/// It is to be polled.
+/// The future must be polled.
 const WOKEN: u8 = 1;
-/// It is being polled: whoever wakes it need not wake its task.
+/// The future is being polled, so waking it need not wake its task.
 const POLLED: u8 = 2;
 
-/// A future with a waker of its own.
+/// A future with its own waker.
 pub(super) struct Woken<'a, F> {
     future: Pin<&'a mut F>,
-    /// That waker twice, as we and as the future knows it; made at the first poll.
+    /// The waker in two forms, for this code and for the future. Made at the first poll.
     waker: Option<(Arc<OwnWaker>, Waker)>,
 }
 
@@ -54,16 +55,17 @@ impl<'a, F: Future> Woken<'a, F> {
         Self { future, waker }
     }
 
-    /// Does something else to the future than to poll it. It is polled next time.
+    /// Does something to the future other than polling it. The next poll reaches it in any case.
     pub(super) fn tell(&mut self, tell: impl FnOnce(Pin<&mut F>)) {
         tell(self.future.as_mut());
         self.waker = None;
     }
 
-    /// Polls the future if it was woken since, or never polled. Not after it has ended.
+    /// Polls the future if it was woken since the last poll, or was never polled. Must not be
+    /// called after it has completed.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<F::Output> {
         let known = self.waker.take();
-        // A task has one waker for all of its life; elsewhere that need not be so.
+        // A task keeps one waker for its whole life, but other callers may not.
         let known = known.filter(|(own, _)| own.task.will_wake(context.waker()));
         let (own, waker) = known.unwrap_or_else(|| {
             let own = Arc::new(OwnWaker {
@@ -86,7 +88,7 @@ impl<'a, F: Future> Woken<'a, F> {
             if state.load(Ordering::Acquire) & WOKEN == 0 {
                 break;
             }
-            // What wakes it from here on counts for the next time.
+            // A wake from here on counts for the next poll.
             state.swap(POLLED, Ordering::AcqRel);
             let polled = self.future.as_mut().poll(&mut Context::from_waker(waker));
             state.fetch_and(!POLLED, Ordering::AcqRel);
@@ -124,11 +126,11 @@ mod tests {
         }
     }
 
-    /// What a future does that never ends.
+    /// Scripts a future that never completes.
     #[derive(Default)]
     struct Script {
         polls: Cell<usize>,
-        /// It wakes itself at so many polls.
+        /// The number of further polls at which it wakes itself.
         wakes_itself: Cell<usize>,
         waker: RefCell<Option<Waker>>,
     }
@@ -208,7 +210,7 @@ mod tests {
         assert_eq!((script.polls.get(), one.woken(), other.woken()), (2, 0, 1));
     }
 
-    /// Where a wake was lost this would never end.
+    /// If a wake were lost, this test would never end.
     #[tokio::test]
     async fn no_wake_of_another_thread_is_lost() {
         let (sender, mut numbers) = tokio::sync::mpsc::channel(1);

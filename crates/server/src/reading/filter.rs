@@ -8,23 +8,23 @@ use widgets_registry::{
     query::{Column, Comparison, Contained, Filter, Pattern, SlotPattern, Table, Test},
 };
 
-/// Trees are no deeper. Everything below is a loop of the caller's choice.
+/// The maximum depth of a tree. The code below recurses as deep as the caller's tree.
 const DEPTH_MAX: usize = 32;
 
-/// What a value can be compared by.
+/// The operators that a value can be compared with.
 pub(crate) const OPERATORS: &str =
     "\"not\" or operator (eq, neq, gt, gte, lt, lte, like, ilike, in, is; cs on slots)";
 
-/// How a value ends.
+/// Where a value ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Within {
-    /// With the parameter: all of the rest is the value.
+    /// At the end of the parameter: the whole rest is the value.
     Parameter,
-    /// With `,` or `)`, unless it is quoted.
+    /// At `,` or `)`, unless it is quoted.
     Tree,
 }
 
-/// The filter of one column.
+/// Parses the filter of one column.
 pub(super) fn of_column(table: Table, name: &str, given: &str) -> Result<Filter, Unreadable> {
     let column = column(table, name)?;
     let mut text = Text::new("filter", given);
@@ -33,7 +33,7 @@ pub(super) fn of_column(table: Table, name: &str, given: &str) -> Result<Filter,
     Ok(filter)
 }
 
-/// A tree below `and` or `or`, which may be negated.
+/// Parses a tree below `and` or `or`, which may be negated.
 pub(super) fn of_tree(
     table: Table,
     operator: Logic,
@@ -47,7 +47,7 @@ pub(super) fn of_tree(
     Ok(negated(is_negated, tree))
 }
 
-/// What joins the branches of a tree.
+/// How the branches of a tree are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Logic {
     And,
@@ -175,7 +175,7 @@ fn value(text: &mut Text<'_>, within: Within) -> Result<String, Unreadable> {
     }
 }
 
-/// A value that ends with `,` or `)`: quoted, or without them.
+/// Parses a value that ends at `,` or `)`, quoted or not.
 fn element(text: &mut Text<'_>) -> Result<String, Unreadable> {
     match text.quoted()? {
         Some(_) if !matches!(text.peek(), Some(',' | ')')) => {
@@ -207,7 +207,7 @@ fn among(column: Column, text: &mut Text<'_>) -> Result<Test, Unreadable> {
         return Err(text.unexpected("\"(\""));
     }
     let mut values = Vec::new();
-    // Of nothing, and not of the empty text, which is quoted.
+    // An empty list, as opposed to a list of the empty text, which is quoted.
     if !text.take(")") {
         loop {
             values.push(element(text)?);
@@ -233,7 +233,7 @@ fn among(column: Column, text: &mut Text<'_>) -> Result<Test, Unreadable> {
     })
 }
 
-/// `is`: null or not. Nothing here is true or false.
+/// Parses `is`: null or not. No column here is true or false.
 fn is(text: &mut Text<'_>, within: Within) -> Result<fn(Column) -> Filter, Unreadable> {
     let at = text.error("unexpected value expecting null or not_null: no column is true or false");
     let word = value(text, within)?;
@@ -244,8 +244,8 @@ fn is(text: &mut Text<'_>, within: Within) -> Result<fn(Column) -> Filter, Unrea
     }
 }
 
-/// What `slots` has to contain, as `jsonb @>` takes it. What no slots can contain is a mistake, and nobody is
-/// helped by being told that there is no such widget: it is refused.
+/// Parses what `slots` has to contain, in the form that `jsonb @>` takes. A value that no slots can
+/// contain is a mistake, and an empty result would not help the caller, so it is refused.
 fn contained(given: &str) -> Result<Contained, Unreadable> {
     let invalid = |details: String| Unreadable::Value {
         kind: "json",
@@ -290,11 +290,11 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// Why no slot contains it.
+/// Why no slot contains the value.
 enum Wrong {
     /// There is no such port type.
     Port(String),
-    /// It is no object, or has a member that slots do not have.
+    /// It is not an object, or has a member that slots do not have.
     Shape,
 }
 

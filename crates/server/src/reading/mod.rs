@@ -1,6 +1,7 @@
-//! How lists are asked for: PostgREST's query language, and what it means in [`query`].
+//! The syntax of lists: PostgREST's query language, and its meaning in [`query`].
 //!
-//! Only this module knows its spelling. A parameter is understood or refused, never passed over.
+//! Only this module knows the syntax. Every parameter is either understood or refused, never
+//! ignored.
 
 mod filter;
 mod parameters;
@@ -19,41 +20,41 @@ use widgets_registry::{
     query::{Column, Table},
 };
 
-/// Why nothing can be read as it was asked. Texts are PostgREST's where it has one.
+/// Why a request to read is refused. The texts are PostgREST's where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// PGRST100: a parameter is not spelled as it must be.
+    /// PGRST100: a syntax error in a parameter.
     Syntax {
-        /// What it should be: filter, logic tree, order, select parameter.
+        /// What the parameter should be: filter, logic tree, order, select parameter.
         kind: &'static str,
         given: String,
-        /// Where, from 1.
+        /// The column of the error, from 1.
         column: usize,
         details: String,
     },
-    /// PGRST100: there is no such parameter, or something else is wrong with the query as a whole.
+    /// PGRST100: there is no such parameter, or the query as a whole is wrong.
     Parameter { name: String, details: String },
     /// 42703: the table has no such column.
     Column { table: Table, name: String },
-    /// 22P02: a value that its column's type does not have.
+    /// 22P02: the column's type has no such value.
     Value {
         kind: &'static str,
         given: String,
         details: Option<String>,
     },
-    /// 22P02, as an operation says it.
+    /// 22P02, in the words of an operation.
     Port(String),
-    /// PGRST200: something is to be embedded.
+    /// PGRST200: the request asks to embed something.
     Embedding { table: Table, name: String },
-    /// WG010: there is no such order.
+    /// WG010: that order is not available.
     Order { table: Table, given: String },
-    /// PGRST103: no rows can be meant.
+    /// PGRST103: the range cannot select any rows.
     Range { details: String, total: Option<u64> },
-    /// PGRST116: there is not just one row.
+    /// PGRST116: the number of rows is not one.
     NotSingular { rows: usize },
-    /// WG011: the rows are longer than an answer may be.
+    /// WG011: the rows exceed the maximum size of an answer.
     TooLong { bytes_max: usize },
-    /// WG007: a number is out of its limits.
+    /// WG007: a number is outside its limits.
     Limit {
         name: &'static str,
         least: u64,
@@ -83,7 +84,7 @@ impl Unreadable {
         }
     }
 
-    /// Message, details and hint.
+    /// Returns message, details and hint.
     pub(crate) fn texts(&self) -> (String, Option<String>, Option<String>) {
         let schema = SCHEMAS[0];
         match self {
@@ -177,7 +178,7 @@ impl Unreadable {
     }
 }
 
-/// The column of this name.
+/// Returns the column of this name.
 fn column(table: Table, name: &str) -> Result<Column, Unreadable> {
     table.column(name).ok_or_else(|| Unreadable::Column {
         table,

@@ -14,27 +14,28 @@ use widgets_registry::{
     query::{Asker, DEPTH_MAX, DEPTH_MIN, Direction, Filter, List, NeighbourhoodQuery, Table},
 };
 
-/// So many widgets a neighbourhood shows unless it is told otherwise.
+/// How many widgets a neighbourhood shows by default.
 pub(crate) const NEIGHBOURHOOD_WIDGETS_MAX: u32 = 500;
 
-/// So many associations far it goes unless it is told otherwise.
+/// How many associations far a neighbourhood extends by default.
 pub(crate) const NEIGHBOURHOOD_DEPTH: u32 = 1;
 
-/// A list and how it is to be shown.
+/// A list, and how it is to be shown.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wanted {
     pub(crate) list: List,
     pub(crate) selected: Vec<Selected>,
 }
 
-/// Rows from a place on, to a place, both counted from 0.
+/// A range of rows, counted from 0.
 #[derive(Clone, Copy)]
 struct Range {
     offset: u64,
     limit: Option<u64>,
 }
 
-/// Reads a list. `range` is the header of that name, `count` whether all rows are to be counted.
+/// Parses a list. `range` is the header of that name; `count` says whether all rows are to be
+/// counted.
 pub(crate) fn list(
     table: Table,
     query: &str,
@@ -77,14 +78,14 @@ pub(crate) fn list(
             offset: range.offset,
             limit: u32::try_from(limit).unwrap_or(rows_max),
             count,
-            // The service says it once it knows.
+            // The service fills this in once it knows the asker.
             asker: Asker::default(),
         },
         selected: selected.unwrap_or_else(|| everything(table)),
     })
 }
 
-/// Reads what a lookup has beside its path: nothing.
+/// Checks the query of a lookup, which must be empty.
 pub(crate) fn lookup(query: &str) -> Result<(), Unreadable> {
     let Some(parameter) = query.split('&').find(|each| !each.is_empty()) else {
         return Ok(());
@@ -97,7 +98,7 @@ pub(crate) fn lookup(query: &str) -> Result<(), Unreadable> {
     })
 }
 
-/// Reads a neighbourhood.
+/// Parses a neighbourhood.
 pub(crate) fn neighbourhood(
     serial_number: SerialNumber,
     query: &str,
@@ -141,7 +142,7 @@ fn once<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Unreadable
     Ok(())
 }
 
-/// The name and the value of a parameter, both as they are meant.
+/// Returns the name and the value of a parameter, both decoded.
 fn decoded(parameter: &str) -> Result<(Cow<'_, str>, Cow<'_, str>), Unreadable> {
     let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
     let decode = |text| {
@@ -206,7 +207,7 @@ fn bounded(name: &'static str, least: u32, most: u32, given: &str) -> Result<u32
         })
 }
 
-/// The one order of the table, forwards or backwards.
+/// Parses the order of a table: only one is available, ascending or descending.
 fn direction(table: Table, given: &str) -> Result<Direction, Unreadable> {
     let mut text = Text::new("order", given);
     let mut order = Vec::new();
@@ -219,7 +220,7 @@ fn direction(table: Table, given: &str) -> Result<Direction, Unreadable> {
             text.take(".asc");
             Direction::Ascending
         };
-        // Of no meaning where nothing is null.
+        // This has no effect, because nothing is null.
         let _ = text.take(".nullsfirst") || text.take(".nullslast");
         order.push((column, direction));
         if !text.take(",") {
@@ -242,7 +243,7 @@ fn direction(table: Table, given: &str) -> Result<Direction, Unreadable> {
     Err(Unreadable::Order { table, given })
 }
 
-/// The header `Range`, where it counts rows. One in other units, such as bytes, means nothing here
+/// Parses the header `Range`, if it counts rows. Other units, such as bytes, have no meaning here
 /// (RFC 9110, 14.2).
 fn header_range(given: Option<&str>) -> Result<Option<Range>, Unreadable> {
     let Some((first, last)) = given.and_then(|given| given.trim().split_once('-')) else {
@@ -281,7 +282,7 @@ fn inverted() -> Unreadable {
 }
 
 impl Range {
-    /// What is in both.
+    /// Returns the intersection of the two ranges.
     fn within(self, other: Self) -> Result<Self, Unreadable> {
         let end = |range: Self| range.limit.map(|limit| range.offset.saturating_add(limit));
         let offset = self.offset.max(other.offset);
@@ -291,7 +292,7 @@ impl Range {
         };
         let limit = match end {
             None => None,
-            // Nothing was asked for: that can be had.
+            // A limit of 0 asks for no rows, which is valid.
             Some(_) if self.limit == Some(0) => Some(0),
             Some(end) if end <= offset => return Err(inverted()),
             Some(end) => Some(end - offset),

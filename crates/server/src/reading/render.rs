@@ -9,19 +9,19 @@ use widgets_registry::{
     query::{Column, Neighbourhood, Rows, SlotRow},
 };
 
-/// How rows are written.
+/// The formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// An array of objects.
     Json,
-    /// Lines of fields, the names first (RFC 4180, lines end with a line feed as in PostgREST).
+    /// Lines of fields, the names first (RFC 4180, but lines end with a line feed as in PostgREST).
     Csv,
-    /// The one row there is.
+    /// The only row.
     Object,
 }
 
 impl Format {
-    /// What is offered, the first unless something else is asked for.
+    /// The available media types. The first is the default.
     pub(crate) const MEDIA_TYPES: [&str; 4] = [
         "application/json",
         "text/csv",
@@ -29,7 +29,7 @@ impl Format {
         "application/vnd.pgrst.object",
     ];
 
-    /// The format of one of [`Self::MEDIA_TYPES`].
+    /// Returns the format of one of [`Self::MEDIA_TYPES`].
     pub(crate) fn of(media_type: &str) -> Self {
         match media_type {
             "text/csv" => Self::Csv,
@@ -47,7 +47,7 @@ impl Format {
     }
 }
 
-/// A value as it is shown.
+/// A value in an answer.
 enum Shown<'a> {
     Text(&'a str),
     Number(u8),
@@ -82,7 +82,7 @@ impl Columns for SlotRow {
     }
 }
 
-/// The body of an answer with these rows.
+/// Returns the body of an answer with these rows.
 pub(crate) async fn rows(
     rows: &Rows,
     selected: &[Selected],
@@ -194,7 +194,7 @@ fn fields<'a>(shown: impl Iterator<Item = Shown<'a>>, body: &mut String) {
                 slots(shown, &mut json);
                 field(&json, body);
             }
-            // Nothing at all, while the empty text is quoted.
+            // Null is an empty field; the empty text is quoted.
             Shown::Null => {}
         }
     }
@@ -217,7 +217,7 @@ struct AssociationBody<'a> {
     port: &'static str,
 }
 
-/// The body of an answer with a neighbourhood.
+/// Returns the body of an answer with a neighbourhood.
 pub(crate) async fn neighbourhood_body(
     shown: &Neighbourhood,
     mut pace: Pace,
@@ -247,7 +247,7 @@ pub(crate) async fn neighbourhood_body(
     Ok(body)
 }
 
-/// One of an array.
+/// Writes an element of an array.
 fn element(number: usize, value: &impl Serialize, body: &mut Vec<u8>) {
     if number > 0 {
         body.push(b',');

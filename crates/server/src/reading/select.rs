@@ -1,16 +1,16 @@
-//! `select`: which columns, in which order, under which names.
+//! `select`: which columns, in which order and under which names.
 
 use super::{Unreadable, column, text::Text};
 use widgets_registry::query::{Column, Table};
 
-/// A column that is shown, and its name in the answer.
+/// A selected column and its name in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selected {
     pub(crate) column: Column,
     pub(crate) name: String,
 }
 
-/// Every column under its own name.
+/// Returns every column under its own name.
 pub(super) fn everything(table: Table) -> Vec<Selected> {
     let columns = table.columns().iter();
     let selected = columns.map(|&column| Selected {

@@ -1,4 +1,4 @@
-//! What is asked is understood or refused.
+//! Every query is either understood or refused.
 
 use super::{Format, Unreadable, list, neighbourhood, parameters::Wanted, rows};
 use crate::making::Pace;
@@ -715,7 +715,7 @@ proptest! {
     ) {
         for table in Table::ALL {
             match list(table, &query, range.as_deref(), true, ROWS_MAX) {
-                // Everything that was understood fits the table.
+                // Every query that was understood fits the table.
                 Ok(wanted) => {
                     prop_assert!(wanted.list.limit <= ROWS_MAX && !wanted.selected.is_empty());
                     for selected in &wanted.selected {

@@ -1,8 +1,8 @@
-//! Reading a parameter's value character by character, as PostgREST's parser does.
+//! Parses a parameter's value character by character, like PostgREST's parser.
 
 use super::Unreadable;
 
-/// A value and how far it has been read.
+/// A value and the position up to which it was parsed.
 pub(super) struct Text<'a> {
     kind: &'static str,
     given: &'a str,
@@ -10,7 +10,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// `kind` is what errors call it.
+    /// Makes a text that errors call `kind`.
     pub(super) fn new(kind: &'static str, text: &'a str) -> Self {
         Self {
             kind,
@@ -27,7 +27,7 @@ impl<'a> Text<'a> {
         self.rest().chars().next()
     }
 
-    /// Passes over this, if it comes next.
+    /// Consumes this text if it comes next, and reports whether it did.
     pub(super) fn take(&mut self, expected: &str) -> bool {
         let is_next = self.rest().starts_with(expected);
         if is_next {
@@ -36,7 +36,7 @@ impl<'a> Text<'a> {
         is_next
     }
 
-    /// Everything up to the first of these characters, or to the end.
+    /// Consumes everything up to the first of these characters, or to the end.
     pub(super) fn until(&mut self, ends: &[char]) -> &'a str {
         let rest = self.rest();
         let length = rest.find(ends).unwrap_or(rest.len());
@@ -49,7 +49,7 @@ impl<'a> Text<'a> {
         self.at += rest.len() - rest.trim_start_matches(' ').len();
     }
 
-    /// What stands between quotes, in which `\` makes the next character itself.
+    /// Consumes a quoted text, in which `\` escapes the next character.
     pub(super) fn quoted(&mut self) -> Result<Option<String>, Unreadable> {
         let from = self.at;
         if !self.take("\"") {
@@ -71,7 +71,7 @@ impl<'a> Text<'a> {
         Err(self.error("a quote that has no end"))
     }
 
-    /// A name: between quotes, or up to what cannot be in one.
+    /// Consumes a name: quoted, or up to a character that it cannot contain.
     pub(super) fn name(&mut self) -> Result<String, Unreadable> {
         if let Some(name) = self.quoted()? {
             return Ok(name);
@@ -79,7 +79,7 @@ impl<'a> Text<'a> {
         let rest = self.rest();
         let is_part = |each: char| each.is_alphanumeric() || "_ $-".contains(each);
         let length = rest.find(|each| !is_part(each)).unwrap_or(rest.len());
-        // `-` begins an arrow as well.
+        // `-` may also begin an arrow.
         let length = rest[..length].find("->").unwrap_or(length);
         let length = if rest[length..].starts_with('>') && rest[..length].ends_with('-') {
             length - 1
@@ -93,7 +93,7 @@ impl<'a> Text<'a> {
         Ok(rest[..length].trim().to_owned())
     }
 
-    /// The value is over.
+    /// Checks that the value ends here.
     pub(super) fn end(&self) -> Result<(), Unreadable> {
         if self.rest().is_empty() {
             return Ok(());
@@ -101,7 +101,7 @@ impl<'a> Text<'a> {
         Err(self.unexpected("end of input"))
     }
 
-    /// That something else comes than what may come here.
+    /// Returns the error for an unexpected character.
     pub(super) fn unexpected(&self, expected: &str) -> Unreadable {
         let found = match self.peek() {
             Some(character) => format!("\"{character}\""),
@@ -110,7 +110,7 @@ impl<'a> Text<'a> {
         self.error(&format!("unexpected {found} expecting {expected}"))
     }
 
-    /// That something is wrong here.
+    /// Returns a syntax error at this position.
     pub(super) fn error(&self, details: &str) -> Unreadable {
         Unreadable::Syntax {
             kind: self.kind,

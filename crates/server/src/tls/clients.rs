@@ -1,7 +1,7 @@
-//! Whose certificates are accepted of those that clients show.
+//! Which client certificates are accepted.
 //!
-//! An authority counts until its own certificate has expired. The library looks at an authority's name and key alone, so
-//! the time is looked at here, at every handshake and whenever somebody asks.
+//! An authority counts until its own certificate expires. The library uses only an authority's name
+//! and key, so its validity is checked here, at every handshake and whenever somebody asks.
 
 use super::{ClientCertificates, TlsError, certificates};
 use rustls::{
@@ -20,18 +20,18 @@ use std::{
 };
 use x509_cert::{Certificate, der::Decode as _};
 
-/// Of a chain no more certificates are looked at than there are in any that is used: a client's and those of the
-/// authorities between it and a root. Strangers choose what is in one, and to find a way through dozens that sign each
-/// other takes a third of a second of a worker.
+/// The maximum length of a chain: a client's certificate and the intermediate authorities. No real
+/// chain is longer. The client chooses what is in its chain, and finding a path through dozens of
+/// certificates that sign each other takes a worker a third of a second.
 const CHAIN_MAX: usize = 6;
 
-/// The authorities of a file.
+/// The authorities in a file.
 #[derive(Debug)]
 pub(super) struct Clients {
     path: String,
     authorities: Vec<Authority>,
     provider: Arc<CryptoProvider>,
-    /// For all of them, whether they have expired or not.
+    /// Covers all authorities, expired or not.
     all: Arc<dyn ClientCertVerifier>,
     counting: RwLock<Counting>,
 }
@@ -39,17 +39,18 @@ pub(super) struct Clients {
 #[derive(Debug)]
 struct Authority {
     anchor: TrustAnchor<'static>,
-    /// The last second at which it counts, since 1970 began. One whose end cannot be understood has none.
+    /// The last second, counted from 1970, in which it counts. An authority whose expiry cannot be
+    /// parsed never expires.
     last: u64,
 }
 
-/// Which authorities count from one of them that expired to the next that does.
+/// The authorities that count, and for how long: from the expiry of one to that of the next.
 #[derive(Clone, Debug)]
 struct Counting {
     first: u64,
     last: u64,
     expired: usize,
-    /// None where all have expired.
+    /// `None` if all have expired.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -95,7 +96,7 @@ impl Clients {
         })
     }
 
-    /// Looks which authorities count now, and tells of those that have expired since the last time.
+    /// Checks which authorities count now, and logs those that have expired since the last time.
     pub(super) fn look(&self, now: UnixTime) {
         self.counting_at(now.as_secs());
     }
@@ -111,7 +112,7 @@ impl Clients {
             .counting
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have been first.
+        // Another thread may have been first.
         if !counts(&counting) {
             let before = counting.expired;
             *counting = self.count(now);
@@ -141,7 +142,7 @@ impl Clients {
         }
     }
 
-    /// For those that count.
+    /// Returns the verifier for the authorities that count.
     fn verifier_at(
         &self,
         now: u64,
@@ -176,7 +177,7 @@ impl Clients {
     }
 }
 
-/// The last second at which all of those count that have not expired yet.
+/// Returns the last second in which all authorities that have not expired yet still count.
 fn end_of(authorities: &[Authority], now: u64) -> u64 {
     let lasts = authorities.iter().map(|authority| authority.last);
     lasts.filter(|last| *last >= now).min().unwrap_or(u64::MAX)
@@ -248,7 +249,8 @@ mod tests {
     use rustls::crypto::ring;
     use std::time::Duration;
 
-    /// An authority that expires with this year, in PEM, and a client's certificate by it that goes on.
+    /// An authority that expires at the end of this year, in PEM, and a client certificate from it
+    /// that remains valid.
     fn authority(year: i32) -> (String, CertificateDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -265,7 +267,7 @@ mod tests {
         (certificate.pem(), client.der().clone())
     }
 
-    /// About the middle of a year.
+    /// Returns a time near the middle of a year.
     fn time(year: u64) -> UnixTime {
         let days = (year - 1970) * 365 + (year - 1969) / 4 + 180;
         UnixTime::since_unix_epoch(Duration::from_hours(24 * days))
@@ -281,7 +283,7 @@ mod tests {
         for wanted in [ClientCertificates::Required, ClientCertificates::Optional] {
             let provider = Arc::new(ring::default_provider());
             let clients = Clients::load(&path, wanted, provider).expect("loaded");
-            // The clock may also go back.
+            // The clock may also go backwards.
             for (year, first, second) in [
                 (2029, true, true),
                 (2030, true, true),
@@ -311,7 +313,7 @@ mod tests {
         let provider = Arc::new(ring::default_provider());
         let clients = Clients::load(&path, ClientCertificates::Required, provider);
         let clients = clients.expect("loaded");
-        // 2031 begins.
+        // The beginning of 2031.
         let last = 1_924_992_000;
         for (seconds, accepted) in [(last, true), (last + 1, false), (last, true)] {
             let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));

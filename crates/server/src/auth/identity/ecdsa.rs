@@ -1,10 +1,10 @@
-//! The two forms of a signature by ECDSA: where (r, s) is one, (r, n - s) is another one of the same text by the same key, and
-//! who has the first can write the second.
+//! The two forms of an ECDSA signature: if (r, s) is one, (r, n - s) is another signature of the
+//! same text by the same key, and whoever has the first can compute the second.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-/// The order of P-256, as SEC 2 has it.
+/// The order of P-256, according to SEC 2.
 const P256: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
     0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
@@ -17,7 +17,7 @@ const P384: [u8; 48] = [
     0x58, 0x1a, 0x0d, 0xb2, 0x48, 0xb0, 0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc, 0xc5, 0x29, 0x73,
 ];
 
-/// The token with the lesser s, where it has the greater one.
+/// Returns the token with the lesser s, if it has the greater one.
 pub(super) fn lesser(token: &[u8]) -> Option<Vec<u8>> {
     let header = token.split(|&byte| byte == b'.').next()?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
@@ -43,7 +43,7 @@ pub(super) fn lesser(token: &[u8]) -> Option<Vec<u8>> {
     Some(lesser)
 }
 
-/// The one less the other, of the same length, where that is not negative.
+/// Returns `one - other`, both of the same length, unless it is negative.
 fn difference(one: &[u8], other: &[u8]) -> Option<Vec<u8>> {
     let mut difference = vec![0; one.len()];
     let mut borrowed = false;
