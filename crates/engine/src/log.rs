@@ -1,14 +1,15 @@
-//! The journal read from outside: the groups that are durable, from any sequence number that is kept.
+//! The journal as it is read from outside: the durable groups, from any sequence number that is
+//! kept.
 //!
-//! A [`Log`] knows which segments there are, and has the newest groups in memory. Who is up to date
-//! reads from there; who lags reads segments by file handles of its own. The owner of the state knows
-//! no reader: it publishes each group once it is durable, and readers see nothing else. So they never
-//! slow it down, however many they are and however slow.
+//! A [`Log`] knows which segments exist, and has the newest groups in memory. Readers that are up
+//! to date read from memory; readers that lag read segments through their own file handles. The
+//! owner of the state knows no readers: it publishes each group once it is durable, and readers see
+//! nothing else. So readers never slow the owner down, however many they are and however slow.
 //!
-//! Where answers wait for another machine, those who ask for changes see what is acknowledged and no more; whoever copies sees
-//! all that is durable.
+//! If answers wait for another machine, readers of changes see only what is acknowledged. Copies of
+//! the store see everything that is durable.
 //!
-//! Segments that a restart does not need any more are kept for a while for those who ask for changes.
+//! Segments that a restart no longer needs are kept for a while for readers of changes.
 
 mod feed;
 mod group;
@@ -47,26 +48,27 @@ use widgets_registry::{
     Reason, SerialNumber,
 };
 
-/// So many bytes of the newest groups stay in memory.
+/// How many bytes of the newest groups stay in memory.
 const RING_BYTES_MAX: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
 
-/// One call looks at so many bytes of entries: then others have their turn.
+/// How many bytes of entries one call reads before it lets others have their turn.
 const READ_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 256 << 10 };
 
-/// What a change takes in the journal, about, so that no more is read than is asked for.
+/// The approximate size of a change in the journal, used to avoid reading more than is requested.
 const CHANGE_BYTES: usize = 256;
 
-/// So many of those that lag read segments at a time: others wait for their turn, so that a thousand of them
-/// take no thousand threads and buffers.
+/// How many lagging readers read segments at a time. The others wait for their turn, so that a
+/// thousand of them do not take a thousand threads and buffers.
 const DISK_READERS: usize = 8;
 
-/// So many places in segments are remembered, those where readers stopped last: two of each.
+/// How many places in segments are remembered, two per reader: those where readers stopped most
+/// recently.
 const PLACES_MAX: usize = 2048;
 
-/// Those who wait for changes are told at most so often.
+/// The shortest time between two notifications of those that wait for changes.
 const HERALD_PAUSE: Duration = Duration::from_millis(5);
 
-/// Opens files to read them.
+/// Opens files for reading.
 pub(crate) trait FilesToRead: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
 }
@@ -79,49 +81,51 @@ impl<D: Disk> FilesToRead for D {
 
 /// The durable part of the journal.
 pub(crate) struct Log {
-    /// A promotion changes it.
+    /// Which store this is. A promotion changes it.
     store: RwLock<Arc<StoreHeader>>,
     files: Box<dyn FilesToRead>,
     retention: Retention,
     inner: Mutex<Inner>,
-    /// Who is the holder.
+    /// The holder.
     holding: Mutex<Holding>,
-    /// What stands before this entry may be told; all that is durable where that does not wait for another machine. 0
-    /// where it is not known yet.
+    /// Entries before this one may be shown, as far as they are durable. `u64::MAX` if nothing
+    /// waits for another machine; 0 if it is not known yet.
     shown: AtomicU64,
-    /// A turn at the disk for those who lag.
+    /// The turns of lagging readers at the disk.
     turns: Arc<Semaphore>,
-    /// Somebody waits for the next group: only then the herald needs to be woken.
+    /// Whether somebody waits for the next group. Only then must the herald be woken.
     awaited: AtomicBool,
     herald: Mutex<Herald>,
     told: watch::Sender<u64>,
-    /// The same at once, for those few who keep a copy.
+    /// The end of the journal, published with each commit, for the few readers that keep a copy.
     appended: watch::Sender<u64>,
 }
 
 struct Inner {
-    /// The sequence number after the last entry that is durable.
+    /// The sequence number after the last durable entry.
     next_sequence: u64,
-    /// When that was committed.
+    /// When that entry was committed, in microseconds since 1970.
     at: u64,
-    /// The running hash over all groups that are durable.
+    /// The running hash over all durable groups.
     chain: u64,
-    /// What is not archived yet: the segments that have entries from here on stay. `None` where nobody archives.
+    /// The first entry that is not archived. The segments with entries from here on are kept.
+    /// `None` if nothing is archived.
     held: Option<u64>,
-    /// The same for each other who copies, by its number.
+    /// What every other copy holds, by the number of its hold.
     holds: Vec<(u64, Held)>,
-    /// The number of the next one.
+    /// The number of the next hold.
     next_hold: u64,
-    /// The newest checkpoint that is durable.
+    /// The newest durable checkpoint.
     checkpoint: Option<Written>,
-    /// The checkpoints that are being copied, each by its first sequence number, once for each copy.
+    /// The checkpoints that are being copied, by first sequence number, once for each copy.
     held_checkpoints: Vec<u64>,
-    /// Those that are kept, without gaps. The last one is written to.
+    /// The segments that are kept, without gaps. The last one is being written.
     segments: VecDeque<KeptSegment>,
     /// The newest groups, without gaps.
     ring: VecDeque<Arc<LoggedGroup>>,
     ring_bytes: usize,
-    /// Where the entry of a sequence number begins, the place that was used last at the end.
+    /// Where the entry with each of these sequence numbers begins. The most recently used place is
+    /// last.
     places: VecDeque<(u64, Place)>,
 }
 
@@ -132,7 +136,8 @@ struct Herald {
 }
 
 impl Log {
-    /// The log of a journal that was just opened: all in `segments` before `end` is durable.
+    /// Returns the log of a journal that was just opened. Everything in `segments` before `end` is
+    /// durable.
     pub(crate) fn new(
         store: StoreHeader,
         files: impl FilesToRead + 'static,
@@ -175,22 +180,23 @@ impl Log {
         }
     }
 
-    /// Which store it is.
+    /// Returns which store this is.
     pub(crate) fn store(&self) -> Arc<StoreHeader> {
         let store = self.store.read();
         store.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It is another life of the store from here on, durably.
+    /// Replaces the description of the store, which must be durable.
     pub(crate) fn set_store(&self, store: StoreHeader) {
         let mut held = self.store.write().unwrap_or_else(PoisonError::into_inner);
         *held = Arc::new(store);
         drop(held);
-        // What was waited for may never come now.
+        // What some readers wait for may never come now.
         self.told.send_modify(|_| ());
     }
 
-    /// A group in this segment is durable. `next_chain` is the running hash over it and all before it.
+    /// Publishes a durable group in this segment. `next_chain` is the running hash over it and all
+    /// before it.
     pub(crate) fn publish(
         &self,
         segment: &SegmentHeader,
@@ -249,13 +255,15 @@ impl Log {
         }
     }
 
-    /// What is durable and stands before this entry may be told; 0: that is not known.
+    /// Allows readers of changes to see durable entries before this one; 0 means that this is not
+    /// known.
     pub(crate) fn show(&self, next_sequence: u64) {
         self.shown.store(next_sequence, Ordering::Release);
         self.wake_herald();
     }
 
-    /// The entry after those that may be told. `None` where it is not known yet.
+    /// Returns the entry after the last one that may be shown. Returns `None` if that is not known
+    /// yet.
     fn shown(&self) -> Option<u64> {
         let shown = self.shown.load(Ordering::Acquire);
         if planted!(ToldBeforeAcknowledged) {
@@ -264,18 +272,18 @@ impl Log {
         (shown > 0).then(|| shown.min(self.lock().next_sequence))
     }
 
-    /// Who is the holder.
+    /// Returns the holder.
     pub(crate) fn holding(&self) -> Holding {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A record that says so is durable.
+    /// Sets the holder, once a record that names it is durable.
     pub(crate) fn set_holding(&self, holding: Holding) {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
     }
 
-    /// Lets segments go that neither a restart needs, which begins in segment `needed`, nor those who
-    /// ask for changes, nor who copies them. The number of the first that stays.
+    /// Drops segments that are needed neither by a restart, which begins in segment `needed`, nor
+    /// by readers of changes, nor by copies. Returns the number of the first segment that is kept.
     pub(crate) fn release(&self, needed: u64) -> u64 {
         let mut inner = self.lock();
         let at = inner.at;
@@ -285,25 +293,27 @@ impl Log {
         self.retention.release(segments, needed, at, &held)
     }
 
-    /// A checkpoint is durable. Those before it that must stay, as they are being copied.
+    /// Records a durable checkpoint. Returns the older ones that must stay, because they are being
+    /// copied.
     pub(crate) fn checkpoint_written(&self, written: Written) -> Vec<u64> {
         let mut inner = self.lock();
         inner.checkpoint = Some(written);
         inner.held_checkpoints.clone()
     }
 
-    /// After the newest entry that may be told. `None` where it is not known yet.
+    /// Returns the position after the newest entry that may be shown. Returns `None` if that is not
+    /// known yet.
     pub(crate) fn newest_shown(&self) -> Option<Position> {
         self.shown().map(|shown| self.position(shown - 1))
     }
 
-    /// After the newest entry that is durable.
+    /// Returns the position after the newest durable entry.
     pub(crate) fn newest(&self) -> Position {
         let next_sequence = self.lock().next_sequence;
         self.position(next_sequence - 1)
     }
 
-    /// Before the oldest entry that is kept.
+    /// Returns the position before the oldest entry that is kept.
     pub(crate) fn oldest(&self) -> Position {
         let oldest = self.lock().oldest();
         self.position(oldest - 1)
@@ -313,21 +323,21 @@ impl Log {
         position(&self.store(), sequence)
     }
 
-    /// The groups from the one after `after` on, from memory: `None` where that has not got them.
+    /// Returns the groups after `after` from memory, or `None` if memory no longer has them.
     fn read_ring(&self, after: Position) -> Result<Option<Groups>, FeedError> {
         let inner = self.lock();
         self.check(&inner, after)?;
         Ok(inner.ring_from(after.sequence + 1, READ_BYTES_MAX))
     }
 
-    /// The same from segments, which may wait for the disk.
+    /// Returns the groups after `after` from segments. May wait for the disk.
     fn read_segments(&self, after: Position, limit: usize) -> Result<Groups, FeedError> {
         self.check(&self.lock(), after)?;
         let bytes_max = READ_BYTES_MAX.min((limit + 1).saturating_mul(CHANGE_BYTES));
         match self.segments_from(after.sequence + 1, bytes_max) {
             Ok(groups) => Ok(groups),
             Err(error) => {
-                // It may have been let go meanwhile.
+                // The segment may have been dropped meanwhile.
                 self.check(&self.lock(), after)?;
                 tracing::error!(%error, "reading the journal for those who ask for changes failed");
                 let reason = Reason::new("the journal cannot be read", error.to_string());
@@ -336,7 +346,8 @@ impl Log {
         }
     }
 
-    /// The groups from the one that has this entry on, which is kept and durable, from segments.
+    /// Returns the groups from the one with this entry on, from segments. The entry must be kept
+    /// and durable.
     fn segments_from(&self, first: u64, bytes_max: usize) -> io::Result<Groups> {
         let (segments, place, end) = {
             let mut inner = self.lock();
@@ -355,7 +366,7 @@ impl Log {
         Ok(groups)
     }
 
-    /// Whether what comes after this position can be read.
+    /// Checks that what follows this position can be read.
     fn check(&self, inner: &Inner, after: Position) -> Result<(), FeedError> {
         let is_ours =
             self.position(after.sequence) == after && after.sequence < inner.next_sequence;
@@ -367,11 +378,11 @@ impl Log {
         Err(FeedError::Gone { oldest })
     }
 
-    /// Whether everything up to this position is durable here, however old it is; false where it may still come
-    /// from a primary.
+    /// Reports whether everything up to this position is durable here, however old it is. Returns
+    /// false if it may still come from a primary.
     pub(crate) fn has(&self, position: Position) -> Result<bool, FeedError> {
         let inner = self.lock();
-        // After the lock: the epoch of a group is known before the group.
+        // Read after taking the lock, because the epoch of a group is known before the group.
         let store = self.store();
         let is_named = self::position(&store, position.sequence) == position
             || planted!(EpochOfPositionIgnored);
@@ -382,7 +393,7 @@ impl Log {
             drop(inner);
             return Ok(self.shown().is_some_and(|shown| position.sequence < shown));
         }
-        // An epoch that is not known yet begins after what is here.
+        // An epoch that is not known yet begins after everything that is here.
         let may_come = store.is_standby()
             && store.identity == position.store
             && position.sequence >= inner.next_sequence
@@ -394,7 +405,7 @@ impl Log {
         Err(FeedError::Gone { oldest })
     }
 
-    /// The changes in these groups that are wanted.
+    /// Returns the changes in these groups that pass the filter.
     fn changes(
         &self,
         groups: &Groups,
@@ -406,7 +417,7 @@ impl Log {
         self.changes_before(shown, groups, after, filter, limit)
     }
 
-    /// The same, as far as they stand before the entry `shown`.
+    /// Returns the changes in these groups that pass the filter and are before the entry `shown`.
     fn changes_before(
         &self,
         shown: u64,
@@ -463,7 +474,7 @@ impl Log {
         })
     }
 
-    /// Up to `limit` wanted changes after a position. May wait for the disk.
+    /// Returns up to `limit` changes after a position that pass the filter. May wait for the disk.
     pub(crate) fn read(
         &self,
         after: Position,
@@ -475,7 +486,8 @@ impl Log {
             None => self.read_segments(after, limit)?,
         };
         let changes = self.changes(&groups, after, filter, limit)?;
-        // Where nothing more was wanted is where the next call goes on, and a walk there takes long.
+        // The next call continues after the last entry that was looked at, and finding its place
+        // takes long.
         let next = changes.next.sequence + 1;
         if let Some(place) = groups.place_of(next) {
             self.lock().put_place(next, place);
@@ -483,7 +495,7 @@ impl Log {
         Ok(changes)
     }
 
-    /// Up to `limit` changes after a position that are durable, whether they may be told or not.
+    /// Returns up to `limit` durable changes after a position, whether or not they may be shown.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn read_durable(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
         let groups = match self.read_ring(after)? {
@@ -494,8 +506,8 @@ impl Log {
         self.changes_before(end, &groups, after, &ChangeFilter::default(), limit)
     }
 
-    /// Whether it is known where in the segments the changes after this position are. `None` where memory has
-    /// them.
+    /// Reports whether the place in the segments of the changes after this position is remembered.
+    /// Returns `None` if memory has the changes.
     #[cfg(test)]
     pub(crate) fn knows_where(&self, after: Position) -> Option<bool> {
         let inner = self.lock();
@@ -505,7 +517,8 @@ impl Log {
         (!in_memory).then_some(is_known)
     }
 
-    /// Tells those who wait up to where everything may be told, which it says.
+    /// Notifies waiting readers if more may be shown than before. Returns the entry up to which
+    /// everything may be shown.
     pub(crate) fn tell(&self) -> u64 {
         let next_sequence = self.shown().unwrap_or_default();
         self.told.send_if_modified(|told| {
@@ -516,7 +529,7 @@ impl Log {
         next_sequence
     }
 
-    /// Tells those who wait, until the log is closed.
+    /// Notifies waiting readers until the log is closed.
     pub(crate) fn herald_changes(&self) {
         self.herald().thread = Some(std::thread::current());
         loop {
@@ -526,7 +539,7 @@ impl Log {
             }
             if self.told.receiver_count() > 0 {
                 self.awaited.store(true, Ordering::Release);
-                // What was published just before that has not woken anybody.
+                // What was published before `awaited` was set has woken nobody.
                 if self.shown().unwrap_or_default() > next_sequence {
                     continue;
                 }
@@ -536,7 +549,7 @@ impl Log {
         }
     }
 
-    /// Has those who wait told of the next group.
+    /// Makes the herald notify waiting readers of the next group.
     fn await_herald(&self) {
         self.awaited.store(true, Ordering::Release);
         if let Some(thread) = &self.herald().thread {
@@ -554,7 +567,7 @@ impl Log {
     }
 
     fn herald(&self) -> MutexGuard<'_, Herald> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds the lock can panic halfway through a change.
         self.herald.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -572,13 +585,15 @@ fn position(store: &StoreHeader, sequence: u64) -> Position {
 }
 
 impl Inner {
-    /// The sequence number of the oldest entry that is kept, or of the next one.
+    /// Returns the sequence number of the oldest entry that is kept, or of the next entry if none
+    /// is.
     fn oldest(&self) -> u64 {
         let first = self.segments.front().map(|first| first.first_sequence);
         first.unwrap_or(self.next_sequence)
     }
 
-    /// The groups from the one that has this entry on, from memory: `None` where that has not got them.
+    /// Returns the groups from the one with this entry on from memory, or `None` if memory no
+    /// longer has them.
     fn ring_from(&self, first: u64, bytes_max: usize) -> Option<Groups> {
         let begins = self.ring.front().map(|oldest| oldest.first_sequence);
         if first < self.next_sequence && begins.is_none_or(|begins| begins > first) {
@@ -613,7 +628,7 @@ impl Inner {
     }
 }
 
-/// Nothing can be told before it is known what was acknowledged.
+/// Returns the error for readers while it is not known what was acknowledged.
 pub(crate) fn not_known() -> FeedError {
     let reason = Reason::from("it is not known yet which operations the standby has");
     Fault::Unavailable { reason }.into()
@@ -625,7 +640,7 @@ fn unreadable(defect: EntryDefect, sequence: u64) -> FeedError {
     Fault::Unavailable { reason }.into()
 }
 
-/// A change as it is told.
+/// Converts a journaled change to its form in the feed.
 fn happened(change: &JournaledChange<'_>) -> Happened {
     let place = |(serial_number, ordinal): (&str, _)| widgets_registry::Place {
         serial_number: stored(SerialNumber::new("widget_sn", serial_number)),
@@ -657,7 +672,7 @@ fn happened(change: &JournaledChange<'_>) -> Happened {
     }
 }
 
-/// Text that was valid when it was written, and whose checksum is right.
+/// Unwraps text that was valid when it was written, and whose checksum is right.
 fn stored<T>(text: Result<T, widgets_registry::Refusal>) -> T {
     match text {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Changes: what the journal says of each accepted operation, after the kind.
+//! Changes: what the journal says about each accepted operation, after the kind.
 
 use super::Reader;
 use crate::state::{Handle, Peers, State};
@@ -6,13 +6,13 @@ use widgets_registry::{
     Change, Command, NAME_BYTES_MAX, Ordinal, Port, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX,
 };
 
-// Kinds of change. Persisted: never renumber.
+// Kinds of changes. Persisted: never renumber.
 const KIND_ADD_WIDGET: u8 = 1;
 const KIND_REMOVE_WIDGET: u8 = 2;
 const KIND_ASSOCIATE_WIDGETS: u8 = 3;
 const KIND_REMOVE_ASSOCIATION: u8 = 4;
 
-/// A removal is the longest: a serial number, and three peers with a slot each.
+/// A removal is the longest change: a serial number, and three peers with a slot each.
 pub(super) const CHANGE_BYTES_MAX: usize = {
     let text = 256;
     let removal = 1 + text + 1 + SLOTS_MAX * (1 + text);
@@ -24,7 +24,7 @@ pub(super) const CHANGE_BYTES_MAX: usize = {
     }
 };
 
-/// What the change of this command takes in the journal, at most.
+/// Returns how many bytes the change of this command takes in the journal at most.
 pub(super) fn change_bytes_max(command: &Command) -> usize {
     let fixed = match command {
         // Kind, ports, and the two lengths.
@@ -37,10 +37,10 @@ pub(super) fn change_bytes_max(command: &Command) -> usize {
     fixed + command.text_bytes()
 }
 
-/// One change as the journal has it: everything by serial number, every slot by its ordinal.
+/// A change as the journal has it: every widget by its serial number, every slot by its ordinal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournaledChange<'a> {
-    /// A widget was added; its slots are free.
+    /// A widget was added. Its slots are free.
     AddWidget {
         /// Its serial number.
         serial_number: &'a str,
@@ -73,7 +73,7 @@ pub struct JournaledPair<'a> {
     pub port: Port,
 }
 
-/// The kind of this command's change.
+/// Returns the kind of this command's change.
 pub(super) fn kind(command: &Command) -> u8 {
     match command {
         Command::AddWidget { .. } => KIND_ADD_WIDGET,
@@ -83,12 +83,12 @@ pub(super) fn kind(command: &Command) -> u8 {
     }
 }
 
-/// Whether it is the kind of a change.
+/// Reports whether this is the kind of a change.
 pub(super) fn is_kind(kind: u8) -> bool {
     (KIND_ADD_WIDGET..=KIND_REMOVE_ASSOCIATION).contains(&kind)
 }
 
-/// One change as an entry, of nobody and without a key.
+/// Returns a change as an entry without author and key.
 #[cfg(test)]
 pub(crate) fn encode_change(
     out: &mut Vec<u8>,
@@ -100,7 +100,8 @@ pub(crate) fn encode_change(
     encode(out, state, command, change);
 }
 
-/// Appends what follows the kind: the change that `command` makes to `state`, which has not got it yet.
+/// Appends what follows the kind: the change that `command` makes to `state`, to which it must not
+/// have been applied yet.
 pub(super) fn encode(out: &mut Vec<u8>, state: &State, command: &Command, change: Change<Handle>) {
     match command {
         Command::AddWidget {
@@ -159,7 +160,8 @@ pub(super) fn put_short(out: &mut Vec<u8>, text: &str) {
 }
 
 impl<'a> Reader<'a> {
-    /// The change of this kind that follows, or `None` where the bytes are none that [`encode`] wrote.
+    /// Reads the change of this kind that follows. Returns `None` if the bytes are not what
+    /// [`encode`] writes.
     pub(super) fn change(&mut self, kind: u8) -> Option<JournaledChange<'a>> {
         match kind {
             KIND_ADD_WIDGET => {

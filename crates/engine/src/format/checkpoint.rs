@@ -1,7 +1,8 @@
 //! Checkpoints: their header, and the records of all widgets in blocks.
 //!
-//! A block holds the records of one chunk of memory, so that a restart makes each chunk of its block
-//! alone, on any thread. Peers are kept as record numbers, good within this checkpoint only.
+//! A block has the records of one chunk of memory, so that a restart makes each chunk from its
+//! block alone, on any thread. Peers are stored as record numbers, which are valid only within the
+//! checkpoint.
 
 use super::{HEADER_BYTES, HeaderDefect, Keyed, Reader, check_header, entry::NO_MEMBER};
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
 };
 use widgets_registry::{NAME_BYTES_MAX, Ports, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX};
 
-/// Every block but the last has the records of so many numbers. Persisted: a file that is written with
-/// another number is of another format.
+/// How many record numbers each block but the last has. Persisted: a file that is written with
+/// another number has another format.
 pub(crate) const BLOCK_RECORDS: u32 = CHUNK_RECORDS;
 
 /// The header of a block: payload bytes, records, checksum.
@@ -21,10 +22,11 @@ pub(crate) const BLOCK_HEADER_BYTES: usize = 12;
 const RECORD_BYTES_MAX: usize =
     1 + 1 + 2 + 4 * SLOTS_MAX + SERIAL_NUMBER_BYTES_MAX + NAME_BYTES_MAX;
 
-/// No block is longer: what a reader takes on trust, before it has seen the checksum.
+/// The longest payload of a block. A reader allocates up to this much before it has checked the
+/// checksum.
 const BLOCK_PAYLOAD_BYTES_MAX: usize = BLOCK_RECORDS as usize * RECORD_BYTES_MAX;
 
-/// What a free slot has for a peer.
+/// The peer of a free slot.
 const NO_PEER: u32 = u32::MAX;
 
 const MAGIC: [u8; 8] = *b"WIDGCHKP";
@@ -32,17 +34,17 @@ const MAGIC: [u8; 8] = *b"WIDGCHKP";
 /// The header of a checkpoint of version 1.
 const HEADER_BYTES_1: usize = 44;
 
-/// What a checkpoint says of itself. It is written last.
+/// The description of a checkpoint in its header. It is written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointHeader {
-    /// The version of its layout. What is written has [`FORMAT_VERSION`].
+    /// The version of its layout. New files have [`FORMAT_VERSION`].
     pub(crate) version: u32,
     /// The store that it belongs to; 0 in version 1.
     pub(crate) store: u64,
-    /// The first entry that must be replayed: none from here on is in it as a whole.
+    /// The first entry that must be replayed. Entries from here on may be in it in part, but never
+    /// as a whole.
     pub(crate) first_sequence: u64,
-    /// The first entry that is not in it at all: the journal must reach at least to here, as parts
-    /// of what is before it may be.
+    /// The first entry of which no part is in it. The journal must reach at least to here.
     pub(crate) next_sequence: u64,
     /// The segment of the journal that has `first_sequence`, or will have it.
     pub(crate) segment: u64,
@@ -50,11 +52,12 @@ pub(crate) struct CheckpointHeader {
     pub(crate) at: u64,
     /// The running hash over all groups before `first_sequence`; 0 in version 1.
     pub(crate) chain: u64,
-    /// How many records, vacant ones included.
+    /// The number of records, including vacant ones.
     pub(crate) records: u32,
-    /// How many blocks of keys follow the records; 0 in version 1.
+    /// The number of blocks of keys after the records; 0 in version 1.
     pub(crate) key_blocks: u32,
-    /// Who was the holder where its copying began; zeros, which name nobody, in what was written before there were any.
+    /// The holder at the time when its copying began. Files from before there were holders have
+    /// zeros, which name nobody.
     pub(crate) holding: Holding,
 }
 
@@ -81,7 +84,7 @@ impl CheckpointHeader {
         super::header(MAGIC, &fields)
     }
 
-    /// Reads a header; the error says what is wrong with it.
+    /// Reads a header. The error says what is wrong with it.
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
         let (version, mut reader) = check_header(file, MAGIC, Some(HEADER_BYTES_1))?;
         let mut fields = || {
@@ -117,12 +120,12 @@ impl CheckpointHeader {
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
-    /// How many blocks hold the records.
+    /// Returns how many blocks have records.
     pub(crate) fn blocks(&self) -> u32 {
         self.records.div_ceil(BLOCK_RECORDS)
     }
 
-    /// How many records block `number` holds.
+    /// Returns how many records block `number` has.
     pub(crate) fn records_of_block(&self, number: u32) -> u32 {
         (self.records - number * BLOCK_RECORDS).min(BLOCK_RECORDS)
     }
@@ -140,13 +143,14 @@ fn named(member: u64, from: u64) -> Option<Named> {
     (member != NO_MEMBER).then_some(Named { member, from })
 }
 
-/// Begins a block: room for its header.
+/// Begins a block with room for its header.
 pub(crate) fn begin_block(block: &mut Vec<u8>) {
     block.clear();
     block.resize(BLOCK_HEADER_BYTES, 0);
 }
 
-/// Completes block `number` in place: [`BLOCK_HEADER_BYTES`] of room, then so many records.
+/// Completes block `number` in place: [`BLOCK_HEADER_BYTES`] of room, then `records` records or
+/// keys.
 pub(crate) fn seal_block(block: &mut [u8], first_sequence: u64, number: u32, records: u32) {
     let (header, payload) = block.split_at_mut(BLOCK_HEADER_BYTES);
     let Ok(payload_bytes) = u32::try_from(payload.len()) else {
@@ -158,14 +162,15 @@ pub(crate) fn seal_block(block: &mut [u8], first_sequence: u64, number: u32, rec
     header[8..].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The payload bytes of the block that begins with this header, if it may be one of so many records.
+/// Returns the payload bytes of the block with this header, if it can be a block of `records`
+/// records.
 pub(crate) fn block_payload_bytes(header: [u8; BLOCK_HEADER_BYTES], records: u32) -> Option<usize> {
     let mut reader = Reader::new(&header);
     let payload_bytes = usize::try_from(reader.u32()?).ok()?;
     (reader.u32()? == records && payload_bytes <= BLOCK_PAYLOAD_BYTES_MAX).then_some(payload_bytes)
 }
 
-/// Whether the payload is the one that block `number` of this checkpoint was sealed with.
+/// Reports whether the payload is the one with which block `number` of this checkpoint was sealed.
 pub(crate) fn is_block_whole(
     header: [u8; BLOCK_HEADER_BYTES],
     first_sequence: u64,
@@ -176,8 +181,8 @@ pub(crate) fn is_block_whole(
     header[8..] == checksum.to_le_bytes() || planted!(BlockUnchecked)
 }
 
-/// Covers which checkpoint and which block it is: a block of an older file that a disk gave back
-/// in its place would not pass.
+/// Includes the checkpoint and the number of the block, so that a block of an older file that a
+/// disk returned in its place does not pass.
 fn block_checksum(first_sequence: u64, number: u32, header: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&first_sequence.to_le_bytes());
@@ -187,7 +192,7 @@ fn block_checksum(first_sequence: u64, number: u32, header: &[u8], payload: &[u8
     hasher.finalize()
 }
 
-/// Appends one record. A vacant one is a single zero byte.
+/// Appends a record. A vacant one is a single zero byte.
 pub(crate) fn encode_record(out: &mut Vec<u8>, record: &Record) {
     if record.is_vacant() {
         return out.push(0);
@@ -209,10 +214,10 @@ pub(crate) fn encode_record(out: &mut Vec<u8>, record: &Record) {
     out.extend_from_slice(name.as_bytes());
 }
 
-/// The next record of a checkpoint with so many, or `None` where the bytes are none that
-/// [`encode_record`] wrote.
+/// Reads the next record of a checkpoint with `records` records. Returns `None` if the bytes are
+/// not what [`encode_record`] writes.
 ///
-/// A peer past the end joined while the checkpoint was being written, so the journal names it.
+/// A peer past the end was added while the checkpoint was being written, so the journal names it.
 pub(crate) fn decode_record(reader: &mut Reader<'_>, records: u32) -> Option<Record> {
     let serial_number_bytes = usize::from(reader.byte()?);
     if serial_number_bytes == 0 {
@@ -236,14 +241,14 @@ pub(crate) fn decode_record(reader: &mut Reader<'_>, records: u32) -> Option<Rec
     Some(record)
 }
 
-/// Every block of keys but the last has so many.
+/// How many keys each block of keys but the last has.
 pub(crate) const BLOCK_KEYS: u32 = BLOCK_RECORDS;
 
-/// What one key takes: two digests, seconds, outcome.
+/// The size of a key: two digests, seconds, outcome.
 const KEY_BYTES: usize = 16 + 16 + 4 + 1;
 const _: () = assert!(BLOCK_KEYS as usize * KEY_BYTES <= BLOCK_PAYLOAD_BYTES_MAX);
 
-/// Appends one key with its outcome.
+/// Appends a key with its outcome.
 pub(crate) fn encode_key(out: &mut Vec<u8>, kept: &Kept) {
     out.extend_from_slice(&kept.keyed.key);
     out.extend_from_slice(&kept.keyed.request);
@@ -251,7 +256,7 @@ pub(crate) fn encode_key(out: &mut Vec<u8>, kept: &Kept) {
     out.push(kept.outcome.to_byte());
 }
 
-/// The next key, or `None` where the bytes are none that [`encode_key`] wrote.
+/// Reads the next key. Returns `None` if the bytes are not what [`encode_key`] writes.
 pub(crate) fn decode_key(reader: &mut Reader<'_>) -> Option<Kept> {
     Some(Kept {
         keyed: Keyed {
@@ -263,8 +268,8 @@ pub(crate) fn decode_key(reader: &mut Reader<'_>) -> Option<Kept> {
     })
 }
 
-/// The header of the block of keys that begins with these bytes: how many keys it has, and how many
-/// bytes they take.
+/// Reads the header of the block of keys that begins with these bytes. Returns how many keys the
+/// block has, and how many bytes they take.
 pub(crate) fn key_block_claimed(header: [u8; BLOCK_HEADER_BYTES]) -> Option<(u32, usize)> {
     let keys = Reader::new(&header[4..])
         .u32()

@@ -1,5 +1,5 @@
-//! Entries: what a group of the journal is made of. A change is one, a refusal that a retry must find
-//! again, and a seal.
+//! Entries, of which the journal's groups are made: a change, a refusal that a retry must find
+//! again, a seal, or a record that names the holder.
 
 use super::{
     GROUP_HEADER_BYTES, Reader,
@@ -13,51 +13,55 @@ use crate::{
 use std::collections::BTreeMap;
 use widgets_registry::{AUTHOR_BYTES_MAX, Author, Change, Command};
 
-// Kinds of entries beside the changes, which have 1 to 4. Persisted: never renumber. A reader names a
-// kind that it does not know, and reads no further.
+// Kinds of entries beside the changes, which have 1 to 4. Persisted: never renumber. A reader that
+// meets an unknown kind names it, and reads no further.
 const KIND_REFUSAL: u8 = 5;
 const KIND_SEAL: u8 = 6;
 const KIND_HOLDER: u8 = 7;
 
-/// The lower bits of an entry's first byte are its kind.
+/// The bits of an entry's first byte that are its kind.
 const KIND_MASK: u8 = 0b0001_1111;
-/// Whose entry it is follows: otherwise it is of whose the entry before it is, and the first nobody's.
+/// The entry's author follows. Otherwise the entry has the author of the entry before it; the first
+/// one then has none.
 const HAS_AUTHOR: u8 = 0b0100_0000;
 /// A key and the digest of its request follow.
 const HAS_KEY: u8 = 0b1000_0000;
 
-/// Whose entry it is when it is nobody's.
+/// The author's number of an entry without an author.
 const NOBODY: u32 = 0;
 
-/// The member of whoever is none: no directory has this number.
+/// The member number that means nobody. No directory has it.
 pub const NO_MEMBER: u64 = 0;
 
-/// What an entry that names a holder takes at most: nobody's follows what may have been somebody's.
+/// The largest size of an entry that names a holder: it has no author, which must be written if the
+/// entry before it has one.
 pub(crate) const HOLDER_BYTES_MAX: usize = 1 + 4 + 8;
 
 /// Number, length and text of an author, and a key.
 const BEFORE_CHANGE_BYTES_MAX: usize = 4 + 1 + AUTHOR_BYTES_MAX + 32;
 
-/// What an entry takes at most.
+/// The largest size of an entry.
 pub(crate) const ENTRY_BYTES_MAX: usize = BEFORE_CHANGE_BYTES_MAX + CHANGE_BYTES_MAX;
 
-/// What the entry of this command takes in the journal at most, whatever is decided.
+/// Returns how many bytes the entry of this command takes in the journal at most, whatever is
+/// decided.
 pub(crate) fn entry_bytes_max(command: &Command, author: Option<&Author>) -> usize {
     let author_bytes = author.map_or(0, |author| author.len());
     let before = BEFORE_CHANGE_BYTES_MAX - AUTHOR_BYTES_MAX + author_bytes;
     before + change::change_bytes_max(command)
 }
 
-/// A key and what it was used for, as digests that nobody can make without the store's secret.
+/// A key and the request it was used for, as digests that nobody can forge without the store's
+/// secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Keyed {
-    /// Of the key and whose it is.
+    /// The digest of the key and its author.
     pub(crate) key: [u8; 16],
-    /// Of the operation and its arguments.
+    /// The digest of the operation and its arguments.
     pub(crate) request: [u8; 16],
 }
 
-/// A group while it is being made.
+/// A group that is being made.
 #[derive(Default)]
 pub(crate) struct GroupDraft {
     bytes: Vec<u8>,
@@ -70,7 +74,7 @@ pub(crate) struct GroupDraft {
 }
 
 impl GroupDraft {
-    /// Forgets everything: the next entry is a group's first.
+    /// Empties the group: the next entry is its first.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.resize(GROUP_HEADER_BYTES, 0);
@@ -80,7 +84,7 @@ impl GroupDraft {
         self.author = NOBODY;
     }
 
-    /// Has the entries that somebody else made a group of.
+    /// Replaces the entries with those of a finished group.
     pub(crate) fn load(&mut self, payload: &[u8], entries: u32) {
         self.clear();
         self.bytes.extend_from_slice(payload);
@@ -91,17 +95,18 @@ impl GroupDraft {
         self.entries
     }
 
-    /// How many bytes it has.
+    /// Returns the size of the group in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// How many bytes its entries have.
+    /// Returns the size of its entries in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.bytes.len() - GROUP_HEADER_BYTES
     }
 
-    /// The change that `command` makes to `state`, which has not got it yet.
+    /// Appends the change that `command` makes to `state`, to which it must not have been applied
+    /// yet.
     pub(crate) fn change(
         &mut self,
         state: &State,
@@ -115,18 +120,19 @@ impl GroupDraft {
         change::encode(&mut self.bytes, state, command, change);
     }
 
-    /// A refusal: only where there is a key does it have to be found again.
+    /// Appends a refusal. Only a refusal with a key must be found again.
     pub(crate) fn refusal(&mut self, outcome: Outcome, author: Option<&Author>, keyed: &Keyed) {
         self.begin(KIND_REFUSAL, author, Some(keyed));
         self.bytes.push(outcome.to_byte());
     }
 
-    /// Nothing: that it can be read proves that what stands before it was durable.
+    /// Appends a seal, which changes nothing. If it can be read, everything before it was durable.
     pub(crate) fn seal(&mut self) {
         self.begin(KIND_SEAL, None, None);
     }
 
-    /// Who must have what comes from here on before its callers are told; `None`: nobody has it yet.
+    /// Appends a record that names the member that must have everything from here on before callers
+    /// are answered. `None` means that there is none.
     pub(crate) fn holder(&mut self, member: Option<u64>) {
         self.begin(KIND_HOLDER, None, None);
         let member = member.unwrap_or(NO_MEMBER);
@@ -156,7 +162,8 @@ impl GroupDraft {
         }
     }
 
-    /// The number of an author, the next one where the group has not named it.
+    /// Returns the number of an author. An author that the group has not named gets the next
+    /// number.
     fn number(&self, author: &Author) -> u32 {
         let Ok(next) = u32::try_from(self.authors.len() + 1) else {
             unreachable!("a group has few entries")
@@ -164,25 +171,25 @@ impl GroupDraft {
         self.authors.get(author).copied().unwrap_or(next)
     }
 
-    /// Its entries, one after the other.
+    /// Returns the entries, one after the other.
     pub(crate) fn payload(&self) -> &[u8] {
         let end = self.payload_end.unwrap_or(self.bytes.len());
         &self.bytes[GROUP_HEADER_BYTES..end]
     }
 
-    /// Completes the group: its bytes, and the running hash over it and all before it.
+    /// Completes the group. Returns its bytes, and the running hash over it and all before it.
     pub(crate) fn seal_group(&mut self, salt: u64, stamp: GroupStamp) -> (&[u8], u64) {
-        // What follows is padding.
+        // The padding follows.
         self.payload_end = Some(self.bytes.len());
         let chain = seal_group(&mut self.bytes, salt, stamp, self.entries);
         (&self.bytes, chain)
     }
 }
 
-/// What a seal takes in a segment.
+/// How many bytes a seal occupies in a segment.
 pub(crate) const SEAL_GROUP_BYTES: u64 = group_bytes(1);
 
-/// Whether a group with this payload is a seal.
+/// Reports whether a group with this payload is a seal.
 pub(crate) fn is_seal(payload: &[u8]) -> bool {
     payload == [KIND_SEAL]
 }
@@ -194,11 +201,11 @@ pub(crate) enum Happened<'a> {
     /// A keyed operation was refused.
     Refusal(Outcome),
     Seal,
-    /// This member is the holder from here on, or nobody.
+    /// From here on this member, or nobody, is the holder.
     Holder(Option<u64>),
 }
 
-/// One entry as the journal has it.
+/// An entry as the journal has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
     pub(crate) author: Option<&'a str>,
@@ -209,16 +216,16 @@ pub(crate) struct Entry<'a> {
 /// Why an entry cannot be read although its checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryDefect {
-    /// The bytes are none that this format has.
+    /// The bytes are not an entry of this format.
     Invalid,
-    /// A kind that a later version has.
+    /// The kind belongs to a later version.
     UnknownKind(u8),
 }
 
-/// The change that is all there is.
+/// Returns the change of a payload with a single entry.
 ///
 /// # Panics
-/// Where it is not.
+/// If there is anything else.
 #[cfg(test)]
 pub(crate) fn only_change(payload: &[u8]) -> JournaledChange<'_> {
     let mut entries = Entries::new(payload);
@@ -236,7 +243,8 @@ pub(crate) struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The entries of this payload. Those of version 1 are such as well, without authors and keys.
+    /// Returns a reader of this payload. Entries of version 1 can be read as well; they have no
+    /// authors and keys.
     pub(crate) fn new(payload: &'a [u8]) -> Self {
         Self {
             reader: Reader::new(payload),
@@ -249,12 +257,12 @@ impl<'a> Entries<'a> {
         self.reader.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Returns how many bytes are left.
     pub(crate) fn len(&self) -> usize {
         self.reader.len()
     }
 
-    /// The next entry.
+    /// Reads the next entry.
     pub(crate) fn read(&mut self) -> Result<Entry<'a>, EntryDefect> {
         let first = self.reader.byte().ok_or(EntryDefect::Invalid)?;
         let kind = first & KIND_MASK;
@@ -300,7 +308,7 @@ impl<'a> Entries<'a> {
         })
     }
 
-    /// Reads whose entries follow.
+    /// Reads the author of this entry and those that follow.
     fn read_author(&mut self) -> Option<()> {
         let number = usize::try_from(self.reader.u32()?).ok()?;
         let Some(place) = number.checked_sub(1) else {
@@ -399,7 +407,7 @@ mod tests {
         let member = 0x0102_0304_0506_0708;
         assert_eq!(entries[6].happened, Happened::Holder(Some(member)));
         assert_eq!(entries[7].happened, Happened::Holder(None));
-        // An author is written once, and costs nothing where it is the one before.
+        // An author is written once, and costs nothing if the entry before has the same.
         let text = String::from_utf8_lossy(&draft.bytes);
         assert_eq!(text.matches("alice").count(), 1);
     }

@@ -1,6 +1,6 @@
 //! Bytes on disk: the layouts of `docs/file-format.md`, encoded and decoded.
 //!
-//! Owns every magic number, header and record kind. Does no I/O: recovery and the writers bring the
+//! Owns every magic number, header and record kind. Does no I/O: recovery and the writers pass the
 //! bytes. All integers are little-endian.
 
 mod change;
@@ -27,16 +27,16 @@ pub(crate) use segment::{
 pub(crate) use store::EPOCHS_MAX;
 pub use store::{Epoch, Role, StoreHeader};
 
-/// The version of the layouts that is written, in the header of every file.
+/// The layout version that is written to the header of every file.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// The oldest version that is read. A start makes the newest of it.
+/// The oldest version that can be read. A start converts it to the newest.
 pub(crate) const FORMAT_VERSION_OLDEST: u32 = 1;
 
-/// What follows the header of a file begins here, past the page of the header.
+/// The offset of a file's contents, after the page of its header.
 pub(crate) const DATA_OFFSET: u64 = 4096;
 
-/// Reads fields one after the other; `None` where the bytes end.
+/// Reads fields one after the other. Returns `None` at the end of the bytes.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
@@ -88,9 +88,9 @@ impl<'a> Reader<'a> {
 /// What can be wrong with the header of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderDefect {
-    /// It is not what was written there: this says in words what is there.
+    /// It is not what was written; the text says what was found instead.
     Damaged(&'static str),
-    /// It is in order, but of another format version.
+    /// It is intact, but has another format version.
     Version(u32),
 }
 
@@ -99,22 +99,22 @@ const ZEROS: &str = "it has zeros where its header was";
 const FOREIGN: &str = "it does not begin as such a file does: something was written over its header, or it is another \
                        file under this name";
 const CHANGED: &str = "its header is not as it was written: it has another checksum";
-/// For the decoders of each kind of header.
+/// Used by the decoders of all kinds of headers.
 pub(crate) const IMPOSSIBLE: &str = "its header has a right checksum and says what cannot be";
 
-/// The page at the beginning of every file since version 2: magic number, version, the fields of the
-/// kind of file, zeros, and a checksum over all of it in the last four bytes.
+/// The size of the page at the beginning of every file since version 2: magic number, version, the
+/// fields of the kind of file, zeros, and in the last four bytes a checksum of the rest.
 pub(crate) const HEADER_BYTES: usize = 4096;
 const _: () = assert!(HEADER_BYTES as u64 == DATA_OFFSET);
 
 const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 
-/// A header's page, with these fields one after the other.
+/// Returns a header's page with these fields, one after the other.
 fn header(magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
     header_of(FORMAT_VERSION, magic, fields)
 }
 
-/// The same of another version.
+/// Returns a header's page of the given version.
 fn header_of(version: u32, magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTES] {
     let mut page = [0; HEADER_BYTES];
     let mut rest = &mut page[..CHECKSUM_AT];
@@ -131,9 +131,10 @@ fn header_of(version: u32, magic: [u8; 8], fields: &[&[u8]]) -> [u8; HEADER_BYTE
     page
 }
 
-/// The version of the header that `file` begins with, and its fields. Checks the magic number, the
-/// version, and the checksum. A header of version 1 has so many bytes, the last four its checksum; a
-/// later version, also one that this program does not know, has a page.
+/// Checks the magic number, the version and the checksum of the header that `file` begins with, and
+/// returns the version and a reader of the fields. A header of version 1 has `bytes_1` bytes, the
+/// last four of which are its checksum. A later version has a page, even one that this program does
+/// not know.
 fn check_header(
     file: &[u8],
     magic: [u8; 8],
@@ -142,7 +143,7 @@ fn check_header(
     check_header_up_to(FORMAT_VERSION, file, magic, bytes_1)
 }
 
-/// The same of a kind of file of which this is the newest version.
+/// Checks a header likewise, for a kind of file whose newest version is `newest`.
 fn check_header_up_to(
     newest: u32,
     file: &[u8],

@@ -8,27 +8,27 @@ use siphasher::sip::SipHasher24;
 /// Groups begin at multiples of this.
 pub(crate) const GROUP_ALIGNMENT: u64 = 8;
 
-/// The header of a group of entries.
+/// The size of a group's header.
 pub(crate) const GROUP_HEADER_BYTES: usize = 48;
 
-/// What the header of a group begins with.
+/// The size of the salt, with which a group's header begins.
 pub(crate) const GROUP_SALT_BYTES: usize = 8;
 
-/// The header of a group of version 1.
+/// The size of a group's header in version 1.
 const GROUP_HEADER_BYTES_1: usize = 32;
 
-/// A group has at most so many entries.
+/// The most entries that a group can have.
 pub(crate) const GROUP_ENTRIES_MAX: usize = 1 << 16;
 
-/// No group is longer: what a reader takes on trust, before it has seen the checksum.
+/// The longest group. A reader allocates up to this much before it has checked the checksum.
 const GROUP_BYTES_MAX: u64 = group_bytes(GROUP_ENTRIES_MAX * ENTRY_BYTES_MAX);
 
 const SEGMENT_MAGIC: [u8; 8] = *b"WIDGSEGM";
 
-/// The header of a segment of version 1.
+/// The size of a segment's header in version 1.
 const HEADER_BYTES_1: usize = 32;
 
-/// What a group with so many bytes of entries takes in a segment.
+/// Returns how many bytes a group with `payload_bytes` of entries occupies in a segment.
 pub(crate) const fn group_bytes(payload_bytes: usize) -> u64 {
     padded(GROUP_HEADER_BYTES + payload_bytes)
 }
@@ -40,22 +40,23 @@ const fn padded(bytes: usize) -> u64 {
 /// What identifies a segment of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// The version of its layout. What is written has [`FORMAT_VERSION`].
+    /// The version of its layout. New files have [`FORMAT_VERSION`].
     pub(crate) version: u32,
-    /// Segments are numbered from 1, without gaps.
+    /// Its number. Segments are numbered from 1, without gaps.
     pub(crate) number: u64,
-    /// Random, and in front of every group of this segment: text that a client sent, or what an
-    /// older file left behind, cannot be taken for a group.
+    /// A random number at the start of every group in this segment, so that neither text from a
+    /// client nor what an older file left behind can be taken for a group.
     pub(crate) salt: u64,
     /// The store that it belongs to; 0 in version 1.
     pub(crate) store: u64,
-    /// Where the journal begins with this segment, the sequence number of its first entry: whatever
-    /// an older segment has is not what came before. 0 where the segment before it goes on here.
+    /// If the journal begins anew in this segment, the sequence number of its first entry: older
+    /// segments then do not contain the history before it. 0 if this segment continues the previous
+    /// one.
     pub(crate) origin: u64,
 }
 
 impl SegmentHeader {
-    /// A segment that goes on where the one before it ends.
+    /// Returns the header of a segment that continues the previous one.
     pub(crate) fn new(store: u64, number: u64, salt: u64) -> Self {
         Self {
             version: FORMAT_VERSION,
@@ -72,7 +73,7 @@ impl SegmentHeader {
         super::header(SEGMENT_MAGIC, &fields.each_ref().map(|field| &field[..]))
     }
 
-    /// Reads a header; the error says what is wrong with it.
+    /// Reads a header. The error says what is wrong with it.
     pub(crate) fn decode(file: &[u8]) -> Result<Self, HeaderDefect> {
         let (version, mut reader) = check_header(file, SEGMENT_MAGIC, Some(HEADER_BYTES_1))?;
         let mut fields = || {
@@ -92,7 +93,7 @@ impl SegmentHeader {
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
-    /// How long the header of a group in this segment is.
+    /// Returns the length of a group's header in this segment.
     pub(crate) fn group_header_bytes(&self) -> usize {
         match self.version {
             1 => GROUP_HEADER_BYTES_1,
@@ -101,7 +102,7 @@ impl SegmentHeader {
     }
 }
 
-/// What a group says of itself, beside its entries.
+/// The description of a group, beside its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupStamp {
     /// The sequence number of its first entry.
@@ -116,24 +117,24 @@ pub(crate) struct GroupStamp {
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     pub(crate) stamp: GroupStamp,
-    /// How many entries.
+    /// The number of entries.
     pub(crate) entries: u32,
     /// The entries, one after the other.
     pub(crate) payload: &'a [u8],
-    /// How many bytes it takes in the segment, padding included.
+    /// How many bytes it occupies in the segment, including padding.
     pub(crate) bytes: u64,
     /// The running hash over this group and all before it.
     pub(crate) next_chain: u64,
 }
 
 impl Group<'_> {
-    /// The sequence number of the first entry after it.
+    /// Returns the sequence number of the first entry after the group.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.stamp.first_sequence + u64::from(self.entries)
     }
 }
 
-/// The fields of a group's header that its payload decides.
+/// The fields of a group's header that depend on its payload.
 #[derive(Clone, Copy)]
 struct Sealed {
     payload_bytes: u32,
@@ -154,9 +155,9 @@ impl Sealed {
     }
 }
 
-/// Completes a group in place: `group` is [`GROUP_HEADER_BYTES`] of room and then the entries.
-/// Afterwards it is padded to [`GROUP_ALIGNMENT`] and ready to be written. Gives the running hash over
-/// it and all before it.
+/// Completes a group in place: `group` has [`GROUP_HEADER_BYTES`] of room and then the entries.
+/// Afterwards it is padded to [`GROUP_ALIGNMENT`] and ready to be written. Returns the running hash
+/// over it and all before it.
 pub(crate) fn seal_group(group: &mut Vec<u8>, salt: u64, stamp: GroupStamp, entries: u32) -> u64 {
     let Ok(payload_bytes) = u32::try_from(group.len() - GROUP_HEADER_BYTES) else {
         unreachable!("a group fits in a segment, which has less than 4 GiB")
@@ -180,7 +181,7 @@ pub(crate) fn seal_group(group: &mut Vec<u8>, salt: u64, stamp: GroupStamp, entr
     sealed.next_chain(stamp)
 }
 
-/// The running hash over a group and all before it, from what is in it.
+/// Returns the running hash over a group and all before it, computed from its contents.
 pub(crate) fn chain_after(stamp: GroupStamp, entries: u32, payload: &[u8]) -> Option<u64> {
     let sealed = Sealed {
         payload_bytes: u32::try_from(payload.len()).ok()?,
@@ -190,8 +191,8 @@ pub(crate) fn chain_after(stamp: GroupStamp, entries: u32, payload: &[u8]) -> Op
     Some(sealed.next_chain(stamp))
 }
 
-/// The running hash over all groups where sequence numbers up to `next_sequence` were given to changes
-/// that are in none.
+/// Returns the running hash after sequence numbers up to `next_sequence` were given to changes that
+/// are in no group.
 pub(crate) fn skipped_chain(chain: u64, next_sequence: u64) -> u64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&chain.to_le_bytes());
@@ -199,8 +200,9 @@ pub(crate) fn skipped_chain(chain: u64, next_sequence: u64) -> u64 {
     SipHasher24::new().hash(&bytes)
 }
 
-/// How many bytes the group takes whose header begins `bytes`, if its header and length are such as
-/// this segment can have: so much must be read before its checksum can tell.
+/// Returns how many bytes the group occupies whose header is at the start of `bytes`, if this
+/// segment can have such a header and length. That many bytes must be read before the checksum can
+/// be verified.
 pub(crate) fn group_bytes_claimed(bytes: &[u8], segment: &SegmentHeader) -> Option<u64> {
     let payload_bytes = match segment.version {
         1 => header_1(bytes, segment.salt)?.2,
@@ -211,22 +213,23 @@ pub(crate) fn group_bytes_claimed(bytes: &[u8], segment: &SegmentHeader) -> Opti
     (claimed <= GROUP_BYTES_MAX).then_some(claimed)
 }
 
-/// A group by its header alone.
+/// A group as its header describes it.
 pub(crate) struct Peeked {
     pub(crate) stamp: GroupStamp,
     pub(crate) entries: u32,
-    /// How many bytes it takes in the segment.
+    /// How many bytes it occupies in the segment.
     pub(crate) bytes: u64,
 }
 
 impl Peeked {
-    /// The sequence number of the first entry after it.
+    /// Returns the sequence number of the first entry after the group.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.stamp.first_sequence + u64::from(self.entries)
     }
 }
 
-/// The group whose header begins `bytes`, if there is one of this segment, which has version 2.
+/// Returns the group whose header is at the start of `bytes`, if it belongs to this segment, which
+/// must have version 2.
 pub(crate) fn peek_group(bytes: &[u8], segment: &SegmentHeader) -> Option<Peeked> {
     let (stamp, sealed) = header_2(bytes, segment.salt)?;
     let bytes = group_bytes_claimed(bytes, segment)?;
@@ -237,7 +240,7 @@ pub(crate) fn peek_group(bytes: &[u8], segment: &SegmentHeader) -> Option<Peeked
     })
 }
 
-/// The whole group at the start of `bytes`, if there is one of this segment.
+/// Returns the whole group at the start of `bytes`, if it belongs to this segment.
 pub(crate) fn read_group<'a>(bytes: &'a [u8], segment: &SegmentHeader) -> Option<Group<'a>> {
     let payload_of = |payload_bytes: u32| {
         let mut reader = Reader::new(bytes);
@@ -281,7 +284,7 @@ fn header_2(bytes: &[u8], salt: u64) -> Option<(GroupStamp, Sealed)> {
     (is_whole || planted!(GroupUnchecked)).then_some((stamp, sealed))
 }
 
-/// First sequence number, entries, payload bytes and checksum of a group of version 1.
+/// Returns the first sequence number, entries, payload bytes and checksum of a group of version 1.
 fn header_1(bytes: &[u8], salt: u64) -> Option<(u64, u32, u32, u32)> {
     let mut reader = Reader::new(bytes.get(..GROUP_HEADER_BYTES_1)?);
     if reader.u64()? != salt {
@@ -369,7 +372,7 @@ mod tests {
         chains.sort_unstable();
         chains.dedup();
         assert_eq!(chains.len(), 5);
-        // But not a segment's salt: a copy of the journal has its own.
+        // The segment's salt does not change it, because a copy of the journal has its own salts.
         let mut salted = vec![0; GROUP_HEADER_BYTES];
         salted.extend_from_slice(b"payload");
         assert_eq!(seal_group(&mut salted, 78, STAMP, 1), group(STAMP).1);

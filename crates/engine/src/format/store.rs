@@ -1,69 +1,72 @@
-//! The file `store`: which store this is, and which lives it has had.
+//! The file `store`: which store this is, its epochs and its role.
 
 use super::{FORMAT_VERSION, HEADER_BYTES, HeaderDefect, Reader, check_header_up_to, header_of};
 use std::fmt;
 
 const MAGIC: [u8; 8] = *b"WIDGSTOR";
 
-/// The version of a standby's file. 0.2.0 knows no roles, and would take it for a primary's: there would be two.
+/// The version of a standby's file. 0.2.0 knows no roles, and would take the file for a primary's,
+/// so that there would be two primaries.
 const VERSION_OF_STANDBY: u32 = 3;
 
-/// A store remembers so many epochs. There is a new one for each restore and each promotion.
+/// How many epochs a store remembers. Each restore and each promotion begins a new one.
 pub(crate) const EPOCHS_MAX: usize = 128;
 
-/// A stretch of the store's history that one writer wrote.
+/// The part of a store's history that one primary wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// They count from 1.
+    /// The number of the epoch, counted from 1.
     pub number: u32,
-    /// The first change that belongs to it.
+    /// The sequence number of its first change.
     pub first_sequence: u64,
 }
 
-/// Whose word counts in this directory.
+/// The role of the store in this directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// This store's own: it takes operations.
+    /// It takes operations.
     #[default]
     Primary,
-    /// Another one's, which it follows.
+    /// It follows another store.
     Standby {
-        /// Where that is.
+        /// The address of its primary.
         primary: String,
     },
-    /// This store's own, since it was promoted.
+    /// It takes operations since it was promoted.
     Promoted {
-        /// Where the primary was that it followed.
+        /// The address of the primary that it followed.
         from: String,
-        /// Where others find this store.
+        /// The address at which others find this store.
         address: String,
     },
 }
 
-// Persisted: never renumber. What was written before there were roles has zeros there.
+// Persisted: never renumber. Files from before there were roles have zeros.
 const ROLE_PRIMARY: u8 = 0;
 const ROLE_STANDBY: u8 = 1;
 const ROLE_PROMOTED: u8 = 2;
 
-/// What an epoch takes.
+/// The size of an epoch.
 const EPOCH_BYTES: usize = 4 + 8;
 
-/// An address that is longer is not remembered. Two have room.
+/// The longest address that is remembered. There is room for two.
 const ADDRESS_BYTES_MAX: usize = 1024;
 
-/// What does not change while a service runs, but for a promotion.
+/// The contents of the file `store`. Only a change of role or epoch changes it while a service
+/// runs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreHeader {
-    /// Random, and in every file of this store: a file of another store is not taken for one of this.
+    /// Random, and in every file of this store, so that no file of another store is taken for one
+    /// of this.
     pub identity: u64,
-    /// Random, and known to nobody else: what keys are hashed with.
+    /// Random and secret: the key with which idempotency keys and requests are hashed.
     pub secret: [u8; 16],
     /// At least one, ascending in both fields.
     pub epochs: Vec<Epoch>,
-    /// Whether it follows another one.
+    /// Whether it follows another store.
     pub role: Role,
-    /// Which of the directories that have this store: random, and never another one's. 0 in what was written before
-    /// there were members, until it is opened.
+    /// The random number of this directory among those that have the store, never the same as
+    /// another's. 0 in files from before there were members, until the directory is opened.
     pub member: u64,
 }
 
@@ -79,7 +82,7 @@ impl fmt::Debug for StoreHeader {
 }
 
 impl StoreHeader {
-    /// The file, which has its checksum in it.
+    /// Returns the file, including its checksum.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let Ok(count) = u32::try_from(self.epochs.len()) else {
@@ -111,7 +114,7 @@ impl StoreHeader {
         header_of(version, MAGIC, &fields)
     }
 
-    /// Reads what [`Self::encode`] made. `None` where it is damaged, or of another version.
+    /// Reads what [`Self::encode`] wrote. Returns `None` if it is damaged, or of another version.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
         Self::decode(bytes).ok()
@@ -160,19 +163,19 @@ impl StoreHeader {
         fields().ok_or(HeaderDefect::Damaged(super::IMPOSSIBLE))
     }
 
-    /// Whether it takes what a primary sends.
+    /// Reports whether the store takes what a primary sends.
     #[must_use]
     pub fn is_standby(&self) -> bool {
         matches!(self.role, Role::Standby { .. })
     }
 
-    /// The epoch in which it goes on.
+    /// Returns the current epoch.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epochs.last().map_or(1, |last| last.number)
     }
 
-    /// The epoch of this change.
+    /// Returns the epoch of this change.
     #[must_use]
     pub fn epoch_of(&self, sequence: u64) -> u32 {
         let began = |epoch: &&Epoch| epoch.first_sequence <= sequence;
@@ -241,7 +244,7 @@ mod tests {
         );
     }
 
-    /// As 0.2.0 does, which reads no role.
+    /// Reads the file as 0.2.0 does, which knows no roles.
     #[test]
     fn a_program_that_knows_no_roles_refuses_a_standby_and_nothing_else() {
         let standby = Role::Standby {

@@ -1,11 +1,11 @@
-//! Lists: pages of rows that are all of one moment, without keeping the writer waiting.
+//! Lists: pages whose rows all show one moment, without keeping writes waiting.
 //!
-//! Owns what a list needs between its turns, and the choice of an index. A list begins at a moment at
-//! which everything is durable, and shows the state of that moment however long it takes: before a
-//! change touches a widget that a list has still to look at, the list keeps how it was.
+//! Owns what a list needs between its turns, and the choice of an index. A list begins at a moment
+//! at which everything is durable, and shows the state of that moment however long it takes: before
+//! a widget changes that a list has not reached yet, the list keeps the widget's old version.
 //! docs/decisions/0008 says why that is right.
 //!
-//! It deliberately knows nothing of time: whoever has it step says how much it may do.
+//! It deliberately knows nothing of time: its caller says how much each step may do.
 
 mod plan;
 mod reads;

@@ -1,8 +1,7 @@
 //! Which widgets a list has to look at: as few as the indexes allow.
 //!
-//! A plan may name more widgets than the filter lets through, never fewer: the filter decides about
-//! each one again. Only where the plan says that it is exact are widgets passed over or counted without
-//! being looked at.
+//! A plan may name more widgets than pass the filter, but never fewer, because the filter then
+//! checks each one. Only if a plan is exact are widgets skipped or counted without being looked at.
 
 use crate::State;
 use std::{
@@ -18,25 +17,26 @@ use widgets_registry::{
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) source: Source,
-    /// Serial numbers outside of these are out of the question.
+    /// Serial numbers outside of these bounds are not rows.
     pub(crate) lower: Bound<Box<str>>,
     pub(crate) upper: Bound<Box<str>>,
-    /// Whether every widget of the source between the bounds is a row, and nothing else is.
+    /// Whether exactly the widgets of the source that are between the bounds are rows.
     pub(crate) exact: bool,
 }
 
-/// Widgets in the order of serial numbers.
+/// Widgets in the order of their serial numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
-    /// All of them, or those with a free slot of this port type.
+    /// All widgets, or those with a free slot of this port type.
     All(Option<Port>),
-    /// Those with this name.
+    /// The widgets with this name.
     Name(Box<str>),
-    /// These, as far as they exist.
+    /// The widgets with these serial numbers, if they exist.
     SerialNumbers(BTreeSet<Box<str>>),
 }
 
-/// More peers are not looked up beforehand: the whole order is walked instead.
+/// With more peers than this, they are not looked up in advance, and the whole order is walked
+/// instead.
 const PEERS_MAX: usize = 256;
 
 impl Plan {
@@ -68,8 +68,8 @@ impl Plan {
         }
     }
 
-    /// Leaves out what is before the first and behind the last widget that there is now: what comes there
-    /// later is out of the question.
+    /// Excludes everything before the first and after the last widget that exists now. What is
+    /// added there later is not part of the list.
     pub(crate) fn narrow(&mut self, state: &mut State) {
         let [first, last] = state
             .ends()
@@ -81,7 +81,7 @@ impl Plan {
         self.upper = tighter(upper, last, |one, other| one <= other);
     }
 
-    /// Whether a serial number is within the bounds.
+    /// Reports whether a serial number is within the bounds.
     pub(crate) fn contains(&self, serial_number: &str) -> bool {
         let above = match &self.lower {
             Included(bound) => serial_number >= &**bound,
@@ -97,7 +97,7 @@ impl Plan {
     }
 }
 
-/// What all have to hold.
+/// Returns the conditions that must all hold.
 fn conjuncts(filter: &Filter) -> Vec<&Filter> {
     match filter {
         Filter::All(filters) => filters.iter().flat_map(conjuncts).collect(),
@@ -105,7 +105,7 @@ fn conjuncts(filter: &Filter) -> Vec<&Filter> {
     }
 }
 
-/// Whether the filter says nothing but a bound of the serial number.
+/// Reports whether the filter is only a bound of the serial number.
 fn is_bound(filter: &Filter) -> bool {
     match filter {
         Filter::Test(Column::SerialNumber, Test::Text(comparison, _)) => {
@@ -129,7 +129,7 @@ fn name(filter: &Filter) -> Option<&str> {
     }
 }
 
-/// The port types of which a widget must have a free slot.
+/// Returns the port types of which a widget must have a free slot.
 fn free_ports(filter: &Filter) -> Vec<Port> {
     let Filter::Test(Column::Slots, Test::Contains(Contained(patterns))) = filter else {
         return Vec::new();
@@ -158,10 +158,10 @@ fn free_port(table: Table, conjuncts: &[&Filter]) -> Option<Port> {
     }
 }
 
-/// The widgets that are named by the filter: no other one can pass it.
+/// Returns the widgets that the filter names, if no others can pass it.
 fn serial_numbers(filter: &Filter, state: &State) -> Option<BTreeSet<Box<str>>> {
     match filter {
-        // Any of them would do; the fewest are the best.
+        // Any of them would do; the smallest set is the cheapest.
         Filter::All(filters) => {
             let named = filters
                 .iter()
@@ -204,7 +204,7 @@ fn peers(serial_number: &str, state: &State) -> BTreeSet<Box<str>> {
 
 type Bounds = (Bound<Box<str>>, Bound<Box<str>>);
 
-/// Bounds of the serial numbers of all that pass the filter.
+/// Returns bounds for the serial numbers of all widgets that pass the filter.
 fn bounds(filter: &Filter) -> Bounds {
     match filter {
         Filter::All(filters) => {
@@ -256,13 +256,13 @@ fn test_bounds(asked: &Test) -> Bounds {
     }
 }
 
-/// The least text that is greater than all that begin with the prefix, where there is one.
+/// Returns the least text that is greater than all texts with this prefix, if there is one.
 fn after_prefix(prefix: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(prefix).ok()?;
     let mut characters = text.chars();
     let last = characters.next_back()?;
     let next = match u32::from(last) + 1 {
-        // Between the surrogates there is no character.
+        // The surrogates are not characters.
         0xd800 => 0xe000,
         next => next,
     };
@@ -271,8 +271,8 @@ fn after_prefix(prefix: &[u8]) -> Option<String> {
     Some(after)
 }
 
-/// The bound that leaves less. `is_tighter` says it of two texts; of the same text, the one that
-/// excludes it.
+/// Returns the bound that excludes more. `is_tighter` compares two texts; of two bounds with the
+/// same text, the excluding one is tighter.
 fn tighter(
     one: Bound<Box<str>>,
     other: Bound<Box<str>>,
@@ -289,7 +289,7 @@ fn tighter(
     }
 }
 
-/// The bound that leaves more.
+/// Returns the bound that excludes less.
 fn looser(
     one: Bound<Box<str>>,
     other: Bound<Box<str>>,

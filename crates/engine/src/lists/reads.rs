@@ -1,7 +1,7 @@
-//! What reads many widgets, waiting for its turn or under way.
+//! Reads of many widgets, waiting for their turn or under way.
 //!
-//! The owner gives it some time between batches, when everything is durable. What an index serves is
-//! done within one turn; what is not becomes a scan, of which there are only so many.
+//! The owner gives them some time between batches, when everything is durable. A read that an index
+//! serves is done within one turn. Any other becomes a scan, and the number of scans is limited.
 
 use super::{Scan, scan::Kept};
 use crate::{
@@ -19,37 +19,37 @@ use widgets_registry::{
 /// What a turn may cost, in comparisons: some hundred microseconds.
 const TURN_COST: usize = if cfg!(test) { 20 } else { 10_000 };
 
-/// What a widget of a neighbourhood costs.
+/// The cost of a widget in a neighbourhood.
 const NEIGHBOUR_COST: usize = 40;
 
-/// So many bytes may a scan keep of what changes meanwhile.
+/// How many bytes of old versions a scan may keep.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// So much of what an ended scan kept is given back in a turn.
+/// How many of an ended scan's old versions are freed in a turn.
 const GIVEN_BACK: usize = if cfg!(test) { 2 } else { 1000 };
 
-/// Something that reads many widgets.
+/// A read of many widgets.
 pub(crate) enum Read {
     List(Box<Asked<List>>),
     Neighbourhood(Box<Asked<NeighbourhoodQuery>>),
 }
 
-/// What has its turn.
+/// Which reads have their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// What has not begun.
+    /// The reads that have not begun.
     Begin,
-    /// That, and then the scans.
+    /// The reads that have not begun, and then the scans.
     All,
 }
 
-/// Everything that reads many widgets.
+/// All reads of many widgets.
 pub(crate) struct Reads {
-    /// Not begun.
+    /// The reads that have not begun, and when they arrived.
     waiting: VecDeque<(Read, Address, Duration)>,
     scans: VecDeque<(Box<Asked<List>>, Address, Scan)>,
-    /// What ended scans have kept, given back little by little: at once it would take as long as many
-    /// turns.
+    /// The old versions that ended scans kept. They are freed gradually, because freeing all of
+    /// them at once would take as long as many turns.
     kept: Vec<Kept>,
     waiting_max: usize,
     scans_max: usize,
@@ -70,7 +70,7 @@ impl Read {
         }
     }
 
-    /// Answers that it cannot be done.
+    /// Returns the answer that the read cannot be done.
     pub(crate) fn refused(self, fault: Fault) -> Answered {
         match self {
             Self::List(mut asked) => {
@@ -96,7 +96,7 @@ impl Reads {
         }
     }
 
-    /// Lets one more wait for its turn, or answers that it cannot.
+    /// Queues a read for its turn, or answers that it cannot be done.
     pub(crate) fn push(
         &mut self,
         read: Read,
@@ -111,22 +111,22 @@ impl Reads {
         self.waiting.push_back((read, reply_to, arrived));
     }
 
-    /// Whether something waits or is under way.
+    /// Reports whether anything is waiting, under way or left to free.
     pub(crate) fn has_work(&self) -> bool {
         !self.waiting.is_empty() || !self.scans.is_empty() || !self.kept.is_empty()
     }
 
-    /// Whether something has not begun.
+    /// Reports whether a read has not begun.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// How many scans are under way.
+    /// Returns how many scans are under way.
     pub(crate) fn scans(&self) -> usize {
         self.scans.len()
     }
 
-    /// Has to be called before a decided change is applied: scans keep how it was.
+    /// Lets the scans keep old versions. Must be called before a decided change is applied.
     pub(crate) fn before_change(
         &mut self,
         state: &State,
@@ -143,8 +143,8 @@ impl Reads {
         });
     }
 
-    /// Goes on for one turn, with what has it. Everything in the state must be durable. `late` says why something that
-    /// came at this time waited too long, if it did.
+    /// Advances the reads by one turn. Everything in the state must be durable. `late` returns a
+    /// fault if a read that arrived at this time has waited too long.
     pub(crate) fn advance(
         &mut self,
         turn: Turn,
@@ -152,7 +152,7 @@ impl Reads {
         late: impl Fn(Duration) -> Option<Fault>,
         replies: &mut Replies,
     ) {
-        // Whoever has hung up needs no answer.
+        // A caller that has disconnected needs no answer.
         self.waiting.retain(|(read, ..)| !read.is_given_up());
         if turn == Turn::All {
             for _ in 0..self.scans.len() {
@@ -174,7 +174,7 @@ impl Reads {
                 self.begin(read, reply_to, state, &mut budget, replies);
             }
         }
-        // Each has its turn, one after the other.
+        // The scans take turns.
         for _ in 0..self.scans.len() {
             if budget == 0 || turn == Turn::Begin {
                 break;
@@ -239,7 +239,7 @@ impl Reads {
         self.end(scan);
     }
 
-    /// How many scans of the same asker are under way.
+    /// Returns how many scans of the same asker are under way.
     fn scans_of(&self, asked: &Asked<List>) -> usize {
         let who = |asked: &Asked<List>| asked.request().map(|list| list.asker);
         let of_same = |(each, _, _): &&(Box<Asked<List>>, Address, Scan)| who(each) == who(asked);
@@ -253,7 +253,7 @@ impl Reads {
         }
     }
 
-    /// Gives back some of what ended scans have kept.
+    /// Frees some of the old versions that ended scans kept.
     fn give_back(&mut self) {
         if let Some(kept) = self.kept.last_mut() {
             for _ in 0..GIVEN_BACK {

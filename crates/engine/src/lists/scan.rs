@@ -14,36 +14,36 @@ use widgets_registry::{
     query::{Direction, Filter, List, Page, Rows, Table},
 };
 
-/// So many records are fetched together: while one comes from memory, so do the others.
+/// How many records are fetched together, so that their waits for memory overlap.
 const FETCHED_TOGETHER: usize = if cfg!(test) { 3 } else { 128 };
 
-/// What looking at a widget costs, whatever the filter, beside the cost of a comparison.
+/// The cost of looking at a widget, whatever the filter, relative to a comparison.
 const WIDGET_COST: usize = 4;
 
-/// What it costs to put a widget in order, beside the cost of a comparison.
+/// The cost of sorting a widget, relative to a comparison.
 const ORDER_COST: usize = 2;
 
-/// What it takes to know that something changed, beside its serial number.
+/// The memory for knowing that a widget changed, beside its serial number.
 const CHANGED_BYTES: usize = 80;
 
-/// What a kept widget takes beside its text.
+/// The memory for a kept widget, beside its texts.
 const KEPT_BYTES: usize = 200;
 
-/// Widgets that have changed since a list began, of those that it has still to look at: as they were
-/// then, `None` where the filter lets nothing of them through, or there was none.
+/// The widgets that have changed since a list began and before it reached them, as they were when
+/// it began. `None` if the widget did not exist then, or does not pass the filter.
 pub(super) type Kept = BTreeMap<Box<str>, Option<Box<Widget>>>;
 
 /// A list under way. It shows the state of the moment at which it was made.
 pub(crate) struct Scan {
     list: List,
     plan: Plan,
-    /// What has still to be looked at begins here, in the direction of the list.
+    /// Where the widgets begin that have not been looked at, in the direction of the list.
     from: Bound<Box<str>>,
-    /// Nothing is left to be looked at.
+    /// Whether nothing is left to look at.
     ended: bool,
     kept: Kept,
     kept_bytes: usize,
-    /// So many rows are still to be left out.
+    /// How many rows must still be skipped.
     skip: u64,
     rows: Rows,
     total: Option<u64>,
@@ -51,7 +51,7 @@ pub(crate) struct Scan {
     scanned: u64,
 }
 
-/// Where something is, seen from a serial number.
+/// Where something is, relative to a serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Before,
@@ -60,7 +60,7 @@ enum Next {
 }
 
 impl Scan {
-    /// Begins a list at this moment, at which everything is durable.
+    /// Begins a list at this moment, at which everything must be durable.
     pub(crate) fn new(list: List, state: &mut State) -> Self {
         let mut plan = Plan::of(&list, state);
         if !plan.exact {
@@ -95,7 +95,7 @@ impl Scan {
         scan
     }
 
-    /// Counts and passes over what comes before the page, without looking at it.
+    /// Counts the rows and skips those before the page, without looking at them.
     fn jump(&mut self, state: &mut State) {
         let range = Range::of(&self.plan, state);
         let total = range.last.saturating_sub(range.first);
@@ -114,18 +114,18 @@ impl Scan {
         }
     }
 
-    /// How much it has kept, in bytes.
+    /// Returns how many bytes the old versions occupy.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// What it has kept and has no more use for: a great deal takes long to be given back.
+    /// Returns the old versions, which are not needed any more. Freeing many of them takes long.
     pub(super) fn into_kept(self) -> Kept {
         self.kept
     }
 
-    /// Has to be called before a widget changes, comes or goes: keeps how it was, if that is still to
-    /// be looked at.
+    /// Keeps the old version of a widget if the list has not reached it. Must be called before a
+    /// widget is changed, added or removed.
     pub(crate) fn before_change(&mut self, serial_number: &str, state: &State) {
         if self.ended || !self.is_ahead(serial_number) || self.kept.contains_key(serial_number) {
             return;
@@ -146,7 +146,7 @@ impl Scan {
         self.kept.insert(serial_number.into(), widget);
     }
 
-    /// Whether a row of this widget is one of the list.
+    /// Reports whether a row of this widget passes the filter.
     fn lets_through(&self, view: &View<'_>) -> bool {
         let filter = &self.list.filter;
         match self.list.table {
@@ -158,7 +158,7 @@ impl Scan {
         }
     }
 
-    /// Whether the widget has still to be looked at.
+    /// Reports whether the list has not reached the widget yet.
     fn is_ahead(&self, serial_number: &str) -> bool {
         if !self.plan.contains(serial_number) {
             return false;
@@ -172,7 +172,7 @@ impl Scan {
         }
     }
 
-    /// Goes on, at about this cost. The page, once it is whole.
+    /// Continues at about this cost. Returns the page once it is complete.
     pub(crate) fn step(&mut self, state: &mut State, budget: &mut usize) -> Option<Page> {
         let cost = WIDGET_COST + self.list.filter.cost();
         while !self.is_done() {
@@ -198,7 +198,7 @@ impl Scan {
         self.ended || is_full && (self.total.is_some() || !self.list.count)
     }
 
-    /// Looks at the next few widgets and at what was kept; how much that was.
+    /// Looks at the next few widgets and old versions. Returns how many it looked at.
     fn look(&mut self, state: &mut State, most: usize) -> usize {
         let (handles, mut on) =
             source::next(&self.plan, &self.from, self.list.direction, state, most);
@@ -231,7 +231,7 @@ impl Scan {
             }
             reached = Some(serial_number);
         }
-        // What was kept behind the last widget that is there.
+        // The old versions behind the last widget that exists.
         let is_whole = match &on {
             Some(on) => self.look_at_kept_until(on, &mut room) != Next::Before,
             None => self.look_at_kept(&mut room),
@@ -241,11 +241,12 @@ impl Scan {
             Some(on) => self.from = Excluded(on),
             None => self.ended = true,
         }
-        // Even where there is nothing, somebody has looked.
+        // Even if there was nothing, looking has a cost.
         (most - room).max(1)
     }
 
-    /// Whether all of these are in question, and nothing was kept up to the last of them.
+    /// Reports whether all of these are within the bounds, and no old version comes before or at
+    /// the last of them.
     fn is_plain(&self, handles: &[Handle], state: &State) -> bool {
         let Some(&last) = handles.last() else {
             return false;
@@ -264,7 +265,8 @@ impl Scan {
         }
     }
 
-    /// Everything up to this serial number was looked at. What was kept may have led further.
+    /// Records that everything up to this serial number was looked at. An old version may already
+    /// have led further.
     fn move_to(&mut self, reached: Option<&str>) {
         if let Some(reached) = reached
             && self.is_ahead(reached)
@@ -273,8 +275,8 @@ impl Scan {
         }
     }
 
-    /// Looks at what was kept up to this serial number, as long as there is room. Where what was kept
-    /// next is then.
+    /// Looks at the old versions up to this serial number while there is room. Returns where the
+    /// next old version is then.
     fn look_at_kept_until(&mut self, serial_number: &str, room: &mut usize) -> Next {
         while let Some(kept) = self.next_kept() {
             if self.is_before(serial_number, kept) {
@@ -296,7 +298,7 @@ impl Scan {
         Next::Beyond
     }
 
-    /// Looks at all that was kept, as long as there is room. Whether nothing is left.
+    /// Looks at all old versions while there is room. Returns whether none are left.
     fn look_at_kept(&mut self, room: &mut usize) -> bool {
         while *room > 0 && !self.kept.is_empty() {
             *room -= 1;
@@ -313,7 +315,7 @@ impl Scan {
         next.map(|(serial_number, _)| &**serial_number)
     }
 
-    /// Takes what was kept next, and goes on behind it.
+    /// Takes the next old version, and moves behind it.
     fn look_at_next_kept(&mut self, is_forgotten: bool) {
         let next = match self.list.direction {
             Direction::Ascending => self.kept.pop_first(),
@@ -332,7 +334,8 @@ impl Scan {
         }
     }
 
-    /// Takes the rows of a widget that the filter lets through; it is asked where that `is_open`.
+    /// Takes the rows of a widget that pass the filter. If `is_open` is false, the widget is known
+    /// to pass.
     fn look_at(&mut self, view: &View<'_>, is_open: bool) {
         self.scanned += 1;
         self.take_rows(view, is_open);

@@ -1,12 +1,13 @@
-//! The widgets that a plan names, by the index that it chose.
+//! The widgets that a plan names, from the index that it chose.
 
 use super::plan::{Plan, Source};
 use crate::state::{Handle, Position, State};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use widgets_registry::query::Direction;
 
-/// The next widgets of the source from a bound on, `most` at most; some may be beyond the bounds of
-/// the plan. Then the serial number behind which to go on, `None` where there is nothing behind.
+/// Returns at most the next `most` widgets of the source from a bound on, some of which may be
+/// outside the plan's bounds. Returns also the serial number after which to continue, or `None` if
+/// nothing follows.
 pub(super) fn next(
     plan: &Plan,
     from: &Bound<Box<str>>,
@@ -60,7 +61,8 @@ fn as_str(bound: &Bound<Box<str>>) -> Bound<&str> {
     }
 }
 
-/// Where a walk begins: before what is not left out where it goes forwards, else behind it.
+/// Returns where a walk begins: forwards, before the first widget that is not excluded; backwards,
+/// behind it.
 fn place(plan: &Plan, bound: &Bound<Box<str>>, forwards: bool, state: &mut State) -> Position {
     let (text, behind) = match bound {
         Included(text) => (&**text, !forwards),
@@ -68,7 +70,8 @@ fn place(plan: &Plan, bound: &Bound<Box<str>>, forwards: bool, state: &mut State
         Unbounded => ("", false),
     };
     let is_open = *bound == Unbounded;
-    // No serial number and no name has a NUL: this is the least text that is greater.
+    // No serial number and no name contains a NUL, so this text is greater than `text` and not
+    // greater than any other text that is.
     let after = |text: &str| format!("{text}\u{1}");
     match &plan.source {
         Source::Name(name) => {
@@ -94,10 +97,10 @@ fn place(plan: &Plan, bound: &Bound<Box<str>>, forwards: bool, state: &mut State
     }
 }
 
-/// The widgets of an exact plan, by their rank in its source.
+/// The ranks of an exact plan's widgets in its source.
 pub(super) struct Range {
     pub(super) first: u64,
-    /// Behind the last one.
+    /// The rank behind the last one.
     pub(super) last: u64,
 }
 
@@ -118,7 +121,7 @@ impl Range {
     }
 }
 
-/// The widget of this rank in the source of an exact plan.
+/// Returns the widget with this rank in the source of an exact plan.
 pub(super) fn select(plan: &Plan, rank: u64, state: &mut State) -> Option<Handle> {
     let mut number = Vec::new();
     match &plan.source {

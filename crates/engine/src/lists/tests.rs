@@ -1,4 +1,4 @@
-//! Lists in slices, with changes between them, against the model of the moment at which they began.
+//! Lists in slices, with changes in between, against the model of the moment at which they began.
 
 use super::{Read, Reads, Scan, Turn};
 use crate::{
@@ -26,7 +26,8 @@ use widgets_registry::{
 
 const WIDGETS: usize = 40;
 
-/// Applies one command to both; before that, the list keeps what it has still to look at.
+/// Applies a command to both the state and the model. Before that, the list keeps what it has not
+/// reached.
 fn apply(state: &mut State, model: &mut Model, scan: Option<&mut Scan>, command: &Command) {
     let change = decide(state, command);
     assert_eq!(model.apply(command).is_ok(), change.is_ok());
@@ -59,7 +60,7 @@ fn history() -> impl Strategy<Value = Vec<Command>> {
     vec(commands(few_serial_numbers("s", WIDGETS)), 0..250)
 }
 
-/// What a page must be, but for how many rows were looked at.
+/// Returns what a page must contain, except how many rows were looked at.
 fn shown(list: &List, model: &Model) -> (Rows, Option<u64>) {
     let (rows, total) = model.list(list);
     (rows, list.count.then_some(total))
@@ -120,7 +121,7 @@ proptest! {
     }
 }
 
-/// Widgets of which all but the first two are removed while a list goes through them.
+/// All but the first two widgets are removed while a list goes through them.
 #[test]
 fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
     let all = few_serial_numbers("s", 11);
@@ -155,10 +156,10 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
                 &remove_widget(each),
             );
         }
-        // A step looks at three at most: the two that are there, and one of those that were.
+        // A step looks at three at most: the two that exist, and one of the old versions.
         let budget = || 3 * (4 + list.filter.cost());
         assert_eq!(scan.step(&mut state, &mut budget()), None);
-        // They were looked at, and must not be again.
+        // Both were looked at, and must not be again.
         let associate = associate_widgets(&left[0], &left[1], Port::P);
         apply(&mut state, &mut model, Some(&mut scan), &associate);
         let mut steps = 1;
@@ -173,7 +174,7 @@ fn what_was_kept_behind_the_end_is_looked_at_in_slices() {
     }
 }
 
-/// Nothing that comes behind the last widget is of any interest, however much it is.
+/// What is added behind the last widget is not kept, however much it is.
 #[test]
 fn what_comes_behind_the_end_is_not_kept() {
     let (mut state, mut model) = filled(&[add_widget(&few_serial_numbers("s", 1)[0], "", "P")]);
@@ -197,8 +198,8 @@ fn what_comes_behind_the_end_is_not_kept() {
     assert_eq!((page.rows, page.total), expected);
 }
 
-/// Every row of the table, in slices of a widget or two, while everything changes. Whether that was
-/// right.
+/// Reads every row of the table, in slices of a widget or two, while everything changes. Returns
+/// whether the result was right.
 fn is_right(seed: u64) -> bool {
     let all = || few_serial_numbers("s", WIDGETS);
     let (mut state, mut model) = filled(&sample(&vec(commands(all()), 200), seed));
@@ -289,7 +290,7 @@ fn what_an_index_serves_is_not_walked_through() {
             assert_eq!((page.rows, page.total), expected, "{list:?}");
         }
     }
-    // The peers of one widget, and widgets that are named.
+    // Filters by the peers of one widget, and by named widgets.
     for widget in few_serial_numbers("s", WIDGETS) {
         let pattern = SlotPattern {
             port: None,
@@ -335,7 +336,7 @@ impl Turns {
         }
     }
 
-    /// Somebody else asks for every widget by a filter that no index serves.
+    /// Lets another asker request every widget with a filter that no index serves.
     fn ask(&mut self) -> oneshot::Receiver<Result<Page, Fault>> {
         self.askers += 1;
         self.ask_as(Asker(self.askers))
@@ -366,7 +367,7 @@ impl Turns {
         self.replies.flush(1);
     }
 
-    /// A widget that the lists have still to look at changes.
+    /// Changes a widget that the lists have not reached.
     fn change(&mut self, number: usize) {
         let mut all = few_serial_numbers("s", WIDGETS);
         all.sort();
@@ -390,7 +391,7 @@ fn a_client_that_hangs_up_ends_its_list() {
     drop(gone);
     turns.turn();
     assert_eq!(turns.reads.scans(), 1);
-    // One that has not begun ends as well.
+    // A list that has not begun ends as well.
     let waiting = turns.ask();
     drop(waiting);
     let mut count = 0;
@@ -404,7 +405,7 @@ fn a_client_that_hangs_up_ends_its_list() {
     assert_eq!(page.total, Some(WIDGETS as u64));
 }
 
-/// Whoever asks for many leaves some to others.
+/// An asker with many scans leaves some to others.
 #[test]
 fn one_asker_has_three_quarters_of_the_scans() {
     let mut turns = Turns::new(4);
@@ -441,7 +442,7 @@ fn scans_beyond_the_limit_are_refused_and_indexes_are_not() {
         retry_after_seconds: 1,
     };
     assert_eq!(refused, Err(expected));
-    // What an index serves is answered all the same.
+    // A list that an index serves is answered anyway.
     let (reply, mut answer) = oneshot::channel();
     let list = List {
         table: Table::Widgets,

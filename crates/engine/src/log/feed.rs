@@ -1,4 +1,4 @@
-//! The log as a feed: who lags waits for the disk on a thread that may wait.
+//! The log as a feed: a lagging reader waits for the disk on a thread that may block.
 
 use super::{Log, not_known};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Feed for EngineFeed {
             if let Some(groups) = log.read_ring(after)? {
                 return log.changes(&groups, after, &filter, limit);
             }
-            // It is never closed.
+            // The semaphore is never closed.
             let turn = log.turns.clone().acquire_owned().await;
             let read = tokio::task::spawn_blocking(move || log.read(after, &filter, limit)).await;
             drop(turn);
@@ -45,10 +45,11 @@ impl Feed for EngineFeed {
         let log = self.0.clone();
         Box::pin(async move {
             let mut told = log.told.subscribe();
-            // What is published after this look is told, as the herald is asked for it before the wait.
+            // The herald is asked before the wait, so what is published after the check is
+            // notified.
             while !log.has(position)? {
                 log.await_herald();
-                // It is never closed.
+                // The channel is never closed.
                 drop(told.changed().await);
             }
             Ok(())
@@ -60,7 +61,7 @@ impl Feed for EngineFeed {
         Box::pin(async move {
             let mut told = log.told.subscribe();
             log.await_herald();
-            // An error means that the store has gone: there is nothing to wait for.
+            // An error means that the store is gone: there is nothing to wait for.
             drop(
                 told.wait_for(|&next_sequence| next_sequence > after.sequence + 1)
                     .await,

@@ -2,29 +2,29 @@
 
 use crate::format::{self, Entries, GroupStamp};
 
-/// A group that is durable: the accepted operations of one batch, in order.
+/// A durable group: the entries of one batch, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedGroup {
     /// The sequence number of its first entry.
     pub first_sequence: u64,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: u32,
     /// When it was committed, in microseconds since 1970.
     pub at: u64,
     /// The running hash over all groups before it.
     pub chain: u64,
-    /// The entries, as the journal has them.
+    /// The entries, as encoded in the journal.
     pub payload: Box<[u8]>,
 }
 
 impl LoggedGroup {
-    /// The sequence number of the first entry after it.
+    /// Returns the sequence number of the first entry after the group.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         self.first_sequence + u64::from(self.entries)
     }
 
-    /// The running hash over it and all before it.
+    /// Returns the running hash over this group and all before it.
     #[must_use]
     pub fn next_chain(&self) -> u64 {
         match format::chain_after(self.stamp(), self.entries, &self.payload) {
@@ -33,14 +33,15 @@ impl LoggedGroup {
         }
     }
 
-    /// Whether it says nothing: it only proves that what stands before it was durable.
+    /// Reports whether the group is a seal, which changes nothing and proves that everything before
+    /// it was durable.
     #[must_use]
     pub fn is_seal(&self) -> bool {
         format::is_seal(&self.payload)
     }
 
-    /// The group with its first entries alone, those before `next_sequence`. `None` where there are none, or
-    /// where it cannot be read.
+    /// Returns the group with only its entries before `next_sequence`. Returns `None` if there are
+    /// none, or if they cannot be read.
     #[must_use]
     pub fn cut(&self, next_sequence: u64) -> Option<Self> {
         if next_sequence >= self.next_sequence() {

@@ -1,11 +1,12 @@
-//! Seals at the end of the journal: a store that was replaced takes them back where the one that goes on lacks them.
+//! Seals at the end of the journal: a replaced store removes them if the store that continues does
+//! not have them.
 
 use super::{JournalEnd, Log, LoggedGroup};
 use std::{io, sync::Arc};
 
 impl Log {
-    /// Where the journal would end without the seals at its end. `None` where it ends with none, or where what is before
-    /// them is not kept any more. May wait for the disk.
+    /// Returns where the journal would end without its trailing seals. Returns `None` if it has
+    /// none, or if what is before them is not kept any more. May wait for the disk.
     pub(crate) fn before_seals(&self) -> io::Result<Option<JournalEnd>> {
         let (oldest, mut before) = {
             let inner = self.lock();
@@ -48,7 +49,8 @@ impl Log {
         Ok(groups.list.iter().find(is_wanted).cloned())
     }
 
-    /// The seals from there on are in the journal no more, of which they took so many bytes in its last segment.
+    /// Forgets the seals after `before`, which were removed from the journal. They occupied `bytes`
+    /// in its last segment.
     pub(crate) fn cut(&self, before: JournalEnd, bytes: u64) {
         let mut inner = self.lock();
         inner.next_sequence = before.next_sequence;
@@ -60,7 +62,7 @@ impl Log {
             inner.ring_bytes -= last.payload.len();
             inner.ring.pop_back();
         }
-        // Another entry may begin elsewhere.
+        // Other entries will get these sequence numbers and may begin elsewhere.
         inner
             .places
             .retain(|(sequence, _)| *sequence < before.next_sequence);

@@ -1,4 +1,4 @@
-//! Segments that are kept, and reading groups out of them.
+//! The segments that are kept, and reading groups from them.
 
 use super::{FilesToRead, JournalEnd, LoggedGroup};
 use crate::{
@@ -9,18 +9,19 @@ use crate::{
 };
 use std::{collections::VecDeque, io, sync::Arc};
 
-/// Segments are read in pieces of so many bytes, or of one group where that is longer.
+/// How many bytes of a segment are read at a time. If a group is longer, it is read whole.
 const PIECE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
 /// A segment that is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptSegment {
     pub(crate) header: SegmentHeader,
-    /// The sequence number of its first entry, there or to come.
+    /// The sequence number of its first entry, which may not have been written yet.
     pub(crate) first_sequence: u64,
-    /// When its first group was committed; 0 while it has none.
+    /// When its first group was committed, in microseconds since 1970; 0 if it has none.
     pub(crate) first_at: u64,
-    /// How many bytes of groups it has, about: those of one that was there at the start are taken to fill it.
+    /// About how many bytes of groups it has. A segment that existed at the start is assumed to be
+    /// full.
     pub(crate) bytes: u64,
 }
 
@@ -31,15 +32,15 @@ pub(crate) struct Place {
     offset: u64,
 }
 
-/// Some groups, one after the other.
+/// Consecutive groups.
 #[derive(Default)]
 pub(crate) struct Groups {
     pub(crate) list: Vec<Arc<LoggedGroup>>,
-    /// What their entries take.
+    /// The bytes of their entries.
     pub(crate) bytes: usize,
-    /// They were read from the disk.
+    /// Whether they were read from the disk.
     pub(crate) are_old: bool,
-    /// Where each begins, of those that were.
+    /// Where each group begins, if they were read from the disk.
     places: Vec<Place>,
 }
 
@@ -49,23 +50,23 @@ impl Groups {
         self.list.push(group);
     }
 
-    /// Where the group begins that has this entry, if it was read from the disk.
+    /// Returns where the group with this entry begins, if it was read from the disk.
     pub(crate) fn place_of(&self, sequence: u64) -> Option<Place> {
         let index = (self.list).partition_point(|group| group.next_sequence() <= sequence);
         self.places.get(index).copied()
     }
 }
 
-/// What is held for somebody who copies.
+/// What is held for a copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     /// The first entry that is not copied.
     pub(crate) from: u64,
-    /// As long as the journal does not take more than this.
+    /// The hold ends when the journal takes more than this many bytes.
     pub(crate) bytes_max: u64,
 }
 
-/// What is kept for those who ask for changes.
+/// How much is kept for readers of changes and for the archive.
 pub(crate) struct Retention {
     segment_bytes: u64,
     bytes: u64,
@@ -73,7 +74,8 @@ pub(crate) struct Retention {
     held_bytes: u64,
 }
 
-/// What is held before who archives has said where it is: everything, if somebody does.
+/// Returns what is held until the archiver has reported its position: everything, if there is an
+/// archive.
 pub(crate) fn held_at_first(settings: &Settings) -> Option<u64> {
     (settings.held_bytes_max > 0).then_some(0)
 }
@@ -89,7 +91,7 @@ impl Retention {
         }
     }
 
-    /// What is held for who archives from this entry on.
+    /// Returns the hold of an archive that has everything before this entry.
     pub(crate) const fn archived(&self, from: u64) -> Held {
         Held {
             from,
@@ -97,9 +99,10 @@ impl Retention {
         }
     }
 
-    /// Lets go of the oldest segments: those that a restart does not need, which begins in segment
-    /// `needed`, and that are too old or too much. What is `held` from a sequence number on stays as long as
-    /// it is not too much for that. The number of the first that stays.
+    /// Drops the oldest segments: those that a restart, which begins in segment `needed`, does not
+    /// need, and that are too old or exceed the size limit. A segment that is `held` is kept until
+    /// the journal exceeds the hold's own limit. Returns the number of the first segment that is
+    /// kept.
     pub(crate) fn release(
         &self,
         segments: &mut VecDeque<KeptSegment>,
@@ -109,7 +112,7 @@ impl Retention {
     ) -> u64 {
         while let (Some(first), Some(second)) = (segments.front(), segments.get(1)) {
             let bytes = self.segment_bytes.saturating_mul(segments.len() as u64);
-            // All of the first was committed before the second began.
+            // All of the first segment was committed before the second one began.
             let age = now.saturating_sub(second.first_at);
             let is_old = second.first_at > 0 && age >= self.microseconds;
             let is_held = held
@@ -125,7 +128,7 @@ impl Retention {
     }
 }
 
-/// The same before there is a log.
+/// Drops the oldest segments in the same way before there is a log.
 pub(crate) fn release(
     segments: &mut VecDeque<KeptSegment>,
     needed: u64,
@@ -137,9 +140,9 @@ pub(crate) fn release(
     retention.release(segments, needed, now, held.as_slice());
 }
 
-/// The segments that can be read up to the last one, `last`, whose next entry is `next_sequence`: without
-/// gaps, and not beyond one that the journal begins anew with. Those that cannot be read end it: a restart does
-/// not need them.
+/// Returns the segments that can be read, without gaps, up to the last one, `last`, whose next
+/// entry is `next_sequence`. They do not reach back beyond a segment with which the journal begins
+/// anew, nor to one that cannot be read, because a restart needs none of those.
 pub(crate) fn retained<D: Disk>(
     disk: &D,
     numbers: &[u64],
@@ -195,9 +198,9 @@ fn kept_segment<D: Disk>(
     }))
 }
 
-/// Reads groups from the one that has the entry `first` on, until there are so many bytes or the entry
-/// `end` comes, which is not durable. `place` is where that group begins, if somebody knows. Gives the
-/// place after the last one.
+/// Reads groups from the one with the entry `first` on, until they have `bytes_max` bytes or the
+/// entry `end` comes, which is not durable. `place` is where the first group begins, if that is
+/// known. Returns also the place after the last group.
 pub(crate) fn read_groups(
     files: &dyn FilesToRead,
     segments: &[KeptSegment],
@@ -221,7 +224,7 @@ pub(crate) fn read_groups(
             Some(place) if place.number > number => continue,
             Some(place) => {
                 start = None;
-                // There are no others to step over before it.
+                // No other groups have to be skipped before it.
                 (place.offset, bytes_max.min(PIECE_BYTES))
             }
             None => (DATA_OFFSET, PIECE_BYTES),
@@ -233,7 +236,7 @@ pub(crate) fn read_groups(
                 break;
             };
             let next = group.next_sequence();
-            // What comes after the watermark may not be durable.
+            // What comes after `end` may not be durable.
             if next > end {
                 break;
             }
@@ -262,8 +265,8 @@ pub(crate) fn read_groups(
     )))
 }
 
-/// Reads every group that is kept, up to the end of the journal: each must follow from the one before it, and
-/// have entries that `is_readable` takes.
+/// Reads every group that is kept, up to the end of the journal. Each must follow from the one
+/// before it, and `is_readable` must accept its entries.
 pub(crate) fn check_kept(
     files: &dyn FilesToRead,
     segments: &[KeptSegment],
@@ -314,15 +317,15 @@ pub(crate) fn check_kept(
     Ok(())
 }
 
-/// A segment that is read piece by piece.
+/// A segment that is read in pieces.
 struct Pieces<'a> {
     file: &'a dyn DiskFile,
     header: SegmentHeader,
-    /// Where the next group begins.
+    /// The offset of the next group.
     offset: u64,
     piece: Vec<u8>,
     piece_bytes: usize,
-    /// Where the piece begins.
+    /// The offset of the piece.
     piece_at: u64,
 }
 
@@ -338,8 +341,8 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// The next group that has this entry or a later one, and how many bytes it takes; `None` where no
-    /// readable one is. Steps over those before it.
+    /// Returns the next group with this entry or a later one, and how many bytes it occupies. Skips
+    /// the groups before it. Returns `None` if there is no readable one.
     fn next(&mut self, wanted: u64) -> io::Result<Option<(LoggedGroup, u64)>> {
         let segment = self.header;
         loop {
@@ -368,7 +371,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// So many bytes at the offset, fewer at the end of the file.
+    /// Returns `length` bytes at the offset, or fewer at the end of the file.
     fn bytes(&mut self, length: usize) -> io::Result<&[u8]> {
         let end = self.piece_at + self.piece.len() as u64;
         if self.offset < self.piece_at || self.offset + length as u64 > end {

@@ -1,8 +1,8 @@
 //! What copies of a running store are made from: its durable groups, and its newest checkpoint.
 //!
-//! Whoever copies says up to where it has come, and the journal from there on is held for it: within
-//! [`held_bytes_max`](crate::Settings::held_bytes_max) for the one who archives, and for each other one within what
-//! that one gives. A checkpoint is held while it is read.
+//! A copy reports how far it has come, and the journal from there on is held for it: for the
+//! archive within [`held_bytes_max`](crate::Settings::held_bytes_max), and for each other copy
+//! within the limit that it gives. A checkpoint is held while it is read.
 
 use super::{Held, Log, LoggedGroup};
 use crate::{
@@ -44,7 +44,7 @@ pub enum SourceError {
     Io(#[from] io::Error),
 }
 
-/// A running store, for who copies it. Clones are of the same one.
+/// A running store as a copy reads it. Clones share the store.
 #[derive(Clone)]
 pub struct Source {
     log: Arc<Log>,
@@ -65,19 +65,19 @@ impl Source {
         }
     }
 
-    /// Which store it is.
+    /// Returns which store this is.
     #[must_use]
     pub fn store(&self) -> Arc<StoreHeader> {
         self.log.store()
     }
 
-    /// Who is the holder, as the journal says.
+    /// Returns the holder, as the journal says.
     #[must_use]
     pub fn holding(&self) -> Holding {
         self.log.holding()
     }
 
-    /// Where the journal ends: everything before it is durable.
+    /// Returns where the journal ends. Everything before is durable.
     #[must_use]
     pub fn end(&self) -> JournalEnd {
         let inner = self.log.lock();
@@ -88,14 +88,14 @@ impl Source {
         }
     }
 
-    /// The sequence number of the oldest entry that is kept.
+    /// Returns the sequence number of the oldest entry that is kept.
     #[must_use]
     pub fn oldest(&self) -> u64 {
         self.log.lock().oldest()
     }
 
-    /// Groups from the one that has this entry on, of so many bytes or a little more; none where nothing is
-    /// durable from there on. May wait for the disk.
+    /// Returns groups from the one with this entry on, of `bytes_max` bytes or slightly more; none
+    /// if nothing is durable from there on. May wait for the disk.
     pub fn read(&self, first: u64, bytes_max: usize) -> Result<Vec<Arc<LoggedGroup>>, SourceError> {
         let oldest = {
             let inner = self.log.lock();
@@ -111,7 +111,7 @@ impl Source {
         match self.log.segments_from(first, bytes_max) {
             Ok(groups) => Ok(groups.list),
             Err(error) => {
-                // It may have been let go meanwhile.
+                // The segment may have been dropped meanwhile.
                 let now = self.oldest();
                 if first < now && oldest < now {
                     return Err(SourceError::Gone { oldest: now });
@@ -121,15 +121,16 @@ impl Source {
         }
     }
 
-    /// The same from memory alone, without waiting: `None` where that has not got them any more.
+    /// Returns the same groups from memory, without waiting, or `None` if memory no longer has
+    /// them.
     #[must_use]
     pub fn recent(&self, first: u64, bytes_max: usize) -> Option<Vec<Arc<LoggedGroup>>> {
         let groups = self.log.lock().ring_from(first, bytes_max);
         groups.map(|groups| groups.list)
     }
 
-    /// The running hash over everything before this entry, if a group begins with it or would. May wait for
-    /// the disk.
+    /// Returns the running hash over everything before this entry, if a group begins with it or
+    /// would. May wait for the disk.
     pub fn chain_before(&self, next_sequence: u64) -> Result<Option<u64>, SourceError> {
         let end = self.end();
         if end.next_sequence == next_sequence {
@@ -142,37 +143,39 @@ impl Source {
             .map(|group| group.chain))
     }
 
-    /// Where the journal would end without the seals at its end, if it ends with any. May wait for the disk.
+    /// Returns where the journal would end without its trailing seals, if it has any. May wait for
+    /// the disk.
     pub fn before_seals(&self) -> Result<Option<JournalEnd>, SourceError> {
         Ok(self.log.before_seals()?)
     }
 
-    /// Waits until there is an entry after those before this one, and is told with the commit itself.
+    /// Waits until the journal reaches this entry. Is notified with each commit.
     pub async fn appended(&self, next_sequence: u64) {
         let mut appended = self.log.appended.subscribe();
-        // What was published before that is seen by this look.
+        // This check sees everything that was published before the subscription.
         if self.end().next_sequence > next_sequence {
             return;
         }
-        // An error means that the store has gone: there is nothing to wait for.
+        // An error means that the store is gone: there is nothing to wait for.
         drop(appended.wait_for(|&now| now > next_sequence).await);
     }
 
-    /// Waits until there is an entry after those before this one.
+    /// Waits until this entry exists and may be shown. Is notified at intervals.
     pub async fn changed(&self, next_sequence: u64) {
         let mut told = self.log.told.subscribe();
         self.log.await_herald();
-        // An error means that the store has gone: there is nothing to wait for.
+        // An error means that the store is gone: there is nothing to wait for.
         drop(told.wait_for(|&now| now > next_sequence).await);
     }
 
-    /// Everything before this entry is archived; what comes from it on is held. `None`: nobody archives.
+    /// Records that everything before this entry is archived. What follows is held. `None` means
+    /// that there is no archive.
     pub fn hold(&self, next_sequence: Option<u64>) {
         self.log.lock().held = next_sequence;
     }
 
-    /// Holds the journal for a copy beside the archive, all that there is at first. It stays until this is dropped,
-    /// as long as the journal does not take more than so many bytes.
+    /// Holds the journal for a copy beside the archive, at first all that is kept. The hold ends
+    /// when it is dropped, or when the journal takes more than `bytes_max`.
     #[must_use]
     pub fn hold_journal(&self, bytes_max: u64) -> JournalHold {
         let mut inner = self.log.lock();
@@ -186,7 +189,7 @@ impl Source {
         }
     }
 
-    /// About how many bytes the journal has from this entry on.
+    /// Returns about how many bytes the journal has from this entry on.
     #[must_use]
     pub fn bytes_from(&self, first: u64) -> u64 {
         let inner = self.log.lock();
@@ -198,7 +201,7 @@ impl Source {
             let entries = end - segment.first_sequence;
             let wanted = end - first.max(segment.first_sequence);
             if entries > 0 {
-                // Groups of one segment are much alike.
+                // The groups of a segment are assumed to be alike.
                 let share = u128::from(segment.bytes) * u128::from(wanted) / u128::from(entries);
                 bytes += u64::try_from(share).unwrap_or(u64::MAX);
             }
@@ -207,10 +210,11 @@ impl Source {
         bytes
     }
 
-    /// Has a checkpoint written beside the normal work and waits for it, which can take minutes.
+    /// Requests a checkpoint, which is written beside the normal work, and waits for it. That can
+    /// take minutes.
     ///
-    /// It covers everything that was answered before. An error means that it was not written, and
-    /// nothing else.
+    /// The checkpoint covers everything that was acknowledged before. An error means only that it
+    /// was not written.
     pub fn checkpoint(&self) -> Result<(), CheckpointError> {
         let (reply, outcome) = mpsc::channel();
         let closed = || CheckpointError::new("the store stopped");
@@ -219,14 +223,14 @@ impl Source {
         outcome.recv().map_err(|_| closed())?
     }
 
-    /// The first sequence number of the newest checkpoint, if there is one.
+    /// Returns the first sequence number of the newest checkpoint, if there is one.
     #[must_use]
     pub fn newest_checkpoint(&self) -> Option<u64> {
         let newest = self.log.lock().checkpoint;
         newest.map(|newest| newest.first_sequence)
     }
 
-    /// The newest checkpoint, to be read. It stays until this is dropped.
+    /// Returns the newest checkpoint for reading. It is kept until the returned value is dropped.
     pub fn hold_checkpoint(&self) -> io::Result<Option<HeldCheckpoint>> {
         let Some(newest) = ({
             let mut inner = self.log.lock();
@@ -263,7 +267,7 @@ impl Source {
 
 #[cfg(test)]
 impl Log {
-    /// Everything that is kept, from the disk.
+    /// Returns every group that is kept, from the disk.
     pub(crate) fn all_groups(&self) -> io::Result<Vec<Arc<LoggedGroup>>> {
         let (mut next, end) = {
             let inner = self.lock();
@@ -283,14 +287,14 @@ impl Log {
     }
 }
 
-/// The journal is held for somebody who copies it.
+/// A hold on the journal for a copy.
 pub struct JournalHold {
     log: Arc<Log>,
     number: u64,
 }
 
 impl JournalHold {
-    /// Everything before this entry is copied.
+    /// Records that everything before this entry is copied.
     pub fn advance(&self, next_sequence: u64) {
         let mut inner = self.log.lock();
         let own = inner.holds.iter_mut().find(|(it, _)| *it == self.number);
@@ -321,20 +325,21 @@ impl Drop for CheckpointHold {
     }
 }
 
-/// A checkpoint that stays while it is copied.
+/// A checkpoint that is kept while it is copied.
 pub struct HeldCheckpoint {
-    /// Where the journal was when its copying began: what comes from there on is replayed over it.
+    /// The end of the journal when its copying began. The journal from there on is replayed over
+    /// it.
     pub begin: JournalEnd,
-    /// It is a state together with the journal up to here, or to any entry after that.
+    /// The journal must be replayed at least up to this entry for the checkpoint to become a state.
     pub next_sequence: u64,
-    /// The length of its file.
+    /// The length of its file in bytes.
     pub bytes: u64,
     file: Box<dyn DiskFile>,
     _hold: CheckpointHold,
 }
 
 impl HeldCheckpoint {
-    /// Reads up to so many bytes of its file, fewer at its end.
+    /// Reads up to `bytes` of its file, or fewer at the end.
     pub fn read(&self, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
         let mut piece = vec![0; bytes];
         let length = read_full_at(&*self.file, &mut piece, offset)?;
