@@ -1,5 +1,5 @@
-//! Registers two widgets, associates them, lists, and follows the changes: what a program does with the client.
-//! The service's address is the only argument.
+//! Shows how a program uses the client: registers two widgets, associates them, lists them, and
+//! follows the changes. The service's address is the only argument.
 
 use std::{error::Error, io::Write as _, time::Duration};
 use widgets_client::{ChangesAfter, Client, Filter, Operation, Query, Settings};
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         timeout: Duration::from_secs(10),
     })?;
 
-    // Sent again while the service is away or busy, and applied once.
+    // Repeated while the service is down or busy, and applied once.
     let patience = Duration::from_secs(30);
     let slots = ["P".to_owned(), "R".to_owned()];
     for operation in [
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     writeln!(out, "with a free R: {}", client.count(&query)?)?;
 
-    // From the oldest change on; `ChangesAfter::Position` goes on where an earlier run ended.
+    // Begins with the oldest change; `ChangesAfter::Position` continues where an earlier run ended.
     let mut changes = client.changes(ChangesAfter::Oldest, None, &[]);
     for (change, _) in changes.next_page_patiently(Duration::ZERO, patience)? {
         let widgets = [change.widget_sn, change.widget1_sn, change.widget2_sn];

@@ -1,14 +1,16 @@
-//! What is asked in terms of HTTP, and what came back.
+//! Sends requests over HTTP and reads the responses.
 
 use crate::{Error, Refusal};
 use serde::de::DeserializeOwned;
 use std::{io, time::Duration};
 use ureq::{Body, Timeout, http::Response};
 
-/// An answer larger than this is none of the service's: its pages are bounded.
+/// The maximum size of a response. The service's pages are bounded, so a larger one does not come
+/// from it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// The service asks for no shorter pause; whatever else answers gets none either.
+/// The shortest pause before another attempt. The service never asks for a shorter one, and no
+/// other server may.
 const RETRY_AFTER_SECONDS_MIN: u32 = 1;
 
 /// One request.
@@ -16,16 +18,16 @@ const RETRY_AFTER_SECONDS_MIN: u32 = 1;
 pub(crate) struct Asked<'a> {
     /// The path with its query, escaped.
     pub(crate) target: &'a str,
-    /// Present for a POST.
+    /// The body of a POST; `None` for other methods.
     pub(crate) body: Option<&'a str>,
-    /// Only the headers of the answer are wanted.
+    /// Whether only the headers of the response are wanted.
     pub(crate) head: bool,
     pub(crate) headers: &'a [(&'a str, &'a str)],
-    /// How long the service was asked to wait for something to tell.
+    /// How long the service was asked to wait for something new.
     pub(crate) wait: Duration,
 }
 
-/// Whether the request can have reached the service: the connection stood, as far as one knows.
+/// Returns whether the request may have reached the service, as far as the error shows.
 fn may_have_been_sent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => {
@@ -51,12 +53,12 @@ fn may_have_been_sent(error: &ureq::Error) -> bool {
     }
 }
 
-/// What TLS says, where it was TLS.
+/// Returns the TLS error, if it is one.
 fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Whether something else than TLS was answered to the first message of TLS.
+/// Returns whether the response to the first message of TLS was not TLS.
 fn speaks_no_tls(error: &rustls::Error) -> bool {
     matches!(
         error,
@@ -64,14 +66,14 @@ fn speaks_no_tls(error: &rustls::Error) -> bool {
     )
 }
 
-/// Whether the name of the host has no address. The standard library has no other sign of it.
+/// Returns whether the host name has no address. The standard library gives no other sign of it.
 fn is_lookup(error: &io::Error) -> bool {
     error
         .to_string()
         .starts_with("failed to lookup address information")
 }
 
-/// What happened, in the words of people.
+/// Describes what happened, in words for people.
 fn why(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "no answer in time".into(),
@@ -89,7 +91,7 @@ fn why(error: &ureq::Error) -> String {
 
 const NO_TLS: &str = "what answers there does not speak TLS: is it http:// instead of https://?";
 
-/// An answer of any status.
+/// A response with any status.
 #[derive(Debug)]
 pub(crate) struct Answer {
     url: String,
@@ -122,13 +124,13 @@ impl Answer {
         })
     }
 
-    /// The answer where it is one of success, the refusal where it is not.
+    /// Returns the response if it is a success, and otherwise the refusal as an error.
     pub(crate) fn success(self) -> Result<Self, Error> {
         if matches!(self.status, 200 | 204 | 206) {
             return Ok(self);
         }
         let mut refusal = Refusal::read(self.status, &self.text);
-        // Whoever says 0 would be asked again and again, without a pause and without an end.
+        // If 0 were accepted, the client could retry endlessly without a pause.
         refusal.retry_after_seconds = self
             .header("Retry-After")
             .and_then(|text| text.parse().ok())

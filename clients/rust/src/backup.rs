@@ -1,4 +1,4 @@
-//! The whole store as a stream, as `GET /backup` gives it to those who administer the service.
+//! The whole store as a stream, as `GET /backup` sends it to administrators.
 
 use crate::{Client, Error, answer::Answer};
 use std::{
@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-/// The service says at least each few seconds that it is there.
+/// The service sends something at least every few seconds.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// It is read in pieces of so many bytes, of which a few wait at most.
+/// The size of the pieces in which the stream is read. At most a few of them are buffered.
 const PIECE_BYTES: usize = 256 << 10;
 const PIECES_MAX: usize = 4;
 
-/// A backup as it arrives. Where nothing comes for a minute, reading fails.
+/// A backup as it arrives. Reading fails if nothing arrives for a minute.
 #[derive(Debug)]
 pub struct Backup {
     pieces: Receiver<io::Result<Vec<u8>>>,
@@ -24,7 +24,7 @@ pub struct Backup {
 }
 
 impl Client {
-    /// Asks for a backup, once.
+    /// Requests a backup, once.
     pub fn backup(&self) -> Result<Backup, Error> {
         let url = format!("{}/backup", self.base);
         let mut request = self
@@ -46,7 +46,8 @@ impl Client {
         };
         let (sender, pieces) = mpsc::sync_channel(PIECES_MAX);
         let mut body = response.into_body().into_reader();
-        // What hangs in a read cannot be called back: so it is not the caller.
+        // A blocked read cannot be cancelled, so a separate thread reads, and the caller can give
+        // up.
         let read = move || {
             loop {
                 let mut piece = vec![0; PIECE_BYTES];

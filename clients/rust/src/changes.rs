@@ -1,55 +1,55 @@
-//! The changes, page after page, for as long as one likes.
+//! The feed of changes, page after page without end.
 
 use crate::{Client, Error, answer::Asked, filter::escape};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{fmt::Write as _, thread, time::Duration};
 
-/// So many changes are asked for at a time.
+/// How many changes are requested at a time.
 const PAGE_CHANGES_MAX: u32 = 1_000;
 
-/// The wait before the service is asked again.
+/// The pause before the service is asked again.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
 /// Where to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesAfter {
-    /// The oldest change that is kept.
+    /// At the oldest change that is kept.
     Oldest,
-    /// What happens from here on.
+    /// After the newest change at present.
     Now,
-    /// What came after this position.
+    /// After this position.
     Position(String),
 }
 
-/// What every change has. The rest depends on the operation.
+/// A change. Which optional fields are present depends on the operation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Change {
-    /// Where in the history it stands.
+    /// Its position in the history.
     pub position: String,
     /// When it was committed.
     pub at: String,
-    /// Who asked for it, where that is known.
+    /// The caller who requested it, if known.
     pub by: Option<String>,
-    /// Which of the four operations.
+    /// The name of the operation, one of four.
     pub operation: String,
-    /// The widget, of `add_widget` and `remove_widget`.
+    /// The widget; for `add_widget` and `remove_widget`.
     pub widget_sn: Option<String>,
-    /// Its name, of `add_widget`.
+    /// The widget's name; for `add_widget`.
     pub widget_name: Option<String>,
-    /// Its slots, of `add_widget`.
+    /// The port types of the widget's slots; for `add_widget`.
     pub slots: Option<Vec<String>>,
-    /// The first widget of the other two.
+    /// The first widget; for the other two operations.
     pub widget1_sn: Option<String>,
-    /// The second one.
+    /// The second widget; for the other two operations.
     pub widget2_sn: Option<String>,
-    /// Which slot of the first one, counted from 1.
+    /// The slot of the first widget, counted from 1.
     pub slot1: Option<u8>,
-    /// Which slot of the second one, counted from 1.
+    /// The slot of the second widget, counted from 1.
     pub slot2: Option<u8>,
-    /// The port type between them.
+    /// The port type of the association.
     pub port: Option<String>,
-    /// The slots of other widgets that a removal made free.
+    /// The slots of other widgets that a removal freed.
     pub freed: Option<Vec<Freed>>,
 }
 
@@ -58,11 +58,11 @@ pub struct Change {
 pub struct Freed {
     /// The serial number of its widget.
     pub widget_sn: String,
-    /// Which slot, counted from 1.
+    /// The slot, counted from 1.
     pub slot: u8,
 }
 
-/// The changes that come after a position, one page after the other.
+/// The changes after a position, one page after the other.
 #[derive(Debug)]
 pub struct Changes<'a> {
     client: &'a Client,
@@ -71,9 +71,9 @@ pub struct Changes<'a> {
     advance: Advance,
 }
 
-/// Whether pages lead anywhere. Positions are the service's own, and their order is not known here. So one is
-/// remembered, and a later one as soon as twice as many came since: positions that come again in a circle of any
-/// length are met (Brent's algorithm).
+/// Detects pages that lead nowhere. The order of positions is known only to the service. So the
+/// client remembers one position, and replaces it with a later one each time twice as many pages
+/// have followed: a cycle of any length is found (Brent's algorithm).
 #[derive(Debug, Default)]
 struct Advance {
     remembered: Option<String>,
@@ -82,7 +82,7 @@ struct Advance {
 }
 
 impl Advance {
-    /// A page led from one position to another. Why that is no way on, if it is none.
+    /// Checks that a page led from one position to a new one. The error says why it did not.
     fn check(&mut self, from: &ChangesAfter, to: &str, is_empty: bool) -> Result<(), String> {
         if matches!(from, ChangesAfter::Position(from) if from == to) {
             return if is_empty {
@@ -105,8 +105,8 @@ impl Advance {
 }
 
 impl Client {
-    /// The changes from there on, of this widget alone and of these operations alone where they are
-    /// given.
+    /// Returns the changes after a position: only those of this widget and of these operations, if
+    /// they are given.
     #[must_use]
     pub fn changes(
         &self,
@@ -133,9 +133,10 @@ impl Client {
 }
 
 impl Changes<'_> {
-    /// The changes since the last call, each also as the service wrote it. Where there are none, the
-    /// service is asked to wait so long for the next one. Pages that lead nowhere are an error, so that whoever asks
-    /// until there are no more comes to an end.
+    /// Returns the changes since the last call, each with its JSON text as the service sent it. If
+    /// there are none, the service waits for the next one, for at most `wait`. Pages that lead
+    /// nowhere are an error, so that a caller who reads until there are no more changes comes to an
+    /// end.
     pub fn next_page(&mut self, wait: Duration) -> Result<Vec<(Change, Box<RawValue>)>, Error> {
         let mut target = format!(
             "/changes?limit={PAGE_CHANGES_MAX}&wait_ms={}",
@@ -170,9 +171,9 @@ impl Changes<'_> {
         Ok(page)
     }
 
-    /// The same, and asks again where nobody answers or the answer is "later", as across a restart of the
-    /// service: `patience` is for the waits in between, altogether. Nothing is missed and nothing comes
-    /// twice, as it goes on after the last position.
+    /// Like [`Self::next_page`], but asks again if the service cannot be reached or answers
+    /// "later", for instance during a restart. `patience` limits the sum of the pauses in between.
+    /// No change is missed or repeated, because each attempt continues after the last position.
     pub fn next_page_patiently(
         &mut self,
         wait: Duration,
@@ -189,7 +190,7 @@ impl Changes<'_> {
         }
     }
 
-    /// Where the next call goes on.
+    /// Returns where the next call continues.
     #[must_use]
     pub fn after(&self) -> &ChangesAfter {
         &self.after

@@ -1,4 +1,5 @@
-//! How the service is reached: its address, whom we trust, who we are, and how long we wait.
+//! How to reach the service: its address, the certificates to trust, the credentials to send, and
+//! the timeout.
 
 use crate::{
     Error,
@@ -15,30 +16,30 @@ use ureq::{
 /// How to reach the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `http://` or `https://`, a host, and perhaps a port and a path to put before every route.
-    /// `http://` may be left out.
+    /// `http://` or `https://`, a host, and optionally a port and a path prefix for every route.
+    /// `http://` may be omitted.
     pub url: String,
     /// A bearer token to send with every request.
     pub token: Option<String>,
-    /// Certificates to trust instead of the system's, in PEM.
+    /// A PEM file with the certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
-    /// Trust any certificate.
+    /// Whether to trust any certificate.
     pub insecure: bool,
-    /// How long one answer may take.
+    /// The timeout of one request.
     pub timeout: Duration,
 }
 
-/// So often a read is asked altogether, when the service cannot be reached or says "later".
+/// The maximum number of attempts for a read, if the service cannot be reached or answers "later".
 const READ_ATTEMPTS: u32 = 4;
 
-/// The longest wait between two attempts, whatever the service asks for.
+/// The longest pause between two attempts, whatever the service asks for.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A way to ask one service. It keeps its connection for the next request.
+/// A client of one service. It keeps its connection for the next request.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) agent: Agent,
-    /// Without a slash at its end.
+    /// Without a trailing slash.
     pub(crate) base: String,
     authorization: Option<String>,
     pub(crate) timeout: Duration,
@@ -46,7 +47,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Checks the settings and reads the certificates. It asks nothing yet.
+    /// Checks the settings and reads the certificates. Sends nothing yet.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let (base, secure) = base(&settings.url)?;
         if let Some(token) = &settings.token
@@ -74,7 +75,8 @@ impl Client {
         })
     }
 
-    /// Asks for something that changes nothing, again where nobody answered or the answer is "later".
+    /// Sends a request that changes nothing, and repeats it if the service cannot be reached or
+    /// answers "later".
     pub(crate) fn read(&self, asked: &Asked<'_>) -> Result<Answer, Error> {
         let mut attempt = 1;
         loop {
@@ -94,12 +96,12 @@ impl Client {
         }
     }
 
-    /// Asks once, whatever comes of it.
+    /// Sends a request once, whatever the outcome.
     pub(crate) fn once(&self, asked: &Asked<'_>) -> Result<Answer, Error> {
         self.once_at(&self.base, asked)
     }
 
-    /// Asks the service whose routes come after this once, whatever comes of it.
+    /// Sends a request once to the service with this base URL, whatever the outcome.
     pub(crate) fn once_at(&self, base: &str, asked: &Asked<'_>) -> Result<Answer, Error> {
         let url = format!("{base}{}", asked.target);
         let timeout = self.timeout + asked.wait;
@@ -132,7 +134,7 @@ impl Client {
         Answer::read(url, sent)
     }
 
-    /// The URL before every route, without a slash at its end.
+    /// Returns the base URL for every route, without a trailing slash.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -144,7 +146,7 @@ impl Client {
     }
 }
 
-/// The URL before every route, without a slash at its end, and whether it is for TLS.
+/// Returns the base URL for every route, without a trailing slash, and whether it uses TLS.
 pub(crate) fn base(url: &str) -> Result<(String, bool), Error> {
     let wrong = |why: &str| Error::Settings(format!("the URL {url:?} {why}"));
     let full = if url.contains("://") {
@@ -190,7 +192,7 @@ fn tls(settings: &Settings, secure: bool) -> Result<TlsConfig, Error> {
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
         .disable_verification(settings.insecure);
     let trusted = match &settings.ca {
-        // Nobody is trusted before a certificate has to be looked at.
+        // No certificate will be checked, so none needs to be trusted.
         _ if settings.insecure || !secure => Ok(Vec::new()),
         Some(path) => widgets_tls::certificates(path),
         None => widgets_tls::system_certificates(),

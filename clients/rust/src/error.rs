@@ -1,22 +1,22 @@
-//! Why something that was asked was not done.
+//! The errors of requests.
 
 use serde::Deserialize;
 use std::fmt;
 
-/// What the service says where it does not do what was asked.
+/// The service's explanation of why it did not do what was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// The stable word to branch on, such as `WG001` or `23505`.
+    /// The stable code to branch on, such as `WG001` or `23505`.
     pub code: String,
     /// What is wrong, in words.
     pub message: String,
-    /// More of it, where there is more.
+    /// Further details, if there are any.
     pub details: Option<String>,
-    /// What to do about it, where the service knows.
+    /// What to do about it, if the service knows.
     pub hint: Option<String>,
-    /// When trying again makes sense, where the service says so (`Retry-After`).
+    /// After how many seconds another attempt makes sense, if the service says so (`Retry-After`).
     pub retry_after_seconds: Option<u32>,
 }
 
@@ -29,7 +29,7 @@ struct Body {
 }
 
 impl Refusal {
-    /// Reads the body of an answer that is no success; whatever stands between may have made it.
+    /// Reads the body of a response that is not a success. A proxy in between may have written it.
     pub(crate) fn read(status: u16, body: &str) -> Self {
         match serde_json::from_str::<Body>(body) {
             Ok(body) => Self {
@@ -65,38 +65,38 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why something that was asked was not done.
+/// Why a request was not fulfilled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The settings cannot be used; nothing was asked.
+    /// The settings are unusable; nothing was sent.
     #[error("{0}")]
     Settings(String),
-    /// The service refuses it: nothing was applied.
+    /// The service refused the request: nothing was applied.
     #[error("{0}")]
     Refused(Refusal),
     /// The service cannot do it now (429, WG503, WG504, WG507): nothing was applied.
     #[error("{0}")]
     Unavailable(Refusal),
-    /// Nobody answered, or not in time. An operation that was [sent](Self::Unreachable::sent) is
-    /// [`Error::FateUnknown`] instead.
+    /// There was no response, or none in time. An operation that was
+    /// [sent](Self::Unreachable::sent) is reported as [`Error::FateUnknown`] instead.
     #[error("{url}: {why}")]
     Unreachable {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// What happened instead of an answer.
+        /// What happened instead of a response.
         why: String,
         /// Whether the request may have reached the service.
         sent: bool,
     },
-    /// An operation may or may not have been applied: it was sent, and its outcome is not known.
+    /// An operation was sent and may or may not have been applied: its outcome is unknown.
     #[error("it may or may not have been applied: {0}")]
     FateUnknown(String),
-    /// The service answered something that this program does not understand.
+    /// The response is not one that this program understands.
     #[error("{url} answered what cannot be read: {why}")]
     Odd {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// What is odd.
+        /// What is wrong with the response.
         why: String,
     },
 }

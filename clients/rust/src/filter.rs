@@ -1,4 +1,4 @@
-//! What a list is to show, as the query that says it.
+//! What a list shows, and the query that asks for it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
@@ -15,27 +15,27 @@ pub(crate) fn escape(text: &str) -> impl std::fmt::Display {
     utf8_percent_encode(text, ESCAPED)
 }
 
-/// One condition on a widget. Several must all hold.
+/// One condition on a widget. If there are several, all must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// The serial number begins with this.
     Prefix(String),
     /// The name is this.
     Name(String),
-    /// There is a free slot of this port type.
+    /// A slot of this port type is free.
     Free(String),
-    /// A slot's peer is the widget of this serial number.
+    /// The peer of a slot is the widget with this serial number.
     Peer(String),
-    /// A parameter in `PostgREST`'s spelling: a column or `and`, `or`; and what it must be.
+    /// A parameter in `PostgREST`'s syntax: a column, `and` or `or`, and its condition.
     Parameter(String, String),
 }
 
-/// Which widgets, and in which direction.
+/// Which widgets to list, and in which direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// What must hold for each of them.
+    /// The conditions that must hold for each of them.
     pub filters: Vec<Filter>,
-    /// From the greatest serial number to the least.
+    /// Whether to list from the greatest serial number to the least.
     pub descending: bool,
 }
 
@@ -44,7 +44,8 @@ impl Query {
         if self.descending { "desc" } else { "asc" }
     }
 
-    /// Whether this serial number comes after that one: their order is that of their bytes.
+    /// Returns whether this serial number comes after that one in the order of the list, which
+    /// compares bytes.
     pub(crate) fn is_beyond(&self, serial_number: &str, after: &str) -> bool {
         if self.descending {
             serial_number < after
@@ -53,7 +54,8 @@ impl Query {
         }
     }
 
-    /// The path and query of at most so many widgets beyond the one of this serial number.
+    /// Returns the path and query that ask for at most `limit` widgets beyond the serial number
+    /// `after`.
     pub(crate) fn target(&self, after: Option<&str>, limit: u64) -> String {
         let direction = self.direction();
         let mut target = format!("/widgets?order=serial_number.{direction}&limit={limit}");
@@ -96,11 +98,12 @@ fn parameter(target: &mut String, name: &str, value: &str) {
     let _ = write!(target, "&{}={}", escape(name), escape(value));
 }
 
-/// The least text that is greater than every text with this beginning, where there is one.
+/// Returns the least text that is greater than every text with this prefix, if there is one.
 fn after_prefix(prefix: &str) -> Option<String> {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // The order of bytes in UTF-8 is that of the characters; the range skips the surrogates.
+        // The order of bytes in UTF-8 is the order of the characters; the range skips the
+        // surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return Some(end);

@@ -1,4 +1,4 @@
-//! Who must have an operation before its caller is told.
+//! Which member must have an operation before its caller is answered.
 
 use crate::{
     Client, Error,
@@ -12,31 +12,33 @@ use serde::Deserialize;
 pub struct Holding {
     /// `standby`, `alone` or `nobody`.
     pub acknowledged_by: String,
-    /// Whose directory must have an operation, if anybody's.
+    /// The member that must have an operation, if there is one.
     pub holder: Option<String>,
-    /// Whose directory was the holder, and has to hear that it is none any more before another one is.
+    /// The member that was the holder, and must learn that it no longer is before another one is
+    /// named.
     #[serde(default)]
     pub leaving: Option<String>,
-    /// The primary's own directory.
+    /// The primary's own member number.
     pub member: String,
     /// The sequence number after the last entry of the primary's journal.
     pub next_sequence: u64,
-    /// Those that are connected, and could be the holder.
+    /// The connected standbys that could be the holder.
     pub standbys: Vec<Copied>,
 }
 
-/// What a standby has.
+/// How much a standby has.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Copied {
-    /// Which directory it is.
+    /// The standby's member number.
     pub member: String,
-    /// It has the entries before this one durably.
+    /// The standby has every entry before this sequence number durably.
     pub next_sequence: u64,
 }
 
 impl Client {
-    /// Asks a primary who is its holder, or has it be `wanted`: a standby's member, or `alone`, which is the primary's own. Also
-    /// the answer itself, which may be of before that has happened.
+    /// Asks a primary which member is its holder, or names `wanted` as the holder: a standby's
+    /// member number, or `alone` for the primary itself. Also returns the text of the response,
+    /// which may show the state before the change.
     pub fn holder(&self, wanted: Option<&str>) -> Result<(Holding, String), Error> {
         let mut target = "/replication/holder".to_owned();
         if let Some(wanted) = wanted {

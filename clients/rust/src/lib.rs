@@ -1,12 +1,14 @@
-//! How does a program of ours ask? Requests to a running service over HTTP, and what its answers mean.
+//! A client for programs: sends requests to a running service over HTTP and interprets the
+//! responses.
 //!
-//! [`Client`] has one method for each thing that can be asked. It blocks: a command asks one thing at a
-//! time. Reads that nobody answered, or that were answered "later", are repeated a few times; an operation is
-//! not, because one whose answer was lost may have been applied ([`Error::FateUnknown`] says so). Sent
-//! [safely](Client::safely), with a key, it is repeated and applied once. Where a standby is asked, operations go to
-//! the primary that it names.
+//! [`Client`] has one method for each kind of request. Its methods block. Reads are repeated a few
+//! times if the service cannot be reached or answers "later". Operations are not, because an
+//! operation whose answer was lost may have been applied ([`Error::FateUnknown`] says so). An
+//! operation that is sent [safely](Client::safely) has a key, is repeated, and is applied once. If
+//! the service is a standby, operations go to the primary that it names.
 //!
-//! It shares no rule with the service: what is valid and what is refused, the service says.
+//! The client shares no rule with the service: only the service decides what is valid and what is
+//! refused.
 
 mod answer;
 mod backup;

@@ -16,19 +16,19 @@ impl Operation {
         Self { name, body }
     }
 
-    /// What it is called in the API.
+    /// Returns the operation's name in the API.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its arguments, as the JSON that is sent.
+    /// Returns its arguments, as the JSON that is sent.
     #[must_use]
     pub fn arguments(&self) -> &str {
         &self.body
     }
 
-    /// Registers a widget with its slots, as port types.
+    /// Registers a widget with its slots, given as port types.
     #[must_use]
     pub fn add_widget(widget_sn: &str, name: &str, slots: &[String]) -> Self {
         let body = json!({"widget_sn": widget_sn, "widget_name": name, "slots": slots});
@@ -41,13 +41,13 @@ impl Operation {
         Self::new("remove_widget", &json!({"widget_sn": widget_sn}))
     }
 
-    /// Associates two widgets over a port type.
+    /// Associates two widgets through a port type.
     #[must_use]
     pub fn associate_widgets(widget1: &str, widget2: &str, port: &str) -> Self {
         Self::new("associate_widgets", &pair(widget1, widget2, port))
     }
 
-    /// Removes the association of two widgets over a port type.
+    /// Removes the association of two widgets through a port type.
     #[must_use]
     pub fn remove_association(widget1: &str, widget2: &str, port: &str) -> Self {
         Self::new("remove_association", &pair(widget1, widget2, port))
@@ -55,7 +55,7 @@ impl Operation {
 }
 
 impl Client {
-    /// Registers a widget with its slots, as port types.
+    /// Registers a widget with its slots, given as port types.
     pub fn add_widget(&self, widget_sn: &str, name: &str, slots: &[String]) -> Result<(), Error> {
         self.apply(&Operation::add_widget(widget_sn, name, slots))
     }
@@ -65,12 +65,12 @@ impl Client {
         self.apply(&Operation::remove_widget(widget_sn))
     }
 
-    /// Associates two widgets over a port type.
+    /// Associates two widgets through a port type.
     pub fn associate_widgets(&self, widget1: &str, widget2: &str, port: &str) -> Result<(), Error> {
         self.apply(&Operation::associate_widgets(widget1, widget2, port))
     }
 
-    /// Removes the association of two widgets over a port type.
+    /// Removes the association of two widgets through a port type.
     pub fn remove_association(
         &self,
         widget1: &str,
@@ -80,12 +80,13 @@ impl Client {
         self.apply(&Operation::remove_association(widget1, widget2, port))
     }
 
-    /// Sends an operation once, to the primary: a standby names it, and does nothing itself.
+    /// Sends an operation once to the primary. A standby applies nothing and names the primary
+    /// instead.
     pub fn apply(&self, operation: &Operation) -> Result<(), Error> {
         self.send(operation, &[])
     }
 
-    /// Sends it once, with these headers.
+    /// Sends an operation once, with these headers.
     pub(crate) fn send(
         &self,
         Operation { name, body }: &Operation,
@@ -104,7 +105,7 @@ impl Client {
                 why,
                 sent: true,
             }) => Err(Error::FateUnknown(format!("{url}: {why}"))),
-            // A proxy lost the service halfway.
+            // A proxy lost its connection to the service.
             Err(Error::Unavailable(refusal)) if matches!(refusal.status, 502 | 504) => {
                 Err(Error::FateUnknown(refusal.to_string()))
             }

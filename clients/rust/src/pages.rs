@@ -1,25 +1,27 @@
-//! A list of any length, a page at a time by the last serial number: each page costs the same.
+//! Lists of any length, fetched page by page from the last serial number on: each page costs the
+//! same.
 //!
-//! Every widget must stand beyond the one before, or whatever answers would be asked for the same page for ever.
+//! Every widget must come after the one before it in the order of the list. Otherwise a faulty
+//! server could return the same page forever.
 
 use crate::{Client, Error, Query, Widget, answer::Asked};
 use serde_json::value::RawValue;
 
-/// The most widgets that one page is asked for. The service may give fewer.
+/// The maximum number of widgets that one page is asked for. The service may return fewer.
 const PAGE_WIDGETS_MAX: u64 = 1_000;
 
-/// The pages of a list. Each page is of one moment; a widget that is there all the while is shown once.
+/// The pages of a list. Each page shows one moment. A widget that exists throughout is shown once.
 #[derive(Debug)]
 pub struct Pages<'a> {
     client: &'a Client,
     query: Query,
     after: Option<String>,
-    /// So many are still wanted.
+    /// How many widgets are still wanted.
     wanted: u64,
 }
 
 impl Client {
-    /// At most so many widgets beyond the one of this serial number.
+    /// Lists at most `widgets_max` widgets beyond the serial number `after`.
     #[must_use]
     pub fn list(&self, query: Query, after: Option<String>, widgets_max: u64) -> Pages<'_> {
         Pages {
@@ -30,7 +32,7 @@ impl Client {
         }
     }
 
-    /// How many widgets there are of which these filters hold.
+    /// Counts the widgets for which these filters hold.
     pub fn count(&self, query: &Query) -> Result<u64, Error> {
         let answer = self.read(&Asked {
             target: &query.target(None, 1),
@@ -47,7 +49,8 @@ impl Client {
 }
 
 impl Pages<'_> {
-    /// The next widgets, each also as the service wrote it. Empty at the end of the list.
+    /// Returns the next widgets, each with its JSON text as the service sent it. Empty at the end
+    /// of the list.
     pub fn next_page(&mut self) -> Result<Vec<(Widget, Box<RawValue>)>, Error> {
         if self.wanted == 0 {
             return Ok(Vec::new());
@@ -76,14 +79,14 @@ impl Pages<'_> {
         }
         self.after = after;
         self.wanted = self.wanted.saturating_sub(page.len() as u64);
-        // A page that is not full is not the last one for certain: the service has a limit of its own.
+        // A page that is not full need not be the last one, because the service has its own limit.
         if page.is_empty() {
             self.wanted = 0;
         }
         Ok(page)
     }
 
-    /// The serial number beyond which the list goes on.
+    /// Returns the serial number beyond which the list continues.
     #[must_use]
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()

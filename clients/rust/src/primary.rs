@@ -1,4 +1,5 @@
-//! Operations go to the primary: a standby, which takes none, names it (WG507), and it is asked instead.
+//! Sends operations to the primary: a standby takes none, but names the primary (WG507), to which
+//! the client then turns.
 
 use crate::{
     Client, Error, Refusal,
@@ -11,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-/// One operation is sent to so many further addresses.
+/// The maximum number of further addresses to which one operation is sent.
 const HOPS_MAX: usize = 4;
 
-/// The pause before each of them but the first: two that name each other are changing roles.
+/// The pause before each of them except the first: two members that name each other are changing
+/// roles.
 const HOP_AGAIN: Duration = Duration::from_millis(100);
 
-/// Where the primary is, if it is not where the client was told to ask. Clones are of the same.
+/// The address of the primary, if it differs from the configured one. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known(Arc<Mutex<Option<String>>>);
 
@@ -33,15 +35,15 @@ impl Known {
 }
 
 impl Client {
-    /// Where operations are sent, if a standby named another address for them than the settings have. Clones of a client
-    /// know the same.
+    /// Returns where operations are sent, if a standby has named an address other than the
+    /// configured one. Clones of a client share it.
     #[must_use]
     pub fn primary(&self) -> Option<String> {
         self.known.get()
     }
 
-    /// Asks the primary: the one that is known, and whichever a standby names, a few in turn. Nobody who is passed over has
-    /// applied it.
+    /// Sends a request to the known primary, and then to each address that a standby names, up to a
+    /// limit. None of the members that were passed over has applied the operation.
     pub(crate) fn ask_primary(&self, asked: &Asked<'_>) -> Result<Answer, Error> {
         let mut passed = Vec::new();
         loop {
@@ -50,7 +52,7 @@ impl Client {
             let outcome = self.once_at(&at, asked).and_then(Answer::success);
             let next = match &outcome {
                 Err(Error::Unavailable(refusal)) => self.named(refusal),
-                // It may have gone for good: whoever was asked at first may know another.
+                // That primary may be gone for good; the configured address may know another.
                 Err(Error::Unreachable { sent: false, .. }) if known.is_some() => {
                     Some(self.base.clone())
                 }
@@ -70,8 +72,8 @@ impl Client {
         }
     }
 
-    /// The primary that a standby names. Never one without the TLS that was asked for: what is sent along, a token first of
-    /// all, was meant for nobody to read on the way.
+    /// Returns the primary that a standby names, unless it would change between HTTP and HTTPS:
+    /// what is sent along, above all a token, must not become readable on the way.
     fn named(&self, refusal: &Refusal) -> Option<String> {
         let address = refusal.details.as_ref()?;
         let (named, secure) = base(address).ok()?;
@@ -80,7 +82,7 @@ impl Client {
     }
 }
 
-/// The same error, which says who was asked.
+/// Returns the same error, with a hint that lists the members that were asked.
 fn told(mut error: Error, passed: &[String]) -> Error {
     if let Error::Unavailable(refusal) = &mut error {
         let hint = format!(

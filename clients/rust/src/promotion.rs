@@ -1,4 +1,4 @@
-//! Making a standby the primary.
+//! Promotes a standby.
 
 use crate::{
     Client, Error,
@@ -8,35 +8,38 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// What a promotion came to.
+/// The outcome of a promotion.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Promoted {
-    /// False where the service was the primary already.
+    /// False if the service already was the primary.
     pub promoted: bool,
-    /// The epoch in which it goes on.
+    /// The epoch in which it continues.
     pub epoch: u32,
-    /// The last position that it had.
+    /// Its last position.
     pub position: String,
 }
 
 impl Client {
-    /// Makes a standby the primary: it takes operations from then on. The one before is told, at the address by which this
-    /// client reaches the standby.
+    /// Makes a standby the primary, which takes operations from then on. The previous primary is
+    /// given the address by which this client reaches the standby.
     pub fn promote(&self) -> Result<Promoted, Error> {
         self.make_primary("", Duration::ZERO)
     }
 
-    /// The same, also of a standby that may lack operations that were answered (`replication.acknowledge = "standby"`), which
-    /// [`Self::promote`] refuses: the caller's word that they may be lost.
+    /// Like [`Self::promote`], but also promotes a standby that may lack acknowledged operations
+    /// (`replication.acknowledge = "standby"`), which [`Self::promote`] refuses. The caller accepts
+    /// that they may be lost.
     pub fn promote_by_force(&self) -> Result<Promoted, Error> {
         self.make_primary("&force=true", Duration::ZERO)
     }
 
-    /// The same as [`Self::promote`], and loses nothing: the primary takes no operations any more until the standby has everything, and follows it
-    /// then. Where that is not so within this time, everything is as before; [`Error::FateUnknown`] says what to look at where
-    /// the primary died meanwhile.
+    /// Like [`Self::promote`], but loses nothing: the primary takes no more operations until the
+    /// standby has everything, and then follows it. If that does not succeed within this time,
+    /// everything stays as before. If the primary died meanwhile, [`Error::FateUnknown`] says what
+    /// to check.
     pub fn switch_over(&self, within: Duration) -> Result<Promoted, Error> {
-        // The primary is told, stops, and is asked until the standby has everything.
+        // Each of three steps may take this long: asking the primary to hand over, its stopping,
+        // and asking it until the standby has everything.
         self.make_primary(&format!("&within_ms={}", within.as_millis()), within * 3)
     }
 

@@ -1,4 +1,4 @@
-//! One widget, and what is around it.
+//! Reads one widget, and its neighbourhood.
 
 use crate::{Client, Error, answer::Asked, filter::escape};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ pub struct Widget {
     pub serial_number: String,
     /// Its name.
     pub name: String,
-    /// Its slots, in their order.
+    /// Its slots, in order.
     pub slots: Vec<Slot>,
 }
 
@@ -19,36 +19,36 @@ pub struct Widget {
 pub struct Slot {
     /// Its port type.
     pub port: String,
-    /// The serial number of the widget that it is associated with; `None` while it is free.
+    /// The serial number of the associated widget; `None` while the slot is free.
     pub peer: Option<String>,
 }
 
-/// Everything within so many associations of one widget, of one moment.
+/// Every widget within a given number of associations of one widget, all at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Neighbourhood {
-    /// Breadth first.
+    /// The widgets in breadth-first order.
     pub widgets: Vec<Widget>,
-    /// Each one once.
+    /// The associations, each once.
     pub associations: Vec<Association>,
-    /// There is more than was asked for.
+    /// Whether there is more than was requested.
     pub truncated: bool,
 }
 
-/// Two widgets and the port type between them.
+/// Two associated widgets and the port type between them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Association {
     /// The lesser serial number.
     pub widget1_sn: String,
-    /// The greater one.
+    /// The greater serial number.
     pub widget2_sn: String,
-    /// Over which port type.
+    /// The port type.
     pub port: String,
 }
 
 impl Client {
-    /// One widget, and the text in which the service showed it.
+    /// Returns one widget, and the text in which the service showed it.
     pub fn get(&self, serial_number: &str) -> Result<(Widget, String), Error> {
-        // URL parsers take `.` and `..` out of a path, ours and those on the way.
+        // URL parsers remove `.` and `..` from a path, ours as well as those on the way.
         if matches!(serial_number, "." | "..") {
             let target = format!("/widgets?serial_number=eq.{}", escape(serial_number));
             let answer = self.read(&Asked {
@@ -65,8 +65,8 @@ impl Client {
         Ok((answer.json()?, answer.text))
     }
 
-    /// Everything within so many associations of a widget, at most so many widgets, and the text in
-    /// which the service showed it.
+    /// Returns everything within a given number of associations of a widget, up to a maximum number
+    /// of widgets, and the text in which the service showed it.
     pub fn neighbourhood(
         &self,
         serial_number: &str,

@@ -1,32 +1,36 @@
-//! Operations that are sent again until their fate is known, and applied once all the same.
+//! Sends operations repeatedly until their fate is known, and yet has them applied at most once.
 //!
-//! Each has an `Idempotency-Key`, by which the service knows it again: nothing is ever sent twice without one.
+//! Each has an `Idempotency-Key`, by which the service recognises it: nothing is ever sent twice
+//! without one.
 
 use crate::{Client, Error, Operation};
 use rustls::crypto::ring;
 use std::{fmt::Write as _, thread, time::Duration};
 
-/// The longest key that the service takes.
+/// The maximum length of a key that the service accepts.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The first wait where the service names none; each is twice the one before.
+/// The first pause if the service names none; each further one is twice as long.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
-/// The longest wait where the service names none.
+/// The longest pause if the service names none.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl Client {
-    /// Sends an operation until its outcome is known, and has it applied at most once. Between attempts it
-    /// waits, for `patience` altogether; what the last attempt came to is the outcome then.
+    /// Sends an operation until its outcome is known, and has it applied at most once. `patience`
+    /// limits the sum of the pauses between attempts; when it is exhausted, the outcome of the last
+    /// attempt is returned.
     ///
-    /// A refusal is an outcome: [`Error::Refused`]. [`Error::FateUnknown`] is what it says, and
-    /// [`Error::Unavailable`] and [`Error::Unreachable`] say that nothing was applied.
+    /// A refusal is an outcome: [`Error::Refused`]. [`Error::FateUnknown`] means that the operation
+    /// may have been applied; [`Error::Unavailable`] and [`Error::Unreachable`] mean that it was
+    /// not.
     pub fn safely(&self, operation: &Operation, patience: Duration) -> Result<(), Error> {
         self.safely_as(&key()?, operation, patience)
     }
 
-    /// The same with a key of the caller's, who can then go on after a restart of its own: with the same
-    /// key the same operation is applied once, for as long as the service keeps keys.
+    /// Like [`Self::safely`], with the caller's own key. The caller can therefore continue after
+    /// its own restart: the same operation with the same key is applied once, for as long as the
+    /// service keeps keys.
     pub fn safely_as(
         &self,
         key: &str,
@@ -43,7 +47,8 @@ impl Client {
         let quoted = format!("\"{key}\"");
         let headers = [("Idempotency-Key", quoted.as_str())];
         let (mut left, mut wait_next) = (patience, WAIT_MIN);
-        // Whether any attempt may have been applied: then a later "not now" tells nothing about it.
+        // Set once an attempt may have been applied. A later "not now" then says nothing about that
+        // attempt.
         let mut unknown: Option<String> = None;
         loop {
             let error = match self.send(operation, &headers) {
@@ -57,7 +62,7 @@ impl Client {
                 }
                 Error::Unreachable { .. } => None,
                 Error::Unavailable(refusal) => refusal.retry_after_seconds,
-                // The first attempt is still under way.
+                // The first attempt is still in progress.
                 Error::Refused(refusal) if refusal.code == "WG409" => refusal.retry_after_seconds,
                 _ => return Err(error),
             };
@@ -73,7 +78,7 @@ impl Client {
     }
 }
 
-/// A text that nobody has used before.
+/// Returns a random key that nobody has used before.
 fn key() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let filled = ring::default_provider().secure_random.fill(&mut bytes);

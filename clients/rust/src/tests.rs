@@ -1,4 +1,4 @@
-//! The client against peers that answer as they are told.
+//! Tests the client against peers that give prepared answers.
 
 use crate::{ChangesAfter, Client, Error, Filter, Operation, Query, Settings};
 use std::{
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// A peer that gives these answers, one a connection, and returns what it was asked.
+/// A peer that gives these answers, one per connection, and records the requests.
 struct Peer {
     url: String,
     thread: JoinHandle<Vec<String>>,
@@ -18,7 +18,7 @@ fn peer(answers: &'static [&'static str]) -> Peer {
     peer_that(|_| answers.to_vec())
 }
 
-/// One whose answers may have its own URL in them.
+/// Starts a peer whose answers may contain its own URL.
 fn peer_that(answers: impl FnOnce(&str) -> Vec<&'static str>) -> Peer {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let url = format!(
@@ -43,7 +43,7 @@ fn peer_that(answers: impl FnOnce(&str) -> Vec<&'static str>) -> Peer {
     Peer { url, thread }
 }
 
-/// Whether a request is there with its whole body.
+/// Returns whether a request has arrived with its whole body.
 fn whole(request: &str) -> bool {
     let Some((head, body)) = request.split_once("\r\n\r\n") else {
         return false;
@@ -69,7 +69,7 @@ impl Peer {
         .expect("right settings")
     }
 
-    /// The first lines of what it was asked.
+    /// Returns the first lines of the requests.
     fn asked(self) -> Vec<String> {
         let asked = self.thread.join().expect("the peer ends");
         let line = |request: &String| request.lines().next().unwrap_or_default().to_owned();
@@ -114,14 +114,14 @@ fn a_refusal_is_told_in_the_words_of_the_service() {
 
 #[test]
 fn an_operation_whose_answer_is_lost_is_of_unknown_fate_and_not_sent_again() {
-    // One answer only: a second request would find nobody, and be told that.
+    // Only one answer: a second request would fail to connect, and the error would say so.
     let peer = peer(&[""]);
     let error = peer.client().remove_widget("E").expect_err("no answer");
     assert!(matches!(error, Error::FateUnknown(_)), "{error:?}");
     assert_eq!(peer.asked(), ["POST /prefix/rpc/remove_widget HTTP/1.1"]);
 }
 
-/// What a standby answers to an operation.
+/// Returns a standby's answer to an operation.
 fn standby_of(primary: &str) -> &'static str {
     let body = format!(
         "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n\
@@ -306,7 +306,7 @@ const ON_TO_2: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-2\r\nConnection: clos
 const ON_TO_3: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-3\r\nConnection: close\r\n\r\n[]";
 const ON_TO_4: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-4\r\nConnection: close\r\n\r\n[]";
 
-/// Whoever reads until there is nothing more would ask for ever.
+/// Otherwise a client that reads until there is nothing more would never stop.
 #[test]
 fn changes_that_lead_nowhere_are_an_error() {
     let stays: &[&str] = &[STAYS, STAYS];
@@ -331,7 +331,7 @@ fn changes_that_lead_nowhere_are_an_error() {
     }
 }
 
-/// Nothing new is no circle: where nothing happens the position stays.
+/// A page without changes is no cycle: the position stays while nothing happens.
 #[test]
 fn changes_that_do_not_come_are_no_error() {
     let peer = peer(&[ON_TO_2, ON_TO_2, ON_TO_2, ON_TO_3, ON_TO_3, ON_TO_4]);
@@ -376,7 +376,7 @@ fn a_list_that_does_not_go_on_is_an_error() {
     }
 }
 
-/// The keys that a peer was sent.
+/// Returns the keys that a peer received.
 fn keys(asked: &[String]) -> Vec<String> {
     let key = |request: &String| {
         let lower = request.to_ascii_lowercase();
@@ -408,7 +408,7 @@ fn a_safe_operation_is_sent_with_one_key_until_its_fate_is_known() {
     assert_eq!(keys.len(), 5, "{asked:?}");
     assert!(keys[..4].iter().all(|key| *key == keys[0]), "{keys:?}");
     assert_ne!(keys[4], keys[0], "another operation");
-    // In quotes, as the draft has it.
+    // In quotes, as the draft requires.
     assert_eq!((keys[0].len(), &keys[0][..1]), (34, "\""), "{keys:?}");
 }
 
@@ -416,10 +416,10 @@ fn a_safe_operation_is_sent_with_one_key_until_its_fate_is_known() {
 fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
     let peer = peer(&["", BUSY]);
     let remove = Operation::remove_widget("E");
-    // Enough for one wait.
+    // Enough for one pause.
     let patience = Duration::from_millis(100);
     let error = peer.client().safely(&remove, patience);
-    // The second answer asks for more than is left.
+    // The second answer asks for a longer pause than is left.
     assert!(matches!(error, Err(Error::FateUnknown(_))), "{error:?}");
 }
 
@@ -427,7 +427,8 @@ fn what_may_have_been_applied_stays_of_unknown_fate_when_patience_ends() {
 fn whoever_asks_for_no_pause_at_all_is_not_asked_without_an_end() {
     let peer = peer(&[BUSY, BUSY]);
     let remove = Operation::remove_widget("E");
-    // A second for each, so that a third attempt, which nobody would answer, is too much.
+    // Each pause is one second, so this patience allows no third attempt, which nobody would
+    // answer.
     let error = peer.client().safely(&remove, Duration::from_secs(1));
     assert!(
         matches!(&error, Err(Error::Unavailable(refusal)) if refusal.code == "WG503"),
@@ -471,7 +472,7 @@ fn a_key_that_a_header_cannot_carry_is_refused_before_anything_is_sent() {
 #[test]
 fn changes_go_on_when_the_service_is_back() {
     const PAGE: &str = "HTTP/1.1 200 OK\r\nNext-Position: p-9\r\nConnection: close\r\n\r\n[]";
-    // More often than a read is asked by itself.
+    // More attempts than a read makes without patience.
     let peer = peer(&[BUSY, BUSY, BUSY, BUSY, PAGE]);
     let client = peer.client();
     let mut changes = client.changes(ChangesAfter::Position("p-8".into()), None, &[]);
