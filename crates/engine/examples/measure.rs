@@ -1,15 +1,15 @@
-//! Measures what the embedded store promises of size and time:
+//! Measures what the embedded store promises about size and time:
 //!
 //!     cargo run --release -p widgets-engine --example measure -- fill 10000000 /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- restart /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- checkpoint 5 /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- order 5 /some/directory
 //!
-//! `fill` makes a store of so many widgets, half of whose slots are taken, and tells its memory and
-//! the checkpoint's time. `restart` tells the time to the first answer. `checkpoint` compares the
-//! latency of mixed operations without and with a checkpoint being written, so many rounds of each. `order`
-//! compares the processor time of an addition without and with the orders of lists, so many rounds of each,
-//! and leaves the store as it was.
+//! `fill` makes a store of that many widgets, half of whose slots are taken, and prints its memory and
+//! the checkpoint's time. `restart` prints the time to the first answer. `checkpoint` compares the
+//! latency of mixed operations without and with a checkpoint being written, in the given number of
+//! rounds. `order` compares the CPU time of an addition without and with the orders of lists, in the
+//! given number of rounds, and leaves the store unchanged.
 
 use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -19,7 +19,7 @@ use widgets_registry::{
     Ask as _, Command, Kinds as _, Lookup, Name, Pair, Port, Ports, SerialNumber,
 };
 
-/// So many operations are under way at a time.
+/// How many operations are under way at a time.
 const TASKS: u64 = 64;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -50,7 +50,8 @@ fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-/// A line of `/proc/self/status`, in MiB: `VmRSS` is the resident memory now, `VmHWM` its peak.
+/// Returns a line of `/proc/self/status`, in MiB: `VmRSS` is the resident memory now, `VmHWM` its
+/// peak.
 fn memory_mib(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -85,7 +86,8 @@ fn associate(one: u64, other: u64) -> Result<Command, Box<dyn Error>> {
     Ok(Command::AssociateWidgets(pair))
 }
 
-/// Each widget has a serial number of 10 bytes, a name of 16 and two slots, one of which is taken.
+/// Fills a store. Each widget has a serial number of 10 bytes, a name of 16 and two slots, one of
+/// which is taken.
 fn fill(clock: &SystemClock, widgets: u64, directory: &Path) -> Outcome {
     let empty_mib = memory_mib("VmRSS:");
     let directory = DataDirectory::open(directory, NoStore::Make)?;
@@ -123,17 +125,17 @@ fn restart(clock: &SystemClock, directory: &Path) -> Outcome {
     Ok(())
 }
 
-/// So many additions are timed together.
+/// How many additions are timed together.
 const ADDITIONS: u64 = 200_000;
 
-/// Serial numbers beside those of 256 clients that count up, or anywhere.
+/// Serial numbers as 256 clients that count up would choose them, or anywhere.
 #[derive(Clone, Copy)]
 enum Where {
     Counted,
     Anywhere,
 }
 
-/// The processor time of this thread, in nanoseconds.
+/// Returns the CPU time of this thread, in nanoseconds.
 fn processor_time() -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string("/proc/thread-self/schedstat")?;
     let first = status.split(' ').next().unwrap_or_default();
@@ -164,7 +166,7 @@ fn order(rounds: u64, directory: &Path) -> Outcome {
     Ok(())
 }
 
-/// Of widgets with one of sixteen names; no two series have a serial number in common.
+/// Returns additions of widgets with one of sixteen names. No two series share a serial number.
 fn additions(place: Where, series: u64) -> Result<Vec<Command>, Box<dyn Error>> {
     (0..ADDITIONS)
         .map(|number| {
@@ -185,13 +187,13 @@ fn additions(place: Where, series: u64) -> Result<Vec<Command>, Box<dyn Error>> 
 
 async fn checkpoint(clock: &Arc<SystemClock>, rounds: u32, directory: &Path) -> Outcome {
     let settings = Settings {
-        // Only the checkpoints that are asked for.
+        // Only the checkpoints that are requested.
         checkpoint_journal_bytes: u64::MAX,
         ..Settings::default()
     };
     let engine = Arc::new(Engine::open(directory, &settings)?);
     say(&format!("{} MiB resident", memory_mib("VmRSS:")));
-    // Past every widget that `fill` made, and elsewhere in each run.
+    // Beyond every widget that `fill` made, and different in each run.
     let mut first = u64::try_from(clock.now().as_nanos())? << 8;
     for _ in 0..rounds {
         let without = |elapsed| elapsed > Duration::from_secs(3);
@@ -215,7 +217,7 @@ async fn checkpoint(clock: &Arc<SystemClock>, rounds: u32, directory: &Path) -> 
     Ok(())
 }
 
-/// Mixed operations until it is over; gives the latency of each.
+/// Runs mixed operations until `is_over` returns true. Returns the latency of each.
 async fn load(
     clock: &Arc<SystemClock>,
     client: &Client,
@@ -226,7 +228,7 @@ async fn load(
     let began = clock.now();
     let mut latencies = Vec::new();
     while !is_over(clock.now().saturating_sub(began)) {
-        // A task of its own for each of a thousand rows of four operations, so that all go on.
+        // Each task runs a hundred times four operations, so that all tasks are busy.
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {
             let (clock, client, first) = (clock.clone(), client.clone(), *first + task * 1000);
@@ -253,7 +255,7 @@ async fn load(
     Ok(latencies)
 }
 
-/// Two widgets that did not exist, associated; one goes again.
+/// Returns operations that add two widgets, associate them, and remove one of them.
 fn operations(number: u64) -> Vec<Command> {
     let made = [add(number), add(number + 1), associate(number, number + 1)];
     let gone = serial_number(number).map(|serial_number| Command::RemoveWidget { serial_number });

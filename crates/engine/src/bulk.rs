@@ -1,8 +1,9 @@
-//! A store opened for itself alone: to fill it, or to read all of it, without a service.
+//! A store opened exclusively, to fill it or to read all of it without a service.
 //!
-//! Nothing is durable before [`Bulk::commit`], and then all of it is: the state becomes a checkpoint,
-//! which is many times faster than a journal of single operations. Where there is no store yet, none is
-//! made before that either: a file that turns out to be wrong in its last line leaves none behind.
+//! Nothing is durable before [`Bulk::commit`], and then everything is: the state becomes a
+//! checkpoint, which is many times faster than a journal of single operations. If there is no store
+//! yet, none is created before the commit either, so an input that is wrong in its last line leaves
+//! no store behind.
 
 use crate::{
     Counts, DataDirectory, Disk, OpenError, Random, Settings,
@@ -13,13 +14,13 @@ use crate::{
 use widgets_clock::{Clock, SystemClock};
 use widgets_registry::{Change, Command, Ordinal, Pair, Refusal, Widget, decide};
 
-/// An opened, locked and recovered data directory that no service runs on.
+/// An opened, locked and recovered data directory that no service uses.
 pub struct Bulk<D: Disk = DataDirectory> {
     disk: D,
     random: Random,
     settings: Settings,
     state: State,
-    /// What the directory holds beside that; `None` where there is no store yet.
+    /// What the directory contains beside the state; `None` if there is no store yet.
     store: Option<Recovered<D::File>>,
     /// The sequence number of the next entry.
     next_sequence: u64,
@@ -33,7 +34,7 @@ impl Bulk {
 }
 
 impl<D: Disk> Bulk<D> {
-    /// Whether the store follows another one.
+    /// Reports whether the store follows another one.
     #[must_use]
     pub fn is_standby(&self) -> bool {
         self.store
@@ -69,8 +70,8 @@ impl<D: Disk> Bulk<D> {
         })
     }
 
-    /// Keeps the orders of lists from now on as a service does, or none as before: for whoever measures what
-    /// they cost.
+    /// Maintains the orders of lists from now on as a service does, or stops doing so, in order to
+    /// measure their cost.
     pub fn keep_order(&mut self, is_kept: bool) {
         if is_kept {
             self.state.finish_replay(recovery::threads());
@@ -79,7 +80,7 @@ impl<D: Disk> Bulk<D> {
         }
     }
 
-    /// Applies one operation in memory, or says why not.
+    /// Applies an operation in memory, or returns why it is refused.
     pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
         let change = decide(&self.state, command)?;
         self.state.apply(command, change);
@@ -87,8 +88,8 @@ impl<D: Disk> Bulk<D> {
         Ok(())
     }
 
-    /// Associates two widgets over these of their slots, which need not be the lowest free ones: a
-    /// store that has lived has associations over any, and a copy of it is to have the same.
+    /// Associates two widgets over these slots, which need not be the lowest free ones. A store
+    /// that has been in use has associations over any slots, and a copy of it must have the same.
     pub fn associate_slots(&mut self, pair: &Pair, ordinals: [Ordinal; 2]) -> Result<(), Refusal> {
         let command = Command::AssociateWidgets(pair.clone());
         let change = decide(&self.state, &command)?;
@@ -116,26 +117,26 @@ impl<D: Disk> Bulk<D> {
         Ok(())
     }
 
-    /// All widgets. Their order stays the same until the next [`Self::apply`].
+    /// Iterates over all widgets. Their order stays the same until the next [`Self::apply`].
     pub fn widgets(&self) -> impl Iterator<Item = Widget> + '_ {
         (0..self.state.extent()).filter_map(|number| self.state.widget(Handle::new(number)))
     }
 
-    /// The widget of this serial number.
+    /// Returns the widget with this serial number.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
         self.state.lookup(serial_number)
     }
 
-    /// How much there is.
+    /// Returns how much the store contains.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.state.counts()
     }
 
-    /// Makes everything that was applied durable, or nothing of it: after a crash or an error the
-    /// directory has the state from before or the one from after. Where there was no store, a crash can
-    /// leave one that is empty.
+    /// Makes everything that was applied durable, or nothing: after a crash or an error, the
+    /// directory has either the old state or the new one. If there was no store, a crash can leave
+    /// an empty one.
     pub fn commit(self) -> Result<(), OpenError> {
         let Self {
             disk,
@@ -155,7 +156,7 @@ impl<D: Disk> Bulk<D> {
                 return Ok(());
             }
             store.state = state;
-            // What was applied is in no group: what the journal has before it does not lead there.
+            // What was applied is in no group, so the journal before it does not lead to it.
             store.end.skip_to(next_sequence);
             store.begin_anew(&disk, &mut random, &settings).map(drop)
         };
@@ -167,8 +168,8 @@ impl<D: Disk> Bulk<D> {
     }
 }
 
-/// Takes back a store that was made a moment ago and got no checkpoint. The file that says which store it is
-/// goes first: what is left without it is not missed by any start.
+/// Removes a store that was only now created and got no checkpoint. The file `store` is removed
+/// first, because without it no start misses the rest.
 fn abandon(disk: &impl Disk) {
     let removed = Files::list(disk).and_then(|files| {
         if !files.checkpoints.is_empty() {

@@ -1,5 +1,5 @@
-//! The disk: the few things that the engine asks of a file system, behind a trait so that tests can
-//! fail each of them.
+//! The disk: the few operations that the engine needs from a file system, behind a trait so that
+//! tests can make each of them fail.
 
 use crate::{OpenError, files};
 use std::{
@@ -12,23 +12,23 @@ use std::{
 
 /// A directory of files. Names are plain file names.
 ///
-/// What is written is durable after [`DiskFile::sync`]; what is created, renamed or removed is durable
-/// after [`Disk::sync_directory`]. Nothing more is assumed: see `docs/file-format.md`.
+/// What is written is durable after [`DiskFile::sync`]; what is created, renamed or removed is
+/// durable after [`Disk::sync_directory`]. Nothing more is assumed: see `docs/file-format.md`.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
 
-    /// The names of all files.
+    /// Returns the names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Makes an empty file, open for reading and writing. An error if there is one of that name.
+    /// Creates an empty file, open for reading and writing. Fails if the name exists.
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;
-    /// Opens a file that is only read.
+    /// Opens a file for reading only.
     fn open_to_read(&self, name: &str) -> io::Result<Self::File> {
         self.open(name)
     }
-    /// Gives a file another name.
+    /// Renames a file.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -38,18 +38,18 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: Send + Sync + 'static {
-    /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
+    /// Reads up to `buffer.len()` bytes at `offset`. Returns 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// Takes up to so many bytes from the end of the file; says how many are left.
+    /// Removes up to `bytes` bytes from the end of the file. Returns how many are left.
     fn shorten(&self, bytes: u64) -> io::Result<u64>;
-    /// Makes every write so far durable. After an error it is unknown which are, and trying again
-    /// says nothing: the kernel may have dropped the pages.
+    /// Makes all earlier writes durable. After an error it is unknown which are, and a second
+    /// attempt proves nothing, because the kernel may have dropped the pages.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Reads until `buffer` is full or the file ends; says how much there was.
+/// Reads until `buffer` is full or the file ends. Returns how many bytes were read.
 pub(crate) fn read_full_at(
     file: &(impl DiskFile + ?Sized),
     buffer: &mut [u8],
@@ -67,50 +67,51 @@ pub(crate) fn read_full_at(
     Ok(filled)
 }
 
-/// What to do where no store is.
+/// What to do if there is no store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoStore {
-    /// Make one, and the directory where it is missing.
+    /// Create one, and the directory if it is missing.
     Make,
-    /// Refuse. Nothing is made or changed.
+    /// Refuse, without creating or changing anything.
     Refuse,
 }
 
 /// A directory of the operating system, locked for one process.
 ///
-/// What is made in it is for its owner alone: directories have mode 0700 and files 0600.
+/// What is created in it is accessible only to its owner: directories have mode 0700 and files
+/// 0600.
 #[derive(Clone, Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     is_new: bool,
-    /// Held open for its lock: one engine for a directory.
+    /// Held open for its lock, so that a directory has only one engine.
     _lock: std::sync::Arc<File>,
 }
 
 /// The file whose lock guards the directory. Its content means nothing.
 const LOCK_FILE: &str = "lock";
 
-/// What a new file system has, which is nobody's document.
+/// A directory that new file systems contain, which belongs to nobody.
 const LOST_AND_FOUND: &str = "lost+found";
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Of a mode: what it gives to others than the owner.
+/// The bits of a mode that give access to others than the owner.
 const NOT_THE_OWNERS: u32 = 0o077;
 
 impl DataDirectory {
-    /// Opens the directory of a store, or makes one if it may.
+    /// Opens the directory of a store, or creates a store if `no_store` allows it.
     ///
-    /// A directory that has files and no store is somebody else's, or not mounted: it is refused
-    /// in every case.
+    /// A directory that has files and no store belongs to somebody else, or its file system is not
+    /// mounted: it is always refused.
     pub fn open(path: &Path, no_store: NoStore) -> Result<Self, OpenError> {
         Self::open_if(path, no_store == NoStore::Make, &|path| {
             check(path, no_store)
         })
     }
 
-    /// Opens an empty directory to restore a store into, or makes it. One that an earlier restore did not
-    /// finish counts as empty.
+    /// Opens an empty directory to restore a store into, or creates it. A directory that an earlier
+    /// restore did not finish counts as empty.
     pub fn open_to_restore(path: &Path) -> Result<Self, OpenError> {
         Self::open_if(path, true, &check_empty)
     }
@@ -121,7 +122,7 @@ impl DataDirectory {
         check: &dyn Fn(&Path) -> Result<bool, OpenError>,
     ) -> Result<Self, OpenError> {
         let in_path = |what: &str| format!("{what} {}", path.display());
-        // Before anything is made in it.
+        // Before anything is created in it.
         let there = match check(path) {
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 if !may_make {
@@ -157,7 +158,8 @@ impl DataDirectory {
             }
         }
         sync_name(path, there)?;
-        // Again: another process may have made a store between the first look and the lock.
+        // Checked again, because another process may have created a store between the first check
+        // and the lock.
         let is_new = check(path)?;
         Ok(Self {
             path: path.into(),
@@ -166,14 +168,14 @@ impl DataDirectory {
         })
     }
 
-    /// Whether there was no store in it before.
+    /// Reports whether there was no store in it before.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// What others than its owner may do with the directory or its files, in words; `None` where that
-    /// is nothing.
+    /// Describes what others than the owner may do with the directory or its files. Returns `None`
+    /// if that is nothing.
     pub fn exposure(&self) -> io::Result<Option<String>> {
         let mode = |path: &Path| Ok::<u32, io::Error>(fs::metadata(path)?.mode() & 0o7777);
         let directory = mode(&self.path)?;
@@ -183,7 +185,7 @@ impl DataDirectory {
                 "the data directory {path} has mode {directory:04o}: others than its owner get into it"
             )));
         }
-        // Nobody else gets to the files, until the directory is opened to others or copied.
+        // Nobody else can reach the files until the directory is opened to others or copied.
         for name in self
             .list()?
             .into_iter()
@@ -202,7 +204,7 @@ impl DataDirectory {
     }
 }
 
-/// That there is a file, and nothing else: a pipe would keep whoever opens it waiting for its other end.
+/// Checks that a path is a regular file. Opening a pipe would block until its other end is opened.
 fn regular(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.is_file() {
         return Ok(());
@@ -213,7 +215,8 @@ fn regular(path: &Path) -> io::Result<()> {
     )))
 }
 
-/// The names of everything in a directory, but for what every one may have. An error where it cannot be read.
+/// Returns the names of everything in a directory except what every directory may have. Fails if
+/// the directory cannot be read.
 fn names(path: &Path) -> Result<Vec<OsString>, OpenError> {
     let failed = || OpenError::io(format!("reading the data directory {}", path.display()));
     let mut names = Vec::new();
@@ -226,12 +229,12 @@ fn names(path: &Path) -> Result<Vec<OsString>, OpenError> {
             names.push(name);
         }
     }
-    // The same order each time.
+    // Sorted, so that the order is always the same.
     names.sort_unstable();
     Ok(names)
 }
 
-/// That the directory is empty, or has only what a restore that did not finish left.
+/// Checks that the directory is empty, or has only what an unfinished restore left.
 fn check_empty(path: &Path) -> Result<bool, OpenError> {
     let names = names(path)?;
     let was_restoring = names.iter().any(|name| name == files::RESTORING);
@@ -250,8 +253,8 @@ fn check_empty(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// Whether the directory has no store yet. An error where that is not allowed, or where it is somebody
-/// else's.
+/// Reports whether the directory has no store yet. Fails if that is not allowed, or if the
+/// directory belongs to somebody else.
 fn check(path: &Path, no_store: NoStore) -> Result<bool, OpenError> {
     let names = names(path)?;
     if names.iter().any(|name| name == files::RESTORING) {
@@ -280,7 +283,7 @@ fn check(path: &Path, no_store: NoStore) -> Result<bool, OpenError> {
     Ok(true)
 }
 
-/// Makes a directory with all that is missing above it, durably.
+/// Creates a directory and all missing directories above it, durably.
 fn make(path: &Path) -> Result<(), OpenError> {
     let made = || OpenError::io(format!("making the data directory {}", path.display()));
     let missing: Vec<&Path> = path
@@ -303,9 +306,9 @@ fn make(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Makes the directory's own name durable: it must survive a power cut. A name that was there before
-/// has most likely been durable for long, so that one is only told that cannot be synced, as where
-/// the folder above may be passed through and not read.
+/// Makes the directory's own name durable, so that it survives a power cut. A name that existed
+/// before is most likely durable already, so a failure to sync it is only logged; for example, the
+/// folder above may allow passing through but not reading.
 fn sync_name(path: &Path, was_there: bool) -> Result<(), OpenError> {
     let failed = OpenError::io(format!("finding the folder of {}", path.display()));
     let absolute = path.canonicalize().map_err(failed)?;
@@ -396,7 +399,7 @@ impl DiskFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // fdatasync also writes the length where it changed, and nothing else that we need.
+        // fdatasync also writes the length if it changed, and nothing more is needed.
         self.sync_data()
     }
 }

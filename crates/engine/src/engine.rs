@@ -1,4 +1,4 @@
-//! The engine: opens the data directory, runs the owner's thread, hands out clients.
+//! The engine: opens the data directory, runs the owner's thread, and hands out clients.
 
 use crate::{
     Acknowledging, CheckpointError, Counts, DataDirectory, Disk, Follower, NoStore, OpenError,
@@ -26,10 +26,10 @@ use widgets_clock::{Clock, SystemClock};
 use widgets_pacing::{Mode, Pacing};
 use widgets_queue::DepthMetrics;
 
-/// So many answers may wait for another machine, for each request that may wait for its turn.
+/// How many answers may wait for another machine, per request that may be in the queue.
 const HELD_ANSWERS: usize = 8;
 
-/// The embedded store. Closing it answers everything that waits.
+/// The embedded store. Dropping it answers everything that waits.
 pub struct Engine<C = SystemClock> {
     queue: Arc<Queue>,
     log: Arc<Log>,
@@ -41,18 +41,18 @@ pub struct Engine<C = SystemClock> {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A way to ask the engine. Clones share it.
+/// Sends requests to the engine. Clones share the engine.
 pub type Client = widgets_queue::Client<Queue>;
 
 impl Engine {
-    /// Opens a data directory of the operating system, making it where it is missing.
+    /// Opens a data directory of the operating system, and creates it if it is missing.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, OpenError> {
         settings.check()?;
         let disk = DataDirectory::open(path, NoStore::Make)?;
         Self::open_on(disk, SystemClock::new(), crate::random(), settings)
     }
 
-    /// Opens a data directory that is locked already. Commits are spaced as `pacing` says.
+    /// Opens a data directory that is already locked. `pacing` decides how commits are spaced.
     pub fn open_in(
         disk: DataDirectory,
         settings: &Settings,
@@ -63,8 +63,8 @@ impl Engine {
     }
 }
 
-/// The parts of an engine, put together and at rest. [`Engine`] gives each one a thread; a simulation
-/// lets each one step.
+/// The connected parts of an engine, none of which runs yet. [`Engine`] gives each one a thread; a
+/// simulation runs each one step by step.
 pub(crate) struct Parts<D: Disk, C> {
     pub(crate) recovered: Counts,
     pub(crate) queue: Arc<Queue>,
@@ -78,7 +78,7 @@ pub(crate) struct Parts<D: Disk, C> {
 }
 
 impl<D: Disk, C: Clock> Parts<D, C> {
-    /// Recovers what the disk has, on so many threads, and puts the parts together.
+    /// Recovers the contents of the disk on `threads` threads, and connects the parts.
     pub(crate) fn open(
         disk: &D,
         clock: &Arc<C>,
@@ -161,7 +161,7 @@ impl<D: Disk, C: Clock> Parts<D, C> {
 }
 
 impl<C: Clock> Engine<C> {
-    /// Opens a store on any disk, clock and randomness. Its commits wait for nothing.
+    /// Opens a store on any disk, clock and randomness. Its commits are never delayed.
     pub fn open_on<D: Disk>(
         disk: D,
         clock: C,
@@ -192,8 +192,8 @@ impl<C: Clock> Engine<C> {
             writer_ends,
             checkpoint_requests,
         } = Parts::open(&disk, &clock, random, settings, pacing, threads)?;
-        // Where a thread cannot be started, dropping the engine ends those that were: each one ends
-        // when the owner has gone.
+        // If a thread cannot be started, dropping the engine ends the others: each one ends when
+        // the owner is gone.
         let mut engine = Self {
             queue: queue.clone(),
             log: log.clone(),
@@ -224,7 +224,7 @@ impl<C: Clock> Engine<C> {
         Ok(())
     }
 
-    /// What the data directory held when it was opened.
+    /// Returns how much the data directory contained when it was opened.
     #[must_use]
     pub fn recovered(&self) -> Counts {
         self.recovered
@@ -236,15 +236,16 @@ impl<C: Clock> Engine<C> {
         registry.register(Box::new(DepthMetrics::new(self.queue.clone())?))
     }
 
-    /// Writes a checkpoint beside the normal work and waits for it, which can take minutes.
+    /// Requests a checkpoint, which is written beside the normal work, and waits for it. That can
+    /// take minutes.
     ///
-    /// It covers everything that was answered before. An error means that it was not written, and
-    /// nothing else.
+    /// The checkpoint covers everything that was acknowledged before. An error means only that it
+    /// was not written.
     pub fn checkpoint(&self) -> Result<(), CheckpointError> {
         self.source().checkpoint()
     }
 
-    /// What copies of the store are made from, while it runs.
+    /// Returns what copies of the running store are made from.
     #[must_use]
     pub fn source(&self) -> Source {
         Source::new(
@@ -254,7 +255,7 @@ impl<C: Clock> Engine<C> {
         )
     }
 
-    /// Writes what a primary sends to it, where it is a standby.
+    /// Returns a handle for following a primary and for changing the store's role.
     #[must_use]
     pub fn follower(&self) -> Follower {
         Follower::new(
@@ -265,13 +266,13 @@ impl<C: Clock> Engine<C> {
         )
     }
 
-    /// Has answers go out that wait for another machine, where they do.
+    /// Returns the access to the answers that wait for another machine, if answers do.
     #[must_use]
     pub fn acknowledging(&self) -> Option<Acknowledging> {
         self.gate.clone().map(Acknowledging)
     }
 
-    /// A way to ask it.
+    /// Returns a client of the engine.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(self.queue.clone(), self.clock.clone())
@@ -283,7 +284,7 @@ impl<C> Drop for Engine<C> {
         self.queue.close();
         self.log.close();
         for thread in self.threads.drain(..) {
-            // A panic has been reported by its thread.
+            // A panic was reported by its thread.
             drop(thread.join());
         }
     }

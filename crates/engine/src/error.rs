@@ -6,13 +6,13 @@ use crate::{
 };
 use std::{io, path::PathBuf};
 
-/// Why the data directory could not be opened. Nothing in it was lost by trying.
+/// Why the data directory could not be opened. The attempt lost nothing in it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has the directory.
+    /// Another process uses the directory.
     #[error("the data directory is in use by another process")]
     Locked,
-    /// The directory is not empty, and what is in it is no store.
+    /// The directory is not empty, and what is in it is not a store.
     #[error(
         "the directory {} is not empty and has no store in it: it has {files} other {}, such as \
          {example:?}",
@@ -26,7 +26,7 @@ pub enum OpenError {
         /// The name of one of them.
         example: String,
     },
-    /// There is no store, and none may be made.
+    /// There is no store, and none may be created.
     #[error(
         "there is no store in {}: {}",
         directory.display(), if *is_there { "it is empty" } else { "there is no such directory" }
@@ -34,7 +34,7 @@ pub enum OpenError {
     NoStore {
         /// Where one was expected.
         directory: PathBuf,
-        /// Whether the directory is there.
+        /// Whether the directory exists.
         is_there: bool,
     },
     /// A restore into the directory did not finish. What is in it was never served.
@@ -74,40 +74,39 @@ pub enum OpenError {
         found: u32,
         /// The oldest version that this program reads.
         oldest: u32,
-        /// The newest one, which it writes.
+        /// The newest version, which it writes.
         newest: u32,
     },
-    /// A later version of the program wrote something that this one does not know.
+    /// A later version of the program wrote an entry that this one does not know.
     #[error(
         "{file} has at byte {offset} an entry of kind {kind}, which this program does not know"
     )]
     UnknownKind {
         /// The file.
         file: String,
-        /// Where in it, in bytes, its group begins.
+        /// The byte offset in the file at which its group begins.
         offset: u64,
         /// The kind.
         kind: u8,
     },
-    /// What was once durable is not there or not as it was written. Restore a copy: starting would
-    /// serve a state that never was.
+    /// Durable data is missing or is not as it was written. Restore a copy: starting would serve a
+    /// state that never existed.
     #[error("{file} is damaged{}: {defect}", place(*offset))]
     Damaged {
         /// The file.
         file: String,
-        /// Where in it, in bytes; 0 where it is its header.
+        /// The byte offset in the file; 0 if it is the header.
         offset: u64,
         /// What is wrong there.
         defect: String,
     },
-    /// A file is gone that the state cannot be rebuilt without. Restore a copy.
+    /// A file is missing without which the state cannot be rebuilt. Restore a copy.
     #[error("{file} is missing: without it the state cannot be rebuilt")]
     Missing {
         /// The file.
         file: String,
     },
-    /// There is a store, and of what it held neither a checkpoint nor the beginning of the journal. Restore
-    /// a copy.
+    /// There is a store, but neither a checkpoint nor the beginning of the journal. Restore a copy.
     #[error(
         "there is neither a checkpoint nor {file}: without one of them the state cannot be rebuilt"
     )]
@@ -128,13 +127,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// For `map_err`: what was tried when the operating system failed.
+    /// Returns a function for `map_err` that adds what was tried when the operating system failed.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
 
-    /// For `map_err`: what is wrong with the header of this file.
+    /// Returns the error for a header of this file with this defect.
     pub(crate) fn header(file: &str, defect: HeaderDefect) -> Self {
         match defect {
             HeaderDefect::Version(found) => Self::Version {
@@ -151,7 +150,7 @@ impl OpenError {
         }
     }
 
-    /// Checks that a file that says it is of the store `found` belongs to this one.
+    /// Checks that a file, which says that it belongs to the store `found`, belongs to this one.
     pub(crate) fn check_store(file: &str, found: u64, store: Option<u64>) -> Result<(), Self> {
         match store {
             None => Err(Self::Missing { file: STORE.into() }),
@@ -165,7 +164,7 @@ impl OpenError {
     }
 }
 
-/// Where a file is damaged, if that is not its header, of which the defect speaks in words.
+/// Describes where a file is damaged. Returns nothing for the header, because the defect says that.
 fn place(offset: u64) -> String {
     match offset {
         0 => String::new(),

@@ -3,29 +3,29 @@
 use crate::disk::{Disk, DiskFile};
 use std::io;
 
-/// What the name of a file ends with until it is whole and durable. A start removes such files.
+/// The end of a file's name until the file is complete and durable. A start removes such files.
 pub(crate) const UNFINISHED: &str = "_unfinished";
 
 /// The file that says which store this is.
 pub(crate) const STORE: &str = "store";
 
-/// What a directory has while a copy is restored into it. No start takes one that has it.
+/// A file in the directory while a copy is restored into it. A start refuses such a directory.
 pub(crate) const RESTORING: &str = "restore_unfinished";
 
 const SEGMENT: &str = "journal-";
 const CHECKPOINT: &str = "checkpoint-";
 
-/// The name of a segment of the journal.
+/// Returns the name of a segment of the journal.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{SEGMENT}{number:016x}")
 }
 
-/// The name of the checkpoint after which the journal is replayed from this change.
+/// Returns the name of the checkpoint from which the journal is replayed from this entry on.
 pub(crate) fn checkpoint_name(first_sequence: u64) -> String {
     format!("{CHECKPOINT}{first_sequence:016x}")
 }
 
-/// What is in the data directory, each kind in ascending order.
+/// The files of the data directory, each kind in ascending order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Files {
     /// The numbers of the segments.
@@ -34,12 +34,12 @@ pub(crate) struct Files {
     pub(crate) checkpoints: Vec<u64>,
     /// The names of files that were never finished.
     pub(crate) unfinished: Vec<String>,
-    /// The file that says which store it is.
+    /// Whether the file `store` exists.
     pub(crate) has_store: bool,
 }
 
 impl Files {
-    /// Sorts the names by kind. Names that the engine never gives are not its own: they are left
+    /// Lists the files by kind. Names that the engine never uses belong to others, and are left
     /// alone.
     pub(crate) fn list(disk: &impl Disk) -> io::Result<Self> {
         let mut files = Self::default();
@@ -59,18 +59,19 @@ impl Files {
         Ok(files)
     }
 
-    /// Whether there is a store, or a part of one.
+    /// Reports whether there is a store, or a part of one.
     pub(crate) fn is_store(&self) -> bool {
         self.has_store || !self.segments.is_empty() || !self.checkpoints.is_empty()
     }
 }
 
-/// Whether a file of this name is a part of a store. A directory that has none of them has no store.
+/// Reports whether a file with this name is a part of a store. A directory without any such file
+/// has no store.
 pub(crate) fn is_store(name: &str) -> bool {
     name == STORE || number(name, SEGMENT).or(number(name, CHECKPOINT)).is_some()
 }
 
-/// Whether a file of this name is one that the engine began and never finished.
+/// Reports whether the name is one of a file that the engine began and never finished.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(UNFINISHED).is_some_and(is_store)
 }
@@ -81,7 +82,7 @@ fn number(name: &str, kind: &str) -> Option<u64> {
     (format!("{number:016x}") == digits).then_some(number)
 }
 
-/// Makes an empty unfinished file of this name, in place of one that an earlier failure left.
+/// Creates an empty unfinished file for this name. Replaces one that an earlier failure left.
 pub(crate) fn create_unfinished<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
     let unfinished = format!("{name}{UNFINISHED}");
     if disk.list()?.contains(&unfinished) {
@@ -90,13 +91,13 @@ pub(crate) fn create_unfinished<D: Disk>(disk: &D, name: &str) -> io::Result<D::
     disk.create(&unfinished)
 }
 
-/// Gives an unfinished file, which is synced, its name, durably.
+/// Gives an unfinished file, which must be synced, its name, durably.
 pub(crate) fn finish(disk: &impl Disk, name: &str) -> io::Result<()> {
     disk.rename(&format!("{name}{UNFINISHED}"), name)?;
     disk.sync_directory()
 }
 
-/// Removes an unfinished file after a failure, which gives its space back. A start would do it too.
+/// Removes an unfinished file after a failure, which frees its space. A start would remove it too.
 pub(crate) fn discard(disk: &impl Disk, name: &str) {
     let unfinished = format!("{name}{UNFINISHED}");
     if let Err(error) = disk.remove(&unfinished) {
@@ -104,8 +105,8 @@ pub(crate) fn discard(disk: &impl Disk, name: &str) {
     }
 }
 
-/// What the checkpoint at `first_sequence`, which is durable with its name, and the journal from
-/// `segment` on make needless.
+/// Returns the files that the checkpoint at `first_sequence`, which must be durable with its name,
+/// and the journal from `segment` on make obsolete.
 pub(crate) fn obsolete(
     disk: &impl Disk,
     first_sequence: u64,
@@ -126,13 +127,13 @@ pub(crate) fn obsolete(
         .collect())
 }
 
-/// A file is removed in pieces of so many bytes. The files of tests are small.
+/// A file is removed in pieces of this many bytes. The files of tests are small.
 const REMOVED_PIECE_BYTES: u64 = if cfg!(test) { 6 << 10 } else { 2 << 20 };
 
-/// Removes files bit by bit.
+/// Removes files piece by piece.
 ///
-/// A file system that tells its disk what it no longer uses (`discard`) makes every sync wait while
-/// it does so: more than 100 ms for a file of 380 MB, some milliseconds for 2 MiB.
+/// If a file system tells its disk what it no longer uses (`discard`), every sync waits meanwhile:
+/// more than 100 ms for a file of 380 MB, some milliseconds for 2 MiB.
 pub(crate) struct Removal<F> {
     names: Vec<String>,
     file: Option<F>,
@@ -143,7 +144,7 @@ impl<F: DiskFile> Removal<F> {
         Self { names, file: None }
     }
 
-    /// Removes one piece; says whether there is more.
+    /// Removes one piece. Returns whether there is more.
     pub(crate) fn step<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<bool> {
         let Some(name) = self.names.last() else {
             return Ok(false);

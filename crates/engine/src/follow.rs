@@ -1,7 +1,8 @@
-//! Following another store: its groups are written here as they stand in its journal.
+//! Following another store: its groups are written here exactly as they are in its journal.
 //!
-//! [`Follower`] is the one way in. What it hands over, the owner of the state appends, syncs and applies
-//! as it does with its own; so the directory of a standby is a store like any other, and is recovered as one.
+//! Everything enters through [`Follower`]. The owner of the state appends, syncs and applies these
+//! groups like its own, so the directory of a standby is a store like any other, and is recovered
+//! like one.
 
 use crate::{
     JournalEnd, LoggedGroup, StoreHeader,
@@ -16,13 +17,14 @@ use widgets_clock::Clock;
 use widgets_mailbox::Address;
 use widgets_queue::{Queue as _, Submission};
 
-/// Why a group was not followed. It is as if it had not been tried, but for [`Self::FateUnknown`].
+/// Why a group was not followed. Except after [`Self::FateUnknown`], it is as if it had not been
+/// tried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FollowError {
-    /// The store takes operations, and follows nobody.
+    /// The store takes operations, and follows no other store.
     #[error("this store is no standby")]
     NotStandby,
-    /// It does not go on where this store ends: it is another history.
+    /// The group does not continue where this store ends: it belongs to another history.
     #[error(
         "the group of entry {offered} does not go on where this store ends, which is before entry {own}"
     )]
@@ -32,7 +34,7 @@ pub enum FollowError {
         /// The sequence number of the next entry here.
         own: u64,
     },
-    /// It cannot be what it says to be.
+    /// The group's contents are not valid.
     #[error("the group of entry {first_sequence} cannot be read: {defect}")]
     Unreadable {
         /// The sequence number of its first entry.
@@ -40,18 +42,18 @@ pub enum FollowError {
         /// What is wrong with it.
         defect: String,
     },
-    /// No segment of this store has room for it.
+    /// No segment of this store has room for the group.
     #[error(
         "a group of the primary takes {bytes} bytes, and engine.segment_bytes leaves room for {room} here: \
          set it as on the primary"
     )]
     TooLong {
-        /// What it takes.
+        /// The bytes that it needs.
         bytes: u64,
-        /// What there is.
+        /// The bytes that a segment has.
         room: u64,
     },
-    /// The seals at the end of the journal cannot be taken back.
+    /// The seals at the end of the journal cannot be removed.
     #[error(
         "what is newest in its directory rests on the seals at the end of its journal: they cannot be cut back"
     )]
@@ -59,7 +61,7 @@ pub enum FollowError {
     /// It can be tried again.
     #[error("it cannot be written now: {0}")]
     NotNow(String),
-    /// Whether it is durable is not known before a restart.
+    /// Whether it is durable is unknown until a restart.
     #[error("it may or may not have been written: {0}")]
     FateUnknown(String),
 }
@@ -68,7 +70,7 @@ fn stopped() -> FollowError {
     FollowError::FateUnknown("the store stopped".into())
 }
 
-/// Writes what a primary sends to a standby's store.
+/// Writes to a standby's store what its primary sends, and changes the role of a store.
 #[derive(Clone)]
 pub struct Follower {
     queue: Arc<Queue>,
@@ -100,16 +102,16 @@ impl Follower {
         }
     }
 
-    /// Writes the next group. It is durable and shown when this is answered.
+    /// Writes the next group. When this returns, the group is durable and can be read.
     pub async fn follow(&self, group: Arc<LoggedGroup>) -> Result<(), FollowError> {
         let (reply, outcome) = oneshot::channel();
         self.ask(Request::Group(group, reply));
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Takes back the seals at the end of the journal, so that it ends at `before`, which [`Source::before_seals`]
-    /// gave. They say nothing, and nobody was answered by them. It is durable when this is answered; after a crash on the way some of
-    /// them are there.
+    /// Removes the seals at the end of the journal durably, so that it ends at `before`, which
+    /// [`Source::before_seals`] returned. Seals change nothing, and no answer depended on them. A
+    /// crash on the way can leave some of them.
     ///
     /// [`Source::before_seals`]: crate::Source::before_seals
     pub async fn cut_seals(&self, before: JournalEnd) -> Result<(), FollowError> {
@@ -118,20 +120,23 @@ impl Follower {
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// The primary's history has everything that this standby has: what reads may tell of it.
+    /// Records that the primary's history has everything that this standby has, so that reads may
+    /// be answered.
     pub fn confirmed(&self) {
         if let Some(gate) = &self.gate {
             gate.confirmed();
         }
     }
 
-    /// Has the journal of a primary name this member as the holder, or nobody. It is durable when this is answered, with where
-    /// the journal ended then. While it takes no operations nothing is written.
+    /// Writes a record to the journal of a primary that names this member, or nobody, as the
+    /// holder. When this returns, the record is durable. Returns where the journal ended then.
+    /// Fails while the store takes no operations.
     pub async fn record(&self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
         self.name(member, false).await
     }
 
-    /// The same of a store that was [promoted](Self::promote), before it [leads](Self::lead).
+    /// Writes the first record of a store that was [promoted](Self::promote), before it
+    /// [leads](Self::lead).
     pub async fn record_first(&self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
         self.name(member, true).await
     }
@@ -150,8 +155,9 @@ impl Follower {
         }]);
     }
 
-    /// Makes the store the primary of an epoch of this number, durably. `from` is where the primary was, `address` where
-    /// this store is. What was handed over before belongs to the epoch before; operations are taken after [`Self::lead`].
+    /// Makes the store the primary of the epoch with this number, durably. `from` is the address of
+    /// the former primary, and `address` is that of this store. Everything submitted before belongs
+    /// to the earlier epoch. Operations are taken only after [`Self::lead`].
     pub async fn promote(
         &self,
         number: u32,
@@ -166,7 +172,7 @@ impl Follower {
         self.change(promote).await
     }
 
-    /// Takes operations from here on, after a promotion.
+    /// Makes the store take operations, after a promotion.
     pub async fn lead(&self) -> Result<(), FollowError> {
         if self.log.store().is_standby() {
             return Err(FollowError::NotNow("it was not promoted".into()));
@@ -174,14 +180,15 @@ impl Follower {
         self.set_follows(false).await
     }
 
-    /// Takes no operations from here on, until it [leads](Self::lead) again: what was taken, from callers or of a primary, is in the
-    /// journal when this is answered, or will never be. On its disk it is what it was.
+    /// Makes the store take no operations until it [leads](Self::lead) again. When this returns,
+    /// everything that was taken from callers or from a primary is in the journal, or never will
+    /// be. The role on the disk does not change.
     pub async fn pause(&self) -> Result<(), FollowError> {
         self.set_follows(true).await
     }
 
-    /// Makes the store a standby of the primary at this address: first it takes no operation any more, then it is so
-    /// durably.
+    /// Makes the store a standby of the primary at this address. It first stops taking operations,
+    /// and then makes its role durable.
     pub async fn demote(&self, primary: String) -> Result<(), FollowError> {
         self.change(Change::Demote(primary)).await
     }
@@ -204,8 +211,9 @@ impl Follower {
         done.await.map_err(busy)
     }
 
-    /// Takes over the epochs of a primary, durably: what follows is written in its last one. `asked` is what this store was when the
-    /// primary was asked; where it is another one by now, as it was promoted or follows somebody else, nothing is taken over.
+    /// Adopts the epochs of a primary, durably; what follows is written in the last of them.
+    /// `asked` is what this store was when the primary was asked. If it has since been promoted, or
+    /// follows another store, nothing is adopted.
     pub async fn adopt(
         &self,
         asked: Arc<StoreHeader>,

@@ -1,4 +1,4 @@
-//! What the engine tells of itself. The owner updates it once a batch, nothing once a request.
+//! The engine's metrics. The owner updates them once per batch, never once per request.
 
 use crate::{retries::Retries, state::Counts};
 use prometheus::{
@@ -7,7 +7,7 @@ use prometheus::{
 use std::time::Duration;
 use widgets_registry::Port;
 
-/// From a quick disk to one that is about to fail.
+/// Buckets from a fast disk to one that is about to fail.
 const COMMIT_SECONDS: [f64; 15] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
     5.0,
@@ -19,14 +19,14 @@ const BATCH_OPERATIONS: [f64; 13] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
 ];
 
-/// Every metric of the engine but those of the queue.
+/// Every metric of the engine except those of the queue.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     batch_operations: Histogram,
     commit_duration: Histogram,
     widgets: IntGauge,
     free_slots: IntGaugeVec,
-    /// One for each port type.
+    /// One gauge for each port type.
     free_slots_of: [IntGauge; Port::ALL.len()],
     associations: IntGauge,
     journal_bytes: IntGauge,
@@ -103,7 +103,8 @@ impl Metrics {
                 "Operations that were refused as their key was used for another request.",
             ),
             scans: gauge("widgets_scans", "Lists under way that no index serves."),
-            // Both are there from the start: alerts see only what grows from a value that was there.
+            // Both exist from the start, because an alert sees a counter grow only if it existed
+            // before.
             checkpoints_ok: checkpoints.with_label_values(&["ok"]),
             checkpoints_failed: checkpoints.with_label_values(&["failed"]),
             checkpoints,
@@ -129,7 +130,7 @@ impl Metrics {
     }
 
     pub(crate) fn batch(&self, operations: usize) {
-        // A batch is far smaller than what a float counts exactly.
+        // A batch is far smaller than the largest integer that a float represents exactly.
         self.batch_operations
             .observe(u32::try_from(operations).unwrap_or(u32::MAX).into());
     }
@@ -154,7 +155,7 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Which keys are kept.
+    /// Updates how many keys are kept.
     pub(crate) fn keys(&self, retries: &Retries) {
         self.idempotency_keys
             .set(i64::try_from(retries.len()).unwrap_or(i64::MAX));
@@ -166,7 +167,7 @@ impl Metrics {
             .inc_by(retries.early().saturating_sub(told));
     }
 
-    /// An operation came again.
+    /// Counts a repeated operation. `is_same` says whether it is the same as the first.
     pub(crate) fn replayed(&self, is_same: bool) {
         if is_same {
             self.idempotency_replayed.inc();
@@ -192,7 +193,7 @@ impl Metrics {
         self.checkpoint_duration.observe(duration.as_secs_f64());
     }
 
-    /// The holder has a group, which waited so long for that.
+    /// Observes how long a group waited until the holder had it.
     pub(crate) fn waited(&self, duration: Duration) {
         self.standby_wait.observe(duration.as_secs_f64());
     }
@@ -206,7 +207,7 @@ impl Metrics {
         self.standby_timeouts.inc();
     }
 
-    /// Adds these to a registry.
+    /// Adds these metrics to a registry.
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.batch_operations.clone()))?;
         registry.register(Box::new(self.commit_duration.clone()))?;
@@ -249,7 +250,7 @@ fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
     valid(Histogram::with_opts(options))
 }
 
-/// Names and buckets are constants of this file.
+/// Unwraps a metric. Names and buckets are constants of this file.
 fn valid<T>(metric: prometheus::Result<T>) -> T {
     match metric {
         Ok(metric) => metric,

@@ -1,9 +1,9 @@
-//! Bugs to be found: the simulation must catch every one.
+//! Planted bugs, every one of which the simulation must catch.
 //!
-//! `planted!(Name)` is one line in the engine. It is `false` at compile time outside of this crate's own tests and of
-//! those that take the feature `simulation`: no program has a switch for it. In tests it is true while the bug is [planted](plant)
-//! in the thread that asks. A bug that leaves a sync or a write out needs no line there: the simulated
-//! disk does not hear it.
+//! `planted!(Name)` is one line in the engine. It is `false` at compile time except in this crate's
+//! own tests and in those that enable the feature `simulation`, so no released program can switch a
+//! bug on. In tests it is true while the bug is [planted](plant) in the calling thread. A bug that
+//! omits a sync or a write needs no such line, because the simulated disk ignores the call.
 
 #[cfg(not(any(test, feature = "simulation")))]
 macro_rules! planted {
@@ -22,17 +22,18 @@ macro_rules! planted {
 #[cfg(any(test, feature = "simulation"))]
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
-        /// What can be planted.
+        /// The bugs that can be planted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug {
             $($(#[doc = $what])+ $bug,)+
         }
 
         impl Bug {
-            /// Every one.
+            /// All bugs.
             pub const ALL: &[Self] = &[$(Self::$bug),+];
 
-            /// Those of a store that follows: `replica`'s simulation has primaries and standbys.
+            /// The bugs of a store that follows. `replica`'s simulation, which has primaries and
+            /// standbys, plants them.
             pub const OF_STANDBYS: [Self; 13] = [
                 Self::ReadAfterIgnored,
                 Self::EpochOfPositionIgnored,
@@ -49,7 +50,7 @@ macro_rules! bugs {
                 Self::HolderForgotten,
             ];
 
-            /// What is wrong then.
+            /// Says what goes wrong with the bug.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self {
@@ -64,39 +65,40 @@ macro_rules! bugs {
 bugs! {
     /// The journal is not synced. (At the disk.)
     SyncSkipped,
-    /// After a failed sync of the journal it is synced once more, and that is believed. (At the disk.)
+    /// After a failed sync, the journal is synced again, and the second result is believed. (At the
+    /// disk.)
     SyncRetried,
-    /// A checkpoint is named before it is synced. (At the disk.)
+    /// A checkpoint is renamed before it is synced. (At the disk.)
     CheckpointUnsynced,
     /// The directory is not synced after a creation or a rename. (At the disk.)
     DirectoryUnsynced,
-    /// The header of a group whose write failed is left. (At the disk.)
+    /// The header of a group whose write failed is not erased. (At the disk.)
     FailedGroupKept,
-    /// What a torn group left stays behind the end of the journal. (At the disk.)
+    /// What a torn group left is not erased from the end of the journal. (At the disk.)
     TornTailKept,
-    /// The last group, perhaps not durable, is not written again at a start. (At the disk.)
+    /// The last group, which may not be durable, is not written again at a start. (At the disk.)
     LastGroupTrusted,
     /// Answers are sent before the sync.
     AnsweredBeforeSync,
-    /// A refusal is sent before what it rests on is synced.
+    /// A refusal is sent before the data it depends on is synced.
     RefusedBeforeSync,
-    /// A lookup is answered before what it shows is synced.
+    /// A lookup is answered before the data it shows is synced.
     LookedUpBeforeSync,
-    /// After a failed commit one change is not taken back.
+    /// After a failed commit, one change is not undone.
     UndoIncomplete,
-    /// A request that waited too long is refused, and applied all the same.
+    /// A request that waited too long is refused, but applied anyway.
     LateApplied,
-    /// Nobody looks at the checksum of a group.
+    /// The checksum of a group is not checked.
     GroupUnchecked,
-    /// Nobody looks at the checksum of a checkpoint's block.
+    /// The checksum of a checkpoint's block is not checked.
     BlockUnchecked,
-    /// An unreadable group is the end of the journal, whatever follows it.
+    /// An unreadable group is taken for the end of the journal, whatever follows it.
     DamageTakenForTornTail,
-    /// A store whose journal is gone is begun anew.
+    /// A store whose journal is gone begins anew.
     JournalForgotten,
-    /// After a start the first change gets the number of the last one.
+    /// After a start, the first change gets the number of the last one.
     SequenceReused,
-    /// Older files go before the checkpoint that makes them needless is durable.
+    /// Older files are removed before the checkpoint that makes them obsolete is durable.
     RemovedTooEarly,
     /// The journal is replayed from where the copying of a checkpoint ended.
     ReplayedFromEnd,
@@ -106,61 +108,61 @@ bugs! {
     FreedNotJournaled,
     /// A removed widget's serial number stays taken.
     RemovedNotForgotten,
-    /// A widget that a checkpoint has twice stays twice.
+    /// A widget that is in a checkpoint twice stays twice.
     DuplicateKept,
-    /// The time of a group is the clock's, also where that went back.
+    /// The time of a group is always the clock's, even after the clock was set back.
     TimeGoesBack,
     /// A checkpoint leaves out the keys.
     KeysForgotten,
-    /// Where there are too many keys the oldest goes, whosever it is.
+    /// If there are too many keys, the oldest is dropped, whoever's it is.
     OldestKeyGoes,
-    /// A change is told before it is synced.
+    /// A change is shown before it is synced.
     ToldBeforeSync,
-    /// After a restart a change is left out.
+    /// After a restart, a change is left out.
     ToldWithGap,
-    /// The changes of a batch are told with one position.
+    /// All changes of a batch are shown with one position.
     ToldWithOnePosition,
-    /// A key that is known is decided again.
+    /// An operation whose key is known is decided again.
     RetryApplied,
     /// A retry is answered before the first attempt is synced.
     ReplayedBeforeSync,
-    /// A list does not keep how a widget was that changes before it was looked at.
+    /// A list does not keep the old version of a widget that changes before the list reaches it.
     ChangeAheadMissed,
-    /// A list looks at a widget as it is now, although it kept how it was.
+    /// A list looks at a widget as it is now, although it kept the old version.
     KeptForgotten,
-    /// A list that has looked at what it kept does not go on behind that.
+    /// A list does not move past the old versions that it has looked at.
     KeptLookedAtTwice,
-    /// A list begins before what its batch has changed is synced.
+    /// A list begins before the changes of its batch are synced.
     ListedBeforeSync,
-    /// A list does not add to the orders what has come and waits for that.
+    /// A list does not add the pending widgets to the orders.
     PendingForgotten,
-    /// A list does not put in order what came since the last one.
+    /// A list does not sort what was added to a run since the last list.
     TailForgotten,
-    /// A run is split as it lies, and not by its order.
+    /// A run is split without being sorted first.
     TailSplit,
-    /// A standby answers what is to be read after a position that it does not have yet.
+    /// A standby answers a read that must come after a position it has not reached yet.
     ReadAfterIgnored,
-    /// A position of a history that was given up is taken for one of the history that goes on.
+    /// A position of an abandoned history is taken for one of the current history.
     EpochOfPositionIgnored,
     /// A promotion is not made durable.
     PromotionNotKept,
-    /// A standby that is promoted keeps the epochs to whose beginning it has not come.
+    /// A promoted standby keeps epochs whose beginning it has not reached.
     EpochsAheadKept,
-    /// A standby does not take over its primary's epochs.
+    /// A standby does not adopt its primary's epochs.
     EpochsNotAdopted,
-    /// A primary that was replaced goes on to take operations.
+    /// A replaced primary continues to take operations.
     WritesOnWhenReplaced,
-    /// That a primary was replaced is not made durable.
+    /// The replacement of a primary is not made durable.
     ReplacementNotKept,
-    /// A primary that was replaced takes back more than seals.
+    /// A replaced primary removes more than seals.
     CutTooFar,
     /// An operation is answered before the holder has it.
     AnsweredBeforeAcknowledged,
-    /// A refusal is sent before the holder has what it tells of.
+    /// A refusal is sent before the holder has the data it reveals.
     RefusedBeforeAcknowledged,
-    /// Whatever reads is answered before the holder has what it tells of.
+    /// A read is answered before the holder has the data it reveals.
     ReadBeforeAcknowledged,
-    /// A change is told before the holder has it.
+    /// A change is shown before the holder has it.
     ToldBeforeAcknowledged,
     /// A start forgets who is the holder.
     HolderForgotten,
@@ -171,7 +173,7 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
-/// Plants a bug in this thread, or takes it away.
+/// Plants a bug in this thread, or removes it.
 #[cfg(any(test, feature = "simulation"))]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);

@@ -1,4 +1,4 @@
-//! What can be asked of the state without changing it. To add a kind, implement [`Query`] for it.
+//! Requests that read the state without changing it. To add a kind, implement [`Query`] for it.
 
 use crate::State;
 use widgets_queue::{Asked, DeliverBoxed};
@@ -6,7 +6,7 @@ use widgets_registry::{Fault, Lookup, Request, Widget};
 
 /// A request that reads the state and changes nothing.
 pub trait Query: Request {
-    /// The answer, by a state of which everything is durable.
+    /// Computes the answer from a state of which everything is durable.
     fn answer(self, state: &State) -> Result<Self::Answer, Self::Error>;
 }
 

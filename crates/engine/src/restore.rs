@@ -1,8 +1,8 @@
-//! Making a data directory from a copy: a checkpoint, the groups after it, and a new epoch.
+//! Building a data directory from a copy: a checkpoint, the groups after it, and a new epoch.
 //!
-//! Until it is whole the directory has the file [`RESTORING`](files::RESTORING), which every start refuses: a
-//! crash at any step leaves nothing that could be served. What was made is read as a start reads it,
-//! before that file goes.
+//! Until the directory is complete, it has the file [`RESTORING`](files::RESTORING), which every
+//! start refuses: a crash at any step leaves nothing that could be served. Before that file is
+//! removed, the result is read as a start would read it.
 
 use crate::{
     Counts, DataDirectory, Disk, DiskFile, JournalEnd, LoggedGroup, OpenError, Random, Settings,
@@ -17,25 +17,25 @@ use crate::{
 use std::{io, mem};
 use widgets_clock::SystemClock;
 
-/// Groups are written in pieces of so many bytes.
+/// Groups are written in pieces of this many bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The upper bits of an epoch's number count, so many lower ones are random: two restores of one copy, which
-/// know nothing of each other, do not have the same.
+/// The upper bits of an epoch's number count; this many lower bits are random. So two restores of
+/// one copy, which know nothing of each other, do not get the same number.
 const EPOCH_RANDOM_BITS: u32 = 16;
 
-/// A data directory that is being made from a copy.
+/// A data directory that is being built from a copy.
 pub struct Restoration<D: Disk = DataDirectory> {
     disk: D,
     random: Random,
     settings: Settings,
     store: StoreHeader,
-    /// The last epoch that anybody knows. `None` for a standby, which goes on in its primary's.
+    /// The highest epoch known anywhere. `None` for a standby, which continues its primary's epoch.
     epoch_max: Option<u32>,
     checkpoint: Option<(u64, D::File, u64)>,
-    /// Where the journal is, once its beginning is known.
+    /// Where the journal ends so far, once its beginning is known.
     end: Option<JournalEnd>,
-    /// A checkpoint needs the journal up to here.
+    /// The checkpoint needs the journal up to this entry.
     reach: u64,
     segment: Option<OpenSegment<D::File>>,
     /// The number of the next segment.
@@ -45,7 +45,7 @@ pub struct Restoration<D: Disk = DataDirectory> {
 struct OpenSegment<F> {
     header: SegmentHeader,
     file: F,
-    /// Where the piece goes.
+    /// The offset of the piece in the segment.
     offset: u64,
     piece: Vec<u8>,
 }
@@ -53,11 +53,11 @@ struct OpenSegment<F> {
 /// What was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// What it holds.
+    /// How much it contains.
     pub counts: Counts,
-    /// Up to where.
+    /// Where its journal ends.
     pub end: JournalEnd,
-    /// The epoch in which it goes on.
+    /// The epoch in which it continues.
     pub epoch: u32,
 }
 
@@ -72,7 +72,7 @@ impl Restoration {
         Self::begin_on(disk, crate::random(), settings, store, epoch_max)
     }
 
-    /// Begins a standby of the primary at this address in such a directory: it gets no epoch of its own.
+    /// Begins a standby of the primary at this address in such a directory. It gets no new epoch.
     pub fn begin_standby(
         disk: DataDirectory,
         settings: &Settings,
@@ -84,8 +84,8 @@ impl Restoration {
 }
 
 impl<D: Disk> Restoration<D> {
-    /// Begins on any disk, with any randomness. It must be empty, or have what an earlier restore left. The
-    /// new epoch is after `epoch_max`, the last one that anybody knows.
+    /// Begins on any disk, with any randomness. The disk must be empty, or have what an earlier
+    /// restore left. The new epoch comes after `epoch_max`, the highest epoch known anywhere.
     pub fn begin_on(
         disk: D,
         random: Random,
@@ -124,14 +124,15 @@ impl<D: Disk> Restoration<D> {
     ) -> Result<Self, OpenError> {
         settings.check()?;
         let store = StoreHeader {
-            // Nobody expects of it what another directory has.
+            // A new member number, because nobody may expect this directory to have what another
+            // one has.
             member: recovery::new_member(&mut random),
             ..store
         };
         let begin = || {
             let names = disk.list()?;
             if names.iter().any(|name| name == RESTORING) {
-                // Last goes what says that nobody has used the rest.
+                // This marker is removed last, because it says that nobody has used the rest.
                 let ours = |name: &&String| files::is_store(name) || files::is_unfinished(name);
                 for name in names.iter().filter(ours) {
                     disk.remove(name)?;
@@ -159,7 +160,7 @@ impl<D: Disk> Restoration<D> {
         })
     }
 
-    /// The journal begins here, and what is in the store before it is nothing.
+    /// Begins with an empty store, whose journal begins here.
     pub fn begin_empty(&mut self) {
         self.end = Some(JournalEnd {
             next_sequence: 1,
@@ -168,7 +169,7 @@ impl<D: Disk> Restoration<D> {
         });
     }
 
-    /// Begins with the checkpoint of this first sequence number, whose bytes follow.
+    /// Begins with the checkpoint that has this first sequence number. Its bytes must follow.
     pub fn begin_checkpoint(&mut self, first_sequence: u64) -> Result<(), OpenError> {
         let name = files::checkpoint_name(first_sequence);
         let file = files::create_unfinished(&self.disk, &name)
@@ -177,7 +178,7 @@ impl<D: Disk> Restoration<D> {
         Ok(())
     }
 
-    /// The next bytes of the checkpoint.
+    /// Appends the next bytes of the checkpoint.
     pub fn append_checkpoint(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
         let Some((_, file, offset)) = &mut self.checkpoint else {
             unreachable!("a checkpoint was begun")
@@ -188,7 +189,7 @@ impl<D: Disk> Restoration<D> {
         Ok(())
     }
 
-    /// The checkpoint has all its bytes. The groups from its first sequence number on follow.
+    /// Ends the checkpoint. The groups from its first sequence number on must follow.
     pub fn end_checkpoint(&mut self) -> Result<(), OpenError> {
         let Some((first_sequence, file, _)) = self.checkpoint.take() else {
             unreachable!("a checkpoint was begun")
@@ -213,19 +214,19 @@ impl<D: Disk> Restoration<D> {
         Ok(())
     }
 
-    /// Whether it has all that the checkpoint needs of the journal.
+    /// Reports whether the journal reaches as far as the checkpoint needs.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.end().next_sequence >= self.reach
     }
 
-    /// Where the journal is: the next group begins there.
+    /// Returns where the journal ends so far, which is where the next group must begin.
     #[must_use]
     pub fn end(&self) -> JournalEnd {
         self.end.unwrap_or_default()
     }
 
-    /// The next group. It must follow from what is before it.
+    /// Appends the next group, which must continue the journal.
     pub fn group(&mut self, group: &LoggedGroup) -> Result<(), OpenError> {
         let end = self.end();
         if group.first_sequence != end.next_sequence || group.chain != end.chain {
@@ -276,7 +277,7 @@ impl<D: Disk> Restoration<D> {
     fn open_segment(&mut self, first_sequence: u64) -> Result<(), OpenError> {
         let is_first = self.segment.is_none() && self.end.is_some() && self.is_origin();
         let header = SegmentHeader {
-            // Whatever was before it is not in this directory.
+            // What came before it is not in this directory.
             origin: if is_first { first_sequence } else { 0 },
             ..SegmentHeader::new(self.store.identity, self.number, (self.random)())
         };
@@ -293,14 +294,14 @@ impl<D: Disk> Restoration<D> {
         Ok(())
     }
 
-    /// Whether the next segment is the first one.
+    /// Reports whether the next segment is the first one.
     fn is_origin(&self) -> bool {
         let files = Files::list(&self.disk);
         files.is_ok_and(|files| files.segments.is_empty())
     }
 
-    /// Makes the segment durable with its name. The last one has zeros up to its size, as the journal goes on
-    /// in it.
+    /// Makes the segment durable, including its name. The last one is filled with zeros, because
+    /// the journal continues in it.
     fn close_segment(&mut self, is_last: bool) -> Result<(), OpenError> {
         let Some(mut segment) = self.segment.take() else {
             return Ok(());
@@ -321,7 +322,8 @@ impl<D: Disk> Restoration<D> {
         close().map_err(OpenError::io(format!("writing {name}")))
     }
 
-    /// Completes the directory: it gets a new epoch, and is read as a start would read it.
+    /// Completes the directory: gives it a new epoch unless it is a standby, and reads it as a
+    /// start would.
     pub fn finish(mut self) -> Result<Restored, OpenError> {
         let end = self.end();
         if !self.is_whole() {
@@ -352,7 +354,7 @@ impl<D: Disk> Restoration<D> {
         } = self;
         recovery::create_store(&disk, &store)?;
         let settings = Settings {
-            // Nothing goes before somebody has decided how long it is to be kept.
+            // Nothing may be dropped before an operator has decided how long changes are kept.
             changes_retention_hours: u32::MAX,
             changes_retention_bytes: u64::MAX,
             ..settings
@@ -397,7 +399,7 @@ impl<D: Disk> Restoration<D> {
         }
         let random = (self.random)() & ((1 << EPOCH_RANDOM_BITS) - 1);
         let number = (counted << EPOCH_RANDOM_BITS) | u32::try_from(random).unwrap_or(0);
-        // What was cut off is in no epoch.
+        // Epochs that begin after the restored history do not apply to it.
         self.store
             .epochs
             .retain(|epoch| epoch.first_sequence < first_sequence || epoch.number == 1);

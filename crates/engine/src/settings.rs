@@ -1,14 +1,14 @@
-//! How the engine is set.
+//! The settings of the engine.
 
 use crate::{
     OpenError,
     format::{self, ENTRY_BYTES_MAX, GROUP_ENTRIES_MAX},
 };
 
-/// How the engine is set.
+/// The settings of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How many requests may wait, and so how many a batch can have. Default 2,048.
+    /// How many requests may wait, and therefore how many a batch can have. Default 2,048.
     pub queue_operations_max: usize,
     /// How many bytes of text the waiting requests may have together. Default 4 MiB.
     pub queue_bytes_max: usize,
@@ -18,23 +18,23 @@ pub struct Settings {
     pub scans_max: usize,
     /// The size of a segment of the journal, in bytes. Default 64 MiB.
     pub segment_bytes: u64,
-    /// A checkpoint is due after so many bytes of the journal, or after half as many as the last
-    /// checkpoint has where that is more. What a restart replays is not much more. Default 256 MiB.
+    /// A checkpoint is due when the journal has grown by this many bytes, or by half the size of
+    /// the last checkpoint if that is more. A restart replays not much more. Default 256 MiB.
     pub checkpoint_journal_bytes: u64,
-    /// How long changes are kept for those who ask for them, in hours. Default 72.
+    /// How long changes are kept for their readers, in hours. Default 72.
     pub changes_retention_hours: u32,
-    /// How many bytes the journal may have for that; what a restart needs is kept in any case.
-    /// Default 4 GiB.
+    /// How many bytes of journal may be kept for readers of changes. What a restart needs is always
+    /// kept. Default 4 GiB.
     pub changes_retention_bytes: u64,
-    /// How many bytes the journal may have for who copies it and is behind. 0, the default, where nobody
-    /// does: then nothing is held.
+    /// How many bytes of journal may be kept for an archive that lags. 0, the default, means that
+    /// there is no archive and nothing is held.
     pub held_bytes_max: u64,
     /// How long idempotency keys are kept, in hours. Default 24.
     pub idempotency_retention_hours: u32,
     /// How many idempotency keys are kept. Default 1,000,000.
     pub idempotency_keys_max: u64,
-    /// An answer waits until the holder has what it rests on, so many milliseconds at most. `None`, the default: it
-    /// waits for this store's own disk alone.
+    /// How long an answer may wait until the holder has the data it depends on, in milliseconds.
+    /// `None`, the default, means that answers wait only for this store's own disk.
     pub standby_timeout_ms: Option<u64>,
 }
 
@@ -58,14 +58,13 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The least size of a segment where a batch can have so many operations, as a whole batch must fit into
-    /// one.
+    /// Returns the smallest size of a segment that can take a whole batch of this many operations.
     #[must_use]
     pub const fn segment_bytes_min(queue_operations_max: usize) -> u64 {
         format::group_bytes(queue_operations_max * ENTRY_BYTES_MAX) + format::DATA_OFFSET
     }
 
-    /// Checks each setting and how they hang together.
+    /// Checks each setting, and that they fit together.
     pub fn check(&self) -> Result<(), OpenError> {
         let operations = self.queue_operations_max;
         let refuse = |setting, limit, given| {

@@ -1,5 +1,5 @@
-//! Checking a stopped store whole, without changing it: what a start reads, and what is kept for those
-//! who ask for changes.
+//! Checking the whole of a stopped store without changing it: what a start reads, and what is kept
+//! for readers of changes.
 
 use crate::{
     Counts, DataDirectory, Disk, DiskFile, JournalEnd, NoStore, OpenError, Settings, files::Files,
@@ -8,10 +8,10 @@ use crate::{
 use std::{fs::File, io, path::Path};
 use widgets_clock::{Clock as _, SystemClock};
 
-/// What a whole store holds.
+/// What an intact store contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// What it holds.
+    /// How much it contains.
     pub counts: Counts,
     /// The first sequence number of its checkpoint, if it has one.
     pub checkpoint: Option<u64>,
@@ -19,11 +19,11 @@ pub struct Verified {
     pub end: JournalEnd,
     /// The oldest entry that is kept.
     pub oldest: u64,
-    /// The version of its files.
+    /// The format version of its files.
     pub version: u32,
 }
 
-/// Reads everything in a data directory that no service runs on.
+/// Reads everything in a data directory that no service uses.
 pub fn verify(path: &Path, settings: &Settings) -> Result<Verified, OpenError> {
     let disk = Unchanged(DataDirectory::open(path, NoStore::Refuse)?);
     let files = Files::list(&disk).map_err(OpenError::io("listing the data directory"))?;
@@ -61,11 +61,11 @@ pub fn verify(path: &Path, settings: &Settings) -> Result<Verified, OpenError> {
     })
 }
 
-/// A directory that is only read. What a start would change is left as it is.
+/// A directory that is only read. Changes that a start would make are ignored.
 #[derive(Clone)]
 struct Unchanged(DataDirectory);
 
-/// A file of it.
+/// A file in it.
 struct UnchangedFile(File);
 
 impl Disk for Unchanged {

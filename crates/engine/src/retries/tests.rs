@@ -1,4 +1,4 @@
-//! Keys against the simplest thing that does the same.
+//! Keys against the simplest model that does the same.
 
 use super::*;
 use widgets_registry::{
@@ -13,7 +13,7 @@ fn settings(keys_max: u64) -> Settings {
     }
 }
 
-/// The keys of three callers, in a few shards, and of few hashes.
+/// Returns keys of three callers, in a few shards and with few hashes.
 fn keyed(key: u8, request: u8) -> Keyed {
     let mut digest = [key; 16];
     digest[0] = key % 2;
@@ -33,7 +33,7 @@ fn kept(key: u8, at_seconds: u32) -> Kept {
     }
 }
 
-/// The simplest thing that does the same.
+/// The simplest model that does the same.
 #[derive(Default)]
 struct Model(Vec<Kept>);
 
@@ -59,10 +59,10 @@ impl Model {
     }
 }
 
-/// What is being copied while keys come and go.
+/// What is being copied while keys are added and dropped.
 #[derive(Default)]
 struct Copying {
-    /// There when it began, and not gone since.
+    /// The keys that existed when the copying began, and were not dropped since.
     wanted: Vec<Kept>,
     copied: Vec<Kept>,
     is_on: bool,
@@ -100,7 +100,7 @@ fn keys_are_found_until_they_are_too_old_or_their_caller_has_too_many() {
             for key in 0..30 {
                 for request in 1..3 {
                     let keyed = keyed(key, request);
-                    // Those of a commit that failed are gone, and the others are durable.
+                    // The keys of a failed commit are gone, and the others are durable.
                     let found = retries.find(&keyed, now);
                     let found = found.map(|found| Found {
                         is_settled: true,
@@ -130,7 +130,8 @@ fn keys_are_found_until_they_are_too_old_or_their_caller_has_too_many() {
     }
 }
 
-/// A caller with no more than its even share loses nothing, whoever else there is and however many they use.
+/// A caller with no more than its even share loses nothing, however many other callers there are
+/// and however many keys they use.
 #[test]
 fn an_even_share_is_left_to_each_caller() {
     let key = |caller: u8, number: u16| {
@@ -153,7 +154,7 @@ fn an_even_share_is_left_to_each_caller() {
         retries.insert(kept);
     }
     retries.settle(7);
-    // Nine others, one after the other, each with more than all may have.
+    // Nine other callers, one after the other, each with more keys than all may have together.
     for (caller, number) in (1..10).flat_map(|caller| (0..1100).map(move |it| (caller, it))) {
         retries.insert(key(caller, number));
         retries.settle(7);
@@ -166,7 +167,7 @@ fn an_even_share_is_left_to_each_caller() {
     );
     assert_eq!(retries.most_of_a_caller(), 100);
     assert_eq!(retries.early(), 100 + 9 * 1100 - 1000);
-    // What it uses beyond that, it loses itself, the oldest first.
+    // A caller that uses more than its share loses its own keys, the oldest first.
     retries.insert(key(0, 5000));
     retries.settle(7);
     assert_eq!(retries.find(&modest[0].keyed, 7), None);
@@ -194,7 +195,7 @@ fn a_key_that_is_replayed_over_a_checkpoint_is_there_once() {
     assert_eq!(retries.len(), 3);
 }
 
-/// A state in which nothing is there, or everything is as it is told.
+/// A state in which nothing exists, or everything is as the test says.
 struct Told {
     missing: Option<&'static str>,
     full: Option<&'static str>,
@@ -294,7 +295,7 @@ fn digests_never_change() {
     assert_ne!(caller_of(&keyed.key), caller_of(&other.key));
     let hex = [keyed.key, keyed.request].map(|it| format!("{:032x}", u128::from_be_bytes(it)));
     let hex = hex.concat();
-    // All but the two bytes of the caller as before there were shares.
+    // All bytes but the two of the caller are the same as before there were shares.
     assert_eq!(hex[..12], *"e4005f143d56");
     assert_eq!(
         hex[16..],

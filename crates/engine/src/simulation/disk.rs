@@ -9,15 +9,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// Unsynced writes are lost or kept in pieces of so many bytes.
+/// Unsynced writes are lost or kept in pieces of this many bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// Numbers that look random and come again with the same seed (`SplitMix64`).
+/// A generator of pseudo-random numbers, which are the same for the same seed (`SplitMix64`).
 #[derive(Clone)]
 pub struct Chance(pub u64);
 
 impl Chance {
-    /// The next one.
+    /// Returns the next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -26,25 +26,25 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// One below `end`, which is not 0.
+    /// Returns a number below `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.number() % end as u64).expect("below a usize")
     }
 }
 
-/// What a power cut keeps of what was not synced.
+/// What a power cut keeps of the unsynced changes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kept {
     /// No sector and no name.
     Nothing,
-    /// Each.
+    /// Every sector and every name.
     Everything,
-    /// Each sector and each name for itself, by this seed.
+    /// Some sectors and names, chosen independently by this seed.
     Some(u64),
 }
 
 impl Kept {
-    /// Asked for each sector and each name, says whether it is kept.
+    /// Returns a function that decides for each sector and each name whether it is kept.
     fn chooser(self) -> impl FnMut() -> bool {
         let mut chance = Chance(match self {
             Self::Some(seed) => seed,
@@ -58,7 +58,7 @@ impl Kept {
     }
 }
 
-/// A disk in memory. Clones are the same one.
+/// A disk in memory. Clones share it.
 #[derive(Clone, Default)]
 pub struct TestDisk(Arc<Mutex<Inner>>);
 
@@ -67,7 +67,7 @@ struct Inner {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// What happened to names since the directory was synced.
+    /// The changes of names since the directory was synced.
     name_changes: Vec<NameChange>,
     steps: usize,
     read_bytes_max: u64,
@@ -84,7 +84,7 @@ struct Content {
 #[derive(Clone)]
 enum Unsynced {
     Write(usize, Vec<u8>),
-    /// Down to so many bytes.
+    /// The file was shortened to this many bytes.
     Shortened(usize),
 }
 
@@ -95,28 +95,29 @@ enum NameChange {
     Renamed(String, String, usize),
 }
 
-/// What goes wrong. Steps count from 0.
+/// What goes wrong. Steps are counted from 0.
 #[derive(Clone, Copy, Default)]
 pub struct Faults {
-    /// From this step on everything fails. A write of this step may be there nevertheless.
+    /// From this step on, everything fails. The write of this step may have taken effect
+    /// nevertheless.
     pub crash_at: Option<usize>,
     /// This step fails without effect.
     pub fail_at: Option<usize>,
-    /// Every new file and every write that makes a file longer fails.
+    /// Every creation of a file and every write that makes a file longer fails.
     pub is_full: bool,
     /// Every sync of a file fails.
     pub fail_sync: bool,
 }
 
-/// How a step goes.
+/// The result of a step.
 enum Step {
     Done,
-    /// It takes effect, but nobody is told so.
+    /// It takes effect, but is reported as failed.
     DoneUnseen,
     Failed,
 }
 
-/// A file on it.
+/// A file on the disk.
 pub struct TestFile {
     disk: TestDisk,
     file: usize,
@@ -127,25 +128,25 @@ impl TestDisk {
         self.0.lock().expect("no test panics with the lock")
     }
 
-    /// Has this go wrong from now on.
+    /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         self.inner().faults = faults;
     }
 
-    /// The most that anybody wanted to read at a time.
+    /// Returns the largest number of bytes that any read asked for.
     #[must_use]
     pub fn read_bytes_max(&self) -> u64 {
         self.inner().read_bytes_max
     }
 
-    /// How many steps there were.
+    /// Returns how many steps there were.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.inner().steps
     }
 
-    /// The disk as the next process finds it, without a power cut: what was written is readable,
-    /// synced or not.
+    /// Returns the disk as the next process finds it without a power cut: everything written is
+    /// readable, whether or not it was synced.
     #[must_use]
     pub fn after_kill(&self) -> Self {
         let inner = self.inner();
@@ -158,7 +159,7 @@ impl TestDisk {
         })))
     }
 
-    /// The disk as the next process finds it, when the power was cut.
+    /// Returns the disk as the next process finds it after a power cut.
     #[must_use]
     pub fn after_power_cut(&self, kept: Kept) -> Self {
         let inner = self.inner();
@@ -189,13 +190,13 @@ impl TestDisk {
         })))
     }
 
-    /// Which files there are.
+    /// Returns the names of the files.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.inner().names.keys().cloned().collect()
     }
 
-    /// Changes the content of a file behind everybody's back.
+    /// Changes the content of a file without the engine's knowledge.
     pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         let file = inner.names[name];
@@ -205,14 +206,14 @@ impl TestDisk {
         content.unsynced.clear();
     }
 
-    /// What a file has.
+    /// Returns the content of a file.
     #[must_use]
     pub fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.inner();
         inner.files[inner.names[name]].written.clone()
     }
 
-    /// Puts a file there behind everybody's back.
+    /// Adds a file without the engine's knowledge.
     pub fn put(&self, name: &str, content: Vec<u8>) {
         let mut inner = self.inner();
         let file = inner.files.len();
@@ -225,7 +226,7 @@ impl TestDisk {
         inner.durable_names.insert(name.into(), file);
     }
 
-    /// Takes a file away behind everybody's back.
+    /// Removes a file without the engine's knowledge.
     pub fn lose(&self, name: &str) {
         let mut inner = self.inner();
         inner.names.remove(name);
@@ -268,11 +269,11 @@ impl Step {
 }
 
 impl Unsynced {
-    /// Makes it durable, each sector where `is_kept` says so.
+    /// Makes the change durable, in those sectors for which `is_kept` returns true.
     fn apply(&self, durable: &mut Vec<u8>, is_kept: &mut impl FnMut() -> bool) {
         match self {
             Self::Write(offset, data) => {
-                // Sectors are the disk's, wherever a write begins.
+                // Sectors are aligned on the disk, wherever a write begins.
                 let mut start = 0;
                 while start < data.len() {
                     let at = offset + start;
@@ -293,14 +294,14 @@ impl Unsynced {
 }
 
 impl TestFile {
-    /// How long it is.
+    /// Returns the length of the file.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.disk.inner().files[self.file].written.len() as u64
     }
 
-    /// A sync that failed: the kernel wrote some sectors, and forgets that the others were not. They
-    /// stay readable, and no later sync tries them again.
+    /// Simulates a failed sync: the kernel writes some sectors, and forgets that the others were
+    /// not written. They stay readable, and no later sync writes them.
     pub fn sync_partly(&self, kept: Kept) {
         let mut inner = self.disk.inner();
         let file = &mut inner.files[self.file];
@@ -329,7 +330,7 @@ impl NameChange {
 }
 
 fn write(file: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    // Faster than `resize` where nothing is optimised.
+    // Faster than `resize` in a build without optimisation.
     let missing = (offset + data.len()).saturating_sub(file.len());
     file.extend_from_slice(&vec![0; missing]);
     file[offset..offset + data.len()].copy_from_slice(data);
@@ -451,9 +452,9 @@ impl DiskFile for TestFile {
                     change.apply(&mut file.durable, &mut || true);
                 }
             }
-            // Only a power cut tells what is there.
+            // Only a power cut shows what is there.
             Step::DoneUnseen => {}
-            // As Linux does: what could not be written stays readable, and no later sync tries again.
+            // As on Linux: what could not be written stays readable, and no later sync tries again.
             Step::Failed => file.unsynced.clear(),
         }
         step.outcome()

@@ -1,6 +1,8 @@
-//! The engine for simulations: a disk in memory, and parts that make their steps when they are told to, in one thread.
+//! The engine for simulations: a disk in memory, and parts that make a step when they are told to,
+//! all in one thread.
 //!
-//! For tests alone, of this crate and, by the feature `simulation`, of those that build on it.
+//! Only for tests: those of this crate and, through the feature `simulation`, those of crates that
+//! build on it.
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -46,7 +48,7 @@ pub struct Steps<D: Disk, C: Clock> {
 }
 
 impl<D: Disk, C: Clock> Steps<D, C> {
-    /// Recovers what the disk has.
+    /// Recovers the contents of the disk.
     pub fn open(
         disk: &D,
         clock: &Arc<C>,
@@ -56,7 +58,8 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         Self::paced(disk, clock, random, settings, Mode::Never)
     }
 
-    /// The same, with operations that gather between commits or not.
+    /// Recovers the contents of the disk. `mode` says whether operations accumulate between
+    /// commits.
     pub(crate) fn paced(
         disk: &D,
         clock: &Arc<C>,
@@ -85,8 +88,8 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         })
     }
 
-    /// The owner's turn. Where it would wait for the next segment, that is made before. False once the queue is
-    /// closed and empty.
+    /// Runs the owner's turn. If the owner would wait for the next segment, that is prepared first.
+    /// Returns false once the queue is closed and empty.
     pub fn own(&mut self) -> bool {
         if self.would_wait() {
             self.prepare();
@@ -94,76 +97,77 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         self.owner.turn(&self.queue, &mut self.batch, false)
     }
 
-    /// Whether the owner would wait for the next segment of the journal.
+    /// Reports whether the owner would wait for the next segment of the journal.
     pub(crate) fn would_wait(&self) -> bool {
         self.owner.journal().room() < self.batch_bytes_max
     }
 
-    /// The next segment of the journal is made, if it is wanted.
+    /// Prepares the next segment of the journal, if it is wanted.
     pub fn prepare(&mut self) {
         if self.preparer.must_step() {
             drop(self.preparer.step());
         }
     }
 
-    /// The writer of checkpoints does its next thing.
+    /// Runs the next step of the writer of checkpoints.
     pub fn write(&mut self) {
         self.writer.step();
     }
 
-    /// Those who wait for changes are told.
+    /// Notifies those that wait for changes.
     pub fn tell(&self) {
         self.log.tell();
     }
 
-    /// Has a checkpoint written, step by step.
+    /// Requests a checkpoint, which is then written step by step.
     pub fn want_checkpoint(&self) {
         let (reply, _) = mpsc::channel();
         drop(self.checkpoint_requests.send(reply));
         self.queue.wake();
     }
 
-    /// A widget, if it is there.
+    /// Returns a widget, if it exists.
     #[must_use]
     pub fn lookup(&self, serial_number: &str) -> Option<Widget> {
         self.owner.state().lookup(serial_number)
     }
 
-    /// How much there is.
+    /// Returns how much the store contains.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.owner.state().counts()
     }
 
-    /// Up to `limit` changes after a position, as far as they may be told.
+    /// Returns up to `limit` changes after a position, as far as they may be shown.
     pub fn changes(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
         self.log.read(after, &ChangeFilter::default(), limit)
     }
 
-    /// The same of all that is durable.
+    /// Returns up to `limit` durable changes after a position, whether or not they may be shown.
     pub fn durable_changes(&self, after: Position, limit: usize) -> Result<Changes, FeedError> {
         self.log.read_durable(after, limit)
     }
 
-    /// After the newest entry that may be told. `None` where that is not known yet.
+    /// Returns the position after the newest entry that may be shown. Returns `None` if that is not
+    /// known yet.
     #[must_use]
     pub fn newest_shown(&self) -> Option<Position> {
         self.log.newest_shown()
     }
 
-    /// After the newest entry that is durable.
+    /// Returns the position after the newest durable entry.
     #[must_use]
     pub fn newest(&self) -> Position {
         self.log.newest()
     }
 
-    /// Before the oldest entry that is kept.
+    /// Returns the position before the oldest entry that is kept.
     #[must_use]
     pub fn oldest(&self) -> Position {
         self.log.oldest()
     }
 
-    /// What copies of the store are made from.
+    /// Returns what copies of the store are made from.
     #[must_use]
     pub fn source(&self) -> Source {
         Source::new(
@@ -173,7 +177,7 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         )
     }
 
-    /// Writes what a primary sends to it.
+    /// Returns a handle for following a primary and for changing the store's role.
     #[must_use]
     pub fn follower(&self) -> Follower {
         Follower::new(
@@ -184,13 +188,13 @@ impl<D: Disk, C: Clock> Steps<D, C> {
         )
     }
 
-    /// Has answers go out that wait for another machine, where they do.
+    /// Returns the access to the answers that wait for another machine, if answers do.
     #[must_use]
     pub fn acknowledging(&self) -> Option<Acknowledging> {
         self.gate.clone().map(Acknowledging)
     }
 
-    /// A way to ask it.
+    /// Returns a client of the engine.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(self.queue.clone(), self.clock.clone())
