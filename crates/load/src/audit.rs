@@ -1,7 +1,8 @@
-//! The audit: reads back through lookups and compares with what was acknowledged and refused.
+//! The audit: reads widgets back with lookups and compares them with what was acknowledged and
+//! refused.
 //!
-//! Each lane reads its own partition while nothing else is in flight, so every difference is a fault
-//! of the server, not of the moment.
+//! Each lane reads its own partition while nothing else is in flight, so every difference is a
+//! fault of the server and not a matter of timing.
 
 use crate::{
     client::{Channel, Request},
@@ -14,49 +15,49 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A lookup that fails is repeated so often before its widget counts as unreadable.
+/// How often a failed lookup is repeated before its widget counts as unreadable.
 const ATTEMPTS_MAX: u32 = 20;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// An operation of unknown fate may still be under way: it is looked at so often.
+/// How often an operation of unknown fate is checked, because it may still be in progress.
 const LOOKS_MAX: u32 = 10;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// So many findings of each lane are kept in words; all are counted.
+/// The maximum number of findings that each lane keeps as text. All are counted.
 const EXAMPLES_MAX: usize = 20;
 
 /// What the audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
-    /// Widgets read and compared.
+    /// Widgets that were read and compared.
     pub widgets_checked: u64,
-    /// Operations of unknown fate that were found applied whole, or not at all.
+    /// Operations of unknown fate that were checked.
     pub unknown_fates_checked: u64,
-    /// Acknowledged operations of which nothing is there.
+    /// Acknowledged operations whose effect is missing.
     pub acknowledged_but_lost: u64,
-    /// What was refused, or never acknowledged, and is there all the same.
+    /// Operations that were refused or never acknowledged, but whose effect is there.
     pub refused_but_applied: u64,
-    /// Associations that only one of their widgets knows.
+    /// Associations that only one of their widgets names.
     pub asymmetric: u64,
     /// Operations of unknown fate that were applied in part.
     pub partly_applied: u64,
-    /// Operations of unknown fate whose widgets say otherwise than the feed of changes.
+    /// Operations of unknown fate for which the widgets and the feed of changes disagree.
     #[serde(default)]
     pub told_otherwise: u64,
-    /// Widgets with another name, or with other slots, than they were given.
+    /// Widgets whose name or slots differ from those they were given.
     pub altered: u64,
     /// Widgets that could not be read.
     pub unreadable: u64,
-    /// Widgets of this run that were no longer remembered, and so not checked.
+    /// Widgets of this run that were forgotten, and therefore not checked.
     pub forgotten: u64,
-    /// Operations of unknown fate that were too many to remember, and so not checked.
+    /// Operations of unknown fate that were too many to remember, and therefore not checked.
     pub unknown_fates_forgotten: u64,
-    /// The first findings, in words.
+    /// The first findings as text.
     pub examples: Vec<String>,
 }
 
 impl Findings {
-    /// How many faults of the server were found.
+    /// Returns how many faults of the server were found.
     #[must_use]
     pub const fn faults(&self) -> u64 {
         self.acknowledged_but_lost
@@ -90,8 +91,8 @@ impl Findings {
     }
 }
 
-/// Reads a partition back: all of it, or a sample of so many widgets. Where the feed is followed, it has to
-/// say the same of what is in doubt.
+/// Reads a partition back: all of it, or a sample of at most `widgets_max` widgets. If the feed is
+/// followed, it must agree about the operations of unknown fate.
 pub(crate) async fn run(
     channel: &mut Channel,
     partition: &Partition,
@@ -132,7 +133,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A lookup's body, or `None` where the widget does not exist.
+    /// Looks a widget up and returns the body, or `None` if the widget does not exist.
     async fn read(&mut self, serial_number: &str) -> Result<Option<Vec<u8>>, String> {
         self.request.path.clear();
         self.request.path.push_str("/widgets/");
@@ -170,7 +171,7 @@ impl Reader<'_> {
     }
 }
 
-/// Tells whoever watches whether the server answers.
+/// Records for the display whether the server answers.
 fn note(recorder: &SharedRecorder, cause: Option<&String>) {
     let mut recorder = lock(recorder);
     recorder.read_back += u64::from(cause.is_none());
@@ -228,7 +229,7 @@ const fn applied(findings: &mut Findings) -> (&mut u64, &'static str) {
     (&mut findings.refused_but_applied, "refused but applied")
 }
 
-/// Whether the two ends of the association disagree about it.
+/// Reports whether the two ends of the association disagree about it.
 async fn is_asymmetric(
     reader: &mut Reader<'_>,
     serial_number: &str,

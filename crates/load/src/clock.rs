@@ -1,4 +1,4 @@
-//! The clock of a session, and a timer that is as fine as it.
+//! The clock of a session, and a timer with the same precision.
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -11,14 +11,14 @@ use std::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Time since the session began, the same for all its threads.
+/// A clock that measures the time since the session began, the same for all its threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    /// A clock that stands at zero now.
+    /// Returns a clock that starts at zero now.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -30,14 +30,14 @@ impl Clock {
         }
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     #[must_use]
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 }
 
-/// Time since the Unix epoch, by the wall clock.
+/// Returns the wall-clock time since the Unix epoch.
 #[must_use]
 pub(crate) fn unix_time() -> Duration {
     std::time::SystemTime::UNIX_EPOCH
@@ -45,10 +45,10 @@ pub(crate) fn unix_time() -> Duration {
         .unwrap_or_default()
 }
 
-/// Waits for a moment to within microseconds.
+/// A timer that is precise to microseconds.
 ///
-/// The runtime's own timer counts whole milliseconds, which would add a millisecond of the
-/// generator's own to every open-loop latency. Linux's timerfd does not round.
+/// The runtime's timer counts whole milliseconds, which would add up to a millisecond of the
+/// generator's making to every open-loop latency. Linux's timerfd does not round.
 pub(crate) struct Timer {
     clock: Clock,
     file: AsyncFd<OwnedFd>,
@@ -66,7 +66,7 @@ impl Timer {
         Ok(Self { clock, file })
     }
 
-    /// Waits until `moment`. A moment that is past returns at once.
+    /// Waits until `moment`. Returns at once if it is past.
     pub(crate) async fn wait_until(&self, moment: Duration) -> io::Result<()> {
         loop {
             let wait = moment.saturating_sub(self.clock.now());
@@ -83,7 +83,7 @@ impl Timer {
             timerfd_settime(self.file.get_ref(), TimerfdTimerFlags::empty(), &value)?;
             let mut ready = self.file.readable().await?;
             let mut expirations = [0; 8];
-            // Nothing to read means that it was woken for the time set before: wait again.
+            // If there is nothing to read, the timer was woken for an earlier setting: wait again.
             drop(ready.try_io(|file| Ok(rustix::io::read(file, &mut expirations)?)));
         }
     }

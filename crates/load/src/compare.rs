@@ -1,16 +1,16 @@
-//! Whether two runs differ by more than chance.
+//! Decides whether two runs differ by more than chance.
 //!
-//! What is compared are the values of the timeline's intervals. Neighbouring intervals are alike (a
-//! slow sync or a busy neighbour spans several), so they are not independent samples. Their mean is
+//! It compares the values of the timeline's intervals. Neighbouring intervals are alike (a slow
+//! sync or a busy neighbour spans several), so they are not independent samples. Their mean is
 //! therefore resampled in blocks of neighbours: the moving block bootstrap (H. R. Künsch, "The
-//! Jackknife and the Bootstrap for General Stationary Observations", Annals of Statistics 17, 1989),
-//! with blocks of about n^(1/3) intervals (P. Hall, J. Horowitz, B.-Y. Jing, "On Blocking Rules for the
-//! Bootstrap with Dependent Data", Biometrika 82, 1995). A difference counts if 0 is outside its
-//! interval, which is so wide that all of a comparison's intervals together hold with 95 %
-//! (Bonferroni).
+//! Jackknife and the Bootstrap for General Stationary Observations", Annals of Statistics 17,
+//! 1989), with blocks of about n^(1/3) intervals (P. Hall, J. Horowitz, B.-Y. Jing, "On Blocking
+//! Rules for the Bootstrap with Dependent Data", Biometrika 82, 1995). A difference is significant
+//! if its confidence interval excludes 0. The intervals are wide enough that all intervals of a
+//! comparison hold together with 95 % probability (Bonferroni).
 //!
-//! What it cannot see: what differs between runs and not within them, like the placement of files on
-//! a disk. Alternate runs of both kinds, and compare several.
+//! It cannot see what differs between runs but not within them, such as the placement of files on a
+//! disk. For that, alternate runs of both kinds and compare several.
 
 use crate::{
     random::Random,
@@ -19,13 +19,13 @@ use crate::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// With fewer intervals than this on either side nothing is said.
+/// With fewer intervals than this on either side, there is no verdict.
 const INTERVALS_MIN: usize = 10;
 const RESAMPLES: usize = 2000;
-/// The chance of a false alarm among all lines.
+/// The probability of a false alarm among all lines.
 const ALPHA: f64 = 0.05;
 
-/// Two reports beside each other.
+/// Two reports compared.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// One line for each figure.
@@ -37,17 +37,17 @@ pub struct Comparison {
 /// One figure of both reports.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// What it is.
+    /// The figure's name.
     pub name: &'static str,
-    /// Its mean over the intervals of each report.
+    /// The mean of the figure over each report's intervals.
     pub means: [f64; 2],
-    /// The difference as a share of the first, with the interval that it lies in. `None` where there
+    /// The difference as a share of the first mean, with its confidence interval. `None` if there
     /// are too few intervals.
     pub difference: Option<Difference>,
     text: fn(f64) -> String,
 }
 
-/// A difference as a share of the first report's figure.
+/// A difference as a share of the first report's figure, with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the type's line says it")]
 pub struct Difference {
@@ -57,7 +57,7 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether it is more than chance.
+    /// Reports whether the difference is significant.
     #[must_use]
     pub fn is_significant(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
@@ -97,7 +97,7 @@ pub fn compare(before: &Report, after: &Report) -> Comparison {
     }
 }
 
-/// A figure's values, one for each interval that is whole and not empty.
+/// Returns a figure's values, one for each interval that is whole and not empty.
 fn values(report: &Report, figure: fn(&Point) -> f64) -> Vec<f64> {
     let points = report
         .stretches
@@ -120,7 +120,7 @@ fn difference(before: &[f64], after: &[f64]) -> Option<Difference> {
     if before.len().min(after.len()) < INTERVALS_MIN {
         return None;
     }
-    // The same reports give the same answer.
+    // The seed depends only on the reports, so that the same reports give the same answer.
     let mut random = Random::new(before.len() as u64 ^ (after.len() as u64) << 32);
     let relative = |before: f64, after: f64| (after - before) / before.abs().max(f64::MIN_POSITIVE);
     let mut resampled: Vec<f64> = (0..RESAMPLES)
@@ -136,7 +136,7 @@ fn difference(before: &[f64], after: &[f64]) -> Option<Difference> {
     })
 }
 
-/// The mean of as many values as there are, drawn in blocks of neighbours.
+/// Returns the mean of as many values as `values` has, drawn in blocks of neighbours.
 fn resample(values: &[f64], random: &mut Random) -> f64 {
     let block = (values.len() as f64).cbrt().ceil() as usize;
     let (mut sum, mut count) = (0.0, 0);
@@ -153,7 +153,7 @@ fn resample(values: &[f64], random: &mut Random) -> f64 {
     sum / count as f64
 }
 
-/// Settings that differ, other than those that differ in every run.
+/// Returns the settings that differ, except those that differ in every run.
 fn differing(before: &Report, after: &Report) -> Vec<(String, String, String)> {
     const OF_EVERY_RUN: [&str; 2] = ["url", "run"];
     let all = |report: &Report| {
@@ -212,7 +212,8 @@ impl fmt::Display for Comparison {
                 percent(difference.estimate)
             )?;
         }
-        // A run's own p99 is higher than the mean of its intervals': its worst ones weigh in full.
+        // A run's p99 is higher than the mean of its intervals' p99, because its worst intervals
+        // have full weight.
         writeln!(
             f,
             "\nEach figure is the mean of the intervals' values, a p99 that of their p99: the\n\
@@ -240,7 +241,8 @@ mod tests {
     use super::*;
     use crate::stats::Percentiles;
 
-    /// A series around `mean` in which each value keeps this share of the one before it.
+    /// Returns a series around `mean` in which each value keeps this share of the previous value's
+    /// deviation.
     fn series(mean: f64, count: usize, kept: f64, seed: u64) -> Vec<f64> {
         let mut random = Random::new(seed);
         let mut deviation = 0.0;
@@ -264,8 +266,8 @@ mod tests {
 
     #[test]
     fn chance_is_called_chance_and_a_difference_a_difference() {
-        // 1 % of false alarms for one figure is what the intervals are made for; blocks that are
-        // short for the correlation let some more through.
+        // The intervals allow 1 % of false alarms for each figure. Blocks that are short compared
+        // with the correlation let some more through.
         let (independent, correlated) = (alarms(0.0, 100.0), alarms(0.5, 100.0));
         assert!(independent <= 3, "{independent} false alarms in 50");
         assert!(correlated <= 6, "{correlated} false alarms in 50");

@@ -1,11 +1,11 @@
-//! Datasets: any number of widgets, told by a seed alone.
+//! Datasets: any number of widgets, determined by a seed alone.
 //!
-//! `widgets generate` writes one; `widgets load --dataset` knows every widget of it without reading
-//! it. Widgets come in blocks of [`BLOCK_WIDGETS`], and associations stay within a block, so any
-//! block can be computed by itself: in memory that does not grow with the dataset, in any order, and
-//! by several partitions at once.
+//! `widgets generate` writes a dataset; `widgets load --dataset` knows each of its widgets without
+//! reading it. Widgets come in blocks of [`BLOCK_WIDGETS`], and associations stay within a block.
+//! Each block can therefore be computed separately: in memory that does not grow with the dataset,
+//! in any order, and by several partitions at once.
 //!
-//! What a seed stands for is a format: it must not change.
+//! What a seed generates is a format and must never change.
 
 use crate::random::Random;
 use serde::{Deserialize, Serialize};
@@ -15,28 +15,30 @@ use std::{
 };
 use widgets_registry::{Port, Ports, SLOTS_MAX};
 
-/// A block has so many widgets. The last one may have fewer.
+/// The number of widgets in a block. The last block may have fewer.
 pub const BLOCK_WIDGETS: u32 = 64;
 
-/// A dataset has at most so many widgets: what a partition's identifiers can tell apart.
+/// The maximum number of widgets in a dataset, because a partition's identifiers can distinguish no
+/// more.
 pub const WIDGETS_MAX: u32 = 1 << 31;
 
-/// A dataset, told by its parameters.
+/// A dataset, given by its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// How many widgets, at most [`WIDGETS_MAX`].
+    /// The number of widgets, at most [`WIDGETS_MAX`].
     pub widgets: u32,
-    /// What the choices are made from.
+    /// The seed of all choices.
     pub seed: u64,
-    /// The share of slots that are associated, from 0 to 1. What is reached is a little less near 1,
-    /// where a block runs out of partners.
+    /// The share of slots that are associated, from 0 to 1. Near 1 the actual share is a little
+    /// lower, because a block runs out of partners.
     pub associated: f64,
 }
 
 impl FromStr for Dataset {
     type Err = String;
 
-    /// Reads `widgets=10000000,seed=1,associated=50%`; the seed is 1 and the share 50 % where absent.
+    /// Parses `widgets=10000000,seed=1,associated=50%`. The seed defaults to 1 and the share to 50
+    /// %.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut dataset = Self {
             widgets: 0,
@@ -68,7 +70,7 @@ impl FromStr for Dataset {
     }
 }
 
-/// How many widgets a dataset is to have, if it can.
+/// Checks the number of widgets of a dataset.
 pub fn widgets(number: u64) -> Result<u32, String> {
     let within = u32::try_from(number).ok();
     within
@@ -87,10 +89,10 @@ impl fmt::Display for Dataset {
     }
 }
 
-/// A widget of a dataset. Peers are told by their index in the dataset.
+/// A widget of a dataset. Peers are given by their index in the dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatasetWidget {
-    /// Its index, from 0.
+    /// Its index, counted from 0.
     pub index: u32,
     /// Its slots.
     pub ports: Ports,
@@ -99,13 +101,13 @@ pub struct DatasetWidget {
 }
 
 impl Dataset {
-    /// How many blocks there are.
+    /// Returns the number of blocks.
     #[must_use]
     pub const fn blocks(&self) -> u32 {
         self.widgets.div_ceil(BLOCK_WIDGETS)
     }
 
-    /// Replaces the content of `widgets` by one block. Empty past the last one.
+    /// Replaces the content of `widgets` with one block, which is empty after the last one.
     pub fn block(&self, block: u32, widgets: &mut Vec<DatasetWidget>) {
         widgets.clear();
         let first = block.saturating_mul(BLOCK_WIDGETS);
@@ -127,14 +129,15 @@ impl Dataset {
         let _ = write!(text, "W{index:010}");
     }
 
-    /// Which widget has this serial number, of a dataset that is large enough.
+    /// Returns the index of the widget with this serial number, if the dataset is large enough to
+    /// have one.
     pub(crate) fn index(serial_number: &str) -> Option<u32> {
         let digits = serial_number.strip_prefix('W')?;
         let is_plain = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
         is_plain.then(|| digits.parse().ok())?
     }
 
-    /// A widget's name.
+    /// Returns a widget's name.
     #[must_use]
     pub fn name(&self, index: u32) -> &'static str {
         self.spelling(index).plain
@@ -145,7 +148,8 @@ impl Dataset {
     }
 }
 
-/// A list of ports with two slots on average: none 5 %, one 20 %, two 45 %, three 30 %.
+/// Returns a random list of ports, on average of two slots: none 5 %, one 20 %, two 45 %, three 30
+/// %.
 pub(crate) fn ports(random: &mut Random) -> Ports {
     let count = match random.below(100) {
         0..5 => 0,
@@ -158,14 +162,14 @@ pub(crate) fn ports(random: &mut Random) -> Ports {
         1 => Port::Q,
         _ => Port::R,
     });
-    // At most three were counted.
+    // There are at most three ports.
     Ports::new(&ports[..count]).unwrap_or_default()
 }
 
 /// Associates this share of a block's slots of one port type.
 fn associate(widgets: &mut [DatasetWidget], port: Port, share: f64, random: &mut Random) {
-    // In a random order of widgets, not of slots: a widget's second slot of a type is looked at only
-    // after its first, which keeps the rule that the lowest free ordinal is taken.
+    // The order is random by widget, not by slot: a widget's second slot of a type comes after its
+    // first, which keeps the rule that the lowest free ordinal is taken.
     let mut open: Vec<(u32, usize, usize)> = Vec::new();
     for (position, widget) in widgets.iter().enumerate() {
         let order = random.below(1 << 16);
@@ -173,7 +177,7 @@ fn associate(widgets: &mut [DatasetWidget], port: Port, share: f64, random: &mut
         open.extend(slots.map(|(ordinal, _)| (order, position, ordinal.index())));
     }
     open.sort_unstable();
-    // Rounded up or down by chance, so that small blocks meet the share on average.
+    // Rounded up or down at random, so that small blocks have the right share on average.
     let wanted = share.clamp(0.0, 1.0) * open.len() as f64 / 2.0;
     let mut wanted = wanted.trunc() as usize + usize::from(random.chance(wanted.fract()));
     while wanted > 0 && open.len() >= 2 {
@@ -193,13 +197,14 @@ fn associate(widgets: &mut [DatasetWidget], port: Port, share: f64, random: &mut
     }
 }
 
-/// A name as it is, and as it stands in a JSON string.
+/// A name in plain form, and as written in a JSON string.
 pub(crate) struct Spelling {
     pub(crate) plain: &'static str,
     pub(crate) json: &'static str,
 }
 
-/// Mostly plain, but also what has gone wrong before: quotes, backslashes, other scripts, nothing.
+/// Most names are plain; others contain what has caused faults before: quotes, backslashes, other
+/// scripts, and nothing at all.
 #[rustfmt::skip]
 const NAMES: [Spelling; 16] = [
     Spelling { plain: "brass coupler", json: "brass coupler" },
@@ -220,7 +225,7 @@ const NAMES: [Spelling; 16] = [
     Spelling { plain: "cooling fin", json: "cooling fin" },
 ];
 
-/// The name that these bits choose.
+/// Returns the name that these bits select.
 pub(crate) const fn name(bits: u64) -> &'static Spelling {
     &NAMES[(bits % NAMES.len() as u64) as usize]
 }

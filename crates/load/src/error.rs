@@ -1,18 +1,18 @@
-//! Why a run could not be made.
+//! The reasons why a run could not be made.
 
 use std::io;
 
 /// Why there is no result. Faults of the server are results, not errors.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is out of its limits.
+    /// A setting is outside its limits.
     #[error("{setting} must be {limit}, {given} was given")]
     Setting {
-        /// Its name.
+        /// The setting's name.
         setting: &'static str,
-        /// Its limits.
+        /// The setting's limits.
         limit: String,
-        /// What was given.
+        /// The value that was given.
         given: String,
     },
     /// The target cannot be used.
@@ -21,28 +21,28 @@ pub enum Error {
     /// The server does not answer.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
-    /// The server answers, but not as this service does.
+    /// The server answers, but not as a widgets server does.
     #[error("this is no widgets server: GET {path} answered status {status}: {body}")]
     Strange {
-        /// What was asked for.
+        /// The path that was requested.
         path: String,
         /// The answer's status.
         status: u16,
-        /// The start of its body.
+        /// The beginning of the answer's body.
         body: String,
     },
-    /// The token, or that there is none, is not accepted.
+    /// The server accepts neither the token nor, if none was given, requests without one.
     #[error("the server wants another token (--token): it answered status {status}")]
     Token {
         /// The answer's status.
         status: u16,
     },
-    /// Metrics cannot be pushed there.
+    /// Metrics cannot be pushed to this URL.
     #[error("metrics cannot be pushed to {url}: {cause}")]
     Push {
-        /// Where to.
+        /// The URL.
         url: String,
-        /// Why not.
+        /// Why the push failed.
         cause: String,
     },
     /// Another run has used these serial numbers.
@@ -57,10 +57,10 @@ pub enum Error {
          make it with `widgets generate`"
     )]
     NoDataset {
-        /// A widget that should be there.
+        /// A widget that should exist.
         serial_number: String,
     },
-    /// The server holds widgets of the dataset's names, and not as it was made.
+    /// The server holds widgets with the dataset's names, but not as they were generated.
     #[error(
         "the server does not hold the dataset {dataset} as it was made: of {sampled} widgets that were \
          looked at {different} {} different, such as {serial_number}, {difference}. A run changes its \
@@ -71,34 +71,34 @@ pub enum Error {
     DatasetChanged {
         /// The dataset.
         dataset: String,
-        /// How many widgets were looked at.
+        /// How many widgets were looked up.
         sampled: usize,
-        /// How many of them are others.
+        /// How many of them are different.
         different: usize,
         /// One of those.
         serial_number: String,
-        /// What is different about it.
+        /// How it is different.
         difference: String,
     },
     /// A thread, a signal handler or a runtime could not be set up.
     #[error("setting the load generator up: {0}")]
     Thread(io::Error),
-    /// A worker ended.
+    /// A worker ended unexpectedly.
     #[error("a worker of the load generator ended: {0}")]
     Worker(String),
-    /// The audit took too long.
+    /// The audit timed out.
     #[error("it was not done after {seconds} s, nothing is proven")]
     AuditLate {
-        /// How long it was given.
+        /// The timeout, in seconds.
         seconds: u64,
     },
-    /// The server was gone during the audit.
+    /// The server could not be reached during the audit.
     #[error(
         "the server has not answered for {seconds} s ({cause}), nothing is proven. --during-crash waits \
          for one that comes back"
     )]
     AuditUnreachable {
-        /// How long.
+        /// For how many seconds.
         seconds: u64,
         /// Why, as far as that is known.
         cause: String,
@@ -106,7 +106,7 @@ pub enum Error {
     /// The feed of changes cannot be followed.
     #[error("the feed of changes cannot be followed: {0}")]
     Feed(String),
-    /// A signal came before any load did.
+    /// A signal arrived before any load was applied.
     #[error("interrupted before the load began: nothing was sent")]
     Interrupted,
     /// A signal ended the audit.
@@ -115,7 +115,7 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("{0}")]
     File(String),
-    /// A file's content is not what it should be.
+    /// The content of a file is wrong.
     #[error("{what}: {cause}")]
     Content {
         /// The file.

@@ -1,17 +1,18 @@
-//! The search for the highest rate that holds the objectives.
+//! The search for the highest rate that meets the objectives.
 //!
-//! From half of what a closed loop reached, up until a rate misses or down until one holds, then by
-//! halves (on a logarithmic scale) until the two are within 5 %. The rate that missed is then tried once
-//! more: where it holds the miss was chance, and the search goes on. The search itself is pure: whoever
-//! drives it tries the rates.
+//! It begins at half of what a closed loop reached, goes up until a rate misses or down until one
+//! holds, and then bisects (on a logarithmic scale) until the two are within 5 %. The rate that
+//! missed is then tried once more: if it holds, the miss was chance, and the search continues. The
+//! search itself is pure: its caller tries the rates.
 
-/// How near the highest rate that held and the lowest one that missed must come.
+/// The search ends once the lowest rate that missed is within this factor of the highest one that
+/// held.
 const RESOLUTION: f64 = 1.05;
 
-/// At most so many times a rate is tried.
+/// The maximum number of attempts.
 const STEPS_MAX: usize = 20;
 
-/// A search under way.
+/// A search in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct FindMax {
     first: f64,
@@ -20,7 +21,7 @@ pub(crate) struct FindMax {
 }
 
 impl FindMax {
-    /// A search that knows how many requests a second a closed loop made.
+    /// Creates a search that begins at half this rate, the requests a second of a closed loop.
     pub(crate) const fn new(closed_loop_rate: f64) -> Self {
         Self {
             first: (closed_loop_rate / 2.0).max(1.0),
@@ -28,7 +29,7 @@ impl FindMax {
         }
     }
 
-    /// The next rate to try, or `None` where the search is over.
+    /// Returns the next rate to try, or `None` once the search is over.
     pub(crate) fn next(&self) -> Option<f64> {
         if self.tried.len() >= STEPS_MAX {
             return None;
@@ -36,7 +37,8 @@ impl FindMax {
         match (self.found(), self.missed()) {
             (None, None) => Some(round(self.first)),
             (Some(held), None) => Some(round(held * 1.5)),
-            // Ever larger steps down: a service that misses at once may be far from holding.
+            // Halves the rate each time, because a service that misses at once may be far from
+            // holding.
             (None, Some(missed)) => (missed > 1.0).then(|| round((missed / 2.0).max(1.0))),
             (Some(held), Some(missed)) => {
                 let between = round((held * missed).sqrt());
@@ -44,24 +46,24 @@ impl FindMax {
                 if missed / held > RESOLUTION && is_new {
                     return Some(between);
                 }
-                // One miss may be anybody's: what the search ends at is tried twice.
+                // A single miss may be chance, so the rate at which the search ends is tried twice.
                 (self.tries(missed) == 1).then_some(missed)
             }
         }
     }
 
-    /// Takes in whether the objectives held at a rate.
+    /// Records whether the objectives held at a rate.
     pub(crate) fn tell(&mut self, rate: f64, held: bool) {
         self.tried.push((rate, held));
     }
 
-    /// The highest rate that held.
+    /// Returns the highest rate that held.
     pub(crate) fn found(&self) -> Option<f64> {
         let held = self.tried.iter().filter(|(_, held)| *held);
         held.map(|&(rate, _)| rate).reduce(f64::max)
     }
 
-    /// The lowest rate above it that missed.
+    /// Returns the lowest rate above it that missed.
     fn missed(&self) -> Option<f64> {
         let found = self.found().unwrap_or(0.0);
         let missed = self
@@ -76,7 +78,8 @@ impl FindMax {
         alike.count()
     }
 
-    /// Where chance decided: a rate that missed, and one that is not lower and held.
+    /// Returns evidence of noise: a rate that missed, and a rate that held although it is not
+    /// lower.
     pub(crate) fn noise(&self) -> Option<(f64, f64)> {
         let found = self.found()?;
         let missed = self
@@ -88,13 +91,13 @@ impl FindMax {
     }
 }
 
-/// Three digits: nobody wants to read 12,247.45 requests a second.
+/// Rounds to three digits, because nobody wants to read 12,247.45 requests a second.
 fn round(rate: f64) -> f64 {
     let scale = 10f64.powf(rate.log10().floor() - 2.0).max(1.0);
     (rate / scale).round() * scale
 }
 
-/// Rates are round numbers.
+/// Reports whether two rates are the same. Rates are whole numbers.
 fn is_same(one: f64, other: f64) -> bool {
     (one - other).abs() < 0.5
 }
@@ -103,7 +106,7 @@ fn is_same(one: f64, other: f64) -> bool {
 mod tests {
     use super::*;
 
-    /// Searches in a service that holds up to `limit`.
+    /// Searches on a service that holds up to `limit`.
     fn search(closed_loop_rate: f64, limit: f64) -> (Option<f64>, usize) {
         let mut search = FindMax::new(closed_loop_rate);
         while let Some(rate) = search.next() {
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_tried_twice_at_most() {
-        // Each rate misses at first, and low ones are near their neighbours.
+        // Each rate misses at first, and low rates are close to their neighbours.
         for limit in [0.0, 5.0, 6.0, 100.0, 700.0] {
             let mut search = FindMax::new(1600.0);
             while let Some(rate) = search.next() {
@@ -158,7 +161,7 @@ mod tests {
         let mut search = FindMax::new(2000.0);
         let mut disturbances = 0;
         while let Some(rate) = search.next() {
-            // Something else disturbed the first rate above 2,000; the limit is 5,000.
+            // Another load disturbed the first rate above 2,000; the limit is 5,000.
             let disturbed = rate > 2000.0 && disturbances == 0;
             disturbances += usize::from(disturbed);
             search.tell(rate, rate <= 5000.0 && !disturbed);

@@ -1,8 +1,8 @@
-//! The signals that ask a run to end: Ctrl-C (SIGINT) and SIGTERM, which `docker stop`, `kill` and the
+//! The signals that end a run: Ctrl-C (SIGINT), and SIGTERM, which `docker stop`, `kill` and the
 //! time limits of CI send.
 //!
-//! Heard from the start of a run to its end. Without a handler the first process of a container would
-//! not hear them at all.
+//! They are handled from the start of a run to its end. Without a handler, the first process of a
+//! container would not receive them at all.
 
 use crate::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,7 +14,7 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Hears them from now on.
+    /// Begins to listen for them.
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).map_err(Error::Thread)?,
@@ -22,7 +22,7 @@ impl Interrupts {
         })
     }
 
-    /// Done when one of them comes.
+    /// Waits until one of them arrives.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -1,8 +1,9 @@
-//! How fast, and right? The load generator that checks what it is answered, and the datasets.
+//! How fast is it, and is it right? The load generator, which checks every answer, and the
+//! datasets.
 //!
-//! It knows HTTP as a client and the rules as an independent model (`partition`); it depends on no
-//! store and on no server of ours, and can be pointed at anything that speaks the API. Changes it follows
-//! as every program of ours does, by `widgets-client`.
+//! It knows HTTP as a client, and the rules as an independent model (`partition`). It depends on
+//! none of our stores or servers, and can be pointed at any server that speaks the API. It follows
+//! changes with `widgets-client`, as all our programs do.
 
 #![expect(
     clippy::cast_precision_loss,

@@ -1,4 +1,4 @@
-//! What is asked for, and how often.
+//! The kinds of requests in a run, and how often each is sent.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -33,7 +33,7 @@ impl Kind {
         Self::List,
     ];
 
-    /// The kind's name: the operation's, `lookup` or `list`.
+    /// Returns the kind's name: the operation's name, `lookup` or `list`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,13 +46,13 @@ impl Kind {
         }
     }
 
-    /// Its position in [`Self::ALL`].
+    /// Returns its position in [`Self::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// Short spellings for the command line.
+    /// Parses a name, or its short form on the command line.
     fn parse(text: &str) -> Option<Self> {
         match text {
             "add" => Some(Self::AddWidget),
@@ -70,19 +70,20 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How often each kind is asked for, as weights: only their ratios count.
+/// How often each kind is sent, as weights, of which only the ratios matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mix([u32; Kind::ALL.len()]);
 
 impl Default for Mix {
-    /// 36 % additions and associations each, 9 % removals of either, 10 % lookups, no lists.
+    /// 36 % additions and associations each, 9 % removals of each of the two, 10 % lookups, no
+    /// lists.
     fn default() -> Self {
         Self([36, 9, 36, 9, 10, 0])
     }
 }
 
 impl Mix {
-    /// The kind that a number below [`Self::total`] chooses.
+    /// Returns the kind that a number below [`Self::total`] selects.
     #[must_use]
     pub fn choose(&self, number: u32) -> Kind {
         let mut rest = number;
@@ -96,7 +97,7 @@ impl Mix {
         Kind::Lookup
     }
 
-    /// The weights' sum, above 0.
+    /// Returns the sum of the weights, which is above 0.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.0.iter().sum()
@@ -106,7 +107,7 @@ impl Mix {
 impl FromStr for Mix {
     type Err = String;
 
-    /// Reads `add=40,associate=40,remove=10,dissociate=10`. Kinds that are not named are not asked for.
+    /// Parses `add=40,associate=40,remove=10,dissociate=10`. Kinds that are not named are not sent.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut weights = [0; Kind::ALL.len()];
         for part in text.split(',').map(str::trim) {
@@ -145,9 +146,9 @@ impl fmt::Display for Mix {
     }
 }
 
-/// A share, from 0 to 1, as the command line writes it.
+/// Parses a share from 0 to 1 as written on the command line.
 ///
-/// Reads `5%` and `0.05` alike.
+/// `5%` and `0.05` are equal.
 pub fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = match text.trim().strip_suffix('%') {
         Some(number) => (number, 100.0),

@@ -1,8 +1,9 @@
-//! A whole database at once: filling an empty one, and reading all of one.
+//! Operations on a whole database: filling an empty one, and reading all its widgets.
 //!
-//! [`fill`] is one transaction: everything is there after it, or nothing. It copies into a table
-//! without its key and builds that afterwards, which sorts once instead of growing it row by row; the
-//! table is emptied in the same transaction, so that rows are written as frozen and never again.
+//! [`fill`] is one transaction: afterwards everything is there, or nothing. It copies into the
+//! table without its primary key and builds the key afterwards, which sorts once instead of growing
+//! the index row by row. The table is truncated in the same transaction, so that its rows are
+//! written frozen and need not be rewritten later.
 
 use crate::{OpenError, Target, citus::is_distributed, error::reason, migrations};
 use bytes::Bytes;
@@ -15,10 +16,10 @@ use tokio_postgres::{
 };
 use widgets_registry::{Name, Port, Refusal, SLOTS_MAX, SerialNumber, Slot, Widget};
 
-/// Rows travel in parts of about so many bytes.
+/// The approximate size in bytes of the parts in which rows are sent.
 const PART_BYTES: usize = 256 << 10;
 
-/// Rows of the table, in the text form of COPY.
+/// Rows of the table in COPY's text format.
 #[derive(Debug, Default)]
 pub struct Rows(Vec<u8>);
 
@@ -46,7 +47,7 @@ impl Rows {
         row.push(b'\n');
     }
 
-    /// Whether it is time to send them.
+    /// Reports whether the rows are large enough to be sent.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.0.len() >= PART_BYTES
@@ -55,7 +56,8 @@ impl Rows {
 
 const NULL: &[u8] = b"\\N";
 
-/// COPY's text form: what ends a field or a row, and the backslash itself, behind a backslash.
+/// Appends a text in COPY's text format: a backslash precedes whatever would end a field or a row,
+/// and the backslash itself.
 fn escape(row: &mut Vec<u8>, text: &str) {
     for &byte in text.as_bytes() {
         let escaped = match byte {
@@ -72,18 +74,18 @@ fn escape(row: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// A part of what a database is filled with.
+/// A part of the data that a database is filled with.
 #[derive(Debug)]
 pub enum Part {
     /// More rows.
     Rows(Rows),
-    /// That was all. Where this does not come, nothing is kept.
+    /// The end. If it never arrives, nothing is kept.
     End,
 }
 
 /// Fills a migrated database that holds no widgets.
 ///
-/// The role must own the table, as the one that migrated does.
+/// The role must own the table, as the role that migrated does.
 pub async fn fill(
     target: &Target,
     timeout: Duration,
@@ -98,7 +100,7 @@ pub async fn fill(
     }
     let connected = target.connect_to_write(timeout).await?;
     let client = &connected.client;
-    // The connection ends with this function: whatever was not committed is undone.
+    // The connection ends with this function, which rolls back whatever was not committed.
     run(client, "locking the table", BEGIN).await?;
     let none = client
         .query_typed(
@@ -126,7 +128,8 @@ pub async fn fill(
     Ok(())
 }
 
-/// Fills the locked and empty table, and looks whether it is whole. False where not all parts came.
+/// Fills the locked, empty table and checks that no half associations remain. Returns false if not
+/// all parts arrived.
 async fn fill_in_one_place(
     client: &Client,
     parts: mpsc::Receiver<Part>,
@@ -147,7 +150,7 @@ async fn fill_in_one_place(
     let sql = format!("ALTER TABLE widgets.widgets ADD CONSTRAINT {name} {definition}");
     tracing::info!("building the primary key");
     run(client, "building the primary key", &sql).await?;
-    // Before the look for half associations, which joins by what the statistics say.
+    // The check for half associations is a join, which is planned from these statistics.
     run(client, "reading statistics", "ANALYZE widgets.widgets").await?;
     tracing::info!("checking the associations");
     let half = client.query_typed(HALF, &[]).await;
@@ -161,8 +164,8 @@ async fn fill_in_one_place(
     Ok(true)
 }
 
-/// The same over several nodes: the rows go to their shards with the key as it is, and no node sees all of them, so
-/// that the halves are held against each other by a sum over all.
+/// Does the same on several nodes. Rows are sent to their shards with the primary key in place. No
+/// node sees all rows, so a sum over all shards shows whether each half has its counterpart.
 async fn fill_distributed(client: &Client, parts: mpsc::Receiver<Part>) -> Result<bool, OpenError> {
     run(client, "emptying the table", EMPTY_SHARDS).await?;
     run(client, "emptying the table", EMPTY).await?;
@@ -180,7 +183,7 @@ async fn fill_distributed(client: &Client, parts: mpsc::Receiver<Part>) -> Resul
     Ok(true)
 }
 
-/// Copies what comes into the table. False where the end did not come.
+/// Copies the parts into the table. Returns false if the end did not arrive.
 async fn copy(
     client: &Client,
     statement: &str,
@@ -198,14 +201,14 @@ async fn copy(
         sent.map_err(failed("copying widgets"))?;
     }
     if !ended {
-        // Whoever sends knows why.
+        // The sender knows why.
         return Ok(false);
     }
     sink.finish().await.map_err(failed("copying widgets"))?;
     Ok(true)
 }
 
-/// Memory for sorting and joining, where the server's default is a hundredth of it.
+/// Grants more memory for sorting and joining; the server's default is a hundredth of this.
 const BEGIN: &str = "\
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -220,8 +223,9 @@ const KEY: &str = "\
 SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'widgets.widgets'::regclass AND contype = 'p'";
 
-/// Without the triggers that watch over associations row by row: [`HALF`] looks at all of them. What the trigger
-/// `widgets_peers_fit` says of a row that changes, this says meanwhile of those that come.
+/// Disables the triggers that check associations row by row, because [`HALF`] checks all of them at
+/// once. Meanwhile the constraint `widgets_peers_fit` checks new rows as the trigger of that name
+/// otherwise checks changed ones.
 const EMPTY: &str = "\
 ALTER TABLE widgets.widgets DISABLE TRIGGER USER;
 TRUNCATE widgets.widgets;
@@ -236,7 +240,8 @@ const COPY: &str = "\
 COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3)
 FROM STDIN WITH (FREEZE)";
 
-/// One connection to each node, as what is done to the table comes before its rows in one transaction.
+/// Uses one connection to each node, because the table is changed before its rows are copied in the
+/// same transaction.
 const EMPTY_SHARDS: &str = "\
 SET LOCAL citus.enable_unsafe_triggers = on;
 SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
@@ -244,7 +249,7 @@ SET LOCAL citus.multi_shard_modify_mode = 'sequential'";
 const COPY_TO_SHARDS: &str = "\
 COPY widgets.widgets (serial_number, name, port1, port2, port3, peer1, peer2, peer3) FROM STDIN";
 
-/// A slot whose peer has none that names it back.
+/// Finds slots whose peer has no slot that names the widget back.
 const HALF: &str = "\
 WITH half AS NOT MATERIALIZED (
     SELECT serial_number AS widget, port1 AS port, peer1 AS peer FROM widgets.widgets
@@ -262,7 +267,8 @@ ALTER TABLE widgets.widgets ENABLE TRIGGER USER;
 COMMIT";
 
 async fn run(client: &Client, what: &str, sql: &str) -> Result<(), OpenError> {
-    // One by one: Citus hands on to the nodes what it is sent as one.
+    // Statements are sent one by one, because Citus passes on to the nodes exactly the text that it
+    // receives.
     for statement in sql.split_inclusive(";\n") {
         let done = client.batch_execute(statement).await;
         done.map_err(failed(what))?;
@@ -281,7 +287,8 @@ const ALL: &str = "\
 SELECT serial_number, name, port1::text, port2::text, port3::text, peer1, peer2, peer3
 FROM widgets.widgets ORDER BY serial_number";
 
-/// Sends every widget, as of one moment, sorted by serial number. Ends early where nobody receives.
+/// Sends every widget in order of serial number, all from one snapshot. Ends early if the receiver
+/// is gone.
 pub async fn read_all(
     target: &Target,
     timeout: Duration,

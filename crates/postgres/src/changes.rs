@@ -1,9 +1,9 @@
-//! The feed of changes as those who ask for it see it: the newest rows from memory, older ones from the
+//! The feed of changes as subscribers see it: the newest rows from memory, older ones from the
 //! database.
 //!
-//! What orders the rows, and why nobody can miss one, is decided by the functions of migration 6. Here they
-//! become events. One task [follows](crate::follow) the feed for all who wait; while nobody does, it asks
-//! nothing.
+//! The functions of migration 6 decide the order of the rows, and ensure that nobody can miss one.
+//! This module turns the rows into events. One task [follows](crate::follow) the feed for everybody
+//! who waits. While nobody waits, it queries nothing.
 
 use std::{
     collections::VecDeque,
@@ -19,20 +19,21 @@ use widgets_registry::{
     Place, Port, Ports, Position, Promised, Reason, SerialNumber,
 };
 
-/// So many bytes of the newest changes stay in memory.
+/// The maximum size in bytes of the newest changes that are kept in memory.
 const RING_BYTES_MAX: usize = 4 << 20;
 
-/// What an event has beside its texts, about.
+/// The approximate size in bytes of an event without its texts.
 const EVENT_BYTES: usize = 256;
 
-/// So many reads may wait for the connection that answers them; others wait to get there.
+/// The maximum number of reads that wait for the connection that answers them. Others wait for
+/// room.
 const READS_MAX: usize = 64;
 
-/// Which store the feed is of, and what it keeps.
+/// Which store the feed belongs to, and which changes it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     store: u64,
-    /// Each with the newest change when it began, ascending.
+    /// Each epoch with the newest change when it began, in ascending order.
     epochs: Vec<(u32, u64)>,
     pub(crate) newest: u64,
     pub(crate) oldest: u64,
@@ -42,7 +43,7 @@ impl State {
     pub(crate) const STATEMENT: &str =
         "SELECT store, epochs, afters, newest, oldest FROM widgets.changes_state()";
 
-    /// `None` where the feed is off.
+    /// Reads the state from a row. Returns `None` if the feed is off.
     pub(crate) fn read(row: &Row) -> Result<Option<Self>, tokio_postgres::Error> {
         let store: Option<i64> = row.try_get(0)?;
         let Some(store) = store else {
@@ -76,7 +77,7 @@ impl State {
         }
     }
 
-    /// Whether this store gave the position out and keeps all that came after it.
+    /// Checks that this store issued the position and keeps all changes after it.
     pub(crate) fn check(&self, after: Position) -> Result<(), FeedError> {
         let kept = self.oldest..=self.newest;
         if after == self.position(after.sequence) && kept.contains(&after.sequence) {
@@ -86,7 +87,7 @@ impl State {
         Err(FeedError::Gone { oldest })
     }
 
-    /// Whether it is the history that this one was, perhaps longer.
+    /// Reports whether this state belongs to the same history as `earlier`, possibly longer.
     pub(crate) fn continues(&self, earlier: &Self) -> bool {
         self.store == earlier.store && self.epochs == earlier.epochs
     }
@@ -106,17 +107,17 @@ impl Batch {
     }
 }
 
-/// What the database says of what comes after a number: the state after the rows were read.
+/// The changes after a number, and the feed's state after they were read.
 #[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) state: State,
     pub(crate) batches: Vec<Arc<Batch>>,
-    /// There was no more.
+    /// Whether there were no further changes.
     pub(crate) is_end: bool,
 }
 
 impl Found {
-    /// So many rows are read at a time.
+    /// The maximum number of rows that are read at once.
     pub(crate) const ROWS_MAX: i32 = 32;
 
     pub(crate) fn new(state: State, rows: &[Row]) -> Result<Self, String> {
@@ -134,14 +135,14 @@ impl Found {
 
 /// A read that waits for the database.
 pub(crate) struct Read {
-    /// From here on; `None` asks for the state alone.
+    /// The number after which changes are read; `None` to read only the state.
     pub(crate) after: Option<u64>,
     pub(crate) reply: oneshot::Sender<Result<Found, FeedError>>,
 }
 
 pub(crate) type Reads = mpsc::Receiver<Read>;
 
-/// The end of the feed, shared by all who read it.
+/// The end of the feed, shared by all its readers.
 pub(crate) struct Tail {
     reads: mpsc::Sender<Read>,
     ring: Mutex<Ring>,
@@ -149,13 +150,14 @@ pub(crate) struct Tail {
     told: watch::Sender<u64>,
     waiting: AtomicUsize,
     begins: Notify,
-    /// How often the end was looked for, and how often that is done; `None` while nobody does.
+    /// How many rounds have begun and how many are done; `None` while nobody follows the feed.
     rounds: watch::Sender<Option<Rounds>>,
     nudged: Notify,
     closed: watch::Sender<bool>,
 }
 
-/// A round ends with everything in memory that was committed before it began.
+/// Rounds of reading the end of the feed. When a round is done, everything that was committed
+/// before it began is in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Rounds {
     begun: u64,
@@ -164,13 +166,13 @@ struct Rounds {
 
 #[derive(Default)]
 struct Ring {
-    /// What was last heard of the database, while the feed is followed.
+    /// The state last read from the database, while the feed is followed.
     state: Option<State>,
-    /// Everything after this number is in `batches`.
+    /// `batches` holds everything after this number.
     after: u64,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
-    /// After the newest change that this process knows of.
+    /// The position after the newest change that this process knows of.
     known: Option<Position>,
 }
 
@@ -190,12 +192,12 @@ impl Tail {
         (tail, receiver)
     }
 
-    /// This process has committed up to here.
+    /// Records that this process has committed changes up to here.
     pub(crate) fn committed(&self, newest: Position) {
         self.lock().know(newest);
     }
 
-    /// Nobody is to read any more.
+    /// Ends all reading, because the store is closing.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
     }
@@ -204,7 +206,7 @@ impl Tail {
         self.closed.subscribe()
     }
 
-    /// Whether anybody waits for changes.
+    /// Reports whether anybody waits for changes.
     pub(crate) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
@@ -216,7 +218,8 @@ impl Tail {
         }
     }
 
-    /// Follows from the newest change on: what was known before is read from the database.
+    /// Begins to follow the feed after its newest change. Earlier changes are read from the
+    /// database.
     pub(crate) fn begin(&self, state: State) {
         let newest = state.newest;
         let mut ring = self.lock();
@@ -230,7 +233,7 @@ impl Tail {
         self.tell(newest);
     }
 
-    /// Nothing is known of the end any more.
+    /// Stops following: the end of the feed is no longer known.
     pub(crate) fn end(&self) {
         let mut ring = self.lock();
         ring.state = None;
@@ -240,7 +243,7 @@ impl Tail {
         self.rounds.send_replace(None);
     }
 
-    /// The end is looked for once more, from now on.
+    /// Records that the end of the feed is about to be read again.
     pub(crate) fn begin_round(&self) {
         self.rounds.send_modify(|rounds| {
             if let Some(rounds) = rounds {
@@ -249,13 +252,13 @@ impl Tail {
         });
     }
 
-    /// Waits until somebody wants to know the end.
+    /// Waits until somebody wants to know the end of the feed.
     pub(crate) async fn nudged(&self) {
         self.nudged.notified().await;
     }
 
-    /// Waits until everything that is committed by now is in memory, by one look at the database for all who
-    /// ask at the time. False where nobody follows.
+    /// Waits until everything that is committed by now is in memory. One query serves everybody who
+    /// waits at the time. Returns false if nobody follows the feed.
     async fn refreshed(&self) -> bool {
         let mut rounds = self.rounds.subscribe();
         let Some(Rounds { begun, .. }) = *rounds.borrow() else {
@@ -266,13 +269,13 @@ impl Tail {
         news.await.is_ok_and(|rounds| rounds.is_some())
     }
 
-    /// Where the ring ends, while the feed is followed.
+    /// Returns the number at which the ring ends, while the feed is followed.
     pub(crate) fn followed(&self) -> Option<u64> {
         let ring = self.lock();
         ring.state.as_ref().map(|_| ring.newest())
     }
 
-    /// Takes in what came after the end. False where it is of another history.
+    /// Appends what was read after the ring's end. Returns false if it belongs to another history.
     pub(crate) fn extend(&self, found: Found) -> bool {
         let mut ring = self.lock();
         let newest = ring.newest();
@@ -320,7 +323,8 @@ impl Tail {
         });
     }
 
-    /// The batches after this position, from memory: `None` where that has not got them.
+    /// Returns the batches after this position from memory, or `None` if memory does not hold them
+    /// all.
     fn recent(&self, after: Position) -> Option<Vec<Arc<Batch>>> {
         let ring = self.lock();
         let state = ring.state.as_ref()?;
@@ -347,7 +351,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
-        // Nothing in here can panic halfway through a change.
+        // No code under this lock can panic halfway through a change.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -368,7 +372,7 @@ impl Ring {
     }
 }
 
-/// The feed over it.
+/// The feed that reads from a [`Tail`].
 pub(crate) struct PostgresFeed(pub(crate) Arc<Tail>);
 
 impl Feed for PostgresFeed {
@@ -400,7 +404,7 @@ impl Feed for PostgresFeed {
                 if !batches.is_empty() || limit == 0 {
                     return Ok(wanted(&batches, false, after, &filter, limit));
                 }
-                // Whatever was answered before this was asked is to be told.
+                // The answer must include everything that was acknowledged before the request.
                 if tail.refreshed().await
                     && let Some(batches) = tail.recent(after)
                 {
@@ -414,8 +418,8 @@ impl Feed for PostgresFeed {
         })
     }
 
-    /// The primary has all that it ever gave out: there is nothing to wait for. Asked is the database, as what this
-    /// process remembers may be lost since, in a failover.
+    /// The primary has everything that it ever issued, so there is nothing to wait for. This
+    /// queries the database, because a failover may have lost what this process remembers.
     fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
         let tail = self.0.clone();
         Box::pin(async move {
@@ -433,7 +437,7 @@ impl Feed for PostgresFeed {
         Box::pin(async move {
             let mut told = tail.told.subscribe();
             let _waits = Waits::begin(&tail);
-            // An error means that the store has gone: there is nothing to wait for.
+            // An error means that the store is gone, so there is nothing to wait for.
             drop(told.wait_for(|&newest| newest > after.sequence).await);
         })
     }
@@ -443,7 +447,7 @@ impl Feed for PostgresFeed {
     }
 }
 
-/// Somebody waits for changes, until this is dropped.
+/// Somebody waits for changes until this is dropped.
 struct Waits<'a>(&'a Tail);
 
 impl<'a> Waits<'a> {
@@ -460,7 +464,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Those of some batches that are wanted.
+/// Returns the changes that match the filter, `limit` at most.
 fn wanted(
     batches: &[Arc<Batch>],
     is_end: bool,
@@ -490,7 +494,7 @@ fn wanted(
     }
 }
 
-/// A row as events.
+/// Converts a row to events.
 fn batch(state: &State, row: &Row) -> Result<Batch, String> {
     let columns = Columns::read(row).map_err(|error| error.to_string())?;
     let mut bytes = 0;
@@ -534,7 +538,7 @@ fn text_bytes(happened: &Happened) -> usize {
 type Texts = Vec<String>;
 type Maybe = Vec<Option<String>>;
 
-/// A row of `widgets.read_changes`. An array that is null is empty.
+/// A row of `widgets.read_changes`. A null array is read as an empty one.
 struct Columns {
     first: u64,
     at: u64,
@@ -597,7 +601,7 @@ impl Columns {
         })
     }
 
-    /// What happened and by whom, in the order in which it is numbered.
+    /// Returns what happened and who did it, in the order in which changes are numbered.
     fn happened(&self) -> Result<Vec<(Happened, Option<Author>)>, String> {
         let mut all = Vec::new();
         for (index, sn) in self.add_sns.iter().enumerate() {
@@ -663,7 +667,7 @@ fn author(by: &Maybe, index: usize) -> Option<Author> {
     by.get(index)?.as_deref().and_then(Author::new)
 }
 
-/// Slots count from 1 in the database.
+/// The database counts slots from 1.
 fn place(sn: &str, slot: Option<&i32>) -> Result<Place, String> {
     let ordinal = slot.and_then(|slot| Ordinal::new(u8::try_from(slot - 1).ok()?));
     Ok(Place {

@@ -1,7 +1,8 @@
-//! The table distributed over the nodes of a Citus cluster: how that is done, and what must be right for it.
+//! Distributes the table over the nodes of a Citus cluster, and checks what the cluster needs for
+//! that.
 //!
-//! Citus keeps the cluster; this distributes the table once, and says what of the cluster would make it lose
-//! or hold up operations.
+//! Citus manages the cluster. This module distributes the table once, and reports every setting of
+//! the cluster that would lose operations or hold them up.
 
 use crate::{
     OpenError, Target,
@@ -11,13 +12,13 @@ use crate::{
 use std::{fmt, time::Duration};
 use tokio_postgres::{Client, Row};
 
-/// How many shards there may be. Each costs a batch two thirds of a millisecond of processor time.
+/// The maximum number of shards. Each shard costs a batch two thirds of a millisecond of CPU time.
 pub const SHARDS_MAX: u32 = 1024;
 
-/// A distributed registry, as its coordinator tells.
+/// A distributed registry, as its coordinator describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Over how many shards.
+    /// The number of shards.
     pub shards: i64,
     /// The coordinator and the workers.
     pub nodes: Vec<Node>,
@@ -26,18 +27,19 @@ pub struct Cluster {
 /// A node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Host and port, as the other nodes reach it.
+    /// The host and port at which the other nodes reach it.
     pub address: String,
-    /// How many shards it has.
+    /// The number of shards on this node.
     pub shards: i64,
-    /// What is wrong with it; empty for nothing.
+    /// What is wrong with the node; empty if nothing is.
     pub defects: Vec<String>,
-    /// How many transactions are prepared there and neither committed nor undone, where it tells.
+    /// How many transactions are prepared on this node and neither committed nor rolled back.
+    /// `None` if the node does not report it.
     pub in_doubt: Option<i64>,
 }
 
 impl Cluster {
-    /// Whether nothing is wrong.
+    /// Reports whether no node has a defect.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.nodes.iter().all(|node| node.defects.is_empty())
@@ -63,15 +65,16 @@ const LOCAL: &str = "SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL statement_timeout = 0;
 ";
 
-/// So many transactions may be prepared at least: each connection of each process has one on each node.
+/// The least that `max_prepared_transactions` may be: each connection of each process has one
+/// prepared transaction on each node.
 const PREPARED_LEAST: i64 = 32;
 
-/// So often transactions in doubt are looked for at least, in milliseconds.
+/// The longest interval, in milliseconds, between two searches for transactions in doubt.
 const RECOVERY_MOST: i64 = 5000;
 
-/// Distributes a migrated registry over this many shards. Says whether it was not distributed before; one that
-/// is distributed over another number of shards is refused, and so is one that holds widgets, unless they may be
-/// moved: that cannot be taken back.
+/// Distributes a migrated registry over this many shards. Returns whether it was not distributed
+/// before. Refuses a registry that is distributed over another number of shards. Also refuses one
+/// that holds widgets, unless `may_move` is set, because that cannot be undone.
 pub async fn distribute(
     target: &Target,
     shards: u32,
@@ -127,7 +130,8 @@ pub async fn distribute(
     let what = "distributing the registry";
     let transaction = client.transaction().await.map_err(failed(what))?;
     let sql = DISTRIBUTE.replace("$shards", &shards.to_string());
-    // One by one: Citus hands on to the nodes what it is sent as one.
+    // Statements are sent one by one, because Citus passes on to the nodes exactly the text that it
+    // receives.
     for statement in [LOCAL, &sql]
         .iter()
         .flat_map(|part| part.split_inclusive(";\n"))
@@ -137,7 +141,8 @@ pub async fn distribute(
     }
     transaction.commit().await.map_err(failed(what))?;
     if is_filled {
-        // What was copied to the shards is still where it was, and nobody sees it there.
+        // The rows that were copied to the shards are also still in the local table, where nobody
+        // sees them.
         let truncate = "SELECT truncate_local_data_after_distributing_table('widgets.widgets')";
         let truncated = client.batch_execute(truncate).await;
         truncated.map_err(failed("emptying the table that was distributed"))?;
@@ -148,7 +153,7 @@ pub async fn distribute(
     Ok(true)
 }
 
-/// A database's cluster, where its registry is distributed.
+/// Describes a database's cluster. Returns `None` if its registry is not distributed.
 pub async fn cluster(target: &Target, timeout: Duration) -> Result<Option<Cluster>, OpenError> {
     let connected = target.connect(timeout).await?;
     cluster_of(&connected.client).await
@@ -168,7 +173,7 @@ async fn cluster_of(client: &Client) -> Result<Option<Cluster>, OpenError> {
     }))
 }
 
-/// Whether the table is distributed. A schema that knows nothing of it is not.
+/// Reports whether the table is distributed. An old schema without the function is not.
 pub(crate) async fn is_distributed(client: &Client) -> Result<bool, OpenError> {
     let what = "asking whether the registry is distributed";
     let known = "SELECT to_regprocedure('widgets.is_distributed()') IS NOT NULL";
@@ -189,7 +194,8 @@ async fn has_citus(client: &Client) -> Result<bool, OpenError> {
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
-/// What each node says of itself, which is nothing where it is away, and what the coordinator says of it.
+/// What each node reports about itself (nothing if it cannot be reached), and what the coordinator
+/// knows about it.
 const NODES: &str = "
     SELECT node.nodename || ':' || node.nodeport AS address, node.isactive,
         node.hasmetadata AND node.metadatasynced AS is_synced, node.shouldhaveshards, node.groupid = 0,
@@ -282,7 +288,7 @@ fn made(row: &Row, defects: Vec<String>, in_doubt: Option<i64>) -> Node {
     }
 }
 
-/// Names everything that is wrong, if anything is.
+/// Returns an error that lists every defect, if there are any.
 fn refuse_defects(nodes: &[Node]) -> Result<(), OpenError> {
     let mut defects = nodes.iter().flat_map(|node| {
         let defects = node.defects.iter();

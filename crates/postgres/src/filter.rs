@@ -1,12 +1,12 @@
-//! A filter as `widgets.condition` takes it: words and numbers as JSON, all texts beside it.
+//! Encodes a filter for `widgets.condition`: words and numbers as JSON, and all texts separately.
 //!
-//! Texts never stand in the JSON: they become a parameter of the statement, and the JSON has their
-//! places in it.
+//! The JSON never contains texts. They are passed as a parameter of the statement, and the JSON
+//! refers to them by their places in it.
 
 use std::fmt::Write as _;
 use widgets_registry::query::{Comparison, Contained, Filter, Test};
 
-/// What a filter is made of, for the database.
+/// A filter as the database receives it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) json: String,
@@ -101,7 +101,7 @@ impl Encoded {
         }
     }
 
-    /// The place of one more text, from 1.
+    /// Adds a text and returns its place, counted from 1.
     fn text(&mut self, text: &str) -> usize {
         self.texts.push(text.to_owned());
         self.texts.len()

@@ -1,8 +1,8 @@
-//! The two connections of the feed, apart from those of operations, lookups and lists.
+//! The feed's two connections, separate from those of operations, lookups and lists.
 //!
-//! One follows the end while anybody waits for changes: the server notifies it of each commit, and it looks
-//! by itself from time to time, as a pooler may keep notifications to itself. The other answers those who
-//! are behind, and lets go of what is not to be kept any longer.
+//! One follows the end of the feed while anybody waits for changes. The server notifies it of each
+//! commit; it also polls, because a pooler may not pass notifications on. The other answers
+//! subscribers who are behind, and removes changes and keys that are no longer kept.
 
 use crate::{
     changes::{Found, READ, Read, Reads, State},
@@ -17,20 +17,20 @@ use tokio_postgres::types::Type;
 use widgets_clock::Clock;
 use widgets_registry::{Fault, FeedError};
 
-/// How often the end is looked at without a notification.
+/// How often the end of the feed is read without a notification.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Whoever may connect may notify as well. After so many in a row that told nothing new, none is looked at until
-/// there was something.
+/// Any role that may connect may also send notifications. After this many in a row without a new
+/// change, they are ignored until there is a change.
 const FOR_NOTHING_MAX: u32 = 8;
 
-/// For so long after the last one waited the end is followed.
+/// How long the end is still followed after the last subscriber stopped waiting.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How often is looked whether something is to be let go.
+/// How often old changes and keys are removed.
 const KEEPING: Duration = Duration::from_secs(10);
 
-/// Why a read failed, and what is left of the connection.
+/// Why a read failed, and, if the connection is no longer usable, why not.
 enum Failed {
     Feed(FeedError),
     Broken(FeedError, String),
@@ -56,7 +56,7 @@ async fn follow_on<C: Clock>(shared: &Arc<Shared<C>>) {
         let ended = follow_connected(shared, connected).await;
         shared.feed.end();
         match ended {
-            // Nobody waits: the connection is for others.
+            // Nobody waits, so the connection is closed.
             Ok(()) => drop(link.close()),
             Err(Failed::Broken(_, reason)) => link.lose(&reason),
             Err(Failed::Feed(_)) => shared.clock.timer(KEEPING).await,
@@ -64,7 +64,7 @@ async fn follow_on<C: Clock>(shared: &Arc<Shared<C>>) {
     }
 }
 
-/// Follows as long as the connection holds and somebody waits.
+/// Follows the feed while the connection holds and somebody waits.
 async fn follow_connected<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -91,7 +91,7 @@ async fn follow_connected<C: Clock>(
                     notified_for_nothing += 1;
                 }
                 if !shared.feed.extend(found) {
-                    // Another server, or what comes next is gone.
+                    // It is another server, or the next changes are no longer kept.
                     shared.feed.end();
                 }
                 is_end
@@ -124,12 +124,12 @@ async fn follow_connected<C: Clock>(
     }
 }
 
-/// Answers reads, and lets go of what is too old, until the store is closed.
+/// Answers reads and removes old changes and keys until the store is closed.
 pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
     let mut closing = shared.feed.closing();
     let mut link = Link::new(shared.clone(), Lane::Changes);
     let mut keep_at = shared.clock.now() + KEEPING;
-    // Those that another one was answered before.
+    // Reads that arrived while those for the state alone were collected.
     let mut waiting = VecDeque::new();
     loop {
         let rest = keep_at.saturating_sub(shared.clock.now());
@@ -165,8 +165,9 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
         let broken = if let Some(read) = read {
             let mut asked = vec![read];
             if asked[0].after.is_none() {
-                // One answer is everybody's who asks for the state alone: whoever asks for it over and over, as by
-                // `Read-After` with each lookup, holds up nobody.
+                // One answer serves everybody who asks for the state alone. So a caller who asks
+                // for it over and over, for example with `Read-After` in each lookup, holds up
+                // nobody.
                 while let Ok(read) = reads.try_recv() {
                     if read.after.is_none() {
                         asked.push(read);
@@ -186,7 +187,7 @@ pub(crate) async fn read<C: Clock>(shared: Arc<Shared<C>>, mut reads: Reads) {
     }
 }
 
-/// Answers reads that are the same. An error is that the connection is of no use any more.
+/// Answers identical reads. Returns an error if the connection is no longer usable.
 async fn answer<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -202,13 +203,14 @@ async fn answer<C: Clock>(
         Err(Failed::Broken(error, reason)) => (Err(error), Err(reason)),
     };
     for read in reads {
-        // Whoever does not wait any more has hung up.
+        // If the receiver is gone, nobody waits for the answer any more.
         drop(read.reply.send(answer.clone()));
     }
     broken
 }
 
-/// Asks for the rows after a number, and then for the state: what was let go in between shows in that.
+/// Reads the rows after a number, and then the state, which therefore shows whether any were
+/// removed in between.
 async fn find<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -219,7 +221,7 @@ async fn find<C: Clock>(
         let rows = match after {
             None => Vec::new(),
             Some(after) => {
-                // A number beyond what the database can count is none that it gave out.
+                // The database cannot have issued a number that is larger than it can represent.
                 let after = i64::try_from(after).unwrap_or(i64::MAX);
                 let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
                     [(&after, Type::INT8), (&Found::ROWS_MAX, Type::INT4)];
@@ -241,7 +243,7 @@ async fn find<C: Clock>(
     })
 }
 
-/// Lets go of changes and keys that are too old or too many.
+/// Removes changes and keys that are too old or too many.
 async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(), String> {
     let settings = &shared.settings;
     let hours = |hours: u32| i32::try_from(hours).unwrap_or(i32::MAX);
@@ -290,7 +292,7 @@ async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(),
     }
 }
 
-/// What came of a statement.
+/// Returns a statement's result, or how it failed.
 async fn done<C: Clock, T>(
     shared: &Shared<C>,
     connected: &Connected,

@@ -1,4 +1,5 @@
-//! Indexes that a database has only where somebody asks for them: what they make quick, each write pays for.
+//! Optional indexes. A database has them only if somebody asks for them, because each makes writes
+//! slower.
 
 use crate::{
     OpenError, Target,
@@ -8,21 +9,22 @@ use crate::{
 use std::time::Duration;
 use tokio_postgres::Client;
 
-/// What an index is for, of which a database may have none.
+/// An optional index, named for the lists that it speeds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
-    /// Widgets by their whole name.
+    /// Widgets by their complete name.
     Names,
-    /// Widgets that have a free slot of a port type.
+    /// Widgets with a free slot of a port type.
     FreeSlots,
 }
 
-/// Names in the schema, and what is indexed.
+/// An index's name in the schema, and what it indexes.
 type Definition = (&'static str, &'static str);
 
 const NAMES: [Definition; 1] = [("widgets_by_name", "(name, serial_number)")];
 
-/// The conditions are those that `widgets.condition` writes, so that PostgreSQL finds one in the other.
+/// The conditions are the ones that `widgets.condition` writes, so that PostgreSQL recognises that
+/// they match.
 const FREE_SLOTS: [Definition; 3] = [
     (
         "widgets_free_p",
@@ -50,8 +52,9 @@ impl Index {
     }
 }
 
-/// Makes an index in a database that is migrated, or lets go of it, beside whatever goes on there. Says whether it
-/// was otherwise. What an earlier attempt left unfinished is made anew.
+/// Creates or drops an index in a migrated database, while reads and writes continue. Returns
+/// whether that changed anything. An index that an earlier attempt left unfinished is created
+/// again.
 pub async fn keep_index(
     target: &Target,
     index: Index,
@@ -82,7 +85,7 @@ async fn keep(client: &Client, name: &str, definition: &str, on: bool) -> Result
     if is_whole == on.then_some(true) {
         return Ok(false);
     }
-    // It takes as long as it takes, and stops no write meanwhile.
+    // Creating an index may take very long, but blocks no write.
     let mut statements = vec!["SET statement_timeout = 0".to_owned()];
     if is_whole.is_some() {
         statements.push(format!("DROP INDEX CONCURRENTLY IF EXISTS widgets.{name}"));
@@ -92,7 +95,8 @@ async fn keep(client: &Client, name: &str, definition: &str, on: bool) -> Result
             "CREATE INDEX CONCURRENTLY {name} ON widgets.widgets {definition}"
         ));
     }
-    // Each by itself: together they would be one transaction, which these must not be in.
+    // The statements are sent separately: together they would form a transaction, in which these
+    // are not allowed.
     for statement in statements {
         client.batch_execute(&statement).await.map_err(failed)?;
     }

@@ -1,6 +1,6 @@
-//! Lists and neighbourhoods: each is one statement, which sees one moment, on a connection of its own
-//! lane. The statement of a caller that has hung up is cancelled. One caller has three quarters of the
-//! connections at most: others find one, however long its lists take.
+//! Lists and neighbourhoods. Each is one statement, which sees one snapshot, on a connection of a
+//! separate lane. If the caller disconnects, the statement is cancelled. One caller gets at most
+//! three quarters of the connections, so that others always find one, however long its lists take.
 
 use crate::{
     connected::Connected,
@@ -23,8 +23,8 @@ use widgets_registry::{
     },
 };
 
-/// Why a connection is given up whose statement was cancelled: the request may be late, and meet the
-/// next statement.
+/// The reason for dropping a connection whose statement was cancelled: the request may arrive late
+/// and cancel the next statement.
 const GIVEN_UP: &str = "a list that nobody waits for any more was cancelled";
 
 impl Query for List {
@@ -79,8 +79,8 @@ impl Query for List {
                 .collect::<Result<_, _>>()
                 .map(Rows::Slots),
         };
-        // The database does not tell how many rows it has looked at: at least those that it has passed
-        // over, counted or given.
+        // The database does not report how many rows it has examined: at least those that it
+        // skipped, counted or returned.
         Ok(shown.map_err(impossible).map(|shown| {
             let passed = match shown.len() as u64 {
                 0 => 0,
@@ -95,7 +95,7 @@ impl Query for List {
     }
 }
 
-/// One slot: it is the only one in its row.
+/// Reads a row of the slots table, which has exactly one slot.
 fn slot(row: &Row) -> Result<SlotRow, String> {
     let ordinal: i32 = row.try_get(4).map_err(|error| error.to_string())?;
     let index = u8::try_from(ordinal - 1).ok().and_then(Ordinal::new);
@@ -151,7 +151,7 @@ fn impossible(defect: String) -> Fault {
     Fault::Unavailable { reason }
 }
 
-/// Answers lists and neighbourhoods, one after the other, until the queue is closed and empty.
+/// Answers lists and neighbourhoods one after the other until the queue is closed and empty.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>) {
     let mut link = Link::new(shared.clone(), Lane::Lists);
     let mut read: Option<(Read<Box<dyn Question>>, Listing)> = None;
@@ -191,7 +191,8 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>) {
     }
 }
 
-/// Answers one, or gives it back where the connection broke: it changes nothing, and is sent again.
+/// Answers a read. If the connection broke, returns the read to be sent again, because it changes
+/// nothing.
 async fn answer<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -208,7 +209,7 @@ async fn answer<C: Clock>(
         () = poll_fn(|context| read.asked.poll_given_up(context)) => None,
     };
     let Some((outcome, connection)) = done else {
-        // Nobody waits: the database is not to work on for nobody.
+        // Nobody waits for the answer, so the database should not go on working on it.
         if let Err(error) = shared.target.cancel(&connected.client).await {
             tracing::warn!(error = reason(&error), "cancelling failed");
         }

@@ -1,8 +1,9 @@
-//! A connection that answers what reads: lookups, many in one statement, and any other
-//! [query](crate::Query) in one of its own.
+//! A connection that answers reads: many lookups with one statement, and every other
+//! [query](crate::Query) with its own.
 //!
-//! A statement sees one moment, and everything that was committed, and so answered, before it was
-//! sent. It changes nothing, so one whose connection broke is sent again.
+//! A statement sees one snapshot, with everything that was committed, and therefore everything that
+//! was acknowledged, before it was sent. It changes nothing, so if its connection breaks, it is
+//! sent again.
 
 use crate::{
     connected::Connected,
@@ -32,22 +33,22 @@ use widgets_clock::Clock;
 use widgets_queue::{Answered, Asked};
 use widgets_registry::{Fault, Lookup, Name, Port, Reason, Refusal, SerialNumber, Slot, Widget};
 
-/// At least one row, as it also says whether the server is a standby: where a pooler stands in
-/// between, the server may be another one than a moment ago.
+/// This returns at least one row, because it also reports whether the server is a standby: behind a
+/// pooler, the server may have changed a moment ago.
 const CALL: &str = "
     SELECT serial_number, name, ports, peers, pg_is_in_recovery()
     FROM (SELECT) once LEFT JOIN widgets.lookup_widgets($1) ON true";
 
-/// Widgets, associations, and free slots in the order of [`Port::ALL`].
+/// The numbers of widgets, associations, and free slots in the order of [`Port::ALL`].
 const ESTIMATE: &str = "
     SELECT widgets, associations, p, q, r
     FROM widgets.estimated_counts(), widgets.estimated_free_slots()";
 
-/// How often the statistics are read for the metrics. They change no faster.
+/// How often the statistics are read for the metrics. The database does not update them more often.
 const ESTIMATE_EVERY: Duration = Duration::from_secs(30);
 
-/// Answers lookups until the queue is closed and empty. One connection of a store also reads the
-/// statistics: the one that `estimates`.
+/// Answers lookups until the queue is closed and empty. One connection of each store also reads the
+/// statistics: the one with `estimates` set.
 pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
     let mut link = Link::new(shared.clone(), Lane::Reads);
     let mut batch = Reads::default();
@@ -109,7 +110,8 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, estimates: bool) {
     }
 }
 
-/// Answers a batch. It is left empty, or without what was answered where the connection broke.
+/// Answers a batch. If the connection broke, `batch` keeps the reads that were not answered;
+/// otherwise it is empty.
 async fn apply<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -138,7 +140,7 @@ async fn apply<C: Clock>(
     connection
 }
 
-/// Looks up what a batch of lookups names. It is left empty, or untouched where the connection broke.
+/// Answers a batch of lookups and empties it. If the connection broke, leaves it as it was.
 async fn look_up<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -174,18 +176,18 @@ async fn look_up<C: Clock>(
                     shared.lose(Home(*worker, *worker), now, LOST);
                 }
                 (Met::LostNode, _) if connection == Connection::Keep => {
-                    // Those that concern the other nodes are answered.
+                    // Lookups that concern the other nodes are answered.
                     return look_up_apart(shared, connected, &placement, batch).await;
                 }
                 (Met::Silence, [worker]) => {
                     shared.lose(Home(*worker, *worker), now, HELD_UP);
-                    // It concerns what is there, and not the whole store.
+                    // The fault concerns that node and not the whole store.
                     let fault = unavailable(NODE_LOST, fault.to_string());
                     answer_all(shared, batch, &fault);
                     return connection;
                 }
                 (Met::Silence, _) => {
-                    // Each worker's are sent again by themselves.
+                    // The lookups of each worker will be sent again separately.
                     let homes = workers.iter().map(|worker| Home(*worker, *worker));
                     shared.queue.suspect(homes, now);
                     return connection;
@@ -227,7 +229,7 @@ async fn look_up<C: Clock>(
     connection
 }
 
-/// The same by worker, but for what is on one that was just away.
+/// Does the same separately for each worker, and refuses the lookups that concern a lost one.
 async fn look_up_apart<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -251,13 +253,13 @@ async fn look_up_apart<C: Clock>(
         } else if connection == Connection::Keep {
             connection = Box::pin(look_up(shared, connected, &mut part)).await;
         }
-        // What was not sent may be sent elsewhere.
+        // Lookups that were not sent may be sent elsewhere.
         batch.append(&mut part);
     }
     connection
 }
 
-/// The workers that have what these name.
+/// Returns the workers that these lookups concern.
 fn workers(placement: &Placement, batch: &[Read<Box<Asked<Lookup>>>]) -> Vec<usize> {
     let lookups = batch.iter().filter_map(|read| read.asked.request());
     let workers = lookups.map(|Lookup(serial_number)| placement.worker(serial_number));
@@ -273,25 +275,25 @@ fn has_widget(row: &Row) -> bool {
     !matches!(row.try_get::<_, Option<&str>>(0), Ok(None))
 }
 
-/// Why a statement gave no rows.
+/// Why a statement returned no rows.
 pub(crate) struct Unread {
-    /// What whoever asked is told.
+    /// The answer to the caller.
     pub(crate) fault: Fault,
-    /// What of a distributed registry it may be about.
+    /// Whether the failure may concern only one node of a distributed registry.
     pub(crate) met: Met,
 }
 
-/// What a statement met that concerns one node of a distributed registry, and not all.
+/// A failure that concerns one node of a distributed registry, rather than all.
 #[derive(Clone, Copy)]
 pub(crate) enum Met {
     Nothing,
     LostNode,
-    /// It took too long, perhaps for a node that does not answer.
+    /// The statement timed out, perhaps because a node does not answer.
     Silence,
 }
 
-/// The rows of a statement, or the fault that it met; `None` where the connection broke: it may have
-/// been sent to a server that is gone. And what is left of the connection.
+/// Returns the rows of a statement or its fault, and whether the connection can be used again. The
+/// first is `None` if the connection broke, perhaps because its server is gone.
 pub(crate) async fn ask<C: Clock>(
     shared: &Shared<C>,
     connected: &Connected,
@@ -337,7 +339,7 @@ pub(crate) fn widget(row: &Row) -> Result<Widget, String> {
     })
 }
 
-/// The serial number of a row, and its slots.
+/// Reads a row's serial number and slots.
 pub(crate) fn slots(row: &Row) -> Result<(SerialNumber, Vec<Slot>), String> {
     let refused = |refusal: Refusal| refusal.to_string();
     let serial_number: &str = row.try_get(0).map_err(|error| reason(&error))?;
@@ -386,7 +388,7 @@ async fn estimate<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connec
     Connection::Keep
 }
 
-/// Looks where the widgets of a distributed registry are.
+/// Reads the placement of a distributed registry's widgets.
 async fn place<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Connection {
     let asked = Placement::of(&connected.client);
     match shared.heard(connected, asked).await {

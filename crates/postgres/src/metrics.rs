@@ -1,4 +1,4 @@
-//! What the store counts, in the names that all stores share.
+//! The store's metrics, under the names that all stores share.
 
 use crate::{locked::Locked, queue::Queue};
 use prometheus::{
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use widgets_queue::DepthMetrics;
 use widgets_registry::Port;
 
-/// The SQLSTATEs after which a batch is sent again. Each has its count from the start: alerts see only
-/// what grows from a value that was there.
+/// The SQLSTATEs after which a batch is sent again. Each counter exists from the start, because
+/// alerts only see an increase over an earlier value.
 const CONFLICTS: [&str; 5] = ["40001", "40P01", "55P03", "23503", "23505"];
 
-/// What the store counts. Cloning shares it.
+/// The store's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     pub(crate) batch_operations: Histogram,
@@ -134,7 +134,8 @@ impl Metrics {
         })
     }
 
-    /// Each worker has its counts from the start, as each code has; and connections, if there shall be any.
+    /// Creates each worker's counters from the start, for the same reason, and its gauge of
+    /// connections if workers are connected to directly.
     pub(crate) fn know(&self, workers: &[String], are_connected: bool) {
         for worker in workers {
             self.node_batches.with_label_values(&[worker]);
@@ -145,12 +146,12 @@ impl Metrics {
         }
     }
 
-    /// Something failed at a worker, or at the other one of a pair.
+    /// Counts a failure at a worker, or at the other worker of its pair.
     pub(crate) fn failed_at(&self, worker: &str) {
         self.node_failures.with_label_values(&[worker]).inc();
     }
 
-    /// Adds everything to what the service exposes.
+    /// Registers all metrics with the service's registry.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.batch_operations.clone()))?;
         registry.register(Box::new(self.commit_duration_seconds.clone()))?;

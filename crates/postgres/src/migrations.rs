@@ -1,13 +1,13 @@
-//! Migrations: the schema's versions, embedded in the program, and how they are applied.
+//! Migrations: the versions of the schema, embedded in the program, and how they are applied.
 //!
-//! All that are missing are applied in one transaction, under a lock that only one migrator can
-//! have: several processes may start at once, and a failure leaves nothing behind. What was applied
-//! is recorded with its checksum, and never edited afterwards. Roles and rights come last, every
-//! time.
+//! All missing migrations are applied in one transaction, under a lock that only one migrator can
+//! hold. Therefore several processes may start at once, and a failure leaves nothing behind. Each
+//! applied migration is recorded with its checksum, and its text is never changed afterwards. Roles
+//! and rights are granted last, in every run.
 //!
-//! A migration says which programs can work with the schema that it makes, and the schema keeps that.
-//! So a program goes on working with a newer schema, and can be started on it, unless a migration
-//! says that it cannot: that is what lets replicas be replaced one after the other, and back.
+//! A migration states which programs can work with the schema that it makes, and the schema records
+//! that. A program keeps working with a newer schema, and can be started on it, unless a migration
+//! rules it out. This allows replicas to be upgraded, and downgraded, one after the other.
 
 use crate::{OpenError, Target, error::reason};
 use std::{cmp::Ordering, time::Duration};
@@ -17,8 +17,9 @@ struct Migration {
     version: i32,
     name: &'static str,
     sql: &'static str,
-    /// The oldest program that works with the schema after this, by the version that it was made for.
-    /// The migration's own version says that all earlier programs must be stopped before it.
+    /// The oldest program that works with the schema after this migration, given by the version
+    /// that it was made for. If it is the migration's own version, all earlier programs must be
+    /// stopped first.
     oldest_program: i32,
 }
 
@@ -45,7 +46,7 @@ const MIGRATIONS: [Migration; 12] = [
         version: 4,
         name: "locks",
         sql: include_str!("../migrations/0004_locks.sql"),
-        // Earlier ones do not know the outcome 'locked'.
+        // Earlier programs do not know the outcome 'locked'.
         oldest_program: 4,
     },
     Migration {
@@ -100,35 +101,36 @@ const MIGRATIONS: [Migration; 12] = [
 
 const GRANTS: &str = include_str!("../migrations/grants.sql");
 
-/// The schema's version that this program was made for.
+/// The version of the schema that this program was made for.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// Which transaction-level advisory lock a migrator takes where there is no table yet that it could lock: "widgets" in
-/// ASCII. Whoever may connect may take it as well, and keep it.
+/// The transaction-level advisory lock that a migrator takes while there is no table yet that it
+/// could lock: "widgets" in ASCII. Any role that may connect can take this lock as well, and keep
+/// it.
 const LOCK: i64 = 0x0077_6964_6765_7473;
 
-/// The first migration is waited for so many times as long as a connection.
+/// The first migration waits for the lock for this many times the connection timeout.
 const FIRST_WAIT: u32 = 30;
 
-/// How far a database is.
+/// The version of a database's schema, compared with the one wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MigrationStatus {
-    /// The version that the database had, 0 before the first migration.
+    /// The version that the database had; 0 before the first migration.
     pub found: i32,
     /// The version that this program was made for.
     pub wanted: i32,
 }
 
 impl MigrationStatus {
-    /// Whether nothing is missing. A newer schema lacks nothing.
+    /// Reports whether no migration is missing. A newer schema lacks none.
     #[must_use]
     pub const fn is_complete(self) -> bool {
         self.found >= self.wanted
     }
 }
 
-/// Applies what is missing, and the roles and rights. Says what it found before. A newer schema that
-/// this program can work with is left as it is.
+/// Applies the missing migrations, and grants roles and rights. Returns the status from before. A
+/// newer schema that this program can work with is left unchanged.
 pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStatus, OpenError> {
     let mut connected = target.connect_to_write(timeout).await?;
     let status = migrate_on(&mut connected.client, timeout).await?;
@@ -138,7 +140,8 @@ pub async fn migrate(target: &Target, timeout: Duration) -> Result<MigrationStat
     Ok(status)
 }
 
-/// Turns the feed of changes on or off, in a database that is migrated. Says whether it was otherwise.
+/// Turns the feed of changes on or off in a migrated database. Returns whether that changed
+/// anything.
 pub async fn keep_changes(target: &Target, on: bool, timeout: Duration) -> Result<bool, OpenError> {
     let connected = target.connect_to_write(timeout).await?;
     check_served(&connected.client).await?;
@@ -155,8 +158,8 @@ pub async fn keep_changes(target: &Target, on: bool, timeout: Duration) -> Resul
     changed.map_err(failed(what))
 }
 
-/// Says how far the database is, and changes nothing. The role must be allowed to read
-/// `widgets.migrations`, as the one that migrated is.
+/// Returns the migration status and changes nothing. The role must be allowed to read
+/// `widgets.migrations`, as the role that migrated is.
 pub async fn check(target: &Target, timeout: Duration) -> Result<MigrationStatus, OpenError> {
     let connected = target.connect(timeout).await?;
     let found = found(&connected.client).await?;
@@ -166,8 +169,9 @@ pub async fn check(target: &Target, timeout: Duration) -> Result<MigrationStatus
     })
 }
 
-/// Waits until no other migrator is at work: by a lock on what they record, which nobody else may take. The first time
-/// of all an advisory lock is left, which may be anybody's: that is waited for no longer than a migration takes.
+/// Waits until no other migrator is running. It locks the table in which migrations are recorded,
+/// which nobody else may lock. Before the very first migration there is only an advisory lock,
+/// which anybody may hold, so the wait for it is limited to about the time that a migration takes.
 async fn lock(transaction: &Transaction<'_>, timeout: Duration) -> Result<(), OpenError> {
     let failed = failed("waiting for other migrators");
     let exists = async || {
@@ -188,7 +192,7 @@ async fn lock(transaction: &Transaction<'_>, timeout: Duration) -> Result<(), Op
         waited.map_err(self::failed(&held))?;
     }
     if exists().await? {
-        // Whoever may not write there changes nothing.
+        // A role without the right to write there will change nothing, so it needs no lock.
         let alone = "DO $$ BEGIN
             IF has_table_privilege('widgets.migrations', 'UPDATE') THEN
                 LOCK TABLE widgets.migrations IN SHARE ROW EXCLUSIVE MODE;
@@ -210,7 +214,7 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationS
         wanted: VERSION,
     };
     if status.found > VERSION {
-        // Its rights are those that the newer program granted.
+        // The newer program has already granted the rights.
         return Ok(status);
     }
     if !status.is_complete() {
@@ -226,7 +230,8 @@ async fn migrate_on(client: &mut Client, timeout: Duration) -> Result<MigrationS
     Ok(status)
 }
 
-/// Where migrations are recorded. It cannot be one of them. Its last column came with the fourth.
+/// The table in which migrations are recorded. It cannot be created by one of them. Its last column
+/// came with the fourth.
 const FOUNDATION: &str = "
     CREATE SCHEMA IF NOT EXISTS widgets;
     CREATE TABLE IF NOT EXISTS widgets.migrations (
@@ -258,8 +263,8 @@ async fn apply(transaction: &Transaction<'_>, migration: &Migration) -> Result<(
     Ok(())
 }
 
-/// The version of the database, after a look whether it was made by these very migrations, and
-/// whether this program works with those that it does not know.
+/// Returns the version of the database's schema. Checks that these same migrations made it, and
+/// that this program works with migrations that it does not know.
 async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
     let failed = failed("reading the schema's version");
     let exists = "SELECT to_regclass('widgets.migrations') IS NOT NULL";
@@ -271,7 +276,7 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
         .iter()
         .map(|each| (each.version, each.sql))
         .unzip();
-    // By way of JSON, as the column may not be there yet.
+    // The row is converted to JSON because the column may not exist yet.
     let applied = "
         SELECT applied.version, applied.name, known.version IS NULL OR applied.checksum
             IS NOT DISTINCT FROM encode(sha256(convert_to(known.sql, 'UTF8')), 'hex'),
@@ -299,7 +304,7 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
     Ok(found)
 }
 
-/// Whether this program works with a schema of this version, for which this is the oldest program.
+/// Checks that this program works with a schema of this version, given its oldest program.
 fn check_program(version: i32, oldest_program: i32) -> Result<(), OpenError> {
     if oldest_program <= VERSION {
         return Ok(());
@@ -310,7 +315,8 @@ fn check_program(version: i32, oldest_program: i32) -> Result<(), OpenError> {
     )))
 }
 
-/// Whether this program works with the schema, as any role may ask that has the service's rights.
+/// Checks that this program works with the schema, through functions that any role with the
+/// service's rights may call.
 pub(crate) async fn check_served(client: &Client) -> Result<(), OpenError> {
     let version = ask(client, "SELECT widgets.schema_version()").await?;
     match version.cmp(&VERSION) {
@@ -330,8 +336,8 @@ async fn ask(client: &Client, question: &str) -> Result<i32, OpenError> {
     let rows = client.query_typed(question, &[]).await;
     let answer = rows.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get(0)));
     answer.map_err(|error| {
-        // No such schema or function, or no right to it: nothing but a migration changes that. All
-        // else may be over at the next attempt.
+        // The schema or function is missing, or the role has no right to it: only a migration can
+        // change that. Any other failure may be over at the next attempt.
         let class = error.code().and_then(|code| code.code().get(..2));
         if !matches!(class, Some("3F" | "42")) {
             return failed("reading the schema's version")(error);
@@ -344,7 +350,7 @@ async fn ask(client: &Client, question: &str) -> Result<i32, OpenError> {
     })
 }
 
-/// What was done is committed, but perhaps on this server alone.
+/// Returns the error for a change that was committed, but perhaps only on this server.
 pub(crate) fn unreplicated(what: &str) -> OpenError {
     OpenError::Statement {
         what: what.into(),

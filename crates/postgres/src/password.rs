@@ -1,18 +1,19 @@
-//! The password of the database, where its URL has none.
+//! The password of the database, if it is given separately from the URL.
 
 use std::{fmt, io, path::PathBuf};
 
-/// Where a password comes from. `Debug` leaves it out.
+/// Where the password comes from. `Debug` omits it.
 #[derive(Clone)]
 pub enum Password {
-    /// It is this.
+    /// The password itself.
     Text(String),
-    /// It is in this file, which may change: it is read for each connection.
+    /// A file that contains it. The file is read again for each connection, because it may change.
     File(PathBuf),
 }
 
 impl Password {
-    /// What it is now, or why that is not known, in words. A file may end with a newline, as editors leave one.
+    /// Returns the current password, or why it cannot be read. One newline at the end of a file is
+    /// ignored, because editors add one.
     pub fn read(&self) -> Result<String, String> {
         let path = match self {
             Self::Text(text) => return Ok(text.clone()),
@@ -29,7 +30,7 @@ impl Password {
         Ok(text.into())
     }
 
-    /// The same, for who must not be kept waiting by a disk.
+    /// Like `read`, but on another thread, because the disk may be slow.
     pub(crate) async fn read_aside(&self) -> Result<String, String> {
         let this = self.clone();
         let read = tokio::task::spawn_blocking(move || this.read());

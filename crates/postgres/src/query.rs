@@ -1,4 +1,4 @@
-//! What can be asked of the database without changing it. To add a kind, implement [`Query`] for it.
+//! Requests that read from the database. To add a kind, implement [`Query`] for it.
 
 use crate::error::reason;
 use std::{
@@ -15,35 +15,37 @@ use widgets_registry::{Fault, Lookup, Reason, Request, query::Asker};
 /// A parameter of a statement and its type.
 pub type Parameter = (Box<dyn ToSql + Sync + Send>, Type);
 
-/// A request that is answered by one statement, which changes nothing.
+/// A request that one read-only statement answers.
 pub trait Query: Request {
     /// The statement.
     const STATEMENT: &str;
 
-    /// Whether it can take long, and so goes by a connection of those that lookups do not wait for.
+    /// Whether the statement can take long. If so, it uses connections that lookups do not wait
+    /// for.
     const READS_MANY: bool = false;
 
-    /// Who asks, where it [reads much](Self::READS_MANY): nobody has all connections for that.
+    /// Returns who asks, if the request [reads much](Self::READS_MANY), so that no caller occupies
+    /// all the connections.
     fn asker(&self) -> Asker {
         Asker::default()
     }
 
-    /// Its parameters.
+    /// Returns the parameters of the statement.
     fn parameters(&self) -> Vec<Parameter>;
 
-    /// The answer that these rows are. An error is a column that cannot be read.
+    /// Converts rows to an answer. Returns an error if a column cannot be read.
     fn answer(self, rows: &[Row]) -> Result<Result<Self::Answer, Self::Error>, Error>;
 }
 
-/// The rows of a statement, once it has been answered.
+/// A future of a statement's rows.
 pub(crate) type Rows<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send + 'a>>;
 
-/// A query of any kind, on its way to a connection and back.
+/// A query of any kind, while it travels to a connection and back.
 pub(crate) trait Question: DeliverBoxed {
     fn text_bytes(&self) -> usize;
     fn asker(&self) -> Asker;
     fn ask<'a>(&self, client: &'a Client) -> Rows<'a>;
-    /// Ready when nobody waits for the answer any more.
+    /// Returns ready once nobody waits for the answer any more.
     fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()>;
     fn answer(&mut self, rows: &[Row]);
     fn refuse(&mut self, fault: Fault);
@@ -92,7 +94,7 @@ impl<Q: Query> Question for Asked<Q> {
 
 /// Anything that reads.
 pub(crate) trait Reading {
-    /// The answer that it cannot be done.
+    /// Returns this fault as the answer.
     fn refused(self, fault: Fault) -> Answered;
 }
 

@@ -1,4 +1,4 @@
-//! The queue against what it promises, by random requests, batches and releases.
+//! Checks the queue's promises with random requests, batches and releases.
 
 use super::*;
 use crate::changes::{PostgresFeed, Tail};
@@ -16,7 +16,7 @@ use widgets_conformance::commands::{add_widget, commands, few_serial_numbers, se
 use widgets_queue::Queue as _;
 use widgets_registry::{Applied, Rejection};
 
-/// A clock that stands until it is put forward.
+/// A clock that stands still until it is advanced.
 #[derive(Default)]
 struct ManualClock(AtomicU64);
 
@@ -44,18 +44,18 @@ impl Clock for ManualClock {
     }
 }
 
-/// A feed that nothing comes from.
+/// Returns a feed without changes.
 fn feed() -> Arc<dyn Feed> {
     Arc::new(PostgresFeed(Arc::new(Tail::new().0)))
 }
 
-/// What happens to a queue.
+/// An event in the life of a queue.
 #[derive(Clone, Debug)]
 enum Event {
     Push(Command),
-    /// A connection asks for a batch of at most so many.
+    /// A connection asks for a batch of at most this many operations.
     Take(usize),
-    /// One of the batches in flight, by this number modulo how many there are, is answered.
+    /// One of the batches in flight is answered: this number modulo how many there are.
     Release(usize),
     Advance(u64),
 }
@@ -69,7 +69,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The serial numbers that a command names.
+/// Returns the serial numbers that a command names.
 fn names(command: &Command) -> Vec<SerialNumber> {
     match command {
         Command::AddWidget { serial_number, .. } | Command::RemoveWidget { serial_number } => {
@@ -89,7 +89,7 @@ fn share_a_name(one: &Command, two: &Command) -> bool {
 const REQUESTS_MAX: usize = 20;
 const BYTES_MAX: usize = 4096;
 
-/// A queue, and beside it what waits in the order of its arrival, and the batches in flight.
+/// A queue, with a model of what is waiting, in order of arrival, and of the batches in flight.
 struct Rig {
     queue: Queue,
     clock: ManualClock,
@@ -136,7 +136,7 @@ impl Rig {
         }
     }
 
-    /// Asks for a batch and checks it; how many operations it has.
+    /// Asks for a batch and checks it. Returns how many operations it has.
     fn take(&mut self, most: usize) -> usize {
         let mut batch = Vec::new();
         let taken = self.queue.take(&mut batch, most, &self.clock);
@@ -154,7 +154,7 @@ impl Rig {
             .into_iter()
             .map(|taken| taken.attempt.command)
             .collect();
-        // The first that waits as it was taken: equal ones are as good as each other.
+        // Equal commands are interchangeable, so the first equal one counts as taken.
         let mut passed_over: Vec<(Command, Duration)> = Vec::new();
         let mut expected = batch.iter().peekable();
         for (command, arrived) in mem::take(&mut self.waiting) {
@@ -189,7 +189,8 @@ impl Rig {
         taken
     }
 
-    /// No batch may mean that more operations are waited for, or that there is none to take.
+    /// Checks that there was a reason for no batch: the queue is waiting for more operations, or
+    /// none can be taken.
     fn check_that_it_may_wait(&self, most: usize) {
         let named = self
             .in_flight
@@ -207,7 +208,8 @@ impl Rig {
         }
     }
 
-    /// Whatever waits is held up by something in flight or by something that waits longer.
+    /// Checks that every waiting operation is held up by one in flight or by one that has waited
+    /// longer.
     fn check_that_nothing_could_go(&self) {
         for (place, (command, _)) in self.waiting.iter().enumerate() {
             let earlier = self.waiting[..place].iter().map(|(command, _)| command);
@@ -249,7 +251,8 @@ proptest! {
             }
             rig.check_depth();
         }
-        // Whoever waits longest is always in the next batch once the others are answered.
+        // Once all others are answered, the operation that has waited longest is always in the next
+        // batch.
         while !rig.waiting.is_empty() {
             while !rig.in_flight.is_empty() {
                 rig.release(0);
@@ -264,12 +267,12 @@ proptest! {
 
 type Answer = oneshot::Receiver<Result<Applied, Rejection>>;
 
-/// Asks for a widget to be added.
+/// Requests the addition of a widget.
 fn add(queue: &Queue, clock: &ManualClock, name: &str) -> Answer {
     push(queue, clock, add_widget(&serial_number(name), "", "P"))
 }
 
-/// Asks for an operation.
+/// Requests an operation.
 fn push(queue: &Queue, clock: &ManualClock, command: Command) -> Answer {
     let (reply, answer) = oneshot::channel();
     queue.push_all(&mut vec![Submission {
@@ -299,7 +302,7 @@ fn a_closed_queue_gives_out_what_waits_and_takes_nothing_more() {
     assert_eq!(taken.now_or_never(), Some(false), "closed and empty");
 }
 
-/// Counts how often what it stands for is woken.
+/// Counts wake-ups.
 #[derive(Default)]
 struct Wakes(AtomicU64);
 
@@ -309,8 +312,8 @@ impl Wake for Wakes {
     }
 }
 
-/// A connection that waits is woken by what lets it start: by anything while few are in flight or nobody
-/// lets operations gather, and otherwise by those that are enough.
+/// A waiting connection is woken by whatever lets it start: by any operation while few are in
+/// flight or no connection is gathering operations, and otherwise once there are enough operations.
 #[test]
 fn a_waiting_connection_is_woken_when_it_could_start() {
     const MOST: usize = 12;
@@ -326,7 +329,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     let mut context = Context::from_waker(&waker);
     let woken = || counted.0.swap(0, Ordering::Relaxed) > 0;
 
-    // Few are in flight: one is enough.
+    // Few operations are in flight, so one is enough.
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for number in 0..=FEW {
         let mut taken = Vec::new();
@@ -350,7 +353,8 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
         }
     }
     assert_eq!((first.len(), second.len()), (FEW + 1, 3));
-    // What is in flight holds up one that names the same widget, until it is released; but nothing else.
+    // An operation in flight holds up one that names the same widget until it is released, but no
+    // other operation.
     push("A0");
     let mut third = Vec::new();
     {
@@ -373,7 +377,7 @@ fn a_waiting_connection_is_woken_when_it_could_start() {
     assert_eq!(take.as_mut().poll(&mut context), Poll::Ready(true));
 }
 
-/// A connection that gives up waiting leaves nobody behind who is thought to gather.
+/// A connection that gives up waiting is no longer counted as gathering.
 #[test]
 fn a_connection_that_stops_gathering_is_not_counted_on() {
     let queue = Queue::new(&Settings::default(), feed());
@@ -396,7 +400,7 @@ fn a_connection_that_stops_gathering_is_not_counted_on() {
     assert_eq!(queue.lock().gathering, 0);
 }
 
-/// What is tried again beside the queue names no widget that a batch in flight names.
+/// An operation that is retried outside the queue names no widget that a batch in flight names.
 #[test]
 fn an_operation_outside_of_the_queue_claims_its_widgets() {
     let queue = Queue::new(&Settings::default(), feed());
@@ -413,7 +417,8 @@ fn an_operation_outside_of_the_queue_claims_its_widgets() {
     assert!(!queue.claim(&again));
 }
 
-/// A retry waits for the first attempt, whatever it names, and another caller's key is another one.
+/// A retry waits for the first attempt, whichever widgets it names. The same key of another caller
+/// is a different key.
 #[test]
 fn a_key_is_in_one_batch_at_a_time() {
     let queue = Queue::new(&Settings::default(), feed());

@@ -1,4 +1,4 @@
-//! Batches by worker, and what happens while one is away.
+//! Batches by worker, and what happens while a worker cannot be reached.
 
 use super::*;
 use crate::{
@@ -15,7 +15,7 @@ use widgets_mailbox::Address;
 use widgets_queue::Queue as _;
 use widgets_registry::{Applied, Attempt, Port, Rejection, SerialNumber};
 
-/// A clock that stands until it is put forward.
+/// A clock that stands still until it is advanced.
 #[derive(Default)]
 struct ManualClock(AtomicU64);
 
@@ -39,14 +39,14 @@ impl Clock for ManualClock {
 
 const WORKERS: usize = 4;
 
-/// Four workers with a quarter of all hashes each.
+/// Returns a placement on four workers with a quarter of all hashes each.
 fn placement() -> Placement {
     let last = [-1_073_741_825, -1, 1_073_741_823, i32::MAX];
     let nodes = (1..).map(|number| format!("worker{number}:5432"));
     Placement::new(last.into_iter().zip(nodes).collect()).expect("four workers")
 }
 
-/// Names of widgets that this worker has.
+/// Returns the names of widgets that are on this worker.
 fn on(worker: usize) -> impl Iterator<Item = SerialNumber> {
     let placement = placement();
     let names = (0..).map(|number| serial_number(&format!("w{number}")));
@@ -98,7 +98,7 @@ impl Rig {
             .collect()
     }
 
-    /// The next batch, and the workers that it concerns; none where it must wait.
+    /// Returns the next batch and the workers that it concerns; both are empty if it must wait.
     fn take(&self, most: usize) -> (Vec<Operation>, Vec<usize>) {
         let mut batch = Vec::new();
         let taken = self.queue.take(&mut batch, most, &self.clock);
@@ -145,7 +145,8 @@ fn much_goes_by_worker_and_the_oldest_first() {
     }
 }
 
-/// What concerns two workers goes with what concerns the same two, and what there is little of goes together.
+/// Operations that concern the same two workers go together if there are many of them. The few
+/// others form a mixed batch.
 #[test]
 fn much_goes_by_pair_of_workers() {
     let rig = Rig::new();
@@ -165,7 +166,7 @@ fn much_goes_by_pair_of_workers() {
     assert_eq!((batch.len(), workers), (3, vec![2, 3]));
 }
 
-/// Nothing overtakes what names the same widget, whatever its home.
+/// No operation overtakes one that names the same widget, whatever its home.
 #[test]
 fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
     let rig = Rig::new();
@@ -182,7 +183,8 @@ fn an_operation_of_another_home_keeps_its_place_before_the_same_widget() {
     assert_eq!(rig.take(64).0.len(), 1, "and then the removal");
 }
 
-/// Which one of a pair is away is known once one of them is lost by itself.
+/// While only a pair is lost, both nodes are reported. Once one of them is lost on its own, only
+/// that one is.
 #[test]
 fn it_tells_which_nodes_are_away() {
     let rig = Rig::new();
@@ -228,7 +230,8 @@ fn what_is_away_is_refused_and_everything_else_goes_on() {
     assert_eq!(code(&mut elsewhere[0]), None);
     rig.release(&batch);
 
-    // After a while one batch of nothing else tries it, and meanwhile the rest is refused.
+    // After a while, a batch of this home alone tries it, and meanwhile its other operations are
+    // refused.
     rig.advance(250);
     let mut tries = rig.add(on(1).skip(5), 1);
     let mut mixed = rig.add(on(3), 1);
@@ -250,7 +253,7 @@ fn what_is_away_is_refused_and_everything_else_goes_on() {
     assert_eq!(code(&mut answers[0]), None);
 }
 
-/// A batch was held up, and by which node is not known: each home is tried by itself, and none is refused.
+/// A batch was held up by an unknown node: each home is tried separately, and none is refused.
 #[test]
 fn what_may_be_away_is_tried_by_itself() {
     let rig = Rig::new();
@@ -270,7 +273,7 @@ fn what_may_be_away_is_tried_by_itself() {
     }
 }
 
-/// One that nobody asks for any more does not keep batches apart for ever.
+/// A lost home that no operation concerns any more does not keep batches apart for ever.
 #[test]
 fn what_nobody_asks_for_is_forgotten() {
     let rig = Rig::new();
