@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
 
-/// A bound on something that a stretch of load has.
+/// A bound on a property of a stretch of load.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Objective {
@@ -12,22 +12,22 @@ pub struct Objective {
     pub(crate) bound: f64,
 }
 
-/// What is bounded.
+/// The property that is bounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Subject {
     /// This quantile of the latency, in seconds.
     Quantile(Quantile),
-    /// The latency's mean, in seconds.
+    /// The mean latency, in seconds.
     Mean,
     /// The longest latency, in seconds.
     Max,
-    /// Requests that came to an end, a second.
+    /// Completed requests per second.
     Rate,
     /// The share of requests that the service failed, or that could not be sent.
     Errors,
 }
 
-/// A quantile that every report has.
+/// A quantile that every report contains.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Quantile {
     P50,
@@ -44,7 +44,8 @@ pub(crate) enum Relation {
 }
 
 impl Objective {
-    /// What a search demands in every case: a service that turns callers away can be very quick.
+    /// The objective that every search adds, because a service that turns callers away can be very
+    /// fast.
     pub(crate) const FEW_ERRORS: Self = Self {
         subject: Subject::Errors,
         relation: Relation::Below,
@@ -55,7 +56,7 @@ impl Objective {
         self.subject == Subject::Errors
     }
 
-    /// The bound and the name of a bound on latency, for plots: in microseconds.
+    /// Returns the bound in microseconds, for plots, if it is a bound on latency.
     #[must_use]
     pub fn latency_bound_us(&self) -> Option<f64> {
         let is_time = !matches!(self.subject, Subject::Rate | Subject::Errors);
@@ -86,7 +87,7 @@ impl Subject {
             Self::Rate => format!("{value:.0}"),
             Self::Errors => format!("{}%", (value * 1e6).round() / 1e4),
             Self::Quantile(_) | Self::Mean | Self::Max => {
-                // A bound is read back as it is written.
+                // A bound is parsed from the same form in which it is written.
                 let time = Duration::from_nanos((value * 1e9).round().max(0.0) as u64);
                 humantime::format_duration(time).to_string()
             }

@@ -1,9 +1,9 @@
-//! What the operating system says, with what can be done about it.
+//! Errors of the operating system, with advice on what to do about them.
 
 use std::io::{self, ErrorKind};
 
-/// An error of the operating system for people: what was tried, with its path; the cause; the cure,
-/// where there is one.
+/// Describes an error of the operating system for people: what was attempted, with its path; the
+/// cause; and the cure, if there is one.
 #[must_use]
 pub fn explain(what: &str, error: &io::Error) -> String {
     match cure(error.kind()) {

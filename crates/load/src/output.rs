@@ -1,8 +1,10 @@
-//! Files that are written: beside the name that they are to have, which they get when they are whole.
+//! Output files. They are written under a temporary name in the same directory, and renamed once
+//! they are complete.
 //!
-//! Whatever ends a program before that (an error, a signal, a full disk) leaves the file that had the
-//! name as it was. Only a `kill -9` or a power cut leaves something behind: a file that begins with a
-//! dot and ends with `.partial`. Whoever writes the same file next removes it.
+//! If a program ends before that (by an error, a signal, a full disk), the existing file of that
+//! name is unchanged. Only a `kill -9` or a power failure leaves something behind: a file whose
+//! name begins with a dot and ends with `.partial`. The next program that writes the same file
+//! removes it.
 
 use crate::os_error::explain;
 use std::{
@@ -18,57 +20,57 @@ use tempfile::NamedTempFile;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What new files get: whoever may read them reads all widgets.
+/// The mode of new files: whoever can read them can read all widgets.
 const MODE: u32 = 0o600;
 
-/// What becomes of a file that has the name already.
+/// What happens to an existing file of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays, and nothing is written.
+    /// The existing file is kept, and nothing is written.
     Refuse,
-    /// It is replaced once the new file is whole. Who may read it stays as it was.
+    /// The existing file is replaced once the new one is complete. Its permissions are kept.
     Replace,
 }
 
-/// A file being written. Dropped before it is finished, it leaves nothing.
+/// A file being written. If it is dropped before it is finished, it leaves nothing behind.
 pub struct Output {
     to: To,
 }
 
 enum To {
     Standard(BufWriter<Stdout>),
-    /// A pipe or a device: there is no name to give.
+    /// A pipe or a device, which is not renamed.
     Device(BufWriter<File>, PathBuf),
     File {
         partial: BufWriter<NamedTempFile>,
         path: PathBuf,
         existing: Existing,
     },
-    /// Nothing is written any more.
+    /// Nothing more is written.
     Nowhere,
 }
 
-/// Every file that is not whole yet, for [`discard_unfinished`].
+/// Every incomplete file, for [`discard_unfinished`].
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn unfinished() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes every file that is not whole. For a process that ends here and now: whoever begins or ends a file from
-/// now on waits for that.
+/// Removes every incomplete file, for a process that is about to exit. Any later attempt to begin
+/// or finish a file blocks.
 pub fn discard_unfinished() {
     let unfinished = unfinished();
     for path in &*unfinished {
-        // Nobody is left to tell.
+        // There is nobody left to report an error to.
         drop(fs::remove_file(path));
     }
     std::mem::forget(unfinished);
 }
 
 impl Output {
-    /// Begins a file; `-` is the standard output. An error, in words, where it could not be finished
-    /// under this name.
+    /// Begins a file; `-` is the standard output. Returns an error, as text, if the file could not
+    /// be finished under this name.
     pub fn create(path: &Path, existing: Existing) -> Result<Self, String> {
         if path == Path::new("-") {
             let output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout());
@@ -85,7 +87,7 @@ impl Output {
         if present.as_ref().is_some_and(fs::Metadata::is_dir) {
             return Err(failed(&ErrorKind::IsADirectory.into()));
         }
-        // The links of /dev/stdout and the shell's `>(…)` lead to files that have no name to change.
+        // Links such as /dev/stdout and the shell's `>(…)` lead to files that cannot be renamed.
         let is_device = present.as_ref().is_some_and(|present| !present.is_file());
         if is_device || path.starts_with("/dev") {
             let file = File::options().write(true).open(path);
@@ -97,7 +99,7 @@ impl Output {
         if present.is_some() && existing == Existing::Refuse {
             return Err(exists(path));
         }
-        // Of a link the file that it leads to is written, as it would be in place.
+        // For a link, the file that it leads to is replaced, as if it were written in place.
         let path = match &present {
             Some(_) => path.canonicalize().map_err(|error| failed(&error))?,
             None => path.to_owned(),
@@ -105,14 +107,15 @@ impl Output {
         let mut prefix = OsString::from(".");
         prefix.push(path.file_name().unwrap_or_default());
         prefix.push("-");
-        // It is known from the moment at which it is there.
+        // The lock is held so that the file is registered from the moment at which it exists.
         let mut known = unfinished();
         let partial = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(PARTIAL)
             .permissions(Permissions::from_mode(MODE))
             .tempfile_in(directory(&path))
-            // Its text names a file that nobody has heard of; where it is known, the system's is better.
+            // This error names a temporary file that means nothing to the user, so the system's
+            // error is used where possible.
             .map_err(|error| match fs::metadata(directory(&path)) {
                 Err(error) => failed(&error),
                 Ok(_) => failed(&error.kind().into()),
@@ -128,7 +131,8 @@ impl Output {
         };
         if let To::File { partial, path, .. } = &this.to {
             let file = partial.get_ref().as_file();
-            // Held until the file is closed: who finds one that nobody holds knows that its writer is gone.
+            // Held until the file is closed: if nobody holds the lock of a partial file, its writer
+            // is gone.
             file.try_lock().map_err(|error| failed(&error.into()))?;
             discard_left_over(path, &prefix);
             if let Some(present) = &present {
@@ -139,7 +143,7 @@ impl Output {
         Ok(this)
     }
 
-    /// Why writing failed, with where to.
+    /// Describes why writing failed, with the path.
     #[must_use]
     pub fn failed(&self, error: &io::Error) -> String {
         let path = match &self.to {
@@ -180,8 +184,8 @@ impl Output {
             });
             unfinished().remove(&name);
             persisted?;
-            // The name is durable when its directory is. One that may be written and not read cannot be
-            // synced, and the file has its name all the same.
+            // The name is durable once its directory is synced. A directory that is writable but
+            // not readable cannot be synced; the file has its name all the same.
             match File::open(directory(&path)).and_then(|directory| directory.sync_all()) {
                 Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
                 _ => Ok(()),
@@ -194,9 +198,10 @@ impl Output {
     }
 }
 
-/// Removes what writers of this file left that were killed. A file that is still written to is locked.
+/// Removes what killed writers of this file have left behind. A file that is still being written is
+/// locked.
 fn discard_left_over(path: &Path, prefix: &OsStr) {
-    // It is a courtesy: where it cannot be done, nobody is worse off than before.
+    // This is a courtesy, so failures are ignored.
     let Ok(entries) = fs::read_dir(directory(path)) else {
         return;
     };
@@ -214,7 +219,7 @@ fn discard_left_over(path: &Path, prefix: &OsStr) {
     }
 }
 
-/// What the name of a file ends with that is not whole.
+/// The suffix of the names of incomplete files.
 const PARTIAL: &str = ".partial";
 
 fn exists(path: &Path) -> String {
@@ -224,7 +229,7 @@ fn exists(path: &Path) -> String {
     )
 }
 
-/// Where a file is.
+/// Returns the directory of a file.
 fn directory(path: &Path) -> &Path {
     let directory = path.parent();
     let directory = directory.filter(|directory| !directory.as_os_str().is_empty());
@@ -234,7 +239,7 @@ fn directory(path: &Path) -> &Path {
 impl Drop for Output {
     fn drop(&mut self) {
         if let To::File { partial, .. } = &self.to {
-            // The file itself goes with its handle, where it was not given its name.
+            // Unless the file was given its name, dropping its handle removes it.
             unfinished().remove(partial.get_ref().path());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Thousands, for counts and rates.
+/// Powers of a thousand, for counts and rates.
 const DECIMAL: [(&str, u64); 5] = [
     ("k", 1_000),
     ("K", 1_000),
@@ -11,7 +11,7 @@ const DECIMAL: [(&str, u64); 5] = [
     ("", 1),
 ];
 
-/// For bytes. The longest first: `MiB` ends with `B` as well.
+/// For bytes. The longest come first, because `MiB` also ends with `B`.
 const BYTES: [(&str, u64); 15] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -30,19 +30,19 @@ const BYTES: [(&str, u64); 15] = [
     ("", 1),
 ];
 
-/// A whole number: `10000000`, `10_000_000`, `10M`, `1.5M` or `1e7`.
+/// Parses a whole number: `10000000`, `10_000_000`, `10M`, `1.5M` or `1e7`.
 #[must_use]
 pub fn count(text: &str) -> Option<u64> {
     scaled(text, &DECIMAL)
 }
 
-/// A number of bytes: as [`count`], and `64MiB` or `64MB`.
+/// Parses a number of bytes: as in [`count`], or `64MiB` or `64MB`.
 #[must_use]
 pub fn bytes(text: &str) -> Option<u64> {
     scaled(text, &BYTES)
 }
 
-/// A time in whole milliseconds: a number of them, or `75s`, `1m 30s`, `250ms`.
+/// Parses a time in whole milliseconds: a number of them, or `75s`, `1m 30s`, `250ms`.
 #[must_use]
 pub fn milliseconds(text: &str) -> Option<u64> {
     if let Some(number) = count(text) {
@@ -53,7 +53,7 @@ pub fn milliseconds(text: &str) -> Option<u64> {
     (Duration::from_millis(whole) == time).then_some(whole)
 }
 
-/// A time that must have its unit, for a command line: an error says what it must be.
+/// Parses a time that must have a unit, for a command line. The error says what it must be.
 pub fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim()).map_err(|_| {
         format!(
@@ -62,7 +62,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Something a second: `2500`, `0.5`, `5k` or `1.5k`.
+/// Parses a rate per second: `2500`, `0.5`, `5k` or `1.5k`.
 #[must_use]
 pub fn rate(text: &str) -> Option<f64> {
     let text = text.trim();
@@ -72,7 +72,7 @@ pub fn rate(text: &str) -> Option<f64> {
     number.is_finite().then_some(number * scale as f64)
 }
 
-/// What stands before the suffix, and what that one stands for.
+/// Splits a text into the number before its suffix and the suffix's factor.
 fn split<'a>(text: &'a str, suffixes: &[(&str, u64)]) -> Option<(&'a str, u64)> {
     let found = suffixes.iter().find_map(|&(suffix, scale)| {
         let number = text.strip_suffix(suffix)?;
@@ -85,7 +85,7 @@ fn scaled(text: &str, suffixes: &[(&str, u64)]) -> Option<u64> {
     let (number, mut scale) = split(text.trim(), suffixes)?;
     let mut number = number.replace('_', "");
     if let Some((mantissa, exponent)) = number.split_once(['e', 'E']) {
-        // A suffix says the same: one of the two.
+        // An exponent and a suffix exclude each other.
         let digits = exponent.bytes().all(|byte| byte.is_ascii_digit());
         let exponent = exponent.parse().ok().filter(|_| digits && scale == 1)?;
         scale = 10u64.checked_pow(exponent)?;
@@ -95,7 +95,7 @@ fn scaled(text: &str, suffixes: &[(&str, u64)]) -> Option<u64> {
     let whole: u64 = whole.parse().ok()?;
     let mut value = whole.checked_mul(scale)?;
     if number.contains('.') {
-        // Exact, and whole in the end: 1.5k is, 1.0005k and 1.5 are not.
+        // The result must be exact and whole: that of 1.5k is, those of 1.0005k and 1.5 are not.
         let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
         let length = u32::try_from(fraction.len())
             .ok()

@@ -1,31 +1,33 @@
-//! Randomness that stays the same for ever.
+//! Random numbers that stay the same for ever.
 //!
-//! A dataset is named by its seed alone, so the generator behind it is part of its format and must
-//! not change with a library's version. It is `SplitMix64` (Steele, Lea, Flood: "Fast Splittable
-//! Pseudorandom Number Generators", OOPSLA 2014): good enough to choose test data, useless for secrets.
+//! A dataset is identified by its seed alone, so the generator is part of its format and must not
+//! change with a library's version. It is `SplitMix64` (Steele, Lea, Flood: "Fast Splittable
+//! Pseudorandom Number Generators", OOPSLA 2014): good enough to choose test data, useless for
+//! secrets.
 
-/// A stream of pseudo-random numbers, the same for the same seed.
+/// A stream of pseudorandom numbers, the same for the same seed.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The stream of this seed.
+    /// Returns the stream of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// An independent stream: that of the `index`th part of whatever `seed` is for.
+    /// Returns an independent stream for the `index`th part of whatever `seed` is for.
     #[must_use]
     pub fn part(seed: u64, index: u64) -> Self {
         let mut random = Self::new(seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        // The first output mixes seed and index; as the new state it parts streams whose seeds are near.
+        // The first output mixes seed and index; as the new state, it separates the streams of
+        // similar seeds.
         Self::new(random.next_u64())
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -34,18 +36,19 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 where `bound` is 0. Off by less than one in 2^32 for any bound.
+    /// Returns a number below `bound`, or 0 if `bound` is 0. For any bound, the bias is less than
+    /// one in 2^32.
     pub const fn below(&mut self, bound: u32) -> u32 {
         (((self.next_u64() >> 32) * bound as u64) >> 32) as u32
     }
 
-    /// A position in a list of `length`, or `None` where it is empty.
+    /// Returns an index into a list of `length`, or `None` if the list is empty.
     pub fn index(&mut self, length: usize) -> Option<usize> {
         let wide = u128::from(self.next_u64()) * length as u128;
         (length > 0).then_some((wide >> 64) as usize)
     }
 
-    /// A number from 0 up to and without 1.
+    /// Returns a number from 0 (included) to 1 (excluded).
     #[expect(
         clippy::cast_precision_loss,
         reason = "53 bits are what a double holds exactly"
@@ -54,7 +57,7 @@ impl Random {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub const fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
@@ -66,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_stream_never_changes() {
-        // The reference implementation's first outputs for this seed.
+        // The first outputs of the reference implementation for this seed.
         let mut random = Random::new(1_234_567);
         let first: [u64; 3] = std::array::from_fn(|_| random.next_u64());
         assert_eq!(

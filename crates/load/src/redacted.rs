@@ -1,6 +1,7 @@
-//! What is shown of texts that may hold a password: URLs and the connection strings of libpq.
+//! Redacts texts that may contain a password: URLs and the connection strings of libpq.
 
-/// What of a connection string may be shown. Everything else is not: new keywords may hold secrets.
+/// The keywords of a connection string whose values may be shown. All others are hidden, because
+/// new keywords may hold secrets.
 const SHOWN: [&str; 7] = [
     "host",
     "hostaddr",
@@ -11,11 +12,12 @@ const SHOWN: [&str; 7] = [
     "target_session_attrs",
 ];
 
-/// The text without what must not be shown.
+/// Returns the text without anything that must not be shown.
 ///
-/// Of a URL everything before the host goes but the user's name, and the parameters; of a connection
-/// string (`host=h password=p`) every value that is not known to be harmless. Of a text that is neither
-/// nothing is left but a plain word, as it may be either with a slip in it.
+/// In a URL, everything before the host except the user's name is hidden, and so are the
+/// parameters. In a connection string (`host=h password=p`), every value that is not known to be
+/// harmless is hidden. Any other text may be a misspelt form of either, so it is hidden unless it
+/// is a plain word.
 #[must_use]
 pub fn redacted(text: &str) -> String {
     if let Some((scheme, rest)) = text.split_once("://") {
@@ -32,7 +34,7 @@ pub fn redacted(text: &str) -> String {
 }
 
 fn url(scheme: &str, rest: &str) -> String {
-    // The last one: a password may hold any of the others unescaped, by mistake.
+    // The last `@` counts, because a password may contain others that should have been escaped.
     let (credentials, rest) = match rest.rsplit_once('@') {
         Some((credentials, rest)) => (Some(credentials), rest),
         None => (None, rest),
@@ -61,7 +63,7 @@ fn connection_string(text: &str) -> String {
         let known = SHOWN.contains(&keyword);
         shown.push(match (known, value.split_at(end)) {
             (true, (value, _)) => format!("{keyword}={value}"),
-            // A keyword with blanks in it is the end of a value that lacks its quotes.
+            // A keyword that contains spaces is the end of a value that lacks its quotes.
             (false, _) if keyword.contains(char::is_whitespace) => "***".into(),
             (false, _) => format!("{keyword}=***"),
         });
@@ -73,7 +75,7 @@ fn connection_string(text: &str) -> String {
     shown.join(" ")
 }
 
-/// Where a value of libpq's form ends: at a blank, or at its closing quote.
+/// Returns where a value of libpq's format ends: at white space, or at its closing quote.
 fn value_end(value: &str) -> usize {
     let quoted = value.starts_with('\'');
     let mut escaped = false;
@@ -126,7 +128,7 @@ mod tests {
             ("password = hunter2 host=h", "password=*** host=h"),
             ("password='hun ter\\'2' user=u", "password=*** user=u"),
             ("host=h passwrod=hunter2", "host=h passwrod=***"),
-            // A blank in a value without quotes.
+            // A space in an unquoted value.
             ("password=hunter 2 host=h", "password=*** ***"),
             ("password=hunter 2", "password=*** ***"),
             ("options='-c a=b' port=5", "options=*** port=5"),

@@ -18,10 +18,10 @@ use std::{
     time::Duration,
 };
 
-/// How fast requests are to come.
+/// How fast requests arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// So many a second.
+    /// This many per second.
     PerSecond(f64),
     /// Closed loop.
     Max,
@@ -44,40 +44,40 @@ impl FromStr for Rate {
     }
 }
 
-/// Everything about a run.
+/// Everything that defines a run.
 #[derive(Debug)]
 pub struct Plan {
-    /// The session.
+    /// The settings of the session.
     pub session: Settings,
-    /// How fast.
+    /// The rate of requests.
     pub rate: Rate,
-    /// Poisson arrivals instead of constant ones.
+    /// Whether arrivals are Poisson instead of constant.
     pub poisson: bool,
-    /// How long the measured stretch is.
+    /// The length of the measured stretch.
     pub duration: Duration,
-    /// At most so many requests in it.
+    /// The maximum number of requests in it.
     pub requests: Option<u64>,
-    /// How long load comes before it.
+    /// The length of the load before it.
     pub warm_up: Duration,
     /// Whether there is an audit, and of how many widgets at most.
     pub audit: Option<Option<u64>>,
-    /// How long the audit may take.
+    /// The timeout of the audit.
     pub audit_timeout: Duration,
-    /// What must not be true.
+    /// Conditions that make the run fail if they are true.
     pub fail_if: Vec<Objective>,
-    /// What a search wants to hold. Without any there is no search.
+    /// The objectives of a search. If there are none, there is no search.
     pub objectives: Vec<Objective>,
     /// How long a search tries each rate.
     pub step: Duration,
-    /// Where the HTML report goes.
+    /// Where the HTML report is written.
     pub html: Option<PathBuf>,
-    /// Where the JSON report goes.
+    /// Where the JSON report is written.
     pub json: Option<PathBuf>,
-    /// Where the HDR log goes.
+    /// Where the HDR log is written.
     pub hdr: Option<PathBuf>,
-    /// Where live metrics go.
+    /// The URL that live metrics are pushed to.
     pub push: Option<String>,
-    /// What the user wants to be remembered.
+    /// Labels that the user gave the run.
     pub labels: Vec<(String, String)>,
     /// Whether there is a terminal to draw on.
     pub terminal: bool,
@@ -96,7 +96,7 @@ impl Plan {
         !self.objectives.is_empty()
     }
 
-    /// Every setting by its name on the command line. The token stays out of it.
+    /// Returns every setting by its name on the command line, except the token.
     fn settings(&self) -> Vec<(String, String)> {
         let session = &self.session;
         let time = |time: Duration| humantime::format_duration(time).to_string();
@@ -164,14 +164,15 @@ impl Plan {
     }
 }
 
-/// Runs it.
+/// Performs the run.
 pub fn run(plan: Plan) -> Result<Report, Error> {
     block_on(run_async(plan))?
 }
 
 async fn run_async(plan: Plan) -> Result<Report, Error> {
     let settings = &plan.session;
-    // Nobody wants to learn after an hour of load that its report has no place.
+    // The files are created first, because nobody wants to learn after an hour of load that its
+    // report cannot be written.
     let json = plan.json.as_deref().map(report::begin).transpose()?;
     let html = plan.html.as_deref().map(report::begin).transpose()?;
     let mut run = Run {
@@ -184,7 +185,7 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     let push = match &plan.push {
         Some(url) => {
             let (push, place) = Push::start(url, &settings.run).await?;
-            // Before the load, so that a view can be open when its first values come.
+            // Printed before the load, so that a view can be open when the first values arrive.
             let _ = writeln!(io::stderr(), "metrics: {place}");
             Some(push)
         }
@@ -195,7 +196,7 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
         url: settings.target.url.clone(),
     };
     let mut watch = Watch::new(&subject, plan.terminal, plan.hdr.as_deref(), push)?;
-    // Whatever happens, the terminal is given back before anything is said about it.
+    // The terminal is restored in any case before any error is reported.
     let outcome = run.phases(&plan, &mut watch).await;
     let closed = watch.close(outcome.is_ok()).await;
     outcome?;
@@ -203,7 +204,7 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
     report.close();
     judge(&mut report, &plan, run.wrong, run.unproven.as_ref());
     judge_feed(&mut report, &plan, run.unfollowed.as_ref());
-    // What was measured is told even where a file of it cannot be written.
+    // The measurements are returned even if one of the files cannot be written.
     let json = json.map(|output| report.write_json(output));
     let html = html.map(|output| report.write_html(output));
     let written = [json, html].into_iter().flatten().chain([closed]);
@@ -216,11 +217,11 @@ async fn run_async(plan: Plan) -> Result<Report, Error> {
 struct Run {
     session: Session,
     report: Report,
-    /// Wrong answers of stretches that are not in the report.
+    /// Wrong answers in stretches that are not part of the report.
     wrong: u64,
     /// Why the audit has no result.
     unproven: Option<Error>,
-    /// Why nothing is proven of the feed of changes.
+    /// Why nothing is proven about the feed of changes.
     unfollowed: Option<Error>,
 }
 
@@ -242,7 +243,7 @@ impl Run {
             };
             match audited {
                 Ok(findings) => self.report.audit = Some(findings),
-                // What was measured is worth its report.
+                // The measurements deserve a report all the same.
                 Err(
                     error @ (Error::AuditInterrupted
                     | Error::AuditLate { .. }
@@ -252,7 +253,7 @@ impl Run {
             }
         }
         if go_on && self.unfollowed.is_none() {
-            // What was in doubt may have been applied meanwhile.
+            // Operations of unknown fate may have been applied in the meantime.
             self.catch_up(plan, watch).await;
         }
         if go_on && self.unfollowed.is_none() {
@@ -261,7 +262,7 @@ impl Run {
         Ok(())
     }
 
-    /// Has the feed of changes read to its end, where it is followed.
+    /// Waits until the feed of changes has been read to its end, if it is followed.
     async fn catch_up(&mut self, plan: &Plan, watch: &mut Watch) {
         if !plan.session.follow_changes {
             return;
@@ -274,7 +275,8 @@ impl Run {
         self.unfollowed = reached.err();
     }
 
-    /// The warm-up and the measured stretch. Whether there is a server left to audit.
+    /// Performs the warm-up and the measured stretch. Returns whether there is a server left to
+    /// audit.
     async fn measure(&mut self, plan: &Plan, watch: &mut Watch) -> Result<bool, Error> {
         let arrivals = plan.arrivals();
         if !plan.warm_up.is_zero() {
@@ -303,7 +305,7 @@ impl Run {
         Ok(there)
     }
 
-    /// Tries rates. Whether there is a server left to audit.
+    /// Tries rates. Returns whether there is a server left to audit.
     async fn search(&mut self, plan: &Plan, watch: &mut Watch) -> Result<bool, Error> {
         let mut objectives = plan.objectives.clone();
         if !objectives.iter().any(Objective::is_about_errors) {
@@ -377,7 +379,7 @@ impl Run {
     }
 }
 
-/// Says what is wrong with the feed of changes, where it was followed.
+/// Adds a failure if the feed of changes was followed and something is wrong with it.
 fn judge_feed(report: &mut Report, plan: &Plan, unfollowed: Option<&Error>) {
     let failure = match (&report.changes, unfollowed) {
         (Some(findings), _) if findings.faults() > 0 => format!(
@@ -393,7 +395,7 @@ fn judge_feed(report: &mut Report, plan: &Plan, unfollowed: Option<&Error>) {
     report.failures.push(failure);
 }
 
-/// Says what limited the run, and why it failed, if it did.
+/// Adds what limited the run, and why it failed, if it did.
 fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Option<&Error>) {
     let (workers, lanes) = (plan.session.workers, plan.session.lanes());
     if report.search.is_none() {

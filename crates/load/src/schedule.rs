@@ -1,10 +1,10 @@
-//! When each request is due.
+//! Decides when each request is due.
 //!
-//! Open loop: request `i` is due at `start + i / rate`, whatever became of the ones before it, so a
-//! slow answer delays nobody else's clock ("coordinated omission", Gil Tene, "How NOT to Measure
-//! Latency", 2013). Closed loop: a request is due whenever a lane is free.
+//! Open loop: request `i` is due at `start + i / rate`, whatever happened to earlier requests, so
+//! that a slow answer does not delay the others ("coordinated omission", Gil Tene, "How NOT to
+//! Measure Latency", 2013). Closed loop: a request is due whenever a lane is free.
 //!
-//! Pure: the time is an argument.
+//! This module is pure: the time is an argument.
 
 use crate::random::Random;
 use serde::{Deserialize, Serialize};
@@ -18,16 +18,16 @@ use std::time::Duration;
     rename_all = "snake_case"
 )]
 pub enum Arrivals {
-    /// Evenly spaced, so many a second.
+    /// Evenly spaced, this many per second.
     Constant(f64),
-    /// With exponentially distributed gaps, so many a second on average: independent users.
+    /// With exponentially distributed gaps, on average this many per second: independent users.
     Poisson(f64),
     /// Closed loop: as soon as a lane is free.
     Closed,
 }
 
 impl Arrivals {
-    /// Requests a second, `None` in closed loop.
+    /// Returns the requests per second, or `None` in closed loop.
     #[must_use]
     pub const fn rate(self) -> Option<f64> {
         match self {
@@ -36,7 +36,7 @@ impl Arrivals {
         }
     }
 
-    /// The same kind of arrivals at another rate.
+    /// Returns the same kind of arrivals at another rate.
     #[must_use]
     pub const fn with_rate(self, rate: f64) -> Self {
         match self {
@@ -46,26 +46,26 @@ impl Arrivals {
     }
 }
 
-/// Where a schedule ends.
+/// When a schedule ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// No request is due this long after the start or later.
     pub duration: Option<Duration>,
-    /// At most so many requests, over all workers.
+    /// The maximum number of requests, over all workers.
     pub requests: Option<u64>,
 }
 
-/// What is overdue at the end may still be sent for so long; the rest is counted as not sent.
+/// How long after the end overdue requests may still be sent. The rest are counted as not sent.
 pub const GRACE: Duration = Duration::from_millis(100);
 
-/// What a schedule says at some moment.
+/// What a schedule says at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// A request is or was due at this time.
     Due(Duration),
-    /// None is due before this time.
+    /// No request is due before this time.
     At(Duration),
-    /// None will be due.
+    /// No request will be due any more.
     Over,
 }
 
@@ -84,10 +84,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The share of worker `worker` of `workers`.
+    /// Returns the share of worker `worker` of `workers`.
     ///
-    /// Constant arrivals are dealt round; of Poisson arrivals each worker has a stream of its own at
-    /// its share of the rate, which together are Poisson arrivals again.
+    /// Constant arrivals are assigned to the workers in turn. For Poisson arrivals, each worker has
+    /// a separate stream at its share of the rate; together these are again Poisson arrivals.
     #[must_use]
     pub fn new(
         arrivals: Arrivals,
@@ -115,7 +115,7 @@ impl Schedule {
         schedule
     }
 
-    /// What is to be done at `now`. A request that is due is thereby taken.
+    /// Returns what is to be done at `now`, and takes the request if one is due.
     pub fn take(&mut self, now: Duration) -> Next {
         let next = self.peek(now);
         if matches!(next, Next::Due(_)) {
@@ -126,7 +126,7 @@ impl Schedule {
         next
     }
 
-    /// What is to be done at `now`, without taking it.
+    /// Returns what is to be done at `now`, without taking it.
     #[must_use]
     pub fn peek(&self, now: Duration) -> Next {
         let due = self.due(now);
@@ -148,12 +148,12 @@ impl Schedule {
         }
     }
 
-    /// Ends it at `now`: nothing later is due.
+    /// Ends the schedule at `now`: no later request is due.
     pub fn stop(&mut self, now: Duration) {
         self.end = Some(self.end.map_or(now, |end| end.min(now)));
     }
 
-    /// How many requests were due by `now` and not taken.
+    /// Returns how many requests were due by `now` but not taken.
     #[must_use]
     pub fn overdue(&self, now: Duration) -> u64 {
         let Some(rate) = self.arrivals.rate() else {
@@ -163,7 +163,8 @@ impl Schedule {
         if self.next >= until {
             return 0;
         }
-        // Those at `next`, one gap later, and so on, before `until`; rounding may not add one.
+        // Counts the due times before `until`: `next`, one gap later, and so on. Rounding must not
+        // add one.
         let gaps = until.saturating_sub(self.next).as_secs_f64() * rate / self.workers as f64;
         let due = ((gaps - 1e-6).ceil() as u64).max(1);
         due.min(self.remaining)
@@ -171,7 +172,8 @@ impl Schedule {
 
     fn advance(&mut self) {
         match self.arrivals {
-            // From the request's number, not from the one before it: rounding must not add up.
+            // Computed from the request's number and not from the previous time, so that rounding
+            // errors do not accumulate.
             Arrivals::Constant(rate) => {
                 let number = self.issued * self.workers + self.worker;
                 self.next = self.start.saturating_add(seconds(number as f64 / rate));
@@ -201,7 +203,7 @@ mod tests {
         Extent { duration, requests }
     }
 
-    /// Every due time of all workers, in order.
+    /// Returns every due time of all workers, in order.
     fn drain(arrivals: Arrivals, extent: Extent, workers: u64) -> Vec<Duration> {
         let mut due = Vec::new();
         for worker in 0..workers {
@@ -251,7 +253,7 @@ mod tests {
                 .collect();
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
             let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / n;
-            // An exponential distribution's standard deviation is its mean.
+            // The standard deviation of an exponential distribution equals its mean.
             assert!(
                 (variance.sqrt() / mean - 1.0).abs() < 0.03,
                 "{}",

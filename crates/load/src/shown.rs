@@ -1,15 +1,17 @@
-//! What is shown of texts that somebody else chose: a terminal obeys none of them.
+//! Shows texts that somebody else chose, so that a terminal does not interpret them.
 
 use std::borrow::Cow;
 
-/// A text with what a terminal would obey written as an escape, such as `\u{1b}`. What turns the direction of text or has
-/// no width is escaped as well: it would show another text.
+/// Returns a text with everything that a terminal would interpret written as an escape, such as
+/// `\u{1b}`. Characters that change the direction of text or have no width are escaped too, because
+/// they would make the text look different.
 #[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, is_harmful)
 }
 
-/// The same of a text that may have several lines, such as an error that lists problems or a report.
+/// Like [`shown`], for a text that may have several lines, such as a report or an error that lists
+/// problems.
 #[must_use]
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character != '\n' && is_harmful(character))

@@ -1,16 +1,16 @@
-//! What is measured: HDR histograms and counts, in memory that does not grow with the run.
+//! Measurements: HDR histograms and counts, in memory that does not grow with the run.
 //!
-//! Four times are kept apart. *Latency* runs from the moment at which a request was due to its
-//! answer: what a user waits. *Service time* runs from sending it. *Wait* is how long a due request
-//! waited for a free lane: more connections would shorten it. *Lag* is how late the generator itself
-//! was, with a lane free: the part of the latency that is the generator's own fault.
+//! Four times are kept separately. *Latency* runs from the moment at which a request was due to its
+//! answer: this is how long a user waits. *Service time* runs from sending it. *Wait* is how long a
+//! due request waited for a free lane: more connections would shorten it. *Lag* is how late the
+//! generator was although a lane was free: the part of the latency that the generator causes.
 
 use crate::mix::Kind;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
-/// What becomes of a request: accepted, refused with a code, or failed in some way.
+/// The outcome of a request: accepted, refused with a code, or failed in some way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome(usize);
 
@@ -44,38 +44,38 @@ impl Outcome {
     pub const CONNECTION: Self = Self(16);
     /// The connection ended before the request was sent.
     pub const UNSENT: Self = Self(17);
-    /// An answer with a code, or without one, that the rules do not know.
+    /// An answer without a code, or with one that the rules do not know.
     pub const OTHER: Self = Self(18);
 
-    /// The outcome of this code.
+    /// Returns the outcome for this code.
     #[must_use]
     pub fn of_code(code: &str) -> Self {
         let known = Self::NAMES[1..15].iter().position(|&name| name == code);
         known.map_or(Self::OTHER, |position| Self(position + 1))
     }
 
-    /// Its name in reports and metrics: `ok`, the code, or what failed.
+    /// Returns its name in reports and metrics: `ok`, the code, or what failed.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         Self::NAMES[self.0]
     }
 
-    /// Whether the service failed the caller: no rule refused the request, and nothing was applied
-    /// for certain.
+    /// Reports whether the service failed the caller: no rule refused the request, and it is not
+    /// certain that it was applied.
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 >= 11
     }
 
-    /// Every outcome.
+    /// Returns every outcome.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..Self::NAMES.len()).map(Self)
     }
 }
 
-/// A histogram of times, from a microsecond to an hour, to three significant digits.
+/// Returns a histogram of times, from a microsecond to an hour, to three significant digits.
 ///
-/// About 190 KB, however much is recorded.
+/// It takes about 190 KB, however much is recorded.
 #[must_use]
 pub fn histogram() -> Histogram<u64> {
     const LOWEST_NS: u64 = 1_000;
@@ -86,26 +86,26 @@ pub fn histogram() -> Histogram<u64> {
     }
 }
 
-/// Records a time; one past the histogram's end counts as the end.
+/// Records a time. One past the histogram's end counts as the end.
 pub(crate) fn record(histogram: &mut Histogram<u64>, time: Duration) {
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     histogram.saturating_record(nanoseconds);
 }
 
-/// What was measured in some stretch of time.
+/// The measurements of a period.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Latency of each kind, by [`Kind::index`].
     pub latency: [Histogram<u64>; Kind::ALL.len()],
     /// Service time of all kinds.
     pub service: Histogram<u64>,
-    /// How long those waited, from sending, that were turned away unapplied (503).
+    /// Time from sending to a 503 that says that nothing was applied.
     pub turned_away: Histogram<u64>,
     /// How late the generator was.
     pub lag: Histogram<u64>,
     /// How long due requests waited for a free lane.
     pub wait: Histogram<u64>,
-    /// How many of each kind had each outcome.
+    /// How many requests of each kind had each outcome.
     pub outcomes: [[u64; Outcome::NAMES.len()]; Kind::ALL.len()],
     /// Answers that the rules do not allow.
     pub wrong: u64,
@@ -113,7 +113,7 @@ pub struct Measured {
     pub reconnects: u64,
     /// Requests that were sent again with their keys.
     pub retries: u64,
-    /// How often a lane went over to the address that a standby named as its primary.
+    /// How often a lane moved to the address that a standby named as its primary.
     pub moves: u64,
     /// The last of those addresses.
     pub moved_to: Option<String>,
@@ -137,7 +137,7 @@ impl Default for Measured {
     }
 }
 
-/// One request's times and outcome.
+/// The times and the outcome of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) kind: Kind,
@@ -151,10 +151,11 @@ pub(crate) struct Sample {
 }
 
 impl Measured {
-    /// Takes one request in.
+    /// Records one request.
     ///
-    /// A request that was never answered counts with the time that it was waited for. What was turned
-    /// away unapplied is timed apart (503), or not at all (not sent): a quick "no" is no quick answer.
+    /// A request that was never answered counts with the time that was spent waiting for it. A
+    /// request that was turned away unapplied (503) is timed separately, and one that was not sent
+    /// is not timed at all, because a fast refusal is not a fast answer.
     pub(crate) fn record(&mut self, sample: &Sample) {
         self.outcomes[sample.kind.index()][sample.outcome.0] += 1;
         self.wrong += u64::from(sample.wrong);
@@ -173,9 +174,9 @@ impl Measured {
         }
     }
 
-    /// Adds another stretch's.
+    /// Adds the measurements of another period.
     pub fn add(&mut self, other: &Self) {
-        // All are made with the same bounds, so adding cannot fail.
+        // All histograms have the same bounds, so adding cannot fail.
         for (mine, theirs) in self.latency.iter_mut().zip(&other.latency) {
             let _ = mine.add(theirs);
         }
@@ -197,9 +198,9 @@ impl Measured {
         }
     }
 
-    /// Empties it, keeping its memory.
+    /// Resets everything, but keeps its memory.
     pub fn clear(&mut self) {
-        // `Histogram::clear` would keep the longest and the shortest of what it forgets.
+        // `Histogram::clear` would keep the maximum and the minimum.
         for histogram in &mut self.latency {
             histogram.reset();
         }
@@ -215,7 +216,7 @@ impl Measured {
         self.moved_to = None;
     }
 
-    /// Latency of all kinds.
+    /// Returns the latency of all kinds.
     #[must_use]
     pub fn latency(&self) -> Histogram<u64> {
         let mut all = histogram();
@@ -225,32 +226,32 @@ impl Measured {
         all
     }
 
-    /// Requests that came to an end, whatever it was.
+    /// Returns how many requests were completed, with any outcome.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.outcomes.iter().flatten().sum()
     }
 
-    /// Requests that the service failed.
+    /// Returns how many requests the service failed.
     #[must_use]
     pub fn errors(&self) -> u64 {
         let errors = Outcome::all().filter(|outcome| outcome.is_error());
         errors.map(|outcome| self.count(outcome)).sum()
     }
 
-    /// Requests of any kind with this outcome.
+    /// Returns how many requests of any kind had this outcome.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.outcomes.iter().map(|counts| counts[outcome.0]).sum()
     }
 
-    /// Requests of this kind with this outcome.
+    /// Returns how many requests of this kind had this outcome.
     #[must_use]
     pub const fn count_of(&self, kind: Kind, outcome: Outcome) -> u64 {
         self.outcomes[kind.index()][outcome.0]
     }
 
-    /// The counts that are not 0, by name.
+    /// Returns the counts that are not 0, by name.
     #[must_use]
     pub fn outcomes_of(&self, kind: Kind) -> BTreeMap<String, u64> {
         let counts =
@@ -281,7 +282,7 @@ pub struct Percentiles {
 
 impl From<&Histogram<u64>> for Percentiles {
     fn from(histogram: &Histogram<u64>) -> Self {
-        // A bucket stands for its highest value, which may be past the highest one recorded.
+        // A bucket represents its highest value, which may exceed the highest recorded value.
         let at = |quantile| histogram.value_at_quantile(quantile).min(histogram.max()) as f64 / 1e3;
         Self {
             count: histogram.len(),
@@ -319,7 +320,7 @@ mod tests {
         let mut measured = Measured::default();
         measured.record(&sample(Outcome::OK));
         let max = |histogram: &Histogram<u64>| Percentiles::from(histogram).max_us.round();
-        // To three digits.
+        // The tolerance is that of three digits.
         assert!((max(&measured.latency()) - 25_000.0).abs() < 25.0);
         assert!((max(&measured.service) - 20_000.0).abs() < 20.0);
         assert!((max(&measured.wait) - 2_000.0).abs() < 2.0);

@@ -15,22 +15,22 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// An answer may have so many bytes with its head. The longest widget has under 8 KiB.
+/// The maximum size of an answer with its head. The longest widget has under 8 KiB.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 const HEADERS_MAX: usize = 64;
-/// Larger than nearly every answer, so that one read takes it whole: the runtime then knows that
-/// there is no more, and does not ask the system again.
+/// Larger than nearly every answer, so that one read takes all of it: the runtime then knows that
+/// there is no more data and does not ask the system again.
 const READ_BYTES: usize = 8 << 10;
 
 /// A lane over HTTP/1.1.
 pub(crate) struct Http1 {
     target: Rc<Target>,
-    /// The headers that every request has, each with its line's end.
+    /// The headers of every request, each with its line ending.
     headers: Vec<u8>,
     stream: Option<Stream>,
     wire: Vec<u8>,
     answer: Answer,
-    /// One timer for all requests of this lane, moved on only when it goes off.
+    /// One timer for all requests of this lane, which is reset only when it fires.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -50,7 +50,7 @@ impl Http1 {
         &self.target
     }
 
-    /// Whatever is asked from here on is asked there.
+    /// Sends all further requests to this target.
     pub(crate) fn move_to(&mut self, target: Rc<Target>) {
         self.headers = headers(&target);
         self.target = target;
@@ -83,7 +83,7 @@ impl Http1 {
             let (wire, answer, timer) = (&self.wire, &mut self.answer, &mut self.timer);
             let mut exchange = pin!(async {
                 stream.write_all(wire).await.map_err(Failure::lost)?;
-                // Plain TCP has nothing to flush, which costs nothing to find out.
+                // Plain TCP has nothing to flush, so this costs nothing.
                 stream.flush().await.map_err(Failure::lost)?;
                 answer.read(&mut stream).await.map_err(Failure::lost)
             });
@@ -111,7 +111,7 @@ impl Http1 {
     }
 }
 
-/// The headers that every request to this server has, each with its line's end.
+/// Returns the headers of every request to this server, each with its line ending.
 fn headers(target: &Target) -> Vec<u8> {
     let mut headers = format!("host: {}\r\n", target.authority());
     if let Some(token) = target.token() {
@@ -149,7 +149,8 @@ fn write_request(wire: &mut Vec<u8>, base: &str, headers: &[u8], request: &Reque
     }
 }
 
-/// Whether nothing has come since the last answer: neither the end of the stream nor unasked bytes.
+/// Reports whether nothing has arrived since the last answer, neither the end of the stream nor
+/// unexpected bytes.
 async fn is_open(stream: &mut Stream) -> bool {
     let mut byte = [0];
     poll_fn(|context| {
@@ -164,11 +165,11 @@ async fn is_open(stream: &mut Stream) -> bool {
 #[derive(Default)]
 struct Answer {
     bytes: Vec<u8>,
-    /// A chunked body's content.
+    /// The content of a chunked body.
     content: Vec<u8>,
 }
 
-/// What an answer's head says, and where its body is.
+/// The head of an answer, and where its body is.
 struct Head {
     status: u16,
     keep_alive: bool,
@@ -176,13 +177,13 @@ struct Head {
 }
 
 enum Body {
-    /// This part of the answer's bytes.
+    /// This range of the answer's bytes.
     Plain(Range<usize>),
     /// The decoded content of chunks.
     Chunked,
 }
 
-/// How the body's end is found.
+/// How the end of the body is found.
 enum Framing {
     Length(usize),
     Chunked,
@@ -204,7 +205,7 @@ impl Answer {
             let Some((mut head, start, framing)) = parse_head(&self.bytes)? else {
                 continue;
             };
-            // An interim answer (1xx) stands before the real one.
+            // An interim answer (1xx) precedes the real one.
             if (100..200).contains(&head.status) {
                 self.bytes.drain(..start);
                 if self.bytes.is_empty() {
@@ -255,7 +256,8 @@ impl Answer {
             if end > ANSWER_BYTES_MAX {
                 return Err(too_long());
             }
-            // The chunk's line end; after the last chunk, the end of trailers that nobody sends.
+            // After the chunk comes its line ending; after the last chunk, the end of the trailers,
+            // of which there are none.
             while self.bytes.len() < end + 2 {
                 self.fill(stream).await?;
             }
@@ -271,7 +273,7 @@ impl Answer {
         }
     }
 
-    /// Reads some more.
+    /// Reads more bytes.
     async fn fill(&mut self, stream: &mut Stream) -> Result<(), String> {
         if self.bytes.len() > ANSWER_BYTES_MAX {
             return Err(too_long());
@@ -289,7 +291,7 @@ fn too_long() -> String {
     format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")
 }
 
-/// The head with the position behind it, `None` while it is incomplete.
+/// Parses the head and returns it with the position after it, or `None` while it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize, Framing)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);

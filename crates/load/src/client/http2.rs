@@ -1,4 +1,4 @@
-//! h2: several lanes share one connection, a stream for each request.
+//! h2: several lanes share one connection, with one stream for each request.
 
 use super::{Failure, Request, Response, Target};
 use bytes::Bytes;
@@ -16,9 +16,9 @@ pub(crate) struct Http2 {
 /// What the lanes of one connection share.
 struct Connection {
     target: RefCell<Rc<Target>>,
-    /// Held while connecting, so that one lane does it for all.
+    /// Held while connecting, so that one lane connects for all.
     connecting: Mutex<()>,
-    /// How requests are sent, while there is a connection, and how often there was one.
+    /// How often there was a connection, and how to send requests while there is one.
     sender: RefCell<(u64, Option<SendRequest<Bytes>>)>,
 }
 
@@ -41,11 +41,11 @@ impl Http2 {
         self.connection.target.borrow().clone()
     }
 
-    /// Whatever any lane of the connection asks from here on is asked there.
+    /// Sends all further requests of the connection's lanes to this target.
     pub(crate) fn move_to(&self, target: &Rc<Target>) {
         let before = self.connection.target.replace(target.clone());
         if !Rc::ptr_eq(&before, target) {
-            // Those under way end where they were sent.
+            // Requests in flight finish where they were sent.
             self.connection.sender.borrow_mut().1 = None;
         }
     }
@@ -71,7 +71,7 @@ impl Http2 {
         };
         let shared = Rc::downgrade(connection);
         spawn_local(async move {
-            // However it ends, the lanes learn it from their requests.
+            // However it ends, the lanes learn of it from their requests.
             drop(driver.await);
             if let Some(connection) = shared.upgrade() {
                 connection.forget(count);
@@ -110,7 +110,7 @@ impl Http2 {
 }
 
 impl Connection {
-    /// Forgets a connection that is of no more use, if it is still this one.
+    /// Forgets a connection that is no longer usable, unless it has been replaced already.
     fn forget(&self, count: u64) {
         let mut place = self.sender.borrow_mut();
         if place.0 == count {
@@ -152,14 +152,15 @@ impl Connection {
         while let Some(data) = body.data().await {
             let data = data.map_err(lost)?;
             into.extend_from_slice(&data);
-            // Fails only where the connection is gone, which the next read tells.
+            // This fails only if the connection is gone, which the next read reports.
             drop(body.flow_control().release_capacity(data.len()));
         }
         Ok(parts.status.as_u16())
     }
 }
 
-/// A server that refuses a stream says that it did nothing of it (RFC 9113, section 8.7).
+/// If a server refuses a stream, it guarantees that it did not process the request (RFC 9113,
+/// section 8.7).
 fn lost(error: h2::Error) -> Failure {
     if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
         Failure::unsent(error)

@@ -1,7 +1,7 @@
-//! The client: one lane's way to the server, over HTTP/1.1 or h2, plain or TLS.
+//! The client: a lane's connection to the server, over HTTP/1.1 or h2, plain or TLS.
 //!
-//! Built for load: a request is written from bytes prepared beforehand with one system call and its
-//! answer parsed in place. `docs/decisions/0006-lean-load-client.md` has the figures behind that.
+//! Built for load: a request is prepared in memory and written with one system call, and its answer
+//! is parsed in place. `docs/decisions/0006-lean-load-client.md` has the figures behind that.
 
 mod http1;
 mod http2;
@@ -15,25 +15,25 @@ pub use target::{Protocol, TargetSettings};
 use serde::Deserialize;
 use std::{borrow::Cow, rc::Rc, time::Duration};
 
-/// One request: what differs between requests.
+/// The parts of a request that differ between requests.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    /// The path below the target's, with its leading slash.
+    /// The path below the target's, with a leading slash.
     pub(crate) path: String,
-    /// The body of a POST; a GET has none.
+    /// The body of a POST; `None` for a GET.
     pub(crate) body: Option<Vec<u8>>,
-    /// The idempotency key of a POST. Empty for none.
+    /// The idempotency key of a POST. Empty if there is none.
     pub(crate) key: String,
 }
 
-/// An answer, whose body the lane keeps until the next exchange.
+/// An answer. The lane keeps its body until the next exchange.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
 }
 
-/// What callers branch on in an error.
+/// The members of an error on which callers branch.
 #[derive(Deserialize)]
 struct ErrorBody<'a> {
     #[serde(borrow)]
@@ -43,13 +43,13 @@ struct ErrorBody<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// The code of an error's body, if it has the service's form.
+    /// Returns the code in an error's body, if it has the service's format.
     pub(crate) fn code(&self) -> Option<Cow<'a, str>> {
         let body: ErrorBody<'a> = serde_json::from_slice(self.body).ok()?;
         Some(body.code)
     }
 
-    /// The address of the primary, where this is a standby's answer to an operation.
+    /// Returns the address of the primary, if this is a standby's answer to an operation.
     pub(crate) fn primary(&self) -> Option<Cow<'a, str>> {
         if self.status != 503 {
             return None;
@@ -64,7 +64,7 @@ impl<'a> Response<'a> {
 pub(crate) struct Failure {
     /// Whether the server cannot have seen the request.
     pub(crate) unsent: bool,
-    /// Whether it took longer than allowed.
+    /// Whether the timeout passed.
     pub(crate) timeout: bool,
     pub(crate) cause: String,
 }
@@ -95,14 +95,14 @@ impl Failure {
     }
 }
 
-/// A lane's way to the server. It connects when it must.
+/// A lane's way to the server. It connects when needed.
 pub(crate) enum Channel {
     Http1(Box<Http1>),
     Http2(Http2),
 }
 
 impl Channel {
-    /// Makes sure of a connection. An error says why there is none.
+    /// Ensures that there is a connection. The error says why there is none.
     pub(crate) async fn connect(&mut self) -> Result<(), String> {
         match self {
             Self::Http1(http1) => http1.connect().await,
@@ -110,7 +110,7 @@ impl Channel {
         }
     }
 
-    /// Where requests go.
+    /// Returns where requests are sent.
     pub(crate) fn target(&self) -> Rc<Target> {
         match self {
             Self::Http1(http1) => http1.target().clone(),
@@ -118,7 +118,7 @@ impl Channel {
         }
     }
 
-    /// Sends every further request there.
+    /// Sends all further requests to this target.
     pub(crate) fn move_to(&mut self, target: Rc<Target>) {
         match self {
             Self::Http1(http1) => http1.move_to(target),
@@ -126,7 +126,7 @@ impl Channel {
         }
     }
 
-    /// Sends a request and waits for its answer, at most so long.
+    /// Sends a request and waits for its answer until the timeout.
     pub(crate) async fn exchange(
         &mut self,
         request: &Request,
@@ -139,7 +139,7 @@ impl Channel {
     }
 }
 
-/// The lanes of one connection: one over HTTP/1.1, `streams` over h2.
+/// Returns the lanes of one connection: one over HTTP/1.1, `streams` over h2.
 pub(crate) fn channels(target: &Rc<Target>, streams: usize) -> Vec<Channel> {
     match target.protocol() {
         Protocol::Http1 => vec![Channel::Http1(Box::new(Http1::new(target.clone())))],

@@ -1,4 +1,4 @@
-//! Where requests go, and how a connection is made.
+//! Where requests are sent, and how a connection is made.
 
 use crate::redacted;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Which version of HTTP is spoken.
+/// The version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -35,19 +35,19 @@ pub enum Protocol {
 /// How to reach the server.
 #[derive(Clone, Debug)]
 pub struct TargetSettings {
-    /// `http://` or `https://`, a host, and perhaps a port and a path to put before every route.
+    /// `http://` or `https://`, a host, and optionally a port and a path that precedes every route.
     pub url: String,
-    /// Which version of HTTP.
+    /// The version of HTTP.
     pub protocol: Protocol,
-    /// A bearer token to send with every request.
+    /// A bearer token that is sent with every request.
     pub token: Option<String>,
-    /// Certificates to trust instead of the system's, in PEM.
+    /// Certificates in PEM format to trust instead of the system's.
     pub ca: Option<PathBuf>,
-    /// Trust any certificate.
+    /// Whether to trust any certificate.
     pub insecure: bool,
 }
 
-/// A URL without its scheme is taken for one of HTTP: `localhost:3000`.
+/// A URL without a scheme is treated as one of HTTP: `localhost:3000`.
 fn with_scheme(url: &str) -> String {
     if url.contains("://") {
         url.into()
@@ -56,11 +56,10 @@ fn with_scheme(url: &str) -> String {
     }
 }
 
-/// Which of a name's addresses the next connection goes to: all of them in turn, whichever worker
-/// makes it.
+/// Selects which of a name's addresses the next connection uses: all in turn, over all workers.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Connects to one of the addresses, another one each time; to the ones after it where that fails.
+/// Connects to the address at `first`, or to the ones after it if that fails.
 async fn connect_to_any(addresses: &[SocketAddr], first: usize) -> io::Result<TcpStream> {
     let mut failure = io::Error::other("the name has no address");
     let turned = addresses
@@ -76,21 +75,23 @@ async fn connect_to_any(addresses: &[SocketAddr], first: usize) -> io::Result<Tc
     Err(failure)
 }
 
-/// So many addresses that standbys named are kept ready to be connected to.
+/// The maximum number of primaries' addresses, named by standbys, that are kept ready.
 const PRIMARIES_MAX: usize = 8;
 
-/// A server, ready to be connected to.
+/// A server that can be connected to.
 pub(crate) struct Target {
     settings: TargetSettings,
-    /// Those that were named to lanes of this one as the primary. Its certificates are read once.
+    /// The primaries that standbys named to lanes of this target. The certificates of each are read
+    /// only once.
     primaries: RefCell<Vec<Rc<Target>>>,
     host: String,
     port: u16,
     protocol: Protocol,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// `http` or `https`, with the authority.
+    /// The scheme, `http` or `https`, with the authority.
     origin: String,
-    /// Before every route; empty, or with a leading and without a trailing slash.
+    /// The path that precedes every route: empty, or with a leading slash and without a trailing
+    /// one.
     path: String,
     authority: String,
     token: Option<String>,
@@ -116,7 +117,7 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(wrong("must not hold a password: use --token"));
         }
-        // An IPv6 address is bracketed in a URL and bare everywhere else.
+        // An IPv6 address has brackets in a URL, but nowhere else.
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority
             .port_u16()
@@ -148,13 +149,14 @@ impl Target {
         })
     }
 
-    /// The server at the address that a standby names as its primary, asked as this one is. `Err` says why it is not asked.
+    /// Returns a target for the address that a standby names as its primary, with the same
+    /// settings. The error says why it must not be used.
     pub(crate) fn primary(&self, address: &str) -> Result<Rc<Self>, String> {
         let mut primaries = self.primaries.borrow_mut();
         if let Some(known) = primaries.iter().find(|it| it.settings.url == address) {
             return Ok(known.clone());
         }
-        // What is sent along, a token first of all, was meant for nobody to read on the way.
+        // Requests, and above all a token, must not become readable on the way.
         if self.tls.is_some() && !address.starts_with("https://") {
             return Err(format!("{:?} is not of https", redacted(address)));
         }
@@ -173,7 +175,7 @@ impl Target {
         self.protocol
     }
 
-    /// The URL's path, to stand before every route's.
+    /// Returns the URL's path, which precedes every route's.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
@@ -182,7 +184,7 @@ impl Target {
         &self.origin
     }
 
-    /// The host and port, as a request names them.
+    /// Returns the host and port as a request names them.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -197,7 +199,7 @@ impl Target {
         let addresses: Vec<SocketAddr> = addresses.await.map_err(failed)?.collect();
         let first = NEXT.fetch_add(1, Ordering::Relaxed);
         let tcp = connect_to_any(&addresses, first).await.map_err(failed)?;
-        // A request is one write: nothing is gained by waiting for more.
+        // Each request is a single write, so waiting for more gains nothing.
         tcp.set_nodelay(true).map_err(failed)?;
         let Some((connector, name)) = &self.tls else {
             return Ok(Stream::Plain(tcp));
@@ -250,7 +252,7 @@ fn roots(settings: &TargetSettings) -> Result<RootCertStore, String> {
     widgets_tls::system_roots().map_err(|error| format!("{error}: name some with --ca"))
 }
 
-/// A connection's bytes.
+/// The byte stream of a connection.
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

@@ -1,4 +1,5 @@
-//! What an accepted operation did, as the model has it and as a change of the feed tells it.
+//! The effect of an accepted operation, as the model predicts it and as a change of the feed
+//! reports it.
 
 use crate::partition::{Share, WidgetId};
 use std::borrow::Cow;
@@ -8,10 +9,10 @@ use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 /// A slot of a widget.
 pub(crate) type Place = (WidgetId, Ordinal);
 
-/// A slot that a removal frees. Which one it is of its widget is not known where that is forgotten.
+/// A slot that a removal frees. Its ordinal is unknown if the widget has been forgotten.
 pub(crate) type Freed = (WidgetId, Option<Ordinal>);
 
-/// What an operation did.
+/// The effect of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Add {
@@ -28,7 +29,7 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// Whether a change tells just this.
+    /// Reports whether a change says exactly this.
     pub(crate) fn is_told_as(&self, told: &Self) -> bool {
         match (self, told) {
             (
@@ -50,7 +51,7 @@ impl Effect {
         }
     }
 
-    /// Whether it is the same operation on the same widgets, whatever else is told of it.
+    /// Reports whether it is the same operation on the same widgets, whatever else the change says.
     pub(crate) fn is_akin_to(&self, told: &Self) -> bool {
         match (self, told) {
             (Self::Add { id, .. }, Self::Add { id: told, .. })
@@ -63,8 +64,8 @@ impl Effect {
         }
     }
 
-    /// What a change tells, and of which lane. `None` where it names no widget of this run.
-    /// An error says why it can be nothing that the run did.
+    /// Returns the effect that a change reports, and the lane whose operation it was. Returns
+    /// `None` if it names no widget of this run, and an error if the run cannot have caused it.
     pub(crate) fn of(change: &Change, share: &Share) -> Option<Result<(u32, Self), String>> {
         let names = [&change.widget_sn, &change.widget1_sn, &change.widget2_sn]
             .into_iter()
@@ -124,7 +125,8 @@ impl Effect {
     }
 }
 
-/// A removal with what it freed, in whichever order. `None` where that is more than a widget has slots.
+/// Returns a removal that frees these slots, in any order, or `None` if they are more than a widget
+/// has.
 pub(crate) fn removal(id: WidgetId, mut places: Vec<Freed>) -> Option<Effect> {
     places.sort_unstable();
     let mut freed = [None; SLOTS_MAX];

@@ -1,39 +1,40 @@
-//! What was answered beside what the feed tells, as both come in.
+//! Compares the answers with the changes that the feed reports, as both arrive.
 //!
-//! A lane has one request in flight, and names widgets that no other lane names. So the changes of its
-//! widgets are its acknowledged operations, in its own order, with those of unknown fate at any place or
-//! at none. Across lanes, a change must not be told after one that was sent only when it had been answered.
-//! An order in which both hold explains every answer: refusals and lookups follow from their own lane's.
+//! A lane has one request in flight, and names widgets that no other lane names. Therefore the
+//! changes of its widgets are its acknowledged operations in its own order. Operations of unknown
+//! fate may appear anywhere among them, or not at all. Across lanes, if one operation was answered
+//! before another was sent, its change must come first. An order that meets both conditions
+//! explains every answer: refusals and lookups follow from the lane's own operations.
 //!
-//! What agrees is forgotten at once: memory is for what is answered and not told yet, and the other way
-//! round.
+//! Whatever agrees is forgotten at once. Memory holds only answers without their changes and
+//! changes without their answers.
 
 use super::{Effect, FeedFindings};
 use crate::partition::{Share, WidgetId};
 use std::{collections::VecDeque, time::Duration};
 use widgets_client::Change;
 
-/// So many findings are kept in words; all are counted.
+/// The maximum number of findings that are kept as text. All are counted.
 const EXAMPLES_MAX: usize = 20;
 
-/// So many of a lane's last changes are remembered, to know one that is told again.
+/// How many of a lane's last changes are remembered, to recognise one that is reported again.
 const REMEMBERED: usize = 16;
 
-/// An operation that came to its end, where it was or may have been applied.
+/// A completed operation that was applied, or may have been.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     pub(crate) lane: u32,
     pub(crate) effect: Effect,
-    /// When it was sent first, and when it was answered: `None` where nobody knows its fate.
+    /// When it was first sent, and when it was answered: `None` if its fate is unknown.
     pub(crate) sent: Duration,
     pub(crate) answered: Option<Duration>,
 }
 
-/// A change that is not explained yet.
+/// A change whose operation has not been found yet.
 #[derive(Debug)]
 struct Told {
     effect: Effect,
-    /// When it was there at the latest.
+    /// When the change arrived, at the latest.
     heard: Duration,
     /// Its place in the order of the feed.
     place: u64,
@@ -43,14 +44,14 @@ struct Told {
 /// A change in the order of the feed.
 #[derive(Debug)]
 enum Entry {
-    /// Which operation it is of is not known yet.
+    /// Its operation is not known yet.
     Open,
-    /// It does not count in the order: it is of none, or was found out of order already.
+    /// It does not count in the order: it has no operation, or was already found out of order.
     Void,
     Of(Explained),
 }
 
-/// When the operation of a change was under way.
+/// When the operation of a change was in progress.
 #[derive(Debug)]
 struct Explained {
     lane: u32,
@@ -62,9 +63,11 @@ struct Explained {
 #[derive(Debug, Default)]
 struct Lane {
     answered: VecDeque<Settled>,
-    /// Acknowledged, and something later of the lane was told already.
+    /// Acknowledged operations whose changes are missing although a later change of the lane has
+    /// been reported.
     passed_over: VecDeque<Settled>,
-    /// Of unknown fate, and not told so far; and those that were.
+    /// Operations of unknown fate without a change so far; and the effects of those whose change
+    /// was reported.
     in_doubt: Vec<Settled>,
     doubts_told: Vec<Effect>,
     told: VecDeque<Told>,
@@ -76,10 +79,10 @@ struct Lane {
 pub(crate) struct Ledger {
     share: Share,
     lanes: Vec<Lane>,
-    /// The changes of this run from the first one on that is not explained, in the order of the feed.
+    /// This run's changes in the order of the feed, from the first one whose operation is unknown.
     window: VecDeque<Entry>,
     window_first: u64,
-    /// The operation, of all before the window, that was sent last.
+    /// Of the operations before the window, the one that was sent last.
     latest: Option<Explained>,
     position: Option<String>,
     at: String,
@@ -88,7 +91,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// An empty one for the lanes of this run, whichever lane's share it is.
+    /// Returns an empty ledger for all lanes of this run; `share` may be that of any of them.
     pub(crate) fn new(share: Share) -> Self {
         let lanes = (0..share.partitions).map(|_| Lane::default()).collect();
         Self {
@@ -104,7 +107,8 @@ impl Ledger {
         }
     }
 
-    /// Takes in an operation that was acknowledged or is in doubt. Each lane's come in its order.
+    /// Records an operation that was acknowledged or is of unknown fate. Those of a lane must be
+    /// recorded in its order.
     pub(crate) fn settle(&mut self, settled: Settled) {
         let (number, sent) = (settled.lane, settled.sent);
         let Some(lane) = self.lanes.get_mut(number as usize) else {
@@ -116,7 +120,8 @@ impl Ledger {
             lane.in_doubt.push(settled);
         }
         self.explain(number);
-        // What was told before this one was sent is of one that has come in already, or of none.
+        // The operation of a change that arrived before this one was sent has been recorded
+        // already, or does not exist.
         while let Some(told) = self.told_before(number, sent) {
             self.unexplained(number, &told);
             self.explain(number);
@@ -128,7 +133,7 @@ impl Ledger {
         lane.told.pop_front_if(|told| told.heard < sent)
     }
 
-    /// Takes in a change, which was there at this moment at the latest.
+    /// Records a change that had arrived by `heard`.
     pub(crate) fn tell(&mut self, change: &Change, heard: Duration) {
         let position = &change.position;
         if let Some(last) = &self.position {
@@ -179,7 +184,7 @@ impl Ledger {
         self.explain(lane);
     }
 
-    /// Finds the operations of a lane's changes, as far as they have come in.
+    /// Matches a lane's changes with the operations that were recorded so far.
     fn explain(&mut self, number: u32) {
         while let Some(lane) = self.lanes.get_mut(number as usize)
             && let Some(found) = lane.find()
@@ -222,7 +227,7 @@ impl Ledger {
                     self.findings.out_of_order += 1;
                     let text = text("out of order, after a later one of its lane", self);
                     self.example(|| text);
-                    // Once is enough.
+                    // One finding is enough.
                     entry = Entry::Void;
                 }
                 Found::InTurn | Found::InDoubt(_) | Found::TooEarly(_) => {}
@@ -231,7 +236,7 @@ impl Ledger {
         }
     }
 
-    /// A change that no operation explains.
+    /// Records a change that no operation explains.
     fn unexplained(&mut self, number: u32, told: &Told) {
         let lane = self.lanes.get_mut(number as usize);
         let again = lane.is_some_and(|lane| lane.last.contains(&told.effect));
@@ -246,8 +251,8 @@ impl Ledger {
         self.place(told.place, Entry::Void);
     }
 
-    /// Gives a change its operation, or says that it has none, and looks at all up to the first one of which
-    /// that is not known.
+    /// Assigns an entry to a change, and then checks the order of all changes up to the first whose
+    /// operation is unknown.
     fn place(&mut self, place: u64, entry: Entry) {
         let index = place.checked_sub(self.window_first);
         if let Some(open) = index.and_then(|index| self.window.get_mut(index as usize)) {
@@ -279,18 +284,19 @@ impl Ledger {
         }
     }
 
-    /// Whether a lane's operation of unknown fate was told; `None` before everything was read.
+    /// Reports whether the feed reported a lane's operation of unknown fate. Returns `None` before
+    /// the feed was read to its end.
     pub(crate) fn is_told(&self, lane: u32, effect: &Effect) -> Option<bool> {
         let lane = self.lanes.get(lane as usize).filter(|_| self.is_read)?;
         Some(lane.doubts_told.iter().any(|told| effect.is_told_as(told)))
     }
 
-    /// Everything that was told by now has come in.
+    /// Records that the feed was read to its end.
     pub(crate) const fn was_read(&mut self) {
         self.is_read = true;
     }
 
-    /// What is left disagrees: nothing more will come.
+    /// Ends the comparison: no more answers or changes will arrive, so whatever is left is a fault.
     pub(crate) fn finish(&mut self) -> FeedFindings {
         for number in 0..self.share.partitions {
             while let Some(told) = self.told_before(number, Duration::MAX) {
@@ -343,17 +349,17 @@ impl Ledger {
     }
 }
 
-/// Which of a lane's operations explains its next change.
+/// The operation of a lane that explains its next change.
 enum Found {
-    /// The next one that was acknowledged.
+    /// The next acknowledged operation.
     InTurn,
-    /// One of unknown fate.
+    /// An operation of unknown fate.
     InDoubt(usize),
-    /// One that had to come before a change that was told already.
+    /// An operation whose change should have come before one that was already reported.
     TooLate(usize),
-    /// One that had to come after others that are not told.
+    /// An operation whose change should have come after others that are missing.
     TooEarly(usize),
-    /// The next one that was acknowledged, told otherwise.
+    /// The next acknowledged operation, reported with a different effect.
     Altered,
 }
 

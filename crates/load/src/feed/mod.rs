@@ -1,7 +1,8 @@
-//! The feed of changes, followed while the load runs and held against what was answered.
+//! Follows the feed of changes while the load runs, and compares it with the answers.
 //!
-//! A thread asks for one page after the other, over restarts of the server, and gives the ledger what
-//! it reads and what the lanes say of their operations. Nothing of it is in the way of the load.
+//! A thread requests one page after the other, across restarts of the server. It passes the
+//! changes, and what the lanes report about their operations, to the ledger. Nothing of this delays
+//! the load.
 
 mod effect;
 mod ledger;
@@ -25,44 +26,45 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_client::{Changes, ChangesAfter, Client};
 
-/// How long the server is asked to wait for a change. What is asked of the follower waits as long.
+/// How long the server is asked to wait for a change. Requests to the follower wait at most as
+/// long.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// The wait before a server that does not answer is asked again.
+/// The pause before a server that does not answer is asked again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What the feed told, held against what was answered.
+/// The result of comparing the feed with the answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedFindings {
     /// Changes of this run whose operation was found.
     pub changes_checked: u64,
-    /// Of those, the ones whose fate the answers had left open.
+    /// Those of them whose answers had left their fate unknown.
     pub doubts_told: u64,
-    /// Changes of widgets that are not this run's. They are not checked.
+    /// Changes of widgets that do not belong to this run. They are not checked.
     pub of_others: u64,
-    /// Acknowledged operations that no change tells.
+    /// Acknowledged operations without a change.
     pub never_told: u64,
-    /// Changes that are told more than once.
+    /// Changes that were reported more than once.
     pub told_twice: u64,
-    /// Changes that nobody asked for, or whose operation was refused.
+    /// Changes that nobody requested, or whose operation was refused.
     pub unasked: u64,
     /// Changes in an order that does not explain the answers.
     pub out_of_order: u64,
-    /// Changes that tell other names or slots than there must be.
+    /// Changes with the wrong names or slots.
     pub altered: u64,
-    /// The first findings, in words.
+    /// The first findings as text.
     pub examples: Vec<String>,
 }
 
 impl FeedFindings {
-    /// How many faults of the server were found.
+    /// Returns how many faults of the server were found.
     #[must_use]
     pub const fn faults(&self) -> u64 {
         self.never_told + self.told_twice + self.unasked + self.out_of_order + self.altered
     }
 }
 
-/// Where the lanes of one worker put what came to its end.
+/// Where one worker's lanes report their completed operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     settled: Arc<Mutex<Vec<Settled>>>,
@@ -70,19 +72,19 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// An operation that was acknowledged, or whose fate is not known.
+    /// Reports an operation that was acknowledged, or whose fate is unknown.
     pub(crate) fn settle(&self, settled: Settled) {
         lock(&self.settled).push(settled);
     }
 
-    /// Whether the feed has told an operation of unknown fate so far. `None` where it was not read to
-    /// its end.
+    /// Reports whether the feed has reported an operation of unknown fate. Returns `None` if the
+    /// feed was not read to its end.
     pub(crate) fn is_told(&self, lane: u32, effect: &Effect) -> Option<bool> {
         lock(&self.ledger).is_told(lane, effect)
     }
 }
 
-/// Nothing that holds a lock can leave what is behind it half-changed.
+/// No code under a lock can leave its data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -91,16 +93,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Follower {
     reporters: Vec<Reporter>,
     ledger: Arc<Mutex<Ledger>>,
-    /// Each is answered when everything that was told by then has been read.
+    /// Each request is answered once all changes up to that time have been read.
     asks: Sender<oneshot::Sender<()>>,
-    /// Why the thread has ended, or why it gets on no further.
+    /// Why the thread has ended, or why it makes no progress.
     trouble: Arc<Mutex<Option<String>>>,
-    /// Processor time that the thread has taken, in nanoseconds.
+    /// CPU time that the thread has used, in nanoseconds.
     cpu: Arc<AtomicU64>,
 }
 
 impl Follower {
-    /// Begins with what happens from now on.
+    /// Starts to follow the feed, beginning with the next change.
     pub(crate) async fn start(
         settings: &Settings,
         share: &Share,
@@ -139,7 +141,7 @@ impl Follower {
                 let mut changes = client.changes(ChangesAfter::Now, None, &[]);
                 let first = changes.next_page(Duration::ZERO);
                 let is_begun = first.is_ok();
-                // Nobody may be waiting any more, after a signal.
+                // After a signal, nobody may be waiting any more.
                 let first = first.map(drop).map_err(|error| error.to_string());
                 let told = begun.send(first).is_ok();
                 if is_begun && told {
@@ -165,34 +167,34 @@ impl Follower {
         self.reporters.get(worker).cloned()
     }
 
-    /// Waits until everything that has happened so far was read.
+    /// Waits until all changes up to now have been read.
     pub(crate) async fn catch_up(&self) -> Result<(), Error> {
         let (ask, answer) = oneshot::channel();
-        // Where the thread has ended, the answer does not come either.
+        // If the thread has ended, no answer comes either.
         drop(self.asks.send(ask));
         answer.await.map_err(|_| Error::Feed(self.trouble()))?;
         lock(&self.ledger).was_read();
         Ok(())
     }
 
-    /// Processor time that following has taken.
+    /// Returns the CPU time that the thread has used.
     pub(crate) fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu.load(Ordering::Relaxed))
     }
 
-    /// What hinders it, as far as that is known.
+    /// Returns what hinders the follower, as far as that is known.
     pub(crate) fn trouble(&self) -> String {
         let trouble = lock(&self.trouble).clone();
         trouble.unwrap_or_else(|| "it was not read to its end in time".into())
     }
 
-    /// What was found, when everything was read.
+    /// Returns the findings, once everything has been read.
     pub(crate) fn finish(self) -> FeedFindings {
         lock(&self.ledger).finish()
     }
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Reading<'a> {
     client: &'a Client,
     reporters: Vec<Reporter>,
@@ -202,8 +204,8 @@ struct Reading<'a> {
     cpu: Arc<AtomicU64>,
 }
 
-/// Somebody waits until everything up to this position was read. It is not known yet where nobody has
-/// asked the server.
+/// A caller that waits until everything up to this position has been read. The position is `None`
+/// until the server has been asked for it.
 struct Waiting {
     position: Option<String>,
     ask: oneshot::Sender<()>,
@@ -243,7 +245,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads what is there, or waits a little for something.
+    /// Reads what is available, or waits a little for more.
     fn turn(
         &self,
         changes: &mut Changes<'_>,
@@ -267,13 +269,13 @@ impl Reading<'_> {
         drop(ledger);
         let read = position(changes);
         for each in waiting.extract_if(.., |each| read >= each.position.as_deref()) {
-            // Who asked may have given up.
+            // The caller may have given up.
             let _ = each.ask.send(());
         }
         Ok(())
     }
 
-    /// Takes what has come to its end from the lanes.
+    /// Collects the completed operations from the lanes.
     fn settle(&self) {
         for reporter in &self.reporters {
             let settled = std::mem::take(&mut *lock(&reporter.settled));
@@ -285,7 +287,7 @@ impl Reading<'_> {
     }
 }
 
-/// Where the next page begins. Those of one store sort by age.
+/// Returns where the next page begins. The positions of one store sort by age.
 fn position<'a>(changes: &'a Changes<'_>) -> Option<&'a str> {
     match changes.after() {
         ChangesAfter::Position(position) => Some(position),

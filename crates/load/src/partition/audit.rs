@@ -1,4 +1,4 @@
-//! Comparing what a lookup answered with what the model holds.
+//! Compares the answer to a lookup with the model.
 
 use super::{Partition, Unresolved, WidgetId, Wrong, table::Record};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// A lookup's answer.
+/// The answer to a lookup.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Observed<'a> {
@@ -37,12 +37,13 @@ impl<'a> Observed<'a> {
         })
     }
 
-    /// Whether it is the widget of this serial number.
+    /// Reports whether it is the widget with this serial number.
     pub(crate) fn is(&self, serial_number: &str) -> bool {
         self.serial_number == serial_number
     }
 
-    /// How what was observed differs from a widget of a dataset, in words that follow its serial number.
+    /// Describes how an observed widget differs from that of a dataset, in words that can follow
+    /// its serial number.
     pub(crate) fn differs_from(
         observed: Option<&Self>,
         dataset: &Dataset,
@@ -79,7 +80,7 @@ impl<'a> Observed<'a> {
         })
     }
 
-    /// Whether a slot of this port type names this peer.
+    /// Reports whether a slot of this port type names this peer.
     pub(crate) fn names(&self, port: &str, peer: &str) -> bool {
         let mut slots = self.slots.iter();
         slots.any(|slot| slot.port == port && slot.peer.as_deref() == Some(peer))
@@ -89,14 +90,14 @@ impl<'a> Observed<'a> {
 /// How an observed widget differs from the model's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Difference {
-    /// It does not exist, and must.
+    /// It must exist, but does not.
     Missing,
-    /// It exists, and must not. `removed`: its removal was acknowledged; otherwise nothing ever
-    /// acknowledged its addition.
+    /// It exists, but must not. If `removed`, its removal was acknowledged; otherwise its addition
+    /// never was.
     Present { removed: bool },
-    /// Its serial number, name or ports are others: expected and observed.
+    /// Its serial number, name or ports differ: expected and observed.
     Content(String, String),
-    /// A slot's peer is another.
+    /// The peer of a slot differs.
     Slot(SlotDifference),
 }
 
@@ -106,11 +107,11 @@ pub(crate) struct SlotDifference {
     pub(crate) port: &'static str,
     pub(crate) expected: Option<String>,
     pub(crate) observed: Option<String>,
-    /// Whether an acknowledged removal once freed the slot.
+    /// Whether an acknowledged removal has ever freed the slot.
     pub(crate) freed: bool,
 }
 
-/// One thing for the audit to check.
+/// An item for the audit to check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AuditItem {
     /// A widget whose state is known.
@@ -120,8 +121,8 @@ pub(crate) enum AuditItem {
 }
 
 impl Partition {
-    /// What the audit is to read: all, or a random choice of so many widgets with their peers; and in
-    /// every case all whose fate is unknown.
+    /// Returns what the audit is to read: all widgets, or a random selection of `widgets_max` with
+    /// their peers; and always all operations of unknown fate.
     pub(crate) fn audit_items(&self, widgets_max: Option<u64>, seed: u64) -> Vec<AuditItem> {
         let mut ids: Vec<WidgetId> = self.table.audited().collect();
         let wanted = widgets_max.and_then(|max| usize::try_from(max).ok());
@@ -132,7 +133,7 @@ impl Partition {
                 ids.swap(position, position + other);
             }
             ids.truncate(wanted);
-            // Both ends of each association, so that one that only one end knows is seen.
+            // Both ends of each association are read, so that one that only one end names is found.
             let peers: Vec<WidgetId> = ids
                 .iter()
                 .filter_map(|&id| self.table.get(id))
@@ -149,7 +150,7 @@ impl Partition {
         unresolved.chain(widgets).collect()
     }
 
-    /// How the observed widget differs from the model's, if it does.
+    /// Returns how the observed widget differs from the model's, if it does.
     pub(crate) fn difference(
         &self,
         id: WidgetId,
@@ -159,8 +160,9 @@ impl Partition {
         self.difference_to(id, record, observed)
     }
 
-    /// Whether an unresolved operation was applied, by its widgets as they were observed, in its order: they
-    /// are in the state before it or in the state after it, as a whole. `None` where they are in neither.
+    /// Reports whether an operation of unknown fate was applied, given its observed widgets in the
+    /// same order. Returns `None` if they are neither all in the state before it nor all in the
+    /// state after it.
     pub(crate) fn was_applied(
         &self,
         unresolved: &Unresolved,
@@ -236,7 +238,7 @@ impl Partition {
         None
     }
 
-    /// Checks a lookup's answer while the load runs.
+    /// Checks the answer to a lookup while the load runs.
     pub(super) fn check_lookup(&mut self, id: WidgetId, body: &[u8]) -> Result<(), Wrong> {
         let serial_number = self.serial_number(id);
         let observed = Observed::parse(body)
@@ -250,7 +252,7 @@ impl Partition {
         }
     }
 
-    /// The serial numbers of an unresolved operation's widgets, in its order.
+    /// Returns the serial numbers of an operation's widgets, in its order.
     pub(crate) fn unresolved_serial_numbers(&self, unresolved: &Unresolved) -> Vec<String> {
         let widgets = unresolved.widgets.iter();
         widgets.map(|&(id, ..)| self.serial_number(id)).collect()
@@ -258,7 +260,7 @@ impl Partition {
 }
 
 impl Difference {
-    /// The difference in words.
+    /// Describes the difference.
     pub(crate) fn describe(&self) -> String {
         let peer = |peer: &Option<String>| peer.clone().unwrap_or_else(|| "nothing".into());
         match self {

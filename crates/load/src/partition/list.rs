@@ -1,25 +1,26 @@
-//! Lists of widgets that one lane alone changes: what they must show is known.
+//! Lists of widgets that only one lane changes, so that the right answer is known.
 //!
-//! A list names some widgets, or is a page of the dataset: one of its blocks, which is one lane's as a
-//! whole. Widgets whose state is in doubt may be shown or not.
+//! A list names some widgets, or is a page of the dataset: one of its blocks, which belongs to one
+//! lane as a whole. A list may or may not show widgets whose state is unknown.
 
 use super::{Observed, Partition, WidgetId, Wrong};
 use crate::dataset::BLOCK_WIDGETS;
 
-/// So many widgets are named at most.
+/// The maximum number of widgets that a list names.
 const NAMED_MAX: usize = 8;
 
-/// Which widgets are listed.
+/// The widgets that are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
-    /// These, some of which may not exist, or be named twice.
+    /// These widgets. Some may not exist or may be named twice.
     Named([WidgetId; NAMED_MAX]),
-    /// The block of the dataset that has this one.
+    /// The block of the dataset that contains this widget.
     Block(WidgetId),
 }
 
 impl Partition {
-    /// A list of what there is, or may be; `None` where nothing was named so far.
+    /// Chooses a list of widgets that exist or may exist. Returns `None` if no widget has been
+    /// named so far.
     pub(super) fn list(&mut self) -> Option<Listed> {
         let first = self.table.any(&mut self.random)?;
         if first.is_of_dataset() && self.random.chance(0.5) {
@@ -34,7 +35,7 @@ impl Partition {
         Some(Listed::Named(named))
     }
 
-    /// Every widget that a list may show.
+    /// Returns every widget that a list may show.
     fn listed(&self, listed: Listed) -> Vec<WidgetId> {
         match listed {
             Listed::Named(ids) => ids.to_vec(),
@@ -42,7 +43,7 @@ impl Partition {
         }
     }
 
-    /// Appends the path and the query. Serial numbers that are made here need no escapes.
+    /// Appends the path and the query. The serial numbers need no escapes.
     pub(super) fn write_list(&self, listed: Listed, path: &mut String) {
         path.push_str("/widgets?serial_number=");
         match listed {
@@ -70,15 +71,15 @@ impl Partition {
         path.push_str(&BLOCK_WIDGETS.to_string());
     }
 
-    /// The list in words.
+    /// Describes the list.
     pub(super) fn describe_list(&self, listed: Listed) -> String {
         let mut path = String::new();
         self.write_list(listed, &mut path);
         format!("list {path}")
     }
 
-    /// Checks a list's answer while the load runs: every widget that must be there, as it must be, in
-    /// order, and none besides.
+    /// Checks the answer to a list while the load runs: it must show every widget that must exist,
+    /// in the right state and in order, and no others.
     pub(super) fn check_list(&self, listed: Listed, body: &[u8]) -> Result<(), Wrong> {
         self.difference_of_list(listed, body)
             .map_err(|text| Wrong(format!("{}: {text}", self.describe_list(listed))))

@@ -1,12 +1,13 @@
-//! A partition: widgets that one lane alone names, and a model of them that predicts every answer.
+//! A partition: widgets that only one lane names, and a model of them that predicts every answer.
 //!
-//! A lane has at most one request in flight, and no other lane names its widgets. So whatever the
-//! server does with everybody's requests, what it must answer to this one follows from this
-//! partition's past alone. The model is small and independent: it shares no rule with the service.
+//! A lane has at most one request in flight, and no other lane names its widgets. Therefore the
+//! right answer to each of its requests follows from the partition's past alone, whatever the
+//! server does with other requests. The model is small and independent: it shares no rule with the
+//! service.
 //!
-//! Where an operation's fate is unknown (no answer came, or WG505), it may even be applied later. Its
-//! widgets are then left alone for the rest of the run, and the audit accepts the state before or the
-//! state after it, whole.
+//! If an operation's fate is unknown (no answer came, or WG505), the operation may even be applied
+//! later. No further request of the run names its widgets, and the audit accepts either the
+//! complete state before the operation or the complete state after it.
 
 mod audit;
 mod list;
@@ -25,23 +26,24 @@ use crate::{
 use table::{Record, Table};
 use widgets_registry::{Port, Ports};
 
-/// So many operations of unknown fate are remembered by a partition; more are only counted.
+/// The maximum number of operations of unknown fate that a partition remembers. Further ones are
+/// only counted.
 const UNRESOLVED_MAX: usize = 1 << 16;
 
-/// A request and what must come of it.
+/// A request and its expected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) action: Action,
-    /// The refusal's code, or `None` where it must be accepted.
+    /// The refusal's code, or `None` if the request must be accepted.
     pub(crate) expected: Option<&'static str>,
 }
 
-/// What a request does where it is accepted.
+/// The effect of a request if it is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Add(WidgetId, Ports),
-    /// An addition that breaks a limit, whatever the state.
+    /// An addition that breaks a limit and is refused in any state.
     AddMisshapen(WidgetId, Misshapen),
     Remove(WidgetId),
     Associate(WidgetId, WidgetId, Port),
@@ -58,28 +60,28 @@ pub(crate) enum Misshapen {
     NameTooLong,
 }
 
-/// What came of a request.
+/// The answer to a request, as the model sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer<'a> {
-    /// Accepted: the operation was applied, or the lookup or the list answered this body.
+    /// Accepted: the operation was applied, or this is the body of the lookup or list.
     Accepted(&'a [u8]),
     /// Refused by the rules with this code.
     Refused(&'a str),
     /// Not applied, for a reason that no model predicts: too busy, read-only, never sent.
     NotApplied,
-    /// No answer, or one that says that nobody knows.
+    /// No answer, or an answer that the fate is unknown.
     FateUnknown,
 }
 
-/// An answer that the rules do not allow, in words.
+/// A description of an answer that the rules do not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrong(pub(crate) String);
 
-/// An operation of unknown fate: its widgets before it, and after it.
+/// An operation of unknown fate, with the records of its widgets before and after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Unresolved {
     pub(crate) operation: String,
-    /// What it did, if it was applied.
+    /// Its effect, if it was applied.
     pub(crate) effect: Option<Effect>,
     pub(crate) widgets: Vec<(WidgetId, Record, Record)>,
 }
@@ -91,11 +93,11 @@ pub(crate) struct Partition {
     mix: Mix,
     conflicts: f64,
     random: Random,
-    /// Where a free slot of each port type may be. Entries may be out of date.
+    /// Widgets that may have a free slot of each port type. Entries may be out of date.
     open: [Vec<WidgetId>; Port::ALL.len()],
-    /// Associations that were made here. Entries may be out of date.
+    /// Associations made by this partition. Entries may be out of date.
     associations: Vec<(WidgetId, WidgetId, Port)>,
-    /// Widgets that do not exist: removed, or refused. Entries may be out of date.
+    /// Widgets that do not exist, because they were removed or refused. Entries may be out of date.
     absent: Vec<WidgetId>,
     unresolved: Vec<Unresolved>,
     unresolved_dropped: u64,
@@ -116,9 +118,9 @@ impl Partition {
         }
     }
 
-    /// What the answer to this request must be: the refusal's code, or `None` for acceptance.
+    /// Returns the expected answer to a request: the refusal's code, or `None` for acceptance.
     ///
-    /// Where several refusals apply, the first of the specification's order.
+    /// If several refusals apply, returns the first in the specification's order.
     fn predict(&self, action: Action) -> Option<&'static str> {
         let live = |id| self.table.get(id).filter(|record| record.live());
         match action {
@@ -153,7 +155,7 @@ impl Partition {
         }
     }
 
-    /// What a request is about to do, where it must be accepted and changes anything.
+    /// Returns the effect of a request that must be accepted and changes anything.
     pub(crate) fn effect_of(&self, plan: &Plan) -> Option<Effect> {
         match plan.expected {
             None => self.effect(plan.action),
@@ -188,7 +190,7 @@ impl Partition {
         }
     }
 
-    /// Takes in what came of a request.
+    /// Checks the answer to a request and updates the model.
     pub(crate) fn settle(&mut self, plan: &Plan, answer: Answer<'_>) -> Result<(), Wrong> {
         match (plan.expected, answer) {
             (None, Answer::Accepted(body)) => {
@@ -203,7 +205,7 @@ impl Partition {
             }
             (Some(expected), Answer::Refused(code)) if expected == code => Ok(()),
             (_, Answer::NotApplied) => {
-                // The audit sees whether it really was not.
+                // The audit checks that it really was not.
                 for id in self.named(plan.action) {
                     if let Some(record) = self.table.get_mut(id) {
                         record.touch();
@@ -214,7 +216,7 @@ impl Partition {
                 }
                 Ok(())
             }
-            // Refused in every case, or a read: the state is as it was.
+            // The request is refused in any case, or only reads: the state is unchanged.
             (Some(_), Answer::FateUnknown) => Ok(()),
             (None, Answer::FateUnknown) => {
                 self.suspend(plan.action);
@@ -230,8 +232,8 @@ impl Partition {
                     self.describe(plan.action),
                     expected.unwrap_or("acceptance"),
                 );
-                // What the server holds now is anybody's guess. After an undue refusal the audit
-                // still looks whether the model's state is there; after an undue acceptance it is not.
+                // The server's state is now unknown. After an unexpected refusal, the audit still
+                // checks that the state is the model's; after an unexpected acceptance it does not.
                 let audited = matches!(answer, Answer::Refused(_));
                 for id in self.named(plan.action) {
                     if let Some(record) = self.table.get_mut(id) {
@@ -243,7 +245,7 @@ impl Partition {
         }
     }
 
-    /// Changes the model as an accepted request changes the server.
+    /// Applies an accepted request to the model.
     fn apply(&mut self, action: Action) {
         match action {
             Action::Add(id, ports) => {
@@ -299,7 +301,8 @@ impl Partition {
         }
     }
 
-    /// Leaves an operation's widgets alone, in the state before it or the state after it.
+    /// Excludes the widgets of an operation of unknown fate from further requests, and records
+    /// their states before and after the operation.
     fn suspend(&mut self, action: Action) {
         if matches!(
             action,
@@ -345,7 +348,7 @@ impl Partition {
         });
     }
 
-    /// The widgets that a request names.
+    /// Returns the widgets that a request names.
     #[expect(
         clippy::unused_self,
         reason = "a question to the model, as its neighbours are"
@@ -357,12 +360,12 @@ impl Partition {
             | Action::Remove(id)
             | Action::Lookup(id) => vec![id],
             Action::Associate(one, two, _) | Action::Dissociate(one, two, _) => vec![one, two],
-            // Nothing happens to what is listed, whatever the answer.
+            // No answer changes the state of a listed widget.
             Action::List(_) => Vec::new(),
         }
     }
 
-    /// A request in words.
+    /// Describes a request.
     fn describe(&self, action: Action) -> String {
         let text = |id| self.serial_number(id);
         match action {
@@ -380,7 +383,7 @@ impl Partition {
         }
     }
 
-    /// Which partition it is, and so which lane's.
+    /// Returns the partition's number, which is also its lane's.
     pub(crate) fn number(&self) -> u32 {
         self.table.share().partition
     }
@@ -391,12 +394,12 @@ impl Partition {
         text
     }
 
-    /// How many widgets were made and are no longer remembered.
+    /// Returns how many widgets were made and have been forgotten since.
     pub(crate) const fn forgotten(&self) -> u64 {
         self.table.forgotten()
     }
 
-    /// How many operations of unknown fate will not be checked, since there were too many.
+    /// Returns how many operations of unknown fate will not be checked because there were too many.
     pub(crate) const fn unresolved_dropped(&self) -> u64 {
         self.unresolved_dropped
     }

@@ -1,21 +1,22 @@
-//! Choosing the next request: by the mix, from what exists, with deliberate conflicts among them.
+//! Chooses the next request: by the mix, from the existing widgets, with deliberate conflicts.
 
 use super::{Action, Misshapen, Partition, Plan, WidgetId, table::Record};
 use crate::{dataset, mix::Kind};
 use std::io::Write as _;
 use widgets_registry::{NAME_BYTES_MAX, Port};
 
-/// How often a random choice is repeated before something else is asked for instead.
+/// How often a random choice is repeated before another request is sent instead.
 const ATTEMPTS_MAX: usize = 16;
 
-/// A removed serial number comes back this often, in place of a new one.
+/// The probability that an addition reuses a removed serial number.
 const REUSE: f64 = 0.1;
 
 impl Partition {
-    /// The next request. Its path is appended to `path`, its body to `body` (lookups and lists have none).
+    /// Chooses the next request, and appends its path to `path` and its body to `body` (lookups and
+    /// lists have none).
     ///
-    /// Where the mix asks for what the partition cannot give (an association while nothing is free,
-    /// say), a widget is added instead: the report shows what was really sent.
+    /// If the partition cannot provide what the mix demands (for example, an association while no
+    /// slot is free), a widget is added instead; the report shows what was really sent.
     pub(crate) fn plan(&mut self, path: &mut String, body: &mut Vec<u8>) -> Plan {
         let kind = self.mix.choose(self.random.below(self.mix.total()));
         let conflict = self.random.chance(self.conflicts);
@@ -88,7 +89,7 @@ impl Partition {
                 let (one, two, port) = self.association()?;
                 Some(Action::Associate(one, two, port))
             }
-            // Over a port type of which the first has nothing free.
+            // Uses a port type of which the first widget has no free slot.
             _ => {
                 let record = self.table.get(one)?;
                 let full = Port::ALL
@@ -104,7 +105,7 @@ impl Partition {
         let two = match self.random.below(3) {
             0 => self.absent(),
             1 => one,
-            // Mostly strangers. Where they are associated, acceptance is predicted.
+            // The two are mostly not associated. If they are, acceptance is predicted.
             _ => self.live()?,
         };
         Some(Action::Dissociate(one, two, port))
@@ -118,13 +119,13 @@ impl Partition {
         }
     }
 
-    /// The record, if the widget exists and may be named.
+    /// Returns the widget's record, if it exists and may be named.
     fn usable(&self, id: WidgetId) -> Option<&Record> {
         let record = self.table.get(id)?;
         (record.live() && !record.quarantined()).then_some(record)
     }
 
-    /// Any widget that exists.
+    /// Returns a random existing widget.
     fn live(&mut self) -> Option<WidgetId> {
         for _ in 0..ATTEMPTS_MAX {
             let id = self.table.any(&mut self.random)?;
@@ -135,7 +136,7 @@ impl Partition {
         None
     }
 
-    /// Any widget whose removal touches none whose state is in doubt.
+    /// Returns a random widget whose removal affects no widget of unknown state.
     fn removable(&mut self) -> Option<WidgetId> {
         let id = self.live()?;
         let mut peers = self.table.get(id)?.peers();
@@ -143,7 +144,7 @@ impl Partition {
         (!peers.any(|(_, _, peer)| doubt(peer))).then_some(id)
     }
 
-    /// A widget that does not exist: one that was removed, or one that was never added.
+    /// Returns a widget that does not exist: one that was removed, or one that was never added.
     fn absent(&mut self) -> WidgetId {
         if self.random.chance(0.5)
             && let Some(id) = self.removed()
@@ -154,7 +155,7 @@ impl Partition {
         self.never_added()
     }
 
-    /// A widget that was removed, taken off the list of such.
+    /// Returns a widget that was removed, and takes it off the list.
     fn removed(&mut self) -> Option<WidgetId> {
         while let Some(position) = self.random.index(self.absent.len()) {
             let id = self.absent.swap_remove(position);
@@ -169,7 +170,8 @@ impl Partition {
         None
     }
 
-    /// A new serial number that nothing adds, remembered so that the audit sees that it stays absent.
+    /// Returns a new serial number that no request adds. It is remembered so that the audit checks
+    /// that it stays absent.
     fn never_added(&mut self) -> WidgetId {
         let id = self.table.fresh();
         if let Some(record) = self.table.get_mut(id) {
@@ -179,7 +181,7 @@ impl Partition {
         id
     }
 
-    /// Two widgets that can be associated.
+    /// Chooses two widgets that can be associated.
     fn open_pair(&mut self) -> Option<Action> {
         let first = self.port();
         let mut ports = Port::ALL.into_iter().cycle().skip(first as usize - 1);
@@ -189,7 +191,7 @@ impl Partition {
                 continue;
             };
             let two = self.open_widget(port, Some(one));
-            // The one that was not used stays on the list.
+            // The widget that was not used stays on the list.
             self.open[port as usize - 1].push(one);
             if let Some(two) = two {
                 self.open[port as usize - 1].push(two);
@@ -199,7 +201,7 @@ impl Partition {
         None
     }
 
-    /// A widget with a free slot of this port type that could be associated with `other`.
+    /// Returns a widget with a free slot of this port type that can be associated with `other`.
     fn open_widget(&mut self, port: Port, other: Option<WidgetId>) -> Option<WidgetId> {
         let fits = |partition: &Self, id: WidgetId| {
             let strange = |record: &Record| {
@@ -209,7 +211,7 @@ impl Partition {
                 .usable(id)
                 .is_some_and(|record| record.free_slot(port).is_some() && strange(record))
         };
-        // The dataset's widgets are not on the list, but most of them have something free.
+        // The dataset's widgets are not on the list, but most of them have a free slot.
         for _ in 0..ATTEMPTS_MAX / 2 {
             let Some(id) = self.table.any_of_dataset(&mut self.random) else {
                 break;
@@ -233,7 +235,7 @@ impl Partition {
         None
     }
 
-    /// Two widgets that are associated.
+    /// Returns two widgets that are associated.
     fn association(&mut self) -> Option<(WidgetId, WidgetId, Port)> {
         let there = |partition: &Self, one, two, port| {
             partition.usable(two).is_some()
@@ -241,7 +243,7 @@ impl Partition {
                     .usable(one)
                     .is_some_and(|record| record.slot_to(port, two).is_some())
         };
-        // Those of the dataset are not on the list.
+        // The dataset's associations are not on the list.
         for _ in 0..ATTEMPTS_MAX / 2 {
             let Some(one) = self.table.any_of_dataset(&mut self.random) else {
                 break;
@@ -269,7 +271,7 @@ impl Partition {
         None
     }
 
-    /// Writes the request's path and body.
+    /// Writes the path and the body of a request.
     fn write(&self, action: Action, path: &mut String, body: &mut Vec<u8>) {
         if let Action::Lookup(id) = action {
             path.push_str("/widgets/");
@@ -287,8 +289,8 @@ impl Partition {
             self.table.write_serial_number(id, &mut text);
             text.clone()
         };
-        // Serial numbers, names and ports are made here, of characters that JSON does not escape or
-        // that were escaped. Writing to a vector cannot fail.
+        // The serial numbers, names and ports are made here, of characters that need no escapes in
+        // JSON or are already escaped. Writing to a vector cannot fail.
         let _ = match action {
             Action::Add(id, ports) => {
                 let generation = self.table.get(id).map_or(0, Record::generation);

@@ -1,4 +1,4 @@
-//! What a partition remembers of its widgets: sixteen bytes each, and no more than it was given.
+//! The records that a partition keeps of its widgets: sixteen bytes each, within a fixed limit.
 
 use crate::{
     dataset::{self, BLOCK_WIDGETS, Dataset, DatasetWidget, Spelling},
@@ -7,13 +7,14 @@ use crate::{
 use std::{collections::VecDeque, fmt::Write as _, sync::Arc};
 use widgets_registry::{Ordinal, Port, Ports, SLOTS_MAX};
 
-/// Which widget: one of the dataset's by its index, or one that the partition made itself by a count.
+/// Identifies a widget: one of the dataset by its index, or one that the partition made by its
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct WidgetId(u32);
 
 impl WidgetId {
     const OWN: u32 = 1 << 31;
-    /// The last own number; as a peer it means "none".
+    /// The last number of an own widget. As a peer, it means "none".
     const NONE: Self = Self(u32::MAX);
 
     const fn own(number: u32) -> Self {
@@ -30,7 +31,7 @@ impl WidgetId {
 }
 
 impl WidgetId {
-    /// Whether it is one of the dataset's.
+    /// Reports whether the widget belongs to the dataset.
     pub(crate) const fn is_of_dataset(self) -> bool {
         matches!(self.split(), Origin::Dataset(_))
     }
@@ -41,14 +42,14 @@ enum Origin {
     Own(u32),
 }
 
-/// What is known of one widget.
+/// What is known about a widget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     peers: [WidgetId; SLOTS_MAX],
     ports: u8,
     flags: u8,
     generation: u8,
-    /// The slots, as bits, that an acknowledged removal has freed.
+    /// The slots that an acknowledged removal has freed, as bits.
     freed: u8,
 }
 
@@ -72,27 +73,27 @@ impl Record {
         self.flags & flag != 0
     }
 
-    /// Whether the widget exists.
+    /// Reports whether the widget exists.
     pub(crate) const fn live(&self) -> bool {
         self.is(Self::LIVE)
     }
 
-    /// Whether an acknowledged operation ever made it.
+    /// Reports whether an acknowledged operation ever added it.
     pub(crate) const fn was_live(&self) -> bool {
         self.is(Self::WAS_LIVE)
     }
 
-    /// Whether no further operation may name it, since its state is in doubt.
+    /// Reports whether no further operation may name it, because its state is unknown.
     pub(crate) const fn quarantined(&self) -> bool {
         self.is(Self::QUARANTINED)
     }
 
-    /// Whether the audit is to read it.
+    /// Reports whether the audit is to read it.
     pub(crate) const fn audited(&self) -> bool {
         self.is(Self::TOUCHED) && !self.is(Self::UNAUDITED)
     }
 
-    /// Which spelling of its serial number this is the life of: names differ between lives.
+    /// Returns how often the serial number has been reused. Each of its widgets has its own name.
     pub(crate) const fn generation(&self) -> u8 {
         self.generation
     }
@@ -106,7 +107,7 @@ impl Record {
         (peer != WidgetId::NONE).then_some(peer)
     }
 
-    /// Whether an acknowledged removal has freed this slot at some time.
+    /// Reports whether an acknowledged removal has ever freed this slot.
     pub(crate) const fn freed(&self, ordinal: Ordinal) -> bool {
         self.freed & 1 << ordinal.get() != 0
     }
@@ -166,28 +167,29 @@ impl Record {
     }
 }
 
-/// Which widgets a partition may touch, and how much it may remember.
+/// Which widgets a partition may name, and how many it may remember.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
-    /// The start of the serial numbers that the run makes.
+    /// The prefix of the serial numbers that the run makes.
     pub(crate) run: Arc<str>,
-    /// Which partition of how many.
+    /// The number of this partition, and how many there are.
     pub(crate) partition: u32,
     pub(crate) partitions: u32,
     pub(crate) dataset: Option<Dataset>,
-    /// Which part of how many of the dataset the run may touch: several runs can share one.
+    /// Which part of the dataset the run may use, and how many parts there are: several runs can
+    /// share one dataset.
     pub(crate) part: (u32, u32),
-    /// How many widgets of its own it remembers.
+    /// The maximum number of own widgets that the partition remembers.
     pub(crate) own_max: usize,
 }
 
 impl Share {
-    /// The dataset's block behind this one of the partition's blocks.
+    /// Returns the dataset's block that corresponds to this block of the partition.
     const fn block(&self, local: u32) -> u32 {
         (local * self.partitions + self.partition) * self.part.1 + self.part.0
     }
 
-    /// Which of the partition's blocks a block of the dataset is, if it is one.
+    /// Returns the partition's block that corresponds to a block of the dataset, if it has it.
     const fn local_block(&self, block: u32) -> Option<u32> {
         let in_part = block / self.part.1;
         let mine =
@@ -199,7 +201,8 @@ impl Share {
         }
     }
 
-    /// The partition and the widget of a serial number, where it is of this run and this part of the dataset.
+    /// Returns the partition and the widget of a serial number, if it belongs to this run or to its
+    /// part of the dataset.
     pub(crate) fn owner(&self, serial_number: &str) -> Option<(u32, WidgetId)> {
         let number = |text: &str| {
             let is_plain = text.bytes().all(|byte| byte.is_ascii_digit())
@@ -244,7 +247,8 @@ impl Share {
 #[derive(Debug)]
 pub(crate) struct Table {
     share: Share,
-    /// The partition's blocks of the dataset; what is in them is computed when first asked for.
+    /// The partition's blocks of the dataset. The content of each is computed when it is first
+    /// needed.
     dataset: Vec<Record>,
     own: VecDeque<Record>,
     /// The number of the first own widget that is still remembered.
@@ -263,7 +267,7 @@ impl Table {
         }
     }
 
-    /// How many widgets of its own the partition has forgotten to stay within its memory.
+    /// Returns how many own widgets the partition has forgotten to stay within its limit.
     pub(crate) const fn forgotten(&self) -> u64 {
         self.own_first as u64
     }
@@ -272,7 +276,8 @@ impl Table {
         &self.share
     }
 
-    /// A widget that was never named before. Where memory is full, the oldest one is forgotten.
+    /// Returns a widget that was never named before. If the limit is reached, the oldest one is
+    /// forgotten.
     pub(crate) fn fresh(&mut self) -> WidgetId {
         if self.own.len() >= self.share.own_max {
             self.own.pop_front();
@@ -282,7 +287,7 @@ impl Table {
         WidgetId::own(self.own_first + self.own.len() as u32 - 1)
     }
 
-    /// The record, if the partition has it.
+    /// Returns the record of a widget, if the partition has it.
     pub(crate) fn get(&self, id: WidgetId) -> Option<&Record> {
         self.own_or_dataset(id).and_then(|place| match place {
             Place::Dataset(position) => self.dataset.get(position),
@@ -308,7 +313,8 @@ impl Table {
         }
     }
 
-    /// Any widget that the partition has a record of, live or not; each as likely as any other.
+    /// Returns a random widget of which the partition has a record, live or not. All are equally
+    /// likely.
     pub(crate) fn any(&mut self, random: &mut Random) -> Option<WidgetId> {
         let position = random.index(self.dataset.len() + self.own.len())?;
         if let Some(own) = position.checked_sub(self.dataset.len()) {
@@ -317,7 +323,7 @@ impl Table {
         self.dataset_widget(position)
     }
 
-    /// Every widget of the dataset's block that this one is in, in order.
+    /// Returns all widgets in this widget's block of the dataset, in order.
     pub(crate) fn block_of(&self, id: WidgetId) -> impl Iterator<Item = WidgetId> + use<> {
         let widgets = self.share.dataset.map_or(0, |dataset| dataset.widgets);
         let first = id.0 / BLOCK_WIDGETS * BLOCK_WIDGETS;
@@ -325,7 +331,7 @@ impl Table {
         (first..end).map(WidgetId)
     }
 
-    /// Any widget of the dataset's share.
+    /// Returns a random widget of the partition's share of the dataset.
     pub(crate) fn any_of_dataset(&mut self, random: &mut Random) -> Option<WidgetId> {
         let position = random.index(self.dataset.len())?;
         self.dataset_widget(position)
@@ -339,8 +345,8 @@ impl Table {
             .share
             .dataset
             .is_some_and(|dataset| index < dataset.widgets);
-        // Past the end of the last block nothing is ever known, and learning that block again would
-        // forget what has changed in it.
+        // Past the end of the last block nothing is ever known, and computing that block again
+        // would discard the changes to it.
         if !exists {
             return None;
         }
@@ -366,12 +372,12 @@ impl Table {
         }
     }
 
-    /// Appends the serial number.
+    /// Appends the serial number of a widget.
     pub(crate) fn write_serial_number(&self, id: WidgetId, text: &mut String) {
         self.share.write_serial_number(id, text);
     }
 
-    /// The name of this life of the widget.
+    /// Returns the name of a widget, which depends on how often its serial number was reused.
     pub(crate) fn spelling(&self, id: WidgetId, generation: u8) -> &'static Spelling {
         match (id.split(), self.share.dataset) {
             (Origin::Dataset(index), Some(dataset)) if generation == 0 => dataset.spelling(index),
@@ -382,7 +388,7 @@ impl Table {
         }
     }
 
-    /// The widgets that the audit is to read.
+    /// Returns the widgets that the audit is to read.
     pub(crate) fn audited(&self) -> impl Iterator<Item = WidgetId> {
         let own = self.own.iter().enumerate();
         let own =
@@ -406,5 +412,5 @@ enum Place {
     Own(usize),
 }
 
-// What the documentation of `--audit-widgets-max` promises.
+// The documentation of `--audit-widgets-max` promises this.
 const _: () = assert!(size_of::<Record>() == 16);

@@ -1,4 +1,4 @@
-//! The report: everything that was set, measured and found, as data; and as text and HTML.
+//! The report: all settings, measurements and findings, as data, text and HTML.
 
 mod html;
 mod objectives;
@@ -29,48 +29,48 @@ use std::{
 };
 use widgets_files::read_at_most;
 
-/// The version of the JSON form.
+/// The version of the JSON format.
 const FORMAT: u32 = 1;
 
-/// Reports are far shorter.
+/// The size limit when reading a report. Real reports are far smaller.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// A whole run.
+/// The report of a whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The version of this form.
+    /// The version of the format.
     pub format: u32,
-    /// The version of `widgets` that made it.
+    /// The version of `widgets` that wrote it.
     pub version: String,
     /// When the run ended, in seconds since the Unix epoch.
     pub ended_at_unix_seconds: u64,
-    /// Where the generator ran.
+    /// The machine on which the generator ran.
     pub host: Host,
-    /// Every setting, by the name that the command line has for it.
+    /// Every setting, by its name on the command line.
     pub settings: Vec<(String, String)>,
-    /// What the user wanted to be remembered with the run.
+    /// The labels that the user gave the run.
     pub labels: Vec<(String, String)>,
     /// The measured stretches of load: one, or those of a search.
     pub stretches: Vec<StretchReport>,
-    /// What a search for the highest rate found.
+    /// The result of a search for the highest rate.
     pub search: Option<Search>,
-    /// What the audit found, if there was one.
+    /// The findings of the audit, if there was one.
     pub audit: Option<Findings>,
-    /// What the feed of changes told, if it was followed.
+    /// The findings from the feed of changes, if it was followed.
     #[serde(default)]
     pub changes: Option<FeedFindings>,
-    /// What should be known when reading the figures.
+    /// Remarks that a reader of the figures should know.
     pub remarks: Vec<String>,
-    /// Why the run failed. Empty where it did not.
+    /// Why the run failed. Empty if it did not.
     pub failures: Vec<String>,
 }
 
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// Processors that the generator may use.
+    /// The number of processors that the generator may use.
     pub cores: usize,
-    /// The processor's name, as far as the system tells.
+    /// The processor's name, as far as the system reveals it.
     pub processor: String,
     /// Memory in MiB.
     pub memory_mib: u64,
@@ -79,7 +79,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// This machine.
+    /// Describes this machine.
     #[must_use]
     pub fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -105,46 +105,47 @@ impl Host {
 /// A stretch of load at one rate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StretchReport {
-    /// How requests arrived; closed loop where there is no rate.
+    /// How requests arrived; closed loop if there is no rate.
     #[serde(flatten)]
     pub arrivals: ArrivalsReport,
-    /// How long it took, to the last answer.
+    /// How long it took until the last answer.
     pub seconds: f64,
-    /// Requests that came to an end.
+    /// Completed requests.
     pub requests: u64,
-    /// The same, a second.
+    /// Completed requests per second.
     pub requests_per_second: f64,
-    /// Requests that were due and never sent.
+    /// Requests that were due but never sent.
     pub unsent: u64,
     /// Requests that the service failed: 503, no answer, no connection.
     pub errors: u64,
     /// Answers that the rules do not allow.
     pub wrong: u64,
-    /// Connections that had to be made again.
+    /// How often a connection had to be re-established.
     pub reconnects: u64,
-    /// Requests that were sent again with their keys, as their fate was not known.
+    /// Requests that were sent again with their keys because their fate was unknown.
     #[serde(default)]
     pub retries: u64,
-    /// How often a lane went over to the address that a standby named as its primary (WG507).
+    /// How often a lane moved to the address that a standby named as its primary (WG507).
     #[serde(default)]
     pub moves: u64,
     /// The last of those addresses.
     #[serde(default)]
     pub moved_to: Option<String>,
-    /// Processor time of the generator, in seconds.
+    /// CPU time of the generator, in seconds.
     pub generator_cpu_seconds: f64,
-    /// From the moment at which a request was due to its answer.
+    /// Time from when a request was due to its answer.
     pub latency: Percentiles,
-    /// From sending a request to its answer.
+    /// Time from sending a request to its answer.
     pub service: Percentiles,
-    /// From sending to a 503 that says that nothing was applied. Not part of the two above.
+    /// Time from sending a request to a 503 that says that nothing was applied. Not included in the
+    /// two above.
     #[serde(default)]
     pub turned_away: Percentiles,
     /// How long due requests waited for a free lane.
     pub wait: Percentiles,
     /// How late the generator was.
     pub lag: Percentiles,
-    /// Each kind of request that there was.
+    /// Each kind of request that was sent.
     pub kinds: BTreeMap<String, KindReport>,
     /// Points of the distributions, in equal steps towards 100 %.
     pub distribution: Vec<DistributionPoint>,
@@ -152,7 +153,7 @@ pub struct StretchReport {
     pub points: Vec<Point>,
     /// Why it ended early, if it did.
     pub ended_early: Option<String>,
-    /// The first wrong answers, in words.
+    /// The first wrong answers as text.
     pub wrong_examples: Vec<String>,
 }
 
@@ -161,7 +162,7 @@ pub struct StretchReport {
 pub struct ArrivalsReport {
     /// `constant`, `poisson` or `closed`.
     pub arrivals: String,
-    /// How many were due a second. Closed loop has no such rate.
+    /// How many requests were due per second. `None` in closed loop.
     pub offered_per_second: Option<f64>,
 }
 
@@ -184,7 +185,7 @@ impl From<Arrivals> for ArrivalsReport {
 pub struct KindReport {
     /// Its latency.
     pub latency: Percentiles,
-    /// How many had each outcome.
+    /// How many requests had each outcome.
     pub outcomes: BTreeMap<String, u64>,
 }
 
@@ -199,19 +200,19 @@ pub struct DistributionPoint {
     pub service_us: f64,
 }
 
-/// What a search for the highest rate found.
+/// The result of a search for the highest rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Search {
-    /// What had to hold.
+    /// The objectives.
     pub objectives: Vec<Objective>,
-    /// The highest rate at which it held, if it ever did.
+    /// The highest rate at which they held, if there was one.
     pub rate_per_second: Option<f64>,
-    /// Whether each of the report's stretches held it.
+    /// Whether they held in each of the report's stretches.
     pub held: Vec<bool>,
 }
 
 impl StretchReport {
-    /// Sums a stretch up.
+    /// Summarises a stretch.
     #[must_use]
     pub fn new(arrivals: Arrivals, stretch: Stretch) -> Self {
         let total = &stretch.total;
@@ -251,12 +252,13 @@ impl StretchReport {
         }
     }
 
-    /// What limited this stretch other than the server, in words.
+    /// Describes what limited this stretch other than the server.
     #[must_use]
     pub fn remarks(&self, workers: usize, lanes: usize) -> Vec<String> {
         let mut remarks = Vec::new();
         let (lag, latency) = (&self.lag, &self.latency);
-        // The generator's own lateness is in every latency. A tenth of it is no longer a detail.
+        // The generator's lateness is part of every latency. From a tenth on it is no longer
+        // negligible.
         if self.arrivals.offered_per_second.is_some()
             && lag.p99_us > 1000.0
             && lag.p99_us > latency.p99_us / 10.0
@@ -298,14 +300,15 @@ impl StretchReport {
     }
 }
 
-/// Both distributions at quantiles whose distance to 1 shrinks evenly on a logarithmic scale.
+/// Returns both distributions at quantiles whose distance to 1 shrinks evenly on a logarithmic
+/// scale.
 fn distribution(latency: &Histogram<u64>, total: &Measured) -> Vec<DistributionPoint> {
     const STEPS_PER_DECADE: u32 = 20;
     const DECADES: u32 = 5;
     let steps = 0..=STEPS_PER_DECADE * DECADES;
     let quantiles =
         steps.map(|step| 1.0 - 10f64.powf(-f64::from(step) / f64::from(STEPS_PER_DECADE)));
-    // Past the last request there is nothing to tell.
+    // There is no data past the last request.
     let last = 1.0 - 1.0 / latency.len().max(1) as f64;
     quantiles
         .take_while(|&quantile| quantile <= last)
@@ -319,7 +322,7 @@ fn distribution(latency: &Histogram<u64>, total: &Measured) -> Vec<DistributionP
 }
 
 impl Report {
-    /// An empty report of this machine and moment.
+    /// Returns an empty report for this machine and time.
     #[must_use]
     pub fn new(settings: Vec<(String, String)>, labels: Vec<(String, String)>) -> Self {
         Self {
@@ -338,7 +341,7 @@ impl Report {
         }
     }
 
-    /// Stamps it with the present time.
+    /// Sets the end of the run to now.
     pub fn close(&mut self) {
         self.ended_at_unix_seconds = unix_time().as_secs();
     }
@@ -361,18 +364,18 @@ impl Report {
         Ok(report)
     }
 
-    /// Writes it as JSON.
+    /// Writes the report as JSON.
     pub fn write_json(&self, output: Output) -> Result<(), Error> {
         let json = serde_json::to_vec_pretty(self).map_err(io::Error::from);
         write(json.map_err(|error| error.to_string()), output)
     }
 
-    /// Writes it as one HTML file that needs nothing else.
+    /// Writes the report as a single, self-contained HTML file.
     pub fn write_html(&self, output: Output) -> Result<(), Error> {
         write(html::page(self).map(String::into_bytes), output)
     }
 
-    /// When the run ended, as RFC 3339.
+    /// Returns when the run ended, in RFC 3339 format.
     #[must_use]
     pub fn ended_at(&self) -> String {
         let since = Duration::from_secs(self.ended_at_unix_seconds);
@@ -383,7 +386,7 @@ impl Report {
     }
 }
 
-/// What a parser says, without the names of our types.
+/// Returns a parser's message without the names of our types.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.split_once("expected struct ") {
@@ -395,7 +398,7 @@ fn words(error: &serde_json::Error) -> String {
     }
 }
 
-/// Begins the file of a report. It has its name when it is written.
+/// Begins the file of a report. It gets its name once it is complete.
 pub(crate) fn begin(path: &Path) -> Result<Output, Error> {
     let output = Output::create(path, Existing::Replace);
     output.map_err(|cause| Error::File(format!("the report: {cause}")))
@@ -410,7 +413,7 @@ fn write(content: Result<Vec<u8>, String>, mut output: Output) -> Result<(), Err
     written.map_err(|cause| Error::File(format!("the report: {cause}")))
 }
 
-/// A time in microseconds, for people: three digits and a unit.
+/// Formats a time in microseconds for people: three digits and a unit.
 #[must_use]
 pub fn time_text(microseconds: f64) -> String {
     let (value, unit) = match microseconds {
@@ -426,7 +429,7 @@ pub fn time_text(microseconds: f64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-/// A round time in microseconds, for an axis: no more digits than it has.
+/// Formats a round time in microseconds for an axis, without trailing zeros.
 #[must_use]
 pub(crate) fn time_tick_text(microseconds: f64) -> String {
     let text = time_text(microseconds);
@@ -439,7 +442,7 @@ pub(crate) fn time_tick_text(microseconds: f64) -> String {
     }
 }
 
-/// A whole number, for people: its thousands set apart.
+/// Formats a whole number for people, with separated thousands.
 #[must_use]
 pub fn count_text(count: u64) -> String {
     let digits = count.to_string();
@@ -453,7 +456,7 @@ pub fn count_text(count: u64) -> String {
     text
 }
 
-/// A rate, for people.
+/// Formats a rate for people.
 #[must_use]
 pub fn rate_text(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 10.0 {

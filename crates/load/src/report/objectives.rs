@@ -1,10 +1,10 @@
-//! Whether a stretch of a report is as it was demanded.
+//! Decides whether a stretch of a report meets an objective.
 
 use super::{StretchReport, time_text};
 use crate::objective::{Objective, Quantile, Relation, Subject};
 
 impl Objective {
-    /// Whether the statement is true of this stretch.
+    /// Reports whether the objective is true of this stretch.
     #[must_use]
     pub fn holds(&self, stretch: &StretchReport) -> bool {
         let value = self.value(stretch);
@@ -14,7 +14,7 @@ impl Objective {
         }
     }
 
-    /// What the stretch has, in words.
+    /// Returns the observed value as text.
     #[must_use]
     pub fn observed(&self, stretch: &StretchReport) -> String {
         let value = self.value(stretch);
@@ -37,7 +37,7 @@ impl Objective {
                 };
                 microseconds / 1e6
             }
-            // Of an average there is more than was measured.
+            // An average has more digits than were measured.
             Subject::Mean => latency.mean_us.round() / 1e6,
             Subject::Max => latency.max_us / 1e6,
             Subject::Rate => stretch.requests_per_second,

@@ -1,7 +1,7 @@
 //! Plots as SVG, coloured by the page that shows them.
 //!
-//! Each series has a colour that stands for its number only (`#000001` and so on): the page's style
-//! sheet gives it the one that fits a light or a dark background.
+//! The colour of each series only encodes its number (`#000001` and so on). The page's style sheet
+//! replaces it with one that suits a light or a dark background.
 
 use plotters::{
     chart::ChartBuilder,
@@ -11,8 +11,8 @@ use plotters::{
 };
 use std::ops::Range;
 
-/// How large a plot is drawn. A page has each plot in every size and shows the one that fits, as labels
-/// that are scaled down to a phone cannot be read.
+/// The size of a plot. A page contains each plot in every size and shows the one that fits, because
+/// labels that are scaled down to a phone are unreadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
     /// For screens.
@@ -22,7 +22,7 @@ pub(super) enum Size {
 }
 
 impl Size {
-    /// The class by which the page's style sheet knows it.
+    /// Returns the class that the page's style sheet uses for it.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Wide => "wide",
@@ -49,16 +49,17 @@ const AXIS: RGBColor = RGBColor(1, 0, 0);
 const GRID: RGBColor = RGBColor(2, 0, 0);
 const TEXT: RGBColor = RGBColor(3, 0, 0);
 
-/// The colour of references.
+/// The number of the colour of reference lines.
 const REFERENCE: usize = 5;
 
 /// One line of a plot.
 pub(super) struct Series {
     pub(super) label: &'static str,
     pub(super) points: Vec<(f64, f64)>,
-    /// Small circles at the points, where each point is a measurement of its own.
+    /// Draws small circles at the points, if each point is a separate measurement.
     pub(super) marked: bool,
-    /// What others are compared with: it is drawn behind them, dashed and quiet.
+    /// The series is one that others are compared with. It is drawn behind them, dashed and in a
+    /// quiet colour.
     pub(super) reference: bool,
 }
 
@@ -87,7 +88,8 @@ impl Series {
         }
     }
 
-    /// Its colour's number in the page's style sheet, where it is the one at `position`.
+    /// Returns the number of its colour in the page's style sheet, if it is the series at
+    /// `position`.
     pub(super) const fn colour(&self, position: usize) -> usize {
         if self.reference {
             REFERENCE
@@ -101,15 +103,16 @@ impl Series {
     }
 }
 
-/// What the axes say.
+/// The axes of a plot.
 pub(super) struct Axes {
     pub(super) x: &'static str,
     pub(super) y: &'static str,
-    /// At most so many labels.
+    /// The maximum number of labels.
     pub(super) x_labels: usize,
     pub(super) x_text: fn(f64) -> String,
     pub(super) y_text: fn(f64) -> String,
-    /// A logarithmic y axis: for latencies, of which the rare ones are thousandfold the usual ones.
+    /// Whether the y axis is logarithmic. Latencies need that, because rare ones are a thousand
+    /// times the usual ones.
     pub(super) log: bool,
 }
 
@@ -117,7 +120,7 @@ fn colour(number: usize) -> RGBColor {
     RGBColor(0, 0, u8::try_from(number).unwrap_or(u8::MAX))
 }
 
-/// Draws lines. Empty where there is nothing to draw.
+/// Draws lines. Returns an empty text if there is nothing to draw.
 pub(super) fn lines(axes: &Axes, series: &[Series], size: Size) -> Result<String, String> {
     let all = || series.iter().flat_map(|each| &each.points).copied();
     let range = |of: fn((f64, f64)) -> f64| {
@@ -170,7 +173,8 @@ where
         .x_max_light_lines(1)
         .axis_style(AXIS)
         .bold_line_style(GRID)
-        // Between the powers of ten of a logarithmic axis; elsewhere they would be too many.
+        // Light lines between the powers of ten of a logarithmic axis; elsewhere they would be too
+        // many.
         .light_line_style(GRID.mix(if axes.log { 0.5 } else { 0.0 }))
         .x_labels(size.x_labels(axes.x_labels))
         .y_labels(6)

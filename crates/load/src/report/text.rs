@@ -133,7 +133,7 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     writeln!(f, "\n{:<18}  outcomes", "")?;
     for (name, kind) in &stretch.kinds {
         let mut words = vec![format!("{name:<18}")];
-        // Acceptance first, then the codes.
+        // Acceptance comes first, then the codes.
         let (ok, others): (Vec<_>, Vec<_>) =
             kind.outcomes.iter().partition(|(name, _)| *name == "ok");
         for (outcome, count) in ok.into_iter().chain(others) {
@@ -151,10 +151,11 @@ fn write_stretch(f: &mut fmt::Formatter<'_>, stretch: &StretchReport) -> fmt::Re
     Ok(())
 }
 
-/// The width of a terminal that nobody made wider.
+/// The default width of a terminal.
 const COLUMNS: usize = 80;
 
-/// Writes words in lines of 80 columns at most, where their lengths let it. Further lines are set in.
+/// Writes words in lines of at most 80 columns, if their lengths allow it. Lines after the first
+/// are indented.
 fn write_wrapped(f: &mut fmt::Formatter<'_>, indent: &str, text: &str) -> fmt::Result {
     write_words(
         f,
@@ -165,7 +166,8 @@ fn write_wrapped(f: &mut fmt::Formatter<'_>, indent: &str, text: &str) -> fmt::R
     )
 }
 
-/// Writes words in lines of 80 columns at most, the first and the further ones behind their indents.
+/// Writes words in lines of at most 80 columns, with separate indents for the first line and the
+/// others.
 fn write_words<'a>(
     f: &mut fmt::Formatter<'_>,
     first: &str,
@@ -247,7 +249,7 @@ fn write_findings(
 }
 
 impl Findings {
-    /// What was found, by name.
+    /// Returns the number of each kind of finding, by name.
     #[must_use]
     pub const fn rows(&self) -> [(&'static str, u64); 9] {
         [
@@ -274,7 +276,7 @@ impl Findings {
 }
 
 impl FeedFindings {
-    /// What was found, by name.
+    /// Returns the number of each kind of finding, by name.
     #[must_use]
     pub const fn rows(&self) -> [(&'static str, u64); 7] {
         [
@@ -298,7 +300,7 @@ mod tests {
     use crate::report::{ArrivalsReport, KindReport, Search};
     use std::collections::BTreeMap;
 
-    /// A report with numbers as long as they get.
+    /// Returns a report with numbers of the greatest possible length.
     fn long() -> Report {
         let times = Percentiles {
             count: 123_456_789,

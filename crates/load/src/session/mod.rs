@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-/// Without a connection for so long, a run that expects no crash is over.
+/// Without a connection for this long, a run that expects no crash ends.
 const UNREACHABLE: Duration = Duration::from_secs(3);
 
 /// The workers, ready for load.
@@ -98,7 +98,7 @@ impl Session {
             thread::Builder::new()
                 .name(format!("load-{worker}"))
                 .spawn(move || {
-                    // A worker that cannot start lets its orders go unanswered, which ends the run.
+                    // If a worker cannot start, its orders remain unanswered, which ends the run.
                     if let Err(error) = worker::run(&worker_settings, for_worker.clone(), receiver)
                     {
                         lock(&for_worker).connect_error = Some(error.to_string());
@@ -116,14 +116,14 @@ impl Session {
         })
     }
 
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Sends requests as scheduled, until the extent's end, a signal (Ctrl-C, SIGTERM) or an observer's wish.
-    /// A second signal does not wait for the answers that are still to come.
+    /// Sends requests as scheduled, until the end of the extent, a signal (Ctrl-C, SIGTERM), or an
+    /// observer's request. After a second signal, outstanding answers are not waited for.
     pub async fn load(
         &mut self,
         arrivals: Arrivals,
@@ -184,7 +184,7 @@ impl Session {
             }
         }
         let now = self.clock.now();
-        // The rest of an interval is too short to stand for itself, but counts.
+        // The rest of an interval is too short for a point of its own, but counts.
         let _ = collector.collect(workers, now, observer);
         let mut stretch = collector.stretch;
         stretch.elapsed = now.saturating_sub(start);
@@ -197,13 +197,13 @@ impl Session {
         Ok(stretch)
     }
 
-    /// Processor time of what sends and receives so far.
+    /// Returns the CPU time that sending and receiving has used so far.
     fn cpu_time(&self) -> Duration {
         let following = self.feed.as_ref().map_or(Duration::ZERO, Follower::cpu);
         cpu_time().saturating_sub(following)
     }
 
-    /// Waits until the feed of changes, where it is followed, was read to where it ends now.
+    /// Waits until the feed of changes, if it is followed, has been read to its present end.
     pub async fn catch_up(&mut self, patience: Duration) -> Result<(), Error> {
         let Some(feed) = &self.feed else {
             return Ok(());
@@ -216,13 +216,14 @@ impl Session {
         }
     }
 
-    /// What the feed of changes told, where it was followed. Nothing that comes later is looked at.
+    /// Returns the findings from the feed of changes, if it was followed, and stops following it.
     pub fn feed_findings(&mut self) -> Option<FeedFindings> {
         self.feed.take().map(Follower::finish)
     }
 
-    /// Reads back what was acknowledged: all of it, or a sample of so many widgets. Waits so long for
-    /// the answers, and for a server that is gone no longer than a stretch of load does.
+    /// Reads back what was acknowledged: all of it, or a sample of at most `widgets_max` widgets.
+    /// `patience` limits the whole audit. If the server is gone, it waits no longer than a stretch
+    /// of load does.
     pub async fn audit(
         &mut self,
         widgets_max: Option<u64>,
@@ -255,8 +256,8 @@ impl Session {
     }
 }
 
-/// Done when an audit has got no answer for too long: three seconds where the server cannot be reached, and
-/// the time that an answer may take where it just does not answer.
+/// Returns once an audit has had no answer for too long: three seconds if the server cannot be
+/// reached, and three seconds plus the timeout of a request if it merely does not answer.
 async fn unanswered(settings: &Settings, clock: Clock, workers: &[Worker]) -> Error {
     let (mut answered, mut since) = (0, clock.now());
     let mut ticks = interval(settings.interval);
@@ -286,8 +287,8 @@ async fn unanswered(settings: &Settings, clock: Clock, workers: &[Worker]) -> Er
     }
 }
 
-/// What a user's wish to end a stretch does: at first nothing more is sent, at the second time nothing
-/// more is waited for either.
+/// Handles a user's request to end a stretch: the first stops sending; after the second, answers
+/// are not waited for either.
 fn end(stretch: &mut Stretch, workers: &[Worker]) -> ControlFlow<()> {
     interrupt(workers);
     if stretch.ended_early.is_some() {
@@ -310,7 +311,7 @@ fn dead(workers: &[Worker]) -> Error {
     Error::Worker(cause.unwrap_or_else(|| "it panicked".into()))
 }
 
-/// A name for a run that no other run has had: from the wall clock, to the millisecond.
+/// Returns a name for a run that no other run has had, from the wall clock in milliseconds.
 #[must_use]
 pub fn fresh_run_name() -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -324,13 +325,13 @@ pub fn fresh_run_name() -> String {
     name.iter().rev().collect()
 }
 
-/// Processor time of this process so far; zero where the system does not tell.
+/// Returns the CPU time of this process so far, or zero if the system does not report it.
 fn cpu_time() -> Duration {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
         return Duration::ZERO;
     };
-    // The second field, in parentheses, may hold anything. After it, user and system time are the
-    // 12th and 13th (proc_pid_stat(5)).
+    // The second field, in parentheses, may contain anything. After it, user and system time are
+    // the 12th and 13th fields (proc_pid_stat(5)).
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks: u64 = fields
         .split_whitespace()
@@ -342,7 +343,7 @@ fn cpu_time() -> Duration {
     Duration::from_secs_f64(ticks as f64 / per_second as f64)
 }
 
-/// Runs a session's future on a runtime of its own.
+/// Runs a session's future on a new runtime.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! Whether there is a server, and one to be measured.
+//! Checks that there is a server that can be measured.
 
 use super::Settings;
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
 use std::rc::Rc;
 use tokio::time::timeout;
 
-/// So many widgets of a dataset are compared with what they were made as.
+/// How many widgets of a dataset are compared with how they were generated.
 const SAMPLE: u32 = 256;
 
-/// Asks the server a few questions whose answers are known, before anything is sent.
+/// Sends the server a few requests whose answers are known, before any load.
 pub(super) async fn preflight(settings: &Settings) -> Result<(), Error> {
     let target = Target::new(&settings.target).map_err(Error::Target)?;
     let mut lanes = channels(&Rc::new(target), 1);
@@ -33,7 +33,8 @@ pub(super) async fn preflight(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// Compares a sample of this run's part of the dataset: earlier runs may have changed the others.
+/// Compares a sample of this run's part of the dataset, because earlier runs may have changed other
+/// parts.
 async fn check_dataset(
     settings: &Settings,
     channel: &mut Channel,
@@ -73,18 +74,18 @@ async fn check_dataset(
     }
 }
 
-/// Widgets from all over a part of a dataset, its first one among them.
+/// Returns widgets from all over a part of a dataset, including its first.
 fn sample(dataset: Dataset, (part, parts): (u32, u32)) -> Vec<DatasetWidget> {
     let blocks = (dataset.blocks() + parts - 1).saturating_sub(part) / parts;
     let taken = SAMPLE.min(blocks.saturating_mul(BLOCK_WIDGETS));
     let mut block = Vec::new();
     let mut sample: Vec<DatasetWidget> = (0..taken)
         .filter_map(|number| {
-            // In 64 bits, as there can be 2^25 blocks.
+            // In 64 bits, because there can be 2^25 blocks.
             let of_part = u64::from(number) * u64::from(blocks) / u64::from(taken);
             let of_part = u32::try_from(of_part).unwrap_or_default();
             dataset.block(of_part * parts + part, &mut block);
-            // Another place in each block; 29 has no divisor with 64.
+            // Takes a different place in each block; 29 and 64 have no common divisor.
             let place = (number * 29) as usize % block.len().max(1);
             block.get(place).copied()
         })
@@ -93,7 +94,7 @@ fn sample(dataset: Dataset, (part, parts): (u32, u32)) -> Vec<DatasetWidget> {
     sample
 }
 
-/// A widget's lookup; `None` where there is none. An error where that is not what is answered there.
+/// Looks a widget up. Returns `None` if it does not exist, and an error for any other answer.
 async fn read(
     settings: &Settings,
     channel: &mut Channel,

@@ -1,51 +1,52 @@
-//! How a session is set.
+//! The settings of a session.
 
 use crate::{client::TargetSettings, dataset::Dataset, error::Error, mix::Mix};
 use std::time::Duration;
 
-/// How a session is set.
+/// The settings of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The server.
     pub target: TargetSettings,
-    /// Threads.
+    /// The number of threads.
     pub workers: usize,
-    /// Connections of all workers together.
+    /// The number of connections of all workers together.
     pub connections: usize,
     /// Requests in flight on one connection: 1 over HTTP/1.1.
     pub streams: usize,
-    /// What is asked for.
+    /// The kinds of requests, and how often each is sent.
     pub mix: Mix,
-    /// The share of requests that are made to be refused.
+    /// The share of requests that are deliberately refused.
     pub conflicts: f64,
-    /// A dataset that the server holds, and which part of how many of it this run may touch.
+    /// A dataset that the server holds, and which part of it, of how many, this run may use.
     pub dataset: Option<(Dataset, (u32, u32))>,
-    /// The start of the serial numbers that the run makes.
+    /// The prefix of the serial numbers that the run makes.
     pub run: String,
-    /// What the choices are made from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// A request without an answer is given up after so long.
+    /// The timeout of a request.
     pub timeout: Duration,
-    /// So many widgets are remembered for the audit, sixteen bytes each.
+    /// The maximum number of widgets that are remembered for the audit, sixteen bytes each.
     pub audit_widgets_max: u64,
-    /// How long a stretch each point of the timeline covers.
+    /// The length of each interval of the timeline.
     pub interval: Duration,
-    /// Go on while the server cannot be reached.
+    /// Whether to continue while the server cannot be reached.
     pub during_crash: bool,
-    /// Send each operation with a key of its own, and again until its fate is known.
+    /// Whether to send each operation with its own idempotency key, and again until its fate is
+    /// known.
     pub idempotency_keys: bool,
-    /// Follow the feed of changes, and hold it against what was answered.
+    /// Whether to follow the feed of changes and compare it with the answers.
     pub follow_changes: bool,
 }
 
 impl Settings {
-    /// Requests that can be in flight together.
+    /// Returns how many requests can be in flight together.
     #[must_use]
     pub const fn lanes(&self) -> usize {
         self.connections * self.streams
     }
 
-    /// Checks each setting and how they hang together.
+    /// Checks each setting and their combinations.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |setting: &'static str, limit: String, given: String| {
             Err(Error::Setting {

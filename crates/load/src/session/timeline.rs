@@ -1,4 +1,4 @@
-//! A stretch of load over time: what each interval brought, and what came of all of it.
+//! A stretch of load over time: the measurements of each interval, and of all of them together.
 
 use super::Worker;
 use crate::{
@@ -11,11 +11,11 @@ use std::{ops::ControlFlow, time::Duration};
 /// One point of the timeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Where it ends, in seconds from the stretch's start.
+    /// The end of the interval, in seconds from the start of the stretch.
     pub at_seconds: f64,
-    /// How long it is, in seconds.
+    /// The length of the interval, in seconds.
     pub seconds: f64,
-    /// Requests that came to an end in it, a second.
+    /// Requests per second that were completed in it.
     pub requests_per_second: f64,
     /// How many of them the service failed.
     pub errors: u64,
@@ -25,42 +25,42 @@ pub struct Point {
     pub latency: Percentiles,
 }
 
-/// What an observer is told at every interval.
+/// The data that an observer gets at every interval.
 pub struct Tick<'a> {
-    /// The stretch that just passed.
+    /// The interval that has passed.
     pub point: Point,
-    /// What was measured in it.
+    /// The measurements of this interval.
     pub measured: &'a Measured,
-    /// What was measured since the stretch's start.
+    /// The measurements since the start of the stretch.
     pub total: &'a Measured,
-    /// Requests that are due a second; none in closed loop.
+    /// Requests per second that are due; `None` in closed loop.
     pub offered_per_second: Option<f64>,
-    /// Lanes with a connection, of so many.
+    /// How many lanes have a connection, of how many.
     pub lanes: (usize, usize),
     /// Why there are no connections, if there are none.
     pub connect_error: Option<&'a str>,
 }
 
-/// Somebody who watches a stretch of load.
+/// An observer of a stretch of load.
 pub trait Observer {
-    /// Called at every interval. `Break` ends the stretch early, as a user may wish.
+    /// Called at every interval. Returning `Break` ends the stretch early, as a user may wish.
     fn tick(&mut self, tick: &Tick<'_>) -> ControlFlow<()>;
 }
 
-/// What came of a stretch of load.
+/// The result of a stretch of load.
 #[derive(Debug, Default)]
 pub struct Stretch {
-    /// What was measured.
+    /// All measurements.
     pub total: Measured,
-    /// The same over time.
+    /// The timeline.
     pub points: Vec<Point>,
-    /// From its start to its last answer.
+    /// From the start of the stretch to its last answer.
     pub elapsed: Duration,
-    /// Processor time that the generator took, all threads together.
+    /// CPU time that the generator used, all threads together.
     pub cpu: Duration,
-    /// Requests that were due and not sent before the end.
+    /// Requests that were due but not sent before the end.
     pub unsent: u64,
-    /// The first wrong answers, in words.
+    /// The first wrong answers as text.
     pub examples: Vec<String>,
     /// Why it ended early, if it did.
     pub ended_early: Option<EndedEarly>,
@@ -69,16 +69,16 @@ pub struct Stretch {
 /// Why a stretch of load ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndedEarly {
-    /// The user wished so.
+    /// The user requested it.
     OnRequest,
-    /// The user wished so twice: answers that were still to come were not waited for.
+    /// The user requested it twice: outstanding answers were not waited for.
     AtOnce,
-    /// The server could not be reached for this reason.
+    /// The server could not be reached, for this reason.
     Unreachable(String),
 }
 
 impl EndedEarly {
-    /// The reason in words.
+    /// Describes the reason.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -90,14 +90,15 @@ impl EndedEarly {
         }
     }
 
-    /// Whether an audit makes sense: there is somebody left to ask, and the user waits for it.
+    /// Reports whether an audit makes sense: the server may still be there, and the user is willing
+    /// to wait for it.
     #[must_use]
     pub const fn server_is_there(&self) -> bool {
         matches!(self, Self::OnRequest)
     }
 }
 
-/// Gathers what the workers record.
+/// Collects what the workers record.
 pub(super) struct Collector {
     start: Duration,
     lanes: usize,
@@ -107,7 +108,7 @@ pub(super) struct Collector {
     interval: Measured,
     pub(super) stretch: Stretch,
     pub(super) connect_error: Option<String>,
-    /// Intervals in a row without any connection.
+    /// The number of intervals in a row without any connection.
     unreachable: u32,
 }
 

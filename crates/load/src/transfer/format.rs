@@ -1,6 +1,6 @@
-//! The file format: JSON Lines, one widget a line, as a lookup answers it.
+//! The file format: JSON Lines, one widget per line, in the form of a lookup's answer.
 //!
-//! `docs/data-format.md` is its description.
+//! `docs/data-format.md` describes it.
 
 use super::{Completed, Sink, TransferError, words::describe};
 use crate::os_error::explain;
@@ -11,7 +11,8 @@ use std::{
 };
 use widgets_registry::{Name, Port, Ports, Refusal, SerialNumber, Slot, Widget};
 
-/// A line may have so many bytes. The longest widget, with every byte escaped, stays below 12 KiB.
+/// The maximum length of a line in bytes. The longest widget, with every byte escaped, stays below
+/// 12 KiB.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Deserialize)]
@@ -34,9 +35,9 @@ struct SlotLine<'a> {
     peer: Option<Cow<'a, str>>,
 }
 
-/// Appends a widget's line, with the line's end.
+/// Appends a widget's line, with its line ending.
 pub fn write_line(widget: &Widget, line: &mut Vec<u8>) {
-    // Writing to a vector cannot fail, nor can text be unserialisable.
+    // Writing to a vector cannot fail, and any text is serialisable.
     let string = |line: &mut Vec<u8>, text: &str| drop(serde_json::to_writer(line, text));
     line.extend_from_slice(b"{\"serial_number\":");
     string(line, &widget.serial_number);
@@ -110,7 +111,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next widget with its line's number, `None` at the end. Empty lines are passed over.
+    /// Returns the next widget with its line's number, or `None` at the end. Empty lines are
+    /// skipped.
     pub fn next_widget(&mut self) -> Result<Option<(u64, Widget)>, TransferError> {
         loop {
             self.line.clear();
@@ -141,16 +143,16 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A file being written. Whoever opens it decides what becomes of it when the transfer fails.
+/// A file being written. Its opener decides what happens to it if the transfer fails.
 pub struct FileSink<W, F> {
     output: W,
     line: Vec<u8>,
-    /// What makes the written file durable.
+    /// Makes the written file durable.
     finish: F,
 }
 
 impl<W: Write, F: FnOnce(W) -> Result<(), String>> FileSink<W, F> {
-    /// Writes to `output`, and has it made durable by `finish`.
+    /// Creates a sink that writes to `output` and calls `finish` to make it durable.
     pub fn new(output: W, finish: F) -> Self {
         Self {
             output,

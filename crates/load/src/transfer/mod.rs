@@ -1,8 +1,9 @@
-//! Whole sets of widgets: made from a seed, read from a file, written to a file or to a store.
+//! Moves whole sets of widgets: generated from a seed or read from a file, and written to a file or
+//! a store.
 //!
-//! A [`Sink`] takes widgets one by one and makes all of them durable together, or none. What a sink
-//! is told besides is which associations a widget completes, with the slots at both ends: a store
-//! that keeps associations, not slots, can follow.
+//! A [`Sink`] takes widgets one by one, and makes either all of them durable together or none. It
+//! is also told which associations a widget completes, with the slots at both ends, for stores that
+//! keep associations rather than slots.
 
 mod format;
 mod pairing;
@@ -23,10 +24,10 @@ use widgets_registry::{Name, Refusal, SerialNumber, Slot, Widget};
 /// Why widgets could not be moved.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The file says something that is not allowed.
+    /// A line of the file is invalid.
     #[error("line {line}: {cause}")]
     Line {
-        /// The line, counted from 1.
+        /// The line's number, counted from 1.
         line: u64,
         /// What is wrong.
         cause: String,
@@ -34,36 +35,36 @@ pub enum TransferError {
     /// A file could not be read or written.
     #[error("{0}")]
     File(String),
-    /// A store did not do its part.
+    /// A store failed.
     #[error("{0}")]
     Store(String),
-    /// Associations of these widgets are known to one end only.
+    /// Associations of these widgets are known to only one end.
     #[error("{0}")]
     Unpaired(String),
 }
 
-/// Where widgets go.
+/// A destination of widgets.
 pub trait Sink {
     /// Takes a widget, which completes these associations with widgets that came before it.
     fn put(&mut self, widget: Widget, completed: &[Completed]) -> Result<(), TransferError>;
 
-    /// What [`Self::finish`] does, for people who wait for it.
+    /// Describes what [`Self::finish`] does, for people who wait for it.
     fn finishing(&self) -> &'static str {
         "making them durable"
     }
 
-    /// Makes all of them durable.
+    /// Makes all widgets durable.
     fn finish(self: Box<Self>) -> Result<(), TransferError>;
 }
 
 /// How much was moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Widgets.
+    /// The number of widgets.
     pub widgets: u64,
-    /// Their slots.
+    /// The number of their slots.
     pub slots: u64,
-    /// Associations, each counted once.
+    /// The number of associations, each counted once.
     pub associations: u64,
 }
 
@@ -86,7 +87,7 @@ impl Moved {
     }
 }
 
-/// Puts a whole dataset into a sink.
+/// Writes a whole dataset to a sink.
 pub fn generate(
     dataset: &Dataset,
     mut sink: Box<dyn Sink>,
@@ -113,7 +114,7 @@ pub fn generate(
     Ok(moved)
 }
 
-/// A widget of a dataset as stores know it.
+/// Converts a widget of a dataset to the form that stores use.
 fn widget(dataset: &Dataset, planned: &DatasetWidget) -> Result<Widget, Refusal> {
     let mut text = String::with_capacity(16);
     let mut serial_number = |index| {
@@ -134,7 +135,7 @@ fn widget(dataset: &Dataset, planned: &DatasetWidget) -> Result<Widget, Refusal>
     })
 }
 
-/// Reads a file into a sink. Every line is checked, and that both ends of each association agree.
+/// Reads a file into a sink. Checks every line, and that both ends of each association agree.
 pub fn import(
     lines: &mut Lines<'_>,
     mut sink: Box<dyn Sink>,
@@ -154,7 +155,7 @@ pub fn import(
     Ok(moved)
 }
 
-/// Moves all widgets of a store into a sink.
+/// Writes all widgets of a store to a sink.
 pub fn export(
     widgets: &mut dyn Iterator<Item = Result<Widget, TransferError>>,
     mut sink: Box<dyn Sink>,
@@ -165,7 +166,7 @@ pub fn export(
         let widget = widget?;
         moved.widgets += 1;
         moved.slots += widget.slots.len() as u64;
-        // Each association is seen from both its ends; half of it is counted at each.
+        // Each association is seen from both its ends, so this counts each twice.
         moved.associations += widget
             .slots
             .iter()

@@ -1,7 +1,7 @@
-//! Whether both ends of every association agree, in one pass over widgets in any order.
+//! Checks that both ends of every association agree, in one pass over widgets in any order.
 //!
-//! Serial numbers are kept as 128-bit fingerprints under keys that no input knows: about 40 bytes a
-//! widget, and 80 for each association of which one end has come so far.
+//! Serial numbers are kept as 128-bit fingerprints, under keys that no input can know: about 40
+//! bytes per widget, and 80 for each association of which only one end has been seen so far.
 
 use super::TransferError;
 use std::{
@@ -11,32 +11,33 @@ use std::{
 };
 use widgets_registry::{Ordinal, Port, SerialNumber, Widget};
 
-/// An association whose second end has come.
+/// An association whose second end has been seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completed {
-    /// The slot of the widget that just came.
+    /// The slot of the widget that has just been seen.
     pub ordinal: Ordinal,
     /// The port type.
     pub port: Port,
     /// The widget at the other end.
     pub peer: SerialNumber,
-    /// Its slot.
+    /// That widget's slot.
     pub peer_ordinal: Ordinal,
 }
 
 type Fingerprint = [u64; 2];
 
-/// The widgets that have come, and the associations that are still open.
+/// The widgets seen so far, and the associations that are still open.
 #[derive(Default)]
 pub struct Pairing {
     keys: [RandomState; 2],
-    /// Each widget, with its line.
+    /// Each widget with its line.
     seen: HashMap<Fingerprint, u64>,
-    /// Ends of associations whose other end has not come: from, to, port type; the line and the slot.
+    /// Ends of associations whose other end has not been seen: from, to, port type; the line and
+    /// the slot.
     open: HashMap<(Fingerprint, Fingerprint, Port), (u64, Ordinal)>,
 }
 
-/// So many open ends are told.
+/// The maximum number of open ends that an error lists.
 const EXAMPLES_MAX: usize = 10;
 
 impl Pairing {
@@ -44,7 +45,7 @@ impl Pairing {
         [0, 1].map(|index| self.keys[index].hash_one(text))
     }
 
-    /// Takes a widget of a line in: the associations that it completes, or what is wrong.
+    /// Records the widget on a line. Returns the associations that it completes, or what is wrong.
     pub fn take(&mut self, line: u64, widget: &Widget) -> Result<Vec<Completed>, TransferError> {
         let own = self.fingerprint(&widget.serial_number);
         match self.seen.entry(own) {
@@ -82,7 +83,7 @@ impl Pairing {
         Ok(completed)
     }
 
-    /// Says which associations are still open, if any are.
+    /// Returns an error that lists the associations that are still open, if there are any.
     pub fn finish(self) -> Result<(), TransferError> {
         if self.open.is_empty() {
             return Ok(());

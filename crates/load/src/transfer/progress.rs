@@ -1,4 +1,4 @@
-//! How far a transfer is: a bar with rate and time left on a terminal, lines otherwise.
+//! The progress of a transfer: a bar with rate and time left on a terminal, lines otherwise.
 
 use crate::{
     clock::Clock,
@@ -22,7 +22,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress towards so many widgets, if that is known.
+    /// Begins to show progress towards this number of widgets, if it is known.
     #[must_use]
     pub fn new(total: Option<u64>) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
@@ -31,7 +31,7 @@ impl Progress {
                 None => "{spinner} {human_pos} widgets  {per_sec}",
             };
             let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-            // The templates are constants; the default one is shown where they should be wrong.
+            // The templates are constants; if one were invalid, the default style would be shown.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -46,10 +46,11 @@ impl Progress {
         }
     }
 
-    /// So many widgets are done.
+    /// Records how many widgets are done.
     pub fn set(&mut self, widgets: u64) {
         self.done = widgets;
-        // Looking at the clock for each of ten million would take longer than some of the work.
+        // Reading the clock for each of ten million widgets would take longer than some of the
+        // work.
         if !widgets.is_multiple_of(64) {
             return;
         }
@@ -71,7 +72,7 @@ impl Progress {
             let left = total.saturating_sub(self.done) as f64 / rate.max(1e-9);
             format!(" of {}, {left:.0} s left", count_text(total))
         });
-        // Nobody may be listening, here and below.
+        // Standard error may be closed, here and below.
         let rate = rate_text(rate);
         let _ = writeln!(
             io::stderr(),
@@ -79,7 +80,7 @@ impl Progress {
         );
     }
 
-    /// All are taken; what follows.
+    /// Records that all widgets have been taken, and shows what comes next.
     pub fn finishing(&mut self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
@@ -92,7 +93,7 @@ impl Progress {
         );
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.clock.now()

@@ -1,11 +1,11 @@
-//! What is wrong with a line, in words: which member, what it must be, what it is.
+//! Describes what is wrong with a line: which member, what it must be, and what it is.
 
 use serde_json::{Map, Value};
 
 const MEMBERS: [&str; 3] = ["serial_number", "name", "slots"];
 const SLOT_MEMBERS: [&str; 2] = ["port", "peer"];
 
-/// Why a line that could not be read as a widget cannot.
+/// Describes why a line could not be read as a widget.
 pub(super) fn describe(line: &[u8], error: &serde_json::Error) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(line) else {
         let why = syntax(error);
@@ -15,11 +15,12 @@ pub(super) fn describe(line: &[u8], error: &serde_json::Error) -> String {
             format!("it is no JSON: {why}")
         };
     };
-    // What the walk finds no fault with is what JSON allows and this format does not: a name twice.
+    // If the walk finds no fault, the line has what JSON allows and this format does not: a name
+    // that occurs twice.
     widget(&value).err().unwrap_or_else(|| syntax(error))
 }
 
-/// The parser's own words, with the place in this line.
+/// Returns the parser's message, with the place in this line.
 fn syntax(error: &serde_json::Error) -> String {
     let column = error.column();
     let place = format!(" at line {} column {column}", error.line());
@@ -67,7 +68,7 @@ fn widget(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The members of an object that has these and no others.
+/// Returns the members of an object that must have these and no others.
 fn object<'a>(
     what: &str,
     value: &'a Value,
@@ -85,7 +86,7 @@ fn object<'a>(
             "{what} has a member {strange:?}, it may have {list}"
         ));
     }
-    // A peer that is not there is none.
+    // A missing peer means that there is none.
     let mut missing = names.iter().filter(|name| **name != "peer");
     let missing = missing.find(|name| !members.contains_key(**name));
     match missing {

@@ -1,5 +1,5 @@
-//! The HDR log: the latency histogram of every interval and kind, in the format that the tools of
-//! `HdrHistogram` read (its `HistogramLogProcessor`, the plotter on hdrhistogram.github.io).
+//! The HDR log: the latency histogram of every interval and kind, in the format that the
+//! `HdrHistogram` tools read (its `HistogramLogProcessor`, the plotter on hdrhistogram.github.io).
 
 use crate::{
     clock::unix_time,
@@ -31,12 +31,12 @@ struct Entry {
     histogram: Histogram<u64>,
 }
 
-/// A log being written, by a thread: compressing takes time that the load should not wait for.
+/// A log that a thread writes, because the load should not wait for the compression.
 pub(super) struct HdrLog {
     path: PathBuf,
     entries: mpsc::SyncSender<Entry>,
     writer: JoinHandle<io::Result<Output>>,
-    /// Where the present stretch starts: they follow each other in the log.
+    /// When the current stretch starts: stretches follow each other in the log.
     offset: Duration,
     last: Duration,
 }
@@ -71,7 +71,7 @@ impl HdrLog {
             if histogram.is_empty() {
                 continue;
             }
-            // A writer that failed is reported when the log is closed.
+            // If the writer has failed, closing the log reports it.
             drop(self.entries.send(Entry {
                 kind,
                 start: (self.offset + at).saturating_sub(length),

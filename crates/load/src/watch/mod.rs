@@ -1,4 +1,4 @@
-//! Who watches a run: the terminal view or plain lines, the HDR log, live metrics.
+//! The observers of a run: the terminal view or plain lines, the HDR log, and live metrics.
 
 mod hdr;
 mod plain;
@@ -15,19 +15,19 @@ use crate::{
 use std::{ops::ControlFlow, path::Path, time::Duration};
 use tokio::time::sleep;
 
-/// What a run is, for whoever shows it.
+/// The identity of a run, for those who show it.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) run: String,
     pub(crate) url: String,
 }
 
-/// Everything that watches one run.
+/// All observers of one run.
 pub(crate) struct Watch {
     screen: Screen,
     hdr: Option<hdr::HdrLog>,
     push: Option<Push>,
-    /// What is going on, as `warm-up`; only the measured stretches go to the HDR log.
+    /// The current phase, such as `warm-up`. Only measured stretches go to the HDR log.
     phase: String,
     measured: bool,
 }
@@ -60,7 +60,7 @@ impl Watch {
         })
     }
 
-    /// Says what comes next, and how long it is to take, where that is known.
+    /// Announces the next phase, and how long it will take, if that is known.
     pub(crate) fn phase(
         &mut self,
         phase: impl Into<String>,
@@ -75,8 +75,8 @@ impl Watch {
         }
     }
 
-    /// Done when the user wants to stop: what a terminal has instead of the signal of Ctrl-C. For
-    /// phases without ticks.
+    /// Returns once the user wants to stop, which a terminal reports instead of the signal of
+    /// Ctrl-C. For phases without ticks.
     pub(crate) async fn stopped(&self) {
         const PERIOD: Duration = Duration::from_millis(100);
         let Screen::Terminal(_) = &self.screen else {
@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// Gives the terminal back, and ends the files where there was a run to write of.
+    /// Restores the terminal, and finishes the files if there was a run.
     pub(crate) async fn close(self, was_run: bool) -> Result<(), Error> {
         drop(self.screen);
         if let Some(push) = self.push {

@@ -1,4 +1,4 @@
-//! Plain lines, for logs: one a second at first, then one every ten.
+//! Plain lines for logs: one a second at first, then one every ten seconds.
 
 use crate::{
     report::{rate_text, time_text},
@@ -18,7 +18,7 @@ impl Plain {
     pub(super) fn begin(&mut self, phase: &str) {
         self.since_line.clear();
         self.seconds = 0.0;
-        // Standard error may be closed; the report is what counts, here and below.
+        // Standard error may be closed, here and below; the report is what counts.
         let _ = writeln!(io::stderr(), "{phase}");
     }
 

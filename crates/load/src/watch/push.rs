@@ -1,4 +1,4 @@
-//! Live metrics, pushed to VictoriaMetrics in Prometheus' text format.
+//! Live metrics, pushed to VictoriaMetrics in the Prometheus text format.
 //!
 //! <https://docs.victoriametrics.com/#how-to-import-data-in-prometheus-exposition-format>
 
@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-/// So long a push may take; then its values are dropped, as is the case where there is no server.
+/// How long a push may take. After that its values are dropped, as they are if there is no server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pushes every interval's values.
@@ -34,9 +34,11 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    /// Pushes to the VictoriaMetrics at `url`, under the run's name. Also tells where to see it.
+    /// Starts to push to the VictoriaMetrics at `url`, under the run's name. Also returns where to
+    /// see the metrics.
     ///
-    /// Asks it something first: a wrong address should be known before the load, not after it.
+    /// Sends a request first, because a wrong address should be known before the load and not after
+    /// it.
     pub(crate) async fn start(url: &str, run: &str) -> Result<(Self, String), Error> {
         let target = Target::new(&TargetSettings {
             url: url.to_owned(),
@@ -66,18 +68,19 @@ impl Push {
     }
 
     pub(super) fn tick(&mut self, tick: &Tick<'_>, phase: &str) {
-        // Where the receiver is slower than this, values are dropped and not waited for.
+        // If the receiver is too slow, values are dropped rather than waited for.
         drop(self.batches.try_send(text(&self.run, phase, tick)));
     }
 
     pub(super) async fn close(self) {
         drop(self.batches);
-        // What was pushed is for show: the report does not depend on it.
+        // The pushed values are only for display: the report does not depend on them.
         let _ = timeout(PATIENCE, self.task).await;
     }
 }
 
-/// Whether the server has the page that shows metrics; Debian's package comes without it.
+/// Reports whether the server has the page that shows metrics; Debian's package does not include
+/// it.
 async fn has_vmui(target: &Rc<Target>) -> Result<bool, String> {
     let Some(mut channel) = channels(target, 1).into_iter().next() else {
         return Ok(false);
@@ -91,7 +94,8 @@ async fn has_vmui(target: &Rc<Target>) -> Result<bool, String> {
     Ok(answer.map_err(|failure| failure.cause)?.status == 200)
 }
 
-/// Where a browser shows the pushed metrics of this run: two graphs of the last half hour.
+/// Returns the URL at which a browser shows the pushed metrics of this run: two graphs of the last
+/// half hour.
 fn vmui(base: &str, run: &str) -> String {
     let mut link = format!("{base}/vmui/#/?");
     let queries = [
@@ -145,7 +149,8 @@ async fn push(channel: &mut Channel, request: &Request) -> Result<(), String> {
     Err(format!("status {}: {body}", answer.status))
 }
 
-/// One interval's values. Counters count the stretch of load, which `phase` tells apart.
+/// Formats one interval's values. Counters count from the start of the stretch of load, which
+/// `phase` identifies.
 fn text(run: &str, phase: &str, tick: &Tick<'_>) -> String {
     let milliseconds = unix_time().as_millis();
     let phase: String = phase

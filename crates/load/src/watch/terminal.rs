@@ -1,4 +1,4 @@
-//! The live view in a terminal: opening it, its keys, giving it back.
+//! The live view in a terminal: opening it, its keys, and restoring it.
 
 use super::{Subject, view::View};
 use crate::session::Tick;
@@ -27,7 +27,7 @@ impl Terminal {
         self.draw();
     }
 
-    /// Draws, and looks whether the user wants to stop.
+    /// Draws, and checks whether the user wants to stop.
     pub(super) fn tick(&mut self, tick: &Tick<'_>) -> ControlFlow<()> {
         self.view.take(tick);
         self.draw();
@@ -38,7 +38,7 @@ impl Terminal {
         }
     }
 
-    /// Whether the user pressed a key that means so.
+    /// Reports whether the user pressed a key that stops the run.
     pub(super) fn wants_to_stop() -> bool {
         // In raw mode Ctrl-C is a key like any other. A terminal that cannot be read stops nothing.
         while event::poll(Duration::ZERO).unwrap_or(false) {
@@ -54,7 +54,7 @@ impl Terminal {
     }
 
     fn draw(&mut self) {
-        // A terminal that went away must not end a run that others wait for.
+        // A terminal that has gone away must not end a run that others wait for.
         drop(self.terminal.draw(|frame| self.view.draw(frame)));
     }
 }

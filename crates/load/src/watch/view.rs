@@ -1,5 +1,6 @@
-//! What the live view shows, apart from any terminal: how far the run is, its rate and latency over
-//! time, and a table of each kind of request. Fits 80 columns and 24 rows, and uses more.
+//! The content of the live view, independent of any terminal: the run's progress, its rate and
+//! latency over time, and a table of each kind of request. It fits 80 columns and 24 rows, and uses
+//! more if there are more.
 
 use super::Subject;
 use crate::{
@@ -18,13 +19,13 @@ use ratatui::{
 };
 use std::{collections::VecDeque, time::Duration};
 
-/// So many points of time are shown: ten minutes of them at the usual interval.
+/// The maximum number of points of time that are shown: ten minutes at the default interval.
 const HISTORY: usize = 1200;
 
-/// A terminal with fewer rows has the two charts side by side.
+/// In a terminal with fewer rows, the two charts are side by side.
 const ROWS_STACKED: u16 = 32;
 
-/// A chart with fewer columns has no room for the present latencies in its title.
+/// A chart with fewer columns has no room for the current latencies in its title.
 const WIDTH_FOR_VALUES: u16 = 60;
 
 /// Everything that is shown.
@@ -32,9 +33,9 @@ pub(super) struct View {
     subject: Subject,
     phase: String,
     length: Option<Duration>,
-    /// Since the start of this phase.
+    /// Seconds since the start of this phase.
     at_seconds: f64,
-    /// Of the phases before this one.
+    /// Seconds of the phases before this one.
     seconds_before: f64,
     offered_per_second: Option<f64>,
     lanes: (usize, usize),
@@ -52,7 +53,7 @@ struct Moment {
     at_seconds: f64,
     seconds: f64,
     requests_per_second: f64,
-    /// What was due; in closed loop nothing.
+    /// Requests per second that were due; `None` in closed loop.
     offered_per_second: Option<f64>,
     latency: Percentiles,
 }
@@ -84,7 +85,7 @@ impl View {
         }
     }
 
-    /// What comes next, and how long it is to take.
+    /// Begins a phase, with its length if that is known.
     pub(super) fn begin(&mut self, phase: &str, length: Option<Duration>) {
         phase.clone_into(&mut self.phase);
         self.length = length;
@@ -207,7 +208,7 @@ impl View {
         ])
     }
 
-    /// The first and the last moment of the time axis.
+    /// Returns the first and the last moment of the time axis.
     fn times(&self) -> [f64; 2] {
         let first = self.moments.front();
         let first = first.map_or(0.0, |moment| moment.at_seconds - moment.seconds);
@@ -258,7 +259,7 @@ impl View {
         let mut lines = Vec::new();
         let now = self.moments.back();
         for (name, colour, figure) in figures {
-            // Where nothing was answered there is no latency, and not one of nothing.
+            // If nothing was answered, there is no latency, rather than a latency of zero.
             let points = self.points(|moment| {
                 let latency = &moment.latency;
                 (latency.count > 0).then(|| figure(latency).max(1.0).log10())
@@ -280,7 +281,7 @@ impl View {
         let high = all().fold(low + 1.0, f64::max).ceil();
         let decades = low as i32..=high as i32;
         let labels = decades.map(|decade| time_tick_text(10f64.powi(decade)));
-        // The longest first, so that the others are seen where they meet.
+        // The longest comes first, so that the others remain visible where they meet.
         let lines: Vec<_> = lines
             .iter()
             .rev()
@@ -371,12 +372,12 @@ impl TimesRow {
     }
 }
 
-/// The start of a legend's entry.
+/// Returns the beginning of a legend's entry.
 fn dot(colour: Color) -> Span<'static> {
     Span::styled("● ", Style::new().fg(colour))
 }
 
-/// The end of an axis that holds `value`: a round number.
+/// Returns a round number, at least `value`, for the end of an axis.
 fn round_up(value: f64) -> f64 {
     let decade = 10f64.powf(value.log10().floor());
     let steps = [1.0, 1.2, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0];
@@ -390,7 +391,7 @@ mod tests {
     use crate::session::Point;
     use ratatui::{Terminal, backend::TestBackend};
 
-    /// The screen of a view that has seen a second of load.
+    /// Returns the screen of a view that has seen a second of load.
     fn screen(columns: u16, rows: u16) -> Vec<String> {
         let mut view = View::new(Subject {
             run: "Lmwuyaelc".into(),

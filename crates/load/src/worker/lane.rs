@@ -1,4 +1,5 @@
-//! A lane: one request in flight, what it names its own; its answers, and what they were.
+//! A lane: sends one request at a time, naming only its own widgets, and checks and records the
+//! answers.
 
 use super::{Shared, Task, lock};
 use crate::{
@@ -12,20 +13,20 @@ use crate::{
 use std::{rc::Rc, time::Duration};
 use tokio::time::sleep;
 
-/// A lane without a connection tries again after so long.
+/// The pause before a lane without a connection tries again.
 const RECONNECT: Duration = Duration::from_millis(50);
 
-/// A request with a key whose fate is not known is sent again for so long.
+/// How long a request with a key is sent again while its fate is unknown.
 const RETRY_FOR: Duration = Duration::from_mins(1);
 
-/// A request goes to so many further addresses that standbys name, and waits before each but the first: two that name
-/// each other are changing roles.
+/// How many further addresses that standbys name a request is sent to. The lane pauses before each
+/// but the first, because two servers that name each other are changing roles.
 const HOPS_MAX: u32 = 5;
 
-/// So many wrong answers are kept in words; all are counted.
+/// The maximum number of wrong answers that are kept as text. All are counted.
 const EXAMPLES_MAX: usize = 100;
 
-/// Does what it is told, for ever.
+/// Performs tasks for ever.
 pub(super) async fn lane(
     shared: Rc<Shared>,
     index: usize,
@@ -51,7 +52,7 @@ pub(super) async fn lane(
                     .feed
                     .as_ref()
                     .and_then(|_| partition.effect_of(&plan));
-                // A lookup has none; the buffer is kept for the next operation.
+                // A lookup has no body; the buffer is kept for the next operation.
                 request.body = (!body.is_empty()).then(|| std::mem::take(&mut body));
                 request.key.clear();
                 if let (Some(keys), Some(_)) = (&keys, &request.body) {
@@ -59,8 +60,8 @@ pub(super) async fn lane(
                     request.key = format!("{keys}{operations}");
                 }
                 let sent = shared.clock.now();
-                // An idle connection may have been closed. Whoever waits longer than one attempt is
-                // told so, as any client is.
+                // An idle connection may have been closed. As in any client, a request that needs
+                // more than one attempt to connect is reported as failed.
                 let (mut retries, mut give_up, mut hops) = (0, None, 0);
                 let (outcome, wrong, fate) = loop {
                     let is_home = Rc::ptr_eq(&channel.target(), &home);
@@ -77,7 +78,8 @@ pub(super) async fn lane(
                         move_to(&shared, &mut channel, next);
                         continue;
                     }
-                    // After an attempt that may have been applied, one that was not says nothing of it.
+                    // If an earlier attempt may have been applied, one that was not applied says
+                    // nothing about the request's fate.
                     let fate_known = request.key.is_empty()
                         || if give_up.is_none() {
                             !is_unknown(&answer)
@@ -130,14 +132,15 @@ pub(super) async fn lane(
                     shared.timeout,
                     &shared.recorder,
                 );
-                // Nobody may be waiting any more, after an abort.
+                // After an abort, nobody may be waiting any more.
                 let _ = findings.send(read.await);
             }
         }
     }
 }
 
-/// Tells whoever follows the feed what came to its end, from sending to the answer.
+/// Reports a completed operation, with the times of sending and of the answer, to the follower of
+/// the feed.
 fn tell_feed(
     shared: &Shared,
     lane: u32,
@@ -155,8 +158,8 @@ fn tell_feed(
     }
 }
 
-/// Where a request is to be sent instead, which nobody has applied: to the primary that a standby names, or back to where
-/// the lane began, if nobody can be reached where it went over to.
+/// Returns where a request that nobody has applied is to be sent instead: to the primary that a
+/// standby names, or back to the lane's first server if the one that it moved to cannot be reached.
 fn elsewhere(
     answer: &Result<Response<'_>, Failure>,
     home: &Rc<Target>,
@@ -165,14 +168,14 @@ fn elsewhere(
     match answer {
         Ok(response) => {
             let address = response.primary()?;
-            // One that cannot be asked is no place to go: the answer stands as it is.
+            // If that address cannot be used, the answer is taken as it is.
             home.primary(&address).ok()
         }
         Err(failure) => (failure.unsent && !is_home).then(|| home.clone()),
     }
 }
 
-/// Every further request of the lane goes there.
+/// Sends all further requests of the lane to this target.
 fn move_to(shared: &Shared, channel: &mut Channel, target: Rc<Target>) {
     let address = format!("{}{}", target.origin(), target.path());
     channel.move_to(target);
@@ -181,7 +184,7 @@ fn move_to(shared: &Shared, channel: &mut Channel, target: Rc<Target>) {
     recorder.measured.moved_to = Some(address);
 }
 
-/// Connects, for as long as it takes: where the lane went over to, or where it began.
+/// Connects, however long it takes: to the server that the lane moved to, or to its first one.
 async fn connect(
     shared: &Shared,
     channel: &mut Channel,
@@ -220,7 +223,7 @@ fn record(shared: &Shared, sample: &Sample, wrong: Option<String>) {
     }
 }
 
-/// Whether the request may have been applied for all that is known.
+/// Reports whether the request may have been applied, as far as is known.
 fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
     match answer {
         Ok(response) => match (response.status, response.code().as_deref()) {
@@ -232,14 +235,14 @@ fn is_unknown(answer: &Result<Response<'_>, Failure>) -> bool {
     }
 }
 
-/// Whether the answer says what became of the request, whichever attempt it was.
+/// Reports whether the answer decides the fate of the request, whichever attempt was applied.
 fn is_decided(answer: &Result<Response<'_>, Failure>) -> bool {
     answer
         .as_ref()
         .is_ok_and(|response| response.status < 500 && response.code().as_deref() != Some("WG409"))
 }
 
-/// What an answer says of an operation.
+/// What an answer says about an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Applied,
@@ -247,7 +250,7 @@ enum Fate {
     Unknown,
 }
 
-/// Compares an answer with the prediction, and tells what it was.
+/// Compares an answer with the prediction, and returns its outcome.
 fn settle(
     partition: &mut Partition,
     plan: &Plan,
@@ -286,7 +289,7 @@ fn settle(
         (_, Some(code @ ("WG503" | "WG504" | "WG507"))) => {
             conclude(Outcome::of_code(code), Answer::NotApplied)
         }
-        // 5xx without a word of the service's own comes from something in between.
+        // A 5xx without one of the service's codes comes from something in between.
         (_, Some("WG505")) => conclude(Outcome::of_code("WG505"), Answer::FateUnknown),
         (500.., _) => conclude(Outcome::OTHER, Answer::FateUnknown),
         (status, Some(code)) if (400..500).contains(&status) => {

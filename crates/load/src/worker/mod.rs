@@ -1,8 +1,9 @@
-//! A worker: one thread, some connections, and the lanes on them.
+//! A worker: one thread, some connections, and their lanes.
 //!
-//! A lane has at most one request in flight and a partition of its own. Whoever becomes free takes
-//! the next request that is due; while lanes are idle, the dispatcher hands each request to one at
-//! the moment at which it is due. So a backlog needs no memory: it is the schedule itself.
+//! A lane has at most one request in flight and a separate partition. When a lane becomes free, it
+//! takes the next request that is due. While lanes are idle, the dispatcher hands each request to
+//! one of them at the moment at which it is due. So a backlog needs no memory: it is the schedule
+//! itself.
 
 mod lane;
 
@@ -33,15 +34,15 @@ use tokio::{
     time::sleep,
 };
 
-/// What every worker is told at its start.
+/// The settings that every worker gets at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSettings {
     pub(crate) target: TargetSettings,
     pub(crate) worker: usize,
     pub(crate) workers: usize,
-    /// Of this worker.
+    /// This worker's number of connections.
     pub(crate) connections: usize,
-    /// Lanes on a connection.
+    /// Lanes per connection.
     pub(crate) streams: usize,
     /// The number of its first lane among all lanes.
     pub(crate) first_lane: u32,
@@ -51,25 +52,25 @@ pub(crate) struct WorkerSettings {
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
     pub(crate) idempotency_keys: bool,
-    /// Where the feed is followed, whom to tell what came to its end.
+    /// Where completed operations are reported, if the feed is followed.
     pub(crate) feed: Option<Reporter>,
     pub(crate) clock: Clock,
 }
 
-/// What a worker is asked to do.
+/// What a worker is told to do.
 pub(crate) enum Order {
-    /// Send requests; answered when the last of them came to its end.
+    /// Send requests. Answered once the last of them is complete.
     Load {
         arrivals: Arrivals,
         extent: Extent,
         start: Duration,
         done: oneshot::Sender<LoadDone>,
     },
-    /// Let no further request be due.
+    /// Let no further request become due.
     Interrupt,
-    /// Read back and compare.
+    /// Read widgets back and compare them.
     Audit {
-        /// Of each lane; `None` for all.
+        /// The maximum for each lane; `None` for all.
         widgets_max: Option<u64>,
         done: oneshot::Sender<Findings>,
     },
@@ -78,27 +79,27 @@ pub(crate) enum Order {
 /// How a stretch of load ended.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadDone {
-    /// Requests that were due and never sent.
+    /// Requests that were due but never sent.
     pub(crate) unsent: u64,
 }
 
-/// What a worker has to tell while it runs.
+/// What a worker reports while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) measured: Measured,
-    /// The first wrong answers, in words.
+    /// The first wrong answers as text.
     pub(crate) examples: Vec<String>,
-    /// Why a connection could not be made, last.
+    /// The last reason why a connection could not be made.
     pub(crate) connect_error: Option<String>,
     pub(crate) lanes_connected: usize,
-    /// Lookups of an audit that were answered: it goes on as long as this grows.
+    /// Lookups of an audit that were answered: the audit continues as long as this grows.
     pub(crate) read_back: u64,
 }
 
-/// What is shared between a worker and whoever watches it.
+/// The recorder that a worker shares with its observers.
 pub(crate) type SharedRecorder = Arc<Mutex<Recorder>>;
 
-/// Nothing that holds the lock can leave it half-changed.
+/// No code under the lock can leave its data half changed.
 pub(crate) fn lock(recorder: &SharedRecorder) -> std::sync::MutexGuard<'_, Recorder> {
     recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -113,13 +114,13 @@ struct Shared {
     slots: Vec<Slot>,
     idle: RefCell<VecDeque<usize>>,
     in_flight: Cell<usize>,
-    /// The schedule is new, has ended, or a lane has become idle.
+    /// Notified when the schedule is new or has ended, or when a lane has become idle.
     changed: Notify,
-    /// A request came to its end after the schedule's.
+    /// Notified when no request is in flight any more.
     drained: Notify,
 }
 
-/// Where a lane finds what to do next.
+/// Where a lane finds its next task.
 #[derive(Default)]
 struct Slot {
     task: Cell<Option<Task>>,
@@ -132,7 +133,7 @@ enum Task {
     Audit(Option<u64>, mpsc::UnboundedSender<Findings>),
 }
 
-/// Runs a worker until nobody can give orders any more.
+/// Runs a worker until nobody can give it orders any more.
 pub(crate) fn run(
     settings: &WorkerSettings,
     recorder: SharedRecorder,
@@ -191,7 +192,8 @@ async fn obey(
             done,
         } => {
             let place = (settings.worker as u64, settings.workers as u64);
-            // Another stretch of load must not repeat the gaps of the one before it.
+            // Each stretch of load has a different seed, so that it does not repeat the gaps of the
+            // previous one.
             let seed = settings.seed ^ start.as_nanos() as u64;
             let schedule = Schedule::new(arrivals, extent, start, place, seed);
             *shared.schedule.borrow_mut() = Some(schedule);
@@ -211,7 +213,7 @@ async fn obey(
             }
             let schedule = shared.schedule.borrow_mut().take();
             let unsent = schedule.map_or(0, |schedule| schedule.overdue(shared.clock.now()));
-            // Nobody may be waiting any more, after an abort.
+            // After an abort, nobody may be waiting any more.
             let _ = done.send(LoadDone { unsent });
         }
         Order::Interrupt => {}
@@ -246,7 +248,7 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    /// Whether the schedule is over and every request came to its end.
+    /// Reports whether the schedule is over and every request is complete.
     fn is_drained(&self) -> bool {
         let schedule = self.schedule.borrow();
         let over = schedule
@@ -255,7 +257,8 @@ impl Shared {
         over && self.in_flight.get() == 0
     }
 
-    /// What a lane is to do, taken from the schedule at once where something is due.
+    /// Returns a lane's next task: a request at once if one is due, or else whatever the dispatcher
+    /// assigns to it.
     async fn next(&self, index: usize) -> Task {
         if let Some(task) = self.slots[index].task.take() {
             return task;
@@ -281,9 +284,10 @@ impl Shared {
     }
 }
 
-/// The dispatcher wakes at most this often: at more than 5,000 requests a second it hands over
-/// several at a time. A wake-up for each would take the processor away from a service on the same
-/// machine, as no client on another one does. What that delays is in the latency, and in the lag.
+/// The shortest time between two wake-ups of the dispatcher: at more than 5,000 requests a second
+/// it hands over several at a time. A wake-up for each request would take CPU time from a service
+/// on the same machine, which clients on other machines do not. The delay is included in the
+/// latency and in the lag.
 const TICK: Duration = Duration::from_micros(200);
 
 /// Hands requests to idle lanes when they are due.
@@ -307,7 +311,8 @@ async fn dispatch(shared: Rc<Shared>, timer: Timer) {
             Next::At(time) => {
                 tokio::select! {
                     biased;
-                    // A failing timer would make the loop spin, and late: the lag would show it.
+                    // A failing timer would make the loop spin and run late, which the lag would
+                    // show.
                     _ = timer.wait_until(time.max(woken + TICK)) => woken = shared.clock.now(),
                     () = shared.changed.notified() => {}
                 }

@@ -1,4 +1,4 @@
-//! Changes and answers in every order that they can come in.
+//! Changes and answers in every order in which they can arrive.
 
 use super::*;
 use crate::feed::removal;
@@ -66,7 +66,7 @@ fn added(position: u64, lane: u32, number: u32) -> Change {
     )
 }
 
-/// What was found, as never told, told twice, unasked, out of order, altered.
+/// Returns the numbers of faults: never told, told twice, unasked, out of order, altered.
 fn faults(ledger: &mut Ledger) -> [u64; 5] {
     let found = ledger.finish();
     let faults = [
@@ -201,7 +201,7 @@ fn a_lane_is_told_in_its_order() {
 
 #[test]
 fn across_lanes_what_was_answered_before_another_was_sent_is_told_before_it() {
-    // The same with answers that come in before the changes, and after them.
+    // Answers arrive before the changes, and then after them.
     for answers_first in [true, false] {
         for (second_sent, out_of_order) in [(2, 0), (3, 1)] {
             let mut ledger = Ledger::new(share());
@@ -274,7 +274,8 @@ fn serial_numbers_are_read_as_they_are_written() {
         part: (1, 2),
         ..share()
     };
-    // Blocks of 64: the second block is the part's first, and so lane 0's; the fourth is lane 1's.
+    // In blocks of 64, the dataset's second block is the first of this part and belongs to lane 0;
+    // its fourth belongs to lane 1.
     for (sn, lane) in [
         ("W0000000064", Some(0)),
         ("W0000000192", Some(1)),

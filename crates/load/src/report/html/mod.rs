@@ -1,4 +1,4 @@
-//! The report as one HTML file: no script, no font, no picture from elsewhere.
+//! The report as a single HTML file, without scripts, fonts or pictures from elsewhere.
 
 mod page;
 mod search;
@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 const CSS: &str = include_str!("page.css");
 
-/// The whole page. Fails only where a plot cannot be drawn.
+/// Returns the whole page. Fails only if a plot cannot be drawn.
 pub(super) fn page(report: &Report) -> Result<String, String> {
     let mut page = Page::default();
     page.raw("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");

@@ -1,21 +1,21 @@
-//! What a page is made of: text, tables, figures.
+//! The elements of a page: text, tables and figures.
 
 use super::super::plot::{Axes, Series, Size, lines};
 use std::fmt::Write as _;
 
-/// A page under way.
+/// A page being written.
 #[derive(Default)]
 pub(super) struct Page {
     pub(super) html: String,
 }
 
 impl Page {
-    /// Adds what is HTML already.
+    /// Appends HTML as it is.
     pub(super) fn raw(&mut self, html: &str) {
         self.html.push_str(html);
     }
 
-    /// Adds text, whatever is in it.
+    /// Appends text and escapes it.
     pub(super) fn text(&mut self, text: &str) {
         for character in text.chars() {
             match character {
@@ -58,7 +58,7 @@ impl Page {
         self.raw("</table></div>\n");
     }
 
-    /// A plot with its legend; nothing where there is nothing to draw.
+    /// Appends a plot with its legend, or nothing if there is nothing to draw.
     pub(super) fn plot(
         &mut self,
         title: &str,
@@ -91,7 +91,7 @@ impl Page {
     }
 }
 
-/// A figure to be seen at once.
+/// Appends a figure that is seen at a glance.
 pub(super) fn tile(page: &mut Page, figure: &str, name: &str) {
     page.raw("<div class=\"tile\">");
     page.element("b", "", figure);

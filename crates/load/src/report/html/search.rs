@@ -10,7 +10,7 @@ use super::{
 };
 use crate::objective::Objective;
 
-/// Latency over rate, and a table of the rates.
+/// Appends latency over rate, and a table of the rates.
 pub(super) fn curve(page: &mut Page, report: &Report, search: &Search) -> Result<(), String> {
     let objectives: Vec<String> = search.objectives.iter().map(ToString::to_string).collect();
     page.raw("<div class=\"tiles\">");

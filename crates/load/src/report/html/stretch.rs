@@ -9,7 +9,7 @@ use super::{
     page::{Page, tile},
 };
 
-/// What to see at once.
+/// Appends the figures that are seen at a glance.
 pub(super) fn tiles(page: &mut Page, report: &Report, stretch: &StretchReport) {
     page.raw("<div class=\"tiles\">");
     let offered = match stretch.arrivals.offered_per_second {
@@ -39,7 +39,7 @@ fn seconds(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// Requests a second over time.
+/// Appends requests per second over time.
 pub(super) fn rate_plot(page: &mut Page, stretch: &StretchReport) -> Result<(), String> {
     let mut series = vec![Series::line(
         "answered",
@@ -66,7 +66,7 @@ pub(super) fn rate_plot(page: &mut Page, stretch: &StretchReport) -> Result<(), 
     page.plot("Rate over time", &axes, &series)
 }
 
-/// Failed requests over time, where there were any.
+/// Appends failed requests over time, if there were any.
 pub(super) fn errors_plot(page: &mut Page, stretch: &StretchReport) -> Result<(), String> {
     if stretch.errors == 0 {
         page.element("h2", "", "Errors over time");
@@ -92,7 +92,7 @@ pub(super) fn errors_plot(page: &mut Page, stretch: &StretchReport) -> Result<()
     )
 }
 
-/// Latency over time.
+/// Appends latency over time.
 pub(super) fn latency_plot(page: &mut Page, stretch: &StretchReport) -> Result<(), String> {
     let of = |label, figure: fn(&Percentiles) -> f64| {
         let points = stretch
@@ -121,15 +121,15 @@ pub(super) fn latency_plot(page: &mut Page, stretch: &StretchReport) -> Result<(
     page.plot("Latency over time", &axes, &series)
 }
 
-/// 0 stands for 0 %, 1 for 90 %, 2 for 99 %.
+/// Formats a number of nines: 0 is 0 %, 1 is 90 %, 2 is 99 %.
 fn percent(nines: f64) -> String {
     let digits = (nines.round() as i32 - 2).clamp(0, 9) as usize;
     format!("{:.digits$} %", 100.0 - 100.0 * 10f64.powf(-nines))
 }
 
-/// The distribution of times, in equal steps towards 100 %.
+/// Appends the distribution of times, in equal steps towards 100 %.
 pub(super) fn distribution_plot(page: &mut Page, stretch: &StretchReport) -> Result<(), String> {
-    // The longest stands where the share of one request among all is.
+    // The longest time is drawn at the share of one request among all.
     let last = (stretch.latency.count.max(1) as f64).log10();
     let nines = |quantile: f64| (-(1.0 - quantile).log10()).min(last).max(0.0);
     let points = stretch.distribution.iter();
@@ -148,7 +148,7 @@ pub(super) fn distribution_plot(page: &mut Page, stretch: &StretchReport) -> Res
     let axes = Axes {
         x: "share of requests that took no longer",
         y: "time",
-        // One at each power of ten.
+        // One label for each power of ten.
         x_labels: last.ceil() as usize + 1,
         x_text: percent,
         y_text: time_tick_text,
@@ -157,7 +157,7 @@ pub(super) fn distribution_plot(page: &mut Page, stretch: &StretchReport) -> Res
     page.plot("Distribution", &axes, &series)
 }
 
-/// A table of times.
+/// Appends a table of times.
 pub(super) fn kinds(page: &mut Page, stretch: &StretchReport) {
     page.element("h2", "", "Times");
     page.table(
@@ -195,7 +195,7 @@ pub(super) fn kinds(page: &mut Page, stretch: &StretchReport) {
     page.end_table();
 }
 
-/// A table of outcomes, and the first wrong answers.
+/// Appends a table of outcomes, and the first wrong answers.
 pub(super) fn outcomes(page: &mut Page, stretch: &StretchReport) {
     page.element("h2", "", "Outcomes");
     page.element(
