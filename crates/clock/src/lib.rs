@@ -1,7 +1,7 @@
-//! What time it is: time as an argument.
+//! Time as an argument.
 //!
-//! Whatever reads a clock or waits takes a [`Clock`], so that tests and the simulation can turn it.
-//! [`SystemClock`] is the one place where the service reads the operating system's.
+//! Code that reads a clock or waits takes a [`Clock`], so that tests and the simulation can control
+//! it. [`SystemClock`] is the only place where the service reads the operating system's clock.
 
 use std::{
     pin::Pin,
@@ -9,29 +9,29 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// A wait of a task. It needs a tokio runtime with time.
+/// A wait of a task. It needs a tokio runtime with time enabled.
 pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Time, in both senses, and ways to wait for it.
+/// Monotonic time, calendar time, and ways to wait.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since some fixed moment. Only goes forward.
+    /// Returns the time since some fixed moment. It never goes backwards.
     fn now(&self) -> Duration;
 
-    /// Time since 1970 began (UTC), as calendars count. May be set back.
+    /// Returns the time since 1970 (UTC), as calendars count it. It may be set back.
     fn unix_time(&self) -> Duration;
 
-    /// Lets the thread wait.
+    /// Makes the thread wait.
     fn sleep(&self, duration: Duration);
 
-    /// Lets the thread wait, but for no longer than until it is unparked. It may also end early.
+    /// Makes the thread wait until this time has passed or it is unparked. It may also end early.
     fn park(&self, duration: Duration) {
         self.sleep(duration);
     }
 
-    /// Lets a task wait.
+    /// Makes a task wait.
     fn timer(&self, duration: Duration) -> Timer;
 
-    /// Whole seconds since 1970 began (UTC).
+    /// Returns the whole seconds since 1970 (UTC).
     fn unix_seconds(&self) -> i64 {
         i64::try_from(self.unix_time().as_secs()).unwrap_or(i64::MAX)
     }
@@ -44,7 +44,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock that stands at zero now.
+    /// Returns a clock that starts at zero now.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -74,7 +74,7 @@ impl Clock for SystemClock {
     )]
     fn unix_time(&self) -> Duration {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        // Before 1970 no token is valid, as it should be.
+        // Before 1970 no token is valid, as intended.
         since.unwrap_or_default()
     }
 

@@ -1,25 +1,25 @@
-//! What do people see? The files of the console, as the binary carries them.
+//! The files of the console, what people see, as the binary contains them.
 //!
-//! `files/` is what `npm run build` in `console/` makes of its sources; `tests/console/run` fails where it is
-//! not. They are committed, so that building the binary needs neither Node.js nor the network.
+//! `files/` is the output of `npm run build` in `console/`; `tests/console/run` fails if it is not.
+//! The files are committed, so that building the binary needs neither Node.js nor the network.
 //!
-//! This crate knows nothing of HTTP, and the console knows nothing but the public API.
+//! This crate knows nothing about HTTP, and the console uses only the public API.
 
 /// A file of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its media type, with the character set where it is text.
+    /// Its media type, with the character set if it is text.
     pub media_type: &'static str,
-    /// What is in it.
+    /// Its content.
     pub content: &'static str,
 }
 
-/// What the console may do in a browser: run its own script and style, and ask the service that it came
-/// from. Nothing inline, nothing from elsewhere, and no other page may show it in a frame.
+/// What the console may do in a browser: run its own script and style, and send requests to its own
+/// service. Nothing inline, nothing from elsewhere, and no other page may show it in a frame.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The file of this name. The empty name is the page itself.
+/// Returns the file of this name. The empty name is the page itself.
 #[must_use]
 pub fn file(name: &str) -> Option<File> {
     let (media_type, content) = match name {
@@ -35,7 +35,7 @@ pub fn file(name: &str) -> Option<File> {
             "text/css; charset=utf-8",
             include_str!("../files/console.css"),
         ),
-        // What is in the script, and under which licences.
+        // The contents of the script, and their licences.
         "licences.md" => (
             "text/plain; charset=utf-8",
             include_str!("../files/licences.md"),
@@ -60,7 +60,7 @@ mod tests {
             .iter()
             .flat_map(|attribute| page.split(attribute).skip(1))
             .filter_map(|rest| rest.split('"').next())
-            // The link to the API, for those who have no JavaScript.
+            // The link to the API, for people without JavaScript.
             .filter(|name| *name != "..")
             .collect();
         assert_eq!(named.len(), 3, "{named:?}");

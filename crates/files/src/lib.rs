@@ -1,7 +1,8 @@
-//! Reading what a configuration or a command line names: files that lie there as a whole, and that are short.
+//! Reads files that a configuration or a command line names: complete, short, regular files.
 //!
-//! Whoever reads a file of keys, certificates or tokens reads it here, so that a path that was mistyped, or that leads to
-//! a pipe or a device, is refused in words: it takes no memory without end, and nobody waits for it.
+//! All files with keys, certificates or tokens are read here. So a path that was mistyped, or that
+//! leads to a pipe or a device, is refused with a message, instead of taking memory without limit
+//! or waiting forever.
 
 use std::{
     fs::File,
@@ -9,32 +10,33 @@ use std::{
     path::Path,
 };
 
-/// Keys, certificates and tokens are far shorter.
+/// The maximum size in bytes. Keys, certificates and tokens are far smaller.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The certificates of all authorities that a system trusts are shorter.
+/// The maximum size in bytes of a file of authorities. The certificates of all authorities that a
+/// system trusts are smaller.
 pub const AUTHORITIES_BYTES_MAX: u64 = 16 << 20;
 
-/// What is in a file of at most [`FILE_BYTES_MAX`] bytes. A pipe or a device is refused: it could keep its reader
-/// waiting for ever, or never end, and it cannot be read again when it changes.
+/// Reads a file of at most [`FILE_BYTES_MAX`] bytes. A pipe or a device is refused: it could keep
+/// its reader waiting forever, or never end, and it cannot be read again when it changes.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     regular(path, FILE_BYTES_MAX)
 }
 
-/// The same of authorities to trust, of which there may be as many as a system has: at most [`AUTHORITIES_BYTES_MAX`]
-/// bytes.
+/// The same for authorities to trust, which may be as many as a system has: at most
+/// [`AUTHORITIES_BYTES_MAX`] bytes.
 pub fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
     regular(path, AUTHORITIES_BYTES_MAX)
 }
 
-/// What is in a file of at most [`FILE_BYTES_MAX`] bytes, or in anything else that can be opened, such as a pipe that
-/// its user means to wait for.
+/// Reads a file of at most [`FILE_BYTES_MAX`] bytes, or anything else that can be opened, such as a
+/// pipe that its user intends to wait for.
 pub fn read_short(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(path, FILE_BYTES_MAX)
 }
 
 fn regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // Before it is opened: that alone could wait.
+    // Checked before it is opened, because opening alone could wait.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other(
             "it is not a regular file, such as a pipe or a directory",
@@ -43,10 +45,10 @@ fn regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_at_most(path, bytes_max)
 }
 
-/// What is in a file, or in anything else that can be opened, of at most so many bytes.
+/// Reads a file, or anything else that can be opened, of at most this many bytes.
 pub fn read_at_most(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // What it grows by meanwhile as well.
+    // Also limits a file that grows meanwhile.
     let file = File::open(path)?;
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {

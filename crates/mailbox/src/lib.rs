@@ -1,19 +1,19 @@
-//! Requests and answers on their way between a runtime and a store's threads: handed over in bulk,
-//! one wake-up for a batch in either direction.
+//! Carries requests and answers between a runtime and a store's threads in bulk, with one wake-up
+//! per batch in each direction.
 //!
 //! Waking another thread costs a lock and often a system call, and a batch has dozens of requests.
-//! So a runtime has a [`Mailbox`], and one task there empties it. The mailbox does not know what a
+//! So a runtime has a [`Mailbox`], which one of its tasks empties. The mailbox does not know what a
 //! request or an answer is.
 //!
-//! Requests: a task leaves its request and wakes the mailbox's task, whose turn comes after those
-//! tasks that were ready before it. By then all that the runtime read from its sockets in one go has
-//! come together, and the store, which would otherwise be woken for the first of them, takes them as
-//! one batch. A lone request loses no time: no task is ready before the mailbox's.
+//! Requests: a task leaves its request and wakes the mailbox's task, which runs after the tasks
+//! that were ready before it. By then, everything that the runtime read from its sockets in one
+//! turn has been collected. The store takes it as one batch, and is not woken for the first request
+//! alone. A lone request loses no time, because no task is ready before the mailbox's.
 //!
-//! Answers: a store gives them to its [`Outbox`], which puts all that are for one runtime into the
-//! mailbox and wakes the mailbox's task, which delivers them from within: that wakes each waiting
-//! task by a push to a list of its own thread. It unparks that thread as well, which may be resting
-//! before it waits for events.
+//! Answers: a store passes them to its [`Outbox`], which puts all answers for one runtime into its
+//! mailbox and wakes the mailbox's task. That task delivers them from inside the runtime, where
+//! waking a task only pushes it to a list of the same thread. The outbox also unparks that thread,
+//! which may be resting before it waits for events.
 
 use std::{
     fmt, mem,
@@ -24,20 +24,20 @@ use tokio::sync::Notify;
 
 /// An answer that knows who waits for it.
 pub trait Deliver: Send + 'static {
-    /// Hands the answer over. The caller may have gone; that changes nothing.
+    /// Delivers the answer. It makes no difference if the caller has gone.
     fn deliver(self);
 }
 
 /// Where a caller wants its answer to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Straight to the waiting task.
+    /// Directly to the waiting task.
     Task,
-    /// By the mailbox that an [`Outbox`] knows by this number.
+    /// Through the mailbox that an [`Outbox`] knows by this number.
     Mailbox(usize),
 }
 
-/// What waits for the task that empties it: requests `R` on their way out, and answers `A`.
+/// The items that wait for the task that empties it: outgoing requests `R`, and answers `A`.
 pub struct Mailbox<R, A> {
     requests: Mutex<Vec<R>>,
     answers: Mutex<Vec<A>>,
@@ -47,8 +47,8 @@ pub struct Mailbox<R, A> {
 }
 
 impl<R: Send + 'static, A: Deliver> Mailbox<R, A> {
-    /// A mailbox that is emptied by a task of the current runtime for as long as that runs. Requests
-    /// are taken away by `push_all`, which leaves none behind.
+    /// Returns a mailbox that a task of the current runtime empties for as long as that runtime
+    /// runs. `push_all` takes the requests and must leave none behind.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -88,7 +88,7 @@ impl<R: Send + 'static, A: Deliver> Mailbox<R, A> {
         }
     }
 
-    /// Puts answers in, leaves `answers` empty, and wakes the mailbox's task.
+    /// Puts answers in, drains `answers`, and wakes the mailbox's task.
     fn put(&self, answers: &mut Vec<A>) {
         lock(&self.answers).append(answers);
         self.arrival.notify_one();
@@ -107,7 +107,7 @@ fn lock<T>(items: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
     items.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The store's side: sorts answers by mailbox, and hands them over when told to.
+/// The store's side: sorts answers by mailbox, and hands them over on request.
 #[derive(Debug)]
 pub struct Outbox<R, A> {
     mailboxes: Vec<Destination<R, A>>,
@@ -124,16 +124,16 @@ impl<R, A> Default for Outbox<R, A> {
 }
 
 impl<R: Send + 'static, A: Deliver> Outbox<R, A> {
-    /// Knows one more mailbox, under the next number from 0.
+    /// Adds a mailbox, under the next number from 0.
     pub fn add(&mut self, mailbox: Arc<Mailbox<R, A>>) -> Address {
         self.mailboxes.push((mailbox, Vec::new()));
         Address::Mailbox(self.mailboxes.len() - 1)
     }
 
-    /// Takes an answer. One that goes straight to a task is delivered at once.
+    /// Takes an answer. An answer for a task is delivered immediately.
     ///
     /// # Panics
-    /// Where no mailbox has that number.
+    /// If no mailbox has that number.
     pub fn send(&mut self, address: Address, answer: A) {
         match address {
             Address::Task => answer.deliver(),
@@ -141,7 +141,7 @@ impl<R: Send + 'static, A: Deliver> Outbox<R, A> {
         }
     }
 
-    /// Hands over everything that was sent, one wake-up for each mailbox that gets something.
+    /// Hands over everything that was sent, with one wake-up for each mailbox that gets something.
     pub fn flush(&mut self) {
         for (mailbox, answers) in &mut self.mailboxes {
             if !answers.is_empty() {

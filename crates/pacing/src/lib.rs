@@ -1,16 +1,17 @@
-//! How short processor time is, and what waits for others because of it.
+//! How short CPU time is, and what waits because of it.
 //!
-//! A commit costs a write and a sync however few operations it has, and waking a thread costs a system
-//! call and a switch however little it then finds. Where processors have time to spare that costs
-//! nobody anything, and whatever comes is done at once. Where they have none, the same work done in
-//! larger pieces leaves more of them for the requests. So waits pay only there, and only as far as time
-//! is short: elsewhere they would cost half of the throughput (docs/performance.md).
+//! A commit costs a write and a sync however few operations it has, and waking a thread costs a
+//! system call and a context switch however little work it then finds. If the CPUs have time to
+//! spare, these costs do not matter, and everything is done at once. If they have none, doing the
+//! same work in larger pieces leaves more CPU time for requests. So waiting pays only then, and
+//! only in proportion to the shortage; otherwise it would cost half of the throughput
+//! (docs/performance.md).
 //!
-//! [`Pacing`] measures that four times a second, from what the kernel says of this process's quota
-//! and of the processors it may run on, and keeps a shortage between nothing and everything. From it
-//! come all waits that nobody asked for: [between commits](Pacing::commit_interval),
-//! [before a worker waits for events](Pacing::rest), and [of who copies](Pacing::copy_rest). It reads when it is asked: a service that has
-//! nothing to do reads nothing.
+//! [`Pacing`] measures this four times a second, from the kernel's counters for this process's
+//! quota and for the CPUs that it may run on, and derives a shortage between none and total. All
+//! waits that nobody asked for depend on it: [between commits](Pacing::commit_interval), [before a
+//! worker waits for events](Pacing::rest), and [between the pieces of a copy](Pacing::copy_rest).
+//! It measures only when it is asked, so an idle service measures nothing.
 
 mod meter;
 mod shortage;
@@ -31,54 +32,56 @@ use widgets_clock::Clock;
 /// What decides whether anything waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// What is measured.
+    /// The measured shortage.
     #[default]
     Auto,
-    /// As if no processor had any time to spare.
+    /// Waits as if no CPU had any time to spare.
     Always,
     /// Nothing waits.
     Never,
 }
 
-/// How often the shortage is measured, while somebody asks.
+/// How often the shortage is measured, as long as somebody asks.
 const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
-/// After a batch of so many operations more of them are on their way for certain. A lone client never
-/// meets a wait.
+/// After a batch of at least this many operations, more are certainly on their way. So a lone
+/// client never has to wait.
 const COMMIT_OPERATIONS_MIN: usize = 4;
 
-/// Where processors have no time at all to spare, the next commit begins this long after the last one for
-/// each operation that the last one had, within the bounds.
+/// If the CPUs have no time to spare at all, the next commit begins this long after the last one
+/// for each operation that the last one had, within the limits.
 const COMMIT_INTERVAL_PER_OPERATION: Duration = Duration::from_micros(50);
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_micros(500);
 const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(1);
 
-/// This many waiting operations are worth a commit at any time: its cost for each of them is then little
-/// beside what a request costs in HTTP.
+/// This many waiting operations are always worth a commit: its cost per operation is then small
+/// compared to that of a request in HTTP.
 pub const ENOUGH: usize = 16;
 
-/// With so many requests of one worker pending, more of them are on their way for certain.
+/// With at least this many pending requests of one worker, more are certainly on their way.
 const REST_PENDING_MIN: usize = 4;
 
-/// The rest of a worker. Hypervisors often poll for an idle processor's next event before they give
-/// it away, KVM for up to 200 microseconds, and count that as used: a shorter rest would be none.
+/// The rest of a worker. Before a hypervisor gives an idle CPU away, it often polls for the next
+/// event, KVM for up to 200 microseconds, and that time counts as used. So a shorter rest would
+/// free no CPU time.
 const REST: Duration = Duration::from_micros(200);
 
-/// A worker rests from this shortage on.
+/// The shortage from which a worker rests.
 const REST_SHORTAGE: u32 = WHOLE / 2;
 
-/// Who copies beside the operations, with nobody waiting, rests so many times as long as a piece of its work took:
-/// it takes a tenth of one processor where there is time to spare, and a fiftieth where there is none.
+/// A background copy, for which nobody waits, rests this many times as long as its last piece of
+/// work took. So it uses a tenth of a CPU if there is time to spare, and a fiftieth if there is
+/// none.
 const COPY_REST: u32 = 9;
 const COPY_REST_SHORT: u32 = 49;
 
-/// It goes on after this in any case: its work takes longer where it had to wait for a processor.
+/// The longest rest of a copy. A piece of work takes longer if it had to wait for a CPU.
 const COPY_REST_MAX: Duration = Duration::from_secs(1);
 
-/// A shortage is counted in so many parts.
+/// The number of parts in which a shortage is counted.
 const WHOLE: u32 = 1000;
 
-/// How short processor time is. One for a process: its threads ask the same.
+/// How short CPU time is. There is one per process; all its threads ask the same one.
 pub struct Pacing {
     mode: Mode,
     clock: Arc<dyn Clock>,
@@ -95,7 +98,7 @@ struct Measure {
 }
 
 impl Pacing {
-    /// Goes by this meter, if the mode leaves it to that.
+    /// Uses this meter, if the mode requires measuring.
     pub fn new(mode: Mode, clock: Arc<dyn Clock>, meter: impl Meter) -> Self {
         let gauge = Gauge::new(
             "widgets_processor_shortage",
@@ -121,14 +124,14 @@ impl Pacing {
         }
     }
 
-    /// The metric that shows the shortage.
+    /// Returns the metric that shows the shortage.
     #[must_use]
     pub fn metric(&self) -> &Gauge {
         &self.gauge
     }
 
-    /// How long after the beginning of a commit of so many operations the next one begins, at the
-    /// earliest; `None` where nothing waits. [`ENOUGH`] operations end the wait.
+    /// Returns how long after the beginning of a commit of this many operations the next one begins
+    /// at the earliest; `None` if nothing waits. [`ENOUGH`] operations end the wait.
     pub fn commit_interval(&self, operations: usize) -> Option<Duration> {
         let shortage = self.shortage();
         if shortage == 0 || operations < COMMIT_OPERATIONS_MIN {
@@ -141,19 +144,19 @@ impl Pacing {
         Some(interval * shortage / WHOLE)
     }
 
-    /// How long a worker with so many pending requests rests before it waits for events; `None` for
-    /// not at all.
+    /// Returns how long a worker with this many pending requests rests before it waits for events;
+    /// `None` if not at all.
     pub fn rest(&self, pending: usize) -> Option<Duration> {
         (pending >= REST_PENDING_MIN && self.shortage() >= REST_SHORTAGE).then_some(REST)
     }
 
-    /// How long who copies beside the operations rests after a piece of work that took so long.
+    /// Returns how long a background copy rests after a piece of work that took this long.
     pub fn copy_rest(&self, work: Duration) -> Duration {
         let more = (COPY_REST_SHORT - COPY_REST) * self.shortage() / WHOLE;
         work.saturating_mul(COPY_REST + more).min(COPY_REST_MAX)
     }
 
-    /// How short processor time is, in parts of [`WHOLE`].
+    /// Returns how short CPU time is, in parts of [`WHOLE`].
     fn shortage(&self) -> u32 {
         if self.mode == Mode::Auto {
             self.measure();
@@ -161,7 +164,7 @@ impl Pacing {
         self.shortage.load(Ordering::Relaxed)
     }
 
-    /// Measures where it is time to. One thread does; the others go by what was measured last.
+    /// Measures if it is time to. Only one thread does; the others use the last result.
     fn measure(&self) {
         let now = self.clock.now();
         let due = self.next_measure.load(Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What Linux says of processor time: the quota of this process's control group, and the processors
-//! that it may run on.
+//! What Linux reports about CPU time: the quota of this process's control group, and the CPUs that
+//! it may run on.
 
 use std::{
     fs,
@@ -7,39 +7,39 @@ use std::{
     time::Duration,
 };
 
-/// What was counted until one moment.
+/// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// How many processors this process may run on.
+    /// The number of CPUs that this process may run on.
     pub processors: u32,
-    /// How long they were idle, together. What a hypervisor gave to others is not.
+    /// The idle time of these CPUs together. Time that a hypervisor gave to others does not count.
     pub idle: Duration,
-    /// How many processors' time the process may use, where that is limited.
+    /// The CPU time per second that the process may use, in CPUs, if it is limited.
     pub quota: Option<f64>,
-    /// What was used of it.
+    /// The part of the quota that was used.
     pub used: Duration,
-    /// In so many periods all of it was used, and more was wanted.
+    /// The number of periods in which the whole quota was used and more was needed.
     pub throttled_periods: u64,
 }
 
-/// Reads what is counted.
+/// A source of readings.
 pub trait Meter: Send + 'static {
-    /// What is counted now; `None` where that cannot be told.
+    /// Returns the current counters; `None` if they are unavailable.
     fn read(&mut self) -> Option<Reading>;
 }
 
-/// No meter: nothing is ever short.
+/// Without a meter, CPU time is never short.
 impl Meter for () {
     fn read(&mut self) -> Option<Reading> {
         None
     }
 }
 
-/// The kernel's own counts.
+/// The kernel's own counters.
 #[derive(Debug)]
 pub struct SystemMeter {
     proc: PathBuf,
-    /// The processors that this process may run on; `None` for all.
+    /// The CPUs that this process may run on; `None` means all.
     processors: Option<Vec<u32>>,
     limit: Option<Limit>,
 }
@@ -47,14 +47,14 @@ pub struct SystemMeter {
 /// A control group with a quota.
 #[derive(Debug)]
 enum Limit {
-    /// Of the unified hierarchy.
+    /// In cgroup version 2.
     Two(PathBuf),
-    /// Of the older one. What it counts is in another directory, if it is counted at all: what this
-    /// process itself has used stands for it.
+    /// In cgroup version 1. Its usage counter is in another directory, if there is one at all, so
+    /// the usage of this process alone is taken instead.
     One(PathBuf),
 }
 
-/// The unit of `/proc/stat`, on every architecture that Linux has (`USER_HZ`).
+/// The unit of `/proc/stat`, on every architecture of Linux (`USER_HZ`).
 const TICKS_PER_SECOND: u32 = 100;
 
 impl Default for SystemMeter {
@@ -64,7 +64,7 @@ impl Default for SystemMeter {
 }
 
 impl SystemMeter {
-    /// Reads what is mounted there.
+    /// Reads the files in these mounts.
     fn of(proc: &Path, cgroups: &Path) -> Self {
         let read = |name| fs::read_to_string(proc.join(name)).unwrap_or_default();
         let status = read("self/status");
@@ -88,7 +88,7 @@ impl Meter for SystemMeter {
             idle,
             ..Reading::default()
         };
-        // A quota may come and go while the service runs.
+        // A quota may be added or removed while the service runs.
         Some(
             self.limit
                 .as_ref()
@@ -98,7 +98,7 @@ impl Meter for SystemMeter {
     }
 }
 
-/// How many of these processors there are, and how long they were idle together.
+/// Returns the number of these CPUs, and their idle time together.
 fn idle(stat: &str, processors: Option<&[u32]>) -> Option<(u32, Duration)> {
     let (mut count, mut ticks) = (0, 0);
     for line in stat.lines() {
@@ -107,11 +107,11 @@ fn idle(stat: &str, processors: Option<&[u32]>) -> Option<(u32, Duration)> {
             continue;
         };
         let Ok(number) = number.parse::<u32>() else {
-            // The sum of all of them.
+            // This is the sum over all CPUs.
             continue;
         };
         if processors.is_none_or(|processors| processors.contains(&number)) {
-            // user, nice, system, idle, iowait: one that waits for a disk has time to spare.
+            // user, nice, system, idle, iowait: a CPU that waits for a disk has time to spare.
             let mut waits = words.skip(3).map(str::parse::<u64>);
             ticks += waits.next()?.ok()? + waits.next()?.ok()?;
             count += 1;
@@ -132,8 +132,8 @@ fn numbers(list: &str) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-/// The control group whose quota holds for this process: its own, or the nearest above that has one.
-/// In a container what is mounted is often the group itself, whatever the path says.
+/// Returns the control group whose quota applies to this process: its own, or the nearest ancestor
+/// that has one. In a container the group itself is often what is mounted, whatever the path says.
 fn limit(groups: &str, mounted: &Path) -> Option<Limit> {
     let of = |controllers: &[&str]| {
         groups.lines().find_map(|line| {
@@ -167,7 +167,7 @@ fn limit(groups: &str, mounted: &Path) -> Option<Limit> {
     groups.find(|limit| limit.quota().is_some())
 }
 
-/// The processor time of all threads of this process.
+/// Returns the CPU time of all threads of this process.
 fn used(proc: &Path) -> Option<Duration> {
     let threads = fs::read_dir(proc.join("self/task")).ok()?;
     let nanos = threads.filter_map(|thread| {
@@ -179,14 +179,14 @@ fn used(proc: &Path) -> Option<Duration> {
 }
 
 impl Limit {
-    /// How many processors' time it allows.
+    /// Returns the quota in CPUs.
     fn quota(&self) -> Option<f64> {
         let read = |path: &Path| fs::read_to_string(path).ok();
         let (quota, period) = match self {
             Self::Two(group) => {
                 let max = read(&group.join("cpu.max"))?;
                 let mut words = max.split_ascii_whitespace();
-                // `max` is no number: there is no quota.
+                // `max` is not a number: there is no quota.
                 (words.next()?.parse().ok()?, words.next()?.parse().ok()?)
             }
             Self::One(group) => {
@@ -197,7 +197,7 @@ impl Limit {
         (quota > 0.0 && period > 0.0).then(|| quota / period)
     }
 
-    /// Adds what the group says.
+    /// Adds the group's counters to a reading.
     fn read(&self, proc: &Path, reading: Reading) -> Option<Reading> {
         let number = |text: &str, name: &str| {
             let line = text

@@ -1,19 +1,20 @@
-//! How short processor time is, by two readings of what was used and what was left.
+//! How short CPU time is, computed from two readings of what was used and what was idle.
 
 use crate::{Reading, WHOLE};
 use std::time::Duration;
 
-/// With less than this part of its processor time to spare, the service is short of it.
+/// If less than this fraction of its CPU time is spare, the service is short of it.
 const SHORT: f64 = 0.05;
 
-/// With more than this part to spare it is not. In between the shortage stays as it is: what is saved
-/// by waiting must not end the wait.
+/// If more than this fraction is spare, it is not. In between the shortage stays unchanged, because
+/// the time that a wait saves must not end the wait.
 const AMPLE: f64 = 0.2;
 
-/// A shortage grows within a second: throttled, a request waits for tens of milliseconds.
+/// A shortage becomes total within a second: while throttled, a request waits for tens of
+/// milliseconds.
 const GROWS: u32 = WHOLE / 4;
 
-/// It shrinks within five: whoever shrinks it too far is throttled again.
+/// It ends within five seconds: if it ended too early, the process would be throttled again.
 const SHRINKS: u32 = WHOLE / 20;
 
 /// The shortage, and what was read last.
@@ -24,7 +25,8 @@ pub(crate) struct Shortage {
 }
 
 impl Shortage {
-    /// Takes a reading in; how short processor time is. Where nothing can be read it is not.
+    /// Takes a reading into account, and returns how short CPU time is: not at all if there is no
+    /// reading.
     pub(crate) fn observe(&mut self, now: Duration, reading: Option<Reading>) -> u32 {
         let Some(reading) = reading else {
             *self = Self::default();
@@ -42,8 +44,8 @@ impl Shortage {
     }
 }
 
-/// Which part of the processor time that this process could have had between two readings nobody
-/// used; `None` where that cannot be told.
+/// Returns the fraction of the CPU time available to this process between two readings that nobody
+/// used; `None` if it cannot be computed.
 fn spare(elapsed: f64, before: &Reading, after: &Reading) -> Option<f64> {
     if elapsed <= 0.0 {
         return None;
@@ -65,8 +67,8 @@ fn spare(elapsed: f64, before: &Reading, after: &Reading) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Readings a quarter of a second apart, each with so many milliseconds of the machine idle and
-    /// used by this process, of two processors and this quota.
+    /// Returns the shortages for readings a quarter of a second apart. Each has the milliseconds of
+    /// idle time of the machine and of CPU time used by this process, with two CPUs and this quota.
     fn shortages(quota: Option<f64>, readings: &[(u64, u64, u64)]) -> Vec<u32> {
         let mut shortage = Shortage::default();
         let (mut now, mut reading) = (Duration::from_secs(5), Reading::default());
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_quota_that_is_used_up_is_short_on_an_idle_machine() {
-        // 0.4 of a processor for a quarter of a second are 100 ms.
+        // 0.4 of a CPU for a quarter of a second is 100 ms.
         let readings = [(400, 98, 0), (400, 90, 0), (400, 85, 1), (400, 50, 0)];
         assert_eq!(shortages(Some(0.4), &readings), [250, 250, 500, 450]);
     }

@@ -1,10 +1,10 @@
-//! The waits, by a clock and readings of the test's own.
+//! The waits, with a clock and readings that the test controls.
 
 use super::*;
 use std::sync::mpsc;
 use widgets_clock::Timer;
 
-/// Stands until it is put forward.
+/// Stands still until it is advanced.
 #[derive(Default)]
 struct ManualClock(AtomicU64);
 
@@ -26,7 +26,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Gives what was sent to it.
+/// Returns the readings that were sent to it.
 struct Sent(mpsc::Receiver<Reading>);
 
 impl Meter for Sent {
@@ -59,7 +59,7 @@ fn a_lone_client_meets_no_wait_however_short_time_is() {
     }
 }
 
-/// It reads when it is time to, and waits as far as time is short.
+/// It measures when it is time to, and waits in proportion to the shortage.
 #[test]
 fn waits_follow_what_is_measured() {
     let (readings, meter) = mpsc::channel();

@@ -1,4 +1,5 @@
-//! Requests that wait, bounded in number and in bytes, and what those hear that find no room.
+//! The queue: requests that wait, bounded in number and in bytes, and the answers to those without
+//! room.
 
 use crate::{Depth, Submission, Waits};
 use std::{collections::VecDeque, mem, time::Duration};
@@ -7,17 +8,17 @@ use widgets_registry::{Fault, Reason};
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// So many requests.
+    /// How many requests.
     pub operations_max: usize,
-    /// So many bytes of text in them.
+    /// How many bytes of text.
     pub bytes_max: usize,
 }
 
-/// At most so long does `Retry-After` tell a client to wait: the rate may rise again at any time.
+/// The longest wait that `Retry-After` asks for, because the rate may rise again at any time.
 pub const RETRY_AFTER_SECONDS_MAX: u32 = 30;
 
-/// What a request is told that took as long as this limit of so many milliseconds allows: whoever came
-/// sooner would wait in vain again.
+/// Returns the fault of a request that exceeded this limit of so many milliseconds. A client that
+/// retried earlier would only wait for nothing again.
 #[must_use]
 pub fn too_long(limit: String, milliseconds: u64) -> Fault {
     let seconds = u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -27,36 +28,36 @@ pub fn too_long(limit: String, milliseconds: u64) -> Fault {
     }
 }
 
-/// After so long without an operation there was nothing to apply, and the rate says nothing.
+/// After this long without an operation there was nothing to apply, so the rate says nothing.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Requests that wait, in lanes that share their bounds. It knows nothing of threads and of tasks:
-/// a store keeps it behind a lock, and wakes whoever takes from it.
+/// Requests that wait, in lanes that share the limits. It knows nothing about threads and tasks: a
+/// store keeps it behind a lock, and wakes the thread that takes from it.
 #[derive(Debug)]
 pub struct Bounded<T, const LANES: usize = 1> {
     lanes: [VecDeque<Submission<T>>; LANES],
     bytes: usize,
     limits: Limits,
     closed: bool,
-    /// Why nothing of a lane can be done.
+    /// Why a lane is unavailable.
     unavailable: [Option<Reason>; LANES],
     rate: Rate,
 }
 
-/// How fast operations are applied, to say when trying again makes sense. Those that were answered without
-/// being applied do not count.
+/// How fast operations are applied, to estimate when a retry makes sense. Operations that were
+/// answered without being applied do not count.
 #[derive(Debug, Default)]
 struct Rate {
-    /// An average in which older batches count for less and less; `None` before the first.
+    /// A moving average in which older batches count less and less. `None` before the first one.
     per_second: Option<f64>,
-    /// When an operation was asked for last.
+    /// When the last operation arrived.
     asked: Duration,
-    /// When some were applied last, or there was nothing to do.
+    /// When operations were last applied, or there was nothing to do.
     moved: Duration,
 }
 
 impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
-    /// An open queue in which nothing waits.
+    /// Returns an open, empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -69,7 +70,7 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         }
     }
 
-    /// Adds a request, or gives it back and why it cannot wait.
+    /// Adds a request, or returns it with the reason why it cannot wait.
     pub fn push(
         &mut self,
         lane: usize,
@@ -89,7 +90,7 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         Ok(())
     }
 
-    /// Why a request with so many bytes of text cannot wait.
+    /// Returns why a request with this many bytes of text cannot wait.
     fn no_room(&self, lane: usize, bytes: usize, stalled: Duration) -> Option<Fault> {
         if self.closed {
             let reason = "it is shutting down".into();
@@ -116,33 +117,33 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         })
     }
 
-    /// When it makes sense to try an operation again, in whole seconds.
+    /// Returns after how many whole seconds a retry of an operation makes sense.
     #[must_use]
     pub fn retry_after_seconds(&self, now: Duration) -> u32 {
         let requests = self.depth().requests;
         self.rate.seconds_for(requests, self.rate.stalled(now))
     }
 
-    /// What waits in a lane, the oldest first.
+    /// Returns what waits in a lane, the oldest first.
     #[must_use]
     pub fn lane(&self, lane: usize) -> &VecDeque<Submission<T>> {
         &self.lanes[lane]
     }
 
-    /// Whether nothing waits in any lane.
+    /// Reports whether nothing waits in any lane.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// Takes everything of a lane into `batch`, which is empty.
+    /// Moves everything in a lane into `batch`, which must be empty.
     pub fn take_all(&mut self, lane: usize, batch: &mut VecDeque<Submission<T>>) {
         debug_assert!(
             batch.is_empty(),
             "what is in it would wait again, uncounted"
         );
         mem::swap(batch, &mut self.lanes[lane]);
-        // Most often that is everything there is.
+        // In most cases that is everything in the queue.
         if self.is_empty() {
             self.bytes = 0;
         } else {
@@ -150,8 +151,8 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         }
     }
 
-    /// Offers the requests of a lane to `take`, the oldest first, until it has taken so many. What it
-    /// gives back, because it may not go yet, keeps its place.
+    /// Offers the requests of a lane to `take`, the oldest first, until it has taken this many. A
+    /// request that `take` returns, because it may not proceed yet, keeps its place.
     pub fn take(
         &mut self,
         lane: usize,
@@ -175,25 +176,25 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         }
     }
 
-    /// Says why nothing of a lane can be done: everything that comes is refused so, until this is
-    /// `None` again. What waits can be [taken](Self::take_all).
+    /// Sets why a lane is unavailable. All its new requests are refused with this reason until it
+    /// is `None` again. Waiting requests can still be [taken](Self::take_all).
     pub fn set_unavailable(&mut self, lane: usize, reason: Option<Reason>) {
         self.unavailable[lane] = reason;
     }
 
-    /// Why nothing of a lane can be done.
+    /// Returns why a lane is unavailable.
     #[must_use]
     pub fn unavailable(&self, lane: usize) -> Option<&Reason> {
         self.unavailable[lane].as_ref()
     }
 
-    /// So many operations have just been applied within this time: `Retry-After` goes by it. What was
-    /// refused for want of time or of a store is not counted.
+    /// Records that this many operations have been applied in this time, on which `Retry-After` is
+    /// based. Operations that were refused for lack of time or of a store must not be counted.
     pub fn applied(&mut self, operations: usize, elapsed: Duration, now: Duration) {
         self.rate.count(operations, elapsed, now);
     }
 
-    /// How much waits.
+    /// Returns how much waits.
     #[must_use]
     pub fn depth(&self) -> Depth {
         Depth {
@@ -207,7 +208,7 @@ impl<T: Waits, const LANES: usize> Bounded<T, LANES> {
         self.closed = true;
     }
 
-    /// Whether it is closed.
+    /// Reports whether it is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -228,7 +229,7 @@ impl Rate {
         self.moved = now;
     }
 
-    /// An operation is asked for: for how long has nothing been applied?
+    /// Records that an operation arrives, and returns for how long nothing has been applied.
     fn ask(&mut self, now: Duration) -> Duration {
         if now.saturating_sub(self.asked) > IDLE {
             self.moved = now;
@@ -237,7 +238,7 @@ impl Rate {
         self.stalled(now)
     }
 
-    /// For how long nothing has been applied though there was something to do.
+    /// Returns for how long nothing has been applied although there was something to do.
     fn stalled(&self, now: Duration) -> Duration {
         now.saturating_sub(self.moved)
     }
@@ -252,7 +253,7 @@ impl Rate {
         let seconds = self
             .per_second
             .map_or(1.0, |rate| requests as f64 / rate.max(1.0));
-        // Where nothing has been applied for a time, that time may pass once more.
+        // If nothing has been applied for some time, it may take as long again.
         let seconds = seconds.max(stalled.as_secs_f64());
         (seconds.ceil() as u32).clamp(1, RETRY_AFTER_SECONDS_MAX)
     }

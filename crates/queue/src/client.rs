@@ -1,4 +1,4 @@
-//! The one way to ask a store.
+//! The client, which is the only way to ask a store.
 
 use crate::{Depth, Mailbox, Reply, Submission, Waits};
 use std::sync::Arc;
@@ -9,35 +9,36 @@ use widgets_registry::{
     Ask, Distributed, Fault, Feed, Kinds, Lookup, Reason, Request, SerialNumber, Store,
 };
 
-/// Where a store's requests wait.
+/// The queue of a store's requests.
 pub trait Queue: Send + Sync + 'static {
-    /// What waits.
+    /// A waiting request.
     type Request: Waits;
 
-    /// Adds requests and leaves `submissions` empty. Those that cannot wait are answered at once why.
+    /// Adds requests and drains `submissions`. A request that cannot wait is answered immediately
+    /// with the reason.
     fn push_all(&self, submissions: &mut Vec<Submission<Self::Request>>);
 
-    /// Makes a mailbox known: what is pushed with its address is answered by it.
+    /// Registers a mailbox: requests pushed with the returned address are answered through it.
     fn register(&self, mailbox: Arc<Mailbox<Self::Request>>) -> Address;
 
-    /// Why no operation could be applied now, as far as is known.
+    /// Returns why no operation could be applied now, as far as is known.
     fn unavailable(&self) -> Option<Reason>;
 
-    /// Whether a fault concerns a part of what is stored, and others would be answered: of a store that is spread over
-    /// several machines.
+    /// Reports whether a fault concerns only a part of what is stored, so that other requests would
+    /// be answered. This is possible if a store is spread over several machines.
     fn is_of_a_part(&self, _fault: &Fault) -> bool {
         false
     }
 
-    /// How much waits.
+    /// Returns how much waits.
     fn depth(&self) -> Depth;
 
-    /// The changes of the store behind it, where it keeps them.
+    /// Returns the changes of the store behind it, if it keeps them.
     fn feed(&self) -> Option<Arc<dyn Feed>> {
         None
     }
 
-    /// The machines of the store behind it, where it is spread over several.
+    /// Returns the machines of the store behind it, if it is spread over several.
     fn distributed(&self) -> Option<Distributed> {
         None
     }
@@ -45,15 +46,15 @@ pub trait Queue: Send + Sync + 'static {
 
 /// A queue whose store answers requests of this kind.
 pub trait Takes<R: Request>: Queue {
-    /// The request as it waits.
+    /// Wraps a request for the queue.
     fn request(request: R, reply: Reply<R>) -> Self::Request;
 }
 
-/// A way to ask the store behind a queue. Clones share it.
+/// A client of the store behind a queue. Clones share the queue.
 pub struct Client<Q: Queue> {
     queue: Arc<Q>,
     clock: Arc<dyn Clock>,
-    /// Its runtime's, and the address by which the store knows it.
+    /// The mailbox of its runtime, and the address under which the store knows it.
     mailbox: Option<(Arc<Mailbox<Q::Request>>, Address)>,
 }
 
@@ -68,7 +69,7 @@ impl<Q: Queue> Clone for Client<Q> {
 }
 
 impl<Q: Queue> Client<Q> {
-    /// A client whose answers go straight to the tasks that wait.
+    /// Returns a client whose answers go directly to the waiting tasks.
     #[must_use]
     pub fn new(queue: Arc<Q>, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -78,10 +79,10 @@ impl<Q: Queue> Client<Q> {
         }
     }
 
-    /// A client for tasks of the current tokio runtime, whose requests and answers travel in bulk:
-    /// the store is woken once for all that the runtime read in one go, and the runtime once for a
-    /// batch, whose thread is also unparked, should it rest. It asks and is answered as long as that
-    /// runtime runs.
+    /// Returns a client for tasks of the current tokio runtime, whose requests and answers travel
+    /// in bulk. The store is woken once for everything that the runtime read in one turn. The
+    /// runtime is woken once for a batch, and its thread is also unparked in case it rests. The
+    /// client works as long as that runtime runs.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -123,8 +124,8 @@ where
     Self: Kinds,
 {
     async fn ready(&self) -> Result<(), Fault> {
-        // Whether there is such a widget does not matter: what counts is that the store answers. The
-        // embedded one looks for room again on that occasion.
+        // It does not matter whether this widget exists; only that the store answers does. The
+        // embedded store also uses the occasion to check for free disk space again.
         let probe = match SerialNumber::new("probe", "ready") {
             Ok(serial_number) => Lookup(serial_number),
             Err(refusal) => unreachable!("the probe is within its limits: {refusal}"),

@@ -17,7 +17,7 @@ pub struct Depth {
     pub bytes: usize,
 }
 
-/// Asks the queue when somebody asks for metrics: requests count nothing.
+/// Reads the queue's depth when metrics are requested, so that requests need not count anything.
 pub struct DepthMetrics<Q> {
     queue: Arc<Q>,
     operations: IntGauge,
@@ -25,7 +25,7 @@ pub struct DepthMetrics<Q> {
 }
 
 impl<Q: Queue> DepthMetrics<Q> {
-    /// The metrics of this queue.
+    /// Makes the metrics of this queue.
     pub fn new(queue: Arc<Q>) -> prometheus::Result<Self> {
         Ok(Self {
             queue,

@@ -1,12 +1,13 @@
-//! How a request reaches a store and its answer comes back: what all stores do alike.
+//! How a request reaches a store and how its answer returns: what all stores have in common.
 //!
-//! A [`Client`] makes a [`Submission`] of a request and pushes it to the store's [`Queue`], by the
-//! mailbox of its runtime if it has one. What waits there, in a [`Bounded`], is bounded in number
-//! and in bytes; what would pass a bound is answered at once. How a queue wakes those who take from
-//! it, and what they take together, is each store's own.
+//! A [`Client`] makes a [`Submission`] of a request and pushes it to the store's [`Queue`], through
+//! the mailbox of its runtime if it has one. The waiting requests, in a [`Bounded`], are limited in
+//! number and in bytes; a request beyond the limits is answered immediately. How a queue wakes the
+//! threads that take from it, and which requests they take together, is up to each store.
 //!
-//! A store says what it [`Takes`]. It knows no kind of request by itself: an operation travels as it
-//! is, every other request in a box, [`Asked`], which goes back with the answer in it.
+//! A store declares what it [`Takes`]. The queue itself knows no kind of request: an operation
+//! travels as it is, and every other request travels in a box, [`Asked`], which returns with the
+//! answer in it.
 
 mod bounded;
 mod client;

@@ -1,4 +1,4 @@
-//! A request, whoever waits for it, and its answer on the way back.
+//! A request, the task that waits for it, and its answer on the way back.
 
 use std::{
     task::{Context, Poll},
@@ -8,37 +8,37 @@ use tokio::sync::oneshot;
 use widgets_mailbox::{Address, Deliver};
 use widgets_registry::{Applied, Attempt, Fault, Reason, Rejection, Request};
 
-/// Where the answer to a request is awaited.
+/// The channel on which the answer to a request is awaited.
 pub type Reply<R> = oneshot::Sender<Result<<R as Request>::Answer, <R as Request>::Error>>;
 
-/// What waits in a store's queue: a request of some kind, with its [`Reply`].
+/// What waits in a store's queue: a request of some kind with its [`Reply`].
 pub trait Waits: Send + 'static {
-    /// How many bytes of text it carries.
+    /// Returns how many bytes of text it carries.
     fn text_bytes(&self) -> usize;
-    /// Whether it is an operation, and not something that reads.
+    /// Reports whether it is an operation, as opposed to a read.
     fn is_operation(&self) -> bool;
-    /// Answers at once that it cannot be done.
+    /// Answers it with this fault.
     fn refuse(self, fault: Fault);
 }
 
-/// A request, when it came, and where its answer is to go.
+/// A request with its time of arrival and the address for its answer.
 #[derive(Debug)]
 pub struct Submission<T> {
-    /// What is asked.
+    /// The request.
     pub request: T,
-    /// When, by the store's clock.
+    /// The time of arrival, by the store's clock.
     pub arrived: Duration,
     /// Where the answer goes.
     pub reply_to: Address,
 }
 
-/// How what waits in a store's queue and its answers travel to and from one runtime.
+/// The mailbox of one runtime, through which requests and answers travel.
 pub type Mailbox<T> = widgets_mailbox::Mailbox<Submission<T>, Answered>;
 
 /// The store's side of its mailboxes.
 pub type Outbox<T> = widgets_mailbox::Outbox<Submission<T>, Answered>;
 
-/// A request other than an operation, of any kind, and then its answer in the same box.
+/// A request of any kind other than an operation, and later its answer, in the same box.
 pub struct Asked<R: Request> {
     content: Content<R>,
     reply: Reply<R>,
@@ -47,19 +47,19 @@ pub struct Asked<R: Request> {
 enum Content<R: Request> {
     Request(R),
     Answer(Result<R::Answer, R::Error>),
-    /// While the answer is being made.
+    /// The answer is being made.
     Taken,
 }
 
 impl<R: Request> Asked<R> {
-    /// A request and where its answer is awaited.
+    /// Wraps a request and the channel on which its answer is awaited.
     #[must_use]
     pub fn new(request: R, reply: Reply<R>) -> Self {
         let content = Content::Request(request);
         Self { content, reply }
     }
 
-    /// The request, until it is answered.
+    /// Returns the request, until it is answered.
     #[must_use]
     pub fn request(&self) -> Option<&R> {
         match &self.content {
@@ -68,7 +68,7 @@ impl<R: Request> Asked<R> {
         }
     }
 
-    /// Makes the answer. The first one stands.
+    /// Makes the answer, unless there is one already.
     pub fn answer(&mut self, answer: impl FnOnce(R) -> Result<R::Answer, R::Error>) {
         match std::mem::replace(&mut self.content, Content::Taken) {
             Content::Request(request) => self.content = Content::Answer(answer(request)),
@@ -76,41 +76,41 @@ impl<R: Request> Asked<R> {
         }
     }
 
-    /// Takes back whatever the answer was: this is it.
+    /// Replaces any answer by this fault.
     pub fn fail(&mut self, fault: Fault) {
         self.content = Content::Answer(Err(fault.into()));
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Reports whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.reply.is_closed()
     }
 
-    /// Ready when nobody waits for the answer any more.
+    /// Completes when nobody waits for the answer any more.
     pub fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.reply.poll_closed(context)
     }
 
-    /// How many bytes of text the request carries.
+    /// Returns how many bytes of text the request carries.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         self.request().map_or(0, Request::text_bytes)
     }
 }
 
-/// An answer in a box that goes back to whoever waits.
+/// A boxed answer that returns to the waiting task.
 pub trait DeliverBoxed: Send + 'static {
-    /// Hands it over. The caller may have gone; that changes nothing.
+    /// Delivers the answer. It makes no difference if the caller has gone.
     fn deliver(self: Box<Self>);
 
-    /// Takes back whatever it was: this is the answer.
+    /// Replaces any answer by this fault.
     fn fail(&mut self, fault: Fault);
 }
 
 impl<R: Request> DeliverBoxed for Asked<R> {
     fn deliver(self: Box<Self>) {
-        // One that was not answered drops its reply, which says so.
+        // If it was not answered, dropping the reply says so.
         if let Content::Answer(answer) = self.content {
             drop(self.reply.send(answer));
         }
@@ -123,15 +123,15 @@ impl<R: Request> DeliverBoxed for Asked<R> {
 
 /// An answer on its way back.
 pub enum Answered {
-    /// To an operation.
+    /// The answer to an operation.
     Operation(Reply<Attempt>, Result<Applied, Rejection>),
-    /// To any other request: it is in the box.
+    /// The answer to any other request, in its box.
     Other(Box<dyn DeliverBoxed>),
 }
 
 impl Answered {
-    /// The same without what it would tell, as that may yet be lost: whether an accepted operation is applied is
-    /// not known, and whatever else was asked changed nothing.
+    /// Replaces the answer, because what it says may be lost. If the operation was accepted, its
+    /// fate is unknown; any other request changed nothing.
     #[must_use]
     pub fn withdrawn(self, reason: &Reason) -> Self {
         let reason = reason.clone();

@@ -1,9 +1,9 @@
-//! What can be asked for: the four operations.
+//! The commands: the four operations.
 
 use crate::{Name, Port, Ports, Refusal, SerialNumber};
 use std::fmt;
 
-/// One operation with its arguments, valid in itself: only the state can still refuse it.
+/// One operation with valid arguments: only the state can still refuse it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Registers a widget.
@@ -12,17 +12,17 @@ pub enum Command {
         serial_number: SerialNumber,
         /// Its name.
         name: Name,
-        /// Its slots, fixed for its life.
+        /// Its slots, which never change.
         ports: Ports,
     },
     /// Removes a widget and its associations; its peers' slots become free.
     RemoveWidget {
-        /// Which widget.
+        /// The widget.
         serial_number: SerialNumber,
     },
-    /// Joins two widgets over one free slot of this port type on each.
+    /// Associates two widgets through one free slot of this port type on each.
     AssociateWidgets(Pair),
-    /// Parts two widgets that are associated over this port type.
+    /// Removes the association of two widgets over this port type.
     RemoveAssociation(Pair),
 }
 
@@ -35,7 +35,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two widgets, or WG005 if they are one.
+    /// Returns the pair, or WG005 if both are the same widget.
     pub fn new(widget1: SerialNumber, widget2: SerialNumber, port: Port) -> Result<Self, Refusal> {
         if widget1 == widget2 {
             return Err(Refusal::SelfAssociation {
@@ -49,19 +49,19 @@ impl Pair {
         })
     }
 
-    /// The widget that the request names first.
+    /// Returns the widget that the request names first.
     #[must_use]
     pub const fn widget1(&self) -> &SerialNumber {
         &self.widget1
     }
 
-    /// The widget that the request names second.
+    /// Returns the widget that the request names second.
     #[must_use]
     pub const fn widget2(&self) -> &SerialNumber {
         &self.widget2
     }
 
-    /// The port type.
+    /// Returns the port type.
     #[must_use]
     pub const fn port(&self) -> Port {
         self.port
@@ -69,7 +69,7 @@ impl Pair {
 }
 
 impl Command {
-    /// Which of the four it is.
+    /// Returns which of the four operations it is.
     #[must_use]
     pub const fn operation(&self) -> Operation {
         match self {
@@ -80,7 +80,7 @@ impl Command {
         }
     }
 
-    /// How many bytes of text it carries: what a queue that is bounded in bytes counts.
+    /// Returns how many bytes of text it carries, for queues that are bounded in bytes.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -119,7 +119,7 @@ impl Operation {
         Self::RemoveAssociation,
     ];
 
-    /// The operation's name.
+    /// Returns the operation's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -130,7 +130,7 @@ impl Operation {
         }
     }
 
-    /// The operation of this name.
+    /// Returns the operation of this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|each| each.as_str() == name)

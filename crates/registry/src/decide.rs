@@ -1,28 +1,30 @@
-//! The decision: what one command does to one state. Pure, total, and the only place of the rules.
+//! The decision: the effect of one command on one state. A pure, total function, and the only place
+//! where the rules are written.
 
 use crate::{Command, Ordinal, Pair, Port, Refusal, SerialNumber};
 
-/// What a decision must know of the state. Reading it changes nothing.
+/// What a decision must know about the state. Reading it changes nothing.
 pub trait State {
-    /// How this state points at a widget that it holds.
+    /// How this state refers to a widget that it holds.
     type Handle: Copy + Eq;
 
-    /// The widget of this serial number.
+    /// Returns the widget with this serial number.
     fn find(&self, serial_number: &SerialNumber) -> Option<Self::Handle>;
 
-    /// The free slot of this port type with the lowest ordinal.
+    /// Returns the free slot of this port type with the lowest ordinal.
     fn free_slot(&self, widget: Self::Handle, port: Port) -> Option<Ordinal>;
 
-    /// The slot of this port type whose peer is `peer`. There is at most one.
+    /// Returns the slot of this port type whose peer is `peer`. There is at most one.
     fn slot_to(&self, widget: Self::Handle, port: Port, peer: Self::Handle) -> Option<Ordinal>;
 }
 
-/// What an accepted command changes. Whoever applies it needs no further rule.
+/// The change that an accepted command makes. Applying it needs no further rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<H> {
-    /// The command's widget comes into being, all its slots free.
+    /// The command's widget is added, with all its slots free.
     AddWidget,
-    /// This widget goes, and the slot at the other end of each of its associations becomes free.
+    /// This widget is removed, and the slot at the other end of each of its associations becomes
+    /// free.
     RemoveWidget(H),
     /// These two slots become each other's peers. Both are free.
     AssociateWidgets(Endpoint<H>, Endpoint<H>),
@@ -41,9 +43,9 @@ pub struct Endpoint<H> {
 
 /// Decides `command` against `state`.
 ///
-/// Where several refusals apply, the first in the specification's order is given: widget 1 missing,
+/// If several refusals apply, returns the first in the specification's order: widget 1 missing,
 /// widget 2 missing, already (or not) associated, no free slot on widget 1, none on widget 2.
-/// Everything before these was settled when the [`Command`] was made.
+/// Everything that comes before these was checked when the [`Command`] was made.
 pub fn decide<S: State>(state: &S, command: &Command) -> Result<Change<S::Handle>, Refusal> {
     match command {
         Command::AddWidget { serial_number, .. } => match state.find(serial_number) {
@@ -107,7 +109,7 @@ fn dissociate<S: State>(state: &S, pair: &Pair) -> Result<Change<S::Handle>, Ref
             widget2: pair.widget2().clone(),
             port,
         }),
-        // Every change sets or clears both ends, so this is a bug or broken memory: stop before it
+        // Every change sets or clears both ends, so this is a bug or faulty memory: stop before it
         // reaches the journal.
         _ => unreachable!("the association of two widgets is known to one of them only"),
     }

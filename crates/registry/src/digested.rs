@@ -1,11 +1,12 @@
-//! What stores keep digests of, to know a retry again: a key with whose it is, and a request with its arguments.
+//! What stores digest to recognise a retry: a key with its owner, and a request with its arguments.
 //!
-//! Digests of these bytes are persisted: neither the bytes nor their order ever change.
+//! Digests of these bytes are persisted, so neither the bytes nor their order may ever change.
 
 use crate::{Author, Command, IdempotencyKey};
 
 impl IdempotencyKey {
-    /// A key belongs to its caller: the bytes that tell both from all others.
+    /// Returns bytes that identify the key together with its caller, because each caller has its
+    /// own keys.
     #[must_use]
     pub fn digested(&self, author: Option<&Author>) -> Vec<u8> {
         bytes(0, &[author.map_or("", |author| author), self])
@@ -13,7 +14,7 @@ impl IdempotencyKey {
 }
 
 impl Command {
-    /// The bytes that tell an operation with its arguments from all others.
+    /// Returns bytes that identify the operation together with its arguments.
     #[must_use]
     pub fn digested(&self) -> Vec<u8> {
         match self {
@@ -36,7 +37,7 @@ impl Command {
     }
 }
 
-/// With their lengths, so that no two lists of texts are the same bytes.
+/// Includes the lengths, so that no two lists of texts give the same bytes.
 fn bytes(kind: u8, parts: &[&str]) -> Vec<u8> {
     let mut bytes = vec![kind];
     for part in parts {

@@ -1,6 +1,7 @@
-//! Numbers as text of a fixed length. Every answer has some, and a formatter takes a thousand instructions for each.
+//! Numbers as text of a fixed length. Every answer contains some, and the standard formatter takes
+//! a thousand instructions for each.
 
-/// The last `N` digits of a number to the base of sixteen, with zeros in front.
+/// Returns the last `N` hexadecimal digits of a number, with leading zeros.
 #[must_use]
 pub fn hex<const N: usize>(number: u64) -> [u8; N] {
     let mut digits = [b'0'; N];

@@ -1,5 +1,5 @@
-//! What happened: one accepted operation as the feed of changes tells it. There is one type and one
-//! serialisation, whoever shows it.
+//! Events: accepted operations as the feed of changes reports them. There is one type and one
+//! serialisation for all uses.
 
 use crate::{Author, Name, Operation, Ordinal, Port, Ports, SerialNumber, digits::hex};
 use serde::{
@@ -8,23 +8,23 @@ use serde::{
 };
 use std::{fmt, str::FromStr};
 
-/// A place in a store's history: just after one change. As text it is opaque, and the texts of one
-/// store sort by age.
+/// A place in a store's history: immediately after one change. As text it is opaque, and the texts
+/// of one store sort by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Which store.
+    /// The store.
     pub store: u64,
-    /// Which life of it: a new one begins with each restore and each promotion.
+    /// The store's epoch: a new one begins with each restore and each promotion.
     pub epoch: u32,
     /// The sequence number of the change; 0 is before the first.
     pub sequence: u64,
 }
 
 impl Position {
-    /// How long its text is.
+    /// The length of its text.
     pub const TEXT_BYTES: usize = 42;
 
-    /// Its text, which is ASCII.
+    /// Returns its text, which is ASCII.
     #[must_use]
     pub fn text(self) -> [u8; Self::TEXT_BYTES] {
         let mut text = [b'-'; Self::TEXT_BYTES];
@@ -41,7 +41,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// That a text is no position of any store.
+/// The text is not a position of any store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is no position that a service gave out")]
 pub struct NoPosition;
@@ -76,7 +76,7 @@ impl Serialize for Position {
     }
 }
 
-/// A moment, in microseconds since 1970 began (UTC). As text: `2026-11-27T11:02:03.000123Z`.
+/// A time in microseconds since 1970 (UTC). As text: `2026-11-27T11:02:03.000123Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
@@ -93,7 +93,8 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Year, month and day so many days after 1970-01-01, by eras of 400 years that begin in March.
+/// Returns year, month and day of a number of days after 1970-01-01, by eras of 400 years that
+/// begin in March.
 const fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -112,14 +113,14 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 pub struct Place {
     /// The widget.
     pub serial_number: SerialNumber,
-    /// Its slot. As text they count from 1.
+    /// Its slot. In text, slots are counted from 1.
     pub ordinal: Ordinal,
 }
 
-/// What an accepted operation did.
+/// The effect of an accepted operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// A widget came into being, its slots free.
+    /// A widget was added, with its slots free.
     AddWidget {
         /// Its serial number.
         serial_number: SerialNumber,
@@ -128,7 +129,7 @@ pub enum Happened {
         /// Its slots.
         ports: Ports,
     },
-    /// A widget went, and its peers' slots became free.
+    /// A widget was removed, and its peers' slots became free.
     RemoveWidget {
         /// Its serial number.
         serial_number: SerialNumber,
@@ -142,7 +143,7 @@ pub enum Happened {
 }
 
 impl Happened {
-    /// Which operation it was.
+    /// Returns which operation it was.
     #[must_use]
     pub const fn operation(&self) -> Operation {
         match self {
@@ -153,7 +154,7 @@ impl Happened {
         }
     }
 
-    /// Whether it changed this widget or one of its slots.
+    /// Reports whether it changed this widget or one of its slots.
     #[must_use]
     pub fn touches(&self, serial_number: &str) -> bool {
         let is = |place: &Place| &*place.serial_number == serial_number;
@@ -176,13 +177,13 @@ impl Happened {
 /// One accepted operation: what, when and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Just after it.
+    /// The position immediately after it.
     pub position: Position,
     /// When it was committed.
     pub at: Moment,
-    /// Who asked for it, where that is known.
+    /// The author, if known.
     pub by: Option<Author>,
-    /// What it did.
+    /// Its effect.
     pub happened: Happened,
 }
 
@@ -232,7 +233,7 @@ impl Serialize for Place {
     }
 }
 
-/// As its text.
+/// Serialises a value as its text.
 struct Text<'a, T>(&'a T);
 
 impl<T: fmt::Display> Serialize for Text<'_, T> {

@@ -1,22 +1,23 @@
-//! The feed: the changes of a store in the order of their commits, each once, only when durable.
+//! The feed: the changes of a store in the order of their commits, each exactly once and only when
+//! durable.
 
 use crate::{Event, Fault, Happened, Operation, Position, SerialNumber};
 use std::{pin::Pin, sync::Arc};
 
-/// An answer of a feed that may have to be waited for.
+/// A result of a feed that may not be available yet.
 pub type Promised<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Which changes are wanted.
+/// Selects changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeFilter {
-    /// Those that changed this widget or one of its slots.
+    /// Only changes of this widget or one of its slots.
     pub widget: Option<SerialNumber>,
-    /// Those of one of these operations.
+    /// Only changes by these operations.
     pub operations: Option<Vec<Operation>>,
 }
 
 impl ChangeFilter {
-    /// Whether a change is wanted.
+    /// Reports whether a change is selected.
     #[must_use]
     pub fn matches(&self, happened: &Happened) -> bool {
         let operations = self.operations.as_ref();
@@ -28,27 +29,28 @@ impl ChangeFilter {
     }
 }
 
-/// Some changes, one after the other.
+/// Some consecutive changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that are wanted.
+    /// The selected changes.
     pub events: Vec<Event>,
-    /// After the last one that was looked at, wanted or not.
+    /// The position after the last change that was examined, selected or not.
     pub next: Position,
-    /// There were no more at that moment.
+    /// There were no more changes at that time.
     pub is_end: bool,
 }
 
 /// Why changes cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
-    /// WG410: the position is older than what is kept, or was never given out by this store.
+    /// WG410: the changes after the position are no longer kept, or this store never returned that
+    /// position.
     #[error("the changes after this position are not kept, those after {oldest} are")]
     Gone {
-        /// The oldest position that can be asked for.
+        /// The oldest position that can be read from.
         oldest: Position,
     },
-    /// WG501: the store keeps no changes, as nobody has turned that on.
+    /// WG501: the store keeps no changes, because the feed is not enabled.
     #[error("this store keeps no changes")]
     Off,
     /// The store could not do its work.
@@ -58,13 +60,14 @@ pub enum FeedError {
 
 /// A store's changes.
 pub trait Feed: Send + Sync + 'static {
-    /// After the newest change that is durable.
+    /// Returns the position after the newest durable change.
     fn newest(&self) -> Promised<Result<Position, FeedError>>;
 
-    /// Before the oldest change that is kept.
+    /// Returns the position before the oldest change that is kept.
     fn oldest(&self) -> Promised<Result<Position, FeedError>>;
 
-    /// Up to `limit` wanted changes after a position. It may give fewer, and none, before the end.
+    /// Returns up to `limit` selected changes after a position. It may return fewer, or none,
+    /// before the end.
     fn read(
         &self,
         after: Position,
@@ -72,14 +75,14 @@ pub trait Feed: Send + Sync + 'static {
         limit: usize,
     ) -> Promised<Result<Changes, FeedError>>;
 
-    /// Waits until all that reads rests on everything up to this position, however old. `Gone` where the
-    /// store's history has no such position and will not come to it.
+    /// Waits until all reads see everything up to this position, however old it is. Returns `Gone`
+    /// if the store's history does not contain the position and never will.
     fn reached(&self, position: Position) -> Promised<Result<(), FeedError>>;
 
     /// Waits until there may be a change after this position.
     fn changed(&self, after: Position) -> Promised<()>;
 
-    /// After the newest change that is durable, where that is known without asking anybody.
+    /// Returns the position after the newest durable change, if it is known without waiting.
     fn known_newest(&self) -> Option<Position> {
         None
     }

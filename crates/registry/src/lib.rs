@@ -1,11 +1,11 @@
 //! What is allowed: the rules of the widget registry.
 //!
-//! This crate owns the words of the domain ([`Widget`], [`Port`], [`Command`], [`Refusal`]), the one
-//! decision function ([`decide`]) and the seam to whatever keeps the state ([`Store`]). It promises
-//! that a decision depends on nothing but the state and the command.
+//! This crate owns the terms of the domain ([`Widget`], [`Port`], [`Command`], [`Refusal`]), the
+//! one decision function ([`decide`]) and the interface to whatever keeps the state ([`Store`]). It
+//! promises that a decision depends only on the state and the command.
 //!
-//! It deliberately does no I/O, reads no clock, and depends on no other crate of ours: every store
-//! and every test can share it.
+//! It deliberately does no I/O, reads no clock, and depends on no other crate of ours, so that
+//! every store and every test can share it.
 
 mod author;
 mod command;

@@ -1,4 +1,4 @@
-//! The limits of the domain, and how they hang together.
+//! The limits of the domain, and how they depend on each other.
 
 /// A serial number has at least this many bytes of UTF-8.
 pub const SERIAL_NUMBER_BYTES_MIN: usize = 1;

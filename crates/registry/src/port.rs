@@ -1,9 +1,9 @@
-//! Port types, and the ordered handful of them that a widget has.
+//! Port types, and the ordered list of them that a widget has.
 
 use crate::{Refusal, SLOTS_MAX};
 use std::{fmt, ops};
 
-/// The type of a slot. Two widgets are associated over slots of the same type.
+/// The type of a slot. Two widgets are associated through slots of the same type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Port {
@@ -19,7 +19,7 @@ impl Port {
     /// Every port type.
     pub const ALL: [Self; 3] = [Self::P, Self::Q, Self::R];
 
-    /// The port type of this name. Case matters: `p` is refused (22P02).
+    /// Returns the port type of this name. Case matters: `p` is refused (22P02).
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         match text {
             "P" => Ok(Self::P),
@@ -29,7 +29,7 @@ impl Port {
         }
     }
 
-    /// The name, as in requests and answers.
+    /// Returns the name, as in requests and answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,15 +55,15 @@ impl fmt::Display for Port {
     }
 }
 
-/// Which slot of a widget, counted from 0 in the order given at its creation.
+/// The place of a slot in its widget, counted from 0 in the order given when the widget was added.
 ///
-/// Where a widget has several free slots of a type, an association takes the one with the lowest
+/// If a widget has several free slots of a type, an association takes the one with the lowest
 /// ordinal, in every store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ordinal(u8);
 
 impl Ordinal {
-    /// The ordinal, if a widget can have such a slot.
+    /// Returns the ordinal, if a widget can have such a slot.
     #[must_use]
     pub const fn new(index: u8) -> Option<Self> {
         if (index as usize) < SLOTS_MAX {
@@ -73,22 +73,23 @@ impl Ordinal {
         }
     }
 
-    /// The position, for indexing.
+    /// Returns the position, for indexing.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The position as a byte, for formats.
+    /// Returns the position as a byte, for formats.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0
     }
 }
 
-/// The port types of a widget's slots in their order: none to [`SLOTS_MAX`] of them in one byte.
+/// The port types of a widget's slots in order: none to [`SLOTS_MAX`] of them in one byte.
 ///
-/// Slot `i` lies in bits `2i` and `2i + 1`, 0 where there is none. This byte is persisted.
+/// Slot `i` is in bits `2i` and `2i + 1`, which are 0 if there is no such slot. This byte is
+/// persisted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Ports(u8);
 
@@ -96,7 +97,7 @@ impl Ports {
     /// No slots.
     pub const NONE: Self = Self(0);
 
-    /// These slots in this order, or WG006 where there are too many.
+    /// Returns these slots in this order, or WG006 if there are too many.
     pub fn new(ports: &[Port]) -> Result<Self, Refusal> {
         if ports.len() > SLOTS_MAX {
             return Err(Refusal::TooManySlots { given: ports.len() });
@@ -108,13 +109,13 @@ impl Ports {
         Ok(Self(bits))
     }
 
-    /// The packed byte.
+    /// Returns the packed byte.
     #[must_use]
     pub const fn to_byte(self) -> u8 {
         self.0
     }
 
-    /// Unpacks a byte that [`Self::to_byte`] made; `None` if it never made this one.
+    /// Unpacks a byte that [`Self::to_byte`] returned; `None` if it never returns this one.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         let ports = Self(byte);
@@ -122,7 +123,7 @@ impl Ports {
         packed.then_some(ports)
     }
 
-    /// How many slots.
+    /// Returns the number of slots.
     #[must_use]
     pub fn len(self) -> usize {
         (0..SLOTS_MAX)
@@ -130,19 +131,19 @@ impl Ports {
             .count()
     }
 
-    /// Whether there are none.
+    /// Reports whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The port type of one slot, if the widget has that slot.
+    /// Returns the port type of a slot, if the widget has that slot.
     #[must_use]
     pub fn get(self, ordinal: Ordinal) -> Option<Port> {
         self.at(ordinal.index())
     }
 
-    /// The slots with their ordinals, lowest first.
+    /// Iterates over the slots with their ordinals, lowest first.
     pub fn iter(self) -> impl Iterator<Item = (Ordinal, Port)> {
         (0u8..).map_while(move |index| Some((Ordinal::new(index)?, self.at(index.into())?)))
     }
@@ -163,29 +164,29 @@ impl fmt::Debug for Ports {
     }
 }
 
-/// How many slots of each port type.
+/// The number of slots of each port type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounts([u64; Port::ALL.len()]);
 
 impl PortCounts {
-    /// Those of this type.
+    /// Returns the number of this type.
     #[must_use]
     pub const fn of(self, port: Port) -> u64 {
         self.0[port as usize - 1]
     }
 
-    /// Those of every type.
+    /// Returns the number of all types together.
     #[must_use]
     pub fn total(self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// So many more of this type.
+    /// Adds this many slots of this type.
     pub const fn add(&mut self, port: Port, slots: u64) {
         self.0[port as usize - 1] += slots;
     }
 
-    /// So many fewer of this type, of which there must be as many.
+    /// Subtracts this many slots of this type; there must be at least as many.
     pub const fn remove(&mut self, port: Port, slots: u64) {
         self.0[port as usize - 1] -= slots;
     }

@@ -5,7 +5,7 @@ use crate::{NAME_BYTES_MAX, Port, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX, SerialNumb
 // Named here so that the documentation of `FieldLimit` cannot drift from the limits.
 const _: () = assert!(SERIAL_NUMBER_BYTES_MAX == 255 && NAME_BYTES_MAX == 1024);
 
-/// Why an operation was not applied. Nothing was changed by it.
+/// Why an operation was not applied. It changed nothing.
 ///
 /// The text is the `message` that clients read, the same from every store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,22 +13,22 @@ pub enum Refusal {
     /// 23505: the serial number is taken.
     #[error("duplicate key value violates unique constraint \"widgets_serial_number_key\"")]
     SerialNumberTaken {
-        /// The serial number that was to be added.
+        /// The serial number in question.
         serial_number: SerialNumber,
     },
-    /// 22P02: no such port type. Case matters.
+    /// 22P02: there is no such port type. Case matters.
     #[error("invalid input value for enum widgets.port_type: \"{given}\"")]
     PortUnknown {
-        /// What stood in the port's place.
+        /// The text in place of the port type.
         given: Box<str>,
     },
     /// WG006: more slots than a widget can have.
     #[error("a widget has at most {SLOTS_MAX} slots, {given} were given")]
     TooManySlots {
-        /// How many were asked for.
+        /// The number of slots requested.
         given: usize,
     },
-    /// WG007: a serial number (1 to 255 bytes) or a name (at most 1,024) past its limits.
+    /// WG007: a serial number (1 to 255 bytes) or a name (at most 1,024) is outside its limits.
     #[error("{field} {defect}")]
     FieldLimit {
         /// The field, as the caller spelled it.
@@ -39,15 +39,15 @@ pub enum Refusal {
     /// WG001: a named widget does not exist.
     #[error("Widget with serial number {serial_number} does not exist")]
     WidgetMissing {
-        /// Which one.
+        /// The missing widget.
         serial_number: SerialNumber,
     },
     /// WG002: every slot of that port type is in use, or the widget has none.
     #[error("Widget with serial number {serial_number} has no free slot of port {port}")]
     NoFreeSlot {
-        /// Which widget.
+        /// The widget without a free slot.
         serial_number: SerialNumber,
-        /// Which port type.
+        /// The port type.
         port: Port,
     },
     /// WG003: the two are associated over that port type already.
@@ -59,7 +59,7 @@ pub enum Refusal {
         widget1: SerialNumber,
         /// The widget named second.
         widget2: SerialNumber,
-        /// Which port type.
+        /// The port type.
         port: Port,
     },
     /// WG004: the two are not associated over that port type.
@@ -71,56 +71,56 @@ pub enum Refusal {
         widget1: SerialNumber,
         /// The widget named second.
         widget2: SerialNumber,
-        /// Which port type.
+        /// The port type.
         port: Port,
     },
-    /// WG005: a widget with itself.
+    /// WG005: a widget cannot be associated with itself.
     #[error("Widget with serial number {serial_number} cannot be associated with itself")]
     SelfAssociation {
-        /// Which one.
+        /// The widget.
         serial_number: SerialNumber,
     },
-    /// WG422: the key was used for another request.
+    /// WG422: the key was used for a different request.
     #[error("Idempotency-Key was used before, for another request")]
     KeyReused,
-    /// WG409: a request with the same key is under way.
+    /// WG409: a request with the same key is in progress.
     #[error("a request with the same Idempotency-Key is under way")]
     KeyInUse,
     /// 23502: a required value is null.
     #[error("null value in argument \"{field}\" violates not-null constraint")]
     Null {
-        /// Which argument.
+        /// The argument.
         field: &'static str,
     },
 }
 
-/// What is wrong with a text, with the limit and what was given.
+/// What is wrong with a text, with the limit and the given value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// Shorter than allowed: nothing at all.
+    /// It is empty.
     #[error("must be at least {limit} byte long, 0 were given")]
     Empty {
-        /// The least number of bytes.
+        /// The minimum number of bytes.
         limit: usize,
     },
-    /// Longer than allowed.
+    /// It is too long.
     #[error("must be at most {limit} bytes long, {given} were given")]
     TooLong {
-        /// The greatest number of bytes.
+        /// The maximum number of bytes.
         limit: usize,
         /// The number of bytes given.
         given: usize,
     },
-    /// Holds U+0000, which PostgreSQL cannot store.
+    /// It contains U+0000, which PostgreSQL cannot store.
     #[error("must not contain the character NUL, one was given at byte {position}")]
     Nul {
-        /// Where the first one is, counted in bytes from 0.
+        /// The position of the first one, counted in bytes from 0.
         position: usize,
     },
 }
 
 impl Refusal {
-    /// The stable, SQLSTATE-shaped word that clients branch on.
+    /// Returns the stable, SQLSTATE-shaped code on which clients branch.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -139,7 +139,7 @@ impl Refusal {
         }
     }
 
-    /// What PostgreSQL would say in DETAIL, where it says something.
+    /// Returns what PostgreSQL would put into DETAIL, if anything.
     #[must_use]
     pub fn details(&self) -> Option<String> {
         match self {

@@ -1,4 +1,4 @@
-//! The seam between the service and whatever keeps its state: the whole request.
+//! The interface between the service and whatever keeps its state. Its unit is the whole request.
 
 use crate::{
     Author, Command, Feed, IdempotencyKey, Refusal, SerialNumber, Widget,
@@ -7,31 +7,31 @@ use crate::{
 use std::fmt;
 use std::sync::Arc;
 
-/// Something that a store is asked, as one type with its answer.
+/// A request to a store: one type with its associated answer.
 pub trait Request: Send + Sized + 'static {
-    /// What it is answered.
+    /// The answer.
     type Answer: Send + 'static;
     /// Why it may not be answered.
     type Error: From<Fault> + Send + 'static;
 
-    /// How many bytes of text it carries: what a queue that is bounded in bytes counts.
+    /// Returns how many bytes of text it carries, for queues that are bounded in bytes.
     fn text_bytes(&self) -> usize;
 }
 
-/// An operation as somebody asks for it: it is applied, or it is said why not.
+/// An operation as a caller requests it. The answer is whether it was applied, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The operation.
     pub command: Command,
-    /// Who asks, where that is known.
+    /// The author, if known.
     pub author: Option<Author>,
-    /// What makes it safe to ask again.
+    /// Makes it safe to repeat the operation.
     pub key: Option<IdempotencyKey>,
-    /// Whose share of the keys that are kept this one counts against. It tells no keys apart.
+    /// Whose share of the stored keys this key counts against. Keys are not distinguished by it.
     pub asker: Asker,
 }
 
-/// Of nobody, and not to be asked again.
+/// An attempt without an author and without a key.
 impl From<Command> for Attempt {
     fn from(command: Command) -> Self {
         Self {
@@ -63,7 +63,8 @@ impl Request for Attempt {
     }
 }
 
-/// Asks for the widget of this serial number with its slots and their peers; `None` if there is none.
+/// A request for the widget with this serial number, its slots and their peers; `None` if there is
+/// none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup(pub SerialNumber);
 
@@ -76,7 +77,7 @@ impl Request for Lookup {
     }
 }
 
-/// Asks for rows that are all of one moment.
+/// A request for rows, all of one moment.
 impl Request for List {
     type Answer = Page;
     type Error = Fault;
@@ -86,7 +87,8 @@ impl Request for List {
     }
 }
 
-/// Asks for what is near a widget; `None` if there is none of this serial number.
+/// A request for the surroundings of a widget; `None` if there is no widget with this serial
+/// number.
 impl Request for NeighbourhoodQuery {
     type Answer = Option<Neighbourhood>;
     type Error = Fault;
@@ -96,16 +98,16 @@ impl Request for NeighbourhoodQuery {
     }
 }
 
-/// Whatever can be asked requests of this kind.
+/// Something that answers requests of this kind.
 pub trait Ask<R: Request> {
-    /// Answers a request. Dropping the future gives up the answer, not the request: an operation may
-    /// still be applied.
+    /// Answers a request. Dropping the future gives up the answer, not the request: an operation
+    /// may still be applied.
     fn ask(&self, request: R) -> impl Future<Output = Result<R::Answer, R::Error>> + Send;
 }
 
-/// Every kind of request that the service asks a store. One that is new is added to both lines.
+/// Every kind of request that the service sends to a store. Add a new kind to both lines.
 pub trait Kinds: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery> {
-    /// Applies an operation of nobody that is not to be asked again.
+    /// Applies an operation without an author and without a key.
     fn submit(&self, command: Command) -> impl Future<Output = Result<(), Rejection>> + Send {
         let asked = self.ask(Attempt::from(command));
         async move { asked.await.map(|_| ()) }
@@ -114,43 +116,45 @@ pub trait Kinds: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery
 
 impl<T: Ask<Attempt> + Ask<Lookup> + Ask<List> + Ask<NeighbourhoodQuery>> Kinds for T {}
 
-/// A place that keeps widgets durably and applies one whole operation at a time.
+/// A store that keeps widgets durably and applies one whole operation at a time.
 ///
-/// Operations are strictly serialisable: an answer, acceptance or refusal, is given only when the
-/// state that it rests on is durable, and every other request sees all operations that were answered
+/// Operations are strictly serialisable: an acceptance or refusal is answered only when the state
+/// that it depends on is durable, and every other request sees all operations that were answered
 /// before it began.
 pub trait Store: Kinds + Clone + Send + Sync + 'static {
-    /// Whether operations can be applied now, for readiness probes: the fault that they would meet.
+    /// Reports whether operations can be applied now, for readiness probes; otherwise the fault
+    /// that they would meet.
     fn ready(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Its changes, where it keeps them.
+    /// Returns its changes, if it keeps them.
     fn feed(&self) -> Option<Arc<dyn Feed>> {
         None
     }
 
-    /// Its machines, where its widgets are spread over several and it promises less than others for that.
+    /// Returns its machines, if its widgets are spread over several and it therefore promises less
+    /// than other stores.
     fn distributed(&self) -> Option<Distributed> {
         None
     }
 }
 
-/// A store that is spread over machines: a list or a neighbourhood is of one moment for each shard only, and there are no
-/// changes to read.
+/// A store that is spread over machines: a list or a neighbourhood shows one moment for each shard
+/// only, and there are no changes to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distributed {
-    /// How many machines have widgets.
+    /// The number of machines that have widgets.
     pub nodes: usize,
-    /// Those of them that were away, or gave no answer in time, when something concerned them last.
+    /// Those that were unreachable, or did not answer in time, when they were last needed.
     pub away: Vec<String>,
 }
 
 /// Why an operation was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The rules refuse it: nothing was applied, and the same request may be right later.
+    /// The rules refuse it: nothing was applied, and the same request may be accepted later.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The rules refused it when it was first asked with its key.
+    /// The rules refused it when it was first requested with its key.
     #[error(transparent)]
     Replayed(Refusal),
     /// The store could not do its work.
@@ -158,15 +162,15 @@ pub enum Rejection {
     Fault(#[from] Fault),
 }
 
-/// Why a store could not do its work. The caller's request was in order.
+/// Why a store could not do its work. The caller's request was valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// WG503: more is waiting than the limits allow. Nothing was applied.
+    /// WG503: more requests are waiting than the limits allow. Nothing was applied.
     #[error("the service is too busy: {limit}")]
     Busy {
-        /// The limit that was hit, by its name in the configuration, and its value.
+        /// The limit that was reached, by its name in the configuration, and its value.
         limit: String,
-        /// When trying again makes sense, in whole seconds, at least 1.
+        /// After how many whole seconds a retry makes sense; at least 1.
         retry_after_seconds: u32,
     },
     /// WG504: writes are refused because the disk is full, because an earlier sync failed, or
@@ -176,7 +180,7 @@ pub enum Fault {
         /// What happened, and what ends it.
         reason: Reason,
     },
-    /// WG505: the commit was under way when it failed. The operation may or may not be applied.
+    /// WG505: the commit failed while it was under way. The operation may or may not be applied.
     #[error("the operation may or may not have been applied: {reason}")]
     FateUnknown {
         /// What happened.
@@ -185,7 +189,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The stable word that clients branch on.
+    /// Returns the stable code on which clients branch.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -196,8 +200,8 @@ impl Fault {
     }
 }
 
-/// What happened, in two parts: what every caller may read, and what is for the operator alone, such as
-/// the names of hosts, users and files.
+/// What happened, in two parts: one for every caller, and one only for the operator, such as the
+/// names of hosts, users and files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     public: &'static str,
@@ -205,27 +209,27 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// `public` is for everyone: that it is a constant keeps names out of it. `details` are for the
-    /// log, and for those who may administer the service.
+    /// `public` is for everyone; it is a constant, so that no names get into it. `details` are for
+    /// the log and for administrators.
     pub fn new(public: &'static str, details: impl Into<String>) -> Self {
         let details = Some(details.into());
         Self { public, details }
     }
 
-    /// What every caller may read.
+    /// Returns the part for every caller.
     #[must_use]
     pub const fn public(&self) -> &'static str {
         self.public
     }
 
-    /// What is for the operator alone.
+    /// Returns the part only for the operator.
     #[must_use]
     pub fn details(&self) -> Option<&str> {
         self.details.as_deref()
     }
 }
 
-/// Everyone may read all of it.
+/// The whole text is for everyone.
 impl From<&'static str> for Reason {
     fn from(public: &'static str) -> Self {
         let details = None;
@@ -233,14 +237,14 @@ impl From<&'static str> for Reason {
     }
 }
 
-/// Nobody has said what of it callers may read: nothing.
+/// Nothing says which part callers may read, so they read none of it.
 impl From<String> for Reason {
     fn from(details: String) -> Self {
         Self::new("the log of the service says why", details)
     }
 }
 
-/// All of it, for the operator.
+/// Writes both parts, for the operator.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.public)?;

@@ -1,4 +1,4 @@
-//! The two kinds of text in the domain, each valid once it exists.
+//! The two kinds of text in the domain. A value of either type is always valid.
 
 use crate::{Defect, NAME_BYTES_MAX, Refusal, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN};
 use std::{fmt, ops::Deref};
@@ -13,7 +13,7 @@ pub struct SerialNumber(Box<str>);
 pub struct Name(Box<str>);
 
 impl SerialNumber {
-    /// Checks the limits. `field` is the caller's word for it, which a refusal (WG007) names.
+    /// Checks the limits. `field` is the caller's name for it, which a refusal (WG007) quotes.
     pub fn new(field: &'static str, text: impl AsRef<str>) -> Result<Self, Refusal> {
         let text = text.as_ref();
         if text.is_empty() {
@@ -29,7 +29,7 @@ impl SerialNumber {
 }
 
 impl Name {
-    /// Checks the limits. `field` is the caller's word for it, which a refusal (WG007) names.
+    /// Checks the limits. `field` is the caller's name for it, which a refusal (WG007) quotes.
     pub fn new(field: &'static str, text: impl AsRef<str>) -> Result<Self, Refusal> {
         let text = text.as_ref();
         check(field, text, NAME_BYTES_MAX)?;

@@ -1,4 +1,4 @@
-//! A widget as a lookup answers it.
+//! A widget as a lookup returns it.
 
 use crate::{Name, Port, SerialNumber};
 
@@ -9,7 +9,7 @@ pub struct Widget {
     pub serial_number: SerialNumber,
     /// Its name.
     pub name: Name,
-    /// Its slots in the order of its creation.
+    /// Its slots, in the order given when it was added.
     pub slots: Vec<Slot>,
 }
 

@@ -1,7 +1,7 @@
-//! Whom a client of ours trusts when it encrypts: the PostgreSQL store and the load generator alike.
+//! Whom our own clients trust when they use TLS: the PostgreSQL store and the load generator alike.
 //!
-//! There is one way to trust certain certificates and one way to trust anyone. It deliberately knows
-//! no protocol above TLS, and nothing of servers.
+//! There is one way to trust certain certificates and one way to trust anyone. The crate
+//! deliberately knows no protocol above TLS, and nothing about servers.
 
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -22,20 +22,20 @@ pub enum Error {
     /// A file of certificates cannot be used.
     #[error("the certificates in {}: {defect}", path.display())]
     Certificates {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         defect: String,
     },
-    /// The system trusts nobody, as far as it says.
+    /// The system provides no trusted certificates.
     #[error("the system has no trusted certificates")]
     System,
-    /// The cryptography has no version of TLS that is safe.
+    /// The cryptography library supports no safe version of TLS.
     #[error("setting TLS up: {0}")]
     Versions(rustls::Error),
 }
 
-/// An error of a connection and what it came from, which the texts of the libraries above leave out.
+/// Returns the text of a connection error with all its causes, which the libraries' own texts omit.
 #[must_use]
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -47,7 +47,7 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Reads the certificates to trust from a file in PEM; there must be one at least.
+/// Reads the certificates to trust from a PEM file; there must be at least one.
 pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
     let failed = |defect: String| Error::Certificates {
         path: path.into(),
@@ -61,7 +61,7 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// The same as they stand, for a client that makes its configuration by itself.
+/// The same as plain certificates, for a client that makes its own configuration.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |defect: String| Error::Certificates {
         path: path.into(),
@@ -77,7 +77,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> 
     Ok(certificates)
 }
 
-/// The certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.
+/// Returns the certificates that the operating system trusts, or those that `SSL_CERT_FILE` names.
 pub fn system_roots() -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(system_certificates()?);
@@ -87,9 +87,9 @@ pub fn system_roots() -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// The same as they stand.
+/// The same as plain certificates.
 pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
-    // Some may be unreadable; the rest still serve.
+    // Some may be unreadable; the rest are still useful.
     let found = rustls_native_certs::load_native_certs().certs;
     if found.is_empty() {
         return Err(Error::System);
@@ -97,13 +97,14 @@ pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(found)
 }
 
-/// Trusts a server whose certificate one of these has signed, and that is for its name.
+/// Trusts a server whose certificate is signed by one of these roots and matches its name.
 pub fn verified(roots: RootCertStore) -> Result<ClientConfig, Error> {
     let (builder, _) = builder()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The same, and shows a client certificate, from files in PEM: of the certificate with what leads to its issuer, and of its key.
+/// The same, and presents a client certificate from PEM files: one with the certificate and its
+/// intermediate authorities, one with its key.
 pub fn certified(
     roots: RootCertStore,
     certificate: &Path,
@@ -127,8 +128,8 @@ pub fn certified(
         .map_err(|error| failed(certificate, error.to_string()))
 }
 
-/// Encrypts to whoever answers: against listeners, not impostors. The peer holds the key of the
-/// certificate that it shows, which may be anyone's.
+/// Encrypts without verifying the peer: this protects against eavesdroppers but not against
+/// impostors. The peer holds the key of the certificate that it presents, which may be anyone's.
 pub fn unverified() -> Result<ClientConfig, Error> {
     let (builder, provider) = builder()?;
     Ok(builder

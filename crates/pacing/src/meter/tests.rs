@@ -3,7 +3,7 @@
 use super::*;
 use tempfile::TempDir;
 
-/// A directory with these files.
+/// Returns a directory with these files.
 fn files(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a new directory");
     for (name, content) in files {
@@ -70,7 +70,7 @@ const LIMITED: Reading = Reading {
 fn the_quota_of_a_container_is_read() {
     let own = [("cpu.max", "40000 100000\n"), ("cpu.stat", STAT_TWO)];
     check("0::/\n", "0-2", &own, Some(LIMITED));
-    // Docker without a namespace of its own shows the host's path, and mounts the group itself.
+    // Docker without a cgroup namespace shows the host's path and mounts the group itself.
     check("0::/docker/abc\n", "0-2", &own, Some(LIMITED));
     let unlimited = [("cpu.max", "max 100000\n"), ("cpu.stat", STAT_TWO)];
     check("0::/\n", "0-2", &unlimited, Some(UNLIMITED));
@@ -104,7 +104,7 @@ fn the_older_hierarchy_is_read() {
     check("2:cpu,cpuacct:/\n", "0-2", &groups, Some(UNLIMITED));
 }
 
-/// What this machine has can be read, whatever it is.
+/// The counters of any machine that runs this test can be read.
 #[test]
 fn this_machine_is_read() {
     let reading = SystemMeter::default().read().expect("Linux");

@@ -1,9 +1,9 @@
-//! The bounds, and what is said at them.
+//! The limits, and the answers at the limits.
 
 use super::*;
 use widgets_mailbox::Address;
 
-/// A request of so many bytes, of which nobody awaits the answer.
+/// A request of this many bytes, whose answer nobody awaits.
 struct Bytes(usize);
 
 impl Waits for Bytes {
@@ -11,7 +11,7 @@ impl Waits for Bytes {
         self.0
     }
 
-    /// Tests that do not care about the difference ask for operations.
+    /// Tests that do not depend on the difference use operations.
     fn is_operation(&self) -> bool {
         self.0 != READS
     }
@@ -19,7 +19,7 @@ impl Waits for Bytes {
     fn refuse(self, _: Fault) {}
 }
 
-/// A request of so many bytes reads.
+/// A request of this many bytes counts as a read.
 const READS: usize = 1;
 
 fn bytes(bytes: usize, arrived: Duration) -> Submission<Bytes> {
@@ -37,7 +37,7 @@ fn bounded(operations_max: usize, bytes_max: usize) -> Bounded<Bytes, 2> {
     })
 }
 
-/// The fault that a request of so many bytes meets.
+/// Returns the fault that a request of this many bytes meets.
 fn fault(bounded: &mut Bounded<Bytes, 2>, lane: usize, of: usize) -> Option<Fault> {
     fault_at(bounded, lane, of, 0)
 }
@@ -126,7 +126,7 @@ fn a_lane_of_which_nothing_can_be_done_refuses_and_the_other_does_not() {
     assert_eq!(bounded.depth().requests, 2);
 }
 
-/// `Retry-After` is how long what waits will take, within its bounds.
+/// `Retry-After` is the time that the waiting requests will take, within its limits.
 #[test]
 fn retry_after_goes_by_what_was_applied() {
     let mut bounded = bounded(100, 99);
@@ -147,8 +147,8 @@ fn retry_after_goes_by_what_was_applied() {
     check_busy(fault(&mut bounded, 0, 0), "queue_operations_max = 100", 1);
 }
 
-/// Where nothing is applied, `Retry-After` grows, whatever is let go meanwhile; time in which there was
-/// nothing to do is none.
+/// While nothing is applied, `Retry-After` grows, even if requests are given up meanwhile. Time
+/// with nothing to do does not count.
 #[test]
 fn retry_after_grows_while_nothing_is_applied() {
     let limit = "queue_operations_max = 10";
@@ -168,7 +168,7 @@ fn retry_after_grows_while_nothing_is_applied() {
         }
     }
     check_busy(fault_at(&mut bounded, 0, 0, 1017), limit, 17);
-    // What reads has a pace of its own.
+    // Reads have their own pace.
     check_busy(fault_at(&mut bounded, 0, READS, 1017), limit, 1);
     assert_eq!(bounded.retry_after_seconds(Duration::from_secs(1018)), 18);
     assert_eq!(bounded.retry_after_seconds(Duration::from_secs(5000)), 30);

@@ -1,23 +1,23 @@
-//! Containment of slots, as `jsonb @>` says it of `[{"port": …, "peer": …}, …]`.
+//! Containment of slots, with the meaning of `jsonb @>` for `[{"port": …, "peer": …}, …]`.
 
 use crate::Port;
 
-/// What a widget's slots have to contain: for each of these a slot that is so. Several may be the same
-/// slot; of none there is always one.
+/// What a widget's slots have to contain: a matching slot for each of these patterns. Several
+/// patterns may match the same slot. An empty list is always contained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contained(pub Vec<SlotPattern>);
 
-/// What is said of one slot; of what is not said, anything goes.
+/// A pattern for one slot. Anything unspecified matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotPattern {
-    /// Its type.
+    /// The slot's type.
     pub port: Option<Port>,
-    /// Its peer: this one, or none. Any text, as there need not be such a widget.
+    /// The slot's peer: this one, or none. It can be any text, because the widget need not exist.
     pub peer: Option<Option<Box<str>>>,
 }
 
 impl Contained {
-    /// Whether these slots, each a port and its peer, contain it.
+    /// Reports whether these slots, each a port and its peer, contain it.
     pub fn is_in<'a>(
         &self,
         slots: &(impl Iterator<Item = (Port, Option<&'a str>)> + Clone),
@@ -32,7 +32,7 @@ impl Contained {
 }
 
 impl SlotPattern {
-    /// Whether a slot is so.
+    /// Reports whether a slot matches.
     #[must_use]
     pub fn matches(&self, port: Port, peer: Option<&str>) -> bool {
         self.port.is_none_or(|wanted| wanted == port)

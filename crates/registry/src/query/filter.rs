@@ -1,4 +1,5 @@
-//! Which rows: a tree of conditions, decided as SQL does, where null makes unknown.
+//! Which rows: a tree of conditions with the three-valued logic of SQL, in which null makes a
+//! condition unknown.
 
 use super::{Column, Contained, Pattern, SlotRow};
 use crate::Widget;
@@ -7,28 +8,28 @@ use std::{cmp::Ordering, collections::BTreeSet};
 /// A condition on a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// Every one of these. None: all rows.
+    /// All of these. If there are none, every row matches.
     All(Vec<Filter>),
-    /// One of these at least. None: no row.
+    /// At least one of these. If there are none, no row matches.
     Any(Vec<Filter>),
-    /// Known not to be so. What is unknown stays unknown.
+    /// The opposite. Unknown stays unknown.
     Not(Box<Filter>),
-    /// What one column's value must be.
+    /// A test of one column's value.
     Test(Column, Test),
 }
 
-/// What a value must be.
+/// A test of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
-    /// Compared by bytes.
+    /// Text, compared by bytes.
     Text(Comparison, Box<str>),
-    /// Compared as a number.
+    /// A number, compared by value.
     Number(Comparison, i32),
     /// One of these texts.
     TextIn(BTreeSet<Box<str>>),
     /// One of these numbers.
     NumberIn(Vec<i32>),
-    /// Text that a pattern matches.
+    /// Text that matches a pattern.
     Like(Pattern),
     /// Null.
     Null,
@@ -54,7 +55,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// Whether two values that stand so are as they should be.
+    /// Reports whether the comparison holds for two values in this order.
     #[must_use]
     pub fn holds(self, ordering: Ordering) -> bool {
         match self {
@@ -79,25 +80,25 @@ pub enum Value<'a> {
     Number(i32),
 }
 
-/// A row of a table, as a filter looks at it.
+/// A row of a table, as filters see it.
 pub trait Row {
-    /// The value of a column of its table; null for any other, and for slots.
+    /// Returns the value of a column of its table; null for any other column, and for slots.
     fn value(&self, column: Column) -> Value<'_>;
 
-    /// Whether its slots, if it has the column, contain this.
+    /// Reports whether its slots, if it has that column, contain this.
     fn contains(&self, contained: &Contained) -> bool;
 }
 
 impl Filter {
-    /// Lets every row through.
+    /// Matches every row.
     pub const EVERYTHING: Self = Self::All(Vec::new());
 
-    /// Whether the row is known to be as the filter says.
+    /// Reports whether the row matches. Unknown does not.
     pub fn matches(&self, row: &impl Row) -> bool {
         self.decide(row) == Some(true)
     }
 
-    /// `None` where it is unknown.
+    /// Returns `None` if the result is unknown.
     fn decide(&self, row: &impl Row) -> Option<bool> {
         match self {
             Self::All(filters) => decide_all(filters, row, true),
@@ -108,7 +109,7 @@ impl Filter {
         }
     }
 
-    /// How many bytes of text it has.
+    /// Returns how many bytes of text it has.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -127,7 +128,7 @@ impl Filter {
         }
     }
 
-    /// About how much it is to decide, in comparisons.
+    /// Estimates the cost of deciding it, in comparisons.
     #[must_use]
     pub fn cost(&self) -> usize {
         match self {
@@ -142,7 +143,8 @@ impl Filter {
     }
 }
 
-/// All of them where `sought` is true, otherwise any: the first that is known to be otherwise decides.
+/// Decides "all" if `sought` is true, and "any" otherwise: the first result known to be different
+/// from `sought` decides.
 fn decide_all(filters: &[Filter], row: &impl Row, sought: bool) -> Option<bool> {
     let mut all = Some(sought);
     for filter in filters {
@@ -159,7 +161,7 @@ impl Test {
     fn decide(&self, value: Value<'_>) -> Option<bool> {
         match self {
             Self::Null => return Some(value == Value::Null),
-            // Nothing is one of none, not even what is unknown.
+            // Even an unknown value is in no empty set.
             Self::TextIn(wanted) if wanted.is_empty() => return Some(false),
             Self::NumberIn(wanted) if wanted.is_empty() => return Some(false),
             _ => {}

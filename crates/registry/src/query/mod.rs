@@ -1,8 +1,8 @@
-//! What is asked for: lists of widgets and of slots, and neighbourhoods.
+//! Queries: lists of widgets and of slots, and neighbourhoods.
 //!
-//! A [`List`] says which rows of a table, in which order, and which part of them. [`Filter`] decides
-//! purely whether a row is among them, as PostgreSQL would with the collation "C": every store and
-//! every test shares it. How it is spelled in a request is not known here.
+//! A [`List`] names the rows of a table, their order, and the part of them to return. [`Filter`] is
+//! a pure decision whether a row is among them, as PostgreSQL would decide with the collation "C";
+//! every store and every test shares it. The syntax of requests is not known here.
 
 mod contained;
 mod filter;
@@ -21,9 +21,9 @@ use crate::{Ordinal, Port, SerialNumber, Widget};
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
-    /// Every widget is a row; ordered by serial number.
+    /// Each widget is a row. Ordered by serial number.
     Widgets,
-    /// Every slot of every widget is a row; ordered by its widget's serial number, then by ordinal.
+    /// Each slot of each widget is a row. Ordered by its widget's serial number, then by ordinal.
     Slots,
 }
 
@@ -31,7 +31,7 @@ impl Table {
     /// Every table.
     pub const ALL: [Self; 2] = [Self::Widgets, Self::Slots];
 
-    /// Its name, as in requests.
+    /// Returns its name, as in requests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Table {
         }
     }
 
-    /// Its columns in their order.
+    /// Returns its columns in order.
     #[must_use]
     pub const fn columns(self) -> &'static [Column] {
         match self {
@@ -54,7 +54,7 @@ impl Table {
         }
     }
 
-    /// The columns that it is ordered by.
+    /// Returns the columns that it is ordered by.
     #[must_use]
     pub const fn order(self) -> &'static [Column] {
         match self {
@@ -63,7 +63,7 @@ impl Table {
         }
     }
 
-    /// The column of this name.
+    /// Returns the column of this name.
     #[must_use]
     pub fn column(self, name: &str) -> Option<Column> {
         let mut columns = self.columns().iter().copied();
@@ -78,11 +78,11 @@ pub enum Column {
     SerialNumber,
     /// A widget's name.
     Name,
-    /// A widget's slots, one array.
+    /// A widget's slots, as one array.
     Slots,
     /// The serial number of a slot's widget.
     WidgetSn,
-    /// Which slot of its widget, from 1.
+    /// A slot's place in its widget, from 1.
     Ordinal,
     /// A slot's port type.
     Port,
@@ -91,7 +91,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// Its name, as in requests.
+    /// Returns its name, as in requests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Column {
     }
 }
 
-/// The sense of an order.
+/// The direction of an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Least first.
@@ -116,12 +116,13 @@ pub enum Direction {
     Descending,
 }
 
-/// Who asks, so that nobody takes all there is of something: equal ones are one.
+/// Who asks, so that nobody takes all of a shared resource. Equal values are the same asker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Asker(pub u64);
 
 impl Asker {
-    /// How many of so many one asker may have: others always find a quarter, and one of more than one.
+    /// Returns how many of `all` one asker may have. A quarter is always left for others, and at
+    /// least one if there is more than one.
     #[must_use]
     pub const fn share(all: usize) -> usize {
         match all {
@@ -132,20 +133,21 @@ impl Asker {
     }
 }
 
-/// A part of the rows that a filter lets through, all as they are at one moment after it was asked.
+/// A query for a part of the rows that match a filter, all as they are at one moment after the
+/// query began.
 #[derive(Clone, Debug, PartialEq)]
 pub struct List {
-    /// Of which table.
+    /// The table.
     pub table: Table,
-    /// Which rows.
+    /// Which rows match.
     pub filter: Filter,
-    /// In which sense of the table's order.
+    /// The direction of the table's order.
     pub direction: Direction,
-    /// So many rows are left out at the beginning.
+    /// How many rows are skipped at the beginning.
     pub offset: u64,
-    /// And at most so many come then.
+    /// How many rows are returned at most.
     pub limit: u32,
-    /// Whether all rows that the filter lets through are counted.
+    /// Whether all matching rows are counted.
     pub count: bool,
     /// Who asks.
     pub asker: Asker,
@@ -154,16 +156,16 @@ pub struct List {
 /// The answer to a [`List`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The rows that were asked for.
+    /// The requested rows.
     pub rows: Rows,
-    /// How many rows the filter lets through, if that was asked for.
+    /// The number of matching rows, if requested.
     pub total: Option<u64>,
-    /// How many rows were looked at.
+    /// How many rows were examined.
     pub scanned: u64,
 }
 
 impl Page {
-    /// Of a table that has no rows.
+    /// Returns the page of a table without rows.
     #[must_use]
     pub fn empty(list: &List) -> Self {
         Self {
@@ -177,14 +179,14 @@ impl Page {
 /// Rows of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Of [`Table::Widgets`].
+    /// Rows of [`Table::Widgets`].
     Widgets(Vec<Widget>),
-    /// Of [`Table::Slots`].
+    /// Rows of [`Table::Slots`].
     Slots(Vec<SlotRow>),
 }
 
 impl Rows {
-    /// None of this table.
+    /// Returns no rows of this table.
     #[must_use]
     pub const fn none(table: Table) -> Self {
         match table {
@@ -193,7 +195,7 @@ impl Rows {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
         match self {
@@ -202,7 +204,7 @@ impl Rows {
         }
     }
 
-    /// Whether there are none.
+    /// Reports whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
@@ -223,7 +225,7 @@ pub struct SlotRow {
 }
 
 impl SlotRow {
-    /// Every slot of a widget, in order.
+    /// Returns every slot of a widget, in order.
     pub fn of(widget: &Widget) -> impl Iterator<Item = Self> + '_ {
         (0..).zip(&widget.slots).filter_map(|(index, slot)| {
             Some(Self {

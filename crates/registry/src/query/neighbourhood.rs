@@ -1,36 +1,36 @@
-//! Everything within so many associations of a widget.
+//! Everything within a given number of associations of a widget.
 
 use super::Asker;
 use crate::{Port, SerialNumber, Widget};
 use std::collections::BTreeSet;
 
-/// The least depth that can be asked for.
+/// The minimum depth.
 pub const DEPTH_MIN: u32 = 1;
 
-/// The greatest depth that can be asked for.
+/// The maximum depth.
 pub const DEPTH_MAX: u32 = 10;
 
-/// Which neighbourhood.
+/// A query for a neighbourhood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighbourhoodQuery {
     /// Who asks.
     pub asker: Asker,
-    /// Of which widget.
+    /// The widget at the centre.
     pub serial_number: SerialNumber,
-    /// Within so many associations: [`DEPTH_MIN`] to [`DEPTH_MAX`].
+    /// The maximum distance in associations: [`DEPTH_MIN`] to [`DEPTH_MAX`].
     pub depth: u32,
-    /// At most so many widgets, at least 1.
+    /// The maximum number of widgets, at least 1.
     pub widgets_max: u32,
 }
 
 /// Widgets and the associations between them, all of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbourhood {
-    /// The nearest first; those as near as each other by serial number.
+    /// The nearest first; at equal distance, by serial number.
     pub widgets: Vec<Widget>,
-    /// Those whose both ends are among the widgets, each once, in order.
+    /// The associations with both ends among the widgets, each once, in order.
     pub associations: Vec<Association>,
-    /// Whether there were more widgets than could be shown.
+    /// Whether there were more widgets than the maximum.
     pub truncated: bool,
 }
 
@@ -41,12 +41,12 @@ pub struct Association {
     pub widget1_sn: SerialNumber,
     /// The greater one.
     pub widget2_sn: SerialNumber,
-    /// Over this port type.
+    /// The port type.
     pub port: Port,
 }
 
-/// The neighbourhood, by a way to look widgets up that stays the same meanwhile. `None` if the widget
-/// is not there. Looks at no more widgets than it shows.
+/// Returns the neighbourhood. `lookup` must return the same results throughout. Returns `None` if
+/// the widget does not exist. Looks up no more widgets than it returns.
 pub fn neighbourhood(
     query: &NeighbourhoodQuery,
     lookup: impl Fn(&SerialNumber) -> Option<Widget>,
@@ -70,7 +70,7 @@ pub fn neighbourhood(
 }
 
 impl Neighbourhood {
-    /// Of these widgets, in this order.
+    /// Returns the neighbourhood with these widgets, in this order.
     #[must_use]
     pub fn of(widgets: Vec<Widget>, truncated: bool) -> Self {
         let shown: BTreeSet<_> = widgets.iter().map(|widget| &widget.serial_number).collect();

@@ -1,6 +1,6 @@
-//! `LIKE`: `%` for any characters, `_` for one, `\` before one that stands for itself.
+//! `LIKE`: `%` matches any characters, `_` matches one, and `\` escapes the next one.
 
-/// A pattern, taken apart once. Letters of ASCII alone have two cases, as in the collation "C".
+/// A parsed pattern. Only ASCII letters have two cases, as in the collation "C".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
@@ -9,17 +9,17 @@ pub struct Pattern {
     pieces: Vec<Vec<Part>>,
 }
 
-/// What stands for one or several characters.
+/// An element of a piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    /// These bytes, in lower case where case does not count.
+    /// These bytes, in lower case if case is ignored.
     Text(Vec<u8>),
     /// `_`: any one character.
     One,
 }
 
 impl Pattern {
-    /// Takes a pattern apart; `None` if it ends with an escape of nothing, which PostgreSQL refuses.
+    /// Parses a pattern; `None` if it ends with an incomplete escape, which PostgreSQL refuses.
     #[must_use]
     pub fn new(text: &str, ignore_case: bool) -> Option<Self> {
         let mut pieces = vec![Vec::new()];
@@ -49,19 +49,20 @@ impl Pattern {
         })
     }
 
-    /// As it was given.
+    /// Returns the pattern as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether `a` and `A` are the same to it.
+    /// Reports whether it treats `a` and `A` alike.
     #[must_use]
     pub fn ignores_case(&self) -> bool {
         self.ignore_case
     }
 
-    /// What every text that matches begins with, and whether each text that begins so matches.
+    /// Returns the prefix of every text that matches, and whether every text with this prefix
+    /// matches.
     #[must_use]
     pub fn prefix(&self) -> (&[u8], bool) {
         let plain = match self.pieces.first().map(Vec::as_slice) {
@@ -76,7 +77,7 @@ impl Pattern {
         (prefix, whole && open)
     }
 
-    /// Whether the whole text is as the pattern says.
+    /// Reports whether the pattern matches the whole text.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let text = text.as_bytes();
@@ -89,7 +90,7 @@ impl Pattern {
         if self.pieces.len() == 1 {
             return at == text.len();
         }
-        // The leftmost place for each piece leaves the most for those after it.
+        // The leftmost match of each piece leaves the most for the following ones.
         for piece in &self.pieces[1..self.pieces.len() - 1] {
             let Some(end) = self.first(piece, text, at) else {
                 return false;
@@ -99,14 +100,14 @@ impl Pattern {
         self.ends_with(last, text, at)
     }
 
-    /// Where the leftmost such piece from `least` on ends, if there is one.
+    /// Returns the end of the leftmost match of the piece that begins at or after `least`.
     fn first(&self, piece: &[Part], text: &[u8], least: usize) -> Option<usize> {
-        // Most patterns look for a word, and all of the table is asked for it.
+        // Most patterns search for a word, and they are tested against the whole table.
         if let [Part::Text(wanted)] = piece
             && let [first, rest @ ..] = &wanted[..]
             && !self.ignore_case
         {
-            // No character begins within another one: a match is always between characters.
+            // No character begins within another one, so a match always lies between characters.
             let mut starts = text.iter().enumerate().skip(least);
             let found =
                 starts.find(|&(start, byte)| byte == first && text[start + 1..].starts_with(rest));
@@ -117,7 +118,7 @@ impl Pattern {
             .find_map(|start| self.piece(piece, text, start))
     }
 
-    /// Where the piece ends that begins at `start`, if it is there.
+    /// Returns the end of the piece if it matches at `start`.
     fn piece(&self, piece: &[Part], text: &[u8], start: usize) -> Option<usize> {
         let mut at = start;
         for part in piece {
@@ -146,7 +147,7 @@ impl Pattern {
         Some(at)
     }
 
-    /// Whether the text ends with the piece, which does not begin before `least`.
+    /// Reports whether the text ends with the piece, which must not begin before `least`.
     fn ends_with(&self, piece: &[Part], text: &[u8], least: usize) -> bool {
         let mut start = text.len();
         for part in piece.iter().rev() {
@@ -169,7 +170,7 @@ impl Pattern {
         self.piece(piece, text, start) == Some(text.len())
     }
 
-    /// About how many bytes it has to be compared with.
+    /// Estimates how many bytes of a text it is compared with.
     pub(crate) fn cost(&self) -> usize {
         1 + self.text.len() / 8
     }
@@ -189,12 +190,12 @@ fn push(piece: &mut Vec<Part>, character: char, ignore_case: bool) {
     }
 }
 
-/// Whether a character begins or the text ends here.
+/// Reports whether a character begins or the text ends here.
 fn is_boundary(text: &[u8], at: usize) -> bool {
     text.get(at).is_none_or(|&byte| !is_continuation(byte))
 }
 
-/// Whether a character of UTF-8 began before this byte.
+/// Reports whether this byte continues a UTF-8 character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0xc0 == 0x80
 }
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As the documentation of PostgreSQL says it, character by character.
+    /// Follows the documentation of PostgreSQL, character by character.
     fn plainly(pattern: &[char], text: &[char]) -> bool {
         match pattern {
             [] => text.is_empty(),
