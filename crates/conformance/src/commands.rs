@@ -1,4 +1,5 @@
-//! Commands: by hand for conversations, at random for histories, with texts that break parsers.
+//! Commands: individual ones for scripted cases, and random ones for histories, with texts that
+//! break parsers.
 
 use proptest::{
     collection::vec,
@@ -12,13 +13,13 @@ use widgets_registry::{
     SerialNumber,
 };
 
-/// A serial number that is within its limits.
+/// Returns a serial number, which must be within its limits.
 #[must_use]
 pub fn serial_number(text: &str) -> SerialNumber {
     SerialNumber::new("widget_sn", text).expect("a serial number within its limits")
 }
 
-/// `add_widget`, the slots as a word such as `"PRR"`.
+/// Returns an `add_widget` command. The slots are a word such as `"PRR"`.
 #[must_use]
 pub fn add_widget(serial_number: &SerialNumber, name: &str, slots: &str) -> Command {
     let ports = slots.split("").filter(|port| !port.is_empty());
@@ -30,20 +31,20 @@ pub fn add_widget(serial_number: &SerialNumber, name: &str, slots: &str) -> Comm
     }
 }
 
-/// `remove_widget`.
+/// Returns a `remove_widget` command.
 #[must_use]
 pub fn remove_widget(serial_number: &SerialNumber) -> Command {
     let serial_number = serial_number.clone();
     Command::RemoveWidget { serial_number }
 }
 
-/// `associate_widgets`.
+/// Returns an `associate_widgets` command.
 #[must_use]
 pub fn associate_widgets(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Command {
     Command::AssociateWidgets(pair(widget1, widget2, port))
 }
 
-/// `remove_association`.
+/// Returns a `remove_association` command.
 #[must_use]
 pub fn remove_association(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Command {
     Command::RemoveAssociation(pair(widget1, widget2, port))
@@ -53,9 +54,10 @@ fn pair(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Pair {
     Pair::new(widget1.clone(), widget2.clone(), port).expect("two different widgets")
 }
 
-/// Texts that something between a caller and a disk has broken before: quoting of JSON, SQL, arrays
-/// and COPY, normalisation, trimming, case folding, numbers, control and surrogate characters. Those
-/// that look alike are all different, as a serial number is never normalised.
+/// Texts that have broken something between a caller and a disk before: quoting in JSON, SQL,
+/// arrays and COPY, normalisation, trimming, case folding, numbers, control and surrogate
+/// characters. Those that look alike are all different, because a serial number is never
+/// normalised.
 pub const BOUNDARY_TEXTS: &[&str] = &[
     "a",
     "A",
@@ -116,8 +118,8 @@ pub const BOUNDARY_TEXTS: &[&str] = &[
     "\u{10ffff}",
 ];
 
-/// A serial number for each of [`BOUNDARY_TEXTS`], and some of full length, ending in characters of
-/// one to four bytes. All begin with `prefix`, which leaves room for the texts.
+/// Returns a serial number for each of [`BOUNDARY_TEXTS`], and some of full length that end in
+/// characters of one to four bytes. All begin with `prefix`, which must leave room for the texts.
 #[must_use]
 pub fn boundary_serial_numbers(prefix: &str) -> Vec<SerialNumber> {
     let texts = BOUNDARY_TEXTS.iter().map(|text| format!("{prefix}{text}"));
@@ -128,7 +130,7 @@ pub fn boundary_serial_numbers(prefix: &str) -> Vec<SerialNumber> {
     texts.chain(full).map(|text| serial_number(&text)).collect()
 }
 
-/// A name for each of [`BOUNDARY_TEXTS`], the empty one, and some of full length.
+/// Returns a name for each of [`BOUNDARY_TEXTS`], the empty name, and some of full length.
 #[must_use]
 pub fn boundary_names() -> Vec<Name> {
     let full = ["x", "\"", "\\", "語👩x"].map(|piece| {
@@ -144,7 +146,8 @@ pub fn boundary_names() -> Vec<Name> {
         .collect()
 }
 
-/// Serial numbers of `count` widgets, few enough to meet each other often. All begin with `prefix`.
+/// Returns the serial numbers of `count` widgets, few enough to meet each other often. All begin
+/// with `prefix`.
 #[must_use]
 pub fn few_serial_numbers(prefix: &str, count: usize) -> Vec<SerialNumber> {
     (0..count)
@@ -152,8 +155,9 @@ pub fn few_serial_numbers(prefix: &str, count: usize) -> Vec<SerialNumber> {
         .collect()
 }
 
-/// Any operation on these widgets, at least two, all different. Associations and their removal are likely: what is
-/// rare otherwise is an operation between two widgets that exist.
+/// Generates any operation on these widgets, which must be at least two, all different.
+/// Associations and their removal are frequent, because an operation between two existing widgets
+/// would otherwise be rare.
 pub fn commands(serial_numbers: Vec<SerialNumber>) -> impl Strategy<Value = Command> + use<> {
     let count = serial_numbers.len();
     let port = || select(&Port::ALL[..]);
@@ -169,7 +173,8 @@ pub fn commands(serial_numbers: Vec<SerialNumber>) -> impl Strategy<Value = Comm
         3 => "[a-z]{0,9}".prop_map(|text| Name::new("widget_name", text).expect("short")),
         1 => select(boundary_names()),
     ];
-    // Mostly full widgets of few types: then slots and associations of the same type abound.
+    // Most widgets have all slots, of few types, so that slots and associations of the same type
+    // are frequent.
     let ports = prop_oneof![
         1 => vec(port(), 0..=SLOTS_MAX),
         3 => vec(port(), SLOTS_MAX),
@@ -188,7 +193,7 @@ pub fn commands(serial_numbers: Vec<SerialNumber>) -> impl Strategy<Value = Comm
     ]
 }
 
-/// One value of a strategy, always the same for the same seed.
+/// Returns one value of a strategy, always the same for the same seed.
 pub fn sample<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>, seed: u64) -> T {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -198,7 +203,7 @@ pub fn sample<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>, seed: u64
     tree.expect("a strategy that rejects nothing").current()
 }
 
-/// Whether the state decides about this refusal; every other one is given before it is asked.
+/// Reports whether this refusal depends on the state. All others are decided without looking at it.
 #[must_use]
 pub const fn rests_on_the_state(refusal: &Refusal) -> bool {
     match refusal {

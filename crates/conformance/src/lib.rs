@@ -1,16 +1,19 @@
 //! What every store must do: an independent model of the rules, and one suite that each store runs.
 //!
 //! - [`Model`] states sections 1 to 3 of the specification a second time, naively and without any
-//!   code of [`widgets_registry::decide`], so that neither can hide the other's mistake.
-//! - [`commands`] makes commands: by hand for conversations, at random for histories.
-//! - [`lists`] makes lists at random, and says a second time what each of them must show.
-//! - [`linearizability`] says whether what concurrent callers saw can have happened one by one.
-//! - [`witness`] says the same of histories of any length, where a feed tells in which order they were.
-//! - [`check_store`] runs every case on a store, [`check_changes`] those of its feed, [`check_free_slots`]
-//!   compares what it counts, and [`check_key_shares`] uses more keys than are kept. A new store adds one test that calls them.
+//!   code of [`widgets_registry::decide`], so that neither can hide a mistake in the other.
+//! - [`commands`] makes commands: individual ones for scripted cases, and random ones for
+//!   histories.
+//! - [`lists`] makes random lists, and states a second time what each of them must show.
+//! - [`linearizability`] decides whether the observations of concurrent callers can have happened
+//!   one by one.
+//! - [`witness`] decides the same for histories of any length, if a feed gives their order.
+//! - [`check_store`] runs every case on a store, and [`check_changes`] those of its feed.
+//!   [`check_free_slots`] compares its counts, and [`check_key_shares`] uses more keys than the
+//!   store keeps. A new store adds one test that calls them.
 //!
-//! It is a dependency of tests only, and knows nothing of how any store keeps its state: no file, no
-//! SQL, and no store that is empty before.
+//! This crate is a dependency of tests only. It does not depend on how a store keeps its state: it
+//! knows no file and no SQL, and does not need an empty store.
 
 #![expect(
     clippy::expect_used,

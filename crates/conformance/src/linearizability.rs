@@ -1,11 +1,12 @@
-//! Whether what concurrent callers saw can have happened one by one.
+//! Decides whether the observations of concurrent callers can have happened one by one.
 //!
-//! The search of Wing and Gong with the memory of Lowe ("Testing for linearizability", 2017): take
-//! any call that began before every remaining one had returned, apply it to the model, go on where
-//! its answer agrees, and never go on twice from the same remainder with the same model.
+//! This is the search of Wing and Gong with the memory of Lowe ("Testing for linearizability",
+//! 2017). It takes any call that began before every remaining call had returned, applies it to the
+//! model, and continues if the answer agrees. It never continues twice from the same remaining
+//! calls with the same model.
 //!
-//! Calls on widgets that nothing connects, no call and no association, are searched for themselves:
-//! a history is linearizable exactly where each of its objects is (Herlihy and Wing, 1990).
+//! Widgets that neither a call nor an association connects are searched separately: a history is
+//! linearizable exactly if each of its objects is (Herlihy and Wing, 1990).
 
 use crate::Model;
 use std::{
@@ -16,7 +17,7 @@ use widgets_registry::{
     Attempt, Author, Command, Fault, Lookup, Refusal, Rejection, SerialNumber, Store, Widget,
 };
 
-/// What a caller asked for.
+/// A caller's request.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// One of the four operations.
@@ -25,26 +26,26 @@ pub enum Request {
     Lookup(SerialNumber),
 }
 
-/// What it was told.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The outcome of an operation.
     Decided(Result<(), Refusal>),
-    /// What a lookup found.
+    /// The result of a lookup.
     Found(Option<Widget>),
 }
 
 /// One call of one caller.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// What was answered; `None` where that is unknown, as after a crash: the operation may take
+    /// The answer. `None` if it is unknown, for example after a crash: the operation may then take
     /// effect at any time after it was invoked, or never.
     pub answer: Option<Answer>,
-    /// When it began, on the [`Clock`] of the history.
+    /// When the call began, on the [`Clock`] of the history.
     pub invoked: u64,
-    /// When it was answered. Means nothing without an answer.
+    /// When it was answered. Meaningless without an answer.
     pub returned: u64,
 }
 
@@ -53,17 +54,17 @@ pub struct Call {
 pub struct Clock(AtomicU64);
 
 impl Clock {
-    /// A moment after every earlier one.
+    /// Returns a time after every earlier one.
     pub fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Makes one call and records it. `None` where a fault says that nothing was applied.
+    /// Makes one call and records it. Returns `None` if a fault says that nothing was applied.
     pub async fn call<S: Store>(&self, store: &S, request: Request) -> Option<Call> {
         self.call_as(store, request, None).await
     }
 
-    /// The same under a name.
+    /// Makes and records one call under this name.
     pub async fn call_as<S: Store>(
         &self,
         store: &S,
@@ -102,16 +103,16 @@ impl Clock {
     }
 }
 
-/// Whether these calls, made on `initial`, can have happened one by one, each between its beginning
-/// and its end. Says what the callers saw if not.
+/// Checks that these calls, made on `initial`, can have happened one by one, each between its
+/// beginning and its end. The error contains the calls.
 ///
-/// The time grows with the number of calls and exponentially with how many overlap: meant for at
-/// most some ten callers.
+/// The time grows with the number of calls, and exponentially with how many overlap: use it with at
+/// most about ten callers.
 pub fn check(initial: &Model, calls: &[Call]) -> Result<(), String> {
     check_until(initial, calls, None)
 }
 
-/// The same, and `end`, if it is known, must be what they led to: no call takes effect later.
+/// Like [`check`]. If `end` is known, it must also be the final state: no call takes effect later.
 pub fn check_until(initial: &Model, calls: &[Call], end: Option<&Model>) -> Result<(), String> {
     let mut connected = Connected::default();
     for model in end.into_iter().chain([initial]) {
@@ -148,7 +149,7 @@ pub fn check_until(initial: &Model, calls: &[Call], end: Option<&Model>) -> Resu
 }
 
 impl Request {
-    /// The widgets that it names.
+    /// Returns the widgets that the request names.
     fn serial_numbers(&self) -> impl Iterator<Item = &SerialNumber> {
         let (first, second) = match self {
             Self::Lookup(serial_number)
@@ -163,11 +164,11 @@ impl Request {
     }
 }
 
-/// Which widgets can have to do with each other.
+/// The widgets that can affect each other.
 #[derive(Default)]
 struct Connected<'a> {
     numbers: BTreeMap<&'a SerialNumber, usize>,
-    /// For each number, one that it is connected with, or itself.
+    /// For each number, another one that it is connected with, or itself.
     towards: Vec<usize>,
 }
 
@@ -198,7 +199,7 @@ impl<'a> Connected<'a> {
         Some(self.root_of(*number))
     }
 
-    /// Every root, with nothing yet.
+    /// Returns every root with an empty list.
     fn roots<T>(&self) -> BTreeMap<usize, Vec<T>> {
         let numbers = 0..self.towards.len();
         let roots = numbers.filter(|&number| self.towards[number] == number);
@@ -206,21 +207,21 @@ impl<'a> Connected<'a> {
     }
 }
 
-/// A search for an order, depth first.
+/// A depth-first search for an order.
 struct Search<'a> {
-    /// By their beginning.
+    /// In order of their beginning.
     calls: &'a [&'a Call],
     end: Option<&'a Model>,
-    /// What was reached by the calls taken so far, each with what can be tried next.
+    /// The states reached by the calls taken so far, each with the calls that can be tried next.
     path: Vec<Step>,
-    /// From where it is known that nothing leads to the end.
+    /// States from which no path leads to the end.
     dead: HashSet<(Vec<bool>, Model)>,
 }
 
 struct Step {
     taken: Vec<bool>,
     model: Model,
-    /// The calls that can come next; the last is tried first.
+    /// The calls that can come next. The last is tried first.
     candidates: Vec<usize>,
 }
 
@@ -252,7 +253,8 @@ impl<'a> Search<'a> {
             }
         }
         candidates.retain(|&number| self.calls[number].invoked < first_return);
-        // Answered calls first, in the order of their beginning: that mostly is it.
+        // Answered calls are tried first, in order of their beginning, because this is usually the
+        // right order.
         candidates.sort_by_key(|&number| {
             let is_answered = self.calls[number].answer.is_some();
             (is_answered, std::cmp::Reverse(number))

@@ -1,8 +1,8 @@
-//! Lists: at random, and a second time what each of them must show.
+//! Random lists, and a second statement of what each of them must show.
 //!
-//! No code of [`widgets_registry::query`] that decides is used here: truth is a number between false and
-//! true, of which the least or the greatest counts, patterns are tried character by character, and
-//! every page is cut out of all rows.
+//! This module uses no code of [`widgets_registry::query`] that decides anything: truth values are
+//! ordered from false to true and combined by minimum and maximum, patterns are matched character
+//! by character, and every page is cut out of all rows.
 
 use crate::Model;
 use proptest::{
@@ -20,7 +20,7 @@ use widgets_registry::{
     },
 };
 
-/// What is known of a condition, the truest last.
+/// The truth value of a condition, in ascending order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Truth {
     False,
@@ -108,7 +108,7 @@ fn test_truth(asked: &Test, cell: &Cell) -> Truth {
     if matches!(asked, Test::Null) {
         return known(matches!(cell, Cell::Null));
     }
-    // Nothing is one of none, not even what is unknown.
+    // No value is in an empty set, not even an unknown one.
     let of_none = match asked {
         Test::TextIn(wanted) => wanted.is_empty(),
         Test::NumberIn(wanted) => wanted.is_empty(),
@@ -167,8 +167,8 @@ fn compare(comparison: Comparison, is_less: bool, is_equal: bool) -> bool {
     }
 }
 
-/// Goes by how much of the text the pattern so far can stand for: to try every part of the text at each `%` would take
-/// for ever with many of them.
+/// Tracks which lengths of the text the pattern so far can match. Trying every part of the text at
+/// each `%` would take for ever with many of them.
 fn like(mut pattern: &[char], text: &[char]) -> bool {
     let mut reached = vec![false; text.len() + 1];
     reached[0] = true;
@@ -213,13 +213,13 @@ fn contains(slots: &[(Port, Option<String>)], contained: &Contained) -> bool {
 }
 
 impl Model {
-    /// All widgets, sorted.
+    /// Returns all widgets, sorted.
     fn widgets(&self) -> Vec<Widget> {
         let widgets = self.serial_numbers().filter_map(|each| self.lookup(each));
         widgets.collect()
     }
 
-    /// The page that the list asks for, and how many rows there are in all.
+    /// Returns the page that the list asks for, and the total number of rows.
     #[must_use]
     pub fn list(&self, list: &List) -> (Rows, u64) {
         let lets_through = |line: &Line| truth(&list.filter, line) == Truth::True;
@@ -242,7 +242,7 @@ impl Model {
         }
     }
 
-    /// The neighbourhood, by distances from the widget to every other one.
+    /// Returns the neighbourhood, computed from the distances of all widgets.
     #[must_use]
     pub fn neighbourhood(&self, query: &NeighbourhoodQuery) -> Option<Neighbourhood> {
         self.lookup(&query.serial_number)?;
@@ -293,8 +293,8 @@ fn cut<T>(mut rows: Vec<T>, direction: Direction, offset: usize, limit: usize) -
     (rows.into_iter().skip(offset).take(limit).collect(), total)
 }
 
-/// Lists that mostly have something to do with these texts: serial numbers and names that there are.
-/// Without a filter around it, a list shows all that the store holds.
+/// Generates lists that mostly concern these texts: existing serial numbers and names. Unless the
+/// caller adds a filter, a list shows everything that the store holds.
 pub fn lists(texts: Vec<String>) -> impl Strategy<Value = List> + use<> {
     select(&Table::ALL[..]).prop_flat_map(move |table| {
         let direction = select(&[Direction::Ascending, Direction::Descending][..]);
@@ -319,7 +319,7 @@ pub fn lists(texts: Vec<String>) -> impl Strategy<Value = List> + use<> {
     })
 }
 
-/// Filters of a table.
+/// Generates filters of a table.
 fn filters(table: Table, texts: &[String]) -> BoxedStrategy<Filter> {
     let text = prop_oneof![8 => select(texts.to_vec()), 1 => "[a-z0-9]{0,3}"];
     let text = text.prop_map(String::into_boxed_str).boxed();
@@ -399,14 +399,14 @@ fn tests(column: Column, text: &BoxedStrategy<Box<str>>) -> BoxedStrategy<Test> 
     }
 }
 
-/// A text of which some characters became wildcards.
+/// Generates patterns: texts in which some characters have become wildcards.
 fn patterns(text: &BoxedStrategy<Box<str>>) -> impl Strategy<Value = Pattern> + use<> {
     let kinds = select(&["", "%", "_", "x"][..]);
     (text.clone(), vec(kinds, 1..6), any::<bool>()).prop_map(|(text, kinds, ignore_case)| {
         let mut pattern = String::new();
         let count = text.chars().count();
         for (place, character) in text.chars().enumerate() {
-            // The beginning stays more often: it is what serial numbers have in common.
+            // The beginning is kept more often, because it is what serial numbers have in common.
             let kind = kinds[place % kinds.len()];
             match kind {
                 "%" | "_" if place * 2 > count => pattern.push_str(kind),

@@ -1,4 +1,4 @@
-//! The rules a second time, as plainly as they can be said.
+//! The rules a second time, stated as plainly as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use widgets_registry::{
@@ -6,26 +6,27 @@ use widgets_registry::{
     Widget,
 };
 
-/// All widgets and associations. Every question is answered by looking at everything.
+/// All widgets and associations. Every question is answered by examining all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     widgets: BTreeMap<SerialNumber, Plan>,
-    /// Each association once, its ends in order: it cannot be known to one of its widgets only.
+    /// Each association once, with its ends in order, so that it cannot be known to only one of its
+    /// widgets.
     associations: BTreeSet<[End; 2]>,
 }
 
-/// What of a widget never changes.
+/// The properties of a widget that never change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Plan {
     name: Name,
     ports: Vec<Port>,
 }
 
-/// One slot: the widget and the position among its slots, from 0.
+/// One slot: the widget and the slot's position, counted from 0.
 type End = (SerialNumber, usize);
 
 impl Model {
-    /// Applies one operation, or says why not.
+    /// Applies one operation, or returns why it is refused.
     pub fn apply(&mut self, command: &Command) -> Result<(), Refusal> {
         match command {
             Command::AddWidget {
@@ -82,7 +83,7 @@ impl Model {
         Ok(())
     }
 
-    /// What the feed must tell of an operation that is about to be accepted.
+    /// Returns what the feed must report about an operation that is about to be accepted.
     #[must_use]
     pub fn foretell(&self, command: &Command) -> Option<Happened> {
         let place = |(serial_number, position): &End| Place {
@@ -143,7 +144,7 @@ impl Model {
         })
     }
 
-    /// The widget of this serial number with its slots and their peers.
+    /// Returns the widget with this serial number, with its slots and their peers.
     #[must_use]
     pub fn lookup(&self, serial_number: &SerialNumber) -> Option<Widget> {
         let plan = self.widgets.get(serial_number)?;
@@ -158,12 +159,12 @@ impl Model {
         })
     }
 
-    /// The serial numbers of all widgets, sorted.
+    /// Returns the serial numbers of all widgets, sorted.
     pub fn serial_numbers(&self) -> impl Iterator<Item = &SerialNumber> {
         self.widgets.keys()
     }
 
-    /// How many slots have no peer, by their port type.
+    /// Returns how many slots have no peer, by port type.
     #[must_use]
     pub fn free_slots(&self) -> PortCounts {
         let mut free = PortCounts::default();
@@ -177,14 +178,15 @@ impl Model {
         free
     }
 
-    /// The two widgets of every association.
+    /// Returns the two widgets of every association.
     pub fn pairs(&self) -> impl Iterator<Item = [&SerialNumber; 2]> {
         self.associations
             .iter()
             .map(|[one, other]| [&one.0, &other.0])
     }
 
-    /// The widgets that are chosen, with their associations, of which both ends must be.
+    /// Returns the chosen widgets with their associations. If one end of an association is chosen,
+    /// the other must be, too.
     #[must_use]
     pub fn part(&self, is_chosen: impl Fn(&SerialNumber) -> bool) -> Self {
         let widgets = self.widgets.iter().filter(|(each, _)| is_chosen(each));
@@ -195,8 +197,8 @@ impl Model {
         }
     }
 
-    /// The state that these lookups show together. They must name every widget that one of them has
-    /// as a peer. Says what is wrong where an association is not known to both its widgets.
+    /// Returns the state that these lookups show together. They must include every widget that one
+    /// of them has as a peer. Returns an error if an association is not known to both its widgets.
     pub fn from_lookups(widgets: impl IntoIterator<Item = Widget>) -> Result<Self, String> {
         let mut model = Self::default();
         let mut ends: BTreeMap<(SerialNumber, SerialNumber, Port), End> = BTreeMap::new();

@@ -1,10 +1,11 @@
-//! Whether the order of a feed explains what concurrent callers saw.
+//! Decides whether the order of a feed explains the observations of concurrent callers.
 //!
-//! [`linearizability`](crate::linearizability) searches for an order, which takes long where many calls
-//! overlap. A feed names one: the accepted operations in the order of their commits. What is left is to look
-//! whether that one holds, in time that grows with the number of calls: each accepted operation is told once
-//! and as the model has it, none before one that was answered before it began; and every refusal and every
-//! lookup is right at some place of that order between its beginning and its end.
+//! [`linearizability`](crate::linearizability) searches for an order, which takes long if many
+//! calls overlap. A feed gives one: the accepted operations in the order of their commits. It
+//! remains to check that order, in time that grows with the number of calls. Each accepted
+//! operation must be reported once and as the model predicts, and none after one that began after
+//! its answer. Every refusal and every lookup must be right at some place in that order between its
+//! beginning and its end.
 
 use crate::{
     Model,
@@ -13,16 +14,17 @@ use crate::{
 use std::collections::BTreeMap;
 use widgets_registry::{Author, Command, Event, SerialNumber, Store};
 
-/// A call, and the name under which the feed has it: each call has another one.
+/// A call, and the name under which the feed reports it. Each call has a different name.
 #[derive(Clone, Debug)]
 pub struct Witnessed {
     /// The call.
     pub call: Call,
-    /// Who made it, as the feed says.
+    /// Who made it, as the feed reports.
     pub by: Author,
 }
 
-/// Makes one call under this name and records it. `None` where a fault says that nothing was applied.
+/// Makes one call under this name and records it. Returns `None` if a fault says that nothing was
+/// applied.
 pub async fn call<S: Store>(
     clock: &Clock,
     store: &S,
@@ -33,8 +35,8 @@ pub async fn call<S: Store>(
     Some(Witnessed { call, by })
 }
 
-/// Whether these events, which follow on `initial`, explain all of these calls, and these calls all of the
-/// events. Says what they do not.
+/// Checks that these events, which follow `initial`, explain all of these calls, and these calls
+/// all of the events. The error says which they do not explain.
 pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(), String> {
     let mut by_name: BTreeMap<&str, &Call> = BTreeMap::new();
     for Witnessed { call, by } in calls {
@@ -42,7 +44,7 @@ pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(
             return Err(format!("two calls have the name {by:?}"));
         }
     }
-    // What each event's call was, in the order of the events, with the state after each.
+    // The call of each event, in the order of the events, with the states before and after each.
     let (mut told, mut models) = (Vec::new(), vec![initial.clone()]);
     let mut begun: u64 = 0;
     for event in events {
@@ -66,7 +68,7 @@ pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(
         if matches!(&call.answer, Some(answer) if *answer != Answer::Decided(Ok(()))) {
             return Err(format!("{call:?} is told as {event:?}"));
         }
-        // Whoever was answered before another one began is before it.
+        // A call that was answered before another one began must come before it.
         begun = begun.max(call.invoked);
         if call.answer.is_some() && call.returned < begun {
             return Err(format!("{event:?} is told after one that began later"));
@@ -76,11 +78,11 @@ pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(
     }
     let mut rest: Vec<&Call> = by_name.into_values().collect();
     rest.sort_by_key(|call| call.invoked);
-    // When those that are placed returned, and after how many events that is.
+    // For each call that was placed: when it returned, and after how many events it was placed.
     let mut placed: Vec<(u64, usize)> = Vec::new();
     for call in rest {
         let Some(answer) = &call.answer else {
-            // It may never have been applied.
+            // The operation may never have been applied.
             continue;
         };
         if *answer == Answer::Decided(Ok(())) {
@@ -100,7 +102,7 @@ pub fn check(initial: &Model, calls: &[Witnessed], events: &[Event]) -> Result<(
             .iter()
             .position(|told| told.invoked > call.returned)
             .unwrap_or(told.len());
-        // The first place that explains it leaves the most room for others.
+        // The first place that explains the call leaves the most room for others.
         let place = (least..=most).find(|&place| answers(&models[place], call, answer));
         let Some(place) = place else {
             return Err(format!(

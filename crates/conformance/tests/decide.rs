@@ -17,7 +17,7 @@ use widgets_registry::{
     SerialNumber, Slot, State, Widget, decide,
 };
 
-/// The plainest state that a decision can be made on: a row for each widget that ever was.
+/// The simplest state on which decisions can be made: a row for each widget that ever existed.
 #[derive(Default)]
 struct Rows(Vec<Option<Row>>);
 

@@ -1,4 +1,4 @@
-//! The check itself: it accepts what can have happened and nothing else.
+//! The check itself: it accepts what can have happened, and nothing else.
 
 #![expect(
     clippy::expect_used,
@@ -21,7 +21,7 @@ fn submitted(command: Command, outcome: Option<Result<(), Refusal>>, from: u64, 
     }
 }
 
-/// A lookup that finds the widget without peers, or does not find it.
+/// Returns a lookup that finds the widget without peers, or does not find it.
 fn looked_up(serial_number: &SerialNumber, there: bool, from: u64, to: u64) -> Call {
     let mut model = Model::default();
     if there {
@@ -47,7 +47,7 @@ fn lookups_may_see_what_overlaps_them_either_way() {
     let add = submitted(add_widget(&a, "", "P"), Some(Ok(())), 0, 10);
     for there in [false, true] {
         assert!(explained(&[add.clone(), looked_up(&a, there, 5, 15)]));
-        // Afterwards it is there, before it is not.
+        // After the addition the widget exists, before it does not.
         assert_eq!(
             explained(&[add.clone(), looked_up(&a, there, 11, 12)]),
             there
@@ -57,7 +57,7 @@ fn lookups_may_see_what_overlaps_them_either_way() {
         looked_up(&a, true, 0, 1),
         submitted(add_widget(&a, "", "P"), Some(Ok(())), 2, 3)
     ]));
-    // Two lookups one after the other cannot see it come and go.
+    // Of two lookups one after the other, the second cannot miss what the first found.
     let back = [
         add.clone(),
         looked_up(&a, true, 1, 2),
@@ -114,7 +114,7 @@ fn an_unknown_fate_is_any_later_moment_or_none() {
         looked_up(&a, true, 5, 6),
         looked_up(&a, false, 7, 8)
     ]));
-    // But not before it was asked for, and not twice.
+    // But not before it was requested, and not twice.
     assert!(!explained(&[
         looked_up(&a, true, 0, 1),
         submitted(add_widget(&a, "", "P"), None, 2, 0)
@@ -138,7 +138,7 @@ fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
         .apply(&add_widget(&a, "kept", "P"))
         .expect("a new widget");
     let reached = |calls: &[Call], end: &Model| check_until(&Model::default(), calls, Some(end));
-    // Either of two fates that nobody knows, but not a third, and not what nobody asked for.
+    // Either of two unknown fates is possible, but no third, and nothing that nobody requested.
     for calls in [&[lost("kept")][..], &[lost("lost"), lost("kept")]] {
         assert_eq!(reached(calls, &with_a), Ok(()));
         assert_eq!(reached(calls, &Model::default()), Ok(()));
@@ -148,7 +148,7 @@ fn a_known_end_must_be_reached_and_nothing_happens_after_it() {
     // What was answered must be there.
     let kept = submitted(add_widget(&a, "kept", "P"), Some(Ok(())), 0, 1);
     assert!(reached(std::slice::from_ref(&kept), &Model::default()).is_err());
-    // Also where other calls have nothing to do with it.
+    // This also holds if other calls have nothing to do with it.
     let other = submitted(add_widget(&b, "", "Q"), Some(Ok(())), 2, 3);
     assert!(reached(&[kept, other], &with_a).is_err());
 }
@@ -164,7 +164,7 @@ fn widgets_are_connected_by_calls_and_by_associations_of_before() {
     }
     let ab = associate_widgets(&a, &b, Port::P);
     initial.apply(&ab).expect("free slots");
-    // The removal of a frees the slot of b, which no call names together with a.
+    // The removal of a frees the slot of b, although no call names both.
     let looked_up = |model: &Model| Call {
         request: Request::Lookup(b.clone()),
         answer: Some(Answer::Found(model.lookup(&b))),
@@ -177,7 +177,7 @@ fn widgets_are_connected_by_calls_and_by_associations_of_before() {
     let seen = |model: &Model| check(&initial, &[removal.clone(), looked_up(model)]).is_ok();
     assert!(seen(&after));
     assert!(!seen(&initial));
-    // A call that began with b and c connects them to a.
+    // A call that names b and c connects them to a.
     let bc = submitted(associate_widgets(&b, &c, Port::P), Some(Ok(())), 4, 5);
     assert!(
         check(&initial, std::slice::from_ref(&bc)).is_err(),

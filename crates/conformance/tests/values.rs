@@ -1,9 +1,9 @@
-//! What is refused before any store is asked: shapes and limits, with their exact words.
+//! What is refused before any store is asked: forms and limits, with the exact messages.
 
 use widgets_conformance::commands::{rests_on_the_state, serial_number};
 use widgets_registry::{Name, Ordinal, Pair, Port, Ports, Refusal, SLOTS_MAX, SerialNumber};
 
-/// Every word of up to three ports.
+/// Returns every word of up to three ports.
 fn words() -> Vec<Vec<Port>> {
     let mut words = vec![Vec::new()];
     for length in 0..SLOTS_MAX {

@@ -7,7 +7,7 @@ use widgets_registry::{Port, SerialNumber, Store};
 pub(super) async fn join_both_widgets_and_part_them<S: Store>(subject: &Subject<'_, S>) {
     let e = subject.add("E", "PRR").await;
     let f = subject.add("F", "QP").await;
-    // Removal names the two in either order, whichever the association named first.
+    // A removal may name the two widgets in either order, whichever the association named first.
     for [one, other] in [[&e, &f], [&f, &e]] {
         for [first, second] in [[&e, &f], [&f, &e]] {
             subject.accept(associate_widgets(one, other, Port::P)).await;
@@ -35,7 +35,7 @@ pub(super) async fn take_the_lowest_free_slot<S: Store>(subject: &Subject<'_, S>
     assert_eq!(subject.slots(&hub).await, "Q:a R Q:b");
     subject.accept(remove_association(&hub, &a, Port::Q)).await;
     assert_eq!(subject.slots(&hub).await, "Q R Q:b");
-    // The freed slot is the lowest again, on the other side the first of two.
+    // The freed slot is again the lowest; on the other side, the first of two is.
     subject.accept(associate_widgets(&hub, &c, Port::Q)).await;
     assert_eq!(subject.slots(&hub).await, "Q:c R Q:b");
     assert_eq!(subject.slots(&c).await, "Q:hub Q");
@@ -68,7 +68,7 @@ pub(super) async fn of_two_widgets_are_one_for_each_port<S: Store>(subject: &Sub
 pub(super) async fn of_missing_widgets_are_refused<S: Store>(subject: &Subject<'_, S>) {
     let e = subject.add("E", "P").await;
     let (x, y) = (subject.serial_number("X"), subject.serial_number("Y"));
-    // Where both are missing, the one that is named first is reported.
+    // If both are missing, the one named first is reported.
     for (one, other, first) in [(&x, &y, &x), (&y, &x, &y), (&x, &e, &x), (&e, &x, &x)] {
         let message = format!("Widget with serial number {first} does not exist");
         for command in [associate_widgets, remove_association] {
@@ -118,7 +118,7 @@ pub(super) async fn without_a_free_slot_are_refused<S: Store>(subject: &Subject<
             None,
         )
         .await;
-    // Neither has one: the one that is named first is reported.
+    // Neither has a free slot: the one named first is reported.
     subject
         .refuse(
             associate_widgets(&g, &e, Port::Q),
@@ -158,12 +158,12 @@ pub(super) async fn refusals_come_in_order<S: Store>(subject: &Subject<'_, S>) {
     let f = subject.add("F", "P").await;
     let g = subject.add("G", "P").await;
     subject.accept(associate_widgets(&e, &f, Port::P)).await;
-    // Already associated comes before the lack of a free slot, which is true of both here.
+    // WG003 (already associated) comes before WG002 (no free slot). Both are true here.
     let again = associate_widgets(&f, &e, Port::P);
     subject
         .refuse(again, "WG003", &already(&f, &e, Port::P), None)
         .await;
-    // Widget 2 missing comes before no free slot on widget 1.
+    // A missing widget 2 comes before a widget 1 without a free slot.
     let x = subject.serial_number("X");
     let message = format!("Widget with serial number {x} does not exist");
     subject
@@ -201,7 +201,8 @@ pub(super) async fn go_with_their_widget<S: Store>(subject: &Subject<'_, S>) {
     subject.accept(remove_widget(&hub)).await;
     assert_eq!(subject.slots(&a).await, "P Q");
     assert_eq!(subject.slots(&b).await, "R P P");
-    // The slots are free for each other, and one of the same serial number inherits nothing.
+    // The slots are free for each other, and a new widget with the same serial number inherits
+    // nothing.
     subject.accept(associate_widgets(&a, &b, Port::P)).await;
     subject.accept(add_widget(&hub, "again", "PPQ")).await;
     assert_eq!(subject.slots(&hub).await, "P P Q");

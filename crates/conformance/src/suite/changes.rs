@@ -15,7 +15,7 @@ use widgets_registry::{
     Operation, Position, Store, query::Asker,
 };
 
-/// A wait that takes longer has been forgotten.
+/// A wait that takes longer than this has been forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
 impl<S: Store> Subject<'_, S> {
@@ -28,7 +28,8 @@ impl<S: Store> Subject<'_, S> {
         newest.expect("the feed says where it ends")
     }
 
-    /// All wanted changes after a position, by pages of this size, each of the next one of the ways to ask.
+    /// Returns all matching changes after a position, in pages of this size, each from the next of
+    /// the store's clients.
     async fn changes(&self, after: Position, filter: &ChangeFilter, limit: usize) -> Vec<Event> {
         let (mut events, mut after) = (Vec::new(), after);
         loop {
@@ -46,7 +47,7 @@ impl<S: Store> Subject<'_, S> {
         }
     }
 
-    /// Those that are about widgets of this case: others may be changed meanwhile.
+    /// Returns the changes that concern widgets of this case: others may change at the same time.
     async fn own_changes(&self, after: Position) -> Vec<Event> {
         let mut events = self.changes(after, &ChangeFilter::default(), 100).await;
         events.retain(|event| {
@@ -63,8 +64,8 @@ impl<S: Store> Subject<'_, S> {
     }
 }
 
-/// With their members, who did them, positions that ascend also as texts, and times that do not go back.
-/// What was refused is not told.
+/// Changes have their members and authors, positions that also ascend as texts, and times that do
+/// not go back. Refusals are not reported.
 pub(super) async fn are_told_as_they_happened<S: Store>(subject: &Subject<'_, S>) {
     let before = subject.newest().await;
     let serial_numbers = few_serial_numbers(&subject.prefix, 6);
@@ -106,7 +107,7 @@ pub(super) async fn are_told_as_they_happened<S: Store>(subject: &Subject<'_, S>
     assert_eq!(subject.own_changes(before).await, events, "told again");
 }
 
-/// Whatever is asked for is what a look at all of it gives, from every position on.
+/// Filters and pages return the same as a filter of all changes, from every position on.
 pub(super) async fn are_filtered_and_paged<S: Store>(subject: &Subject<'_, S>) {
     let before = subject.newest().await;
     let serial_numbers = few_serial_numbers(&subject.prefix, 5);
@@ -169,7 +170,7 @@ pub(super) async fn wake_those_who_wait<S: Store>(subject: &Subject<'_, S>) {
     }
 }
 
-/// What this store never gave out is gone, and it is said what is kept.
+/// A position that this store never issued is gone, and the error says from where changes are kept.
 pub(super) async fn of_other_histories_are_gone<S: Store>(subject: &Subject<'_, S>) {
     subject.add("A", "P").await;
     let newest = subject.newest().await;
@@ -204,7 +205,7 @@ pub(super) async fn of_other_histories_are_gone<S: Store>(subject: &Subject<'_, 
     assert!(read.is_ok(), "{read:?}");
 }
 
-/// Callers on few widgets, for long: the order of the feed explains every answer.
+/// Callers use few widgets for a long time. The order of the feed explains every answer.
 pub(super) async fn explain_what_callers_saw<S: Store>(subject: &Subject<'_, S>) {
     const CALLERS: usize = 6;
     const REQUESTS: usize = 200;
@@ -243,7 +244,7 @@ pub(super) async fn explain_what_callers_saw<S: Store>(subject: &Subject<'_, S>)
     }
 }
 
-/// A retry that is answered from memory did not happen again.
+/// A retry that is answered from memory is not reported again.
 pub(super) async fn have_no_retries<S: Store>(subject: &Subject<'_, S>) {
     let before = subject.newest().await;
     let attempt = Attempt {

@@ -1,4 +1,4 @@
-//! What many callers do at the same moment.
+//! Many callers at the same moment.
 
 use super::Subject;
 use crate::commands::{add_widget, associate_widgets, remove_association, remove_widget};
@@ -7,10 +7,10 @@ use widgets_registry::{Port, Refusal, SerialNumber, Store};
 /// How many callers race for one thing.
 const CALLERS: usize = 12;
 
-/// Each race is run so often.
+/// How often each race is run.
 const ROUNDS: usize = 5;
 
-/// How many were accepted. Every other one must have been refused with this code.
+/// Returns how many were accepted. Every other one must have been refused with this code.
 fn accepted(outcomes: &[Result<(), Refusal>], code: &str) -> usize {
     let refusals = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     for refusal in refusals {
@@ -58,7 +58,7 @@ pub(super) async fn a_slot_goes_to_one_of_many<S: Store>(subject: &Subject<'_, S
         for number in 0..CALLERS {
             spokes.push(subject.add(&format!("spoke{round}-{number}"), "PP").await);
         }
-        // Half of them name the hub first.
+        // Half of the commands name the hub first.
         let commands = spokes
             .iter()
             .enumerate()

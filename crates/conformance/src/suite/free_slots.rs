@@ -1,4 +1,4 @@
-//! How many slots are free of each port type, beside what the model counts.
+//! How many slots of each port type are free, compared with the model's count.
 
 use super::Subject;
 use crate::{
@@ -9,11 +9,12 @@ use proptest::collection::vec;
 use std::sync::atomic::AtomicUsize;
 use widgets_registry::{Port, PortCounts, Store};
 
-/// The store is asked for its count after each so many operations.
+/// After how many operations each the store is asked for its count.
 const COUNTED_EVERY: usize = 50;
 
-/// Whatever comes and goes, `counted`, which says what the store counts, agrees with the model. Nobody else may
-/// change anything meanwhile; what was there before stays out of it.
+/// Checks that the store's count, which `counted` returns, agrees with the model whatever is added
+/// and removed. Nobody else may change anything meanwhile. Free slots that existed before are not
+/// counted.
 pub async fn check_free_slots<S: Store>(
     store: &S,
     prefix: &str,
@@ -47,7 +48,7 @@ pub async fn check_free_slots<S: Store>(
             most.add(port, free.of(port));
         }
     }
-    // The history is only worth something if there were some of each.
+    // The history is only useful if there were some of each.
     assert!(
         Port::ALL.into_iter().all(|port| most.of(port) > 10),
         "{most:?}"

@@ -29,14 +29,14 @@ pub(super) async fn alone_agrees_with_the_model<S: Store>(subject: &Subject<'_, 
         assert_eq!(subject.submit(command).await, expected, "{asked}");
     }
     subject.must_equal(&model, &serial_numbers).await;
-    // The history is only worth something if it meets everything.
+    // The history is only useful if it meets everything.
     assert_eq!(accepted, BTreeSet::from(Operation::ALL));
     let every_refusal = ["23505", "WG001", "WG002", "WG003", "WG004"];
     assert_eq!(refused, BTreeSet::from(every_refusal));
 }
 
 pub(super) async fn of_boundary_texts_agrees_with_the_model<S: Store>(subject: &Subject<'_, S>) {
-    // Not all of them: then they would seldom meet.
+    // Only a few widgets at a time, because more would seldom meet.
     for (seed, texts) in boundary_serial_numbers(&subject.prefix)
         .chunks(8)
         .enumerate()
@@ -80,8 +80,7 @@ pub(super) async fn side_by_side_agree_with_the_model<S: Store>(subject: &Subjec
     }
 }
 
-/// Few callers on few widgets: some order of all that they did, lookups included, explains what each
-/// of them saw.
+/// Few callers on few widgets: some order of all calls, including lookups, explains all answers.
 pub(super) async fn together_are_linearizable<S: Store>(subject: &Subject<'_, S>) {
     const CALLERS: usize = 4;
     for round in 0..40 {
@@ -91,7 +90,7 @@ pub(super) async fn together_are_linearizable<S: Store>(subject: &Subject<'_, S>
             3 => commands(serial_numbers.clone()).prop_map(Request::Submit),
             1 => select(serial_numbers.clone()).prop_map(Request::Lookup),
         ];
-        // Alone first, so that there is something to race for.
+        // First by one caller alone, so that there is something to race for.
         let mut model = Model::default();
         for command in sample(&vec(commands(serial_numbers.clone()), 12), round) {
             let expected = model.apply(&command);

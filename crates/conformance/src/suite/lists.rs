@@ -1,5 +1,5 @@
-//! Lists and neighbourhoods: of a state that rests, against the model; beside changes, against every
-//! moment at which they can have been.
+//! Lists and neighbourhoods: at rest compared with the model; beside changes, with every moment
+//! that they may show.
 
 use super::Subject;
 use crate::{
@@ -22,7 +22,7 @@ use widgets_registry::{
     },
 };
 
-/// Only rows of this case: the store may hold others.
+/// Limits a filter to rows of this case, because the store may hold others.
 fn own(table: Table, prefix: &str, filter: Filter) -> Filter {
     let mut pattern = String::new();
     for character in prefix.chars() {
@@ -57,7 +57,7 @@ async fn agree<S: Store>(subject: &Subject<'_, S>, model: &Model, list: List) {
     assert_eq!((page.rows, page.total), expected, "{list:#?}");
 }
 
-/// What names and serial numbers of a case are, and some that there are not.
+/// Returns the names and serial numbers of a case, and some that do not exist.
 fn texts(serial_numbers: &[SerialNumber]) -> Vec<String> {
     let names = ["", "a", "b", "null", "NULL", "%_"].map(String::from);
     let serial_numbers = serial_numbers.iter().map(ToString::to_string);
@@ -93,7 +93,8 @@ pub(super) async fn of_boundary_texts_agree_with_the_model<S: Store>(subject: &S
     }
 }
 
-/// Page by page by the last serial number, forwards and backwards: every row once.
+/// Pages that follow each other by the last serial number, forwards and backwards, show every row
+/// once.
 pub(super) async fn are_walked_through_page_by_page<S: Store>(subject: &Subject<'_, S>) {
     use widgets_registry::query::Comparison;
     let serial_numbers = few_serial_numbers(&subject.prefix, 23);
@@ -159,9 +160,9 @@ pub(super) async fn neighbourhoods_agree_with_the_model<S: Store>(subject: &Subj
     }
 }
 
-/// One caller changes widgets one by one while others list them: every list shows the state after some
-/// number of changes, not fewer than were answered before it was asked, and not more than were begun
-/// when it was answered.
+/// One caller changes widgets one by one while others list them. Every list shows the state after
+/// some number of changes: not fewer than were answered before it was requested, and not more than
+/// had begun when it was answered.
 pub(super) async fn beside_changes_show_one_moment<S: Store>(subject: &Subject<'_, S>) {
     const READERS: u64 = 3;
     let serial_numbers = few_serial_numbers(&subject.prefix, 12);
@@ -169,7 +170,7 @@ pub(super) async fn beside_changes_show_one_moment<S: Store>(subject: &Subject<'
     let mut moments = vec![Model::default()];
     for command in &history {
         let mut model = moments[moments.len() - 1].clone();
-        // A refusal changes nothing and is a moment all the same.
+        // A refusal changes nothing, but counts as a moment.
         drop(model.apply(command));
         moments.push(model);
     }

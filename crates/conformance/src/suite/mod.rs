@@ -24,25 +24,26 @@ use std::sync::{
 use tokio::sync::Barrier;
 use widgets_registry::{Command, Lookup, Refusal, Rejection, SerialNumber, Store, Widget};
 
-/// Room for the longest text of a case, in bytes.
+/// The maximum length of a prefix in bytes, which leaves room for the longest text of a case.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// Runs these cases, one after the other.
+/// Runs these cases one after the other.
 macro_rules! cases {
     ($stores:ident, $prefix:ident: $($module:ident::$case:ident,)+) => { $({
-        // Shown with the failed test: the last one is the case that failed.
+        // Shown with a failed test: the last case named is the one that failed.
         eprintln!("conformance: {}::{}", stringify!($module), stringify!($case));
         let prefix = format!("{}{}:", $prefix, stringify!($case));
         $module::$case(&Subject { stores: $stores, prefix, next: AtomicUsize::new(0) }).await;
     })+ };
 }
 
-/// Runs every case, one after the other, within a runtime of Tokio; panics at the first that fails.
+/// Runs every case, one after the other, within a Tokio runtime. Panics at the first that fails.
 ///
-/// `stores` are ways to ask the same widgets, such as one for each process over one database. Calls
-/// alternate between them, so that what one answers the next one must show. The store need not be
-/// empty, but no serial number may begin with `prefix`, which every one of the suite does; what the
-/// cases add remains. At most some forty operations wait at a time.
+/// `stores` are different ways to ask the same widgets, such as one for each process on one
+/// database. Calls alternate between them, so that each must show what another has answered. The
+/// store need not be empty, but no serial number in it may begin with `prefix`, with which all
+/// those of the suite begin. What the cases add remains. At most about forty operations wait at a
+/// time.
 pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
     check_distributed(stores, prefix).await;
     cases! { stores, prefix:
@@ -50,7 +51,8 @@ pub async fn check_store<S: Store>(stores: &[S], prefix: &str) {
     }
 }
 
-/// The same for a store that is spread over several machines, of which a list shows no common moment.
+/// Like [`check_store`], for a store that is distributed over several machines, where a list does
+/// not show one moment.
 pub async fn check_distributed<S: Store>(stores: &[S], prefix: &str) {
     assert!(!stores.is_empty(), "there must be a store to ask");
     assert!(
@@ -96,7 +98,7 @@ pub async fn check_distributed<S: Store>(stores: &[S], prefix: &str) {
     }
 }
 
-/// The same for what tells callers apart, and for the feed, which the store must have.
+/// Runs the cases that need the names of callers and the feed, which the store must have.
 pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
     cases! { stores, prefix:
         changes::are_told_as_they_happened,
@@ -109,8 +111,9 @@ pub async fn check_changes<S: Store>(stores: &[S], prefix: &str) {
     }
 }
 
-/// The same for the shares of callers, of a store that keeps so many idempotency keys and no more. `let_go` has it let
-/// go of those that are too many, if it does not by itself. Its keys must be the suite's alone.
+/// Runs the case about the shares of callers, on a store that keeps at most `keys_max` idempotency
+/// keys. `let_go` makes the store remove the excess keys, if it does not do so automatically. Only
+/// the suite may use keys of that store.
 pub async fn check_key_shares<S: Store>(
     stores: &[S],
     prefix: &str,
@@ -125,16 +128,16 @@ pub async fn check_key_shares<S: Store>(
     shares::are_kept(&subject, keys_max, let_go).await;
 }
 
-/// The store in one case: its own serial numbers, and what a case does with them.
+/// The store in one case, with the case's own serial numbers.
 struct Subject<'a, S> {
     stores: &'a [S],
-    /// Begins every serial number of the case.
+    /// The beginning of every serial number of the case.
     prefix: String,
     next: AtomicUsize,
 }
 
 impl<S: Store> Subject<'_, S> {
-    /// The store, asked each time by the next one of its ways.
+    /// Returns the store, using each of its clients in turn.
     fn store(&self) -> &S {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         &self.stores[next % self.stores.len()]
@@ -144,7 +147,7 @@ impl<S: Store> Subject<'_, S> {
         serial_number(&format!("{}{text}", self.prefix))
     }
 
-    /// Adds a widget that is new.
+    /// Adds a new widget.
     async fn add(&self, text: &str, slots: &str) -> SerialNumber {
         let serial_number = self.serial_number(text);
         self.accept(add_widget(&serial_number, "a name", slots))
@@ -163,7 +166,7 @@ impl<S: Store> Subject<'_, S> {
         }
     }
 
-    /// Refused with exactly this code, message and details.
+    /// Checks that the command is refused with exactly this code, message and details.
     async fn refuse(&self, command: Command, code: &str, message: &str, details: Option<&str>) {
         let asked = format!("{command:?}");
         let Err(refusal) = self.submit(command).await else {
@@ -184,7 +187,8 @@ impl<S: Store> Subject<'_, S> {
         })
     }
 
-    /// The widget's slots as a word for each: the port, and behind `:` the peer without the prefix.
+    /// Returns the widget's slots, each as a word: the port, and after `:` the peer without the
+    /// prefix.
     async fn slots(&self, serial_number: &SerialNumber) -> String {
         let widget = self.lookup(serial_number).await;
         let widget = widget.unwrap_or_else(|| panic!("{serial_number:?} must be there"));
@@ -198,7 +202,8 @@ impl<S: Store> Subject<'_, S> {
         slots.collect::<Vec<_>>().join(" ")
     }
 
-    /// Submits all of these at the same moment; the outcomes are in the order of the commands.
+    /// Submits all of these commands at the same moment. The outcomes are in the order of the
+    /// commands.
     async fn submit_together(
         &self,
         commands: impl IntoIterator<Item = Command>,
@@ -222,7 +227,7 @@ impl<S: Store> Subject<'_, S> {
         outcomes
     }
 
-    /// The store shows every one of these widgets as the model has it.
+    /// Checks that the store shows all of these widgets as the model does.
     async fn must_equal(&self, model: &Model, serial_numbers: &[SerialNumber]) {
         for serial_number in serial_numbers {
             let found = self.lookup(serial_number).await;
@@ -231,7 +236,7 @@ impl<S: Store> Subject<'_, S> {
     }
 }
 
-/// The outcome, where the store works at all.
+/// Returns the outcome. Panics if the store met a fault.
 fn decided(command: &Command, outcome: Result<(), Rejection>) -> Result<(), Refusal> {
     match outcome {
         Ok(()) => Ok(()),

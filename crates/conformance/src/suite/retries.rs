@@ -1,4 +1,5 @@
-//! Operations with idempotency keys: a retry is answered as the first attempt was, and applied once.
+//! Operations with idempotency keys: a retry gets the same answer as the first attempt, and is
+//! applied once.
 
 use super::Subject;
 use crate::{
@@ -16,11 +17,11 @@ use widgets_registry::{
     query::Asker,
 };
 
-/// How many callers send one request.
+/// How many callers send the same request.
 const CALLERS: usize = 12;
 
 impl<S: Store> Subject<'_, S> {
-    /// An attempt with a key of this case's own.
+    /// Returns an attempt with a key that only this case uses.
     fn keyed(&self, key: &str, command: Command) -> Attempt {
         Attempt {
             command,
@@ -39,7 +40,7 @@ impl<S: Store> Subject<'_, S> {
     }
 }
 
-/// Each acceptance and each refusal, also where by then another answer would be right.
+/// This holds for each acceptance and each refusal, even if another answer would be right by then.
 pub(super) async fn are_answered_as_the_first_attempt<S: Store>(subject: &Subject<'_, S>) {
     let (a, b, c) = (
         subject.serial_number("A"),
@@ -78,7 +79,7 @@ pub(super) async fn are_answered_as_the_first_attempt<S: Store>(subject: &Subjec
     for serial_number in seen {
         before.push(subject.lookup(serial_number).await);
     }
-    // The other way round, so that most of them would come out otherwise now.
+    // In reverse order, so that most of them would now have a different outcome.
     for (attempt, outcome) in first.iter().rev() {
         let expected = match outcome {
             Ok(_) => Ok(Applied::Before),
@@ -129,7 +130,7 @@ pub(super) async fn of_other_callers_are_no_retries<S: Store>(subject: &Subject<
     }
 }
 
-/// One of them is applied. The others are told so, or that it is under way.
+/// One of them is applied. The others learn that, or that it is in progress.
 pub(super) async fn at_the_same_time_are_applied_once<S: Store>(subject: &Subject<'_, S>) {
     let hub = subject.add("hub", "P").await;
     let spoke = subject.add("spoke", "P").await;
@@ -162,7 +163,7 @@ pub(super) async fn at_the_same_time_are_applied_once<S: Store>(subject: &Subjec
     }
 }
 
-/// Retries, those with another request, and operations without keys, all beside each other.
+/// Retries, the same keys with other requests, and operations without keys, all at the same time.
 pub(super) async fn among_others_agree_with_the_model<S: Store>(subject: &Subject<'_, S>) {
     const GROUPS: u64 = 8;
     let mut groups = Vec::new();

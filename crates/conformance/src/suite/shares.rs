@@ -1,4 +1,4 @@
-//! Where more idempotency keys are used than are kept, each caller keeps its share.
+//! If more idempotency keys are used than are kept, each caller keeps its share.
 
 use super::Subject;
 use crate::commands::{add_widget, sample};
@@ -6,12 +6,12 @@ use proptest::{collection::vec, prelude::*};
 use std::collections::HashMap;
 use widgets_registry::{Applied, Attempt, IdempotencyKey, Refusal, Rejection, Store, query::Asker};
 
-/// So many callers use keys: the first one many, the others few.
+/// How many callers use keys: the first one many, the others few.
 const CALLERS: u64 = 3;
 
-/// Each caller finds the newest of its keys up to half of its even share of `keys_max`, however many another one uses.
-/// `let_go` has the store let go of what is too much. What a caller with more than that finds of the others is for
-/// the store to say.
+/// Each caller finds the newest of its keys, up to half of its even share of `keys_max`, however
+/// many another caller uses. `let_go` makes the store remove the excess. Which of its other keys a
+/// caller with more finds is up to the store.
 pub(super) async fn are_kept<S: Store>(
     subject: &Subject<'_, S>,
     keys_max: u64,
@@ -54,7 +54,7 @@ pub(super) async fn are_kept<S: Store>(
         let again = subject.attempt(&attempt(caller, number)).await;
         assert_eq!(again, Ok(Applied::Before), "caller {caller}, key {number}");
     }
-    // And no more than are to be kept: its first one is decided anew.
+    // No more keys are kept than allowed: the first one is decided anew.
     let first = subject.attempt(&attempt(0, 0)).await;
     let taken = matches!(
         &first,

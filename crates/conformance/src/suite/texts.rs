@@ -1,4 +1,4 @@
-//! Texts arrive and come back as they were given.
+//! Texts are stored and returned exactly as they were given.
 
 use super::Subject;
 use crate::commands::{
@@ -9,13 +9,13 @@ use widgets_registry::{Port, Store};
 
 pub(super) async fn serial_numbers_are_kept_to_the_byte<S: Store>(subject: &Subject<'_, S>) {
     let serial_numbers = boundary_serial_numbers(&subject.prefix);
-    // Each is another widget, however alike they look.
+    // Each is a different widget, however alike they look.
     for serial_number in &serial_numbers {
         subject
             .accept(add_widget(serial_number, serial_number, "PPQ"))
             .await;
     }
-    // A ring of them, so that each is also seen as a peer.
+    // In a ring, so that each is also seen as a peer.
     let next = serial_numbers.iter().cycle().skip(1);
     for (one, other) in serial_numbers.iter().zip(next) {
         subject.accept(associate_widgets(one, other, Port::P)).await;

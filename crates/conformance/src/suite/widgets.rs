@@ -67,7 +67,7 @@ pub(super) async fn missing_widgets_are_refused<S: Store>(subject: &Subject<'_, 
         .refuse(remove_widget(&serial_number), "WG001", &message, None)
         .await;
     assert_eq!(subject.lookup(&serial_number).await, None);
-    // Also one that was there.
+    // The same holds for one that existed before.
     subject.add("X", "P").await;
     subject.accept(remove_widget(&serial_number)).await;
     subject

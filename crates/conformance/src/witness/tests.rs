@@ -1,4 +1,4 @@
-//! Each kind of wrong history is refused, and for its own reason.
+//! Each kind of wrong history is refused, and for the right reason.
 
 use super::*;
 use widgets_registry::{
@@ -26,7 +26,7 @@ fn author(name: &str) -> Author {
     Author::new(name).expect("a short name")
 }
 
-/// A call under a name, from one moment to another.
+/// Returns a call under a name, with its beginning and its end.
 fn call(name: &str, request: Request, answer: Option<Answer>, time: [u64; 2]) -> Witnessed {
     let [invoked, returned] = time;
     Witnessed {
@@ -55,7 +55,7 @@ fn taken(text: &str) -> Refusal {
     Refusal::SerialNumberTaken { serial_number }
 }
 
-/// A lookup of E, which is there with this peer.
+/// Returns a lookup that finds E with this peer.
 fn found(name: &str, peer: Option<&str>, time: [u64; 2]) -> Witnessed {
     let widget = Widget {
         serial_number: serial_number("E"),
@@ -73,7 +73,7 @@ fn looked_up(name: &str, widget: Option<Widget>, time: [u64; 2]) -> Witnessed {
     call(name, request, Some(Answer::Found(widget)), time)
 }
 
-/// The feed of these operations, one after the other.
+/// Returns the feed of these operations, one after the other.
 fn feed(operations: &[(&str, Command)]) -> Vec<Event> {
     let mut model = Model::default();
     let mut events = Vec::new();
@@ -98,7 +98,8 @@ fn event(name: &str, happened: Happened) -> Event {
     }
 }
 
-/// Two widgets, one after the other, and their association, with whoever looks meanwhile.
+/// Returns calls that add two widgets one after the other and associate them, and calls that look
+/// meanwhile.
 fn calls() -> Vec<Witnessed> {
     vec![
         accepted("add E", add("E"), [10, 19]),
@@ -129,7 +130,7 @@ fn refuses(calls: &[Witnessed], events: &[Event], why: &str) {
 #[test]
 fn a_right_history_is_explained() {
     assert_eq!(check(&Model::default(), &calls(), &told()), Ok(()));
-    // Those that overlap may be told in either order.
+    // Overlapping operations may be reported in either order.
     let overlapping = [
         accepted("add E", add("E"), [10, 19]),
         accepted("add F", add("F"), [11, 18]),
@@ -139,7 +140,7 @@ fn a_right_history_is_explained() {
         let events = feed(&operations);
         assert_eq!(check(&Model::default(), &overlapping, &events), Ok(()));
     }
-    // It may follow on another one.
+    // The calls may follow another history.
     let mut initial = Model::default();
     initial.apply(&add("E")).expect("accepted");
     assert_eq!(check(&initial, &calls()[6..], &[]), Ok(()));
@@ -180,7 +181,7 @@ fn a_lookup_or_a_refusal_that_is_told_is_refused() {
     let mut lookup = told();
     lookup.extend(feed(&[("joined", add("G"))]));
     refuses(&calls(), &lookup, "a lookup is told");
-    // It would be right where it stands, and the answer was another one.
+    // The change would be right in its place, but the answer was a refusal.
     let calls = [refused("add E", add("E"), taken("E"), [10, 19])];
     refuses(&calls, &feed(&[("add E", add("E"))]), "is told as");
 }
@@ -239,7 +240,8 @@ fn an_answer_that_no_place_in_the_order_explains_is_refused() {
         let said = verdict.expect_err(why);
         assert!(said.starts_with("nothing explains"), "{said}");
     }
-    // Each for itself is right: the second one has seen less than the first, which was answered before.
+    // Each is right on its own. But the second has seen less than the first, which was answered
+    // before it.
     let back = [
         found("more", Some("F"), [31, 32]),
         found("less", None, [33, 34]),
