@@ -1,4 +1,5 @@
-//! The embedded store passes the suite that every store passes, and its batches agree with the model.
+//! The embedded store passes the suite that every store must pass, and its batches agree with the
+//! model.
 
 #![expect(
     clippy::expect_used,
@@ -17,10 +18,10 @@ use widgets_conformance::{
 use widgets_engine::{Engine, Settings};
 use widgets_registry::{Ask as _, Kinds as _, Lookup, Port, PortCounts, Rejection};
 
-/// How many operations wait at a time, and so how many a batch can have.
+/// How many operations may wait at a time, and therefore how many a batch can have.
 const QUEUE_OPERATIONS_MAX: usize = 64;
 
-/// A new store with segments so small that a test crosses many of them.
+/// Opens a new store with segments so small that a test crosses many of them.
 fn open(name: &str) -> Engine {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     drop(std::fs::remove_dir_all(&path));
@@ -35,7 +36,8 @@ fn open(name: &str) -> Engine {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_embedded_store_conforms() {
     let engine = open("conformance");
-    // Of one the answers come as those of a worker do, of the other straight to each caller.
+    // The first client gets its answers as a worker does; the second sends each answer directly to
+    // its caller.
     let clients = [engine.client().on_current_runtime(), engine.client()];
     check_store(&clients, "").await;
     check_changes(&clients, "").await;
@@ -56,7 +58,7 @@ async fn callers_have_their_shares_of_the_keys_also_after_a_start() {
     }
 }
 
-/// What the metric says.
+/// Returns the values of the metric.
 fn free_slots(engine: &Engine) -> PortCounts {
     let registry = prometheus::Registry::new();
     engine
@@ -92,7 +94,8 @@ async fn free_slots_are_counted_by_port_type_also_after_a_start() {
     assert_eq!(free_slots(&engine), before);
 }
 
-/// Operations are decided in the order of their arrival, so a whole batch can be foretold.
+/// Operations are decided in the order of their arrival, so the answers to a whole batch can be
+/// predicted.
 #[tokio::test]
 async fn long_histories_in_batches_agree_with_the_model() {
     let engine = open("batches");
@@ -101,7 +104,8 @@ async fn long_histories_in_batches_agree_with_the_model() {
     let history = sample(&vec(commands(serial_numbers.clone()), 30_000), 0);
     let mut model = Model::default();
     for batch in history.chunks(QUEUE_OPERATIONS_MAX) {
-        // The first poll is the arrival. What is decided at once may be answered by it.
+        // The first poll is the arrival. An operation that is decided immediately may be answered
+        // by it.
         let mut arrive = Context::from_waker(Waker::noop());
         let mut submissions = Vec::new();
         for command in batch {

@@ -1,5 +1,5 @@
-//! Data directories that a program of format 1 left, made by the last one: a start reads them and makes
-//! format 2 of them.
+//! Data directories that the last program with format 1 left: a start reads them and converts them
+//! to format 2.
 
 #![expect(clippy::expect_used, reason = "helpers of tests are tests")]
 

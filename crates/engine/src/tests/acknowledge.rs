@@ -1,7 +1,9 @@
-//! A store whose answers wait for a holder: whatever comes when, nobody is told of what the holder does not have.
+//! A store whose answers wait for a holder: whatever happens in whatever order, no answer reveals
+//! anything that the holder does not have.
 //!
-//! A promotion can take away all that the holder lacks. So what is told must be so in a history that the holder has: an accepted
-//! operation stands in it, and a refusal or a lookup is what one of its states gives, none older than when it was asked.
+//! A promotion can undo everything that the holder does not have. So an answer must be right in a
+//! history that the holder has: an accepted operation is in it, and a refusal or a lookup is what
+//! one of its states gives, no older than the request.
 
 use super::{
     disk::{Chance, TestDisk},
@@ -30,12 +32,12 @@ fn waiting() -> Settings {
     }
 }
 
-/// What waits for an answer, and since when.
+/// A request that waits for its answer, and when it was made.
 struct Asked {
     what: What,
-    /// What was acknowledged then.
+    /// What was acknowledged at that time.
     acknowledged: u64,
-    /// Where the journal ended then.
+    /// Where the journal ended at that time.
     end: u64,
 }
 
@@ -44,7 +46,7 @@ enum What {
     Lookup(SerialNumber, Receiver<Looked>),
 }
 
-/// How often what happened.
+/// How often each thing happened.
 #[derive(Debug, Default)]
 struct Tally {
     accepted: usize,
@@ -60,7 +62,7 @@ struct Story<'a> {
     rig: Option<Rig>,
     chance: Chance,
     asked: Vec<Asked>,
-    /// What the holder has, and the primary was told of it.
+    /// The entry up to which the holder has everything and the primary knows it.
     acknowledged: u64,
     tally: Tally,
 }
@@ -69,7 +71,7 @@ fn end(rig: &Rig) -> u64 {
     rig.log().newest().sequence + 1
 }
 
-/// Whether the journal's change is what this command asked for.
+/// Reports whether the journal's change is what this command asked for.
 fn is_of(change: &JournaledChange<'_>, command: &Command) -> bool {
     match (change, command) {
         (
@@ -173,7 +175,7 @@ impl<'a> Story<'a> {
         self.check()
     }
 
-    /// Every state of the history that the holder has, from this one on.
+    /// Returns every state of the history that the holder has, from this entry on.
     fn states(&self, from: u64) -> Vec<State> {
         let groups = self.rig.as_ref().expect("it runs").log().all_groups();
         let (mut states, mut sequence) = (Vec::new(), 1);
@@ -204,7 +206,7 @@ impl<'a> Story<'a> {
         states
     }
 
-    /// Whether an entry that the holder has is what this command asked for.
+    /// Reports whether an entry that the holder has is what this command asked for.
     fn is_held(&self, command: &Command, from: u64) -> bool {
         let groups = self.rig.as_ref().expect("it runs").log().all_groups();
         groups.expect("kept").iter().any(|group| {
@@ -271,7 +273,7 @@ impl<'a> Story<'a> {
         self.check_changes()
     }
 
-    /// Those who ask for changes see what the holder has.
+    /// Checks that readers of changes see what the holder has.
     fn check_changes(&self) -> Result<(), String> {
         let log = self.rig.as_ref().expect("it runs").log();
         let is_held = |sequence| sequence < self.acknowledged;
@@ -369,7 +371,7 @@ fn add(number: usize) -> Attempt {
     .into()
 }
 
-/// While nobody holds, operations wait undecided and are then refused: nothing was applied.
+/// While there is no holder, operations wait undecided and are then refused: nothing was applied.
 #[test]
 fn operations_wait_for_a_holder_and_are_then_refused() {
     let disk = TestDisk::default();
@@ -384,13 +386,13 @@ fn operations_wait_for_a_holder_and_are_then_refused() {
         matches!(answer, Err(Rejection::Fault(Fault::Unavailable { .. })))
     };
     assert!(is_unavailable(&refused), "{refused:?}");
-    // From then on at once, and it can be read that there is nothing.
+    // After that, refusals are immediate, and a lookup finds nothing.
     let refused = rig.ask(&[add(1)]);
     assert!(is_unavailable(&refused[0]), "{refused:?}");
     assert_eq!(end(&rig), 1, "nothing was applied");
     let mut looked = rig.look_up(serial_number(1));
     assert_eq!(looked.try_recv().expect("answered"), Ok(None));
-    // A holder comes: it is as if nothing had been.
+    // When a holder connects, everything works again.
     rig.record(Some(HOLDER)).expect("named");
     rig.acknowledging().connected(true);
     let mut answers = rig.ask_held(&[add(1)]);
@@ -400,7 +402,8 @@ fn operations_wait_for_a_holder_and_are_then_refused() {
     assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
 }
 
-/// What is not there in time may or may not have been applied; nothing more is taken until it is there.
+/// An operation that is not acknowledged in time may or may not have been applied. No more
+/// operations are taken until it is acknowledged.
 #[test]
 fn what_the_holder_has_not_in_time_is_unknown_and_nothing_follows_until_it_has() {
     let disk = TestDisk::default();
@@ -450,7 +453,8 @@ fn what_the_holder_has_not_in_time_is_unknown_and_nothing_follows_until_it_has()
     assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
 }
 
-/// A store that is its own holder, as after a promotion, waits for nobody until another one is named.
+/// A store that is its own holder, as after a promotion, waits for nobody until another holder is
+/// named.
 #[test]
 fn a_store_that_holds_itself_waits_for_nobody_until_another_is_named() {
     let disk = TestDisk::default();
@@ -463,7 +467,7 @@ fn a_store_that_holds_itself_waits_for_nobody_until_another_is_named() {
     assert_eq!(rig.ask(&[add(2)]), [Ok(Applied::Now)]);
     rig.record(Some(HOLDER)).expect("named");
     rig.acknowledging().connected(true);
-    // What was there before it was named waits for nobody.
+    // From now on answers wait, until the store is its own holder again.
     let mut answers = rig.ask_held(&[add(3)]);
     assert_eq!(answers[0].try_recv(), Err(TryRecvError::Empty));
     rig.record(None).expect("recorded");
@@ -472,7 +476,7 @@ fn a_store_that_holds_itself_waits_for_nobody_until_another_is_named() {
     assert_eq!(answers[0].try_recv(), Ok(Ok(Applied::Now)));
     let holding = rig.log().holding();
     assert_eq!(holding.holder.map(|it| it.member), Some(own));
-    // Also from a checkpoint, with no journal before it.
+    // The holder is also known from a checkpoint that has no journal before it.
     rig.checkpoint().expect("written");
     drop(rig);
     let rig = Rig::open_with(&disk, &settings()).expect("opened");

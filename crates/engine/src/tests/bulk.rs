@@ -1,4 +1,4 @@
-//! The bulk API: all of what was applied becomes durable, or nothing.
+//! The bulk API: either everything that was applied becomes durable, or nothing.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -64,11 +64,11 @@ fn without_a_commit_nothing_is_kept() {
     assert_eq!(disk.names(), [""; 0], "no store is made");
     let bulk = open(&disk).expect("opened");
     assert_eq!(bulk.counts().widgets, 0);
-    // An empty store is one as well.
+    // An empty store is a store too.
     bulk.commit().expect("made");
     let bulk = open(&disk).expect("opened");
     assert_eq!(bulk.counts().widgets, 0);
-    // And then there is nothing to commit.
+    // Then there is nothing to commit.
     let steps = disk.steps();
     bulk.commit().expect("nothing to do");
     assert_eq!(disk.steps(), steps);
@@ -113,11 +113,11 @@ fn a_power_cut_during_a_commit_leaves_the_old_state_or_the_new_one() {
     apply(&mut bulk, &mut chance, &mut accepted);
     bulk.commit().expect("committed");
     cut_power(&disk, &accepted);
-    // And where there is no store yet.
+    // The same if there is no store yet.
     cut_power(&TestDisk::default(), &[]);
 }
 
-/// Cuts the power at every step of a commit to this disk, which has what was accepted.
+/// Cuts the power at every step of a commit to this disk, which has the accepted operations.
 fn cut_power(disk: &TestDisk, accepted: &[Command]) {
     let before = widgets(&model(accepted));
     for kept in [

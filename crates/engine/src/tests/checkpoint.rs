@@ -1,5 +1,5 @@
-//! Fuzzy checkpoints: slices of the state from different moments, and the journal since the first,
-//! are the state.
+//! Fuzzy checkpoints: slices of the state from different moments, together with the journal since
+//! the first slice, are the state.
 
 use super::{
     disk::{Chance, TestDisk},
@@ -20,7 +20,7 @@ use std::{
 };
 use widgets_registry::{Name, Ports, SerialNumber, decide};
 
-/// A state and the journal that made it.
+/// A state and the journal that led to it.
 #[derive(Default)]
 struct Journaled {
     state: State,
@@ -38,7 +38,7 @@ impl Journaled {
         }
     }
 
-    /// Sequence numbers count from 1.
+    /// Returns the end of the journal. Sequence numbers count from 1.
     fn position(&self) -> Position {
         position(self.journal.len() as u64 + 1)
     }
@@ -73,7 +73,7 @@ fn replay(state: &mut State, journal: &[Vec<u8>]) {
 }
 
 proptest! {
-    // Every case is cheap, and the space of interleavings is large.
+    // Each case is cheap, and there are many interleavings.
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// `before`, `between` and `after` count the operations before the checkpoint, between each of
@@ -121,7 +121,7 @@ proptest! {
         prop_assert_eq!(state.check(), Ok(()));
         prop_assert_eq!(state.counts(), journaled.state.counts());
         prop_assert_eq!(widgets(&state), widgets(&journaled.state));
-        // The journal may as well end where the copying did.
+        // The journal may also end where the copying did.
         let least = &journaled.journal[..usize::try_from(needed).expect("few changes") - 1];
         let (state, _) = recover(&disk, written, least);
         let mut expected = State::default();

@@ -1,5 +1,5 @@
 //! A crash at every step of the disk, and a failure of every step, in histories that cross segments
-//! and write checkpoints. Afterwards everything that was answered is there, and nothing that was
+//! and write checkpoints. Afterwards everything that was accepted is there, and nothing that was
 //! refused.
 
 use super::{
@@ -14,9 +14,9 @@ const BATCHES: usize = 100;
 /// What the answers of a history promise.
 #[derive(Default)]
 struct Promise {
-    /// Accepted and answered.
+    /// Operations that were answered as accepted.
     accepted: Vec<Command>,
-    /// Accepted, but whether they are durable is unknown: all of them or none.
+    /// Operations that were accepted, but may not be durable: either all or none of them are.
     unknown: Vec<Command>,
 }
 
@@ -32,7 +32,7 @@ impl Promise {
     }
 }
 
-/// Runs a history, which the seed tells, until its end or until the disk has crashed.
+/// Runs the history of this seed until its end, or until the disk has crashed.
 fn run(disk: &TestDisk, seed: u64) -> Promise {
     let mut chance = Chance(seed);
     let mut promise = Promise::default();
@@ -81,7 +81,7 @@ fn run(disk: &TestDisk, seed: u64) -> Promise {
     promise
 }
 
-/// The number of steps of a history, and that it is one that is worth it.
+/// Returns the number of steps of a history, and checks that the history is worth testing.
 fn steps(seed: u64) -> usize {
     let disk = TestDisk::default();
     run(&disk, seed);
@@ -101,7 +101,7 @@ fn steps(seed: u64) -> usize {
     disk.steps()
 }
 
-/// Opens what a crash left, compares it with the promise, and goes on working with it.
+/// Opens what a crash left, compares it with the promise, and continues to work with it.
 fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
     let mut rig = match Rig::open(disk) {
         Ok(rig) => rig,
@@ -123,7 +123,8 @@ fn recover(disk: &TestDisk, promise: &Promise, story: &str) {
     );
 }
 
-/// The process ends without a power cut, the next one serves what it finds, and then the power fails.
+/// The process ends without a power cut, the next one serves what it finds, and then the power
+/// fails.
 fn restart_and_cut(disk: &TestDisk, promise: &Promise, story: &str) {
     let disk = disk.after_kill();
     let rig = Rig::open(&disk).expect("a process that ends leaves no damage");
@@ -158,7 +159,7 @@ fn what_was_answered_survives_a_power_cut_at_any_step() {
             let story = format!("seed {seed}, power cut at step {crash_at}, kept {kept:?}");
             recover(&disk.after_power_cut(kept), &promise, &story);
         }
-        // The process dies, and later the power fails.
+        // The process is killed, and later the power fails.
         let story = format!("seed {seed}, killed at step {crash_at}");
         restart_and_cut(&disk, &promise, &story);
     }

@@ -1,4 +1,4 @@
-//! A directory of the operating system: whose it is, who gets into it, and what is made.
+//! A directory of the operating system: who owns it, who has access, and what is created.
 
 use super::{
     recovery::{add, lookup},
@@ -100,7 +100,7 @@ fn what_no_store_needs_and_nobody_wrote_does_not_make_a_directory_foreign() {
     assert!(data.is_new());
     let pacing = Pacing::new(Mode::Never, Arc::new(SystemClock::new()), ());
     drop(Engine::open_in(data, &settings(), Arc::new(pacing)).expect("a new store"));
-    // Where a store is, other files are none of its business.
+    // In a directory that has a store, other files are ignored.
     fs::write(path.join("notes.txt"), "").expect("a file");
     let data = DataDirectory::open(path, NoStore::Refuse).expect("there is a store");
     assert!(!data.is_new());
@@ -123,7 +123,7 @@ fn nothing_is_made_where_nothing_may_be() {
     assert_eq!(names(&path), [""; 0]);
 }
 
-/// Whoever opens a pipe waits for its other end, which nobody may ever open.
+/// Opening a pipe blocks until its other end is opened, which may never happen.
 #[tokio::test]
 async fn what_is_no_regular_file_is_named_and_not_waited_for() {
     let directory = temporary();
@@ -160,7 +160,7 @@ async fn what_is_no_regular_file_is_named_and_not_waited_for() {
         fs::rename(&aside, &file).expect("moved back");
         tried += 1;
     }
-    // The lock, the store's own file, a checkpoint and a segment at least.
+    // At least the lock, the file `store`, a checkpoint and a segment.
     assert!(tried >= 4, "{tried}");
     let engine = Engine::open(&path, &settings()).expect("as it was");
     assert!(lookup(&engine.client(), 1).await.is_some());

@@ -1,5 +1,5 @@
-//! A store that follows another one: it has the same journal and the same state, whatever happens to its disk, and
-//! takes nothing that does not go on where it ends.
+//! A store that follows another one: it has the same journal and the same state, whatever happens
+//! to its disk, and accepts nothing that does not continue where it ends.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -19,7 +19,7 @@ use widgets_registry::{
 
 const PRIMARY: &str = "http://primary:3000";
 
-/// All of the primary's journal stays.
+/// Settings that keep the primary's whole journal.
 fn keeping() -> Settings {
     Settings {
         changes_retention_bytes: 1 << 30,
@@ -43,7 +43,7 @@ fn keyed(command: Command, number: usize) -> Attempt {
     }
 }
 
-/// A history with keys, refusals and seals.
+/// Returns a history with keys, refusals and seals.
 fn primary(batches: usize) -> Primary {
     let (disk, mut chance) = (TestDisk::default(), Chance(77));
     let mut rig = Rig::open_with(&disk, &keeping()).expect("a new store");
@@ -69,7 +69,7 @@ fn primary(batches: usize) -> Primary {
     }
 }
 
-/// An empty standby on this disk.
+/// Begins an empty standby on this disk.
 fn begin(disk: &TestDisk, primary: &Primary) {
     let store = primary.store.clone();
     let mut restoration =
@@ -80,7 +80,7 @@ fn begin(disk: &TestDisk, primary: &Primary) {
     assert_eq!(begun.epoch, primary.store.epoch(), "no epoch of its own");
 }
 
-/// Follows from where the standby ends; stops where the disk fails.
+/// Follows from where the standby ends. Stops if the disk fails.
 fn follow(rig: &mut Rig, primary: &Primary) -> Result<(), FollowError> {
     let from = rig.log().newest().sequence + 1;
     let rest = primary
@@ -111,7 +111,8 @@ fn check(rig: &Rig, primary: &Primary, story: &str) {
     assert_eq!(chain(rig), chain(&original), "{story}");
 }
 
-/// Whoever hands over looks at where the journal ends then: a standby that has this has everything that was answered.
+/// A handover looks at where the journal ends then: a standby that has everything up to there has
+/// everything that was acknowledged.
 #[test]
 fn a_store_says_that_it_takes_no_more_once_what_it_took_is_in_its_journal() {
     let disk = TestDisk::default();
@@ -133,7 +134,7 @@ fn a_standby_has_the_journal_the_state_and_the_keys_of_its_primary() {
     let mut rig = Rig::open(&disk).expect("opened");
     follow(&mut rig, &primary).expect("followed");
     check(&rig, &primary, "followed");
-    // It is kept durably, with its checkpoints.
+    // It is durable, including its checkpoints.
     drop(rig);
     let names = disk.names();
     assert!(
@@ -145,7 +146,7 @@ fn a_standby_has_the_journal_the_state_and_the_keys_of_its_primary() {
     check(&rig, &primary, "after a power cut");
     assert!(rig.log().store_header().is_standby());
     drop(rig);
-    // Whoever retries at the one that goes on gets the first answer.
+    // A retry at the store that continues gets the first answer.
     let first = disk.content("store");
     let store = StoreHeader {
         role: Role::Primary,
@@ -215,7 +216,7 @@ fn nothing_is_taken_that_does_not_go_on_where_the_standby_ends() {
         changed(|group| group.payload = Box::new([31])),
         changed(|group| group.entries += 1),
         changed(|group| group.payload = group.payload.repeat(2).into()),
-        // Its second half cannot be: what the first made is taken back.
+        // The first half can be applied and the second cannot, so the first is rolled back.
         changed(|group| {
             group.payload = group.payload.repeat(2).into();
             group.entries *= 2;
@@ -277,7 +278,8 @@ fn a_crash_at_every_step_of_following_loses_nothing_and_it_goes_on() {
     }
 }
 
-/// Whether what reads at this store may be answered after a position, has to wait, or never will.
+/// Reports for positions whether a read after them may be answered by this store, must wait, or can
+/// never be answered.
 #[test]
 fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     let primary = primary(12);
@@ -304,7 +306,7 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     }
     assert_eq!(rig.log().has(at(store, epoch, 0)), Ok(true));
     assert_eq!(rig.log().has(at(store, epoch, newest + 1)), Ok(false));
-    // Its primary was promoted, and it has not heard of that yet.
+    // A new primary was promoted, and this standby does not know it yet.
     assert_eq!(rig.log().has(at(store, epoch + 9, newest + 1)), Ok(false));
     gone(&rig, at(store, epoch + 9, newest));
     gone(&rig, at(store ^ 1, epoch, newest + 1));
@@ -312,7 +314,8 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     gone(&rig, at(store, epoch - 1, newest));
     gone(&rig, at(store, epoch - 1, newest + 1));
 
-    // The epoch began after three more: those of the one before that came later are in no history.
+    // The epoch begins after three more entries. Later entries of the epoch before it are in no
+    // history.
     let mut header = (*rig.log().store_header()).clone();
     header.epochs.push(Epoch {
         number: epoch + 9,
@@ -330,8 +333,8 @@ fn a_standby_comes_to_the_positions_of_its_history_and_to_no_others() {
     assert_eq!(rig.log().has(at(store, epoch, newest)), Ok(true));
 }
 
-/// It has heard of an epoch that began after what it has, and is promoted before it came there: its file `store` was one that
-/// no start takes.
+/// The standby knows an epoch that begins after what it has, and is promoted before it gets there.
+/// Its file `store` used to be one that a start refuses.
 #[test]
 fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
     let primary = primary(12);
@@ -362,8 +365,8 @@ fn a_standby_that_is_promoted_before_it_came_to_an_epoch_forgets_that_one() {
     assert_eq!(epochs, [(known, 1), (known + 2, 1)]);
 }
 
-/// What was handed over before a promotion belongs to the epoch before, also where the owner has not come to it yet: else one
-/// change had two positions.
+/// A group submitted before a promotion belongs to the earlier epoch, even if the owner has not
+/// taken it yet. Otherwise one change would have two positions.
 #[test]
 fn a_group_that_waits_is_written_before_a_store_is_promoted() {
     let primary = primary(3);
@@ -375,7 +378,7 @@ fn a_group_that_waits_is_written_before_a_store_is_promoted() {
     let mut context = Context::from_waker(Waker::noop());
     let mut following = Box::pin(follower.follow(primary.groups[0].clone()));
     assert!(following.as_mut().poll(&mut context).is_pending());
-    // Whoever followed has ended.
+    // The follower has ended.
     drop(following);
     let mut pausing = Box::pin(follower.pause());
     assert!(pausing.as_mut().poll(&mut context).is_pending());
@@ -388,7 +391,8 @@ fn a_group_that_waits_is_written_before_a_store_is_promoted() {
     );
 }
 
-/// Whoever is handed over to has everything: no record comes after that, but for the one with which a promoted store begins.
+/// The member that takes over has everything, so no record may be written after a handover, except
+/// the one with which a promoted store begins.
 #[test]
 fn a_store_that_takes_no_operations_writes_no_record_but_its_first() {
     let primary = primary(3);
@@ -412,8 +416,8 @@ fn a_store_that_takes_no_operations_writes_no_record_but_its_first() {
     assert_eq!(store.newest(), newest);
 }
 
-/// A promotion, a demotion or taking over epochs fails at any step of the disk, and the store goes on: its next start finds what it was
-/// told, and not a role or an epoch of which nobody was.
+/// A promotion, a demotion or the adoption of epochs fails at any step of the disk, and the store
+/// continues. Its next start finds the role and the epochs that were reported, and no others.
 #[test]
 fn a_change_of_roles_that_failed_has_not_happened_at_the_next_start() {
     let primary = primary(3);
@@ -473,7 +477,7 @@ fn a_change_of_roles_that_failed_has_not_happened_at_the_next_start() {
     }
 }
 
-/// Where it cannot be made the old one either, nothing is written until a start.
+/// If the old file cannot be written again either, nothing is written until a restart.
 #[test]
 fn a_store_that_does_not_know_its_role_writes_nothing() {
     let primary = primary(3);
@@ -507,7 +511,7 @@ fn a_store_that_does_not_know_its_role_writes_nothing() {
     assert!(refused > 0);
 }
 
-/// What becomes of this, while the store makes its turns.
+/// Runs the store's turns until the future is ready, and returns its output.
 fn done<T>(store: &mut Steps<TestDisk, TestClock>, doing: impl Future<Output = T>) -> T {
     let mut doing = Box::pin(doing);
     let mut context = Context::from_waker(Waker::noop());
@@ -520,8 +524,8 @@ fn done<T>(store: &mut Steps<TestDisk, TestClock>, doing: impl Future<Output = T
     panic!("it does not end");
 }
 
-/// A primary wrote a group whose sync failed, and was replaced. The group is there at its next start, and had become one of the new
-/// primary's epoch: one position named two changes.
+/// A primary wrote a group whose sync failed, and was replaced. At its next start the group
+/// existed, and had become part of the new primary's epoch, so that one position named two changes.
 #[test]
 fn no_epoch_is_begun_over_a_group_of_which_nobody_knows_whether_it_is_there() {
     let disk = TestDisk::default();
@@ -570,7 +574,8 @@ fn no_epoch_is_begun_over_a_group_of_which_nobody_knows_whether_it_is_there() {
     assert!(store.source().store().is_standby());
 }
 
-/// A primary was asked, and before its epochs were taken over the store was told to follow another one, or was promoted.
+/// A primary was asked for its epochs, and before they were adopted, the store was told to follow
+/// another one or was promoted.
 #[test]
 fn the_epochs_of_a_primary_that_is_not_followed_any_more_are_not_taken_over() {
     let primary = primary(3);
@@ -586,7 +591,7 @@ fn the_epochs_of_a_primary_that_is_not_followed_any_more_are_not_taken_over() {
     });
     let other = "http://other:3000";
     let asked = standby.source().store();
-    // Both wait at once; whichever comes first, neither takes back what the other one did.
+    // Both wait at once. Whichever comes first, neither undoes the other.
     let mut context = Context::from_waker(Waker::noop());
     let mut demoting = Box::pin(follower.demote(other.into()));
     assert!(demoting.as_mut().poll(&mut context).is_pending());

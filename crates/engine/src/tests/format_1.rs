@@ -1,5 +1,5 @@
-//! Data directories that a program of format 1 left, made by the last one: a start makes format 2 of
-//! them, as a whole or not at all.
+//! Data directories that the last program with format 1 left: a start converts them to format 2
+//! completely or not at all.
 
 use super::{
     disk::{Faults, Kept, TestDisk},
@@ -25,8 +25,8 @@ macro_rules! fixture {
     };
 }
 
-/// One that nobody wrote to, and one that `kill -9` left. One with a checkpoint is in
-/// `engine/tests/format_1.rs`: here, checkpoints have small blocks.
+/// A directory that was never written to, and one that `kill -9` left. One with a checkpoint is in
+/// `engine/tests/format_1.rs`, because checkpoints have small blocks here.
 const FIXTURES: [Fixture; 2] = [
     fixture!("empty": "journal-0000000000000001", "journal-0000000000000002"),
     fixture!(
@@ -44,7 +44,7 @@ impl Fixture {
         disk
     }
 
-    /// Whether these are the widgets that the service of then showed.
+    /// Checks that these are the widgets that the old service showed.
     fn check(&self, found: &[Option<Widget>], story: &str) {
         let expected: serde_json::Value =
             serde_json::from_str(self.widgets).expect("the fixture's widgets");

@@ -1,6 +1,6 @@
-//! Files that the engine did not write: any bytes, real files with any change, and changes whose
-//! checksums are right. A start reads them or names the file; it never panics, and reserves no more
-//! memory for a claim than the format allows.
+//! Files that the engine did not write: arbitrary bytes, real files with arbitrary changes, and
+//! changes whose checksums are right. A start reads them or names the file. It never panics, and
+//! never allocates more memory for a claimed size than the format allows.
 
 use super::{
     disk::{Chance, TestDisk},
@@ -19,13 +19,13 @@ use crate::{
 };
 use proptest::prelude::*;
 
-/// What a start may ask the disk for at a time: a piece of a segment, or the longest group.
+/// How many bytes a start may read at a time: a piece of a segment, or the longest group.
 const READ_BYTES_MAX: u64 = {
     let (piece, group) = (4 << 20, group_bytes(GROUP_ENTRIES_MAX * ENTRY_BYTES_MAX));
     if piece > group { piece } else { group }
 };
 
-/// Starts on these files. What was started must be sound; what was refused must be named.
+/// Starts on these files. A store that starts must be consistent; a refusal must name the file.
 fn check(disk: &TestDisk) -> Result<(), TestCaseError> {
     let clock = TestClock::default();
     let names = disk.names();
@@ -46,7 +46,7 @@ fn check(disk: &TestDisk) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A store with a checkpoint of several blocks, and groups after it.
+/// Returns a store with a checkpoint of several blocks, and groups after it.
 fn real(seed: u64) -> TestDisk {
     let disk = TestDisk::default();
     let mut rig = Rig::open(&disk).expect("a new store");
@@ -62,7 +62,7 @@ fn real(seed: u64) -> TestDisk {
     disk
 }
 
-/// A segment that begins with its header, and then has these bytes.
+/// Returns a segment that consists of its header and these bytes.
 fn segment(number: u64, rest: &[u8]) -> Vec<u8> {
     let mut file = SegmentHeader::new(STORE, number, SALT).encode().to_vec();
     file.extend_from_slice(rest);
@@ -72,7 +72,7 @@ fn segment(number: u64, rest: &[u8]) -> Vec<u8> {
 const SALT: u64 = 0x5a17;
 const STORE: u64 = 0x0570;
 
-/// A disk that has the file of a store, and so far nothing else.
+/// Returns a disk that has only the file `store`.
 fn with_store() -> TestDisk {
     let disk = TestDisk::default();
     let store = StoreHeader {
@@ -89,7 +89,7 @@ fn with_store() -> TestDisk {
     disk
 }
 
-/// A group whose checksum is right, whatever it has.
+/// Returns a group whose checksum is right, whatever it contains.
 fn group(payload: &[u8], chain: &mut u64, first_sequence: u64, entries: u32) -> Vec<u8> {
     let mut group = vec![0; GROUP_HEADER_BYTES];
     group.extend_from_slice(payload);
@@ -102,7 +102,7 @@ fn group(payload: &[u8], chain: &mut u64, first_sequence: u64, entries: u32) -> 
     group
 }
 
-/// The header of a checkpoint of the store that the disk has, of nothing.
+/// Returns the header of an empty checkpoint of the disk's store.
 fn header(disk: &TestDisk, first_sequence: u64, next_sequence: u64) -> CheckpointHeader {
     let store = StoreHeader::decode(&disk.content(files::STORE)).expect("a store");
     CheckpointHeader {
@@ -119,7 +119,7 @@ fn header(disk: &TestDisk, first_sequence: u64, next_sequence: u64) -> Checkpoin
     }
 }
 
-/// A checkpoint whose checksums are right, whatever it has.
+/// Returns a checkpoint whose checksums are right, whatever it contains.
 fn checkpoint(header: CheckpointHeader, blocks: &[(Vec<u8>, u32)]) -> Vec<u8> {
     let mut file = header.encode().to_vec();
     for ((payload, records), number) in blocks.iter().zip(0..) {
@@ -132,7 +132,7 @@ fn checkpoint(header: CheckpointHeader, blocks: &[(Vec<u8>, u32)]) -> Vec<u8> {
     file
 }
 
-/// Bytes that often mean something: small numbers, and letters.
+/// Returns bytes that often mean something: small numbers, and letters.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![4 => 0u8..5, 2 => b'a'..=b'd', 1 => any::<u8>()];
     prop::collection::vec(byte, 0..80)
@@ -184,7 +184,7 @@ proptest! {
     ) {
         let disk = real(1);
         let content = match records {
-            // A header that is in order and may claim billions of records.
+            // A valid header, which may claim billions of records.
             Some(records) => {
                 let header = CheckpointHeader {
                     records,
@@ -232,7 +232,7 @@ proptest! {
         let names = disk.names();
         let name: &String = which.get(&names);
         disk.damage(name, |content| {
-            // Mostly where something is.
+            // Mostly where the file is not empty.
             let used = content.iter().rposition(|&byte| byte != 0).unwrap_or_default() + 1;
             for (at, byte) in changes {
                 let at = at.index(used + 8).min(content.len() - 1);

@@ -1,5 +1,5 @@
-//! The feed of the journal: every change once, in order, across segments, checkpoints and restarts;
-//! and what is said of what is not kept.
+//! The feed of the journal: every change once and in order, across segments, checkpoints and
+//! restarts; and the answer to a position that is not kept.
 
 use super::{
     disk::{Chance, Kept, TestDisk},
@@ -11,7 +11,7 @@ use widgets_registry::{
     Operation, Ports, Position, query::Asker,
 };
 
-/// Segments stay, however many there are.
+/// Settings that keep all segments.
 fn keeping() -> Settings {
     Settings {
         changes_retention_bytes: 1 << 30,
@@ -27,7 +27,7 @@ fn add(number: usize) -> Command {
     }
 }
 
-/// All changes after a position, a few at a time.
+/// Returns all changes after a position, read a few at a time.
 fn all(log: &Log, mut after: Position, filter: &ChangeFilter) -> Result<Vec<Event>, FeedError> {
     let mut events: Vec<Event> = Vec::new();
     loop {
@@ -53,7 +53,7 @@ fn all(log: &Log, mut after: Position, filter: &ChangeFilter) -> Result<Vec<Even
     }
 }
 
-/// The operation that a change says was accepted.
+/// Returns the operation that a change says was accepted.
 fn asked(event: &Event) -> (Operation, String) {
     let names = match &event.happened {
         Happened::AddWidget { serial_number, .. }
@@ -97,7 +97,7 @@ fn every_change_is_told_once_and_in_order_across_segments_checkpoints_and_restar
             accepted.extend(applied.map(|(command, _)| as_asked(command)));
             rig.copy();
             rig.write();
-            // Sometimes, so that it lags behind what is in memory.
+            // Only sometimes, so that it lags behind what is in memory.
             if chance.below(12) == 0 {
                 let from = after.unwrap_or_else(|| rig.log().oldest());
                 seen.extend(all(rig.log(), from, &ChangeFilter::default()).expect("kept"));
@@ -118,7 +118,7 @@ fn every_change_is_told_once_and_in_order_across_segments_checkpoints_and_restar
         disk = disk.after_power_cut(Kept::Nothing);
     }
     assert!(disk.names().contains(&"journal-0000000000000001".into()));
-    // One widget's alone.
+    // The changes of one widget only.
     let rig = Rig::open_with(&disk, &keeping()).expect("opened");
     let filter = ChangeFilter {
         widget: Some(serial_number(3)),
@@ -173,7 +173,7 @@ fn what_is_not_kept_is_gone_and_never_a_gap() {
         Ok(from_there)
     );
     drop(rig);
-    // What a bulk load brings is in no group: nobody may go on across it.
+    // The changes of a bulk load are in no group, so no reader may continue across it.
     let mut bulk = Bulk::open_on(disk.clone(), &TestClock::default(), random(), &keeping());
     let bulk_store = bulk.as_mut().expect("opened");
     bulk_store.apply(&add(99)).expect("a new widget");

@@ -1,4 +1,5 @@
-//! Files that are gone, or another store's: a start names them, and never takes what is left for a store.
+//! Files that are missing, or belong to another store: a start names them, and never takes what is
+//! left for a store.
 
 use super::{
     disk::{Chance, Kept, TestDisk},
@@ -45,7 +46,7 @@ async fn files_that_are_missing_stop_the_start_and_are_named() {
         disk.lose(name);
         open(&disk).err().expect("something is missing").to_string()
     };
-    // The checkpoint is needed in any case: what was before it is gone from the journal's segments.
+    // The checkpoint is always needed, because the segments do not have what came before it.
     assert_eq!(
         without(SEGMENT_1),
         format!("{SEGMENT_1} is missing: without it the state cannot be rebuilt")
@@ -69,7 +70,7 @@ async fn files_that_are_missing_stop_the_start_and_are_named() {
 const NO_BEGINNING: &str = "there is neither a checkpoint nor journal-0000000000000001: without one of \
                             them the state cannot be rebuilt";
 
-/// A store without a checkpoint yet, in three segments.
+/// Returns a store without a checkpoint yet, in three segments.
 async fn store_of_segments() -> TestDisk {
     let disk = TestDisk::default();
     let settings = Settings {
@@ -110,7 +111,7 @@ async fn a_store_whose_journal_is_gone_is_no_new_one() {
         assert_eq!(error.to_string(), NO_BEGINNING);
         assert_eq!(disk.names(), ["store"], "nothing is made");
     }
-    // A segment that has lost its content is not one that was never used.
+    // A segment that lost its content is not an unused one.
     for content in [Vec::new(), vec![0; 12 << 10]] {
         let disk = disk.after_power_cut(Kept::Nothing);
         for name in &segments {
@@ -163,7 +164,7 @@ async fn a_first_start_that_was_cut_short_is_gone_on_with() {
     let engine = open(&unused).expect("the same store");
     assert!(lookup(&engine.client(), 0).await.is_some());
     drop(engine);
-    // It is not one that something was written to, readable or not.
+    // A segment that was written to is not an unused one, whether or not it is readable.
     let used = unused.content(SEGMENT_1);
     keep_first();
     unused.damage(SEGMENT_1, |segment| segment[4096] ^= 1);

@@ -1,7 +1,7 @@
 //! What survives: the engine on a disk that fails, loses and forgets.
 //!
-//! Most tests drive the owner, the preparer of segments and the writer of checkpoints step by step,
-//! without threads, so that a seed tells the whole story.
+//! Most tests run the owner, the preparer of segments and the writer of checkpoints step by step,
+//! without threads, so that a seed determines everything that happens.
 
 use crate::simulation as disk;
 pub(crate) use crate::simulation::Chance;

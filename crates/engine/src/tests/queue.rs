@@ -1,4 +1,4 @@
-//! The queue's limits, and the way of requests and answers by a runtime's mailbox.
+//! The queue's limits, and the way of requests and answers through a runtime's mailbox.
 
 use super::{
     disk::TestDisk,
@@ -53,7 +53,7 @@ fn push(queue: &Queue, serial_number: &str) {
     queue.push_all(&mut vec![lookup(serial_number, Address::Task).0]);
 }
 
-/// Answers a lookup by a fault that names its place in the batch.
+/// Refuses a lookup with a fault that names its place in the batch.
 fn refused(request: Request, place: usize) -> Answered {
     let Request::Query(mut question) = request else {
         panic!("a lookup was asked");
@@ -70,7 +70,7 @@ fn taken(queue: &Queue) -> usize {
     batch.len()
 }
 
-/// What has waited too long would wait as long again.
+/// A request that has waited too long would probably wait as long again.
 #[test]
 fn whoever_waited_in_vain_is_told_to_wait_as_long() {
     let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
@@ -89,7 +89,7 @@ fn whoever_waited_in_vain_is_told_to_wait_as_long() {
     assert_eq!(late, expected);
 }
 
-/// Nobody who reads waits for the sync of operations that came together with the question.
+/// A read does not wait for the sync of operations that arrived together with it.
 #[test]
 fn what_reads_is_answered_before_its_batch_is_decided() {
     let (disk, clock) = (TestDisk::default(), Arc::<TestClock>::default());
@@ -128,7 +128,7 @@ fn what_reads_is_answered_before_its_batch_is_decided() {
     assert_eq!(page.rows.len(), 0);
 }
 
-/// Of those that were pushed together, the limit refuses those that it has no room for.
+/// Of requests that are pushed together, the limit refuses only those that it has no room for.
 #[test]
 fn limits_refuse_what_is_beyond_them_only() {
     let by_number = Settings {
@@ -177,8 +177,8 @@ fn a_closed_queue_refuses_and_still_gives_what_waits() {
     assert!(!queue.take(&mut VecDeque::new(), &mut Replies::default(), Duration::MAX));
 }
 
-/// What tasks of one runtime ask in one turn comes to the owner together, in order, and the answers
-/// find the tasks that asked.
+/// Everything that the tasks of one runtime ask in one turn reaches the owner together and in
+/// order, and each answer reaches the task that asked.
 #[tokio::test]
 async fn a_turn_of_a_runtime_is_one_batch() {
     let queue = Arc::new(Queue::new(
@@ -221,14 +221,14 @@ async fn a_turn_of_a_runtime_is_one_batch() {
     }
 }
 
-/// A thread that rests before it waits for events is roused by answers.
+/// Answers wake a thread that rests before it waits for events.
 #[test]
 fn answers_end_a_rest() {
     let resting = Arc::new(AtomicBool::new(false));
     let rests = resting.clone();
     let runtime = runtime::Builder::new_current_thread()
         .on_thread_park(move || {
-            // Without end, if nobody unparked the thread.
+            // Would never return if nobody unparked the thread.
             if rests.swap(false, Ordering::Relaxed) {
                 thread::park();
             }
@@ -255,7 +255,8 @@ fn answers_end_a_rest() {
     });
 }
 
-/// An owner that lets requests gather is unparked when there are enough of them, and not before.
+/// An owner that lets requests accumulate is unparked when there are enough of them, and not
+/// before.
 #[test]
 fn enough_requests_end_gathering() {
     let queue = Arc::new(Queue::new(
@@ -275,7 +276,7 @@ fn enough_requests_end_gathering() {
     assert!(queue.unpark_when_enough(owner.clone()), "one is missing");
     let pushing = queue.clone();
     let last = thread::spawn(move || pushing.push_all(&mut vec![lookup("last", Address::Task).0]));
-    // Without end, if nobody unparked this thread.
+    // Would never return if nobody unparked this thread.
     loop {
         thread::park();
         if queue.depth().requests == ENOUGH {
@@ -285,7 +286,7 @@ fn enough_requests_end_gathering() {
     last.join().expect("no panic");
     assert!(!queue.unpark_when_enough(owner.clone()));
     assert_eq!(taken(&queue), ENOUGH);
-    // Whoever has taken them is left alone.
+    // Once the requests are taken, nobody is unparked.
     push(ENOUGH);
     assert!(!queue.unpark_when_enough(owner));
 }

@@ -66,7 +66,7 @@ async fn a_checkpoint_lets_older_files_go() {
         client.submit(add(number)).await.expect("added");
     }
     engine.checkpoint().expect("written");
-    // They go bit by bit, after the checkpoint.
+    // The files are removed piece by piece, after the checkpoint.
     let is_gone = |name: &String| !disk.names().contains(name);
     let older: Vec<_> = disk
         .names()
@@ -86,7 +86,7 @@ async fn a_checkpoint_lets_older_files_go() {
         .collect();
     assert_eq!(checkpoints, [CHECKPOINT]);
     assert!(!names.contains(&SEGMENT_1.into()), "{names:?}");
-    // Nothing has changed: the same one does.
+    // Nothing has changed, so the same checkpoint still counts.
     engine.checkpoint().expect("there");
     client.submit(add(600)).await.expect("added");
     drop(engine);
@@ -162,7 +162,8 @@ async fn a_torn_tail_is_cut_and_written_over() {
         engine.client().submit(add(number)).await.expect("added");
     }
     drop(engine);
-    // No seal was written, and the last group loses its end, as in a crash halfway through its write.
+    // No seal was written, and the last group loses its end, as after a crash halfway through its
+    // write.
     disk.damage(SEGMENT_1, |segment| {
         let (last, seal) = last_groups(segment);
         segment[seal..].fill(0);
@@ -179,7 +180,7 @@ async fn a_torn_tail_is_cut_and_written_over() {
     assert!(lookup(&engine.client(), 3).await.is_some());
 }
 
-/// Where in a segment the last two groups begin.
+/// Returns where in a segment the last two groups begin.
 fn last_groups(segment: &[u8]) -> (usize, usize) {
     let header = SegmentHeader::decode(segment).expect("a segment");
     let mut groups = Vec::new();
@@ -214,18 +215,18 @@ async fn damage_of_the_last_answered_group_is_told_from_a_torn_end_by_the_seal_a
         }
         disk.damage(SEGMENT_1, |segment| segment.clone_from(&clean));
     }
-    // The seal itself acknowledges nothing: one that is damaged is a torn end.
+    // The seal itself acknowledges nothing, so a damaged seal is a torn end.
     disk.damage(SEGMENT_1, |segment| segment[seal + 40] ^= 1);
     let engine = open(&disk).expect("nothing that was answered is damaged");
     assert!(lookup(&engine.client(), 2).await.is_some());
     drop(engine);
-    // And one that is there is enough.
+    // One seal is enough: a start does not add another.
     let sealed = disk.content(SEGMENT_1);
     drop(open(&disk).expect("undamaged"));
     assert!(disk.content(SEGMENT_1) == sealed, "nothing happened");
 }
 
-/// A store with a checkpoint, three groups after it, and two segments.
+/// Returns a store with a checkpoint, three groups after it, and two segments.
 pub(super) async fn store_with_everything() -> TestDisk {
     let disk = TestDisk::default();
     let engine = open(&disk).expect("a new store");
@@ -246,7 +247,7 @@ async fn damage_stops_the_start_and_is_named() {
     let disk = store_with_everything().await;
     let checkpoint = "checkpoint-000000000000000b";
     drop(open(&disk).expect("undamaged"));
-    // The segment's header, the first group; every part of the checkpoint.
+    // The segment's header and first group, and every part of the checkpoint.
     let damages = [(SEGMENT_1, 21), (SEGMENT_1, 4096 + 40)]
         .into_iter()
         .chain([8, 15, 22, 30, 37, 42, 4096, 4101, 4105, 4109, 4140].map(|at| (checkpoint, at)));
@@ -292,7 +293,7 @@ async fn a_change_that_is_missing_at_the_end_of_a_segment_is_named_there() {
             && error.ends_with(" follows in journal-0000000000000002"),
         "{error}"
     );
-    // Also where the segment before has nothing readable left.
+    // Also if nothing readable is left in the segment before.
     disk.damage("journal-0000000000000002", |segment| {
         segment[4096..].fill(0);
     });
@@ -348,7 +349,7 @@ async fn a_failed_sync_ends_writing_and_its_fate_is_unknown() {
         matches!(unknown, Rejection::Fault(Fault::FateUnknown { .. })),
         "{unknown}"
     );
-    // The disk is well again, but that proves nothing of what the kernel dropped.
+    // The disk works again, but that proves nothing about what the kernel dropped.
     disk.set_faults(Faults::default());
     let refused = client.submit(add(2)).await.expect_err("read-only");
     assert!(
@@ -394,7 +395,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
         refused.to_string().contains("no room in the journal"),
         "{refused}"
     );
-    // Most of the segment was used before that.
+    // Most of the segment was used by then.
     assert!(added > 120, "{added}");
     assert_eq!(lookup(&client, added).await, None);
     engine.checkpoint().expect_err("it needs space too");
@@ -405,7 +406,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
         "{unready}"
     );
     disk.set_faults(Faults::default());
-    // No write needs to come first: a load balancer that asks would send none.
+    // No write needs to come first, because a load balancer that checks readiness would send none.
     for _ in 0..2400 {
         if client.ready().await.is_ok() {
             break;
@@ -428,7 +429,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     }
 }
 
-/// Nothing needs to be refused first: who asks whether it is ready is told what an operation would be.
+/// No operation needs to be refused first: readiness reports what an operation would be answered.
 #[tokio::test]
 async fn a_start_that_finds_no_space_is_not_ready() {
     let disk = TestDisk::default();
@@ -449,7 +450,7 @@ async fn a_start_that_finds_no_space_is_not_ready() {
         let engine = engine.expect("the same store");
         let client = engine.client();
         let ready = client.ready().await;
-        // A seal of its end may have had the last room.
+        // The seal at the end of the last process may have taken the last room.
         let written = client.submit(add(added)).await;
         assert_eq!(ready.is_ok(), written.is_ok(), "{ready:?} {written:?}");
         if ready.is_err() {
@@ -462,7 +463,7 @@ async fn a_start_that_finds_no_space_is_not_ready() {
     }
 }
 
-/// There is room in the segment as it is set now, but its file is shorter, and cannot grow.
+/// The configured segment size has room, but the file of the segment is shorter and cannot grow.
 #[tokio::test]
 async fn a_write_that_finds_no_space_ends_readiness_until_there_is_some() {
     let disk = TestDisk::default();
@@ -500,8 +501,8 @@ async fn a_write_that_finds_no_space_ends_readiness_until_there_is_some() {
         );
     }
     disk.set_faults(Faults::default());
-    // No write needs to come first: a load balancer that asks would send none. The first look is told what
-    // the one before it has seen.
+    // No write needs to come first, because a load balancer that checks readiness would send none.
+    // Each check reports what the one before it found.
     drop(client.ready().await);
     client.ready().await.expect("there is space again");
     client.submit(add(added)).await.expect("it said so");

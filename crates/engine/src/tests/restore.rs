@@ -1,5 +1,5 @@
-//! Making a directory from a copy: it is what the copy was, and a crash at any step leaves nothing that a
-//! start could take for a store.
+//! Building a directory from a copy: it equals the copied store, and a crash at any step leaves
+//! nothing that a start could take for a store.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Segments stay, and a checkpoint is only made where one is asked for.
+/// Settings that keep all segments and write a checkpoint only on request.
 fn keeping() -> Settings {
     Settings {
         changes_retention_bytes: 1 << 30,
@@ -105,7 +105,7 @@ fn a_crash_at_every_step_of_a_restore_leaves_nothing_to_serve_and_it_begins_anew
             let is_marked = names.iter().any(|name| name == RESTORING);
             let is_store = names.iter().any(|name| crate::files::is_store(name));
             if is_store && !is_marked {
-                // Only what says that it is not whole was still to go.
+                // Only the marker of an unfinished restore was left to remove.
                 let rig = Rig::open_with(&disk, &keeping()).expect("whole");
                 assert_eq!(widgets(rig.state()), expected, "step {step}");
                 continue;

@@ -1,4 +1,5 @@
-//! Keys: the first outcome again, across failures, restarts, checkpoints and conversions.
+//! Idempotency keys: a retry gets the first outcome, across failures, restarts, checkpoints and
+//! conversions.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -28,7 +29,7 @@ fn add(number: usize) -> Command {
 
 type Answer = Result<Applied, Rejection>;
 
-/// What a retry is answered where this was answered first.
+/// Returns the answer to a retry whose first attempt got this answer.
 fn again(first: &Answer) -> Answer {
     match first {
         Ok(_) => Ok(Applied::Before),
@@ -68,7 +69,7 @@ fn the_same_key_gets_the_first_outcome_again_and_another_request_is_refused() {
         std::slice::from_ref(&refused)
     );
     assert_eq!(widgets(rig.state()), before);
-    // The world has changed: the outcome has not.
+    // The state has changed, but the outcome has not.
     rig.submit(&[Command::RemoveWidget {
         serial_number: serial_number(1),
     }]);
@@ -105,7 +106,7 @@ fn one_batch_may_have_a_key_twice() {
             "{given}"
         );
     }
-    // Nothing was applied: the key is free.
+    // Nothing was applied, so the key is unused.
     assert_eq!(rig.ask(&[attempt]), [Ok(Applied::Now)]);
 }
 
@@ -143,7 +144,7 @@ fn checkpoints_carry_the_keys() {
     }
 }
 
-/// The power fails at every step. What was under way is asked again, and is there once.
+/// The power fails at every step. Operations that were under way are retried, and are applied once.
 #[test]
 fn a_retry_after_a_power_cut_is_applied_once() {
     let story = |disk: &TestDisk| {
@@ -198,7 +199,7 @@ fn a_retry_after_a_power_cut_is_applied_once() {
             let replayed = |answer: &Answer| {
                 matches!(answer, Ok(Applied::Before) | Err(Rejection::Replayed(_)))
             };
-            // One group is there as a whole or not at all.
+            // A group is there either completely or not at all.
             assert!(
                 retried.iter().all(replayed) || !retried.iter().any(replayed),
                 "cut at {crash_at}, {kept:?}: {retried:?}"

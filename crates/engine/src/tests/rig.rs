@@ -34,7 +34,7 @@ use widgets_registry::{
     Widget, decide,
 };
 
-/// A clock that only moves when it is asked, a millisecond at a time.
+/// A clock that moves a millisecond whenever it is read, and otherwise only by sleeping.
 #[derive(Default)]
 pub(super) struct TestClock(AtomicU64);
 
@@ -57,10 +57,10 @@ impl Clock for TestClock {
     }
 }
 
-/// What a lookup is answered.
+/// The answer to a lookup.
 pub(super) type Looked = Result<Option<Widget>, Fault>;
 
-/// Small segments and many checkpoints.
+/// Settings with small segments and many checkpoints.
 pub(super) fn settings() -> Settings {
     Settings {
         queue_operations_max: 4,
@@ -71,7 +71,7 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-/// The log of a store that has nothing.
+/// Returns the log of an empty store.
 pub(super) fn log(settings: &Settings) -> Arc<Log> {
     let store = StoreHeader {
         identity: 1,
@@ -111,7 +111,7 @@ pub(super) struct Rig {
     log: Arc<Log>,
 }
 
-/// Looks at the newest entry when it is woken.
+/// Records the newest entry at the moment when it is woken.
 struct Seen {
     log: Arc<Log>,
     newest: AtomicU64,
@@ -163,7 +163,7 @@ impl Rig {
         answered.collect()
     }
 
-    /// The same, where answers may wait.
+    /// Submits these attempts as one batch, whose answers may wait.
     pub(super) fn ask_held(
         &mut self,
         attempts: &[Attempt],
@@ -174,7 +174,7 @@ impl Rig {
             batch.push_back(Submission {
                 request: Request::Operation(attempt.clone(), reply),
                 reply_to: Address::Task,
-                // The clock of a test is never at its end.
+                // The clock of a test never gets there.
                 arrived: Duration::MAX,
             });
             answers.push(answer);
@@ -184,7 +184,7 @@ impl Rig {
         answers
     }
 
-    /// Looks a widget up, where the answer may wait.
+    /// Looks a widget up. The answer may wait.
     pub(super) fn look_up(&mut self, serial_number: SerialNumber) -> oneshot::Receiver<Looked> {
         let (reply, answer) = oneshot::channel();
         let mut batch = VecDeque::from([Submission {
@@ -196,7 +196,7 @@ impl Rig {
         answer
     }
 
-    /// Has the journal name this member as the holder, or nobody.
+    /// Writes a record to the journal that names this member, or nobody, as the holder.
     pub(super) fn record(&mut self, member: Option<u64>) -> Result<JournalEnd, FollowError> {
         let (reply, mut outcome) = oneshot::channel();
         let is_first = false;
@@ -211,7 +211,7 @@ impl Rig {
         outcome.try_recv().expect("answered")
     }
 
-    /// The owner has its turn, where nothing is asked.
+    /// Runs the owner's turn with an empty queue.
     pub(super) fn turn(&mut self) {
         self.owner.turn(&self.queue, &mut VecDeque::new(), false);
     }
@@ -220,7 +220,7 @@ impl Rig {
         Acknowledging(self.gate.clone().expect("answers wait"))
     }
 
-    /// Takes the next group of a primary.
+    /// Follows the next group of a primary.
     pub(super) fn follow(&mut self, group: &LoggedGroup) -> Result<(), FollowError> {
         let (reply, mut outcome) = oneshot::channel();
         let mut batch = VecDeque::from([Submission {
@@ -233,7 +233,7 @@ impl Rig {
         outcome.try_recv().expect("answered")
     }
 
-    /// Takes back the seals after this end.
+    /// Removes the seals after this end.
     pub(super) fn cut_seals(&mut self, before: JournalEnd) -> Result<(), FollowError> {
         let (reply, mut outcome) = oneshot::channel();
         let mut batch = VecDeque::from([Submission {
@@ -245,7 +245,8 @@ impl Rig {
         outcome.try_recv().expect("answered")
     }
 
-    /// It is told that it takes operations, as after a promotion: its journal may get a seal after a seal.
+    /// Makes the owner take operations, as after a promotion. Its journal may then get a seal after
+    /// a seal.
     pub(super) fn lead(&mut self) {
         let (reply, mut told) = oneshot::channel();
         let mut batch = VecDeque::from([Submission {
@@ -257,8 +258,8 @@ impl Rig {
         told.try_recv().expect("told");
     }
 
-    /// It is told to follow between two operations of one batch: the newest entry when it said that it does, and when the
-    /// batch was at its end.
+    /// Makes the owner follow between two operations of one batch. Returns the newest entry when
+    /// the owner reported that it follows, and the newest entry after the batch.
     pub(super) fn turn_between(&mut self, commands: [Command; 2]) -> (u64, u64) {
         let (reply, told) = oneshot::channel();
         let follow = Request::Follow(true, reply);
@@ -289,34 +290,34 @@ impl Rig {
         (seen.newest.load(Ordering::Relaxed), newest)
     }
 
-    /// What the queue has an owner do at its end: a seal, where it writes one.
+    /// Writes a seal, if one is due, as the owner does at its end.
     pub(super) fn seal(&mut self) {
         self.owner.seal();
     }
 
-    /// The preparer makes the next segment, or fails to.
+    /// Lets the preparer prepare the next segment, or fail to.
     pub(super) fn prepare(&mut self) {
         drop(self.preparer.step());
     }
 
-    /// The owner copies a slice, where a checkpoint is under way or due.
+    /// Lets the owner copy a slice, if a checkpoint is under way or due.
     pub(super) fn copy(&mut self) {
         self.owner.advance_checkpoint();
     }
 
-    /// The writer writes what the owner copied, and removes what is needless.
+    /// Lets the writer write what the owner copied, and remove obsolete files.
     pub(super) fn write(&mut self) {
         while self.writer.step() {}
     }
 
-    /// Asks for a checkpoint and copies the first slice for it.
+    /// Requests a checkpoint and copies its first slice.
     pub(super) fn begin_checkpoint(&mut self) {
         let (reply, _) = mpsc::channel();
         self.requests.send(reply).expect("the owner is there");
         self.copy();
     }
 
-    /// Asks for a checkpoint and lets it be written.
+    /// Requests a checkpoint and lets it be written.
     pub(super) fn checkpoint(&mut self) -> Result<(), crate::CheckpointError> {
         let (reply, outcome) = mpsc::channel();
         self.requests.send(reply).expect("the owner is there");
@@ -339,7 +340,7 @@ impl Rig {
     }
 }
 
-/// What a correct store holds after these commands, in which none is refused.
+/// Returns what a correct store contains after these commands, none of which is refused.
 pub(super) fn model(accepted: &[Command]) -> State {
     let mut state = State::default();
     for command in accepted {
@@ -349,14 +350,14 @@ pub(super) fn model(accepted: &[Command]) -> State {
     state
 }
 
-/// Tests use so many serial numbers: few, so that every operation often meets every other.
+/// How many serial numbers tests use: few, so that operations often meet.
 pub(super) const WIDGETS: usize = 12;
 
 pub(super) fn serial_number(number: usize) -> SerialNumber {
     SerialNumber::new("widget_sn", format!("s{number}")).expect("within the limits")
 }
 
-/// Every widget that a test can have made.
+/// Returns every widget that a test can have added.
 pub(super) fn widgets(state: &State) -> Vec<Option<Widget>> {
     assert_eq!(state.check(), Ok(()));
     (0..WIDGETS)
@@ -364,7 +365,7 @@ pub(super) fn widgets(state: &State) -> Vec<Option<Widget>> {
         .collect()
 }
 
-/// Any operation; names are long, so that segments fill up.
+/// Returns any operation. Names are long, so that segments fill up.
 pub(super) fn command(chance: &mut Chance) -> Command {
     let one = chance.below(WIDGETS);
     let other = (one + 1 + chance.below(WIDGETS - 1)) % WIDGETS;

@@ -1,4 +1,5 @@
-//! Seals that another history lacks: they are taken back, whatever happens to the disk meanwhile, and nothing else is.
+//! Seals that another history does not have: they are removed, whatever happens to the disk
+//! meanwhile, and nothing else is.
 
 use super::{
     disk::{Chance, Faults, Kept, TestDisk},
@@ -10,7 +11,7 @@ use crate::{
 use std::sync::Arc;
 use widgets_registry::Command;
 
-/// All of the journal stays.
+/// Settings that keep the whole journal.
 fn keeping() -> Settings {
     Settings {
         changes_retention_bytes: 1 << 30,
@@ -22,7 +23,7 @@ fn open(disk: &TestDisk) -> Rig {
     Rig::open_with(disk, &keeping()).expect("opened")
 }
 
-/// Gives the store on this disk another role, as a promotion and what it tells do.
+/// Gives the store on this disk another role, as a promotion and its announcement do.
 fn set_role(disk: &TestDisk, role: Role, epoch: Option<Epoch>) {
     let mut store = StoreHeader::read(&disk.content("store")).expect("whole");
     store.role = role;
@@ -43,25 +44,26 @@ fn write(rig: &mut Rig, chance: &mut Chance, batches: usize) {
     }
 }
 
-/// A primary that ended with a seal, and what the standby that was promoted without it has.
+/// A primary that ended with a seal, and the journal of the standby that was promoted without that
+/// seal.
 struct Parted {
-    /// The primary's, a standby by now.
+    /// The disk of the former primary, which is now a standby.
     disk: TestDisk,
-    /// Where the two part.
+    /// Where the two histories part.
     before: JournalEnd,
-    /// The promoted one's whole journal.
+    /// The whole journal of the promoted store.
     groups: Vec<Arc<LoggedGroup>>,
     epoch: Epoch,
-    /// What it holds.
+    /// The disk of the promoted store.
     promoted: TestDisk,
 }
 
-/// After so many batches the standby had everything.
+/// Returns two stores that part after this many batches, all of which the standby has.
 fn parted(batches: usize) -> Parted {
     let (disk, promoted, mut chance) = (TestDisk::default(), TestDisk::default(), Chance(7));
     let mut rig = open(&disk);
     write(&mut rig, &mut chance, batches);
-    // It may need a new segment, and writes nothing.
+    // The refused operation may need a new segment, but writes nothing.
     let refused = Command::RemoveWidget {
         serial_number: serial_number(WIDGETS),
     };
@@ -112,7 +114,7 @@ fn parted(batches: usize) -> Parted {
 }
 
 impl Parted {
-    /// The primary before goes on as the standby that it is now.
+    /// Lets the former primary continue as a standby.
     fn rejoin(&self, rig: &mut Rig) -> Result<(), FollowError> {
         if rig.log().newest().sequence + 1 == self.before.next_sequence + 1
             && rig.log().before_seals().expect("read") == Some(self.before)
@@ -205,7 +207,7 @@ fn after_a_crash_at_every_step_the_seal_is_there_or_it_is_not_and_nothing_else_i
 #[test]
 fn several_seals_are_taken_back_one_after_the_other() {
     let parted = parted(8);
-    // A restart that was told of its role again writes another one.
+    // A restart that becomes a primary again writes another seal.
     set_role(&parted.disk, Role::Primary, None);
     let mut rig = open(&parted.disk);
     rig.lead();
@@ -279,14 +281,14 @@ fn nothing_but_seals_at_the_end_is_taken_back() {
         "{error}"
     );
     drop(rig);
-    // A primary takes nothing back.
+    // A primary removes nothing.
     set_role(&parted.disk, Role::Primary, None);
     let mut rig = open(&parted.disk);
     let error = wrong(&mut rig, parted.before);
     assert_eq!(error, FollowError::NotStandby);
 }
 
-/// The last of the journal's segments that has groups, from where they begin.
+/// Returns the last segment that has groups, from where they begin.
 fn last_segment(disk: &TestDisk) -> Vec<u8> {
     let names = disk.names().into_iter();
     let mut segments: Vec<_> = names.filter(|name| name.starts_with("journal-")).collect();
@@ -297,7 +299,7 @@ fn last_segment(disk: &TestDisk) -> Vec<u8> {
     last.expect("a segment with groups")
 }
 
-/// The seal may be all that a segment has.
+/// The seal may be the only group of a segment.
 #[test]
 fn a_seal_at_the_beginning_of_a_segment_is_taken_back() {
     let mut first = 0;
@@ -316,7 +318,8 @@ fn a_seal_at_the_beginning_of_a_segment_is_taken_back() {
     assert!(first > 0, "a segment that has a seal alone");
 }
 
-/// Nothing rests on a seal: also not a checkpoint that was written after it, or while it was taken back.
+/// Nothing depends on a seal, not even a checkpoint that was written after it or while it was being
+/// removed.
 #[test]
 fn a_checkpoint_does_not_need_the_seals_at_the_end() {
     for (kind, batches) in (0..3).flat_map(|kind| (1..12).map(move |batches| (kind, batches))) {
@@ -324,7 +327,7 @@ fn a_checkpoint_does_not_need_the_seals_at_the_end() {
         let story = format!("{batches} batches, {kind}");
         let mut rig = open(&parted.disk);
         match kind {
-            // Written, and its files are all that a start has.
+            // Written, and a start has only its files.
             0 => rig.checkpoint().expect("written"),
             // Written before the start that sees the seal.
             1 => {
@@ -346,7 +349,7 @@ fn a_checkpoint_does_not_need_the_seals_at_the_end() {
         drop(rig);
         let disk = parted.disk.after_power_cut(Kept::Nothing);
         parted.check(&open(&disk), &story);
-        // Of a crash just after the seal was taken back.
+        // A checkpoint after a crash that came directly after the removal.
         let parted = self::parted(batches);
         let mut rig = open(&parted.disk);
         rig.checkpoint().expect("written");

@@ -1,4 +1,5 @@
-//! A client's side of HTTP: a request of the model as a request of the API, and its answer back.
+//! The client's side of HTTP: turns a request of the model into a request of the API, and its
+//! answer back.
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request as HttpRequest, Response, body::Bytes};
@@ -8,7 +9,7 @@ use widgets_conformance::linearizability::{Answer, Request};
 use widgets_registry::{Command, Name, Operation, Pair, Port, Refusal, SerialNumber, Slot, Widget};
 use widgets_server::AnswerBody;
 
-/// An answer that is under way.
+/// A pending response.
 pub(super) type Responding = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
 /// What an answer says.
@@ -21,10 +22,10 @@ pub(super) enum Said {
     FateUnknown,
 }
 
-/// What the keys of the caller begin with that uses many.
+/// The prefix of the keys of the caller that uses many.
 pub(super) const OF_MANY: &str = "many";
 
-/// A request as it is sent, with this key if it has one.
+/// Returns the HTTP request, with this key if there is one.
 pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Bytes>> {
     let (method, path, body) = match request {
         Request::Lookup(serial_number) => {
@@ -48,7 +49,7 @@ pub(super) fn http(request: &Request, key: Option<&str>) -> HttpRequest<Full<Byt
     request.body(Full::new(body)).expect("a valid request")
 }
 
-/// A request for what is at this path, with its number of rows where that `is_counted`.
+/// Returns a GET request for this path. If `is_counted`, it asks for the number of rows.
 pub(super) fn get(path: &str, is_counted: bool) -> HttpRequest<Full<Bytes>> {
     let mut request = HttpRequest::builder().method("GET").uri(path);
     if is_counted {
@@ -76,12 +77,12 @@ fn arguments(command: &Command) -> Value {
     }
 }
 
-/// Whether an answer is that of an earlier attempt.
+/// Reports whether an answer is that of an earlier attempt.
 pub(super) fn is_replayed(response: &Response<AnswerBody>) -> bool {
     response.headers().contains_key("idempotency-replayed")
 }
 
-/// Reads an answer; says what is wrong with one that nobody could give to this request.
+/// Reads an answer. Returns what is wrong with it if it is impossible for this request.
 pub(super) fn read(request: &Request, response: Response<AnswerBody>) -> Result<Said, String> {
     let status = response.status().as_u16();
     let body = collect(response);
@@ -136,7 +137,7 @@ pub(super) fn widget(value: &Value) -> Option<Widget> {
     })
 }
 
-/// The refusal of this request that reads like this error.
+/// Returns the refusal of this request that reads like this error.
 fn refusal(request: &Request, error: &Value) -> Option<Answer> {
     let candidates = match request {
         Request::Lookup(serial_number) => {

@@ -1,8 +1,8 @@
-//! What a disk does to data at rest: bits that flip, writes that were lost or went elsewhere, files
-//! that are gone. It must be noticed and named, or not matter.
+//! What a disk does to data at rest: bits flip, writes are lost or go to the wrong place, files
+//! disappear. The engine must notice and name it, or it must not matter.
 //!
 //! One thing no journal can notice without a second copy: that its very last group is not what was
-//! written, as this is what a torn write looks like. `docs/file-format.md` says what is assumed.
+//! written, because a torn write looks the same. `docs/file-format.md` says what is assumed.
 
 use crate::{
     files::{STORE, UNFINISHED},
@@ -16,19 +16,20 @@ const SECTOR_BYTES: usize = 512;
 /// What was done to files since the last start.
 #[derive(Default)]
 pub(super) struct Damage {
-    /// The files as they were.
+    /// The original files.
     files: BTreeMap<String, Vec<u8>>,
-    /// A file is gone: what is named then is what would have to be there instead.
+    /// Whether a file is missing. A start may then name the file that would have to be there
+    /// instead.
     is_lost: bool,
 }
 
 impl Damage {
-    /// Whether this file is named with reason.
+    /// Reports whether there is a reason to name this file.
     pub(super) fn explains(&self, file: &str) -> bool {
         self.is_lost || self.files.contains_key(file)
     }
 
-    /// Puts back everything as it was.
+    /// Restores all files.
     pub(super) fn repair(&mut self, disk: &TestDisk) {
         for (name, content) in std::mem::take(&mut self.files) {
             disk.put(&name, content);
@@ -47,7 +48,7 @@ impl Damage {
         self.is_lost = true;
     }
 
-    /// Damages a file or two, and says what it did.
+    /// Damages one or two files, and returns what it did.
     pub(super) fn inflict(&mut self, disk: &TestDisk, chance: &mut Chance) -> Vec<String> {
         let mut done = Vec::new();
         let last = last_group(disk);
@@ -56,13 +57,13 @@ impl Damage {
             if names.is_empty() {
                 break;
             }
-            // Checkpoints are few.
+            // There are few checkpoints, so they are chosen more often.
             let checkpoint = names.iter().find(|name| name.starts_with("checkpoint-"));
             let name = match checkpoint {
                 Some(checkpoint) if chance.below(2) == 0 => checkpoint,
                 _ => &names[chance.below(names.len())],
             };
-            // Everything before the last group.
+            // Only what is before the last group.
             let is_last = last.as_ref().is_some_and(|(last, _)| last == name);
             let before = disk.content(name);
             let end = match &last {
@@ -70,7 +71,8 @@ impl Damage {
                 _ => before.len(),
             };
             if chance.below(8) == 0 {
-                // The journal's end must stay, or it is another journal's: it goes with all of it.
+                // The journal's end may not be lost alone, because the rest would be a valid
+                // shorter journal. So the whole journal is lost.
                 if is_last && names.iter().any(|name| name == STORE) {
                     let segments = names.iter().filter(|name| name.starts_with("journal-"));
                     segments.for_each(|name| self.lose(disk, name));
@@ -96,13 +98,13 @@ impl Damage {
     }
 }
 
-/// Spoils a place of a file, and says how. `other` is what a misdirected write is made of.
+/// Damages one place in a file, and says how. `other` is the source of a misdirected write.
 fn spoil(file: &mut [u8], other: &[u8], chance: &mut Chance) -> String {
     if file.is_empty() {
         return String::new();
     }
     let used = file.iter().rposition(|&byte| byte != 0).unwrap_or_default() + 1;
-    // Where something is, mostly: in the header or after it.
+    // Mostly where the file is not empty: in the header or after it.
     let at = match chance.below(4) {
         0 => chance.below(file.len().min(48)),
         1 => chance.below(file.len()),
@@ -133,13 +135,13 @@ fn spoil(file: &mut [u8], other: &[u8], chance: &mut Chance) -> String {
     }
 }
 
-/// The files that are in use.
+/// Returns the names of the files that are in use.
 fn finished(disk: &TestDisk) -> Vec<String> {
     let names = disk.names().into_iter();
     names.filter(|name| !name.ends_with(UNFINISHED)).collect()
 }
 
-/// The segment and the place of the last readable group.
+/// Returns the segment and the offset of the last readable group.
 fn last_group(disk: &TestDisk) -> Option<(String, usize)> {
     let mut last = None;
     for name in finished(disk) {

@@ -1,4 +1,4 @@
-//! The disk of a simulated computer: the tests' disk in memory, on which things go wrong by the seed.
+//! The disk of a simulated computer: the tests' disk in memory, with faults chosen by the seed.
 
 use super::{
     tally::Tally,
@@ -19,35 +19,36 @@ use std::{
 const JOURNAL: &str = "journal-";
 const CHECKPOINT: &str = "checkpoint-";
 
-/// What unwinds the process at the moment of its crash: nothing after it happens any more.
+/// The payload of the panic that unwinds the process when it crashes: nothing happens after it.
 pub(super) struct Crash;
 
-/// How likely things go wrong, each in so many of 1,024 steps.
+/// How likely each fault is, out of 1,024 steps.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rates {
     pub(super) failed_write: usize,
     pub(super) failed_sync: usize,
-    /// Creations, renames and removals, and syncs of the directory.
+    /// The rate for creations, renames and removals, and syncs of the directory.
     pub(super) failed_name: usize,
     pub(super) failed_read: usize,
-    /// Less is read than was asked for, or the read is interrupted: that is no error.
+    /// The rate of reads that return less than was asked for or are interrupted, which is not an
+    /// error.
     pub(super) short_read: usize,
 }
 
-/// What goes wrong, and what has.
+/// What will go wrong, and what has.
 pub(super) struct Plan {
     pub(super) chance: Chance,
     pub(super) rates: Rates,
-    /// The process crashes at the step after so many more.
+    /// The process crashes at the step after this many more.
     pub(super) crash_after: Option<usize>,
     pub(super) is_full: bool,
-    /// Failures since somebody last set this to 0.
+    /// The failures since this was last set to 0.
     pub(super) failures: usize,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
 }
 
-/// Clones are the same disk.
+/// A disk on which things go wrong. Clones share the disk.
 #[derive(Clone)]
 pub(super) struct SimulatedDisk {
     disk: TestDisk,
@@ -68,7 +69,7 @@ enum Step {
     Name,
 }
 
-/// How it goes.
+/// The course of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Course {
     Done,
@@ -94,7 +95,7 @@ impl Plan {
             Step::Sync => (self.rates.failed_sync, &mut self.tally.failed_syncs),
             Step::Name => (self.rates.failed_name, &mut self.tally.failed_names),
         };
-        // As `one_in_1024`, but the counter is borrowed.
+        // Like `one_in_1024`, which cannot be called because the counter is borrowed.
         if rate > 0 && self.chance.below(1024) < rate {
             *counter += 1;
             self.failures += 1;
@@ -113,7 +114,7 @@ impl Plan {
 }
 
 impl Course {
-    /// The outcome for the caller; a crash has none.
+    /// Returns the outcome for the caller. A crash has none.
     fn outcome(self) -> io::Result<()> {
         match self {
             Self::Done => Ok(()),
@@ -139,12 +140,12 @@ impl SimulatedDisk {
         lock(&self.plan)
     }
 
-    /// What is there, for those who look at it from outside.
+    /// Returns the disk in memory, for looking at it from outside.
     pub(super) fn inside(&self) -> &TestDisk {
         &self.disk
     }
 
-    /// The process is gone; what it wrote is readable.
+    /// Returns the disk after the process was killed: everything written is readable.
     pub(super) fn after_kill(&self) -> Self {
         Self {
             disk: self.disk.after_kill(),
@@ -152,7 +153,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// The power was gone: what was not synced may be lost, each sector and name for itself.
+    /// Returns the disk after a power cut: each unsynced sector and name may be lost independently.
     pub(super) fn after_power_cut(&self) -> Self {
         let kept = self.plan().kept();
         Self {
@@ -264,7 +265,7 @@ impl DiskFile for SimulatedFile {
             if plan.chance.below(2) == 0 {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            // At least a byte, or it would be the end of the file.
+            // At least one byte, because 0 would mean the end of the file.
             let left = usize::try_from(self.file.length().saturating_sub(offset));
             let there = left.unwrap_or(wanted).min(wanted);
             wanted = there.min(1 + plan.chance.below(there + 1));
@@ -290,7 +291,7 @@ impl DiskFile for SimulatedFile {
         };
         let written = match course {
             Course::Done => data.len(),
-            // A part of it, or nothing, or even all.
+            // A part of the data, or nothing, or even all of it.
             _ => match plan.chance.below(4) {
                 0 => 0,
                 1 => data.len(),
@@ -342,7 +343,7 @@ impl DiskFile for SimulatedFile {
 }
 
 impl SimulatedFile {
-    /// Whether a planted bug leaves this write out.
+    /// Reports whether a planted bug omits this write.
     fn is_left_out(&self, data: &[u8], offset: u64) -> bool {
         let in_segment = self.name.starts_with(JOURNAL) && !self.name.ends_with(UNFINISHED);
         let erases = in_segment && data.iter().all(|&byte| byte == 0);
@@ -367,7 +368,8 @@ impl SimulatedFile {
         match course {
             Course::Done => self.file.sync()?,
             Course::Failed | Course::Full => self.file.sync_partly(kept),
-            // Nobody is told, so the power cut decides as if it had not begun; or it was done.
+            // The caller is not told. Either the sync was done, or the power cut decides as if it
+            // had not begun.
             Course::Crashed => {
                 if matches!(kept, Kept::Everything) {
                     self.file.sync()?;

@@ -1,9 +1,9 @@
-//! Readers of lists: whatever crashes and changes, a list shows one moment between its request and its
-//! answer.
+//! Readers of lists: whatever crashes or changes, a list shows one moment between its request and
+//! its answer.
 //!
-//! The world keeps how everything was after each turn of the owner, as lookups show it. A list must be
-//! what the model makes of one of these moments, and each of its widgets is, besides, a lookup in the
-//! history of the clients: it must fit what they were told, also after the next start.
+//! The world records the state after each turn of the owner, as lookups show it. A list must be
+//! what the model makes of one of these moments. In addition, each of its widgets is a lookup in
+//! the history of the clients, and must fit what they were told, also after the next start.
 
 use super::{
     client::{self, Responding},
@@ -24,35 +24,35 @@ use widgets_registry::{
 };
 use widgets_server::AnswerBody;
 
-/// So many lists are under way at most: more than the service takes.
+/// The most lists that are under way, which is more than the service accepts.
 const READERS: usize = 3;
 
-/// A list is answered within so many turns of the owner.
+/// The most turns of the owner after which a list must be answered.
 const TURNS_MAX: usize = 400;
 
-/// Everybody who lists.
+/// All readers of lists.
 pub(super) struct Readers {
     chance: Chance,
-    /// Whether there is anybody in this world: worlds without them are as they were before there were lists.
+    /// Whether this world has readers. Worlds without them are the same as before there were lists.
     is_on: bool,
     pending: Vec<Pending>,
-    /// How everything was after each turn since the start of the process.
+    /// The state after each turn since the start of the process.
     moments: Vec<Model>,
 }
 
 struct Pending {
     list: List,
     responding: Responding,
-    /// The moment before which it was not asked.
+    /// The index of the first moment that the list may show.
     asked_at: usize,
     invoked: u64,
     turns: usize,
 }
 
-/// What a list showed of widgets, between these times.
+/// What a list showed of widgets, between its request and its answer.
 pub(super) struct Shown {
     pub(super) invoked: u64,
-    /// `None` where it would have been shown, and was not.
+    /// `None` if the widget would have been shown, but was not.
     pub(super) widgets: Vec<(SerialNumber, Option<Widget>)>,
 }
 
@@ -66,24 +66,24 @@ impl Readers {
         }
     }
 
-    /// A process began, or ended.
+    /// Forgets the pending lists and the moments, because a process began or ended.
     pub(super) fn begin(&mut self, tally: &mut Tally) {
         tally.lists_unanswered += self.pending.len() as u64;
         self.pending.clear();
         self.moments.clear();
     }
 
-    /// Whether this is a time at which somebody asks.
+    /// Reports whether it is time for a request.
     pub(super) fn is_due(&mut self) -> bool {
         self.is_on && self.chance.below(4) == 0
     }
 
-    /// Whether somebody waits for an answer.
+    /// Reports whether a reader waits for an answer.
     pub(super) fn is_waiting(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Somebody asks, or hangs up.
+    /// Sends a request, or hangs up.
     pub(super) fn ask(
         &mut self,
         process: &Process,
@@ -110,7 +110,7 @@ impl Readers {
         });
     }
 
-    /// A list that a client can spell, and that.
+    /// Returns the query string of a list, and the list.
     fn list(&mut self, serial_numbers: usize) -> (String, List) {
         let table = Table::ALL[self.chance.below(2)];
         let [column, other] = [table.order()[0], Column::Name];
@@ -147,7 +147,7 @@ impl Readers {
             .map(|column| format!("{}.{sense}", column.as_str()))
             .collect();
         let count = self.chance.below(2) == 0;
-        // Nothing is behind the end, where that would be an error.
+        // No offset beyond the end, where that would be an error.
         let offset = if count { 0 } else { self.chance.below(3) };
         let limit = [1, 3, 1000][self.chance.below(3)];
         let order = order.join(",");
@@ -210,14 +210,14 @@ impl Readers {
         }
     }
 
-    /// The owner had a turn, after which everything is like this.
+    /// Records the state after a turn of the owner.
     pub(super) fn moment(&mut self, process: &Process, all: impl Iterator<Item = SerialNumber>) {
         if !self.is_on {
             return;
         }
         let state = process.engine.owner.state();
         let widgets = all.filter_map(|serial_number| state.lookup(&serial_number));
-        // What does not fit together is found where everything is read back.
+        // Inconsistencies are found when everything is read back.
         if let Ok(moment) = Model::from_lookups(widgets)
             && self.moments.last() != Some(&moment)
         {
@@ -228,7 +228,7 @@ impl Readers {
         }
     }
 
-    /// Takes the answers that are there, and says what they showed.
+    /// Takes the answers that have arrived, and returns what they showed.
     pub(super) fn take(
         &mut self,
         all: &[SerialNumber],
@@ -284,7 +284,8 @@ impl Readers {
     }
 }
 
-/// The rows of an answer and their number; `None` of one that says that there is no time for it.
+/// Reads the rows of an answer and their number. Returns `None` if the answer says that the service
+/// has no time for it.
 fn read(
     list: &List,
     response: Response<AnswerBody>,

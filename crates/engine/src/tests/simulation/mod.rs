@@ -1,12 +1,12 @@
 //! The whole service in a simulated world: one thread, one seed, everything that can go wrong.
 //!
 //! A [`world`] has clients that send HTTP requests, hang up and try again; the real router, queue,
-//! engine, journal, checkpoints and recovery; and a simulated [`disk`] and clock. The process crashes
-//! at any step of the disk, writes that were not synced are lost in any subset, steps fail, the disk
-//! is full, data at rest is damaged, the clock jumps. After every crash and at the end, what clients
-//! were told and what they can read must be one history of the model.
+//! engine, journal, checkpoints and recovery; and a simulated [`disk`] and clock. The process
+//! crashes at any step of the disk, any subset of the unsynced writes is lost, steps fail, the disk
+//! is full, data at rest is damaged, the clock jumps. After every crash and at the end, what
+//! clients were told and what they can read must be one history of the model.
 //!
-//! A seed tells the whole story, and two runs of it are the same, step by step.
+//! A seed determines everything, and two runs of it are the same, step by step.
 
 mod client;
 mod damage;
@@ -24,7 +24,7 @@ use tally::Tally;
 use widgets_clock::{Clock as _, SystemClock};
 use world::simulate;
 
-/// Runs a seed; where it fails, runs it again to tell what happened.
+/// Runs a seed. If it fails, runs it again and prints what happened.
 fn run(seed: u64) -> Tally {
     match simulate(seed, false) {
         Ok(outcome) => outcome.tally,
@@ -43,10 +43,10 @@ fn run(seed: u64) -> Tally {
     }
 }
 
-/// So many events of a story that failed are told.
+/// How many events are printed of a failed run.
 const STORY_EVENTS: usize = 60;
 
-/// Every run of the tests has the same seeds: a change that breaks one is known by it.
+/// Every run of the tests uses the same seeds, so a change that breaks one is the cause.
 const SEEDS: u64 = 300;
 
 #[test]
@@ -76,15 +76,16 @@ fn nothing_that_was_answered_is_lost() {
     assert!(tally.crashes() > SEEDS, "{tally}");
 }
 
-/// A planted bug must be caught within so many seeds.
+/// A planted bug must be caught within this many seeds.
 const SEEDS_TO_CATCH: u64 = 2_000;
 
 #[test]
 fn every_planted_bug_is_caught() {
     let mut missed = Vec::new();
-    // It needs what is kept behind the last widget that there is: lists/tests.rs has more of that.
+    // This bug needs old versions behind the last widget that exists, which are more frequent in
+    // lists/tests.rs.
     let elsewhere = Bug::KeptLookedAtTwice;
-    // Here is one machine.
+    // There is only one machine here.
     let is_here = |bug: &&Bug| **bug != elsewhere && !Bug::OF_STANDBYS.contains(bug);
     for &bug in Bug::ALL.iter().filter(is_here) {
         plant(Some(bug));
@@ -93,7 +94,7 @@ fn every_planted_bug_is_caught() {
         plant(None);
         match caught {
             Some((seed, failure)) => {
-                // By its symptom, and not by one that is there without it.
+                // It must be caught by its symptom, and not by one that exists without it.
                 run(seed);
                 let what = failure.what.lines().next().unwrap_or_default();
                 let what: String = what.chars().take(100).collect();
@@ -105,16 +106,16 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
-/// Seeds that once found something.
+/// Seeds that once found a fault.
 #[test]
 fn seeds_that_failed_before() {
-    // The damage of a segment's only group was named as that of the segment before it.
+    // The damage of a segment's only group was attributed to the segment before it.
     run(10_075);
-    // A start removed the first of two segments that were never used, failed at the second, and took
-    // the gap for damage the next time.
+    // A start removed the first of two unused segments and failed at the second; the next start
+    // took the gap for damage.
     run(14_806);
-    // The world itself: the answer to what was applied before a start was taken for that of an attempt after it, which a
-    // client had hung up on.
+    // A fault of the world itself: the answer to an operation that was applied before a start was
+    // attributed to an attempt after it, on which a client had hung up.
     run(763);
 }
 

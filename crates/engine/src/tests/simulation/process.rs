@@ -1,4 +1,5 @@
-//! A process of the service: the API over an engine whose parts make their steps when the world says so.
+//! A process of the service: the API over an engine whose parts make their steps when the world
+//! says so.
 
 use super::{
     client::{self, Responding},
@@ -22,7 +23,7 @@ use widgets_pacing::Mode;
 use widgets_registry::{Ask, Fault, Request, Store};
 use widgets_server::Api;
 
-/// A clock that only moves when it is told to.
+/// A clock that moves only when it is told to.
 #[derive(Default)]
 pub(super) struct SimulatedClock {
     now: AtomicU64,
@@ -36,13 +37,13 @@ impl SimulatedClock {
         self.now.store(microseconds, Ordering::Relaxed);
     }
 
-    /// The clock of a world that begins.
+    /// Resets the clock for a new world.
     pub(super) fn restart(&self) {
         self.set(Duration::ZERO);
         self.set_back.store(0, Ordering::Relaxed);
     }
 
-    /// Sets the calendar back, and nothing else.
+    /// Sets only the calendar back.
     pub(super) fn set_back(&self, seconds: u64) {
         self.set_back.fetch_add(seconds, Ordering::Relaxed);
     }
@@ -66,7 +67,7 @@ impl Clock for SimulatedClock {
         self.advance(duration);
     }
 
-    /// Never over: a run ends before any of them.
+    /// Never completes: a run ends before any timer would.
     fn timer(&self, _: Duration) -> Timer {
         Box::pin(std::future::pending())
     }
@@ -91,12 +92,12 @@ impl Store for Nobody {
 pub(super) struct Process {
     pub(super) engine: Steps<SimulatedDisk, SimulatedClock>,
     api: Api<Client>,
-    /// Where the task of the API's mailbox is, if it has one.
+    /// The runtime with the task of the API's mailbox, if it has one.
     runtime: Option<Runtime>,
 }
 
 impl Process {
-    /// Recovers what the disk has.
+    /// Recovers the contents of the disk.
     pub(super) fn start(
         disk: &SimulatedDisk,
         clock: &Arc<SimulatedClock>,
@@ -106,7 +107,7 @@ impl Process {
         has_mailbox: bool,
     ) -> Result<Self, OpenError> {
         let random = Box::new(move || salts.number());
-        // One half of the simulations lets operations gather between commits.
+        // In half of the simulations, operations accumulate between commits.
         let mode = if has_mailbox {
             Mode::Always
         } else {
@@ -129,7 +130,7 @@ impl Process {
         })
     }
 
-    /// Sends a request; it arrives when the answer is polled first.
+    /// Sends a request, which arrives when the response is first polled.
     pub(super) fn respond(
         &self,
         request: &linearizability::Request,
@@ -139,14 +140,14 @@ impl Process {
         Box::pin(async move { api.respond(request).await })
     }
 
-    /// Asks for what is at this path, with its number of rows where that `is_counted`.
+    /// Requests this path. If `is_counted`, asks for the number of rows.
     pub(super) fn get(&self, path: &str, is_counted: bool) -> Responding {
         let (api, request) = (self.api.clone(), client::get(path, is_counted));
         Box::pin(async move { api.respond(request).await })
     }
 
-    /// The owner's turn. Where it would wait for the next segment, that is made before; elsewhere
-    /// chance decides. False once the queue is closed and empty.
+    /// Runs the owner's turn. If the owner would wait for the next segment, that is prepared first;
+    /// otherwise chance decides whether it is. Returns false once the queue is closed and empty.
     pub(super) fn own(&mut self, chance: &mut Chance) -> bool {
         let may_wait = self.engine.preparer.must_step() && !self.engine.would_wait();
         if may_wait && chance.below(2) == 0 {
@@ -156,7 +157,7 @@ impl Process {
         self.engine.own()
     }
 
-    /// The mailbox's task brings what is in it to where it is to go: requests and answers.
+    /// Lets the mailbox's task deliver its requests and answers.
     pub(super) fn deliver(&self) {
         if let Some(runtime) = &self.runtime {
             runtime.block_on(tokio::task::yield_now());

@@ -1,7 +1,7 @@
-//! How a seed's world is: which faults there are, how often, and how large everything is.
+//! The profile of a seed's world: which faults there are, how often, and how large everything is.
 //!
-//! Every seed leaves much out (swarm testing: Groce and others, 2012): a world in which everything
-//! fails often never gets far, and what is rare everywhere is never met twice.
+//! Every seed leaves much out (swarm testing: Groce and others, 2012). A world in which everything
+//! fails often never gets far, and two events that are rare in every world never meet.
 
 use super::disk::Rates;
 use crate::{
@@ -17,21 +17,21 @@ pub(super) struct Profile {
     pub(super) rates: Rates,
     /// How many processes follow one another.
     pub(super) lives: usize,
-    /// What the world does in a process's life, at most so often.
+    /// The most actions of the world in a process's life.
     pub(super) actions_max: usize,
     pub(super) clients: usize,
     pub(super) widgets: usize,
     name_bytes_max: usize,
-    /// How many port types are in use: the fewer, the more often slots run out.
+    /// How many port types are in use. The fewer there are, the more often slots run out.
     ports: usize,
     /// How often each kind of request is chosen: lookup, and the four operations.
     mix: [usize; 5],
-    /// A process crashes within so many steps of the disk, if it does.
+    /// If the process crashes, it does so within this many steps of the disk.
     pub(super) crash_within: usize,
-    /// Answers come by the mailbox of a runtime.
+    /// Whether answers pass through the mailbox of a runtime.
     pub(super) has_mailbox: bool,
     pub(super) is_damaged: bool,
-    /// Of eight operations, so many have a key.
+    /// How many of eight operations have a key.
     pub(super) keyed: usize,
     /// How often each action is chosen, relative to the others.
     pub(super) weights: [(Action, usize); 10],
@@ -42,19 +42,19 @@ pub(super) struct Profile {
 pub(super) enum Action {
     /// A client sends a request.
     Ask,
-    /// The owner of the state answers what waits.
+    /// The owner of the state answers the waiting requests.
     Own,
-    /// The next segment of the journal is made.
+    /// The next segment of the journal is prepared.
     Prepare,
-    /// The writer of checkpoints does its next thing.
+    /// The writer of checkpoints makes its next step.
     Write,
-    /// A client goes without its answer.
+    /// A client hangs up before it gets its answer.
     HangUp,
-    /// Whoever follows the changes reads some.
+    /// The follower of the changes reads some.
     Follow,
-    /// Somebody asks for a checkpoint.
+    /// A checkpoint is requested.
     Checkpoint,
-    /// Time passes, as it does.
+    /// Time passes normally.
     Tick,
     /// The clock jumps.
     Jump,
@@ -62,7 +62,7 @@ pub(super) enum Action {
     Fill,
 }
 
-/// The number of one of these weights, by chance.
+/// Returns the index of one of these weights, at random.
 fn weighted(chance: &mut Chance, weights: &[usize]) -> usize {
     let mut chosen = chance.below(weights.iter().sum());
     let is_chosen = |&weight: &usize| {
@@ -73,7 +73,7 @@ fn weighted(chance: &mut Chance, weights: &[usize]) -> usize {
     weights.iter().position(is_chosen).unwrap_or_default()
 }
 
-/// One of these, by chance.
+/// Returns one of these, at random.
 fn one_of<T: Copy>(chance: &mut Chance, choices: &[T]) -> T {
     choices[chance.below(choices.len())]
 }
@@ -139,12 +139,12 @@ impl Profile {
         actions[weighted(chance, &weights)]
     }
 
-    /// The serial numbers of all widgets that there can be.
+    /// Returns the serial numbers of all widgets that can exist.
     pub(super) fn serial_numbers(&self) -> impl Iterator<Item = SerialNumber> + use<> {
         (0..self.widgets).map(serial_number)
     }
 
-    /// Anything that a client may ask for.
+    /// Returns any request that a client may send.
     pub(super) fn request(&self, chance: &mut Chance) -> Request {
         let one = chance.below(self.widgets);
         let other = (one + 1 + chance.below(self.widgets - 1)) % self.widgets;
@@ -171,7 +171,7 @@ fn serial_number(number: usize) -> SerialNumber {
     SerialNumber::new("widget_sn", format!("s{number}")).expect("within the limits")
 }
 
-/// A name of so many bytes, which is not another's.
+/// Returns a new name of this many bytes.
 fn name(bytes: usize, chance: &mut Chance) -> Name {
     let mut text = format!("{:016x}", chance.number()).repeat(bytes / 16 + 1);
     text.truncate(bytes);

@@ -1,4 +1,4 @@
-//! How much of what happened in simulations.
+//! Counts of what happened in simulations.
 
 use std::fmt;
 
@@ -25,13 +25,13 @@ macro_rules! tally {
 tally! {
     /// Seeds.
     seeds,
-    /// Crashes of the process with the power, at a step of the disk or between two.
+    /// Power cuts, at a step of the disk or between two.
     power_cuts,
     /// Crashes of the process alone.
     kills,
-    /// Of both, those during a start.
+    /// Power cuts and crashes during a start.
     crashes_during_start,
-    /// Ends in good order.
+    /// Graceful shutdowns.
     shutdowns,
     /// Starts that were completed.
     starts,
@@ -43,11 +43,11 @@ tally! {
     refused,
     /// Lookups that were answered.
     lookups,
-    /// Lists that were asked for.
+    /// Lists that were requested.
     lists,
     /// Lists that were answered.
     lists_answered,
-    /// Of these, those during which something changed.
+    /// Answered lists during which something changed.
     lists_beside_changes,
     /// Lists that were answered WG503 or WG504.
     lists_refused,
@@ -61,27 +61,27 @@ tally! {
     hang_ups,
     /// Requests that were sent again.
     retries,
-    /// Of these, those that were answered as the first time.
+    /// Retries that got the answer of the first attempt.
     replayed,
-    /// Changes that were told.
+    /// Changes that were read from the feed.
     changes,
-    /// Those who follow the changes lagged behind what is kept.
+    /// Followers of the changes that lagged behind what is kept.
     lagged,
-    /// Writes that failed, with a part of them written.
+    /// Writes that failed after a part was written.
     failed_writes,
-    /// Syncs that failed, with some sectors synced.
+    /// Syncs that failed after some sectors were synced.
     failed_syncs,
     /// Creations, renames, removals and syncs of the directory that failed.
     failed_names,
     /// Reads that failed.
     failed_reads,
-    /// Reads that gave less than was asked for, or were interrupted.
+    /// Reads that returned less than was asked for, or were interrupted.
     short_reads,
     /// Steps that failed because the disk was full.
     full,
     /// Jumps of the clock.
     clock_jumps,
-    /// Damage that was done to files: flipped bits, lost and misdirected writes, lost files.
+    /// Damage to files: flipped bits, lost and misdirected writes, lost files.
     damage,
     /// Starts that refused damage and named the file.
     damage_named,

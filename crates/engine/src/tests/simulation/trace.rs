@@ -40,7 +40,7 @@ pub(super) enum Event<'a> {
 /// All events so far.
 pub(super) struct Trace {
     hasher: DefaultHasher,
-    /// In words, where somebody wants to read them.
+    /// The events in words, if they are to be printed.
     story: Option<Vec<String>>,
 }
 

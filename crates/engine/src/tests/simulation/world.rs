@@ -1,11 +1,13 @@
-//! One world: clients, the service, its disk and its clock, in one thread, as a seed tells.
+//! One world: clients, the service, its disk and its clock, in one thread, determined by a seed.
 //!
-//! Everything between a client's request and the disk is the service's own: the router, the queue, the
-//! owner of the state, the journal, the preparer of segments, the writer of checkpoints, recovery. The
-//! world decides whose turn it is, what fails and when the process crashes.
+//! Everything between a client's request and the disk is the real code of the service: the router,
+//! the queue, the owner of the state, the journal, the preparer of segments, the writer of
+//! checkpoints, recovery. The world decides whose turn it is, what fails and when the process
+//! crashes.
 //!
-//! Nothing here knows how the engine keeps anything. What clients saw, and what they read after the
-//! next start, must be explained by the model of `widgets-conformance`; see [`World::read_back`].
+//! Nothing here knows how the engine stores anything. What clients saw, and what they read after
+//! the next start, must be explained by the model of `widgets-conformance`; see
+//! [`World::read_back`].
 
 mod asking;
 mod following;
@@ -38,7 +40,7 @@ use widgets_queue::Queue as _;
 use widgets_registry::{SerialNumber, Widget};
 use widgets_server::Api;
 
-/// What a seed led to.
+/// The result of a seed.
 pub(super) struct Outcome {
     pub(super) trace: u64,
     pub(super) tally: Tally,
@@ -48,14 +50,14 @@ pub(super) struct Outcome {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) what: String,
-    /// What happened before, if it was to be told.
+    /// What happened before, if it was recorded.
     pub(super) story: Vec<String>,
 }
 
-/// So many starts in a row may fail because of a fault.
+/// How many starts in a row may fail because of a fault.
 const STARTS_FAILED_MAX: usize = 4;
 
-/// Lives through a seed. Everything that happens is in the story where `is_told`.
+/// Runs the world of a seed. If `is_told`, records everything that happens.
 pub(super) fn simulate(seed: u64, is_told: bool) -> Result<Outcome, Failure> {
     let mut world = World::new(seed, is_told);
     let lived = world.live();
@@ -82,18 +84,19 @@ struct World {
     clients: Vec<Client>,
     readers: Readers,
     known: Vec<Known>,
-    /// What the changes that were told led to, and the last of them; `None` where they must be followed
-    /// anew.
+    /// What the changes read so far led to, and the last of them. `None` if they must be followed
+    /// from the start.
     followed: Option<Followed>,
-    /// Keys that were given.
+    /// How many keys were used.
     keys: u64,
-    /// One caller uses many keys, and few are kept.
+    /// Whether one caller uses many keys, and few are kept.
     is_crowded: bool,
-    /// So many callers have keys, as the engine tells them apart: two that meet in one number have one share.
+    /// How many callers have keys, as the engine distinguishes them: two whose numbers collide have
+    /// one share.
     callers: usize,
-    /// What was there when the calls of the history began.
+    /// The state when the calls of the history began.
     model: Model,
-    /// Calls since then, but those that were told that nothing was applied.
+    /// The calls since then, except those that were answered that nothing was applied.
     history: Vec<Option<Call>>,
     ticks: u64,
     /// The sequence number after the last change that was answered.
@@ -104,7 +107,7 @@ struct World {
     is_starting: bool,
 }
 
-/// In a crowded world one caller uses many more keys than are kept, which are so many.
+/// How many keys are kept in a crowded world, where one caller uses many more.
 const CROWDED_KEYS_MAX: u64 = 24;
 
 /// How a process ends that does not crash at a step of the disk.
@@ -116,7 +119,8 @@ enum End {
 impl World {
     fn new(seed: u64, is_told: bool) -> Self {
         thread_local! {
-            /// Making an API takes longer than simulating a crash, and it keeps nothing but metrics.
+            /// Kept, because making an API takes longer than simulating a crash, and it has no
+            /// state but metrics.
             static SERVICE: (Api<Nobody>, Arc<SimulatedClock>) = {
                 let clock = Arc::<SimulatedClock>::default();
                 let api = Api::new(
@@ -174,7 +178,7 @@ impl World {
         for _ in 0..self.profile.lives {
             self.live_once(Self::serve)?;
         }
-        // Now everything works, and the service must.
+        // From now on nothing fails, so the service must work.
         self.calm();
         self.profile.rates = Rates::default();
         self.profile.is_damaged = false;
@@ -183,7 +187,7 @@ impl World {
         self.live_once(|_, _| Ok(End::Shutdown))
     }
 
-    /// One process, from its start to its end, and what its end does to the disk.
+    /// Runs one process from its start to its end, and does to the disk what its end does.
     fn live_once(
         &mut self,
         serve: impl FnOnce(&mut Self, &mut Process) -> Result<End, String>,
@@ -207,7 +211,7 @@ impl World {
             Err(cause) => return Err(format!("a panic: {}", panic_text(&*cause))),
         };
         if let Some(process) = &mut process {
-            // What was answered before the crash was sent.
+            // What was answered before the crash was also sent.
             process.deliver();
             self.take_answers()?;
             self.take_lists()?;
@@ -275,7 +279,7 @@ impl World {
         }
     }
 
-    /// Nothing fails.
+    /// Turns all faults off.
     fn calm(&self) {
         let mut plan = self.disk.plan();
         plan.rates = Rates::default();
@@ -284,7 +288,7 @@ impl World {
         plan.failures = 0;
     }
 
-    /// From now on things may fail.
+    /// Turns the faults on.
     fn arm(&mut self) {
         let crashes = self.profile.crash_within < usize::MAX && self.chance.below(4) > 0;
         let crash_after = crashes.then(|| self.chance.below(self.profile.crash_within));
@@ -293,7 +297,7 @@ impl World {
         plan.crash_after = crash_after;
     }
 
-    /// Starts a process, again and again where that fails for a reason.
+    /// Starts a process, and repeats that while it fails for a good reason.
     fn start(&mut self, disk: &SimulatedDisk) -> Result<Process, String> {
         let mut failed = 0;
         loop {
@@ -313,7 +317,7 @@ impl World {
             match started {
                 Ok(process) => {
                     self.disk.plan().tally.starts += 1;
-                    // What nobody needed may be as it is.
+                    // What the start did not need may stay damaged.
                     self.damage.forget();
                     return Ok(process);
                 }
@@ -323,7 +327,7 @@ impl World {
         }
     }
 
-    /// Whether a start may fail like this.
+    /// Checks whether a start may fail like this.
     fn judge(&mut self, error: &OpenError) -> Result<(), String> {
         let mut plan = self.disk.plan();
         plan.trace.note(&Event::World(&error.to_string()));
@@ -346,14 +350,14 @@ impl World {
         }
         if !matches!(error, OpenError::Io { .. }) {
             plan.tally.damage_named += 1;
-            // Somebody puts back a copy.
+            // An operator restores a copy.
             self.damage.repair(self.disk.inside());
         }
         Ok(())
     }
 
-    /// Reads all that is there: with what clients saw before, it must be one history. From now on it
-    /// is the beginning of the next.
+    /// Reads everything that exists: together with what clients saw before, it must be one history.
+    /// It is then the beginning of the next one.
     fn read_back(&mut self, process: &mut Process) -> Result<(), String> {
         self.calm();
         if process.engine.owner.journal().position().next_sequence < self.next_sequence {
@@ -386,7 +390,7 @@ impl World {
         Ok(())
     }
 
-    /// What is answered to a request while no other one waits.
+    /// Sends a request while no other one waits, and returns the answer.
     fn ask_alone(&mut self, process: &mut Process, request: &Request) -> Result<Said, String> {
         let mut responding = process.respond(request, None);
         for _ in 0..2 {
@@ -401,7 +405,7 @@ impl World {
     fn serve(&mut self, process: &mut Process) -> Result<End, String> {
         for _ in 0..self.chance.below(self.profile.actions_max) {
             self.act(process)?;
-            // Nothing more is written then.
+            // Nothing more is written in that state.
             if process.engine.queue.unavailable().is_some() && self.chance.below(8) == 0 {
                 break;
             }
@@ -415,11 +419,11 @@ impl World {
         Ok(End::Shutdown)
     }
 
-    /// In a world without faults everything is accepted that the rules allow.
+    /// Checks that in a world without faults everything is accepted that the rules allow.
     fn work_well(&mut self, process: &mut Process) -> Result<End, String> {
         let (reply, outcome) = mpsc::channel();
         drop(process.engine.checkpoint_requests.send(reply));
-        // A block of keys takes a turn, and so does each record.
+        // Each block of keys takes a turn, and so does each record.
         for _ in 0..1000 {
             let request = self.profile.request(&mut self.chance);
             let said = self.ask_alone(process, &request)?;
@@ -448,7 +452,7 @@ impl World {
             (self.readers).ask(process, self.profile.widgets, now, &mut plan.tally);
         }
         if self.readers.is_waiting() {
-            // It arrives when its answer is polled first.
+            // The request arrives when its answer is first polled.
             self.take_lists()?;
         }
         match self.profile.action(&mut self.chance) {
@@ -489,7 +493,8 @@ impl World {
         Ok(())
     }
 
-    /// The owner's turn, after which nobody waits. False once the queue is closed and empty.
+    /// Runs the owner's turn, after which no operation waits. Returns false once the queue is
+    /// closed and empty.
     fn own(&mut self, process: &mut Process) -> Result<bool, String> {
         let goes_on = process.own(&mut self.chance);
         self.callers = process.engine.owner.key_callers();
@@ -512,7 +517,7 @@ impl World {
         }
     }
 
-    /// What lists showed is part of the history: each of their widgets as if it had been looked up.
+    /// Adds what lists showed to the history, each of their widgets as if it had been looked up.
     fn take_lists(&mut self) -> Result<(), String> {
         let all: Vec<SerialNumber> = self.profile.serial_numbers().collect();
         let shown = self.readers.take(&all, &mut self.disk.plan().tally)?;
@@ -536,7 +541,7 @@ impl World {
     }
 }
 
-/// Whether the answer is there.
+/// Polls a future once.
 pub(super) fn poll<T>(future: &mut (impl Future<Output = T> + Unpin + ?Sized)) -> Poll<T> {
     let mut context = Context::from_waker(Waker::noop());
     std::pin::Pin::new(future).poll(&mut context)

@@ -1,4 +1,5 @@
-//! What the clients of a world ask, lose patience with, and are answered: each answer has its place in the history.
+//! What the clients of a world request, when they lose patience, and what they are answered. Each
+//! answer has its place in the history.
 
 use super::{
     super::{
@@ -14,18 +15,19 @@ use widgets_conformance::linearizability::{Answer, Call, Request};
 #[derive(Default)]
 pub(super) struct Client {
     pub(super) pending: Option<Pending>,
-    /// What it will ask for again.
+    /// The request that the client will retry.
     pub(super) again: Option<Again>,
 }
 
-/// What is asked again.
+/// A request that is retried.
 #[derive(Clone)]
 pub(super) struct Again {
     pub(super) request: Request,
     pub(super) key: Option<String>,
-    /// The first attempt's place in the history, if it is of this process.
+    /// The first attempt's place in the history, if it was made in this process.
     pub(super) call: Option<usize>,
-    /// Another attempt was made before this process began: it may be what a replayed answer tells of.
+    /// Whether another attempt was made before this process began. A replayed answer may belong to
+    /// that one.
     pub(super) is_older: bool,
 }
 
@@ -36,24 +38,24 @@ pub(super) struct Pending {
     pub(super) key: Option<String>,
     /// The place of an earlier attempt with this key, which may have been applied.
     first: Option<usize>,
-    /// Another attempt was made before this process began.
+    /// Whether another attempt was made before this process began.
     is_older: bool,
-    /// What was answered when the key came first.
+    /// The answer that the first use of the key got.
     pub(super) known: Option<Answer>,
 }
 
-/// A request with a key, and how it was answered.
+/// A request with a key, and its answer.
 pub(super) struct Known {
     request: Request,
     key: String,
     answer: Answer,
 }
 
-/// So many answers are remembered, to be asked for again.
+/// How many answers are remembered, to be requested again.
 const KNOWN_MAX: usize = 32;
 
-/// Another one has used so few there since a key of its own that it knows it still: with what its clients have under way
-/// it is less than its even share.
+/// In a crowded world, another caller's key must still be known if that caller has used at most
+/// this many keys since: with those of its pending requests, they are less than its even share.
 const CROWDED_KEYS_KNOWN: u64 = 4;
 
 impl World {
@@ -63,7 +65,7 @@ impl World {
             return Ok(());
         }
         self.ask_as(number, process)?;
-        // Some lose patience at once, and the second attempt is in the first one's batch.
+        // Some lose patience at once, so that the second attempt is in the first one's batch.
         let pending = self.clients[number].pending.as_ref();
         let has_key = pending.is_some_and(|pending| pending.key.is_some());
         if has_key && self.chance.below(8) == 0 {
@@ -108,8 +110,8 @@ impl World {
         self.take_answer(number)
     }
 
-    /// What a client asks next: again what it has no answer to, or what somebody has one to, or
-    /// something new. With the answer, if it is known.
+    /// Returns what a client requests next: a retry of a request without an answer, a repetition of
+    /// one whose answer is known, or a new request. Returns also the answer, if it is known.
     fn next_request(&mut self, number: usize) -> (Again, Option<Answer>) {
         if let Some(again) = self.clients[number].again.take() {
             self.disk.plan().tally.retries += 1;
@@ -146,7 +148,7 @@ impl World {
         (again, None)
     }
 
-    /// A request with a key was answered: whether that fits what was answered before.
+    /// Checks the answer to a request with a key against the earlier answers.
     fn answered_with_key(
         &mut self,
         key: &str,
@@ -190,7 +192,7 @@ impl World {
         let Some(pending) = client.pending.take() else {
             return;
         };
-        // Where somebody has the answer already, nothing is to be found out.
+        // If the answer is known already, there is nothing to find out.
         if pending.known.is_none() && self.chance.below(2) == 0 {
             let call = self.history[pending.call].as_ref();
             client.again = call.map(|call| Again {
@@ -256,10 +258,10 @@ impl World {
         if let (Said::Answer(answer), Some(key)) = (&said, &key) {
             self.answered_with_key(key, &request, answer, is_replayed, known.as_ref())?;
         }
-        // Somebody has the answer to that: it is nothing to try again.
+        // If the answer is known already, there is no reason to retry.
         if known.is_none() && !matches!(said, Said::Answer(_)) && self.chance.below(2) == 0 {
             let call = match said {
-                // The first attempt may have been applied all the same.
+                // The first attempt may have been applied nevertheless.
                 Said::NotApplied => first,
                 _ => Some(first.unwrap_or(place)),
             };
@@ -272,8 +274,8 @@ impl World {
         }
         match said {
             Said::Answer(answer) if is_replayed => {
-                // Nothing happened but that the fate of the first attempt is known: of this process, unless there was
-                // one before.
+                // Nothing new happened, but the fate of the first attempt is now known, unless
+                // another attempt was made before this process.
                 self.history[place] = None;
                 let first = first.filter(|_| !is_older);
                 let first = first.and_then(|first| self.history[first].as_mut());

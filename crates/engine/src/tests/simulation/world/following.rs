@@ -1,4 +1,4 @@
-//! Somebody who follows the changes of a world: what they lead to must be what is there.
+//! A follower of a world's changes: what they lead to must be the state.
 
 use super::{super::process::Process, World};
 use widgets_conformance::Model;
@@ -7,7 +7,7 @@ use widgets_registry::{
     SerialNumber,
 };
 
-/// Somebody who follows the changes.
+/// A follower of the changes.
 #[derive(Default)]
 pub(super) struct Followed {
     model: Model,
@@ -17,7 +17,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// One more change happened.
+    /// Applies one more change.
     fn apply(&mut self, event: &Event) -> Result<(), String> {
         if self.after >= Some(event.position) || event.at < self.at {
             return Err(format!("{event:?} is told after {:?}", self.after));
@@ -86,7 +86,7 @@ fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
 }
 
 impl World {
-    /// Reads changes: all that there are, or one answer's.
+    /// Reads changes: all of them, or those of one answer.
     pub(super) fn follow(&mut self, process: &Process, to_the_end: bool) -> Result<(), String> {
         let Some(followed) = &mut self.followed else {
             return Ok(());
@@ -102,7 +102,7 @@ impl World {
                     .read(after, &ChangeFilter::default(), 1 + self.chance.below(4));
             let changes = match read {
                 Ok(changes) => changes,
-                // It lagged, or a bit of what only it needs was flipped.
+                // The follower lagged, or a bit was flipped in data that only it needs.
                 Err(FeedError::Gone { oldest }) if after.sequence < oldest.sequence => {
                     self.disk.plan().tally.lagged += 1;
                     self.followed = None;
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// What was told leads to what is there.
+    /// Checks that the changes lead to this state.
     pub(super) fn check_followed(&mut self, process: &Process, state: Model) -> Result<(), String> {
         match &self.followed {
             Some(followed) if followed.model == state => {}
