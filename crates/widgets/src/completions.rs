@@ -1,4 +1,5 @@
-//! `widgets completions`: the commands and flags as a shell wants them, made of the same source as `--help`.
+//! `widgets completions`: the commands and flags in the format of a shell, made from the same
+//! source as `--help`.
 
 use crate::{Outcome, help};
 use clap::CommandFactory as _;
@@ -19,7 +20,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(Arguments { shell }: &Arguments) -> Outcome {
     let mut command = help::show_all(crate::Arguments::command());
-    // Made as a whole first: the generator panics where writing fails, as it does when a reader leaves.
+    // Generated into memory first, because the generator panics if writing fails, as it does when a
+    // reader leaves.
     let mut script = Vec::new();
     clap_complete::generate(*shell, &mut command, "widgets", &mut script);
     io::stdout().write_all(&script)?;

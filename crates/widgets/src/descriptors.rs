@@ -1,22 +1,22 @@
-//! Descriptors: how many files and connections the process may have open.
+//! File descriptors: how many files and connections the process may have open.
 //!
-//! Every connection takes one, and so does every file of the store. Without a share of its own the store
-//! could not begin a segment while strangers hold connections, and would refuse every write.
+//! Every connection and every file of the store takes one. Without a reserved share the store could
+//! not begin a segment while clients hold connections, and would refuse every write.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use widgets_server::EXCESS_MAX;
 
-/// What the process itself needs, whatever it serves: its standard streams, the listener, the data directory's
-/// lock, segments, checkpoints, certificates, keys that are fetched, and a margin.
+/// What the process itself needs, whatever it serves: its standard streams, the listener, the data
+/// directory's lock, segments, checkpoints, certificates, keys that are fetched, and a margin.
 const OWN: u64 = 64;
 
-/// Each thread with a runtime waits for events by these.
+/// How many descriptors a thread with a runtime uses to wait for events.
 const OF_A_WORKER: u64 = 4;
 
-/// With fewer connections than this it is not worth starting.
+/// With fewer connections than this, the service does not start.
 const CONNECTIONS_LEAST: u64 = 8;
 
-/// Raises the limit of this process as far as it may be raised. The limit then, if there is one.
+/// Raises the process's limit as far as it may, and returns the resulting limit, if there is one.
 pub(crate) fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -31,8 +31,9 @@ pub(crate) fn raise() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many connections may be open where the process may have `limit` descriptors: as many as `wanted`,
-/// or as are left when the store, with so many connections to a database, and the workers have theirs.
+/// Returns how many connections may be open if the process may have `limit` descriptors: `wanted`,
+/// or what is left after the store with its connections to a database, and the workers, have
+/// theirs.
 pub(crate) fn connections_max(
     wanted: usize,
     limit: Option<u64>,
@@ -42,7 +43,7 @@ pub(crate) fn connections_max(
     let Some(limit) = limit else {
         return Ok(wanted);
     };
-    // A connection to a database that is made anew may overlap with the old one.
+    // A new connection to a database may overlap with the old one that it replaces.
     let count = |each: usize| u64::try_from(each).unwrap_or(u64::MAX);
     let needed = OWN
         .saturating_add(count(EXCESS_MAX))
@@ -75,7 +76,8 @@ mod tests {
         let connections = |limit| connections_max(1000, limit, 2, 3);
         assert_eq!(connections(None), Ok(1000));
         assert_eq!(connections(Some(1 << 20)), Ok(1000));
-        // 64 of its own, 64 for connections in excess, 8 of the workers, 6 of the database.
+        // 64 for the process itself, 64 for excess connections, 8 for the workers, 6 for the
+        // database.
         assert_eq!(connections(Some(1142)), Ok(1000));
         assert_eq!(connections(Some(1141)), Ok(999));
         assert_eq!(connections(Some(256)), Ok(114));

@@ -1,5 +1,5 @@
-//! Every call of `widgets` in the documents is understood by the program: its command, its flags and their values.
-//! Nothing is run here; what can be is run by other tests.
+//! Checks that the program understands every call of `widgets` in the documents: its command, its
+//! flags and their values. Nothing is run here; other tests run what can be run.
 
 use crate::{Arguments, help, load};
 use clap::{CommandFactory as _, error::ErrorKind};
@@ -22,7 +22,7 @@ fn pages(folder: &Path, pages: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines of the blocks of code, with those that go on made one.
+/// Returns the lines of the code blocks, with continued lines joined.
 fn commands(page: &str) -> Vec<String> {
     let (mut fenced, mut commands, mut goes_on) = (false, Vec::<String>::new(), false);
     for line in page.lines() {
@@ -47,7 +47,7 @@ fn commands(page: &str) -> Vec<String> {
     commands
 }
 
-/// What stands in the text between backquotes.
+/// Returns what the text contains between backquotes.
 fn mentions(page: &str) -> Vec<String> {
     let (mut fenced, mut mentions) = (false, Vec::new());
     for line in page.lines() {
@@ -59,7 +59,7 @@ fn mentions(page: &str) -> Vec<String> {
     mentions
 }
 
-/// The words of the first command of a line, as a shell splits them; what is behind it is left out.
+/// Splits the first command of a line into words as a shell does, and drops what follows it.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for each in line.chars() {
@@ -78,7 +78,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What follows `widgets` where a line calls it, perhaps by `cargo run`, and perhaps with variables before it.
+/// Returns the words after `widgets` if a line calls it, also through `cargo run` and with
+/// variables before it.
 fn call(line: &str) -> Option<Vec<String>> {
     let mut words = words(line.strip_prefix("$ ").unwrap_or(line));
     let is_variable = |word: &String| {
@@ -120,13 +121,13 @@ fn calls_are_found_in_lines() {
     }
 }
 
-/// Why a call is wrong. A mention may leave out what a command needs.
+/// Returns why a call is wrong. A mention in the text may leave out what a command needs.
 fn wrong(call: Vec<String>, is_mention: bool) -> Option<String> {
     let words = ["widgets".to_owned()].into_iter().chain(call);
     let words: Vec<OsString> = words.map(Into::into).collect();
     let (command, words) = match help::prepare(Arguments::command(), words) {
         Ok(prepared) => prepared,
-        // It may name a section as `SECTION`.
+        // A mention may use `SECTION` as a placeholder.
         Err(_) if is_mention => return None,
         Err(error) => return Some(error.to_string()),
     };
@@ -159,7 +160,7 @@ fn every_call_in_the_documents_is_understood() {
         let mentions = mentions(&text).into_iter().map(|line| (line, true));
         for (line, is_mention) in commands.chain(mentions) {
             let Some(call) = call(&line) else { continue };
-            // A part of a command that the text around it completes.
+            // The mention is a part of a command, which the text around it completes.
             let stands_for_another =
                 |word: &String| is_mention && word.chars().all(|each| each.is_ascii_uppercase());
             if call.is_empty()
@@ -169,7 +170,7 @@ fn every_call_in_the_documents_is_understood() {
             {
                 continue;
             }
-            // A flag alone, whose value does not matter.
+            // The mention names a flag without a value, which does not matter here.
             let names_a_flag = is_mention && call.last().is_some_and(|word| word.starts_with("--"));
             let why = wrong(call, is_mention);
             if let Some(why) =

@@ -1,4 +1,4 @@
-//! `widgets generate`: makes any number of widgets from a seed.
+//! `widgets generate`: generates any number of widgets from a seed.
 
 use crate::{
     Misuse, Outcome,

@@ -1,5 +1,5 @@
-//! `widgets health`: asks the running service how it is, for the health checks of containers, which
-//! have no other program to ask with.
+//! `widgets health`: asks the running service whether it is healthy, for the health checks of
+//! containers, which contain no other program that could ask.
 
 mod running;
 mod tls;
@@ -21,10 +21,10 @@ use std::{
     time::Duration,
 };
 
-/// A service that takes longer is not well.
+/// A service that takes longer counts as unhealthy.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much of an answer is read. It is a status and a sentence.
+/// How much of a response is read. A status and a sentence are expected.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     as_serve: Vec<OsString>,
 }
 
-/// What a service was started with, as `health` is given it.
+/// What the service was started with, as passed to `health`.
 #[derive(clap::Parser)]
 #[command(name = "widgets serve", no_binary_name = true)]
 struct Serve {
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     } else {
         Serve::try_parse_from(as_serve)?.arguments.given.resolve()
     };
-    // Who runs health checks knows 0 and 1 only.
+    // A container runtime knows only the exit codes 0 and 1 of a health check.
     let resolved = resolved.map_err(|problems| problems.to_string())?;
     let http = resolved.configuration.http;
     let tls = tls::client(&http)?;
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where a service that listens there is reached from its own host.
+/// Returns the address at which a service that listens on `listen` is reachable from its own host.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -91,7 +91,7 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Ends well if the answer is 200, and says otherwise what came instead.
+/// Succeeds if the response is 200, and otherwise says what was received instead.
 fn ask(
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
@@ -126,12 +126,13 @@ fn ask(
     Err(format!("{url} answered {status_line:?} {}", body.escape_debug()).into())
 }
 
-/// Whether it is a record of TLS (RFC 8446, 5.1), such as the alert to a request in the clear.
+/// Returns whether a response is a TLS record (RFC 8446, 5.1), such as the alert that answers a
+/// plaintext request.
 fn is_tls(answer: &[u8]) -> bool {
     matches!(answer, [0x14..=0x17, 3, ..])
 }
 
-/// Whether TLS failed because the other side speaks something else.
+/// Returns whether TLS failed because the other side speaks something else.
 fn is_no_tls(error: &(dyn Error + 'static)) -> bool {
     let error = error.downcast_ref::<io::Error>();
     let inner = error.and_then(io::Error::get_ref);
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
     use std::{net::TcpListener, thread};
 
-    /// What `ask` makes of a peer that reads the request and then sends this.
+    /// Returns what `ask` makes of a peer that reads the request and then sends this.
     fn asked(answer: &'static str) -> Result<(), String> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_speaks_tls_where_none_is_expected_is_told_in_words() {
-        // The alert that a server of TLS answers a request without TLS with.
+        // The alert with which a TLS server answers a request without TLS.
         let told = asked("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{32}").unwrap_err();
         assert_eq!(
             told,

@@ -1,4 +1,4 @@
-//! `--help`, which shows what people use first, `--help --all` and `--help SECTION`.
+//! `--help`, which shows the flags that people use first; `--help --all`; and `--help SECTION`.
 
 use crate::config::{SECTIONS, heading};
 use clap::{
@@ -7,7 +7,7 @@ use clap::{
 };
 use std::ffi::OsString;
 
-/// What a help is to show.
+/// What a help shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Shown {
     /// What people use first.
@@ -15,11 +15,11 @@ enum Shown {
     All,
     /// The flags of one section of the configuration.
     Section(&'static str),
-    /// Those of a section that there is not.
+    /// The flags of a section that does not exist.
     Unknown(String),
 }
 
-/// A number below zero is a wrong value of its flag, and no flag of its own.
+/// Makes a negative number an invalid value of the flag before it, rather than an unknown flag.
 pub(crate) fn hearing_negative_numbers(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let takes = !arg.is_positional() && arg.get_action().takes_values();
@@ -28,8 +28,8 @@ pub(crate) fn hearing_negative_numbers(command: Command) -> Command {
     command.mut_subcommands(hearing_negative_numbers)
 }
 
-/// Takes `--all` and a section out of a command line that asks for help, and lets the command show what
-/// they ask for. Any other command line stays as it is.
+/// If the command line asks for help, removes `--all` and the section from it and makes the command
+/// show what they ask for. Any other command line stays unchanged.
 pub(crate) fn prepare(
     mut command: Command,
     arguments: Vec<OsString>,
@@ -41,7 +41,7 @@ pub(crate) fn prepare(
                 "there is no section '{section}' of the configuration; {}",
                 sections()
             );
-            // Names the command whole in its line of usage.
+            // Gives the command its full name in the usage line.
             command.build();
             let serve = command.find_subcommand_mut(SERVE);
             let error = serve.map(|serve| serve.error(ErrorKind::InvalidValue, &why));
@@ -58,17 +58,18 @@ pub(crate) fn prepare(
     Ok((command, arguments))
 }
 
-/// The command whose flags are all of the configuration, and which takes nothing else.
+/// The command that has flags for the whole configuration, and takes nothing else.
 const SERVE: &str = "serve";
 
-/// Which sections there are, for a help that does not show the flags of all of them.
+/// Lists the sections, for a help that does not show all flags.
 pub(crate) fn sections() -> String {
     let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
     format!("the sections are {}", names.join(", "))
 }
 
-/// An error with the usage of its command as its help shows it. Clap's own has in it what was given, by
-/// variables as well: the same mistake would be told differently on every machine.
+/// Returns an error with the usage of its command as the help shows it. Clap's own usage includes
+/// what was given, also through variables, so the same mistake would give different messages on
+/// different machines.
 pub(crate) fn with_own_usage(
     mut error: clap::Error,
     mut command: Command,
@@ -77,7 +78,7 @@ pub(crate) fn with_own_usage(
     if error.get(ContextKind::Usage).is_none() {
         return error;
     }
-    // All of them know by then by which names they are called.
+    // After this, every command knows its full name.
     command.build();
     let mut of = &command;
     for word in arguments.iter().skip(1) {
@@ -97,7 +98,7 @@ pub(crate) fn show_all(command: Command) -> Command {
 }
 
 fn wanted(mut arguments: Vec<OsString>) -> (Shown, Vec<OsString>) {
-    // What follows the lone dashes are no flags.
+    // What follows `--` is not a flag.
     let end = arguments.iter().position(|argument| argument == "--");
     let flags = &arguments[..end.unwrap_or(arguments.len())];
     let Some(help) = flags
@@ -127,7 +128,8 @@ fn wanted(mut arguments: Vec<OsString>) -> (Shown, Vec<OsString>) {
     (shown, arguments)
 }
 
-/// Shows the arguments under the headings that `wanted` takes, of the command and of those below it.
+/// Shows the arguments under the headings that `wanted` accepts, in the command and its
+/// subcommands.
 fn show(command: Command, wanted: &dyn Fn(Option<&str>) -> bool) -> Command {
     let below: Vec<String> = command
         .get_subcommands()
@@ -135,7 +137,7 @@ fn show(command: Command, wanted: &dyn Fn(Option<&str>) -> bool) -> Command {
         .collect();
     let command = command.mut_args(|argument| {
         let heading = argument.get_help_heading();
-        // What is under no heading and hidden is there for its error message only.
+        // A hidden argument without a heading exists only for its error message.
         let hidden = !wanted(heading) || heading.is_none() && argument.is_hide_set();
         argument.hide(hidden)
     });

@@ -34,7 +34,7 @@ pub(crate) fn run(Arguments { file, store }: Arguments) -> Outcome {
         let opened = File::open(&file);
         Some(opened.map_err(|error| explain(&format!("reading {}", file.display()), &error))?)
     };
-    // Before the file is read: a store that cannot be filled is told at once.
+    // Before the file is read, so that an unusable store is reported at once.
     let sink = store.resolve()?.sink()?;
     let mut progress = Progress::new(None);
     let moved = match input {

@@ -1,15 +1,15 @@
-//! The address that the service listens on. Taken before anything else is opened or made, listened on
-//! when the store is open.
+//! The address that the service listens on. It is bound before anything else is opened or created,
+//! and listened on once the store is open.
 
 use std::{io, net::SocketAddr};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// So many connections may wait to be accepted. Thousands may come at once, after a restart for
-/// instance, and each that finds no place tries again only after a second. Linux allows no more than
-/// `net.core.somaxconn`, by default as many.
+/// How many connections may wait to be accepted. Thousands may arrive at once, for instance after a
+/// restart, and a connection that finds no place tries again only after a second. Linux limits this
+/// to `net.core.somaxconn`, which has the same value by default.
 const BACKLOG: u32 = 4096;
 
-/// An address that is the process's own. Nobody can connect to it yet.
+/// An address that the process has bound. Nobody can connect to it yet.
 pub(crate) struct Bound {
     socket: TcpSocket,
     address: SocketAddr,
@@ -22,7 +22,7 @@ impl Bound {
                 SocketAddr::V4(_) => TcpSocket::new_v4()?,
                 SocketAddr::V6(_) => TcpSocket::new_v6()?,
             };
-            // A restart need not wait for what the last process left in TIME_WAIT.
+            // A restart need not wait for connections of the previous process in TIME_WAIT.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             Ok(socket)
@@ -31,8 +31,8 @@ impl Bound {
         Ok(Self { socket, address })
     }
 
-    /// Lets connections come. With `SO_REUSEADDR` two processes can bind an address that neither
-    /// listens on: the second one is refused here.
+    /// Begins to accept connections. With `SO_REUSEADDR`, two processes can bind the same address
+    /// while neither listens on it; the second one is refused here.
     pub(crate) fn listen(self) -> Result<TcpListener, String> {
         let Self { socket, address } = self;
         let listener = socket.listen(BACKLOG);

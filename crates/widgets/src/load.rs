@@ -228,7 +228,7 @@ fn number(text: &str) -> Result<usize, String> {
     number.map_err(|_| format!("must be at most {}, `{text}` was given", usize::MAX))
 }
 
-/// `PART/PARTS`, counted from 1; the part is returned counted from 0.
+/// Parses `PART/PARTS`, counted from 1; the returned part is counted from 0.
 fn part(text: &str) -> Result<(u32, u32), String> {
     let wrong = || format!("must be PART/PARTS with PART from 1 to PARTS, `{text}` was given");
     let (part, parts) = text.split_once('/').ok_or_else(wrong)?;
@@ -257,7 +257,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     }
     let plan = plan(arguments)?;
     let report = widgets_load::run::run(plan)?;
-    // Wrong answers are in it as they came.
+    // The report contains wrong answers exactly as they were received.
     let told = report.to_string();
     write!(std::io::stdout(), "{}", shown_lines(&told))?;
     let passed = report.failures.is_empty();
@@ -269,9 +269,9 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
 }
 
 fn plan(arguments: Arguments) -> Result<Plan, String> {
-    // Clap demands it wherever there is no subcommand.
+    // Clap requires it unless there is a subcommand.
     let url = arguments.url.ok_or("the URL is missing")?;
-    // Only WIDGETS_TOKEN can be there as well, and a flag wins over a variable.
+    // A flag takes precedence over a variable, and only WIDGETS_TOKEN can be set as well.
     let token = match &arguments.token_file {
         Some(path) => {
             let what = format!("reading the token in {}", path.display());
@@ -289,7 +289,7 @@ fn plan(arguments: Arguments) -> Result<Plan, String> {
             } else {
                 Protocol::Http1
             },
-            // A recipe may hand on a variable that nobody set.
+            // A deployment may pass on a variable that nobody has set.
             token: token.filter(|token| !token.is_empty()),
             ca: arguments.ca,
             insecure: arguments.insecure,

@@ -1,11 +1,11 @@
-//! What the program tells of itself, on its standard error, and what the service says on its standard output.
+//! The program's log on standard error, and a service's messages on standard output.
 //!
-//! Much of it is caused by strangers, who could fill a disk with it: so each place in the program writes a
-//! few lines in ten seconds, and then how many it has left out. What is asked for by `debug` or `trace` is
-//! written whole.
+//! Clients cause many of the lines and could fill a disk with them. So each place in the program
+//! writes a few lines in ten seconds, and then the number of lines that it left out. Lines of the
+//! levels `debug` and `trace` were asked for, and are all written.
 //!
-//! A service waits for nobody who reads: `lines.rs` writes for it. At its end it waits for a moment, so that its last
-//! words are read where somebody reads.
+//! A service never waits for the reader of its output: `lines.rs` writes for it. When it ends it
+//! waits for a moment, so that its last lines arrive if somebody reads them.
 
 mod lines;
 
@@ -34,23 +34,23 @@ use tracing_subscriber::{
 use widgets_load::shown;
 use widgets_server::REQUESTS;
 
-/// So many lines of one place are written in one period.
+/// How many lines one place may write in a period.
 const LINES_MAX: u64 = 10;
 
-/// How long a period is.
+/// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The target of the lines that tell of those left out.
+/// The target of the lines that report left-out lines.
 const TARGET: &str = "widgets::log";
 
-/// What a service says waits so long for whoever reads, so that it stands in order among the lines of its log. Where it
-/// waited in vain nobody reads.
+/// How long a message on standard output waits for readers, so that it appears in order among the
+/// lines of the log. After one wait without a reader, no message waits.
 const SAID_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// And the last lines for so long.
+/// How long the last lines wait.
 const LAST_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Both streams of a service, once it has begun.
+/// The two streams of a service, once it has begun.
 static STREAMS: OnceLock<Streams> = OnceLock::new();
 
 struct Streams {
@@ -60,14 +60,14 @@ struct Streams {
     is_read: AtomicBool,
 }
 
-/// Writes log lines from now on, for as long as a command runs, which waits for whoever reads its standard error. Later
-/// calls change nothing. What is returned tells of the last lines that were left out when it is dropped.
+/// Starts the log of a command, which waits for the reader of its standard error. Further calls
+/// change nothing. Dropping the returned value reports the last lines that were left out.
 pub(crate) fn start(log: &Log) -> impl Drop {
     start_to(log, io::stderr)
 }
 
-/// Writes log lines from now on, for as long as a service runs, and what it says: it waits for nobody. What is returned
-/// waits a moment for the last lines when it is dropped.
+/// Starts the log and the messages of a service, which waits for no reader. Dropping the returned
+/// value waits a moment for the last lines.
 pub(crate) fn start_service(log: &Log) -> Result<impl Drop, Box<dyn std::error::Error>> {
     let left_out = IntCounter::new(
         "widgets_log_lines_unwritten_total",
@@ -92,7 +92,7 @@ pub(crate) fn start_service(log: &Log) -> Result<impl Drop, Box<dyn std::error::
     Ok(Service(Some(start_to(log, || streams.error.clone()))))
 }
 
-/// Registers how many lines of a service were left out.
+/// Registers the metric of how many lines of a service were left out.
 pub(crate) fn register_metrics(metrics: &Registry) -> prometheus::Result<()> {
     let streams = STREAMS.get();
     streams.map_or(Ok(()), |streams| {
@@ -100,7 +100,7 @@ pub(crate) fn register_metrics(metrics: &Registry) -> prometheus::Result<()> {
     })
 }
 
-/// Says a line on the standard output of a service.
+/// Writes a line to the standard output of a service.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let Some(streams) = STREAMS.get() else {
         return;
@@ -115,7 +115,7 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
     wait_for(&streams.output);
 }
 
-/// Says on the standard error why the program ends.
+/// Writes to standard error why the program ends.
 pub(crate) fn say_last(line: fmt::Arguments<'_>) {
     match STREAMS.get() {
         Some(Streams { error, .. }) => {
@@ -123,7 +123,7 @@ pub(crate) fn say_last(line: fmt::Arguments<'_>) {
             error.push(format!("{line}\n").as_bytes());
             error.wait(LAST_WAIT_MAX);
         }
-        // Where not even that can be written there is nobody to tell.
+        // If even that cannot be written, there is nobody to report to.
         None => drop(io::Write::write_fmt(
             &mut io::stderr(),
             format_args!("{line}\n"),
@@ -131,7 +131,7 @@ pub(crate) fn say_last(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Waits a moment until whoever reads has the last lines of a service, which is about to end.
+/// Waits a moment until readers have the last lines of a service that is about to end.
 pub(crate) fn wait_for_readers() {
     if let Some(Streams { output, error, .. }) = STREAMS.get() {
         error.wait(LAST_WAIT_MAX);
@@ -139,7 +139,7 @@ pub(crate) fn wait_for_readers() {
     }
 }
 
-/// As the standard library tells it, which would wait for whoever reads.
+/// Reports a panic as the standard library does, which would wait for the reader.
 fn tell_of_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let name = thread.name().unwrap_or("<unnamed>");
@@ -151,7 +151,7 @@ fn tell_of_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Waits for the last lines, once those are told that were left out.
+/// On drop, reports the lines that were left out, and then waits for the last lines.
 struct Service<L>(Option<L>);
 
 impl<L> Drop for Service<L> {
@@ -170,7 +170,7 @@ where
     let shown = stream.clone();
     let lines = match log.format {
         LogFormat::Text => lines.with_writer(move || Shown(shown())).boxed(),
-        // Has escapes of its own.
+        // JSON has its own escapes.
         LogFormat::Json => lines
             .with_writer(stream.clone())
             .json()
@@ -179,7 +179,8 @@ where
     };
     let told = filter_fn(|metadata| metadata.target() != REQUESTS);
     let filter = log.filter.targets.clone().and(places.clone()).and(told);
-    // For programs, whatever the rest is for, and each of them: they are asked for.
+    // Lines about requests are always JSON, because programs read them, and are never left out,
+    // because they were asked for.
     let requests = tracing_subscriber::fmt::layer()
         .with_writer(stream)
         .json()
@@ -205,7 +206,8 @@ where
     LastPeriod(places)
 }
 
-/// Writes lines so that each stays one, and a terminal obeys nothing in it: databases and others have their words in some.
+/// Escapes lines so that each stays one line and controls no terminal: some contain text from
+/// databases and other servers.
 struct Shown<W>(W);
 
 impl<W: io::Write> io::Write for Shown<W> {
@@ -225,7 +227,7 @@ impl<W: io::Write> io::Write for Shown<W> {
     }
 }
 
-/// Tells of the lines that were left out in the last period.
+/// Reports the lines that were left out in the last period when it is dropped.
 struct LastPeriod(Places);
 
 impl Drop for LastPeriod {
@@ -234,7 +236,7 @@ impl Drop for LastPeriod {
     }
 }
 
-/// What the places in the program have written in this period.
+/// How many lines each place in the program has written in this period.
 #[derive(Clone, Default)]
 struct Places(Arc<Mutex<HashMap<Identifier, Written>>>);
 
@@ -244,9 +246,9 @@ struct Written {
 }
 
 impl Places {
-    /// Whether a place may write one more line.
+    /// Returns whether a place may write one more line.
     fn takes(&self, by: &'static Metadata<'static>) -> bool {
-        // The lines that tell of those left out are as many as there are places.
+        // There is at most one line about left-out lines per place.
         if *by.level() > Level::INFO || by.target() == TARGET {
             return true;
         }
@@ -257,7 +259,7 @@ impl Places {
         written.lines <= LINES_MAX
     }
 
-    /// Tells how many lines each place has left out, and lets them all write again.
+    /// Reports how many lines each place has left out, and lets all of them write again.
     fn end_period(&self) {
         let places: Vec<Written> = self.lock().drain().map(|(_, written)| written).collect();
         for Written { lines, by } in places {
@@ -276,7 +278,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Written>> {
-        // Nothing in here can panic halfway through a change.
+        // No code under this lock can panic halfway through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -311,7 +313,7 @@ mod tests {
     }
 
     impl Text {
-        /// The lines since the last time.
+        /// Returns the lines since the last call.
         fn lines(&self) -> Vec<String> {
             let text = std::mem::take(&mut *self.0.lock().expect("no panic"));
             let text = String::from_utf8(text).expect("text");
@@ -319,7 +321,7 @@ mod tests {
         }
     }
 
-    /// What is written with this filter while `tell` runs, which is given the places.
+    /// Returns what is written with this filter while `tell` runs. `tell` is passed the places.
     fn written(targets: &str, tell: impl FnOnce(&Places, &Text)) {
         let (text, places) = (Text::default(), Places::default());
         let writer = text.clone();

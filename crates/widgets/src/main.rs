@@ -1,4 +1,4 @@
-//! The one binary: the command line. Each command has a module of its own.
+//! The only binary: the command line. Each command has its own module.
 
 mod archive;
 mod ask;
@@ -129,16 +129,16 @@ enum Command {
     Manual(manual::Arguments),
 }
 
-/// What was given cannot be right, whatever the world is like: the command line, a variable, or a value of a
-/// configuration file.
+/// The command line, a variable or a value in a configuration file is invalid, whatever the state
+/// of the system.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Misuse(pub(crate) String);
 
-/// The exit code of a command that was given what cannot be right, as clap has it.
+/// The exit code after an invalid input, the same as clap's.
 const MISUSE: u8 = 2;
 
-/// The exit code of a command that ended with this.
+/// Returns the exit code of a command that ended with this error.
 fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     use widgets_load::Error as Load;
     let of_load = error.downcast_ref::<Load>();
@@ -154,7 +154,7 @@ fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     }
 }
 
-/// What a command ends with: how the process exits, or why it could not do its work.
+/// The outcome of a command: the exit code of the process, or why the command failed.
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -174,14 +174,15 @@ fn main() -> ExitCode {
     }
     let parsed = Arguments::from_arg_matches(&matches);
     let Arguments { command } = parsed.unwrap_or_else(|error| error.format(&mut command).exit());
-    // What these make is for its owner alone. The library that writes to a folder as an archive leaves that to the mask.
+    // What these commands create is for its owner only. The library that writes an archive to a
+    // folder leaves that to the umask.
     if matches!(
         command,
         Command::Serve(_) | Command::Backup(_) | Command::Archive(_)
     ) {
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
     }
-    // Those that keep something until their end hear signals themselves.
+    // These two have work to finish when a signal arrives, so they handle signals themselves.
     let ends_itself = matches!(command, Command::Serve(_) | Command::Load(_));
     let hearing = if ends_itself {
         Ok(())
@@ -216,12 +217,13 @@ fn main() -> ExitCode {
         Command::Manual(arguments) => manual::run(&arguments),
     });
     outcome.unwrap_or_else(|error| {
-        // Whoever reads has left, as `head` does: there is nobody to tell.
+        // The reader has gone, as `head` does, so there is nobody to report to.
         let cause = error.downcast_ref::<std::io::Error>();
         if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
             return ExitCode::FAILURE;
         }
-        // It may tell what somebody answered or a file has: a terminal obeys none of it.
+        // The message may contain text from a server or a file, which must not control the
+        // terminal.
         let told = error.to_string();
         let told = widgets_load::shown_lines(&told);
         log::say_last(format_args!("error: {told}"));

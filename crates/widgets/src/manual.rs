@@ -1,4 +1,4 @@
-//! `widgets manual`: the manual pages, made of the same source as `--help`.
+//! `widgets manual`: the manual pages, made from the same source as `--help`.
 
 use crate::{Outcome, help};
 use clap::{Command, CommandFactory as _};
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(Arguments { command, output }: &Arguments) -> Outcome {
     let mut program = help::show_all(crate::Arguments::command()).disable_help_subcommand(true);
-    // Gives the commands below it their full names.
+    // Gives the subcommands their full names.
     program.build();
     if let Some(directory) = output {
         write_all(&program, directory)?;
@@ -51,7 +51,7 @@ fn find<'a>(program: &'a Command, names: &[String]) -> Result<&'a Command, Strin
     })
 }
 
-/// What its page is called: the words of the command with dashes between them.
+/// Returns the title of a command's page: the words of the command, joined by dashes.
 fn title(command: &Command) -> String {
     let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
     name.replace(' ', "-")

@@ -1,4 +1,5 @@
-//! `widgets migrate`: prepares the database of the PostgreSQL store, or says how far it is.
+//! `widgets migrate`: prepares the database of the PostgreSQL store, or reports which migrations
+//! are missing.
 
 use crate::{
     Misuse, Outcome,
@@ -71,7 +72,7 @@ pub(crate) struct Arguments {
     move_widgets: bool,
 }
 
-/// Which way something is turned.
+/// Whether to turn something on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Turn {
     On,
@@ -142,7 +143,7 @@ pub(crate) fn run(
     })
 }
 
-/// Migrates, and says what was done.
+/// Migrates the database, and logs what was done.
 pub(crate) async fn migrate(target: &Target, connect_timeout_ms: u64) -> Result<(), OpenError> {
     let timeout = Duration::from_millis(connect_timeout_ms);
     let status = widgets_postgres::migrate(target, timeout).await?;

@@ -1,10 +1,11 @@
-//! Tells systemd how the service is, by the protocol of `sd_notify`: that it has started, that it stops,
-//! and, where a watchdog is set, that it still answers.
+//! Notifies systemd of the service's state through the `sd_notify` protocol: that it has started,
+//! that it is stopping, and, if there is a watchdog, that it still answers.
 //!
-//! A datagram to the socket that `NOTIFY_SOCKET` names, and nothing where it names none. The watchdog is
-//! told only after a connection was made to the service's own address and something was answered on it:
-//! a process that lives and does not answer is one that systemd should restart. What is answered does
-//! not matter, so that a full disk, too many connections or a database that is away restart nothing.
+//! Each notification is a datagram to the socket in `NOTIFY_SOCKET`; without that variable nothing
+//! is sent. The watchdog is notified only after a request to the service's own address was
+//! answered, because systemd should restart a process that runs but does not answer. The content of
+//! the answer does not matter, so a full disk, too many connections or an unreachable database
+//! cause no restart.
 
 use crate::health::reachable;
 use std::{
@@ -25,17 +26,17 @@ use tokio::{
     time::timeout,
 };
 
-/// Whoever started the service and wants to hear of it. Cloning shares it.
+/// Notifies the process that started the service. Clones share the socket.
 #[derive(Clone)]
 pub(crate) struct Notifier {
     socket: Option<Arc<(net::UnixDatagram, net::SocketAddr)>>,
-    /// How long the service may say nothing before it is taken for dead.
+    /// How long the service may be silent before it counts as dead.
     watchdog: Option<Duration>,
 }
 
 impl Notifier {
-    /// As the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`. A socket that cannot be
-    /// used is logged: the service is well without it.
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` from the environment. An unusable
+    /// socket is logged: the service works without it.
     pub(crate) fn from_environment() -> Self {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
             let socket = open(&name).inspect_err(|error| {
@@ -53,7 +54,7 @@ impl Notifier {
         }
     }
 
-    /// It answers from now on, on this address. Must be called on a runtime.
+    /// Notifies that the service answers at this address from now on. Must be called on a runtime.
     pub(crate) fn ready(&self, address: SocketAddr) {
         self.tell(&format!("READY=1\nSTATUS=Listens on {address}"));
         if let (Some(_), Some(watchdog)) = (&self.socket, self.watchdog) {
@@ -61,12 +62,12 @@ impl Notifier {
         }
     }
 
-    /// It answers what it has accepted, and ends.
+    /// Notifies that the service finishes the requests that it has accepted, and then ends.
     pub(crate) fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=Answers what it has accepted");
     }
 
-    /// Says four times in each period that the service answers, as long as it does.
+    /// Notifies the watchdog four times per period that the service answers, as long as it does.
     async fn watch(self, address: SocketAddr, period: Duration) {
         let mut ticks = tokio::time::interval(period / 4);
         let mut answered = true;
@@ -97,7 +98,8 @@ impl Notifier {
     }
 }
 
-/// A socket to send from, and where to: a path, or a name in the abstract namespace after `@`.
+/// Opens a socket and returns it with its destination: a path, or a name in the abstract namespace
+/// after `@`.
 fn open(name: &OsStr) -> io::Result<(net::UnixDatagram, net::SocketAddr)> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => net::SocketAddr::from_abstract_name(name)?,
@@ -108,12 +110,13 @@ fn open(name: &OsStr) -> io::Result<(net::UnixDatagram, net::SocketAddr)> {
         }
     };
     let socket = net::UnixDatagram::unbound()?;
-    // A manager that reads nothing shall not stop a worker's thread.
+    // A service manager that does not read must not block a worker's thread.
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }
 
-/// Whether anything is answered: to a plain request also a service that wants TLS says something.
+/// Checks that the service answers anything at all. Even a service that requires TLS answers a
+/// plain request.
 async fn answers(address: SocketAddr, patience: Duration) -> io::Result<()> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;

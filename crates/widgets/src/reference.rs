@@ -1,4 +1,5 @@
-//! `docs/command-line.md` is made of the commands. `UPDATE_EXPECT=1 cargo test -p widgets` writes it.
+//! Generates `docs/command-line.md` from the commands. `UPDATE_EXPECT=1 cargo test -p widgets`
+//! writes it.
 
 use crate::Arguments;
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
@@ -21,7 +22,8 @@ A number may have a unit (`5k`, `10M`) or an exponent (`1e9`). A time must have 
 | 130, 143 | It was ended by Ctrl-C or SIGTERM. |
 ";
 
-/// What is for every command, or for a key of the configuration, and described elsewhere.
+/// Returns whether an argument is common to every command, or belongs to a configuration key, and
+/// is described elsewhere.
 fn is_elsewhere(argument: &Arg) -> bool {
     let key = argument.get_id().as_str().contains('.');
     let of_all = ["help", "version", "config"].contains(&argument.get_id().as_str());

@@ -1,4 +1,5 @@
-//! Who gets in and by which certificates, made of the configuration and kept fresh.
+//! Decides who gets in and which certificates are used, from the configuration, and reloads the
+//! files.
 
 use crate::{
     config::{Auth, Http},
@@ -15,18 +16,18 @@ use tokio::signal::unix::Signal;
 use widgets_files::read_file;
 use widgets_server::{Authentication, BrowserSettings, KeySet, Tls, Watch};
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// What decides who gets in.
+/// Everything that decides who gets in.
 pub(crate) struct Security {
     pub(crate) authentication: Arc<Authentication>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Which web pages may ask.
+    /// Which web pages may send requests.
     pub(crate) browsers: BrowserSettings,
-    /// The file of the keys that tokens are checked with.
+    /// The file with the keys that verify tokens.
     keys: Option<(PathBuf, Mutex<Watch>)>,
-    /// The keys that are fetched, until somebody fetches them.
+    /// The keys that are fetched, until the task that fetches them takes this.
     pub(crate) jwks: Option<Jwks>,
     certificates: Certificates,
 }
@@ -41,7 +42,7 @@ impl Security {
                 Some(Arc::new(tls))
             }
         };
-        // Watched before it is read: what changes after that is seen as a change.
+        // The watch begins before the file is read, so a change after that is noticed.
         let keys = auth.jwt_secret_file.clone();
         let keys = keys.map(|path| (path.clone(), Mutex::new(Watch::new(vec![path]))));
         let key_set = match (&auth.jwt_secret.0, &keys) {
@@ -71,7 +72,7 @@ impl Security {
         })
     }
 
-    /// Adds what is known of keys and certificates to the service's metrics.
+    /// Registers the metrics of keys and certificates.
     pub(crate) fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
         if let Some(jwks) = &self.jwks {
             jwks.register_metrics(registry)?;
@@ -79,8 +80,8 @@ impl Security {
         self.certificates.register(registry)
     }
 
-    /// Looks at the files every now and then, and at every hang-up, and takes what is new. What
-    /// cannot be used is told once for each change, and the old goes on.
+    /// Checks the files periodically and at every SIGHUP, and takes what is new. A file that is
+    /// unusable is reported once for each change, and the previous content stays in use.
     pub(crate) async fn keep_fresh(self, mut hang_up: Signal) {
         let this = Arc::new(self);
         let mut ticks = tokio::time::interval(PERIOD);
@@ -90,7 +91,7 @@ impl Security {
                 _ = hang_up.recv() => true,
             };
             let this = this.clone();
-            // A panic has been reported, and the next turn may go better.
+            // A panic was reported already, and the next attempt may succeed.
             drop(tokio::task::spawn_blocking(move || this.refresh(forced)).await);
         }
     }
@@ -128,7 +129,7 @@ impl Security {
     }
 }
 
-/// The keys of a file, which may end with a newline, as editors leave one.
+/// Reads the keys in a file. It may end with a newline, which editors add.
 fn read_keys(path: &Path) -> Result<KeySet, String> {
     let broken = |what: String| format!("auth.jwt_secret_file: {}: {what}", path.display());
     let bytes = read_file(path).map_err(|error| broken(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! `widgets serve`: wires a store to the server and runs them until a signal.
+//! `widgets serve`: connects a store and the server, and runs them until a signal.
 
 use crate::{
     Misuse, Outcome,
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     migrate: bool,
 }
 
-/// What the help ends with.
+/// Returns the end of the help.
 fn help_sections() -> String {
     format!("For `--help SECTION`, {}.", help::sections())
 }
@@ -42,16 +42,17 @@ pub(crate) fn run(Arguments { given, migrate }: Arguments) -> Outcome {
     let configuration = given.resolve()?.configuration;
     configuration.check_public().map_err(Misuse)?;
     let _log = log::start_service(&configuration.log)?;
-    // It accepts connections and waits for signals. Requests are served on the workers' own runtimes.
+    // This runtime accepts connections and waits for signals. Requests are served on the workers'
+    // own runtimes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(serve(&configuration, migrate));
-    // Not waiting for a recovery that a signal has ended.
+    // Does not wait for a recovery that a signal has interrupted.
     runtime.shutdown_background();
     match outcome {
         Err(error) if configuration.log.format == LogFormat::Json => {
-            // Whoever asked for JSON reads nothing else.
+            // A program that reads JSON reads nothing else.
             tracing::error!("{error}");
             Ok(crate::failed(&*error))
         }
@@ -64,7 +65,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     let mut signals = Signals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
     let started = tokio::select! {
-        // What is opened meanwhile is given up as a crash would: every start recovers from that.
+        // What was opened meanwhile is abandoned as in a crash, from which every start recovers.
         _ = signals.next() => None,
         started = start(configuration, migrate) => Some(started?),
     };
@@ -106,7 +107,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
         } => {
             replicated.stop();
             drop(engine);
-            // What the journal has last is archived as well, if the bucket is well.
+            // Archive the last part of the journal as well, if the bucket works.
             if let Some(archiver) = archiver
                 && !archiver.stop(&SystemClock::new(), ARCHIVE_STOP_MAX)
             {
@@ -122,12 +123,12 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
     Ok(())
 }
 
-/// How long a stop waits for the archive.
+/// How long shutdown waits for the archive.
 const ARCHIVE_STOP_MAX: Duration = Duration::from_secs(5);
 
-/// All that serves, before anybody can connect.
+/// Everything that serves, before anybody can connect.
 struct Started {
-    /// As the process can have it.
+    /// Adapted to what the process may have.
     http: Http,
     bound: Bound,
     metrics: Registry,
@@ -157,7 +158,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     } = configuration;
     let database_connections = match &store.url {
         StoreKind::Embedded => 0,
-        // And the two of the feed.
+        // Plus the two connections of the feed.
         StoreKind::Postgres(_) => {
             postgres.connections + postgres.lookup_connections + http.scans_max + 2
         }
@@ -170,7 +171,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
         database_connections,
     )?;
     let mut security = Security::load(&http, auth)?;
-    // Before a store is opened or made: whoever finds the port taken shall find nothing changed.
+    // Before a store is opened or created, so that nothing has changed if the port is taken.
     let bound = Bound::new(http.listen)?;
     let metrics = Registry::new();
     metrics.register(Box::new(Process::new()?))?;
@@ -180,7 +181,8 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     log::say(format_args!("widgets {}", env!("CARGO_PKG_VERSION")));
     if let Some(mut jwks) = jwks {
         let hang_up = signal(SignalKind::hangup())?;
-        // Not in the background: who asks as soon as it listens shall not be told to wait.
+        // Not in the background: a client that sends a request as soon as the service listens must
+        // not be told to wait.
         let succeeded = jwks.fetch().await;
         tokio::spawn(jwks.keep_fresh(succeeded, hang_up));
     }
@@ -218,14 +220,14 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     })
 }
 
-/// What is given to others of the whole store.
+/// What gives others a copy of the whole store.
 #[derive(Default)]
 struct Copies {
     backup: Option<Arc<dyn Backup>>,
     replication: Option<Arc<dyn Replication>>,
 }
 
-/// Opens the embedded store, with what copies it and what it is a copy of.
+/// Opens the embedded store, together with what copies it and the primary that it follows.
 async fn start_embedded(
     configuration: &Configuration,
     http: &Http,
@@ -244,7 +246,7 @@ async fn start_embedded(
     let settings = engine.settings(http, changes, idempotency, archive, replication);
     let path = store.data_dir.clone();
     let no_store = store.no_store();
-    // Beside the signals: a recovery may take long.
+    // On another thread than the signals, because a recovery may take long.
     let primary = replication.primary();
     if let Some(primary) = &primary {
         primary.credentials.check(&primary.address)?;
@@ -305,7 +307,7 @@ async fn answer(
 ) -> Result<(), Box<dyn Error>> {
     let listener = bound.listen()?;
     let address = listener.local_addr()?;
-    // For people and for scripts that let the system choose the port.
+    // For people, and for scripts that let the system choose the port.
     let scheme = if security.tls.is_some() {
         "https"
     } else {

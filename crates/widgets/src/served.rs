@@ -1,10 +1,11 @@
-//! The store that is served, as one type whichever it is: all that serves is compiled once, and not once for each store.
+//! The store that is served, as one type for every kind of store: so the server is compiled once,
+//! not once for each kind.
 
 use futures_util::future::Either;
 use std::sync::Arc;
 use widgets_registry::{Ask, Distributed, Fault, Feed, Request, Store};
 
-/// A way to ask it.
+/// A client of the store.
 #[derive(Clone)]
 pub(crate) enum Served {
     Embedded(widgets_engine::Client),
@@ -12,7 +13,7 @@ pub(crate) enum Served {
 }
 
 impl Served {
-    /// The same for tasks of the current runtime: see [`widgets_engine::Client`].
+    /// Returns the client for tasks of the current runtime: see [`widgets_engine::Client`].
     pub(crate) fn on_current_runtime(&self) -> Self {
         match self {
             Self::Embedded(client) => Self::Embedded(client.on_current_runtime()),
@@ -26,7 +27,8 @@ where
     widgets_engine::Client: Ask<R>,
     widgets_postgres::Client: Ask<R>,
 {
-    // Not `async`, which would hold the request once more beside the one in the client's future.
+    // Not `async`, which would hold the request a second time beside the one in the client's
+    // future.
     fn ask(&self, request: R) -> impl Future<Output = Result<R::Answer, R::Error>> + Send {
         match self {
             Self::Embedded(client) => Either::Left(client.ask(request)),

@@ -1,7 +1,7 @@
 //! The signals that ask a command to end: SIGTERM, and SIGINT, which Ctrl-C sends.
 //!
-//! Every command hears them itself. The first process of a container has no default for them: without a
-//! handler `docker stop` would wait for its limit, and kill.
+//! Every command handles them itself. The first process of a container has no default action for
+//! them: without a handler, `docker stop` would wait for its timeout and then kill the process.
 
 use rustix::process::Signal as Kernel;
 use std::{io, process::exit, thread};
@@ -15,10 +15,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Hears them from now on, on the runtime of the caller.
+    /// Handles the signals from now on, on the caller's runtime.
     pub(crate) fn new() -> io::Result<Self> {
-        // Where a file may not become longer (`ulimit -f`) the system would end the process there and then. With a handler,
-        // which stays, the write fails as it does on a full disk, and that is told.
+        // If a file exceeds its size limit (`ulimit -f`), the default action would end the process.
+        // With this handler, which stays installed, the write fails as on a full disk, and the
+        // failure is reported.
         drop(signal(SignalKind::from_raw(Kernel::XFSZ.as_raw()))?);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -26,7 +27,7 @@ impl Signals {
         })
     }
 
-    /// Done when one comes, which it returns.
+    /// Waits for the next signal and returns it.
     pub(crate) async fn next(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
@@ -34,8 +35,8 @@ impl Signals {
         }
     }
 
-    /// Done at the first signal. The second ends the process there and then: what was answered is
-    /// durable, and the journal is made for that.
+    /// Waits for the first signal. The second ends the process immediately: what was answered is
+    /// durable, and the journal is made for crashes.
     pub(crate) async fn stop(mut self) {
         self.next().await;
         tracing::info!("stopping: answering what was accepted, a second signal stops at once");
@@ -48,8 +49,8 @@ impl Signals {
     }
 }
 
-/// From now on a signal ends the process as it would by default, but for the files that are not whole
-/// yet: they go first. For commands that keep nothing else until they are done.
+/// Makes a signal end the process as it would by default, after deleting unfinished files. For
+/// commands that keep nothing else until they are done.
 pub(crate) fn exit_on_signals() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -61,7 +62,7 @@ pub(crate) fn exit_on_signals() -> io::Result<()> {
     let wait = move || {
         let signal = runtime.block_on(signals.next());
         discard_unfinished();
-        // As shells tell it.
+        // The exit code that shells use.
         exit(128 + signal.as_raw_value());
     };
     let waiting = thread::Builder::new().name("signals".into()).spawn(wait);

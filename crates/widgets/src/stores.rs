@@ -1,4 +1,4 @@
-//! The stores as whole sets of widgets: what `generate` and `import` fill and `export` reads.
+//! The stores as whole sets of widgets: `generate` and `import` fill them, and `export` reads them.
 
 use crate::{
     Misuse,
@@ -34,7 +34,7 @@ pub(crate) struct Given {
     given: config::Given<Opening>,
 }
 
-/// A store that no service runs on.
+/// A store on which no service runs.
 pub(crate) enum Store {
     Embedded {
         directory: PathBuf,
@@ -48,13 +48,13 @@ pub(crate) enum Store {
 }
 
 impl Given {
-    /// Whether a flag names the store.
+    /// Returns whether a flag names the store.
     pub(crate) fn is_flag(&self) -> bool {
         let Self { given } = self;
         given.is_flag("store.url") || given.is_flag("store.data_dir")
     }
 
-    /// Which store is meant. Starts the log.
+    /// Returns the store that is meant. Starts the log.
     pub(crate) fn resolve(self) -> Result<Store, Box<dyn Error>> {
         let resolved = self.given.resolve()?;
         let Configuration {
@@ -80,7 +80,7 @@ impl Given {
                 target: Box::new(store.reachable_database()?),
                 connect_timeout: Duration::from_millis(postgres.connect_timeout_ms),
             }),
-            // A default would be a guess about which of somebody's stores is to be filled or read.
+            // A default would be a guess about which store to fill or read.
             StoreKind::Embedded
                 if resolved.is_default("store.url") && resolved.is_default("store.data_dir") =>
             {
@@ -93,7 +93,7 @@ impl Given {
             }
             StoreKind::Embedded => Ok(Store::Embedded {
                 directory: store.data_dir.clone(),
-                // No service runs on it: nobody is waited for.
+                // No service runs on the store, so there is nobody to leave CPU time to.
                 settings: engine.settings(
                     http,
                     changes,
@@ -108,8 +108,8 @@ impl Given {
 }
 
 impl Store {
-    /// A way to fill it. It must be empty: what to do about widgets that are in both is not for a
-    /// program to guess.
+    /// Opens the store to fill it. It must be empty: a program cannot decide what to do about
+    /// widgets that exist in both.
     pub(crate) fn sink(self) -> Result<Box<dyn Sink>, TransferError> {
         match self {
             Self::Embedded {
@@ -124,7 +124,7 @@ impl Store {
         }
     }
 
-    /// Writes all its widgets to a sink. Makes none where there is none.
+    /// Writes all widgets of the store to a sink. Does not create a store.
     pub(crate) fn export(self, sink: Box<dyn Sink>) -> Result<(Moved, Duration), TransferError> {
         match self {
             Self::Embedded {
@@ -145,14 +145,14 @@ impl Store {
     }
 }
 
-/// What a new store is told with: who mistyped a path sees it here.
+/// Returns the message for a new store, in which people see that they mistyped a path.
 pub(crate) fn new_store(directory: &Path) -> String {
     let absolute = std::path::absolute(directory);
     let directory = absolute.as_deref().unwrap_or(directory);
     format!("new store in {}", directory.display())
 }
 
-/// Opens the embedded store for a service; says whether it is new.
+/// Opens the embedded store for a service, and returns whether it is new.
 pub(crate) fn open_engine(
     path: &Path,
     no_store: NoStore,
@@ -177,7 +177,7 @@ fn open_bulk(
     open().map_err(TransferError::Store)
 }
 
-/// Takes the directory, and tells who else gets into it.
+/// Opens the directory, and warns if others have access to it.
 fn open_directory(path: &Path, no_store: NoStore) -> Result<(DataDirectory, bool), String> {
     let directory = DataDirectory::open(path, no_store);
     let directory = directory.map_err(|error| explained(path, &error))?;
@@ -193,7 +193,7 @@ fn open_directory(path: &Path, no_store: NoStore) -> Result<(DataDirectory, bool
     Ok((directory, is_new))
 }
 
-/// Why the embedded store cannot be opened, and what its user can do.
+/// Describes why the embedded store cannot be opened, and what to do about it.
 pub(crate) fn explained(path: &Path, error: &widgets_engine::OpenError) -> String {
     use widgets_engine::OpenError;
     let directory = path.display();
@@ -232,10 +232,10 @@ pub(crate) fn explained(path: &Path, error: &widgets_engine::OpenError) -> Strin
     }
 }
 
-/// How a transfer ends.
+/// The result of a transfer.
 pub(crate) type Done = Result<(), TransferError>;
 
-/// The embedded store, filled in memory and made durable by one checkpoint.
+/// The embedded store, which is filled in memory and made durable by one checkpoint.
 struct Embedded {
     path: PathBuf,
     is_new: bool,
@@ -292,7 +292,7 @@ impl Sink for Embedded {
         bulk.commit()
             .map_err(|error| TransferError::Store(explained(&path, &error)))?;
         if is_new {
-            // Nobody may be listening.
+            // Standard error may be closed.
             drop(writeln!(io::stderr(), "{}", new_store(&path)));
         }
         Ok(())
@@ -307,7 +307,8 @@ fn thread_failed(cause: impl std::fmt::Display) -> TransferError {
     TransferError::Store(format!("starting a thread for the database: {cause}"))
 }
 
-/// Runs what talks to the database on a thread of its own: what is sent is made meanwhile.
+/// Runs the work with the database on another thread, so that the data to send is prepared
+/// meanwhile.
 fn on_thread<F>(work: F) -> Result<JoinHandle<Done>, TransferError>
 where
     F: AsyncFnOnce() -> Result<(), OpenError> + Send + 'static,
@@ -334,7 +335,7 @@ fn join(thread: JoinHandle<Done>) -> Done {
 struct Database {
     rows: Rows,
     parts: mpsc::Sender<Part>,
-    /// Taken by whoever asks it how it went.
+    /// `None` once the outcome has been taken.
     thread: Option<JoinHandle<Done>>,
 }
 
@@ -360,7 +361,7 @@ impl Sink for Database {
         if self.parts.blocking_send(Part::Rows(rows)).is_ok() {
             return Ok(());
         }
-        // The thread ended before its time, and knows why.
+        // The thread ended early, and its outcome says why.
         let ended = || TransferError::Store("the database took no more rows".into());
         self.thread.take().map_or(Ok(()), join).and(Err(ended()))
     }
@@ -372,7 +373,7 @@ impl Sink for Database {
             thread,
         } = *self;
         for part in [Part::Rows(rows), Part::End] {
-            // Why nobody receives any more is what the thread ends with.
+            // If nobody receives any more, the thread's outcome says why.
             let _ = parts.blocking_send(part);
         }
         drop(parts);
@@ -388,7 +389,7 @@ fn export_database(
     let (sender, mut widgets) = mpsc::channel(1024);
     let thread = on_thread(async move || read_all(&target, connect_timeout, sender).await)?;
     let mut progress = Progress::new(None);
-    // The reader's failure comes last, in place of an end that would look like a good one.
+    // The reader's failure comes last, in place of an end that would look like success.
     let mut thread = Some(thread);
     let mut widgets = std::iter::from_fn(|| match widgets.blocking_recv() {
         Some(widget) => Some(Ok(widget)),
@@ -398,7 +399,7 @@ fn export_database(
     Ok((moved, progress.elapsed()))
 }
 
-/// A file that has its name only once it is whole; `-` is the standard output.
+/// Opens a file that gets its name only once it is complete; `-` is standard output.
 pub(crate) fn file_sink(path: &Path, force: bool) -> Result<Box<dyn Sink>, TransferError> {
     let existing = if force {
         Existing::Replace

@@ -1,4 +1,5 @@
-//! `widgets backup`: a running service's store in a directory of its own, or a stopped directory in an archive.
+//! `widgets backup`: copies a running service's store to a directory, or a stopped directory to an
+//! archive.
 
 use super::{bytes_text, explained, progress::Shown, wait};
 use crate::{
@@ -50,7 +51,7 @@ pub(crate) struct Backup {
     timeout: Duration,
 }
 
-/// What the URL is of.
+/// What the URL names.
 #[derive(Clone, Debug)]
 enum Where {
     Service(String),
@@ -91,7 +92,7 @@ impl Backup {
 }
 
 fn of_service(url: String, to: &Path, credentials: Credentials, timeout: Duration) -> Outcome {
-    // Before the service does anything for a directory that is not empty.
+    // First, so that the service does nothing for a directory that is not empty.
     let arrival = Arrival::open(to).map_err(|error| explained(to, &error))?;
     let asked = credentials.client(url, timeout);
     let stream = match asked.and_then(|client| client.backup()) {

@@ -1,4 +1,4 @@
-//! `widgets archive drill`: whether what an archive has could be restored, by doing it.
+//! `widgets archive drill`: proves that an archive can be restored by restoring it.
 
 use super::{Restore, Url, VerifyStore, verify::Verify};
 use crate::Outcome;
@@ -15,7 +15,7 @@ pub(crate) struct Drill {
 }
 
 impl Drill {
-    /// The three commands that a person would give, in their order, up to the first that fails.
+    /// Runs the three commands that a person would run, in that order, until one fails.
     pub(super) fn run(self) -> Outcome {
         let Self { url, data_dir } = self;
         let verified = Verify::of(url.clone()).run()?;

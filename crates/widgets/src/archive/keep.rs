@@ -1,4 +1,4 @@
-//! The archiver of `widgets serve`, and the backups that it gives.
+//! The archiver of `widgets serve`, and the backups that the service gives.
 
 use crate::config::Archive;
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use widgets_clock::Clock;
 use widgets_engine::Engine;
 use widgets_pacing::Pacing;
 
-/// How much less than others a thread that copies gets where processor time is short.
+/// How much lower the priority of a copying thread is when CPU time is short.
 const NICENESS: i32 = 10;
 
-/// Starts to archive what the engine has, where an archive is set.
+/// Starts to archive the engine's data if an archive is configured.
 pub(crate) fn start(
     archive: &Archive,
     engine: &Engine,
@@ -32,9 +32,10 @@ pub(crate) fn start(
     Ok(Some(handle))
 }
 
-/// Leaves processor time to others.
+/// Lowers the priority of the calling thread.
 fn step_back() {
-    // On Linux a thread is a process to this call. Where it is not allowed all is as without it.
+    // For this call, a thread on Linux counts as a process. If it is not allowed, the priority
+    // stays as it was.
     let thread = Some(rustix::thread::gettid());
     let _ = rustix::process::setpriority_process(thread, NICENESS);
 }
@@ -48,7 +49,7 @@ impl widgets_server::Backup for Given {
     }
 }
 
-/// The backups of what the engine has.
+/// Gives backups of the engine's data.
 pub(crate) fn backups(
     engine: &Engine,
     clock: Arc<dyn Clock>,

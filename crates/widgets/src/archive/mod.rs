@@ -1,4 +1,5 @@
-//! `widgets archive`, `restore`, `verify` and `backup`: what outlives the disk.
+//! `widgets archive`, `restore`, `verify` and `backup`: the copies that survive the loss of the
+//! disk.
 
 mod backup;
 mod drill;
@@ -66,7 +67,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     }
 }
 
-/// Waits for what an archive is asked, with threads for what is fetched ahead.
+/// Waits for the result of work on an archive, on a runtime with threads for what is fetched ahead.
 fn wait<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -77,7 +78,7 @@ fn wait<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Error>> {
     Ok(outcome)
 }
 
-/// Why something could not be done that fills a directory.
+/// Describes an error from filling a directory.
 fn explained(directory: &Path, error: &widgets_archive::Error) -> String {
     match error {
         widgets_archive::Error::Store(error) => crate::stores::explained(directory, error),
@@ -85,12 +86,12 @@ fn explained(directory: &Path, error: &widgets_archive::Error) -> String {
     }
 }
 
-/// So many bytes, for people.
+/// Formats a number of bytes for people.
 fn bytes_text(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// The entries of a journal from the first one on, before the last one's successor, for people.
+/// Formats the entries from `first` up to, but not including, `next`, for people.
 fn entries_text(first: u64, next: u64) -> String {
     match next.saturating_sub(first) {
         0 => "no entries".into(),

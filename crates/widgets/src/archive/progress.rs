@@ -1,4 +1,4 @@
-//! How far something is: a bar on a terminal, and a line now and then elsewhere.
+//! Shows progress: a bar on a terminal, and elsewhere a line from time to time.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -10,7 +10,7 @@ use widgets_clock::{Clock as _, SystemClock};
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Progress on the standard error.
+/// Progress on standard error.
 pub(super) struct Shown {
     clock: SystemClock,
     bar: Option<ProgressBar>,
@@ -28,13 +28,13 @@ impl Shown {
         }
     }
 
-    /// So much of so much of this is done.
+    /// Shows that `done` of `total` is done.
     pub(super) fn set(&mut self, what: &'static str, is_bytes: bool, done: u64, total: u64) {
         let Some(bar) = &self.bar else {
             if self.clock.now() >= self.next_line {
                 self.next_line = self.clock.now() + LINE_EVERY;
                 let percent = done.saturating_mul(100) / total.max(1);
-                // Nobody may be listening.
+                // Standard error may be closed.
                 drop(writeln!(io::stderr(), "{what}: {percent} %"));
             }
             return;
@@ -47,7 +47,7 @@ impl Shown {
                 "{human_pos} of {human_len}"
             };
             let template = format!("{{msg}} {{bar:30}} {{percent:>3}} %  {amount}  {{eta}} left");
-            // The templates are constants; the default one is shown where they should be wrong.
+            // The templates are constants. If one were wrong, the default would be shown.
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style);
             }
@@ -58,7 +58,7 @@ impl Shown {
         bar.set_position(done);
     }
 
-    /// How far a restore, or the arrival of a backup, is.
+    /// Shows how far a restore, or the arrival of a backup, is.
     pub(super) fn progress(&mut self, progress: Progress) {
         match progress {
             Progress::Waiting => self.set("waiting for the service's checkpoint", false, 0, 1),
@@ -68,7 +68,7 @@ impl Shown {
         }
     }
 
-    /// How long it took.
+    /// Returns how long it took.
     pub(super) fn finish(&self) -> Duration {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

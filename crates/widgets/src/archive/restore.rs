@@ -1,4 +1,4 @@
-//! `widgets restore`: a moment of an archive, in an empty directory.
+//! `widgets restore`: restores a moment from an archive into an empty directory.
 
 use super::{Url, progress::Shown, wait};
 use crate::Outcome;
@@ -55,7 +55,7 @@ fn time(text: &str) -> Result<u64, String> {
 }
 
 impl Restore {
-    /// Of the newest moment.
+    /// Restores the newest moment.
     pub(super) fn newest(url: Url, data_dir: PathBuf) -> Self {
         Self {
             url,

@@ -1,4 +1,4 @@
-//! `widgets archive verify`, and `widgets verify` of a directory.
+//! `widgets archive verify`, and `widgets verify` for a directory.
 
 use super::{Url, bytes_text, entries_text, progress::Shown, wait};
 use crate::{Outcome, stores};

@@ -1,4 +1,5 @@
-//! `widgets holder`: who must have an operation before its caller is told.
+//! `widgets holder`: shows or changes which member must have an operation before its caller is
+//! answered.
 
 use super::{Credentials, EXIT_CODES, Failure, exit, table};
 use crate::Outcome;

@@ -1,11 +1,11 @@
-//! `widgets list`: widgets by what they are and have, in the order of their serial numbers.
+//! `widgets list`: lists widgets by their properties, in the order of their serial numbers.
 
 use super::{EXIT_CODES, Failure, Service, exit, table, table::shown};
 use crate::Outcome;
 use std::io::{self, Write as _};
 use widgets_client::{Filter, Query};
 
-/// So many widgets are shown where nothing else is said.
+/// How many widgets are shown by default.
 const WIDGETS: u64 = 100;
 
 #[derive(clap::Args)]
@@ -52,7 +52,7 @@ pub(crate) struct List {
     service: Service,
 }
 
-/// `name=value`, split at the first equals sign.
+/// Splits `name=value` at the first equals sign.
 fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name @ ("select" | "order" | "limit" | "offset"), _)) => Err(format!(
@@ -108,14 +108,14 @@ impl List {
             table::write(&mut out, titles.take(), &rows)?;
         }
         if !self.json && shown_count == 0 && limit > 0 {
-            // Nor is this, and whoever looks at a terminal would wonder.
+            // This is not part of the list either, but an empty terminal would be confusing.
             writeln!(io::stderr(), "no widgets")?;
         }
         if !self.json
             && shown_count == limit
             && let Some(after) = pages.after()
         {
-            // Not part of the list: it goes where a pipe does not carry it along.
+            // This is not part of the list, so it goes where a pipe does not carry it along.
             writeln!(
                 io::stderr(),
                 "there may be more: --after '{}'",

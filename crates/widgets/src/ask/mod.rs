@@ -1,6 +1,7 @@
-//! The commands that ask a running service: what people would otherwise write as `curl` and JSON.
+//! The commands that send requests to a running service, for which people would otherwise write
+//! `curl` and JSON.
 //!
-//! They know nothing of the rules: what is valid and what is refused, the service says.
+//! They know none of the rules: the service decides what is valid and what is refused.
 
 mod holder;
 mod list;
@@ -90,7 +91,7 @@ impl Service {
 }
 
 impl Credentials {
-    /// A way to ask the service at a URL.
+    /// Creates a client for the service at a URL.
     pub(crate) fn client(self, url: String, timeout: Duration) -> Result<Client, Error> {
         let token = match self.token_file {
             Some(path) => {
@@ -100,7 +101,7 @@ impl Credentials {
                 let text = text.map_err(|error| failed(error.to_string()))?;
                 Some(text.trim().to_owned())
             }
-            // Not a flag: what is on a command line, every user of the machine can read.
+            // There is no flag for it, because every user of the machine can read command lines.
             None => std::env::var("WIDGETS_TOKEN").ok(),
         };
         Client::new(&Settings {
@@ -113,18 +114,19 @@ impl Credentials {
     }
 }
 
-/// Asks, and ends with the exit code that says what became of it.
+/// Turns the outcome into an exit code, and reports an error.
 pub(crate) fn exit(outcome: Result<(), Failure>) -> Outcome {
     let error = match outcome {
         Ok(()) => return Ok(ExitCode::SUCCESS),
-        // Whoever reads the output has enough of it, as `head` does.
+        // The reader has seen enough, as `head` has.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Ok(ExitCode::SUCCESS);
         }
         Err(Failure::Output(error)) => return Err(format!("writing the output: {error}").into()),
         Err(Failure::Asking(error)) => error,
     };
-    // Whoever answers there, and whatever was asked for: a terminal obeys none of it.
+    // The message may contain text from any server or from the arguments, which must not control
+    // the terminal.
     let told = table::shown(&error.to_string()).into_owned();
     let code = match &error {
         Error::Refused(_) => REFUSED,
@@ -132,7 +134,7 @@ pub(crate) fn exit(outcome: Result<(), Failure>) -> Outcome {
         Error::Settings(_) => return Err(Misuse(told).into()),
         _ => return Err(told.into()),
     };
-    // Where not even that can be written there is nobody to tell.
+    // If even that cannot be written, there is nobody to report to.
     drop(writeln!(io::stderr(), "error: {told}"));
     Ok(code.into())
 }

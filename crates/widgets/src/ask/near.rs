@@ -1,4 +1,4 @@
-//! `widgets near`: what is connected with a widget.
+//! `widgets near`: shows what a widget is connected with.
 
 use super::{EXIT_CODES, Failure, Service, exit, table, table::shown};
 use crate::Outcome;
@@ -35,8 +35,8 @@ impl Near {
         if self.json {
             return Ok(writeln!(out, "{json}")?);
         }
-        // Those that no association below names: the one in the middle, where it has none or where
-        // those around it are too many to be shown.
+        // The widgets that no association below names: the one in the middle, if it has no
+        // association or if its neighbours are too many to be shown.
         let alone: Vec<_> = near
             .widgets
             .iter()

@@ -1,5 +1,5 @@
-//! `widgets add`, `remove`, `associate` and `dissociate`: the four operations. Each has an idempotency key, and is
-//! sent again where its fate is not known: it is applied once.
+//! `widgets add`, `remove`, `associate` and `dissociate`: the four operations. Each has an
+//! idempotency key and is sent again if its fate is unknown, so it is applied once.
 
 use super::{EXIT_CODES, Service, exit, table};
 use crate::Outcome;
@@ -9,7 +9,7 @@ use std::{
 };
 use widgets_client::Operation;
 
-/// For so long it waits between attempts, altogether.
+/// The limit on the sum of all pauses between attempts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
@@ -107,7 +107,7 @@ fn apply(service: Service, operation: &Operation) -> Outcome {
     let done = service.client().and_then(|client| {
         let done = client.safely(operation, PATIENCE);
         if let Some(primary) = client.primary() {
-            // Where nobody reads it, nothing is lost.
+            // If standard error cannot be written, nothing is lost.
             drop(writeln!(
                 io::stderr(),
                 "note: {shown} is a standby; its primary was asked, {}",
@@ -119,7 +119,7 @@ fn apply(service: Service, operation: &Operation) -> Outcome {
     exit(done.map_err(Into::into))
 }
 
-/// `PRR` is three slots. Whether a letter is a port type, the service says.
+/// Splits `PRR` into three slots. The service decides whether a letter is a port type.
 fn ports(slots: &str) -> impl Iterator<Item = String> {
     slots
         .chars()

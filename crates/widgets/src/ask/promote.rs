@@ -1,4 +1,4 @@
-//! `widgets promote`: a standby becomes the primary.
+//! `widgets promote`: makes a standby the primary.
 
 use super::{Credentials, EXIT_CODES, Failure, exit};
 use crate::Outcome;

@@ -1,4 +1,4 @@
-//! `widgets get`: one widget.
+//! `widgets get`: shows one widget.
 
 use super::{EXIT_CODES, Failure, Service, exit, table, table::shown};
 use crate::Outcome;

@@ -1,11 +1,11 @@
-//! Text for people: columns that line up, and names that cannot harm a terminal.
+//! Text for people: aligned columns, and names that cannot harm a terminal.
 
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
 use widgets_client::{Slot, Widget};
 pub(super) use widgets_load::shown;
 
-/// Rows with a line of titles above them. The last column is not padded.
+/// Writes rows below a line of titles. The last column is not padded.
 pub(super) fn write<const COLUMNS: usize>(
     to: &mut impl Write,
     titles: Option<[&str; COLUMNS]>,
@@ -35,10 +35,10 @@ fn line(to: &mut impl Write, cells: &[&str], widths: &[usize]) -> io::Result<()>
     writeln!(to, "{}", text.trim_end())
 }
 
-/// What a table of widgets has above it.
+/// The titles of a table of widgets.
 pub(super) const WIDGET_TITLES: [&str; 3] = ["SERIAL NUMBER", "NAME", "SLOTS"];
 
-/// A widget as a row below those titles.
+/// Returns a widget as a row of that table.
 pub(super) fn widget(widget: &Widget) -> [String; 3] {
     [
         shown(&widget.serial_number).into(),
@@ -47,7 +47,7 @@ pub(super) fn widget(widget: &Widget) -> [String; 3] {
     ]
 }
 
-/// The slots of a widget in one cell: a port with its peer, or alone while it is free.
+/// Formats the slots of a widget in one cell: each port with its peer, or alone while it is free.
 fn slots(widget: &Widget) -> String {
     let slot = |slot: &Slot| match &slot.peer {
         Some(peer) => format!("{}={}", shown(&slot.port), shown(peer)),

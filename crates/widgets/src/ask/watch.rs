@@ -1,4 +1,4 @@
-//! `widgets watch`: the changes as they happen, or since a time.
+//! `widgets watch`: shows the changes as they happen, or since a time.
 
 use super::{EXIT_CODES, Failure, Service, exit, table::shown};
 use crate::Outcome;
@@ -12,10 +12,11 @@ use widgets_client::{Change, ChangesAfter, Error};
 /// How long the service is asked to wait for a change.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// How long to rest before an unreachable service is asked again.
+/// The pause before an unreachable service is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Who was asked to wait for a change and answers at once that there is none is asked again no sooner than this.
+/// A service that was asked to wait for a change, and answers at once that there is none, is asked
+/// again after this.
 const EMPTY: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
@@ -44,9 +45,9 @@ pub(crate) struct Watch {
 /// Where to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Since {
-    /// A time as the service writes it, so that texts compare like times.
+    /// A time in the service's format, so that the order of the texts is the order of the times.
     Time(String),
-    /// So long before the command began.
+    /// This long before the command began.
     Ago(Duration),
     Oldest,
     Position(String),
@@ -65,7 +66,8 @@ fn since(text: &str) -> Result<Since, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(Since::Time(written(time)));
     }
-    // Which positions there are, the service knows. None has a letter that is no digit of theirs.
+    // Only the service knows which positions exist. All of them consist of hexadecimal digits and
+    // dashes.
     let is_position = text.contains('-')
         && text
             .chars()
@@ -109,7 +111,7 @@ impl Watch {
         let mut out = io::stdout().lock();
         let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let wait = if self.no_follow { Duration::ZERO } else { WAIT };
-        // What cannot be reached at the first attempt is a wrong address rather than a restart.
+        // If the first attempt fails, the address is more likely wrong than the service restarting.
         let (mut reached, mut told) = (false, false);
         loop {
             let asked = Instant::now();
@@ -151,7 +153,7 @@ impl Watch {
     }
 }
 
-/// One change for people: when, who, what.
+/// Writes one change for people: when, who, what.
 fn line(out: &mut impl Write, change: &Change, colours: bool) -> io::Result<()> {
     let colour = match (&*change.operation, colours) {
         (_, false) => "",
@@ -171,7 +173,7 @@ fn line(out: &mut impl Write, change: &Change, colours: bool) -> io::Result<()> 
     )
 }
 
-/// What an operation was about.
+/// Describes what an operation was applied to.
 fn subject(change: &Change) -> String {
     let text = |text: &Option<String>| shown(text.as_deref().unwrap_or_default()).into_owned();
     if change.widget1_sn.is_some() {

@@ -1,4 +1,4 @@
-//! Whom the configuration lets in, and what of that cannot be meant.
+//! Who gets in according to the configuration, and which combinations cannot be meant.
 
 use super::keys::{Auth, Configuration, Http};
 use super::url::HttpUrl;
@@ -6,7 +6,7 @@ use std::path::Path;
 use widgets_server::{BrowserSettings, ClientCertificates, KeySet};
 
 impl Http {
-    /// Whether nobody gets in without a certificate.
+    /// Returns whether nobody gets in without a certificate.
     pub(crate) fn requires_client_certificates(&self) -> bool {
         let required = self.tls_client_certificates == ClientCertificates::Required;
         self.tls_client_ca.is_some() && required
@@ -14,7 +14,7 @@ impl Http {
 }
 
 impl Auth {
-    /// Whether anybody is asked who they are.
+    /// Returns whether callers must identify themselves.
     pub(crate) fn is_on(&self) -> bool {
         self.jwt_secret.0.is_some()
             || self.jwt_secret_file.is_some()
@@ -23,7 +23,7 @@ impl Auth {
             || self.certificate_role.is_some()
     }
 
-    /// Which web pages may ask, and by which names of the service.
+    /// Returns which web pages may send requests, and under which names of the service.
     pub(crate) fn browsers(&self, http: &Http) -> BrowserSettings {
         let asked = self.is_on() || http.requires_client_certificates();
         BrowserSettings {
@@ -34,7 +34,8 @@ impl Auth {
 }
 
 impl Configuration {
-    /// What is wrong with who gets in, where every value is right in itself.
+    /// Returns what is wrong with the settings about access although every value is valid in
+    /// itself.
     pub(super) fn check_access(&self) -> Vec<String> {
         let Self { http, auth, .. } = self;
         let mut problems = Vec::new();
@@ -105,8 +106,9 @@ impl Configuration {
         problems
     }
 
-    /// Refuses to listen where other machines reach it and nobody is asked who they are, unless that
-    /// is allowed. For those who listen: other commands read an address only to ask it.
+    /// Refuses to listen on an address that other machines can reach if callers need not identify
+    /// themselves, unless that is allowed. Only for commands that listen: others use the address
+    /// only to send requests to it.
     pub(crate) fn check_public(&self) -> Result<(), String> {
         let Self { http, auth, .. } = self;
         let asked = auth.is_on() || http.requires_client_certificates();

@@ -1,4 +1,4 @@
-//! What is given for the copies of the store: its archive and its standbys.
+//! The settings of the store's copies: its archive and its standbys.
 
 use super::keys::{Configuration, Replication};
 use super::url::HttpUrl;
@@ -6,7 +6,7 @@ use super::values::{Acknowledge, StoreKind};
 use widgets_replica::{Credentials, Primary};
 
 impl Replication {
-    /// The primary that is followed, if one is.
+    /// Returns the primary to follow, if there is one.
     pub(crate) fn primary(&self) -> Option<Primary> {
         let address = self.follow.as_ref().and_then(HttpUrl::address)?;
         let credentials = self.credentials();
@@ -16,12 +16,12 @@ impl Replication {
         })
     }
 
-    /// For how long an answer waits for a standby, if it does.
+    /// Returns how long an answer waits for a standby, if it does.
     pub(crate) fn waits_ms(&self) -> Option<u64> {
         (self.acknowledge == Acknowledge::Standby).then_some(self.standby_timeout_ms)
     }
 
-    /// Who it says to be to its primary, and whom it trusts.
+    /// Returns the credentials for the primary, and which certificates to trust.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials {
             token_file: self.token_file.clone(),
@@ -32,7 +32,7 @@ impl Replication {
 }
 
 impl Configuration {
-    /// What of them cannot be, where every value is right in itself.
+    /// Returns what is wrong with these settings although every value is valid in itself.
     pub(super) fn check_copies(&self) -> Vec<String> {
         let Self {
             store,

@@ -1,4 +1,5 @@
-//! `docs/configuration.md` is made of the keys. `UPDATE_EXPECT=1 cargo test -p widgets` writes it.
+//! Generates `docs/configuration.md` from the keys. `UPDATE_EXPECT=1 cargo test -p widgets` writes
+//! it.
 
 use super::keys::{Configuration, KEYS, SECTIONS};
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! The file: which keys it gives, in which line.
+//! The configuration file: which keys it sets, and on which lines.
 
 use super::{
     Problem,
@@ -11,17 +11,17 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// A key that the file gives.
+/// A key that the file sets.
 pub(super) struct Entry {
-    /// The key's place in [`KEYS`].
+    /// The key's index in [`KEYS`].
     pub(super) key: usize,
-    /// Its value, as a flag would have it.
+    /// Its value, in the form that a flag would have.
     pub(super) text: String,
-    /// Where, counted from 1.
+    /// Its line, counted from 1.
     pub(super) line: usize,
 }
 
-/// Reads what `content` gives, and adds everything that is wrong with it to `problems`.
+/// Reads the settings in `content`, and adds everything that is wrong with them to `problems`.
 pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
     let place = |span: Range<usize>| {
         let before = content.get(..span.start).unwrap_or(content);
@@ -64,7 +64,8 @@ pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> V
     entries
 }
 
-/// Which of these names was most likely meant, in words that follow the wrong one, if one is like it.
+/// Suggests the name that was most likely meant, in words that follow the wrong one, if one is
+/// similar.
 fn suggestion<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     const ALIKE: f64 = 0.85;
     let alike = names.map(|each| (strsim::jaro_winkler(name, each), each));
@@ -93,9 +94,9 @@ fn entry(
     let key = &KEYS[place];
     let text = match (key.kind, value.get_ref()) {
         (Kind::Boolean, DeValue::Boolean(boolean)) => Some(boolean.to_string()),
-        // An integer may come as a quantity with its unit.
+        // An integer may be written as a quantity with a unit.
         (Kind::String | Kind::Integer, DeValue::String(text)) => Some(text.to_string()),
-        // The radix may be any, and a value past all limits is told as it is.
+        // The radix may be any, and a value beyond all limits is reported as written.
         (Kind::Integer, DeValue::Integer(integer)) => Some(
             i128::from_str_radix(integer.as_str(), integer.radix())
                 .map_or_else(|_| integer.to_string(), |value| value.to_string()),

@@ -1,4 +1,4 @@
-//! What the command line and the environment give.
+//! The settings from the command line and the environment.
 
 use super::{
     keys::{KEYS, Key, SECTIONS},
@@ -10,18 +10,19 @@ use clap::{
 };
 use std::{marker::PhantomData, path::PathBuf};
 
-/// Which keys a command takes. The others it neither knows as flags nor reads from the environment.
+/// Which keys a command takes. It has no flags for the others and does not read them from the
+/// environment.
 pub(crate) trait Scope: Clone + std::fmt::Debug {
-    /// Whether it takes the key of this path.
+    /// Returns whether the command takes the key with this path.
     fn takes(path: &str) -> bool;
 
-    /// Whether its help shows that key where not all of them are asked for.
+    /// Returns whether the help shows that key unless all keys are asked for.
     fn shows(_path: &str) -> bool {
         true
     }
 }
 
-/// Every key: for `serve`, and for who checks what it would be given.
+/// Every key: for `serve`, and for commands that check what `serve` would be given.
 #[derive(Clone, Debug)]
 pub(crate) struct Everything;
 
@@ -52,7 +53,7 @@ impl Scope for Everything {
     }
 }
 
-/// What reaches a running service.
+/// The keys for reaching a running service.
 #[derive(Clone, Debug)]
 pub(crate) struct Reaching;
 
@@ -62,19 +63,20 @@ impl Scope for Reaching {
     }
 }
 
-/// What opens a store for itself alone.
+/// The keys for opening a store for exclusive use.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening;
 
 impl Scope for Opening {
     fn takes(path: &str) -> bool {
         let of = |section| path.starts_with(section);
-        // What is kept of the changes and the keys is the same whoever opens it.
+        // How much of the changes and idempotency keys is kept must not depend on which command
+        // opens the store.
         of("store.")
             || of("engine.")
             || of("changes.")
             || of("idempotency.")
-            // The journal that is not archived yet stays.
+            // The journal that is not archived yet must be kept.
             || of("archive.")
             || of("log.")
             || path == "postgres.connect_timeout_ms"
@@ -85,7 +87,7 @@ impl Scope for Opening {
     }
 }
 
-/// What reaches a database.
+/// The keys for connecting to a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Migrating;
 
@@ -98,23 +100,23 @@ impl Scope for Migrating {
             "postgres.connect_timeout_ms",
         ]
         .contains(&path);
-        // Nobody asks it anything.
+        // The command serves no requests, so it logs none.
         database || path.starts_with("log.") && path != "log.requests"
     }
 }
 
-/// Values as text, each with where it comes from. Not yet checked.
+/// Values as text, each with its origin. Not checked yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given<S = Everything> {
     /// The configuration file.
     pub(super) file: Option<PathBuf>,
-    /// By the keys' places in [`KEYS`].
+    /// Each value with its key's index in [`KEYS`].
     pub(super) values: Vec<(usize, String, Origin)>,
     scope: PhantomData<S>,
 }
 
 impl<S> Given<S> {
-    /// Whether a flag gives the key of this path.
+    /// Returns whether a flag sets the key with this path.
     pub(crate) fn is_flag(&self, path: &str) -> bool {
         let of_flag = |(place, _, origin): &(usize, String, Origin)| {
             *origin == Origin::Flag && KEYS[*place].path() == path
@@ -123,7 +125,7 @@ impl<S> Given<S> {
     }
 }
 
-/// Which of the two gave it.
+/// Whether a flag or a variable gave a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Variable,
@@ -133,7 +135,7 @@ pub(super) enum Origin {
 /// The argument that names the file.
 const FILE: &str = "config";
 
-/// What a section's flags stand under in the help.
+/// Returns the heading of a section's flags in the help.
 pub(crate) fn heading(section: &str, about: &str) -> String {
     format!("[{section}] {}", about.trim().trim_end_matches('.'))
 }
@@ -148,7 +150,7 @@ impl<S: Scope> Args for Given<S> {
             .hide_env_values(true)
             .help("A configuration file (see `widgets config example`). Flags and variables override it.");
         let mut command = command.arg(file);
-        // What others call it, and what is like it.
+        // The names that other programs use, and names that resemble it.
         let others = ["address", "bind", "host", "port"];
         for name in others.into_iter().filter(|_| S::takes("http.listen")) {
             let listen = UnknownArgumentValueParser::suggest_arg("--listen");
@@ -171,19 +173,19 @@ impl<S: Scope> Args for Given<S> {
     }
 }
 
-/// The flag of a key. Its value is checked later, together with the file's.
+/// Returns the flag of a key. Its value is checked later, together with the file's.
 fn argument(key: &Key) -> Arg {
     let default = (key.get)(&super::Configuration::default());
     let argument = Arg::new(key.path())
         .long(key.flag())
         .env(key.variable())
-        // Variables may hold passwords, and the help is shown to anyone.
+        // Variables may contain passwords, and the help is public.
         .hide_env_values(true)
         .value_name(key.name.to_uppercase())
         .default_value(default.trim_matches('"').to_owned())
         .help(key.help());
     if key.kind == Kind::Boolean {
-        // The flag alone says yes.
+        // The flag without a value means yes.
         return argument
             .num_args(0..=1)
             .require_equals(true)
@@ -206,7 +208,7 @@ impl<S: Scope> FromArgMatches for Given<S> {
             let origin = match matches.value_source(&path) {
                 Some(ValueSource::EnvVariable) => Origin::Variable,
                 Some(ValueSource::CommandLine) => Origin::Flag,
-                // The file wins over the default, which is here for the help only.
+                // The file takes precedence over the default, which is here only for the help.
                 _ => continue,
             };
             values.push((place, text.clone(), origin));

@@ -1,5 +1,5 @@
-//! Every key: its section, type, default and limits, and what it is for. The flags, the variables,
-//! the help, the example file and `docs/configuration.md` are all made from this one list.
+//! Every key: its section, type, default, limits and purpose. The flags, the variables, the help,
+//! the example file and `docs/configuration.md` are all made from this one list.
 
 #![expect(
     clippy::doc_markdown,
@@ -23,43 +23,43 @@ use widgets_pacing::Mode;
 use widgets_postgres::Nodes;
 use widgets_server::{ClientCertificates, Origins};
 
-/// One thing that can be set.
+/// A configuration key.
 pub(crate) struct Key {
     /// The section of the file.
     pub(crate) section: &'static str,
     /// The key in its section.
     pub(crate) name: &'static str,
-    /// The word that its flag and variable are made of, where that is not the name.
+    /// The word in its flag and variable, if it differs from the name.
     alias: Option<&'static str>,
-    /// What it is for, in lines.
+    /// Its description, in lines.
     doc: &'static [&'static str],
-    /// What the file has for it.
+    /// Its TOML type in a file.
     pub(super) kind: Kind,
-    /// What it may be, in words that follow "must be".
+    /// Describes the valid values, in words that follow "must be".
     pub(super) limits: fn() -> String,
-    /// Sets it from text, or says what it must be and what was given.
+    /// Sets it from text. The error says what it must be and what was given.
     pub(super) set: fn(&mut Configuration, &str) -> Result<(), String>,
-    /// Its value as the file has it, secrets redacted.
+    /// Returns its value in the syntax of a file, with secrets redacted.
     pub(super) get: fn(&Configuration) -> String,
 }
 
 impl Key {
-    /// `section.name`
+    /// Returns `section.name`.
     pub(crate) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
 
-    /// The flag, without the dashes.
+    /// Returns the flag, without the dashes.
     pub(crate) fn flag(&self) -> String {
         self.alias.unwrap_or(self.name).replace('_', "-")
     }
 
-    /// The environment variable.
+    /// Returns the environment variable.
     pub(crate) fn variable(&self) -> String {
         format!("WIDGETS_{}", self.alias.unwrap_or(self.name).to_uppercase())
     }
 
-    /// What it is for, with its limits, as one paragraph.
+    /// Returns its description and its limits as one paragraph.
     pub(crate) fn help(&self) -> String {
         let doc: Vec<&str> = self.doc.iter().map(|line| line.trim()).collect();
         let limits = (self.limits)();
@@ -95,7 +95,7 @@ macro_rules! configuration {
             )+
         }
     )+) => {
-        /// All that can be set, by section.
+        /// All settings, by section.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub(crate) struct Configuration {
             $( $(#[doc = $section_doc])+ pub(crate) $section: $Section, )+
@@ -115,7 +115,7 @@ macro_rules! configuration {
             }
         )+
 
-        /// The sections in their order, each with what it is about.
+        /// The sections in order, each with its description.
         pub(crate) const SECTIONS: &[(&str, &str)] =
             &[$( (stringify!($section), concat!($($section_doc),+)), )+];
 

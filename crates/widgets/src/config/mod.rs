@@ -1,9 +1,9 @@
-//! The configuration: what can be set, where from, and whether it is right.
+//! The configuration: what can be set, where settings come from, and whether they are right.
 //!
-//! A flag wins over an environment variable, that over the configuration file, that over the default.
-//! Everything is read and checked before anything is opened, and every problem is told at once.
-//! [`keys`] is the one list that all of it is made of. To add a key, add it there and hand it to the
-//! part that it sets.
+//! A flag overrides an environment variable, which overrides the configuration file, which
+//! overrides the default. Everything is read and checked before anything is opened, and every
+//! problem is reported at once. [`keys`] is the one list from which all of this is made. To add a
+//! key, add it there and pass it to the component that it configures.
 
 mod access;
 pub(crate) mod command;
@@ -31,11 +31,11 @@ use widgets_engine::OpenError;
 use widgets_files::read_short;
 use widgets_load::os_error::explain;
 
-/// The values that hold, and where each comes from.
+/// The effective values, and where each comes from.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) configuration: Configuration,
-    /// By the keys' places in [`KEYS`].
+    /// The source of each key's value, by the key's index in [`KEYS`].
     sources: Vec<Source>,
 }
 
@@ -59,14 +59,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// One thing that is wrong with a configuration.
+/// A problem in a configuration.
 struct Problem {
     /// The line in the file, or [`NO_LINE`].
     line: usize,
     text: String,
 }
 
-/// Sorts what is not from the file behind what is.
+/// Sorts problems outside the file after those in it.
 const NO_LINE: usize = usize::MAX;
 
 impl Problem {
@@ -76,19 +76,19 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, a line for each problem.
+/// All problems of a configuration, one per line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub(crate) struct Problems(Vec<String>);
 
 impl Resolved {
-    /// Whether the flags themselves, not a variable or a file, give the key of this path.
+    /// Returns whether a flag, rather than a variable or a file, sets the key with this path.
     pub(crate) fn is_flag(&self, path: &str) -> bool {
         self.source(path)
             .is_some_and(|source| matches!(source, Source::Flag(_)))
     }
 
-    /// Whether the key of this path has the default only because nothing gives it.
+    /// Returns whether the key with this path has its default because nothing sets it.
     pub(crate) fn is_default(&self, path: &str) -> bool {
         self.source(path) == Some(&Source::Default)
     }
@@ -99,18 +99,19 @@ impl Resolved {
     }
 }
 
-/// What was read, if it is text.
+/// Returns the bytes as text, if they are valid UTF-8.
 pub(crate) fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 impl<S: Scope> Given<S> {
-    /// Reads the file, takes what wins, and checks all of it.
+    /// Reads the file, determines the effective values, and checks everything.
     pub(crate) fn resolve(self) -> Result<Resolved, Problems> {
         let mut problems = Vec::new();
         let mut configuration = Configuration::default();
         let mut sources = vec![Source::Default; KEYS.len()];
-        // What wins comes last. What loses is checked all the same.
+        // Values with a higher precedence come later. Those that are overridden are checked all the
+        // same.
         let mut values = Vec::new();
         if let Some(path) = self.file {
             match read_short(&path).and_then(text) {
@@ -148,7 +149,7 @@ impl<S: Scope> Given<S> {
                 }
             }
         }
-        // How settings hang together can only be said of settings that are right in themselves.
+        // Whether settings fit together can only be checked if each is valid in itself.
         if problems.is_empty()
             && let Err(problem) = configuration
                 .engine
@@ -180,7 +181,7 @@ impl<S: Scope> Given<S> {
             let wrong = configuration.check_copies();
             problems.extend(wrong.into_iter().map(Problem::new));
         }
-        // Whoever takes only a part of it does not know enough to say.
+        // A command that takes only some of the keys cannot check this.
         if problems.is_empty() && KEYS.iter().all(|key| S::takes(&key.path())) {
             let wrong = configuration.check_access();
             problems.extend(wrong.into_iter().map(Problem::new));

@@ -1,4 +1,5 @@
-//! The types of values that may be nothing, which is written as an empty text, and lists.
+//! The types of lists, and of optional values, which are written as an empty text if they are
+//! absent.
 
 use super::values::{Anything, Kind, Value};
 use ipnet::IpNet;
@@ -87,13 +88,13 @@ impl Value for Option<ArchiveUrl> {
         toml_string(self.as_ref().map(ToString::to_string).unwrap_or_default())
     }
 
-    /// It may have credentials in it, by mistake.
+    /// The text may contain credentials by mistake.
     fn quote(text: &str) -> String {
         toml_string(redacted(text))
     }
 }
 
-/// A text that is never shown. Empty for none.
+/// A text that is never shown. `None` if it is empty.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) Option<String>);
 
@@ -134,7 +135,7 @@ impl Names {
     }
 }
 
-/// The items of a list, without the spaces around them. An empty text has none.
+/// Returns the items of a list, without the spaces around them. An empty text has none.
 fn items(text: &str) -> impl Iterator<Item = &str> {
     let none = text.trim().is_empty();
     text.split(',').map(str::trim).filter(move |_| !none)
@@ -158,7 +159,8 @@ impl Value for Names {
     }
 }
 
-/// The claims that tokens must have: named, or those that fit the keys that they are checked with.
+/// The claims that tokens must have: either named, or those that suit the keys that verify the
+/// tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RequiredClaims {
     #[default]

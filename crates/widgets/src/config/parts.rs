@@ -1,4 +1,4 @@
-//! What each part of the service is given of the configuration.
+//! Converts the configuration into the settings of each component.
 
 use super::keys::{
     Archive, Auth, Changes, Engine, Http, Idempotency, Log, Postgres, Replication, Store,
@@ -12,11 +12,11 @@ use widgets_server::{
     AuthenticationSettings, RateLimitSettings, Roles, TlsFiles, answer_bytes_max,
 };
 
-/// So many answers of many rows are in the making beside those that take long.
+/// How many responses with many rows are produced at a time, in addition to the slow ones.
 const MAKING_BESIDE_SCANS: usize = 8;
 
 impl Http {
-    /// What connections may take.
+    /// Returns the limits of connections.
     pub(crate) fn limits(&self) -> widgets_server::Limits {
         let defaults = widgets_server::Limits::default();
         widgets_server::Limits {
@@ -33,7 +33,7 @@ impl Http {
         }
     }
 
-    /// How the API is set.
+    /// Returns the settings of the API.
     pub(crate) fn settings(&self, changes: &Changes, log: &Log) -> widgets_server::Settings {
         widgets_server::Settings {
             body_bytes_max: self.body_bytes_max,
@@ -42,7 +42,7 @@ impl Http {
             bodies_bytes_max: self.bodies_bytes_max,
             rows_max: self.rows_max,
             answer_bytes_max: answer_bytes_max(self.unread_bytes_max),
-            // Those that no index serves take long.
+            // The lists that no index serves are the slow ones.
             making_max: self.scans_max + MAKING_BESIDE_SCANS,
             read_timeout: Duration::from_millis(self.read_timeout_ms),
             changes_subscribers_max: changes.subscribers_max,
@@ -50,7 +50,7 @@ impl Http {
         }
     }
 
-    /// Where the certificates are, if TLS is on.
+    /// Returns the certificate files, if TLS is on.
     pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
         let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
         let wanted = self.tls_client_certificates;
@@ -62,7 +62,7 @@ impl Http {
         })
     }
 
-    /// How often one client may ask, if that is limited.
+    /// Returns the rate limit of a client, if there is one.
     pub(crate) fn rate_limit(&self) -> Option<RateLimitSettings> {
         Some(RateLimitSettings {
             requests_per_second: NonZero::new(self.rate_limit_per_second)?,
@@ -72,14 +72,15 @@ impl Http {
 }
 
 impl Auth {
-    /// What decides who gets in, beside the keys.
+    /// Returns what decides who gets in, apart from the keys.
     pub(crate) fn settings(&self) -> AuthenticationSettings {
         AuthenticationSettings {
             audience: self.jwt_audience.clone(),
             issuer: self.jwt_issuer.clone(),
             required_claims: match &self.jwt_require {
                 RequiredClaims::Named(names) => names.0.clone(),
-                // A provider's tokens are of many people, and nobody withdraws one that does not end.
+                // A provider issues tokens to many people, and nobody revokes a token that never
+                // expires.
                 RequiredClaims::Default if self.jwks_url.is_some() => vec!["exp".into()],
                 RequiredClaims::Default => Vec::new(),
             },
@@ -96,7 +97,7 @@ impl Auth {
 }
 
 impl Store {
-    /// What to do where there is no store.
+    /// Returns what to do if there is no store.
     pub(crate) const fn no_store(&self) -> NoStore {
         if self.must_exist {
             NoStore::Refuse
@@ -105,7 +106,8 @@ impl Store {
         }
     }
 
-    /// The database, if widgets are kept in one, or what is wrong with what is given of it.
+    /// Returns the database, if widgets are kept in one. The error says what is wrong with its
+    /// settings.
     pub(crate) fn database(&self) -> Result<Option<Target>, String> {
         let Self {
             url,
@@ -150,7 +152,7 @@ impl Store {
         Ok(Some(target.with_password(password)))
     }
 
-    /// The same for who is about to connect to it: a file of a password that is not there is told now, not by each
+    /// Returns the database to connect to. A missing password file is reported now, not by each
     /// connection later.
     pub(crate) fn reachable_database(&self) -> Result<Target, String> {
         let target = self.database()?.ok_or("store.url names no database")?;
@@ -161,7 +163,7 @@ impl Store {
 }
 
 impl Engine {
-    /// How the engine is set, for a service with these parts.
+    /// Returns the settings of the engine, for a service with these components.
     pub(crate) fn settings(
         &self,
         http: &Http,
@@ -195,12 +197,12 @@ impl Engine {
 }
 
 impl Archive {
-    /// How many bytes of the journal are held for it.
+    /// Returns how many bytes of the journal are held for the archive.
     fn held_bytes_max(&self) -> u64 {
         self.url.as_ref().map_or(0, |_| self.backlog_bytes_max)
     }
 
-    /// How it is kept.
+    /// Returns the settings of the archive.
     pub(crate) fn settings(&self) -> widgets_archive::Settings {
         widgets_archive::Settings {
             interval: Duration::from_millis(self.interval_ms),
@@ -211,7 +213,7 @@ impl Archive {
 }
 
 impl Postgres {
-    /// How the store is set, for a service with this part.
+    /// Returns the settings of the store, for a service with this component.
     pub(crate) fn settings(
         &self,
         http: &Http,
@@ -283,8 +285,8 @@ mod tests {
         );
     }
 
-    /// The parts check their settings themselves. What a key allows, its part must allow, and the
-    /// next value it must refuse.
+    /// Every component checks its own settings. It must accept whatever the key accepts, and refuse
+    /// the next value beyond the key's limits.
     #[test]
     fn the_limits_are_those_of_the_parts() {
         let http = |body_bytes_max| {
@@ -333,7 +335,7 @@ mod tests {
             );
             assert!(part(least) && part(most), "{path}");
             assert!(!part(least - 1), "{path}");
-            // The engine sets no upper limit to memory; the configuration does.
+            // Memory has an upper limit only in the configuration, not in the engine.
             assert!(
                 path == "engine.queue_bytes_max" || !part(most + 1),
                 "{path}"

@@ -1,11 +1,12 @@
-//! Quantities with a unit: `75s` for a key in milliseconds, `64MiB` for one in bytes, `10k` for a count.
+//! Quantities with a unit: `75s` for a key in milliseconds, `64MiB` for one in bytes, `10k` for a
+//! count.
 
 use super::values::Kind;
 use std::borrow::Cow;
 use widgets_load::quantity::{bytes, count, milliseconds};
 
-/// The text as a plain number, where it is a quantity of what the key of this name counts. What it is
-/// not stays as it is, and is refused as given.
+/// Converts a quantity with a unit that suits the key's name to a plain number. Any other text
+/// stays unchanged, and is refused as it was given.
 pub(super) fn plain<'a>(name: &str, kind: Kind, text: &'a str) -> Cow<'a, str> {
     if kind != Kind::Integer || text.parse::<i128>().is_ok() {
         return text.into();

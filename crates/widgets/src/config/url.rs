@@ -1,4 +1,4 @@
-//! A URL that something is fetched from.
+//! A URL from which something is fetched.
 
 use super::values::{Anything, Kind, Value};
 use hyper::{Uri, http::uri::Authority};
@@ -6,7 +6,7 @@ use std::fmt;
 use widgets_load::redacted;
 use widgets_replica::Address;
 
-/// An address of HTTP, with or without TLS. Displayed without its query, which may hold a secret.
+/// An HTTP or HTTPS URL. It is displayed without its query, which may contain a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct HttpUrl(Uri);
 
@@ -15,7 +15,7 @@ impl HttpUrl {
         let uri: Uri = text.parse().ok()?;
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority()?;
-        // Port 0 is none, and a port that is no number hides behind the host.
+        // Port 0 is not valid, and a port that is not a number would be taken as part of the host.
         let port = match authority.as_str().strip_prefix(authority.host())? {
             "" => true,
             _ => authority.port_u16().is_some_and(|port| port != 0),
@@ -24,34 +24,34 @@ impl HttpUrl {
         (of_http && named && port).then_some(Self(uri))
     }
 
-    /// Where a service is, whose routes follow this. `None` with a query.
+    /// Returns the URL as the base address of a service's routes; `None` if it has a query.
     pub(crate) fn address(&self) -> Option<Address> {
         Address::new(self.0.clone())
     }
 
-    /// Whether it is TLS.
+    /// Returns whether it uses TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.0.scheme_str() == Some("https")
     }
 
-    /// The host, of an IPv6 address without its brackets.
+    /// Returns the host; an IPv6 address without its brackets.
     pub(crate) fn host(&self) -> &str {
         let host = self.0.host().unwrap_or_default();
         host.trim_matches(['[', ']'])
     }
 
-    /// The port that it names, or its scheme has.
+    /// Returns the port in the URL, or its scheme's default.
     pub(crate) fn port(&self) -> u16 {
         let own = if self.is_secure() { 443 } else { 80 };
         self.0.port_u16().unwrap_or(own)
     }
 
-    /// The host and the port, as a request names them.
+    /// Returns the host and the port as they appear in a request.
     pub(crate) fn authority(&self) -> &str {
         self.0.authority().map_or("", Authority::as_str)
     }
 
-    /// The path with the query.
+    /// Returns the path with the query.
     pub(crate) fn path_and_query(&self) -> &str {
         self.0.path_and_query().map_or("/", |path| path.as_str())
     }

@@ -1,4 +1,4 @@
-//! The types of values: how each is read from text, limited, told and written.
+//! The types of values: how each is parsed, limited, described and written.
 
 use std::{
     fmt::Display,
@@ -12,7 +12,7 @@ use widgets_load::redacted;
 use widgets_pacing::Mode;
 use widgets_postgres::Nodes;
 
-/// The types of a TOML file that keys have.
+/// The TOML types of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Boolean,
@@ -22,24 +22,24 @@ pub(crate) enum Kind {
 
 /// A type of values.
 pub(crate) trait Value: Sized {
-    /// What bounds a value, beside its type.
+    /// What limits a value in addition to its type.
     type Limit;
-    /// What a file has for it.
+    /// The TOML type in a file.
     const KIND: Kind;
 
-    /// The value of this text, if it is within its limit.
+    /// Parses a value, if it is within its limit.
     fn parse(text: &str, limit: &Self::Limit) -> Option<Self>;
-    /// What it may be, in words that follow "must be".
+    /// Describes the valid values, in words that follow "must be".
     fn describe(limit: &Self::Limit) -> String;
-    /// What a file has for this value.
+    /// Returns the value in the syntax of a file.
     fn toml(&self) -> String;
-    /// How a message shows a text that was given for it, without its secrets.
+    /// Returns the given text as an error message shows it, without secrets.
     fn quote(text: &str) -> String {
         format!("{text:?}")
     }
 }
 
-/// Bounded by its type alone.
+/// No limit in addition to the type.
 pub(crate) struct Anything;
 
 fn toml_string(text: impl Into<String>) -> String {
@@ -81,7 +81,7 @@ impl Value for SocketAddr {
     const KIND: Kind = Kind::String;
 
     fn parse(text: &str, _: &Anything) -> Option<Self> {
-        // No other name is looked up: what it stands for may change, and not be this machine's.
+        // No other name is looked up: its address may change, and may not be this machine's.
         let (ip, port) = match text.strip_prefix("localhost:") {
             Some(port) => (Ipv4Addr::LOCALHOST, port),
             None => return text.parse().ok(),
@@ -118,9 +118,9 @@ impl Value for PathBuf {
 /// Which store.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreKind {
-    /// In this process, in a directory.
+    /// The embedded store: in this process, in a data directory.
     Embedded,
-    /// In the PostgreSQL database of this URL, which may hold a password.
+    /// The PostgreSQL database with this URL, which may contain a password.
     Postgres(String),
 }
 
@@ -187,9 +187,9 @@ impl Value for Mode {
 /// When an operation is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acknowledge {
-    /// Once it is on this store's disk.
+    /// Once the operation is on this store's disk.
     Local,
-    /// Once it is on a standby's disk as well.
+    /// Once the operation is on a standby's disk as well.
     Standby,
 }
 
@@ -234,12 +234,12 @@ impl Value for Nodes {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -276,7 +276,8 @@ pub(crate) struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
-        // What libraries warn of can be caused by any stranger, and is for their developers.
+        // Clients can cause the warnings of libraries, which are meant for the libraries'
+        // developers.
         Self {
             text: "error,widgets=info".into(),
             targets: Targets::new()
@@ -291,7 +292,7 @@ impl Value for Filter {
     const KIND: Kind = Kind::String;
 
     fn parse(text: &str, _: &Anything) -> Option<Self> {
-        // `Targets` takes any single word that is no level for a target of all levels.
+        // `Targets` would take any single word that is not a level as a target with all levels.
         let word = !text.contains(['=', ',']);
         if text.is_empty() || word && LevelFilter::from_str(text).is_err() {
             return None;

@@ -1,5 +1,5 @@
-//! Which service runs here: the process of `widgets serve` on this machine, or in this container, as the
-//! kernel tells of it. Its flags and variables say where it listens.
+//! Finds the service that runs here: the process of `widgets serve` on this machine or in this
+//! container, through the kernel. Its flags and variables say where it listens.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -17,8 +17,8 @@ struct Serving {
     arguments: Vec<OsString>,
 }
 
-/// Becomes a `widgets health` with the flags, variables and directory of the service that runs here.
-/// Returns only where that cannot be.
+/// Replaces this process with a `widgets health` that has the flags, variables and directory of the
+/// service that runs here. Returns only if that fails, with the reason.
 pub(super) fn ask_as_it_was_started(live: bool) -> String {
     let serving = match find(Path::new("/proc")) {
         Ok(serving) => serving,
@@ -31,7 +31,8 @@ pub(super) fn ask_as_it_was_started(live: bool) -> String {
         command.arg("--live");
     }
     command.arg("--").args(arguments);
-    // In a container they are the same for both; elsewhere another user's may not be read.
+    // In a container both processes have the same variables. Elsewhere another user's may not be
+    // readable.
     if let Ok(variables) = fs::read(process.join("environ")) {
         command.env_clear().envs(pairs(&variables));
     }
@@ -42,7 +43,7 @@ pub(super) fn ask_as_it_was_started(live: bool) -> String {
     format!("asking as {} was started: {error}", process.display())
 }
 
-/// The one process that serves.
+/// Finds the only process that serves.
 fn find(proc: &Path) -> Result<Serving, String> {
     let failed = |error: io::Error| format!("looking for `widgets serve` in /proc: {error}");
     let own = identity(Path::new("/proc/self/exe"));
@@ -52,7 +53,7 @@ fn find(proc: &Path) -> Result<Serving, String> {
         let is_process = process
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-        // One that ends meanwhile cannot be read.
+        // A process that has ended meanwhile cannot be read.
         let line = fs::read(process.join("cmdline"));
         let Some(arguments) = line
             .ok()
@@ -61,7 +62,7 @@ fn find(proc: &Path) -> Result<Serving, String> {
         else {
             continue;
         };
-        // Where it can be seen it must be this very program.
+        // If its program can be seen, it must be the same file as this one.
         let program = identity(&process.join("exe"));
         if program.is_none() || program == own {
             found.push(Serving { process, arguments });
@@ -79,13 +80,13 @@ fn find(proc: &Path) -> Result<Serving, String> {
     }
 }
 
-/// Which file it is, whatever its name.
+/// Returns which file this is, whatever its name.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// What follows `serve` on a command line of ours.
+/// Returns what follows `serve` if this is a command line of `widgets`.
 fn serving(line: &[u8]) -> Option<Vec<OsString>> {
     let mut words = line
         .strip_suffix(b"\0")?

@@ -1,8 +1,8 @@
 //! How `widgets health` speaks TLS with the service on its own host.
 //!
-//! Whose certificate it is shown does not matter to it: it sends nothing secret, and the certificate is
-//! made out to the service's public name, not to the address that is asked here. A program that stood in
-//! the service's place could answer without TLS just as well.
+//! It accepts any certificate: it sends nothing secret, and the certificate is for the service's
+//! public name, not for the address that is used here. A program in place of the service could
+//! answer without TLS just as well.
 
 use crate::config::Http;
 use rustls::{
@@ -13,8 +13,8 @@ use rustls::{
 use std::{error::Error, path::Path, sync::Arc};
 use widgets_files::read_file;
 
-/// The client's side, if the service speaks TLS. Where every client must have a certificate, the
-/// service's own is shown.
+/// Returns the configuration of a TLS client if the service uses TLS. If every client must have a
+/// certificate, the client presents the service's own.
 pub(super) fn client(http: &Http) -> Result<Option<Arc<ClientConfig>>, Box<dyn Error>> {
     let Some(files) = http.tls_files() else {
         return Ok(None);

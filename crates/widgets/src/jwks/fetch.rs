@@ -1,7 +1,7 @@
-//! One file by HTTP: bounded in time and in bytes, and from nowhere but the URL that was given.
+//! Fetches one file over HTTP, with limits on time and size, and only from the given URL.
 //!
-//! Deliberately not here: redirects, which would let the answer say whom to believe; proxies; caches;
-//! compression.
+//! Deliberately missing: redirects, which would let the response decide whom to trust; proxies;
+//! caches; compression.
 
 use crate::config::HttpUrl;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
@@ -21,15 +21,15 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// A longer answer is no set of keys.
+/// A longer response is not a set of keys.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// The head of an answer may have so many bytes.
+/// The maximum size of the head of a response.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 const USER_AGENT: &str = concat!("widgets/", env!("CARGO_PKG_VERSION"));
 
-/// A URL, and how it is reached.
+/// A URL, and how to reach it.
 pub(super) struct Source {
     url: HttpUrl,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -37,7 +37,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads the certificates: those of `ca`, or else the system's.
+    /// Reads the certificates: those in `ca`, or else the system's.
     pub(super) fn new(url: HttpUrl, ca: Option<&Path>, timeout: Duration) -> Result<Self, String> {
         let tls = if url.is_secure() {
             let roots = match ca {
@@ -62,7 +62,7 @@ impl Source {
         &self.url
     }
 
-    /// What is there, if it is answered 200 in time.
+    /// Returns the content, if the response is 200 and arrives in time.
     pub(super) async fn fetch(&self) -> Result<String, String> {
         let answer = tokio::time::timeout(self.timeout, self.exchange()).await;
         let body = answer.map_err(|_| {
@@ -103,7 +103,7 @@ impl Source {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        // Ends with this call, also where that is given up.
+        // Ends with this call, also if it is cancelled.
         let mut driver = JoinSet::new();
         driver.spawn(connection);
         let response = sender.send_request(request).await.map_err(broken)?;

@@ -1,9 +1,9 @@
-//! The keys of an identity provider (a JWKS, RFC 7517) by their URL: fetched before the service listens,
-//! every now and then, at a hang-up, and when a token names a key that is not among them.
+//! The keys of an identity provider (a JWKS, RFC 7517) from its URL. They are fetched before the
+//! service listens, periodically, at a SIGHUP, and when a token names an unknown key.
 //!
-//! Whatever goes wrong, the keys that were fetched last go on. A service that has none yet starts all
-//! the same: it would be a pity if it were gone with its provider. It is not ready, answers tokens 503,
-//! and goes on trying.
+//! If fetching fails, the keys that were fetched last stay in use. A service without any keys
+//! starts all the same, so that it does not depend on its provider to start. It is not ready,
+//! answers tokens with 503, and keeps trying.
 
 mod fetch;
 
@@ -15,27 +15,28 @@ use tokio::{signal::unix::Signal, time::Instant};
 use widgets_clock::{Clock as _, SystemClock};
 use widgets_server::{Authentication, KeyRequests, KeySet};
 
-/// After a failure, as long as that is sooner than the next time.
+/// The pause after a failure, unless the next regular fetch is sooner.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Tokens that name unknown keys make the service fetch so often at most: anyone can make one up.
+/// The minimum time between two fetches because of unknown keys: anyone can make up a token that
+/// names one.
 const ASKED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The keys, and those who ask for newer ones.
+/// The keys, and the requests for newer ones.
 pub(crate) struct Jwks {
     source: Source,
     refresh: Duration,
     authentication: Arc<Authentication>,
     requests: KeyRequests,
     metrics: Metrics,
-    /// What was fetched last: the same text again changes nothing.
+    /// The text that was fetched last: fetching the same text again changes nothing.
     last: Option<String>,
     /// Why the last attempt failed, if it did.
     failure: Option<String>,
 }
 
 impl Jwks {
-    /// Reads the certificates that are trusted, and fetches nothing yet.
+    /// Reads the trusted certificates. Fetches nothing yet.
     pub(crate) fn new(url: HttpUrl, auth: &Auth) -> Result<Self, String> {
         let timeout = Duration::from_millis(auth.jwks_timeout_ms);
         let source = Source::new(url, auth.jwks_ca.as_deref(), timeout)?;
@@ -51,17 +52,18 @@ impl Jwks {
         })
     }
 
-    /// What the keys are for.
+    /// Returns the authentication that uses the keys.
     pub(crate) fn authentication(&self) -> Arc<Authentication> {
         self.authentication.clone()
     }
 
-    /// Shows how the fetching goes.
+    /// Registers the metrics of fetching.
     pub(crate) fn register_metrics(&self, registry: &Registry) -> prometheus::Result<()> {
         self.metrics.register(registry)
     }
 
-    /// Fetches the keys and uses them. Says whether that went well, and logs what changed.
+    /// Fetches the keys and puts them to use. Returns whether that succeeded, and logs what
+    /// changed.
     pub(crate) async fn fetch(&mut self) -> bool {
         let fetched = match self.source.fetch().await {
             Ok(text) if self.last.as_ref() == Some(&text) => Ok(None),
@@ -76,7 +78,7 @@ impl Jwks {
         let new = match fetched {
             Ok(new) => new,
             Err(error) => {
-                // Once, not at each attempt.
+                // Log a failure once, not at each attempt.
                 if self.failure.as_ref() != Some(&error) {
                     let kept = self.last.is_some();
                     tracing::error!(%url, error, kept, "fetching the keys for tokens failed");
@@ -97,7 +99,7 @@ impl Jwks {
         true
     }
 
-    /// Fetches the keys for ever. `succeeded` says how the first time went.
+    /// Fetches the keys again and again. `succeeded` is the result of the first fetch.
     pub(crate) async fn keep_fresh(mut self, mut succeeded: bool, mut hang_up: Signal) {
         let mut asked: Option<Instant> = None;
         let mut attempt = Instant::now();
@@ -120,13 +122,13 @@ impl Jwks {
             }
             attempt = Instant::now();
             succeeded = self.fetch().await;
-            // All those who came meanwhile have their answer with it.
+            // This answers all requests that arrived meanwhile.
             self.requests.release();
         }
     }
 }
 
-/// How the fetching goes.
+/// The metrics of fetching.
 struct Metrics {
     fetches: IntCounterVec,
     succeeded: IntCounter,

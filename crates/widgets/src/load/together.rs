@@ -1,12 +1,11 @@
 //! Which flags of `widgets load` need each other, and which exclude each other.
 //!
-//! clap's own `requires` does not say enough: it is waived where what is required conflicts with
-//! something that is given, so that `--slo` with `--rate` would search for the highest rate although
-//! nobody said `--find-max`.
+//! clap's own `requires` is not strict enough: it is waived if the required flag conflicts with one
+//! that is given, so `--slo` with `--rate` would search for the highest rate without `--find-max`.
 
 use clap::{ArgMatches, parser::ValueSource};
 
-/// What is of no use without another flag, and what it could be instead.
+/// Flags that are useless without another one, and the alternative to suggest.
 const NEEDS: &[(&str, &str, &str)] = &[
     (
         "slo",
@@ -31,7 +30,7 @@ const NEEDS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What contradicts each other, and why.
+/// Flags that contradict each other, and why.
 const EXCLUDES: &[(&str, &str, &str)] = &[
     ("find_max", "rate", "a search finds the rate itself"),
     (
@@ -62,7 +61,7 @@ const EXCLUDES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What contradicts a value of another flag, and why.
+/// Flags that contradict a value of another flag, and why.
 const EXCLUDED_BY_VALUE: &[(&str, &str, &str, &str)] = &[
     (
         "rate",
@@ -78,7 +77,7 @@ fn flag(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
 
-/// Says what does not go together.
+/// Returns an error that says which flags do not go together.
 pub(crate) fn check(matches: &ArgMatches) -> Result<(), String> {
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     for &(id, needed, why) in NEEDS {
@@ -132,7 +131,7 @@ mod tests {
         super::super::Arguments::augment_args(Command::new("load"))
     }
 
-    /// Flags with a value that each of them takes. One that is missing here fails the test.
+    /// Returns a flag with a value that is valid for it. If a flag is missing here, the test fails.
     fn sample(id: &str) -> &'static [&'static str] {
         match id {
             "rate" => &["--rate", "10"],
@@ -184,7 +183,8 @@ mod tests {
         check(&matches.expect("clap takes each of them"))
     }
 
-    /// `.` goes together, `n` one of them needs a third, `x` they exclude each other.
+    /// In the table, `.` means that the two flags go together, `n` that one of them needs a third,
+    /// and `x` that they exclude each other.
     #[test]
     fn every_pair_of_flags_is_decided() {
         let command = command();
@@ -199,7 +199,7 @@ mod tests {
             for other in &ids[..row] {
                 let mut words = [sample(one), sample(other)].concat();
                 let mut sign = '.';
-                // What a third is needed for is given it: what then?
+                // Add the flag that is needed, and check again.
                 while let Err(why) = verdict(&words) {
                     let needed = ids
                         .iter()

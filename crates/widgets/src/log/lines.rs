@@ -1,8 +1,9 @@
-//! Lines on their way to a stream, which may be read slowly, or by nobody: a full pipe takes nothing more, and whoever
-//! writes to it waits.
+//! Lines on their way to a stream whose reader may be slow or absent: a full pipe takes nothing
+//! more, and its writer blocks.
 //!
-//! So one thread alone writes to the stream, and everybody else hands lines to it. They wait here, in order and bounded in
-//! bytes: what finds no room is left out and counted, and the log tells how many when lines are taken again.
+//! So a single thread writes to the stream, and all others pass their lines to it. The lines wait
+//! here, in order and up to a limit in bytes. A line for which there is no room is left out and
+//! counted, and the log reports the number once lines are taken again.
 
 use prometheus::IntCounter;
 use std::{
@@ -12,17 +13,17 @@ use std::{
     time::Duration,
 };
 
-/// So much waits at most: a second of the busiest log of requests.
+/// The maximum number of waiting bytes: a second of the busiest log of requests.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// So much is written at once, unless one line is longer: a pipe takes that as a whole, so that other processes' lines in
-/// the same pipe stay apart from these.
+/// How many bytes are written at a time, unless one line is longer. A pipe takes this many at once,
+/// so lines of other processes in the same pipe do not mix with these.
 const WRITE_BYTES_MAX: usize = 4096;
 
-/// What the thread keeps of its memory after a rush.
+/// How much memory the thread keeps after a burst.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// Hands lines over to the thread that writes them to a stream.
+/// Passes lines to the thread that writes them to a stream.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Shared>);
 
@@ -37,16 +38,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Of those that wait, and of those that are being written.
+    /// The number of bytes that wait or are being written.
     bytes: usize,
-    /// How many lines were left out that nobody was told of.
+    /// How many lines were left out and not reported yet.
     left_out: u64,
-    /// Whether there is room for whatever comes, as the process is about to end.
+    /// Whether the limit is off because the process is about to end.
     is_last: bool,
 }
 
 impl Lines {
-    /// Writes to this stream from now on. `tell` is called with how many lines were left out, once there is room again.
+    /// Starts to write to this stream. `tell` is called with the number of lines that were left
+    /// out, once there is room again.
     pub(super) fn start(
         name: &str,
         stream: impl Write + Send + 'static,
@@ -97,7 +99,8 @@ impl Lines {
         came.notify_one();
     }
 
-    /// Waits until all that came is written, or for so long. Whether it is.
+    /// Waits until every line is written, but not longer than this. Returns whether every line is
+    /// written.
     pub(super) fn wait(&self, longest: Duration) -> bool {
         let (state, written) = (self.0.lock(), &self.0.written);
         let waited = written.wait_timeout_while(state, longest, |state| state.bytes > 0);
@@ -105,7 +108,7 @@ impl Lines {
         state.bytes == 0
     }
 
-    /// From now on there is room for whatever comes: little comes before the process ends.
+    /// Lifts the limit: little more is written before the process ends.
     pub(super) fn take_last(&self) {
         self.0.lock().is_last = true;
     }
@@ -133,7 +136,8 @@ impl Shared {
             }
             std::mem::swap(&mut batch, &mut state.waiting);
             drop(state);
-            // Once for all that waited together, whoever reads slowly is not told with every other line.
+            // Report once for all lines that waited together, or a slow reader would get a report
+            // with every other line.
             let mut tells = true;
             for piece in pieces(&batch) {
                 let is_written = stream
@@ -166,12 +170,12 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway through a change.
+        // No code under this lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whole lines, as many as are written at once.
+/// Splits the batch into pieces of whole lines, each as large as one write allows.
 fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let within = &lines[..lines.len().min(WRITE_BYTES_MAX)];
@@ -192,10 +196,11 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Nothing else ends a test whose thread is stuck.
+    /// Without this, a test whose thread is stuck would never end.
     const PATIENCE: Duration = Duration::from_mins(1);
 
-    /// Writes as its reader takes: each write waits for leave, and hands over what it wrote.
+    /// Writes at its reader's pace: each write waits for permission, and then passes on what it
+    /// wrote.
     struct Pipe {
         leave: Receiver<io::Result<()>>,
         written: Sender<String>,
@@ -203,7 +208,7 @@ mod tests {
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Whoever reads has left.
+            // The reader has left.
             self.leave
                 .recv()
                 .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
@@ -251,7 +256,7 @@ mod tests {
             }
         }
 
-        /// What is written next, if it may be.
+        /// Lets the next write happen and returns what it wrote.
         fn reads(&self) -> String {
             self.leave.send(Ok(())).expect("a writer");
             self.written.recv_timeout(PATIENCE).expect("written")

@@ -1,14 +1,14 @@
-//! When the certificates of the configuration expire.
+//! When the configured certificates expire.
 //!
-//! The files are read when the service starts and whenever it takes new ones, not at each collection:
-//! what is told is what is in use.
+//! The files are read when the service starts and whenever it reloads them, not at each collection:
+//! the metrics describe the certificates in use.
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 use std::path::{Path, PathBuf};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use x509_cert::{Certificate, der::Decode as _};
 
-/// The files that have certificates, each by its key of the configuration.
+/// The files that contain certificates, each with its configuration key.
 #[derive(Clone)]
 pub(crate) struct Certificates {
     expiry: IntGaugeVec,
@@ -16,7 +16,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Of these files; a key without one is left out.
+    /// Creates the metrics for these files. A key without a file is left out.
     pub(crate) fn new(
         files: impl IntoIterator<Item = (&'static str, Option<PathBuf>)>,
     ) -> prometheus::Result<Self> {
@@ -38,7 +38,8 @@ impl Certificates {
         registry.register(Box::new(self.expiry.clone()))
     }
 
-    /// Reads the files again. One that cannot be understood counts as expired, so that somebody looks.
+    /// Reads the files again. A file that cannot be parsed counts as expired, so that somebody
+    /// looks at it.
     pub(crate) fn read(&self) {
         for (key, path) in &self.files {
             let expiry = self.expiry.with_label_values(&[*key]);
@@ -47,7 +48,7 @@ impl Certificates {
     }
 }
 
-/// When the first of a file's certificates expires.
+/// Returns when the first of a file's certificates expires.
 fn first_expiry(path: &Path) -> Option<i64> {
     let certificates = CertificateDer::pem_file_iter(path).ok()?;
     let expiries = certificates.filter_map(|certificate| {

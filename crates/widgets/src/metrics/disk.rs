@@ -1,4 +1,4 @@
-//! The disk that the data directory is on.
+//! The disk of the data directory.
 
 use super::{collected, gauge_value};
 use prometheus::{
@@ -8,7 +8,7 @@ use prometheus::{
 };
 use std::path::{Path, PathBuf};
 
-/// Asks the file system of a directory whenever it is collected.
+/// Queries the file system of a directory at each collection.
 pub(crate) struct Disk {
     directory: PathBuf,
     free: IntGauge,

@@ -1,8 +1,8 @@
-//! What the service takes of its machine and what is left of it, so that an alert comes before the end:
-//! memory, open files, the disk of the data directory, certificates that expire.
+//! What the service uses of its machine and what is left, so that an alert fires before something
+//! runs out: memory, open files, the disk of the data directory, expiring certificates.
 //!
-//! Files and the kernel are asked when somebody asks for metrics; requests count nothing here. What
-//! cannot be found out has no value in the answer, and nothing fails for it.
+//! Files and the kernel are read at each collection of metrics; requests count nothing here. A
+//! value that cannot be determined is missing from the response, and nothing fails because of it.
 
 mod certificates;
 mod disk;
@@ -14,12 +14,12 @@ pub(crate) use process::Process;
 
 use prometheus::{core::Collector, proto::MetricFamily};
 
-/// The answer's part of a metric that may have no value now.
+/// Collects a metric that may have no value at present.
 fn collected(metric: &impl Collector, known: bool) -> Vec<MetricFamily> {
     if known { metric.collect() } else { Vec::new() }
 }
 
-/// A count of bytes or of things as a gauge has it.
+/// Converts a count to a gauge's value.
 fn gauge_value(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Memory, processor time and open files, by the names that every Prometheus client gives them.
+//! Memory, CPU time and open files, under the names that every Prometheus client uses.
 
 use super::{collected, gauge_value};
 use prometheus::{
@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Asks the kernel about this process whenever it is collected.
+/// Queries the kernel about this process at each collection.
 pub(crate) struct Process {
     resident: IntGauge,
     memory_limit: IntGauge,
@@ -71,7 +71,8 @@ impl Collector for Process {
     fn collect(&self) -> Vec<MetricFamily> {
         let spent = clock_gettime(ClockId::ProcessCPUTime);
         let spent = std::time::Duration::try_from(spent).unwrap_or_default();
-        // A counter can only be added to. Two who collect at once may differ by what passes meanwhile.
+        // A counter can only be increased. Two collections at the same time may differ by the CPU
+        // time used in between.
         self.processor
             .inc_by((spent.as_secs_f64() - self.processor.get()).max(0.0));
         let mut all = self.processor.collect();
@@ -105,13 +106,14 @@ fn memory_limit_bytes() -> Option<u64> {
     let bytes = machine.totalram.saturating_mul(u64::from(machine.mem_unit));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(Path::new("/sys/fs/cgroup"), &groups).into_iter();
-    // A group without a limit says `max`, or a number that no machine has.
+    // A group without a limit contains `max`, or a number larger than any machine's memory.
     let limits = limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
     limits.chain([bytes]).min()
 }
 
-/// Where the limits on this process's memory are, by its `/proc/self/cgroup`: those of its group and of
-/// every group around it. In a container its own group may be mounted as the root.
+/// Returns the files with the limits on this process's memory, from its `/proc/self/cgroup`: those
+/// of its group and of every group around it. In a container, its own group may be mounted as the
+/// root.
 fn limit_files(mounted: &Path, groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -1,14 +1,15 @@
-//! What was measured, once: `widgets plan` reckons with these, and a test holds docs/scale.md, which shows them, against them.
+//! The measured figures, in one place: `widgets plan` calculates with them, and a test compares
+//! them with docs/scale.md, which shows them.
 
 use serde::Serialize;
 
-/// A figure, with the page that tells how it was measured.
+/// A figure, and the page that says how it was measured.
 #[derive(Serialize)]
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) value: f64,
     pub(super) unit: &'static str,
-    /// The page of docs/, and its heading's anchor.
+    /// The page in docs/, with the anchor of its heading.
     pub(super) source: &'static str,
 }
 
@@ -26,14 +27,15 @@ const fn figure(
     }
 }
 
-/// All of HTTP for one operation: the connection's end in the kernel, checks, and handing it to the store.
+/// All HTTP work for one operation: the kernel's end of the connection, checks, and handing the
+/// operation to the store.
 pub(super) const HTTP: Figure = figure(
     "HTTP, an operation",
     13.3,
     "µs",
     "performance.md#the-embedded-store-beside-the-do-nothing-route",
 );
-/// The one thread that decides and journals; more threads do not help it.
+/// The one thread that decides and journals; more threads do not speed it up.
 pub(super) const OWNER: Figure = figure(
     "embedded: the one writing thread, an operation",
     3.4,
@@ -58,7 +60,7 @@ pub(super) const EMBEDDED_START: Figure = figure(
     "s",
     "performance.md#memory-and-start",
 );
-/// Adds, associations and removals by batches, 40, 40 and 20 of 100.
+/// Adds, associations and removals in batches: 40, 40 and 20 of every 100.
 pub(super) const POSTGRES: Figure = figure(
     "PostgreSQL: an operation of the mix, in a batch",
     25.0,
@@ -71,7 +73,7 @@ pub(super) const POSTGRES_DISK: Figure = figure(
     "bytes",
     "postgres.md#sizing",
 );
-/// Grown by random changes, as the table's figure is.
+/// Grown by random changes, like the table's figure.
 pub(super) const POSTGRES_INDEX: Figure = figure(
     "PostgreSQL: of that the index",
     48.0,
@@ -97,7 +99,7 @@ pub(super) const CITUS_PARTICIPANT: Figure = figure(
     "scale.md#citus",
 );
 
-/// Of operations that are sent to the workers, and of those that are not.
+/// For operations that are sent to the workers, and then for those that are not.
 pub(super) const CITUS_COORDINATOR: Figure = figure(
     "Citus: the coordinator, an operation sent to the workers",
     0.1,
@@ -111,7 +113,7 @@ pub(super) const CITUS_BY_COORDINATOR: Figure = figure(
     "citus.md#what-it-costs",
 );
 
-/// All of them, in the order of docs/scale.md.
+/// All figures, in the order of docs/scale.md.
 pub(super) const ALL: [&Figure; 13] = [
     &HTTP,
     &OWNER,
@@ -128,23 +130,25 @@ pub(super) const ALL: [&Figure; 13] = [
     &CITUS_BY_COORDINATOR,
 ];
 
-// What is planned, not measured.
+// Planning assumptions, which are not measured.
 
-/// Of the processors, for the time in which one machine of two is away, and for bursts.
+/// The share of the cores to use, which leaves room for bursts and for the time in which one
+/// machine of two is down.
 pub(super) const BUSY: f64 = 0.7;
-/// Memory beside the widgets while a checkpoint is written, and a third to spare.
+/// Memory in addition to the widgets while a checkpoint is written, plus a reserve of one third.
 pub(super) const EMBEDDED_SPARE: f64 = 1.2 * 4.0 / 3.0;
 /// The newest checkpoint, the journal since, and the next checkpoint.
 pub(super) const EMBEDDED_DISK: f64 = 3.0;
-/// `shared_buffers` holds all indexes, and is a quarter of the memory.
+/// `shared_buffers` holds all indexes and is a quarter of the memory.
 pub(super) const POSTGRES_MEMORY: f64 = 4.0;
 /// Twice `max_wal_size`.
 pub(super) const WAL_BYTES: f64 = 16e9;
-/// Operations of a batch that is routed by pair of workers.
+/// The operations in a batch that is routed by pair of workers.
 pub(super) const CITUS_BATCH: f64 = 256.0;
-/// A batch routed by pair of workers, with one shard a worker: so many of each.
+/// The shards, and the workers, of a batch that is routed by pair of workers, with one shard per
+/// worker.
 pub(super) const CITUS_ROUTED: f64 = 2.0;
-/// Below this a bigger machine, or PostgreSQL alone, does as much.
+/// With fewer workers, a bigger machine, or PostgreSQL alone, does as much.
 pub(super) const CITUS_WORKERS_LEAST: u64 = 4;
-/// More were not thought through.
+/// Nobody has analysed more workers than this.
 pub(super) const CITUS_WORKERS_MOST: u64 = 64;

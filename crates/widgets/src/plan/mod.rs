@@ -1,4 +1,4 @@
-//! `widgets plan`: which machines a registry of a size needs.
+//! `widgets plan`: which machines a registry of a given size needs.
 
 mod figures;
 mod model;
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// So many widgets were thought of at most.
+/// The maximum number of widgets that the model was made for.
 const WIDGETS_MOST: u64 = 100_000_000_000;
 const RATE_MOST: f64 = 1e8;
 const MEMORY_LEAST: u64 = 1 << 30;
@@ -80,15 +80,15 @@ fn memory(text: &str) -> Result<u64, String> {
         })
 }
 
-/// What is told.
+/// The plan that is printed.
 #[derive(Serialize)]
 struct Told {
     #[serde(flatten)]
     wanted: Wanted,
-    /// The first of the stores, in the order of what they ask of you, that fits.
+    /// The first store that fits, in order of the effort that they demand.
     advice: Option<Store>,
     plans: Vec<Plan>,
-    /// What it was reckoned with.
+    /// The figures that the plan was calculated from.
     figures: [&'static Figure; 13],
 }
 

@@ -1,5 +1,6 @@
-//! The arithmetic of `widgets plan`: how many machines of a kind hold so many widgets and take so many operations a second.
-//! Everything is in proportion to what was measured on two processors; docs/scale.md says what that leaves out.
+//! The arithmetic of `widgets plan`: how many machines of a given size hold so many widgets and
+//! take so many operations per second. Everything is in proportion to measurements on two cores;
+//! docs/scale.md says what that leaves out.
 
 use super::figures::{
     BUSY, CITUS, CITUS_BATCH, CITUS_BY_COORDINATOR, CITUS_COORDINATOR, CITUS_PARTICIPANT,
@@ -10,7 +11,7 @@ use super::figures::{
 use serde::Serialize;
 use widgets_load::report::count_text;
 
-/// What is asked for.
+/// What is planned for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Wanted {
     pub(super) widgets: u64,
@@ -36,7 +37,7 @@ pub(super) enum Store {
     Citus,
 }
 
-/// Machines with one task. What is told of them is what each needs.
+/// Machines with the same task. The figures are for each of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Machines {
     pub(super) role: &'static str,
@@ -46,7 +47,7 @@ pub(super) struct Machines {
     pub(super) disk_bytes: u64,
 }
 
-/// One way.
+/// The plan for one store.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Plan {
     pub(super) store: Store,
@@ -54,15 +55,15 @@ pub(super) struct Plan {
     pub(super) machines_total: u64,
     pub(super) machines: Vec<Machines>,
     pub(super) shards: u64,
-    /// Processor time an operation, in all machines together.
+    /// CPU time per operation, on all machines together.
     pub(super) microseconds_an_operation: f64,
-    /// What is nearest to its bound, and how much of it is used.
+    /// What limits the plan first, and how much of it is used.
     pub(super) limit: String,
     pub(super) limit_used: f64,
     pub(super) notes: Vec<String>,
 }
 
-/// The plan for a store.
+/// Makes the plan for a store.
 pub(super) fn plan(store: Store, wanted: &Wanted) -> Plan {
     match store {
         Store::Embedded => embedded(wanted),
@@ -71,7 +72,7 @@ pub(super) fn plan(store: Store, wanted: &Wanted) -> Plan {
     }
 }
 
-/// Cores that are busy with so many microseconds an operation.
+/// Returns how many cores are busy if an operation takes this many microseconds.
 fn cores(wanted: &Wanted, microseconds: f64) -> f64 {
     wanted.rate * microseconds / 1e6
 }
@@ -84,7 +85,7 @@ fn real(number: u64) -> f64 {
     number as f64
 }
 
-/// Rounded up.
+/// Rounds up.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -94,7 +95,7 @@ fn whole(number: f64) -> u64 {
     number.ceil() as u64
 }
 
-/// The highest of these shares, each of what bounds it.
+/// Returns the highest of these shares, with what it is a share of.
 fn nearest(shares: impl IntoIterator<Item = (f64, String)>) -> (f64, String) {
     let first = (0.0, String::new());
     shares.into_iter().fold(
@@ -148,7 +149,7 @@ fn embedded(wanted: &Wanted) -> Plan {
     }
 }
 
-/// The machines that answer HTTP before a database: one may be away.
+/// Returns the machines that serve HTTP in front of a database. One of them may be down.
 fn services(wanted: &Wanted) -> Machines {
     let busy = cores(wanted, HTTP.value) / BUSY;
     let needed = whole(busy / real(wanted.machine.cores)).max(1);
@@ -161,7 +162,7 @@ fn services(wanted: &Wanted) -> Machines {
     }
 }
 
-/// A database's machine that has a part of the widgets, and the shares of its bounds.
+/// Returns a database machine that has one part of the widgets, and which limit it is nearest to.
 fn database(
     wanted: &Wanted,
     parts: u64,
@@ -193,7 +194,7 @@ fn database(
 
 fn postgres(wanted: &Wanted) -> Plan {
     let (mut primary, used, limit) = database(wanted, 1, POSTGRES.value, "database");
-    // The primary, its synchronous standby, and one for when either is away.
+    // The primary, its synchronous standby, and a third for when either is down.
     primary.count = 3;
     let services = services(wanted);
     Plan {
@@ -209,7 +210,8 @@ fn postgres(wanted: &Wanted) -> Plan {
     }
 }
 
-/// Processor time an operation of batches of so many operations, shards and workers that take part.
+/// Returns the CPU time per operation in a batch, given its operations, shards and participating
+/// workers.
 pub(super) fn citus_microseconds(batch: f64, shards: f64, participants: f64) -> f64 {
     CITUS.value + (CITUS_SHARD.value * shards + CITUS_PARTICIPANT.value * participants) / batch
 }
@@ -221,10 +223,10 @@ fn citus(wanted: &Wanted) -> Plan {
         .find(|&workers| on(workers).1 <= 1.0)
         .unwrap_or(CITUS_WORKERS_MOST);
     let (mut machines, used, limit) = on(workers);
-    // Each has a standby: a worker that is gone would take its widgets with it.
+    // Each worker has a standby, because its widgets would be lost with it.
     machines.role = "worker, and its standby";
     machines.count = 2 * workers;
-    // It is one, however many workers there are.
+    // There is only one, however many workers there are.
     let coordinator = Machines {
         role: "coordinator, and its standby",
         count: 2,

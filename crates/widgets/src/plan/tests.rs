@@ -1,4 +1,4 @@
-//! The arithmetic against figures that were measured or published, and the page that shows them.
+//! Compares the arithmetic with measured or published figures, and with the page that shows them.
 
 use super::{
     Told,
@@ -31,7 +31,7 @@ fn assert_near(found: f64, expected: f64, part: f64) {
     assert!(off <= part, "{found} instead of {expected}");
 }
 
-/// docs/scale.md shows each figure as it is reckoned with, and where it is from.
+/// docs/scale.md shows each figure with the value that is used here, and with its source.
 #[test]
 fn the_page_shows_the_figures() {
     for figure in ALL {
@@ -48,7 +48,7 @@ fn the_page_shows_the_figures() {
     }
 }
 
-/// The pages that measured them still say so.
+/// The pages of the measurements still contain the figures.
 #[test]
 fn the_figures_are_those_that_were_measured() {
     for (page, row) in [
@@ -74,7 +74,7 @@ fn the_figures_are_those_that_were_measured() {
 fn ten_million_widgets_take_what_was_measured() {
     let Plan { machines, .. } = planned(Store::Embedded, 10_000_000, 1000.0);
     let spared = f64::from(u32::try_from(machines[0].memory_bytes >> 20).expect("MiB"));
-    // Resident, a fifth more for a checkpoint, and a third to spare.
+    // Resident memory, a fifth more for a checkpoint, and a reserve of one third.
     assert_near(spared, 817.0 * 1.2 * 4.0 / 3.0, 0.01);
     let disk = f64::from(u32::try_from(machines[0].disk_bytes >> 20).expect("MiB"));
     assert_near(disk, 3.0 * 459.0, 0.01);
@@ -83,7 +83,8 @@ fn ten_million_widgets_take_what_was_measured() {
     assert_eq!(machines[1].disk_bytes, 1_500_000_000 + 16_000_000_000);
 }
 
-/// The operations a second of docs/scale.md's table, by workers of two cores that do nothing else.
+/// The operations per second in docs/scale.md's table, for workers with two cores that do nothing
+/// else.
 #[test]
 fn the_model_of_citus_gives_the_table_of_the_page() {
     for (workers, at_random, of_1024, routed) in [
@@ -120,7 +121,7 @@ fn what_limits_is_told() {
     let cores = planned(Store::Postgres, 1000, 500_000.0);
     assert!(!cores.fits);
     assert!(cores.limit.contains("cores"), "{}", cores.limit);
-    // The workers can be more, and the coordinator cannot.
+    // There can be more workers, but not more coordinators.
     let citus = planned(Store::Citus, 1000, 1e7);
     assert_near(citus.machines[2].cores, 1e7 * 0.1e-6 / 0.7, 0.01);
     let by_coordinator = "by the coordinator, which takes 777,777 of them a second at most";

@@ -1,4 +1,4 @@
-//! How a store begins: what stands in its directory, or a copy of its primary's.
+//! How a store begins: with what its directory contains, or with a copy of its primary's store.
 
 use crate::stores;
 use std::{
@@ -12,17 +12,17 @@ use widgets_engine::{DataDirectory, Engine, NoStore, Role, Settings};
 use widgets_pacing::Pacing;
 use widgets_replica::{Address, Credentials, Outside, Primary, Real, copy, empty_directory};
 
-/// A copy that failed is tried again after this, then twice as long, and so on.
+/// The pause after a failed copy; it doubles with each further one.
 const COPY_AGAIN: Duration = Duration::from_millis(500);
 const COPY_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// What a store that was opened says of itself.
+/// How a store came to be open.
 pub(crate) enum Opened {
-    /// It was there.
+    /// It existed.
     Found,
-    /// It was made just now.
+    /// It was created now.
     Made,
-    /// It was copied from its primary just now.
+    /// It was copied from its primary now.
     Copied,
 }
 
@@ -33,8 +33,9 @@ pub(crate) struct Begun {
     pub(crate) primary: Option<Primary>,
 }
 
-/// Opens the store of a service, which follows this primary if one is given. Where its directory is empty it is copied
-/// first, which goes on until the primary can be reached. A standby's directory goes on to be one, without being told.
+/// Opens the store of a service, which follows this primary if one is given. If its directory is
+/// empty, the primary's store is copied first, repeatedly until the primary can be reached. The
+/// directory of a standby stays one even if no primary is given.
 pub(crate) fn open(
     path: &Path,
     no_store: NoStore,
@@ -73,7 +74,7 @@ pub(crate) fn open(
             })
         }
         (_, None) => None,
-        // Its configuration is of before: whom it was to follow is whom it has replaced.
+        // The configuration is outdated: it names the primary that this store has replaced.
         (Role::Promoted { from, .. }, Some(primary)) if from == primary.address.to_string() => {
             tracing::warn!(
                 before = from,
@@ -96,7 +97,7 @@ pub(crate) fn open(
     })
 }
 
-/// What is free on the disk of a directory, if that can be told.
+/// Returns the free space on the disk of a directory, if it can be determined.
 fn room(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -113,7 +114,7 @@ fn copy_store(
         .build()
         .map_err(|error| format!("starting to copy: {error}"))?;
     let address = &primary.address;
-    // Nobody may be listening.
+    // Standard output may be closed.
     drop(writeln!(io::stdout(), "copies the store of {address}"));
     let (mut told, mut pause) = (None, COPY_AGAIN);
     let outside: Arc<dyn Outside> = Arc::new(Real::new());

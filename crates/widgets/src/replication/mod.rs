@@ -1,4 +1,4 @@
-//! Standbys: how a store begins as one, and what the service is told by them and tells them.
+//! Standbys: how a store begins as one, and how the server and the replication call each other.
 
 mod begin;
 
@@ -12,11 +12,11 @@ use widgets_registry::Reason;
 use widgets_replica::{Credentials, MEDIA_TYPE, Metrics, Primary, Real, Roles, Store, Unsendable};
 use widgets_server::{Replication, Sending, Settled, Taker, Tell, Told, Unsent};
 
-/// The role of an embedded store, as far as the server is concerned. Clones are of the same.
+/// The role of an embedded store, as the server sees it. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Replicated(Roles);
 
-/// Begins to follow, where there is a primary, and to serve those that follow this store.
+/// Begins to follow the primary, if there is one, and to serve this store's standbys.
 pub(crate) fn start(
     engine: &Engine,
     primary: Option<Primary>,
@@ -42,7 +42,7 @@ pub(crate) fn start(
 }
 
 impl Replicated {
-    /// Ends what it does beside what it is asked.
+    /// Ends the background tasks.
     pub(crate) fn stop(&self) {
         self.0.stop();
     }
@@ -102,7 +102,7 @@ impl Replication for Replicated {
     fn tell(&self, what: Tell, query: &str) -> Told {
         let (roles, query) = (self.0.clone(), query.to_owned());
         Box::pin(async move {
-            // On a task of its own: whoever hangs up does not leave it half done.
+            // On a separate task, so that it is not left half done if the client hangs up.
             let told = tokio::spawn(async move {
                 match what {
                     Tell::Replaced => roles.replaced(&query).await,
