@@ -1,24 +1,24 @@
-//! Takes the two files of Swagger UI that the API's page loads out of the archive that a crate has of its release as
-//! it is; Cargo.lock pins that, and nothing is downloaded.
+//! Extracts the two files of Swagger UI that the API's page loads from the release archive that a
+//! crate contains unchanged. Cargo.lock pins the crate, and nothing is downloaded.
 //!
-//! The archive has them compressed as browsers take them. So nothing is unpacked, and nothing that could unpack has to
-//! be compiled: what is written is a gzip file around what the archive has.
+//! The archive holds the files in a compression that browsers accept. So nothing is unpacked, and
+//! no decompressor has to be compiled: the output is a gzip file around the compressed data.
 
 use std::{error::Error, path::Path};
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED as ARCHIVE;
 
 const FILES: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
 
-/// What an archive ends with, but for a remark: where its list of files begins.
+/// The end of an archive, except for a comment: it says where the list of files begins.
 const END: &[u8] = b"PK\x05\x06";
-/// Each file in that list.
+/// The beginning of each entry in that list.
 const ENTRY: &[u8] = b"PK\x01\x02";
 const ENTRY_BYTES: usize = 46;
-/// What stands before each file's content, besides its name and extra fields.
+/// The size of the header before each file's content, without the name and the extra fields.
 const LOCAL_BYTES: usize = 30;
 const DEFLATED: usize = 8;
 
-/// How a gzip file begins: deflated, without a name and a time, made on no system in particular.
+/// The header of a gzip file: deflate, without a name or a time, from an unknown system.
 const GZIP: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The file of this name in the archive's folder `dist`.
+/// Returns the file of this name in the archive's folder `dist`.
 fn gzip(name: &str) -> Option<Vec<u8>> {
     let end = ARCHIVE
         .windows(END.len())
@@ -49,7 +49,8 @@ fn gzip(name: &str) -> Option<Vec<u8>> {
     None
 }
 
-/// The content of the file whose entry is there, as gzip: behind it the same checksum and length as in the archive.
+/// Returns the content of the file whose entry is at this offset, as gzip, followed by the checksum
+/// and length from the archive.
 fn content(entry: usize) -> Option<Vec<u8>> {
     if number(entry + 10, 2)? != DEFLATED {
         return None;
@@ -72,7 +73,7 @@ fn content(entry: usize) -> Option<Vec<u8>> {
     )
 }
 
-/// The number of so many bytes there.
+/// Returns the number of this many bytes at this offset.
 fn number(at: usize, bytes: usize) -> Option<usize> {
     let bytes = ARCHIVE.get(at..at + bytes)?;
     Some(

@@ -1,4 +1,4 @@
-//! Every answer that the document shows: what is sent, after what, and what comes back.
+//! Every answer that the document shows: the request, the state before it, and the answer.
 //!
 //! The expected errors are values of [`Error`], rendered by the code that renders real ones; a test
 //! sends every request here and compares.
@@ -18,50 +18,50 @@ use widgets_registry::{
 
 /// A request and its answer.
 pub(super) struct Example {
-    /// Its name in the document, unique among those of its path: a status or a code, so that what
-    /// goes well sorts first, and pages show it first.
+    /// Its name in the document, unique among those of its path: a status or a code. Successes sort
+    /// first, so pages show them first.
     pub(super) name: &'static str,
-    /// The path as the document has it, or `None` for what belongs to no path.
+    /// The path as in the document, or `None` if it belongs to no path.
     pub(super) path: Option<String>,
     pub(super) given: State,
     pub(super) method: &'static str,
     pub(super) uri: String,
-    /// Headers beside `Content-Type: application/json`.
+    /// Headers other than `Content-Type: application/json`.
     pub(super) headers: &'static [(&'static str, &'static str)],
     pub(super) body: Sent,
     pub(super) answer: Answered,
 }
 
-/// What is there when the request comes.
+/// The state before the request.
 #[derive(Clone)]
 pub(super) enum State {
-    /// What these operations left.
+    /// The state after these operations.
     After(&'static [(Operation, &'static str)]),
-    /// A store that can only answer what is the answer.
+    /// A store that can only answer with the given answer.
     Failing,
-    /// What the same request left, with this body.
+    /// The state after the same request with this body.
     Sent(&'static str),
-    /// Nothing, where [`SECRET`] signs tokens, the role `reader` may read, `writer` may read and
-    /// write, and who says nothing has the role `reader` if that is said here.
+    /// An empty store. [`SECRET`] signs tokens, the role `reader` may read, `writer` may read and
+    /// write, and anonymous callers have the role `reader` if `anonymous` is set.
     Guarded { anonymous: bool },
-    /// Nothing, in a service that answers to names of this machine alone.
+    /// An empty store in a service that answers only to names of this machine.
     Local,
-    /// The same request, a moment ago, where one a second is allowed.
+    /// The same request came a moment ago, and one per second is allowed.
     Asked,
-    /// A store that never answers what reads.
+    /// A store that never answers reads.
     Slow,
     /// A standby of the primary at [`PRIMARY`].
     Following,
     /// A store whose widgets have the longest names, all of them control characters.
     Long,
-    /// Keys for tokens that are to be fetched, and could not be so far.
+    /// The keys for tokens are to be fetched, but could not be so far.
     Unfetched,
 }
 
-/// Where the primary of the examples is.
+/// The address of the primary in the examples.
 pub(super) const PRIMARY: &str = "http://10.0.0.1:3000";
 
-/// What signs the tokens of the examples.
+/// The secret that signs the tokens of the examples.
 #[cfg(test)]
 pub(super) const SECRET: &str = "a secret of more than thirty-two bytes";
 
@@ -69,7 +69,7 @@ pub(super) const SECRET: &str = "a secret of more than thirty-two bytes";
 pub(super) enum Sent {
     Nothing,
     Text(&'static str),
-    /// This, with spaces after it up to one byte more than the limit.
+    /// This, followed by spaces up to one byte more than the limit.
     TooLarge(&'static str),
     /// This, and then nothing more.
     Stalled(&'static str),
@@ -104,7 +104,7 @@ pub(super) const E_F_ASSOCIATED: State = State::After(&[
     (Operation::AssociateWidgets, E_F_P),
 ]);
 
-/// Every example of the document.
+/// Returns every example of the document.
 pub(super) fn all(settings: &Settings) -> Vec<Example> {
     let mut examples = Vec::new();
     for operation in Operation::ALL {
@@ -136,7 +136,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     examples
 }
 
-/// What a key brings about.
+/// The effects of an idempotency key.
 fn keys(operation: Operation) -> Vec<Example> {
     const KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"8e03978e\"")];
     const NO_KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"\"")];
@@ -165,7 +165,7 @@ fn keys(operation: Operation) -> Vec<Example> {
     .into()
 }
 
-/// A call of the operation with this body, which is applied.
+/// Returns a call of the operation with this body, which is applied.
 fn call(name: &'static str, operation: Operation, given: State, body: &'static str) -> Example {
     let path = format!("/rpc/{operation}");
     Example {
@@ -204,7 +204,7 @@ const fn applied_state(operation: Operation) -> State {
     }
 }
 
-/// What is refused because of the values of the arguments.
+/// Refusals because of the values of the arguments.
 fn values(operation: Operation) -> Vec<Example> {
     let refused = |name, body, error: Error| call(name, operation, NOTHING, body).refused(error);
     let wrong_type = |field, expected| Malformed::WrongType { field, expected }.into();
@@ -280,7 +280,7 @@ fn values(operation: Operation) -> Vec<Example> {
     }
 }
 
-/// What is refused because of what is registered.
+/// Refusals because of the state of the registry.
 fn states(operation: Operation) -> Vec<Example> {
     let Some([e, f]) = named(["E", "F"]) else {
         unreachable!("both are within their limits")
@@ -354,7 +354,7 @@ pub(super) fn named<const N: usize>(texts: [&'static str; N]) -> Option<[SerialN
         .ok()
 }
 
-/// What is refused before anyone looks at the values.
+/// Refusals before the values are checked.
 fn malformed(operation: Operation, settings: &Settings) -> Vec<Example> {
     let (bytes_max, timeout) = (settings.body_bytes_max, settings.request_timeout);
     let body = valid(operation);
@@ -447,7 +447,7 @@ pub(super) fn faults() -> [(&'static str, Fault); 3] {
     [("WG503", busy), ("WG504", unavailable), ("WG505", unknown)]
 }
 
-/// What comes of a position to read after, beside what is read.
+/// Refusals of `Read-After`, for a request that reads.
 pub(super) fn after_positions(settings: &Settings, path: &str, uri: &str) -> [Example; 3] {
     let newest = Position {
         store: 0x6f1c_2d3e_4f50_6172,
@@ -559,7 +559,7 @@ fn lookups() -> Vec<Example> {
     examples
 }
 
-/// What is wrong with a request for changes. What is right has a position in it, which is another in every store.
+/// Invalid requests for changes. A valid one contains a position, which differs in every store.
 fn changes() -> Vec<Example> {
     let refused = |name, given, uri: &str, error: Error| Example {
         name,
@@ -589,7 +589,7 @@ fn changes() -> Vec<Example> {
     ]
 }
 
-/// What belongs to the document's own path, to the probes, or to no path at all.
+/// Examples of the document's own path, of the probes, and of no path at all.
 fn others() -> Vec<Example> {
     let get = |name, path: Option<&str>, uri: &str, error: Error| Example {
         name,
@@ -682,7 +682,7 @@ fn others() -> Vec<Example> {
         ),
         get("WG501", Some("/backup"), "/backup", Error::NoBackup),
     ];
-    // A store that is only busy is ready.
+    // A busy store is ready.
     let unready = faults()
         .into_iter()
         .filter(|(_, fault)| !matches!(fault, Fault::Busy { .. }));
@@ -693,7 +693,7 @@ fn others() -> Vec<Example> {
     examples
 }
 
-/// A probe that looks for the primary, at a standby, and one that looks for a role that there is not.
+/// A probe that looks for the primary at a standby, and one that looks for an unknown role.
 fn roles() -> [Example; 2] {
     let probe = |name, given, uri: &str, error| Example {
         name,
@@ -713,7 +713,7 @@ fn roles() -> [Example; 2] {
     ]
 }
 
-/// Who is not let in: this belongs to every path but the probes.
+/// Callers that are not admitted: this applies to every path except the probes.
 fn refused() -> Vec<Example> {
     const NOT_SIGNED: &[(&str, &str)] = &[("Authorization", "Bearer e30.e30.e30")];
     const EXPIRED: &[(&str, &str)] = &[(

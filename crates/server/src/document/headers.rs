@@ -1,4 +1,4 @@
-//! Headers that answers of many paths have: each stands once among the components.
+//! Headers that answers of many paths share: each is defined once among the components.
 
 use super::responses::header;
 use utoipa::openapi::{Header, PathItem, Paths, Ref, RefOr, Response, Type};
@@ -9,7 +9,7 @@ const REPLAYED: &str = "Idempotency-Replayed";
 const VARY: &str = "Vary";
 const PREFERENCE_APPLIED: &str = "Preference-Applied";
 
-/// They by their names.
+/// Returns them by their names.
 pub(super) fn shared() -> [(&'static str, Header); 5] {
     [
         (
@@ -57,12 +57,12 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
     ]
 }
 
-/// Adds what every answer has.
+/// Adds the headers that every answer has.
 pub(super) fn of_every_answer(response: &mut Response) {
     add(response, REQUEST_ID);
 }
 
-/// Adds what the answers of each path have.
+/// Adds the headers that the answers of each path have.
 pub(super) fn of_paths(mut paths: Paths) -> Paths {
     for (path, item) in &mut paths.paths {
         let asks_store = !matches!(path.as_str(), "/" | "/live" | "/ready" | "/metrics");
@@ -72,7 +72,7 @@ pub(super) fn of_paths(mut paths: Paths) -> Paths {
             if asks_store {
                 add(response, POSITION);
             }
-            // What the rules say is remembered.
+            // Outcomes of the rules are remembered.
             if path.starts_with("/rpc/") && matches!(status, "204" | "400" | "404" | "409") {
                 add(response, REPLAYED);
             }

@@ -34,7 +34,7 @@ const fn path(table: Table) -> &'static str {
     }
 }
 
-/// A read of this path, after this, with this answer.
+/// Returns a read of this path in this state, with this answer.
 fn read(
     name: &'static str,
     path: &str,
@@ -142,14 +142,14 @@ fn slots() -> Vec<Example> {
     ]
 }
 
-/// What is read of this path and refused.
+/// Returns a refused read of this path.
 fn refused_at(table: Table, name: &'static str, query: &str, error: Error) -> Example {
     let path = path(table);
     let uri = format!("{path}?{query}");
     read(name, path, NOTHING, uri, Answered::Refused(error))
 }
 
-/// What is refused because it cannot be understood.
+/// Requests that are refused because they are malformed.
 fn unreadable(table: Table) -> Vec<Example> {
     let refused =
         |name, query: &str, error: Unreadable| refused_at(table, name, query, error.into());
@@ -358,7 +358,7 @@ fn neighbourhood(settings: &Settings) -> Vec<Example> {
     examples
 }
 
-/// The paths, with what can be asked there.
+/// Returns the paths with their parameters and answers.
 pub(super) fn paths(settings: &Settings, all: &[Example]) -> Vec<(&'static str, PathItem)> {
     let mut paths = Vec::new();
     for table in Table::ALL {
@@ -500,7 +500,7 @@ fn near(settings: &Settings, examples: &[&Example]) -> OperationBuilder {
     described
 }
 
-/// The rows of this status, in every media type that an example has.
+/// Returns the answers with this status, in every media type that an example has.
 fn response(status: u16, examples: &[&Example]) -> Option<Response> {
     let mut response = ResponseBuilder::new().description(match status {
         206 => "Some of the rows: there are more.",

@@ -1,7 +1,8 @@
 //! The API's document (OpenAPI 3.1), made from the code, and the page that shows it.
 //!
-//! Paths come from the operations, shapes from the limits of the domain, errors from [`Code`](crate::Code). What
-//! it shows as an example is what a test got by sending that example.
+//! The paths come from the operations, the schemas from the limits of the domain, and the errors
+//! from [`Code`](crate::Code). A test sends every example and compares the answer with the one
+//! shown.
 
 mod examples;
 mod headers;
@@ -31,7 +32,7 @@ use widgets_registry::Operation;
 
 const JSON: &str = "application/json";
 
-/// The document as JSON, of a service that asks this of its callers.
+/// Returns the document as JSON, for a service with these requirements.
 pub(crate) fn json(settings: &Settings, security: Security) -> Bytes {
     match serde_json::to_vec(&open_api(settings, security)) {
         Ok(json) => json.into(),
@@ -99,7 +100,7 @@ fn open_api(settings: &Settings, security: Security) -> OpenApi {
         ]))
         .paths(headers::of_paths(paths.build()))
         .components(Some(components.build()))
-        // Relative to the document: a proxy may have the service behind a path.
+        // Relative to the document, because a proxy may serve it under a path prefix.
         .servers(Some([Server::new(".")]))
         .security(security.ways_in())
         .build()
@@ -112,7 +113,7 @@ fn tag(name: &str, description: &str) -> Tag {
         .build()
 }
 
-/// What holds for all paths.
+/// Returns the introduction, which applies to all paths.
 fn introduction(settings: &Settings) -> String {
     format!(
         "Registers widgets and associates them port to port, with the wire format of PostgREST.\n\n\
@@ -222,7 +223,7 @@ fn idempotency_key() -> Parameter {
         .build()
 }
 
-/// The body with an example for every answer that a body alone brings about.
+/// Returns the request body, with an example for every answer that depends on the body alone.
 fn request_body(operation: Operation, examples: &[&Example]) -> RequestBody {
     let examples = examples.iter().filter_map(|example| {
         let body = example.plain_body()?;
@@ -343,7 +344,7 @@ fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     described
 }
 
-/// Which role a probe looks for.
+/// The parameter with the role that a probe looks for.
 fn role() -> Parameter {
     let words = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -379,7 +380,7 @@ fn backup(examples: &[Example]) -> OperationBuilder {
     described
 }
 
-/// An example as the document has it, with this value.
+/// Returns an example for the document, with this value.
 fn shown(example: &Example, value: Option<serde_json::Value>) -> OpenApiExample {
     let summary = match &example.answer {
         examples::Answered::Refused(error) => {
@@ -396,7 +397,7 @@ fn shown(example: &Example, value: Option<serde_json::Value>) -> OpenApiExample 
 }
 
 impl Example {
-    /// The body, where it is what brings the answer about.
+    /// Returns the body, if the answer depends on it.
     fn plain_body(&self) -> Option<serde_json::Value> {
         let Sent::Text(body) = self.body else {
             return None;
@@ -408,7 +409,7 @@ impl Example {
         serde_json::from_str(body).ok()
     }
 
-    /// What is sent, and after what, in words.
+    /// Describes the request and the state before it in words.
     fn conversation(&self) -> String {
         let mut parts = Vec::new();
         match &self.given {

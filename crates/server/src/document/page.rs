@@ -1,4 +1,4 @@
-//! The interactive page: Swagger UI, out of the binary, so that it works without internet.
+//! The interactive page: Swagger UI from the binary, so that it works without internet access.
 
 use crate::responses::{NO_REFERRER, OPENER_POLICY, OWN_WINDOW};
 use hyper::{
@@ -9,12 +9,12 @@ use hyper::{
 const HTML: &str = include_str!("page.html");
 const START: &str = include_str!("start.js");
 const OWN_STYLES: &str = include_str!("page.css");
-/// Taken out of Swagger UI's archive by `build.rs`.
+/// Extracted from Swagger UI's archive by `build.rs`.
 const STYLES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
 const BUNDLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"));
 
-/// The page loads nothing from elsewhere and talks to nobody else. Swagger UI sets styles by script
-/// and has its pictures in its style sheet.
+/// The page loads nothing from elsewhere and sends nothing elsewhere. Swagger UI sets styles by
+/// script, and its images are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -46,7 +46,7 @@ impl File {
         Self { body, headers }
     }
 
-    /// The file of this name that the page loads, if it is one of them.
+    /// Returns the file of this name, if the page loads it.
     pub(crate) fn find(name: &str) -> Option<Self> {
         match name {
             "start.js" => Some(Self::new(
@@ -63,7 +63,8 @@ impl File {
         }
     }
 
-    /// One of Swagger UI's own, compressed. Every browser takes it so, and nobody else asks.
+    /// Returns one of Swagger UI's own files, compressed. Every browser accepts that, and nobody
+    /// else asks.
     fn bundled(gzip: &'static [u8], content_type: &'static str) -> Self {
         let mut file = Self::new(Bytes::from_static(gzip), content_type);
         let encoding = HeaderValue::from_static("gzip");

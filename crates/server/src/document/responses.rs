@@ -25,7 +25,7 @@ pub(super) fn header(
         .build()
 }
 
-/// 204, the answer to every operation that was applied.
+/// Returns 204, the answer to every operation that was applied.
 pub(super) fn applied() -> Response {
     ResponseBuilder::new()
         .description("The operation is applied and durable. There is no body.")
@@ -40,7 +40,7 @@ pub(super) fn applied() -> Response {
         .build()
 }
 
-/// 200 of a lookup.
+/// Returns 200 for a lookup.
 pub(super) fn widget(examples: &[&Example]) -> Response {
     let found = examples.iter().filter_map(|example| match &example.answer {
         Answered::Widget(body) => {
@@ -58,7 +58,7 @@ pub(super) fn widget(examples: &[&Example]) -> Response {
         .build()
 }
 
-/// 200 of the changes.
+/// Returns 200 for the changes.
 pub(super) fn changes() -> Response {
     let change = || {
         ObjectBuilder::new().schema_type(Type::Object).description(Some(
@@ -98,7 +98,7 @@ pub(super) fn changes() -> Response {
         .build()
 }
 
-/// 200 of the document's own path.
+/// Returns 200 for the document's own path.
 pub(super) fn document() -> Response {
     let any = ContentBuilder::new().schema(Some(ObjectBuilder::new()));
     let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
@@ -133,7 +133,7 @@ pub(super) fn document() -> Response {
         .build()
 }
 
-/// 200 of the measurements.
+/// Returns 200 for the metrics.
 pub(super) fn metrics() -> Response {
     let text = ContentBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
     ResponseBuilder::new()
@@ -142,7 +142,7 @@ pub(super) fn metrics() -> Response {
         .build()
 }
 
-/// 200 of a backup.
+/// Returns 200 for a backup.
 pub(super) fn backup() -> Response {
     let stream = ContentBuilder::new().schema(Some(
         ObjectBuilder::new()
@@ -155,12 +155,12 @@ pub(super) fn backup() -> Response {
         .build()
 }
 
-/// An answer without a body.
+/// Returns an answer without a body.
 pub(super) fn empty(description: &str) -> Response {
     ResponseBuilder::new().description(description).build()
 }
 
-/// 200 of a probe: of a registry that is on one machine there is no body.
+/// Returns 200 for a probe. A registry on a single machine sends no body.
 pub(super) fn ready() -> Response {
     ResponseBuilder::new()
         .description(
@@ -176,7 +176,7 @@ pub(super) fn ready() -> Response {
         .build()
 }
 
-/// The errors among the examples, by status.
+/// Returns the errors among the examples, by status.
 pub(super) fn errors(examples: &[&Example]) -> BTreeMap<String, Response> {
     let mut by_status: BTreeMap<u16, Examples> = BTreeMap::new();
     for example in examples {

@@ -1,4 +1,4 @@
-//! The shapes of what is sent and answered, made from the limits of the domain.
+//! The schemas of requests and answers, made from the limits of the domain.
 
 use crate::Code;
 use std::collections::BTreeSet;
@@ -10,14 +10,14 @@ use widgets_registry::{
     NAME_BYTES_MAX, Operation, Port, SERIAL_NUMBER_BYTES_MAX, SERIAL_NUMBER_BYTES_MIN, SLOTS_MAX,
 };
 
-/// A text without NUL. Lengths in bytes are more than a schema can say: it counts characters.
+/// Text without NUL. A schema counts characters, so it cannot express lengths in bytes.
 const WITHOUT_NUL: &str = r"^[^\u0000]*$";
 
 pub(super) fn reference(name: &str) -> Ref {
     Ref::from_schema_name(name)
 }
 
-/// The name of the schema of an operation's body.
+/// Returns the name of the schema of an operation's body.
 pub(super) const fn body(operation: Operation) -> &'static str {
     match operation {
         Operation::AddWidget => "AddWidget",
@@ -26,7 +26,7 @@ pub(super) const fn body(operation: Operation) -> &'static str {
     }
 }
 
-/// Every schema with its name.
+/// Returns every schema with its name.
 pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     let serial_number = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -84,7 +84,7 @@ pub(super) fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     ]
 }
 
-/// An object that has no members but its own.
+/// Returns an object that allows no additional members.
 fn strict() -> ObjectBuilder {
     ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }

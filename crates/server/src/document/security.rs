@@ -1,16 +1,17 @@
-//! What a caller must show, in the document's words: a token, a client certificate, both, or nothing.
+//! The credentials that a caller needs, as the document describes them: a token, a client
+//! certificate, both, or none.
 
 use crate::{ClientCertificates, auth::Proofs};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 
-/// The schemes, by which requirements name them.
+/// The names of the schemes, to which requirements refer.
 const BEARER: &str = "bearer";
 const MUTUAL_TLS: &str = "mutualTLS";
 
-/// What a service asks of its callers.
+/// The requirements of a service.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Security {
-    /// What lets a request in.
+    /// The credentials that admit a request.
     pub(crate) proofs: Proofs,
     /// Whether connections have client certificates.
     pub(crate) client_certificates: Option<ClientCertificates>,
@@ -21,7 +22,8 @@ impl Security {
         self.client_certificates == Some(ClientCertificates::Required)
     }
 
-    /// The ways in, of which one must be taken; `None` where nothing need be shown and nothing can be.
+    /// Returns the alternatives, of which a request must satisfy one; `None` if no credentials are
+    /// needed or possible.
     pub(super) fn ways_in(self) -> Option<Vec<SecurityRequirement>> {
         let Proofs {
             token,
@@ -42,7 +44,7 @@ impl Security {
         (ways != [way(false, false)]).then_some(ways)
     }
 
-    /// What those must show who watch over the process, and are not asked who they are.
+    /// Returns the requirements for probes, which need no credentials in their requests.
     pub(super) fn of_probes(self) -> Vec<SecurityRequirement> {
         if self.certificate_required() {
             return vec![way(false, true)];
@@ -50,7 +52,7 @@ impl Security {
         Vec::new()
     }
 
-    /// The schemes that the ways in name.
+    /// Returns the schemes that the alternatives refer to.
     pub(super) fn schemes(self) -> Vec<(&'static str, SecurityScheme)> {
         let mut schemes = Vec::new();
         if self.proofs.token {

@@ -1,4 +1,4 @@
-//! The document against the running service.
+//! Compares the document with the running service.
 
 use super::examples::{Answered, Example, PRIMARY, SECRET, Sent, State, all};
 use crate::{
@@ -36,7 +36,7 @@ use widgets_registry::{
     query::{List, NeighbourhoodQuery, Page, Rows},
 };
 
-/// A store whose every answer is this fault.
+/// A store that answers everything with this fault.
 #[derive(Clone)]
 struct Failing(Rejection, Option<Position>);
 
@@ -80,7 +80,7 @@ impl Replication for Following {
 }
 
 impl Failing {
-    /// What it answers where nothing can be refused.
+    /// Returns its answer for requests that cannot be refused.
     fn fault(&self) -> Fault {
         match &self.0 {
             Rejection::Fault(fault) => fault.clone(),
@@ -101,7 +101,7 @@ impl Store for Failing {
     }
 }
 
-/// A feed that keeps nothing before this.
+/// A feed that keeps nothing before this position.
 struct Forgetful(Position);
 
 impl Feed for Forgetful {
@@ -123,7 +123,7 @@ impl Feed for Forgetful {
         Box::pin(std::future::ready(Err(gone)))
     }
 
-    /// What is later may still come, and never does.
+    /// A later position may still be reached, but never is.
     fn reached(&self, position: Position) -> Promised<Result<(), FeedError>> {
         if position > self.0 {
             return Box::pin(std::future::pending());
@@ -157,7 +157,8 @@ impl Store for Silent {
     }
 }
 
-/// A store whose widgets have the longest names, all of them control characters. It answers lists alone.
+/// A store whose widgets have the longest names, all of them control characters. It answers only
+/// lists.
 #[derive(Clone)]
 struct Long;
 
@@ -202,7 +203,7 @@ impl Store for Long {
     }
 }
 
-/// A body in one piece, after which nothing may come, not even its end.
+/// A body in one piece, perhaps followed by nothing, not even its end.
 struct Sending {
     piece: Option<String>,
     stalled: bool,
@@ -218,14 +219,14 @@ impl Body for Sending {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.piece.take() {
             Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece.into())))),
-            // The timer is what wakes.
+            // The timer wakes the task.
             None if self.stalled => Poll::Pending,
             None => Poll::Ready(None),
         }
     }
 }
 
-/// A data directory that goes when the test ends.
+/// A data directory that is deleted when the test ends.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -250,8 +251,9 @@ fn on_clock<S: Store>(store: S, clock: impl Clock) -> Api<S> {
     Api::new(store, Settings::default(), registry, clock).expect("an empty registry")
 }
 
-/// A clock that is a millisecond later whenever somebody looks, however long the machine takes, and whose
-/// timers never end: a store of threads knows nothing of a runtime's paused time.
+/// A clock that advances by a millisecond whenever it is read, however long the machine takes, and
+/// whose timers never complete. It is needed because a store with threads does not follow the
+/// paused time of a runtime.
 #[derive(Default)]
 struct Untimed {
     system: SystemClock,
@@ -349,7 +351,7 @@ fn whole(body: impl Into<String>) -> Sending {
     }
 }
 
-/// Sends the example's request after what comes before it.
+/// Sends the example's request in its state.
 async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String) {
     let (method, uri, headers) = (example.method, &example.uri, example.headers);
     let body = match example.body {
@@ -398,7 +400,7 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String)
         }
         State::Long => send(&api(Long), method, uri, headers, body()).await,
         State::Unfetched => {
-            // Nobody fetches any.
+            // Nobody fetches any keys.
             let (authentication, _) = Authentication::with_fetched_keys(guarded(None));
             let api = real.clone().with_authentication(Arc::new(authentication));
             send(&api, method, uri, headers, body()).await
@@ -442,7 +444,7 @@ async fn play(example: &Example, real: &Api<Client>) -> (u16, HeaderMap, String)
     }
 }
 
-/// The object of the document that holds the responses to the example's request.
+/// Returns the object of the document that holds the responses to the example's request.
 fn responses<'a>(document: &'a Value, example: &Example) -> &'a Value {
     match &example.path {
         Some(path) => &document["paths"][path][example.method.to_ascii_lowercase()]["responses"],
@@ -453,10 +455,10 @@ fn responses<'a>(document: &'a Value, example: &Example) -> &'a Value {
 #[tokio::test(start_paused = true)]
 async fn the_service_answers_every_example_as_documented() {
     let directory = Directory::new();
-    // Small files: the examples write little.
+    // Small files, because the examples write little.
     let settings = widgets_engine::Settings {
         queue_operations_max: 16,
-        // However slow the machine is, nothing is late.
+        // However slow the machine is, nothing times out.
         queue_wait_ms_max: 600_000,
         segment_bytes: 1 << 20,
         ..widgets_engine::Settings::default()
@@ -501,7 +503,7 @@ async fn the_service_answers_every_example_as_documented() {
                 Answered::Rows { media_type, .. } => media_type,
                 _ => "application/json",
             };
-            // What is no JSON is shown as it is.
+            // Anything that is not JSON is shown as it is.
             let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
             let shown = &response["content"][media_type]["examples"][example.name];
             assert_eq!(shown["value"], body, "{what}");
@@ -513,7 +515,7 @@ async fn the_service_answers_every_example_as_documented() {
             assert_eq!(shown["value"], plain, "{what}");
         }
     }
-    // What comes again has the answer's headers, and says so.
+    // A repeated answer has the headers of the first one, and is marked.
     let (keyed, add) = (
         &[("Idempotency-Key", "again")],
         r#"{"widget_sn":"again","name":"","slots":[]}"#,
@@ -528,7 +530,7 @@ async fn the_service_answers_every_example_as_documented() {
         unnamed.extend(strange.map(|name| format!("again {status}: {name}")));
         seen.extend(sent.1.keys().map(ToString::to_string));
     }
-    // What is no example: a stream has no end, and the others have no fixed body.
+    // These are not examples: a stream has no end, and the others have no fixed body.
     for (path, accept) in [
         ("/changes", "application/json"),
         ("/changes", "text/event-stream"),
@@ -568,7 +570,7 @@ fn every_code_has_an_example() {
     }
 }
 
-/// The number of examples of responses anywhere below.
+/// Returns the number of examples of responses anywhere below.
 fn count(value: &Value) -> usize {
     match value {
         Value::Object(members) => members
@@ -597,7 +599,7 @@ fn nothing_is_documented_that_is_not_checked() {
     assert_eq!(count(&document), checked.count());
 }
 
-/// What waits for a position has no time of its own here: the shutdown ends it.
+/// A request that waits for a position has no timeout here: the shutdown ends it.
 #[tokio::test]
 async fn a_shutdown_waits_for_no_position() {
     let newest = Position {

@@ -1,4 +1,4 @@
-//! Whose share it is: what stores are told of who asks.
+//! Which asker the store is given for each request.
 
 use crate::{Willing, api, send};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use widgets_registry::{
     query::{Asker, List, Neighbourhood, NeighbourhoodQuery, Page},
 };
 
-/// Keeps who asked.
+/// Records the asker of each request.
 #[derive(Clone, Default)]
 struct Noting(Arc<Mutex<Vec<Asker>>>);
 
@@ -50,7 +50,7 @@ impl Store for Noting {
     }
 }
 
-/// Without a rate limit and without tokens too.
+/// This also holds without a rate limit and without tokens.
 #[tokio::test]
 async fn a_trusted_proxy_says_who_asks() {
     let store = Noting::default();
@@ -80,7 +80,7 @@ async fn a_trusted_proxy_says_who_asks() {
     let [nobody, .., one, other, network, same] = seen[..] else {
         panic!("eight callers: {seen:?}");
     };
-    // Whoever is not a proxy is not believed.
+    // Only trusted proxies are believed.
     assert_eq!(seen[..4], [nobody; 4]);
     assert!(one != nobody && other != nobody && one != other && network != one);
     assert_eq!(network, same, "a /48 is one");

@@ -1,4 +1,4 @@
-//! Who gets in: tokens, keys, roles, and those who say nothing.
+//! Who is admitted: tokens, keys, roles, and anonymous callers.
 
 use crate::*;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -74,7 +74,7 @@ fn guarded(
     (api, authentication, clock)
 }
 
-/// A token with these claims, signed by HS256.
+/// Returns a token with these claims, signed with HS256.
 pub(crate) fn token(secret: &str, header: &str, claims: &str) -> String {
     let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
     let message = format!("{}.{}", encode(header), encode(claims));
@@ -100,7 +100,7 @@ async fn remove(api: &Api<Willing>, authorization: &str) -> Answer {
     .await
 }
 
-/// Checks an answer that lets nobody in, with its challenge.
+/// Checks a refusal and its challenge.
 fn check_refused(answer: &Answer, expected: (u16, &str), message: &str, challenge: Option<&str>) {
     assert_eq!(answer.outcome(), expected, "{}", answer.body);
     let body: Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -163,7 +163,7 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
             r#"{"aud":"widgets","iss":"https://issuer","exp":null}"#,
             "The JWT 'exp' claim must be there",
         ),
-        // Which of the two counts is not the same for everyone.
+        // Parsers differ in which of the two counts.
         (
             r#"{"role":"reader",ETC,"role":"writer"}"#,
             "Parsing claims failed",
@@ -273,7 +273,7 @@ async fn what_is_no_token_of_ours_is_refused_before_it_is_believed() {
     }
 }
 
-/// A `kid` is a hint (RFC 7515, 4.1.4): it chooses among keys that have one.
+/// A `kid` is a hint (RFC 7515, 4.1.4): it chooses only among keys that have one.
 #[tokio::test]
 async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
     const OTHER: &str = "another secret of thirty-two bytes";
@@ -287,7 +287,7 @@ async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
         (&mixed, SECRET, r#"{"alg":"HS256","kid":"x"}"#, 204),
         (&mixed, OTHER, r#"{"alg":"HS256","kid":"other"}"#, 204),
         (&mixed, OTHER, r#"{"alg":"HS256"}"#, 204),
-        // A key has that name: no other is meant.
+        // A key has that name, so no other one counts.
         (&mixed, SECRET, r#"{"alg":"HS256","kid":"other"}"#, 401),
         (&mixed, OTHER, r#"{"alg":"HS256","kid":"x"}"#, 401),
     ] {
@@ -298,7 +298,7 @@ async fn a_key_without_a_name_is_for_tokens_that_name_no_other() {
     }
 }
 
-/// Keys and tokens that another implementation made: see `tokens.py`.
+/// Keys and tokens made by another implementation: see `tokens.py`.
 #[tokio::test]
 async fn tokens_of_another_implementation_are_verified() {
     let file: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");
@@ -313,7 +313,7 @@ async fn tokens_of_another_implementation_are_verified() {
             (204, "") => accepted.push(algorithm.as_str()),
             outcome => assert_eq!(outcome, (401, "PGRST301"), "{algorithm}"),
         }
-        // Each byte of the signature counts.
+        // Every byte of the signature counts.
         let (message, signature) = token.rsplit_once('.').expect("three parts");
         if let Ok(mut signature) = URL_SAFE_NO_PAD.decode(signature)
             && let Some(byte) = signature.last_mut()
@@ -331,7 +331,7 @@ async fn tokens_of_another_implementation_are_verified() {
     let mut expected = expected.to_vec();
     expected.sort_unstable();
     assert_eq!(accepted, expected);
-    // A public key is public: a token that it signed as if it were a secret proves nothing.
+    // A public key is public: a token signed with it as if it were a secret proves nothing.
     let rsa = file["jwks"]["keys"][1]["n"].as_str().expect("a modulus");
     let forged = token(
         rsa,
@@ -375,14 +375,14 @@ async fn each_role_may_do_what_its_lists_say() {
         ("anon", lookup, (404, "WG001")),
         ("", lookup, (404, "WG001")),
         ("watcher", metrics, (200, "")),
-        // It is let in, and this service gives none.
+        // The caller is admitted, but this service gives no backups.
         ("watcher", backup, (501, "WG501")),
-        // Nobody is asked who watches over the process, or what may be asked.
+        // Probes and questions about methods need no credentials.
         ("", ("GET", "/live"), (200, "")),
         ("", ("GET", "/ready"), (200, "")),
         ("watcher", ("OPTIONS", "/widgets/E"), (200, "")),
         ("", ("OPTIONS", "/rpc/remove_widget?widget_sn=E"), (200, "")),
-        // Paths are told after who asks, and to everyone who has a role.
+        // Unknown paths are reported only after authentication, and to any role.
         ("watcher", ("GET", "/a/b"), (404, "PGRST125")),
     ] {
         let answer = ask(role, method, uri).await;
@@ -424,7 +424,7 @@ async fn each_role_may_do_what_its_lists_say() {
         let answer = ask(role, method, uri).await;
         check_refused(&answer, expected, message, challenge);
     }
-    // A token without the claim is as good as none.
+    // A token without the claim counts as none.
     let answer = remove(&api, &format!("Bearer {}", claiming("{}"))).await;
     check_refused(&answer, (401, "42501"), function, bearer);
 }
@@ -444,12 +444,12 @@ async fn who_says_nothing_is_refused_where_nobody_may_be_anonymous() {
         let answer = send(&api, "GET", uri, &[], "").await;
         check_refused(&answer, (401, "PGRST302"), disabled, Some("Bearer"));
     }
-    // A browser asks for the console without a token; what it shows, it asks for with one.
+    // A browser loads the console without a token; the data that it shows needs one.
     for uri in ["/console", "/console/", "/console/console.js"] {
         let answer = send(&api, "GET", uri, &[], "").await;
         assert!(answer.outcome().0 < 400, "{uri}: {:?}", answer.outcome());
     }
-    // Other schemes are not for us, and a token without a role says nothing.
+    // Other schemes are ignored, and a token without a role counts as anonymous.
     let no_role = format!("Bearer {}", claiming("{}"));
     for authorization in ["Basic dTpw", "Bearertoken", "Digest x", &no_role] {
         let answer = remove(&api, authorization).await;
@@ -497,7 +497,7 @@ async fn a_stream_ends_with_its_token() {
     let keys = KeySet::parse(SECRET).expect("keys");
     let authentication = Authentication::new(settings(), Some(keys));
     let api = api.with_authentication(Arc::new(authentication));
-    // Clocks may be half a minute apart: nearly all of that has passed.
+    // Clocks may differ by half a minute, and the token has used up nearly all of that.
     let expires = SystemClock::new().unix_seconds() - 28;
     let token = claiming(&format!(r#"{{"role":"reader","exp":{expires}}}"#));
     let request = Request::builder()
@@ -514,7 +514,8 @@ async fn a_stream_ends_with_its_token() {
     assert!(ended.is_ok(), "it goes on without a token that is valid");
 }
 
-/// A public key, as a JWKS of another implementation has it, with the `kid` and the token of it.
+/// Returns a public key in a JWKS of another implementation, with its `kid`, and a token signed
+/// with it.
 fn published(id: &str, algorithm: &str) -> (String, String) {
     let given: Value = serde_json::from_str(include_str!("tokens.json")).expect("JSON");
     let keys = given["jwks"]["keys"].as_array().expect("keys");
@@ -526,7 +527,7 @@ fn published(id: &str, algorithm: &str) -> (String, String) {
     )
 }
 
-/// Answers a request for keys by these, if there are any.
+/// Answers a request for keys with these, if any.
 async fn fetch(authentication: &Authentication, requests: &mut KeyRequests, set: Option<&str>) {
     let request = requests.next().await;
     if let Some(set) = set {
@@ -546,13 +547,13 @@ async fn keys_that_are_fetched_are_asked_for_when_a_token_names_another() {
     let api = api(Willing).with_authentication(authentication.clone());
     let (first_set, first) = published("p256", "ES256");
     let (second_set, second) = published("ed25519", "EdDSA");
-    // Which keys come while a request waits, and what the request then gets.
+    // The keys that arrive while a request waits, and the answer to the request.
     for (token, set, expected) in [
         (&first, None, (503, "WG506")),
         (&first, Some(&first_set), (204, "")),
         (&second, None, (401, "PGRST301")),
         (&second, Some(&second_set), (204, "")),
-        // It was verified before, by a key that is no more.
+        // The token was verified before, with a key that has been removed.
         (&first, None, (401, "PGRST301")),
     ] {
         let set = set.map(String::as_str);
@@ -566,12 +567,12 @@ async fn keys_that_are_fetched_are_asked_for_when_a_token_names_another() {
         let ready = send(&api, "GET", "/ready", &[], "").await.outcome().0;
         assert_eq!(ready, if expected.0 == 503 { 503 } else { 200 });
     }
-    // Nobody is asked for these: with newer keys they would be no better.
+    // No keys are requested for these, because newer ones would not help.
     for token in [claiming(r#"{"role":"writer"}"#), "a.b.c".into()] {
         let answer = remove(&api, &format!("Bearer {token}")).await;
         assert_eq!(answer.outcome(), (401, "PGRST301"), "{}", answer.body);
     }
-    // And whoever was to look for them may be gone.
+    // The fetcher may be gone, too.
     drop(requests);
     assert_eq!(remove(&api, &first).await.outcome(), (401, "PGRST301"));
     assert_eq!(remove(&api, &second).await.outcome(), (204, ""));
@@ -672,7 +673,7 @@ async fn the_document_says_whether_tokens_are_asked_for() {
         let named = security.to_string().contains("mutualTLS");
         let described = &document["components"]["securitySchemes"]["mutualTLS"]["type"];
         assert_eq!(described == "mutualTLS", named);
-        // Who watches is not asked, but where every connection has a certificate, theirs has one.
+        // Probes need no credentials, but if every connection has a certificate, so do theirs.
         let ways = security.as_array().into_iter().flatten();
         let required = named && ways.into_iter().all(|way| way.get("mutualTLS").is_some());
         let of_probes = if required {
@@ -687,7 +688,7 @@ async fn the_document_says_whether_tokens_are_asked_for() {
     }
 }
 
-/// Which machines are away is for the admin role, how many is for everyone.
+/// Only the admin role sees which machines are unreachable; everyone sees how many.
 #[tokio::test]
 async fn names_of_nodes_are_for_those_who_administer_the_service() {
     let settings = AuthenticationSettings {
@@ -716,7 +717,7 @@ async fn names_of_nodes_are_for_those_who_administer_the_service() {
     }
 }
 
-/// What callers cannot act on and should not know is for the log, and for the admin role.
+/// Details that callers cannot act on and should not know are only for the log and the admin role.
 #[tokio::test]
 async fn names_of_hosts_and_users_are_for_those_who_administer_the_service() {
     let details = "connecting to postgres://user@db.internal:5432/registry: refused";
@@ -747,7 +748,7 @@ async fn names_of_hosts_and_users_are_for_those_who_administer_the_service() {
         let (admin, writer) = (role("watcher"), role("w"));
         for (api, who, shown) in [
             (&open, "x-nobody: asked", false),
-            // Nobody knows who that is, whatever the role may do.
+            // The caller is unknown, whatever the role may do.
             (&guarded, "x-nobody: known", false),
             (&guarded, "authorization: Bearer a.b.c", false),
             (&guarded, &writer, false),

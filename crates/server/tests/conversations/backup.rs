@@ -1,4 +1,4 @@
-//! `GET /backup`: pieces as they come, one backup at a time, and who gives none says why.
+//! `GET /backup`: pieces as they come, one backup at a time, and errors if there is none.
 
 use super::{Willing, api, send};
 use http_body_util::{BodyExt as _, Full};
@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::mpsc;
 use widgets_server::{Api, Backup};
 
-/// Gives what the test hands over, once; then it is busy.
+/// Gives what the test hands over, once; afterwards it is busy.
 struct Given {
     pieces: Mutex<Option<mpsc::Receiver<Bytes>>>,
     asked: AtomicUsize,
@@ -35,7 +35,7 @@ impl Backup for Given {
     }
 }
 
-/// Gives nothing, to everyone.
+/// Gives nothing, to every caller.
 pub(super) struct Empty;
 
 impl Backup for Empty {
@@ -101,7 +101,7 @@ async fn a_client_that_hangs_up_ends_it() {
     let request = Request::get("/backup").body(Full::<Bytes>::default());
     let answer = api.respond(request.expect("a request")).await;
     drop(answer);
-    // Nothing has to be sent for that.
+    // This needs no further piece.
     sender.closed().await;
 }
 

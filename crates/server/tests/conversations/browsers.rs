@@ -1,4 +1,5 @@
-//! Web pages: which may ask, what a browser sends for them unasked, and by which names.
+//! Web pages: which may send requests, what a browser sends for them without a preflight, and which
+//! host names count.
 
 use crate::{auth::SECRET, backup::Empty, *};
 use std::{
@@ -16,7 +17,7 @@ const EVIL: &str = "origin: https://evil.example";
 const CROSS_SITE: &str = "sec-fetch-site: cross-site";
 const JSON: &str = "content-type: application/json";
 
-/// Counts what is applied and what is read.
+/// Counts the operations and the reads.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>);
 
@@ -43,7 +44,7 @@ fn named(origins: &[&str]) -> BrowserSettings {
     }
 }
 
-/// Who shows a certificate, and who says nothing, may do everything.
+/// Callers with a certificate, and callers without credentials, may do everything.
 fn certified() -> Authentication {
     let everything = || vec!["all".to_owned()];
     let settings = AuthenticationSettings {
@@ -60,7 +61,7 @@ fn certified() -> Authentication {
     Authentication::new(settings, Some(KeySet::parse(SECRET).expect("keys")))
 }
 
-/// Sends it over a connection that has a client certificate.
+/// Sends a request over a connection that has a client certificate.
 async fn send_certified<S: Store>(
     api: &Api<S>,
     (method, uri): (&str, &str),
@@ -91,7 +92,7 @@ const ASKED: [(&str, &str, &str); 5] = [
     ("GET", "/", ""),
 ];
 
-/// Whatever a page of another site asks without a token, nothing is applied, and it reads nothing.
+/// Without a token, no request of another site's page is applied or reads anything.
 #[tokio::test]
 async fn pages_of_other_sites_may_not_ask_without_a_token() {
     for authentication in [Authentication::off(), certified()] {
@@ -99,10 +100,10 @@ async fn pages_of_other_sites_may_not_ask_without_a_token() {
         let api = api(store.clone()).with_authentication(Arc::new(authentication));
         for headers in [
             &[EVIL, CROSS_SITE, JSON][..],
-            // Where the service has no TLS, browsers say no more than this.
+            // Without TLS, browsers send no more than this.
             &[EVIL, JSON],
             &["origin: null", JSON],
-            // No CORS, so no origin.
+            // Without CORS there is no origin.
             &[CROSS_SITE, JSON],
             &[CROSS_SITE, EVIL, JSON, "sec-fetch-mode: no-cors"],
             &[CROSS_SITE, JSON, "authorization: Basic dTpw"],
@@ -155,7 +156,7 @@ async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
             assert_ne!(answer.status.as_u16(), 403, "{method} {uri} {headers:?}");
         }
     }
-    // Somebody follows a link from elsewhere.
+    // Somebody follows a link on another site.
     let visit = [
         CROSS_SITE,
         "sec-fetch-mode: navigate",
@@ -167,7 +168,7 @@ async fn pages_of_its_own_site_programs_and_visitors_notice_nothing() {
     assert_eq!(answer.outcome(), (403, "42501"), "no link leads to a POST");
 }
 
-/// What needs no preflight is what forms, beacons and `no-cors` can send.
+/// Forms, beacons and `no-cors` can send requests that need no preflight.
 #[tokio::test]
 async fn what_a_browser_sends_unasked_changes_nothing() {
     let store = Counting::default();
@@ -209,7 +210,7 @@ async fn a_page_with_a_token_may_ask_whatever_its_origin() {
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
     }
-    // Nobody can tell from the question whether a token will come.
+    // A preflight does not show whether a token will be sent.
     let preflight = [EVIL, CROSS_SITE, "access-control-request-method: POST"];
     let answer = send(&api, "OPTIONS", "/rpc/remove_widget", &preflight, "").await;
     assert_eq!(answer.outcome(), (200, ""));
@@ -246,7 +247,7 @@ async fn origins_that_are_named_may_ask() {
         let others = [EVIL, CROSS_SITE];
         let answer = send(&api, "GET", "/widgets/E", &others, "").await;
         assert_eq!(answer.status.as_u16(), if any { 404 } else { 403 });
-        // It is asked beforehand all the same.
+        // Even so, the request must be of a kind that needs a preflight.
         let unasked = [origin, CROSS_SITE];
         let body = r#"{"widget_sn":"E"}"#;
         let answer = send(&api, "POST", "/rpc/remove_widget", &unasked, body).await;
@@ -254,7 +255,7 @@ async fn origins_that_are_named_may_ask() {
     }
 }
 
-/// Where no token can be checked a page has nothing to hope for.
+/// If no token can be checked, no request of a foreign page can succeed.
 #[tokio::test]
 async fn a_preflight_without_hope_is_refused() {
     let api = api(Counting::default());
@@ -274,7 +275,7 @@ async fn a_service_of_this_machine_answers_to_no_other_name() {
         ..named(&["http://widgets.example:8080"])
     };
     let api = api(store.clone()).with_browsers(settings);
-    // DNS rebinding: the browser takes the page for the service's own.
+    // DNS rebinding: the browser treats the page as the service's own.
     let rebound = [
         "host: evil.example:3000",
         "sec-fetch-site: same-origin",

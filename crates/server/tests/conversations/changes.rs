@@ -1,4 +1,4 @@
-//! What is told of changes: pages, streams, and what cannot be asked for.
+//! The feed of changes: pages, streams, and invalid requests.
 
 use crate::*;
 use serde_json::Value;
@@ -57,7 +57,7 @@ async fn a_page_has_every_change_with_its_place() {
         "in this order: {}",
         page.body
     );
-    // Page by page, and what is wanted alone.
+    // Page by page, and only the selected changes.
     let first = get(&api, "/changes?limit=1", &[]).await;
     assert_eq!(first.header("next-position"), Some(&*positions[0]));
     let filtered = "/changes?widget_sn=eq.F&operation=in.(add_widget,remove_widget)";
@@ -84,7 +84,7 @@ async fn a_page_waits_for_the_next_change() {
             .await
             .body
     });
-    // Whether it waits already or finds the change at once, it has it.
+    // It gets the change whether it is already waiting or finds it at once.
     tokio::task::yield_now().await;
     check(&api, "add_widget", E, (204, "")).await;
     let body = waiting.await.expect("no panic");
@@ -150,7 +150,7 @@ async fn what_cannot_be_asked_for_is_refused() {
     );
 }
 
-/// The pieces of a stream until one has this in it.
+/// Returns the pieces of a stream until one contains this.
 async fn until(body: &mut widgets_server::AnswerBody, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {
@@ -191,7 +191,7 @@ async fn a_stream_goes_on_and_resumes() {
     check(&api, "add_widget", F, (204, "")).await;
     until(&mut body, "\"widget_sn\":\"F\"").await;
     drop(body);
-    // A browser connects again by the same URL, and says what it had.
+    // A browser reconnects to the same URL, and sends the last position it received.
     let mut resumed = open(&[events, ("last-event-id", &id)]).await.into_body();
     let rest = until(&mut resumed, "\"widget_sn\":\"F\"").await;
     assert!(!rest.contains("\"widget_sn\":\"E\""), "{rest}");
@@ -201,8 +201,9 @@ async fn a_stream_goes_on_and_resumes() {
     assert_eq!(lines.lines().count(), 2, "{lines}");
 }
 
-/// The position of an operation's answer is after its change, and what a store answers has one; what it is
-/// not asked for has none. Each answer has the request's own id, or another one each time.
+/// The position of an operation's answer is after its change. Answers that involve the store have a
+/// position; others have none. Each answer has the request's own id, or a generated one that
+/// differs each time.
 #[tokio::test]
 async fn answers_have_positions_and_request_ids() {
     let (_stored, api) = service("positions");
@@ -244,7 +245,7 @@ async fn answers_have_positions_and_request_ids() {
     assert_eq!(made.len(), 10, "{made:?}");
 }
 
-/// A primary has everything that it gave out, and nothing else: it waits for nothing.
+/// A primary has every position of its own history and no others, so it never waits.
 #[tokio::test]
 async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other() {
     let (_stored, api) = service("read-after");
@@ -265,7 +266,7 @@ async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other
         position(store ^ 1, epoch, 1),
         position(store, epoch + 1, sequence),
         position(store, epoch - 1, 1),
-        // Beyond what may be written meanwhile without being asked for.
+        // Beyond what the store may write meanwhile by itself.
         position(store, epoch, sequence + 1000),
         position(store, epoch, u64::MAX),
     ];
@@ -300,7 +301,7 @@ async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other
         let twice = format!("read-after: {}", known[1]);
         let answer = send(&api, "GET", path, &[&twice, &twice], "").await;
         assert_eq!(answer.outcome(), (400, "PGRST100"), "{path}");
-        // What is wrong with the request itself is said first.
+        // Errors of the request itself come first.
         let answer = send(
             &api,
             "GET",
@@ -311,7 +312,7 @@ async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other
         .await;
         assert_eq!(answer.outcome(), (406, "PGRST107"), "{path}");
     }
-    // Operations and probes have no use for it.
+    // Operations and probes ignore it.
     let unknown = format!("read-after: {}", unknown[0]);
     let headers = ["content-type: application/json", &unknown];
     let remove = r#"{"widget_sn":"E"}"#;
@@ -321,7 +322,7 @@ async fn what_reads_after_a_position_of_this_history_is_answered_and_of_no_other
     assert_eq!(probed.status, 200);
 }
 
-/// Nothing is given out where nothing is kept.
+/// Without changes there are no positions.
 #[tokio::test]
 async fn a_store_without_changes_has_no_positions_to_read_after() {
     let api = api(Failing(busy()));

@@ -1,14 +1,15 @@
-//! Bodies, tokens and paths that nobody wrote: each gets an answer of the documented shape.
+//! Random bodies, tokens and paths: each gets an answer of the documented shape.
 
 use crate::*;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-/// Made once: to make it takes longer than to ask it, as it writes its document.
+/// Made once, because making it takes longer than a request: it writes its document.
 static API: LazyLock<Api<Willing>> = LazyLock::new(|| api(Willing));
 
-/// Bodies that are nearly right: pieces of real ones in any order, and any bytes between them.
+/// Bodies that are nearly valid: fragments of real ones in any order, with arbitrary bytes between
+/// them.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let pieces = [
         "{",
@@ -47,7 +48,8 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Sends it, and checks that an answer is an error of the documented shape, or well.
+/// Sends a request, and checks that the answer is either a success or an error of the documented
+/// shape.
 fn answered(request: Request<Full<Bytes>>) -> u16 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

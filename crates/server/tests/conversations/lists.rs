@@ -1,10 +1,10 @@
-//! Lists and neighbourhoods as clients ask for them.
+//! Lists and neighbourhoods as clients request them.
 
 use super::{Answer, E, E_F_P, F, Failing, busy, post, send, service, service_with};
 use widgets_registry::Store;
 use widgets_server::{Api, Settings};
 
-/// What is asked, `METHOD URI`, then a header a line, and what is answered.
+/// Sends a request, written as `METHOD URI` and then one header per line, and returns the answer.
 async fn ask<S: Store>(api: &Api<S>, request: &str) -> Answer {
     let mut lines = request.lines();
     let (method, uri) = lines
@@ -198,7 +198,7 @@ async fn a_store_that_is_busy_says_when_to_come_back() {
     assert_eq!(answer.header("retry-after"), Some("7"));
 }
 
-/// Control characters take six bytes each as JSON.
+/// In JSON, each control character takes six bytes.
 #[tokio::test]
 async fn rows_that_are_longer_than_an_answer_may_be_are_refused_in_words() {
     let settings = Settings {
@@ -229,12 +229,13 @@ async fn rows_that_are_longer_than_an_answer_may_be_are_refused_in_words() {
         (fits.status.as_u16(), fits.header("content-range")),
         (200, Some("0-2/*"))
     );
-    // Nothing is escaped in CSV.
+    // CSV escapes nothing.
     let csv = ask(&api, "GET /widgets\naccept: text/csv").await;
     assert_eq!(csv.status.as_u16(), 200);
     let near = ask(&api, "GET /widgets/A/neighbourhood").await;
     assert_eq!(near.status.as_u16(), 200);
-    // Two of the four changes of names, and the rest from there: none is left out.
+    // One page has two of the four changes with names; the next page continues from there, so that
+    // none is left out.
     let (mut after, mut told) = (String::new(), Vec::new());
     while told.len() < 6 {
         let page = ask(&api, &format!("GET /changes?limit=1000{after}")).await;

@@ -1,6 +1,6 @@
 //! HTTP as conversations with the API, over a real store and over stores that fail.
 //!
-//! Here is what they share: how a request is sent and how a whole answer is checked.
+//! This file has what the tests share: sending a request and checking a whole answer.
 
 #![expect(
     clippy::expect_used,
@@ -43,23 +43,23 @@ fn api_with<S: Store>(store: S, settings: Settings) -> Api<S> {
     api.expect("an empty registry")
 }
 
-/// A store that goes when the test ends.
+/// A store that is deleted when the test ends.
 pub(crate) struct Stored {
     _engine: Engine,
     _directory: TempDir,
 }
 
-/// A real, empty store, and its API.
+/// Returns a real, empty store and its API.
 pub(crate) fn service(name: &str) -> (Stored, Api<Client>) {
     service_with(name, Settings::default())
 }
 
-/// The same, set like this.
+/// The same with these settings.
 pub(crate) fn service_with(name: &str, api_settings: Settings) -> (Stored, Api<Client>) {
     let mut builder = tempfile::Builder::new();
     let directory = builder.prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let directory = directory.expect("a new directory");
-    // Small files: a test writes little.
+    // Small files, because a test writes little.
     let settings = widgets_engine::Settings {
         queue_operations_max: 16,
         segment_bytes: 1 << 20,
@@ -89,7 +89,7 @@ impl Answer {
         })
     }
 
-    /// The status and the code of an error, or an empty code.
+    /// Returns the status and the code of an error, or an empty code.
     pub(crate) fn outcome(&self) -> (u16, &str) {
         let code = self.body.strip_prefix("{\"code\":\"");
         let code = code.and_then(|rest| rest.split('"').next());
@@ -97,7 +97,7 @@ impl Answer {
     }
 }
 
-/// Sends a request whose headers are written `name: value`.
+/// Sends a request whose headers are written as `name: value`.
 pub(crate) async fn send<S: Store>(
     api: &Api<S>,
     method: &str,
@@ -155,7 +155,7 @@ pub(crate) async fn check<S: Store>(
     }
 }
 
-/// A store whose every answer is this fault.
+/// A store that answers everything with this fault.
 #[derive(Clone)]
 pub(crate) struct Failing(pub(crate) Fault);
 
@@ -171,7 +171,7 @@ impl Store for Failing {
     }
 }
 
-/// A store that always does what it is asked.
+/// A store that accepts everything.
 #[derive(Clone)]
 pub(crate) struct Willing;
 
@@ -205,7 +205,7 @@ impl Store for Willing {
     }
 }
 
-/// A store that is spread over three machines, of which one is away.
+/// A store that is spread over three machines, of which one is unreachable.
 #[derive(Clone)]
 pub(crate) struct Spread;
 

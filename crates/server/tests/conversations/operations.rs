@@ -1,4 +1,4 @@
-//! What operations and lookups answer.
+//! Answers to operations and lookups.
 
 use crate::*;
 
@@ -50,7 +50,7 @@ async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time()
         post("add_widget", "\"a\"", E).await,
         (204, String::new(), None)
     );
-    // However it is written.
+    // The formatting of the body does not matter.
     let spaced = r#" {"slots": ["P","R","R"], "name": "A", "widget_sn": "E"}"#;
     let again = post("add_widget", "a", spaced).await;
     assert_eq!(again, (204, String::new(), replayed.clone()));
@@ -62,7 +62,7 @@ async fn a_request_that_comes_again_with_its_key_is_answered_as_the_first_time()
     for (operation, body) in [("add_widget", F), ("remove_widget", r#"{"widget_sn":"E"}"#)] {
         assert_eq!(post(operation, "a", body).await, (422, other.into(), None));
     }
-    // What its arguments alone refuse does not take the key.
+    // A refusal because of the arguments alone does not use the key up.
     let itself = r#"{"widget1_sn":"E","widget2_sn":"E","port":"P"}"#;
     for _ in 0..2 {
         let refused = post("associate_widgets", "c", itself).await;
@@ -179,7 +179,7 @@ async fn a_value_that_is_not_right_is_refused_by_the_first_rule_that_it_breaks()
 #[tokio::test]
 async fn texts_are_kept_as_they_came() {
     let (_engine, api) = service("texts");
-    // Escapes, white space, the greatest lengths.
+    // Escapes, white space, maximum lengths.
     let body = format!(
         " {{ \"slots\" : [ \"Q\" ],\n\
          \"widget_name\":\"\\u0041\\n\\\"\u{1F9E9}e\u{301}{}\", \"widget_sn\":\"{}\"}} ",

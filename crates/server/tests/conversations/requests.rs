@@ -5,7 +5,8 @@ use crate::*;
 const JSON: &str = " or with a single unnamed json/jsonb parameter";
 const ADD_WIDGET: Option<&str> = Some("add_widget(slots, widget_name, widget_sn)");
 
-/// PGRST202 for `function` as `call` has it, searched `with` these parameters `or` others.
+/// PGRST202 for `function` with the call as given in `call`, and the searched parameters `with` and
+/// `or`.
 fn missing(function: &str, call: &str, with: &str, or: &str, hint: Option<&str>) -> String {
     let hint = hint.map_or("null".into(), |hint| {
         format!(r#""Perhaps you meant to call the function widgets.{hint}""#)
@@ -126,7 +127,7 @@ async fn a_member_that_is_named_twice_is_refused() {
             r#"{"widget_sn":"E","widget_sn":"F"}"#,
             "widget_sn",
         ),
-        // Before the names are looked at, and at any depth.
+        // Before the names are checked, and at any depth.
         ("add_widget", r#"{"x":{"y":1,"\u0079":1}}"#, "y"),
         ("drop_widget", r#"{"":1,"":2}"#, ""),
     ] {
@@ -152,7 +153,7 @@ async fn arguments_in_the_query_string_are_named_without_a_json_parameter() {
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused() {
     let (_engine, api) = service("media_types");
-    // A body that is one value of another type, or of none that is known.
+    // A body that is one value of another type, or of an unknown one.
     for (media_type, kind) in [
         ("text/plain", "text"),
         ("Text/XML; charset=utf-8", "xml"),
@@ -201,8 +202,7 @@ async fn a_body_over_the_limit_is_refused() {
     assert_eq!(answer.outcome(), (503, "WG503"), "it reached the store");
 }
 
-/// A request a line: `method URI | header & header | body | status code`. `E` stands for a body that
-/// is in order.
+/// One request per line: `method URI | header & header | body | status code`. `E` is a valid body.
 const ORDER: &str = r#"
 # HTTP itself, then paths.
 GET /a/b | host: a & host: b | | 400 WG400

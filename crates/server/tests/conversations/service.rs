@@ -1,4 +1,4 @@
-//! What goes for every answer: preferences, other origins, faults, metrics.
+//! What applies to every answer: preferences, other origins, faults, metrics.
 
 use crate::*;
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ async fn pages_of_other_origins_may_ask() {
         "access-control-request-method: POST",
         "access-control-request-headers: content-type,x-client-info",
     ];
-    // Before everything, the path too.
+    // Before everything else, including the path.
     for uri in ["/rpc/add_widget", "/a/b"] {
         let answer = send(&api, "OPTIONS", uri, &preflight, "").await;
         assert_eq!(answer.outcome(), (200, ""));
@@ -114,7 +114,7 @@ async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
             ("GET", "/widgets/E", ""),
         ];
         if matches!(fault, Fault::Busy { .. }) {
-            // To take it out would only give its load to others.
+            // Removing it would only move its load to others.
             assert_eq!(
                 send(&api, "GET", "/ready", &[], "").await.outcome(),
                 (200, "")
@@ -130,7 +130,7 @@ async fn faults_are_503_and_only_a_busy_store_says_when_to_try_again() {
             );
             assert_eq!(answer.header("retry-after"), retry_after, "{uri}");
         }
-        // It is alive all the same, and what is wrong with a request is still said.
+        // It is alive nevertheless, and errors of the request itself are still reported.
         assert_eq!(
             send(&api, "GET", "/live", &[], "").await.outcome(),
             (200, "")
@@ -149,7 +149,7 @@ async fn metrics_count_requests_by_operation_and_outcome() {
     post(&api, "drop_widget", "{}").await;
     send(&api, "GET", "/widgets/X", &[], "").await;
     send(&api, "GET", "/live", &[], "").await;
-    // Whoever asks for rights is refused nothing; whoever reads an operation is.
+    // Asking for permissions is not a refusal; reading an operation is.
     for (method, query) in [
         ("HEAD", "?widget_sn="),
         ("HEAD", ""),
@@ -198,7 +198,7 @@ async fn metrics_count_requests_by_operation_and_outcome() {
     assert_eq!(head.status, StatusCode::OK);
 }
 
-/// Prometheus sees no increase in a count that begins with its first request.
+/// Prometheus sees no increase in a counter that appears with its first request.
 #[tokio::test]
 async fn every_count_is_there_before_the_first_request() {
     let (_engine, api) = service("counts");
@@ -235,7 +235,7 @@ async fn programs_get_the_document_and_browsers_the_page() {
         assert_eq!(answer.header("content-type"), Some(content_type));
         assert_eq!(answer.header("vary"), Some("Accept"));
     }
-    // Whatever the page loads comes from here.
+    // Everything that the page loads comes from the service.
     let answer = send(&api, "GET", "/", &[browser], "").await;
     let policy = answer.header("content-security-policy").expect("a policy");
     assert!(policy.starts_with("default-src 'none'; "));
@@ -261,7 +261,7 @@ async fn programs_get_the_document_and_browsers_the_page() {
     assert_eq!(answer.outcome(), (404, "PGRST125"));
 }
 
-/// A browser that guesses what an answer is finds a page in a name or in an error.
+/// A browser that guessed an answer's type could find a page in a name or in an error.
 #[tokio::test]
 async fn no_answer_is_taken_for_something_else_than_its_type() {
     let (_engine, api) = service("declared");
@@ -299,7 +299,7 @@ async fn no_answer_is_taken_for_something_else_than_its_type() {
     }
 }
 
-/// Sends a GET whose answer may be no text.
+/// Sends a GET whose answer need not be text.
 async fn send_bytes<S: Store>(
     api: &Api<S>,
     uri: &str,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tokens.json: one key of each kind and one token of each algorithm, by PyJWT, which knows
-nothing of our code. Only needed to make them anew: pip install pyjwt cryptography."""
+"""Writes tokens.json: one key of each kind and one token for each algorithm, made by PyJWT, which
+shares no code with ours. Needed only to regenerate them: pip install pyjwt cryptography."""
 
 import json
 import secrets

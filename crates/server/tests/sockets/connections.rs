@@ -1,10 +1,10 @@
-//! Limits on connections, and a shutdown that answers what has begun.
+//! Limits on connections, and a shutdown that answers every request that has begun.
 
 use crate::*;
 use std::{io::Read as _, io::Write as _, net::TcpStream, thread, time::Duration};
 use widgets_server::Limits;
 
-/// Without an answer. What was sent and not read makes it a reset.
+/// Checks that the connection was closed without an answer. Unread data makes that a reset.
 fn is_closed(mut stream: TcpStream) {
     let read = stream.read(&mut [0]);
     let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
@@ -23,7 +23,7 @@ fn idle_connections_make_room_and_others_do_not() {
     let mut first = server.connect();
     first.write_all(REMOVE.as_bytes()).expect("sent");
     store.wait_for_one();
-    // Clients that are silent, that have sent half a request, and whose request was answered.
+    // One client is silent, one has sent half a request, and one was answered.
     let silent = server.connect();
     let mut slow = server.connect();
     slow.write_all(b"GET /live HTTP/1.1\r\nHo").expect("sent");
@@ -50,12 +50,12 @@ fn idle_connections_make_room_and_others_do_not() {
     server.stop();
 }
 
-/// The server tells the versions of HTTP apart by the first bytes, which may come one by one.
+/// The server distinguishes the versions of HTTP by the first bytes, which may arrive one by one.
 #[test]
 fn a_client_is_understood_however_its_first_bytes_come() {
     let live = "GET /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
     let unusual = "PROPFIND /live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    // With the client's own frame of settings, which is empty.
+    // With the client's own settings frame, which is empty.
     let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let server = Server::start(SlowStore::new(), Limits::default());
     for (begins, with, answered) in [
@@ -64,7 +64,7 @@ fn a_client_is_understood_however_its_first_bytes_come() {
         (unusual, 0, "HTTP/1.1 405"),
         (unusual, 1, "HTTP/1.1 405"),
         (unusual, 2, "HTTP/1.1 405"),
-        // The length and the type of the server's settings begin so.
+        // The server's settings begin with their length and type.
         (http2, 0, "\0\0"),
         (http2, 2, "\0\0"),
         (http2, 3, "\0\0"),
@@ -95,7 +95,7 @@ fn a_client_that_asks_nothing_is_cut_off() {
         ..Limits::default()
     };
     let server = Server::start(SlowStore::new(), limits);
-    // Not even whether it speaks HTTP/1.1 can be told of the other one.
+    // The second one has not even shown whether it speaks HTTP/1.1.
     let (nothing, mut half) = (server.connect(), server.connect());
     half.write_all(b"PR").expect("sent");
     assert_eq!(answer(nothing), "");
@@ -131,11 +131,11 @@ fn a_shutdown_answers_what_has_begun_and_closes_what_is_idle() {
     server.thread.join().expect("stopped");
 }
 
-/// What a proxy meets whose request crosses the shutdown: it is answered, and told that it was the
-/// last.
+/// A proxy's request that crosses the shutdown is answered, and the answer says that it is the last
+/// one.
 #[test]
 fn a_shutdown_says_farewell_on_connections_that_are_open() {
-    /// Whether a further request may follow.
+    /// Reports whether a further request may follow.
     fn ask(stream: &mut TcpStream) -> bool {
         let sent = stream.write_all(b"GET /live HTTP/1.1\r\nHost: test\r\n\r\n");
         sent.expect("it must not be closed before it was told so");

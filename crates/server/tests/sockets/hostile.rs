@@ -1,4 +1,5 @@
-//! Requests that no decent client sends: what they smuggle is never applied, and nobody else notices.
+//! Requests that no well-behaved client sends: what they smuggle is never applied, and others are
+//! not affected.
 
 use crate::*;
 use std::io::Write as _;
@@ -6,7 +7,7 @@ use std::io::Write as _;
 const HEAD: &str = "POST /rpc/remove_widget HTTP/1.1\r\nHost: test\r\n";
 const BODY: &str = "{\"widget_sn\":\"E\"}";
 
-/// Sends all of it and says the statuses of the answers, in order.
+/// Sends all of it and returns the statuses of the answers in order.
 fn statuses(server: &Server, request: &[u8]) -> Vec<u16> {
     let mut stream = server.connect();
     // The server may have answered and closed before everything was sent.
@@ -25,7 +26,7 @@ fn statuses(server: &Server, request: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// A shape: its name, its bytes, the statuses it gets, and how many operations are applied.
+/// A request: its name, its bytes, the statuses it gets, and how many operations are applied.
 type Shape = (&'static str, String, &'static [u16], usize);
 
 fn check(shapes: Vec<Shape>) {
@@ -46,7 +47,7 @@ fn check(shapes: Vec<Shape>) {
         let mut status = [0; 12];
         std::io::Read::read_exact(&mut good, &mut status).expect("answered");
         assert_eq!(&status, b"HTTP/1.1 204", "{name}: the good client goes on");
-        // The rest of its head; a 204 has no body.
+        // The rest of the head; a 204 has no body.
         let mut last = [0; 4];
         while &last != b"\r\n\r\n" {
             last.rotate_left(1);
@@ -57,7 +58,8 @@ fn check(shapes: Vec<Shape>) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A request with these header lines and this body, then one that must not be taken for a second.
+/// Returns a request with these header lines and this body, followed by one that must not be taken
+/// for a second request.
 fn with(headers: &str, body: &str) -> String {
     format!("{HEAD}{headers}\r\n\r\n{body}")
 }
@@ -114,8 +116,8 @@ fn lengths_that_contradict_are_refused_and_nothing_behind_them_is_read() {
     ]);
 }
 
-/// Where both lengths are given, `Transfer-Encoding` holds (RFC 9112, 6.3), in whatever order; what
-/// stands in a chunk or behind the last one is never a request.
+/// If both lengths are given, `Transfer-Encoding` takes precedence (RFC 9112, 6.3), in either
+/// order. Nothing inside a chunk or after the last one is ever taken for a request.
 #[test]
 fn chunks_hold_against_a_length_and_hide_no_request() {
     let chunk = format!("{:x}\r\n{REMOVE}\r\n0\r\n\r\n", REMOVE.len());
@@ -202,7 +204,7 @@ fn chunks_hold_against_a_length_and_hide_no_request() {
     ]);
 }
 
-/// Whom a request is for must be clear (RFC 9112, 3.2).
+/// The host of a request must be unambiguous (RFC 9112, 3.2).
 #[test]
 fn a_request_names_one_host() {
     let head = |line: &str, hosts: &str| format!("{line}\r\n{hosts}\r\n");
@@ -257,7 +259,8 @@ fn what_is_expected_and_cannot_be_is_refused() {
     ]);
 }
 
-/// After requests of some lengths the buffer of a connection has room for more than a head may have.
+/// After requests of certain lengths, the buffer of a connection has room for more than a head may
+/// have.
 #[test]
 fn a_head_is_no_longer_on_a_connection_that_was_used() {
     let server = Server::start(Counting::default(), Limits::default());

@@ -1,4 +1,4 @@
-//! Bodies over HTTP/2 that nobody wants.
+//! Unwanted bodies over HTTP/2.
 
 use crate::{unread::frame, *};
 use std::io::{Read as _, Write as _};
@@ -8,7 +8,7 @@ const RESET: u8 = 3;
 const PING: u8 = 6;
 const END_STREAM: u8 = 1;
 
-/// `POST` of this path, whose body is to come.
+/// Returns a `POST` to this path, whose body is still to come.
 fn post(stream: u32, path: &str) -> Vec<u8> {
     let length = u8::try_from(path.len()).expect("a short path");
     let mut block = vec![0x83, 0x86, 0x04, length];
@@ -18,7 +18,7 @@ fn post(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, 4, stream, &block)
 }
 
-/// Reads frames until one of this kind; the kind, the stream and the flags of all of them.
+/// Reads frames until one of this kind, and returns the kind, stream and flags of all of them.
 fn read_until(stream: &mut TcpStream, kind: u8) -> Vec<(u8, u32, u8)> {
     let mut frames = Vec::new();
     loop {
@@ -35,7 +35,7 @@ fn read_until(stream: &mut TcpStream, kind: u8) -> Vec<(u8, u32, u8)> {
     }
 }
 
-/// Some clients take a reset after the answer for an error and do not show the answer.
+/// Some clients treat a reset after the answer as an error and do not show the answer.
 #[test]
 fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
     let server = Server::start(Counting::default(), Limits::default());
@@ -50,7 +50,8 @@ fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
         answered.iter().all(|&(kind, ..)| kind != RESET),
         "{answered:?}"
     );
-    // The rest of the body, then something that is answered after whatever belongs to the stream.
+    // The rest of the body, then a request that is answered after everything that belongs to the
+    // stream.
     stream
         .write_all(&frame(0, END_STREAM, 1, b"\"E\"}"))
         .expect("sent");
@@ -68,7 +69,7 @@ fn a_request_that_is_refused_before_its_body_has_come_is_not_reset() {
     server.stop();
 }
 
-/// Nobody has to read more than a client may reasonably have sent before it saw the answer.
+/// The server need not read more than a client may reasonably have sent before it saw the answer.
 #[test]
 fn a_body_without_an_end_is_reset_after_a_while() {
     let server = Server::start(Counting::default(), Limits::default());

@@ -1,4 +1,4 @@
-//! Real sockets: limits, shutdown, TLS, and requests that no decent client would send.
+//! Real sockets: limits, shutdown, TLS, and requests that no well-behaved client would send.
 
 #![expect(
     clippy::expect_used,
@@ -45,7 +45,7 @@ impl SlowStore {
         }
     }
 
-    /// Until a command has come.
+    /// Waits until a command has arrived.
     pub(crate) fn wait_for_one(&self) {
         while self.arrived.available_permits() == 0 {
             thread::sleep(Duration::from_millis(1));
@@ -92,7 +92,7 @@ impl Store for SlowStore {
     }
 }
 
-/// Answers every command at once, and counts them.
+/// Accepts every command at once, and counts them.
 #[derive(Clone, Default)]
 pub(crate) struct Counting(Arc<AtomicUsize>);
 
@@ -133,7 +133,7 @@ impl Store for Counting {
     }
 }
 
-/// A server on a thread of its own, until it is told to stop.
+/// A server on its own thread, until it is stopped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -202,7 +202,7 @@ impl Server {
         stream
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops the server, and waits until it has ended.
     pub(crate) fn stop(self) {
         self.stop.send(()).expect("it runs");
         self.thread.join().expect("stopped in order");
@@ -212,7 +212,7 @@ impl Server {
 pub(crate) const REMOVE: &str = "POST /rpc/remove_widget HTTP/1.1\r\nHost: test\r\n\
     Content-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"widget_sn\":\"E\"}";
 
-/// Everything that comes until the connection is closed.
+/// Returns everything that arrives until the connection is closed.
 pub(crate) fn answer(mut stream: impl std::io::Read) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("closed in order");

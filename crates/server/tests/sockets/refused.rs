@@ -1,16 +1,17 @@
-//! Requests that are refused before they have come whole: their clients read why, and go on.
+//! Requests that are refused before they have arrived completely: their clients can read why, and
+//! continue.
 
 use crate::*;
 use std::io::{Read as _, Write as _};
 
-/// The head of a request for nothing, with a body of this length.
+/// Returns the head of a request to an unknown path, with a body of this length.
 fn for_nothing(bytes: usize, more: &str) -> Vec<u8> {
     let head =
         format!("POST /nope/nope HTTP/1.1\r\nHost: test\r\nContent-Length: {bytes}\r\n{more}\r\n");
     head.into_bytes()
 }
 
-/// The head of the next answer; its body is read as well.
+/// Returns the head of the next answer, and reads its body as well.
 fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -26,8 +27,8 @@ fn head(stream: &mut TcpStream) -> String {
     head
 }
 
-/// Clients that send all of a request before they look for the answer, as most do. Closed with a reset, some
-/// of them would not have it.
+/// Most clients send the whole request before they look for the answer. If the connection were
+/// reset, some of them would never see it.
 #[test]
 fn clients_that_are_still_sending_read_their_answer() {
     let server = Server::start(Counting::default(), Limits::default());
@@ -61,7 +62,7 @@ fn a_short_body_that_nobody_wants_does_not_end_its_connection() {
     let mut stream = server.connect();
     for _ in 0..20 {
         stream.write_all(&for_nothing(60_000, "")).expect("sent");
-        // It is not there yet when its head is read.
+        // The body has not arrived when the head is read.
         thread::sleep(Duration::from_millis(5));
         stream.write_all(&vec![b'x'; 60_000]).expect("sent");
         let head = head(&mut stream);
@@ -71,7 +72,7 @@ fn a_short_body_that_nobody_wants_does_not_end_its_connection() {
     server.stop();
 }
 
-/// Whoever would send a further request on it would never know what became of that.
+/// Otherwise a client that sent a further request would never know what became of it.
 #[test]
 fn the_last_answer_of_a_connection_says_so() {
     let server = Server::start(Counting::default(), Limits::default());
@@ -86,7 +87,7 @@ fn the_last_answer_of_a_connection_says_so() {
     server.stop();
 }
 
-/// They have sent their request before they are told.
+/// They have sent their request before they are refused.
 #[test]
 fn connections_in_excess_read_why_and_probes_are_answered() {
     let limits = Limits {

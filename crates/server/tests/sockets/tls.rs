@@ -16,7 +16,7 @@ use std::{
 use tempfile::TempDir;
 use widgets_server::{AuthenticationSettings, ClientCertificates, KeySet, Roles, TlsFiles};
 
-/// An authority of its own, in a folder of its own.
+/// An authority with its own folder.
 struct Authority {
     folder: TempDir,
     certificate: rcgen::Certificate,
@@ -75,7 +75,7 @@ impl Authority {
         }
     }
 
-    /// A client that trusts this authority, and shows this certificate if there is one.
+    /// Connects a client that trusts this authority, and presents this certificate if there is one.
     fn client(&self, server: &Server, shows: Option<&str>, alpn: &[&str]) -> Stream {
         connect(server, &self.client_config(shows, alpn))
     }
@@ -113,11 +113,11 @@ fn connect(server: &Server, config: &Arc<ClientConfig>) -> Stream {
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// The status of an answer to `GET /widgets/E`, or why there is none.
+/// Returns the status of an answer to `GET /widgets/E`, or why there is none.
 fn status(stream: &mut Stream) -> Result<String, String> {
     let asked = stream.write_all(b"GET /widgets/E HTTP/1.1\r\nHost: localhost\r\n\r\n");
     asked.map_err(|error| error.to_string())?;
-    // The body is an error, and ends as its head says.
+    // The body is an error, whose length is in the head.
     let mut answer = Vec::new();
     loop {
         let mut byte = [0];
@@ -148,7 +148,7 @@ fn requests_are_answered_over_tls_and_alpn_chooses_http_2() {
     assert_eq!(stream.conn.alpn_protocol(), None);
     let mut stream = authority.client(&server, None, &["http/1.1"]);
     assert_eq!(status(&mut stream), Ok("404".into()));
-    // Of both the server takes HTTP/2, and begins with its settings (RFC 9113, 3.4).
+    // Of the two, the server chooses HTTP/2, and begins with its settings (RFC 9113, 3.4).
     let mut stream = authority.client(&server, None, &["http/1.1", "h2"]);
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
@@ -157,7 +157,7 @@ fn requests_are_answered_over_tls_and_alpn_chooses_http_2() {
     stream.read_exact(&mut frame).expect("a frame");
     assert_eq!(frame[3], 4, "SETTINGS");
     assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
-    // The shutdown would wait for its answer to GOAWAY.
+    // Otherwise the shutdown would wait for an answer to GOAWAY.
     drop(stream);
     server.stop();
 }
@@ -181,7 +181,7 @@ fn certificates_are_replaced_without_a_restart() {
         !tls.reload(false).expect("nothing to do"),
         "nothing changed"
     );
-    // The new certificate is there, its key is not yet: the old pair goes on.
+    // The new certificate is there but its key is not yet, so the old pair stays in use.
     let second = authority.issue("server.pem", "second.key");
     let error = tls.reload(false).expect_err("no pair").to_string();
     assert!(error.contains("server.pem with "), "{error}");
@@ -285,7 +285,8 @@ fn client_certificates_are_required_or_give_a_role() {
     server.stop();
 }
 
-/// A way through many that sign each other takes long to look for, and anybody can send them.
+/// Finding a path through many certificates that sign each other takes long, and anybody can send
+/// them.
 #[test]
 fn a_chain_of_more_certificates_than_anybody_needs_is_not_looked_at() {
     let authority = Authority::new();
@@ -318,17 +319,17 @@ fn handshakes_that_go_wrong_harm_nobody_else() {
     let mut plain = server.connect();
     plain.write_all(REMOVE.as_bytes()).expect("sent");
     let mut told = Vec::new();
-    // An alert, or nothing; in any case the end.
+    // An alert or nothing, but in any case the end.
     drop(plain.read_to_end(&mut told));
     assert!(told.len() < 16, "{told:?}");
     let mut stream = authority.client(&server, None, &[]);
     assert_eq!(status(&mut stream), Ok("404".into()));
-    // A shutdown does not wait for those who never said anything.
+    // A shutdown does not wait for clients that never sent anything.
     server.stop();
     drop((silent, half));
 }
 
-/// A session that goes on does not show its certificate again.
+/// A resumed session does not present its certificate again.
 #[test]
 fn sessions_are_resumed_only_where_no_client_certificates_count() {
     let authority = Authority::new();
@@ -356,7 +357,7 @@ fn sessions_are_resumed_only_where_no_client_certificates_count() {
     }
 }
 
-/// The same client for one version of TLS alone.
+/// Restricts the client to one version of TLS.
 fn of_version(
     authority: &Authority,
     config: ClientConfig,
@@ -377,11 +378,11 @@ fn often(tls: Tls) -> Arc<Tls> {
     Arc::new(tls.with_proofs_checked_every(Duration::from_millis(20)))
 }
 
-/// Whether a connection that is open comes to an end, without a request on it.
+/// Reports whether an open connection is ended, without a request on it.
 fn ends(mut stream: Stream) -> bool {
     let wait = Some(Duration::from_mins(1));
     stream.sock.set_read_timeout(wait).expect("set");
-    // In order or not, but not because it took too long.
+    // Gracefully or not, but not because of the timeout.
     match stream.read(&mut [0]) {
         Ok(read) => read == 0,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
@@ -398,7 +399,7 @@ fn a_connection_ends_when_its_certificate_has_expired() {
     authority.issue("server.pem", "server.key");
     authority.issue("client.pem", "client.key");
     let mut params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
-    // Whole seconds: it is good for two at least.
+    // The certificate has whole seconds, so it is valid for at least two.
     params.not_after = (SystemTime::now() + Duration::from_secs(3)).into();
     authority.issue_with(&params, "brief.pem", "brief.key");
     let required = authority.files(Some(ClientCertificates::Required));

@@ -1,4 +1,4 @@
-//! Answers that nobody reads.
+//! Unread answers.
 
 use crate::*;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// `GET` of this path; the literal and the index are of HPACK (RFC 7541).
+/// Returns a `GET` of this path; the literal and the index are HPACK (RFC 7541).
 fn get(stream: u32, path: &str) -> Vec<u8> {
     let length = u8::try_from(path.len()).expect("a short path");
     let mut block = vec![0x82, 0x86, 0x04, length];
@@ -22,7 +22,7 @@ fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(1, 5, stream, &block)
 }
 
-/// An HTTP/2 client that lets no byte of an answer be sent.
+/// Connects an HTTP/2 client that lets no byte of an answer be sent.
 fn without_window(server: &Server) -> TcpStream {
     let mut stream = server.connect();
     let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -31,7 +31,7 @@ fn without_window(server: &Server) -> TcpStream {
     stream
 }
 
-/// Whether the server ends it while it goes on to ping.
+/// Reports whether the server ends the connection although it keeps pinging.
 fn is_cut(mut stream: TcpStream) -> bool {
     let short = Some(Duration::from_millis(5));
     stream.set_read_timeout(short).expect("set");
