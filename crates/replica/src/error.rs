@@ -28,11 +28,14 @@ pub enum Error {
     /// The stream contains bytes that are no frame, or a frame in the wrong place.
     #[error("the primary sends what cannot be read: {0}")]
     Wire(String),
-    /// There is no room for the primary's checkpoint.
-    #[error("the primary's checkpoint has {bytes} bytes, and the disk has room for {room}")]
+    /// There is no room for a copy of the primary.
+    #[error(
+        "a copy of the primary takes {needed} bytes more, with room for the next checkpoint and two segments of the journal, \
+         and the disk has room for {room}"
+    )]
     Room {
-        /// The checkpoint's size, as the primary reports it.
-        bytes: u64,
+        /// The bytes that the copy and the store need.
+        needed: u64,
         /// The free space, in bytes.
         room: u64,
     },

@@ -334,28 +334,34 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     assert!(!head.contains("chunked"), "{head}");
     let mut store = vec![0; page];
     stream.read_exact(&mut store).expect("the page");
-    let checkpoint = [
-        &[2, 16, 0, 0, 0][..],
-        &1_u64.to_le_bytes(),
-        &(1_u64 << 60).to_le_bytes(),
-    ];
-    let answer = [
-        &b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.widgets.replication-1\r\nConnection: close\r\n\r\n"[..],
-        &store,
-        &checkpoint.concat(),
-    ];
-    let address = answering(answer.concat().leak());
-    let follow = format!("http://{address}");
-    let data = second.path().join("data");
-    let mut serve = widgets(second.path());
-    serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-    serve.arg(&data).args(["--follow", &follow]);
-    let log = std::fs::File::create(second.path().join("log")).expect("made");
-    let mut standby = serve.stderr(log).spawn().expect("the binary runs");
-    let told = || std::fs::read_to_string(second.path().join("log")).unwrap_or_default();
-    wait_until("it is told", || told().contains("the disk has room for"));
-    standby.kill().expect("killed");
-    standby.wait().expect("ended");
+    let disk = rustix::fs::statvfs(second.path()).expect("a disk");
+    let free = disk.f_bavail * disk.f_frsize;
+    // Also one that would fit, and leave too little for the next one.
+    for (number, bytes) in [1 << 60, free / 4 * 3].into_iter().enumerate() {
+        let checkpoint = [
+            &[2, 16, 0, 0, 0][..],
+            &1_u64.to_le_bytes(),
+            &bytes.to_le_bytes(),
+        ];
+        let answer = [
+            &b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.widgets.replication-1\r\nConnection: close\r\n\r\n"[..],
+            &store,
+            &checkpoint.concat(),
+        ];
+        let address = answering(answer.concat().leak());
+        let follow = format!("http://{address}");
+        let data = second.path().join(format!("data{number}"));
+        let mut serve = widgets(second.path());
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        serve.arg(&data).args(["--follow", &follow]);
+        let log = second.path().join(format!("log{number}"));
+        let file = std::fs::File::create(&log).expect("made");
+        let mut standby = serve.stderr(file).spawn().expect("the binary runs");
+        let told = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_until("it is told", || told().contains("the disk has room for"));
+        standby.kill().expect("killed");
+        standby.wait().expect("ended");
+    }
 }
 
 #[test]
