@@ -5,6 +5,7 @@ mod address;
 mod client;
 mod failed;
 mod listing;
+mod names;
 
 pub use address::{ArchiveUrl, UrlError};
 
@@ -364,7 +365,9 @@ impl Bucket {
             Some(after) => self.store.list_with_offset(Some(&under), &self.path(after)),
             None => self.store.list(Some(&under)),
         };
-        let objects = listing::whole(listing, REQUEST_TIME_MAX, listing::NAMES_MAX);
+        // The library goes on after an invalid name in a folder, but not in a bucket, where `names.rs` removes them.
+        let skips_invalid = self.folder.is_some();
+        let objects = listing::whole(listing, REQUEST_TIME_MAX, listing::NAMES_MAX, skips_invalid);
         let objects = objects.await.map_err(|why| why.at(prefix))?;
         let name = |object: object_store::ObjectMeta| {
             let name = object.location.as_ref()[own..].trim_start_matches('/');

@@ -1,7 +1,7 @@
 //! The HTTP client for buckets: it uses the cryptography and the certificate authorities of all our
-//! clients, and trusts no length that a server claims.
+//! clients, trusts no length that a server claims, and follows no redirect.
 
-use super::REQUEST_TIME_MAX;
+use super::{REQUEST_TIME_MAX, names};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -12,6 +12,7 @@ use object_store::{
         HttpResponseBody, HttpService,
     },
 };
+use reqwest::header::LOCATION;
 use std::time::Duration;
 
 /// The timeout for making a connection.
@@ -33,6 +34,8 @@ impl HttpConnector for Connector {
             .tls_backend_preconfigured(self.0.clone())
             .connect_timeout(CONNECT_TIME_MAX)
             .timeout(REQUEST_TIME_MAX)
+            // A bucket's own endpoint does not redirect, and a redirect could lead anywhere in this network.
+            .redirect(reqwest::redirect::Policy::none())
             .build();
         let client = client.map_err(|error| object_store::Error::Generic {
             store: "archive",
@@ -50,14 +53,26 @@ struct Bounded<S>(S);
 #[async_trait]
 impl<S: HttpService> HttpService for Bounded<S> {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_object = request.method() == "GET" && !is_list(request.uri().query());
+        let is_list = is_list(request.uri().query());
+        let is_object = request.method() == "GET" && !is_list;
         let answer = self.0.call(request).await?;
         let (parts, body) = answer.into_parts();
+        let location = parts.headers.get(LOCATION);
+        if let Some(location) = location.filter(|_| parts.status.is_redirection()) {
+            let status = parts.status.as_u16();
+            let to = String::from_utf8_lossy(location.as_bytes());
+            let error = std::io::Error::other(format!(
+                "it answered {status} and sends elsewhere, which is not followed: {to}"
+            ));
+            return Err(HttpError::new(HttpErrorKind::Unknown, error));
+        }
         let body = if !parts.status.is_success() {
             beginning(body).await.into()
         } else if is_object {
             // The caller reads it piece by piece.
             body
+        } else if is_list {
+            names::passing_over(whole(body).await?).into()
         } else {
             whole(body).await?.into()
         };

@@ -40,12 +40,13 @@ impl Unlisted {
 }
 
 /// Reads the whole list, if it ends. A long list is many requests, each with its own timeout; if no
-/// name arrives for `silence_max`, the list is given up. Entries of a folder whose names cannot be
-/// an object's are not ours, and are skipped.
+/// name arrives for `silence_max`, the list is given up. Entries whose names cannot be an object's are
+/// not ours. With `skips_invalid` they are skipped: the list must then go on after them.
 pub(super) async fn whole(
     listing: impl Stream<Item = object_store::Result<ObjectMeta>>,
     silence_max: Duration,
     names_max: usize,
+    skips_invalid: bool,
 ) -> Result<Vec<ObjectMeta>, Unlisted> {
     let mut listing = pin!(listing);
     let mut objects = Vec::new();
@@ -53,7 +54,7 @@ pub(super) async fn whole(
         let next = tokio::time::timeout(silence_max, listing.next()).await;
         match next.map_err(|_| Unlisted::Silent(silence_max))? {
             None => return Ok(objects),
-            Some(Err(object_store::Error::InvalidPath { .. })) => {}
+            Some(Err(object_store::Error::InvalidPath { .. })) if skips_invalid => {}
             Some(Err(error)) => return Err(Unlisted::Failed(error)),
             Some(Ok(_)) if objects.len() >= names_max => return Err(Unlisted::Endless(names_max)),
             Some(Ok(object)) => objects.push(object),
@@ -82,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_without_an_end_is_given_up() {
         let endless = stream::repeat_with(|| Ok(object("journal/00000001/0000000000000001")));
-        let listed = whole(endless, LONG, 1000).await;
+        let listed = whole(endless, LONG, 1000, true).await;
         let error = listed.expect_err("no end").at("journal").to_string();
         assert!(
             error.contains("listing journal") && error.contains("more than 1000 names"),
@@ -93,6 +94,7 @@ mod tests {
             named.chain(stream::pending()),
             Duration::from_millis(1),
             1000,
+            true,
         )
         .await;
         let error = listed.expect_err("no end").at("journal").to_string();
@@ -101,9 +103,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_name_is_passed_over() {
-        let bad = Path::parse("a\u{1b}").expect_err("it is no name");
-        let listing = [Ok(object("a")), Err(bad.into()), Ok(object("b"))];
-        let listed = whole(stream::iter(listing), LONG, 1000).await;
+        let listing = || {
+            let bad = Path::parse("a\u{1b}").expect_err("it is no name");
+            stream::iter([Ok(object("a")), Err(bad.into()), Ok(object("b"))])
+        };
+        let listed = whole(listing(), LONG, 1000, true).await;
         assert_eq!(listed.map(|objects| objects.len()).ok(), Some(2));
+        // A list that ends there is incomplete.
+        let listed = whole(listing().take(2), LONG, 1000, false).await;
+        let error = listed.expect_err("its end").at("journal").to_string();
+        assert!(error.contains("listing journal"), "{error}");
     }
 }

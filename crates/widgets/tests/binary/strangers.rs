@@ -76,6 +76,31 @@ fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
     assert!(told.contains("AccessDenied"), "{told}");
 }
 
+/// Whoever is asked elsewhere could be anybody in this network.
+#[test]
+fn a_bucket_that_sends_elsewhere_is_not_followed() {
+    let directory = Directory::new("strange-redirect");
+    let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = elsewhere.local_addr().expect("its address").port();
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "307 Temporary Redirect",
+    ] {
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:{port}/x?sig=SECRET\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let told = refusal_to_list(directory.path(), answering(answer.leak().as_bytes()));
+        let said = format!("it answered {} and sends elsewhere", &status[..3]);
+        assert!(told.contains(&said), "{told}");
+        assert!(!told.contains("SECRET"), "{told}");
+    }
+    elsewhere.set_nonblocking(true).expect("set");
+    let asked = elsewhere.accept().map(|(_, from)| from);
+    assert!(asked.is_err(), "it was asked, by {asked:?}");
+}
+
 /// Where a file may not become as long as it must, the system ends a process that has not said otherwise.
 #[test]
 fn a_limit_of_files_is_told_and_ends_nothing_unheard() {
