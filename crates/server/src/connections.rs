@@ -1,8 +1,8 @@
-//! Connections: accepts them, bounds them, serves them, and lets them end in order.
+//! Connections: accepts, limits and serves them, and shuts them down gracefully.
 //!
-//! Every worker is a thread with a runtime of its own, and a connection stays with the worker that
-//! it was given to. So a request meets no lock and no other thread before the store's queue, and
-//! answers that a store hands over in bulk wake a worker once.
+//! Each worker is a thread with its own runtime, and a connection stays with the worker that it was
+//! assigned to. So a request meets no lock and no other thread before the store's queue, and a
+//! worker is woken once for all the answers that a store hands over together.
 
 mod answers;
 mod connection;
@@ -48,34 +48,34 @@ use widgets_registry::Store;
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many connections may be open at once. For one more an idle one is closed; where there is none, it
-    /// is answered 503 WG503 and closed.
+    /// The maximum number of open connections. For a further one an idle one is closed; if none is
+    /// idle, the new one is answered 503 WG503 and closed.
     pub connections_max: usize,
-    /// How many of them one client may have: an IPv4 address, or an IPv6 /64. Never more than three quarters
-    /// of `connections_max`.
+    /// The maximum number of connections of one client: an IPv4 address, or an IPv6 /64. Never more
+    /// than three quarters of `connections_max`.
     pub connections_per_client_max: usize,
-    /// Proxies, which may have as many as there are.
+    /// Proxies, which are limited only by `connections_max`.
     pub trusted_proxies: Vec<IpNet>,
-    /// A connection on which nothing moves for so long is closed, after at most twice as long.
+    /// A connection on which nothing moves for this long is closed, after at most twice as long.
     pub idle_timeout: Duration,
-    /// From the first byte of a request to the first byte of its answer: a request that takes
-    /// longer to arrive ends its connection, after at most twice as long. So does a client that asks nothing
-    /// at first.
+    /// The time from the first byte of a request to the first byte of its answer. If a request
+    /// takes longer to arrive, its connection is closed, after at most twice as long. So is one on
+    /// which the client sends no first request.
     pub request_timeout: Duration,
-    /// A client that takes nothing of an answer for so long is cut off, after at most twice as long,
-    /// whatever else it sends.
+    /// A client that takes nothing of an answer for this long is cut off, after at most twice as
+    /// long, whatever else it sends.
     pub answer_timeout: Duration,
-    /// How many bytes of answers may wait until their clients read them, on all connections together.
-    /// One connection gets a sixteenth of what is left at most.
+    /// The maximum number of bytes of unread answers on all connections together. One connection
+    /// gets at most a sixteenth of what is free.
     pub unread_bytes_max: usize,
-    /// How many bytes the heads of requests may take that are not read to their end yet, on all connections
-    /// together, beside a first one of ordinary length on each. One connection gets a sixteenth of what is left
-    /// for those beside its first.
+    /// The maximum number of bytes that the heads of unfinished requests may take on all
+    /// connections together, in addition to one head of ordinary length on each. One connection
+    /// gets at most a sixteenth of what is free for the heads after its first.
     pub heads_bytes_max: usize,
     /// How long a shutdown waits for answers that are under way.
     pub shutdown_timeout: Duration,
-    /// How many threads serve connections. By default one less than there are cores, and at least
-    /// one: the store and the kernel's share of networking need a core as well.
+    /// The number of threads that serve connections. By default one less than there are cores, but
+    /// at least one: the store and the kernel's networking need a core as well.
     pub workers: NonZero<usize>,
 }
 
@@ -99,36 +99,37 @@ impl Default for Limits {
     }
 }
 
-/// The head of a request may have so many bytes; more is answered 431. Over HTTP/2, and where not all of it has come,
-/// hyper does it.
+/// The maximum size of a request's head in bytes; a larger one is answered 431. Over HTTP/2, and
+/// while a head is incomplete, hyper enforces it.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// A client of HTTP/2 may have so many requests under way on one connection.
+/// The maximum number of requests under way on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 
-/// So much may come of one body, and of all on one connection, before it is read: what waits for something else, such
-/// as keys, keeps it in memory.
+/// How many bytes of one body, and of all bodies on one connection, may arrive before they are
+/// read. They stay in memory while the request waits for something else, such as keys.
 const BODY_WINDOW_BYTES: u32 = 64 << 10;
 const BODIES_WINDOW_BYTES: u32 = 256 << 10;
 
-/// Over HTTP/2 so much of an answer is handed over ahead of what its client lets be sent.
+/// How many bytes of an answer over HTTP/2 are handed over beyond what its client allows to be
+/// sent.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// For so long a shutdown lets clients on open connections ask once more, and tells them by
-/// `Connection: close` that it was the last time. A proxy's idle connections end that way without
-/// a request lost.
+/// How long a shutdown lets clients on open connections send one more request, whose answer tells
+/// them by `Connection: close` that it was the last one. A proxy's idle connections end that way
+/// without losing a request.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often it looks whether they have all gone.
+/// How often the shutdown checks whether all connections have ended.
 const FAREWELL_CHECK: Duration = Duration::from_millis(20);
 
-/// How long to wait after the system could not give a further connection.
+/// The pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection in excess is served for so long.
+/// How long a connection in excess is served.
 const EXCESS_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Where connections come from.
+/// Accepts connections.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -138,7 +139,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Connections over TLS. HTTP/2 or HTTP/1.1 is chosen by ALPN.
+    /// Returns a listener for connections over TLS. ALPN selects HTTP/2 or HTTP/1.1.
     #[must_use]
     pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
         Self {
@@ -147,13 +148,14 @@ impl Listener {
         }
     }
 
-    /// The same, counted by these metrics.
+    /// Returns the same with these metrics.
     #[must_use]
     pub fn with_metrics(self, metrics: ConnectionMetrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same, whose workers rest as this says. Without it they never do.
+    /// Returns the same with workers that rest according to this pacing. Without it they never
+    /// rest.
     #[must_use]
     pub fn with_pacing(self, pacing: Arc<Pacing>) -> Self {
         let pacing = Some(pacing);
@@ -161,7 +163,7 @@ impl Listener {
     }
 }
 
-/// Connections in the clear.
+/// Connections without TLS.
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Self {
@@ -173,7 +175,7 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// What all connections may take together.
+/// What all connections together may take.
 #[derive(Clone)]
 struct Bounds {
     unread: Arc<Unread>,
@@ -188,8 +190,8 @@ struct Accepted {
     place: Place,
 }
 
-/// Serves connections from `listener` until `stop` is done, then closes the listener, lets every
-/// request that has begun be answered, and returns.
+/// Serves connections from `listener` until `stop` completes, then closes the listener, finishes
+/// every request that has begun, and returns.
 ///
 /// `api` is called once on each worker's own runtime, where it may spawn tasks.
 pub async fn serve<S, A>(
@@ -245,14 +247,14 @@ where
         } in workers
         {
             drop(connections);
-            // A panic of a worker has been reported by its thread.
+            // The thread itself has reported a worker's panic.
             drop(thread.join());
         }
     });
     join.await.map_err(io::Error::other)
 }
 
-/// Accepts for ever, and gives each worker its turn.
+/// Accepts connections forever, and assigns them to the workers in turn.
 async fn accept(listener: &TcpListener, places: &Arc<Places>, workers: &[Worker]) {
     let mut turns = workers.iter().cycle();
     loop {
@@ -270,7 +272,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>, workers: &[Worker]
         let Some(place) = places.take(address).await else {
             continue;
         };
-        // It leaves this runtime for the worker's.
+        // The stream moves from this runtime to the worker's.
         let handed = stream.into_std().map(|stream| {
             let accepted = Accepted {
                 stream,
@@ -285,7 +287,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>, workers: &[Worker]
     }
 }
 
-/// The address as its owner would write it: a socket for both families shows IPv4 inside IPv6.
+/// Returns the address as its owner would write it: a dual-stack socket shows IPv4 inside IPv6.
 fn plain(address: SocketAddr) -> IpAddr {
     address.ip().to_canonical()
 }
@@ -317,18 +319,18 @@ impl Worker {
             runtime.on_thread_park(move || resting.rest(&pacing));
         }
         let runtime = runtime.enable_all().build()?;
-        // Bounded by the permits that travel with the connections.
+        // Bounded by the permits that the connections hold.
         let (connections, accepted) = mpsc::unbounded_channel();
         let (limits, stopping) = (limits.clone(), stopping.subscribe());
         let thread = thread::Builder::new()
             .name(format!("http-{number}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    // Within the runtime, so that it can spawn there.
+                    // Called inside the runtime, so that it can spawn tasks there.
                     let api = api();
                     work(accepted, &limits, tls, api, bounds, pending, stopping).await;
                 });
-                // Tasks of the store end with the runtime, which is dropped here.
+                // The store's tasks end with the runtime, which is dropped here.
             })?;
         Ok(Self {
             connections,
@@ -337,7 +339,7 @@ impl Worker {
     }
 }
 
-/// Serves a connection on this worker, for no longer than one that is too many may have.
+/// Serves a connection on this worker; one in excess only for a limited time.
 fn spawn(is_excess: bool, served: impl Future<Output = ()> + Send + 'static) {
     if is_excess {
         tokio::spawn(tokio::time::timeout(EXCESS_TIME_MAX, served));
@@ -355,23 +357,25 @@ async fn work<S: Store>(
     pending: Pending,
     mut stopping: watch::Receiver<()>,
 ) {
-    // Each request holds on to it. A count of its own keeps the workers out of each other's caches.
+    // Each request holds a reference. Separate counters keep the workers out of each other's
+    // caches.
     let api = Arc::new(api);
-    // Each connection has a receiver, which says how many there are.
+    // Each connection has a receiver, so the number of receivers is the number of connections.
     let (ending, _) = watch::channel(());
     let farewell = Arc::new(AtomicBool::new(false));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        // One timer a connection, in `IdleStream`, does what hyper would start one a request for.
+        // The one timer of each connection, in `IdleStream`, replaces one that hyper would start
+        // for each request.
         .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX as usize)
-        // What has begun is answered, also to a client that sends no more. Without it hyper asks the
-        // socket for its end once more whenever an answer is not there at once: a system call a
-        // request.
+        // A request that has begun is answered even if the client has shut down its sending side.
+        // Otherwise hyper reads the socket's end again whenever an answer is not ready immediately,
+        // which costs a system call per request.
         .half_close(true)
-        // Answers are short: copying one together costs less than `writev`, which looks at more of the
-        // kernel's memory of a socket than `send` does.
+        // Answers are short: copying one into a single buffer costs less than `writev`, which
+        // touches more of the kernel's data of a socket than `send` does.
         .writev(false);
     builder
         .http2()
@@ -391,7 +395,7 @@ async fn work<S: Store>(
     };
     loop {
         let next = tokio::select! {
-            // What was accepted before the stop is served.
+            // Connections that were accepted before the stop are served.
             biased;
             next = accepted.recv() => next,
             _ = stopping.changed() => None,
@@ -409,7 +413,7 @@ async fn work<S: Store>(
                 continue;
             }
         };
-        // Answers are small and whole: waiting for more to send only delays them.
+        // Answers are small and complete, so waiting for more data only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection keeps Nagle's algorithm");
         }
@@ -424,7 +428,8 @@ async fn work<S: Store>(
             place,
         };
         let stopping = stopping.clone();
-        // Each kind as a task of its own: one in which both fit would take as much memory as the larger.
+        // A separate task for each kind: a task for both would always take the memory of the
+        // larger.
         match &tls {
             None => spawn(
                 connection.is_excess(),
@@ -436,19 +441,20 @@ async fn work<S: Store>(
             ),
         }
     }
-    // They have no end of their own.
+    // Streams have no end of their own.
     api.end_streams();
     farewell.store(true, Ordering::Relaxed);
     let open = ending.receiver_count();
     let shutdown = async {
-        // Closed at once, an idle connection may meet a request on its way, of which its client then
-        // knows nothing. So clients that ask in this time are told to come to an end.
+        // If an idle connection were closed immediately, it might cross a request, whose client
+        // would then not know what became of it. So clients that send a request in this time are
+        // told that it was the last one.
         let gone = async {
             while ending.receiver_count() > 0 {
                 tokio::time::sleep(FAREWELL_CHECK).await;
             }
         };
-        // Those that have not gone by then asked nothing.
+        // Clients that have not gone by then sent nothing.
         drop(tokio::time::timeout(FAREWELL, gone).await);
         ending.send_replace(());
         ending.closed().await;

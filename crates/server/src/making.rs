@@ -17,7 +17,8 @@ use std::{
 use tokio::sync::oneshot;
 use widgets_registry::query::Asker;
 
-/// How many may wait for their turn. They take only the memory of what was read of their requests.
+/// How many may wait for their turn. Each takes only the
+/// memory of its parsed request.
 const WAITING_MAX: usize = 512;
 
 /// How many of one asker may wait.

@@ -18,8 +18,7 @@ pub(crate) const OPERATION_MEDIA_TYPES: [&str; 7] = [
     "application/vnd.pgrst.array",
 ];
 
-/// The headers for the profile of what is written and of what is read. The method decides which one
-/// counts.
+/// The headers with the profile for writing and for reading. The method decides which one counts.
 pub(crate) const PROFILES: [HeaderName; 2] = [
     HeaderName::from_static("content-profile"),
     HeaderName::from_static("accept-profile"),

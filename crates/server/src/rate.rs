@@ -51,7 +51,7 @@ pub struct RateLimit {
 struct Pace {
     /// The time between two requests of a client that asks steadily.
     interval_nanoseconds: u64,
-    /// How far a bucket's time may be ahead.
+    /// How far ahead of now the time at which a bucket is full may be.
     tolerance_nanoseconds: u64,
 }
 

@@ -67,7 +67,7 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    // Outside of a runtime, which would not let one task do so much at once.
+    // Outside a runtime, which would limit how much one task may do at once.
     #[test]
     fn who_asks_waits_for_the_answer_and_one_too_many_does_not() {
         let (asking, mut requests) = channel();

@@ -81,8 +81,8 @@ pub(crate) struct Sender {
     pub(crate) author: Option<Author>,
     /// Distinguishes this sender from all others.
     pub(crate) identity: Identity,
-    /// The second, counted from 1970, from the beginning of which the sender is refused.
-    /// Long-running answers end then. `None` if there is no such time.
+    /// The first second, counted from 1970, in which the sender is refused. Long-running answers
+    /// end then. `None` if there is no such time.
     pub(crate) ends: Option<i64>,
 }
 

@@ -31,7 +31,7 @@ use std::{
 /// How many bytes are handed over at once.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// How many bytes a stream takes beside its answer, approximately.
+/// Approximately how many bytes a stream takes in addition to its answer.
 pub(super) const STREAM_BYTES: usize = 4 << 10;
 
 /// The fraction of the free bytes that one connection gets at most.

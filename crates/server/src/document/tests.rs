@@ -296,17 +296,17 @@ async fn send<S: Store>(
     (head.status.as_u16(), head.headers, body)
 }
 
-/// The headers of an answer that the document of this response does not name, and have to.
+/// Returns the headers of an answer that the document of this response omits but should name.
 fn undocumented(headers: &HeaderMap, response: &Value) -> Vec<String> {
     let known = response["headers"].as_object();
     let names = headers.keys().map(HeaderName::as_str).filter(|name| {
         let is_named = |each: &String| each.eq_ignore_ascii_case(name);
-        // Every server's, and those that say how the body is to be read.
+        // Headers of every server, and those that describe the body.
         let is_everyones = matches!(
             *name,
             "server" | "connection" | "content-type" | "x-content-type-options" | "content-length"
         );
-        // Their own standard tells browsers of them.
+        // Browsers know these from their own standard.
         let is_of_browsers = name.starts_with("access-control-");
         !is_everyones && !is_of_browsers && !known.is_some_and(|known| known.keys().any(is_named))
     });

@@ -1,4 +1,4 @@
-//! Deadlines, ends and what comes ahead, over pipes.
+//! Deadlines, endings and data that arrives early, over pipes.
 
 use super::*;
 use crate::connections::{answers::Unread, metrics::ConnectionMetrics, places::Seat};
@@ -16,7 +16,7 @@ fn idle_stream<S>(stream: S) -> IdleStream<S> {
     with_seat(stream, seat)
 }
 
-/// Also what tells it that an answer without an end is under way, until it is dropped.
+/// The result also marks an answer without an end as under way, until it is dropped.
 fn streaming<S>(stream: S) -> (IdleStream<S>, impl Sized) {
     let stream = idle_stream(stream);
     let (pieces, body) = tokio::sync::mpsc::channel(1);
@@ -44,7 +44,8 @@ async fn a_peer_that_asks_nothing_is_cut_earlier() {
     assert!((10..=20).contains(&seconds), "{seconds}");
 }
 
-/// Sends a byte every `pause`; says how many seconds the other side bears it, and why no longer.
+/// Sends a byte every `pause`. Returns for how many seconds the other side tolerates it, and why no
+/// longer.
 async fn trickle(pause: Duration, answer: bool) -> (u64, String) {
     let (mut peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
@@ -114,7 +115,7 @@ async fn what_a_peer_goes_on_to_send_does_not_take_its_answer_away() {
     let (mut peer, stream) = duplex(16);
     let mut stream = idle_stream(stream);
     let client = tokio::spawn(async move {
-        // It sends all of its request before it looks for an answer.
+        // The peer sends its whole request before it looks for an answer.
         peer.write_all(&[b'x'; 1000]).await.expect("it is read");
         let mut answer = String::new();
         peer.read_to_string(&mut answer).await.expect("whole");
@@ -171,7 +172,7 @@ async fn nothing_is_waited_for_where_the_peer_has_ended_or_the_service_stops() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
-/// Who asks for much at once does not keep others waiting until all of it is read.
+/// A peer that sends a lot at once does not make others wait until all of it is read.
 #[tokio::test]
 async fn others_have_their_turn_beside_a_flood() {
     let (mut peer, stream) = duplex(1 << 20);
@@ -196,13 +197,13 @@ async fn whoever_hangs_up_on_a_stream_is_noticed() {
     let (mut peer, stream) = duplex(64);
     let (mut stream, answer) = streaming(stream);
     stream.flush().await.expect("it is there");
-    // As TLS announces it.
+    // Like TLS when it closes.
     peer.write_all(b"the end").await.expect("there is room");
     stream.flush().await.expect("it is there");
     let told = tokio::spawn(async move {
         let mut looked = Pin::new(&mut stream);
         let error = std::future::poll_fn(|context| match looked.as_mut().poll_flush(context) {
-            // What comes wakes.
+            // Arriving data wakes the task.
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(error),
         });
@@ -234,7 +235,7 @@ async fn what_comes_during_a_stream_is_kept_for_who_reads_next_and_is_bounded() 
     assert_eq!(read, sent);
 }
 
-/// What has begun is answered, also to a client that sends no more.
+/// A request that has begun is answered even if the client has shut down its sending side.
 #[tokio::test]
 async fn an_answer_with_an_end_is_not_cut_where_its_client_sends_no_more() {
     let (peer, stream) = duplex(64);
@@ -250,7 +251,7 @@ async fn an_answer_with_an_end_is_not_cut_where_its_client_sends_no_more() {
     drop(answer);
 }
 
-/// It would have them all in memory.
+/// Otherwise all its answers would be in memory.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_asked_nothing_more() {
     let (mut peer, stream) = duplex(16);
@@ -260,7 +261,7 @@ async fn a_peer_that_takes_nothing_is_asked_nothing_more() {
         writer
     });
     peer.write_all(b"x").await.expect("there is room");
-    // What was spawned begins.
+    // Lets the spawned task begin.
     tokio::task::yield_now().await;
     let early = tokio::time::timeout(Duration::from_secs(5), reader.read(&mut [0])).await;
     early.expect_err("its answers come first");
