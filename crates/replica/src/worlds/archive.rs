@@ -1,7 +1,9 @@
-//! The archive, as far as it is a reader: what some member had durably, and a standby that is begun with that.
+//! The archive as a source of copies: what some member had durably, and a standby that begins with
+//! it.
 //!
-//! Which objects are written in which order is looked at by the archive's own tests (`crates/archive`). Here is what comes of it: a copy that is old, or
-//! has what the history that goes on does not have, as its writer died or was replaced.
+//! The archive's own tests (`crates/archive`) cover which objects are written in which order. This
+//! covers the result: a copy that is old, or that contains what the surviving history does not,
+//! because its writer died or was replaced.
 
 use super::world::World;
 use std::sync::Arc;
@@ -10,19 +12,20 @@ use widgets_engine::{
     simulation::Chance,
 };
 
-/// So many bytes are read at a time.
+/// How many bytes are read at a time.
 const READ_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
 pub(super) struct Archive {
-    /// Whose groups these are.
+    /// The store whose groups these are.
     store: Option<Arc<StoreHeader>>,
-    /// From the first one on.
+    /// All groups from the first one on.
     groups: Vec<Arc<LoggedGroup>>,
 }
 
 impl Archive {
-    /// Takes what a member has after what is here. Where its history is another one, that one is archived from here on.
+    /// Adds what a member has after the archived groups. If the member's history is another one,
+    /// archives that history from here on.
     fn take(&mut self, source: &Source) -> Result<(), SourceError> {
         let store = source.store();
         let mut next = self.groups.last().map_or(1, |last| last.next_sequence());
@@ -51,7 +54,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Makes a standby of what is here, as `widgets restore --follow` does. False where nothing is.
+    /// Builds a standby from the archive, as `widgets restore --follow` does. Returns false if the
+    /// archive is empty.
     fn restore(
         &self,
         disk: impl Disk,
@@ -77,16 +81,17 @@ impl Archive {
 }
 
 impl World {
-    /// A member archives what it has.
+    /// Archives what a member has.
     pub(super) fn archive(&mut self, number: usize) -> Result<(), String> {
         let mut archive = std::mem::take(&mut self.archive);
-        // What cannot be read now is read another time.
+        // What cannot be read now is read the next time.
         self.do_step(number, |engine| drop(archive.take(&engine.source())))?;
         self.archive = archive;
         Ok(())
     }
 
-    /// Has an empty machine begin with what is in the archive, as a standby of this member, if there is something.
+    /// Restores the archive's content to an empty machine, as a standby of this member. Does
+    /// nothing if the archive is empty.
     pub(super) fn restore(&mut self, number: usize, primary: usize) -> Result<(), String> {
         let (disk, seed) = (self.members[number].disk.clone(), self.chance.number());
         let primary = super::around::address(primary);

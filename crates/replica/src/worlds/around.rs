@@ -1,4 +1,5 @@
-//! What the world puts around a member: a clock that it turns, a network that it breaks, and tasks that it polls.
+//! What the world puts around a member: a clock that the world advances, a network that it breaks,
+//! and tasks that it polls.
 
 use super::network::{Call, Network};
 use crate::{Doing, Error, Incoming, Outside, Primary, Task};
@@ -16,13 +17,13 @@ use tokio::sync::watch;
 use widgets_clock::{Clock, Timer};
 use widgets_engine::simulation::Chance;
 
-/// Reaching another member takes no longer, as in `link.rs`.
+/// The timeout for reaching another member, as in `link.rs`.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A member's clock. All go on together; calendars differ.
+/// A member's clock. All clocks advance together; their calendars differ.
 pub(super) struct SimulatedClock {
     now: Arc<AtomicU64>,
-    /// By how many seconds its calendar is behind.
+    /// How many seconds its calendar is behind.
     pub(super) behind: u64,
 }
 
@@ -31,7 +32,7 @@ impl SimulatedClock {
         Self { now, behind }
     }
 
-    /// What it goes by.
+    /// Returns the time that drives this clock.
     pub(super) fn time(&self) -> Arc<AtomicU64> {
         self.now.clone()
     }
@@ -61,10 +62,10 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// Tasks of a process that were begun: each with whether it was ended.
+/// The tasks that a process has begun, each with whether it was ended.
 pub(super) type Begun = Arc<Mutex<Vec<(Arc<AtomicBool>, Doing<'static, ()>)>>>;
 
-/// What one process has around it.
+/// What surrounds one process.
 pub(super) struct Around {
     pub(super) member: usize,
     pub(super) network: Network,
@@ -73,12 +74,12 @@ pub(super) struct Around {
     pub(super) chance: Mutex<Chance>,
 }
 
-/// Where a member is found.
+/// Returns a member's address.
 pub(super) fn address(member: usize) -> String {
     format!("http://m{member}:3000")
 }
 
-/// Which member is found there.
+/// Returns the member with this address.
 pub(super) fn member_at(address: &str) -> Option<usize> {
     let rest = address.strip_prefix("http://m")?;
     rest.split(':').next()?.parse().ok()
@@ -116,7 +117,7 @@ impl Outside for Around {
     ) -> Doing<'a, Result<Box<dyn Incoming>, Error>> {
         Box::pin(async move {
             let to = Self::place(primary)?;
-            // Hangs up when it is dropped, whatever the reason.
+            // Dropping this hangs up, whatever the reason.
             let (number, stream) = self.network.connect(self.member, to);
             if let Some(reports) = reports {
                 self.push(self.network.report(number, reports));
@@ -141,7 +142,7 @@ impl Outside for Around {
     fn block(&self, work: Box<dyn FnOnce() + Send>) -> Doing<'static, ()> {
         let (mut work, mut polls) = (Some(work), 0);
         Box::pin(poll_fn(move |_| {
-            // Others come first.
+            // Let other tasks run first.
             polls += 1;
             if polls == 1 {
                 return Poll::Pending;

@@ -1,13 +1,13 @@
-//! The end of a world: nothing fails any more, and the operators see to it that all members have one history.
+//! The end of a world: nothing fails any more, and the operators bring all members to one history.
 
 use super::{around::member_at, world::World};
 use widgets_engine::Role;
 
-/// So many turns of everybody, a tenth of a second each.
+/// The maximum number of turns for all members, each a tenth of a second.
 const ROUNDS: usize = 400;
 
 impl World {
-    /// Nothing fails any more.
+    /// Ends all failures, brings all members to one history, and checks the result.
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.note(|| "from here on nothing fails".into());
         self.is_calm = true;
@@ -16,7 +16,7 @@ impl World {
             self.members[number].disk.arm(0, None);
             self.start(number)?;
         }
-        // A process that cannot write any more is started anew.
+        // A process that can no longer write is restarted.
         for number in 0..self.members.len() {
             if self.members[number].engine().is_some() {
                 self.restart(number)?;
@@ -31,7 +31,8 @@ impl World {
         }
         self.calm(winner)?;
         if self.waits() && !self.members[winner].leads() {
-            // Its holder was lost while it handed over to that one: both had everything, which is looked at below.
+            // The winner handed over to its holder, which was then lost. Both had everything, which
+            // is checked below.
             self.promote_by_force(winner);
             self.calm(winner)?;
         }
@@ -42,7 +43,8 @@ impl World {
         self.count_replaced();
         self.replace_lost_holder(winner);
         let mut others: Vec<_> = (0..self.members.len()).filter(|it| *it != winner).collect();
-        // Others than the holder are sent what that one has, and no other one is named before it knows: it comes first, and must be heard.
+        // Other standbys are sent only what the holder has, and no other holder is named before
+        // this one knows. So it comes first, and must be connected.
         let holder = self.members[winner].holder();
         let holder = holder.or(self.members[winner].leaving());
         others.sort_by_key(|it| self.members[*it].id() != holder);
@@ -58,7 +60,7 @@ impl World {
             self.bring_along(number, winner)?;
         }
         for number in others {
-            // Two may follow one another, and have everything.
+            // Two standbys may follow each other and have everything.
             if !self.has_its_holder(winner) {
                 self.repoint(number, winner)?;
                 self.calm(winner)?;
@@ -81,7 +83,7 @@ impl World {
         }
     }
 
-    /// Where answers wait, whether there is a standby that is waited for.
+    /// Returns whether a standby is waited for, or answers do not wait.
     fn has_its_holder(&self, winner: usize) -> bool {
         let told = self.members[winner].roles().map(|it| it.holder(""));
         let by = r#""acknowledged_by":"standby""#;
@@ -95,8 +97,9 @@ impl World {
         self.start(number)
     }
 
-    /// The primary of the highest epoch; where there is none, the standby that has most. Where answers wait, who has most is the holder,
-    /// and a primary of a lower epoch never goes on.
+    /// Returns the primary with the highest epoch, or if there is none, the standby that has most.
+    /// If answers wait, the holder counts as having most, and a primary of a lower epoch never
+    /// continues.
     fn winner(&self) -> Option<usize> {
         let waits = self.waits();
         let known = |number: &usize| {
@@ -120,7 +123,7 @@ impl World {
         for round in 0..ROUNDS {
             self.network.heal();
             if round % 50 == 20 && self.members[winner].leads() {
-                // Whoever began anew is known by now.
+                // A member that began again has a known number by now.
                 self.replace_lost_holder(winner);
             }
             for number in 0..self.members.len() {
@@ -153,7 +156,8 @@ impl World {
             && (number == winner) == self.members[number].leads()
     }
 
-    /// A member that has nothing but what the primary has follows, by itself or once it is told whom. Any other one is emptied.
+    /// Brings a member to the winner's history. If it has nothing beyond that, it must follow,
+    /// either unaided or once it is told whom to follow. Any other member is emptied.
     fn bring_along(&mut self, number: usize, winner: usize) -> Result<(), String> {
         if self.is_level(number, winner) {
             self.count_follower();
@@ -188,7 +192,8 @@ impl World {
         self.calm(winner)
     }
 
-    /// Whether all entries of a member but seals at the end are in the winner's history, which goes back far enough.
+    /// Returns whether all of a member's entries, except seals at the end, are in the winner's
+    /// history, and that goes back far enough.
     fn is_part_of(&self, number: usize, winner: usize) -> bool {
         let (Some(one), Some(other)) =
             (self.members[number].engine(), self.members[winner].engine())
@@ -209,7 +214,7 @@ impl World {
             && one.oldest().sequence < end
     }
 
-    /// Whether a primary was replaced by the winner, and is told so.
+    /// Returns whether a primary was replaced by the winner, which notifies it.
     fn is_before(&self, number: usize, winner: usize) -> bool {
         let (Some(one), Some(other)) =
             (self.members[number].engine(), self.members[winner].engine())

@@ -1,4 +1,4 @@
-//! What is looked at all the time: each member's history, its state, and every answer.
+//! The continuous checks: each member's history, its state, and every answer.
 
 use super::{
     around::member_at,
@@ -12,7 +12,7 @@ use widgets_engine::Role;
 use widgets_registry::{Fault, FeedError, Position, Rejection};
 
 impl World {
-    /// Reads what is new in a member's history.
+    /// Reads and checks what is new in a member's history.
     pub(super) fn audit(&mut self, number: usize) -> Result<(), String> {
         let member = &mut self.members[number];
         let Some(process) = &mut member.process else {
@@ -39,7 +39,7 @@ impl World {
                     continue;
                 }
                 Err(FeedError::Gone { .. }) if engine.newest().sequence < process.read => {
-                    // Seals were cut back: whether nothing else was is seen below.
+                    // Seals were cut back. Whether anything else was is checked below.
                     process.read = engine.newest().sequence;
                     process.model = self.ledger.state(&store, process.read);
                     break;
@@ -83,8 +83,9 @@ impl World {
         checked.map_err(|error| format!("member {number}: {error}"))
     }
 
-    /// Roles were switched to a member, as was asked for then: it has everything that was accepted in the epoch before its own, and who
-    /// handed over has nothing else.
+    /// Checks a switchover to a member that was asked for at `asked`: the member has everything
+    /// that was accepted in the epoch before its own, and the previous primary has nothing beyond
+    /// that.
     pub(super) fn check_switched(&self, number: usize, asked: u64) -> Result<(), String> {
         let Some(engine) = self.members[number].engine() else {
             return Ok(());
@@ -102,7 +103,7 @@ impl World {
         let Role::Promoted { from, .. } = &store.role else {
             return Ok(());
         };
-        // A start may find a group whose sync had failed, and writes a seal.
+        // A later start may find a group whose sync had failed, and writes a seal.
         let old = member_at(from).map(|it| &self.members[it]);
         let old = old.filter(|it| it.started < asked);
         let Some(source) = old.and_then(Member::engine).map(Engine::source) else {
@@ -119,7 +120,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes answers, of all members or of one.
+    /// Takes and checks the answers of all members, or of one.
     pub(super) fn answers(&mut self, of: Option<usize>) -> Result<(), String> {
         for chosen in 0..self.clients.len() {
             let Some(pending) = &mut self.clients[chosen].pending else {
@@ -171,7 +172,7 @@ impl World {
             if member.led < pending.at {
                 return Err("it follows, and accepts an operation".into());
             }
-            // An answer that waited may be told by then, where the history that goes on has it.
+            // An answer that waited may be given by then, if the surviving history contains it.
             let over = member.over.lock().expect("nobody panics with it");
             if over.contains(&epoch) && !self.waits() {
                 return Err(format!(
@@ -224,7 +225,8 @@ impl World {
         Ok(())
     }
 
-    /// That what was accepted and is lost is the end of its epoch, by this member's history. Where answers wait nothing is lost.
+    /// Checks that every accepted operation that this member's history lacks was at the end of its
+    /// epoch. If answers wait, nothing may be lacking.
     pub(super) fn check_lost(&self, number: usize) -> Result<(), String> {
         if self.waits() {
             return self.check_whole(number);
@@ -243,7 +245,7 @@ impl World {
         Ok(())
     }
 
-    /// That a member has everything that was accepted by anybody, or shown.
+    /// Checks that a member has everything that any member accepted or showed.
     pub(super) fn check_whole(&self, number: usize) -> Result<(), String> {
         let Some(has) = self.has(number) else {
             return Ok(());
@@ -263,7 +265,8 @@ impl World {
         Ok(())
     }
 
-    /// What a member's history has, once its store is there.
+    /// Returns a function that says whether a member's history contains a place, if the member has
+    /// a store.
     fn has(&self, number: usize) -> Option<impl Fn(Place) -> bool> {
         let engine = self.members[number].engine()?;
         let (store, newest) = (engine.source().store(), engine.newest().sequence);

@@ -1,4 +1,4 @@
-//! Clients: they ask any member, and carry the newest position that they were told along as Read-After.
+//! The clients: they ask any member, and send the newest position that they know as Read-After.
 
 use super::{ledger::Ledger, member::Engine};
 use crate::Doing;
@@ -10,22 +10,22 @@ use widgets_registry::{
     Position, Rejection, SerialNumber, Store as _, Widget,
 };
 
-/// What is asked.
+/// A request.
 pub(super) enum Asked {
     Operation(Command),
-    /// After this position, if there is one.
+    /// A lookup after this position, if there is one.
     Lookup(SerialNumber, Option<Position>),
 }
 
-/// What is answered.
+/// An answer.
 pub(super) enum Answer {
     Operation(Result<Applied, Rejection>),
     Lookup(Result<Option<Widget>, Fault>),
-    /// The member's history does not have the position.
+    /// The member's history does not contain the position.
     Gone,
 }
 
-/// A request that waits for its answer.
+/// A request without an answer yet.
 pub(super) struct Pending {
     pub(super) member: usize,
     pub(super) asked: Asked,
@@ -39,7 +39,7 @@ pub(super) struct Pending {
 #[derive(Default)]
 pub(super) struct Client {
     pub(super) pending: Option<Pending>,
-    /// The newest position that it was told.
+    /// The newest position that an answer named.
     pub(super) seen: Option<Position>,
 }
 
@@ -47,12 +47,12 @@ fn number(text: &str) -> SerialNumber {
     SerialNumber::new("widget_sn", text).expect("within the limits")
 }
 
-/// The widgets of a world.
+/// Returns the widgets of a world.
 pub(super) fn serial_numbers() -> Vec<SerialNumber> {
     (0..6).map(|each| number(&format!("w{each}"))).collect()
 }
 
-/// Any operation on few widgets, so that each often meets every other.
+/// Returns a random operation on few widgets, so that they often meet.
 fn command(chance: &mut Chance, widgets: &[SerialNumber]) -> Command {
     let one = chance.below(widgets.len());
     let other = (one + 1 + chance.below(widgets.len() - 1)) % widgets.len();
@@ -74,7 +74,7 @@ fn command(chance: &mut Chance, widgets: &[SerialNumber]) -> Command {
 }
 
 impl Client {
-    /// Asks a member for something.
+    /// Asks a member for something random.
     pub(super) fn ask(&mut self, member: usize, engine: &Engine, at: u64, chance: &mut Chance) {
         let client = engine.client();
         let widgets = serial_numbers();
@@ -110,7 +110,7 @@ impl Client {
     }
 }
 
-/// As `server/api/read_after.rs` does.
+/// Waits for a position as `server/api/read_after.rs` does.
 async fn reach(feed: Option<Arc<dyn Feed>>, after: Option<Position>) -> Result<(), Answer> {
     let (Some(feed), Some(after)) = (feed, after) else {
         return Ok(());
@@ -124,8 +124,8 @@ async fn reach(feed: Option<Arc<dyn Feed>>, after: Option<Position>) -> Result<(
     }
 }
 
-/// What was applied, if this is the answer to an operation that was: where it stands in the history of the member that answered,
-/// which is durable up to `newest`, and may be told up to `shown`.
+/// Checks an answer. If an operation was applied, returns its place in the history of the member
+/// that answered. That history is durable up to `newest`, and may be shown up to `shown`.
 pub(super) fn check(
     pending: &Pending,
     answer: &Answer,
@@ -188,7 +188,7 @@ pub(super) fn check(
     }
 }
 
-/// Whether two are the same, whichever widget of a pair comes first.
+/// Returns whether two operations are the same, in whichever order the widgets of a pair are.
 fn same(one: &Command, other: &Command) -> bool {
     let turned =
         |pair: &Pair| Pair::new(pair.widget2().clone(), pair.widget1().clone(), pair.port());

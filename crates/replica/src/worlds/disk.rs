@@ -1,4 +1,4 @@
-//! The disk of one machine: in memory, failing and crashing as the world says.
+//! The disk of one machine: in memory, with failures and crashes as the world decides.
 
 use std::{
     io, panic,
@@ -9,22 +9,22 @@ use widgets_engine::{
     simulation::{Chance, Kept, TestDisk, TestFile},
 };
 
-/// What unwinds a process at the moment of its crash.
+/// The payload of the panic that unwinds a process when it crashes.
 pub(super) struct Crash;
 
-/// Clones are the same disk.
+/// A simulated disk. Clones share it.
 #[derive(Clone)]
 pub(super) struct SimulatedDisk(Arc<Mutex<Inner>>);
 
 struct Inner {
     disk: TestDisk,
     chance: Chance,
-    /// The process crashes at the step after so many more.
+    /// The process crashes after this many further steps.
     crash_after: Option<usize>,
-    /// So many of 1,024 steps fail.
+    /// How many of 1,024 steps fail.
     failing: usize,
     failures: u64,
-    /// A planted bug: no sync of the journal is heard.
+    /// A planted bug: syncs of the journal have no effect.
     is_deaf: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct SimulatedFile {
     is_journal: bool,
 }
 
-/// How a step goes.
+/// The outcome of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Course {
     Done,
@@ -72,7 +72,7 @@ impl SimulatedDisk {
         self.lock().disk.clone()
     }
 
-    /// From now on it fails as often, and the process crashes after so many steps.
+    /// Sets how often a step fails from now on, and after how many steps the process crashes.
     pub(super) fn arm(&self, failing: usize, crash_after: Option<usize>) {
         let mut inner = self.lock();
         inner.failing = failing;
@@ -83,7 +83,7 @@ impl SimulatedDisk {
         self.lock().failures
     }
 
-    /// The process is gone. With the power goes what was not synced.
+    /// Ends the process. Without power, what was not synced is lost.
     pub(super) fn end_process(&self, has_power: bool) {
         let mut inner = self.lock();
         inner.crash_after = None;
@@ -100,12 +100,12 @@ impl SimulatedDisk {
         };
     }
 
-    /// An operator empties the directory.
+    /// Empties the directory, as an operator does.
     pub(super) fn wipe(&self) {
         self.lock().disk = TestDisk::default();
     }
 
-    /// Whether there is a store, whole.
+    /// Returns whether there is a complete store.
     pub(super) fn has_store(&self) -> bool {
         let names = self.disk().names();
         let has = |name: &str| names.iter().any(|it| it == name);

@@ -1,4 +1,5 @@
-//! What happened, by everybody's account: each position has one change, and each change makes the model's next state.
+//! What happened, according to all members: each position has one change, and each change leads to
+//! the model's next state.
 
 use std::{collections::BTreeMap, sync::Arc};
 use widgets_conformance::Model;
@@ -13,19 +14,19 @@ pub(super) type Place = (u32, u64);
 pub(super) struct Entry {
     pub(super) happened: Happened,
     pub(super) command: Command,
-    /// What is there after it.
+    /// The state after it.
     pub(super) model: Arc<Model>,
 }
 
-/// All changes of all histories.
+/// The changes in all histories.
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: BTreeMap<Place, Entry>,
-    /// Who wrote in an epoch.
+    /// Which member wrote in each epoch.
     writers: BTreeMap<u32, usize>,
 }
 
-/// The change that makes this happen.
+/// Returns the command that causes this change.
 fn command(happened: &Happened) -> Option<Command> {
     Some(match happened {
         Happened::AddWidget {
@@ -60,7 +61,8 @@ fn command(happened: &Happened) -> Option<Command> {
 }
 
 impl Ledger {
-    /// A member has this change after that state. `may_write`: it is a primary, and may be the first who has it.
+    /// Records that a member has this change after that state. `may_write` means that it is a
+    /// primary, and may be the first member that has it.
     pub(super) fn note(
         &mut self,
         member: usize,
@@ -119,18 +121,18 @@ impl Ledger {
         Ok(model)
     }
 
-    /// The change at this place of a store's history, if there is one.
+    /// Returns the change at this place in a store's history, if there is one.
     pub(super) fn at(&self, store: &StoreHeader, sequence: u64) -> Option<&Entry> {
         self.entries.get(&(store.epoch_of(sequence), sequence))
     }
 
-    /// What is there after this entry of a store's history.
+    /// Returns the state after this entry in a store's history.
     pub(super) fn state(&self, store: &StoreHeader, sequence: u64) -> Arc<Model> {
         let entry = (1..=sequence).rev().find_map(|it| self.at(store, it));
         entry.map(|entry| entry.model.clone()).unwrap_or_default()
     }
 
-    /// The states that a store's history went through between two entries, both included.
+    /// Returns the states of a store's history from one entry to another, both included.
     pub(super) fn states<'a>(
         &'a self,
         store: &'a StoreHeader,
@@ -142,7 +144,7 @@ impl Ledger {
         std::iter::once(first).chain(later.map(|entry| entry.model.clone()))
     }
 
-    /// How many changes there were.
+    /// Returns the number of changes.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

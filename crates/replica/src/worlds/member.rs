@@ -1,4 +1,5 @@
-//! A member: a machine with its disk, and the process on it, whose parts make their steps when the world says so.
+//! A member: a machine with its disk, and the process on it, whose parts take steps when the world
+//! says so.
 
 use super::{
     around::{Around, Begun, SimulatedClock, address, member_at},
@@ -31,10 +32,10 @@ pub(super) type Engine = Steps<SimulatedDisk, SimulatedClock>;
 /// Epochs that a member knows to have ended.
 pub(super) type Over = Arc<Mutex<BTreeSet<u32>>>;
 
-/// After a copy failed it is tried again after this.
+/// The pause after a failed copy.
 const COPY_AGAIN: Duration = Duration::from_millis(500);
 
-/// How a thing ended that a process did.
+/// How a step of a process ended.
 pub(super) enum Ended {
     Well,
     Crashed,
@@ -44,35 +45,35 @@ pub(super) struct Member {
     pub(super) number: usize,
     pub(super) disk: SimulatedDisk,
     pub(super) process: Option<Process>,
-    /// Whom it is configured to follow.
+    /// The member that it is configured to follow.
     pub(super) follows: Option<usize>,
     pub(super) clock: Arc<SimulatedClock>,
     /// The last change that it had durably.
     pub(super) durable: Option<(u32, u64)>,
-    /// The epochs of its own that it answered to have ended.
+    /// Its own epochs that it has confirmed as ended.
     pub(super) over: Over,
     /// When its process began.
     pub(super) started: u64,
-    /// When it was a primary last.
+    /// When it was last a primary.
     pub(super) led: u64,
-    /// In which epochs it was the primary: what it had written then may turn up at a later start.
+    /// The epochs in which it was the primary. What it wrote in them may appear at a later start.
     pub(super) reigns: BTreeSet<u32>,
-    /// Whom it named the holder last, as far as was seen.
+    /// The last holder that it is known to have named.
     named: Option<Named>,
 }
 
 pub(super) struct Process {
-    /// Not there while its store is copied.
+    /// `None` while its store is copied.
     pub(super) engine: Option<Engine>,
     pub(super) roles: Option<Roles>,
     tasks: Vec<(Arc<AtomicBool>, Doing<'static, ()>)>,
     begun: Begun,
     outside: Arc<dyn Outside>,
     network: Network,
-    /// The copy is there.
+    /// Whether the copy is complete.
     copied: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
-    /// Up to where its changes were read, and what is there then.
+    /// How far its changes were read; `model` is the state there.
     pub(super) read: u64,
     pub(super) model: Arc<Model>,
 }
@@ -85,7 +86,7 @@ pub(super) fn primary(member: usize) -> Primary {
     }
 }
 
-/// Runs a part of a process; a crash ends it.
+/// Runs a part of a process, and returns an error if it crashes.
 fn run<T>(part: impl FnOnce() -> T) -> Result<T, ()> {
     match catch_unwind(AssertUnwindSafe(part)) {
         Ok(done) => Ok(done),
@@ -122,13 +123,13 @@ impl Member {
         }
     }
 
-    /// Its calendar is not behind.
+    /// Sets its calendar to the right time.
     pub(super) fn set_on_time(&mut self) {
         let now = self.clock.time();
         self.clock = Arc::new(SimulatedClock::new(now, 0));
     }
 
-    /// Starts a process. An error is what its start said.
+    /// Starts a process. The error is the message of the start.
     pub(super) fn start(
         &mut self,
         network: &Network,
@@ -171,7 +172,7 @@ impl Member {
         Ok(Ended::Well)
     }
 
-    /// A step of the process.
+    /// Runs a step of the process.
     pub(super) fn step(&mut self, step: impl FnOnce(&mut Process)) -> Ended {
         let Some(process) = &mut self.process else {
             return Ended::Well;
@@ -182,7 +183,7 @@ impl Member {
         }
     }
 
-    /// The copy that it waited for is there: it opens what it has.
+    /// Returns whether the copy that it waited for is complete, so that it can open it.
     pub(super) fn has_copied(&self) -> bool {
         let process = self.process.as_ref();
         process.is_some_and(|it| it.engine.is_none() && it.copied.load(Ordering::Relaxed))
@@ -192,29 +193,30 @@ impl Member {
         self.process.as_ref()?.engine.as_ref()
     }
 
-    /// Whether it takes operations, as far as its store says.
+    /// Returns whether it takes operations, according to its store.
     pub(super) fn leads(&self) -> bool {
         self.reign().is_some()
     }
 
-    /// Which data directory it is.
+    /// Returns the number of its data directory.
     pub(super) fn id(&self) -> Option<u64> {
         Some(self.engine()?.source().store().member)
     }
 
-    /// Who must have what it has before anybody is told, as its history says.
+    /// Returns the holder, according to its history.
     pub(super) fn holder(&self) -> Option<u64> {
         let holder = self.engine()?.source().holding().holder;
         holder.map(|named| named.member)
     }
 
-    /// Who was the holder, and has yet to hear that it is none any more, as far as its history says.
+    /// Returns the previous holder, which does not know yet that it is no longer the holder,
+    /// according to its history.
     pub(super) fn leaving(&self) -> Option<u64> {
         let leaving = self.engine()?.source().holding().leaving;
         leaving.map(|named| named.member)
     }
 
-    /// Whether it has named another holder than when that was asked last.
+    /// Returns whether it has named another holder since the last call.
     pub(super) fn holder_is_new(&mut self) -> bool {
         let holder = self.engine().and_then(|it| it.source().holding().holder);
         let is_new = holder.is_some() && holder != self.named;
@@ -222,18 +224,18 @@ impl Member {
         is_new
     }
 
-    /// What its roles are, once its store is there.
+    /// Returns its roles, once its store is open.
     pub(super) fn roles(&self) -> Option<&Roles> {
         self.process.as_ref()?.roles.as_ref()
     }
 
-    /// Why it does not follow, as it says itself.
+    /// Returns why it does not follow, in its own words.
     pub(super) fn why_not(&self) -> String {
         let why = self.roles().and_then(Roles::failure);
         why.unwrap_or_else(|| "it says that it does".into())
     }
 
-    /// The epoch in which it takes operations, if it does.
+    /// Returns the epoch in which it takes operations, if it does.
     pub(super) fn reign(&self) -> Option<u32> {
         let store = self.engine()?.source().store();
         (!store.is_standby()).then(|| store.epoch())
@@ -254,7 +256,7 @@ impl Process {
         self.tasks.push((Arc::default(), Box::pin(copying)));
     }
 
-    /// As `widgets/replication/begin.rs` does.
+    /// Opens its store as `widgets/replication/begin.rs` does.
     fn open(
         &mut self,
         member: &Member,
@@ -301,7 +303,7 @@ impl Process {
         self.tasks.push((Arc::default(), task));
     }
 
-    /// One of its tasks goes on, or each does once.
+    /// Polls one of its tasks, or each of them once.
     pub(super) fn turn(&mut self, chance: &mut Chance) {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         self.tasks.append(&mut begun);
@@ -331,13 +333,13 @@ impl Process {
         }
     }
 
-    /// A call of another member arrives.
+    /// Takes a call from another member.
     pub(super) fn hear(&mut self, calling: Calling, this: usize, over: Over) {
         let Calling {
             from, call, answer, ..
         } = calling;
         let (Some(roles), Some(engine)) = (self.roles.clone(), &self.engine) else {
-            // Nobody listens before the copy is there.
+            // The process does not listen before the copy is complete.
             return;
         };
         let source = engine.source();
@@ -390,7 +392,7 @@ impl Process {
         }
     }
 
-    /// Whether what is there is what the model has.
+    /// Checks that the state is the model's.
     pub(super) fn check_state(&self, serial_numbers: &[SerialNumber]) -> Result<(), String> {
         let Some(engine) = &self.engine else {
             return Ok(());
@@ -419,7 +421,7 @@ impl Process {
     }
 }
 
-/// All of them, until each has ended.
+/// Waits until all of them have ended.
 async fn join(mut all: [Doing<'static, ()>; 3]) {
     let mut ended = [false; 3];
     std::future::poll_fn(move |_| {
@@ -435,7 +437,7 @@ async fn join(mut all: [Doing<'static, ()>; 3]) {
     .await;
 }
 
-/// The error that is read from an answer.
+/// Returns the error that a member reads from a refusal.
 fn refused(error: Unsendable) -> Error {
     let (status, why) = match error {
         Unsendable::Malformed(why) => (400, why),

@@ -1,10 +1,13 @@
-//! Primary, standbys and the network between them in a simulated world: one thread, one seed, everything that can go wrong.
+//! A primary, standbys and the network between them in a simulated world: one thread, one seed, and
+//! everything that can go wrong.
 //!
-//! The members are the service's own: engines on simulated disks, [`Roles`](crate::Roles), both sides of the wire, its frames. What is
-//! around them is the world's ([`around`]): a network that loses, repeats, delays and cuts, clocks, and operators who promote whom they
-//! like. Clients carry positions from member to member. A ledger has what happened at each position, and the model's state after it.
+//! The members are the service's own code: engines on simulated disks, [`Roles`](crate::Roles),
+//! both sides of the wire, its frames. The world provides what surrounds them ([`around`]): a
+//! network that loses, repeats, delays and cuts, clocks, and operators who promote any member.
+//! Clients carry positions from member to member. A ledger records what happened at each position,
+//! and the model's state after it.
 //!
-//! A seed tells the whole story, and two runs of it are the same.
+//! The seed determines everything: two runs with the same seed are identical.
 
 mod archive;
 mod around;
@@ -27,10 +30,10 @@ use widgets_clock::{Clock as _, SystemClock};
 use widgets_engine::simulation::{self, Bug};
 use world::simulate;
 
-/// So many events of a story that failed are told.
+/// How many events of a failed story are shown.
 const STORY_EVENTS: usize = 80;
 
-/// Runs a seed; where it fails, runs it again to tell what happened.
+/// Runs a seed. If it fails, runs it again to show what happened.
 fn run(seed: u64) -> Tally {
     match simulate(seed, false, false) {
         Ok(tally) => tally,
@@ -49,7 +52,7 @@ fn run(seed: u64) -> Tally {
     }
 }
 
-/// Every run of the tests has the same seeds: a change that breaks one is known by it.
+/// Every test run uses the same seeds, so a change that breaks one of them is found.
 const SEEDS: u64 = 80;
 
 #[test]
@@ -68,7 +71,8 @@ fn every_member_has_one_history() {
         tally.add(&run(seed));
     }
     println!("{tally}");
-    // Whatever these worlds are said to have happen in them does, about twice as often as this.
+    // Everything that these worlds are meant to contain does happen, about twice as often as
+    // required here.
     for (what, times, least) in [
         ("kills", tally.kills, 100),
         ("power cuts", tally.power_cuts, 100),
@@ -95,7 +99,7 @@ fn every_member_has_one_history() {
     }
 }
 
-/// A planted bug must be caught within so many seeds.
+/// A planted bug must be caught within this many seeds.
 const SEEDS_TO_CATCH: u64 = 400;
 
 fn catch(name: &str, is_deaf: bool) -> bool {
@@ -106,7 +110,7 @@ fn catch(name: &str, is_deaf: bool) -> bool {
     let Some((seed, failure)) = caught else {
         return false;
     };
-    // By its symptom, and not by one that is there without it.
+    // The seed must fail only because of the bug: without it, this run succeeds.
     run(seed);
     let what: String = failure.what.chars().take(110).collect();
     println!("{:>5} worlds {name} | {what}", seed + 1);
@@ -134,7 +138,8 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
-/// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`
+/// Run it with `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored
+/// --nocapture`.
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
 fn one_world() {
@@ -142,8 +147,9 @@ fn one_world() {
     println!("{}", run(seed));
 }
 
-/// `SIMULATION_SECONDS=600 cargo test -p widgets-replica many_worlds -- --ignored --nocapture`, from the seed in
-/// `SIMULATION_SEED` on, or from the one after those of every day.
+/// Run it with `SIMULATION_SECONDS=600 cargo test -p widgets-replica many_worlds -- --ignored
+/// --nocapture`. It begins with the seed in `SIMULATION_SEED`, or with the first seed that
+/// `every_member_has_one_history` does not run.
 #[test]
 #[ignore = "runs for SIMULATION_SECONDS, 60 if that is not set"]
 fn many_worlds() {

@@ -1,4 +1,5 @@
-//! The network between the members: calls that come late, twice or never, and connections that end at any byte, for one side or both.
+//! The network between the members: calls that arrive late, twice or never, and connections that
+//! break at any byte, for one side or both.
 
 use crate::{Doing, Error, Incoming};
 use bytes::Bytes;
@@ -11,36 +12,36 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use widgets_engine::simulation::Chance;
 
-/// A sender waits when so many bytes are on their way.
+/// A sender waits when this many bytes are in flight.
 const WINDOW_BYTES: usize = 3000;
 
-/// What one member wants of another.
+/// A request from one member to another.
 #[derive(Clone)]
 pub(super) enum Call {
-    /// The stream of this query, over this connection.
+    /// A request for the stream of this query, over this connection.
     Ask(String, u64),
-    /// That it hears this.
+    /// Any other request.
     Tell(String),
 }
 
-/// What is answered; nothing is said beside that it is well.
+/// The answer. A success has no content.
 type Answer = Result<(), Error>;
 
-/// A call on its way.
+/// A call in flight.
 pub(super) struct Calling {
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) call: Call,
-    /// Gone with a call that came for the second time.
+    /// `None` if the call is a repetition.
     pub(super) answer: Option<oneshot::Sender<Answer>>,
 }
 
-/// One side of a connection. As an index: what it reads, and what it knows.
+/// One side of a connection. As an index, it selects what that side reads, and what it knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// Who began it, and reads the answer.
+    /// The side that connected, and reads the response.
     Asker,
-    /// Who reads the reports.
+    /// The side that reads the reports.
     Asked,
 }
 
@@ -58,15 +59,15 @@ impl Side {
 struct Lane {
     flying: VecDeque<u8>,
     arrived: VecDeque<u8>,
-    /// The sender has sent all that it had.
+    /// Whether the sender has sent everything.
     is_closed: bool,
 }
 
 struct Connection {
-    /// Who is connected.
+    /// The connected members.
     ends: [usize; 2],
     lanes: [Lane; 2],
-    /// Which side knows that it has ended.
+    /// Which sides know that the connection has ended.
     knows: [bool; 2],
 }
 
@@ -78,7 +79,7 @@ impl Connection {
     fn cut(&mut self, knows: [bool; 2]) {
         for (lane, knows) in self.lanes.iter_mut().zip(knows) {
             lane.flying.clear();
-            // A stream whose reader was not told has nothing more to come.
+            // A reader that does not know about the cut gets no more data, and no end either.
             lane.is_closed &= knows;
         }
         for (known, knows) in self.knows.iter_mut().zip(knows) {
@@ -87,7 +88,7 @@ impl Connection {
     }
 }
 
-/// Clones are the same network.
+/// The network. Clones share it.
 #[derive(Clone)]
 pub(super) struct Network(Arc<Mutex<Inner>>);
 
@@ -96,11 +97,11 @@ struct Inner {
     calls: Vec<Calling>,
     connections: BTreeMap<u64, Connection>,
     next: u64,
-    /// Which pairs do not reach each other.
+    /// The pairs of members that cannot reach each other.
     apart: BTreeSet<[usize; 2]>,
-    /// What has gone wrong so often.
+    /// The number of faults so far.
     faults: u64,
-    /// With what the random numbers ended that members drew.
+    /// The lowest 16 bits of the random numbers that members have drawn.
     drawn: BTreeSet<u16>,
 }
 
@@ -125,14 +126,16 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A random number of a member. No two end with the same 16 bits, which are the salt of an epoch: that two members which do not know of
-    /// each other begin the same one is the one chance in 65,536 that the protocol leaves, and many worlds come to it.
+    /// Returns a random number for a member. No two numbers have the same lowest 16 bits, which are
+    /// the salt of an epoch. Otherwise some of the many worlds would meet the case that the
+    /// protocol accepts with a probability of 1 in 65,536: two members that do not know of each
+    /// other begin the same epoch.
     pub(super) fn draw(&self, chance: &mut Chance) -> u64 {
         let drawn = &mut self.lock().drawn;
         loop {
             let number = chance.number();
             let [low, high, ..] = number.to_le_bytes();
-            // Where all are taken there is no other one.
+            // If all are taken, there is no other choice.
             if drawn.insert(u16::from_le_bytes([low, high])) || drawn.len() > usize::from(u16::MAX)
             {
                 return number;
@@ -155,7 +158,7 @@ impl Network {
         answered
     }
 
-    /// A call that arrives now, if one does. It may come once more later, as a repetition does whose first attempt was slow.
+    /// Returns a call that arrives now, if there is one. A repetition of it may arrive later.
     pub(super) fn arrives(&self) -> Option<Calling> {
         let mut inner = self.lock();
         if inner.calls.is_empty() {
@@ -179,7 +182,7 @@ impl Network {
         Some(calling)
     }
 
-    /// Whether an answer gets through.
+    /// Returns whether an answer gets through.
     pub(super) fn reaches(&self, one: usize, other: usize) -> bool {
         !self.lock().apart.contains(&pair(one, other))
     }
@@ -195,14 +198,14 @@ impl Network {
         }
     }
 
-    /// Parts two members.
+    /// Separates two members.
     pub(super) fn part(&self, one: usize, other: usize) {
         let mut inner = self.lock();
         inner.apart.insert(pair(one, other));
         inner.faults += 1;
     }
 
-    /// Joins two members that are parted; parts others, some of them.
+    /// Reconnects two members if they are separated; otherwise sometimes separates them.
     pub(super) fn join_or_part(&self, one: usize, other: usize) {
         let mut inner = self.lock();
         let was_apart = inner.apart.remove(&pair(one, other));
@@ -213,7 +216,8 @@ impl Network {
         }
     }
 
-    /// Everybody reaches everybody, and whoever waits at a connection that is half open learns that it has ended.
+    /// Lets all members reach each other, and tells those that wait on a half-open connection that
+    /// it has ended.
     pub(super) fn heal(&self) {
         let mut inner = self.lock();
         inner.apart.clear();
@@ -224,7 +228,7 @@ impl Network {
         }
     }
 
-    /// Some bytes of some connection arrive.
+    /// Lets some bytes on some connection arrive.
     pub(super) fn carry(&self) {
         let mut inner = self.lock();
         let Inner {
@@ -252,7 +256,7 @@ impl Network {
         lane.arrived.extend(arrived);
     }
 
-    /// Cuts a connection: what is on its way is lost. Both ends hear of it, or one alone.
+    /// Cuts a connection, which loses what is in flight. Both ends notice it, or only one.
     pub(super) fn cut(&self) {
         let mut inner = self.lock();
         let Inner {
@@ -270,7 +274,7 @@ impl Network {
         inner.faults += 1;
     }
 
-    /// A process has gone. Its peers hear of that, or not.
+    /// Cuts the connections of a process that has ended. Its peers may or may not notice.
     pub(super) fn crashed(&self, member: usize) {
         let mut inner = self.lock();
         let Inner {
@@ -289,7 +293,8 @@ impl Network {
         calls.retain(|call| call.from != member || call.answer.is_none());
     }
 
-    /// A connection that this member begins: its number, and the asker's end, at which it hangs up when that is dropped.
+    /// Opens a connection from this member, and returns its number and the asker's end. Dropping
+    /// that end hangs up.
     pub(super) fn connect(&self, from: usize, to: usize) -> (u64, Stream) {
         let mut inner = self.lock();
         let number = inner.next;
@@ -307,7 +312,7 @@ impl Network {
         (number, stream)
     }
 
-    /// Sends the answer over a connection, piece by piece.
+    /// Sends the response over a connection, piece by piece.
     pub(super) fn answer(
         &self,
         number: u64,
@@ -331,7 +336,7 @@ impl Network {
         })
     }
 
-    /// Hands over what the asker reports, while somebody wants it.
+    /// Passes on the asker's reports for as long as somebody receives them.
     pub(super) fn reports(&self, number: u64, reported: mpsc::Sender<Bytes>) -> Doing<'static, ()> {
         let network = self.clone();
         Box::pin(async move {
@@ -349,7 +354,7 @@ impl Network {
         })
     }
 
-    /// Reports over a connection, as `link.rs` does: the newest number each time.
+    /// Sends reports over a connection as `link.rs` does: the newest number each time.
     pub(super) fn report(
         &self,
         number: u64,
@@ -374,14 +379,14 @@ impl Network {
         })
     }
 
-    /// This side has nothing more to send.
+    /// Marks that this side has nothing more to send.
     fn close(&self, number: u64, side: Side) {
         if let Some(connection) = self.lock().connections.get_mut(&number) {
             connection.lanes[side.other() as usize].is_closed = true;
         }
     }
 
-    /// Hands over everything; false where the connection has ended for the sender.
+    /// Sends all bytes. Returns false if the connection has ended for the sender.
     async fn send(&self, number: u64, side: Side, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let sent = poll_fn(|_| self.push(number, side, bytes)).await;
@@ -393,7 +398,7 @@ impl Network {
         true
     }
 
-    /// Hands over some bytes; none where the connection has ended for the sender.
+    /// Sends some bytes and returns how many; 0 if the connection has ended for the sender.
     fn push(&self, number: u64, side: Side, bytes: &[u8]) -> Poll<usize> {
         let mut inner = self.lock();
         let Some(connection) = inner.connections.get_mut(&number) else {
@@ -409,7 +414,7 @@ impl Network {
             return Poll::Pending;
         }
         let sent = room.min(bytes.len());
-        // Whoever was not told that it is cut sends into nothing.
+        // A sender that does not know about the cut sends into nothing.
         if !connection.knows[reader] {
             lane.flying.extend(&bytes[..sent]);
         }
@@ -430,7 +435,7 @@ impl Network {
         .await;
     }
 
-    /// What has arrived for this side.
+    /// Returns what has arrived for this side.
     fn take(&self, number: u64, side: Side) -> Poll<Result<Bytes, Error>> {
         let mut inner = self.lock();
         let Inner {
@@ -488,7 +493,7 @@ impl Drop for Stream {
         let Some(connection) = connections.get_mut(&self.number) else {
             return;
         };
-        // The sender may not hear of it for long.
+        // The sender may not notice for a long time.
         let [one, other] = connection.ends;
         let is_told = chance.below(4) > 0 && !apart.contains(&pair(one, other));
         if is_told {

@@ -1,29 +1,31 @@
-//! What operators do: they promote, have roles change, name holders, have standbys follow others, and lose machines.
+//! What operators do: they promote members, switch roles, name holders, make standbys follow
+//! others, and lose machines.
 //!
-//! Where answers wait for a standby they keep to what `docs/operations.md` asks of them: nobody is promoted by force, and a machine
-//! is lost only while another one is sure to have everything. Then nothing may be missing.
+//! If answers wait for a standby, the operators follow `docs/operations.md`: they do not promote by
+//! force, and a machine is lost only while another one is sure to have everything. Then nothing may
+//! be missing.
 
 use super::{around::address, world::World};
 use crate::{Roles, Unsendable};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// While roles are to be switched time passes in small steps for so many ticks.
+/// For how many ticks time passes in small steps during a switchover.
 const HURRY: u64 = 600;
 
 /// A promotion that has ended.
 pub(super) struct Attempt {
     pub(super) number: usize,
-    /// When it was asked for.
+    /// When it was requested.
     pub(super) at: u64,
     pub(super) is_switchover: bool,
     pub(super) told: Result<String, Unsendable>,
 }
 
-/// Promotions, each of which is one of a process, and may end with that.
+/// The promotions. Each belongs to a process and may end with it.
 #[derive(Default)]
 pub(super) struct Attempts {
     ended: Arc<Mutex<Vec<Attempt>>>,
-    /// Each that is under way has one of these.
+    /// Each promotion in progress has a clone.
     under_way: Arc<()>,
 }
 
@@ -39,7 +41,8 @@ impl Attempts {
 }
 
 impl World {
-    /// An operator wants another primary. Mostly one that can be, and then mostly without loss; sometimes two at once.
+    /// Asks for another primary: mostly a member that may become one, and then mostly without loss;
+    /// sometimes for two at once.
     pub(super) fn change_roles(&mut self, member: usize) {
         let able = match self.chance.below(6) {
             0 => None,
@@ -57,7 +60,8 @@ impl World {
         }
     }
 
-    /// Who may take over, if somebody is known that follows: where answers wait, the holder alone.
+    /// Returns a member that may take over, if one is known to follow: if answers wait, only the
+    /// holder.
     pub(super) fn successor(&mut self) -> Option<usize> {
         let primary = self.primary()?;
         let holder = self.members[primary].holder();
@@ -72,8 +76,8 @@ impl World {
         able.get(chosen).copied()
     }
 
-    /// An operator sees to a primary that waits for a holder whose disk is gone, and to a standby that does not follow the primary: it is
-    /// told whom to follow, or begins anew.
+    /// Looks after a primary that waits for a holder whose disk is gone, and after a standby that
+    /// does not follow the primary: that one is told whom to follow, or begins again.
     pub(super) fn tend(&mut self, number: usize) -> Result<(), String> {
         let Some(primary) = self.primary() else {
             return Ok(());
@@ -96,12 +100,13 @@ impl World {
         Ok(())
     }
 
-    /// Which member has this number.
+    /// Returns the member with this number.
     fn named(&self, id: Option<u64>) -> Option<usize> {
         (0..self.members.len()).find(|it| id.is_some() && self.members[*it].id() == id)
     }
 
-    /// Who takes operations in the highest epoch that anybody knows of. `None` where that one, or somebody who could know more, is down.
+    /// Returns the member that takes operations in the highest known epoch. Returns `None` if it is
+    /// down, or if a member that could know a higher epoch is.
     fn primary(&self) -> Option<usize> {
         let epochs = self.members.iter().map(|member| {
             let store = member.engine()?.source().store();
@@ -152,7 +157,7 @@ impl World {
         self.note(|| format!("{number} is to be promoted{more}"));
     }
 
-    /// What became of promotions.
+    /// Checks and counts the outcomes of promotions.
     pub(super) fn look_at_attempts(&mut self) -> Result<(), String> {
         for Attempt {
             number,
@@ -182,7 +187,8 @@ impl World {
         Ok(())
     }
 
-    /// An operator has a primary name this member the holder, or itself, where the holder's disk is gone for good.
+    /// Asks a primary to name this member the holder, or itself if the holder's disk is gone for
+    /// good.
     pub(super) fn name_holder(&mut self, primary: usize, member: usize) {
         let known = self.primary();
         if let Some(primary) = known
@@ -202,7 +208,8 @@ impl World {
         }
     }
 
-    /// Whether nobody is what this primary says is the holder, or was it and has to hear that it is none any more.
+    /// Returns whether the holder that this primary waits for, or the previous one that does not
+    /// know yet that it is no longer the holder, exists no more.
     fn has_lost_its_holder(&self, primary: usize) -> bool {
         let member = &self.members[primary];
         let holder = member.holder().or(member.leaving());
@@ -218,15 +225,16 @@ impl World {
         }
     }
 
-    /// The same where the operators see to it that everything goes on.
+    /// Lets the primary go on alone if its holder is gone, so that operations continue.
     pub(super) fn replace_lost_holder(&mut self, primary: usize) {
         if self.waits() && self.has_lost_its_holder(primary) {
             self.go_alone(primary);
         }
     }
 
-    /// Whether a machine may be lost with its disk and nothing be missing: the primary has everything, or its holder, as that one
-    /// itself knows. Without waiting what is lost is the end of the history.
+    /// Returns whether a machine may lose its disk without anything missing: the primary has
+    /// everything, or its holder does, and knows that it is the holder. If answers do not wait, the
+    /// end of the history may be lost.
     pub(super) fn may_lose(&self, number: usize) -> bool {
         if !self.waits() {
             return true;
@@ -242,7 +250,7 @@ impl World {
         number != primary || self.named(holder).is_some_and(holds)
     }
 
-    /// An operator has a standby follow somebody else, by a restart.
+    /// Makes a standby follow another member, by a restart.
     pub(super) fn repoint(&mut self, number: usize, to: usize) -> Result<(), String> {
         if number == to || self.members[number].leads() || self.members[number].process.is_none() {
             return Ok(());
@@ -252,7 +260,7 @@ impl World {
         self.start(number)
     }
 
-    /// A machine is lost with its disk, and comes back as an empty standby of another one.
+    /// Loses a machine with its disk, which returns as an empty standby of another member.
     pub(super) fn empty(&mut self, number: usize, to: usize) -> Result<(), String> {
         if number == to || self.members[to].engine().is_none() {
             return Ok(());
@@ -265,7 +273,7 @@ impl World {
         member.follows = Some(to);
         member.durable = None;
         member.reigns.clear();
-        // In the end everybody is to have one history, and the archive may have another one.
+        // In the end all members must have one history, and the archive may contain another one.
         if !self.is_calm && self.chance.below(2) == 0 {
             self.restore(number, to)?;
         }

@@ -1,8 +1,8 @@
-//! What happened in how many worlds.
+//! Counts what happened, over all worlds.
 
 use std::fmt;
 
-/// Counts, each added up over worlds.
+/// Defines counters that can be added up over worlds.
 macro_rules! tally {
     ($($(#[doc = $what:literal])+ $name:ident),+ $(,)?) => {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,61 +21,61 @@ macro_rules! tally {
 tally! {
     /// Worlds.
     worlds,
-    /// Those of them in which answers wait for a standby.
+    /// Worlds in which answers wait for a standby.
     waiting_worlds,
     /// Steps.
     steps,
-    /// Processes that died, and the power stayed.
+    /// Processes that died while the power stayed on.
     kills,
-    /// Those with which the power went.
+    /// Processes that died in a power cut.
     power_cuts,
     /// Starts of a process.
     starts,
     /// Stores that were copied over the network.
     copies,
-    /// Promotions that were done.
+    /// Promotions that succeeded.
     promotions,
     /// Switchovers that an operator asked for.
     switchovers_begun,
-    /// Those of them that were done.
+    /// Switchovers that succeeded.
     switchovers,
-    /// Those after which everything was as before.
+    /// Switchovers that changed nothing.
     switchovers_given_up,
-    /// Those of which the standby did not know whether they were done.
+    /// Switchovers whose outcome the standby did not know.
     switchovers_unknown,
-    /// Promotions that were refused, as another one is the holder.
+    /// Promotions that were refused because another member is the holder.
     not_the_holder,
     /// Promotions by force.
     forced,
-    /// Primaries that were told that they were replaced, or handed over.
+    /// Primaries that were replaced, or handed over, and know it.
     replaced,
     /// Times that a holder was named.
     holders,
-    /// Times that an operator said that the holder is gone for good.
+    /// Times that an operator declared the holder gone for good.
     alone,
     /// Faults of the network.
     network_faults,
     /// Faults of disks.
     disk_faults,
-    /// Operations that were accepted.
+    /// Accepted operations.
     accepted,
-    /// Those of them that waited for a standby.
+    /// Accepted operations that waited for a standby.
     acknowledged,
-    /// Operations that were refused by a rule.
+    /// Operations that a rule refused.
     refused,
-    /// Operations of which the caller was told that nobody knows.
+    /// Operations that were answered as of unknown fate.
     unknown,
     /// Lookups.
     lookups,
-    /// Positions that were given up.
+    /// Positions that were gone.
     gone,
-    /// Requests without an answer, or with a fault.
+    /// Requests without an answer, or answered with a fault.
     unanswered,
     /// Changes in all histories.
     changes,
     /// Directories that were emptied.
     wiped,
-    /// Those of them that began with the archive.
+    /// Emptied directories that began with the archive.
     restored,
     /// Members that followed in the end without being emptied.
     followed_by_itself,

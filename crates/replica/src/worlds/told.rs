@@ -1,4 +1,4 @@
-//! Stories that are told on purpose, step by step, and not by a seed.
+//! Scripted stories, which do not depend on a seed's chance.
 
 use super::{around::address, member::Engine, world::World};
 use crate::{Doing, Roles, Unsendable};
@@ -8,11 +8,11 @@ use std::{
 };
 use widgets_engine::{Role, simulation::Chance};
 
-/// So many turns of everybody until nobody has anything to do any more.
+/// How many turns every member gets until nothing is left to do.
 const TURNS: usize = 60;
 
 impl World {
-    /// Everybody goes on until nobody has anything to do, and no time passes.
+    /// Runs all members until nothing is left to do. No time passes.
     fn rest(&mut self) -> Result<(), String> {
         for _ in 0..TURNS {
             for number in 0..self.members.len() {
@@ -26,7 +26,7 @@ impl World {
         Ok(())
     }
 
-    /// What a member's roles answer to this.
+    /// Asks a member's roles something and returns the answer.
     fn told(
         &mut self,
         number: usize,
@@ -46,7 +46,7 @@ impl World {
         told.ok_or_else(|| "it does not answer".into())
     }
 
-    /// What a member says of itself and of its end, in a hand-over.
+    /// Returns how a member identifies itself in a hand-over, and its end.
     fn asker(&self, number: usize) -> Result<(String, String), String> {
         let source = self.members[number].engine().map(Engine::source);
         let source = source.ok_or("it has a store")?;
@@ -65,7 +65,7 @@ impl World {
         Ok((asker, end))
     }
 
-    /// The first member is the primary, the second one its standby.
+    /// Starts the first member as the primary, and the second as its standby.
     fn begin_two(&mut self) -> Result<(), String> {
         self.is_calm = true;
         for number in 0..2 {
@@ -79,8 +79,9 @@ impl World {
         Ok(())
     }
 
-    /// The chain of members, each a standby of the one before, promoted one after the other at the same place: each writes a seal at the same
-    /// moment. True where the last one has the highest epoch: then the one before it is told, and follows.
+    /// Starts a chain of members, each a standby of the one before, and promotes the last two at
+    /// the same point of the history, where each writes a seal at the same moment. Returns true if
+    /// the last one has the higher epoch: then it notifies the one before it, which follows.
     fn same_seals(&mut self) -> Result<bool, String> {
         self.is_calm = true;
         for number in 0..self.members.len() {
@@ -122,12 +123,12 @@ impl World {
 
 #[test]
 fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_one() {
-    // Any may be promoted in these.
+    // In these worlds, any member may be promoted.
     let worlds = (0..24).step_by(2);
     let worlds = worlds.map(|seed| (seed, World::new(seed, false, false)));
     let worlds = worlds.filter(|(_, world)| world.members.len() == 3);
     let told = worlds.map(|(seed, mut world)| {
-        // Their calendars tell the same.
+        // All calendars must be equal.
         for member in &mut world.members {
             member.set_on_time();
         }
@@ -139,7 +140,7 @@ fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_o
     assert!(told > 0, "no seed has the second epoch as the higher one");
 }
 
-/// The answer to the last word of a switchover may get lost, and is then asked for again.
+/// The answer to the last request of a switchover may get lost, and is then requested again.
 #[test]
 fn only_who_handed_over_says_that_it_did() {
     let mut world = World::new(0, false, false);
@@ -152,7 +153,8 @@ fn only_who_handed_over_says_that_it_did() {
         };
         world.told(number, ask).expect("it goes on")
     };
-    // Its primary asks a standby that has everything, and that never was one: as after its disk was emptied in the middle.
+    // The primary asks a standby that has everything but was never a primary, as if its disk had
+    // been emptied meanwhile.
     let (primary, primary_end) = world.asker(0).expect("it has a store");
     assert_eq!(end, primary_end);
     let said = handed_over(&mut world, 1, &primary, &primary_end);
@@ -169,7 +171,7 @@ fn only_who_handed_over_says_that_it_did() {
         let said = said.expect("it handed over");
         assert!(said.contains("true"), "{said}");
     }
-    // Somebody else, or another end.
+    // Another member, or another end.
     let (other, _) = world.asker(0).expect("it has a store");
     let other_end = "next_sequence=1&chain=0000000000000001";
     for (asker, end) in [(&other, end.as_str()), (&asker, other_end)] {

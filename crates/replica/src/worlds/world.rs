@@ -1,4 +1,4 @@
-//! One world: members, clients, operators and a network, as a seed tells.
+//! One world: members, clients, operators and a network, driven by a seed.
 
 use super::{
     archive::Archive,
@@ -25,11 +25,11 @@ use widgets_registry::SerialNumber;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) what: String,
-    /// What happened before, if it was to be told.
+    /// What happened before, if it was recorded.
     pub(super) story: Vec<String>,
 }
 
-/// Lives through a seed. `is_deaf` plants disks that do not hear a sync of the journal.
+/// Runs a seed. `is_deaf` plants disks whose syncs of the journal have no effect.
 pub(super) fn simulate(seed: u64, is_told: bool, is_deaf: bool) -> Result<Tally, Failure> {
     let mut world = World::new(seed, is_told, is_deaf);
     let lived = catch_unwind(AssertUnwindSafe(|| world.live()));
@@ -48,7 +48,7 @@ pub(super) fn simulate(seed: u64, is_told: bool, is_deaf: bool) -> Result<Tally,
     })
 }
 
-/// What happens how often: so many of all weights.
+/// How often each event happens, as weights.
 struct Profile {
     steps: usize,
     crashes: usize,
@@ -74,15 +74,15 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) archive: Archive,
     pub(super) serial_numbers: Vec<SerialNumber>,
-    /// Operations that were accepted.
+    /// The accepted operations.
     pub(super) accepted: Vec<Place>,
-    /// Up to where each epoch was shown, and by whom, where answers wait for a standby.
+    /// How far each epoch was shown, and by which member, if answers wait for a standby.
     pub(super) shown: BTreeMap<u32, (u64, usize)>,
-    /// Promotions that have ended, and were not looked at yet.
+    /// Promotions that have ended and were not checked yet.
     pub(super) attempts: Attempts,
-    /// Until this tick time passes in small steps: roles are to be switched.
+    /// The tick until which time passes in small steps, because a switchover is in progress.
     pub(super) hurries_until: u64,
-    /// Nothing fails any more.
+    /// Whether failures have ended.
     pub(super) is_calm: bool,
     pub(super) tally: Tally,
     story: Option<Vec<String>>,
@@ -93,7 +93,7 @@ fn one_of<T: Copy>(chance: &mut Chance, choices: &[T]) -> T {
 }
 
 impl World {
-    /// In every second world answers wait for a standby.
+    /// Creates a world. In every second one, answers wait for a standby.
     pub(super) fn new(seed: u64, is_told: bool, is_deaf: bool) -> Self {
         let waits = seed % 2 == 1;
         let mut chance = Chance(seed);
@@ -105,7 +105,7 @@ impl World {
         });
         let mut members: Vec<Member> = members.collect();
         for member in members.iter_mut().skip(1) {
-            // A standby may feed others.
+            // A standby may have standbys itself.
             member.follows = Some(chance.below(member.number));
         }
         // Every seed leaves something out.
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// Whether answers wait for a standby.
+    /// Returns whether answers wait for a standby.
     pub(super) fn waits(&self) -> bool {
         self.settings.standby_timeout_ms.is_some()
     }
@@ -268,7 +268,7 @@ impl World {
         self.after()
     }
 
-    /// Everybody goes on for a moment, as it mostly is.
+    /// Runs all members for a moment, the most frequent event.
     fn go_on(&mut self) -> Result<(), String> {
         for member in 0..self.members.len() {
             self.turn(member)?;
@@ -279,7 +279,7 @@ impl World {
         Ok(())
     }
 
-    /// What is looked at after every step.
+    /// Runs the checks that follow every step.
     pub(super) fn after(&mut self) -> Result<(), String> {
         self.ticks += 1;
         self.look_at_attempts()?;
@@ -305,7 +305,7 @@ impl World {
         self.now.fetch_add(microseconds, Ordering::Relaxed);
     }
 
-    /// From now on the disk of a member fails from time to time, and its process crashes at some step, or now.
+    /// Makes a member's disk fail from time to time, and its process crash at some step, or now.
     fn arm(&mut self, member: usize) {
         if self.members[member].process.is_none() {
             return;
@@ -343,11 +343,11 @@ impl World {
         }
     }
 
-    /// The process of a member has crashed.
+    /// Ends a member's process as a crash does.
     pub(super) fn crash(&mut self, number: usize) -> Result<(), String> {
         self.members[number].disk.arm(0, None);
         self.audit(number)?;
-        // What was answered before is on its way.
+        // What was answered before the crash is in flight.
         self.answers(Some(number))?;
         let has_power = self.chance.below(2) == 0;
         self.note(|| format!("{number} crashes, with power: {has_power}"));
@@ -388,7 +388,7 @@ impl World {
             engine.own();
         })?;
         self.audit(number)?;
-        // What was answered may be under way for long: it counts when it was sent.
+        // An answer may be in flight for long, so it counts from when it was sent.
         self.answers(Some(number))?;
         if self.chance.below(8) == 0 {
             self.check_state(number)?;
@@ -401,7 +401,7 @@ impl World {
         let ended = self.members[number].step(|process| process.turn(&mut chance));
         self.ended(number, &ended)?;
         if self.waits() {
-            // Whoever hears what the standby has lets answers go.
+            // A report from the standby may have released answers.
             self.answers(Some(number))?;
         }
         Ok(())
@@ -422,7 +422,7 @@ impl World {
 
     fn ask(&mut self, number: usize) {
         let chosen = self.chance.below(self.clients.len());
-        // Most know who takes operations.
+        // Half of the requests go to a member that takes operations.
         let leading = (0..self.members.len()).find(|it| self.members[*it].leads());
         let number = leading
             .filter(|_| self.chance.below(2) == 0)
@@ -432,7 +432,7 @@ impl World {
         };
         let client = &mut self.clients[chosen];
         if client.pending.is_some() {
-            // Some go without their answer.
+            // Some clients give up waiting.
             if self.chance.below(20) == 0 {
                 client.pending = None;
                 self.tally.unanswered += 1;
@@ -441,7 +441,7 @@ impl World {
         }
         client.ask(number, engine, self.ticks, &mut self.chance);
         if let Some(pending) = &mut client.pending {
-            // It arrives. What is answered at once is kept for the next look.
+            // Let the request arrive. An immediate answer is kept until the next check.
             if let Poll::Ready(answer) = poll(&mut pending.answer) {
                 pending.answer = Box::pin(std::future::ready(answer));
             }
@@ -452,7 +452,7 @@ impl World {
         self.tally.followed_by_itself += 1;
     }
 
-    /// Whether somebody was told that it was replaced is counted at the end.
+    /// Counts at the end how many members know that they were replaced.
     pub(super) fn count_replaced(&mut self) {
         for member in &self.members {
             let over = member.over.lock().expect("nobody panics with it");
