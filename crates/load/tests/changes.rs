@@ -1,4 +1,4 @@
-//! `--follow-changes`: a feed that tells something else than what was answered is caught, and no other.
+//! `--follow-changes`: a feed that contradicts the answers is caught, and no other is accused.
 
 #![expect(
     clippy::expect_used,
@@ -45,7 +45,7 @@ fn assert_caught(report: &Report) {
     assert!(!findings(report).examples.is_empty(), "{report}");
 }
 
-/// Every acknowledged operation of the load.
+/// Returns the number of acknowledged operations in the load.
 fn acknowledged(report: &Report) -> u64 {
     let kinds = report.stretches[0].kinds.iter();
     let operations = kinds.filter(|(name, _)| !matches!(name.as_str(), "lookup" | "list"));
@@ -166,12 +166,12 @@ fn a_change_that_is_told_too_late_is_caught() {
     let report = follow(Lie::ToldLate(1000), |plan| {
         plan.session.mix = "add=1".parse().unwrap();
         plan.session.conflicts = 0.0;
-        // With one lane, thirty later ones are of the same lane.
+        // With one lane, the thirty later changes belong to the same lane.
         plan.session.connections = 1;
     });
     assert_caught(&report);
     assert_eq!(findings(&report).out_of_order, 3, "{report}");
-    // What was held back until after the load was never told.
+    // The change that was held back until after the load was never reported.
     assert_eq!(findings(&report).never_told, 1, "{report}");
     let report = follow(Lie::ToldLate(100), |_| {});
     assert_caught(&report);

@@ -1,4 +1,4 @@
-//! A server that lies is caught, every time; one that does not is not accused.
+//! A server that lies is always caught, and one that does not is not accused.
 
 #![expect(
     clippy::panic,
@@ -38,7 +38,7 @@ fn an_honest_server_passes() {
             "{report}"
         );
         assert!(findings(&report).widgets_checked > 1000, "{report}");
-        // Every refusal that the model knows was met, so it was predicted.
+        // Every refusal that the model knows was met, and was therefore predicted.
         for code in [
             "23505", "22P02", "WG001", "WG002", "WG003", "WG004", "WG005", "WG006", "WG007",
         ] {
@@ -65,7 +65,7 @@ fn a_dropped_write_in_a_thousand_is_caught_every_time() {
     for seed in 1..=5 {
         let report = load(Lie::Drop(1000), |plan| plan.session.seed = seed);
         assert_caught(&report);
-        // Without lookups and conflicts on the way, the audit alone finds it.
+        // Without lookups and conflicts during the load, only the audit can find it.
         let report = load(Lie::Drop(1000), |plan| {
             plan.session.seed = seed;
             plan.session.conflicts = 0.0;

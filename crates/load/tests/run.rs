@@ -1,4 +1,5 @@
-//! Whole runs against a real server: open loop, h2, TLS, the search, the files that are written.
+//! Whole runs against a real server: open loop, h2, TLS, the search, and the files that are
+//! written.
 
 #![expect(
     clippy::unwrap_used,
@@ -58,7 +59,7 @@ fn in_open_loop_every_request_is_sent_when_it_is_due() {
 
 #[test]
 fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
-    // Nothing is answered to a hundredth of the requests: with one lane, all others wait for those.
+    // One request in fifty is never answered: with one lane, all others wait for those.
     let report = load(Lie::SilentAndApply(50), |plan| {
         plan.session.connections = 1;
         plan.session.timeout = Duration::from_millis(200);
@@ -69,7 +70,7 @@ fn a_slow_server_delays_what_waits_for_it_and_not_the_clock() {
     });
     assert_passed(&report);
     let stretch = &report.stretches[0];
-    // A closed loop would have said 2 % (four of two hundred) and a quick rest.
+    // A closed loop would have reported 2 % (four of two hundred) and a fast rest.
     assert!(stretch.latency.p90_us > 50_000.0, "{report}");
     assert!(
         stretch.service.p90_us < stretch.latency.p90_us / 2.0,
@@ -90,7 +91,8 @@ fn h2_by_prior_knowledge_shares_connections() {
     assert_eq!(report.stretches[0].requests, 4000);
 }
 
-/// A certificate for localhost, and a proxy that ends TLS before `server`.
+/// Starts a proxy that terminates TLS in front of `server`, with a certificate for localhost.
+/// Returns its port and the certificate.
 fn tls_proxy(server: SocketAddr) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -117,7 +119,7 @@ fn tls_proxy(server: SocketAddr) -> (u16, String) {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    // A client that does not trust the certificate ends its connection here.
+                    // A client that does not trust the certificate closes its connection here.
                     let Ok(mut tls) = acceptor.accept(tcp).await else {
                         return;
                     };
@@ -220,7 +222,8 @@ fn reports_and_logs_are_written_and_read_back() {
     ] {
         assert!(html.contains(part), "{part} is not in the page");
     }
-    // Each plot once for screens, and once for phones, where a scaled one could not be read.
+    // Each plot is there once for screens and once for phones, on which a scaled one would be
+    // unreadable.
     let count = |part: &str| html.matches(part).count();
     assert_eq!(count("<div class=\"wide\">"), 3);
     assert_eq!(count("<div class=\"narrow\"><svg width=\"360\""), 3);
@@ -248,7 +251,7 @@ fn reports_and_logs_are_written_and_read_back() {
     std::fs::write(file("report.json"), "{}").unwrap();
     let refused = Report::read(&file("report.json")).unwrap_err().to_string();
     assert!(refused.contains("missing field `format`"), "{refused}");
-    // What has no end takes no memory without end.
+    // A file without end does not use memory without end.
     let refused = Report::read("/dev/zero".as_ref()).unwrap_err().to_string();
     assert!(
         refused.contains("it must have at most 67108864 bytes"),
@@ -286,7 +289,8 @@ fn a_dataset_is_known_and_can_be_shared_by_runs() {
             );
         }
     }
-    // By now it is another one, and a run of a part that was used says so before it does anything.
+    // By now the dataset has changed, so a run that uses a used part again reports that before it
+    // does anything.
     let mut again = plan(&server.url());
     again.session.dataset = Some((dataset, (0, 2)));
     let again = run(again).unwrap_err().to_string();
@@ -375,7 +379,7 @@ fn a_server_that_is_gone_when_it_is_audited_is_not_waited_for() {
     );
 }
 
-/// What a run is refused with that should not begin.
+/// Returns the error of a run that must not begin.
 fn refused(adjust: impl FnOnce(&mut widgets_load::run::Plan)) -> String {
     let server = Server::start(Double::new(Lie::None));
     let mut plan = plan(&server.url());

@@ -1,4 +1,4 @@
-//! A real server over a store in memory that can be made to lie.
+//! A real server on a store in memory that can be made to lie.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,62 +37,63 @@ use widgets_registry::{
 };
 use widgets_server::{Api, Limits};
 
-/// How the store lies, every so many writes that it could accept.
+/// How the store lies. Unless stated otherwise, it lies once in this many writes that it could
+/// accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// It does not.
+    /// Does not lie.
     None,
     /// Acknowledges, and does nothing.
     Drop(u64),
-    /// Forgets, once, the thousand writes before this one: a restart that lost a tail.
+    /// After this many writes, forgets once the thousand before: a restart that lost a tail.
     Restart(u64),
     /// Lets only the first of two widgets know of their association.
     Asymmetric(u64),
     /// Refuses, and does nothing.
     Refuse(u64),
-    /// Refuses, and does it all the same.
+    /// Refuses, but applies the operation.
     RefuseAndApply(u64),
-    /// Says that it is too busy and did nothing, and does it all the same.
+    /// Says that it is too busy and did nothing, but applies the operation.
     BusyAndApply(u64),
-    /// Never answers, and does it: no lie, since nothing was said.
+    /// Applies the operation, but never answers. This is no lie, because it said nothing.
     SilentAndApply(u64),
-    /// Says that nobody knows, and does it every other time: no lie either.
+    /// Applies the operation, but says that its fate is unknown. This is no lie either.
     FateUnknown(u64),
-    /// Gives widgets another name.
+    /// Gives a widget another name.
     Rename(u64),
-    /// Leaves out the last row of one list in so many.
+    /// Leaves out the last row of one list in this many.
     LoseRow(u64),
-    /// After so many writes answers no lookup any more: it has gone.
+    /// After this many writes, no longer answers lookups, as if it were gone.
     Deaf(u64),
     /// Leaves a change out of the feed.
     Untold(u64),
-    /// Tells a change a second time, later.
+    /// Reports a change a second time, later.
     ToldTwice(u64),
-    /// Tells a change after others that came later.
+    /// Reports a change after others that came later.
     ToldLate(u64),
-    /// Tells a change with another name or another slot.
+    /// Reports a change with another name or another slot.
     ToldOtherwise(u64),
-    /// Tells what it refuses.
+    /// Reports an operation that it refuses.
     ToldRefused(u64),
-    /// Says that nobody knows, does it, and leaves it out of the feed.
+    /// Applies the operation, says that its fate is unknown, and leaves it out of the feed.
     FateUntold(u64),
 }
 
 #[derive(Default)]
 struct Memory {
     model: Model,
-    /// What it was filled with, until that ends.
+    /// The widgets that it is being filled with.
     filled: Vec<Widget>,
     snapshot: Option<Model>,
     /// Ends of associations that a lookup does not show.
     hidden: HashSet<(SerialNumber, Port)>,
     renamed: HashSet<SerialNumber>,
     told: Vec<Event>,
-    /// A change that is told after so many others.
+    /// A change that is held back, and the number of the change after which it is reported.
     held: Option<(u64, Happened)>,
 }
 
-/// A change of the feed that is told late comes after so many others.
+/// How many other changes precede one that is held back.
 const HELD_BACK: u64 = 30;
 
 impl Memory {
@@ -114,7 +115,7 @@ impl Memory {
     }
 }
 
-/// The same with another name, or with another slot.
+/// Returns the change with another name or another slot.
 fn told_otherwise(happened: Happened) -> Happened {
     match happened {
         Happened::AddWidget {
@@ -151,7 +152,7 @@ impl Double {
         }
     }
 
-    /// A store that does not lie and holds a dataset.
+    /// Returns a store that does not lie and holds a dataset.
     pub fn with_dataset(dataset: &Dataset) -> Self {
         let double = Self::new(Lie::None);
         let sink = Box::new(double.clone());
@@ -171,7 +172,8 @@ impl Sink for Double {
     }
 
     fn finish(self: Box<Self>) -> Result<(), TransferError> {
-        // Slot for slot: operations would take the lowest free slot, and a dataset need not.
+        // The slots are taken over as they are: operations would take the lowest free slot, which a
+        // dataset need not.
         let mut memory = self.memory();
         let filled = std::mem::take(&mut memory.filled);
         memory.model = Model::from_lookups(filled).map_err(TransferError::Store)?;
@@ -183,7 +185,7 @@ impl Ask<Attempt> for Double {
     async fn ask(&self, Attempt { command, .. }: Attempt) -> Result<Applied, Rejection> {
         let silent = {
             let mut memory = self.memory();
-            // What is refused anyway is no occasion for a lie, and does not count.
+            // An operation that is refused anyway gives no occasion to lie, and does not count.
             let number = self.writes.load(Ordering::Relaxed) + 1;
             let is_due = |every: u64| number.is_multiple_of(every);
             let only_pretends = match self.lie {
@@ -436,7 +438,7 @@ impl Drop for Server {
     }
 }
 
-/// A plan for a few thousand requests in closed loop, all of them read back.
+/// Returns a plan for a few thousand requests in closed loop, with all widgets read back.
 pub fn plan(url: &str) -> Plan {
     Plan {
         session: Settings {
@@ -483,7 +485,7 @@ pub fn plan(url: &str) -> Plan {
     }
 }
 
-/// Loads a server over a store that lies like this.
+/// Loads a server on a store that lies in this way.
 pub fn load(lie: Lie, adjust: impl FnOnce(&mut Plan)) -> Report {
     let server = Server::start(Double::new(lie));
     let mut plan = plan(&server.url());

@@ -1,4 +1,4 @@
--- Batches of additions: written before anything is looked at, but where serial numbers were taken of late.
+-- Batches of additions: they write first and look up nothing, unless serial numbers were taken recently.
 BEGIN;
 SET search_path = public, pg_catalog;
 SELECT plan(10);
@@ -8,7 +8,7 @@ CREATE FUNCTION pg_temp.adds(sns text[], lock_first boolean) RETURNS text[] LANG
         array_fill(NULL::widgets.port_type, ARRAY[cardinality(sns)]),
         array_fill(NULL::widgets.port_type, ARRAY[cardinality(sns)]), '{}', '{}', '{}', '{}', '{}', lock_first)
 $$;
--- How often this transaction has searched the table.
+-- Returns how often this transaction has searched the table.
 CREATE FUNCTION pg_temp.searches() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relid = 'widgets.widgets'::regclass
 $$;

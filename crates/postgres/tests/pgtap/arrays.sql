@@ -1,4 +1,4 @@
--- Arrays whose first element has another number than 1 are read by their elements, each argument.
+-- In every argument, an array whose first index is not 1 is read by its elements.
 BEGIN;
 SET search_path = public, pg_catalog;
 SELECT plan(9);

@@ -1,11 +1,11 @@
--- What the functions write into the feed, and who may read it.
+-- What the functions write to the feed, and who may read it.
 BEGIN;
 SET search_path = public, pg_catalog;
 SELECT plan(20);
 
 SELECT is(widgets.turn_on_changes(), true, 'it was off');
 SELECT is(widgets.turn_on_changes(), false, 'and is on');
--- Numbers are given at once, as this transaction is rolled back.
+-- Numbers are assigned at once, because this transaction is rolled back.
 SET CONSTRAINTS widgets.changes_are_numbered IMMEDIATE;
 SELECT newest AS start FROM widgets.changes_state() \gset
 
@@ -45,7 +45,7 @@ SELECT is((SELECT newest - :start FROM widgets.changes_state()), 6::bigint, 'six
 SELECT ok((SELECT array_agg(at) = array_agg(at ORDER BY at) FROM widgets.read_changes(:start, 100)),
     'times that do not go back');
 
--- Two widgets that go together: what the first one frees of the second, the second does not free again.
+-- Two widgets that are removed together: a slot of the second that the first one's removal frees is not freed again.
 SELECT widgets.add_widget('C', '', '{P,P}'), widgets.add_widget('D', '', '{P}'), widgets.add_widget('E', '', '{P}'),
     widgets.associate_widgets('C', 'D', 'P'), widgets.associate_widgets('C', 'E', 'P') \g /dev/null
 SELECT results_eq(

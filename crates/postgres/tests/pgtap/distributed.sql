@@ -1,4 +1,4 @@
--- The functions as they work on a distributed table, with a made-up shard_of of three groups.
+-- The functions as they run on a distributed table, with a simulated shard_of that has three groups.
 BEGIN;
 SET search_path = public, pg_catalog;
 SELECT plan(24);

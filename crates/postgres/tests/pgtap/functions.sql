@@ -1,8 +1,8 @@
--- The four functions and the lookup, called one by one: outcomes, codes, messages, order of refusals.
+-- The four functions and the lookup, called one by one: outcomes, codes, messages, and the order of refusals.
 BEGIN;
 SET search_path = public, pg_catalog;
 SELECT plan(40);
--- As PostgREST does.
+-- The role that PostgREST uses.
 SET LOCAL ROLE web_anon;
 
 SELECT lives_ok($$SELECT widgets.add_widget('A', 'one', '{P,Q,Q}')$$, 'a widget is added');
@@ -82,7 +82,7 @@ SELECT results_eq($$SELECT slots::text FROM widgets.lookup_widget('B')$$,
     $$VALUES ('[{"port" : "P", "peer" : null}, {"port" : "Q", "peer" : null}]')$$,
     'its peers are free');
 
--- What PostgREST sends for POST /rpc/associate_widgets, when the schema is exposed.
+-- What PostgREST sends for POST /rpc/associate_widgets if the schema is exposed.
 SELECT lives_ok($$
     WITH pgrst_args AS (
         SELECT * FROM json_to_record('{"widget1_sn":"a","widget2_sn":"B","port":"P"}')

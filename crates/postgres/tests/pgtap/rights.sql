@@ -37,7 +37,7 @@ SELECT throws_ok($$SELECT widgets.apply_operations('{}','{}','{}','{}','{}','{}'
     '42501', NULL, 'no batches');
 RESET ROLE;
 
--- What no statement may leave behind, not even its owner's.
+-- What no statement may leave behind, not even one of the owner.
 SELECT widgets.add_widget('A', '', '{P,Q}'), widgets.add_widget('B', '', '{P,P}'),
     widgets.add_widget('C', '', '{P}'), widgets.add_widget('D', '', '{P,P}'),
     widgets.associate_widgets('A', 'B', 'P') \g /dev/null

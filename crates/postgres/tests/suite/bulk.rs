@@ -1,4 +1,5 @@
-//! A whole database at once: what is filled in is served, and read back; half of it is never there.
+//! A whole database at once: what is filled in is served and can be read back; half of it never
+//! remains.
 
 use crate::{TIMEOUT, migrated, open};
 use tokio::sync::mpsc;
@@ -9,7 +10,7 @@ fn text(text: &str) -> SerialNumber {
     SerialNumber::new("serial_number", text).expect("within the limits")
 }
 
-/// Widgets with awkward texts, of which neighbours are associated over their second slots.
+/// Returns widgets with awkward texts. Neighbours are associated through their second slots.
 pub(crate) fn widgets() -> Vec<Widget> {
     let serial_number = |number: usize| text(&format!("\\{number:04}\tü"));
     let widget = |number: usize| Widget {
@@ -43,7 +44,7 @@ pub(crate) async fn send(target: &Target, widgets: &[Widget], end: bool) -> Resu
         .collect();
     let sending = async move {
         for rows in parts {
-            // Whoever does not receive says why.
+            // If the receiver is gone, it reports why.
             let _ = sender.send(Part::Rows(rows)).await;
         }
         if end {
@@ -78,7 +79,7 @@ async fn what_is_filled_in_is_served_and_read_back() {
         FROM pg_trigger WHERE NOT tgisinternal";
     let before = [keys, triggers].map(|sql| server.psql("registry", sql));
     let widgets = widgets();
-    // Without an end nothing is kept.
+    // Without an end, nothing is kept.
     send(&owner, &widgets, false).await.expect("left");
     assert_eq!(all(&owner).await, []);
     send(&owner, &widgets, true).await.expect("filled");
@@ -100,7 +101,7 @@ async fn what_is_filled_in_is_served_and_read_back() {
     );
 }
 
-/// Both halves of these are there, and they are no associations.
+/// Both halves of these are there, but they are not valid associations.
 #[tokio::test(flavor = "multi_thread")]
 async fn associations_that_cannot_be_leave_nothing() {
     let (server, _) = migrated().await;

@@ -14,7 +14,7 @@ fn feed(store: &Postgres) -> Arc<dyn Feed> {
     store.client().feed().expect("a feed")
 }
 
-/// Everything after a position, to the end.
+/// Returns all changes after a position.
 async fn read(feed: &dyn Feed, mut after: Position) -> Result<Vec<Event>, FeedError> {
     let mut events = Vec::new();
     loop {
@@ -27,7 +27,7 @@ async fn read(feed: &dyn Feed, mut after: Position) -> Result<Vec<Event>, FeedEr
     }
 }
 
-/// What was done to which widget, in the order of the feed.
+/// Returns what was done to which widget, in the order of the feed.
 fn told(events: &[Event]) -> Vec<String> {
     let short = |event: &Event| match &event.happened {
         Happened::AddWidget { serial_number, .. } => format!("+{serial_number}"),
@@ -63,7 +63,7 @@ async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
     };
     assert_eq!(feed.reached(any).await, Err(FeedError::Off));
 
-    // The service that runs has it from then on.
+    // A running service has the feed from then on.
     assert!(turn(&server, true).await);
     assert!(!turn(&server, true).await, "it was on");
     let first = feed.newest().await.expect("a feed");
@@ -85,8 +85,8 @@ async fn it_is_off_until_it_is_turned_on_and_begins_anew_each_time() {
     assert_eq!(told(&events), ["+D"]);
 }
 
-/// A transaction that did its work first and committed last is told last, one that was rolled back is not
-/// told, and one that is open holds up nobody.
+/// A transaction that works first and commits last is reported last, one that is rolled back is not
+/// reported, and an open one holds up nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_psql_are_told_in_the_order_of_commits() {
     let (server, url) = migrated().await;
@@ -111,7 +111,7 @@ async fn changes_of_psql_are_told_in_the_order_of_commits() {
     assert_eq!(told(&events), ["+C", "+A", "+B", "A=B", "+D"]);
     assert!(events.windows(2).all(|two| two[0].at <= two[1].at));
 
-    // What programs of an earlier version send is told as well.
+    // Operations from programs of an earlier version are reported as well.
     server.psql(
         "registry",
         "SELECT widgets.apply_operations('{E}', '{e}', '{P}', '{NULL}', '{NULL}', '{A}',
@@ -121,7 +121,7 @@ async fn changes_of_psql_are_told_in_the_order_of_commits() {
     assert_eq!(told(&events), ["+E", "C=D", "-A"]);
 }
 
-/// Also one whose snapshot is older than what others committed meanwhile.
+/// This also holds for a transaction whose snapshot is older than what others have committed since.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_snapshot_takes_no_number_twice() {
     let (server, url) = migrated().await;
@@ -149,7 +149,8 @@ async fn an_old_snapshot_takes_no_number_twice() {
     );
 }
 
-/// By the token's subject, as the service and PostgREST have it, and nobody where there is none.
+/// The author is the token's subject, as the service and PostgREST pass it on, and nobody if there
+/// is no token.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_who_did_it() {
     let (server, url) = migrated().await;
@@ -180,7 +181,7 @@ async fn it_says_who_did_it() {
     assert_eq!(by, [Some("ann"), Some("bob"), None, None, None]);
 }
 
-/// Sessions that commit when they like, batches of two services, and somebody who reads all the time.
+/// Sessions commit at any time, two services send batches, and somebody reads all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_misses_a_change_whoever_commits_meanwhile() {
     const SESSIONS: usize = 4;
@@ -233,7 +234,7 @@ async fn nobody_misses_a_change_whoever_commits_meanwhile() {
     assert_eq!(read(&*feed, start).await.expect("changes"), events);
 }
 
-/// From the moment at which it is on, whatever is accepted is told.
+/// From the moment at which the feed is on, every accepted operation is reported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_begins_beside_writers_without_a_gap() {
     let (server, url) = migrated().await;
@@ -250,7 +251,7 @@ async fn it_begins_beside_writers_without_a_gap() {
             })
         })
         .collect();
-    // One that has written and not committed is waited for.
+    // It waits for a transaction that has written but not committed.
     let open = holder(&server, "SELECT widgets.add_widget('open', '', '{}')").await;
     let turning = tokio::spawn({
         let url = server.url("registry", "postgres");
@@ -270,7 +271,7 @@ async fn it_begins_beside_writers_without_a_gap() {
     client.submit(add("last")).await.expect("added");
     let oldest = feed.oldest().await.expect("a feed");
     let seen = told(&read(&*feed, oldest).await.expect("changes"));
-    // Of each writer, all from some number on.
+    // For each writer, all operations from some number on are reported.
     for writer in 0..4 {
         let prefix = format!("+{writer}-");
         let of_writer: Vec<usize> = seen
@@ -283,7 +284,7 @@ async fn it_begins_beside_writers_without_a_gap() {
     assert_eq!(seen.last().map(String::as_str), Some("+last"));
 }
 
-/// A server that was promoted may lack what the one before had told.
+/// A server that was promoted may lack changes that its predecessor reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_life_does_not_go_on_from_what_was_lost() {
     let (server, url) = migrated().await;
@@ -296,7 +297,8 @@ async fn a_new_life_does_not_go_on_from_what_was_lost() {
         sequence: kept.sequence + 1,
         ..kept
     };
-    // As a promotion shows in the timeline; the number is in the log, as its commit was to be.
+    // This simulates a promotion, which changes the timeline. The number was written to the log
+    // before its commit.
     server.psql(
         "registry",
         "UPDATE widgets.changes_epochs SET life = 'before';
@@ -309,13 +311,14 @@ async fn a_new_life_does_not_go_on_from_what_was_lost() {
     let oldest = feed.oldest().await.expect("a feed");
     assert_eq!(read(&*feed, lost).await, Err(FeedError::Gone { oldest }));
     assert_eq!(told(&read(&*feed, kept).await.expect("changes")), ["+B"]);
-    // The same for who reads the state after a position.
+    // The same holds for reading the state after a position.
     assert_eq!(feed.reached(kept).await, Ok(()));
     assert_eq!(feed.reached(newest).await, Ok(()));
     assert_eq!(feed.reached(lost).await, Err(FeedError::Gone { oldest }));
 }
 
-/// By age and by bytes; whoever is too late is told, and gets no history with a gap.
+/// Changes are removed by age and by size. A subscriber who is too late gets an error, not a
+/// history with a gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_or_too_much_goes() {
     let (server, url) = migrated().await;
@@ -324,7 +327,7 @@ async fn what_is_too_old_or_too_much_goes() {
     let (client, feed) = (store.client(), feed(&store));
     let start = feed.newest().await.expect("a feed");
     let mut positions = Vec::new();
-    // Each round ends the partition that was written to.
+    // Each round closes the partition that was written to.
     for round in 0..20 {
         client
             .submit(add(&format!("{round}")))
@@ -336,7 +339,8 @@ async fn what_is_too_old_or_too_much_goes() {
     let oldest = feed.oldest().await.expect("a feed");
     assert!(oldest > start && oldest < positions[18], "{oldest}");
     assert_eq!(read(&*feed, start).await, Err(FeedError::Gone { oldest }));
-    // What the state rests on does not go with the changes; nobody else's and no later position is waited for.
+    // A position remains reached after its changes were removed. Positions of another store, and
+    // later ones, are refused and not waited for.
     assert_eq!(feed.reached(start).await, Ok(()));
     let newest = positions[19];
     assert_eq!(feed.reached(newest).await, Ok(()));
@@ -364,7 +368,7 @@ async fn what_is_too_old_or_too_much_goes() {
             }
         }
     }
-    // Somebody who reads keeps them from going, and no writer waits for that.
+    // A reader prevents their removal, and no writer waits for that.
     let reader = holder(
         &server,
         "SELECT FROM widgets.changes, widgets.changes_order",
@@ -384,7 +388,7 @@ async fn what_is_too_old_or_too_much_goes() {
     );
 }
 
-/// Nobody learns of a change that a crash could take back, whatever the session is set to.
+/// Nobody learns of a change that a crash could undo, whatever the session's settings.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_told_only_when_it_is_durable() {
     let (server, _) = migrated().await;
@@ -403,7 +407,8 @@ async fn a_change_is_told_only_when_it_is_durable() {
     assert!(flushed.get::<_, bool>(0), "the commit was not waited for");
 }
 
-/// What a removal frees is asked for before it writes: whether it is recorded must not change in between.
+/// A removal looks up which slots it frees before it writes. Whether changes are recorded must not
+/// change in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_turns_it_on_waits_for_removals_under_way() {
     let (server, url) = migrated().await;

@@ -1,4 +1,4 @@
-//! The suite of every store, and the embedded store beside this one.
+//! The suite of every store, and a comparison of the embedded store with this one.
 
 use crate::{assert_sound, migrated, open, server::Directory, session, turn_on_changes};
 use proptest::{collection::vec, prelude::*};
@@ -10,8 +10,8 @@ use widgets_engine::Engine;
 use widgets_postgres::{Client, Postgres, Settings};
 use widgets_registry::{Ask as _, Command, Lookup, Port, PortCounts, Store};
 
-/// Two processes over one database, with batches in flight side by side, and a client of each: of one the answers come
-/// as those of a worker do, of the other straight to each caller.
+/// Opens two processes on one database, with batches in flight at the same time, and a client of
+/// each. One client gets its answers as a worker does, the other directly.
 pub(crate) fn two_stores(url: &str) -> ([Postgres; 2], [Client; 2]) {
     let settings = Settings {
         connections: 3,
@@ -34,7 +34,8 @@ async fn the_postgresql_store_conforms() {
     assert_sound(&server);
 }
 
-/// Without a feed, as it is unless it is turned on. One operation a batch, and so none that a neighbour could help or hide.
+/// Without a feed, which is the default. One operation per batch, so that no neighbour can help it
+/// or hide its faults.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_conforms_in_batches_of_one() {
     let (server, url) = migrated().await;
@@ -63,7 +64,7 @@ async fn callers_have_their_shares_of_the_keys() {
     check_key_shares(&clients, "", 60, let_go).await;
 }
 
-/// An estimate is exact where ANALYZE has looked at every row.
+/// An estimate is exact if ANALYZE has examined every row.
 #[tokio::test(flavor = "multi_thread")]
 async fn free_slots_are_estimated_by_port_type() {
     let (server, url) = migrated().await;
@@ -83,8 +84,8 @@ async fn free_slots_are_estimated_by_port_type() {
     check_free_slots(&store.client(), "", counted).await;
 }
 
-/// Several callers, each with widgets of its own, send the same histories to both stores at once:
-/// what each caller is told must be the same to the byte.
+/// Several callers, each with its own widgets, send the same histories to both stores at once. Each
+/// caller must get byte for byte the same answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn both_stores_answer_the_same_history_alike() {
     let (server, url) = migrated().await;
@@ -121,7 +122,7 @@ async fn both_stores_answer_the_same_history_alike() {
     assert_sound(&server);
 }
 
-/// Everything that the server makes an answer of.
+/// Returns everything from which the server makes an answer.
 async fn answer(store: &impl Store, command: Command) -> (String, String, Option<String>) {
     use widgets_registry::Rejection::{Fault, Refused, Replayed};
     match store.submit(command).await {

@@ -1,5 +1,5 @@
-//! The functions as they work on a distributed table, on a server without Citus: with a made-up `shard_of` of several
-//! groups, which the table of one place knows nothing of.
+//! The functions as they run on a distributed table, on a server without Citus: with a simulated
+//! `shard_of` that has several groups, of which the local table knows nothing.
 
 use crate::{
     conformance::two_stores, functions::call, functions::web_anon, migrated, open, server::Server,
@@ -15,15 +15,15 @@ use widgets_conformance::{
 use widgets_postgres::{Postgres, Settings};
 use widgets_registry::{Kinds as _, Rejection, SerialNumber};
 
-/// What distributing does, but for the distribution. The trigger holds halves of one statement against each other,
-/// and here a statement writes those of one group.
+/// Does what distributing does, except for the distribution. The trigger compares the halves in one
+/// statement, but here one statement writes only those of one group.
 pub(crate) const MADE_UP: &str = "
     DROP TRIGGER widgets_both_halves ON widgets.widgets;
     CREATE OR REPLACE FUNCTION widgets.is_distributed() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT true';
     CREATE OR REPLACE FUNCTION widgets.shard_of(serial_number text) RETURNS bigint LANGUAGE sql STABLE AS
         'SELECT abs(hashtext(serial_number)::bigint) % 3'";
 
-/// A server whose table counts as distributed, and the URL of the service's role.
+/// Returns a server whose table is treated as distributed, and the URL of the service's role.
 async fn made_up() -> (Server, String) {
     let (server, url) = migrated().await;
     server.psql("registry", MADE_UP);
@@ -45,8 +45,8 @@ async fn a_table_that_counts_as_distributed_conforms() {
     assert_balanced(&server);
 }
 
-/// Three processes of so many callers each, over these same few widgets, and each caller with so many operations: none of
-/// them meets a fault.
+/// Runs three processes with this many callers each, on these few widgets, and with this many
+/// operations for each caller. None of them may meet a fault.
 pub(crate) async fn hammer(
     url: &str,
     settings: &Settings,
@@ -78,7 +78,8 @@ pub(crate) async fn hammer(
     stores
 }
 
-/// Several processes over the same few widgets: what the first attempt meets falls back to locks.
+/// Several processes use the same few widgets: when their first attempts conflict, they fall back
+/// to locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_names_the_same_widgets_leaves_them_whole() {
     let (server, url) = made_up().await;
@@ -87,7 +88,7 @@ async fn whoever_names_the_same_widgets_leaves_them_whole() {
     assert_balanced(&server);
 }
 
-/// A widget that another transaction holds is passed over, and the others of the batch are not.
+/// A widget that another transaction holds is skipped, but the others in the batch are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_hold_is_told_apart() {
     let (server, _) = made_up().await;
@@ -107,7 +108,8 @@ async fn what_others_hold_is_told_apart() {
         server.psql("registry", call),
         "{locked,ok,23505}|{locked,ok,WG001}|{locked,ok,locked}"
     );
-    // One that waits for nobody for long says so, for the whole batch.
+    // Without lock_first, the call soon gives up waiting, and reports the conflict for the whole
+    // batch.
     let waiting = "SELECT widgets.apply_operations('{}', '{}', '{}', '{}', '{}', '{}', '{a}', '{b}', '{P}', '{t}', false)";
     let refused = session(&server, "postgres")
         .await
@@ -125,7 +127,7 @@ async fn what_others_hold_is_told_apart() {
     assert_balanced(&server);
 }
 
-/// Single calls answer as where the table is in one place.
+/// Single calls get the same answers as from a table in one place.
 #[tokio::test(flavor = "multi_thread")]
 async fn single_calls_answer_alike() {
     let ((here, _), (there, _)) = tokio::join!(made_up(), migrated());

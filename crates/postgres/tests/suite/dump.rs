@@ -1,4 +1,4 @@
-//! A logical dump, restored as docs/operations.md says.
+//! A logical dump, restored as docs/operations.md describes.
 
 use crate::{
     TIMEOUT, assert_sound,
@@ -12,7 +12,7 @@ use widgets_conformance::commands::{associate_widgets, serial_number};
 use widgets_postgres::{Settings, Target, migrate};
 use widgets_registry::{Ask as _, Kinds as _, Lookup, Port, Store as _};
 
-/// A program of PostgreSQL that is a client of this server, as this role.
+/// Returns a command that runs a client program of PostgreSQL against this server with this role.
 fn client(server: &Server, name: &str, role: &str) -> Command {
     let mut client = Command::new(binary(name));
     client
@@ -21,7 +21,7 @@ fn client(server: &Server, name: &str, role: &str) -> Command {
     client
 }
 
-/// The other server knows neither the roles of the service nor who owned the database.
+/// The other server knows neither the service's roles nor the owner of the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_is_restored_on_another_server() {
     let (server, url) = migrated().await;
@@ -60,7 +60,8 @@ async fn a_dump_is_restored_on_another_server() {
     assert_eq!(peer, Some(two));
     assert_eq!(client.submit(add("C")).await, Ok(()));
     assert_sound(&other);
-    // The same store goes on, and its positions are no longer those that the other server gives out.
+    // It is still the same store, but in a new epoch, so its positions differ from those of the
+    // other server.
     let newest = client.feed().expect("a feed").newest().await;
     let newest = newest.expect("a position");
     assert_eq!(newest.store, told.store);

@@ -1,4 +1,5 @@
-//! What callers are told while the database is away, slow, crowded or at odds with one operation.
+//! What callers are told while the database is unavailable, slow, crowded, or in conflict with one
+//! operation.
 
 use crate::{assert_sound, migrated, open, server::Server, turn_on_changes, until};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use widgets_registry::{
     Ask as _, Command, Fault, Kinds as _, Lookup, Reason, Rejection, Store as _,
 };
 
-/// The fault that an operation met.
+/// Returns the fault that an operation met.
 pub(crate) fn fault(outcome: Result<(), Rejection>) -> Fault {
     match outcome {
         Err(Rejection::Fault(fault)) => fault,
@@ -16,7 +17,7 @@ pub(crate) fn fault(outcome: Result<(), Rejection>) -> Fault {
     }
 }
 
-/// Why the store could not do its work.
+/// Returns why the store could not do its work.
 pub(crate) fn reason(fault: &Fault) -> &Reason {
     match fault {
         Fault::Unavailable { reason } | Fault::FateUnknown { reason } => reason,
@@ -24,12 +25,12 @@ pub(crate) fn reason(fault: &Fault) -> &Reason {
     }
 }
 
-/// Adds a widget.
+/// Returns a command that adds a widget.
 pub(crate) fn add(name: &str) -> Command {
     add_widget(&serial_number(name), "", "P")
 }
 
-/// Lets the database take a minute over a widget that is named `slow`.
+/// Makes the database take a minute to add a widget named `slow`.
 pub(crate) fn make_slow(server: &Server) {
     server.psql(
         "registry",
@@ -40,19 +41,19 @@ pub(crate) fn make_slow(server: &Server) {
     );
 }
 
-/// Adds a widget that the database takes a minute over.
+/// Returns a command that takes the database a minute.
 pub(crate) fn add_slowly(name: &str) -> Command {
     add_widget(&serial_number(name), "slow", "P")
 }
 
-/// Waits until a backend waits for this.
+/// Waits until a backend is waiting for this event.
 pub(crate) async fn until_waiting(server: &Server, wait_event: &str) {
     let sql =
         format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = '{wait_event}'");
     until(server, &sql, "t").await;
 }
 
-/// Waits until so many requests wait in the store's queue.
+/// Waits until this many requests are in the store's queue.
 async fn until_queued(store: &Postgres, count: u32) {
     until_gauge(store, "widgets_queue_operations", count).await;
 }
@@ -113,7 +114,7 @@ async fn a_database_that_is_away_is_found_when_it_comes() {
     until_ready(&client).await;
     assert_eq!(client.submit(add("A")).await, Ok(()));
 
-    // Connections that break while nothing is under way cost no caller anything.
+    // Connections that break while idle have no effect on callers.
     let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
     let newest = server.psql("postgres", &format!("SELECT max(backend_start) {of_store}"));
     server.psql(
@@ -170,7 +171,7 @@ async fn an_administrator_who_ends_a_statement_is_told_apart_from_a_crash() {
         let sql =
             format!("SELECT {function}(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
         server.psql("postgres", &sql);
-        // The server said that it rolled back, so nothing was applied.
+        // The server reported a rollback, so nothing was applied.
         assert_eq!(fault(waiting.await.expect("no panic")).code(), code);
         until_ready(&client).await;
         let found = client.ask(Lookup(serial_number("A"))).await;
@@ -200,7 +201,7 @@ async fn waiting_has_its_limits() {
     };
     let blocked = submit(add_slowly("A"));
     until_waiting(&server, "PgSleep").await;
-    // Behind it two may wait, and no third.
+    // Two more may wait, but no third.
     let (second, third) = (submit(add("B")), submit(add("C")));
     until_queued(&store, 2).await;
     let full = fault(client.submit(add("D")).await);
@@ -222,7 +223,7 @@ async fn waiting_has_its_limits() {
             "{late:?}"
         );
     }
-    // Nothing of it was applied.
+    // Nothing was applied.
     assert_eq!(client.submit(add("A")).await, Ok(()));
     assert_eq!(client.submit(add("B")).await, Ok(()));
 }
@@ -264,7 +265,7 @@ async fn one_operation_that_the_database_cannot_take_harms_no_other() {
     }
 }
 
-/// Whoever balances load must not send operations to where none is applied.
+/// A load balancer must not send operations to a service that applies none.
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_is_what_operations_get() {
     let (server, url) = migrated().await;
@@ -283,7 +284,7 @@ async fn readiness_is_what_operations_get() {
         "the database refuses the service's role"
     );
     assert_eq!(client.ready().await, Err(refused));
-    // Lookups go on.
+    // Lookups continue.
     let found = client
         .ask(Lookup(serial_number("A")))
         .await
@@ -297,7 +298,7 @@ async fn readiness_is_what_operations_get() {
     assert_eq!(client.ready().await, Ok(()));
 }
 
-/// Whoever waits for the end of a statement's time, no test would live to see.
+/// Settings with a statement timeout that no test would live to see.
 fn patient(connect_timeout_ms: u64) -> Settings {
     Settings {
         statement_timeout_ms: 10 * 60 * 1000,
@@ -306,8 +307,8 @@ fn patient(connect_timeout_ms: u64) -> Settings {
     }
 }
 
-/// A server that is held accepts connections, by its system, and says nothing. `/ready` does not wait for the end of a
-/// statement's time, which no test would live to see.
+/// The operating system of a stopped server accepts connections, but the server says nothing.
+/// `/ready` does not wait for the statement timeout, which no test would live to see.
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
@@ -324,7 +325,7 @@ async fn readiness_does_not_wait_for_a_server_that_fell_silent() {
     assert_eq!(client.submit(add("A")).await, Ok(()));
 }
 
-/// Nor does an operation: what became of it nobody knows.
+/// An operation does not wait either. Its fate is unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
@@ -337,7 +338,7 @@ async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     let unknown = fault(unknown);
     assert_eq!(unknown.code(), "WG505");
     assert_eq!(reason(&unknown).public(), "the database did not answer");
-    // The first one that is applied is what it is ready by.
+    // The first operation that is applied makes the store ready again.
     while client.submit(add("C")).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -345,7 +346,7 @@ async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     assert_sound(&server);
 }
 
-/// Nor does whoever reads the feed of changes.
+/// A reader of the feed does not wait either.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_do_not_wait_for_a_server_that_fell_silent() {
     let (server, url) = migrated().await;
@@ -360,7 +361,7 @@ async fn changes_do_not_wait_for_a_server_that_fell_silent() {
     assert!(unheard.contains("the database did not answer"), "{unheard}");
 }
 
-/// One that answers others is only slow, and worth the wait.
+/// A server that answers new connections is only slow, and worth the wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_waits_for_a_server_that_is_slow() {
     let (server, url) = migrated().await;

@@ -1,4 +1,4 @@
-//! The functions by themselves: pgTAP, and their answers beside those of the embedded store.
+//! The functions alone: pgTAP, and a comparison of their answers with those of the embedded store.
 
 use crate::{
     assert_sound, migrated,
@@ -37,7 +37,7 @@ async fn pgtap_passes() {
     assert!(count > 0, "no pgTAP test was run");
 }
 
-/// A session that may do what PostgREST's anonymous callers may.
+/// Opens a session with the rights of PostgREST's anonymous callers.
 pub(crate) async fn web_anon(server: &Server) -> Client {
     let client = session(server, "authenticator").await;
     let role = client.execute("SET ROLE web_anon", &[]).await;
@@ -45,7 +45,7 @@ pub(crate) async fn web_anon(server: &Server) -> Client {
     client
 }
 
-/// One call for each operation, as `web_anon` makes it.
+/// Makes one call for an operation, as `web_anon` does.
 pub(crate) async fn call(
     client: &Client,
     command: &Command,
@@ -118,8 +118,8 @@ async fn calls_for_one_operation_answer_as_the_embedded_store() {
     assert_sound(&server);
 }
 
-/// Calls for the same few widgets wait for each other, and none deadlocks, whatever comes and goes
-/// while others wait for it.
+/// Calls for the same few widgets wait for each other without deadlocks, whatever is added and
+/// removed while others wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_for_the_same_widgets_do_not_deadlock() {
     const SEEDS: u64 = 12;
@@ -137,7 +137,8 @@ async fn calls_for_the_same_widgets_do_not_deadlock() {
                     let Err((code, message, _)) = call(&client, &command).await else {
                         continue;
                     };
-                    // 40001: a widget came and went meanwhile; the caller may try again.
+                    // 40001: a widget was removed and added again in the meantime; the caller may
+                    // try again.
                     if !code.starts_with("WG00") && !["23505", "40001"].contains(&&*code) {
                         unexpected.push(format!("{command:?}: {code}: {message}"));
                     }
@@ -153,7 +154,7 @@ async fn calls_for_the_same_widgets_do_not_deadlock() {
     }
 }
 
-/// A batch that removes both ends of associations, and a peer that stays.
+/// One batch removes both ends of associations, and leaves another peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ends_of_an_association_are_removed_by_one_batch() {
     let (server, _) = migrated().await;
@@ -175,8 +176,9 @@ async fn both_ends_of_an_association_are_removed_by_one_batch() {
     assert_sound(&server);
 }
 
-/// Batches of thousands on a table with statistics, where the planner has reason to choose. Widget n is
-/// associated with n + 1, so that of those removed some are each other's peers, some share one.
+/// Batches of thousands on a table with statistics, where the planner has a choice. Widget n is
+/// associated with n + 1, so that some of the removed widgets are peers of each other, and some
+/// share a peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_batches_apply_every_operation() {
     let (server, _) = migrated().await;
@@ -203,7 +205,7 @@ async fn large_batches_apply_every_operation() {
             FROM generate_series(0, 19999) n WHERE n % 5 IN (0, 1, 3)) removed",
     );
     assert_eq!(outcomes, "12000");
-    // Of five, two are left, whose neighbours are gone.
+    // Of every five widgets two remain, whose neighbours are gone.
     assert_eq!(server.psql("registry", halves), "0");
     let rest = "SELECT count(*) FROM widgets.widgets";
     assert_eq!(server.psql("registry", rest), "8000");

@@ -1,4 +1,4 @@
-//! A server that does not speak English is understood.
+//! A server whose messages are not in English is understood.
 
 use crate::{
     faults::{add, add_slowly, fault, make_slow, until_ready, until_waiting},
@@ -18,7 +18,7 @@ async fn errors_are_told_apart_in_any_language() {
     let url = format!("postgres://authenticator@127.0.0.1:{port}/registry?sslmode=disable");
     let store = open(&url, Settings::default());
     let client = store.client();
-    // An ERROR: a conflict, which is tried again.
+    // ERROR: a conflict, which is tried again.
     let holder = holder(&server, "SELECT widgets.add_widget('A', '', '{P}')").await;
     let waiting = submit(&client, add("A"));
     until_set_aside(&store, 1).await;
@@ -29,7 +29,7 @@ async fn errors_are_told_apart_in_any_language() {
         waiting.await.expect("no panic"),
         Err(Rejection::Refused(taken))
     );
-    // A FATAL one: the server rolled back and ends the connection.
+    // FATAL: the server has rolled back and closes the connection.
     let waiting = submit(&client, add_slowly("B"));
     until_waiting(&server, "PgSleep").await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";

@@ -1,4 +1,4 @@
-//! Lists that somebody else holds up, and by indexes that a database may have or not.
+//! Lists that are held up by a lock, and lists with and without optional indexes.
 
 use crate::{TIMEOUT, locks::holder, migrated, open, server::Server, until};
 use widgets_conformance::check_store;
@@ -20,7 +20,7 @@ fn everything() -> List {
     }
 }
 
-/// Waits until so many lists wait for a lock.
+/// Waits until this many lists wait for a lock.
 async fn until_waiting(server: &Server, lists: usize) {
     let sql = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND query LIKE '%list_rows%' AND pid <> pg_backend_pid()";
@@ -40,14 +40,14 @@ async fn a_client_that_hangs_up_ends_its_statement() {
     });
     until_waiting(&server, 1).await;
     asked.abort();
-    // The lock is still held: it ends because nobody waits for it.
+    // The lock is still held, so the statement ends because nobody waits for it.
     until_waiting(&server, 0).await;
     holder.batch_execute("ROLLBACK").await.expect("let go");
     let page = client.ask(everything()).await.expect("a page");
     assert_eq!(page.total, Some(0));
 }
 
-/// They are used, they change no answer, and they come and go beside a service.
+/// Indexes are used, change no answer, and can be created and dropped while a service runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn indexes_are_made_where_they_are_asked_for() {
     let (server, url) = migrated().await;
@@ -57,7 +57,7 @@ async fn indexes_are_made_where_they_are_asked_for() {
         let kept = keep_index(&owner, index, on, TIMEOUT).await;
         kept.expect("made or dropped")
     };
-    // One in a thousand has a free R slot, and each name is one widget's.
+    // One widget in a thousand has a free R slot, and each has a different name.
     let fill = "INSERT INTO widgets.widgets (serial_number, name, port1)
         SELECT 'w' || n, 'n' || n, CASE WHEN n % 1000 = 0 THEN 'R' ELSE 'P' END::widgets.port_type
         FROM generate_series(1, 20000) n";
@@ -90,7 +90,7 @@ async fn indexes_are_made_where_they_are_asked_for() {
         assert!(keep(index, true).await, "it was not there");
         assert!(!keep(index, true).await, "it is there");
         assert!(plan(filter).contains(name), "{}", plan(filter));
-        // As where making it was interrupted.
+        // The same state as after an interrupted creation.
         let broken = format!(
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'widgets.{name}'::regclass"
         );

@@ -1,5 +1,5 @@
-//! Widgets that another transaction holds: no operation changes what it has not locked, and none waits
-//! for the sake of another.
+//! Widgets that another transaction holds: no operation changes what it has not locked, and none
+//! waits because of another.
 
 use crate::{
     TIMEOUT, assert_sound,
@@ -17,7 +17,7 @@ use widgets_registry::{
     Ask as _, Command, Fault, Kinds as _, Lookup, Port, Refusal, Rejection, Store as _,
 };
 
-/// A second session that holds what the first wants, until it ends its transaction.
+/// Opens a second session that holds locks until its transaction ends.
 pub(crate) async fn holder(server: &Server, sql: &str) -> Session {
     let holder = session(server, "postgres").await;
     let held = holder.batch_execute(&format!("BEGIN; {sql}")).await;
@@ -25,7 +25,7 @@ pub(crate) async fn holder(server: &Server, sql: &str) -> Session {
     holder
 }
 
-/// Lets a batch wait for a lock as long as it takes.
+/// Removes the time limit of batches that wait for locks.
 fn wait_for_locks(server: &Server) {
     server.psql(
         "registry",
@@ -35,7 +35,7 @@ fn wait_for_locks(server: &Server) {
     );
 }
 
-/// Waits until so many sessions wait for a lock.
+/// Waits until this many sessions wait for a lock.
 async fn until_locked(server: &Server, sessions: usize) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     until(server, sql, &sessions.to_string()).await;
@@ -44,18 +44,18 @@ async fn until_locked(server: &Server, sessions: usize) {
 /// The answer to an operation.
 pub(crate) type Answer = JoinHandle<Result<(), Rejection>>;
 
-/// Asks for an operation, and does not wait for the answer.
+/// Submits an operation without waiting for its answer.
 pub(crate) fn submit(client: &Client, command: Command) -> Answer {
     let client = client.clone();
     tokio::spawn(async move { client.submit(command).await })
 }
 
-/// Waits until the store has set so many operations aside.
+/// Waits until the store has set this many operations aside.
 pub(crate) async fn until_set_aside(store: &widgets_postgres::Postgres, count: u32) {
     until_gauge(store, "widgets_locked_operations", count).await;
 }
 
-/// A peer that was removed, and added again, while the removal waited has the same serial number, and
+/// A peer that was removed and added again while the removal waited has the same serial number, but
 /// is not what was locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_changes_only_what_it_has_locked() {
@@ -90,8 +90,8 @@ async fn a_removal_changes_only_what_it_has_locked() {
     assert_sound(&server);
 }
 
-/// Calls for one operation lock in the order of bytes. So do batches, whatever order the database's
-/// language has.
+/// Calls for one operation lock in byte order. So do batches, whatever the collation of the
+/// database.
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_lock_in_the_order_of_bytes() {
     let server = Server::start(&["fsync=off"]);
@@ -120,7 +120,7 @@ async fn batches_lock_in_the_order_of_bytes() {
         '{}', '{}', '{a}', '{B}', '{P}', '{true}', false)";
     let call = tokio::spawn(async move { batch.query_one(call, &[]).await });
     until_locked(&server, 1).await;
-    // It waits for B, the first one, and has locked nothing.
+    // It waits for B, the first one, and has locked nothing yet.
     let free = "SELECT FROM widgets.widgets WHERE serial_number = 'a' FOR UPDATE NOWAIT";
     holder.batch_execute(free).await.expect("a free row");
     holder.batch_execute("COMMIT").await.expect("no locks");
@@ -128,7 +128,7 @@ async fn batches_lock_in_the_order_of_bytes() {
     assert_eq!(outcomes, "{ok}");
 }
 
-/// What a batch was decided on is changed by another transaction before it is written.
+/// Another transaction changes what a batch was decided on before the batch writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_met_a_change_is_refused_whole() {
     let (server, _) = migrated().await;
@@ -149,8 +149,8 @@ async fn a_batch_that_met_a_change_is_refused_whole() {
     assert_sound(&server);
 }
 
-/// Of each kind one operation whose widgets are free, and others: one by one the widget itself is held,
-/// its peer, or its serial number by somebody who is about to add it.
+/// For each kind: one operation whose widgets are free, and others where another session holds the
+/// widget itself, its peer, or its serial number, which it is about to add.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_locks_first_passes_over_what_others_hold() {
     let (server, _) = migrated().await;
@@ -177,7 +177,7 @@ async fn a_batch_that_locks_first_passes_over_what_others_hold() {
         outcomes,
         "{ok,locked,23505,ok}|{WG001,locked,ok}|{ok,locked,ok,WG001/1}"
     );
-    // Where something is removed a batch locks first in any case.
+    // A batch with a removal always locks first.
     let removal = "SELECT remove_outcomes FROM widgets.apply_operations(
         '{}', '{}', '{}', '{}', '{}', '{held,c,x}', '{}', '{}', '{}', '{}', false)";
     assert_eq!(server.psql("registry", removal), "{locked,ok,ok}");
@@ -188,8 +188,9 @@ async fn a_batch_that_locks_first_passes_over_what_others_hold() {
     assert_sound(&server);
 }
 
-/// A session holds widgets, peers of widgets, and serial numbers that it is about to add. All that
-/// concerns others goes on, and what concerns these is done as soon as they are free.
+/// A session holds widgets, peers of widgets, and serial numbers that it is about to add.
+/// Operations on other widgets continue, and those on these are done as soon as the widgets are
+/// free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn locked_widgets_hold_up_no_others() {
     const HELD: u32 = 120;
@@ -233,7 +234,7 @@ async fn locked_widgets_hold_up_no_others() {
     }
     for (number, free) in free.into_iter().enumerate() {
         let outcome = free.await.expect("no panic");
-        // Of a ring of associations each second one may find a slot taken.
+        // In a ring of associations, every second one may find a slot taken.
         assert!(
             !matches!(outcome, Err(Rejection::Fault(_))),
             "{number}: {outcome:?}"
@@ -255,7 +256,7 @@ async fn locked_widgets_hold_up_no_others() {
     assert_sound(&server);
 }
 
-/// What waits for locks is bounded in number and in time.
+/// Waiting for locks is bounded in number and in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_locks_has_its_limits() {
     let (server, url) = migrated().await;
@@ -289,18 +290,18 @@ async fn waiting_for_locks_has_its_limits() {
          already are queue_operations_max / 4 = 2"
     );
     for waiting in waiting {
-        // As long may pass once more.
+        // They may have to wait as long again.
         let held =
             "another transaction of the database holds these widgets, for queue_wait_ms_max = 4000";
         let expected = (held.to_owned(), 4);
         assert_eq!(busy(waiting.await.expect("no panic")), expected);
     }
     holder.batch_execute("ROLLBACK").await.expect("no locks");
-    // Nothing of it was applied.
+    // Nothing was applied.
     assert_eq!(client.submit(remove(0)).await, Ok(()));
 }
 
-/// A table that is locked as a whole holds up everything, and costs nobody anything but time.
+/// A lock on the whole table holds up everything, but costs only time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_table_is_waited_for() {
     let (server, url) = migrated().await;
@@ -319,7 +320,7 @@ async fn a_locked_table_is_waited_for() {
     }
 }
 
-/// Another session adds a widget at the same time: whoever comes second is told so.
+/// Another session adds a widget at the same time: the second one is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serial_number_that_somebody_else_takes_is_taken() {
     let (server, url) = migrated().await;

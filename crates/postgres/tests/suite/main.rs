@@ -41,14 +41,14 @@ use widgets_postgres::{Postgres, Settings, Target, keep_changes, migrate};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server with one migrated database, and the URL of the service's role.
+/// Returns a server with one migrated database, and the URL of the service's role.
 async fn migrated() -> (Server, String) {
     let server = Server::start_of(migrated_data().await, &["fsync=off"]);
     let url = server.url("registry", "authenticator");
     (server, url)
 }
 
-/// The data of such a server, made once for all that run beside each other.
+/// Returns the data directory of such a server, made once for all that run at the same time.
 async fn migrated_data() -> Arc<Directory> {
     static LATEST: Mutex<Weak<Directory>> = Mutex::const_new(Weak::new());
     let mut latest = LATEST.lock().await;
@@ -66,7 +66,7 @@ async fn migrated_data() -> Arc<Directory> {
     data
 }
 
-/// Begins the feed of a migrated database.
+/// Turns on the feed of a migrated database.
 async fn turn_on_changes(server: &Server) {
     let target = Target::parse(&server.url("registry", "postgres")).expect("a URL");
     let changed = keep_changes(&target, true, TIMEOUT).await;
@@ -78,7 +78,7 @@ fn open(url: &str, settings: Settings) -> Postgres {
     Postgres::open(target, settings).expect("an open store")
 }
 
-/// A session of the test's own.
+/// Opens a separate session for a test.
 async fn session(server: &Server, role: &str) -> Client {
     let url = server.url("registry", role);
     let (client, connection) = tokio_postgres::connect(&url, NoTls)
@@ -88,7 +88,7 @@ async fn session(server: &Server, role: &str) -> Client {
     client
 }
 
-/// Waits until the administrator's question has this answer: longer than any machine takes to give it.
+/// Waits until a query by the administrator returns this value, for longer than any machine needs.
 async fn until(server: &Server, sql: &str, expected: &str) {
     let session = session(server, "postgres").await;
     let mut found = None;
@@ -106,7 +106,8 @@ async fn until(server: &Server, sql: &str, expected: &str) {
     panic!("{sql}: {found:?} for two minutes, not {expected}");
 }
 
-/// Whether no association is broken and no slot without its widget, whatever the constraints say.
+/// Checks that no association is broken and no slot lacks its widget, independently of the
+/// constraints.
 fn assert_sound(server: &Server) {
     let broken = "
         SELECT count(*) FROM widgets.slots slot

@@ -1,5 +1,5 @@
-//! A kind of request that nobody but this test knows goes through both stores. What it needs is here
-//! and nowhere else: its type with its answer, and how each store answers it.
+//! A kind of request that only this test knows goes through both stores. Everything that it needs
+//! is in this file: its type with its answer, and how each store answers it.
 
 use crate::{migrated, open, server::Directory};
 use tokio_postgres::{Error, Row, types::Type};
@@ -8,7 +8,7 @@ use widgets_engine::{Engine, State};
 use widgets_postgres::{Parameter, Settings};
 use widgets_registry::{Ask, Attempt, Fault, Request, SerialNumber};
 
-/// How many of these widgets there are.
+/// A request for how many of these widgets exist.
 #[derive(Clone)]
 struct Present(Vec<SerialNumber>);
 

@@ -1,5 +1,6 @@
-//! A registry distributed by Citus over servers of the test's own. Where PostgreSQL has no such extension what needs it is
-//! skipped, which is told; `WIDGETS_TEST_CITUS=required` makes that a failure.
+//! A registry distributed by Citus over the test's own servers. If PostgreSQL lacks the extension,
+//! tests that need it are skipped with a message; `WIDGETS_TEST_CITUS=required` makes that a
+//! failure.
 
 use crate::server::Server;
 use std::{
@@ -13,7 +14,8 @@ pub(crate) const SHARDS: u32 = 4;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a server of a cluster needs. Fewer prepared transactions than they should be are one of the faults of the tests.
+/// The settings that a server of a cluster needs. Some tests lower the number of prepared
+/// transactions as a fault.
 const SETTINGS: [&str; 8] = [
     "fsync=off",
     "max_connections=100",
@@ -31,7 +33,7 @@ pub(crate) struct Nodes {
     pub(crate) workers: Vec<Server>,
 }
 
-/// Whether Citus is there; says so where it is not.
+/// Reports whether Citus is installed, and prints a message if it is not.
 pub(crate) fn is_there() -> bool {
     static IS_THERE: OnceLock<bool> = OnceLock::new();
     if *IS_THERE.get_or_init(|| {
@@ -50,7 +52,8 @@ pub(crate) fn is_there() -> bool {
 }
 
 impl Nodes {
-    /// A migrated registry that is not distributed yet: servers with these settings besides, for each worker its own.
+    /// Starts a migrated registry that is not distributed yet. The servers have these additional
+    /// settings, separate ones for each worker.
     pub(crate) async fn migrated(coordinator: &[&str], workers: &[&[&str]]) -> Self {
         let start = |more: &[&str]| {
             let server = Server::start(&[&SETTINGS, more].concat());
@@ -74,7 +77,7 @@ impl Nodes {
         nodes
     }
 
-    /// A distributed registry without widgets, over so many workers.
+    /// Starts a distributed registry without widgets, on this many workers.
     pub(crate) async fn distributed(workers: usize) -> Self {
         Self::distributed_with(workers, "fsync=off").await
     }
@@ -95,7 +98,7 @@ impl Nodes {
         self.coordinator.url("registry", "authenticator")
     }
 
-    /// Whether each half has its other one.
+    /// Checks that each half of an association has its counterpart.
     pub(crate) fn assert_balanced(&self) {
         let balance = self
             .coordinator

@@ -1,4 +1,4 @@
-//! The password from where it is kept, in place of one in the URL.
+//! The password from a separate place instead of the URL.
 
 use crate::{TIMEOUT, server::Server};
 use std::fs;

@@ -22,7 +22,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// Fewer connections to the server than the stores have to it.
+    /// Starts a pooler with fewer connections to the server than the stores have to the pooler.
     fn start(server: &Server) -> Self {
         let program = Path::new("/usr/sbin/pgbouncer");
         assert!(
@@ -67,7 +67,8 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // Nothing gentler is sure to end it: who starts the tests may have SIGQUIT and SIGINT ignored.
+        // No gentler signal is sure to end it: SIGQUIT and SIGINT may be ignored where the tests
+        // were started.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -94,7 +95,7 @@ async fn it_conforms_behind_a_pooler_in_transaction_mode() {
     };
     let (one, other) = (open(&url, settings.clone()), open(&url, settings));
     check_store(&[one.client(), other.client()], "").await;
-    // All that through two connections: the pooler did pool.
+    // All of this went through two connections, so the pooler did pool.
     assert!(server.backends().len() <= 2, "{:?}", server.backends());
     drop((one, other));
     assert_sound(&server);

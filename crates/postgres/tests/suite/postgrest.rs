@@ -1,12 +1,12 @@
-//! The SQL that PostgREST (12 to 16) sends for a call, replayed: its role, its `search_path`, and a JSON
-//! body that it reads by `json_to_record` and passes on by the names of the arguments.
+//! The SQL that PostgREST (12 to 16) sends for a call, replayed: its role, its `search_path`, and a
+//! JSON body that it reads with `json_to_record` and passes on by the names of the arguments.
 
 use crate::{assert_sound, migrated, session};
 use tokio_postgres::Client;
 
-/// What a body of a call comes to: nothing, or the code and message of an error.
+/// Sends the body of a call. Returns the code and message of an error, if there is one.
 async fn call(client: &Client, function: &str, body: &str) -> Result<(), (String, String)> {
-    // What its schema cache knows of each function's arguments.
+    // What PostgREST's schema cache knows about each function's arguments.
     let arguments: &[(&str, &str)] = match function {
         "add_widget" => &[
             ("slots", "text[]"),
@@ -104,7 +104,7 @@ async fn the_calls_of_postgrest_are_answered() {
         )),
     )
     .await;
-    // The type as its search_path shows it: the service says widgets.port_type.
+    // The type's name depends on the search_path: the service says widgets.port_type.
     check(
         "associate_widgets",
         r#"{"widget1_sn":"E","widget2_sn":"F","port":"Z"}"#,
@@ -120,7 +120,8 @@ async fn the_calls_of_postgrest_are_answered() {
         )),
     )
     .await;
-    // A number for a text is its digits: PostgREST has no other types than the database.
+    // A number in place of a text is read as its digits, because PostgREST has only the database's
+    // types.
     let number = r#"{"widget_sn":5,"widget_name":"A","slots":["P"]}"#;
     check("add_widget", number, Ok(())).await;
     check("remove_widget", r#"{"widget_sn":"5"}"#, Ok(())).await;
@@ -129,7 +130,7 @@ async fn the_calls_of_postgrest_are_answered() {
     assert_eq!(server.psql("registry", rest), "F,it's \"quoted\"");
 }
 
-/// What it answers to `GET` of a relation of lists, as it asks for it.
+/// Returns what PostgREST answers to a `GET` of a relation of lists, by the query that it sends.
 async fn rows(client: &Client, table: &str, condition: &str, order: &str) -> String {
     let setup = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
         SELECT set_config('search_path', '\"widgets_lists\", \"public\"', true),
@@ -179,7 +180,7 @@ async fn postgrest_shows_the_two_relations_of_lists() {
     let shown = rows(&client, "slots", "\"peer_sn\" = 'E'", "\"widget_sn\" DESC").await;
     let expected = r#"[{"widget_sn":"F","ordinal":1,"port":"P","peer_sn":"E"}]"#;
     assert_eq!(shown, expected);
-    // It may read them, and nothing else.
+    // It may read these, but nothing else.
     let table = "SET ROLE web_anon; SELECT FROM widgets.widgets";
     let refused = client.batch_execute(table).await.expect_err("no right");
     assert_eq!(

@@ -1,5 +1,5 @@
-//! A primary and its standbys: which of them is asked, and what is said of a commit that may be on one
-//! of them alone.
+//! A primary and its standbys: which of them is used, and what is answered if a commit may be on
+//! only one of them.
 
 use crate::{
     TIMEOUT,
@@ -21,24 +21,24 @@ fn lines(server: &Server, sql: &str) -> String {
 
 /// Changes a setting of a running server.
 fn set(server: &Server, setting: &str) {
-    // Not one statement: ALTER SYSTEM is none of a transaction.
+    // These are separate statements, because ALTER SYSTEM cannot run in a transaction.
     server.psql("postgres", &format!("ALTER SYSTEM SET {setting}"));
     server.psql("postgres", "SELECT pg_reload_conf()");
 }
 
-/// A synchronous standby that is not there: a commit waits for it, and whoever cancels the wait is told
-/// of a success.
+/// A synchronous standby does not exist: a commit waits for it, and whoever cancels the wait gets a
+/// success.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     let (server, _) = migrated().await;
     set(&server, "synchronous_standby_names = 'ghost'");
-    // A server that says so in its own language.
+    // A server that reports this in its own language.
     let port = translated(server.port);
     let url = format!("postgres://authenticator@127.0.0.1:{port}/registry?sslmode=disable");
     let cancelled_by_us = open(
         &url,
         Settings {
-            // Until then it is applied, on any machine, and waits for the standby alone.
+            // By then it is applied on any machine, and waits only for the standby.
             statement_timeout_ms: 2000,
             ..Settings::default()
         },
@@ -50,7 +50,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
         reason(&unknown).public(),
         "the database applied it, and perhaps not on its standbys: the wait for them was cancelled"
     );
-    // Or an administrator cancels it, or a pooler.
+    // An administrator, or a pooler, may also cancel it.
     let store = open(&url, Settings::default());
     let client = store.client();
     let waiting = submit(&client, add("B"));
@@ -61,7 +61,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     );
     assert_eq!(fault(waiting.await.expect("no panic")).code(), "WG505");
     set(&server, "synchronous_standby_names = ''");
-    // They were applied, here at least; and what comes after it is sure again.
+    // They were applied, at least here; and later operations are safe again.
     for name in ["A", "B"] {
         let found = client
             .ask(Lookup(serial_number(name)))
@@ -72,7 +72,7 @@ async fn a_commit_that_may_be_on_no_standby_is_of_unknown_fate() {
     assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
-/// The same of a migration.
+/// The same for a migration.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_may_be_on_no_standby_has_not_succeeded() {
     let server = Server::start(&["fsync=off"]);
@@ -92,7 +92,7 @@ async fn a_migration_that_may_be_on_no_standby_has_not_succeeded() {
     );
 }
 
-/// A copy of the server that follows it.
+/// Starts a copy of the server that follows it.
 fn standby(primary: &Server) -> Server {
     Server::start_on(&["fsync=off"], |data| {
         run(command(&binary("pg_basebackup"))
@@ -138,7 +138,7 @@ async fn only_the_primary_is_asked_whichever_is_named_first() {
             let client = store.client();
             let name = format!("{name}{number}");
             assert_eq!(client.submit(add(&name)).await, Ok(()), "{name}");
-            // A standby could not have it yet, as nobody lets it.
+            // A standby cannot have it yet, because its replay is paused.
             let found = client.ask(Lookup(serial_number(&name))).await;
             assert!(found.expect("a lookup").is_some(), "{name}");
             assert_eq!(client.ready().await, Ok(()));
@@ -193,8 +193,8 @@ async fn a_standby_is_read_from_where_that_is_asked_for() {
     );
 }
 
-/// A primary that stood still comes back after another one has taken over, and takes writes until somebody
-/// stops it.
+/// A primary that was suspended comes back after another one has taken over, and takes writes until
+/// somebody stops it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_was_replaced_is_not_asked_again() {
     let (old, _) = migrated().await;
@@ -202,14 +202,14 @@ async fn a_primary_that_was_replaced_is_not_asked_again() {
     let store = open_both(&new, &old, "");
     let client = store.client();
     assert_eq!(client.submit(add("A")).await, Ok(()));
-    // All connections are at the old one, also those that rest.
+    // All connections go to the old primary, including idle ones.
     let of_store = "FROM pg_stat_activity WHERE usename = 'authenticator'";
     let connections = format!("SELECT count(*) {of_store}");
     until(&old, &format!("SELECT count(*) >= 7 {of_store}"), "t").await;
     until_replayed(&old, &new).await;
     assert_eq!(lines(&new, "SELECT pg_promote()"), "t");
     assert_eq!(lines(&old, "SELECT pg_is_in_recovery()"), "f");
-    // One of them breaks, and finds the new one: the others follow it.
+    // One of them breaks and finds the new primary: the others follow it.
     lines(
         &old,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -223,7 +223,8 @@ async fn a_primary_that_was_replaced_is_not_asked_again() {
         let found = client.ask(Lookup(serial_number(&name))).await;
         assert!(found.expect("a lookup").is_some(), "{name}");
     }
-    // Nor is it while the new one is away: what was answered is not there.
+    // The old primary is not used while the new one is down either, because it lacks what was
+    // acknowledged.
     new.stop("fast");
     until_unready(&client).await;
     let refused = fault(client.submit(add("C")).await);
@@ -237,7 +238,8 @@ async fn a_primary_that_was_replaced_is_not_asked_again() {
     assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
-/// A standby that every commit has to wait for is gone: nothing is acknowledged, and lookups go on.
+/// A standby that every commit must wait for is gone: nothing is acknowledged, and lookups
+/// continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_acknowledges_nothing_is_not_ready() {
     let (server, url) = migrated().await;
@@ -259,12 +261,12 @@ async fn a_store_that_acknowledges_nothing_is_not_ready() {
     let found = client.ask(Lookup(serial_number("A"))).await;
     assert!(found.expect("a lookup").is_some());
     set(&server, "synchronous_standby_names = ''");
-    // Operations find out.
+    // Operations find out that it works again.
     assert_eq!(client.submit(add("B")).await, Ok(()));
     assert_eq!(client.ready().await, Ok(()));
 }
 
-/// A server that stops taking writes, as after a failover behind one name.
+/// A server stops taking writes, as after a failover behind one name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_becomes_read_only_is_left() {
     let (server, url) = migrated().await;
@@ -276,7 +278,7 @@ async fn a_server_that_becomes_read_only_is_left() {
     let refused = loop {
         attempt += 1;
         match client.submit(add(&format!("B{attempt}"))).await {
-            // The signal to read the settings again may be slower than the operation.
+            // The signal to reload the settings may arrive after the operation.
             Ok(()) => {}
             refused => break fault(refused),
         }
@@ -288,7 +290,7 @@ async fn a_server_that_becomes_read_only_is_left() {
     assert_eq!(client.submit(add("C")).await, Ok(()));
 }
 
-/// Waits until the loss of the connections is known.
+/// Waits until the store has noticed the loss of its connections.
 async fn until_unready(client: &Client) {
     while client.ready().await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! Idempotency keys: one operation for each, whatever breaks.
+//! Idempotency keys: each operation is applied once, whatever breaks.
 
 use crate::{
     faults::{add, add_slowly, make_slow, until_ready, until_waiting},
@@ -22,7 +22,8 @@ async fn attempt(client: &Client, key: &str, command: Command) -> Result<Applied
     client.ask(keyed(key, command)).await
 }
 
-/// A crash of the server under the first attempt, and after its commit; both by another process.
+/// The server crashes during the first attempt, and after its commit. The retries come from another
+/// process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_crash_is_applied_once() {
     let (mut server, url) = migrated().await;
@@ -58,13 +59,13 @@ async fn a_retry_after_a_crash_is_applied_once() {
     assert_eq!(client.ask(under_way).await, Ok(Applied::Before));
 }
 
-/// A key that another transaction is just using, or has just used, holds up nobody else.
+/// A key that another transaction is using, or has just used, holds up nobody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_use_elsewhere_is_said_to_be() {
     let (server, url) = migrated().await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    // The digests of what is about to be asked, as another process would write them.
+    // The digests of the next request, as another process would write them.
     let used = attempt(&client, "key", add("A")).await;
     assert_eq!(used, Ok(Applied::Now));
     let row = "SELECT segment, key, request FROM widgets.idempotency_keys";
@@ -128,7 +129,7 @@ async fn what_waits_for_a_lock_has_not_used_its_key() {
     assert_eq!(attempt(&client, "key", remove()).await, Ok(Applied::Before));
 }
 
-/// By age, and early where there are too many; the newest stay.
+/// Keys are removed by age, and earlier if there are too many; the newest remain.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_kept_for_a_time_and_up_to_a_number() {
     let (server, url) = migrated().await;
@@ -166,7 +167,7 @@ async fn keys_are_kept_for_a_time_and_up_to_a_number() {
         ),
         "a key that went is free: {taken:?}"
     );
-    // Two days later, with one key a day.
+    // Days later, with one key a day.
     for number in [50, 51, 52, 53, 54] {
         psql.batch_execute(
             "UPDATE widgets.keys_segments SET began = began - interval '1 day', ended = ended - interval '1 day'",
@@ -181,8 +182,8 @@ async fn keys_are_kept_for_a_time_and_up_to_a_number() {
     assert!((1..=3).contains(&keys), "{keys} keys");
 }
 
-/// Whoever has begun to use keys, and has not looked at one yet, writes them to the partition that it was told: until it
-/// is done, there is no next one.
+/// A transaction that has begun to use keys, but has not read one yet, writes them to the partition
+/// that it was assigned. Until it ends, there is no next partition.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_partition_waits_for_those_who_use_keys() {
     let (server, url) = migrated().await;
@@ -203,7 +204,7 @@ async fn the_next_partition_waits_for_those_who_use_keys() {
     assert_eq!(next().await, 2);
 }
 
-/// A program from before there were shares does not say whose its keys are.
+/// A program from before the introduction of shares does not store whose its keys are.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_older_programs_wrote_are_known() {
     let (server, url) = migrated().await;

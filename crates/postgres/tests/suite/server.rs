@@ -1,5 +1,5 @@
-//! A PostgreSQL server of the test's own: its data in a temporary folder, its port a free one, gone
-//! when it is dropped, also by a test that fails.
+//! A PostgreSQL server for one test, with its data in a temporary folder and on a free port. It is
+//! removed when it is dropped, even if the test fails.
 
 use std::{
     fs,
@@ -21,11 +21,11 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     settings: Vec<String>,
     process: Option<Child>,
-    /// Goes with the last server that was made of it.
+    /// The data that it was copied from. It is removed with the last server that uses it.
     template: Option<Arc<Directory>>,
 }
 
-/// The newest PostgreSQL of the system.
+/// Returns the path of a program of the newest PostgreSQL on the system.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -42,8 +42,8 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     path.join("bin").join(name)
 }
 
-/// PostgreSQL refuses to be run by root, who becomes `postgres` for it. The server stops when the
-/// test's thread ends, whatever way that is.
+/// Returns a command for a program of PostgreSQL. PostgreSQL refuses to run as root, so root
+/// becomes `postgres`. The program stops when the test's thread ends, however it ends.
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
@@ -57,7 +57,7 @@ fn is_root() -> bool {
     run(Command::new("id").arg("-u")).stdout == b"0\n"
 }
 
-/// Runs a command to its end, which must be a good one.
+/// Runs a command to its end and checks that it succeeds.
 pub(crate) fn run(command: &mut Command) -> Output {
     let output = command
         .output()
@@ -72,7 +72,8 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Signals a process and its children, which it tells. Some of them may have ended meanwhile.
+/// Signals a process and its children, and returns the children. Some of them may have ended in the
+/// meantime.
 fn signal(pid: u32, name: &str) -> String {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
@@ -83,13 +84,13 @@ fn signal(pid: u32, name: &str) -> String {
     children
 }
 
-/// A port that nobody listens on.
+/// Returns a port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
-/// A folder that goes when it is dropped.
+/// A folder that is removed when this is dropped.
 pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
@@ -103,7 +104,7 @@ impl Directory {
         Self(path).owned()
     }
 
-    /// Gives everything in it to whom servers run as.
+    /// Gives everything in it to the user that servers run as.
     pub(crate) fn owned(self) -> Self {
         if is_root() {
             run(Command::new("chown")
@@ -120,8 +121,8 @@ impl Drop for Directory {
     }
 }
 
-/// A data directory as initdb makes it. That takes a second of processor time, so it is made once for all
-/// servers that run beside each other, and copied.
+/// Returns a data directory made by initdb. That takes a second of CPU time, so it is made once for
+/// all servers that run at the same time, and copied.
 fn template() -> Arc<Directory> {
     static LATEST: Mutex<Weak<Directory>> = Mutex::new(Weak::new());
     let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,19 +134,19 @@ fn template() -> Arc<Directory> {
         .arg("-D")
         .arg(template.0.join("data"))
         .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
-        // Short files: they are copied for each server.
+        // Small files, because they are copied for each server.
         .args(["--locale=C.UTF-8", "--no-sync", "--wal-segsize=1"]));
     *latest = Arc::downgrade(&template);
     template
 }
 
 impl Server {
-    /// Starts one with these settings.
+    /// Starts a server with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
         Self::start_of(template(), settings)
     }
 
-    /// The same, on a copy of the data in this folder, which stays as long as there is a copy.
+    /// Starts a server on a copy of the data in this folder, which is kept while there is a copy.
     pub(crate) fn start_of(template: Arc<Directory>, settings: &[&str]) -> Self {
         let mut server = Self::start_on(settings, |data| {
             let from = template.0.join("data");
@@ -155,7 +156,7 @@ impl Server {
         server
     }
 
-    /// The same on data that `make` puts into this folder.
+    /// Starts a server on data that `make` writes to this folder.
     pub(crate) fn start_on(settings: &[&str], make: impl FnOnce(&Path)) -> Self {
         let directory = Arc::new(Directory::new());
         make(&directory.0.join("data"));
@@ -166,7 +167,7 @@ impl Server {
             process: None,
             template: None,
         };
-        // Somebody else may have taken the port meanwhile.
+        // Another process may have taken the port in the meantime.
         while !server.begin() {
             let log = server.log();
             assert!(log.contains("Address already in use"), "{log}");
@@ -181,7 +182,7 @@ impl Server {
         assert!(self.begin(), "it does not start:\n{}", self.log());
     }
 
-    /// Starts it, and says whether it takes connections or has ended again.
+    /// Starts it. Returns true once it accepts connections, or false if it has ended.
     fn begin(&mut self) -> bool {
         assert!(self.process.is_none(), "it runs");
         let mut postgres = command(&binary("postgres"));
@@ -207,7 +208,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("a server");
-        // Not by its port, where another server may answer.
+        // Not by connecting to its port, where another server may answer.
         let pid_file = self.data().join("postmaster.pid");
         let pid = process.id().to_string();
         for _ in 0..12_000 {
@@ -234,7 +235,8 @@ impl Server {
         self.directory.0.join("data")
     }
 
-    /// Stops it as `pg_ctl stop -m MODE` does, or by `kill -9` of all its processes (`kill`), and waits.
+    /// Stops it as `pg_ctl stop -m MODE` does, or with `kill -9` of all its processes (`kill`), and
+    /// waits.
     pub(crate) fn stop(&mut self, mode: &str) {
         if mode == "kill" {
             self.kill();
@@ -261,13 +263,14 @@ impl Server {
         }
     }
 
-    /// Sends a signal to all its processes and gives its children: `-STOP` is a machine that answers nothing any more.
+    /// Sends a signal to all its processes and returns its children. `-STOP` simulates a machine
+    /// that no longer answers.
     pub(crate) fn signal(&self, name: &str) -> String {
         let process = self.process.as_ref();
         process.map_or_else(String::new, |process| signal(process.id(), name))
     }
 
-    /// The process ids of the server's children that serve clients.
+    /// Returns the process ids of the server's children that serve clients.
     pub(crate) fn backends(&self) -> Vec<u32> {
         let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid \
                    <> pg_backend_pid()";
@@ -275,7 +278,7 @@ impl Server {
         pids.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Runs SQL as the administrator, and gives what it prints, unaligned.
+    /// Runs SQL as the administrator and returns the output, unaligned.
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let output = run(self.psql_command(database).args(["-c", sql]));
         String::from_utf8(output.stdout)
@@ -292,7 +295,7 @@ impl Server {
         psql
     }
 
-    /// A new, empty database, and its URL for this role.
+    /// Creates an empty database and returns its URL for this role.
     pub(crate) fn database(&self, name: &str, role: &str) -> String {
         self.psql("postgres", &format!("CREATE DATABASE {name}"));
         self.url(name, role)
@@ -306,7 +309,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // SIGQUIT: without ceremony, and its children go as well.
+            // SIGQUIT ends it at once, with its children.
             let pid = process.id().to_string();
             drop(Command::new("kill").args(["-QUIT", &pid]).status());
             signal(process.id(), "-CONT");

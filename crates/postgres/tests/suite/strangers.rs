@@ -1,4 +1,4 @@
-//! What those may do who may only connect, or call the functions: it holds up nobody else.
+//! Sessions that may only connect or call the functions cannot hold up anybody else.
 
 use crate::{
     TIMEOUT, faults::add, functions::web_anon, locks::holder, migrated, open, server::Server,
@@ -12,7 +12,7 @@ use widgets_registry::{
     query::{Asker, Direction, Filter, List, Table},
 };
 
-/// The lock that migrators take where there is no table yet.
+/// Takes the lock that migrators use while there is no table yet.
 const MIGRATORS: &str = "SELECT pg_advisory_lock(x'0077696467657473'::bigint)";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,7 @@ async fn an_advisory_lock_keeps_nobody_from_migrating() {
     assert!(migrated.expect("migrated").is_complete());
 }
 
-/// The first time of all there is nothing else to lock: it is said what is waited for.
+/// Before the very first migration there is nothing else to lock: the error says what it waits for.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_migration_says_what_it_waits_for() {
     let server = Server::start(&["fsync=off"]);
@@ -37,7 +37,7 @@ async fn the_first_migration_says_what_it_waits_for() {
         let target = target.clone();
         tokio::spawn(async move { migrate(&target, TIMEOUT).await })
     };
-    // So long it waits, which is not waited for here.
+    // This is the timeout of its wait. The test does not wait for it.
     let waits = "FROM pg_stat_activity WHERE wait_event = 'advisory' AND query LIKE '%lock_timeout = 300000;%'";
     until(&server, &format!("SELECT count(*) {waits}"), "1").await;
     server.psql(
@@ -61,7 +61,7 @@ async fn the_first_migration_says_what_it_waits_for() {
     assert_eq!(migrated.expect("migrated").found, 0);
 }
 
-/// Has the database count how often it is asked for the newest change.
+/// Makes the database count how often it is asked for the newest change.
 fn count_rounds(server: &Server) {
     server.psql(
         "registry",
@@ -80,7 +80,8 @@ async fn rounds(server: &Server) -> i64 {
     row.await.expect("a number").get(0)
 }
 
-/// A store with a feed of one change, whose database counts how often it is asked for the newest one.
+/// A store with a feed of one change. Its database counts how often it is asked for the newest
+/// change.
 struct Counted {
     server: Server,
     store: Postgres,
@@ -107,11 +108,11 @@ impl Counted {
     }
 }
 
-/// Notifications without a change behind them: the database is not asked once for each, and changes are told all the
-/// same.
+/// Notifications without a change: the database is not queried for each of them, and changes are
+/// reported all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_of_strangers_cost_the_database_little() {
-    /// How often the end is looked at without one, and a bit more.
+    /// How often the end of the feed is read without a notification, with some tolerance.
     const POLL: Duration = Duration::from_millis(200);
     let Counted {
         server,
@@ -143,7 +144,8 @@ async fn notifications_of_strangers_cost_the_database_little() {
     waiting.await.expect("it is told");
 }
 
-/// `Read-After` asks the database for its newest change. Many who do so at a time are answered together.
+/// `Read-After` asks the database for its newest change. Many such requests at a time are answered
+/// together.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
     const ASKED: usize = 150;
@@ -173,14 +175,16 @@ async fn who_asks_for_the_newest_change_over_and_over_holds_up_nobody() {
     assert!(asked < 50, "{asked} times for {ASKED}");
 }
 
-/// By a transaction that listens and stays open, notifications pile up. Before no more fit in, operations do without.
+/// If a transaction listens and stays open, notifications accumulate. Before the queue is full,
+/// operations do without them.
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_do_without_notifications_before_no_more_fit_in() {
     let (server, url) = migrated().await;
     turn_on_changes(&server).await;
     let store = open(&url, Settings::default());
     let client = store.client();
-    // As if it were full where it is hardly used: then a notification is a fault.
+    // Lowers the threshold, so that a hardly used queue counts as full, and makes each notification
+    // an error.
     let fill = "DO $do$ BEGIN EXECUTE replace(replace(pg_get_functiondef('widgets.number_change'::regproc),
         '0.5', '0.0001'), 'pg_notify(', 'no_room_for('); END $do$";
     server.psql("registry", fill);
@@ -199,7 +203,7 @@ async fn operations_do_without_notifications_before_no_more_fit_in() {
     client.submit(add("A")).await.expect("added");
 }
 
-/// The connections for lists, which one caller's take long, are there for another's.
+/// If one caller's lists take long, some connections for lists are left for other callers.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_asker_has_three_quarters_of_the_connections_for_lists() {
     const SLOW: u32 = 999;

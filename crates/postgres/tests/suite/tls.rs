@@ -1,4 +1,4 @@
-//! TLS to the server: who is believed, and what is refused.
+//! TLS to the server: which certificates are trusted, and what is refused.
 
 use crate::{
     TIMEOUT,
@@ -7,7 +7,7 @@ use crate::{
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use widgets_postgres::{Target, migrate};
 
-/// A throw-away authority, and a certificate of it for `localhost`.
+/// Makes two throw-away authorities, and a certificate for `localhost` signed by one of them.
 fn certificates(folder: &Path) {
     let openssl = |arguments: &str| {
         run(Command::new("openssl")

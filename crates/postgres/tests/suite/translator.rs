@@ -1,5 +1,6 @@
-//! A server that speaks another language: what stands between it and the store puts other words in the
-//! place of each severity, as `lc_messages` does, whatever languages this machine has.
+//! Simulates a server that speaks another language: a proxy between the server and the store
+//! replaces each severity, as `lc_messages` does, independently of the languages that this machine
+//! has.
 
 use std::{
     io::{self, Read, Write},
@@ -7,15 +8,15 @@ use std::{
     thread,
 };
 
-/// Listens on a port of its own, for as long as the test's process lives, and passes everything on to
-/// the server on this one.
+/// Listens on a new port for the lifetime of the test's process, and passes everything on to the
+/// server on this port.
 pub(crate) fn translated(server: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("its address").port();
     thread::spawn(move || {
         for client in listener.incoming() {
             let client = client.expect("a client");
-            // A server that is away is one that hangs up.
+            // If the server is down, the proxy closes the connection.
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
                 continue;
             };
@@ -39,7 +40,7 @@ fn clones(one: &TcpStream, two: &TcpStream) -> (TcpStream, TcpStream) {
     (clone(one), clone(two))
 }
 
-/// Messages of the server: a letter, a length that counts itself, and so many bytes.
+/// Passes on the server's messages: a letter, a length that includes itself, and the body.
 fn translate(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     loop {
         let mut head = [0; 5];
@@ -57,7 +58,7 @@ fn translate(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// The fields of an error or a notice: a letter and a text each, which a NUL ends.
+/// Translates the fields of an error or a notice: each is a letter and a text that ends with a NUL.
 fn in_german(fields: &[u8]) -> Vec<u8> {
     let mut translated = Vec::new();
     for field in fields.split_inclusive(|&byte| byte == 0) {

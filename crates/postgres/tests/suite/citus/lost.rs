@@ -1,4 +1,4 @@
-//! Nodes of a distributed registry that are away, silent or killed.
+//! Nodes of a distributed registry that are stopped, silent or killed.
 
 use super::sent::{by_worker, reached, until_placed};
 use crate::{
@@ -19,7 +19,8 @@ use widgets_registry::{
     Ask as _, Command, Kinds as _, Lookup, Pair, Port, Rejection, SerialNumber, Store as _,
 };
 
-/// A worker that is away takes what is on it, and nothing else: the batch that met it is not answered as one.
+/// If a worker is stopped, only its own widgets are unavailable: the batch that met it is not
+/// answered as a whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn operations_go_on_whose_worker_is_there() {
     if !is_there() {
@@ -33,7 +34,7 @@ async fn operations_go_on_whose_worker_is_there() {
         assert_eq!(client.submit(add_widget(name, "", "PQ")).await, Ok(()));
     }
     nodes.workers[1].stop("immediate");
-    // All at once, so that they are sent together.
+    // All are submitted at once, so that they are sent together.
     let mut asked = tokio::task::JoinSet::new();
     for number in 0..6 {
         let pairs = [
@@ -80,7 +81,8 @@ async fn operations_go_on_whose_worker_is_there() {
     nodes.assert_balanced();
 }
 
-/// A worker that does not answer holds up what goes together with its widgets once, and then nothing else.
+/// A worker that does not answer holds up the operations that share a batch with its widgets, but
+/// only once, and nothing after that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
     if !is_there() {
@@ -102,7 +104,7 @@ async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
     let mut is_known = false;
     for _ in 0..20 {
         let refused = client.submit(add_there()).await;
-        // Refused without a try.
+        // Refused without an attempt.
         if let Err(Rejection::Fault(fault)) = refused
             && fault.code() == "WG504"
         {
@@ -127,15 +129,15 @@ async fn a_worker_that_does_not_answer_holds_up_nothing_else() {
     nodes.assert_balanced();
 }
 
-/// What a caller knows of its own widgets.
+/// What a caller knows about its own widgets.
 #[derive(Default)]
 struct Told {
     added: Vec<String>,
     associated: Vec<(String, String)>,
 }
 
-/// Adds pairs of widgets and associates them, until it is told to stop. Everything that is acknowledged is looked up at
-/// once, and nothing may be refused that this caller has not perhaps done itself.
+/// Adds pairs of widgets and associates them until it is told to stop. Looks up everything that is
+/// acknowledged at once. A refusal is allowed only if an attempt of this caller may be the cause.
 async fn add_and_associate(client: Client, caller: usize, stop: Arc<AtomicBool>) -> Told {
     let mut told = Told::default();
     let mut number = 0;
@@ -164,8 +166,8 @@ async fn add_and_associate(client: Client, caller: usize, stop: Arc<AtomicBool>)
     told
 }
 
-/// Sends a command until its fate is known, and says whether it was acknowledged. What refuses it may be an attempt of
-/// unknown fate, and nothing else.
+/// Sends a command until its fate is known, and returns whether it was acknowledged. The only
+/// possible cause of a refusal is an earlier attempt of unknown fate.
 async fn until_known(client: &Client, command: Command, done_before: &str) -> bool {
     let mut may_be_done = false;
     loop {
@@ -184,7 +186,8 @@ async fn until_known(client: &Client, command: Command, done_before: &str) -> bo
     }
 }
 
-/// Whoever asks after an acknowledgement sees what was acknowledged, or is told that the node is away.
+/// Checks that a lookup after an acknowledgement shows what was acknowledged, or reports that the
+/// node is lost.
 async fn shown(
     client: &Client,
     widget: &SerialNumber,
@@ -197,7 +200,7 @@ async fn shown(
     }
 }
 
-/// Says, until it is told to stop, whether anything but readiness was told.
+/// Checks, until it is told to stop, that the store is always ready.
 async fn stay_ready(client: Client, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         assert_eq!(client.ready().await, Ok(()), "a worker is not the registry");
@@ -205,8 +208,9 @@ async fn stay_ready(client: Client, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Four workers are killed under load, again and again: what was acknowledged is there, at once and at the end, both halves
-/// of it; what concerns the others goes on meanwhile, and the service stays ready.
+/// Four workers are killed under load again and again. What was acknowledged is there at once and
+/// at the end, with both halves. Operations on the other workers continue meanwhile, and the
+/// service stays ready.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn workers_that_are_killed_lose_nothing() {
     const KILLS: usize = 20;
@@ -224,7 +228,7 @@ async fn workers_that_are_killed_lose_nothing() {
         callers.spawn(add_and_associate(store.client(), caller, stop.clone()));
     }
     for kill in 0..KILLS {
-        // Long enough that something is always under way, and never at the same place of it.
+        // Long enough that something is always in progress, and never at the same stage.
         tokio::time::sleep(Duration::from_millis(100 + 37 * (kill as u64 % 7))).await;
         let worker = &mut nodes.workers[kill % 4];
         tokio::task::block_in_place(|| {
@@ -246,7 +250,7 @@ async fn workers_that_are_killed_lose_nothing() {
         all.associated.len()
     );
     assert_eq!(reached(&store, "widgets_node_batches_total"), 4);
-    // What was in doubt is ended by the coordinator.
+    // The coordinator resolves the transactions that were in doubt.
     for worker in &nodes.workers {
         until(worker, "SELECT count(*) FROM pg_prepared_xacts", "0").await;
     }

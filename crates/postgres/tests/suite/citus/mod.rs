@@ -1,4 +1,5 @@
-//! The registry distributed by Citus, where it is there ([`crate::nodes`]): what it answers, and what it takes to distribute it.
+//! The registry distributed by Citus, if it is installed ([`crate::nodes`]): its answers, and what
+//! distributing it requires.
 
 mod lost;
 mod sent;
@@ -28,7 +29,7 @@ impl Nodes {
         cluster.expect("an answer")
     }
 
-    /// So many serial numbers of a worker.
+    /// Returns this many serial numbers of a worker.
     fn names_on(&self, worker: usize, count: usize) -> Vec<SerialNumber> {
         let port = self.workers[worker].port;
         let names = format!(
@@ -43,8 +44,8 @@ impl Nodes {
     }
 }
 
-/// A store that sends everything to the coordinator, and one that sends each operation to a worker: of one alone the worker
-/// is always known.
+/// Opens a store that sends everything to the coordinator, and one that sends each operation to a
+/// worker: the worker of a single operation is always known.
 async fn on_different_nodes(nodes: &Nodes) -> [Postgres; 2] {
     let coordinator = Settings {
         nodes: "off".parse().expect("nodes"),
@@ -60,7 +61,7 @@ async fn on_different_nodes(nodes: &Nodes) -> [Postgres; 2] {
     stores
 }
 
-/// Whether the second one did send them there.
+/// Checks that the second store did send operations to the workers.
 fn assert_sent(stores: &[Postgres; 2], workers: usize) {
     let connections = |store| reached(store, "widgets_node_connections");
     assert_eq!(stores.each_ref().map(connections), [0, workers]);
@@ -98,7 +99,7 @@ async fn a_distributed_registry_conforms() {
     assert_eq!(shards, [0, 2, 2]);
 }
 
-/// Whichever node is asked: what one answers the next one shows.
+/// Whichever node is asked, each shows what another has answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn stores_on_different_nodes_conform() {
     if !is_there() {
@@ -112,7 +113,8 @@ async fn stores_on_different_nodes_conform() {
     nodes.assert_balanced();
 }
 
-/// Everything that a caller is told of the same histories, by whichever node, and where the table is in one place.
+/// Callers get the same answers to the same histories from every node, and from a table in one
+/// place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_distributed_registry_answers_as_one_in_one_place() {
     if !is_there() {
@@ -233,7 +235,7 @@ async fn a_registry_that_holds_widgets_is_moved_only_where_that_is_said() {
     let left = "SELECT pg_relation_size('widgets.widgets')";
     assert_eq!(nodes.coordinator.psql("registry", left), "0");
     nodes.assert_balanced();
-    // And it is migrated again, as each start may.
+    // It can be migrated again, as each start may do.
     migrate(&owner, TIMEOUT).await.expect("up to date");
 }
 
@@ -251,7 +253,7 @@ async fn it_is_filled_and_read_whole() {
     assert_eq!(all(&owner).await, [], "nothing of what was not whole");
     send(&owner, &widgets, true).await.expect("filled");
     assert!(all(&owner).await == widgets, "other widgets");
-    // The triggers are there again.
+    // The triggers are enabled again.
     let peer = "INSERT INTO widgets.widgets (serial_number, name, port1, peer1) VALUES ('z', '', 'P', 'y')";
     let session = session(&nodes.coordinator, "postgres").await;
     let refused = session.batch_execute(peer).await.expect_err("refused");

@@ -1,4 +1,4 @@
-//! Batches by worker, sent to the worker: the same answers, and the same promises.
+//! Batches by worker, sent to the worker: the same answers and the same promises.
 
 use crate::{
     distributed::hammer,
@@ -19,7 +19,7 @@ use widgets_registry::{
     Applied, Ask as _, Attempt, IdempotencyKey, Kinds as _, Lookup, Store as _,
 };
 
-/// What a store tells of its workers: each series and its value.
+/// Returns the values of a metric of the store, one for each worker.
 pub(super) fn told(store: &Postgres, metric: &str) -> Vec<f64> {
     let registry = prometheus::Registry::new();
     store.metrics().register(&registry).expect("its metrics");
@@ -32,21 +32,22 @@ pub(super) fn told(store: &Postgres, metric: &str) -> Vec<f64> {
     series.iter().map(value).collect()
 }
 
-/// How many workers have some of that.
+/// Returns for how many workers the metric is above zero.
 pub(super) fn reached(store: &Postgres, metric: &str) -> usize {
     let told = told(store, metric).into_iter();
     told.filter(|value| *value > 0.0).count()
 }
 
-/// Waits until a store knows where the widgets are.
+/// Waits until the store knows the placement of the widgets.
 pub(super) async fn until_placed(store: &Postgres, workers: usize) {
     while told(store, "widgets_node_batches_total").len() < workers {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Of several batches at a time for each of four workers, and so small that much waits of each: those by worker and those of
-/// everything go side by side.
+/// Settings for several batches at a time to each of four workers, and for batches so small that
+/// many operations wait for each worker. Batches by worker and mixed ones then run at the same
+/// time.
 pub(super) fn by_worker() -> Settings {
     Settings {
         connections: 4,
@@ -55,7 +56,7 @@ pub(super) fn by_worker() -> Settings {
     }
 }
 
-/// Asks for widgets to be added until this is so, and says how many.
+/// Adds widgets until the condition is true, and returns how many.
 pub(super) async fn add_until(store: &Postgres, prefix: &str, is_so: impl Fn() -> bool) -> usize {
     let client = store.client();
     let mut number = 0;
@@ -74,7 +75,7 @@ async fn what_concerns_a_worker_is_sent_there() {
     }
     let nodes = Nodes::distributed(2).await;
     let store = open(&nodes.service(), Settings::default());
-    // Where the widgets are is read once the store is open.
+    // The placement is read once the store is open.
     let both = || reached(&store, "widgets_node_batches_total") == 2;
     let added = add_until(&store, "w", both).await;
     let connections = told(&store, "widgets_node_connections");
@@ -90,7 +91,7 @@ async fn what_concerns_a_worker_is_sent_there() {
             .await;
         assert!(found.is_ok_and(|found| found.is_some()), "w{number}");
     }
-    // A key goes by the coordinator, which has it.
+    // An operation with a key goes to the coordinator, which keeps the keys.
     let keyed = || {
         let mut attempt = Attempt::from(add_widget(&serial_number("keyed"), "", "P"));
         attempt.key = IdempotencyKey::new("key");
@@ -101,7 +102,7 @@ async fn what_concerns_a_worker_is_sent_there() {
     nodes.assert_balanced();
 }
 
-/// Workers that nobody reaches from here are reached by the coordinator.
+/// If this process cannot reach the workers, the coordinator does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn workers_that_are_out_of_reach_are_reached_by_the_coordinator() {
     if !is_there() {
@@ -126,8 +127,8 @@ async fn workers_that_are_out_of_reach_are_reached_by_the_coordinator() {
     nodes.assert_balanced();
 }
 
-/// Two processes and many callers, a few of whom share a few widgets each: some order of all that they did, refusals and
-/// lookups included, explains what each of them saw, whichever node their batches went to.
+/// Two processes and many callers, of whom a few share a few widgets each. Some order of all calls,
+/// including refusals and lookups, explains all answers, whichever nodes the batches went to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_sent_to_workers_is_linearizable() {
     const ROUNDS: u64 = 6;
@@ -156,7 +157,7 @@ async fn what_is_sent_to_workers_is_linearizable() {
             ];
             let clock = Arc::new(Clock::default());
             let mut callers = JoinSet::new();
-            // The first ones find nothing, the others what the first ones have left.
+            // The first callers find nothing, the others find what the first have left.
             let seed = round * 100 + group as u64;
             let histories = sample(&vec(vec(request, REQUESTS), CALLERS), seed);
             for (caller, requests) in histories.into_iter().enumerate() {
@@ -193,7 +194,7 @@ async fn what_is_sent_to_workers_is_linearizable() {
     nodes.assert_balanced();
 }
 
-/// Several processes over the same few widgets of all workers.
+/// Several processes use the same few widgets on all workers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_names_the_same_widgets_by_worker_leaves_them_whole() {
     if !is_there() {
