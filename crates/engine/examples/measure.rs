@@ -5,11 +5,11 @@
 //!     cargo run --release -p widgets-engine --example measure -- checkpoint 5 /some/directory
 //!     cargo run --release -p widgets-engine --example measure -- order 5 /some/directory
 //!
-//! `fill` makes a store of that many widgets, half of whose slots are taken, and prints its memory and
-//! the checkpoint's time. `restart` prints the time to the first answer. `checkpoint` compares the
-//! latency of mixed operations without and with a checkpoint being written, in the given number of
-//! rounds. `order` compares the CPU time of an addition without and with the orders of lists, in the
-//! given number of rounds, and leaves the store unchanged.
+//! `fill` makes a store of that many widgets, half of whose slots are taken, and prints its memory
+//! and the checkpoint's time. `restart` prints the time to the first answer. `checkpoint` compares
+//! the latency of mixed operations without and with a checkpoint being written, in the given number
+//! of rounds. `order` compares the CPU time of an addition without and with the orders of lists, in
+//! the given number of rounds, and leaves the store unchanged.
 
 use std::{env, error::Error, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinSet;

@@ -85,7 +85,7 @@ pub(crate) enum Admission {
     Now,
     /// A holder may still connect.
     Wait,
-    /// No holder connected in time.
+    /// No holder connected, or acknowledged everything, in time.
     Refused(Reason),
 }
 
@@ -436,7 +436,7 @@ impl Gate {
         Admission::Wait
     }
 
-    /// Returns why nothing waits for an acknowledgement now, if so.
+    /// Returns why everything is refused that would have to wait for an acknowledgement, if so.
     fn refused(&self, inner: &Inner, now: Duration) -> Option<Reason> {
         let gone = !inner.is_connected && inner.waits_until <= now;
         (!inner.is_open && (inner.is_overdue || gone)).then(|| self.reason(inner))

@@ -102,7 +102,7 @@ impl Follower {
         }
     }
 
-    /// Writes the next group. When this returns, the group is durable and can be read.
+    /// Writes the next group. When this returns, the group is durable and part of the state.
     pub async fn follow(&self, group: Arc<LoggedGroup>) -> Result<(), FollowError> {
         let (reply, outcome) = oneshot::channel();
         self.ask(Request::Group(group, reply));

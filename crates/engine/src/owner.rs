@@ -52,7 +52,7 @@ use widgets_pacing::Pacing;
 use widgets_queue::{Answered, Reply};
 use widgets_registry::{Applied, Attempt, Fault, Reason, Rejection};
 
-/// How long the journal must have had no commit before it gets a seal.
+/// How long after the last commit the journal gets a seal.
 const SEAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The exclusive owner of the state and the journal.
@@ -94,7 +94,7 @@ pub(crate) struct Owner<F, C> {
     replies: Replies,
     /// Operations that wait for a holder to connect.
     aside: VecDeque<Submission>,
-    /// Why operations are refused, if no holder connected in time.
+    /// Why operations are refused, if nothing was acknowledged or no holder connected in time.
     unacknowledged: Option<Reason>,
     /// The records in the group, whose writers wait.
     records: Vec<Recorded>,
@@ -104,7 +104,7 @@ pub(crate) struct Owner<F, C> {
     member: u64,
     queue_operations_max: usize,
     queue_bytes_max: usize,
-    /// Whether the store takes only the groups of a primary.
+    /// Whether the store takes no operations, only the groups of a primary.
     follows: bool,
     /// Why nothing may be written any more, if so.
     stopped: Option<Reason>,

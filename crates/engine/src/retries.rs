@@ -27,7 +27,7 @@ const CHUNK_KEYS: usize = if cfg!(test) { 4 } else { 4096 };
 const SHARDS: usize = 256;
 
 /// The bytes of a key's digest that identify the share that the key counts against. With two bytes,
-/// the memory for callers is bounded, and callers whose numbers collide share one share.
+/// the memory for callers is bounded; callers whose numbers collide have one share together.
 const CALLER: std::ops::Range<usize> = 6..8;
 
 /// No place.
@@ -40,8 +40,8 @@ const UNSETTLED: u32 = u32::MAX - 1;
 /// never change.
 ///
 /// Two bytes of the key's digest are not part of the hash: they identify the share that the key
-/// counts against. So a caller that is identified in another way still finds its key, and a journal
-/// from before there were shares can be read unchanged.
+/// counts against. So a caller that comes another way, and would count against another share, still
+/// finds its key, and a journal from before there were shares can be read unchanged.
 pub(crate) fn digest(secret: &[u8; 16], key: &IdempotencyKey, attempt: &Attempt) -> Keyed {
     let hash = |bytes: &[u8]| SipHasher24::new_with_key(secret).hash(bytes).as_bytes();
     let mut digest = hash(&key.digested(attempt.author.as_ref()));

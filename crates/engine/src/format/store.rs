@@ -65,8 +65,8 @@ pub struct StoreHeader {
     pub epochs: Vec<Epoch>,
     /// Whether it follows another store.
     pub role: Role,
-    /// The random number of this directory among those that have the store, never the same as
-    /// another's. 0 in files from before there were members, until the directory is opened.
+    /// A random number that distinguishes this directory from all others that have the store. 0 in
+    /// files from before there were members, until the directory is opened.
     pub member: u64,
 }
 

@@ -149,7 +149,7 @@ impl Source {
         Ok(self.log.before_seals()?)
     }
 
-    /// Waits until the journal reaches this entry. Is notified with each commit.
+    /// Waits until this entry is durable. Is notified with each commit.
     pub async fn appended(&self, next_sequence: u64) {
         let mut appended = self.log.appended.subscribe();
         // This check sees everything that was published before the subscription.
@@ -160,7 +160,7 @@ impl Source {
         drop(appended.wait_for(|&now| now > next_sequence).await);
     }
 
-    /// Waits until this entry exists and may be shown. Is notified at intervals.
+    /// Waits until this entry is durable and may be shown. Is notified at intervals.
     pub async fn changed(&self, next_sequence: u64) {
         let mut told = self.log.told.subscribe();
         self.log.await_herald();

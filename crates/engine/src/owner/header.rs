@@ -18,18 +18,18 @@ use widgets_registry::Reason;
 /// Writes the file `store` durably.
 pub(crate) type KeepStore = Box<dyn Fn(&StoreHeader) -> Result<(), NotReplaced> + Send>;
 
-/// What the file `store` shall say.
+/// A change to the file `store`.
 pub enum Change {
-    /// The given epochs, which are the primary's. The given header is this store's at the time the
+    /// Adopts these epochs, which are the primary's. The header is this store's as it was when the
     /// primary was asked for them.
     Adopt(Arc<StoreHeader>, Vec<Epoch>),
-    /// That this store is the primary of a new epoch.
+    /// Makes this store the primary of a new epoch.
     Promote {
         number: u32,
         from: String,
         address: String,
     },
-    /// That this store is a standby of the primary at this address.
+    /// Makes this store a standby of the primary at this address.
     Demote(String),
 }
 

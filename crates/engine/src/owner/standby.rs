@@ -30,7 +30,8 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         true
     }
 
-    /// Limits how long the owner may wait for requests to the gate's next deadline.
+    /// Returns how long the owner may wait for requests: `wait`, or until the gate's next deadline
+    /// if that is sooner.
     pub(super) fn wait_with_standby(&self, wait: Duration) -> Duration {
         let deadline = self.replies.gate().and_then(|gate| gate.deadline());
         deadline.map_or(wait, |deadline| {
@@ -122,7 +123,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
     }
 
-    /// Returns why operations are refused for lack of a holder, for readiness.
+    /// Returns why operations are refused for lack of an acknowledgement, for readiness.
     pub(super) fn unacknowledged_by_now(&self) -> Option<Reason> {
         self.replies.gate()?.unwritable(self.clock.now())
     }

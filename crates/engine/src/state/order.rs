@@ -79,8 +79,8 @@ const MARK_BITS: u32 = 3;
 const PENDING: u32 = 1 << 28;
 
 /// How many pending widgets are worth adding to the orders together: from the second one on, the
-/// data that is read is in the processor's caches. A list may find as many pending before it, some
-/// hundred microseconds' worth.
+/// data that is read is in the processor's caches. A list may have to add just as many before it
+/// begins, which takes some hundred microseconds.
 const PENDING_ENOUGH: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// How many may be pending at most, even if nobody says that there is time.

@@ -46,7 +46,7 @@ fn run(seed: u64) -> Tally {
 /// How many events are printed of a failed run.
 const STORY_EVENTS: usize = 60;
 
-/// Every run of the tests uses the same seeds, so a change that breaks one is the cause.
+/// Every run of the tests uses the same seeds, so if one breaks, the change broke it.
 const SEEDS: u64 = 300;
 
 #[test]
