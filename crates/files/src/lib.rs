@@ -23,7 +23,7 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     regular(path, FILE_BYTES_MAX)
 }
 
-/// The same for authorities to trust, which may be as many as a system has: at most
+/// Does the same for authorities to trust, which may be as many as a system has: at most
 /// [`AUTHORITIES_BYTES_MAX`] bytes.
 pub fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
     regular(path, AUTHORITIES_BYTES_MAX)

@@ -122,7 +122,7 @@ fn idle(stat: &str, processors: Option<&[u32]>) -> Option<(u32, Duration)> {
     (count > 0).then_some((count, idle))
 }
 
-/// `0-2,5`
+/// Parses a list such as `0-2,5`.
 fn numbers(list: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for range in list.split(',') {

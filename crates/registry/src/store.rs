@@ -209,8 +209,8 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// `public` is for everyone; it is a constant, so that no names get into it. `details` are for
-    /// the log and for administrators.
+    /// Makes a reason. `public` is for everyone; it is a constant, so that no names get into it.
+    /// `details` are for the log and for administrators.
     pub fn new(public: &'static str, details: impl Into<String>) -> Self {
         let details = Some(details.into());
         Self { public, details }

@@ -302,7 +302,7 @@ mod tests {
         prop_oneof![3 => single, 1 => list]
     }
 
-    /// The text of an object that has mostly the operation's members, some perhaps twice.
+    /// Returns the text of an object that has mostly the operation's members, some perhaps twice.
     fn body(operation: Operation) -> impl Strategy<Value = String> {
         let mut known = names(operation).to_vec();
         known.extend(["name", "x"]);

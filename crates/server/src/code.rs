@@ -1,11 +1,11 @@
-//! Every code that an answer can carry: its word, its status, and when it is given.
+//! Every code that an answer can have: its text, its status, and when it is given.
 
 use hyper::StatusCode;
 use widgets_registry::{Fault, Refusal};
 
 macro_rules! codes {
     ($($(#[doc = $meaning:literal])+ $variant:ident = $word:literal, $status:ident;)+) => {
-        /// What went wrong, as clients branch on it. Metrics and the API's document list exactly
+        /// What went wrong, for clients to branch on. Metrics and the API's document list exactly
         /// these.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
@@ -16,7 +16,7 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
 
-            /// The stable, SQLSTATE-shaped word in the answer's member `code`.
+            /// Returns the stable, SQLSTATE-shaped text of the answer's member `code`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -24,7 +24,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The answer's status.
+            /// Returns the answer's status.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self {
@@ -32,7 +32,7 @@ macro_rules! codes {
                 }
             }
 
-            /// When it is given: a sentence for the API's document.
+            /// Returns when it is given, as a sentence for the API's document.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self {
@@ -203,7 +203,7 @@ mod tests {
     use super::Code;
     use std::collections::BTreeSet;
 
-    /// The codes and statuses that the tables of a page begin with.
+    /// Returns the codes and statuses in the first columns of a page's tables.
     fn rows(page: &str) -> BTreeSet<(&str, u16)> {
         page.lines()
             .filter_map(|line| {

@@ -471,7 +471,7 @@ impl Malformed {
         }
     }
 
-    /// The methods that the path allows, if the method is the error (RFC 9110, 15.5.6).
+    /// Returns the methods that the path allows, if the method is the error (RFC 9110, 15.5.6).
     fn allowed(&self) -> Option<&'static str> {
         match self {
             Self::OperationMethod(_) | Self::ReadOnlyTransaction(_) => Some("OPTIONS,POST"),

@@ -210,8 +210,8 @@ impl Pace {
         }
     }
 
-    /// To be called for every row, with the answer's length in bytes so far. Lets other tasks run
-    /// from time to time.
+    /// Checks the answer's length in bytes so far, and lets other tasks run from time to time. Must
+    /// be called for every row.
     pub(crate) async fn row(&mut self, bytes: usize) -> Result<(), TooLong> {
         if !self.fits(bytes) {
             return Err(TooLong(self.bytes_max));

@@ -185,7 +185,7 @@ impl Preferences {
         self.count.is_some()
     }
 
-    /// The same as [`Self::check`] for requests that read, and therefore affect no rows.
+    /// Like [`Self::check`], for requests that read and therefore affect no rows.
     pub(crate) fn check_reading(&self) -> Result<(), Malformed> {
         if self.handling == Some(STRICT) && !self.unknown.is_empty() {
             return Err(Malformed::Preferences(self.unknown.clone()));
@@ -193,8 +193,8 @@ impl Preferences {
         Ok(())
     }
 
-    /// The `Content-Range` of an answer: one row without content, counted if the client asked for a
-    /// count.
+    /// Returns the `Content-Range` of an answer: one row without content, counted if the client
+    /// asked for a count.
     pub(crate) fn content_range(&self) -> HeaderValue {
         HeaderValue::from_static(match self.count {
             Some("count=exact" | "count=estimated") => "0-0/1",

@@ -61,7 +61,7 @@ pub fn roots(path: &Path) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// The same as plain certificates, for a client that makes its own configuration.
+/// Reads the same as plain certificates, for a client that makes its own configuration.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |defect: String| Error::Certificates {
         path: path.into(),
@@ -87,7 +87,7 @@ pub fn system_roots() -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// The same as plain certificates.
+/// Returns the same as plain certificates.
 pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Error> {
     // Some may be unreadable; the rest are still useful.
     let found = rustls_native_certs::load_native_certs().certs;
@@ -103,8 +103,8 @@ pub fn verified(roots: RootCertStore) -> Result<ClientConfig, Error> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The same, and presents a client certificate from PEM files: one with the certificate and its
-/// intermediate authorities, one with its key.
+/// Does the same, and presents a client certificate from PEM files: one with the certificate and
+/// its intermediate authorities, one with its key.
 pub fn certified(
     roots: RootCertStore,
     certificate: &Path,

@@ -42,7 +42,7 @@ fn fault(bounded: &mut Bounded<Bytes, 2>, lane: usize, of: usize) -> Option<Faul
     fault_at(bounded, lane, of, 0)
 }
 
-/// The same at this second.
+/// Returns the same at this second.
 fn fault_at(bounded: &mut Bounded<Bytes, 2>, lane: usize, of: usize, second: u64) -> Option<Fault> {
     let submission = bytes(of, Duration::from_secs(second));
     let refused = bounded.push(lane, submission).err();

@@ -104,7 +104,7 @@ mod tests {
         SerialNumber::new("sn", text).expect("within the limits")
     }
 
-    /// A – B – C – D – A, and B – D over another port.
+    /// Looks up A – B – C – D – A, and B – D over another port.
     fn lookup(serial_number: &SerialNumber) -> Option<Widget> {
         let peers: &[(Port, &str)] = match &**serial_number {
             "A" => &[(Port::P, "B"), (Port::Q, "D")],

@@ -24,7 +24,7 @@ pub(super) fn read_changes(sender: &Sender, head: &Parts) -> Result<Wanted, Erro
     Ok(Wanted::Changes(asked))
 }
 
-/// Only GET begins a backup.
+/// Checks a request for a backup, which only GET begins.
 pub(super) fn read_backup(access: Access, head: &Parts) -> Result<Wanted, Error> {
     if let Some(answer) = check_reads(head)? {
         return Ok(Wanted::Answer(answer));
@@ -78,7 +78,8 @@ pub(super) fn check_reads(head: &Parts) -> Result<Option<Response<Full<Bytes>>>,
     check_reads_beside(head, "OPTIONS,GET,HEAD")
 }
 
-/// The same for a path with other methods, which were handled before. `allowed` lists all of them.
+/// Does the same for a path with other methods, which were handled before. `allowed` lists all of
+/// them.
 pub(super) fn check_reads_beside(
     head: &Parts,
     allowed: &'static str,

@@ -134,7 +134,7 @@ impl<S> IdleStream<S> {
         io::Error::new(io::ErrorKind::TimedOut, reason)
     }
 
-    /// To be polled when the stream has nothing to do: pending until a deadline has passed.
+    /// Is pending until a deadline has passed. Must be polled when the stream has nothing to do.
     fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             ready!(self.timer.as_mut().poll(context));

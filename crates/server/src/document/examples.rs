@@ -136,7 +136,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Example> {
     examples
 }
 
-/// The effects of an idempotency key.
+/// Returns examples of the effects of an idempotency key.
 fn keys(operation: Operation) -> Vec<Example> {
     const KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"8e03978e\"")];
     const NO_KEY: &[(&str, &str)] = &[("Idempotency-Key", "\"\"")];
@@ -559,7 +559,8 @@ fn lookups() -> Vec<Example> {
     examples
 }
 
-/// Invalid requests for changes. A valid one contains a position, which differs in every store.
+/// Returns invalid requests for changes. The answers to valid ones contain positions, which differ
+/// in every store.
 fn changes() -> Vec<Example> {
     let refused = |name, given, uri: &str, error: Error| Example {
         name,
@@ -693,7 +694,7 @@ fn others() -> Vec<Example> {
     examples
 }
 
-/// A probe that looks for the primary at a standby, and one that looks for an unknown role.
+/// Returns a probe that looks for the primary at a standby, and one that looks for an unknown role.
 fn roles() -> [Example; 2] {
     let probe = |name, given, uri: &str, error| Example {
         name,

@@ -344,7 +344,7 @@ fn ready(security: Security, examples: &[Example]) -> OperationBuilder {
     described
 }
 
-/// The parameter with the role that a probe looks for.
+/// Returns the parameter with the role that a probe looks for.
 fn role() -> Parameter {
     let words = ObjectBuilder::new()
         .schema_type(Type::String)

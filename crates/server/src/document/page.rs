@@ -27,7 +27,7 @@ pub(crate) struct File {
     headers: HeaderMap,
 }
 
-/// The page itself.
+/// Returns the page itself.
 pub(crate) fn html() -> File {
     let mut file = File::new(
         Bytes::from_static(HTML.as_bytes()),

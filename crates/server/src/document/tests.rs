@@ -313,7 +313,7 @@ fn undocumented(headers: &HeaderMap, response: &Value) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The names of all headers that the document has, in lower case.
+/// Collects the names of all headers in the document, in lower case.
 fn documented(value: &Value, names: &mut BTreeSet<String>) {
     let members: Vec<&Value> = match value {
         Value::Object(members) => {
@@ -330,7 +330,7 @@ fn documented(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-/// A reader may read, a writer may write as well.
+/// Returns an authentication with two roles: readers may read, writers may also write.
 fn guarded(anonymous_role: Option<String>) -> AuthenticationSettings {
     AuthenticationSettings {
         role_claim: "role".into(),

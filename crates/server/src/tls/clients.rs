@@ -249,8 +249,8 @@ mod tests {
     use rustls::crypto::ring;
     use std::time::Duration;
 
-    /// An authority that expires at the end of this year, in PEM, and a client certificate from it
-    /// that remains valid.
+    /// Returns an authority that expires at the end of this year, in PEM, and a client certificate
+    /// from it that remains valid.
     fn authority(year: i32) -> (String, CertificateDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");

@@ -54,7 +54,7 @@ pub(crate) fn service(name: &str) -> (Stored, Api<Client>) {
     service_with(name, Settings::default())
 }
 
-/// The same with these settings.
+/// Returns the same with these settings.
 pub(crate) fn service_with(name: &str, api_settings: Settings) -> (Stored, Api<Client>) {
     let mut builder = tempfile::Builder::new();
     let directory = builder.prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR"));

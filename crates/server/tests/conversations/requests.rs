@@ -5,8 +5,8 @@ use crate::*;
 const JSON: &str = " or with a single unnamed json/jsonb parameter";
 const ADD_WIDGET: Option<&str> = Some("add_widget(slots, widget_name, widget_sn)");
 
-/// PGRST202 for `function` with the call as given in `call`, and the searched parameters `with` and
-/// `or`.
+/// Returns PGRST202 for `function`, with the call as given in `call`, and the searched parameters
+/// `with` and `or`.
 fn missing(function: &str, call: &str, with: &str, or: &str, hint: Option<&str>) -> String {
     let hint = hint.map_or("null".into(), |hint| {
         format!(r#""Perhaps you meant to call the function widgets.{hint}""#)
@@ -16,7 +16,7 @@ fn missing(function: &str, call: &str, with: &str, or: &str, hint: Option<&str>)
     )
 }
 
-/// PGRST102 with this message.
+/// Returns PGRST102 with this message.
 fn bad_body(message: &str) -> String {
     format!(r#"{{"code":"PGRST102","details":null,"hint":null,"message":"{message}"}}"#)
 }

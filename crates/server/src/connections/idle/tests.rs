@@ -16,7 +16,7 @@ fn idle_stream<S>(stream: S) -> IdleStream<S> {
     with_seat(stream, seat)
 }
 
-/// The result also marks an answer without an end as under way, until it is dropped.
+/// Returns a stream, and a guard that marks an answer without an end as under way.
 fn streaming<S>(stream: S) -> (IdleStream<S>, impl Sized) {
     let stream = idle_stream(stream);
     let (pieces, body) = tokio::sync::mpsc::channel(1);
