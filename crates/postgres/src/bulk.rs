@@ -208,7 +208,8 @@ async fn copy(
     Ok(true)
 }
 
-/// Grants more memory for sorting and joining; the server's default is a hundredth of this.
+/// Begins the transaction and locks the table. Sorting and joining get more memory than by default,
+/// which is a hundredth of this.
 const BEGIN: &str = "\
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;

@@ -225,8 +225,8 @@ async fn connect_and_check<C: Clock>(
 ) -> Result<Connected, OpenError> {
     let timeout = shared.settings.connect_timeout();
     let connected = match lane {
-        // A standby may lack operations that have already been answered. A lookup, by contrast,
-        // learns itself which server its answer came from.
+        // A standby may lack operations that have already been answered. Lookups need no such rule,
+        // because their answer also says whether it comes from a standby.
         Lane::Lists if !shared.target.may_read_from_standby() => {
             shared.target.connect_to_write(timeout).await?
         }

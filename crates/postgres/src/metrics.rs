@@ -134,8 +134,8 @@ impl Metrics {
         })
     }
 
-    /// Creates each worker's counters from the start, for the same reason, and its gauge of
-    /// connections if workers are connected to directly.
+    /// Creates each worker's counters from the start, because alerts only see an increase over an
+    /// earlier value, and its gauge of connections if workers are connected to directly.
     pub(crate) fn know(&self, workers: &[String], are_connected: bool) {
         for worker in workers {
             self.node_batches.with_label_values(&[worker]);

@@ -1,4 +1,4 @@
-//! Migrations: several at once, without a superuser, and what is refused.
+//! Migrations: several at once, without superuser rights, and what is refused.
 
 use crate::{
     TIMEOUT,
@@ -56,7 +56,7 @@ async fn several_migrators_at_once_migrate_once() {
     assert_eq!(found, [[missing].as_slice(), &[done; 5]].concat());
     let status = check(&target, TIMEOUT).await.expect("a status");
     assert_eq!(status, done);
-    // No role of the service may pass for its owner, or has a password.
+    // No role of the service can act as its owner, or has a password.
     let roles =
         "SELECT string_agg(rolname || rolsuper || rolinherit || rolcanlogin, ' ' ORDER BY rolname)
         FROM pg_authid WHERE rolname IN ('web_anon', 'authenticator') AND rolpassword IS NULL";
@@ -138,8 +138,8 @@ async fn what_this_program_does_not_know_is_refused() {
     );
 }
 
-/// A migration that this program does not know and can work with: replicas of two versions run side by
-/// side while they are replaced, and back.
+/// A migration that this program does not know but can work with: while replicas are upgraded or
+/// downgraded one by one, two versions run at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_schema_is_worked_with_where_it_says_so() {
     const NEXT: i32 = WANTED + 1;
@@ -162,14 +162,14 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
         );
     };
     next(WANTED);
-    // A process that runs, whose connections were cut, and one that starts.
+    // A running process whose connections were cut, and one that starts.
     let starting = open(&service, Settings::default());
     for (store, name) in [(&running, "B"), (&starting, "C")] {
         let client = store.client();
         until_ready(&client).await;
         assert_eq!(client.submit(add(name)).await, Ok(()));
     }
-    // To migrate, as `serve --migrate` does, and to fill or read are no reason to stop either.
+    // Migrating, as `serve --migrate` does, and filling or reading are not refused either.
     let newer = MigrationStatus {
         found: NEXT,
         wanted: WANTED,
@@ -186,7 +186,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
          and this one was made for {WANTED}: use a newer program"
     );
     let client = running.client();
-    // Its connections notice one after the other.
+    // Its connections notice it one after the other.
     let mut number = 0;
     let told = loop {
         number += 1;
@@ -209,7 +209,8 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     assert_eq!(refused(migrate(&target(&url), TIMEOUT).await), refusal);
 }
 
-/// A database of an earlier build keeps its widgets, and whoever was allowed to serve may go on.
+/// A database of an earlier build keeps its widgets, and the roles that were allowed to serve keep
+/// their rights.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_of_an_earlier_build_is_migrated() {
     let server = Server::start(&["fsync=off"]);
@@ -253,7 +254,7 @@ async fn a_schema_of_an_earlier_build_is_migrated() {
         .expect("a lookup");
     assert!(found.is_some());
     assert_eq!(client.submit(add("B")).await, Ok(()));
-    // Robin may ask what a later program needs to know.
+    // Robin can ask what a later program needs to know.
     let robin = session(&server, "robin").await;
     let asked = "SELECT widgets.oldest_program(), widgets.estimated_free_slots()";
     let asked = robin.batch_execute(asked).await;
