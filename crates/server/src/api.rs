@@ -1,4 +1,4 @@
-//! The API: every request in, every answer out, in PostgREST's order of checks.
+//! The API: takes every request and makes every answer, in PostgREST's order of checks.
 
 mod admission;
 mod operations;
@@ -79,7 +79,7 @@ pub struct Api<S> {
     rate_limit: Option<Arc<RateLimit>>,
     proxies: Arc<Proxies>,
     browsers: Arc<BrowserSettings>,
-    /// What the document says of getting in.
+    /// The document's description of authentication.
     security: Security,
     /// The API's document.
     document: Bytes,
@@ -94,21 +94,21 @@ struct Shared {
     bodies: Bodies,
     subscribers: Arc<Subscribers>,
     making: Arc<Making>,
-    /// How many operations wait for a primary.
+    /// The number of operations that wait for a primary.
     awaiting: AtomicUsize,
     request_ids: RequestIds,
 }
 
-/// The allocator has memory of up to so many bytes at hand, and searches for more.
+/// The allocator keeps blocks of up to this many bytes at hand, and has to search for larger ones.
 const READ_BYTES_MAX: usize = 1024;
 
-/// The target of the log's lines of requests: one for each, if that is wanted.
+/// The target of the log's lines about requests: one for each, if enabled.
 pub const REQUESTS: &str = "widgets_requests";
 
-/// After the newest change that the store has made durable, on whatever it answers.
+/// The position after the newest durable change, on answers that involve the store.
 const POSITION: HeaderName = HeaderName::from_static("position");
 
-/// What the log is told of a request beside its answer.
+/// What the log says about a request in addition to its answer.
 struct Logged {
     method: Method,
     route: &'static str,
@@ -116,52 +116,52 @@ struct Logged {
     address: IpAddr,
 }
 
-/// The body of an answer: there as a whole, or in pieces as they come.
+/// The body of an answer: complete, or in pieces as they come.
 pub type AnswerBody = Either<Full<Bytes>, Pieces>;
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Error>;
 
 /// A request that was read.
 struct Read {
-    /// What the browser of a page of another origin is told: who may read the answer.
+    /// The CORS origin for the answer, if a page of another origin sent the request.
     allowed_origin: Option<(HeaderValue, bool)>,
-    /// It asked what it may send.
+    /// The request is a preflight.
     preflight: bool,
-    /// What it is counted as, with how long it took. Documents and probes are not counted.
+    /// What it is counted as, with its duration. Documents and probes are not counted.
     subject: Option<Subject>,
-    /// Its sender reads all of what went wrong.
+    /// Whether its sender sees the full details of errors.
     administers: bool,
-    /// Its body was not read to its end: nothing can follow on its connection.
+    /// Its body was not read to the end, so the connection cannot be reused.
     last: bool,
-    /// What the log is told of it, if that is wanted.
+    /// What the log says about it, if enabled.
     logged: Option<Box<Logged>>,
-    /// Who asks, as far as shares go.
+    /// Who asks, for dividing shared resources.
     who: Asker,
     wanted: Result<Wanted, Error>,
 }
 
-/// What is left to do for a request that was read.
+/// What remains to be done for a request that was read.
 enum Wanted {
     /// Nothing: this is its answer.
     Answer(Response<Full<Bytes>>),
-    /// The store is to apply this.
+    /// The store must apply this operation.
     Operation(Attempt, Preferences),
-    /// What happened is to be told.
+    /// The client wants changes.
     Changes(changes::Asked),
-    /// A standby is to be sent what it asks for.
+    /// A standby wants the store.
     Replication(Box<replication::Asked>),
-    /// The store is to look this widget up.
+    /// The store must look this widget up.
     Widget(SerialNumber),
-    /// The store is to show these rows.
+    /// The store must return these rows.
     List(Box<WantedList>),
-    /// The store is to show what is near a widget.
+    /// The store must return the surroundings of a widget.
     Neighbourhood(Box<NeighbourhoodQuery>),
-    /// The whole store is to be handed over.
+    /// The client wants a backup of the whole store.
     Backup,
 }
 
 impl Wanted {
-    /// Whether the store is to answer it.
+    /// Reports whether the store must answer it.
     const fn asks_store(&self) -> bool {
         match self {
             Self::Answer(_) | Self::Backup | Self::Replication(..) => false,
@@ -197,8 +197,8 @@ impl Logged {
 }
 
 impl<S: Store> Api<S> {
-    /// The API over `store`. `/metrics` shows everything in `registry`, to which the API adds its
-    /// own; an error means that something of that name is there already.
+    /// Makes an API over `store`. `/metrics` shows everything in `registry`, to which the API adds
+    /// its own metrics. It is an error if a name is already registered there.
     pub fn new(
         store: S,
         settings: Settings,
@@ -244,29 +244,29 @@ impl<S: Store> Api<S> {
         })
     }
 
-    /// The same API, which no client may ask more often than this.
+    /// Returns the same API with this rate limit for each client.
     #[must_use]
     pub fn with_rate_limit(self, rate_limit: Arc<RateLimit>) -> Self {
         let rate_limit = Some(rate_limit);
         Self { rate_limit, ..self }
     }
 
-    /// The same API, which takes the word of these for whom they ask: the last address in `X-Forwarded-For` that is
-    /// not one of them is the client, for the rate limit and for shares of what all have together.
+    /// Returns the same API behind these trusted proxies: the last address in `X-Forwarded-For`
+    /// that is not one of them is the client, for the rate limit and for dividing shared resources.
     #[must_use]
     pub fn with_trusted_proxies(self, proxies: Vec<IpNet>) -> Self {
         let proxies = Arc::new(Proxies(proxies));
         Self { proxies, ..self }
     }
 
-    /// The same API, which gives these backups of the store.
+    /// Returns the same API with these backups of the store.
     #[must_use]
     pub fn with_backup(self, backup: Arc<dyn Backup>) -> Self {
         let backup = Some(backup);
         Self { backup, ..self }
     }
 
-    /// The same API, over a store that has standbys, or is one.
+    /// Returns the same API over a store that has standbys or is one.
     #[must_use]
     pub fn with_replication(self, replication: Arc<dyn Replication>) -> Self {
         let replication = Some(replication);
@@ -276,14 +276,15 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// The same API, of which web pages may ask this. Without it those of other sites need a token.
+    /// Returns the same API with these rules for web pages. Without them, pages of other sites need
+    /// a token.
     #[must_use]
     pub fn with_browsers(self, browsers: BrowserSettings) -> Self {
         let browsers = Arc::new(browsers);
         Self { browsers, ..self }
     }
 
-    /// The same API, which lets in whom `authentication` lets in. Without this it is everyone.
+    /// Returns the same API with this authentication. Without it, everyone is admitted.
     #[must_use]
     pub fn with_authentication(self, authentication: Arc<Authentication>) -> Self {
         let proofs = authentication.proofs();
@@ -298,7 +299,7 @@ impl<S: Store> Api<S> {
         api.documented(security)
     }
 
-    /// The same API, behind connections that have client certificates.
+    /// Returns the same API behind connections that have client certificates.
     #[must_use]
     pub fn with_client_certificates(self, wanted: ClientCertificates) -> Self {
         let security = Security {
@@ -317,7 +318,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// The same API with another way to ask the store, such as a worker's own.
+    /// Returns the same API with another way to ask the store, such as a worker's own client.
     #[must_use]
     pub fn with_store<T: Store>(&self, store: T) -> Api<T> {
         Api {
@@ -336,26 +337,26 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Answers a request of someone in this process.
+    /// Answers a request from this process.
     pub async fn respond<B>(&self, request: Request<B>) -> Response<AnswerBody>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Display,
     {
         let (mut head, body) = request.into_parts();
-        // No connection, so no host to name.
+        // There is no connection, so the request need not name a host.
         let host = head.headers.entry(header::HOST);
         host.or_insert(HeaderValue::from_static("localhost"));
         self.respond_to(Caller::LOCAL, Box::new((head, body))).await
     }
 
-    /// Answers a request, of which this is the head and the body. Dropping the future gives up the answer,
-    /// not the operation.
+    /// Answers a request with this head and body. Dropping the future gives up the answer, not the
+    /// operation.
     ///
-    /// Thousands of requests may wait for the store at a time, and the processor's caches have room for
-    /// little of each. So this future is small, and what it takes to read a request is in boxes that are
-    /// gone before the wait. That box is small as well: the allocator has those of up to a kilobyte at
-    /// hand, and searches for larger ones.
+    /// Thousands of requests may wait for the store at a time, and the CPU caches have room for
+    /// little of each. So this future is small, and everything that is needed to read a request is
+    /// in boxes that are freed before the wait. Each of those boxes is small as well: the allocator
+    /// keeps blocks of up to a kilobyte at hand, and has to search for larger ones.
     pub async fn respond_to<B>(
         &self,
         caller: Caller,
@@ -421,12 +422,13 @@ impl<S: Store> Api<S> {
         response
     }
 
-    /// For a connection whose requests come beside each other.
+    /// Returns the bodies of a connection with concurrent requests.
     pub(crate) fn connection_bodies(&self) -> ConnectionBodies {
         self.shared.bodies.connection()
     }
 
-    /// The answer where a limit on what a connection, or all of them, may take leaves no room.
+    /// Returns the answer to a request for which a limit of its connection, or of all connections,
+    /// leaves no room.
     pub(crate) fn too_busy(limit: String) -> Response<AnswerBody> {
         let busy = Fault::Busy {
             limit,
@@ -457,7 +459,7 @@ impl<S: Store> Api<S> {
                 }
             }
             Wanted::Widget(serial_number) => self.widget(serial_number).await,
-            // In boxes: what most requests wait in stays small.
+            // Boxed, so that the future in which most requests wait stays small.
             Wanted::List(wanted) => Box::pin(self.list(*wanted, who)).await,
             Wanted::Neighbourhood(query) => Box::pin(self.neighbourhood(*query, who)).await,
         };
@@ -475,7 +477,7 @@ impl<S: Store> Api<S> {
         wanted.answer(&page, self.pace()).await
     }
 
-    /// Waits until an answer of many rows may be made, no longer than a list may take.
+    /// Waits for permission to make an answer of many rows, for no longer than a list may take.
     async fn turn(&self, who: Asker) -> Result<Turn, Error> {
         let busy = |limit| Fault::Busy {
             limit,
@@ -511,7 +513,8 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// What the store answers, if it does in time. What is given up ends in the store as well.
+    /// Returns the store's answer if it arrives in time. Otherwise the query is also cancelled in
+    /// the store.
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
         let timeout = self.shared.settings.read_timeout;
         tokio::select! {
@@ -566,7 +569,7 @@ impl<S: Store> Api<S> {
         self.shared.subscribers.stop();
     }
 
-    /// The same as [`Self::read`], in a box of its own.
+    /// Does the same as [`Self::read`], in its own box.
     fn boxed_read<B>(
         &self,
         caller: &Caller,
@@ -596,11 +599,11 @@ impl<S: Store> Api<S> {
         let mut body = Pin::new(body);
         let known = Head::new(head, given);
         let mut read = self.read_all(caller, &known, body.as_mut()).await;
-        // Streams of HTTP/2 end each for itself.
+        // HTTP/2 streams end independently of each other.
         if let Ok(Wanted::Replication(asked)) = &mut read.wanted
             && let Some(reported) = asked.reported.take()
         {
-            // Nothing can follow on this connection over HTTP/1.1.
+            // Over HTTP/1.1 this connection cannot be reused.
             read.last = head.version < Version::HTTP_2;
             tokio::spawn(replication::report(request.1, reported));
             return read;
@@ -634,7 +637,7 @@ impl<S: Store> Api<S> {
                 method: head.method.clone(),
                 route: route.as_str(),
                 author: None,
-                // Behind proxies theirs would be that of all.
+                // Behind proxies, the address of the connection would be the same for all clients.
                 address: self.client(caller, head),
             })
         });
@@ -762,7 +765,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// The document for programs, the page for browsers.
+    /// Returns the document for programs, or the page for browsers.
     fn document(&self, head: &Parts) -> Answer {
         negotiation::check_profile(&head.method, &head.headers)?;
         if let Some(answer) = check_reads(head)? {
@@ -783,7 +786,7 @@ impl<S: Store> Api<S> {
     fn metrics_text(&self) -> Response<Full<Bytes>> {
         match self.shared.metrics.text() {
             Ok(text) => of_type(METRICS_TEXT, text.into()),
-            // A collector of this process gave what cannot be encoded.
+            // A collector of this process returned a metric that cannot be encoded.
             Err(error) => {
                 let mut response = of_type(METRICS_TEXT, error.to_string().into());
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -793,7 +796,7 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// An answer that is there as a whole.
+/// Wraps an answer that is complete.
 fn whole(response: Response<Full<Bytes>>) -> Response<AnswerBody> {
     response.map(AnswerBody::Left)
 }

@@ -1,4 +1,4 @@
-//! What a token claims: its lifetime, its audience, its role.
+//! A token's claims: its lifetime, its audience, its role.
 
 use super::{Claim, Identity};
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ pub(super) type Claims = Map<String, Value>;
 /// How far the issuer's clock may be from ours, in seconds.
 const LEEWAY_SECONDS: i64 = 30;
 
-/// When a token is valid, in seconds since 1970 began (RFC 7519, 4.1).
+/// When a token is valid, in seconds since 1970 (RFC 7519, 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetime {
     expires: Option<i64>,
@@ -18,8 +18,8 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    /// The lifetime that a token claims, if it is valid now. What is wrong first is told, in the order
-    /// `exp`, `nbf`, `iat`.
+    /// Returns the lifetime that a token claims, if it is valid now. The error is the first one in
+    /// the order `exp`, `nbf`, `iat`.
     pub(super) fn current(claims: &Claims, now_seconds: i64) -> Result<Self, Claim> {
         let mut lifetime = Self {
             expires: None,
@@ -35,7 +35,7 @@ impl Lifetime {
         Ok(lifetime)
     }
 
-    /// The first second since 1970 began in which the token is refused, if there is one.
+    /// Returns the first second, counted from 1970, in which the token is refused, if there is one.
     pub(super) fn ends(self) -> Option<i64> {
         let last = self.expires?.saturating_add(LEEWAY_SECONDS);
         Some(last.saturating_add(1))
@@ -58,7 +58,7 @@ impl Lifetime {
     }
 }
 
-/// A time, which may have a fraction. Without the claim, or with null, there is no limit.
+/// Returns a time, which may have a fraction. If the claim is missing or null, there is no limit.
 fn seconds(claims: &Claims, name: &'static str) -> Result<Option<i64>, Claim> {
     match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -77,7 +77,7 @@ fn seconds(claims: &Claims, name: &'static str) -> Result<Option<i64>, Claim> {
     }
 }
 
-/// Checks that the token is for us, where we have a name.
+/// Checks that the token is for this service, if an audience is configured.
 pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<(), Claim> {
     let is_ours = |given: &Value| match (given, audience) {
         (Value::String(_), None) => Ok(true),
@@ -98,7 +98,7 @@ pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<
     if ours { Ok(()) } else { Err(Claim::Audience) }
 }
 
-/// Checks that the token is of the issuer that is trusted, where there is one.
+/// Checks that the token is from the trusted issuer, if one is configured.
 pub(super) fn check_issuer(claims: &Claims, issuer: Option<&str>) -> Result<(), Claim> {
     let given = claims.get("iss").and_then(Value::as_str);
     match issuer {
@@ -107,7 +107,7 @@ pub(super) fn check_issuer(claims: &Claims, issuer: Option<&str>) -> Result<(), 
     }
 }
 
-/// Checks that these claims are there. Null claims nothing.
+/// Checks that these claims are present. A null claim counts as missing.
 pub(super) fn check_required(claims: &Claims, required: &[String]) -> Result<(), Claim> {
     let absent = |name: &&String| claims.get(*name).is_none_or(Value::is_null);
     match required.iter().find(absent) {
@@ -116,12 +116,12 @@ pub(super) fn check_required(claims: &Claims, required: &[String]) -> Result<(),
     }
 }
 
-/// Whom a token is for (RFC 7519, 4.1.2), if it says so.
+/// Returns the subject of a token (RFC 7519, 4.1.2), if it names one.
 pub(super) fn subject(claims: &Claims) -> Option<Author> {
     super::author(claims.get("sub")?.as_str()?)
 }
 
-/// Who it is that a token with these claims is for.
+/// Returns the identity of a token with these claims.
 pub(super) fn identity(claims: &Claims, token: &[u8]) -> Identity {
     let text = |name| claims.get(name).and_then(Value::as_str);
     match text("sub") {
@@ -130,7 +130,7 @@ pub(super) fn identity(claims: &Claims, token: &[u8]) -> Identity {
     }
 }
 
-/// Where in the claims a role is named.
+/// The place of the role in the claims.
 #[derive(Debug)]
 pub(super) enum ClaimName {
     Member(String),
@@ -152,12 +152,12 @@ impl ClaimName {
         }
     }
 
-    /// The text there; what is no text is given as JSON, as PostgREST does.
+    /// Returns the text at this place. Anything else is returned as JSON, as in PostgREST.
     pub(super) fn find(&self, claims: &Claims) -> Option<String> {
         let found = match self {
             Self::Member(name) => claims.get(name),
             Self::Pointer(pointer) => {
-                // `Value::pointer` wants the claims as a value: the first step is ours.
+                // `Value::pointer` needs a value rather than a map, so the first step is made here.
                 let rest = pointer.strip_prefix('/')?;
                 let (first, rest) = match rest.find('/') {
                     Some(end) => rest.split_at(end),
@@ -202,7 +202,7 @@ mod tests {
             (r#"{"exp":"970"}"#, Err(Claim::NotNumber("exp"))),
             (r#"{"nbf":{}}"#, Err(Claim::NotNumber("nbf"))),
             (r#"{"iat":[1]}"#, Err(Claim::NotNumber("iat"))),
-            // The first of several, in the order exp, nbf, iat.
+            // The first of several errors, in the order exp, nbf, iat.
             (r#"{"exp":0,"nbf":"","iat":""}"#, Err(Claim::Expired)),
             (r#"{"exp":true,"nbf":9e9}"#, Err(Claim::NotNumber("exp"))),
             (r#"{"nbf":9e9,"iat":9e9}"#, Err(Claim::NotYetValid)),

@@ -1,9 +1,9 @@
-//! What is left of a body over HTTP/2 when its request has been answered.
+//! The rest of an HTTP/2 body after its request was answered.
 //!
-//! A stream whose body is not read to its end is reset after the answer. That is allowed (RFC 9113, 8.1), but
-//! clients such as curl 7.88 take it for an error and do not show the answer. So the rest is read and
-//! forgotten, within bounds, while the answer is on its way. It still counts as one of the connection's
-//! streams, and holds the room that its head took.
+//! A stream whose body is not read to the end is reset after the answer. That is allowed (RFC 9113,
+//! 8.1), but clients such as curl 7.88 treat it as an error and do not show the answer. So the rest
+//! is read and discarded, within limits, while the answer is being sent. The stream still counts as
+//! one of the connection's streams, and holds the room that its head took.
 
 use super::{
     idle::{LINGER_BYTES_MAX, LINGER_MAX},
@@ -21,15 +21,15 @@ use tokio::runtime::Handle;
 
 /// The body of a request.
 pub(super) struct Leftover {
-    /// There until it is dropped.
+    /// Present until it is dropped.
     body: Option<Incoming>,
-    /// Whether it has a stream of its own.
+    /// Whether it has its own stream.
     is_http2: bool,
     /// The room that its head takes.
     head: Option<Taken>,
-    /// That of its connection.
+    /// The seat of its connection.
     seat: Arc<Seat>,
-    /// While more of it is to come.
+    /// Present while more of the body is to come.
     awaited: Option<Awaited>,
 }
 
@@ -87,7 +87,7 @@ impl Drop for Leftover {
             return;
         }
         let head = self.head.take();
-        // Not where the worker itself has come to its end.
+        // Skipped if the worker itself is shutting down.
         if let Ok(worker) = Handle::try_current() {
             worker.spawn(async move {
                 forget(body).await;
@@ -97,7 +97,7 @@ impl Drop for Leftover {
     }
 }
 
-/// Reads a body to its end, unless that is too far away.
+/// Reads a body to its end, unless that takes too much data or time.
 async fn forget(mut body: Incoming) {
     let whole = async {
         let mut bytes = 0;
@@ -108,6 +108,6 @@ async fn forget(mut body: Incoming) {
             }
         }
     };
-    // Whatever became of it, the stream ends here.
+    // The stream ends here in any case.
     drop(tokio::time::timeout(LINGER_MAX, whole).await);
 }

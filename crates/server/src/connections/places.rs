@@ -1,17 +1,19 @@
-//! Places for connections: how many there are, who gets one, and who makes room where all are taken.
+//! Places for connections: how many there are, who gets one, and who makes room when all are taken.
 //!
-//! A connection on which nothing is asked is worth less than one that somebody wants to ask by: where all places are
-//! taken, idle ones are closed, of the clients that have most of them first and the longest idle first.
-//! Slow and silent clients count as idle until a whole head of theirs has come. One client has a limit of its own.
-//! Where none is idle, those of whoever has most go whose requests' bodies have not come, for a client that has less than
-//! half as many: nothing of these was applied.
+//! An idle connection is worth less than one that a client wants to use. So when all places are
+//! taken, idle connections are closed: those of the clients that have the most first, and of these
+//! the longest idle first. A slow or silent client counts as idle until a complete head of its has
+//! arrived. Each client also has its own limit. If no connection is idle, the client with the most
+//! gives up connections on which only bodies are awaited, in favour of a client that has less than
+//! half as many. None of those requests has been applied.
 //!
-//! Whoever takes all places shall not keep others out by coming more often than they: a client that has many times as
-//! many as another takes nothing from it, and one that has just come with few is left the time to ask, while those who
-//! have most can make room.
+//! A client that takes all places must not be able to keep others out by connecting more often than
+//! they do. So a client that has many times as many connections as another takes none of the
+//! other's places. A client that has just connected and has few connections is left time to send a
+//! request, as long as those with the most can make room.
 //!
-//! Where nothing can make room, some connections in excess are served for a moment: they are told why, and what watches
-//! over the process is answered as always.
+//! If nobody can make room, a limited number of connections in excess is served for a moment: they
+//! are answered with the reason, and probes are answered as usual.
 
 mod seat;
 
@@ -29,26 +31,28 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So many connections in excess are served at a time, and so many of one client. Others are closed at
-/// once.
+/// The maximum number of connections in excess that are served at a time, in total and of one
+/// client. Further ones are closed immediately.
 pub const EXCESS_MAX: usize = 64;
 const EXCESS_PER_CLIENT_MAX: usize = 16;
 
-/// So many of these are for clients that have only a few of them.
+/// How many of these are kept for clients that have only a few of them, and how many are a few.
 const EXCESS_KEPT: usize = 16;
 const EXCESS_FEW: usize = 4;
 
-/// So many idle connections are closed at a time where room is needed, and so many in excess.
+/// How many connections are closed at a time to make room: idle ones, and ones in excess.
 const LEAVING_MAX: usize = 32;
 const EXCESS_LEAVING_MAX: usize = 4;
 
-/// A client that has more than so many times as many as another takes no place of its.
+/// A client with more than this many times as many connections as another takes none of the other's
+/// places.
 const TIMES_AS_MANY: usize = 8;
 
-/// A worker that is busy for longer than this does not hold up who comes next.
+/// How long to wait for a connection to leave. A busy worker does not delay the next client for
+/// longer.
 const LEAVE_MAX: Duration = Duration::from_millis(100);
 
-/// All places.
+/// All places for connections.
 pub(super) struct Places {
     connections_max: usize,
     per_client_max: usize,
@@ -79,7 +83,7 @@ impl Table {
 /// What a connection holds for as long as it is open.
 pub(super) struct Place {
     pub(super) seat: Arc<Seat>,
-    /// The limit that it is in excess of, if it is.
+    /// The limit that the connection exceeds, if any.
     pub(super) excess: Option<String>,
     places: Arc<Places>,
     client: IpAddr,
@@ -88,21 +92,21 @@ pub(super) struct Place {
     _open: Option<Open>,
 }
 
-/// Whose connections are closed to make room.
+/// Which connections are closed to make room.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// The idle ones of who comes.
+    /// The client's own idle ones.
     Own,
-    /// Idle ones of all, but for those of who has few and has just come.
+    /// Everyone's idle ones, except new ones of clients that have few.
     Idle,
-    /// Those of who has most on which only bodies are awaited.
+    /// Those of the client with the most on which only bodies are awaited.
     Awaiting,
-    /// Idle ones of all, for whom nobody else makes room.
+    /// Everyone's idle ones, including new ones. Used only if nobody else makes room.
     New,
 }
 
 impl Whose {
-    /// Where all places are taken.
+    /// The order in which they are asked when all places are taken.
     const OF_ALL: [Self; 3] = [Self::Idle, Self::Awaiting, Self::New];
 }
 
@@ -114,7 +118,7 @@ impl Places {
         metrics: ConnectionMetrics,
     ) -> Arc<Self> {
         metrics.set_max(connections_max);
-        // Others always find a quarter.
+        // A quarter is always left for other clients.
         let leaves_others = connections_max - connections_max / 4;
         Arc::new(Self {
             connections_max,
@@ -128,7 +132,7 @@ impl Places {
         })
     }
 
-    /// A place for a connection from this address, one in excess, or none.
+    /// Returns a place for a connection from this address, one in excess, or none.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let client = proxies::client_of(address);
         self.turns.came.fetch_add(1, Ordering::Relaxed);
@@ -140,7 +144,7 @@ impl Places {
         }
         let permit = || self.permits.clone().try_acquire_owned().ok();
         let mut taken = permit();
-        // Connections are accepted one after the other: nobody else takes what is freed.
+        // Connections are accepted one at a time, so nobody else takes a place that becomes free.
         let has_room = || self.permits.available_permits() > 0;
         if taken.is_none() && self.make_room(&Whose::OF_ALL, client, has_room).await {
             taken = permit();
@@ -175,7 +179,8 @@ impl Places {
         Some(self.place(client, permit, Some(limit)))
     }
 
-    /// Whoever comes from an address of its own finds a place, though others take them all.
+    /// Ends some connections in excess, so that a client with its own address finds a place even if
+    /// others take all of them.
     fn end_some_excess(&self) {
         let table = self.lock();
         let most = table.excess.values().max_by_key(|seats| seats.len());
@@ -211,8 +216,8 @@ impl Places {
         }
     }
 
-    /// Has connections closed to make room for one of this client's, and waits a moment until there is. The next of
-    /// these are asked where all stay that were.
+    /// Asks connections to close in order to make room for one of this client's, and waits a moment
+    /// for it. If none of one kind leaves, the next kind is asked.
     async fn make_room(
         &self,
         those: &[Whose],
@@ -231,7 +236,7 @@ impl Places {
         false
     }
 
-    /// Waits until there is room, or everybody stays that was told to leave.
+    /// Waits until there is room, or every connection that was asked to leave stays.
     async fn wait_for(&self, has_room: impl Fn() -> bool) -> bool {
         let Turns {
             undecided, changed, ..
@@ -241,13 +246,13 @@ impl Places {
                 changed.notified().await;
             }
         };
-        // Whether it is in time or not.
+        // Whether that happens in time or not.
         drop(tokio::time::timeout(LEAVE_MAX, decided).await);
         has_room()
     }
 
-    /// Tells connections of whoever has most to leave whose requests' bodies have not come, if this client has less than
-    /// half as many.
+    /// Asks connections of the client with the most, on which only bodies are awaited, to leave, if
+    /// this client has less than half as many.
     fn tell_awaiting_to_leave(&self, client: IpAddr) {
         let table = self.lock();
         let own = table.clients.get(&client).map_or(0, HashMap::len);
@@ -265,12 +270,12 @@ impl Places {
         }
     }
 
-    /// How many leave at a time: where a few are open, only a few.
+    /// Returns how many leave at a time: only a few if only a few are open.
     fn leaving_max(&self) -> usize {
         LEAVING_MAX.min(self.connections_max / 32 + 1)
     }
 
-    /// Tells idle connections to leave, for one of this client's.
+    /// Asks idle connections to leave, in favour of one of this client's.
     fn tell_idle_to_leave(&self, whose: Whose, client: IpAddr) {
         let table = self.lock();
         let own = table.clients.get(&client).map_or(0, HashMap::len);
@@ -334,7 +339,7 @@ impl Drop for Place {
             }
         }
         drop(table);
-        // After there is room, of which whoever waits makes sure.
+        // Only once the place is free, because the waiting client checks for that.
         self.seat.decided();
         self.places.turns.changed.notify_one();
     }

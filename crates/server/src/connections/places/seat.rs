@@ -1,4 +1,4 @@
-//! What is known of an open connection, and how it is told to leave.
+//! The state of an open connection, and how it is asked to leave.
 
 use super::super::metrics::{ConnectionMetrics, Cut};
 use std::sync::{
@@ -7,38 +7,39 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// What all connections have together.
+/// What all connections share.
 #[derive(Default)]
 pub(in super::super) struct Turns {
-    /// How many have come: what idle ones are compared by, as a clock would cost each request.
+    /// How many connections have come. Idle times are compared by this number, because reading a
+    /// clock would cost every request time.
     pub(super) came: AtomicU64,
-    /// How many were told to leave of which it is not known yet whether they do.
+    /// How many were asked to leave and have not decided yet.
     pub(super) undecided: AtomicUsize,
-    /// One has decided, or left.
+    /// A connection has decided or left.
     pub(super) changed: Notify,
 }
 
-/// What is known of an open connection.
+/// The state of an open connection.
 pub(in super::super) struct Seat {
     requests: AtomicUsize,
-    /// How many of these wait for more of their bodies.
+    /// How many of the requests wait for more of their bodies.
     awaited: AtomicUsize,
-    /// Whether it is to end although something is asked, if all of that waits for bodies.
+    /// Whether it is to end despite its requests, if all of them wait for bodies.
     gives_way: AtomicBool,
-    /// How many connections had come when nothing was asked any more.
+    /// How many connections had come when it last became idle.
     pub(super) idle_since: AtomicU64,
     was_asked: AtomicBool,
     turns: Arc<Turns>,
     is_cut: AtomicBool,
-    /// Whether it was told to leave, and has not decided.
+    /// Whether it was asked to leave and has not decided yet.
     is_told: AtomicBool,
     told: Notify,
 }
 
-/// A request, until it is answered and its answer was taken.
+/// A request, until its answer was taken.
 pub(in super::super) struct Busy(Arc<Seat>);
 
-/// A body of which more is to come.
+/// A body that is still incomplete.
 pub(in super::super) struct Awaited(Arc<Seat>);
 
 impl Seat {
@@ -56,7 +57,7 @@ impl Seat {
         })
     }
 
-    /// Something is asked, until what is returned is dropped.
+    /// Marks a request as under way until the result is dropped.
     pub(in super::super) fn busy(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.was_asked.store(true, Ordering::Relaxed);
@@ -64,13 +65,14 @@ impl Seat {
         Busy(self.clone())
     }
 
-    /// More of a request's body is to come, until what is returned is dropped.
+    /// Marks a request's body as incomplete until the result is dropped.
     pub(in super::super) fn awaited(self: &Arc<Self>) -> Awaited {
         self.awaited.fetch_add(1, Ordering::Relaxed);
         Awaited(self.clone())
     }
 
-    /// Whether nothing was applied of what is asked, as no body has come.
+    /// Reports whether it has requests and all their bodies are incomplete, so that nothing was
+    /// applied.
     pub(super) fn only_awaits(&self) -> bool {
         let requests = self.requests.load(Ordering::Relaxed);
         requests > 0 && self.awaited.load(Ordering::Relaxed) == requests
@@ -84,14 +86,15 @@ impl Seat {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Ends the connection, whatever is asked on it. Whether it was not ending yet.
+    /// Ends the connection even if requests are under way. Returns whether it was not ending
+    /// already.
     pub(in super::super) fn cut(&self) -> bool {
         let was_cut = self.is_cut.swap(true, Ordering::Relaxed);
         self.told.notify_one();
         !was_cut
     }
 
-    /// Asks it to leave if it is idle then.
+    /// Asks it to leave, if it is idle when it looks.
     pub(super) fn tell(&self) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
             self.turns.undecided.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +102,7 @@ impl Seat {
         self.told.notify_one();
     }
 
-    /// Asks it to leave if all that is asked waits for bodies then.
+    /// Asks it to leave, if all its requests wait for bodies when it looks.
     pub(super) fn tell_to_give_way(&self) {
         self.gives_way.store(true, Ordering::Relaxed);
         self.tell();
@@ -109,23 +112,24 @@ impl Seat {
         self.is_told.load(Ordering::Relaxed)
     }
 
-    /// Nobody waits for it any more: it stays, or has left.
+    /// Records that it has decided: it stays or has left, and nobody waits for it any more.
     pub(super) fn decided(&self) {
         if self.is_told.load(Ordering::Relaxed) && self.is_told.swap(false, Ordering::Relaxed) {
-            // Whoever sees it sees the room that was made.
+            // A thread that sees this also sees the place that became free.
             self.turns.undecided.fetch_sub(1, Ordering::Release);
             self.turns.changed.notify_one();
         }
     }
 
-    /// Done when the connection is to end: it was cut, or its place is needed and it is idle, or gives way.
+    /// Completes when the connection must end: it was cut, or its place is needed and it is idle or
+    /// gives way.
     pub(in super::super) async fn ends(&self, metrics: &ConnectionMetrics) {
         loop {
             self.told.notified().await;
             if self.is_cut.load(Ordering::Relaxed) {
                 return;
             }
-            // Where something was asked meanwhile, another one must leave.
+            // If a request has arrived meanwhile, another connection must leave.
             let gives_way = self.gives_way.swap(false, Ordering::Relaxed);
             if self.is_idle() || gives_way && self.only_awaits() {
                 return metrics.cut(Cut::Full);

@@ -10,7 +10,7 @@ fn places(connections_max: usize, per_client_max: usize) -> Arc<Places> {
     Places::new(connections_max, per_client_max, trusted, metrics)
 }
 
-/// A connection of which the task does as it is told.
+/// Opens a connection whose task leaves when it is asked to.
 async fn connect(places: &Arc<Places>, address: IpAddr) -> tokio::task::JoinHandle<()> {
     let place = places.take(address).await.expect("a place");
     assert_eq!(place.excess, None);
@@ -24,7 +24,7 @@ async fn the_longest_idle_of_who_has_most_makes_room() {
     let other = connect(&places, B).await;
     let first = connect(&places, A).await;
     let second = connect(&places, A).await;
-    // Three of four: one client never has them all.
+    // Three of four: one client never gets all of them.
     let third = connect(&places, A).await;
     let newcomer = connect(&places, B).await;
     tokio::task::yield_now().await;
@@ -102,7 +102,7 @@ async fn whoever_sends_no_body_gives_way_to_who_has_few() {
         let (busy, awaited) = (place.seat.busy(), place.seat.awaited());
         held.push((place, busy, Some(awaited)));
     }
-    // The body of one has come.
+    // The body of one has arrived.
     held[0].2 = None;
     let other = places.take(PROXY).await.expect("a place");
     let _busy = other.seat.busy();
@@ -121,12 +121,12 @@ async fn whoever_sends_no_body_gives_way_to_who_has_few() {
     };
     assert!(!ended[0].is_finished(), "its operation may be applied");
     assert_eq!(still(&ended), 2, "one at a time");
-    // With two of four nobody has more than twice as many as one who comes.
+    // With two of four, nobody has more than twice as many as a newcomer.
     let place = places.take(B).await.expect("one in excess");
     assert_eq!(place.excess.as_deref(), Some("connections_max = 4"));
 }
 
-/// All that a client can have, with something asked on each.
+/// Returns all connections that a client can have, each with a request under way.
 async fn fill(places: &Arc<Places>, address: IpAddr, count: usize) -> Vec<(Busy, Place)> {
     let mut held = Vec::new();
     for _ in 0..count {
@@ -144,7 +144,7 @@ async fn nobody_waits_for_who_was_told_to_leave_and_stays() {
     for place in [places.take(A).await, places.take(A).await] {
         let place = place.expect("a place");
         asking.push(tokio::spawn(async move {
-            // Its head has come when its worker looks whether it is to leave.
+            // Its head arrives just when its worker looks whether it must leave.
             let _busy = place.seat.busy();
             place.seat.ends(&ConnectionMetrics::default()).await;
         }));
@@ -190,7 +190,7 @@ async fn those_who_have_most_make_room_before_who_has_just_come() {
     assert!(!newcomer.is_finished(), "it was left the time to ask");
     let left = attackers.iter().filter(|each| each.is_finished()).count();
     assert_eq!(left, 2, "who only waits for bodies made room");
-    // Where nobody else can, it does.
+    // If nobody else can make room, it does.
     let all = places.permits.available_permits();
     let _rest = fill(&places, B, all).await;
     for each in attackers {
