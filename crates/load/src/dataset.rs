@@ -37,8 +37,8 @@ pub struct Dataset {
 impl FromStr for Dataset {
     type Err = String;
 
-    /// Parses `widgets=10000000,seed=1,associated=50%`. The seed defaults to 1 and the share to 50
-    /// %.
+    /// Parses `widgets=10000000,seed=1,associated=50%`. The seed defaults to 1 and the share to
+    /// 50 %.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut dataset = Self {
             widgets: 0,
@@ -148,8 +148,8 @@ impl Dataset {
     }
 }
 
-/// Returns a random list of ports, on average of two slots: none 5 %, one 20 %, two 45 %, three 30
-/// %.
+/// Returns a random list of ports, on average of two slots: none 5 %, one 20 %, two 45 %, three
+/// 30 %.
 pub(crate) fn ports(random: &mut Random) -> Ports {
     let count = match random.below(100) {
         0..5 => 0,

@@ -31,13 +31,13 @@ pub enum Error {
         /// The beginning of the answer's body.
         body: String,
     },
-    /// The server accepts neither the token nor, if none was given, requests without one.
+    /// The server does not accept the token, or requires one and none was given.
     #[error("the server wants another token (--token): it answered status {status}")]
     Token {
         /// The answer's status.
         status: u16,
     },
-    /// Metrics cannot be pushed to this URL.
+    /// Metrics cannot be pushed to the URL that was given.
     #[error("metrics cannot be pushed to {url}: {cause}")]
     Push {
         /// The URL.

@@ -268,8 +268,8 @@ ALTER TABLE widgets.widgets ENABLE TRIGGER USER;
 COMMIT";
 
 async fn run(client: &Client, what: &str, sql: &str) -> Result<(), OpenError> {
-    // Statements are sent one by one, because Citus passes on to the nodes exactly the text that it
-    // receives.
+    // Statements are sent one by one, because Citus forwards to the nodes everything that it
+    // receives in one message.
     for statement in sql.split_inclusive(";\n") {
         let done = client.batch_execute(statement).await;
         done.map_err(failed(what))?;

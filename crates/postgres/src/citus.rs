@@ -130,8 +130,8 @@ pub async fn distribute(
     let what = "distributing the registry";
     let transaction = client.transaction().await.map_err(failed(what))?;
     let sql = DISTRIBUTE.replace("$shards", &shards.to_string());
-    // Statements are sent one by one, because Citus passes on to the nodes exactly the text that it
-    // receives.
+    // Statements are sent one by one, because Citus forwards to the nodes everything that it
+    // receives in one message.
     for statement in [LOCAL, &sql]
         .iter()
         .flat_map(|part| part.split_inclusive(";\n"))

@@ -6,7 +6,7 @@ use widgets_registry::{Fault, Reason};
 /// Why the database cannot be used. The texts never contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL of the database is malformed.
+    /// The URL of the database is malformed or cannot be used.
     #[error("the URL of the database {defect}")]
     Url {
         /// What is wrong with the URL. It does not quote the URL, which may contain a password.
