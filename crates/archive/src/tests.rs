@@ -1,5 +1,5 @@
-//! The archive against a bucket that fails, crashes, answers late, and has two writers; restores are compared
-//! with the model at their position.
+//! Tests the archive against a bucket that fails, crashes, answers late and has two writers.
+//! Restores are compared with the model at their position.
 
 mod backup;
 mod bucket;

@@ -1,8 +1,9 @@
-//! The drill of archives of format 1: one that is kept here, as the program that wrote it left it, is restored to
-//! its newest moment, to an earlier one, and across a restart, by every later program.
+//! A restore drill for archives of format 1: an archive is kept here exactly as the program that
+//! wrote it left it, and every later program must restore it to its newest moment, to an earlier
+//! one, and across a restart.
 //!
-//! `newest.txt` has the widgets of the store when the archive was complete, a line each, and `earlier.txt` those at the
-//! position in `earlier`, as `/widgets` said them then.
+//! `newest.txt` has the widgets in the store when the archive was complete, one per line, and
+//! `earlier.txt` those at the position in `earlier`, as `/widgets` returned them at those times.
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail the test")]
 
@@ -12,7 +13,7 @@ use widgets_engine::{Bulk, DataDirectory, NoStore, Settings};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format_1");
 
-/// A copy of the archive: whoever opens one in a folder may write a lock there.
+/// Returns a copy of the archive, because opening an archive in a folder may write a lock there.
 fn copied(to: &Path) -> Bucket {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).expect("made");
@@ -32,7 +33,7 @@ fn copied(to: &Path) -> Bucket {
     Bucket::open(&url, Retries::Bucket).expect("opened")
 }
 
-/// The widgets of a directory, a line each, as the export writes them but for their order.
+/// Returns the widgets of a directory as the export writes them, one per line, in any order.
 fn lines(path: &Path) -> BTreeSet<String> {
     let directory = DataDirectory::open(path, NoStore::Refuse).expect("a store");
     let bulk = Bulk::open(directory, &Settings::default()).expect("opened");

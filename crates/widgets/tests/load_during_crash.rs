@@ -1,4 +1,5 @@
-//! `widgets load --during-crash` against the real service, killed and started again under load.
+//! `widgets load --during-crash` against the real service, which is killed and restarted under
+//! load.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -44,10 +45,10 @@ impl Drop for Service {
     }
 }
 
-/// How often the service is killed during one load.
+/// How many times the service is killed during one load.
 const KILLS: usize = 5;
 
-/// The text of a load's report, and what it told meanwhile.
+/// Returns the text of a load's report, and its log.
 fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
     let not_started = || io::Error::other("the service does not start");
     let directory = tempfile::tempdir()?;
@@ -77,7 +78,7 @@ fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}\n{log}");
-    // The crash was felt: connections were made again.
+    // The crash was noticed: connections were reopened.
     assert!(!text.contains(" 0 reconnects"), "{text}\n{log}");
     assert!(text.contains(", 0 faults"), "{text}\n{log}");
     Ok((text, log))
@@ -85,10 +86,10 @@ fn load_over_kills(more: &[&str]) -> io::Result<(String, String)> {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_service_is_killed_under_load() {
-    // The feed is followed over the kills, and must say the same of the fates that nobody was told.
+    // The feed is followed across the kills, and must agree about the fates that no answer told.
     let (text, log) = load_over_kills(&["--follow-changes"]).unwrap();
     assert_eq!(text.matches(", 0 faults").count(), 2, "{text}\n{log}");
-    // Fates were unknown until the audit.
+    // Some fates were unknown until the audit.
     assert!(
         !text.contains(" and 0 operations of unknown fate"),
         "{text}\n{log}"

@@ -14,7 +14,8 @@ use std::{
 
 const WIDGETS: &str = env!("CARGO_BIN_EXE_widgets");
 
-/// The binary, without anything of this test's own environment that could name a store.
+/// Returns a command for the binary, without any variable of this test's environment that could
+/// name a store.
 fn command() -> Command {
     let mut command = Command::new(WIDGETS);
     for (variable, _) in std::env::vars_os() {
@@ -25,7 +26,7 @@ fn command() -> Command {
     command
 }
 
-/// Runs `widgets` with these arguments: whether it succeeded, and its standard error.
+/// Runs `widgets` with these arguments. Returns whether it succeeded, and its standard error.
 fn widgets(arguments: &[&str]) -> (bool, String) {
     outcome(command().args(arguments))
 }
@@ -42,7 +43,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The lines of a file, sorted: stores have an order of their own.
+/// Returns the lines of a file, sorted, because the order differs between stores.
 fn lines(path: &Path) -> Vec<String> {
     let content = fs::read_to_string(path).unwrap();
     let mut lines: Vec<String> = content.lines().map(str::to_owned).collect();
@@ -75,7 +76,7 @@ fn a_dataset_goes_into_a_store_and_out_and_in_again() {
     assert!(ok, "{said}");
     assert!(widgets(&["export", text(&again), "--data-dir", text(&copy)]).0);
     assert_eq!(lines(&again), lines(&made));
-    // A store that holds something is not filled.
+    // A store that contains something is not filled.
     let (ok, said) = widgets(&["import", text(&exported), "--data-dir", text(&copy)]);
     assert!(!ok && said.contains("holds 3000 widgets already"), "{said}");
 }
@@ -187,7 +188,7 @@ fn a_file_is_replaced_by_a_whole_one_and_only_where_that_is_wanted() {
     assert_eq!(names(directory.path()), ["all.jsonl", "store"]);
 }
 
-/// Ends a `generate` that would go on for hours.
+/// Interrupts a `generate` that would run for hours.
 #[test]
 fn a_signal_leaves_what_was_there() {
     let directory = tempfile::tempdir().unwrap();
@@ -210,13 +211,13 @@ fn a_signal_leaves_what_was_there() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // From the first moment at which there is a file that is not whole.
+        // As soon as there is an unfinished file.
         while names(directory.path()).len() < 2 {
             std::thread::yield_now();
         }
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         let status = child.wait().unwrap();
-        // By a handler: the first process of a container has no default to be ended by.
+        // By a handler, because the first process of a container has no default action.
         assert_eq!((status.code(), status.signal()), (Some(code), None));
         assert_eq!(names(directory.path()), ["all.jsonl"]);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
@@ -304,7 +305,8 @@ fn the_store_is_named_by_flags_variables_and_files_alike() {
     ]);
     assert!(ok, "{said}");
     assert_eq!(lines(&path("all")).len(), 10);
-    // What `serve` reads and this does not need changes nothing, wrong as it may be.
+    // A setting that `serve` reads and this command does not need has no effect, even if it is
+    // wrong.
     let (ok, said) = outcome(
         command()
             .env("WIDGETS_CONFIG", &configuration)
@@ -318,7 +320,7 @@ fn the_store_is_named_by_flags_variables_and_files_alike() {
         !ok && said.contains("127.0.0.1:1") && !said.contains("hunter2"),
         "{said}"
     );
-    // A store that must be there is not made.
+    // A store that must exist is not created.
     let (ok, said) = outcome(
         command()
             .env("WIDGETS_MUST_EXIST", "true")

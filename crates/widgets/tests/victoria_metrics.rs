@@ -1,7 +1,7 @@
-//! A real VictoriaMetrics: it takes what `widgets load` pushes, scrapes the service, and every query
-//! of the Grafana dashboard has an answer.
+//! A real VictoriaMetrics accepts what `widgets load` pushes, scrapes the service, and answers
+//! every query of the Grafana dashboard.
 //!
-//! Skipped, with a word about it, where the program is not installed; `./test` installs it.
+//! Skipped, with a message, if the program is not installed; `./test` installs it.
 
 #![expect(
     clippy::unwrap_used,
@@ -49,7 +49,7 @@ fn get(address: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Asks until the answer is a good one, or for two minutes.
+/// Repeats a request until it succeeds, for at most two minutes.
 fn patiently<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     for _ in 0..1200 {
         if let Some(answer) = ask() {
@@ -68,12 +68,12 @@ fn encoded(query: &str) -> String {
     })
 }
 
-/// How many series an expression has.
+/// Returns how many series an expression has.
 fn series(address: &str, expression: &str) -> usize {
     let path = format!("/api/v1/query?query={}", encoded(expression));
     let answer = get(address, &path).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    // The body may come in chunks; the JSON is what lies between the outermost braces.
+    // The body may be chunked; the JSON is what lies between the outermost braces.
     let json = body.find('{').zip(body.rfind('}'));
     let json = json.map_or("", |(start, end)| &body[start..=end]);
     let value: Value = serde_json::from_str(json)
@@ -124,7 +124,7 @@ fn victoria_metrics_takes_and_scrapes_what_the_dashboard_shows() {
             .arg(path("-storageDataPath", &file("metrics")))
             .arg(path("-promscrape.config", &file("scrape.yml")))
             .arg(format!("-httpListenAddr={address}"))
-            // By default what is younger than 30 s is not shown yet.
+            // By default, data younger than 30 s is not shown yet.
             .arg("-search.latencyOffset=0s")
             .stdout(Stdio::null())
             .stderr(log)
@@ -158,7 +158,7 @@ fn victoria_metrics_takes_and_scrapes_what_the_dashboard_shows() {
     );
     assert!(!errors.contains("pushing metrics"), "{errors}");
 
-    // What came is searched in a second or so; this makes it at once.
+    // Data becomes searchable within about a second; this makes it immediate.
     get(&address, "/internal/force_flush").unwrap();
     patiently("the service's own metrics are scraped", || {
         (series(&address, "widgets_request_duration_seconds_count") > 0).then_some(())

@@ -1,4 +1,5 @@
-//! Backups by hand: what arrives is what was, whatever goes on meanwhile, or nothing that can be used.
+//! Manual backups: what arrives is what the store contained, whatever happens meanwhile, or else it
+//! is unusable.
 
 use super::{
     bucket::FaultyBucket,
@@ -14,7 +15,7 @@ use widgets_engine::{Engine, OpenError};
 use widgets_pacing::{Mode, Pacing};
 use widgets_registry::Kinds as _;
 
-/// A store of which nothing is kept but what a restart needs, and what is held.
+/// A store that keeps only what a restart needs and what is held.
 fn forgetful(seed: u64) -> World {
     let settings = widgets_engine::Settings {
         held_bytes_max: 0,
@@ -50,7 +51,7 @@ fn take(path: &Path, stream: &[u8]) -> Result<Arrived, Error> {
     Arrival::open(path)?.take(stream, &small(), |_| {})
 }
 
-/// That what arrived is what the store was at its position.
+/// Checks that what arrived is what the store contained at that position.
 fn check(world: &World, path: &Path, arrived: &Arrived) {
     let state = world.states.iter().rev();
     let mut state = state.filter(|it| it.position.sequence <= arrived.position.sequence);
@@ -69,7 +70,7 @@ async fn what_arrives_has_everything_that_was_answered_before() {
         let arrived = take(&path, &stream).expect("taken");
         assert_eq!(held(&path), *world.model(), "round {round}");
         assert_eq!(arrived.bytes, stream.len() as u64);
-        // It goes on by itself, in an epoch of its own.
+        // It continues on its own, in a new epoch.
         let engine = Engine::open(&path, &small()).expect("opened");
         let source = engine.source();
         let epochs = &source.store().epochs;
@@ -92,7 +93,7 @@ async fn what_is_written_and_let_go_meanwhile_is_held_for_it_and_for_the_archive
     let (mut given, mut stream, mut before) = (give(&backups), Vec::new(), 0);
     while let Some(piece) = given.recv().await {
         stream.extend_from_slice(&piece);
-        // The checkpoint that is being given, and its journal, are needless to everybody else.
+        // Only the backup still needs its checkpoint and the journal after it.
         world.act(8).await;
         world.engine().checkpoint().expect("written");
         copy_all(&mut archiver).await.expect("copied");
@@ -116,7 +117,7 @@ async fn what_is_written_and_let_go_meanwhile_is_held_for_it_and_for_the_archive
 async fn where_the_journal_goes_too_early_it_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = forgetful(42);
-    // Some parts, so that the journal is read long after the head was sent.
+    // Several parts, so that the journal is read long after the head was sent.
     for number in 0..100 {
         let serial_number = serial_number(&format!("long{number}"));
         let add = add_widget(&serial_number, &"n".repeat(500), "P");
@@ -124,7 +125,7 @@ async fn where_the_journal_goes_too_early_it_says_so() {
     }
     let backups = backups(&world).holding(0);
     let (mut given, mut stream) = (give(&backups), Vec::new());
-    // The stream's beginning, then its head.
+    // The beginning of the stream, then its head.
     for _ in 0..2 {
         stream.extend_from_slice(&given.recv().await.expect("a piece"));
     }
@@ -164,12 +165,12 @@ async fn what_is_cut_off_or_changed_is_never_served() {
         let mut changed = stream.clone();
         changed[at] ^= 0x40;
         take(&path, &changed).expect_err("it is changed");
-        // Before the head is whole nothing is begun.
+        // Until the head is complete, nothing is begun.
         if at > 400 {
             refused_by_a_start(&path);
         }
     }
-    // What was left of the attempts does no harm.
+    // What earlier attempts left does no harm.
     let arrived = take(&path, &stream).expect("whole");
     check(&world, &path, &arrived);
     let error = Arrival::open(&path).err().expect("there is a store in it");
@@ -188,7 +189,7 @@ async fn one_is_given_at_a_time_and_one_that_is_given_up_holds_nothing() {
     assert!(backups.give().expect("a thread").is_none());
     drop(first);
     let source = world.engine().source();
-    // Its thread sees that when it hands over the next piece.
+    // Its thread notices that when it sends the next piece.
     let stream = loop {
         if let Some(given) = backups.give().expect("a thread") {
             let mut stream = Vec::new();

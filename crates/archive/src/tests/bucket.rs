@@ -1,5 +1,5 @@
-//! A bucket in memory that fails as told: before a request, after it, or from some request on for ever, as a
-//! process does that dies.
+//! A bucket in memory that fails on demand: before a request, after it, or from some request on for
+//! good, as when a process dies.
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
@@ -13,14 +13,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// What goes wrong with one request.
+/// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It is not done.
     Fails,
     /// It is done, and the answer is an error.
     AnswersLate,
-    /// It is refused for want of rights.
+    /// It is refused because permissions are missing.
     Refused,
 }
 
@@ -72,14 +72,14 @@ impl FaultyBucket {
         self.plan.lock().expect("nobody panics in it")
     }
 
-    /// How requests fare from now on, by their number from 0.
+    /// Sets how requests fail from now on, by their number counted from 0.
     pub(super) fn fail(&self, decide: impl FnMut(usize) -> Option<Fault> + Send + 'static) {
         let mut plan = self.plan();
         plan.requests = 0;
         plan.decide = Box::new(decide);
     }
 
-    /// From this request on nothing is done; whether that one is, is told apart.
+    /// Lets nothing happen after this request. `is_done` says whether this request itself happens.
     pub(super) fn die_at(&self, request: usize, is_done: bool) {
         self.fail(move |number| {
             if number == request && is_done {
@@ -94,12 +94,12 @@ impl FaultyBucket {
         self.fail(|_| None);
     }
 
-    /// How many requests there were since it was told how to fail.
+    /// Returns how many requests there were since it was set how they fail.
     pub(super) fn requests(&self) -> usize {
         self.plan().requests
     }
 
-    /// The same objects in a bucket of its own.
+    /// Returns the same objects in a separate bucket.
     pub(super) fn copy(&self) -> Self {
         Self {
             inside: Arc::new(self.inside.fork()),
@@ -107,13 +107,14 @@ impl FaultyBucket {
         }
     }
 
-    /// Before this request the objects become those of another bucket, as if others had written and removed them.
+    /// Before this request, replaces the objects with those of another bucket, as if others had
+    /// written and removed them.
     pub(super) fn turn_into(&self, other: &Self, before: usize) {
         let (own, other) = (self.inside.clone(), other.inside.clone());
         self.fail(move |number| {
             if number == before {
                 let (own, other) = (own.clone(), other.clone());
-                // On a thread of its own: this one is asked in the middle of a request.
+                // On another thread, because this one is in the middle of a request.
                 let turned = std::thread::spawn(move || turn_into(&own, &other));
                 turned.join().expect("turned");
             }
@@ -121,7 +122,7 @@ impl FaultyBucket {
         });
     }
 
-    /// The objects as they are.
+    /// Returns the objects.
     pub(super) fn inside(&self) -> &InMemory {
         &self.inside
     }

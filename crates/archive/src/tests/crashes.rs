@@ -1,5 +1,5 @@
-//! The process that archives dies at every request, before it or after it: the next one goes on, and nothing
-//! is lost, twice there or unreadable.
+//! The archiving process dies at every request, before it or after it. The next process continues,
+//! and nothing is lost, duplicated or unreadable.
 
 use super::{
     bucket::FaultyBucket,
@@ -23,7 +23,7 @@ async fn live(world: &mut World, bucket: &FaultyBucket) {
 #[tokio::test]
 async fn a_crash_at_every_request_of_archiving() {
     let mut world = World::new(5);
-    // A checkpoint, so that it is copied as well.
+    // A checkpoint, so that one is copied as well.
     world.act(30).await;
     world.engine().checkpoint().expect("written");
     let bucket = FaultyBucket::default();
@@ -36,7 +36,7 @@ async fn a_crash_at_every_request_of_archiving() {
             let bucket = FaultyBucket::default();
             bucket.die_at(request, is_done);
             live(&mut world, &bucket).await;
-            // What is there now can be restored, if anything is, to something that was.
+            // If anything can be restored now, it is a state that existed.
             bucket.be_well();
             if let Ok((found, told)) = super::world::restored(&bucket, crate::Target::Newest).await
             {

@@ -1,4 +1,5 @@
-//! Every object damaged or gone, one at a time: it is named, and where it is not needed a restore goes on.
+//! Every object in turn is damaged or missing: the error names it, and if it is not needed, a
+//! restore succeeds.
 
 use super::{
     bucket::FaultyBucket,
@@ -63,7 +64,7 @@ async fn damage_is_named_and_no_restore_shows_what_never_was() {
     assert!(went_on > 5 && failed > 1, "{went_on} {failed}");
 }
 
-/// The last object replaced by one that is whole, and leads elsewhere than the manifest says.
+/// The last object is replaced by an intact one that leads elsewhere than the manifest says.
 #[tokio::test]
 async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
     let (mut world, bucket) = (World::new(12), FaultyBucket::default());
@@ -92,7 +93,7 @@ async fn a_journal_that_leads_elsewhere_is_told_without_numbers_of_nothing() {
     assert!(defects.contains(&expected.as_str()), "{defects:?}");
 }
 
-/// A manifest may name 2^32 parts, and asking for each would not come to an end.
+/// A manifest may name 2^32 parts, and requesting each of them would take forever.
 #[tokio::test]
 async fn parts_that_are_not_there_are_not_all_looked_for() {
     let (mut world, bucket) = (World::new(13), FaultyBucket::default());
@@ -116,6 +117,6 @@ async fn parts_that_are_not_there_are_not_all_looked_for() {
         last.defect.contains("the manifest says 4294967295"),
         "{last:?}"
     );
-    // Those and what was said about the end.
+    // Those, and the problems with the end.
     assert!(report.problems.len() <= 66 + parts, "{:?}", report.problems);
 }

@@ -1,4 +1,5 @@
-//! Every moment, by its position and by its time; and what a restored store says of positions.
+//! Restores every moment, by its position and by its time, and checks what a restored store says
+//! about positions.
 
 use super::{
     bucket::{Fault, FaultyBucket},
@@ -53,7 +54,7 @@ async fn a_group_of_several_operations_is_cut_where_the_position_says() {
         let serial_number = widgets_conformance::commands::serial_number(&format!("w{number}"));
         widgets_conformance::commands::add_widget(&serial_number, "n", "P")
     };
-    // Until two of them were committed together.
+    // Until two operations are committed together.
     for round in 0..1000 {
         let [one, other] = [add(2 * round), add(2 * round + 1)];
         let (one, other) = tokio::join!(client.submit(one), client.submit(other));
@@ -133,7 +134,7 @@ async fn a_restored_store_has_a_new_epoch_and_knows_no_position_that_was_cut_off
     let newest = feed.newest().await.expect("there");
     assert_eq!(newest.epoch, told.restored.epoch);
     assert!(newest.epoch > middle.position.epoch);
-    // The same number in the old epoch was another operation.
+    // In the old epoch, the same number identified another operation.
     let old = Position { epoch: 1, ..newest };
     assert!(matches!(read(old).await, Err(FeedError::Gone { .. })));
 }

@@ -1,4 +1,4 @@
-//! How often an archiver writes, beside operations that never end.
+//! How often an archiver writes while operations never stop.
 
 use super::{
     bucket::{Fault, FaultyBucket},
@@ -16,7 +16,8 @@ async fn pieces(bucket: &FaultyBucket) -> usize {
     names.len()
 }
 
-/// During every request to the bucket another widget is added, so there is always a group that is not archived.
+/// Every request to the bucket adds another widget, so there is always a group that is not
+/// archived.
 #[tokio::test]
 async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
     let (mut world, bucket) = (World::new(51), FaultyBucket::default());
@@ -26,7 +27,7 @@ async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
     bucket.fail(move |number| {
         let client = client.clone();
         let add = add_widget(&serial_number(&format!("meanwhile{number}")), "", "P");
-        // On a thread of its own: this one is asked in the middle of a request.
+        // On another thread, because this one is in the middle of a request.
         let adding = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let added = runtime.expect("a runtime").block_on(client.submit(add));
@@ -46,14 +47,14 @@ async fn what_comes_while_an_object_is_written_waits_for_the_next_one() {
         assert_eq!(pieces(&bucket).await, written);
         assert!(archiver.reached().next_sequence < world.engine().source().end().next_sequence);
     }
-    // Who stops leaves nothing.
+    // A stopping archiver leaves nothing.
     bucket.be_well();
     while archiver.step(true).await.expect("copied") {}
     let end = world.engine().source().end();
     assert_eq!(archiver.reached(), end);
 }
 
-/// What does not fit into an object is copied at once, without a wait.
+/// Groups that do not fit into an object are copied at once, without a wait.
 #[tokio::test]
 async fn a_backlog_is_copied_object_by_object_without_a_wait() {
     let (mut world, bucket) = (World::new(52), FaultyBucket::default());
@@ -69,7 +70,8 @@ async fn a_backlog_is_copied_object_by_object_without_a_wait() {
     check_newest(&bucket, world.model()).await;
 }
 
-/// Whoever waits for what is new after an outage would not see what came during it.
+/// If the archiver waited for something new after an outage, it would not see what was written
+/// during it.
 #[tokio::test]
 async fn what_came_while_an_object_could_not_be_written_is_copied_at_once() {
     let (mut world, bucket) = (World::new(53), FaultyBucket::default());

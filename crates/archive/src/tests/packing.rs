@@ -1,4 +1,5 @@
-//! What comes is packed as it comes: whatever becomes of an object that grows, nothing is lost and nothing is there twice.
+//! Groups are packed as they arrive. Whatever happens to an object that grows, nothing is lost and
+//! nothing is duplicated.
 
 use super::{
     bucket::FaultyBucket,
@@ -148,7 +149,8 @@ async fn a_checkpoint_whose_packing_fails_is_copied_anew() {
     check_newest(&bucket, world.model()).await;
 }
 
-/// With others to leave processor time to, it rests between stretches, and everything gets there.
+/// If it must leave CPU time to others, it rests between pieces of work, and still copies
+/// everything.
 #[tokio::test]
 async fn who_rests_between_stretches_copies_the_same() {
     let (mut world, bucket) = (World::new(75), FaultyBucket::default());

@@ -1,4 +1,4 @@
-//! Every planted bug is caught by one of the checks.
+//! At least one check catches every planted bug.
 
 use super::{
     bucket::{Fault, FaultyBucket},
@@ -11,21 +11,21 @@ use crate::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A life with everything in it that a promise is made of.
+/// A scenario with everything that a promise is about.
 #[expect(clippy::too_many_lines, reason = "one life, which is told in order")]
 async fn scenario() {
     let (mut world, bucket) = (World::new(20), FaultyBucket::default());
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(20).await;
     copy_all(&mut archiver).await.expect("copied");
-    // A process dies just before an object is there.
+    // A process dies around the write of an object.
     for request in 0..3 {
         for is_done in [false, true] {
             world.act(if request == 0 { 60 } else { 3 }).await;
             bucket.die_at(request, is_done);
             assert!(archiver.step(true).await.is_err() || request == 2);
             bucket.be_well();
-            // Nobody took what was not copied.
+            // Journal that was not copied must have been kept.
             world.engine().checkpoint().expect("written");
             drop(archiver);
             check_readable(&bucket, &world).await;
@@ -36,7 +36,7 @@ async fn scenario() {
             assert_eq!(begins, 1, "no gap");
         }
     }
-    // Answers come late, and the same process goes on.
+    // Answers come late, and the same process continues.
     for request in 0..2 {
         world.act(3).await;
         bucket.fail(move |number| (number == request).then_some(Fault::AnswersLate));
@@ -46,14 +46,14 @@ async fn scenario() {
     }
     bucket.be_well();
     archiver = half_packed(&mut world, &bucket, archiver).await;
-    // A group cannot be packed: the second one's payload.
+    // Packing a group fails: the second one's payload.
     world.act(6).await;
     crate::planted::fail_packing_after(3);
     let failed = archiver.step(true).await;
     assert!(matches!(failed, Err(Error::Source(_))), "{failed:?}");
     copy_all(&mut archiver).await.expect("copied");
     check_newest(&bucket, world.model()).await;
-    // A checkpoint is copied while the journal is behind.
+    // A checkpoint is copied while the journal lags.
     world.act(120).await;
     world.engine().checkpoint().expect("written");
     let (reply, _told) = tokio::sync::oneshot::channel();
@@ -74,7 +74,7 @@ async fn scenario() {
             .expect("restored");
         assert_eq!(found, state.model);
     }
-    // Two writers, with one history and with two.
+    // Two writers, first with the same history and then with two.
     let mut second = world.archiver(&bucket).await.expect("opened");
     world.act(5).await;
     copy_all(&mut second).await.expect("copied");
@@ -83,7 +83,7 @@ async fn scenario() {
     assert!(matches!(lost, Err(Error::Lost { .. })), "{lost:?}");
     copy_all(&mut second).await.expect("copied");
     check_newest(&bucket, world.model()).await;
-    // A pruning that dies.
+    // A prune that dies.
     for _ in 0..3 {
         world.act(30).await;
         let (reply, _told) = tokio::sync::oneshot::channel();
@@ -102,7 +102,7 @@ async fn scenario() {
         let state = world.states.iter().rev().find(|it| it.at <= keep_from);
         assert_eq!(found, state.expect("some").model);
     }
-    // A restored store takes over; the old one comes back.
+    // A restored store takes over; the old one returns.
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("data");
     crate::restore(&bucket.bucket(), &path, Target::Newest, &small(), |_| {})
@@ -116,7 +116,7 @@ async fn scenario() {
     let behind = world.archiver(&bucket).await;
     assert!(behind.is_err(), "it was left behind");
     check_newest(&bucket, new.model()).await;
-    // A copy of a directory that lives on.
+    // A copy of a directory that is still in use.
     drop((archiver, new.engine.take()));
     let folder = tempfile::tempdir().expect("a folder");
     let (from, to) = (
@@ -141,12 +141,12 @@ async fn scenario() {
     check_newest(&bucket, new.model()).await;
 }
 
-/// A process dies with an object packed, and not written, again and again.
+/// A process dies, again and again, after packing an object and before writing it.
 async fn half_packed(world: &mut World, bucket: &FaultyBucket, mut archiver: Archiver) -> Archiver {
     for _ in 0..20 {
         world.act(5).await;
         while archiver.pack().expect("packed") > 0 {}
-        // What it had packed is let go where nobody holds it.
+        // Whatever it had packed is deleted now unless it is held.
         world.engine().checkpoint().expect("written");
         drop(archiver);
         check_readable(bucket, world).await;
@@ -163,7 +163,7 @@ async fn manifest(bucket: &FaultyBucket) -> crate::Manifest {
     found.expect("there").0
 }
 
-/// What is there now can be restored, to something that was.
+/// Checks that the newest moment can be restored, to a state that existed.
 async fn check_readable(bucket: &FaultyBucket, world: &World) {
     let (found, told) = restored(bucket, Target::Newest).await.expect("restored");
     let states = world.states.iter().rev();

@@ -1,4 +1,5 @@
-//! Pruning never takes what a kept moment needs, wherever it dies, and while the archive is written.
+//! Pruning never removes what a kept moment needs, wherever it dies, and also while the archive is
+//! being written.
 
 use super::{
     bucket::FaultyBucket,
@@ -16,7 +17,7 @@ async fn lived(bucket: &FaultyBucket, seed: u64) -> (World, crate::Archiver) {
         world.engine().checkpoint().expect("written");
         copy_all(&mut archiver).await.expect("copied");
         if round == 2 {
-            // Another process goes on.
+            // Another process continues.
             drop(archiver);
             archiver = world.archiver(bucket).await.expect("opened");
         }
@@ -65,12 +66,12 @@ async fn every_kept_moment_stays_and_older_ones_go() {
             Err(Error::Unreachable(_)) => was_gone = true,
             Err(error) => panic!("{error}"),
         }
-        // The writer does not mind.
+        // The writer is not disturbed.
         world.act(3).await;
         copy_all(&mut archiver).await.expect("copied");
     }
     assert!(was_gone, "nothing was pruned");
-    // A second time there is nothing to do.
+    // The second time there is nothing to do.
     let again = prune(&bucket.bucket(), 0, false, |_, _| {})
         .await
         .expect("pruned");
@@ -97,7 +98,7 @@ async fn a_crash_at_every_request_of_pruning() {
             assert!(outcome.is_err(), "request {request}");
             bucket.be_well();
             check_kept(&bucket, &world, keep_from, 12).await;
-            // The next one takes what was left.
+            // The next prune removes what was left.
             prune(&bucket.bucket(), keep_from, false, |_, _| {})
                 .await
                 .expect("pruned");
@@ -116,7 +117,7 @@ async fn a_crash_at_every_request_of_pruning() {
     check_kept(&bucket, &world, 0, 20).await;
 }
 
-/// What becomes of a restore where at each of its requests the archive has become another one meanwhile.
+/// Repeats a restore, and at each of its requests in turn replaces the archive with another one.
 async fn restore_while(
     before: &FaultyBucket,
     after: &FaultyBucket,
@@ -140,7 +141,7 @@ async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
     let before = FaultyBucket::default();
     let (mut world, mut archiver) = lived(&before, 14).await;
     let middle = world.states[world.states.len() / 2].at;
-    // The service went on, with a newer checkpoint, and what was before it was let go.
+    // The service continued with a newer checkpoint, and what came before that was pruned.
     let live = before.copy();
     world.act(40).await;
     world.engine().checkpoint().expect("written");
@@ -151,7 +152,7 @@ async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
         .await
         .expect("pruned");
 
-    // The newest moment is there before and after; which one of the two it is, the position says.
+    // The newest moment exists before and after. The position says which of the two was restored.
     let mut begun_anew = 0;
     restore_while(&live, &pruned, Target::Newest, |request, outcome| {
         let (found, told) = outcome.unwrap_or_else(|error| panic!("request {request}: {error}"));
@@ -164,7 +165,7 @@ async fn a_restore_while_the_archive_is_pruned_begins_anew_or_says_what_went() {
     .await;
     assert!(begun_anew > 1, "{begun_anew}");
 
-    // A moment that is let go is restored as it was, or it is said what went.
+    // A moment that is pruned is either restored as it was, or the error says what is gone.
     let (mut done, mut gone) = (0, 0);
     restore_while(
         &live,
@@ -211,7 +212,7 @@ async fn an_archive_that_is_pruned_while_it_is_verified_has_no_problem() {
         let (_, report) = verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
         assert_eq!(report.problems, [], "request {request}");
     }
-    // What is gone for another reason is one.
+    // An object that is gone for another reason is a problem.
     let bucket = before.copy();
     let empty = FaultyBucket::default();
     bucket.turn_into(&empty, 2);
@@ -224,7 +225,7 @@ async fn a_checkpoint_of_a_writer_that_wrote_no_journal_is_a_base_as_well() {
     let bucket = FaultyBucket::default();
     let (mut world, archiver) = lived(&bucket, 16).await;
     drop(archiver);
-    // As `widgets backup` does with a stopped store that is archived already, whole.
+    // As `widgets backup` does with a stopped store that is already archived completely.
     let (source, clock) = (world.engine().source(), Arc::new(SystemClock::new()));
     crate::back_up(bucket.bucket(), source, clock)
         .await

@@ -1,4 +1,4 @@
-//! A store that lives, what it was at every position, and restores that are compared with that.
+//! A store in use, its state at every position, and restores that are compared with these.
 
 use super::bucket::FaultyBucket;
 use crate::{Archiver, Error, Metrics, Settings, Target, restore, verify};
@@ -12,14 +12,14 @@ use widgets_conformance::{
 use widgets_engine::{Bulk, Client, DataDirectory, Engine, NoStore};
 use widgets_registry::{Command, Kinds as _, Port, Position};
 
-/// What the store was after an operation.
+/// The state of the store after an operation.
 pub(super) struct State {
     pub(super) position: Position,
     pub(super) at: u64,
     pub(super) model: Model,
 }
 
-/// A store that lives.
+/// A store in use.
 pub(super) struct World {
     pub(super) directory: TempDir,
     pub(super) engine: Option<Engine>,
@@ -27,7 +27,7 @@ pub(super) struct World {
     seed: u64,
 }
 
-/// Small segments, many checkpoints, and nothing kept but for who copies.
+/// Small segments, many checkpoints, and nothing kept except for the archiver.
 pub(super) fn small() -> widgets_engine::Settings {
     widgets_engine::Settings {
         queue_operations_max: 2,
@@ -58,7 +58,7 @@ impl World {
         Self::at(directory, seed, Model::default(), settings)
     }
 
-    /// A store that is there.
+    /// Opens an existing store.
     pub(super) fn at(
         directory: TempDir,
         seed: u64,
@@ -106,7 +106,7 @@ impl World {
         });
     }
 
-    /// Operations until so many are accepted.
+    /// Runs operations until this many are accepted.
     pub(super) async fn act(&mut self, operations: usize) {
         let client = self.client();
         let until = self.states.len() + operations;
@@ -128,7 +128,7 @@ impl World {
         usize::try_from((mixed ^ (mixed >> 27)) % end as u64).expect("below a usize")
     }
 
-    /// Any operation, on few widgets, so that each often meets every other.
+    /// Returns a random operation on few widgets, so that they often meet.
     fn command(&mut self) -> Command {
         let (one, step) = (self.below(12), 1 + self.below(11));
         let name = "n".repeat(self.below(400));
@@ -158,7 +158,7 @@ impl World {
     }
 }
 
-/// Copies all that there is, the checkpoint included that is due.
+/// Copies everything there is, including a checkpoint that is due.
 pub(super) async fn copy_all(archiver: &mut Archiver) -> Result<(), Error> {
     loop {
         archiver.step(true).await?;
@@ -171,14 +171,14 @@ pub(super) async fn copy_all(archiver: &mut Archiver) -> Result<(), Error> {
     }
 }
 
-/// What a directory holds.
+/// Returns what a directory contains.
 pub(super) fn held(path: &Path) -> Model {
     let directory = DataDirectory::open(path, NoStore::Refuse).expect("a store");
     let bulk = Bulk::open(directory, &small()).expect("opened");
     Model::from_lookups(bulk.widgets()).expect("both sides of each association")
 }
 
-/// Restores a moment and says what is there then.
+/// Restores a moment and returns the state and the report.
 pub(super) async fn restored(
     bucket: &FaultyBucket,
     target: Target,
@@ -189,7 +189,7 @@ pub(super) async fn restored(
     Ok((held(&path), told))
 }
 
-/// That the archive is whole, and its newest moment is this.
+/// Checks that the archive is intact, and that its newest moment is this state.
 pub(super) async fn check_newest(bucket: &FaultyBucket, expected: &Model) {
     let (_, report) = verify(&bucket.bucket(), |_, _| {}).await.expect("verified");
     assert_eq!(report.problems, []);

@@ -1,4 +1,5 @@
-//! Two writers of one archive, by mistake, by a restart, by a restore: one stops, and the archive is whole.
+//! Two writers of one archive, by mistake, after a restart, or after a restore: one stops, and the
+//! archive stays intact.
 
 use super::{
     bucket::FaultyBucket,
@@ -53,7 +54,7 @@ async fn a_copy_of_the_directory_that_lived_on_does_not_get_into_the_archive() {
     let mut archiver = world.archiver(&bucket).await.expect("opened");
     world.act(10).await;
     copy_all(&mut archiver).await.expect("copied");
-    // Fewer entries than the archive has, then more.
+    // First fewer entries than the archive has, then more.
     let error = copy.archiver(&bucket).await.err().expect("it is behind");
     assert!(matches!(error, Error::Ahead { .. }), "{error}");
     while copy.engine().source().end().next_sequence
@@ -93,7 +94,7 @@ async fn a_restored_store_goes_on_in_the_archive_and_the_old_one_is_left_behind(
         check_newest(&bucket, new.model()).await;
         let error = old.archiver(&bucket).await.err().expect("left behind");
         assert!(matches!(error, Error::LeftBehind { .. }), "{error}");
-        // What the old one had is there as well.
+        // What the old store had is there as well.
         let state = old.states.last().expect("some");
         let (found, told) = restored(&bucket, Target::Position(state.position))
             .await

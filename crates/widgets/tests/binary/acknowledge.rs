@@ -1,4 +1,5 @@
-//! `replication.acknowledge = "standby"`: real processes, one of which must have what the other answers.
+//! `replication.acknowledge = "standby"` with real processes, one of which must have what the other
+//! answers.
 
 use crate::{
     asking::{answer, ask, connect, outcome, wait_for_log, wait_until},
@@ -18,7 +19,7 @@ const SETTINGS: &[&str] = &[
 /// So short that what must be refused is refused soon.
 const SOON: &[&str] = &["--standby-timeout-ms", "200"];
 
-/// So long that nothing is refused which a loaded machine makes wait.
+/// So long that nothing is refused only because a loaded machine is slow.
 const LATE: &[&str] = &["--standby-timeout-ms", "60000"];
 
 fn start(directory: &Path, more: &[&[&str]]) -> Service {
@@ -58,7 +59,7 @@ fn promote(directory: &Path, standby: &Service) -> (Option<i32>, String) {
     outcome(widgets(directory).args(["promote", &url(standby)]))
 }
 
-/// The member of the standby that is listed, as it is the only one.
+/// Returns the member number of the only listed standby.
 fn listed(told: &str) -> String {
     let line = told.lines().find(|line| line.starts_with("standby"));
     let word = line.and_then(|line| line.split_whitespace().nth(1));
@@ -96,7 +97,7 @@ fn without_a_standby_nothing_is_taken_and_with_one_everything() {
         "{told}"
     );
 
-    // It does not go on, and the connection stands: what was sent to it may have arrived.
+    // The standby stops but stays connected: what was sent to it may have arrived.
     standby.signal(Signal::STOP);
     let (status, told) = try_add(&primary, "unknown");
     assert!(status == 503 && told.contains("WG505"), "{status} {told}");
@@ -111,7 +112,7 @@ fn without_a_standby_nothing_is_taken_and_with_one_everything() {
     assert_eq!(get(&primary, "/widgets/unknown").0, 200, "it was applied");
     assert_eq!(get(&primary, "/widgets/refused").0, 404);
 
-    // Without it for good an operator says so.
+    // If the standby is gone for good, an operator says so.
     standby.kill();
     wait_until("it sees that", || acknowledged_by(&primary, "nobody"));
     assert_eq!(holder(first.path(), &primary, &["--alone"]).0, Some(0));
@@ -154,7 +155,7 @@ fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
     for number in 0..50 {
         assert_eq!(get(&standby, &format!("/widgets/w{number}")).0, 200);
     }
-    // Found at another address, so that nobody tells it.
+    // At another address, so that nobody notifies it.
     let old = start(copy.path(), &[SOON]);
     let (status, told) = try_add(&old, "second history");
     assert!(status == 503 && told.contains("WG504"), "{status} {told}");
@@ -162,7 +163,8 @@ fn the_holder_alone_is_promoted_and_the_primary_before_acknowledges_nothing() {
     assert!(status == 503 && told.contains("WG504"), "{status} {told}");
 }
 
-/// There and back: what is answered has always two disks, and nobody but the holder takes over.
+/// Switches roles and back: every answered operation is always on two disks, and only the holder
+/// takes over.
 #[test]
 fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
     let [first, second, third] = ["switched", "switch_holder", "switch_other"].map(Directory::new);
@@ -177,7 +179,7 @@ fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
         let arguments = ["promote", "--switchover", "--within", "60s", &to];
         outcome(widgets(first.path()).args(arguments))
     };
-    // The holder could be promoted beside it, and both would answer.
+    // Otherwise the holder could be promoted as well, and both would answer.
     let (code, told) = switch_over(&third);
     assert!(
         code == Some(1) && told.contains("is the holder, and could be promoted beside"),
@@ -188,7 +190,8 @@ fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
     for (number, (before, next)) in [(&one, &other), (&other, &one)].into_iter().enumerate() {
         let (code, told) = switch_over(next);
         assert_eq!(code, Some(0), "{told}");
-        // Its own disk is enough until the one before has everything, which it is told of at once.
+        // The new primary's own disk is enough until the previous primary has everything and is
+        // named the holder.
         wait_until("the other one is named", || {
             acknowledged_by(next, "standby")
         });
@@ -203,7 +206,7 @@ fn roles_are_switched_to_the_holder_alone_and_nothing_is_lost() {
     }
 }
 
-/// The primary and the holder are gone: the word of an operator is needed, and enough.
+/// The primary and the holder are gone: an operator's confirmation is needed, and is enough.
 #[test]
 fn a_standby_that_is_not_the_holder_is_promoted_by_force_alone() {
     let [first, second, third] = ["gone", "gone_holder", "forced"].map(Directory::new);
@@ -234,7 +237,7 @@ fn a_standby_that_is_not_the_holder_is_promoted_by_force_alone() {
     assert_eq!(outcome(widgets(third.path()).args(both)).0, Some(2));
 }
 
-/// A planned change: the one before is told first, and nothing is refused meanwhile.
+/// A planned change: the previous holder is informed first, and nothing is refused meanwhile.
 #[test]
 fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
     let [first, second, third] = ["changes", "before", "after"].map(Directory::new);
@@ -265,7 +268,7 @@ fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
     before.kill();
     add(&primary, "w1");
     assert_eq!(get(&after, "/widgets/w1").0, 200);
-    // It names a holder for whom nothing was written since: the record alone has to be there.
+    // The record that names the new holder must have reached it, or its promotion would be refused.
     primary.signal(Signal::TERM);
     assert!(primary.wait().success());
     wait_for_log(third.path(), "the primary is not followed");

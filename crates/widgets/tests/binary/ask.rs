@@ -1,11 +1,11 @@
-//! The commands that ask a running service, as a person or a script meets them.
+//! The commands that ask a running service, as a person or a script uses them.
 
 use crate::{
     command_line::run,
     service::{Directory, Service, widgets},
 };
 
-/// Runs one of them against a service.
+/// Runs one of the commands against a service.
 fn ask(directory: &Directory, service: &Service, arguments: &[&str]) -> (i32, String, String) {
     run(widgets(directory.path())
         .env("WIDGETS_URL", service.address.to_string())

@@ -1,4 +1,4 @@
-//! Asking a running service by hand, and waiting for what it says.
+//! Sends hand-written requests to a running service, and waits for conditions.
 
 use crate::service::Service;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// The status and the body of the answer to one request on a stream.
+/// Sends a request on a stream, and returns the status and the body of the answer.
 pub(crate) fn ask(
     stream: &mut (impl Read + Write),
     line: &str,
@@ -48,8 +48,8 @@ pub(crate) fn connect(service: &Service) -> TcpStream {
     stream
 }
 
-/// The status and the body of the answer to a request with this token, over a connection of its own. No
-/// token if it is empty.
+/// Sends a request with this token over a new connection, and returns the status and the body of
+/// the answer. If the token is empty, none is sent.
 pub(crate) fn answer(service: &Service, token: &str, line: &str, body: &str) -> (u16, String) {
     let headers = match token {
         "" => String::new(),
@@ -58,7 +58,8 @@ pub(crate) fn answer(service: &Service, token: &str, line: &str, body: &str) -> 
     ask(&mut connect(service), line, &headers, body)
 }
 
-/// The status of what a request with this token gets, over a connection of its own. No token if it is empty.
+/// Sends a request with this token over a new connection, and returns the status of the answer. If
+/// the token is empty, none is sent.
 pub(crate) fn status(service: &Service, token: &str, line: &str, body: &str) -> u16 {
     answer(service, token, line, body).0
 }
@@ -74,12 +75,12 @@ pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     panic!("{what}: not within two minutes");
 }
 
-/// Waits until the service's log says this.
+/// Waits until the service's log contains this.
 pub(crate) fn wait_for_log(directory: &Path, text: &str) {
     wait_until(text, || Service::log(directory).contains(text));
 }
 
-/// The exit code and everything that was printed.
+/// Returns the exit code and everything that was printed.
 pub(crate) fn outcome(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().expect("the binary runs");
     let printed = [output.stdout, output.stderr].concat();

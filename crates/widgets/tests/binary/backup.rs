@@ -1,4 +1,5 @@
-//! `widgets backup`: whose its files are, and a service that has none to give. What it takes: tests/archive/backup.py.
+//! `widgets backup`: who owns its files, and a service that has no backups to give. For what a
+//! backup contains, see tests/archive/backup.py.
 
 use crate::{
     asking::wait_until,
@@ -7,7 +8,8 @@ use crate::{
 };
 use std::os::unix::fs::PermissionsExt as _;
 
-/// Whatever the mask of whoever starts it: an archive has all that the data directory has, which is for its owner alone.
+/// Whatever the umask of its caller is: an archive contains the whole data directory, which is for
+/// its owner only.
 #[test]
 fn an_archive_in_a_folder_is_for_its_owner_alone() {
     let directory = Directory::new("backup-modes");
@@ -61,7 +63,7 @@ fn a_service_on_postgresql_says_what_to_use_instead() {
     assert!(told.contains("WG501") && told.contains("pg_dump"), "{told}");
 }
 
-/// What a command that must succeed says.
+/// Returns the output of a command that must succeed.
 fn said(directory: &Directory, arguments: &[&str]) -> String {
     let mut command = widgets(directory.path());
     let done = command.args(arguments).output().expect("the binary runs");
@@ -83,7 +85,7 @@ fn a_journal_and_an_archive_without_any_entry_are_told_as_empty() {
     said(&directory, &["backup", &archive, "--data-dir", "data"]);
     let told = said(&directory, &["archive", "list", &archive]);
     assert!(told.contains("(no entries, epoch "), "{told}");
-    // A store that nobody has asked anything.
+    // A store that has never received a request.
     let arguments = ["--archive-url", &empty, "--data-dir", "nothing"];
     let service = Service::start(directory.path(), &arguments);
     let manifest = directory.path().join("empty/manifest");

@@ -1,4 +1,4 @@
-//! Services before a registry that Citus distributes, where it is there.
+//! Services in front of a registry that Citus distributes, if Citus is installed.
 
 use crate::{
     asking::answer,
@@ -18,14 +18,15 @@ use widgets_registry::Kinds as _;
 
 const SECRET: &str = "the key of a test, which is long enough";
 
-/// What the service says of itself, with this token.
+/// Returns what the service reports to the owner of this token.
 fn told(service: &Service, token: &str) -> Option<Value> {
     let (status, body) = answer(service, token, "GET /ready", "");
     assert_eq!(status, 200, "{body}");
     (!body.is_empty()).then(|| serde_json::from_str(&body).expect("JSON"))
 }
 
-/// Adds widgets until the service says this of its nodes: which are away to those who administer it, and how many to others.
+/// Adds widgets until the service reports this about its nodes: to administrators which are down,
+/// and to others how many.
 async fn until_told(service: &Service, prefix: &str, nodes: usize, away: &[String]) {
     let store = HttpStore::new(service.address);
     let expected = json!({
@@ -49,7 +50,7 @@ async fn until_told(service: &Service, prefix: &str, nodes: usize, away: &[Strin
             );
             return;
         }
-        // What concerns a node finds out about it, whatever it is answered.
+        // An operation that involves a node reveals that node's state, whatever the answer is.
         let name = serial_number(&format!("{prefix}{number}"));
         drop(store.submit(add_widget(&name, "", "P")).await);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -92,7 +93,7 @@ async fn readiness_tells_of_the_nodes() {
     nodes.assert_balanced();
 }
 
-/// Two services, over HTTP: the texts of each answer included.
+/// Two services, over HTTP; the texts of the answers are compared as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_before_a_distributed_registry_conform() {
     if !is_there() {

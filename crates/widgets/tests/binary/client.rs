@@ -1,4 +1,4 @@
-//! The client for Rust (`clients/rust`) is what the API's document says, against the real service.
+//! The Rust client (`clients/rust`) agrees with the API's document, against the real service.
 
 use crate::{
     asking::{ask, connect},
@@ -19,7 +19,7 @@ fn client(service: &Service) -> Client {
     Client::new(&settings).expect("right settings")
 }
 
-/// What a reference in the document leads to; anything else as it is.
+/// Follows a reference in the document; returns anything else unchanged.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     let reference = value.get("$ref").and_then(Value::as_str);
     let pointer = reference.and_then(|reference| reference.strip_prefix('#'));

@@ -4,7 +4,7 @@ use crate::service::{Directory, widgets};
 use expect_test::{Expect, expect, expect_file};
 use std::{path::Path, process::Command};
 
-/// Exit code, standard output and standard error.
+/// Returns the exit code, standard output and standard error.
 pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -23,7 +23,7 @@ fn with_file(directory: &Path, content: &str, arguments: &[&str]) -> (i32, Strin
 #[test]
 fn help_names_every_flag_with_its_variable_and_default() {
     let directory = Directory::new("help");
-    // Not of this terminal's width.
+    // The width must not depend on this terminal.
     let (code, help, _) = run(widgets(directory.path())
         .env_remove("COLUMNS")
         .args(["serve", "--help"]));
@@ -31,7 +31,7 @@ fn help_names_every_flag_with_its_variable_and_default() {
     expect_file!["serve_help.txt"].assert_eq(&help);
 }
 
-/// The flags that a help shows.
+/// Returns the flags that a help shows.
 pub(crate) fn flags(help: &str) -> Vec<&str> {
     help.lines()
         .filter_map(|line| {
@@ -229,7 +229,7 @@ fn quantities_have_their_units() {
 #[test]
 fn flags_of_load_that_exclude_or_need_each_other_are_refused() {
     let directory = Directory::new("load_flags");
-    // Nobody is asked: the address is nobody's.
+    // Nothing is contacted: nobody listens at this address.
     let slo = ["--rate", "10", "--duration", "1s", "--slo", "p99<10ms"];
     for (arguments, why) in [
         (&slo[..], "--slo needs --find-max"),
@@ -287,7 +287,7 @@ fn the_example_has_every_key_and_changes_nothing() {
             .filter(|line| line.contains(" = "))
             .all(|line| line.ends_with("# default"))
     );
-    // And what is shown is a file in its turn.
+    // What is shown is itself a valid file.
     let (_, again, _) = with_file(directory.path(), &shown, &["config", "show"]);
     assert_eq!(values(&again), values(&defaults));
 }
@@ -302,7 +302,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     command
         .env("WIDGETS_WORKERS", "2")
         .env("WIDGETS_CONNECTIONS_MAX", "2");
-    // It must not matter what others keep under the prefix.
+    // Variables of other programs with the same prefix must not matter.
     command.env("WIDGETS_PORT", "tcp://10.0.0.1:80");
     let (code, shown, _) = run(command.args(["config", "show", "--workers", "3"]));
     assert_eq!(code, 0);
@@ -322,7 +322,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     assert_eq!(line("data_dir"), "data_dir = \"widgets-data\" # default");
 }
 
-/// A configuration file that is wrong: `config check` and `serve` say the same.
+/// Checks an invalid configuration file: `config check` and `serve` give the same message.
 fn refused(name: &str, content: &str, arguments: &[&str], told: &Expect) {
     let directory = Directory::new(name);
     let (code, printed, problems) = with_file(
@@ -510,7 +510,7 @@ fn what_was_given_and_cannot_be_right_ends_with_2_and_what_cannot_be_done_with_1
         (2, load("ftp://x")),
         (2, load("http://me:secret@x")),
         (2, [&load("http://x")[..], &["--interval", "1ns"]].concat()),
-        // What these are asked for is whether it is right: 1 is their answer.
+        // These commands are asked whether something is right, so their answer is 1.
         (1, vec!["config", "check", "--config", "wrong.toml"]),
         (1, vec!["health", "--listen", "foo"]),
         (1, vec!["serve", "--must-exist", "--listen", "127.0.0.1:0"]),

@@ -1,5 +1,5 @@
-//! The documents hold together: every link leads to a file, every anchor to a heading, and every page is in its
-//! index.
+//! The documents are consistent: every link leads to a file, every anchor to a heading, and every
+//! page is in its index.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every document of the repository but those of folders that tools fill.
+/// Returns every document of the repository, except those in folders that tools fill.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut folders = vec![root.canonicalize().expect("the repository")];
@@ -28,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
     documents
 }
 
-/// The text without its blocks of code.
+/// Returns the text without its code blocks.
 fn prose(text: &str) -> String {
     let mut fenced = false;
     let mut lines = text.lines().filter(|line| {
@@ -44,7 +44,8 @@ fn prose(text: &str) -> String {
     prose
 }
 
-/// Where the links of a document lead, as they are written: only those within the repository.
+/// Returns the targets of a document's links as they are written, if they are within the
+/// repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1);
     targets
@@ -52,7 +53,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         .filter(|target| !target.contains("://") && !target.contains(' '))
 }
 
-/// The anchors of a document's headings, as forges make them.
+/// Returns the anchors of a document's headings, formed as forges do.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {

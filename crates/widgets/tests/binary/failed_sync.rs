@@ -1,5 +1,5 @@
-//! A sync that fails under the running service: nothing is written any more until a restart, reads go
-//! on, and nothing that was acknowledged is lost.
+//! A sync fails under the running service: nothing is written until a restart, reads continue, and
+//! nothing acknowledged is lost.
 
 use crate::{
     asking::{answer, status, wait_for_log, wait_until},
@@ -42,11 +42,11 @@ fn a_failed_sync_stops_writes_until_a_restart() {
         assert_eq!(code, 503, "{told}");
         assert!(told.contains("WG505"), "{told}");
         assert!(told.contains("syncing the journal failed"), "{told}");
-        // What the operating system said is for the operator.
+        // The operating system's message is for the operator.
         assert!(!told.contains("Input/output error"), "{told}");
         wait_for_log(path, "Input/output error");
         assert!(!trigger.exists(), "it is this sync that failed");
-        // The next sync would succeed. What the disk holds is not known all the same.
+        // The next sync would succeed, but what is on the disk is unknown.
         for serial_number in &refused {
             let (code, told) = add(&service, serial_number);
             assert_eq!(code, 503, "{told}");
@@ -56,7 +56,7 @@ fn a_failed_sync_stops_writes_until_a_restart() {
             assert_eq!(lookup(&service, serial_number), 200);
         }
         assert_eq!(status(&service, "", "GET /live", ""), 200);
-        // What was seen last is told for a moment.
+        // The last observed state is reported for a moment.
         wait_until("it is not ready", || {
             status(&service, "", "GET /ready", "") == 503
         });
@@ -76,7 +76,7 @@ fn a_failed_sync_stops_writes_until_a_restart() {
             assert_eq!(lookup(&service, serial_number), 404, "{serial_number}");
         }
         assert_eq!(status(&service, "", "GET /ready", ""), 200);
-        // Whatever became of it, it can be told, and work goes on.
+        // Whatever happened to the operation, its outcome can be read, and work continues.
         let expected = match lookup(&service, "unknown") {
             200 => 409,
             _ => 204,

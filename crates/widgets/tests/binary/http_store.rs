@@ -1,4 +1,4 @@
-//! The service as a [`Store`], asked over HTTP as any client would.
+//! The service as a [`Store`], used over HTTP as any client would.
 
 use crate::{
     service::{Directory, Service},
@@ -19,7 +19,7 @@ use widgets_registry::{
     query::{Association, List, Neighbourhood, NeighbourhoodQuery, Page, Rows, SlotRow, Table},
 };
 
-/// A client with connections of its own.
+/// A client with its own connections.
 #[derive(Clone)]
 pub(crate) struct HttpStore {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -32,7 +32,8 @@ impl HttpStore {
         Self { client, address }
     }
 
-    /// The answer's status and body. Without an answer nobody knows what became of the request.
+    /// Sends a request and returns the answer's status and body. Without an answer, the fate of the
+    /// request is unknown.
     async fn send(
         &self,
         method: Method,
@@ -43,7 +44,7 @@ impl HttpStore {
         Ok((status, body))
     }
 
-    /// The same with another header, and with the answer's headers.
+    /// Like `send`, with a further header, and also returns the answer's headers.
     async fn answer(
         &self,
         method: Method,
@@ -95,7 +96,7 @@ fn body(command: &Command) -> Value {
     }
 }
 
-/// Every refusal that the state can have for this command.
+/// Returns every refusal that the state can cause for this command.
 fn refusals(command: &Command) -> Vec<Refusal> {
     match command {
         Command::AddWidget { serial_number, .. } => {
@@ -133,7 +134,7 @@ fn refusals(command: &Command) -> Vec<Refusal> {
     }
 }
 
-/// The fault or refusal that this body tells of.
+/// Returns the fault or refusal that this body describes.
 fn rejection(command: Option<&Command>, status: StatusCode, body: &Value) -> Rejection {
     let message = body["message"].as_str().expect("a message").to_owned();
     let code = body["code"].as_str().expect("a code");
@@ -166,7 +167,8 @@ fn rejection(command: Option<&Command>, status: StatusCode, body: &Value) -> Rej
         .into()
 }
 
-/// A serial number as one segment of a path, every byte encoded that may mean something there.
+/// Encodes a serial number as one path segment, with every byte escaped that could have a meaning
+/// there.
 fn segment(serial_number: &SerialNumber) -> String {
     let mut segment = String::new();
     for byte in serial_number.bytes() {
@@ -280,7 +282,7 @@ impl Ask<List> for HttpStore {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
                 body.as_array().expect("rows").iter().collect()
             }
-            // Behind the last row.
+            // Beyond the last row.
             StatusCode::RANGE_NOT_SATISFIABLE => Vec::new(),
             _ => match rejection(None, status, &body) {
                 Rejection::Fault(fault) => return Err(fault),
@@ -351,7 +353,7 @@ async fn the_service_conforms_over_http() {
     check_store(&clients, "").await;
 }
 
-/// What these widgets are now.
+/// Returns the present state of these widgets.
 pub(crate) async fn found(store: &HttpStore, serial_numbers: &BTreeSet<SerialNumber>) -> Model {
     let mut widgets: Vec<Widget> = Vec::new();
     for serial_number in serial_numbers {
@@ -365,11 +367,12 @@ pub(crate) async fn found(store: &HttpStore, serial_numbers: &BTreeSet<SerialNum
     Model::from_lookups(widgets).expect("associations that both widgets know")
 }
 
-/// What was found must be what was answered, with or without the operation that was not.
+/// Checks that what was found is what was answered, with or without the operation that was not
+/// answered.
 pub(crate) fn settle(model: &mut Model, unanswered: Option<Command>, found: &Model, writer: usize) {
     if let Some(unanswered) = unanswered {
         let mut applied = model.clone();
-        // Refused or applied: either way it is whole.
+        // Refused or applied: both leave it consistent.
         drop(applied.apply(&unanswered));
         if *found == applied {
             *model = applied;

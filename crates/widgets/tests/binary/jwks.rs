@@ -1,5 +1,5 @@
-//! Keys by URL, of the running binary: a provider that rotates its keys, fails in every way, or is not
-//! there.
+//! Keys from a URL, with the real binary: the provider rotates its keys, fails in every way, or is
+//! down.
 
 use crate::{
     asking::{answer, outcome, status, wait_for_log, wait_until},
@@ -37,7 +37,7 @@ impl Key {
         Self { id, pair }
     }
 
-    /// A token of this role, which is valid until 2286.
+    /// Returns a token for this role that is valid until 2286.
     fn token(&self, role: &str) -> String {
         self.claiming(&json!({ "role": role, "exp": 9_999_999_999_u64 }))
     }
@@ -51,7 +51,7 @@ impl Key {
     }
 }
 
-/// What the provider publishes with these keys.
+/// Returns what the provider publishes with these keys.
 fn set(keys: &[&Key]) -> String {
     let keys = keys.iter().map(|key| {
         let x = URL_SAFE_NO_PAD.encode(key.pair.public_key());
@@ -63,23 +63,23 @@ fn set(keys: &[&Key]) -> String {
 /// How the provider answers.
 #[derive(Clone)]
 enum Manner {
-    /// With this, byte by byte.
+    /// With these bytes.
     Bytes(Vec<u8>),
-    /// Without an end.
+    /// Without end.
     Endless,
-    /// A byte now and then.
+    /// A byte from time to time.
     Slow,
     /// It hangs up.
     Down,
 }
 
-/// 200 with this body.
+/// Returns a 200 answer with this body.
 fn ok(body: &str) -> Manner {
     let length = body.len();
     Manner::Bytes(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").into())
 }
 
-/// An identity provider. Ends with the test's process.
+/// An identity provider. It ends with the test's process.
 struct Provider {
     address: SocketAddr,
     manner: Arc<Mutex<Manner>>,
@@ -122,7 +122,7 @@ impl Provider {
 }
 
 impl Manner {
-    /// Until the service has had enough.
+    /// Answers until the service stops reading.
     fn answer(self, mut stream: impl Read + Write) {
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
@@ -158,7 +158,7 @@ impl Manner {
 const ADD: &str = "POST /rpc/add_widget";
 const E: &str = r#"{"widget_sn":"E","widget_name":"","slots":["P"]}"#;
 
-/// How many fetches ended so.
+/// Returns how many fetches had this outcome.
 fn fetches(service: &Service, admin: &str, outcome: &str) -> usize {
     let (_, metrics) = answer(service, admin, "GET /metrics", "");
     let series = format!("widgets_jwks_fetches_total{{outcome=\"{outcome}\"}} ");
@@ -166,14 +166,14 @@ fn fetches(service: &Service, admin: &str, outcome: &str) -> usize {
     line.and_then(|count| count.parse().ok()).expect("a count")
 }
 
-/// Has the keys fetched, and waits for this outcome.
+/// Makes the service fetch the keys, and waits for this outcome.
 fn refetch(service: &Service, admin: &str, outcome: &str) {
     let before = fetches(service, admin, outcome);
     service.signal(Signal::HUP);
     wait_until(outcome, || fetches(service, admin, outcome) > before);
 }
 
-/// A provider has many clients, and its keys sign the tokens of all of them.
+/// A provider has many clients, and its keys sign the tokens for all of them.
 #[test]
 fn a_token_of_a_provider_ends_and_is_for_this_service() {
     let key = Key::new("key", 1);
@@ -226,7 +226,7 @@ fn keys_are_rotated_without_a_restart() {
     assert_eq!(status(&service, &old.token("writer"), ADD, E), 401);
     assert_eq!(status(&service, &new.token("writer"), ADD, E), 409);
 
-    // Whoever makes keys up does not make the service fetch each time.
+    // Made-up keys do not make the service fetch each time.
     let (before, start) = (provider.asked.load(Ordering::Relaxed), Instant::now());
     for _ in 0..100 {
         let made_up = Key::new("made up", 3).token("writer");
@@ -337,7 +337,7 @@ fn a_provider_must_show_a_certificate_that_is_trusted() {
     assert_eq!(status(&service, &key.token("writer"), ADD, E), 204);
     drop(service);
 
-    // Nor for another name than its own.
+    // Nor is the provider trusted under another name than its own.
     let address = format!("https://{}/keys", provider.address);
     let another = ["--jwks-url", &address, "--jwks-ca", "ca.pem"];
     for distrusting in [&["--jwks-url", &url][..], &another] {

@@ -1,5 +1,5 @@
-//! `kill -9` under load, over and over, on one data directory: what was answered is there, what was
-//! refused is not, and what was not answered is there whole or not at all.
+//! `kill -9` under load, again and again, on one data directory: every answered operation is there,
+//! no refused one is, and every unanswered one is there completely or not at all.
 
 use crate::{
     http_store::{HttpStore, found, settle},
@@ -26,10 +26,10 @@ const KILLS: u64 = 50;
 
 const WRITERS: usize = 8;
 
-/// A writer has so many commands ready. The service never lives long enough for all of them.
+/// How many commands a writer has ready. The service never lives long enough for all of them.
 const COMMANDS: usize = 800;
 
-/// Segments and checkpoints so small that the kills also meet their changes.
+/// Segments and checkpoints are so small that kills also hit their changes.
 const SETTINGS: &[&str] = &[
     "--queue-operations-max",
     "16",
@@ -37,22 +37,22 @@ const SETTINGS: &[&str] = &[
     "32768",
     "--checkpoint-journal-bytes",
     "16384",
-    // So that segments go with the checkpoint that makes them needless, not after three days.
+    // So that segments are deleted once a checkpoint makes them unnecessary, not after three days.
     "--changes-retention-bytes",
     "0",
 ];
 
-/// Widgets that only one writer writes: it knows what must be there after each of its operations.
+/// Widgets that only one writer changes: it knows their state after each of its operations.
 struct Own {
     writer: usize,
     model: Model,
     /// Every serial number that it ever used.
     used: BTreeSet<SerialNumber>,
-    /// What it was not answered: fate unknown.
+    /// The operation without an answer, whose fate is unknown.
     unanswered: Option<Command>,
 }
 
-/// Widgets that all writers write: some order of their calls must explain what each was told.
+/// Widgets that all writers change: some order of their calls must explain every answer.
 struct Shared {
     serial_numbers: Vec<SerialNumber>,
     model: Model,
@@ -60,7 +60,7 @@ struct Shared {
 }
 
 impl Own {
-    /// New widgets for this round, and some of an earlier one.
+    /// Returns new widgets for this round, and some from an earlier one.
     fn serial_numbers(&self, round: u64) -> Vec<SerialNumber> {
         let of = |round: u64, count: usize| {
             few_serial_numbers(&format!("own{}-{round}-", self.writer), count)
@@ -70,13 +70,14 @@ impl Own {
         different.into_iter().collect()
     }
 
-    /// What the service has now must be what was answered, with or without what was not.
+    /// Checks that the service's state is what was answered, with or without the unanswered
+    /// operation.
     async fn verify(&mut self, store: &HttpStore) {
         let found = found(store, &self.used).await;
         settle(&mut self.model, self.unanswered.take(), &found, self.writer);
     }
 
-    /// Until the service is gone. Returns what it asked of the shared widgets.
+    /// Writes until the service is gone. Returns the requests about shared widgets.
     async fn write(
         &mut self,
         store: &HttpStore,
@@ -140,7 +141,7 @@ impl Shared {
     }
 }
 
-/// Everything that was ever asked of the store, against what is there now.
+/// Compares everything that was ever requested of the store with its present state.
 async fn verify(store: &HttpStore, owns: &mut Vec<Own>, shared: &mut [Shared], clock: &Clock) {
     let tasks: Vec<_> = owns
         .drain(..)
@@ -160,7 +161,7 @@ async fn verify(store: &HttpStore, owns: &mut Vec<Own>, shared: &mut [Shared], c
     }
 }
 
-/// Starts a service and kills it before it listens, while it recovers.
+/// Starts a service and kills it before it listens, during recovery.
 fn kill_at_start(directory: &Path, round: u64) {
     let mut child = Service::spawn(directory, SETTINGS);
     std::thread::sleep(Duration::from_micros(sample(&(0..20_000u64), round)));
@@ -204,7 +205,7 @@ async fn what_was_answered_survives_fifty_kills() {
         let mut writers = Vec::new();
         for mut own in owns.drain(..) {
             let (groups, clock, answered) = (groups.clone(), clock.clone(), answered.clone());
-            // Each has a connection of its own.
+            // Each has its own connection.
             let store = HttpStore::new(service.address);
             writers.push(tokio::spawn(async move {
                 let calls = own.write(&store, round, &groups, &clock, &answered).await;
@@ -240,7 +241,7 @@ async fn what_was_answered_survives_fifty_kills() {
     )
     .await;
 
-    // The test is only worth something if kills met operations under way, and changes of segments.
+    // The test is only meaningful if kills hit operations in progress, and changes of segments.
     assert!(answered_ever > 1000, "{answered_ever} answers");
     assert!(
         unanswered_ever > 50,
@@ -251,7 +252,7 @@ async fn what_was_answered_survives_fifty_kills() {
         files.iter().any(|name| name.starts_with("checkpoint-")),
         "{files:?}"
     );
-    // Checkpoints have made the first ones needless.
+    // Checkpoints have made the first segments unnecessary.
     assert!(!files.contains("journal-0000000000000003"), "{files:?}");
 }
 

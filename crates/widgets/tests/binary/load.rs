@@ -11,7 +11,7 @@ use std::{
 
 const REPORTS: [&str; 3] = ["report.json", "report.html", "report.hdr"];
 
-/// Begins a load that would last for an hour, over the reports of the last one.
+/// Begins a load that would last for an hour, and that replaces the reports of the last one.
 fn begin(directory: &Path, url: &str) -> Child {
     for report in REPORTS {
         fs::write(directory.join(report), "old").expect("a file");
@@ -36,7 +36,7 @@ fn begin(directory: &Path, url: &str) -> Child {
         .expect("the binary runs")
 }
 
-/// Waits until this many lines tell of the load.
+/// Waits for this many lines about the load.
 fn wait_for_lines(child: &mut Child, start: &str) {
     let stderr = child.stderr.take().expect("a pipe");
     let mut lines = BufReader::new(stderr).lines();
@@ -45,7 +45,7 @@ fn wait_for_lines(child: &mut Child, start: &str) {
             .is_ok_and(|line| line.trim().starts_with(start))
     });
     assert!(found.is_some(), "it does not say {start:?}");
-    // Who writes into a pipe that nobody reads must not fail.
+    // A write to a pipe that nobody reads would fail.
     std::thread::spawn(move || lines.for_each(drop));
 }
 
@@ -106,7 +106,7 @@ fn both_signals_end_the_load_with_its_audit_and_its_reports() {
 fn what_ends_a_load_before_its_time_leaves_the_last_reports() {
     let directory = Directory::new("load_ended");
     let path = directory.path();
-    // It takes the connection, and never answers.
+    // It accepts the connection, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
     let child = begin(path, &url);
@@ -131,7 +131,7 @@ fn what_ends_a_load_before_its_time_leaves_the_last_reports() {
     assert_eq!(content(path), ["old"; 3]);
 }
 
-/// As the first process of a container, which no signal ends that it does not handle.
+/// The first process of a container ends only at signals that it handles.
 #[test]
 fn as_the_first_process_it_hears_its_signals() {
     let apart = || {
@@ -150,7 +150,7 @@ fn as_the_first_process_it_hears_its_signals() {
         println!("NOT checked: this machine lets nobody have processes of their own numbering");
         return;
     }
-    // It takes the connection, and never answers.
+    // It accepts the connection, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", silent.local_addr().expect("its address"));
     let mut load = apart();

@@ -1,4 +1,4 @@
-//! The binary as its users meet it: processes, signals, HTTP over real connections.
+//! The binary as its users experience it: processes, signals, HTTP over real connections.
 
 #![expect(
     clippy::expect_used,
@@ -47,5 +47,5 @@ mod streams;
 mod switchover;
 mod unread;
 
-// What the fixtures of the other crate call it.
+// The name under which the fixtures of the other crate refer to it.
 use postgres_server as server;

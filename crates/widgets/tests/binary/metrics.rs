@@ -1,5 +1,5 @@
-//! What alerts and dashboards go by is there before anything has happened. Prometheus sees no increase in
-//! a count that begins with its first failure, and nobody sees a name that was misspelt.
+//! The metrics behind alerts and dashboards exist before anything has happened. Prometheus sees no
+//! increase in a count that begins with its first failure, and nobody notices a misspelt name.
 
 use crate::{
     asking::answer,
@@ -15,14 +15,15 @@ const WATCHING: [&str; 3] = [
     "grafana/widgets.json",
 ];
 
-/// Series of each worker, which nobody has but a service before a registry over several machines (`citus.rs`).
+/// The series about workers, which only a service in front of a distributed registry has
+/// (`citus.rs`).
 pub(crate) const OF_WORKERS: [&str; 3] = [
     "widgets_node_batches_total",
     "widgets_node_connections",
     "widgets_node_failures_total",
 ];
 
-/// The names of this service's metrics in a text.
+/// Returns the names of this service's metrics in a text.
 fn names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|each: char| !each.is_ascii_alphanumeric() && each != '_');
     let ours = |word: &&str| {
@@ -50,7 +51,7 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
         directory.path(),
         &[
             "--anonymous-role=admin",
-            // Nobody is there, and the service starts all the same.
+            // Nobody listens there, and the service starts all the same.
             "--jwks-url=https://127.0.0.1:9/",
             "--jwks-ca=ca.pem",
             &format!(
@@ -73,7 +74,7 @@ fn all_that_alerts_and_dashboards_name_is_there_from_the_start() {
             assert!(page.contains(name), "docs/operations.md lacks {name}");
         }
     }
-    // A name that only a comment has is no series.
+    // A name that appears only in a comment is not a series.
     let series = |text: String| {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         lines.collect::<Vec<_>>().join("\n")

@@ -1,10 +1,11 @@
-//! What systemd is told: the start when it is over, that the service answers, and its stop.
+//! The notifications to systemd: that the start is complete, that the service answers, and that it
+//! stops.
 
 use crate::service::{Directory, Service, Signal};
 use rcgen::{CertificateParams, KeyPair};
 use std::{os::unix::net::UnixDatagram, path::Path, time::Duration};
 
-/// Receives until something that begins so is told.
+/// Receives until a notification begins with `wanted`.
 pub(crate) fn wait_for(listener: &UnixDatagram, wanted: &str) -> String {
     let mut told = [0; 1000];
     loop {
@@ -13,7 +14,7 @@ pub(crate) fn wait_for(listener: &UnixDatagram, wanted: &str) -> String {
         if told.starts_with(wanted) {
             return told.into_owned();
         }
-        // The watchdog goes on meanwhile, and nothing else is told.
+        // Meanwhile only the watchdog is notified.
         assert_eq!(told, "WATCHDOG=1", "{wanted} was to come");
     }
 }
@@ -36,7 +37,7 @@ fn systemd_hears_of_the_start_of_every_answer_and_of_the_stop() {
     let listener = listen(directory.path());
     let socket = directory.path().join("notify");
     let plain = &[][..];
-    // The watchdog asks without TLS, and an alert is an answer as well.
+    // The watchdog asks without TLS, and an alert counts as an answer.
     let tls = &["--tls-certificate=tls.pem", "--tls-key=key.pem"][..];
     for arguments in [plain, tls] {
         let variables = [

@@ -1,6 +1,6 @@
-//! Two services on one PostgreSQL database, and everything that can be killed, killed under load:
-//! what was answered is there, what was refused is not, and what nobody knows is there whole or not
-//! at all.
+//! Two services on one PostgreSQL database, and everything that can be killed is killed under load:
+//! every answered operation is there, no refused one is, and every one of unknown fate is there
+//! completely or not at all.
 
 use crate::{
     http_store::{HttpStore, found, settle},
@@ -29,18 +29,18 @@ const ROUNDS: u64 = 12;
 /// More than a writer can do in a round.
 const COMMANDS: usize = 20_000;
 
-/// Widgets that one writer writes: it knows what must be there after each of its operations.
+/// Widgets that one writer changes: it knows their state after each of its operations.
 struct Own {
     writer: usize,
     model: Model,
     used: BTreeSet<SerialNumber>,
-    /// What it was not answered: fate unknown.
+    /// The operation without an answer, whose fate is unknown.
     unanswered: Option<Command>,
     answered: usize,
 }
 
 impl Own {
-    /// Until the round ends or an operation's fate is unknown.
+    /// Writes until the round ends or an operation's fate is unknown.
     async fn write(&mut self, store: &HttpStore, round: u64, stop: &AtomicBool) {
         let names = few_serial_numbers(&format!("own{}-{}-", self.writer, round / 3), 8);
         self.used.extend(names.iter().cloned());
@@ -68,7 +68,7 @@ impl Own {
         panic!("a writer had too few commands");
     }
 
-    /// What is there must be what was answered, with or without what was not.
+    /// Checks that the state is what was answered, with or without the unanswered operation.
     async fn verify(&mut self, store: &HttpStore) {
         let found = found(store, &self.used).await;
         settle(&mut self.model, self.unanswered.take(), &found, self.writer);
@@ -88,7 +88,7 @@ fn start(directory: &Path, url: &str, number: usize) -> Named {
     Named { name, service }
 }
 
-/// Waits until the service is ready, and tells how long that took.
+/// Waits until the service is ready, and returns how long that took.
 async fn until_ready(store: &HttpStore) -> Duration {
     #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
     let start = Instant::now();
@@ -101,8 +101,8 @@ async fn until_ready(store: &HttpStore) -> Duration {
     panic!("the service does not come back");
 }
 
-/// What a killed service had sent may still be under way in the database: waits until its
-/// connections are gone.
+/// What a killed service had sent may still be running in the database: waits until its connections
+/// are gone.
 async fn until_quiet(server: &Server, killed: &str) {
     let connections =
         format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{killed}'");
@@ -111,7 +111,7 @@ async fn until_quiet(server: &Server, killed: &str) {
     }
 }
 
-/// Waits until the server takes connections.
+/// Waits until the server accepts connections.
 async fn until_recovered(server: &Server) {
     let asks = || {
         server
@@ -165,12 +165,12 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
             gone = Some(named.name);
         };
         let killed = match round % 4 {
-            // A service, and the other one goes on.
+            // A service; the other one continues.
             0 => {
                 kill(services.remove(0));
                 "a service"
             }
-            // The server's children, one after the other: it recovers by itself.
+            // The server's children, one after the other: it recovers on its own.
             1 => {
                 for pid in server.backends() {
                     // It may be gone by now.
@@ -194,7 +194,8 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
                 "a service and the server"
             }
         };
-        // The others write on. The database takes connections again: from then on the time counts.
+        // The other services continue to write. The time counts from when the database accepts
+        // connections again.
         for Named { service, .. } in &services {
             let away = until_ready(&HttpStore::new(service.address)).await;
             println!(
@@ -219,7 +220,7 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
         }
     }
     let answered: usize = owns.iter().map(|own| own.answered).sum();
-    // The test is only worth something if kills met operations under way.
+    // The test is only meaningful if kills hit operations in progress.
     assert!(answered > 1000, "{answered} answers");
     assert!(unknown > 20, "{unknown} operations of unknown fate");
     let broken = "

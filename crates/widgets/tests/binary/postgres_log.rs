@@ -1,4 +1,5 @@
-//! What the log says of the connections to PostgreSQL: each loss, each return and each reason once.
+//! What the log says about the connections to PostgreSQL: each loss, each return and each reason
+//! once.
 
 use crate::{
     asking::{status, wait_until},
@@ -11,8 +12,8 @@ use std::{collections::BTreeSet, path::Path};
 /// Two for operations, one for lookups and four for lists.
 const CONNECTIONS: usize = 7;
 
-/// The lines of the log that say this of connections that are always there: that of changes is made when it
-/// is needed.
+/// Returns the lines of the log with this text about the permanent connections. The connection for
+/// changes is opened only when it is needed.
 fn lines(directory: &Path, text: &str) -> Vec<String> {
     let log = Service::log(directory);
     let lines = log.lines().filter(|line| line.contains(text));
@@ -20,7 +21,7 @@ fn lines(directory: &Path, text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Why attempts to connect failed, as the log tells it.
+/// Returns why attempts to connect failed, according to the log.
 fn reasons(directory: &Path) -> Vec<String> {
     let lines = lines(directory, "no connection to the database");
     let reason = |line: &String| {
@@ -50,7 +51,7 @@ fn a_schema_that_is_not_there_is_told_once_with_what_to_do() {
     assert_eq!(told.matches("widgets migrate").count(), 1, "{told}");
     assert!(!told.contains("WARN"), "{told}");
 
-    // One that comes after the service, which has connections of three kinds then.
+    // The server starts after the service, which then has connections of three kinds.
     server.stop("fast");
     let service = Service::start(path, &["--store", &owner]);
     server.resume();
@@ -77,7 +78,7 @@ fn each_connection_that_is_lost_and_comes_back_is_told_once() {
     migrate(path, &server.database("registry", "postgres"));
     let url = server.url("registry", "authenticator");
     let service = Service::start(path, &["--store", &url]);
-    // A connection that the server has and the service still examines is none that can be lost.
+    // A connection that the service is still checking cannot be lost yet.
     wait_until("all connections are there", || {
         metric(&service, "widgets_database_connections") >= Some(CONNECTIONS as u64)
     });

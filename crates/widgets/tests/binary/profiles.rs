@@ -1,4 +1,5 @@
-//! The profiles of `Cargo.toml` name crates one by one, and cargo only warns of a name that is no longer a crate of ours.
+//! The profiles in `Cargo.toml` name crates one by one, and cargo only warns about a name that is
+//! no longer one of our crates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +8,7 @@ use std::{
 };
 use toml::{Table, Value};
 
-/// What optimises everything: cargo's own for a profile that inherits from `release`.
+/// The level that optimises everything: cargo's own for a profile that inherits from `release`.
 const ALL: Value = Value::Integer(3);
 
 fn read(name: &str) -> Table {
@@ -18,7 +19,7 @@ fn read(name: &str) -> Table {
     text.parse().expect("TOML")
 }
 
-/// The settings of each crate that a profile names.
+/// Returns the settings of each crate that a profile names.
 fn packages(profile: &Value) -> BTreeMap<&str, &Table> {
     let named = profile.get("package").and_then(Value::as_table);
     let each = named.into_iter().flatten().filter(|(name, _)| *name != "*");
@@ -26,7 +27,7 @@ fn packages(profile: &Value) -> BTreeMap<&str, &Table> {
         .collect()
 }
 
-/// The crates that a profile names in vain.
+/// Returns the crates that a profile names but that do not exist.
 fn unknown<'a>(manifest: &'a Table, lock: &Table) -> BTreeSet<&'a str> {
     let locked = lock["package"].as_array().expect("packages");
     let profiles = manifest["profile"].as_table().expect("profiles");
@@ -42,7 +43,8 @@ fn unknown<'a>(manifest: &'a Table, lock: &Table) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// The crates that `release` does not optimise as `dist` does all others, and `dist` does not either.
+/// Returns the crates that `release` optimises less than the others, and that `dist` does not
+/// optimise either.
 fn forgotten(manifest: &Table) -> Vec<&str> {
     let (release, dist) = (
         &manifest["profile"]["release"],

@@ -1,16 +1,16 @@
-//! README.md cannot rot: its calls of curl are run as they stand, against the real service.
+//! README.md stays correct: its curl calls are run exactly as written, against the real service.
 
 use crate::service::{Directory, Service};
 use std::{path::Path, process::Command};
 
-/// A call of curl and the statuses that the text before it gives in parentheses, such as (204). It is
+/// A curl call, and the statuses that the text before it gives in parentheses, such as (204). It is
 /// run once for each.
 struct Example {
     command: String,
     statuses: Vec<u16>,
 }
 
-/// The indented and fenced blocks that call curl.
+/// Returns the indented and fenced blocks that call curl.
 fn examples(document: &str) -> Vec<Example> {
     let (mut examples, mut text, mut block) = (Vec::new(), String::new(), String::new());
     let mut fenced = false;
@@ -37,7 +37,7 @@ fn examples(document: &str) -> Vec<Example> {
     examples
 }
 
-/// The numbers of three digits in parentheses.
+/// Returns the three-digit numbers in parentheses.
 fn statuses(text: &str) -> Vec<u16> {
     let parentheses = text
         .split('(')
@@ -82,7 +82,7 @@ fn the_calls_of_curl_in_the_readme_answer_as_it_says() {
             !statuses.is_empty(),
             "the README must say what this answers, as in (204):\n{command}"
         );
-        // The only difference: this test's port.
+        // The only difference is this test's port.
         let call = command.replace("127.0.0.1:3000", &service.address.to_string());
         for status in statuses {
             let output = Command::new("sh")

@@ -1,5 +1,5 @@
-//! What earlier releases wrote is read: data directories, dumps, configuration files and reports, made by their own
-//! programs (`release/fixtures`).
+//! What earlier releases wrote can be read: data directories, dumps, configuration files and
+//! reports, which the programs of those releases created (`release/fixtures`).
 
 use crate::{
     asking::{answer, ask, connect},
@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-/// The folder of each release.
+/// Returns the folder of each release.
 fn releases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/releases");
     let entries = fs::read_dir(folder).expect("tests/releases");
@@ -26,7 +26,7 @@ fn releases() -> Vec<PathBuf> {
     releases
 }
 
-/// A file of a release, as text.
+/// Returns a file of a release as text.
 fn text(release: &Path, name: &str) -> String {
     let path = release.join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -36,7 +36,7 @@ fn lines(text: &str) -> BTreeSet<&str> {
     text.lines().collect()
 }
 
-/// What a data directory exports.
+/// Returns what a data directory exports.
 fn exported(directory: &Directory, data: &str) -> String {
     let (code, out, told) =
         run(widgets(directory.path()).args(["export", "-", "--data-dir", data]));
@@ -44,7 +44,8 @@ fn exported(directory: &Directory, data: &str) -> String {
     out
 }
 
-/// Whether everything that was told once is told again: members may be added, none may change.
+/// Checks that everything in the earlier answer is in the present one: members may be added, but
+/// none may change.
 fn assert_told_again(before: &Value, now: &Value) {
     let rows = |value: &Value| value.as_array().cloned().expect("an array");
     let (before, now) = (rows(before), rows(now));
@@ -76,7 +77,7 @@ fn assert_keys_are_known(service: &Service) {
         ask(&mut connect(service), line, &headers, &body).0
     };
     let slots = "[\"P\",\"R\",\"R\"]";
-    // Without its key it would be refused: the widget is there.
+    // Without its key it would be refused, because the widget exists.
     assert_eq!(again("key-1", "w-1", "name ä \\\" 1", slots), 204);
     assert_eq!(again("key-63", "w-1", "refused", "[]"), 409);
     assert_eq!(again("key-63", "w-1", "another", "[]"), 422);
@@ -103,7 +104,7 @@ fn data_directories_of_every_release_are_read() {
             assert_told_again(&json(&before), &json(&now));
             assert_keys_are_known(&service);
             drop(service);
-            // Converted where it had to be, and started a second time.
+            // Converted if necessary, and started a second time.
             let service = Service::start(directory.path(), &FOR_EVER);
             assert_keys_are_known(&service);
             drop(service);
@@ -113,14 +114,14 @@ fn data_directories_of_every_release_are_read() {
     }
 }
 
-/// What an export of this database says.
+/// Returns what an export of this database contains.
 fn exported_from(directory: &Directory, url: &str) -> String {
     let (code, out, told) = run(widgets(directory.path()).args(["export", "-", "--store", url]));
     assert_eq!(code, 0, "{told}");
     out
 }
 
-/// Restored as docs/operations.md says, on a server that knows none of the roles.
+/// Restored as docs/operations.md describes, on a server that knows none of the roles.
 #[test]
 fn databases_of_every_release_are_migrated() {
     for release in releases() {
@@ -147,7 +148,7 @@ fn databases_of_every_release_are_migrated() {
         );
         let dump = text(&release, "widgets.jsonl");
         let changes = release.join("postgres.changes.json");
-        // The first release told no changes of a database, and kept no keys there.
+        // The first release had neither changes nor idempotency keys in a database.
         if changes.exists() {
             let (status, now) = answer(&service, "", "GET /changes?limit=1000", "");
             assert_eq!(status, 200, "{now}");

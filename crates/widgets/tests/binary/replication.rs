@@ -37,7 +37,7 @@ pub(crate) fn add(service: &Service, serial_number: &str) {
     assert_eq!(answer, (204, String::new()), "{serial_number}");
 }
 
-/// What an addition is answered.
+/// Adds a widget and returns the answer.
 pub(crate) fn answer_to_add(service: &Service, serial_number: &str) -> (u16, String) {
     let name = "n".repeat(500);
     let body =
@@ -51,7 +51,7 @@ pub(crate) fn get(service: &Service, path: &str) -> (u16, String) {
     answer(service, "", &format!("GET {path}"), "")
 }
 
-/// After the newest entry of the store's journal.
+/// Returns the position after the newest entry of the store's journal.
 pub(crate) fn position(service: &Service) -> String {
     let mut stream = connect(service);
     let request = "GET /widgets/none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -64,7 +64,8 @@ pub(crate) fn position(service: &Service) -> String {
     line.expect("a store with a feed says it").to_owned()
 }
 
-/// Waits until the primary has written the seal that follows when nothing comes, and the standby has it: then it writes no more.
+/// Waits until the primary has written the seal that follows when no requests arrive, and the
+/// standby has it: then the primary writes nothing more.
 pub(crate) fn settle(primary: &Service, standby: &Service) {
     wait_until("sealed and copied", || {
         let now = position(primary);
@@ -85,7 +86,7 @@ pub(crate) fn metric(service: &Service, name: &str) -> Option<u64> {
     line.parse().ok()
 }
 
-/// Everything that reads is answered alike.
+/// Checks that both answer every kind of read alike.
 fn assert_alike(primary: &Service, standby: &Service) {
     for path in [
         "/widgets?limit=1000",
@@ -153,7 +154,8 @@ fn a_standby_copies_its_primary_follows_it_and_shows_what_it_has() {
     assert_eq!(metric(&standby, "widgets_replication_follows"), Some(1));
     assert_eq!(metric(&standby, "widgets_replication_connected"), Some(1));
 
-    // It goes on after its own end, whatever kind, and without its primary it shows what it has.
+    // It continues after its own end, whatever ended it, and without its primary it shows what it
+    // has.
     standby.kill();
     add(&primary, "meanwhile");
     let standby = start(second.path(), &["--follow", &address]);
@@ -182,7 +184,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     );
     let primary = start(first.path(), &[]);
     let address = url(&primary);
-    // A primary's own store is no standby's.
+    // A directory with a primary's store cannot become a standby's.
     let fails = |directory: &Path, arguments: &[&str]| {
         let mut command = widgets(directory);
         let command = command
@@ -196,7 +198,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     drop(start(other.path(), &[]));
     let told = fails(other.path(), &["--follow", &address]);
     assert!(told.contains("has a store that is no standby"), "{told}");
-    // A standby's is nobody else's.
+    // A standby's directory stays a standby's, and no other command writes to it.
     drop(start(second.path(), &["--follow", &address]));
     let standby = start(second.path(), &[]);
     let follows = format!("follows {address}\n");
@@ -207,7 +209,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     let (code, told) = outcome(&mut generate);
     assert_eq!(code, Some(1));
     assert!(told.contains("is a standby's"), "{told}");
-    // Neither is a standby of one store one of another.
+    // Nor can a standby of one store follow the primary of another.
     let another = start(other.path(), &[]);
     let standby = start(second.path(), &["--follow", &url(&another)]);
     wait_for_log(second.path(), "the standby is a copy of store");
@@ -277,7 +279,8 @@ fn a_store_is_sent_to_nobody_but_administrators() {
     );
 }
 
-/// What is sent is the whole store, to whoever was an administrator once.
+/// The stream contains the whole store, so it must end with the token: its owner may no longer be
+/// an administrator.
 #[test]
 fn a_standby_is_sent_nothing_after_its_token_has_ended() {
     let (first, second) = (
@@ -285,7 +288,7 @@ fn a_standby_is_sent_nothing_after_its_token_has_ended() {
         Directory::new("standby_token"),
     );
     let primary = start(first.path(), &["--jwt-secret", SECRET]);
-    // Clocks may be half a minute apart, of which a third is left.
+    // Clocks may differ by half a minute, of which a third is left.
     let expires = SystemClock::new().unix_seconds() - 20;
     let ends = hs256_of(SECRET, &format!(r#"{{"role":"admin","exp":{expires}}}"#));
     let token = second.path().join("token");
@@ -312,7 +315,7 @@ fn a_standby_is_sent_nothing_after_its_token_has_ended() {
     });
 }
 
-/// Whoever is followed could fill the disk before it is found out.
+/// A false primary could fill the disk before that is noticed.
 #[test]
 fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     let (first, second) = (
@@ -323,7 +326,7 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     let mut stream = connect(&primary);
     let request = "GET /replication?from=copy HTTP/1.0\r\nHost: localhost\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("sent");
-    // Of the truth no more than its head and the page that says which store it is.
+    // The real stream only up to its header and the page that says which store it is.
     let mut sent = Vec::new();
     let (mut byte, page) = ([0], 5 + 4096);
     while !sent.ends_with(b"\r\n\r\n") {
@@ -336,7 +339,7 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_not_begun() {
     stream.read_exact(&mut store).expect("the page");
     let disk = rustix::fs::statvfs(second.path()).expect("a disk");
     let free = disk.f_bavail * disk.f_frsize;
-    // Also one that would fit, and leave too little for the next one.
+    // Also a checkpoint that would fit, but leave too little for the next one.
     for (number, bytes) in [1 << 60, free / 4 * 3].into_iter().enumerate() {
         let checkpoint = [
             &[2, 16, 0, 0, 0][..],
@@ -389,7 +392,7 @@ fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
     ];
     let standby = start(second.path(), &follow);
     wait_until("it follows", || get(&standby, "/ready").0 == 200);
-    // Without one it is not let in, and says so.
+    // Without a certificate it is not admitted, and says so.
     let third = Directory::new("standby_no_certificate");
     std::fs::copy(first.path().join("ca.pem"), third.path().join("ca.pem")).expect("copied");
     let mut refused = Service::spawn(third.path(), &follow[..4]);
@@ -402,7 +405,7 @@ pub(crate) fn promote(directory: &Path, standby: &Service) -> (Option<i32>, Stri
     outcome(widgets(directory).args(["promote", &url(standby)]))
 }
 
-/// The machine of the primary is gone. When it comes back, it stops to be one as soon as it is reached.
+/// The primary's machine is lost. When it returns, it steps down as soon as it can be reached.
 #[test]
 fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
     let (first, second) = (Directory::new("primary_gone"), Directory::new("promoted"));
@@ -424,14 +427,14 @@ fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
         code == Some(0) && told.contains("was the primary already"),
         "{told}"
     );
-    // Positions say in which life of the store something happened.
+    // A position says in which epoch of the store something happened.
     let changes = get(&standby, "/changes").1;
     assert!(
         changes.contains(r#"-00000001-"#) && changes.contains(r#"-0001"#),
         "{changes}"
     );
 
-    // Its configuration still names the primary before.
+    // Its configuration still names the previous primary.
     let at = standby.address.to_string();
     standby.kill();
     let standby = start(second.path(), &["--follow", &address, "--listen", &at]);
@@ -457,7 +460,8 @@ fn a_promoted_standby_goes_on_and_the_primary_before_stops() {
     assert!(one.0 == 200 && one == other, "they have the same");
 }
 
-/// What it wrote after the standby's last copy is in no history that goes on: it shows it, and says so.
+/// What it wrote after the standby's last copy is in no surviving history. It shows that, and says
+/// so.
 #[test]
 fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
     let (first, second) = (
@@ -486,7 +490,8 @@ fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
     assert!(!has(&standby, "lost"));
 }
 
-/// The status and the body of what is read after a position, and whether it says when to try again.
+/// Returns the status and the body of a read after a position, and whether it says when to try
+/// again.
 fn read_after(service: &Service, path: &str, position: &str) -> (u16, String, bool) {
     let mut stream = connect(service);
     let request = format!(
@@ -501,14 +506,15 @@ fn read_after(service: &Service, path: &str, position: &str) -> (u16, String, bo
     (status.expect("a status"), body.to_owned(), again)
 }
 
-/// This one with a sequence number so much higher.
+/// Returns a position whose sequence number is higher by `more`.
 fn later(position: &str, more: u64) -> String {
     let (front, sequence) = position.rsplit_once('-').expect("a position");
     let sequence = u64::from_str_radix(sequence, 16).expect("a number");
     format!("{front}-{:016x}", sequence + more)
 }
 
-/// Whoever carries the position of an answer along sees what that rested on, at the standby as well.
+/// A client that sends the position of an answer sees what the answer was based on, at the standby
+/// as well.
 #[test]
 fn a_standby_waits_for_the_position_that_is_read_after() {
     let (first, second) = (
@@ -517,7 +523,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
     );
     let primary = start(first.path(), &[]);
     let address = url(&primary);
-    // Nothing but what comes ends a wait within the test.
+    // So that within the test only an entry ends a wait.
     let follow = ["--follow", &address, "--read-timeout-ms", "600000"];
     let standby = start(second.path(), &follow);
     for number in 0..30 {
@@ -535,7 +541,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
             "{path}: {status} {body}"
         );
     }
-    // What is not there yet, it waits for. The next entry is the next operation.
+    // It waits for an entry that is not there yet. The next entry is the next operation.
     settle(&primary, &standby);
     let next = later(&position(&primary), 1);
     std::thread::scope(|scope| {
@@ -563,7 +569,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
         "{status} {body}"
     );
 
-    // Not for ever, and what it has it shows at once.
+    // It does not wait forever, and shows at once what it has.
     settle(&primary, &standby);
     let newest = position(&standby);
     standby.kill();
@@ -578,7 +584,7 @@ fn a_standby_waits_for_the_position_that_is_read_after() {
     assert_eq!(read_after(&standby, "/widgets/next", &newest).0, 200);
 }
 
-/// A shutdown ends the journal with a seal, which the standby does not get any more.
+/// A shutdown ends the journal with a seal, which the standby no longer receives.
 #[test]
 fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
     for attempt in 0..20 {
@@ -595,7 +601,7 @@ fn a_primary_that_was_stopped_in_good_order_follows_the_promoted_standby() {
         primary.signal(Signal::TERM);
         assert!(primary.wait().success());
         let standby = start(second.path(), &["--follow", &address]);
-        // On a machine that is slow it had the seal already.
+        // On a slow machine it had the seal already.
         if !get(&standby, "/changes").1.contains(&position(&standby)) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Who gets in, of the running binary: addresses, tokens, certificates, and what it never shows.
+//! Who gets in, with the real binary: addresses, tokens, certificates, and what it never shows.
 
 use crate::{
     asking::{ask, connect, outcome, status, wait_for_log},
@@ -17,12 +17,12 @@ use std::{net::TcpStream, path::Path, sync::Arc};
 const SECRET: &str = "a secret of the tests, longer than 32 bytes";
 const OTHER_SECRET: &str = "another secret of the tests, also longer";
 
-/// A token of this role, signed with HS256.
+/// Returns a token for this role, signed with HS256.
 pub(crate) fn hs256(secret: &str, role: &str) -> String {
     hs256_of(secret, &format!(r#"{{"role":"{role}"}}"#))
 }
 
-/// A token of these claims.
+/// Returns a token with these claims.
 pub(crate) fn hs256_of(secret: &str, claims: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let claims = URL_SAFE_NO_PAD.encode(claims);
@@ -39,7 +39,7 @@ fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
         for command in [&["serve"][..], &["config", "check"]] {
             let mut widgets = widgets(directory.path());
             let (code, told) = outcome(widgets.args(command).args(["--listen", listen]));
-            // `check` has answered what it was asked.
+            // For `check`, the result is its answer.
             let expected = if command == ["serve"] { 2 } else { 1 };
             assert_eq!(code, Some(expected), "{command:?} {listen}: {told}");
             let told = told.replace(listen, "ADDRESS");
@@ -64,14 +64,14 @@ fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
         let (code, told) = outcome(widgets.args(["config", "check"]).args(allowed));
         assert_eq!(code, Some(0), "{allowed:?}: {told}");
     }
-    // Those who do not listen do not care: nobody is there, which is another matter.
+    // Commands that do not listen accept it. That nobody listens there is another matter.
     let mut widgets = widgets(directory.path());
     let (code, told) = outcome(widgets.args(["health", "--listen", "0.0.0.0:1"]));
     assert_eq!(code, Some(1));
     assert!(told.contains("refused"), "{told}");
 }
 
-/// What everybody has or can guess would let everybody in.
+/// A secret that everybody has, or can guess, would let everybody in.
 #[test]
 fn what_is_no_secret_is_refused() {
     let directory = Directory::new("no_secret");
@@ -101,7 +101,7 @@ fn what_is_no_secret_is_refused() {
             for command in [&["config", "check"][..], &["serve", "--data-dir", "data"]] {
                 let mut widgets = widgets(directory.path());
                 let (code, told) = outcome(widgets.args(command).env(variable, value));
-                // A value that is wrong, and not a file that has something wrong in it.
+                // The value itself is wrong, rather than the content of a file.
                 let is_misuse = command[0] == "serve" && value == text;
                 let expected = if is_misuse { 2 } else { 1 };
                 assert_eq!(code, Some(expected), "{command:?} {value:?}: {told}");
@@ -180,7 +180,7 @@ fn secrets_are_never_shown_or_logged() {
     assert!(line.starts_with("jwt_secret = \"***\""), "{line}");
     assert!(line.ends_with("# WIDGETS_JWT_SECRET"), "{line}");
 
-    // With every target at its loudest, and tokens that are accepted, refused and broken.
+    // With the most verbose log, and with tokens that are accepted, refused and malformed.
     let arguments = ["--log-filter", "trace", "--jwt-secret", SECRET];
     let service = Service::start(directory.path(), &arguments);
     let good = hs256(SECRET, "writer");
@@ -234,7 +234,7 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
         assert_eq!(status(&service, token, line, body), expected, "{line}");
     }
 
-    // The load generator with a token that may write, and with one that may not.
+    // The load generator, with a token that may write and with one that may not.
     let address = service.address;
     let load = |token: &str| {
         let mut widgets = widgets(directory.path());
@@ -247,7 +247,7 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
     let (code, report) = load(reader);
     assert_eq!(code, Some(1), "{report}");
 
-    // What is no key leaves the old ones in use.
+    // An invalid key leaves the old ones in use.
     std::fs::write(&keys, "short").expect("written");
     service.signal(Signal::HUP);
     wait_for_log(directory.path(), "the keys in use go on");
@@ -260,7 +260,7 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
     assert_eq!(status(&service, &new, add, body), 409);
 }
 
-/// An authority in a directory.
+/// A certificate authority in a directory.
 pub(crate) struct Authority<'a> {
     directory: &'a Path,
     issuer: Issuer<'static, KeyPair>,
@@ -283,7 +283,7 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// Writes a certificate for `localhost` and its key, the way in which tools renew them.
+    /// Writes a certificate for `localhost` and its key, in the way in which tools renew them.
     pub(crate) fn issue(&self) -> CertificateDer<'static> {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
@@ -364,7 +364,7 @@ fn health_is_asked_where_clients_must_show_certificates() {
     assert_eq!((code, told.as_str()), (Some(0), "ok\n"));
     let (code, told) = health(directory.path(), &service, &TLS);
     assert_eq!(code, Some(1), "without one nobody is answered: {told}");
-    // A public address is no risk then.
+    // Then a public address is no risk.
     let mut widgets = widgets(directory.path());
     widgets.args(["config", "check", "--listen", "0.0.0.0:3000"]);
     let (code, told) = outcome(widgets.args(arguments));

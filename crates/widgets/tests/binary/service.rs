@@ -1,4 +1,4 @@
-//! A running `widgets serve`, and a directory for it. Both go with their test.
+//! A running `widgets serve`, and a directory for it. Both end with their test.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 pub(crate) use rustix::process::Signal;
 
-/// A new directory of its own. Removed with the test, unless that fails.
+/// A new directory, which is removed with the test unless the test fails.
 pub(crate) struct Directory(TempDir);
 
 impl Directory {
@@ -38,8 +38,8 @@ impl Drop for Directory {
     }
 }
 
-/// A library (`shim.c`) that stands between the service and libc, and makes its disk fail or take its time:
-/// the service knows nothing of it.
+/// Builds a library (`shim.c`) that sits between the service and libc and makes its disk fail or
+/// slow down, without the service knowing about it.
 pub(crate) fn shim(directory: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/binary/shim.c");
     let library = directory.join("shim.so");
@@ -50,7 +50,8 @@ pub(crate) fn shim(directory: &Path) -> PathBuf {
     library
 }
 
-/// The binary, with nothing of this test's own environment that could set it.
+/// Returns a command for the binary, without any variable of this test's environment that could
+/// configure it.
 pub(crate) fn widgets(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_widgets"));
     command.current_dir(directory).stdin(Stdio::null());
@@ -62,31 +63,31 @@ pub(crate) fn widgets(directory: &Path) -> Command {
     command
 }
 
-/// Prepares this database of PostgreSQL.
+/// Prepares this PostgreSQL database.
 pub(crate) fn migrate(directory: &Path, url: &str) {
     let mut migrate = widgets(directory);
     let migrated = migrate.args(["migrate", "--store", url]).status();
     assert!(migrated.expect("the binary runs").success());
 }
 
-/// A process that serves. Killed with the test.
+/// A serving process. It is killed with the test.
 pub(crate) struct Service {
     child: Child,
     pub(crate) address: SocketAddr,
     /// What it printed before it listened.
     pub(crate) printed: String,
-    /// Kept open: a service that cannot print must not differ from one that can.
+    /// Kept open, so that the service can print.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Service {
-    /// Starts it in `directory` on a port of the system's choice and waits until it listens. What it
-    /// logs goes to `log` there.
+    /// Starts it in `directory` on a port that the system chooses, and waits until it listens. Its
+    /// log goes to the file `log` there.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
         Self::start_with(directory, arguments, &[])
     }
 
-    /// The same, with these variables of the environment.
+    /// Like `start`, with these environment variables.
     pub(crate) fn start_with(
         directory: &Path,
         arguments: &[&str],
@@ -143,7 +144,7 @@ impl Service {
             .expect("the binary runs")
     }
 
-    /// Everything that the services of this directory logged.
+    /// Returns everything that the services in this directory logged.
     pub(crate) fn log(directory: &Path) -> String {
         std::fs::read_to_string(directory.join("log")).expect("a log")
     }
@@ -157,13 +158,13 @@ impl Service {
         rustix::process::kill_process(id, signal).expect("the process is there");
     }
 
-    /// `kill -9`, and until it is gone.
+    /// Kills it with `kill -9`, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process is there");
         self.child.wait().expect("a process");
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends on its own.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("a process")
     }

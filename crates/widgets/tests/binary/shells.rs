@@ -1,4 +1,4 @@
-//! Completions and manual pages: made of the commands, so none can be left out.
+//! Completions and manual pages: generated from the commands, so none can be missing.
 
 use crate::{
     command_line::{flags, help, run},
@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{fs, process::Command};
 
-/// The words that bash offers for the last one of a command line, by the real bash.
+/// Returns the words that the real bash offers for the last word of a command line.
 fn offered(script: &str, line: &[&str]) -> Vec<String> {
     let ask = format!(
         "{script}\nCOMP_WORDS=({words})\nCOMP_CWORD={last}\n\
@@ -31,7 +31,7 @@ fn bash_completes_commands_flags_and_values() {
     assert_eq!((code, told.as_str()), (0, ""));
     assert_eq!(offered(&script, &["widgets", "ser"]), ["serve"]);
     assert_eq!(offered(&script, &["widgets", "config", "ch"]), ["check"]);
-    // One that `--help` shows only with `--all`.
+    // A flag that `--help` shows only with `--all`.
     assert_eq!(
         offered(&script, &["widgets", "serve", "--idle-"]),
         ["--idle-timeout-ms"]
@@ -51,11 +51,11 @@ fn every_shell_has_a_script_that_knows_every_command() {
     }
 }
 
-/// The commands that a help lists.
+/// Returns the commands that a help lists.
 fn commands(help: &str) -> Vec<String> {
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let lines = list.take_while(|line| !line.is_empty());
-    // Those that go on are indented further.
+    // Continued lines are indented further.
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names: Vec<_> = names
         .filter_map(|line| line.split_whitespace().next())
@@ -73,7 +73,7 @@ fn every_command_has_a_manual_page_with_every_flag() {
     assert_eq!((code, out.as_str(), told.as_str()), (0, "", ""));
     let page = |name: &str| {
         let page = fs::read_to_string(directory.path().join(format!("{name}.1")));
-        // As roff writes a dash.
+        // roff escapes dashes.
         page.expect("a page").replace("\\-", "-")
     };
     let check = |words: &[&str]| {

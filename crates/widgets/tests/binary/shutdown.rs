@@ -1,4 +1,4 @@
-//! How the service stops.
+//! How the service shuts down.
 
 use crate::service::{Directory, Service, Signal};
 use std::path::Path;
@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A request whose headers have arrived, and its body but for the last byte.
+/// A request whose headers have arrived, and its body except for the last byte.
 struct Begun(TcpStream);
 
 const LAST_BYTE: &[u8] = b"}";
@@ -36,7 +36,7 @@ impl Begun {
         Self(stream)
     }
 
-    /// Sends the last byte; returns the answer up to the end of the connection.
+    /// Sends the last byte, and returns the answer up to the end of the connection.
     async fn finish(mut self) -> String {
         self.0.write_all(LAST_BYTE).await.expect("sent");
         let mut answer = String::new();
@@ -58,7 +58,7 @@ async fn lookup(service: &Service, serial_number: &str) -> String {
     answer
 }
 
-/// Waits until the service says that it stops: the signal arrived.
+/// Waits until the service says that it is stopping, so the signal has arrived.
 fn wait_for_stopping(directory: &Path) {
     while !Service::log(directory).contains("stopping") {
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -75,7 +75,7 @@ async fn requests_under_way_are_answered_and_durable() {
         for number in 0..16 {
             begun.push(Begun::new(&service, &name(number)).await);
         }
-        // A connection that is idle does not hold the service up.
+        // An idle connection does not delay the service.
         let idle = TcpStream::connect(service.address)
             .await
             .expect("a connection");

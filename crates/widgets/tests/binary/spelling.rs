@@ -1,11 +1,11 @@
-//! A list as PostgREST's query language spells it: the other way round than the service reads it.
+//! Writes a list in PostgREST's query language, the reverse of what the service reads.
 
 use std::fmt::Write as _;
 use widgets_registry::query::{
     Column, Comparison, Contained, Direction, Filter, List, SlotPattern, Table, Test,
 };
 
-/// The query string of a list. Its count is a header.
+/// Returns the query string of a list. The count is requested by a header.
 pub(crate) fn query(list: &List) -> String {
     let direction = match list.direction {
         Direction::Ascending => "asc",
@@ -27,7 +27,7 @@ pub(crate) fn query(list: &List) -> String {
 
 fn filter(filter: &Filter, table: Table) -> String {
     match filter {
-        // A tree has a branch at least.
+        // A tree needs at least one branch.
         Filter::All(filters) if filters.is_empty() => always(table),
         Filter::Any(filters) if filters.is_empty() => never(table),
         Filter::All(filters) => format!("and({})", branches(filters, table)),

@@ -1,4 +1,5 @@
-//! Standbys and archives: one that begins with its primary's, and one that archives itself.
+//! Standbys and archives: a standby that begins with its primary's archive, and one that archives
+//! itself.
 
 use crate::{
     asking::{outcome, wait_until},
@@ -37,7 +38,7 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
         code == Some(2) && told.contains("must be a URL as in `https://primary:3000`"),
         "{code:?} {told}"
     );
-    // There is something in it by then, and perhaps not everything.
+    // By then the archive has something, and perhaps not everything.
     wait_until("archived", || restore(&address).0 == Some(0));
     add(&primary, "since");
     let standby = start(second.path(), &[]);
@@ -49,7 +50,8 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
     }
 }
 
-/// Whichever of the two archives, and whatever its role: what is restored has the positions that were given out.
+/// Whichever of the two archives is restored, and whatever the role of its writer: the restored
+/// store has the positions that were given out.
 #[test]
 fn an_archive_goes_on_through_a_switchover_and_a_restart() {
     let (first, second) = (

@@ -1,4 +1,4 @@
-//! How the service starts, and how it says that it cannot.
+//! How the service starts, and how it reports that it cannot.
 
 use crate::{
     asking::wait_for_log,
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a service says that cannot start, and its exit code.
+/// Returns the message of a service that cannot start, and checks its exit code.
 fn fails(directory: &Path, arguments: &[&str]) -> String {
     let output = widgets(directory)
         .env("WIDGETS_LISTEN", "127.0.0.1:0")
@@ -89,7 +89,7 @@ fn a_port_in_use_is_named() {
     expect![[r#"
         error: cannot listen on ADDRESS: Address already in use (os error 98): another program listens there. Stop it, or give another port by --listen, 0 for any
     "#]].assert_eq(&told.replace(&address, "ADDRESS"));
-    // The address comes first: nothing was opened or made.
+    // The address comes first: nothing was opened or created.
     assert!(!directory.path().join("other").exists());
 }
 
@@ -118,7 +118,7 @@ fn a_store_that_must_exist_is_not_made() {
     "#]]
     .assert_eq(&fails(directory.path(), &arguments));
     assert!(!directory.path().join("widgets-data").exists());
-    // As a volume that is not mounted looks.
+    // What an unmounted volume looks like.
     std::fs::create_dir(directory.path().join("widgets-data")).expect("a directory");
     let told = fails(directory.path(), &arguments);
     assert!(
@@ -136,7 +136,7 @@ fn it_is_told_who_else_gets_into_the_data_directory() {
     let data = directory.path().join("widgets-data");
     let exposed = "others than its owner get into it";
     assert!(!Service::log(directory.path()).contains(exposed));
-    // As the versions before made it.
+    // As earlier versions created it.
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
     let service = Service::start(directory.path(), &[]);
     wait_for_log(
@@ -150,7 +150,7 @@ fn it_is_told_who_else_gets_into_the_data_directory() {
     clippy::disallowed_methods,
     reason = "a test gives a real process up in the end"
 )]
-/// Ends at this signal although what it waits for never comes.
+/// Checks that the service ends at this signal although what it waits for never comes.
 fn stops_during_its_start(
     directory: &Path,
     arguments: &[&str],
@@ -194,14 +194,14 @@ fn a_signal_during_the_recovery_is_heard() {
         }
     };
     stops_during_its_start(path, &[], &variables, in_recovery);
-    // And the next one goes on from there.
+    // The next start continues from there.
     Service::start(path, &[]).kill();
 }
 
 #[test]
 fn a_signal_while_keys_are_fetched_is_heard() {
     let directory = Directory::new("signal_jwks");
-    // It takes the connection, and never answers.
+    // It accepts the connection, and never answers.
     let provider = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/", provider.local_addr().expect("its address"));
     let arguments = ["--jwks-url", &url, "--jwks-timeout-ms", "60s"];
@@ -212,7 +212,8 @@ fn a_signal_while_keys_are_fetched_is_heard() {
     assert!(connection.is_some());
 }
 
-/// Who may run the service without being its owner or root: another user, where this one is root.
+/// Lets a user run the service who is neither its owner nor root: another user, if this one is
+/// root.
 fn as_ordinary_user(command: &mut Command) -> &mut Command {
     if rustix::process::getuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -222,8 +223,9 @@ fn as_ordinary_user(command: &mut Command) -> &mut Command {
 
 const NOBODY: u32 = 65_534;
 
-/// By a process of its own: a process that another test starts meanwhile would inherit the open file of a copy made here, and
-/// the copy could not be run as long as that holds it ("Text file busy").
+/// Copies the program in a separate process. If this process copied it, a process that another test
+/// starts meanwhile would inherit the open file, and the copy could not be run until that process
+/// ends ("Text file busy").
 fn copy_program(to: &Path) {
     let mut copy = Command::new("cp");
     let status = copy.arg(env!("CARGO_BIN_EXE_widgets")).arg(to).status();
@@ -232,7 +234,7 @@ fn copy_program(to: &Path) {
 
 #[test]
 fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
-    // Where every user gets to, unlike the build's folder.
+    // In a place that every user can access, unlike the build folder.
     let parent = tempfile::tempdir().expect("a directory");
     let data = parent.path().join("data");
     std::fs::create_dir(&data).expect("a directory");
@@ -242,7 +244,8 @@ fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
     let binary = parent.path().join("widgets");
     copy_program(&binary);
     std::fs::write(parent.path().join("file"), "").expect("a file");
-    // Of somebody else it would be 0711; its owner must not read it either.
+    // If the directory belonged to someone else, 0711 would do; its owner must not be able to read
+    // it either.
     let mode = if rustix::process::getuid().is_root() {
         0o711
     } else {
@@ -260,14 +263,15 @@ fn a_parent_that_may_be_passed_and_not_read_does_not_stop_the_start() {
         )
     };
     let data = data.display().to_string();
-    // It was there before: the name has most likely been durable for long.
+    // The directory existed before, so its name has most likely been durable for long.
     let (ok, told) = run(&["generate", "--widgets", "10", "--data-dir", &data]);
     assert!(ok, "{told}");
     assert!(
         told.contains("the folder PARENT cannot be synced"),
         "{told}"
     );
-    // Of the folder it is said, and of nothing else, where one cannot be made in it.
+    // The message is about the parent folder, and nothing else, if a directory cannot be created in
+    // it.
     let other = parent.path().join("other").display().to_string();
     let (ok, told) = run(&["generate", "--widgets", "10", "--data-dir", &other]);
     std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).expect("it is ours");
@@ -319,7 +323,7 @@ fn damage_is_named_and_stops_the_start() {
     expect![[r#"
         error: the data directory widgets-data is damaged: journal-0000000000000001 is damaged: its header is not as it was written: it has another checksum. Nothing was changed. Restore it from its archive (`widgets restore`) or another copy: skipping the damaged part would serve wrong data
     "#]].assert_eq(&fails(directory.path(), &[]));
-    // What is there is told in words.
+    // The message says in words what is there.
     let of = |told: &str, defect: &str| {
         let defect = format!("journal-0000000000000001 is damaged: {defect}. Nothing was changed.");
         assert!(told.contains(&defect), "{told}");
@@ -346,7 +350,7 @@ fn damage_is_named_and_stops_the_start() {
 fn the_service_that_runs_is_asked_where_its_flags_say() {
     let directory = Directory::new("health_running");
     let path = directory.path();
-    // Other tests run services meanwhile, of another file.
+    // Other tests run services meanwhile, from another file.
     let binary = path.join("widgets");
     copy_program(&binary);
     let run = |arguments: &[&str]| {
@@ -364,7 +368,7 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
         health(&["--running"]),
         (Some(1), "error: no `widgets serve` runs here\n".into())
     );
-    // The address is in a file, which the flags name from where the service runs.
+    // The address is in a file that the flags name relative to the service's directory.
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = free.local_addr().expect("its address").to_string();
     drop(free);
@@ -400,7 +404,8 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
     );
 }
 
-/// One JSON object for each request, whatever form the rest of the log has, and nothing of what was asked.
+/// One JSON object for each request, whatever the format of the rest of the log, and no content of
+/// requests.
 #[test]
 fn requests_are_logged_where_that_is_wanted() {
     let directory = Directory::new("requests");
@@ -428,7 +433,8 @@ fn requests_are_logged_where_that_is_wanted() {
                 "Content-Type: application/json",
             ])
             .args(["-H", &format!("X-Request-Id: {id}"), "-d", body])
-            // Whom a proxy on this machine would name, with what its own client made up before.
+            // The client that a proxy on this machine would name, after what that client made up
+            // itself.
             .args(["-H", "X-Forwarded-For: 192.0.2.1, 203.0.113.9"])
             .arg(format!("http://{}{path}", service.address))
             .status();

@@ -1,4 +1,5 @@
-//! What the commands read of strangers: buckets, folders and services that answer or have anything at all.
+//! What the commands read from strangers: buckets, folders and services that may answer or contain
+//! anything.
 
 use crate::service::{Directory, widgets};
 use std::{
@@ -11,7 +12,7 @@ use std::{
     thread,
 };
 
-/// A peer that answers every request with this, and hangs up.
+/// Starts a peer that answers every request with this, and hangs up.
 pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("its address");
@@ -25,14 +26,14 @@ pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
                     _ => break,
                 }
             }
-            // Who has hung up already needs no answer.
+            // A client that has hung up needs no answer.
             drop(stream.write_all(answer));
         }
     });
     address
 }
 
-/// What is told of a bucket there, whose archive cannot be listed.
+/// Returns the message about a bucket at this address, whose archive cannot be listed.
 fn refusal_to_list(directory: &Path, bucket: SocketAddr) -> String {
     let listed = widgets(directory)
         .args(["archive", "list", "s3://bucket/prefix"])
@@ -64,7 +65,7 @@ fn a_bucket_that_says_any_length_is_not_believed() {
     );
 }
 
-/// An error may say any length as well, and is read to be told.
+/// An error's body may claim any length as well, and is read for the message.
 #[test]
 fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
     let directory = Directory::new("strange-error");
@@ -76,7 +77,7 @@ fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
     assert!(told.contains("AccessDenied"), "{told}");
 }
 
-/// Whoever is asked elsewhere could be anybody in this network.
+/// A redirect could lead to any host in this network.
 #[test]
 fn a_bucket_that_sends_elsewhere_is_not_followed() {
     let directory = Directory::new("strange-redirect");
@@ -101,7 +102,7 @@ fn a_bucket_that_sends_elsewhere_is_not_followed() {
     assert!(asked.is_err(), "it was asked, by {asked:?}");
 }
 
-/// Where a file may not become as long as it must, the system ends a process that has not said otherwise.
+/// When a file exceeds its size limit, the system ends a process that has not asked otherwise.
 #[test]
 fn a_limit_of_files_is_told_and_ends_nothing_unheard() {
     let directory = Directory::new("strange-limit");
@@ -125,7 +126,7 @@ fn pipe_in_place_of(path: &Path) {
     assert!(made.is_fifo());
 }
 
-/// Whoever opened a pipe would wait for its other end.
+/// Opening a pipe would wait for its other end.
 #[test]
 fn a_pipe_in_the_folder_of_an_archive_is_named() {
     let directory = Directory::new("strange-folder");

@@ -1,5 +1,5 @@
-//! Streams of changes over real connections: beside operations over HTTP/2, to subscribers that do not read,
-//! and at a shutdown.
+//! Streams of changes over real connections: beside operations over HTTP/2, to subscribers that do
+//! not read, and at a shutdown.
 
 use crate::{
     asking::{answer, connect, wait_until},
@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
-/// A connection over HTTP/2 by prior knowledge, whose client never makes room for what it does not read.
+/// Opens an HTTP/2 connection by prior knowledge. The client never makes room for what it does not
+/// read.
 async fn http2(service: &Service) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(service.address).await;
     let stream = stream.expect("connected");
     let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    // It ends with the service, in order or not: the streams tell.
+    // It ends with the service, gracefully or not: the streams show which.
     tokio::spawn(async move { drop(connection.await) });
     sender.ready().await.expect("ready")
 }
@@ -35,7 +36,7 @@ fn request(service: &Service, method: &str, path: &str, accept: &str) -> http::R
     request.body(()).expect("a request")
 }
 
-/// The body of a stream of changes.
+/// Opens a stream of changes and returns its body.
 async fn follow(
     service: &Service,
     sender: &SendRequest<Bytes>,
@@ -59,7 +60,7 @@ async fn add(service: &Service, sender: &SendRequest<Bytes>, serial_number: Stri
     assert_eq!(response.await.expect("an answer").status(), 204);
 }
 
-/// What comes next of a stream, with room made for more of it; `None` at an end in order.
+/// Returns the next piece of a stream, and makes room for more. `None` at a proper end.
 async fn piece(body: &mut RecvStream) -> Option<String> {
     let data = body.data().await?.expect("an end in order");
     let released = body.flow_control().release_capacity(data.len());
@@ -101,7 +102,7 @@ async fn over_http2_streams_share_a_connection_with_operations_and_end_with_the_
     assert_eq!(service.wait().code(), Some(0));
 }
 
-/// The head of a stream's answer is read, and nothing else.
+/// Opens a stream and reads only the head of its answer.
 fn subscribe(service: &Service, path: &str) -> BufReader<TcpStream> {
     let mut stream = connect(service);
     let request =
@@ -128,7 +129,7 @@ fn over_http1_a_shutdown_ends_streams_between_two_changes() {
     for stream in &mut streams {
         let mut rest = String::new();
         stream.read_to_string(&mut rest).expect("an end");
-        // It may end before it has told anything: whoever resumes misses nothing.
+        // It may end before it has sent anything: a client that resumes misses nothing.
         assert!(rest.ends_with("0\r\n\r\n"), "the last chunk: {rest:?}");
         let told = rest.contains(r#""widget_sn":"E""#);
         assert_eq!(rest.contains("}\n\r\n0\r\n\r\n"), told, "{rest:?}");
@@ -136,7 +137,7 @@ fn over_http1_a_shutdown_ends_streams_between_two_changes() {
     assert_eq!(service.wait().code(), Some(0));
 }
 
-/// Names so long that the changes are more than the system keeps of what nobody reads.
+/// With long names, so many changes exceed what the system buffers when nobody reads.
 const CHANGES: usize = 10_000;
 const NAME_BYTES: usize = 1_000;
 
@@ -158,7 +159,7 @@ fn subscribers(service: &Service) -> u64 {
     count.expect("the metric")
 }
 
-/// What is in the chunks of a body of HTTP/1.1 that may be cut off anywhere.
+/// Returns the content of a chunked HTTP/1.1 body that may be cut off anywhere.
 fn content(mut bytes: &[u8]) -> String {
     let mut content = Vec::new();
     while let Some(end) = bytes.windows(2).position(|end| end == b"\r\n") {
@@ -178,7 +179,7 @@ async fn who_does_not_read_is_disconnected_takes_little_memory_and_resumes() {
     let service = Service::start(directory.path(), &timeouts);
     let name = "n".repeat(NAME_BYTES);
     let sender = http2(&service).await;
-    // Fewer than a connection may ask for at a time.
+    // Fewer than a connection may have in flight at a time.
     for forty in 0..CHANGES / 40 {
         let adds = (0..40).map(|each| add(&service, &sender, format!("{forty}-{each}"), &name));
         futures_util::future::join_all(adds).await;
@@ -187,7 +188,7 @@ async fn who_does_not_read_is_disconnected_takes_little_memory_and_resumes() {
     let mut slow: Vec<_> = (0..20).map(|_| subscribe(&service, "/changes")).collect();
     let mut unread = Vec::new();
     for _ in 0..20 {
-        // A connection each, of whose window nothing is given back.
+        // A connection each, whose window is never replenished.
         let sender = http2(&service).await;
         let body = follow(&service, &sender, "/changes", "application/x-ndjson").await;
         unread.push((sender, body));
@@ -197,15 +198,15 @@ async fn who_does_not_read_is_disconnected_takes_little_memory_and_resumes() {
         most.set(most.get().max(resident_kib(&service)));
         subscribers(&service) == 0
     });
-    // Forty times what there is to tell would be half a gigabyte.
+    // Forty times all changes would be half a gigabyte.
     let grown = most.get().saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB for 40 subscribers");
     drop(unread);
     let mut bytes = Vec::new();
-    // What was on its way, up to the cut, however that shows.
+    // What was in flight up to the cut, however that appears.
     drop(slow.swap_remove(0).read_to_end(&mut bytes));
     let text = content(&bytes);
-    // The last line may be a part of one.
+    // The last line may be incomplete.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines = whole.lines().filter(|line| !line.is_empty());
     let mut told: Vec<Value> =
@@ -232,7 +233,7 @@ fn a_stream_that_has_nothing_to_tell_is_not_idle() {
     let directory = Directory::new("streams_idle");
     let service = Service::start(directory.path(), &["--idle-timeout-ms=400"]);
     let mut stream = subscribe(&service, "/changes?after=now");
-    // Several times what a connection may be idle.
+    // Several times the idle timeout of a connection.
     thread::sleep(Duration::from_secs(2));
     let body = r#"{"widget_sn":"E","widget_name":"","slots":[]}"#;
     let (status, _) = answer(&service, "", "POST /rpc/add_widget", body);
@@ -244,7 +245,8 @@ fn a_stream_that_has_nothing_to_tell_is_not_idle() {
     }
 }
 
-/// Nothing is read of its connection while it is told what happens, and where nothing happens nothing is sent to it.
+/// Nothing is read from its connection while changes are sent, and nothing is sent to it while
+/// nothing happens.
 #[test]
 fn whoever_hangs_up_has_left_before_the_stream_says_that_it_is_there() {
     let directory = Directory::new("streams_left");
@@ -267,7 +269,7 @@ fn one_subscriber_too_many_is_told_so_and_has_room_when_another_one_goes() {
     let (status, body) = crate::asking::ask(&mut stream, "GET /changes", events, "");
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("changes.subscribers_max = 1"), "{body}");
-    // Pages are not counted.
+    // Pages do not count as subscribers.
     assert_eq!(answer(&service, "", "GET /changes", "").0, 200);
     drop(one);
     wait_until("it has gone", || subscribers(&service) == 0);

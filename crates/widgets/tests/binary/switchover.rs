@@ -1,4 +1,4 @@
-//! The primary hands over to a standby, under load and where something is in the way.
+//! The primary hands over to a standby, under load and with obstacles.
 
 use crate::{
     asking::{answer, outcome, wait_for_log, wait_until},
@@ -24,7 +24,7 @@ fn client(service: &Service) -> Client {
     .expect("right settings")
 }
 
-/// `widgets promote --switchover`, with a bound that a busy machine does not come to.
+/// Runs `widgets promote --switchover`, with a limit that even a busy machine does not reach.
 fn switch_over(directory: &Path, standby: &Service, within: &str) -> (Option<i32>, String) {
     let to = url(standby);
     let arguments = ["promote", "--switchover", "--within", within, &to];
@@ -35,12 +35,12 @@ fn is_primary(service: &Service) -> bool {
     get(service, "/ready?role=primary").0 == 200
 }
 
-/// Tells a store of a role, as another store does.
+/// Sends a store a request about roles, as another store does.
 fn tell(service: &Service, call: &str) -> (u16, String) {
     answer(service, "", &format!("POST /replication/{call}"), "")
 }
 
-/// What a standby at this address says of itself to its primary.
+/// Returns how a standby at this address identifies itself to its primary.
 fn asker(primary: &Service, address: &str) -> String {
     let position = position(primary);
     let mut parts = position.split('-');
@@ -49,7 +49,7 @@ fn asker(primary: &Service, address: &str) -> String {
     format!("store={store}&epoch={epoch}&member=0000000000000001&address={address}")
 }
 
-/// Ends the writers, also where an assertion fails.
+/// Stops the writers, even if an assertion fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -58,7 +58,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// There and back again: nobody's operation fails, and whatever was answered is there.
+/// Switches roles and back: no operation fails, and every answered one is there.
 #[test]
 fn roles_change_under_load_and_no_operation_fails() {
     let (first, second) = (Directory::new("switch_one"), Directory::new("switch_other"));
@@ -128,7 +128,8 @@ fn roles_change_under_load_and_no_operation_fails() {
     );
 }
 
-/// The standby that asked for it dies: who brings operations waits until the primary takes them again, and is not refused.
+/// The standby that asked for it dies. Operations are not refused, but wait until the primary takes
+/// them again.
 #[test]
 fn a_primary_that_hands_over_to_nobody_goes_on() {
     let directory = Directory::new("switch_nobody");
@@ -137,14 +138,14 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     let asker_one = asker(&primary, "http%3A%2F%2F127.0.0.1%3A9");
     let (status, told) = tell(&primary, &format!("hand-over?{asker_one}&within_ms=700"));
     assert_eq!((status, told.as_str()), (200, r#"{"handing_over":true}"#));
-    // Nobody else is handed over to meanwhile.
+    // Meanwhile it hands over to nobody else.
     let asker_two = asker(&primary, "http%3A%2F%2F127.0.0.1%3A8");
     let (status, told) = tell(&primary, &format!("hand-over?{asker_two}&within_ms=700"));
     assert!(
         status == 503 && told.contains("hands over to http://127.0.0.1:9"),
         "{status} {told}"
     );
-    // One that lacks something is not taken.
+    // A standby that lacks something is not accepted.
     let behind = format!("handed-over?{asker_one}&next_sequence=1&chain=0000000000000000");
     let (status, told) = tell(&primary, &behind);
     assert!(status == 503 && told.contains("WG503"), "{status} {told}");
@@ -157,14 +158,14 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     assert!(is_primary(&primary));
     let given_up = "widgets_replication_hand_overs_total{outcome=\"given_up\"}";
     assert_eq!(metric(&primary, given_up), Some(1));
-    // Whoever comes now is too late.
+    // Now it is too late.
     let (status, told) = tell(&primary, &behind);
     assert!(status == 410 && told.contains("WG410"), "{status} {told}");
     assert!(is_primary(&primary));
     wait_for_log(directory.path(), "this primary takes operations again");
 }
 
-/// It died while it handed over: on its disk it is the primary, as nobody took over.
+/// It died while handing over. On its disk it is the primary, because nobody took over.
 #[test]
 fn a_primary_that_dies_while_it_hands_over_is_the_primary_when_it_comes_back() {
     let directory = Directory::new("switch_dies");
@@ -177,7 +178,7 @@ fn a_primary_that_dies_while_it_hands_over_is_the_primary_when_it_comes_back() {
     let primary = start(directory.path(), &[]);
     assert!(is_primary(&primary));
     add(&primary, "after");
-    // So is one that is stopped meanwhile, which waits for nobody.
+    // So is a primary that is stopped meanwhile, which waits for nobody.
     let (status, told) = tell(&primary, &format!("hand-over?{asker}&within_ms=60000"));
     assert_eq!(status, 200, "{told}");
     primary.signal(Signal::TERM);
@@ -197,7 +198,7 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     add(&primary, "before");
     let standby = start(second.path(), &["--follow", &url(&primary)]);
     wait_until("it follows", || get(&standby, "/ready").0 == 200);
-    // It hears of it, but not before the standby has given up.
+    // The primary receives the request only after the standby has given up.
     primary.signal(Signal::STOP);
     let (code, told) = switch_over(second.path(), &standby, "100ms");
     primary.signal(Signal::CONT);
@@ -207,7 +208,7 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
             && told.contains("takes operations again within 0.1 s"),
         "{told}"
     );
-    // It hands over for the time that it was asked for.
+    // It hands over for as long as was requested.
     wait_until("it takes operations again", || {
         let (status, told) = answer_to_add(&primary, "between");
         assert!(
@@ -233,7 +234,7 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     let primary = start(first.path(), &["--listen", &listen]);
     add(&primary, "again");
     wait_until("it follows again", || has(&standby, "again"));
-    // A primary is no standby's to promote, nor a standby another one's primary.
+    // A standby does not hand over, and a primary does not hand over to a standby of another store.
     let asker = asker(&primary, "http%3A%2F%2F127.0.0.1%3A9");
     let (status, told) = tell(&standby, &format!("hand-over?{asker}&within_ms=700"));
     assert!(
@@ -255,8 +256,8 @@ fn a_switchover_that_cannot_be_leaves_everything_as_it_was() {
     );
 }
 
-/// One standby was promoted. The other one hears of it from nobody, but the primary before follows the new one, which it
-/// tells: also where that followed somebody else by then.
+/// One standby was promoted. Nobody notifies the other one directly, but the previous primary
+/// follows the new one and notifies its standby, even if that follows another store by then.
 #[test]
 fn a_standby_that_is_told_of_a_new_primary_follows_it() {
     let (first, second, third) = (
@@ -277,7 +278,7 @@ fn a_standby_that_is_told_of_a_new_primary_follows_it() {
     wait_until("the new epoch has come to both", || {
         has(&primary, "between") && has(&other, "between")
     });
-    // The primary before is a standby of this one, which goes away for good.
+    // The previous primary is a standby of this store, which is gone for good.
     one.kill();
     let (code, told) = promote(third.path(), &other);
     assert_eq!(code, Some(0), "{told}");

@@ -1,4 +1,4 @@
-//! A log that nobody reads, as where a pipe is full: it holds up nobody.
+//! A log that nobody reads, such as a full pipe, blocks nothing.
 
 use crate::{
     asking::{ask, wait_until},
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// Killed with the test.
+/// A process that is killed with the test.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -25,9 +25,9 @@ impl Drop for Ended {
     }
 }
 
-/// Writes until it takes nothing more.
+/// Writes until the pipe is full.
 fn fill(pipe: &PipeWriter) {
-    // By a description of its own: whoever else writes to the pipe goes on to wait for its reader.
+    // Through a separate file description, so that other writers to the pipe still block.
     let again = OpenOptions::new()
         .write(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
@@ -62,7 +62,7 @@ fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
         let mut stream = TcpStream::connect(address).expect("connected");
         let patience = Some(Duration::from_mins(1));
         stream.set_read_timeout(patience).expect("set");
-        // Three times and more what a pipe has room for.
+        // More than three times what a pipe can hold.
         for number in 0..1000 {
             let (status, _) = ask(&mut stream, "GET /widgets/A", "", "");
             assert_eq!(status, 404, "request {number}");
