@@ -37,7 +37,7 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// The clock of the operating system.
+/// The operating system's clock.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,

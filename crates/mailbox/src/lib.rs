@@ -103,7 +103,7 @@ impl<R, A> fmt::Debug for Mailbox<R, A> {
 }
 
 fn lock<T>(items: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
-    // Nothing in here can panic halfway through a change.
+    // No code that holds this lock can panic halfway through a change.
     items.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -17,7 +17,7 @@ const GROWS: u32 = WHOLE / 4;
 /// It ends within five seconds: if it ended too early, the process would be throttled again.
 const SHRINKS: u32 = WHOLE / 20;
 
-/// The shortage, and what was read last.
+/// The shortage, and the last reading.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     parts: u32,

@@ -1,4 +1,4 @@
-//! Reading a body of bounded length in bounded time, and all of them together in bounded memory.
+//! Reads bodies of bounded length in bounded time, and all of them together in bounded memory.
 
 use crate::{
     Settings,

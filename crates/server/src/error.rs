@@ -97,9 +97,9 @@ pub(crate) struct NoFunction {
 /// The arguments as the client sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Given {
-    /// The names of a JSON body's members, sorted, each once.
+    /// The names of a JSON body's members, sorted and without repetitions.
     Json(Vec<String>),
-    /// The names in the query string, sorted, each once.
+    /// The names in the query string, sorted and without repetitions.
     Query(Vec<String>),
     /// A body that would be one value of this PostgreSQL type.
     Unnamed(&'static str),

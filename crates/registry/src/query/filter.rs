@@ -74,7 +74,7 @@ impl Comparison {
 pub enum Value<'a> {
     /// None.
     Null,
-    /// Text, or the word of a port type.
+    /// Text, or the name of a port type.
     Text(&'a str),
     /// A number.
     Number(i32),

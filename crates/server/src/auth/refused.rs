@@ -40,9 +40,9 @@ pub(crate) enum TokenFault {
     KeyUnknown,
     /// No key fits the token's `kid` and `alg`.
     NoKey,
-    /// No key that is for this token made its signature.
+    /// No key that fits the token made its signature.
     Signature,
-    /// The algorithm is not one of those that are accepted.
+    /// The algorithm is not accepted.
     Algorithm {
         unsecured: bool,
     },

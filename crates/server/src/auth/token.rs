@@ -1,4 +1,4 @@
-//! Checking a token's signature (JWS compact serialisation, RFC 7515).
+//! Verifies a token's signature (JWS compact serialisation, RFC 7515).
 
 use super::{
     Claim, Refused, TokenFault,

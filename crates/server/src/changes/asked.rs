@@ -1,4 +1,4 @@
-//! What a request for changes asks for.
+//! Parses requests for changes.
 
 use crate::{
     error::{Error, Malformed},

@@ -69,7 +69,7 @@ impl Subscribers {
     }
 
     fn askers(&self) -> MutexGuard<'_, HashMap<Asker, usize>> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds this lock can panic halfway through a change.
         self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

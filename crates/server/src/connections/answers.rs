@@ -194,8 +194,8 @@ impl Answers {
         }))
     }
 
-    /// To be called once every `answer_timeout`. Reports whether an answer has waited for all of
-    /// it.
+    /// Begins the next turn, once every `answer_timeout`. Reports whether an answer has waited for
+    /// the whole last turn.
     pub(super) fn turn(&self) -> bool {
         let mut held = self.lock();
         let late = held.old > 0;
@@ -228,7 +228,7 @@ impl Answers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds this lock can panic halfway through a change.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -322,7 +322,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing in here can panic halfway through a change.
+        // No code that holds this lock can panic halfway through a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
