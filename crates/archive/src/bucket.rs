@@ -365,7 +365,8 @@ impl Bucket {
             Some(after) => self.store.list_with_offset(Some(&under), &self.path(after)),
             None => self.store.list(Some(&under)),
         };
-        // The library goes on after an invalid name in a folder, but not in a bucket, where `names.rs` removes them.
+        // The library continues after an invalid name in a folder, but not in a bucket, where
+        // `names.rs` removes such names.
         let skips_invalid = self.folder.is_some();
         let objects = listing::whole(listing, REQUEST_TIME_MAX, listing::NAMES_MAX, skips_invalid);
         let objects = objects.await.map_err(|why| why.at(prefix))?;

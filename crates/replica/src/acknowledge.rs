@@ -460,7 +460,7 @@ mod tests {
         Write,
         Connect(usize),
         Disconnect(usize),
-        /// This standby has received so many more entries, as far as there are as many.
+        /// This standby has received up to this many further entries.
         Report(usize, u64),
         Want(Option<usize>),
         /// The record that is due becomes durable.

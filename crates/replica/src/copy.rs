@@ -8,7 +8,7 @@ use crate::{
 use std::{path::Path, sync::Arc};
 use widgets_engine::{DataDirectory, Disk, Restoration, Restored, Settings};
 
-/// While a standby copies the journal, the disk is checked after every so many bytes.
+/// How many bytes of the journal are copied between two checks of the disk.
 const CHECK_BYTES: u64 = 16 << 20;
 
 /// The room that a store needs beside a copy of its primary: for its next checkpoint, which exists
@@ -22,7 +22,7 @@ struct Reserve {
 }
 
 impl Reserve {
-    /// Makes the reserve for a copy whose checkpoint has so many bytes.
+    /// Creates the reserve for a copy whose checkpoint has this size.
     fn new(checkpoint: u64, segment_bytes: u64) -> Self {
         Self {
             checkpoint,

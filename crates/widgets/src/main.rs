@@ -46,7 +46,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 it did what it was asked to do; 1 it could not, and says why on standard error; 2 the \
 command line or a configuration value is wrong.";
 
-/// A command without a description here has it at its arguments.
+/// The commands. A command without a description here has one on its arguments.
 #[derive(Subcommand)]
 enum Command {
     /// Shows a widget of a running service.

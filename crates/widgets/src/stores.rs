@@ -23,7 +23,8 @@ use widgets_pacing::Pacing;
 use widgets_postgres::{OpenError, Part, Rows, Target, fill, read_all};
 use widgets_registry::{Command, Pair, Port, Ports, Refusal, Widget};
 
-/// The store that a command works on alone: by flags, variables or a configuration file, as for `serve`.
+/// The store that a command uses exclusively, named by flags, variables or a configuration file as
+/// for `serve`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Flags, variables (WIDGETS_STORE, WIDGETS_DATA_DIR) or the file of --config name the \

@@ -1,7 +1,7 @@
-//! Names in a bucket's lists that cannot be an object's of ours, such as `../x`.
+//! Removes names from a bucket's lists that none of our objects can have, such as `../x`.
 //!
-//! The library refuses a whole page because of one such name, and the list ends there. Since no client can request such
-//! an object with the library, they are removed from the page before it is read.
+//! The library refuses a whole page because of one such name, and the list ends there. No client can
+//! request such an object through the library, so the names are removed before it reads the page.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -11,7 +11,7 @@ use std::ops::Range;
 /// The elements of an object in a list, and of its name: in lists of S3 and Google, and in lists of Azure.
 const OBJECTS: [(&[u8], &[u8]); 2] = [(b"Contents", b"Key"), (b"Blob", b"Name")];
 
-/// Removes the objects with invalid names from a page of a list. Leaves anything that is no such page unchanged.
+/// Removes the objects with invalid names from a page of a list. Anything else stays unchanged.
 pub(super) fn passing_over(page: Bytes) -> Bytes {
     let Some(passed_over) = strange(&page).filter(|objects| !objects.is_empty()) else {
         return page;

@@ -18,7 +18,7 @@ use crate::Outcome;
 use std::{error::Error, path::Path};
 use widgets_archive::{ArchiveUrl, Bucket, Retries};
 
-/// An archive, where it is.
+/// The URL of an archive.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Url {
     /// The URL of the archive: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///FOLDER`. Credentials come from

@@ -42,7 +42,7 @@ changed; 4 it may or may not have been applied.";
 const REFUSED: u8 = 3;
 const FATE_UNKNOWN: u8 = 4;
 
-/// Who asks a service, and whom it trusts.
+/// The credentials for a service, and the certificates to trust.
 #[derive(clap::Args)]
 pub(crate) struct Credentials {
     /// A file with the bearer token to send. The token itself may be in the variable `WIDGETS_TOKEN`.
@@ -66,7 +66,7 @@ pub(crate) struct Credentials {
     insecure: bool,
 }
 
-/// Where the service is, and who asks.
+/// The URL of the service, and the credentials for it.
 #[derive(clap::Args)]
 pub(crate) struct Service {
     /// The URL of the service: http:// or https://, a host, and optionally a port and a path that precedes every route.

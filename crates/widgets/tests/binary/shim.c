@@ -1,10 +1,10 @@
-/* Loaded before libc by tests: fdatasync as it is on a disk that fails, or takes its time.
+/* Tests load this before libc. It replaces fdatasync with one that fails, or takes its time, on demand.
  *
- * It fails once for the file named FAILED_SYNC_NAME, as soon as there is a file at the path
- * FAILED_SYNC_TRIGGER, which it removes.
+ * Once a file exists at the path FAILED_SYNC_TRIGGER, the next sync of the file named FAILED_SYNC_NAME fails and
+ * removes that file.
  *
- * Every one waits while there is a file at the path HELD_SYNC; the file at HELD_SYNC_REACHED says that one
- * does. */
+ * Every sync waits while a file exists at the path HELD_SYNC. The file at HELD_SYNC_REACHED shows that one is
+ * waiting. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
