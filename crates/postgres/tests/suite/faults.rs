@@ -1,8 +1,8 @@
 //! What callers are told while the database is unavailable, slow, crowded, or in conflict with one
 //! operation.
 
-use crate::{assert_sound, migrated, open, server::Server, turn_on_changes, until};
-use std::time::{Duration, Instant};
+use crate::{assert_sound, in_time, migrated, open, server::Server, turn_on_changes, until};
+use std::time::Duration;
 use widgets_conformance::commands::{add_widget, serial_number};
 use widgets_postgres::{Client, Postgres, Settings};
 use widgets_registry::{
@@ -69,23 +69,23 @@ pub(crate) async fn until_gauge(store: &Postgres, name: &str, value: u32) {
             .get_gauge()
             .get_value()
     };
-    #[expect(clippy::float_cmp, reason = "a count")]
-    while shown() != f64::from(value) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let comes = async {
+        #[expect(clippy::float_cmp, reason = "a count")]
+        while shown() != f64::from(value) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    in_time(name, comes).await;
 }
 
 /// Waits until operations can be applied.
 pub(crate) async fn until_ready(client: &Client) {
-    #[expect(clippy::disallowed_methods, reason = "a test waits for a real server")]
-    let start = Instant::now();
-    while client.ready().await.is_err() {
-        assert!(
-            start.elapsed() < Duration::from_mins(2),
-            "it does not come back"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ready = async {
+        while client.ready().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time("the store is ready", ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,9 +339,12 @@ async fn operations_do_not_wait_for_a_server_that_fell_silent() {
     assert_eq!(unknown.code(), "WG505");
     assert_eq!(reason(&unknown).public(), "the database did not answer");
     // The first operation that is applied makes the store ready again.
-    while client.submit(add("C")).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let applied = async {
+        while client.submit(add("C")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time("an operation is applied", applied).await;
     assert_eq!(client.ready().await, Ok(()));
     assert_sound(&server);
 }

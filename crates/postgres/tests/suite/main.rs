@@ -106,6 +106,13 @@ async fn until(server: &Server, sql: &str, expected: &str) {
     panic!("{sql}: {found:?} for two minutes, not {expected}");
 }
 
+/// Waits at most two minutes, which suffice on however busy a machine: a test that hangs explains
+/// nothing.
+async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let come = tokio::time::timeout(Duration::from_mins(2), coming).await;
+    come.unwrap_or_else(|_| panic!("{what}: not within two minutes"))
+}
+
 /// Checks that no association is broken and no slot lacks its widget, independently of the
 /// constraints.
 fn assert_sound(server: &Server) {

@@ -3,7 +3,7 @@
 use crate::{
     TIMEOUT,
     faults::{add, reason, until_ready},
-    migrated, open,
+    in_time, migrated, open,
     server::Server,
     session,
 };
@@ -155,11 +155,13 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
                 DROP FUNCTION IF EXISTS widgets.estimated_counts();
                 INSERT INTO widgets.migrations (version, name, checksum, oldest_program)
                     VALUES ({NEXT}, 'made_up', 'unknown', {oldest_program})
-                    ON CONFLICT (version) DO UPDATE SET oldest_program = {oldest_program};
-                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                    WHERE usename = 'authenticator'"
+                    ON CONFLICT (version) DO UPDATE SET oldest_program = {oldest_program}"
             ),
         );
+        // Not before the migration is committed: a connection made until then would see the schema before it, and stay.
+        let of_service = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE usename = 'authenticator'";
+        server.psql("registry", of_service);
     };
     next(WANTED);
     // A running process whose connections were cut, and one that starts.
@@ -188,16 +190,19 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
     let client = running.client();
     // Its connections notice it one after the other.
     let mut number = 0;
-    let told = loop {
-        number += 1;
-        let outcome = client.submit(add(&format!("D{number}"))).await;
-        if let Err(Rejection::Fault(told @ Fault::Unavailable { .. })) = outcome
-            && reason(&told).details() == Some(&*refusal)
-        {
-            break told;
+    let refused_by_schema = async {
+        loop {
+            number += 1;
+            let outcome = client.submit(add(&format!("D{number}"))).await;
+            if let Err(Rejection::Fault(told @ Fault::Unavailable { .. })) = outcome
+                && reason(&told).details() == Some(&*refusal)
+            {
+                break told;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     };
+    let told = in_time("the schema is refused", refused_by_schema).await;
     assert_eq!(
         reason(&told).public(),
         "the database has another schema than this version works with"

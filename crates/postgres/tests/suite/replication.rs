@@ -4,6 +4,7 @@
 use crate::{
     TIMEOUT,
     faults::{add, fault, reason, until_ready, until_waiting},
+    in_time,
     locks::submit,
     migrated, open,
     server::{Server, binary, command, run},
@@ -112,9 +113,7 @@ fn standby(primary: &Server) -> Server {
 async fn until_replayed(primary: &Server, standby: &Server) {
     let written = lines(primary, "SELECT pg_current_wal_flush_lsn()");
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
-    while lines(standby, &replayed) != "t" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(standby, &replayed, "t").await;
 }
 
 fn open_both(first: &Server, second: &Server, more: &str) -> Postgres {
@@ -275,14 +274,17 @@ async fn a_server_that_becomes_read_only_is_left() {
     client.submit(add("A")).await.expect("added");
     set(&server, "default_transaction_read_only = on");
     let mut attempt = 0;
-    let refused = loop {
-        attempt += 1;
-        match client.submit(add(&format!("B{attempt}"))).await {
-            // The signal to reload the settings may arrive after the operation.
-            Ok(()) => {}
-            refused => break fault(refused),
+    let refused = async {
+        loop {
+            attempt += 1;
+            match client.submit(add(&format!("B{attempt}"))).await {
+                // The signal to reload the settings may arrive after the operation.
+                Ok(()) => {}
+                refused => break fault(refused),
+            }
         }
     };
+    let refused = in_time("an operation is refused", refused).await;
     assert_eq!(refused.code(), "WG504");
     until_unready(&client).await;
     set(&server, "default_transaction_read_only = off");
@@ -292,7 +294,10 @@ async fn a_server_that_becomes_read_only_is_left() {
 
 /// Waits until the store has noticed the loss of its connections.
 async fn until_unready(client: &Client) {
-    while client.ready().await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let unready = async {
+        while client.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    in_time("the loss is known", unready).await;
 }

@@ -3,6 +3,7 @@
 //! completely or not at all.
 
 use crate::{
+    asking::wait_until,
     http_store::{HttpStore, found, settle},
     postgres_server::Server,
     service::{Directory, Service, migrate},
@@ -112,16 +113,16 @@ async fn until_quiet(server: &Server, killed: &str) {
 }
 
 /// Waits until the server accepts connections.
-async fn until_recovered(server: &Server) {
+fn until_recovered(server: &Server) {
     let asks = || {
         server
             .psql_command("postgres")
             .args(["-c", "SELECT"])
             .output()
     };
-    while !asks().expect("psql runs").status.success() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until("the server takes connections", || {
+        asks().expect("psql runs").status.success()
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,7 +178,7 @@ async fn nothing_answered_is_lost_whoever_is_killed() {
                     let kill = Process::new("kill").args(["-9", &pid.to_string()]).output();
                     drop(kill.expect("kill runs"));
                 }
-                until_recovered(&server).await;
+                until_recovered(&server);
                 "the server's children"
             }
             // The server, without notice.

@@ -1,7 +1,9 @@
 //! How the service shuts down.
 
-use crate::service::{Directory, Service, Signal};
-use std::path::Path;
+use crate::{
+    asking::wait_for_log,
+    service::{Directory, Service, Signal},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -58,13 +60,6 @@ async fn lookup(service: &Service, serial_number: &str) -> String {
     answer
 }
 
-/// Waits until the service says that it is stopping, so the signal has arrived.
-fn wait_for_stopping(directory: &Path) {
-    while !Service::log(directory).contains("stopping") {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
 #[tokio::test]
 async fn requests_under_way_are_answered_and_durable() {
     let directory = Directory::new("shutdown");
@@ -109,7 +104,8 @@ async fn a_second_signal_stops_at_once() {
     let service = Service::start(directory.path(), &["--shutdown-timeout-ms", "3600000"]);
     let begun = Begun::new(&service, "E").await;
     service.signal(Signal::TERM);
-    wait_for_stopping(directory.path());
+    // The signal arrived.
+    wait_for_log(directory.path(), "stopping");
     service.signal(Signal::INT);
     assert_eq!(service.wait().code(), Some(1));
     drop(begun);

@@ -1,7 +1,7 @@
 //! How the service starts, and how it reports that it cannot.
 
 use crate::{
-    asking::wait_for_log,
+    asking::{wait_for_log, wait_until},
     service::{Directory, Service, Signal, shim, widgets},
 };
 use expect_test::expect;
@@ -188,11 +188,7 @@ fn a_signal_during_the_recovery_is_heard() {
         ("HELD_SYNC", &held),
         ("HELD_SYNC_REACHED", &reached),
     ];
-    let in_recovery = || {
-        while !reached.exists() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
+    let in_recovery = || wait_until("the sync is reached", || reached.exists());
     stops_during_its_start(path, &[], &variables, in_recovery);
     // The next start continues from there.
     Service::start(path, &[]).kill();
