@@ -23,7 +23,7 @@ struct Migration {
     oldest_program: i32,
 }
 
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 13] = [
     Migration {
         version: 1,
         name: "tables",
@@ -95,6 +95,12 @@ const MIGRATIONS: [Migration; 12] = [
         version: 12,
         name: "calls",
         sql: include_str!("../migrations/0012_calls.sql"),
+        oldest_program: 4,
+    },
+    Migration {
+        version: 13,
+        name: "keys",
+        sql: include_str!("../migrations/0013_keys.sql"),
         oldest_program: 4,
     },
 ];

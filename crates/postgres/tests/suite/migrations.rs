@@ -13,7 +13,7 @@ use widgets_conformance::commands::serial_number;
 use widgets_postgres::{MigrationStatus, OpenError, Postgres, Settings, Target, check, migrate};
 use widgets_registry::{Ask as _, Fault, Kinds as _, Lookup, Rejection, Store as _};
 
-const WANTED: i32 = 12;
+const WANTED: i32 = 13;
 
 fn target(url: &str) -> Target {
     Target::parse(url).expect("a URL")
@@ -110,7 +110,7 @@ async fn what_this_program_does_not_know_is_refused() {
         "INSERT INTO widgets.migrations VALUES (99, 'later', '')",
     );
     let newer = "the schema has version 99, with which programs made for version 99 or newer work, and \
-                 this one was made for 12: use a newer program";
+                 this one was made for 13: use a newer program";
     assert_eq!(refused(migrate(&target(&url), TIMEOUT).await), newer);
     assert_eq!(refused(check(&target(&url), TIMEOUT).await), newer);
     assert_eq!(
@@ -124,7 +124,7 @@ async fn what_this_program_does_not_know_is_refused() {
     );
     assert_eq!(
         refused(Postgres::open(target(&url), Settings::default())),
-        "the schema has version 2, and this program works with 12: run `widgets migrate`"
+        "the schema has version 2, and this program works with 13: run `widgets migrate`"
     );
 
     server.psql(

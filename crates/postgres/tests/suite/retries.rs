@@ -98,6 +98,36 @@ async fn a_key_in_use_elsewhere_is_said_to_be() {
     assert_eq!(replayed, Ok(Applied::Before));
 }
 
+/// Any other wait while a key is claimed says nothing about the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_keys_that_is_locked_is_no_key_in_use() {
+    let (server, url) = migrated().await;
+    let store = open(&url, Settings::default());
+    let client = store.client();
+    // Longer than a claim waits, and shorter than what follows it. At first as long as an operation that looks for no
+    // locks waits, so that those after it do.
+    let locker = session(&server, "postgres").await;
+    let locks = "DO $$ BEGIN
+        LOCK TABLE widgets.idempotency_keys IN SHARE MODE;
+        PERFORM pg_sleep(0.2);
+        COMMIT;
+        FOR i IN 1..100 LOOP
+            PERFORM pg_sleep(0.002);
+            LOCK TABLE widgets.idempotency_keys IN SHARE MODE;
+            PERFORM pg_sleep(0.015);
+            COMMIT;
+        END LOOP;
+    END $$";
+    let locking = tokio::spawn(async move { locker.batch_execute(locks).await });
+    let mut number = 0;
+    while !locking.is_finished() {
+        number += 1;
+        let name = format!("A{number}");
+        assert_eq!(attempt(&client, &name, add(&name)).await, Ok(Applied::Now));
+    }
+    locking.await.expect("no panic").expect("locked and freed");
+}
+
 /// An operation whose widgets another transaction holds has not used its key yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_lock_has_not_used_its_key() {
