@@ -1,4 +1,4 @@
-//! Time as an argument.
+//! What time it is: time as an argument.
 //!
 //! Code that reads a clock or waits takes a [`Clock`], so that tests and the simulation can control
 //! it. [`SystemClock`] is the only place where the service reads the operating system's clock.

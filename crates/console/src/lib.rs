@@ -1,4 +1,4 @@
-//! The files of the console, what people see, as the binary contains them.
+//! What people see: the files of the console, as the binary contains them.
 //!
 //! `files/` is the output of `npm run build` in `console/`; `tests/console/run` fails if it is not.
 //! The files are committed, so that building the binary needs neither Node.js nor the network.

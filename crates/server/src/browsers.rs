@@ -6,7 +6,7 @@
 //! send neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 //!
 //! With DNS rebinding, a name server tells the browser that a page's host is this machine, and the
-//! browser treats the page as the service's own. Such a page still asks for that host. Therefore a
+//! browser treats the page as the service's own. Its requests still name that host. Therefore a
 //! service on loopback that authenticates nobody answers only to names of this machine.
 
 use crate::{

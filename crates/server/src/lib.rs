@@ -1,4 +1,4 @@
-//! The HTTP service: offers the operations of any [`Store`](widgets_registry::Store).
+//! How clients ask: the operations of any [`Store`](widgets_registry::Store) over HTTP.
 //!
 //! Only this crate knows HTTP. It checks each request, hands a valid command to the store, and
 //! gives each outcome its status, headers and body.

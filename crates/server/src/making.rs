@@ -2,9 +2,9 @@
 //!
 //! A list, a neighbourhood or a page of changes is copied out of the store and then written, which
 //! takes some megabytes and some milliseconds of a worker. So the number of such answers being made
-//! is limited over all connections. The others wait. They are admitted in turn, one of each asker,
-//! so that whoever asks for one waits for at most one of everybody else, however many the others
-//! ask for. The number of waiting requests is limited as well, for one asker and over all.
+//! is limited across all connections. The others wait. They are admitted in turn, one per asker. So
+//! an asker with one request waits for at most one request of each other asker, however many those
+//! send. The number of waiting requests is limited as well, per asker and in total.
 //!
 //! While a worker writes such an answer, it serves its other connections in between: see [`Pace`].
 
@@ -153,7 +153,7 @@ impl Making {
         };
         let turn = told.await;
         drop(waiting);
-        // A waiter is told before it is removed.
+        // A waiter gets its turn before it is removed.
         turn.map_err(|_| "an answer that was forgotten".into())
     }
 

@@ -1,7 +1,7 @@
 //! Queries: lists of widgets and of slots, and neighbourhoods.
 //!
-//! A [`List`] names the rows of a table, their order, and the part of them to return. [`Filter`] is
-//! a pure decision whether a row is among them, as PostgreSQL would decide with the collation "C";
+//! A [`List`] names the rows of a table, their order, and the part of them to return. [`Filter`]
+//! decides as a pure function whether a row is among them, like PostgreSQL with the collation "C";
 //! every store and every test shares it. The syntax of requests is not known here.
 
 mod contained;

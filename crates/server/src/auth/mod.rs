@@ -1,8 +1,8 @@
 //! Who sends a request, and what the sender's role may do.
 //!
-//! A request proves its sender by a bearer token (a JWT, RFC 7519) or by its connection's client
-//! certificate. Without either, it has the anonymous role if there is one. Codes, texts and the
-//! order of checks are PostgREST's; see `docs/security.md`.
+//! A request identifies its sender by a bearer token (a JWT, RFC 7519) or by its connection's
+//! client certificate. Without either, it has the anonymous role if there is one. Codes, texts and
+//! the order of checks are PostgREST's; see `docs/security.md`.
 //!
 //! Deliberately out of scope: issuing tokens, users, passwords, and revoking a single token before
 //! it expires.
@@ -183,9 +183,9 @@ impl Authentication {
         }
     }
 
-    /// Admits senders according to `settings`, by keys that are fetched: whoever holds the returned
-    /// requests fetches keys and passes them to [`replace_keys`](Self::replace_keys). Until the
-    /// first keys arrive, a token is answered 503 WG506.
+    /// Admits senders according to `settings`, by fetched keys: the holder of the returned requests
+    /// fetches them and passes them to [`replace_keys`](Self::replace_keys). Until the first keys
+    /// arrive, a token is answered 503 WG506.
     #[must_use]
     pub fn with_fetched_keys(settings: AuthenticationSettings) -> (Self, KeyRequests) {
         let (asking, requests) = fetched::channel();

@@ -1,8 +1,8 @@
 //! Checks whether a text can be a secret at all.
 //!
 //! If a public key, a certificate or the address of a key set is configured in place of a secret,
-//! everybody knows it, and anyone who has it can sign tokens of any role. So texts that look like
-//! one of these are refused, and so are texts that anybody could guess.
+//! everybody knows the secret, and anybody can sign tokens of any role. So texts that look like one
+//! of these are refused, and so are texts that anybody could guess.
 
 use super::KeySetError;
 use base64::{

@@ -2,7 +2,7 @@
 //!
 //! Over HTTP/2 the client decides how much of each answer is sent, and it can request thousands of
 //! answers without reading them. So the bytes of answers count until they are sent, for each
-//! connection and over all. One connection gets at most a sixteenth of what is free, so that
+//! connection and in total. One connection gets at most a sixteenth of what is free, so that
 //! clients that let answers wait leave room for clients that read. A connection whose client lets
 //! an answer wait for longer than `answer_timeout` is cut, whatever else the client sends.
 //!

@@ -1,18 +1,18 @@
-//! Heads of requests: limited in bytes, on each connection and over all.
+//! Heads of requests: limited in bytes, on each connection and in total.
 //!
 //! An HTTP/2 client can have dozens of requests under way on one connection, and can repeat an
 //! earlier header with a single byte. So the memory that a head takes counts from the moment it is
-//! decoded until its request was read to the end, or answered without that, and its stream has
-//! ended. On each connection the first request under way gets [`FREE_BYTES`] that do not count.
-//! `connections_max` limits their total, and a client that sends one request after another is never
-//! refused for what others hold.
+//! decoded until its request was read to the end, or answered without reading it, and its stream
+//! has ended. On each connection the first request under way gets [`FREE_BYTES`] that do not count.
+//! `connections_max` limits their total, and a client that sends one request after another is not
+//! refused because of what others hold.
 //!
 //! The length of a single head is checked here as well: over HTTP/1.1 hyper limits only the
 //! received part of an incomplete head. The buffer of a used connection may be twice as long, so a
 //! longer head that arrives at once would pass.
 //!
 //! A decoded head shares memory with everything else that arrived in the same read, such as a body.
-//! So it is copied; otherwise a head of some bytes would keep kilobytes in memory.
+//! So it is copied; otherwise a head of a few bytes would keep kilobytes in memory.
 
 use super::{HEADER_BYTES_MAX, answers::STREAM_BYTES, metrics::ConnectionMetrics};
 use crate::budget::{NoRoom, Share, Taken};

@@ -2,8 +2,8 @@
 //!
 //! An idle connection is worth less than one that a client wants to use. So when all places are
 //! taken, idle connections are closed: those of the clients that have the most first, and of these
-//! the longest idle first. A slow or silent client counts as idle until a complete head of its has
-//! arrived. Each client also has its own limit. If no connection is idle, the client with the most
+//! the longest idle first. A slow or silent client counts as idle until it has sent a complete
+//! head. Each client also has its own limit. If no connection is idle, the client with the most
 //! gives up connections on which only bodies are awaited, in favour of a client that has less than
 //! half as many. None of those requests has been applied.
 //!

@@ -1,7 +1,7 @@
 //! Rests of a worker, which let requests accumulate.
 //!
-//! A worker that waits for events is woken by the first one: at some thousand requests a second
-//! that means for nearly every request, with system calls, thread switches and, on a virtual
+//! A worker that waits for events is woken by the first one: at some thousand requests a second, by
+//! nearly every request. Each wake-up costs system calls, thread switches and, on a virtual
 //! machine, work outside of it. But a store decides requests in batches, so requests that arrive
 //! while others already wait for a batch lose nothing by waiting too. So when CPU time is short, as
 //! [`Pacing`] measures it, a worker with several pending requests rests before it waits for events,

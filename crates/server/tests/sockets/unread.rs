@@ -22,7 +22,7 @@ fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(1, 5, stream, &block)
 }
 
-/// Connects an HTTP/2 client that lets no byte of an answer be sent.
+/// Connects an HTTP/2 client whose flow-control window allows no byte of an answer.
 fn without_window(server: &Server) -> TcpStream {
     let mut stream = server.connect();
     let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
