@@ -138,8 +138,8 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
-/// Run it with `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored
-/// --nocapture`.
+/// Run it with
+/// `SIMULATION_SEED=17 cargo test -p widgets-replica one_world -- --ignored --nocapture`.
 #[test]
 #[ignore = "reruns the seed in SIMULATION_SEED"]
 fn one_world() {
@@ -147,8 +147,9 @@ fn one_world() {
     println!("{}", run(seed));
 }
 
-/// Run it with `SIMULATION_SECONDS=600 cargo test -p widgets-replica many_worlds -- --ignored
-/// --nocapture`. It begins with the seed in `SIMULATION_SEED`, or with the first seed that
+/// Run it with
+/// `SIMULATION_SECONDS=600 cargo test -p widgets-replica many_worlds -- --ignored --nocapture`.
+/// It begins with the seed in `SIMULATION_SEED`, or with the first seed that
 /// `every_member_has_one_history` does not run.
 #[test]
 #[ignore = "runs for SIMULATION_SECONDS, 60 if that is not set"]
