@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use widgets_engine::{Epoch, StoreHeader};
 
-/// The beginning of every stream, which the version of the frames follows. Persisted.
+/// The beginning of every stream. The version of the frames follows it. Persisted.
 const BEGINNING: &str = "WIDGETS BACKUP";
 const VERSION: u32 = 1;
 

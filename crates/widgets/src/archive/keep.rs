@@ -10,7 +10,7 @@ use widgets_clock::Clock;
 use widgets_engine::Engine;
 use widgets_pacing::Pacing;
 
-/// How much lower the priority of a copying thread is when CPU time is short.
+/// The nice value of copying threads: when CPU time is short, they get less of it than others.
 const NICENESS: i32 = 10;
 
 /// Starts to archive the engine's data if an archive is configured.
