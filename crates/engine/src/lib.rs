@@ -46,7 +46,8 @@ pub use engine::{Client, Engine};
 pub use error::OpenError;
 pub use follow::{FollowError, Follower};
 pub use format::{
-    Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, NO_MEMBER, Role, StoreHeader,
+    ADDRESS_BYTES_MAX, Epoch, FORMAT_VERSION, JournaledChange, JournaledPair, NO_MEMBER, Role,
+    StoreHeader,
 };
 pub use journal::Random;
 pub use log::{HeldCheckpoint, JournalEnd, JournalHold, LoggedGroup, Source, SourceError};

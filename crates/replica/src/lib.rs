@@ -44,7 +44,7 @@ mod worlds;
 pub use acknowledge::By;
 pub use copy::{copy, empty_directory};
 pub use error::Error;
-pub use link::{Address, Credentials, Primary};
+pub use link::{Address, AddressError, Credentials, Primary};
 pub use member::{Holder, Member, Refusal, Role};
 pub use metrics::Metrics;
 pub use outside::{Doing, Incoming, Outside, Real, Task};

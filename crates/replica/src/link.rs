@@ -20,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -29,6 +29,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+use widgets_engine::ADDRESS_BYTES_MAX;
 
 /// After this long without a byte, the primary counts as gone.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -47,12 +48,36 @@ const USER_AGENT: HeaderValue =
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(Uri);
 
+/// Why a text is no address of a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It is no URL of HTTP, or it has no host.
+    #[error("it must be a URL as in https://primary:3000")]
+    Form,
+    /// It has a query.
+    #[error("it must not have a query: it is the address that every route follows")]
+    Query,
+    /// It is longer than a store remembers.
+    #[error("it has {0} bytes, and a store remembers at most {ADDRESS_BYTES_MAX}")]
+    Length(usize),
+}
+
 impl Address {
-    /// Returns the address if it has the scheme `http` or `https` and a host.
-    #[must_use]
-    pub fn new(uri: Uri) -> Option<Self> {
+    /// Returns the address if it has the scheme `http` or `https`, a host and no query, and is not
+    /// longer than a store remembers.
+    pub fn new(uri: Uri) -> Result<Self, AddressError> {
         let of_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        (of_http && uri.host().is_some() && uri.query().is_none()).then_some(Self(uri))
+        if !of_http || uri.host().is_none() {
+            return Err(AddressError::Form);
+        }
+        if uri.query().is_some() {
+            return Err(AddressError::Query);
+        }
+        let address = Self(uri);
+        match address.to_string().len() {
+            0..=ADDRESS_BYTES_MAX => Ok(address),
+            bytes => Err(AddressError::Length(bytes)),
+        }
     }
 
     fn is_secure(&self) -> bool {
@@ -73,6 +98,14 @@ impl Address {
     fn target(&self, rest: &str) -> String {
         let path = self.0.path().trim_end_matches('/');
         format!("{path}/replication{rest}")
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::new(text.parse().map_err(|_| AddressError::Form)?)
     }
 }
 
@@ -349,5 +382,31 @@ impl Frames {
             };
             self.decoder.push(&piece);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_that_a_store_remembers() {
+        let of_length = |bytes: usize| format!("http://primary/{}", "a".repeat(bytes - 15));
+        for (text, outcome) in [
+            ("https://primary:3000", Ok(())),
+            ("http://primary/prefix/", Ok(())),
+            (&of_length(ADDRESS_BYTES_MAX), Ok(())),
+            (&of_length(1025), Err(AddressError::Length(1025))),
+            (&of_length(15_000), Err(AddressError::Length(15_000))),
+            ("http://primary/?a=b", Err(AddressError::Query)),
+            ("ftp://primary", Err(AddressError::Form)),
+            ("primary:3000", Err(AddressError::Form)),
+            ("", Err(AddressError::Form)),
+        ] {
+            let address = text.parse::<Address>();
+            assert_eq!(address.map(|_| ()), outcome, "{text}");
+        }
+        let told = AddressError::Length(1025).to_string();
+        assert!(told.contains("1025") && told.contains("1024"), "{told}");
     }
 }

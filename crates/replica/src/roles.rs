@@ -4,8 +4,8 @@
 mod hand_over;
 
 use crate::{
-    Acknowledge, Address, By, Credentials, Epoch, Error, MemberId, Metrics, Outside, Primary,
-    Record, Standbys, Status, Task, Tip, Unsendable,
+    Acknowledge, Address, AddressError, By, Credentials, Epoch, Error, MemberId, Metrics, Outside,
+    Primary, Record, Standbys, Status, Task, Tip, Unsendable,
     acknowledge::Acknowledger,
     follow::follow,
     promote::{Promotion, is_replaced, promote, tell, write},
@@ -197,9 +197,7 @@ impl Roles {
     /// within that many milliseconds.
     pub async fn promote(&self, query: &str) -> Result<String, Unsendable> {
         let address = parameter(query, "address").unwrap_or_default();
-        if address.parse().ok().and_then(Address::new).is_none() {
-            return Err(malformed_address());
-        }
+        address.parse::<Address>().map_err(malformed_address)?;
         if parameter(query, "within_ms").is_some() {
             return self.0.switch_over(address, hand_over::within(query)?).await;
         }
@@ -334,7 +332,7 @@ impl Inner {
     /// Notifies the previous primary that it was replaced. If the notification fails, only time is
     /// lost.
     fn tell_before(&self, from: &str, address: &str) {
-        let Some(before) = from.parse().ok().and_then(Address::new) else {
+        let Ok(before) = from.parse::<Address>() else {
             return;
         };
         let before = Primary {
@@ -457,10 +455,7 @@ impl Inner {
     async fn replaced(&self, query: &str) -> Result<String, Unsendable> {
         let store: u64 = number(query, "store", 16)?;
         let epoch: u32 = number(query, "epoch", 16)?;
-        let address = parameter(query, "address").and_then(|text| text.parse().ok());
-        let address = address
-            .and_then(Address::new)
-            .ok_or_else(malformed_address)?;
+        let address = address(query)?;
         let _one = self.changing.lock().await;
         if let Some(primary) = self.primary_before() {
             let own = self.source.store();
@@ -498,9 +493,16 @@ impl Inner {
     }
 }
 
-fn malformed_address() -> Unsendable {
-    let must = "address must say where the store is found, as in https://standby:3000";
-    Unsendable::Malformed(must.into())
+/// Returns the address in the query.
+fn address(query: &str) -> Result<Address, Unsendable> {
+    let address = parameter(query, "address").unwrap_or_default();
+    address.parse().map_err(malformed_address)
+}
+
+fn malformed_address(error: AddressError) -> Unsendable {
+    Unsendable::Malformed(format!(
+        "address must say where the store is found, as in https://standby:3000: {error}"
+    ))
 }
 
 /// Returns a number from the query, parsed in this base.

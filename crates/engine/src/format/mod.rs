@@ -25,7 +25,7 @@ pub(crate) use segment::{
     seal_group, skipped_chain,
 };
 pub(crate) use store::EPOCHS_MAX;
-pub use store::{Epoch, Role, StoreHeader};
+pub use store::{ADDRESS_BYTES_MAX, Epoch, Role, StoreHeader};
 
 /// The layout version that is written to the header of every file.
 pub const FORMAT_VERSION: u32 = 2;

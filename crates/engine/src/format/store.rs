@@ -49,8 +49,8 @@ const ROLE_PROMOTED: u8 = 2;
 /// The size of an epoch.
 const EPOCH_BYTES: usize = 4 + 8;
 
-/// The longest address that is remembered. There is room for two.
-const ADDRESS_BYTES_MAX: usize = 1024;
+/// The longest address that is remembered, in bytes. There is room for two.
+pub const ADDRESS_BYTES_MAX: usize = 1024;
 
 /// The contents of the file `store`. Only a change of role or epoch changes it while a service
 /// runs.

@@ -9,7 +9,7 @@
 //! decide. If the primary does not hear in time that the standby has everything, it takes
 //! operations again.
 
-use super::{Inner, Taker, malformed_address, number, parameter};
+use super::{Inner, Taker, address, number};
 use crate::{
     Address, Epoch, Error, Holder, Member, MemberId, Primary, Refusal, Role, Task, Tip, Unsendable,
     acknowledge::member_of, outside::block,
@@ -70,14 +70,11 @@ struct Asker {
 
 impl Asker {
     fn read(query: &str) -> Result<Self, Unsendable> {
-        let address = parameter(query, "address").and_then(|text| text.parse().ok());
         Ok(Self {
             store: number(query, "store", 16)?,
             epoch: number(query, "epoch", 16)?,
             member: MemberId(number(query, "member", 16)?),
-            address: address
-                .and_then(Address::new)
-                .ok_or_else(malformed_address)?,
+            address: address(query)?,
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 use widgets_archive::{Target, restore, restore_standby};
 use widgets_engine::Settings;
 use widgets_registry::Position;
-use widgets_replica::Address;
+use widgets_replica::{Address, AddressError};
 
 /// Restores the embedded store from its archive into an empty directory.
 ///
@@ -41,8 +41,8 @@ pub(crate) struct Restore {
 }
 
 fn primary(text: &str) -> Result<Address, String> {
-    let address = text.parse().ok().and_then(Address::new);
-    address.ok_or_else(|| format!("must be a URL as in `https://primary:3000`, `{text}` was given"))
+    text.parse()
+        .map_err(|error: AddressError| error.to_string())
 }
 
 fn time(text: &str) -> Result<u64, String> {

@@ -8,7 +8,7 @@ use widgets_replica::{Credentials, Primary};
 impl Replication {
     /// Returns the primary to follow, if there is one.
     pub(crate) fn primary(&self) -> Option<Primary> {
-        let address = self.follow.as_ref().and_then(HttpUrl::address)?;
+        let address = self.follow.as_ref()?.address().ok()?;
         let credentials = self.credentials();
         Some(Primary {
             address,
@@ -56,10 +56,9 @@ impl Configuration {
             replication.certificate.is_some() != replication.key.is_some(),
             "replication.certificate and replication.key must be given together",
         );
-        check(
-            follows && replication.primary().is_none(),
-            "replication.follow must not have a query: it is the address that every route follows",
-        );
+        if let Some(Err(error)) = replication.follow.as_ref().map(HttpUrl::address) {
+            check(true, &format!("replication.follow: {error}"));
+        }
         check(
             follows && !is_embedded,
             "replication.follow is for the embedded store: PostgreSQL has standbys of its own (docs/postgres.md)",

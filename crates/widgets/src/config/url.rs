@@ -4,7 +4,7 @@ use super::values::{Anything, Kind, Value};
 use hyper::{Uri, http::uri::Authority};
 use std::fmt;
 use widgets_load::redacted;
-use widgets_replica::Address;
+use widgets_replica::{Address, AddressError};
 
 /// An HTTP or HTTPS URL. It is displayed without its query, which may contain a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,8 +24,8 @@ impl HttpUrl {
         (of_http && named && port).then_some(Self(uri))
     }
 
-    /// Returns the URL as the base address of a service's routes; `None` if it has a query.
-    pub(crate) fn address(&self) -> Option<Address> {
+    /// Returns the URL as the base address of a service's routes.
+    pub(crate) fn address(&self) -> Result<Address, AddressError> {
         Address::new(self.0.clone())
     }
 

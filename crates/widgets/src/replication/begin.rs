@@ -62,7 +62,7 @@ pub(crate) fn open(
     let primary = match (role, primary) {
         (Role::Standby { .. }, Some(primary)) => Some(primary),
         (Role::Standby { primary }, None) => {
-            let address = primary.parse().ok().and_then(Address::new).ok_or_else(|| {
+            let address = primary.parse::<Address>().map_err(|_| {
                 format!(
                     "the data directory {} is a standby's, and does not say of whom: start it with --follow",
                     path.display()

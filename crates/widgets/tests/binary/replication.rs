@@ -405,6 +405,23 @@ pub(crate) fn promote(directory: &Path, standby: &Service) -> (Option<i32>, Stri
     outcome(widgets(directory).args(["promote", &url(standby)]))
 }
 
+/// A store remembers addresses in a page of a fixed size.
+#[test]
+fn an_address_that_no_store_remembers_is_refused() {
+    let directory = Directory::new("long_address");
+    let service = start(directory.path(), &[]);
+    let long = format!("http://{}", "a".repeat(15_000 - 7));
+    let line = format!("POST /replication/promote?address={long}");
+    let (status, told) = answer(&service, "", &line, "");
+    assert_eq!(status, 400, "{told}");
+    let limit = "it has 15000 bytes, and a store remembers at most 1024";
+    assert!(told.contains(limit), "{told}");
+    let (code, told) = outcome(widgets(directory.path()).args(["serve", "--follow", &long]));
+    assert_eq!(code, Some(2), "{told}");
+    let named = format!("replication.follow: {limit}");
+    assert!(told.contains(&named), "{told}");
+}
+
 /// The primary's machine is lost. When it returns, it steps down as soon as it can be reached.
 #[test]
 fn a_promoted_standby_goes_on_and_the_primary_before_stops() {

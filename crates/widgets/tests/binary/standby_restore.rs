@@ -35,7 +35,7 @@ fn a_standby_begins_with_the_archive_and_takes_what_came_since_from_its_primary(
     };
     let (code, told) = restore("primary:3000");
     assert!(
-        code == Some(2) && told.contains("must be a URL as in `https://primary:3000`"),
+        code == Some(2) && told.contains("must be a URL as in https://primary:3000"),
         "{code:?} {told}"
     );
     // By then the archive has something, and perhaps not everything.
