@@ -100,7 +100,12 @@ pub(super) fn check_audience(claims: &Claims, audience: Option<&str>) -> Result<
 
 /// Checks that the token is from the trusted issuer, if one is configured.
 pub(super) fn check_issuer(claims: &Claims, issuer: Option<&str>) -> Result<(), Claim> {
-    let given = claims.get("iss").and_then(Value::as_str);
+    let given = match claims.get("iss") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(given)) => Some(given.as_str()),
+        // Taken as none, it would be the same caller as one that names no issuer.
+        Some(_) => return Err(Claim::NotText("iss")),
+    };
     match issuer {
         Some(issuer) if given != Some(issuer) => Err(Claim::Issuer),
         _ => Ok(()),
@@ -241,18 +246,27 @@ mod tests {
 
     #[test]
     fn an_issuer_is_the_one_that_is_trusted() {
-        for (json, ours) in [
-            ("{}", false),
-            (r#"{"iss":null}"#, false),
-            (r#"{"iss":["us"]}"#, false),
-            (r#"{"iss":"US"}"#, false),
-            (r#"{"iss":"us/"}"#, false),
-            (r#"{"iss":"us"}"#, true),
+        for (json, any, ours) in [
+            ("{}", Ok(()), Err(Claim::Issuer)),
+            (r#"{"iss":null}"#, Ok(()), Err(Claim::Issuer)),
+            (r#"{"iss":"US"}"#, Ok(()), Err(Claim::Issuer)),
+            (r#"{"iss":"us/"}"#, Ok(()), Err(Claim::Issuer)),
+            (r#"{"iss":"us"}"#, Ok(()), Ok(())),
         ] {
             let claims = claims(json);
-            assert_eq!(check_issuer(&claims, None), Ok(()), "{json}");
-            let checked = check_issuer(&claims, Some("us"));
-            assert_eq!(checked.is_ok(), ours, "{json}");
+            assert_eq!(check_issuer(&claims, None), any, "{json}");
+            assert_eq!(check_issuer(&claims, Some("us")), ours, "{json}");
+        }
+        for json in [
+            r#"{"iss":["us"]}"#,
+            r#"{"iss":5}"#,
+            r#"{"iss":{}}"#,
+            r#"{"iss":false}"#,
+        ] {
+            for issuer in [None, Some("us")] {
+                let checked = check_issuer(&claims(json), issuer);
+                assert_eq!(checked, Err(Claim::NotText("iss")), "{json}");
+            }
         }
     }
 

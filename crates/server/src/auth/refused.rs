@@ -55,6 +55,7 @@ pub(crate) enum Claim {
     /// A claim is given twice.
     Repeated,
     NotNumber(&'static str),
+    NotText(&'static str),
     Expired,
     NotYetValid,
     IssuedAtFuture,
@@ -176,6 +177,7 @@ impl Claim {
         match self {
             Self::Unreadable | Self::Repeated => "Parsing claims failed".into(),
             Self::NotNumber(name) => format!("The JWT '{name}' claim must be a number").into(),
+            Self::NotText(name) => format!("The JWT '{name}' claim must be a string").into(),
             Self::Expired => "JWT expired".into(),
             Self::NotYetValid => "JWT not yet valid".into(),
             Self::IssuedAtFuture => "JWT issued at future".into(),

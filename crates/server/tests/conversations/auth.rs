@@ -137,7 +137,8 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
     for claims in [
         r#"{"role":"writer"}"#,
         r#"{"role":"writer","exp":1800000000,"nbf":1800000030,"iat":1800000030,"aud":"widgets"}"#,
-        r#"{"role":"writer","aud":["others","widgets"],"iss":5}"#,
+        r#"{"role":"writer","aud":["others","widgets"],"iss":"anybody"}"#,
+        r#"{"role":"writer","iss":null,"sub":5}"#,
     ] {
         let answer = remove(&open, &format!("Bearer {}", claiming(claims))).await;
         assert_eq!(answer.outcome(), (204, ""), "{claims}: {}", answer.body);
@@ -151,6 +152,10 @@ async fn claims_are_checked_in_order_with_postgrests_texts() {
         (r#"{"iss":"https://issuer"}"#, "JWT not in audience"),
         (r#"{"aud":[]}"#, "JWT not in audience"),
         (r#"{"aud":"widgets"}"#, "JWT not from the trusted issuer"),
+        (
+            r#"{"aud":"widgets","iss":["https://issuer"]}"#,
+            "The JWT 'iss' claim must be a string",
+        ),
         (
             r#"{"aud":"widgets","iss":"https://other"}"#,
             "JWT not from the trusted issuer",
