@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes a book of a copy of the documents: its settings, its table of contents, and links to what is no document.
+"""Turns a copy of the documents into a book: writes its settings and its table of contents, and adjusts links.
 
-The table of contents is docs/README.md, so that a page has one place to be listed in."""
+The table of contents comes from docs/README.md, so that each page is listed in only one place."""
 
 import pathlib
 import re
@@ -9,7 +9,7 @@ import sys
 
 root, book = map(pathlib.Path, sys.argv[1:])
 source = book / "src"
-# Where a link leads that goes to a file of the repository, and not to a document.
+# The target of links to files of the repository that are not documents.
 FORGE = re.search(r'^repository = "(.*)"$', (root / "Cargo.toml").read_text(), re.MULTILINE)
 FORGE = f"{FORGE[1]}/blob/main/" if FORGE else None
 
@@ -27,7 +27,7 @@ def add(page, depth=0):
         return
     listed.add(page)
     chapters.append(f"{'  ' * depth}- [{title(page)}]({page.relative_to(source)})")
-    # The pages of a folder's index stand below it.
+    # The pages of a folder come below the folder's index.
     if page.name == "README.md" and page.parent != source.resolve() and page.parent.name != "docs":
         for below in sorted(page.parent.glob("*.md")):
             add(below, depth + 1)
@@ -48,7 +48,7 @@ for page in listed:
         text, target = link.groups()
         path, _, anchor = target.partition("#")
         if path.endswith("README.md") and (page.parent / path).is_file():
-            # What the book calls them.
+            # mdBook renames README.md to index.md.
             return f"[{text}]({path.removesuffix('README.md')}index.md{'#' if anchor else ''}{anchor})"
         if "://" in target or target.startswith("#") or (page.parent / path).is_file():
             return link[0]

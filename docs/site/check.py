@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks a site: every link leads to a file and an anchor of it, nothing is loaded from elsewhere, search has its index."""
+"""Checks the site: every link leads to an existing file and anchor, nothing is loaded from elsewhere, and search has an index."""
 
 import html.parser
 import pathlib
@@ -29,7 +29,7 @@ class Page(html.parser.HTMLParser):
 pages = {path: Page(path) for path in site.rglob("*.html")}
 problems, checked = [], 0
 for path, page in pages.items():
-    # Its links are for a site at the root.
+    # Its links assume that the site is at the root of its host.
     if path.name == "404.html":
         continue
     for link in page.links + page.loaded:
