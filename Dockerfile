@@ -17,8 +17,8 @@ RUN mkdir /manifests \
 FROM rust:1.95-bookworm AS build
 WORKDIR /source
 # Like the downloads (release/build), the program is static and optimised across all crates, which serves up to a third more
-# requests, but has no debug information and no symbols. Naming the target keeps build scripts and procedural macros from being linked
-# statically as well.
+# requests; but it has no debug information and no symbols. Naming the target keeps build scripts and procedural macros from
+# being linked statically as well.
 ENV CARGO_PROFILE_DIST_DEBUG=false CARGO_PROFILE_DIST_STRIP=symbols
 ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=/source/modules.o"
 COPY release/modules.c .

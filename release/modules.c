@@ -1,8 +1,8 @@
-/* Linked into the released program, which has its C library in it.
+/* Linked into the released program, which contains its C library.
  *
- * A static glibc still loads modules of the host for names of hosts and users where /etc/nsswitch.conf
- * names them, and they are made for the host's glibc, not for this one. So the program looks names up by
- * what it has in itself: files, and DNS for hosts. */
+ * To look up hosts and users, even a static glibc loads the modules that the host's /etc/nsswitch.conf
+ * names. Those are built for the host's glibc and not for this one. Therefore the program uses only the
+ * lookups that are linked into it: files, and DNS for hosts. */
 #include <nss.h>
 
 __attribute__((constructor)) static void only_what_is_linked(void) {

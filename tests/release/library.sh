@@ -1,14 +1,14 @@
-# What ./stranger, ./debian and ./systemd have in common. Sourced by them.
+# Functions shared by ./stranger, ./debian and ./systemd, which source this file.
 # shellcheck shell=bash disable=SC2154
 
-# Packs a program of an earlier version as the package NEW has its own: package_of PROGRAM NEW PACKAGE
+# Packs a program of an earlier version in the same way as the package NEW: package_of PROGRAM NEW PACKAGE
 package_of() {
   local program=$1 new=$2 package=$3 folder version
   folder=$(mktemp -d "$work/package.XXXX")
   dpkg-deb --raw-extract "$new" "$folder/files"
   cp "$program" "$folder/files/usr/bin/widgets"
   version=$("$program" --version | cut -d' ' -f2)
-  # Whatever its version: what is installed first is older.
+  # The package that is installed first must be the older one, whatever the program's version is.
   if dpkg --compare-versions "$version" ge "$(dpkg-deb --field "$new" Version)"; then
     version="$version~earlier"
   fi
@@ -18,7 +18,7 @@ package_of() {
   rm -r "$folder"
 }
 
-# Unpacks a bare Debian, which is made where it is not there yet, with a folder /try for a test: bare_debian FOLDER
+# Unpacks a bare Debian with a folder /try for a test, and first builds that Debian if it does not exist: bare_debian FOLDER
 bare_debian() {
   local folder=$1 kept=$root/target/debian/bookworm.tar
   if [[ ! -e $kept ]]; then
@@ -33,7 +33,8 @@ bare_debian() {
   mkdir "$folder/try"
 }
 
-# Runs a command in it, with processes and a network of its own, which has nothing but itself: inside_bare FOLDER COMMAND ...
+# Runs a command in the bare Debian, in separate namespaces for processes and for a network that has only a loopback
+# interface: inside_bare FOLDER COMMAND ...
 inside_bare() {
   unshare --net --mount --pid --fork bash -euc '
     ip link set lo up
@@ -46,7 +47,7 @@ inside_bare() {
   ' bash "$@"
 }
 
-# The README's calls of curl, one a line behind the status that the text before gives.
+# Prints the README's calls of curl, one per line, each after the status that the text before it states.
 readme_calls() {
   python3 - "$root/README.md" <<'PYTHON'
 import re, sys
