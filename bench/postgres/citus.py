@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What an operation takes of all servers' processor time on a registry that Citus distributes over four workers, one shard
-each, beside one server without it, all in one run: by batches as operations come, sent to the coordinator (mixed), by batches
-of what concerns the same one or two workers, sent to the coordinator (formed), and those sent to a worker (sent). And what of
-it is the coordinator's. Starts the servers by itself: needs Debian's postgresql with Citus 13 installed, and no build of
-widgets.
+"""Measures the CPU time per operation, over all servers, of a registry that Citus distributes over four workers with one shard
+each, and compares it in the same run with one server without Citus. Batches are made in three ways: from operations as they
+come, sent to the coordinator (mixed); from operations that concern the same one or two workers, sent to the coordinator
+(formed); and the same, sent to a worker (sent). Also reports the coordinator's share. Starts the servers; needs Debian's
+postgresql with Citus 13 installed, but no build of widgets.
 
     bench/postgres/citus.py [--sizes 64,256,1024] [--rounds 3]
 
-Each round has as many widgets for each way as are two batches of each home at least. Every operation is asked to succeed, but
-for those of which each is to be refused. One session for each server, one call at a time. Removals of associations and
-additions, and the like, are measured by the servers' schedstat, which counts nanoseconds.
+In each round, each way has enough widgets for at least two batches of each home. Every operation must succeed, except in the
+step in which every operation must be refused. Each server has one session, and only one call runs at a time. CPU time comes
+from the servers' schedstat, which counts nanoseconds.
 """
 
 import argparse
@@ -36,7 +36,7 @@ OF_CITUS = {
     "shared_preload_libraries": "citus", "citus.recover_2pc_interval": "5s", "citus.node_conninfo": "sslmode=disable",
     "citus.enable_statistics_collection": "off",
 }
-# PostgreSQL refuses to be run by root.
+# PostgreSQL refuses to run as root.
 AS = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"] if os.getuid() == 0 else []
 
 
@@ -67,12 +67,12 @@ class Server:
                 "-d", database]
 
     def psql(self, *statements, database="registry"):
-        """Each in a transaction of its own; gives what they print."""
+        """Runs each statement in a separate transaction, and returns what they print."""
         text = ";\n".join(statements) + ";\n"
         return subprocess.run(self.command(database), input=text, check=True, text=True, stdout=subprocess.PIPE).stdout
 
     def ask(self, statements):
-        """Has the session do them, and waits for the last one."""
+        """Runs the statements in the session, and waits for the last one."""
         if self.session is None:
             self.session = subprocess.Popen(self.command("registry"), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for statement in statements:
@@ -84,7 +84,7 @@ class Server:
                 raise SystemExit("citus.py: a session ended")
 
     def taken(self):
-        """The processor time of all its processes, in nanoseconds. None of them ends while it is measured."""
+        """Returns the CPU time of all the server's processes, in nanoseconds. None of them ends during a measurement."""
         main = (self.data / "postmaster.pid").read_text().split()[0]
         children = pathlib.Path(f"/proc/{main}/task/{main}/children").read_text().split()
         total = 0
@@ -121,7 +121,7 @@ def distribute(coordinator, workers):
 
 
 class Names:
-    """Serial numbers by worker. None is given out twice."""
+    """Hands out serial numbers by worker, none of them twice."""
 
     def __init__(self, coordinator, workers):
         ports = {str(worker.port): number for number, worker in enumerate(workers)}
@@ -144,13 +144,13 @@ class Names:
 
 
 def homes():
-    """Each with its share of what names two widgets at random."""
+    """Returns each home (the workers of two widgets) with its share of the operations that name two random widgets."""
     return [(one, two, 1 if one == two else 2) for one in range(WORKERS) for two in range(one, WORKERS)]
 
 
 def batches_of(names, size, round_number):
-    """For each way its batches: by kind, a list of the worker that each is sent to and its arrays. Pairs of each home are a
-    multiple of a batch, and so are the widgets of each worker."""
+    """Returns the batches of each way: by kind, a list of the worker that each batch is sent to and the batch's arrays. The
+    pairs of each home, and the widgets of each worker, are a multiple of a batch."""
     chance = random.Random(size * 100 + round_number)
     # At least 4,096 pairs.
     each = size * max(1, 256 // size)
@@ -167,7 +167,7 @@ def batches_of(names, size, round_number):
         second = [(two, right) for _, two, _, right in pairs]
         by_home = way in ("formed", "sent")
         kinds = {"all": cut(widgets, size, by_home), "pairs": cut_pairs(pairs, size, by_home)}
-        # Of each pair one goes with its association, and then the other one without.
+        # One widget of each pair is removed together with the association, then the other without one.
         kinds["remove associated"] = cut(first, size, by_home)
         kinds["remove"] = cut(second, size, by_home)
         made[way] = kinds
@@ -249,7 +249,7 @@ def measure(servers, folder, sizes, rounds):
     taken = {}
     for round_number in range(rounds + 1):
         for size in sizes:
-            # The first round warms sessions and caches up.
+            # The first round warms up sessions and caches.
             made = batches_of(names, size, round_number)
             ways = WAYS[round_number % 4:] + WAYS[:round_number % 4]
             for way in ways:

@@ -1,6 +1,7 @@
--- What citus.py calls on each of its servers: one batch out of those that were copied there, as the service calls it.
+-- The function that citus.py calls on each of its servers: it applies one of the batches that were copied there, as the
+-- service would.
 
--- Of several arrays the one that an operation takes.
+-- Some operations use only one of the arrays.
 CREATE TABLE public.batches (
     way text, kind text, size integer, number integer, sns1 text[], sns2 text[],
     PRIMARY KEY (way, kind, size, number)

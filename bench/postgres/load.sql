@@ -1,9 +1,9 @@
--- Loads :widgets widgets with slots P and Q, and 3 associations on P for 10 widgets, into a database
--- that `widgets migrate` has prepared and that is empty. Peers lie far apart, as they do in life.
+-- Loads :widgets widgets with slots P and Q, and 3 associations on P for every 10 widgets, into an empty
+-- database that `widgets migrate` has prepared. Peers are stored far apart, as they are in practice.
 --   psql -v widgets=10000000 -f load.sql
 --
--- The primary key is dropped first and made again afterwards; what the triggers watch is looked at
--- all at once at the end.
+-- Drops the primary key first and recreates it afterwards. The invariants that the triggers enforce are
+-- checked once, at the end.
 \set ON_ERROR_STOP on
 BEGIN;
 SET LOCAL work_mem = '1GB';
@@ -12,7 +12,7 @@ SET LOCAL synchronous_commit = off;
 SELECT :widgets * 3 / 10 AS associations \gset
 ALTER TABLE widgets.widgets DROP CONSTRAINT widgets_serial_number_key, DISABLE TRIGGER USER;
 
--- 7368787 is prime, and so n * 7368787 % associations is a permutation.
+-- 7368787 is prime, so n * 7368787 % associations is a permutation.
 INSERT INTO widgets.widgets (serial_number, name, port1, port2, peer1)
 SELECT 'W' || lpad(n::text, 9, '0'), 'widget ' || n, 'P', 'Q', 'W' || lpad(peer::text, 9, '0')
 FROM (

@@ -1,5 +1,5 @@
--- What wrk asks for in locked.sh: additions of new widgets, named by FIRST and a number, or removals of the
--- widgets held1 to heldHELD, which somebody else has locked.
+-- The requests of wrk in locked.sh: additions of new widgets, named by FIRST and a number, or removals of the
+-- widgets held1 to heldHELD, which another transaction has locked.
 --   wrk … -- free FIRST
 --   wrk … -- held HELD
 local kind, given, number = 'free', 'f', 0

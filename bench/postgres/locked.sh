@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What callers notice of widgets that somebody else has locked, by `psql` and no COMMIT: 16 connections add widgets
-# that are free, alone, beside rows that are locked, and beside 800 connections that ask for nothing but those.
-# Starts a PostgreSQL of its own: needs Debian's postgresql, wrk, and a release build of widgets.
+# Measures what callers notice when another transaction (in `psql`, without a COMMIT) has locked widgets: 16 connections
+# add widgets that are not locked: alone, beside locked rows, and beside 800 connections that ask only for the locked
+# rows. Starts a separate PostgreSQL; needs Debian's postgresql, wrk and a release build of widgets.
 #
 #   bench/postgres/locked.sh [BINARY] [SECONDS]
 set -Eeuo pipefail
@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 binary=$(realpath "${1:-../../target/release/widgets}") seconds=${2:-5}
 postgres=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 folder=$(mktemp -d)
-# PostgreSQL refuses to be run by root.
+# PostgreSQL refuses to run as root.
 as=()
 if [ "$(id -u)" = 0 ]; then
   chown postgres "$folder"
@@ -40,7 +40,7 @@ until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.log" | cut -d/
   sleep 0.1
 done
 
-# Of a connection's ops while ROWS are locked and others ask for them.
+# Measures the 16 connections while ROWS are locked and CONNECTIONS others ask for those rows.
 round() { # ROWS CONNECTIONS
   local holder='' pid=''
   if [ "$1" -gt 0 ]; then

@@ -1,16 +1,16 @@
 -- The same operations as pgbench/*.sql, over HTTP:
 --   wrk … -s operations.lua ADDRESS -- OPERATION START WIDGETS REMOVED
--- START is where its numbers begin, REMOVED where those of the widgets that a mix removes do.
+-- START is the first number of the run; REMOVED is the first number of the widgets that a mix removes.
 -- OPERATION is add_widget, associate_widgets, remove_widget or mix (40 % adds, 40 % associations,
--- 10 % removals of associations, 10 % removals of widgets). One thread (-t1), so that one
--- counter serves all connections. Whatever is refused is counted and told.
+-- 10 % removals of associations, 10 % removals of widgets). Needs one thread (-t1), so that one
+-- counter serves all connections. Counts and reports refusals.
 local formats = {
   add_widget = '{"widget_sn":"A%09d","widget_name":"a widget of the bench","slots":["P","R"]}',
   remove_widget = '{"widget_sn":"W%09d"}',
   associate_widgets = '{"widget1_sn":"W%09d","widget2_sn":"W%09d","port":"Q"}',
   remove_association = '{"widget1_sn":"W%09d","widget2_sn":"W%09d","port":"Q"}',
 }
--- A permutation of the widgets, as in pgbench/*.sql: every one once, far from the one before.
+-- A permutation of the widgets, as in pgbench/*.sql: each widget once, far from the previous one.
 local prime = 7368787
 local mix = { "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_association",
   "add_widget", "associate_widgets", "add_widget", "associate_widgets", "remove_widget" }
@@ -41,7 +41,7 @@ function request()
     if n <= 1001 then
       name = "add_widget"
     else
-      -- The association made so many requests before: answered long since with 256 connections.
+      -- Removes the association of 1,001 requests ago. With 256 connections, that request has long been answered.
       i = i - 1001
     end
   elseif name == "remove_widget" then

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# One call for each operation by pgbench (32 clients, no HTTP) beside the service over HTTP (wrk, 256
-# connections), on one PostgreSQL in one run, taking turns. Starts that server by itself: needs Debian's
-# postgresql, wrk, and a release build of widgets.
+# Compares pgbench with one call per operation (32 clients, no HTTP) with the service over HTTP (wrk, 256
+# connections), alternately in one run on one PostgreSQL. Starts that server; needs Debian's postgresql, wrk
+# and a release build of widgets.
 #
 #   bench/postgres/run.sh FOLDER [WIDGETS] [SECONDS] [ROUNDS]
 #
-# `database` is what an operation takes of the server's processor time: what a server with processors of
-# its own would be limited by.
+# `database` is the CPU time per operation of the PostgreSQL server. It would be the limit of a server on a
+# separate machine.
 #
-# FOLDER/loaded is made and filled by load.sql where it is missing (150 bytes a widget); that is all that
-# 0 ROUNDS do. Every run works on a copy of it, FOLDER/run, which it leaves to be looked at. Every
-# operation names widgets that no other one of the run names, so that none is refused. Set PROCESSES to
-# have nginx in front of so many services, instead of one service alone. Set APART to give the server the
-# first processor and everything else the second one, as if it had a machine of its own.
+# If FOLDER/loaded is missing, the script makes it and fills it by load.sql (150 bytes per widget); with
+# 0 ROUNDS it does only that. Every run works on a copy, FOLDER/run, and leaves it for inspection. Every
+# operation names widgets that no other operation of the run names, so that none is refused. Set PROCESSES
+# to measure that number of services behind nginx instead of a single service. Set APART to give the server
+# the first CPU and everything else the second, as if the server had a separate machine.
 set -Eeuo pipefail
-# What failed wrote into a log, mostly.
+# Most of the commands that can fail write into a log.
 trap 'echo "bench/postgres/run.sh: line $LINENO failed with $?; see ${folder:-the folder}/*.log" >&2' ERR
 cd "$(dirname "$0")"
 widgets=${2:-10000000} seconds=${3:-10} rounds=${4:-2} processes=${PROCESSES:-1}
@@ -22,7 +22,7 @@ binary=$PWD/../../target/release/widgets
 postgres=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 mkdir -p "$1"
 folder=$(realpath "$1")
-# PostgreSQL refuses to be run by root.
+# PostgreSQL refuses to run as root.
 as=()
 if [ "$(id -u)" = 0 ]; then
   chown postgres "$folder"
@@ -40,7 +40,7 @@ PGPORT=$(free_port)
 export PGPORT
 url="@${folder//\//%2F}:$PGPORT/postgres?sslmode=disable"
 
-# The same for both. fsync and synchronous_commit stay on, their default.
+# The same settings for both. fsync and synchronous_commit keep their default, on.
 settings=(shared_buffers=6GB max_wal_size=16GB checkpoint_timeout=30min wal_compression=lz4
   wal_buffers=64MB max_connections=100)
 start() { # DATA
@@ -128,11 +128,11 @@ CONF
   done
 fi
 
-# What the server has used of the processors so far, in hundredths of a second (CLK_TCK).
+# Prints the CPU time that the server has used so far, in hundredths of a second (CLK_TCK).
 used() {
   local server
   server=$(head -1 "$folder/run/postmaster.pid")
-  # Of processes that have ended their parent knows, once it has looked.
+  # The parent counts the time of processes that have ended, but only once it has waited for them.
   sleep 1
   { cat "/proc/$server/stat"; pgrep --parent "$server" | sed 's|.*|/proc/&/stat|' | xargs cat 2> /dev/null || true; } |
     awk -v server="$server" '{ sum += $14 + $15 } $1 == server { sum += $16 + $17 } END { print sum }'
@@ -171,9 +171,10 @@ http() { # OPERATION START REMOVED
     }'
 }
 
-# The loaded widgets in their permuted order: three tenths for associations (two for each), three for
-# the mix's, two for removals, two for the mix's. Each run of a program takes its part, and who goes first
-# alternates: the first change of a page after a checkpoint costs more.
+# The loaded widgets in their permuted order: three tenths for associations (two widgets each), three tenths
+# for the mix's associations, two tenths for removals, two tenths for the mix's removals. Each run of a program
+# takes its own part. The two alternate in going first, because the first change to a page after a checkpoint
+# costs more.
 parts=$((2 * rounds))
 pairs=$((widgets * 3 / 20 / parts))
 removals=$((widgets / 5 / parts))
@@ -187,6 +188,6 @@ for ((round = 0; round < rounds; round++)); do
   both add_widget 0 50000000 0
   both associate_widgets 0 $pairs 0
   both remove_widget $((widgets * 6 / 10)) $removals 0
-  # Its adds lie between those above.
+  # The numbers of its adds lie between those of the adds above.
   both mix $((widgets * 3 / 20)) $pairs $((widgets * 8 / 10))
 done

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What an operation takes of PostgreSQL's processor time by the functions of a release, and by those of this tree: two
-# databases on one server, taking turns, one session each. A backend's own time is compared (schedstat), which other
-# work on the machine disturbs less than it does rates. Starts that server by itself: needs Debian's postgresql, and no
+# Compares PostgreSQL's CPU time per operation between the functions of a release and those of this tree, in two
+# databases on one server, alternately, with one session each. The figure is the backend's own time (schedstat), which
+# other work on the machine disturbs less than it disturbs rates. Starts that server; needs Debian's postgresql, but no
 # build of widgets.
 #
 #   bench/postgres/versions.sh [OPERATIONS] [ROUNDS] [BEFORE]
 #
-# BEFORE is the last migration of the release: 6, which is 0.2.0's, where nothing is said. With `same` both databases
-# have this tree's functions: what they differ by then is noise.
+# BEFORE is the last migration of the release. It defaults to 6, that of 0.2.0. With `same`, both databases have this
+# tree's functions, so that any difference is noise.
 set -Eeuo pipefail
 trap 'echo "bench/postgres/versions.sh: line $LINENO failed with $?" >&2' ERR
 cd "$(dirname "$0")"
@@ -16,7 +16,7 @@ operations=${1:-20000} rounds=${2:-5} before=${3:-6}
 migrations=../../crates/postgres/migrations
 postgres=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 folder=$(mktemp -d)
-# PostgreSQL refuses to be run by root.
+# PostgreSQL refuses to run as root.
 as=()
 if [ "$(id -u)" = 0 ]; then
   chown postgres "$folder"
@@ -30,11 +30,11 @@ trap end EXIT
 export PGHOST=$folder PGUSER=postgres PGDATABASE=postgres PGOPTIONS='-c client_min_messages=warning'
 "${as[@]}" "$postgres/initdb" --no-sync -D "$folder/data" -U postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 \
   > "$folder/initdb.log"
-# One session at a time: what syncs and vacuums is somebody else's time.
+# Only one session runs at a time. Syncing and vacuuming are not part of a backend's time.
 "${as[@]}" "$postgres/pg_ctl" -s -w -D "$folder/data" -l "$folder/server.log" \
   -o "-k $folder -h '' -c fsync=off -c autovacuum=off -c shared_buffers=512MB -c max_wal_size=8GB -c checkpoint_timeout=1h" start
 
-# 200,000 widgets in either one, of three slots each.
+# Each database has 200,000 widgets with three slots each.
 make_database() { # NAME LAST-MIGRATION
   local file files=()
   for file in "$migrations"/0*.sql; do
@@ -50,7 +50,7 @@ make_database before "$before"
 make_database since 9999
 
 declare -A calls
-# :count calls in one session, and what its backend took for those behind the first :warm.
+# Makes :count calls in one session and records the CPU time of its backend for those after the first :warm.
 measure() { # DATABASE OPERATION COUNT STATEMENT
   {
     printf '\\set n :n + 1\n%s;\n' "$4"
@@ -63,7 +63,7 @@ measure() { # DATABASE OPERATION COUNT STATEMENT
     { cat "$folder/pgbench.log" >&2; exit 1; }
   calls["$2"]=$(($3 - warm))
 }
-# The whole of an operation's sessions, which database is first by turns.
+# Measures an operation in both databases, which alternate in going first.
 turn=0 names=()
 both() { # OPERATION COUNT STATEMENT
   [ "$round" -gt 1 ] || names+=("$1")

@@ -1,9 +1,9 @@
--- What versions.sh measures in each of its databases: widgets, and calls of batches of so many operations.
+-- What versions.sh sets up in each of its databases: widgets, and functions that call batches of a given size.
 INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
 SELECT 'w' || n, 'widget ' || n, 'P', 'Q', 'R' FROM generate_series(0, 199999) n;
 VACUUM (FREEZE, ANALYZE) widgets.widgets;
 
--- The nanoseconds that a backend has taken, with a minus where it begins.
+-- The CPU time that a backend had taken, in nanoseconds: negative at the start of a measurement, positive at its end.
 CREATE TABLE public.taken (operation text NOT NULL, round integer NOT NULL, ns bigint NOT NULL);
 CREATE FUNCTION public.stamp(operation text, round integer, sign bigint) RETURNS void LANGUAGE sql AS $$
     INSERT INTO public.taken
@@ -20,7 +20,7 @@ EXCEPTION WHEN SQLSTATE 'WG003' THEN
 END
 $$;
 
--- As the service calls.
+-- The functions below call as the service does.
 CREATE FUNCTION public.adds(n integer, size integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     sns text[] := ARRAY(SELECT 'b' || i FROM generate_series((n - 1) * size + 1, n * size) i);

@@ -1,8 +1,8 @@
--- Associates :widgets / 60 pairs and removes :widgets / 200 widgets by the batch, spread over all of them,
--- so that nearly every page has been read into memory and changed since the last checkpoint: what follows
--- is the state of a server in use, not that of its first half minute.
+-- Associates :widgets / 60 pairs and removes :widgets / 200 widgets in batches, spread over all widgets, so
+-- that nearly every page has been read into memory and changed since the last checkpoint. The runs that
+-- follow then measure a server in use and not its first half minute.
 --   psql -v widgets=10000000 -f warm.sql
--- The runs of run.sh use these widgets last of all.
+-- The runs of run.sh use these widgets last.
 \set ON_ERROR_STOP on
 CREATE EXTENSION IF NOT EXISTS pg_prewarm;
 SELECT pg_size_pretty(sum(pg_prewarm(oid)) * 8192) AS prewarmed FROM pg_class

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# How many instructions of the program an add takes over HTTP, by thread: what else the machine does changes
-# nothing about it. The kernel's are not counted. Needs Debian's valgrind, and a release build of widgets.
+# Counts the program's instructions for an add over HTTP, by thread. Other work on the machine does not change the
+# figures. The kernel's instructions are not counted. Needs Debian's valgrind and a release build of widgets.
 #
 #   bench/profile/instructions.sh FOLDER
 #
-# The thread with the most is an HTTP worker, the next one the owner of the state. What a function takes is
-# shown by: callgrind_annotate FOLDER/callgrind.out-NN
+# The thread with the most instructions is an HTTP worker, the next one the owner of the state. To see the share of
+# each function: callgrind_annotate FOLDER/callgrind.out-NN
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$here/../../target/release/widgets
@@ -29,7 +29,7 @@ load 1 3s
 callgrind_control -i on $service > /dev/null
 load 2 10s
 callgrind_control -i off $service > /dev/null
-# The line of outcomes: a word and how often, by turns.
+# The line of outcomes alternates between an outcome and its count.
 count=$(awk '/^add_widget +ok/ { gsub(",", ""); for (i = 3; i <= NF; i += 2) sum += $i; print sum }' "$folder/load.txt")
 kill $service
 wait $service || true

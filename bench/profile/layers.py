@@ -1,16 +1,16 @@
-"""Sums the samples of `perf script` by thread and layer: what a request's time goes to.
+"""Sums the samples of `perf script` by thread and layer, to show where the time of a request goes.
 
     perf script -i perf.data -F comm,ip,sym | layers.py
 
-Every sample counts once. In the kernel any function of the stack tells on whose behalf it works; in a
-program the innermost function does, and what was inlined into it counts with it.
+Every sample counts once. In the kernel, any function on the stack can show which layer the work is for. In a
+program, the innermost function decides, and functions inlined into it count as part of it.
 """
 
 import collections
 import re
 import sys
 
-# How a thread's name begins, and what it is called here; the rest are one group.
+# The prefix of a thread's name, and the name of its group here. All other threads are one group.
 THREADS = {
     "http": "HTTP workers",
     "owner": "owner",
@@ -43,7 +43,7 @@ PROGRAM = {
 
 
 def layer(stack):
-    """The layer of a stack of (function, whether it is the kernel's), the innermost one first."""
+    """Returns the layer of a stack of pairs (function, whether it is the kernel's), whose first is the innermost."""
     innermost, in_kernel = stack[0]
     if in_kernel:
         for name, pattern in KERNEL.items():
@@ -57,7 +57,7 @@ def layer(stack):
 
 
 def samples(lines):
-    """Each sample's thread and its stack."""
+    """Yields the thread and the stack of each sample."""
     thread, stack = None, []
     for line in [*lines, ""]:
         if not line.strip():
@@ -66,7 +66,7 @@ def samples(lines):
             stack = []
         elif line[0].isspace():
             address, _, function = line.strip().partition(" ")
-            # The upper half of the addresses is the kernel's.
+            # The kernel has the upper half of the address space.
             stack.append((function.strip(), address.startswith("ffff")))
         else:
             thread = line.strip()

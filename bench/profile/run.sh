@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Where the processors' time goes while widgets are added over HTTP as fast as can be, by thread and layer.
-# Needs root, Debian's linux-perf, Python, and a release build of widgets.
+# Shows by thread and layer where CPU time goes while widgets are added over HTTP as fast as possible.
+# Needs root, Debian's linux-perf, Python and a release build of widgets.
 #
 #   bench/profile/run.sh FOLDER [STORE]
 #
-# STORE is a PostgreSQL URL as --store takes it, of a migrated database that may be filled; without it the
-# embedded store is used, anew, in FOLDER.
+# STORE is a PostgreSQL URL, as for --store, of a migrated database that the run may fill. Without STORE, the run
+# makes a new embedded store in FOLDER.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$here/../../target/release/widgets

@@ -1,6 +1,7 @@
-//! `widgets-bench builds`: what one build serves of what another one does.
+//! `widgets-bench builds`: compares the throughput of two builds.
 //!
-//! Both programs have their turns on copies of one store, so that the machine's drift meets them alike.
+//! The two programs take turns on copies of one store, so that drift of the machine affects both
+//! equally.
 
 use crate::{
     load::{Figures, Run, Workload, median},
@@ -16,19 +17,19 @@ use std::{
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program that the `widgets` beside this one is compared with.
+    /// The program to compare with the `widgets` in this program's folder.
     #[arg(value_name = "PROGRAM")]
     other: PathBuf,
     /// How many widgets the store holds, with half as many associations.
     #[arg(long, default_value_t = 10_000_000)]
     widgets: u64,
-    /// How often each has its turn.
+    /// How many turns each program has.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after one second of warm-up.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// How many connections the client has, one after the other.
+    /// How many connections the client has; each number is measured in turn.
     #[arg(long, value_delimiter = ',', default_value = "64,256")]
     connections: Vec<u32>,
     #[command(flatten)]
@@ -42,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let programs = [sibling("widgets")?, arguments.other.clone()];
     let mut figures = vec![[Vec::new(), Vec::new()]; arguments.connections.len()];
     for round in 0..arguments.rounds {
-        // Whoever comes first in one round comes last in the next one.
+        // The program that goes first in one round goes last in the next.
         for turn in [round % 2, 1 - round % 2] {
             let data_dir = copied(&made)?;
             let peer = Peer::of_build(&programs[turn], &data_dir)?;
@@ -97,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     table.write(&directory, "builds", &method, &[])
 }
 
-/// A copy of a store in the place of an earlier one.
+/// Copies a store, replacing an earlier copy, and returns the path of the copy.
 fn copied(made: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let copy = made.with_extension("copy");
     if copy.exists() {

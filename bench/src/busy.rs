@@ -1,18 +1,18 @@
-//! Programs of the lowest priority that keep the cores from falling asleep.
+//! Processes of the lowest priority that keep the cores out of idle states.
 
 use std::{
     error::Error,
     process::{Child, Command},
 };
 
-/// One for each core; they end when this is dropped.
+/// One process for each core. Dropping this ends them.
 pub(crate) struct Busy(Vec<Child>);
 
 impl Busy {
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let mut busy = Self(Vec::new());
         for _ in 0..std::thread::available_parallelism()?.get() {
-            // SCHED_IDLE: it runs where nothing else wants to.
+            // SCHED_IDLE: it runs only when nothing else wants the core.
             let mut command = Command::new("chrt");
             command.args(["--idle", "0"]).arg(std::env::current_exe()?);
             let child = command.arg("spin").spawn();
@@ -32,7 +32,7 @@ impl Drop for Busy {
     }
 }
 
-/// `widgets-bench spin`: such a program. It ends when whoever started it is gone.
+/// `widgets-bench spin`: the loop of one of these processes. It ends when its parent has ended.
 pub(crate) fn spin() {
     let parent = rustix::process::getppid();
     while rustix::process::getppid() == parent {

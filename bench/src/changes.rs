@@ -1,4 +1,5 @@
-//! `widgets-bench changes`: what the feed of changes and idempotency keys cost, and what they take.
+//! `widgets-bench changes`: what the feed of changes and idempotency keys cost in throughput, CPU time
+//! and memory.
 
 mod streams;
 
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
         default_value = "subscriber,idle,keys,keys-memory,postgres"
     )]
     parts: Vec<Part>,
-    /// How often a turn is measured without and with.
+    /// How many rounds there are, each with a turn without and a turn with.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after one second of warm-up.
@@ -33,20 +34,20 @@ pub(crate) struct Arguments {
     /// How many widgets the store holds at first.
     #[arg(long, default_value_t = 100_000)]
     widgets: u64,
-    /// How many subscribers are open and have nothing to read.
+    /// How many subscribers are connected and have nothing to read.
     #[arg(long, default_value_t = 1_000)]
     idle: u32,
-    /// How many keys are kept.
+    /// How many keys the service keeps.
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
     #[command(flatten)]
     output: Output,
 }
 
-/// One question.
+/// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// One subscriber at the highest rate of additions: what it costs them, how far it is behind.
+    /// One subscriber at the highest rate of additions: what it costs them, and how far it lags behind.
     Subscriber,
     /// The memory of subscribers that have nothing to read.
     Idle,
@@ -54,7 +55,7 @@ enum Part {
     Keys,
     /// The memory of keys.
     KeysMemory,
-    /// What the feed costs on PostgreSQL, by batches of the service and by single calls.
+    /// What the feed costs on PostgreSQL, for the service's batches and for single calls.
     Postgres,
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Runs of the same load without and with what is measured, in turns.
+/// Runs of the same load without and with the measured feature, alternately.
 #[derive(Default)]
 struct Turns {
     without: Vec<Turn>,
@@ -81,7 +82,7 @@ struct Turns {
 
 struct Turn {
     figures: Figures,
-    /// Processor time of the service for an operation, in microseconds.
+    /// The service's CPU time per operation, in microseconds.
     micros: f64,
 }
 
@@ -100,7 +101,7 @@ impl Turn {
     }
 }
 
-/// Every request that the service has answered, by its own count.
+/// The metric in which the service counts the requests that it has answered.
 const REQUESTS: &str = "widgets_request_duration_seconds_count";
 
 impl Turns {
@@ -114,13 +115,13 @@ impl Turns {
         ))
     }
 
-    /// The middle of the rounds' ratios of with to without.
+    /// Returns the median over the rounds of the ratio of with to without.
     fn ratio(&self, figure: impl Fn(&Turn) -> f64) -> f64 {
         let pairs = self.with.iter().zip(&self.without);
         median(pairs.map(|(with, without)| figure(with) / figure(without)))
     }
 
-    /// A row for each of the two.
+    /// Adds a row for the turns without and one for the turns with.
     fn rows(&self, table: &mut Table, names: [&str; 2]) {
         let rate = self.ratio(|turn| turn.figures.served_per_second);
         let micros = self.ratio(|turn| turn.micros);
@@ -204,11 +205,11 @@ fn subscriber(arguments: &Arguments, directory: &Path) -> Result<(), Box<dyn Err
 
 fn idle(arguments: &Arguments, directory: &Path) -> Result<(), Box<dyn Error>> {
     let peer = arguments.embedded(directory)?;
-    // The memory that load takes is not theirs.
+    // Run load first, so that the memory which load needs is not counted as the subscribers'.
     arguments.load().on(&peer, directory)?;
     let before = peer.resident_mib()?;
     let idle = Idle::open(peer.address(), arguments.idle)?;
-    // A heartbeat of each, which is the most that they do.
+    // Long enough for a heartbeat to each subscriber: idle subscribers receive nothing more.
     std::thread::sleep(Duration::from_secs(16));
     let mib = peer.resident_mib()? - before;
     let open = peer.metric("widgets_changes_subscribers")?;
@@ -245,7 +246,7 @@ fn keys_memory(arguments: &Arguments, directory: &Path) -> Result<(), Box<dyn Er
     let mut resident = Vec::new();
     let mut kept = 0.0;
     for keys in [false, true] {
-        // Each begins anew, so that the widgets' own memory is the same.
+        // Each run starts a new service, so that the memory of the widgets is the same.
         let peer = arguments.embedded(directory)?;
         let before = peer.resident_mib()?;
         let run = Run {
@@ -302,7 +303,7 @@ fn postgres(arguments: &Arguments, directory: &Path) -> Result<(), Box<dyn Error
         };
         let [without, with] =
             [&off, &on].map(|database| database.adds(directory, round, duration, None));
-        // The first one warms up.
+        // The first round is a warm-up.
         if round > 0 {
             calls.without.push(turn(without?));
             calls.with.push(turn(with?));
@@ -325,7 +326,7 @@ fn postgres(arguments: &Arguments, directory: &Path) -> Result<(), Box<dyn Error
     table.write(directory, "changes-postgres", &method, &[])
 }
 
-/// Milliseconds since this moment of the wall's clock, which another process wrote.
+/// Returns the milliseconds since a wall-clock time that another process wrote.
 fn milliseconds_since(at: &str) -> Option<f64> {
     let at = humantime::parse_rfc3339(at).ok()?;
     let since = at.elapsed().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `widgets-bench compare`: requests a second and latency of the stores, beside a route that does
-//! nothing, at several sizes.
+//! `widgets-bench compare`: throughput and latency of the stores and of a route that does nothing, at
+//! several sizes.
 
 use crate::{
     load::{Arrivals, Dataset, Figures, Run, Times, Workload, median},
@@ -12,10 +12,10 @@ use std::{error::Error, path::Path, time::Duration};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many widgets the stores hold beforehand; every size is measured.
+    /// How many widgets the stores hold beforehand; each size is measured.
     #[arg(long, value_delimiter = ',', default_value = "10000,1000000,10000000")]
     sizes: Vec<u64>,
-    /// How often each peer has its turn.
+    /// How many turns each peer has.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after one second of warm-up.
@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     /// How many connections the client has.
     #[arg(long, default_value_t = 256)]
     connections: u32,
-    /// Give the embedded store and PostgreSQL one processor and everything else another one, as if it
-    /// were on another machine.
+    /// Give the embedded store and PostgreSQL one CPU and everything else another, as if it were on
+    /// another machine.
     #[arg(long)]
     apart: bool,
     /// Leave PostgreSQL out.
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-/// Who may use which processor.
+/// Which CPU each process may use.
 struct Processors {
     store: Option<usize>,
     others: Option<usize>,
@@ -50,7 +50,7 @@ impl Arguments {
     }
 }
 
-/// One peer under one workload at one size: all its rounds.
+/// All rounds of one peer under one workload at one size.
 struct Row {
     widgets: u64,
     peer: &'static str,
@@ -68,7 +68,7 @@ impl Row {
         median(self.rounds.iter().map(|each| pick(&each.latency)))
     }
 
-    /// The middle one of the ratios to `other`, round by round; NaN where the requests differ.
+    /// Returns the median over the rounds of the ratio to `other`, or NaN if the requests differ.
     fn ratio_to(&self, other: Option<&Self>) -> f64 {
         let closed = matches!(self.arrivals, Arrivals::Closed);
         let other = other.filter(|other| closed && other.workload == self.workload);
@@ -93,10 +93,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     write(arguments, &directory, &rows)
 }
 
-/// What is drawn of a row.
+/// The figure of a row that a chart shows.
 type Figure = fn(&Row) -> f64;
 
-/// Who has a turn.
+/// What is measured in a turn.
 #[derive(Clone, Copy)]
 enum Turn<'a> {
     Http(&'a Peer, Run),
@@ -138,7 +138,7 @@ fn size(
         .chain(stores().map(|peer| Turn::Http(peer, mix)));
     let turns: Vec<Turn<'_>> = turns.collect();
     let mut rows = rounds(arguments, directory, widgets, &turns)?;
-    // Half of what each carries, whatever it does: the latency that users see.
+    // Each at half of its own highest rate, whatever that is: the latency that users see.
     let mut at_half = Vec::new();
     for peer in stores() {
         let adds_of = |row: &&Row| row.peer == peer.name && row.workload == Workload::Adds;
@@ -149,7 +149,7 @@ fn size(
     Ok(rows)
 }
 
-/// All rounds of these turns, alternating.
+/// Runs all rounds of these turns, alternately.
 fn rounds(
     arguments: &Arguments,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! `widgets-bench connections`: what many connections cost that are open and mostly idle.
+//! `widgets-bench connections`: what many open and mostly idle connections cost.
 
 use crate::{
     load::{Run, Workload, median},
@@ -18,10 +18,10 @@ pub(crate) struct Arguments {
     /// How many connections are open and mostly idle.
     #[arg(long, default_value_t = 10_000)]
     idle: u32,
-    /// Each of them asks one question in so long a time.
+    /// How often each of them sends a request.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     period: Duration,
-    /// How often throughput is measured, without and with them.
+    /// How many rounds there are, each with a turn without and a turn with idle connections.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after one second of warm-up.
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let peer = store.serve(arguments.widgets)?;
     let duration = Duration::from_secs(arguments.seconds);
     let load = Run::closed(Workload::Adds, arguments.connections, duration);
-    // The first round makes the memory that load takes, which is not theirs.
+    // The first run allocates the memory that load needs, so that it is not counted as theirs.
     load.on(&peer, &directory)?;
     let (mut without, mut with, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=arguments.rounds {
@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let pairs = with.iter().zip(&without);
     let ratio =
         median(pairs.map(|(one, other)| one.requests_per_second / other.requests_per_second));
-    // The first time is what they cost: later ones find the memory of those before them.
+    // The first opening shows the cost; later ones reuse the memory of those before.
     let mib = memory.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     for (idle, all, ratio, mib) in [
         (0, &without, 1.0, f64::NAN),
@@ -105,14 +105,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     table.write(&directory, &name, &method, &[])
 }
 
-/// Connections that are open, on a thread of their own.
+/// The idle connections, on a separate thread.
 struct Idle {
     runtime: tokio::runtime::Runtime,
     tasks: JoinSet<Result<(), std::io::Error>>,
 }
 
 impl Idle {
-    /// Opens them all; each has had an answer when this returns.
+    /// Opens all connections. When this returns, each has received an answer.
     fn open(address: &str, count: u32, period: Duration) -> Result<Self, Box<dyn Error>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -136,7 +136,7 @@ impl Idle {
         for (number, mut stream) in (0..count).zip(streams) {
             let question = question.clone();
             let task = async move {
-                // Evenly over the period, as unrelated callers are.
+                // Spread evenly over the period, like unrelated callers.
                 sleep(period.mul_f64(f64::from(number) / f64::from(count))).await;
                 loop {
                     ask(&mut stream, &question).await?;
@@ -148,7 +148,7 @@ impl Idle {
         Ok(Self { runtime, tasks })
     }
 
-    /// Closes them, and fails where one had been closed before.
+    /// Closes the connections. Fails if the service had closed one before.
     fn close(mut self) -> Result<(), Box<dyn Error>> {
         if let Some(ended) = self.tasks.try_join_next() {
             ended??;
@@ -158,11 +158,11 @@ impl Idle {
     }
 }
 
-/// One request whose answer is a 404 of the service.
+/// Sends one request, whose answer is a 404 of the service.
 async fn ask(stream: &mut TcpStream, question: &str) -> std::io::Result<()> {
     stream.write_all(question.as_bytes()).await?;
     let mut answer = Vec::with_capacity(512);
-    // The error's body ends the answer, and its last member is the message.
+    // The answer ends with the error's body, whose last member is the message.
     while !answer.ends_with(b"does not exist\"}") {
         if stream.read_buf(&mut answer).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());

@@ -1,7 +1,7 @@
-//! `widgets-bench flat`: whether an operation costs more where there are more widgets.
+//! `widgets-bench flat`: whether an operation costs more when there are more widgets.
 //!
-//! Operations come in pairs of which one undoes the other, so that a store keeps its size while it is
-//! measured. They go to all widgets of the dataset (of a part of it, where it is large).
+//! Operations come in pairs that undo each other, so that the store keeps its size during the
+//! measurement. They touch all widgets of the dataset, or of a part of it if it is large.
 
 use crate::{
     load::{Dataset, Figures, Run, Times, Workload, median},
@@ -12,10 +12,11 @@ use std::{error::Error, time::Duration};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many widgets the store holds, with half as many associations; the first is compared with.
+    /// How many widgets the store holds, with half as many associations; the first number is the
+    /// baseline.
     #[arg(long, value_delimiter = ',', default_value = "10000,10000000")]
     sizes: Vec<u64>,
-    /// How often each size has its turn.
+    /// How many turns each size has.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after one second of warm-up.
@@ -42,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let directory = arguments.output.directory()?;
     let duration = Duration::from_secs(arguments.seconds);
     let parts = arguments.rounds * PAIRS.len();
-    // Large stores are made once, and each turn has a part of its own; small ones are made anew.
+    // A large store is made once, and each turn uses a different part of it; a small one is made anew
+    // for each turn.
     let is_large = |widgets: u64| widgets / parts as u64 >= 100_000;
     let store = arguments.store.open(&directory, None)?;
     let mut large = Vec::new();

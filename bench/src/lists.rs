@@ -1,4 +1,5 @@
-//! `widgets-bench lists`: how long lists take, alone and beside writes, and what they cost the writes.
+//! `widgets-bench lists`: how long lists take, alone and beside writes, and how much they slow the
+//! writes.
 
 use crate::{
     load::{Dataset, Figures, Run, Workload},
@@ -21,16 +22,16 @@ pub(crate) struct Arguments {
     /// How many widgets the store holds, with half as many associations.
     #[arg(long, default_value_t = 10_000_000)]
     widgets: u64,
-    /// How many lists of a kind are asked for, one after the other, without writes.
+    /// How many lists of each kind are requested, one after the other, without writes.
     #[arg(long, default_value_t = 2_000)]
     requests: u64,
-    /// How long is measured beside writes, in seconds, after one second of warm-up.
+    /// How long lists are measured beside writes, in seconds, after one second of warm-up.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// So many writes a second are pages measured beside.
+    /// How many writes a second there are while pages are measured.
     #[arg(long, default_value_t = 30_000.0)]
     rate: f64,
-    /// How many pages a second are asked for beside them.
+    /// How many pages a second are requested beside them.
     #[arg(long, default_value_t = 200)]
     pages: u32,
     /// How many connections the writer has.
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-/// What is listed.
+/// A kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Keyset,
@@ -61,7 +62,8 @@ impl Kind {
         }
     }
 
-    /// The path, and what is asked for besides, behind this widget of the dataset.
+    /// Returns the path and the additional header lines of a list that begins after this widget of the
+    /// dataset.
     fn request(self, behind: u64) -> (String, &'static str) {
         let counted = "prefer: count=exact\r\n";
         match self {
@@ -81,7 +83,7 @@ impl Kind {
     }
 }
 
-/// One connection, one request after the other.
+/// One connection with one request at a time.
 struct Reader {
     stream: BufReader<TcpStream>,
     host: String,
@@ -102,7 +104,8 @@ impl Reader {
         })
     }
 
-    /// Asks for one more of this kind, anywhere in the dataset. How long it took; its status.
+    /// Requests another list of this kind, anywhere in the dataset. Returns how long it took, and its
+    /// status.
     fn ask(&mut self, kind: Kind) -> Result<(Duration, u16), Box<dyn Error>> {
         self.turn = self.turn.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let (path, header) = kind.request(self.turn % self.widgets);
@@ -130,7 +133,7 @@ impl Reader {
     }
 }
 
-/// How long lists took.
+/// The times that lists took.
 struct Lists {
     times: Histogram<u64>,
     failed: u64,
@@ -245,7 +248,7 @@ fn row(kind: Kind, writes: Option<(&Figures, &Figures)>, lists: &Lists) -> [Stri
     ]
 }
 
-/// The writer.
+/// The load of writes.
 struct Writes<'a> {
     peer: &'a Peer,
     directory: &'a Path,
@@ -253,7 +256,7 @@ struct Writes<'a> {
     part: usize,
 }
 
-/// A run has a part of the dataset of its own, and there are so many runs at most.
+/// How many parts the dataset has. Each run uses a different part, so this also limits the runs.
 const PARTS: usize = 16;
 
 impl Writes<'_> {
@@ -266,7 +269,7 @@ impl Writes<'_> {
                 part: self.part,
                 parts: PARTS,
             }),
-            // What is turned away is a figure of the report.
+            // The report shows how many requests were turned away, so these are no failure.
             overload: true,
             ..Run::closed(Workload::Adds, self.arguments.connections, duration)
         };
@@ -274,7 +277,7 @@ impl Writes<'_> {
             .on(self.peer, self.directory)
     }
 
-    /// Writes alone, then the same beside lists.
+    /// Runs the writes alone, and then the same writes beside lists.
     fn beside(
         &mut self,
         rate: Option<f64>,
@@ -304,7 +307,7 @@ impl Writes<'_> {
     }
 }
 
-/// Lists as long as the writer writes; pages when they are due.
+/// Requests lists while the writer writes: pages when they are due, other lists one after the other.
 fn read_beside(
     reader: &mut Reader,
     kind: Kind,
@@ -313,7 +316,7 @@ fn read_beside(
 ) -> Result<Lists, Box<dyn Error>> {
     let mut lists = Lists::new()?;
     let interval = Duration::from_secs(1) / pages.max(1);
-    // The writer warms up, and connects.
+    // Leave the writer time to connect and to warm up.
     let began = now() + Duration::from_millis(1_200);
     let end = began + Duration::from_secs(seconds);
     wait_until(began);

@@ -1,17 +1,17 @@
-//! The client: one run of `widgets load`.
+//! The client: runs `widgets load`.
 
 use crate::peer::{Peer, pinned, sibling};
 use serde_json::Value;
 use std::{error::Error, path::Path, process::Stdio, time::Duration};
 
-/// What to ask.
+/// Which operations to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
     /// `add_widget` alone, none of them refused.
     Adds,
     /// All operations and lookups, some of them refused: the default mix of `widgets load`.
     Mix,
-    /// As many `add_widget` as `remove_widget`: the store keeps its size.
+    /// As many `add_widget` as `remove_widget`, so that the store keeps its size.
     Widgets,
     /// As many `associate_widgets` as `remove_association`.
     Associations,
@@ -47,12 +47,12 @@ impl Workload {
     }
 }
 
-/// How fast to ask.
+/// How fast to send requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arrivals {
-    /// As soon as the last answer is there.
+    /// Each request as soon as the previous answer has arrived.
     Closed,
-    /// So many requests a second, whatever the server does.
+    /// This many requests a second, whatever the server does.
     Open(f64),
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum Arrivals {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dataset {
     pub(crate) widgets: u64,
-    /// Counted from 1.
+    /// Which part of the dataset, counted from 1.
     pub(crate) part: usize,
     pub(crate) parts: usize,
 }
@@ -71,24 +71,24 @@ pub(crate) struct Run {
     pub(crate) workload: Workload,
     pub(crate) arrivals: Arrivals,
     pub(crate) connections: u32,
-    /// Load that is not measured.
+    /// How long load runs before it is measured.
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
-    /// The answers of a server that keeps nothing cannot be read back.
+    /// Whether to audit the run. A server that stores nothing cannot be audited.
     pub(crate) audit: bool,
     pub(crate) dataset: Option<Dataset>,
     /// Whether requests may be turned away (503). Wrong answers never may be.
     pub(crate) overload: bool,
-    /// The only processor that the client may use.
+    /// The only CPU that the client may use.
     pub(crate) processor: Option<usize>,
-    /// A key with every operation.
+    /// Whether every operation carries an idempotency key.
     pub(crate) keys: bool,
-    /// At most so many requests.
+    /// The highest number of requests.
     pub(crate) requests: Option<u64>,
 }
 
 impl Run {
-    /// A closed loop of so many connections over so long.
+    /// Returns a closed loop of this many connections for this long.
     pub(crate) const fn closed(workload: Workload, connections: u32, duration: Duration) -> Self {
         Self {
             workload,
@@ -105,7 +105,7 @@ impl Run {
         }
     }
 
-    /// The same at a rate.
+    /// Returns the same run at a fixed rate.
     pub(crate) const fn at(self, requests_per_second: f64) -> Self {
         Self {
             arrivals: Arrivals::Open(requests_per_second),
@@ -113,7 +113,7 @@ impl Run {
         }
     }
 
-    /// Runs it, and fails where an answer was wrong, lost or, unless in overload, missing.
+    /// Runs the load. Fails if an answer was wrong or lost or, unless in overload, missing.
     pub(crate) fn on(&self, peer: &Peer, directory: &Path) -> Result<Figures, Box<dyn Error>> {
         let json = directory.join("load.json");
         let mut command = pinned(&sibling("widgets")?, self.processor);
@@ -161,23 +161,23 @@ impl Run {
     }
 }
 
-/// What came out. A figure that there is not is NaN.
+/// The results of a run. A figure that does not exist is NaN.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
-    /// Requests that came to an end.
+    /// Requests that completed.
     pub(crate) requests_per_second: f64,
-    /// Those that the service did not fail.
+    /// Requests that the service served without a failure.
     pub(crate) served_per_second: f64,
     pub(crate) latency: Times,
-    /// From sending, of those that were served.
+    /// From sending, for requests that were served.
     pub(crate) service: Times,
     /// From sending to a 503.
     pub(crate) turned_away: Times,
-    /// Of each kind of request by name.
+    /// The latency of each kind of request, by name.
     pub(crate) kinds: Vec<(String, Times)>,
-    /// Failed, or due and not sent.
+    /// Requests that failed, or that were due but not sent.
     pub(crate) failed: u64,
-    /// Processors that the client kept busy.
+    /// How many CPUs the client kept busy.
     pub(crate) client_processors: f64,
 }
 
@@ -244,14 +244,15 @@ impl Figures {
         })
     }
 
-    /// The latency of one kind of request.
+    /// Returns the latency of one kind of request.
     pub(crate) fn of(&self, kind: &str) -> Times {
         let found = self.kinds.iter().find(|(name, _)| name == kind);
         found.map_or(Times::NONE, |&(_, times)| times)
     }
 }
 
-/// The middle one; of an even number the higher of the two in the middle. NaN of nothing.
+/// Returns the median: the higher of the two in the middle if their number is even, NaN if there are
+/// none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

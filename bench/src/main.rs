@@ -1,8 +1,8 @@
-//! Side-by-side comparisons behind `docs/performance.md`.
+//! The side-by-side comparisons in `docs/performance.md`.
 //!
 //! Peers are real processes on this machine, and the client is `widgets load`, which also checks
-//! their answers. Rounds alternate between the peers, because a machine's speed drifts: ratios within
-//! one run mean something, absolute figures of two runs may not.
+//! their answers. Rounds alternate between the peers because the speed of a machine drifts: ratios
+//! within one run can be compared, absolute figures of two runs perhaps not.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -38,8 +38,8 @@ use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Measures the service side by side with peers, and prints tables for docs/performance.md.
 ///
-/// `cargo build --release -p widgets -p widgets-bench` first. Each scenario writes NAME.md, with the
-/// conditions in it, and its data into --output, some gigabytes for 10 million widgets.
+/// Run `cargo build --release -p widgets -p widgets-bench` first. Each scenario writes NAME.md, which
+/// states the conditions, and its data into --output: some gigabytes for 10 million widgets.
 #[derive(Parser)]
 #[command(max_term_width = 100)]
 struct Arguments {
@@ -49,28 +49,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Requests a second and latency: do nothing, embedded, PostgreSQL grouped, PostgreSQL with one
-    /// call for each operation; at several sizes.
+    /// Requests a second and latency at several sizes: do nothing, embedded, PostgreSQL in batches, and
+    /// PostgreSQL with one call per operation.
     Compare(compare::Arguments),
-    /// What more widgets cost each operation.
+    /// How the cost of an operation depends on the number of widgets.
     Flat(flat::Arguments),
     /// Latency at a steady rate, checkpoints included.
     OpenLoop(open_loop::Arguments),
-    /// What is served when more is asked for than can be, and what stays of it afterwards.
+    /// How much is served under overload, and how latency recovers afterwards.
     Overload(overload::Arguments),
-    /// What many connections cost that are mostly idle.
+    /// What many mostly idle connections cost.
     Connections(connections::Arguments),
-    /// Memory of a widget, and the time of a start.
+    /// The memory of a widget, and the time of a start.
     Memory(memory::Arguments),
-    /// Latency where processor time is short, with and without the waits that are for it.
+    /// Latency when CPU time is short, with and without pacing.
     Quota(quota::Arguments),
     /// Durable operations a second beside Redis, from 1 to 1,024 connections.
     Redis(redis::Arguments),
-    /// How long lists take, alone and beside writes, and what they cost the writes.
+    /// How long lists take, alone and beside writes, and how much they slow the writes.
     Lists(lists::Arguments),
-    /// What one build serves of what another one does: additions into a large embedded store.
+    /// The throughput of two builds: additions to a large embedded store.
     Builds(builds::Arguments),
-    /// What the feed of changes and idempotency keys cost, and the memory that they take.
+    /// What the feed of changes and idempotency keys cost in throughput, CPU time and memory.
     Changes(changes::Arguments),
     /// Serves the same routes as `widgets serve` over a store that does nothing.
     ServeNull(serve_null::Arguments),
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where not even that can be written there is nobody to tell.
+            // If even this cannot be written, there is no other way to report the error.
             drop(writeln!(std::io::stderr(), "error: {error}"));
             ExitCode::FAILURE
         }

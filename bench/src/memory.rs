@@ -1,4 +1,4 @@
-//! `widgets-bench memory`: what a widget takes of memory, and how long a start takes.
+//! `widgets-bench memory`: how much memory a widget takes, and how long a start takes.
 
 use crate::{
     load::median,
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
         default_value = "1000000,5000000,10000000"
     )]
     sizes: Vec<u64>,
-    /// How often each is started.
+    /// How often the service is started at each size.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     #[command(flatten)]
@@ -81,7 +81,7 @@ fn disk_bytes(directory: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(bytes as f64)
 }
 
-/// The mean of serial number and name together, over a dataset.
+/// Returns the mean length of serial number and name together over a dataset, in bytes.
 fn text_bytes(widgets: u64) -> Result<f64, Box<dyn Error>> {
     let dataset: Dataset = format!("widgets={widgets}").parse()?;
     let mut serial_number = String::new();

@@ -1,4 +1,4 @@
-//! The do-nothing peer: the product's own server over a store that keeps nothing.
+//! The do-nothing peer: our own server over a store that keeps nothing.
 
 use widgets_registry::{
     Applied, Ask, Attempt, Fault, Lookup, Rejection, Store, Widget,

@@ -10,10 +10,10 @@ use std::{error::Error, time::Duration};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Requests a second.
+    /// How many requests a second are sent.
     #[arg(long, default_value_t = 10_000.0)]
     rate: f64,
-    /// How long.
+    /// How long the load runs.
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// How many widgets the store holds, with half as many associations.
@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     /// How many connections the client has.
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// A second run beside programs of the lowest priority that keep every core from falling asleep:
-    /// some machines take milliseconds to wake one.
+    /// Run a second time beside processes of the lowest priority that keep every core out of idle
+    /// states: some machines take milliseconds to wake a core.
     #[arg(long)]
     busy: bool,
     #[command(flatten)]
@@ -62,14 +62,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 part,
                 parts: modes.len(),
             }),
-            // What failed is a figure of this report and no reason to have none.
+            // The report shows how many requests failed, so failures must not end the run.
             overload: true,
             ..Run::closed(Workload::Mix, arguments.connections, arguments.duration)
         };
         let figures = run.at(rate).on(&peer, &directory)?;
         drop(busy);
         let checkpoints = peer.metric("widgets_checkpoints_total")? - before;
-        // PostgreSQL has checkpoints of its own, which the service does not see.
+        // PostgreSQL makes its own checkpoints, which the service does not see.
         let checkpoints = if arguments.store.is_postgres() {
             String::new()
         } else {

@@ -1,8 +1,8 @@
-//! `widgets-bench overload`: what is served when more is asked for than can be, and how long the
-//! service takes to be itself again.
+//! `widgets-bench overload`: how much the service serves under overload, and how long it takes to
+//! recover.
 //!
-//! The server has one processor and the client another one, where there are two: otherwise the client
-//! would take from the server what it wants to overload it with.
+//! If there are two CPUs, the server has one and the client the other: otherwise the client would take
+//! CPU time from the server that it is to overload.
 
 use crate::{
     load::{Run, Workload},
@@ -13,20 +13,20 @@ use std::{error::Error, time::Duration};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many times the highest rate is offered.
+    /// The offered load, as multiples of the highest rate.
     #[arg(long, value_delimiter = ',', default_value = "2,5")]
     factors: Vec<f64>,
     /// How long each load is measured, in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// How long half the load goes on after an overload before latency is measured again, in seconds.
+    /// How long half the load runs after an overload before latency is measured again, in seconds.
     #[arg(long, default_value_t = 50)]
     recovery_seconds: u64,
     /// How many widgets the store holds.
     #[arg(long, default_value_t = 1_000_000)]
     widgets: u64,
-    /// How many connections make the overload: more than the service's queue has places, or nothing
-    /// would be refused.
+    /// How many connections make the overload: more than the service's queue has places, because
+    /// otherwise nothing would be refused.
     #[arg(long, default_value_t = 6_000)]
     connections: u32,
     #[command(flatten)]

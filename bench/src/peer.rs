@@ -1,4 +1,4 @@
-//! Peers: the processes that are compared.
+//! Peers: the processes that are compared with each other.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -11,18 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A server of this run. It is stopped when this is dropped.
+/// A server of this run. Dropping this stops it.
 pub(crate) struct Peer {
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) name: &'static str,
     /// Where it listens.
     pub(crate) url: String,
-    /// From its start to the line that says where it listens.
+    /// The time from its start to the line that says where it listens.
     pub(crate) started_in: Duration,
     process: Child,
 }
 
-/// A program that was built together with this one.
+/// Returns the path of a program that was built together with this one.
 pub(crate) fn sibling(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let path = std::env::current_exe()?.with_file_name(name);
     if path.exists() {
@@ -32,7 +32,7 @@ pub(crate) fn sibling(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     Err(format!("{path} is missing: cargo build --release -p {name}").into())
 }
 
-/// A command that may use only this processor.
+/// Returns a command that may use only this CPU.
 pub(crate) fn pinned(program: &Path, processor: Option<usize>) -> Command {
     let Some(processor) = processor else {
         return Command::new(program);
@@ -43,7 +43,7 @@ pub(crate) fn pinned(program: &Path, processor: Option<usize>) -> Command {
     command
 }
 
-/// The present moment.
+/// Returns the present moment.
 #[expect(
     clippy::disallowed_methods,
     reason = "what takes time here is other processes"
@@ -52,7 +52,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Makes a dataset anew: what was measured before has changed it.
+/// Makes a new dataset, because earlier measurements have changed the previous one.
 pub(crate) fn generate(data_dir: &Path, widgets: u64) -> Result<(), Box<dyn Error>> {
     if data_dir.exists() {
         std::fs::remove_dir_all(data_dir)?;
@@ -62,7 +62,7 @@ pub(crate) fn generate(data_dir: &Path, widgets: u64) -> Result<(), Box<dyn Erro
     run(command.arg(data_dir))
 }
 
-/// Runs a command to its end, which must be a good one.
+/// Runs a command to its end. Fails if the command fails.
 pub(crate) fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{command:?}: {error}"))?;
@@ -74,14 +74,14 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
 }
 
 impl Peer {
-    /// The same routes over a store that does nothing, on one processor only if so wished.
+    /// Starts the same routes over a store that does nothing, on one CPU if given.
     pub(crate) fn do_nothing(processor: Option<usize>) -> Result<Self, Box<dyn Error>> {
         let mut command = pinned(&std::env::current_exe()?, processor);
         command.arg("serve-null");
         Self::start("do nothing", command)
     }
 
-    /// The service on the embedded store, on one processor only if so wished.
+    /// Starts the service on the embedded store, on one CPU if given.
     pub(crate) fn embedded(
         data_dir: &Path,
         processor: Option<usize>,
@@ -89,7 +89,7 @@ impl Peer {
         Self::service("embedded", "--data-dir", data_dir.as_os_str(), processor)
     }
 
-    /// The service of this build, on the embedded store.
+    /// Starts the service of the given program on the embedded store.
     pub(crate) fn of_build(program: &Path, data_dir: &Path) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
@@ -97,7 +97,7 @@ impl Peer {
         Self::start("embedded", command)
     }
 
-    /// The service on the embedded store, pacing in this mode, within a control group.
+    /// Starts the service on the embedded store, with this mode of pacing, in a control group.
     pub(crate) fn paced(
         data_dir: &Path,
         mode: &str,
@@ -107,7 +107,8 @@ impl Peer {
         command.args(["serve", "--listen", "127.0.0.1:0", "--pacing", mode]);
         command.arg("--data-dir").arg(data_dir);
         if let Some(group) = group {
-            // It joins before it becomes the service, which so has all of its life in there.
+            // The shell joins the group before it becomes the service, so that the service is in the
+            // group from its start.
             let join = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
             let mut shell = Command::new("sh");
             shell.args(["-c", join]).arg(group);
@@ -117,7 +118,7 @@ impl Peer {
         Self::start("embedded", command)
     }
 
-    /// The service on the PostgreSQL store, on one processor only if so wished.
+    /// Starts the service on the PostgreSQL store, on one CPU if given.
     pub(crate) fn postgres(store: &str, processor: Option<usize>) -> Result<Self, Box<dyn Error>> {
         Self::service("PostgreSQL, grouped", "--store", store.as_ref(), processor)
     }
@@ -134,7 +135,7 @@ impl Peer {
         Self::start(name, command)
     }
 
-    /// Waits until the process has printed where it listens.
+    /// Starts the process and waits until it has printed where it listens.
     fn start(name: &'static str, mut command: Command) -> Result<Self, Box<dyn Error>> {
         let start = now();
         let mut process = command
@@ -154,7 +155,7 @@ impl Peer {
             return Err(format!("{name} ended before it listened: {status}: {command:?}").into());
         };
         let started_in = start.elapsed();
-        // Goes on reading, so that the process never waits for us.
+        // Keep reading, so that the process never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(Self {
             name,
@@ -164,7 +165,7 @@ impl Peer {
         })
     }
 
-    /// Its resident memory now, in MiB.
+    /// Returns its current resident memory, in MiB.
     pub(crate) fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -172,23 +173,24 @@ impl Peer {
         Ok(kib.ok_or("no VmRSS in its status")?.trim().parse::<f64>()? / 1024.0)
     }
 
-    /// Processor time that it has taken so far, in seconds.
+    /// Returns the CPU time that it has used so far, in seconds.
     pub(crate) fn processor_seconds(&self) -> Result<f64, Box<dyn Error>> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The second field, in parentheses, may hold anything. After it, user and system time are the
-        // 12th and 13th (proc_pid_stat(5)).
+        // The second field, in parentheses, may contain any character. After it, user and system time
+        // are the 12th and 13th fields (proc_pid_stat(5)).
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64)
     }
 
-    /// Processor time that its threads have taken so far whose names begin like this, in microseconds.
+    /// Returns the CPU time, in microseconds, that its threads with this prefix in their names have used
+    /// so far.
     pub(crate) fn thread_micros(&self, name: &str) -> Result<f64, Box<dyn Error>> {
         let mut nanoseconds = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
             let path = thread?.path();
-            // One that has ended meanwhile is none of those that are asked for.
+            // A thread that has ended meanwhile is not one of those that are asked for.
             let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
             if read("comm").starts_with(name) {
                 let first = read("schedstat").split(' ').next().map(str::parse::<u64>);
@@ -198,12 +200,12 @@ impl Peer {
         Ok(nanoseconds as f64 / 1e3)
     }
 
-    /// Where it listens, as `127.0.0.1:3000`.
+    /// Returns where it listens, as `127.0.0.1:3000`.
     pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
-    /// The body of the answer to `GET` of a path, which must be a good one.
+    /// Returns the body of the answer to `GET` of a path. Fails if the answer is an error.
     pub(crate) fn get(&self, path: &str) -> Result<String, Box<dyn Error>> {
         let mut stream = TcpStream::connect(self.address())?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -220,7 +222,7 @@ impl Peer {
         }
     }
 
-    /// The sum over all labels of a metric that it has.
+    /// Returns the sum of a metric over all its labels. Fails if the peer does not have the metric.
     pub(crate) fn metric(&self, name: &str) -> Result<f64, Box<dyn Error>> {
         let text = self.get("/metrics")?;
         let values = text.lines().filter_map(|line| {
@@ -234,7 +236,7 @@ impl Peer {
         Ok(values.sum())
     }
 
-    /// Ends it in order, as SIGTERM does.
+    /// Shuts it down gracefully, with SIGTERM.
     pub(crate) fn end(mut self) -> Result<(), Box<dyn Error>> {
         let id = i32::try_from(self.process.id())?;
         let pid = Pid::from_raw(id).ok_or("a process has a number")?;
@@ -250,7 +252,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Its data is not needed any more, so it need not end in order.
+        // Its data is no longer needed, so it need not shut down gracefully.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -10,7 +10,7 @@ use std::{error::Error, path::Path};
 const SIZE: (u32, u32) = (820, 360);
 const TEXT: RGBColor = RGBColor(0x1b, 0x1f, 0x24);
 const GRID: RGBColor = RGBColor(0xd5, 0xd9, 0xde);
-/// Told apart also by those who do not see red and green as others do (Okabe and Ito).
+/// Colours that people with colour blindness can tell apart as well (Okabe and Ito).
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0x8c, 0x95, 0x9f),
     RGBColor(0x00, 0x72, 0xb2),
@@ -19,14 +19,14 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(0xcc, 0x79, 0xa7),
 ];
 
-/// One peer: a bar at each size.
+/// The figures of one peer: a bar at each size.
 pub(crate) struct Series {
     pub(crate) name: &'static str,
-    /// Widgets, and the figure.
+    /// Each a number of widgets and the figure.
     pub(crate) points: Vec<(u64, f64)>,
 }
 
-/// Draws a group of bars for each size that there is, in this unit, one of each series in it.
+/// Draws a group of bars for each size, with one bar of each series, in this unit.
 pub(crate) fn bars(
     path: &Path,
     title: &str,
@@ -64,7 +64,7 @@ pub(crate) fn bars(
         .y_label_formatter(&|value| crate::report::number(*value))
         .label_style(font(13))
         .draw()?;
-    // A group takes nine tenths of its place.
+    // A group fills nine tenths of its space.
     let width = 0.9 / series.len().max(1) as f64;
     for (number, each) in series.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];

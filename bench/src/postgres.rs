@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the run's own, and one call for each operation in it by `pgbench`.
+//! A PostgreSQL server that the run starts, and `pgbench` with one call per operation.
 
 use crate::{
     load::{Figures, Times},
@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
-/// What one call for each operation is called in the report.
+/// The report's name for one call per operation.
 pub(crate) const ONE_CALL: &str = "PostgreSQL, one call each";
 
-/// Beside the defaults. Disks are waited for.
+/// Where the settings differ from the defaults. Commits still wait for the disk.
 const SETTINGS: [&str; 6] = [
     "shared_buffers=6GB",
     "max_wal_size=16GB",
@@ -27,10 +27,10 @@ const SETTINGS: [&str; 6] = [
     "unix_socket_directories=",
 ];
 
-/// So long a server may take to start.
+/// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
 
-/// A running server with its data in a folder that nothing else uses. It is stopped when dropped.
+/// A running server with its data in a folder that nothing else uses. Dropping this stops it.
 pub(crate) struct Server {
     port: u16,
     process: Child,
@@ -42,7 +42,7 @@ pub(crate) struct Database<'a> {
     name: String,
 }
 
-/// The newest PostgreSQL of the system.
+/// Returns the path of a program of the newest PostgreSQL on the system.
 fn binary(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let newest = versions
@@ -57,7 +57,8 @@ fn binary(name: &str) -> Result<PathBuf, Box<dyn Error>> {
     Ok(path.join("bin").join(name))
 }
 
-/// PostgreSQL refuses to be run by root, who becomes `postgres` for it. It ends with this process.
+/// Returns a command that runs as `postgres` if this process is root, because PostgreSQL refuses to run
+/// as root. The command ends with this process.
 fn command(program: &Path, processor: Option<usize>) -> Command {
     let mut command = pinned(Path::new("setpriv"), processor);
     if rustix::process::getuid().is_root() {
@@ -68,7 +69,7 @@ fn command(program: &Path, processor: Option<usize>) -> Command {
 }
 
 impl Server {
-    /// Starts one with new data in this folder, on one processor only if so wished.
+    /// Starts a server with new data in this folder, on one CPU if given.
     pub(crate) fn start(
         directory: &Path,
         processor: Option<usize>,
@@ -133,13 +134,13 @@ impl Server {
         run(&mut psql)
     }
 
-    /// A database of so many widgets, half of whose slots are associated, in the place of an earlier
-    /// one of as many.
+    /// Makes a database of this many widgets, half of whose slots are associated. Replaces an earlier
+    /// database of the same size.
     pub(crate) fn database(&self, widgets: u64) -> Result<Database<'_>, Box<dyn Error>> {
         self.made(format!("bench_{widgets}"), widgets, &[])
     }
 
-    /// The same with the feed of changes.
+    /// Does the same, with the feed of changes.
     pub(crate) fn database_with_changes(
         &self,
         widgets: u64,
@@ -165,7 +166,7 @@ impl Server {
         run(Command::new(&program)
             .args(["generate", "--widgets", &widgets.to_string()])
             .args(["--store", &database.store()]))?;
-        // What loading leaves to be written is not what is measured.
+        // Write out what the loading left in memory, because that is not to be measured.
         self.sql(&database.name, "VACUUM (ANALYZE) widgets.widgets")?;
         self.sql(&database.name, "CHECKPOINT")?;
         Ok(database)
@@ -174,7 +175,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGQUIT: it ends its children, and need not be in order.
+        // SIGQUIT: the server ends its children at once, without a clean shutdown.
         if let Ok(id) = i32::try_from(self.process.id())
             && let Some(pid) = rustix::process::Pid::from_raw(id)
         {
@@ -185,13 +186,13 @@ impl Drop for Server {
 }
 
 impl Database<'_> {
-    /// As `--store` takes it.
+    /// Returns the URL for `--store`.
     pub(crate) fn store(&self) -> String {
         let (port, name) = (self.server.port, &self.name);
         format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable")
     }
 
-    /// Adds widgets by one call each, from 32 clients, on one processor only if so wished.
+    /// Adds widgets with one call each, from 32 clients, on one CPU if given.
     pub(crate) fn adds(
         &self,
         directory: &Path,
@@ -220,7 +221,7 @@ impl Database<'_> {
             "--jobs=2",
         ]);
         pgbench.arg(format!("--time={}", duration.as_secs().max(1)));
-        // No round names what another one names.
+        // Each round names different widgets.
         pgbench.arg(format!("--define=start={}", round as u64 * 20_000_000));
         pgbench.args(["--define=n=0", "--file", script, "--log"]);
         pgbench.arg(format!("--log-prefix={}", logs.display()));
@@ -238,7 +239,7 @@ impl Database<'_> {
         let (true, Some(rate)) = (output.status.success(), rate) else {
             return Err(format!("{pgbench:?}: {}\n{text}\n{errors}", output.status).into());
         };
-        // A line for each call, with its time in microseconds as the third field.
+        // Each line describes a call; the third field is its time in microseconds.
         let mut times = Vec::new();
         for path in written() {
             for line in fs::read_to_string(&path)?.lines() {

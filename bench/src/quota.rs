@@ -1,5 +1,4 @@
-//! `widgets-bench quota`: latency at a steady rate where processor time is short, with and without the
-//! waits that are for it.
+//! `widgets-bench quota`: latency at a steady rate when CPU time is short, with and without pacing.
 
 use crate::{
     load::{Figures, Run, Times, Workload, median},
@@ -15,17 +14,17 @@ use std::{
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many processors' time the service may use, as `docker run --cpus` sets it; 0 for all.
-    /// Needs the rights to make a control group.
+    /// The service's quota of CPU time in CPUs, as with `docker run --cpus`; 0 for no quota.
+    /// Needs permission to make a control group.
     #[arg(long, value_delimiter = ',', default_value = "0.4,0.6,1")]
     quotas: Vec<f64>,
-    /// Requests a second.
+    /// How many requests a second are sent.
     #[arg(long, value_delimiter = ',', default_value = "10000")]
     rates: Vec<f64>,
-    /// How often each mode has its turn.
+    /// How many turns each mode has.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long a turn is measured, in seconds, after three of warm-up.
+    /// How long a turn is measured, in seconds, after three seconds of warm-up.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
     /// How many connections the client has.
@@ -37,7 +36,7 @@ pub(crate) struct Arguments {
 
 const MODES: [&str; 3] = ["never", "always", "auto"];
 
-/// A control group with a quota. It goes when this is dropped, and must be empty then.
+/// A control group with a quota. Dropping this removes the group, which must be empty by then.
 struct Group(PathBuf);
 
 impl Group {
@@ -66,7 +65,7 @@ impl Group {
         Ok(group)
     }
 
-    /// In how many periods all of it was used, and more was wanted.
+    /// Returns in how many periods the group was throttled: it had used its quota and wanted more.
     fn throttled(&self) -> Result<f64, Box<dyn Error>> {
         let stat = fs::read_to_string(self.0.join("cpu.stat"))?;
         let mut lines = stat.lines();
@@ -77,7 +76,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The last process may still be about to go.
+        // The last process may not have ended yet.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -87,7 +86,7 @@ impl Drop for Group {
     }
 }
 
-/// One mode at one rate within one quota.
+/// The figures of one mode at one rate with one quota.
 struct Measured {
     figures: Figures,
     throttled: f64,
@@ -164,7 +163,7 @@ fn turn(
     let run = Run {
         warm_up: Duration::from_secs(3),
         audit: false,
-        // What failed is a figure of this report and no reason to have none.
+        // The report shows how many requests failed, so failures must not end the run.
         overload: true,
         ..Run::closed(
             Workload::Adds,

@@ -1,5 +1,5 @@
-//! `widgets-bench redis`: the service beside Redis with the same rules as scripts, both durable, and
-//! beside a route that does nothing.
+//! `widgets-bench redis`: compares the service with Redis, which runs the same rules as scripts, both of
+//! them durable, and with a route that does nothing.
 
 use crate::{
     load::median,
@@ -19,16 +19,16 @@ use std::{
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many connections the client has; every number is measured.
+    /// How many connections the client has; each number is measured.
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,32,64,256,1024")]
     connections: Vec<usize>,
-    /// How often each peer has its turn.
+    /// How many turns each peer has.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn is measured, in seconds, after half a second of warm-up.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// All four operations, instead of adds only.
+    /// Measure all four operations instead of only adds.
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -42,7 +42,7 @@ const SCRIPTS: [&str; 4] = [
     include_str!("../redis/remove_association.lua"),
 ];
 
-/// A Redis of this run. It is stopped when this is dropped.
+/// A Redis server of this run. Dropping this stops it.
 struct Redis {
     address: String,
     protocol: Protocol,
@@ -50,15 +50,15 @@ struct Redis {
 }
 
 impl Redis {
-    /// Durable at every answer, and otherwise as it comes. Its file is not rewritten meanwhile, as
-    /// that of the service is: that is work which Redis is spared.
+    /// Starts Redis so that every answer is durable, otherwise with its defaults. Redis does not rewrite
+    /// its file during the run. The service does write checkpoints, so Redis is spared that work.
     fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
         let directory = directory.join("redis");
         if directory.exists() {
             std::fs::remove_dir_all(&directory)?;
         }
         std::fs::create_dir_all(&directory)?;
-        // Free a moment ago.
+        // The port was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let options = [
             "--bind",
@@ -93,7 +93,7 @@ impl Redis {
         let mut digests = Vec::new();
         for script in SCRIPTS {
             stream.write_all(&command(["SCRIPT", "LOAD", script].into_iter()))?;
-            // `$40`, the digest, and the ends of both lines.
+            // `$40`, the digest, and both line endings.
             let mut answer = [0; 47];
             stream.read_exact(&mut answer)?;
             digests.push(String::from_utf8(answer[5..45].to_vec())?);
@@ -103,7 +103,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// A connection, once it listens.
+    /// Waits until Redis listens, and returns a connection.
     fn connect(&mut self) -> Result<TcpStream, Box<dyn Error>> {
         for _ in 0..200 {
             if let Ok(stream) = TcpStream::connect(&self.address) {
@@ -134,7 +134,7 @@ impl Drop for Redis {
     }
 }
 
-/// Every rule of the four operations, and what both must say.
+/// Checks that all peers give the right answers to a history that uses every rule of the four operations.
 fn check_alike(peers: &[(&str, &Protocol)]) -> Result<(), Box<dyn Error>> {
     let [a, b, c] = ["check-a", "check-b", "check-c"].map(String::from);
     let history = [
@@ -238,7 +238,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     costs.write(&directory, &format!("{name}-costs"), method, &[])
 }
 
-/// What was spent until one moment.
+/// The CPU time and the commits up to one moment.
 struct Spent {
     http: f64,
     owner: f64,
@@ -258,7 +258,8 @@ impl Spent {
         })
     }
 
-    /// In the order of the table: for each operation, and the commits in a run of so many seconds.
+    /// Returns the figures in the order of the table: CPU time per operation, and the commits in a run of
+    /// this many seconds.
     fn since(&self, before: &Self, service: &Driven, nothing: &Driven, seconds: f64) -> [f64; 6] {
         let (operations, nothings) = (service.operations as f64, nothing.operations as f64);
         let commits = self.commits - before.commits;

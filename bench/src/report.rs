@@ -1,4 +1,5 @@
-//! What a scenario prints and writes: a table with its conditions, for `docs/performance.md`.
+//! The report that a scenario prints and writes: a table with its conditions, for
+//! `docs/performance.md`.
 
 use std::{
     error::Error,
@@ -8,10 +9,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where a scenario works and writes.
+/// Where a scenario keeps its data and writes its report.
 #[derive(clap::Args)]
 pub(crate) struct Output {
-    /// Where datasets are made and the report is written.
+    /// The directory for datasets and the report.
     #[arg(
         long = "output",
         default_value = "target/bench",
@@ -21,7 +22,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The directory, which exists from then on.
+    /// Creates the directory if it does not exist, and returns it.
     pub(crate) fn directory(&self) -> Result<PathBuf, Box<dyn Error>> {
         let path = &self.directory;
         let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
@@ -59,7 +60,7 @@ impl Table {
         text
     }
 
-    /// Prints it below its conditions and a sentence about the method, and writes the same into
+    /// Prints the table below its conditions and a sentence about the method, and writes the same to
     /// `NAME.md`.
     pub(crate) fn write(
         &self,
@@ -79,7 +80,7 @@ impl Table {
     }
 }
 
-/// A number, with as many digits as are of use; nothing for one that there is not.
+/// Formats a number with a useful number of digits; NaN becomes an empty text.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => String::new(),
@@ -99,12 +100,12 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Tells how far the work is.
+/// Prints a line about the progress.
 pub(crate) fn say(line: &str) -> Result<(), Box<dyn Error>> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-/// What the figures were taken with.
+/// Describes the machine and the software with which the figures were measured.
 fn conditions() -> Result<String, Box<dyn Error>> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let processor = cpu

@@ -1,4 +1,4 @@
-//! Which store is measured, and the service over it.
+//! The choice of the store that is measured, and the service on it.
 
 use crate::{
     peer::{Peer, generate},
@@ -12,12 +12,12 @@ use std::{
 /// Which store is measured.
 #[derive(clap::Args)]
 pub(crate) struct Choice {
-    /// Measure the PostgreSQL store, on a server of the run's own, instead of the embedded one.
+    /// Measure the PostgreSQL store, on a server that the run starts, instead of the embedded store.
     #[arg(long)]
     postgres: bool,
 }
 
-/// Where the data of a run is.
+/// A store with the data of a run.
 pub(crate) struct Store {
     directory: PathBuf,
     server: Option<Server>,
@@ -25,10 +25,10 @@ pub(crate) struct Store {
 }
 
 impl Choice {
-    /// The embedded one.
+    /// The embedded store.
     pub(crate) const EMBEDDED: Self = Self { postgres: false };
 
-    /// What it is called in a report.
+    /// Returns the store's name in a report.
     pub(crate) const fn name(&self) -> &'static str {
         if self.postgres {
             "PostgreSQL store"
@@ -41,13 +41,13 @@ impl Choice {
         self.postgres
     }
 
-    /// The part of a file's name that tells reports of one store from those of the other.
+    /// Returns the part of a file's name that distinguishes the reports of the two stores.
     pub(crate) const fn suffix(&self) -> &'static str {
         if self.postgres { "-postgres" } else { "" }
     }
 
-    /// Makes room for data in `directory`, and starts what it needs. Service and database may be
-    /// bound to one processor.
+    /// Prepares a folder for data in `directory`, and starts PostgreSQL if needed. The service and the
+    /// database may be bound to one CPU.
     pub(crate) fn open(
         &self,
         directory: &Path,
@@ -67,8 +67,8 @@ impl Choice {
 }
 
 impl Store {
-    /// The service over so many widgets with half as many associations. They are made anew: those of
-    /// an earlier call for as many are gone.
+    /// Starts the service on a new dataset of this many widgets with half as many associations. Deletes
+    /// the dataset of an earlier call with the same number.
     pub(crate) fn serve(&self, widgets: u64) -> Result<Peer, Box<dyn Error>> {
         if let Some(server) = &self.server {
             return Peer::postgres(&server.database(widgets)?.store(), self.processor);

@@ -1,5 +1,6 @@
-//! A client that drives two protocols alike: so many connections, each with one request in flight, one
-//! thread and epoll for all of them. It reads of an answer what it needs to know whether it is right.
+//! A client that drives two protocols in the same way: a number of connections, each with one request
+//! in flight, and one thread with epoll for all of them. It parses an answer only as far as it must to
+//! know whether the answer is right.
 
 use crate::peer::now;
 use hdrhistogram::Histogram;
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is asked of a store.
+/// A request to a store.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     Add(String),
@@ -24,21 +25,21 @@ pub(crate) enum Ask {
     Part(String, String),
 }
 
-/// How a peer is asked.
+/// The protocol of a peer.
 #[derive(Clone)]
 pub(crate) enum Protocol {
-    /// The service's.
+    /// The service's protocol.
     Http,
-    /// Redis's, with the digests of the four scripts in the order of [`Ask`].
+    /// Redis's protocol, with the digests of the four scripts in the order of [`Ask`].
     Redis([String; 4]),
 }
 
-/// What each connection asks, one after the other.
+/// The sequence of requests on each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Adds widgets.
     Adds,
-    /// Adds two widgets, associates them, parts them and removes them.
+    /// Adds two widgets, associates them, removes the association and removes the widgets.
     All,
 }
 
@@ -46,7 +47,8 @@ const NAME: &str = "a widget of the comparison";
 const PORTS: [&str; 2] = ["P", "R"];
 
 impl Work {
-    /// The request of this number of a connection. `prefix` keeps connections and rounds apart.
+    /// Returns the request with this number of a connection. `prefix` distinguishes connections and
+    /// rounds.
     fn ask(self, prefix: &str, number: u64) -> Ask {
         if self == Self::Adds {
             return Ask::Add(format!("{prefix}-{number}"));
@@ -65,7 +67,7 @@ impl Work {
 }
 
 impl Protocol {
-    /// The request as it is sent.
+    /// Returns the request's bytes.
     pub(crate) fn write(&self, ask: &Ask) -> Vec<u8> {
         match self {
             Self::Http => {
@@ -103,8 +105,8 @@ impl Protocol {
         }
     }
 
-    /// How long the answer is that these bytes begin with, and what it says: nothing, or why the
-    /// request was refused. `None` while it is not whole.
+    /// Parses the answer at the beginning of these bytes. Returns its length and its result: nothing, or
+    /// why the request was refused. Returns `None` while the answer is incomplete.
     pub(crate) fn read(&self, bytes: &[u8]) -> Option<(usize, Result<(), String>)> {
         let text = String::from_utf8_lossy(bytes);
         match self {
@@ -144,7 +146,7 @@ fn pair(one: &str, two: &str) -> String {
     format!(r#"{{"widget1_sn":"{one}","widget2_sn":"{two}","port":"{port}"}}"#)
 }
 
-/// A command of Redis.
+/// Encodes a command for Redis.
 pub(crate) fn command<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut text = String::new();
     let mut count = 0;
@@ -156,7 +158,7 @@ pub(crate) fn command<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     format!("*{count}\r\n{text}").into()
 }
 
-/// Asks for one thing, and waits for what is said.
+/// Sends one request and waits for its result.
 pub(crate) fn once(
     address: &str,
     protocol: &Protocol,
@@ -186,14 +188,14 @@ pub(crate) struct Drive<'a> {
     pub(crate) work: Work,
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
-    /// What all serial numbers of the run begin with.
+    /// The prefix of all serial numbers of the run.
     pub(crate) prefix: String,
 }
 
-/// What a run showed.
+/// The results of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct Driven {
-    /// How many operations there were, those of the warm-up included.
+    /// How many operations there were, including those of the warm-up.
     pub(crate) operations: u64,
     pub(crate) per_second: f64,
     pub(crate) p50_ms: f64,
@@ -208,7 +210,7 @@ struct Connection {
     answer: Vec<u8>,
 }
 
-/// Before it is measured.
+/// How long a run lasts before it is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 impl Drive<'_> {
@@ -229,7 +231,7 @@ impl Drive<'_> {
                 answer: Vec::new(),
             });
         }
-        // A thousandth is fine enough for times that vary by more.
+        // A precision of a thousandth is enough, because the times vary by more.
         let mut times = Histogram::<u64>::new(3)?;
         let mut operations = 0;
         let begin = now() + WARM_UP;
@@ -277,12 +279,12 @@ impl Drive<'_> {
         connection.number += 1;
         let request = self.protocol.write(&ask);
         connection.sent = now();
-        // It fits into the socket's buffer: there is nothing else in it.
+        // The request fits into the socket's buffer, which contains nothing else.
         connection.stream.write_all(&request)?;
         Ok(())
     }
 
-    /// Reads what is there; whether the answer is whole, and right.
+    /// Reads what has arrived. Returns whether the answer is complete, and fails if it is wrong.
     fn receive(&self, connection: &mut Connection) -> Result<bool, Box<dyn Error>> {
         let mut piece = [0; 4096];
         match connection.stream.read(&mut piece) {

@@ -8,7 +8,7 @@
 \set gone ((:removed + :i - :start) * 7368787) % :widgets
 SELECT widgets.remove_widget('W' || lpad(:gone::text, 9, '0'));
 \elif :kind = 4
--- The one that this client has just made.
+-- The association that this client made just before.
 \set one (2 * (:i - 32) * 7368787) % :widgets
 \set two ((2 * (:i - 32) + 1) * 7368787) % :widgets
 SELECT widgets.remove_association('W' || lpad(:one::text, 9, '0'), 'W' || lpad(:two::text, 9, '0'), 'Q');

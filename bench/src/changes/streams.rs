@@ -1,4 +1,4 @@
-//! Subscribers that cost the machine as little as can be.
+//! Subscribers that cost the machine as little as possible.
 
 use super::{milliseconds_since, now};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-/// Longer without a byte than this, and the stream counts as read to its end.
+/// After this long without a byte, the stream counts as read to its end.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// Asks for what comes, as JSON Lines.
+/// Requests all future changes as JSON Lines.
 fn ask(address: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -23,10 +23,11 @@ fn ask(address: &str) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What a subscriber was told.
+/// What a subscriber received.
 pub(super) struct Told {
     pub(super) changes: f64,
-    /// From the commit of a change to its reading, in milliseconds: of the last one, and at most.
+    /// The time from the commit of a change to its reading, in milliseconds: for the last change here,
+    /// and the highest in `behind_most`.
     pub(super) behind_at_end: f64,
     pub(super) behind_most: f64,
 }
@@ -46,9 +47,9 @@ impl Subscriber {
         Ok(Self { stream, thread })
     }
 
-    /// What it was told, when no more has come for a while.
+    /// Ends the subscription after a silence, and returns what the subscriber received.
     pub(super) fn finish(self) -> Result<Told, Box<dyn Error>> {
-        // It has read everything by then, or is behind, which shows.
+        // By then the subscriber has read everything, or it lags behind, which the result shows.
         thread::sleep(SILENCE);
         let ended = self.stream.shutdown(Shutdown::Both);
         let told = self
@@ -71,7 +72,7 @@ fn read(stream: &mut TcpStream) -> Told {
         let read = match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(read) => read,
-            // Before the load begins there is nothing to read.
+            // Before the load begins, there is nothing to read.
             Err(error)
                 if error.kind() == std::io::ErrorKind::WouldBlock
                     && begun.elapsed() < Duration::from_hours(1) =>
@@ -97,7 +98,8 @@ fn read(stream: &mut TcpStream) -> Told {
     }
 }
 
-/// How old the last change in this piece of a stream is. That one cost less to find than all of them.
+/// Returns the age of the last change in this piece of a stream. Finding only the last one costs less
+/// than parsing all of them.
 fn behind(text: &[u8]) -> Option<f64> {
     const AT: &[u8] = b"\"at\":\"";
     let tail = text.get(text.len().saturating_sub(2048)..)?;
@@ -107,11 +109,11 @@ fn behind(text: &[u8]) -> Option<f64> {
     milliseconds_since(std::str::from_utf8(at).ok()?)
 }
 
-/// Subscribers that are open and read nothing, as nothing is there.
+/// Subscribers that are connected and have nothing to read.
 pub(super) struct Idle(Vec<TcpStream>);
 
 impl Idle {
-    /// Opens them; each has the head of its answer.
+    /// Opens the streams. When this returns, each has received the head of its answer.
     pub(super) fn open(address: &str, count: u32) -> Result<Self, Box<dyn Error>> {
         let mut streams = Vec::new();
         for _ in 0..count {
