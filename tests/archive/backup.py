@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""`widgets backup` of a running service: what it takes is whole, and who may not, hangs up or has no room gets nothing that can be
-used.
+"""`widgets backup` of a running service: a backup is complete. A caller without the right, one that hangs up and one
+whose disk is full get nothing that a service would start on.
 
     tests/archive/backup.py target/debug/widgets
 """
@@ -41,7 +41,7 @@ def backup(service, to, *arguments, at=None, who=None):
 
 
 def there(service, directory):
-    """What a directory has, by a service on it."""
+    """Returns the serial numbers in a directory, as a service on it reports them."""
     verified = service.command("verify", "--data-dir", directory)
     check(verified.returncode == 0, verified.stdout.strip() or verified.stderr.strip())
     reader = Service(service.binary, directory, None).start()
@@ -86,13 +86,13 @@ def under_load(binary, folder):
 
 
 def cut_off(service, folder):
-    """A proxy that lets only a part of it through."""
+    """A proxy lets only a part of the backup through."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     connection.request("GET", "/backup")
     whole = connection.getresponse().read()
 
     class Cut(http.server.BaseHTTPRequestHandler):
-        # The answer ends with the connection.
+        # Without a length, the answer ends where the connection ends.
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
@@ -132,14 +132,14 @@ def no_room(service, folder):
 
 
 def hang_up(service, folder):
-    """A client that does not read on, and one that goes."""
+    """One client disconnects during a backup, and another stops reading."""
     slow = socket.create_connection(("127.0.0.1", service.port))
     slow.sendall(b"GET /backup HTTP/1.1\r\nHost: localhost\r\n\r\n")
     check(b"200 OK" in slow.recv(100), "a backup begins")
     slow.close()
     until = time.time() + 60
     to = os.path.join(folder, "after")
-    # The one that was given up ends with the next piece that it cannot hand over.
+    # The service notices that the first client is gone when it cannot send the next piece.
     while (taken := backup(service, to)).returncode != 0 and time.time() < until:
         check("WG503" in taken.stderr, taken.stderr.strip())
     check(taken.returncode == 0, "after one that was given up there is another")

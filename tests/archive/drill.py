@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""kill -9 under load and the data directory deleted, again and again; then restored from the archive.
+"""Repeatedly kills the service under load with kill -9, deletes its data directory and restores it from the archive.
 
     tests/archive/drill.py target/debug/widgets 20
 
-Nothing may be lost that was answered earlier than the interval before the kill, what is lost must be the end of the
-history (nothing is there that was asked for after something was answered that is not), and the restored store goes on.
-Exits with 1 if not. On SeaweedFS where its wheel is installed beside this Python, and otherwise in a folder.
+No operation may be lost that was answered more than the archive's interval before the kill. Only the end of the history
+may be lost: if an answered operation is missing, no operation sent after that answer may be present. The restored store
+must continue to work. Exits with 1 if not. Uses SeaweedFS if its wheel is installed beside this Python, and otherwise a
+folder.
 """
 
 import os
@@ -17,7 +18,7 @@ import time
 from service import S3, Service, Writers, remove
 
 INTERVAL = 1.0
-# Two writes to a bucket on a machine that is busy with everything else as well.
+# How long two writes to a bucket may take, in seconds, on a machine that also runs everything else.
 GRACE = 0.5
 
 
@@ -42,7 +43,7 @@ def drill(binary, rounds, folder, archive, environment):
     service = Service(binary, directory, archive, environment,
                       ["--checkpoint-journal-bytes", "262144", "--segment-bytes", "8388608",
                        "--archive-checkpoint-journal-bytes", "1048576"]).start()
-    # A bucket that was never written to may take seconds for its first object, and without one there is nothing to restore.
+    # The first object of a new bucket may take seconds, and without any object there is nothing to restore.
     service.add("first")
     service.wait_for("widgets_archive_objects_total", lambda objects: objects > 0)
     service.wait_until_archived()
@@ -79,7 +80,7 @@ def drill(binary, rounds, folder, archive, environment):
         if lost and kept and max(kept) > min(lost.values()):
             raise SystemExit(f"round {round}: what is lost is not the end of the history")
         expected = {number for number in there if number == "first" or number.startswith("r")}
-        # The next kill may come before this process has archived anything.
+        # Otherwise the next kill might come before this process has archived anything.
         service.wait_until_archived()
     service.stop()
     verified = service.command("archive", "verify", archive)

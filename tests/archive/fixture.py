@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the archive that crates/archive/tests/format_N keeps: run it once, with the program that writes format N.
+"""Makes the archive in crates/archive/tests/format_N. Run it once, with the program that writes format N.
 
     tests/archive/fixture.py target/debug/widgets crates/archive/tests/format_1
 """
@@ -57,7 +57,7 @@ def main():
         live(service, "b")
         service.wait_until_archived()
         service.stop()
-        # A checkpoint, by a writer of its own.
+        # Adds a checkpoint, written by another writer.
         copied = service.command("backup", archive, "--data-dir", directory)
         assert copied.returncode == 0, copied.stderr
         service.start()

@@ -1,8 +1,9 @@
-"""A stand-in for Google Cloud Storage, as no emulator in the registries has the XML API with conditions that `object_store` speaks.
+"""A stand-in for Google Cloud Storage, because no emulator in the registries has the XML API with conditions, which
+`object_store` uses.
 
-It has what Google's documentation says of that API, strictly, and no more than the archive needs: objects with generations,
-`x-goog-if-generation-match` on writes, lists by pages of few, a bearer token, and the refusal of more than one write a second to one
-name (429). What it cannot show is how Google's own service behaves where its documentation says nothing.
+It follows Google's documentation of that API strictly, but implements only what the archive needs: objects with
+generations, `x-goog-if-generation-match` on writes, lists in small pages, a bearer token, and the refusal of more than
+one write a second to one name (429). It cannot show how Google's service behaves where the documentation says nothing.
 
     https://cloud.google.com/storage/docs/xml-api/overview
     https://cloud.google.com/storage/quotas#objects
@@ -69,11 +70,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_DELETE = handle_any
 
     def put(self, name, content):
-        # Conditions of S3 are no conditions here: whoever relies on them must be told.
+        # Google does not support S3's conditions, so a client that relies on them must get an error.
         if self.headers.get("If-None-Match") or self.headers.get("If-Match"):
             return self.refuse(400, "InvalidArgument")
         objects, before = self.google.objects, self.google.objects.get(name)
-        # First, as the documentation does not say that a write which is refused anyway does not count.
+        # Checked first, because the documentation does not say that a write which fails its condition is not counted.
         if before and time.time() - before.written < self.google.seconds_between:
             return self.refuse(429, "SlowDown")
         wanted = self.headers.get("x-goog-if-generation-match")
@@ -132,7 +133,7 @@ class Google:
         return {"GOOGLE_BASE_URL": f"http://127.0.0.1:{self.server.server_port}", "GOOGLE_BEARER_TOKEN": token}
 
     def writes(self, name):
-        """How often objects of this name were written, in whichever archive."""
+        """Returns how often objects with this name were written, in all archives together."""
         return sum(times for each, times in self.written.items() if each.endswith("/" + name))
 
     def terminate(self):

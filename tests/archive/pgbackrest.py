@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What docs/operations.md tells of pgBackRest, as it stands there: the PostgreSQL store is backed up to an S3 server (SeaweedFS, with TLS)
-while it is written to, its data directory is deleted, and it is restored to a second and to the newest moment.
+"""Follows the instructions for pgBackRest in docs/operations.md word for word: backs up the PostgreSQL store to an S3
+server (SeaweedFS, with TLS) during writes, deletes its data directory, and restores it to a second and to the newest
+moment.
 
     target/archive/bin/python tests/archive/pgbackrest.py target/debug/widgets
 
-Needs Debian's PostgreSQL 15 and pgBackRest, and openssl. The service runs all the while. Exits with 1 at the first that is wrong.
+Needs Debian's PostgreSQL 15 and pgBackRest, and openssl. The service runs throughout. Exits with 1 at the first failure.
 """
 
 import datetime
@@ -31,7 +32,7 @@ def section():
 
 
 def block(text, first):
-    """The lines of an indented block that begins with this line."""
+    """Returns the lines of the indented block that begins with this line."""
     lines = text.split(first, 1)[1].splitlines()
     found = [first]
     for line in lines[1:]:
@@ -42,14 +43,14 @@ def block(text, first):
 
 
 def as_postgres():
-    """PostgreSQL does not run as root."""
+    """Returns the prefix of commands that run as postgres, because PostgreSQL refuses to run as root."""
     if os.getuid() == 0:
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
     return []
 
 
 class SecureS3(S3):
-    """The same, which speaks TLS with a certificate of the test's own authority."""
+    """The S3 server with TLS, whose certificate comes from the test's own authority."""
 
     def start(self):
         self.ca = os.path.join(self.folder, "ca.pem")
@@ -105,14 +106,14 @@ class Database:
         log = open(self.folder / "log" / "postgres", "ab")
         self.process = subprocess.Popen([*as_postgres(), f"{POSTGRES}/postgres", "-D", str(self.data)], env=self.environment, stdout=log, stderr=log)
         until = time.time() + 120
-        # Recovery goes on while it answers: it is over when writes are taken.
+        # The server answers reads during recovery; it accepts writes only after recovery has ended.
         while self.sql("SELECT pg_is_in_recovery()", may_fail=True) != "f":
             if time.time() > until or self.process.poll() is not None:
                 raise SystemExit(f"FAILED: PostgreSQL does not start: {(self.folder / 'log/postgres').read_text()[-3000:]}")
             time.sleep(0.1)
 
     def die(self):
-        """The server and its disk are gone."""
+        """Kills the server and deletes its disk."""
         children = subprocess.run(["pgrep", "--parent", str(self.process.pid)], capture_output=True, text=True).stdout.split()
         for pid in [self.process.pid, *map(int, children)]:
             try:
@@ -135,7 +136,7 @@ class Database:
         return done.stdout.strip()
 
     def commands(self):
-        """The page's commands, in its order."""
+        """Returns the commands on the page, in order."""
         return re.findall(r"^ {7}(pgbackrest .*)$", section(), re.MULTILINE)
 
     def pgbackrest(self, command, **names):
@@ -207,7 +208,7 @@ def drill(database, service):
     moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S+00")
     time.sleep(1.1)
     after = write(service, "c")
-    # What archive_timeout would do within its minute.
+    # archive_timeout would do this within a minute.
     switched = database.sql("SELECT pg_walfile_name(pg_switch_wal())")
     until = time.time() + 60
     while database.sql("SELECT last_archived_wal FROM pg_stat_archiver") < switched:
@@ -227,7 +228,7 @@ def drill(database, service):
         check(there <= found, f"all {len(there)} that were acknowledged before are there")
         if gone is not None:
             check(not gone & found, f"and none of the {len(gone)} that came later")
-            # The new timeline is archived as well, and backed up.
+            # The new timeline must be archived and backed up as well.
             more = write(service, "d")
             check(len(more) > 10, "the same service goes on")
             database.pgbackrest(full)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The archive in what speaks as Azure and Google Cloud Storage do: Azurite (npm) by hand, and a stand-in (google.py) in every run.
+"""The archive on servers that speak the protocols of Azure and Google Cloud Storage: Azurite (npm), which is run by
+hand, and a stand-in for Google (google.py), which every run of the tests uses.
 
     npm install --prefix FOLDER azurite
     target/archive/bin/python tests/archive/providers.py target/debug/widgets azure FOLDER
     target/archive/bin/python tests/archive/providers.py target/debug/widgets google
 
-A service archives, is killed, restored and goes on; a second writer takes over; the archive is pruned and verified. The program
-refuses a bucket that ignores conditional writes, so what passes has them.
+A service archives, is killed, is restored and continues; a second writer takes over; the archive is pruned and
+verified. Because the program refuses a bucket that ignores conditional writes, every bucket that passes supports them.
 """
 
 import base64
@@ -23,7 +24,7 @@ import time
 from google import TOKEN, Google
 from service import Service, Writers, check, free_port
 
-# Azurite's own account, which is the same everywhere and secret nowhere.
+# Azurite's built-in account, which is public and the same in every installation.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
@@ -41,7 +42,7 @@ def until_listens(port):
 
 
 def azure(folder, modules):
-    """Azurite, a container in it, and how it is reached."""
+    """Starts Azurite with a container, and returns how to reach it."""
     port = free_port()
     binary = os.path.join(modules, "node_modules/.bin/azurite-blob")
     command = [binary, "--blobPort", str(port), "--location", os.path.join(folder, "azurite"), "--silent", "--skipApiVersionCheck",
@@ -63,7 +64,7 @@ def azure(folder, modules):
 
 
 def google(folder, _):
-    """The stand-in for Google Cloud Storage, a bucket in it, and how it is reached."""
+    """Starts the stand-in for Google Cloud Storage with a bucket, and returns how to reach it."""
     stand_in = Google("widgets")
     return stand_in, "gs://widgets/production", stand_in.variables()
 
@@ -81,7 +82,7 @@ def live(binary, folder, archive, variables):
     check(restored.returncode == 0, restored.stdout.splitlines()[0] if restored.stdout else told)
     service.start()
     check(len(service.serial_numbers()) == 50, "everything is there")
-    # It has the archive: a store that is restored before that may have a later epoch.
+    # Wait until this store owns the archive: a store that was restored before this might have a later epoch.
     service.wait_until_archived()
     # A second writer takes over, and the first one stops.
     other = os.path.join(folder, "other")
@@ -108,7 +109,7 @@ def live(binary, folder, archive, variables):
 
 
 def live_google(binary, folder, stand_in, archive):
-    """What is Google's own: the token, and one write a second to one name."""
+    """Tests what only Google has: the token, and the limit of one write a second to one name."""
     check(stand_in.statuses.get(412, 0) >= 3, f"the writes were conditional, by generations: {stand_in.statuses}")
     service = Service(binary, os.path.join(folder, "wrong"), archive + "-2", stand_in.variables("ya29.wrong"), ["--archive-interval-ms", "300"])
     service.start()
@@ -134,20 +135,20 @@ def live_google(binary, folder, stand_in, archive):
 
 
 def prune_beside_writers(binary, folder, stand_in, archive):
-    """A service that has something to archive all the time, and somebody who prunes: both replace the one manifest."""
+    """A service archives all the time while somebody prunes: both replace the same manifest."""
     settings = ["--archive-interval-ms", "300", "--archive-checkpoint-journal-bytes", str(1 << 20)]
     service = Service(binary, os.path.join(folder, "busy"), archive, stand_in.variables(), settings).start()
     writers = Writers(service, 4, "busy", name="n" * 200)
     before, replaced = 0, 0
     try:
         for _ in range(4):
-            # There is something to let go only since the checkpoint before.
+            # Only after a new checkpoint is there anything to prune.
             service.wait_for("widgets_archive_checkpoint_timestamp_seconds", lambda at: at > before)
             before = service.metric("widgets_archive_checkpoint_timestamp_seconds")
             pruned = service.command("archive", "prune", archive, "--keep", "0s")
             check(pruned.returncode == 0, (pruned.stdout + pruned.stderr).strip().replace("\n", "; "))
             replaced += " 0 checkpoints" not in pruned.stdout + pruned.stderr
-            # The archiver gets its turn after that.
+            # Afterwards the archiver must get its turn.
             reached = stand_in.writes("manifest")
             until = time.time() + 30
             while stand_in.writes("manifest") < reached + 2 and time.time() < until:

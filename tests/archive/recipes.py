@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What docs/operations.md tells to do when the disk dies, word for word, and the commands of the systemd units and of the Compose
-recipe (the chart's are the same: tests/deploy/charts.py), on an archive in SeaweedFS.
+"""Runs, on an archive in SeaweedFS, the steps of docs/operations.md for a lost disk word for word, and the commands of
+the systemd units and of the Compose recipe (the chart has the same commands: tests/deploy/charts.py).
 
     tests/archive/recipes.py target/debug/widgets
 """
@@ -28,7 +28,7 @@ def page():
 
 
 def run(service, text, names):
-    """A command as it stands somewhere, its names replaced by those of this test."""
+    """Runs a command from a document or recipe, with its names replaced by those of this test."""
     for name, value in names.items():
         text = re.sub(rf"(?<![\w/]){re.escape(name)}(?![\w/])", value, text)
     words = shlex.split(text)
@@ -67,7 +67,7 @@ def disk_dies(service, folder):
     check(add(service, "b", key="once")[:2] == (204, "true"), "a retry finds what it finds in the archive")
     cut = add(service, "c")[2]
     service.wait_until_archived()
-    # Back before a mistake, by a position, into another directory.
+    # A restore to a position before a mistake, into another directory.
     earlier = os.path.join(folder, "earlier")
     run(service, f"widgets restore {ARCHIVE} --data-dir {earlier} --position {position}", {})
     reader = Service(service.binary, earlier, None).start()
@@ -77,14 +77,14 @@ def disk_dies(service, folder):
 
 
 def table(service, folder):
-    """The commands of the table, while the service runs, and those of a stopped store on a copy."""
+    """Runs the commands of the table beside the running service, and those for a stopped store on a copy."""
     commands = re.findall(r"^\| `(widgets [^`]*)` \|", page(), re.MULTILINE)
     check(len(commands) >= 7, f"{len(commands)} commands in the table")
     stopped = os.path.join(folder, "stopped")
     for number, command in enumerate(commands):
         made = "http://" in command or command.startswith("widgets restore")
         directory = os.path.join(folder, f"made-{number}") if made else stopped
-        # A store is copied to an archive of its own, or it would take over the service's.
+        # The copy backs up to a separate archive, because otherwise it would take over the service's archive.
         url = f"s3://widgets/table-{number}" if command.startswith("widgets backup URL") else ARCHIVE
         names = {"URL": url, "http://HOST": f"http://127.0.0.1:{service.port}", "D": directory}
         if not made and not os.path.exists(stopped):

