@@ -1,5 +1,5 @@
-// What web pages can do to a service that asks nobody who they are, in a real browser: pages of another
-// site, a page whose name leads to this machine, pages of the same site, and the page behind a path.
+// What web pages in a real browser can do to a service without authentication: pages of another site, a page
+// whose host name resolves to this machine, and pages of the same site. Also the service's own page behind a path.
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { launch, skip } from "./browser.mjs";
 const url = process.env.WIDGETS_URL;
 const { port } = new URL(url);
 
-/// A server on a free port, closed when `work` is done.
+/// Runs a server on a free port until `work` is done.
 async function serving(handler, work) {
   const server = createServer(handler);
   await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
@@ -30,7 +30,7 @@ async function exists(serialNumber) {
   return status === 200;
 }
 
-/// Whatever a page can send by `how` to `target`: the status that it reads, or "unread".
+/// The ways in which a page can send something to `target`. Each returns the status that the page can read, or "unread".
 const attempts = {
   async cors(target, body) {
     const headers = { "Content-Type": "application/json" };
@@ -52,7 +52,8 @@ const attempts = {
   },
 };
 
-/// What each attempt from a page at `from` gets; an attempt that the browser does not let through is "refused".
+/// Makes each attempt from a page at `from`, and returns the outcomes ("refused" if the browser blocks the attempt)
+/// and which attempts added a widget.
 async function attempt(browser, from, target, prefix) {
   const tab = await browser.newPage();
   const outcomes = {};
@@ -62,7 +63,7 @@ async function attempt(browser, from, target, prefix) {
       const body = JSON.stringify(widget(`${prefix}-${how}`));
       const sent = tab.evaluate(`(${send.toString().replace(/^async \w+/, "async function")})(${JSON.stringify(target)}, ${JSON.stringify(body)})`);
       outcomes[how] = await sent.catch(() => "refused");
-      // Sent after what came before it, and answered: so that has arrived as well.
+      // Once this later request has been answered, the attempt has arrived as well.
       await tab.evaluate(`fetch(${JSON.stringify(`${target}/live`)}, { mode: "no-cors" }).then(() => 0)`);
     }
   } finally {
@@ -79,15 +80,15 @@ test("pages of another site and of another name neither write nor read", { skip,
   await serving(page, async (evil) => {
     const browser = await launch("--host-resolver-rules=MAP *.example 127.0.0.1");
     try {
-      // A page of some site, with the service by its address.
+      // A page of another site asks the service by its address.
       const elsewhere = await attempt(browser, `http://evil.example:${evil}/`, url, "elsewhere");
       assert.deepEqual(elsewhere.written, []);
       assert.deepEqual(elsewhere.outcomes, { cors: "refused", noCors: "unread", beacon: "unread", plainText: 403, lookup: 403 });
-      // A page of this machine, by another name of it.
+      // A page of this machine under another of its names.
       const { outcomes, written } = await attempt(browser, `http://localhost:${evil}/`, url, "localhost");
       assert.deepEqual(written, []);
       assert.equal(outcomes.lookup, 403);
-      // A page of a site whose name leads here now (DNS rebinding).
+      // A page of a site whose name now resolves to this machine (DNS rebinding).
       const rebound = `http://evil.example:${port}`;
       const tab = await browser.newPage();
       const answer = await tab.goto(`${rebound}/live`);
@@ -116,7 +117,7 @@ test("a page of the same host writes if it says what it sends", { skip, timeout:
 });
 
 test("the page works behind a path", { skip, timeout: 120_000 }, async () => {
-  // A proxy that keeps `Host` and takes the path away.
+  // A proxy that keeps `Host` and strips the path.
   const prefix = "/some/registry";
   const proxied = (asked, answer) => {
     if (!asked.url.startsWith(`${prefix}/`)) return answer.writeHead(404).end();

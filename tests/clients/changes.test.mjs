@@ -1,4 +1,4 @@
-// A page that follows the changes by EventSource, over restarts of the service: no code of the page's own resumes.
+// A page that follows the changes with EventSource across restarts of the service: the page has no code to resume.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { launch, skip } from "./browser.mjs";
 
-/// A service of the test's own, and where it listens.
+/// Starts a service for this test, and returns it and where it listens.
 async function start(data, listen, pages) {
   const more = ["--cors-origins", pages];
   const child = spawn(process.env.WIDGETS_BINARY, ["serve", "--listen", listen, "--data-dir", data, ...more], {
@@ -62,7 +62,7 @@ test("EventSource resumes over kills of the service without a gap and without a 
         expected.push(`${life}-${number}`);
         await add(url, expected.at(-1));
       }
-      // The page has perhaps been told all of it, perhaps a part.
+      // In every other round, the page may have received only a part.
       if (life % 2 === 0) await told(expected.length);
       await kill(service);
       service = await start(data, new URL(url).host, origin);

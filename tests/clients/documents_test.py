@@ -1,5 +1,5 @@
-"""The documents are run: every `console` block, from top to bottom, and every program of the quickstarts, each page or
-program on a service of its own, and must print what it says. WIDGETS_BINARY is the program, WIDGETS_ROOT the repository."""
+"""Runs the documents: every `console` block from top to bottom, and every program of the quickstarts, each page or program
+on a new service. Each must print what the document says. WIDGETS_BINARY is the program, WIDGETS_ROOT the repository."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ class Service:
 
 
 def blocks(page, language):
-    """Each block of this language, with the `text` block that follows it, if one does."""
+    """Returns each block of this language, with the `text` block that follows it, if any."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     for (name, block), (after, output) in zip(fences, fences[1:] + [("", "")]):
         if name == language:
@@ -66,7 +66,7 @@ class Documents(unittest.TestCase):
     def program(self, language, suffix, command):
         ((program, expected),) = blocks(ROOT / "docs/quickstarts.md", language)
         with Service() as service:
-            # Beside the packages that were installed for the tests.
+            # In the folder with the packages that were installed for the tests.
             with tempfile.NamedTemporaryFile("w", dir=".", suffix=suffix) as file:
                 file.write(program.replace(ADDRESS, service.url))
                 file.flush()

@@ -1,4 +1,4 @@
-// postgrest-js, unmodified, against a running service at WIDGETS_URL.
+// Tests the unmodified postgrest-js against a running service at WIDGETS_URL.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PostgrestClient, PostgrestError } from "@supabase/postgrest-js";
@@ -10,7 +10,7 @@ const applied = { data: null, error: null, status: 204 };
 async function check(answer, expected) {
   const { data, error, status } = await answer;
   const got = { data, error: error && { ...error }, status };
-  // Errors of other versions carry a name too.
+  // In some versions errors also have a name.
   if (got.error) delete got.error.name;
   assert.deepEqual(got, expected);
 }

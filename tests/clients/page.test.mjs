@@ -1,4 +1,4 @@
-// The interactive page in a real browser, against a running service at WIDGETS_URL.
+// Tests the interactive page in a real browser against a running service at WIDGETS_URL.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { launch, skip } from "./browser.mjs";
@@ -23,7 +23,7 @@ test("the page lists the operations and sends a request", { skip, timeout: 120_0
     }
     if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/page.png` });
 
-    // Register the widget of the first example, then see it refused.
+    // Add the widget of the first example; the second time it must be refused.
     const add = page.locator("#operations-operations-add_widget");
     await add.locator(".opblock-summary").click();
     const execute = add.locator("button.execute");
@@ -41,7 +41,7 @@ test("the page lists the operations and sends a request", { skip, timeout: 120_0
 
     const elsewhere = requests.filter((request) => !request.startsWith(url) && !request.startsWith("data:"));
     assert.deepEqual(elsewhere, [], "nothing is loaded from elsewhere");
-    // The browser reports the refusal that was asked for.
+    // The browser reports the expected refusal as well.
     const unexpected = problems.filter((problem) => !problem.includes("409 (Conflict)"));
     assert.deepEqual(unexpected, []);
   } finally {

@@ -1,4 +1,4 @@
-"""postgrest (Python), unmodified, against a running service at WIDGETS_URL, and its document."""
+"""Tests the unmodified postgrest (Python) against a running service at WIDGETS_URL, and the service's API document."""
 
 import json
 import os

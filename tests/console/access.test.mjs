@@ -1,4 +1,4 @@
-// Who may do what, by a token of each role; and what the page itself may do in a browser.
+// What each role's token may do, and what the page itself may do in a browser.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
@@ -166,7 +166,7 @@ test("the page may do what it needs, and nothing else", { skip, timeout: 60_000 
     return [globalThis.ran, [...new Set(seen)].sort()];
   });
   assert.deepEqual(violated, [undefined, ["connect-src", "script-src-attr", "script-src-elem", "style-src-elem"]]);
-  // A page of the same site, which might be given to somebody to click on.
+  // A page of the same site, with which somebody could be tricked into clicking.
   const server = createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end(`<!doctype html><iframe src="${service.url}/console/"></iframe>`));
   await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
   await page.goto(`http://127.0.0.1:${server.address().port}/`);

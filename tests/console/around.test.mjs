@@ -1,4 +1,4 @@
-// What happens around the page: the service restarts or does not answer, a proxy stands in front.
+// What happens around the page: the service restarts or does not answer, or a proxy is in front of it.
 import assert from "node:assert/strict";
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,7 +24,7 @@ test("changes appear as they happen, can be paused, and go on over a restart", {
     assert.deepEqual(await faults(page), []);
     await page.getByRole("button", { name: "Pause" }).click();
     await ask(service.url, "add_widget", { widget_sn: "later", widget_name: "", slots: ["P"] });
-    // Whatever is still under way has been answered when another request is.
+    // Once this later request has been answered, so have those before it.
     await page.evaluate(() => fetch("../widgets/later").then((answer) => answer.text()));
     assert.equal(await page.getByRole("link", { name: "later" }).count(), 0);
     await page.getByRole("button", { name: "Go on" }).click();
@@ -55,7 +55,7 @@ test("more changes than a screen holds: the oldest a screen at a time, the newes
     await page.getByRole("button", { name: "Go on" }).click();
     await page.getByText("More happens than can be shown").waitFor();
     assert.equal(await page.locator(".changes li").count(), 200);
-    // From here on it is shown again.
+    // From here on, changes are shown again.
     await skipped;
     await ask(service.url, "add_widget", { widget_sn: "AFTERWARDS", widget_name: "", slots: [] });
     await page.getByRole("link", { name: "AFTERWARDS" }).waitFor();
@@ -112,7 +112,7 @@ test("the overview goes on when its figures come later than its page, and other 
     const told = new Promise((resolve) => (tell = resolve));
     await page.route("**/metrics", async (route) => (await told, route.continue()));
     await go(page, "#/");
-    // The charts are there before there is anything to draw.
+    // The charts exist before there is anything to draw.
     await page.waitForFunction(() => document.querySelectorAll(".chart canvas").length === 2);
     await shifts(page);
     tell();
@@ -127,7 +127,7 @@ test("a screen that breaks says so, and leaves the others", { skip, timeout: 90_
   const service = await serve();
   await ask(service.url, "add_widget", { widget_sn: "PUMP-1", widget_name: "", slots: ["P"] });
   await visit(browser, service.url, "#/nowhere", { breaks: /null/ }, async (page) => {
-    // What no service answers: something between may.
+    // The service never gives this answer, but a proxy might.
     await page.route("**/widgets?*", (route) => route.fulfill({ json: [null] }));
     await go(page, "#/widgets");
     await page.getByRole("heading", { name: "This screen broke" }).waitFor();
@@ -157,7 +157,7 @@ test("the overview tells how the archive is: written, away, and written again", 
     assert.equal(await row("Archive").locator(".bad").count(), 0);
     await picture(page, "archive");
     assert.deepEqual(await faults(page), []);
-    // As where its disk is not mounted, but that nothing can be made there either.
+    // As if the archive's disk were not mounted, except that nothing can be created there.
     renameSync(archive, `${archive}.away`);
     writeFileSync(archive, "");
     assert.equal(await add("meanwhile"), 204, "the archive holds up nobody");
@@ -200,7 +200,7 @@ test("a standby says that it is one and how it follows, and its primary that it 
     await note.waitFor();
     assert.equal(await page.getByRole("button", { name: /Remove/ }).count(), 0);
     assert.equal(await page.getByRole("link", { name: "Associate" }).count(), 0);
-    // The same screen there.
+    // The link leads to the same screen on the primary.
     assert.equal(await link.getAttribute("href"), `${primary.url}/console/#/widget/copied`);
     await go(page, "#/");
     await primary.stop();
@@ -247,7 +247,7 @@ test("an operation whose answer was lost is sent again, and applied once", { ski
     await page.route("**/rpc/add_widget", async (route) => {
       if (lost > 0) return route.continue();
       lost += 1;
-      // It reaches the service, and the answer does not come back.
+      // The request reaches the service, but the answer is lost.
       assert.equal((await route.fetch()).status(), 204);
       await route.abort("connectionreset");
     });
@@ -271,7 +271,7 @@ test("the API page is dark where the browser is, and no wider than a phone", { s
       await page.goto(service.url);
       await page.locator(".opblock-tag").first().waitFor();
       await picture(page, `${name}-${colorScheme}-api`);
-      // As open as it gets.
+      // Expand as much as possible.
       await page.locator("#operations-operations-add_widget .opblock-summary").click();
       await page.locator("#operations-operations-add_widget button.execute").click();
       await page.locator("#operations-operations-add_widget .live-responses-table").waitFor();
@@ -325,7 +325,7 @@ test("behind nginx as the recipes set it: at the root, and under a path", { skip
       await page.getByRole("heading", { name: "Overview" }).waitFor();
     });
   }
-  // As somebody types them.
+  // Addresses as a person types them.
   for (const [typed, end] of [[`${proxy.under}`, `${proxy.under}/`], [`${proxy.under}/console`, `${proxy.under}/console/`], [`${proxy.url}/console`, `${proxy.url}/console/`]]) {
     assert.equal((await fetch(typed, { headers: { Accept: "text/html" } })).url, end, typed);
   }

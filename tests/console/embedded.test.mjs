@@ -1,4 +1,4 @@
-// The console over the embedded store.
+// The console on the embedded store.
 import { screens } from "./screens.mjs";
 import { serve } from "./service.mjs";
 

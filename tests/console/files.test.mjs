@@ -1,4 +1,4 @@
-// What the binary carries: how large it is, whose it is, and whether it knows what the service says.
+// The files that the binary embeds: their size, their licences, and that they know only codes and metrics of the service.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-// Serial numbers and names that were chosen to break pages, on every screen.
+// Serial numbers and names chosen to break pages, on every screen.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { after, before, test } from "node:test";
@@ -44,7 +44,7 @@ after(async () => {
 const pairs = () => HOSTILE.filter((_, index) => index % 2 === 0).map((name, index) => [name, HOSTILE[2 * index + 1]]);
 const peerOf = (name) => HOSTILE[HOSTILE.indexOf(name) ^ 1];
 
-/** Opens the console, where no such name may have run as a script when `work` is done. */
+/** Opens the console and does `work`, during which no such name may run as a script. */
 const look = (path, work, options = {}) =>
   visit(browser, service.url, path, options, async (page) => {
     await work(page);
@@ -64,7 +64,7 @@ test("a list shows them as they are, and leads to each", { skip, timeout: 120_00
     for (const name of HOSTILE) {
       await page.getByLabel("Associated with").fill(name);
       await page.getByRole("button", { name: "Search" }).click();
-      // No field of a form can hold an end of a line.
+      // A form field cannot contain a line break.
       if (name.includes("\n")) continue;
       await page.waitForFunction((peer) => document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody th a").textContent === peer, peerOf(name));
     }
@@ -93,7 +93,7 @@ test("a neighbourhood of each, which leads to the next", { skip, timeout: 120_00
       await page.waitForFunction((name) => document.querySelector(".node.centre")?.getAttribute("aria-label") === name, name);
       assert.equal(await page.locator("h1 bdi").textContent(), name);
       assert.equal(await page.locator(".node").count(), 2, name);
-      // Asked for step by step, where no path can name the widget: that is said.
+      // If no path can name the widget, the console asks step by step and says so.
       assert.equal(await page.getByText("made of several lists").count(), [".", ".."].includes(name) ? 1 : 0, name);
       await page.locator(".node:not(.centre)").click();
       await page.waitForFunction((peer) => document.querySelector("h1 bdi").textContent === peer, peerOf(name));
@@ -114,7 +114,7 @@ test("operations on each, and the line for a shell does what the form did", { sk
       await section.getByText("They are associated.").waitFor();
       await section.getByText("The same for a shell").click();
       const line = await section.locator("pre").textContent();
-      // What is copied is what is seen.
+      // The copied line must be exactly what is displayed.
       assert.doesNotMatch(line, /[\u0000-\u001f\u200e\u202a-\u202e]/);
       const { stdout } = await shell("/bin/sh", ["-c", line]);
       assert.match(stdout, /^HTTP\/1.1 409 /, line);

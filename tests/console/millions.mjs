@@ -1,11 +1,11 @@
-// How long after a click each screen can be used, over a store that is there already (tests/console/millions).
+// Measures how long after a click each screen can be used, on an existing store (tests/console/millions).
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { visit } from "./page.mjs";
 import { browse, serve } from "./service.mjs";
 
 const TIMES = 5;
-/** What is slower feels like waiting. */
+/** Anything slower feels like waiting. */
 const GOAL_MS = 300;
 const traces = process.env.TRACES;
 
@@ -14,7 +14,7 @@ const browser = await browse();
 const get = async (path) => (await fetch(`${service.url}/${path}`)).json();
 const total = Number((await fetch(`${service.url}/widgets?limit=1`, { headers: { Prefer: "count=exact" } })).headers.get("content-range").split("/")[1]);
 
-/** A widget from the middle that has a peer, and the one after. */
+/** Finds a widget in the middle of the registry with associations, and one of its peers. */
 const [first] = await get("widgets?limit=1&select=serial_number");
 const [last] = await get("widgets?limit=1&select=serial_number&order=serial_number.desc");
 const middle = between(first.serial_number, last.serial_number);
@@ -29,7 +29,7 @@ for (const widget of page.filter(({ slots }) => slots.length === 3 && slots.ever
 assert.ok(subject, "a widget that has more around it than two associations away");
 const peer = page.find(({ serial_number }) => serial_number === subject).slots[0].peer;
 
-/** A text that lies between two others. */
+/** Returns a text that sorts between two others. */
 function between(one, other) {
   let common = 0;
   while (one[common] === other[common]) common += 1;
@@ -39,7 +39,10 @@ function between(one, other) {
 
 const hash = (path) => ({ hash: `#/${path}` });
 const list = (query) => hash(`widgets?${new URLSearchParams(query)}`);
-/** From where, what is clicked, and what there is when it can be used. A search that goes on can be stopped. */
+/**
+ * Each step: a name, the screen before, what to click, and the sign that the new screen can be used. A search that still
+ * runs can be used as well, because it can be stopped.
+ */
 const FOUND = "tbody tr, .nothing button, .table .nothing";
 const STEPS = [
   ["overview", hash("nowhere"), { link: "#/" }, ".health"],
@@ -61,7 +64,7 @@ const STEPS = [
   ["changes of a widget", hash("nowhere"), hash(`changes?widget_sn=${encodeURIComponent(subject)}`), ".changes, main .nothing"],
 ];
 
-/** Runs in the page: does what is to be done, and says how long after it the page can be used. */
+/** Runs in the page: does the step, and returns how long after it the page can be used, in milliseconds. */
 function act({ what, sign, fresh }) {
   const byText = (text) => [...document.querySelectorAll("button")].find((button) => button.textContent === text);
   const before = fresh && document.querySelector(fresh === "page" ? "tbody" : "main > p[role=status]").textContent;
@@ -79,7 +82,7 @@ function act({ what, sign, fresh }) {
     const look = () => {
       const found = document.querySelector(sign);
       const is = found && (!fresh || document.querySelector(fresh === "page" ? "tbody" : "main > p[role=status]").textContent !== before);
-      // What is there has been painted when the task after the next frame begins.
+      // The element has been painted when the task after the next frame begins.
       if (is) requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began)));
       else setTimeout(look, 1);
     };

@@ -1,4 +1,4 @@
-// The console in a browser, looked at by tests.
+// Opens the console in a browser for the tests, and checks each page.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -7,7 +7,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
 
-/** What each screen has when it shows what it is for. */
+/** Each screen's name, path, and the element that shows that its content is there. */
 export const SCREENS = [
   ["overview", "", ".health"],
   ["widgets", "widgets", "tbody tr"],
@@ -18,9 +18,9 @@ export const SCREENS = [
 ];
 
 /**
- * Opens the console and does `work` with the page, on which nothing may go wrong meanwhile: no error of a script,
- * nothing that the policy forbids, nothing asked from elsewhere, no dialog, and the token in no URL. Where the page is
- * to break, `breaks` says how.
+ * Opens the console and does `work` with the page. Meanwhile nothing may go wrong: no script error, no violation of the
+ * content security policy, no request to another site, no dialog, and no token in a URL. If the page is expected to
+ * break, `breaks` says how.
  */
 export async function visit(browser, url, path, options, work) {
   const { token, breaks, ...rest } = options;
@@ -29,7 +29,7 @@ export async function visit(browser, url, path, options, work) {
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("console", (message) => {
-    // A refusal is an answer: browsers write every 4xx and 5xx there.
+    // A refusal is a normal answer, but browsers log every 4xx and 5xx as an error.
     if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) problems.push(message.text());
   });
   page.on("dialog", (dialog) => problems.push(`a dialog: ${dialog.message()}`) && dialog.dismiss());
@@ -50,7 +50,7 @@ export async function visit(browser, url, path, options, work) {
   try {
     await work(page);
   } catch (failure) {
-    // What went wrong on the page is the likeliest cause of what is missing there.
+    // Problems on the page are the likeliest cause of the failure.
     if (problems.length) failure.message += `\nmeanwhile on the page: ${problems.join("\n")}`;
     throw failure;
   }
@@ -59,17 +59,17 @@ export async function visit(browser, url, path, options, work) {
   await context.close();
 }
 
-/** What axe-core finds wrong. */
+/** Returns the faults that axe-core finds. */
 export async function faults(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(" | ")}`);
 }
 
-/** How much wider than the window the page is. */
+/** Returns how much wider than the window the page is, in pixels. */
 export const overhang = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
-/** What has moved without anybody touching the page. */
+/** Returns which elements moved without anybody touching the page. */
 export async function shifts(page) {
   await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
   return page.evaluate(() => globalThis.moved.splice(0));

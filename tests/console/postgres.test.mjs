@@ -1,4 +1,4 @@
-// The console over PostgreSQL.
+// The console on PostgreSQL.
 import { screens } from "./screens.mjs";
 import { postgres, serve } from "./service.mjs";
 

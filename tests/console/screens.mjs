@@ -1,11 +1,11 @@
-// What a person does with the console, from an empty registry on. The same over every store.
+// What a person does with the console, starting with an empty registry. The tests are the same for every store.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { PHONE, SCREENS, faults, go, overhang, picture, shifts, visit } from "./page.mjs";
 import { ask, browse, skip } from "./service.mjs";
 
-/** `store`: its name. `start` makes a service over an empty one. */
+/** Defines the tests of a store. `store` is its name; `start` starts a service on an empty store. */
 export function screens(store, start) {
   let service;
   let browser;
@@ -67,7 +67,7 @@ export function screens(store, start) {
       const widgets = page.locator(".figure", { hasText: "Widgets" }).locator("strong");
       if (store === "embedded") {
         const before = Number(await widgets.textContent());
-        // Exactly, by port type, and all of them.
+        // The exact counts by port type, and their sum.
         const free = page.locator(".figure", { hasText: "Free slots" });
         const counts = async () => (await free.locator(".ports > span").allTextContents()).map((text) => Number(/\d+/.exec(text)[0]));
         const shown = await counts();
@@ -79,7 +79,7 @@ export function screens(store, start) {
       }
       await page.getByText("ready", { exact: true }).waitFor();
       await page.waitForFunction(() => document.querySelectorAll(".chart canvas").length === 2);
-      // The legends tell of the last reading.
+      // The legends show the last reading.
       await page.waitForFunction(() => [...document.querySelectorAll(".chart .u-value")].some(({ textContent }) => textContent.endsWith("/s")));
       await take(page, "overview");
       assert.deepEqual(await faults(page), []);
@@ -93,7 +93,7 @@ export function screens(store, start) {
     await look("#/widgets", async (page) => {
       await page.getByLabel("Serial number begins with").fill("LIST-");
       await page.getByRole("button", { name: "Search" }).click();
-      // One of these is among all widgets as well, which are shown until the search is answered.
+      // The list of all widgets, which is shown until the search is answered, contains one of these too.
       await page.waitForFunction(() => {
         const rows = [...document.querySelectorAll("tbody tr")];
         return rows.length === 20 && rows.every((row) => row.textContent.trim().startsWith("LIST-"));
@@ -170,7 +170,7 @@ export function screens(store, start) {
       await page.locator(".node.centre[aria-label='PANEL-1']").waitFor();
       await page.locator(".node[aria-label='METER-1']").press("Enter");
       await page.getByRole("heading", { name: "Around METER-1" }).waitFor();
-      // The keyboard is where the walk has led, and goes on from there.
+      // The keyboard focus has moved along with the walk.
       await page.waitForFunction(() => document.activeElement.getAttribute("aria-label") === "METER-1");
       await page.getByLabel("Associations away").focus();
       await page.keyboard.press("ArrowLeft");
@@ -201,7 +201,7 @@ export function screens(store, start) {
     look("#/widget/NEW-1", async (page) => {
       const remove = page.getByRole("button", { name: "Remove association with NEW-2 over P" });
       await remove.waitFor();
-      // Everything that can be used is reached by Tab from the beginning of the page.
+      // Tab reaches every control from the beginning of the page.
       await page.locator("body").press("Tab");
       for (let steps = 0; steps < 30; steps++) {
         if (await remove.evaluate((button) => button === document.activeElement)) break;
@@ -209,7 +209,7 @@ export function screens(store, start) {
       }
       await page.keyboard.press("Enter");
       await remove.waitFor({ state: "detached" });
-      // The newest first.
+      // The newest change comes first.
       await page.locator(".changes li:first-child .remove_association").waitFor();
       await go(page, "#/operations");
       const fields = page.locator("section", { hasText: "Associate two widgets" }).first();
@@ -223,7 +223,7 @@ export function screens(store, start) {
 
   for (const [name, options] of [["a phone", PHONE], ["a desktop", {}]]) {
     for (const colorScheme of ["light", "dark"]) {
-      // Over another store they look the same.
+      // The screens look the same on every store.
       if (store !== "embedded" && (name !== "a desktop" || colorScheme !== "light")) continue;
       on(`every screen on ${name}, ${colorScheme}: nothing overhangs or moves, and axe-core finds nothing`, () =>
         look("#/nowhere", async (page) => {

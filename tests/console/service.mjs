@@ -1,5 +1,5 @@
-// What the tests need around the console: the real binary with a store of its own, PostgreSQL, nginx, tokens, and a
-// browser. Every server listens on a free port, keeps its files in a temporary folder, and ends with the test.
+// What the tests of the console need: the real binary with a new store, PostgreSQL, nginx, tokens, and a browser.
+// Every server listens on a free port, keeps its files in a temporary folder, and ends with the test.
 import { spawn, spawnSync } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { chmodSync, existsSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -13,10 +13,10 @@ const browsers = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-
 const executablePath = browsers.find((path) => path && existsSync(path));
 export const skip = executablePath ? false : "no Chromium found: install it, or name it in CHROMIUM";
 
-/** The secret of the tokens here. */
+/** The secret that signs the tokens. */
 export const SECRET = "console-tests-xK7vQ2mW9pL4sT8nB3fH6jD1";
 
-/** What runs ends with the test, also with one that fails before it has stopped it. */
+/** The running processes. They end with the test, even if it fails before it has stopped them. */
 const running = new Set();
 process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
@@ -24,8 +24,8 @@ process.on("exit", () => {
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
 
 /**
- * A process that is ended by its signal and waited for. It is up when it has said a `line`, of which the match is
- * `found`, or when `up` says so.
+ * Starts a process and waits until it is up: when it has printed a `line`, whose match is returned as `found`, or when
+ * `up` returns true. `stop` ends it with `signal` and waits for its end.
  */
 async function start(command, flags, { line, up, signal = "SIGTERM", log, ...options }) {
   const child = spawn(command, flags, { stdio: ["ignore", "pipe", openSync(log, "a")], ...options });
@@ -52,7 +52,7 @@ export async function serve({ listen = "127.0.0.1:0", flags = [], folder = mkdte
   const arguments_ = ["serve", "--listen", listen, "--data-dir", data, ...flags];
   const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("WIDGETS_")));
   const service = await start(process.env.WIDGETS_BINARY, arguments_, {
-    // The console is what a person is told to open.
+    // The service tells a person to open the console.
     line: /^open (.*)\/console\/ to look into it/,
     log: join(folder, "log"),
     env: { ...own, ...environment },
@@ -68,7 +68,7 @@ export async function serve({ listen = "127.0.0.1:0", flags = [], folder = mkdte
   };
 }
 
-/** A token of this role, as somebody's own tool would make it. */
+/** Returns a token for this role, made without the service's own code. */
 export function tokenOf(role, subject = role) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ role, sub: subject })}`;
@@ -88,7 +88,7 @@ function run(command, flags, options = {}) {
   if (status !== 0) throw new Error(`${command} ${flags.join(" ")}: ${error ?? stderr}`);
 }
 
-/** PostgreSQL with an empty database, migrated. Root becomes `postgres` for it, as PostgreSQL is not run by root. */
+/** Starts PostgreSQL with an empty, migrated database: as `postgres` if we are root, because it refuses to run as root. */
 export async function postgres() {
   const versions = readdirSync("/usr/lib/postgresql").sort((one, other) => other - one);
   const binary = (name) => join("/usr/lib/postgresql", versions[0], "bin", name);
@@ -113,11 +113,11 @@ export async function postgres() {
   };
 }
 
-/** nginx as the recipe for a plain host sets it, in front of a service: at its root, and under a path beside it. */
+/** Starts nginx in front of a service as the recipe for a plain host configures it: at the root, and also under a path. */
 export async function nginx(service) {
   const deployments = process.env.DEPLOYMENTS;
   const folder = mkdtempSync(join(tmpdir(), "widgets-console-nginx-"));
-  // Its workers are another user where root starts it.
+  // If root starts nginx, its workers run as another user.
   chmodSync(folder, 0o755);
   const port = await freePort();
   const place = (text) => text.replaceAll("/etc/nginx/widgets", folder);
