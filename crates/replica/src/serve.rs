@@ -105,6 +105,7 @@ impl Standbys {
             source: self.source,
             acknowledger: self.acknowledger,
             member,
+            epoch,
             limit,
             pieces,
             stopping,
@@ -197,6 +198,8 @@ struct Sender {
     source: Source,
     acknowledger: Option<Acknowledger>,
     member: Option<MemberId>,
+    /// The epoch in which the standby asked: its reports count for this one only.
+    epoch: Epoch,
     /// How far this standby may be sent the journal.
     limit: Option<watch::Receiver<Limit>>,
     pieces: mpsc::Sender<Bytes>,
@@ -210,8 +213,13 @@ impl Sender {
         if !self.is_within_limit(from.unwrap_or_default()).await {
             return;
         }
-        let mut piece = Vec::new();
+        // A promotion may have come between the request and this point. The standby then asks again:
+        // as long as this stream lasted, none of its reports would count.
         let store = self.source.store();
+        if !self.is_of_epoch(store.epoch()) {
+            return;
+        }
+        let mut piece = Vec::new();
         Frame::Store(Box::new((*store).clone())).encode(&mut piece);
         if !self.send(piece).await {
             return;
@@ -227,7 +235,7 @@ impl Sender {
                 }
             },
         };
-        self.send_groups(first, store.epoch()).await;
+        self.send_groups(first).await;
     }
 
     /// Sends the newest checkpoint, if there is one, and returns the entry with which the journal
@@ -264,7 +272,7 @@ impl Sender {
     }
 
     /// Sends the journal from this entry on, endlessly.
-    async fn send_groups(&mut self, first: u64, epoch: u32) {
+    async fn send_groups(&mut self, first: u64) {
         let mut next = first;
         loop {
             let groups = match self.source.recent(next, GROUPS_BYTES) {
@@ -279,7 +287,7 @@ impl Sender {
             };
             // If this store took over meanwhile, or follows another primary, its history differs
             // from there on.
-            if self.source.store().epoch() != epoch && !slipped!(SentAcrossEpochs) {
+            if !self.is_of_epoch(self.source.store().epoch()) {
                 return;
             }
             let (limit, mut piece) = (self.limit(), Vec::new());
@@ -303,6 +311,10 @@ impl Sender {
                 return;
             }
         }
+    }
+
+    fn is_of_epoch(&self, epoch: u32) -> bool {
+        Epoch::new(epoch) == self.epoch || slipped!(SentAcrossEpochs)
     }
 
     /// Returns the entry before which the standby may have everything.

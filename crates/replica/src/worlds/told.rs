@@ -1,10 +1,17 @@
 //! Scripted stories, which do not depend on a seed's chance.
 
 use super::{around::address, member::Engine, world::World};
-use crate::{Doing, Roles, Unsendable};
+use crate::{
+    Doing, MemberId, Roles, Unsendable,
+    wire::{self, From},
+};
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
 };
 use widgets_engine::{Role, simulation::Chance};
 
@@ -138,6 +145,52 @@ fn a_primary_that_wrote_the_same_seal_as_the_one_that_replaced_it_follows_that_o
     });
     let told = told.filter(|is_told| *is_told).count();
     assert!(told > 0, "no seed has the second epoch as the higher one");
+}
+
+/// A request may arrive just before a promotion, and its answer begin just after it. The reports on
+/// that stream would count for the previous epoch, so the standby could be named the holder and
+/// acknowledge nothing.
+#[test]
+fn a_request_from_before_a_promotion_is_not_answered_after_it() {
+    let mut world = World::new(0, false, false);
+    world.begin_two().expect("both run");
+    let process = world.members[1].process.as_mut().expect("it runs");
+    let roles = process.roles.clone().expect("it has a store");
+    let source = world.members[1].engine().map(Engine::source);
+    let (store, end) = source.map(|it| (it.store(), it.end())).expect("a store");
+    let from = From {
+        store: store.identity,
+        epoch: store.epoch(),
+        next_sequence: end.next_sequence,
+        chain: end.chain,
+    };
+    let query = wire::query(Some(from), Some(MemberId(7)));
+    let (_reporting, reports) = mpsc::channel(1);
+    let (_stop, stopping) = watch::channel(false);
+    let accepted = Arc::new(Mutex::new(None));
+    let accepting = accepted.clone();
+    let process = world.members[1].process.as_mut().expect("it runs");
+    process.begin(Box::pin(async move {
+        let sent = roles.standbys().send(query, reports, stopping).await;
+        *accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+    }));
+    world.rest().expect("it goes on");
+    let sent = accepted
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let (mut body, sending) = sent.expect("an answer").expect("it is accepted");
+
+    world.promote(1);
+    world.rest().expect("it goes on");
+    let promoted = world.members[1].engine().map(Engine::source);
+    let epoch = promoted.expect("a store").store().epoch();
+    assert!(epoch > store.epoch(), "it was not promoted");
+    let process = world.members[1].process.as_mut().expect("it runs");
+    process.begin(sending);
+    world.rest().expect("it goes on");
+    let sent_bytes = body.try_recv().map(|piece| piece.len());
+    assert_eq!(sent_bytes, Err(TryRecvError::Disconnected));
 }
 
 /// The answer to the last request of a switchover may get lost, and is then requested again.
