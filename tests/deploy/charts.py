@@ -1,5 +1,5 @@
-"""Renders the chart in every way it is meant to be used and checks each manifest strictly against the
-schemas of the oldest and the newest Kubernetes that the chart and the schemas know."""
+"""Renders the chart in every intended configuration and checks each manifest strictly against the schemas of the oldest
+Kubernetes that the chart supports and of the newest for which there are schemas."""
 
 import copy
 import pathlib
@@ -87,7 +87,7 @@ SETS = {
     },
 }
 VERSIONS = ["1.30", "1.37"]
-# Of the Prometheus operator: their schemas are in no registry that the test uses.
+# Kinds of the Prometheus operator: no registry that the test uses has their schemas.
 UNCHECKED = {"ServiceMonitor", "PrometheusRule"}
 
 
@@ -119,13 +119,13 @@ def of_kind(documents, kind):
 
 
 def container(documents, kind="Deployment"):
-    """The service's container, and its plain variables."""
+    """Returns the service's container and its plain variables."""
     (only,) = of_kind(documents, kind)["spec"]["template"]["spec"]["containers"]
     return only, {each["name"]: each.get("value") for each in only["env"]}
 
 
 def mounted(documents, kind="Deployment"):
-    """Where each volume of the pod is mounted; all that is mounted is there."""
+    """Returns where each volume of the pod is mounted, after checking that the volumes are exactly those that are mounted."""
     pod = of_kind(documents, kind)["spec"]["template"]["spec"]
     volumes = {each["name"] for each in pod["volumes"]}
     volumes |= {each["metadata"]["name"] for each in of_kind(documents, kind)["spec"].get("volumeClaimTemplates", [])}
@@ -153,15 +153,15 @@ def check_postgres(documents):
 
 
 def check_cloudnative_pg(documents):
-    """The chart by its values for CloudNativePG, and the database that they are for."""
+    """Checks the chart with its values for CloudNativePG, and the database that belongs to them."""
     folder = pathlib.Path(sys.argv[1]).parent / "cloudnative-pg"
     (database,) = yaml.safe_load_all((folder / "cluster.yaml").read_text())
     name, spec = database["metadata"]["name"], database["spec"]
     assert (database["apiVersion"], database["kind"]) == ("postgresql.cnpg.io/v1", "Cluster"), database
-    # Three, so that one may be away and a commit still be on two; and none of them on the node of another.
+    # Three instances, so that a commit is on two even if one is down, and each on a different node.
     assert spec["instances"] == 3 and spec["affinity"]["podAntiAffinityType"] == "required", spec
     assert spec["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}, spec
-    # The operator wants text, and YAML makes `on` a truth.
+    # The operator requires text, but YAML reads `on` as a boolean.
     parameters = spec["postgresql"]["parameters"]
     assert all(isinstance(value, str) for value in parameters.values()), parameters
     recipe = folder.parents[1] / "docker-compose/patroni/patroni.yml"
@@ -179,7 +179,7 @@ def check_cloudnative_pg(documents):
         (ca,) = [each["secret"] for each in pod["volumes"] if each["name"] == "ca"]
         assert ca == {"secretName": f"{name}-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}, ca
         assert "/etc/widgets/ca" in [each["mountPath"] for each in pod["containers"][0]["volumeMounts"]]
-    # And the page that tells how.
+    # The page with the instructions must use the same names.
     page = (folder.parent / "README.md").read_text()
     password = roles["authenticator"]["passwordSecret"]["name"]
     for told in (f"@{name}-rw/{spec['bootstrap']['initdb']['database']}?", f"secret generic {password} ", f"secret {name}-app ",
@@ -193,7 +193,7 @@ def check_everything(documents):
     for rule in rules:
         link = rule["annotations"]["runbook_url"]
         assert link.startswith("https://docs.example.com/run/operations.md#"), link
-    # Whoever is to reach it does, without a word: the Ingress, and Prometheus.
+    # The Ingress controller and Prometheus may reach the service without additional configuration.
     assert namespaces_in(documents) == ["ingress", "ingress-nginx", "monitoring"]
     paths = of_kind(documents, "Ingress")["spec"]["rules"][0]["http"]["paths"]
     assert {each["path"] for each in paths} == {"/", "/rpc", "/widgets", "/slots", "/changes", "/live", "/ready", "/swagger-ui", "/console"}
@@ -209,7 +209,7 @@ def check_embedded(documents):
     assert "WIDGETS_STORE" not in str(store)
     service, variables = container(documents, "StatefulSet")
     assert variables["WIDGETS_MUST_EXIST"] == "false"
-    # Ten million widgets and a checkpoint take less.
+    # Ten million widgets and a checkpoint need less.
     assert service["resources"]["limits"]["memory"] == "2Gi"
     assert of_kind(documents, "NetworkPolicy")["spec"]["egress"] == []
 
@@ -229,7 +229,8 @@ def check_standby(documents):
         labels[name] = template["metadata"]["labels"]
     address = variables["demo-widgets-second"]["WIDGETS_FOLLOW"]
     assert address == "https://demo-widgets-first.prod.svc:80", address
-    # An empty volume is filled, whichever role it had; that of the first is an error from the first upgrade on.
+    # The second store fills an empty volume from the other store, whatever role it had. For the first store, an empty
+    # volume is an error after the first upgrade.
     assert "WIDGETS_MUST_EXIST" not in variables["demo-widgets-second"]
     assert variables["demo-widgets"].get("WIDGETS_MUST_EXIST") == "false" and "WIDGETS_FOLLOW" not in variables["demo-widgets"]
 
@@ -267,7 +268,7 @@ def check_archived(documents):
         keys = [each["secretRef"]["name"] for each in only["envFrom"]]
         assert "command" not in only, only
         ran[name.removeprefix("demo-widgets-")] = (only["args"], keys, volumes)
-    # The same as the Compose recipe runs, which tests/archive/recipes.py tries.
+    # The same commands as in the Compose recipe, which tests/archive/recipes.py runs.
     assert ran["archive-check"] == (drill_of_compose(), ["bucket"], {"drill": "20Gi"}), ran
     assert ran["archive-prune"] == (["archive", "prune", "--keep", "30days"], ["bucket", "pruner"], {}), ran
     assert 443 in ports_out(documents)
@@ -276,7 +277,7 @@ def check_archived(documents):
 def drill_of_compose():
     folder = pathlib.Path(sys.argv[1]).parents[1] / "docker-compose"
     services = yaml.safe_load((folder / "docker-compose.archive.yml").read_text())["services"]
-    # In a volume of the container there, in one of the pod here.
+    # The Compose recipe uses a volume of the container, the chart a volume of the pod.
     return [word.replace("/data/drill", "/drill/data") for word in services["archive-check"]["command"]]
 
 
@@ -361,7 +362,7 @@ def main(path):
         store = next(text for path, text in upgraded.items() if path.endswith("statefulset.yaml"))
         _, variables = container(list(yaml.safe_load_all(store)), "StatefulSet")
         assert variables["WIDGETS_MUST_EXIST"] == "true"
-        # The check itself: a misspelt key must not pass.
+        # Tests the check itself: a misspelt key must not pass.
         broken = copy.deepcopy(next(each for each in manifests(chart, {}) if each["kind"] == "Deployment"))
         broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
         assert problems(broken, VERSIONS[-1]), "a misspelt key passed"

@@ -1,4 +1,4 @@
-"""Renders the Compose files by docker-compose in every way that their README has, and checks what comes out.
+"""Renders the Compose files with docker-compose in every combination in their README, and checks the result.
 
     compose.py REPOSITORY
 """
@@ -35,7 +35,7 @@ def render(folder, files, variables):
 
 
 def address(port):
-    """Where a published port listens: docker-compose 1 writes texts, Compose v2 mappings."""
+    """Returns where a published port listens: docker-compose 1 writes texts, Compose v2 writes mappings."""
     if isinstance(port, dict):
         return port.get("host_ip", "")
     return port.rsplit(":", 2)[0] if port.count(":") > 1 else ""
@@ -57,7 +57,7 @@ def check_settings(way, services, keys):
 
 
 def check_archive(services):
-    """Whoever reaches the archive does it in one way, and by the one key that its server knows."""
+    """Checks that all services reach the archive in the same way, with the one key that its server knows."""
     names = ["WIDGETS_ARCHIVE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT", "AWS_ALLOW_HTTP"]
     ways = [[services[each]["environment"][name] for name in names] for each in ("api", "archive-check", "archive-prune")]
     assert ways[0] == ways[1] == ways[2], ways
@@ -70,12 +70,14 @@ def check_archive(services):
     for name in ("archive-check", "archive-prune"):
         assert services[name]["profiles"], f"{name} starts with the service"
         assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"], services[name]
-        # A store in a tmpfs would count as memory, beside what a restore needs of it; and the service's is not its business.
+        # A store in a tmpfs would count as memory in addition to what a restore needs, and the service's own volume must
+        # stay out of reach.
         assert not services[name].get("tmpfs") and not services[name].get("volumes"), services[name]
 
 
 def check_failover(folder, services):
-    """Three nodes and three etcd, each with a volume of its own, which know each other by the same names."""
+    """Checks that there are three nodes and three members of etcd, each with a separate volume, and that they know each
+    other by the same names."""
     nodes, members = ["postgres", "postgres2", "postgres3"], ["etcd1", "etcd2", "etcd3"]
     patroni = yaml.safe_load((folder / "patroni/patroni.yml").read_text())
     assert patroni["etcd"]["hosts"] == [f"{each}:2379" for each in members], patroni["etcd"]
@@ -99,7 +101,7 @@ def check_failover(folder, services):
 
 
 def check_standby(services):
-    """Each of the two is found by the other and by HAProxy, and begins as what it is."""
+    """Checks that each of the two stores is found by the other and by HAProxy, and starts in its role."""
     proxy, one, other = services["haproxy"], services["one"], services["other"]
     known = [proxy["environment"][name] for name in ("API_ONE", "API_OTHER")]
     assert known == ["one:3000", "other:3000"], known

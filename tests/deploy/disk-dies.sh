@@ -1,8 +1,8 @@
-# "When the disk dies" (docs/operations.md) with containers, as the README of the Compose files has it step by step. Sourced
-# by ./run, whose functions it uses.
+# Loses and restores a disk ("When the disk dies" in docs/operations.md) with containers, following the README of the
+# Compose files step by step. Sourced by ./run, whose functions it uses.
 # shellcheck shell=bash disable=SC2154,SC2034
 
-# Where the archive is behind, by the service's own metric; -1 where it is not reached.
+# Prints how far the archive is behind according to the service's metric, or -1 if the service cannot be reached.
 archive_behind() {
   compose exec -T nginx curl --silent --max-time 2 http://api:3000/metrics 2>/dev/null |
     sed -n 's/^widgets_archive_behind_seconds //p' | grep . || echo -1
@@ -10,7 +10,7 @@ archive_behind() {
 
 wait_until_archived() {
   local _
-  # What was just answered may not be seen at first.
+  # The metric may not include the newest answers yet.
   sleep 2
   for _ in {1..300}; do
     [[ $(archive_behind) == 0 ]] && return
@@ -19,7 +19,7 @@ wait_until_archived() {
   fail "the archive does not catch up: $(compose logs --tail=5 api)"
 }
 
-# A command that stands in the README, word for word, but for the terminal that `exec` takes for granted; what it says is in as-written.log.
+# Runs a command from the README word for word, except that `exec` gets no terminal. Its output is in as-written.log.
 as_written() {
   local command=$1 text
   text=$(tr -s ' \n' ' ' <"$root/deployments/docker-compose/README.md")
@@ -38,7 +38,7 @@ disk_dies() {
     compose exec -T s3 sh -c 'echo s3.bucket.list | weed shell -master=127.0.0.1:9333' 2>/dev/null | grep '^ *widgets' >/dev/null && made=yes && break
     sleep 0.2
   done
-  [[ -n $made ]] || fail "the bucket is not there: $(compose logs --tail=5 s3)"
+  [[ -n $made ]] || fail "the bucket does not exist: $(compose logs --tail=5 s3)"
   expect 204 add_widget A
   load archive 500 10s || fail "the load with an archive: $(cat "$work/reports/archive.txt")"
   report archive "embedded store with an archive"
@@ -48,7 +48,7 @@ disk_dies() {
   as_written 'docker-compose --profile check run --rm archive-check'
   grep -q 'is whole: ' "$work/as-written.log" || fail "the drill: $(cat "$work/as-written.log")"
   [[ $(docker volume ls --quiet) == "$volumes" ]] || fail "the drill left its volume"
-  # The service and its volume are lost, in the middle.
+  # The running service and its volume are lost.
   docker kill "$(compose ps --quiet api)" >/dev/null
   as_written 'docker-compose rm --force --stop api'
   docker volume rm "${COMPOSE_PROJECT_NAME}_widgets-data" >/dev/null
@@ -62,10 +62,10 @@ disk_dies() {
   expect 204 add_widget B
   wait_until_archived
   [[ $(compose exec -T nginx curl --silent http://api:3000/metrics | grep -c '^widgets_archive_stopped 0$') == 1 ]] ||
-    fail "the restored service does not go on in its archive"
+    fail "the restored service does not continue its archive"
   as_written 'docker-compose --profile prune run --rm archive-prune'
   as_written 'docker-compose --profile check run --rm archive-check'
-  # A wrong key: the drill says so and fails, the service goes on.
+  # With a wrong key the drill fails, but the service continues.
   if AWS_SECRET_ACCESS_KEY=wrong compose --profile check run --rm archive-check >"$work/wrong.log" 2>&1; then
     fail "a drill with a wrong key passes: $(cat "$work/wrong.log")"
   fi

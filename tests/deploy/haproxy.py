@@ -1,4 +1,4 @@
-"""Runs HAProxy with the recipe's configuration before two stand-ins for stores, and checks whom it asks.
+"""Runs HAProxy with the recipe's configuration in front of two stand-ins for stores, and checks which one it asks.
 
     haproxy.py CONFIGURATION
 """
@@ -15,7 +15,7 @@ import time
 
 
 class Store:
-    """Answers as a primary, or as a standby, and with its name."""
+    """A stand-in that answers as a primary or as a standby, and with its name."""
 
     def __init__(self, name):
         self.is_primary, self.asked = False, []
@@ -42,7 +42,7 @@ class Store:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        # HAProxy hangs up once it has read a status.
+        # HAProxy closes the connection once it has read the status.
         self.server.handle_error = lambda *_: None
         self.address = f"127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -83,7 +83,7 @@ def main(configuration):
     proxy = subprocess.Popen(["haproxy", "-db", "-f", configuration], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait("HAProxy answers", lambda: reached(port)[0])
-        # A server is taken for one that is up before it was asked.
+        # HAProxy assumes that a server is up until it has checked it.
         wait("it knows that there is no primary", lambda: reached(port)[0] == 503)
         status, text, again = ask(port, "POST", "/rpc/add_widget")
         assert (status, json.loads(text)["code"], again) == (503, "WG503", "1"), (status, text, again)
@@ -93,7 +93,7 @@ def main(configuration):
             wait(f"{name} is asked", lambda: reached(port) == (200, name))
             second.asked.clear()
             for _ in range(20):
-                # On a busy machine it may be taken for one that is down; never is the other one asked.
+                # On a busy machine HAProxy may consider the primary down, but it must never ask the other one.
                 status, text = reached(port)
                 assert status == 503 or text == name, (status, text)
                 assert ask(port, "GET", "/widgets")[0] in (200, 503)

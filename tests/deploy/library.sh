@@ -1,4 +1,4 @@
-# What ./run is made of. Sourced by it.
+# Functions of ./run and the other scripts here, which source this file.
 # shellcheck shell=bash disable=SC2154
 
 figures=()
@@ -20,7 +20,7 @@ print_figures() {
   printf '%s\n' "${figures[@]}"
 }
 
-# Runs a command and puts the seconds it took into the variable of that name.
+# Runs a command and puts the seconds that it took into the named variable.
 timed() {
   local variable=$1 start=$EPOCHREALTIME
   shift
@@ -44,17 +44,17 @@ start_engine() {
   fail "the Docker Engine did not start: $(tail -5 "$work/dockerd.log")"
 }
 
-# Ends the Engine that start_engine started, if it did.
+# Ends the Engine if start_engine started one.
 stop_engine() {
   [[ -n $engine_pid ]] || return 0
   kill "$engine_pid" 2>/dev/null
   while kill -0 "$engine_pid" 2>/dev/null; do sleep 0.2; done
-  # What the Engine may have left mounted must not be removed through its mount.
+  # Unmount what the Engine may have left mounted, so that removing the folder does not delete through a mount.
   awk -v under="$work/" 'index($2, under) == 1 { print $2 }' /proc/mounts | sort -r |
     xargs --no-run-if-empty umount
 }
 
-# Everything of the project, whichever files it was made of, also its networks and volumes.
+# Removes all containers, networks and volumes of the project, whichever files made them.
 remove_project() {
   docker info >/dev/null 2>&1 || return
   local of=(--filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")
@@ -63,8 +63,8 @@ remove_project() {
   docker volume ls --quiet "${of[@]}" | xargs --no-run-if-empty docker volume rm >/dev/null
 }
 
-# Makes the image of a binary that is there already: the last stage of the Dockerfile around it. One that is not static, as
-# those of `cargo build`, takes its libraries along.
+# Makes the image from an existing binary with the last stage of the Dockerfile. If the binary is not static (like those of
+# `cargo build`), adds its libraries.
 image_of() {
   local binary=$1 image=$work/image/files library
   mkdir -p "$image/data" "$image/etc/ssl/certs" "$image/usr/local/bin"
@@ -84,7 +84,7 @@ image_of() {
   docker build --quiet --tag widgets "$work/image" >/dev/null
 }
 
-# Every image that the Dockerfile and the compose files name. What compiles is not needed for a binary.
+# Prints every image that the Dockerfile and the compose files name, without the compiler's image if there is a binary.
 images() {
   sed -n 's/^FROM \([^ ]*\).*/\1/p' "$root/Dockerfile" | grep -v '^scratch$' | if [[ -n $binary ]]; then grep -v '^rust:'; else cat; fi
   local files=("$root"/deployments/docker-compose/docker-compose*.yml)
@@ -93,7 +93,7 @@ images() {
   sed -n 's/^ *image: //p' "${files[@]}" | grep -v -e '^widgets$' -e '^widgets-patroni$'
 }
 
-# Sets `made` to the images that were made here.
+# Pulls each missing image or makes a stand-in for it. Sets `made` to the stand-ins.
 provide_images() {
   made=
   local image
@@ -112,7 +112,7 @@ status() {
   curl --silent --output /dev/null --write-out '%{http_code}' "$@" || true
 }
 
-# The request of the README, with this serial number; prints the status.
+# Sends the README's request with this serial number and prints the status.
 add_widget() {
   local serial_number=$1 url=${2:-http://localhost}
   shift $(($# < 2 ? $# : 2))
@@ -127,13 +127,13 @@ expect() {
   [[ $got == "$wanted" ]] || fail "$* gives $got, not $wanted"
 }
 
-# The value of a PromQL expression, 0 where there is none.
+# Prints the value of a PromQL expression, or 0 if it has none.
 query() {
   curl --fail --silent http://localhost:8428/api/v1/query --data-urlencode "query=$1" |
     jq --raw-output '.data.result[0].value[1] // "0"'
 }
 
-# Runs the load generator in its container, and audits everything.
+# Runs the load generator in its container with an audit of everything.
 load() {
   local name=$1 rate=$2 duration=$3
   shift 3
@@ -145,7 +145,7 @@ load() {
     "$@" >"$work/reports/$name.txt" 2>&1
 }
 
-# The figures of a run of `load`.
+# Records the figures of a run of `load`.
 report() {
   local name=$1 what=$2
   figure "$what, under load" "$(jq --raw-output '.stretches[0] as $s | .audit as $a |
@@ -153,7 +153,7 @@ report() {
     "$work/reports/$name.json")"
 }
 
-# How long after the moment `start` each replica but the old one has answered a request of the load.
+# Prints how long after `start` each replica except the old one answered a request of the load for the first time.
 serving() {
   local wanted=$1 old=$2 start=$3 deadline=$((SECONDS + 60)) container address served=()
   local found=" $old "
@@ -163,7 +163,7 @@ serving() {
       [[ $found == *" $container "* ]] && continue
       address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$container")
       [[ -n $address ]] || continue
-      # The load balancer's container asks: a new replica is inside its network alone.
+      # Asked from the load balancer's container, because replicas can be reached only in its network.
       if compose exec -T nginx curl --silent --max-time 1 "http://$address:3000/metrics" 2>/dev/null |
         grep -q '^widgets_request_duration_seconds_count{operation="add_widget",outcome="ok"} [1-9]'; then
         served+=("$(bc <<<"scale=1; ($(date +%s.%N) - $start) / 1") s")
@@ -176,7 +176,7 @@ serving() {
   echo "${served[*]}"
 }
 
-# An authority of a day and its certificate for localhost.
+# Makes an authority that is valid for a day, and its certificate for localhost.
 make_certificate() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
     -subj '/CN=throwaway authority' -keyout "$work/ca.key" -out "$work/ca.pem" 2>/dev/null
@@ -197,7 +197,7 @@ free_port() {
   fail "no free port"
 }
 
-# Starts a bare Debian under a systemd of its own, and puts the container into `container`.
+# Starts a bare Debian with systemd in a container, and sets `container`.
 start_systemd() {
   local image=widgets-test-systemd:bookworm
   if ! docker image inspect "$image" >/dev/null 2>&1; then
@@ -209,7 +209,7 @@ start_systemd() {
   fi
   cat >"$work/start" <<'START'
 #!/bin/sh
-# Its own groups of processes: by version 2, or by 1 where the machine has that.
+# Mounts separate control groups: version 2, or version 1 if the machine uses that.
 umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup || {
   mount -t tmpfs none /sys/fs/cgroup
@@ -229,7 +229,7 @@ inside() {
   docker exec "$container" "$@"
 }
 
-# Waits until the container's systemd has started what it starts by itself.
+# Waits until the container's systemd has finished booting.
 booted() {
   for _ in {1..300}; do
     [[ $(inside systemctl is-system-running 2>/dev/null) =~ running|degraded ]] && return

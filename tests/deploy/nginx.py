@@ -1,5 +1,5 @@
-"""Every error that nginx makes itself has the shape of the API's, headers included, and says of an operation
-what is true: WG505 where it can have been applied, and when to try again only where that is safe.
+"""Checks that every error that nginx itself generates has the form of the API's errors, including headers, and is true for
+operations: WG505 if the operation may have been applied, and Retry-After only if a retry is safe.
 
     nginx.py DEPLOYMENTS
 """
@@ -17,7 +17,7 @@ ORIGIN = "Origin: https://page.example\r\n"
 MEMBERS = ["code", "details", "hint", "message"]
 
 
-# What the service sends at first to who follows the changes, and then nothing for a while.
+# What the service sends at first to a client that follows the changes; afterwards it sends nothing for a while.
 STREAM = (
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"
     "Transfer-Encoding: chunked\r\n\r\nd\r\nretry: 1000\n\n\r\n"
@@ -25,8 +25,8 @@ STREAM = (
 
 
 class Upstream:
-    """Stands in for the service: reads something of each request and hangs up without an answer, unless the
-    changes are asked for: their stream begins and stays open."""
+    """Stands in for the service: reads a part of each request and closes the connection without an answer. Only a request
+    for changes gets an answer: the stream begins and stays open."""
 
     def __init__(self):
         self.streams = []
@@ -35,7 +35,7 @@ class Upstream:
         threading.Thread(target=self.run, daemon=True).start()
 
     def close(self):
-        # Closing alone would leave it to the thread that accepts.
+        # Closing alone would not wake the thread that accepts.
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
@@ -46,7 +46,7 @@ class Upstream:
             except OSError:
                 return
             if connection.recv(1 << 16).startswith(b"GET /changes"):
-                # Before: whoever reads what is sent looks here for the connection.
+                # Append before sending, because the reader of the stream then looks for the connection here.
                 self.streams.append(connection)
                 connection.sendall(STREAM.encode())
             else:
@@ -54,15 +54,15 @@ class Upstream:
 
 
 def configuration(deployments, folder, port, upstream):
-    """What docs/deploy.md says to install, in a folder, with ports of this test."""
+    """Installs in a folder what docs/deploy.md says, with the ports of this test."""
     ours = folder / "widgets"
     ours.mkdir()
     for name in ("maps.conf", "api.conf", "error.conf"):
         text = (deployments / "docker-compose/nginx" / name).read_text()
         text = text.replace("/etc/nginx/widgets", str(ours))
-        # So that one connection too many can be had.
+        # So that the test can exceed the limit of connections,
         text = text.replace("limit_conn addresses 4096;", "limit_conn addresses 4;")
-        # And one request.
+        # and that of requests.
         text = text.replace("burst=10000", "burst=300").replace("rate=10000r/s", "rate=1r/s")
         (ours / name).write_text(text)
     site = (deployments / "systemd/nginx.conf").read_text().replace("/etc/nginx/widgets", str(ours))
@@ -79,7 +79,7 @@ def configuration(deployments, folder, port, upstream):
 
 
 def raw(port, request):
-    """The status, the headers and the body of the answer to these bytes."""
+    """Sends these bytes, and returns the status, the headers and the body of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(request.encode())
         answer = connection.makefile("rb")
@@ -121,8 +121,8 @@ def free_port():
 
 
 def stream(port, upstream):
-    """What a stream tells passes at once, though neither the stream nor a buffer is at its end, and a
-    subscriber that goes is known to have gone."""
+    """Checks that nginx passes on a stream at once, although the stream has not ended and no buffer is full, and that the
+    service notices when a subscriber disconnects."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(request("GET /changes", "Accept: text/event-stream\r\n").encode())
         told = b""
@@ -144,7 +144,7 @@ def checks(port, upstream):
     nothing = request("POST /nope", "Content-Type: application/json\r\n", "{}")
     check("sent, and no operation", raw(port, nothing), 503, "WG504")
     upstream.close()
-    # Two failures within 2 s, and nginx takes it for dead: what is sent then reaches nobody.
+    # After two failures within 2 s, nginx considers the upstream dead and sends it nothing.
     for name in ("refused", "refused again", "dead"):
         check(name, raw(port, add), 503, "WG504")
     check("a read", raw(port, request("GET /widgets/E")), 503, "WG504")
@@ -164,7 +164,7 @@ def checks(port, upstream):
     held = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
     for connection in held:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
-    # Each counts once nginx has read its head.
+    # nginx counts a connection once it has read the head of its request.
     deadline = time.monotonic() + 20
     while "WG503" not in (answer := raw(port, request("GET /")))[2] and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -182,7 +182,7 @@ def main(deployments):
         upstream = Upstream()
         port = free_port()
         configuration(pathlib.Path(deployments), folder, port, upstream.port)
-        # nginx's workers are another user where it is started by root.
+        # If root starts nginx, its workers run as another user.
         folder.chmod(0o755)
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
         nginx = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

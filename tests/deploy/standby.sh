@@ -1,8 +1,9 @@
-# "A standby" of the README of the Compose files, step by step, with containers: roles change, the primary is killed and another
-# one promoted, and it comes back. Sourced by ./run, whose functions it uses (as_written is disk-dies.sh's).
+# Follows "A standby" in the README of the Compose files step by step with containers: the stores switch roles, the primary
+# is killed, the standby is promoted, and the old primary comes back. Sourced by ./run, whose functions it uses (as_written
+# is in disk-dies.sh).
 # shellcheck shell=bash disable=SC2154,SC2034
 
-# Waits until an addition by HAProxy is answered so.
+# Waits until an addition through HAProxy gets this status.
 until_answered() {
   local wanted=$1 serial_number=$2 got _
   for _ in {1..300}; do
@@ -13,14 +14,14 @@ until_answered() {
   fail "an addition by HAProxy gives $got, not $wanted: $(compose logs --tail=8 2>&1)"
 }
 
-# What a service of the project says to this path, by the address of its container.
+# Prints the status with which a service of the project answers this path, asked at the address of its container.
 status_of() {
   local service=$1 path=$2 address
   address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(compose ps --quiet "$service")" 2>/dev/null)
   status --max-time 2 "http://$address:3000$path"
 }
 
-# Waits until this service is what is asked for: /ready is 200 on both, and for the primary alone with role=primary.
+# Waits until this service has this role: /ready is 200 on both, and with role=primary only on the primary.
 until_role() {
   local service=$1 role=$2 wanted=200 got _
   [[ $role == primary ]] || wanted=503
@@ -29,7 +30,7 @@ until_role() {
     [[ $got == "200 $wanted" ]] && return
     sleep 0.2
   done
-  fail "$service is no $role: $got; $(compose logs --tail=8 "$service" 2>&1)"
+  fail "$service is not a $role: $got; $(compose logs --tail=8 "$service" 2>&1)"
 }
 
 two_stores() {
@@ -40,7 +41,7 @@ two_stores() {
   figure "two stores: up, from nothing to all healthy" "$up_seconds s"
   until_answered 204 first
   [[ $(status http://localhost/metrics) == 404 && $(status http://localhost/replication) == 404 ]] ||
-    fail "HAProxy shows what is for the operator"
+    fail "HAProxy passes on paths that are only for the operator"
   until_role other standby
   export ONE_MUST_EXIST=true OTHER_MUST_EXIST=true
   quietly_compose up -d

@@ -1,4 +1,5 @@
-"""Checks Terraform files without Terraform: they are HCL, what they refer to is there, and what they declare is used.
+"""Checks Terraform files without Terraform: they are HCL, everything that they refer to exists, and everything that they
+declare is used.
 
 usage: terraform.py DIRECTORY...
 """
@@ -9,19 +10,19 @@ from pathlib import Path
 
 import hcl2
 
-# What a reference may begin with besides a kind of resource.
+# The first words of references, besides kinds of resources.
 BUILT_IN = {"each", "self", "count", "path", "terraform"}
 BOUND = re.compile(r"\bfor\s+(\w+)(?:\s*,\s*(\w+))?\s+in\b")
 REFERENCE = re.compile(r"(?<![\w.\"-])(data\.|ephemeral\.)?([a-z]\w*)\.([A-Za-z_][\w-]*)")
 
 
 def plain(name):
-    """A label or a key, without the quotes that the parser leaves."""
+    """Returns a label or a key without the quotes that the parser leaves."""
     return name.strip('"')
 
 
 def texts(value):
-    """Every text anywhere below, comments apart."""
+    """Yields every text anywhere in a value, except comments."""
     if isinstance(value, dict):
         for key, below in value.items():
             if not key.startswith("__"):
@@ -58,7 +59,7 @@ def check(directory):
                         prefix = "" if kind == "resource" else f"{kind}."
                         declared.update(f"{prefix}{label}.{plain(name)}" for name in body if not name.startswith("__"))
         for text in texts(content):
-            # What `for` binds is none of the files' names.
+            # Names that `for` binds are not declared in the files.
             bound = {name for names in BOUND.findall(text) for name in names}
             for prefix, kind, name in REFERENCE.findall(text):
                 if kind not in BUILT_IN | bound:

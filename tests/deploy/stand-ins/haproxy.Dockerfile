@@ -1,4 +1,4 @@
-# Stands in for haproxy: Debian's, with the real image's place of the configuration, user and signal to stop.
+# Stands in for haproxy: Debian's package, with the real image's configuration path, user and stop signal.
 FROM debian:forky-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends haproxy >/dev/null \

@@ -1,4 +1,4 @@
-# Stands in for nginx/nginx-prometheus-exporter: Debian's.
+# Stands in for nginx/nginx-prometheus-exporter: Debian's package.
 FROM debian:forky-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends prometheus-nginx-exporter >/dev/null \

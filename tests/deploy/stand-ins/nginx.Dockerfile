@@ -1,4 +1,4 @@
-# Stands in for nginx: Debian's, which logs to the container's output as the real image does.
+# Stands in for nginx: Debian's package, which logs to the container's output as the real image does.
 FROM debian:forky-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends nginx curl >/dev/null \

@@ -1,4 +1,4 @@
-# Stands in for prometheuscommunity/postgres-exporter: Debian's.
+# Stands in for prometheuscommunity/postgres-exporter: Debian's package.
 FROM debian:forky-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends prometheus-postgres-exporter >/dev/null \

@@ -1,5 +1,5 @@
-# Stands in for rust: Debian's C compiler and the toolchain of the machine that builds this.
-# The real image has more of Debian's development packages, and rustup.
+# Stands in for rust: Debian's C compiler and the toolchain of the machine that builds this image.
+# The real image also has rustup and more of Debian's development packages.
 FROM debian:bookworm-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null \

@@ -1,4 +1,4 @@
-# Stands in for chrislusf/seaweedfs: the same program out of its Python wheel. The real image is an Alpine.
+# Stands in for chrislusf/seaweedfs: the same program from its Python wheel. The real image is based on Alpine.
 FROM debian:bookworm-slim
 COPY weed /usr/bin/weed
 VOLUME /data

@@ -1,4 +1,4 @@
-# Stands in for victoriametrics/victoria-metrics: Debian's.
+# Stands in for victoriametrics/victoria-metrics: Debian's package.
 FROM debian:forky-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends victoria-metrics >/dev/null \
