@@ -30,7 +30,8 @@ use crate::{
     replication::{self, Replication},
     request_id::{self, RequestIds, X_REQUEST_ID},
     responses::{
-        self, VARY_ACCEPT, WidgetBody, answer_applied, declare, empty, json, of_type, page,
+        self, ASK_AGAIN, VARY_ACCEPT, WidgetBody, alive, answer_applied, declare, json, of_type,
+        page,
     },
     routes::Route,
 };
@@ -733,7 +734,7 @@ impl<S: Store> Api<S> {
             Route::ConsoleFile(name) => probe(head, || {
                 console::file(name).ok_or_else(|| Malformed::Path { details: None }.into())
             }),
-            Route::Live => probe(head, || Ok(empty(StatusCode::OK))),
+            Route::Live => probe(head, || Ok(alive())),
             Route::Metrics => probe(head, || {
                 sender.access.require(Permission::Admin, Object::Metrics)?;
                 Ok(self.metrics_text())
@@ -776,6 +777,8 @@ impl<S: Store> Api<S> {
             page(document::html())
         } else {
             let mut response = of_type(OPENAPI_JSON, self.document.clone());
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
             response.extensions_mut().insert(Resident);
             response
         };

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use widgets_registry::Fault;
 
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const STREAM_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// After how many seconds a client may retry if another backup is in progress.
@@ -60,6 +59,5 @@ pub(crate) fn give(
 
 /// Sets the headers of the answer.
 pub(crate) fn headers(headers: &mut HeaderMap) {
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::CONTENT_TYPE, STREAM_TYPE);
 }

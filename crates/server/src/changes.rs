@@ -35,7 +35,6 @@ pub(crate) const NEXT_POSITION: HeaderName = HeaderName::from_static("next-posit
 /// Tells nginx not to buffer the answer.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const PAGE_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const EVENTS_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
 const LINES_TYPE: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -67,7 +66,6 @@ pub(crate) enum Answer {
 impl Answer {
     /// Sets the headers of the answer.
     pub(crate) fn headers(&self, headers: &mut HeaderMap) {
-        headers.insert(header::CACHE_CONTROL, NO_STORE);
         let content_type = match self {
             Self::Page(page) => {
                 if let Ok(next) = HeaderValue::try_from(page.next.to_string()) {

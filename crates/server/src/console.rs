@@ -1,6 +1,6 @@
 //! The console over HTTP: its files, and what a browser may do with them.
 
-use crate::responses::{NO_REFERRER, OPENER_POLICY, OWN_WINDOW};
+use crate::responses::{ASK_AGAIN, NO_REFERRER, OPENER_POLICY, OWN_WINDOW};
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
@@ -10,8 +10,6 @@ use hyper::{
 use widgets_console::CONTENT_SECURITY_POLICY;
 
 const POLICY: HeaderValue = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
-/// The files keep their names when the binary changes.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 /// Relative, so that a proxy's path prefix is preserved.
 const PAGE: HeaderValue = HeaderValue::from_static("console/");
 

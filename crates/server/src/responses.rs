@@ -16,6 +16,10 @@ pub(crate) const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const AS_DECLARED: HeaderValue = HeaderValue::from_static("nosniff");
+/// For data: what is stored, and what a sender may see of it, can change at any time.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// For pages and their files, which keep their names when the binary changes.
+pub(crate) const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 /// For pages: no other site needs to see a serial number in an address.
 pub(crate) const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
 
@@ -25,10 +29,12 @@ pub(crate) const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-orig
 pub(crate) const OWN_WINDOW: HeaderValue = HeaderValue::from_static("same-origin");
 
 /// Makes browsers use the declared media type instead of guessing from the content, which may be
-/// written by others.
+/// written by others, and keeps content out of caches, unless the answer says otherwise: a cache would
+/// not know who may see it, and could answer with it after a change.
 pub(crate) fn declare(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONTENT_TYPE) {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, AS_DECLARED);
+        headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
     }
 }
 
@@ -43,6 +49,8 @@ pub(crate) fn page(file: File) -> Response<Full<Bytes>> {
     let (body, headers) = file.into_parts();
     let mut response = Response::new(Full::new(body));
     *response.headers_mut() = headers;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
     response.extensions_mut().insert(Resident);
     response
 }
@@ -59,6 +67,15 @@ pub(crate) fn answer_applied(applied: Applied, preferences: &Preferences) -> Res
     if applied == Applied::Before {
         headers.insert(idempotency::REPLAYED, idempotency::TRUE);
     }
+    response
+}
+
+/// Returns the answer to a probe, which holds for the moment.
+pub(crate) fn alive() -> Response<Full<Bytes>> {
+    let mut response = empty(StatusCode::OK);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, NO_STORE);
     response
 }
 
@@ -135,7 +152,7 @@ struct DistributedBody<'a> {
 /// machines.
 pub(crate) fn ready(distributed: Option<&Distributed>, administers: bool) -> Response<Full<Bytes>> {
     let Some(distributed) = distributed else {
-        return empty(StatusCode::OK);
+        return alive();
     };
     let body = DistributedBody {
         distributed: true,

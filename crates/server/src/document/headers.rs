@@ -4,13 +4,14 @@ use super::responses::header;
 use utoipa::openapi::{Header, PathItem, Paths, Ref, RefOr, Response, Type};
 
 const REQUEST_ID: &str = "X-Request-Id";
+const CACHE_CONTROL: &str = "Cache-Control";
 const POSITION: &str = "Position";
 const REPLAYED: &str = "Idempotency-Replayed";
 const VARY: &str = "Vary";
 const PREFERENCE_APPLIED: &str = "Preference-Applied";
 
 /// Returns them by their names.
-pub(super) fn shared() -> [(&'static str, Header); 5] {
+pub(super) fn shared() -> [(&'static str, Header); 6] {
     [
         (
             REQUEST_ID,
@@ -19,6 +20,14 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
                 "The request's own, if it had one of 1 to 128 visible ASCII characters; otherwise a new one. It also \
                  appears in the log.",
                 "0f8b1d6a5c3e4f72",
+            ),
+        ),
+        (
+            CACHE_CONTROL,
+            header(
+                Type::String,
+                "`no-store` on answers with content and on probes, `no-cache` on pages and on this document; otherwise absent.",
+                "no-store",
             ),
         ),
         (
@@ -60,6 +69,7 @@ pub(super) fn shared() -> [(&'static str, Header); 5] {
 /// Adds the headers that every answer has.
 pub(super) fn of_every_answer(response: &mut Response) {
     add(response, REQUEST_ID);
+    add(response, CACHE_CONTROL);
 }
 
 /// Adds the headers that the answers of each path have.

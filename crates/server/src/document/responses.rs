@@ -81,14 +81,6 @@ pub(super) fn changes() -> Response {
             ),
         )
         .header(
-            "Cache-Control",
-            header(
-                Type::String,
-                "Caches must not store the answer.",
-                "no-store",
-            ),
-        )
-        .header(
             "X-Accel-Buffering",
             header(Type::String, "On streams: tells nginx not to buffer.", "no"),
         )

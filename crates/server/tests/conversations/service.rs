@@ -256,6 +256,7 @@ async fn programs_get_the_document_and_browsers_the_page() {
         let answer = send_bytes(&api, &format!("/{link}")).await;
         assert_eq!(answer.status(), StatusCode::OK, "{link}");
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers()["cache-control"], "no-cache");
     }
     let answer = send(&api, "GET", "/swagger-ui/index.html", &[], "").await;
     assert_eq!(answer.outcome(), (404, "PGRST125"));
@@ -268,6 +269,11 @@ async fn no_answer_is_taken_for_something_else_than_its_type() {
     let added = post(&api, "add_widget", E).await;
     assert_eq!(added.outcome(), (204, ""));
     assert_eq!(added.header("x-content-type-options"), None, "no content");
+    assert_eq!(added.header("cache-control"), None, "no content");
+    for probe in ["/live", "/ready"] {
+        let answer = send(&api, "GET", probe, &[], "").await;
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{probe}");
+    }
     for (uri, accept, status) in [
         ("/", "*/*", 200),
         ("/", "text/html", 200),
@@ -296,6 +302,9 @@ async fn no_answer_is_taken_for_something_else_than_its_type() {
             Some(&b"nosniff"[..]),
             "{uri} {accept}"
         );
+        let is_page = status == 200 && (uri == "/" || uri.starts_with("/console"));
+        let cache = if is_page { "no-cache" } else { "no-store" };
+        assert_eq!(answer.headers()["cache-control"], cache, "{uri} {accept}");
     }
 }
 
