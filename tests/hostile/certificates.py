@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Client certificates after their time, against the real binary: a session that would be resumed without its
-certificate being shown, and a connection that is open when its authority is replaced. Needs openssl.
+"""Client certificates that are no longer valid, against the real binary: resuming a session would not present the
+certificate again, and a connection may still be open when its authority is replaced. Needs openssl.
 
     tests/hostile/certificates.py BINARY"""
 
@@ -16,7 +16,7 @@ import time
 
 from service import Service, end
 
-# The service looks at its files every 5 seconds, and at a hang-up.
+# The service checks its files every 5 seconds, and at SIGHUP.
 ENDS_MAX_SECONDS = 20
 
 
@@ -38,7 +38,7 @@ def issue(folder, by, name):
 
 
 def ask(connection):
-    """The status of a lookup of nobody."""
+    """Looks up a widget that does not exist, and returns the status."""
     connection.sendall(b"GET /widgets/nobody HTTP/1.1\r\nHost: localhost\r\n\r\n")
     answer = b""
     while not answer.endswith(b"}"):
@@ -55,7 +55,7 @@ def connect(address, context, session=None):
 
 
 def resumed(address, context):
-    """Whether a second connection goes on with the session of a first one."""
+    """Reports whether a second connection resumes the session of the first one."""
     with connect(address, context) as first:
         status = ask(first)
         session = first.session

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A full disk under the running service: writes are refused, reads go on, nothing is lost, and writes
-come back with the space.
+"""A full disk under the running service: writes are refused, reads still work, nothing is lost, and writes
+work again once there is space.
 
     tests/hostile/disk_full.py BINARY
 
-The disk is a small tmpfs in a mount namespace of its own. Making one takes root, user namespaces, or sudo
-without a password; where there is none of them it says that nothing was tested, and that is no failure."""
+The disk is a small tmpfs in a separate mount namespace, which needs root, user namespaces, or sudo without
+a password. Without any of them, prints that nothing was tested, and succeeds."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ NAMESPACE = "WIDGETS_TEST_NAMESPACE"
 
 
 def fill(connection, acknowledged, wanted):
-    """Adds widgets until one gets another answer than 204; that answer."""
+    """Adds widgets until an answer is not 204, and returns that answer."""
     for _ in range(wanted):
         name = b"w%d" % len(acknowledged)
         status, body = connection.ask(add(name, b"n" * 1024))
@@ -60,7 +60,7 @@ def main(binary, folder):
         check(status == 503 and b'"WG504"' in body, f"a full disk gives WG504, not {status} {body}")
         full = len(acknowledged)
         print(f"disk full after {full} widgets: {body.decode()}")
-        # As long as the others: a shorter one might still fit.
+        # As long as the others, because a shorter one might still fit.
         refused = sum(
             b'"WG504"' in connection.ask(add(b"refused%d" % number, b"n" * 1024))[1]
             for number in range(100)
@@ -94,7 +94,7 @@ def main(binary, folder):
 
 
 def way_to_mount(disk):
-    """What to put before a command so that it can mount something that nobody else sees."""
+    """Returns the prefix with which a command can mount something that no other process sees."""
     ways = [["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"], ["sudo", "-n", "unshare", "--mount"]]
     for way in ways:
         try:

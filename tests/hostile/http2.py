@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Floods over HTTP/2, frame by frame, which no library would send (h2c with prior knowledge; over TLS it is
-the same code). Checks that they take no memory, that what never ends is ended, and that a good client
-does not care.
+"""Floods over HTTP/2 that no library would send, frame by frame (h2c with prior knowledge; TLS uses the same
+code). Checks that they take no memory, that the service cuts off what never ends, and that a good client is
+not affected.
 
     tests/hostile/http2.py BINARY [FRAMES]"""
 
@@ -18,7 +18,7 @@ from service import Service, beside_a_good_client, end, figures
 REQUEST_TIMEOUT_MS = 1000
 MEMORY_GROWTH_MAX_MIB = 48
 CONNECTIONS = 20
-PAUSE = 0.5  # For so many seconds a good client asks before and after each, as it is measured.
+PAUSE = 0.5  # How many seconds the good client is measured before and after each attack.
 STREAMS = 64  # What the service allows on one connection.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
     0, 1, 2, 3, 4, 6, 7, 8, 9)
@@ -31,7 +31,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def literal(name_index, value):
-    """A header with a name of HPACK's static table, not indexed (RFC 7541, 6.2.2)."""
+    """Encodes a header with a name from HPACK's static table, without indexing (RFC 7541, 6.2.2)."""
     prefix = bytes([name_index]) if name_index < 15 else bytes([15, name_index - 15])
     return prefix + bytes([len(value)]) + value
 
@@ -45,7 +45,7 @@ ADD = (b"\x83\x86" + literal(4, b"/rpc/add_widget") + AUTHORITY
 
 
 class Peer:
-    """A connection that sends whatever it is told to, and reads when it is told to."""
+    """A connection that sends any bytes, and reads only when asked to."""
 
     def __init__(self, address, initial_window=None, receive_buffer=None):
         self.socket = socket.socket()
@@ -63,7 +63,7 @@ class Peer:
         return self.next - 2
 
     def send(self, data, timeout=20):
-        """Whether it could be sent."""
+        """Sends the data, and returns whether it could be sent."""
         self.socket.settimeout(timeout)
         try:
             self.socket.sendall(data)
@@ -74,7 +74,7 @@ class Peer:
         return not self.closed
 
     def read(self):
-        """Takes in what has come."""
+        """Reads the frames that have arrived."""
         self.socket.settimeout(0)
         try:
             while data := self.socket.recv(1 << 16):
@@ -101,13 +101,13 @@ class Peer:
 
 
 def reset(peer):
-    """CVE-2023-44487: a request, and at once that it is not wanted any more."""
+    """CVE-2023-44487: a request and, immediately, its cancellation."""
     stream = peer.stream()
     return frame(HEADERS, END_STREAM | END_HEADERS, stream, LOOKUP) + frame(RST_STREAM, 0, stream, CANCEL)
 
 
 def begin(headers, flags=END_HEADERS):
-    """Frames that follow a head which this sends once, as the first of them."""
+    """Returns a function that returns this head for the first frame of a connection, and then the frames that follow."""
     def first(peer, follow):
         if peer.next == 1:
             return frame(HEADERS, flags, peer.stream(), headers)
@@ -118,7 +118,7 @@ def begin(headers, flags=END_HEADERS):
 HEAD_WITHOUT_END, BODY_WITHOUT_END = begin(LOOKUP, END_STREAM), begin(ADD)
 FILLER = literal(31, b"x" * 100) * 100
 
-# By name: the next frames, each flood over and over on one connection until that is cut.
+# By name, the function that makes the next frames. Each flood repeats them on one connection until the service cuts it.
 FLOODS = {
     "requests that are reset": reset,
     "pings": lambda peer: frame(PING, 0, 0, b"8 bytes."),
@@ -132,8 +132,8 @@ FLOODS = {
 
 
 def flood(address, make, frames, reads):
-    """How many connections it took to send so many, and how many of them were cut. One that does not read
-    is stopped by its own unread answers."""
+    """Sends this many frames. Returns how many connections that took, and how many of them were cut. A
+    connection that does not read is blocked by its own unread answers."""
     def connect():
         return Peer(address, receive_buffer=None if reads else 4096)
 
@@ -156,8 +156,8 @@ def flood(address, make, frames, reads):
 
 
 def slow_bodies(address):
-    """Bodies of which a byte comes now and then, on connections where something moves all the time. How
-    many there were, how many were ended, and after how long the last one was."""
+    """Sends bodies a byte at a time, on connections that are never idle. Returns how many bodies there were, how
+    many were not ended, after how many seconds the last one was ended, and how many connections still work."""
     peers = [Peer(address) for _ in range(CONNECTIONS)]
     open_streams = {peer: {peer.stream() for _ in range(STREAMS)} for peer in peers}
     for peer, streams in open_streams.items():
@@ -185,7 +185,8 @@ def slow_bodies(address):
 
 
 def unread_answers(address, resident_mib):
-    """Answers that nobody has room for, then a byte at a time. The memory while they wait."""
+    """Requests answers without a flow-control window, then opens it a byte at a time. Returns how many answers there
+    were, and the memory while they wait."""
     peers = [Peer(address, initial_window=0) for _ in range(CONNECTIONS)]
     for peer in peers:
         streams = [peer.stream() for _ in range(STREAMS)]
@@ -204,7 +205,7 @@ def unread_answers(address, resident_mib):
 
 
 def beside(service, failures, attack):
-    """What an attack comes to, beside a good client, with the figures of both."""
+    """Runs an attack beside a good client, prints the figures of both, and returns the attack's result."""
     with figures(service):
         result, wrong = beside_a_good_client(service.address, attack, PAUSE)
         failures += wrong
@@ -218,7 +219,7 @@ def main(binary, frames):
     address, failures = service.address, []
     try:
         print(f"HTTP/2: {service.resident_mib():.1f} MiB resident at first")
-        # Warm: what the allocator takes for its first thousands of streams is no leak.
+        # Warm up first: what the allocator keeps after the first thousands of streams is no leak.
         for make in FLOODS.values():
             flood(address, make, 1000, True)
         slow_bodies(address)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Sends a running service what no decent client sends, and checks that it does not care.
+"""Sends a running service requests that no well-behaved client sends, and checks that they do no harm.
 
     tests/hostile/requests.py BINARY [REQUESTS]
 
-Starts the service on a free port with a new data directory. Prints figures; fails if memory grows, if
-what is hidden in a request is applied, if a good client is refused, if a bad request is answered
-otherwise than 4xx, or if slow connections are left open."""
+Starts the service on a free port with a new data directory. Prints figures. Fails if memory grows, a smuggled
+request is applied, a good client is refused, a bad request gets an answer other than 4xx, or slow connections
+are left open."""
 
 import collections
 import random
@@ -30,7 +30,7 @@ def with_body(body):
 
 
 def cut(lines, body=b""):
-    """After it the connection ends, whatever stands behind it."""
+    """Returns a request after which the service must close the connection, followed by a smuggled one."""
     return POST + lines + b"\r\n\r\n" + body + SMUGGLED, False
 
 
@@ -38,7 +38,7 @@ def chunked(body):
     return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
-# By name: a request, and whether its connection survives it. What hides one hides `SMUGGLED`.
+# By name, a function that makes a request and tells whether the connection survives it. The hidden request is `SMUGGLED`.
 KINDS = {
     "random bytes as a body": lambda r: with_body(r.randbytes(r.randrange(1, 200))),
     "nested brackets": lambda r: with_body(b"[" * r.randrange(1, 5000)),
@@ -83,7 +83,7 @@ KINDS = {
 
 
 def attack(address, seed, requests):
-    """The statuses of the answers, by kind."""
+    """Sends the requests, and returns the statuses of the answers by kind."""
     rng, connection = random.Random(seed), Connection(address)
     kinds = list(KINDS.items())
     statuses = {name: collections.Counter() for name in KINDS}
@@ -96,7 +96,7 @@ def attack(address, seed, requests):
 
 
 def slow(address):
-    """Opens connections that send a byte now and then; says how many the service has closed."""
+    """Opens connections that occasionally send a byte, and returns how many the service closed."""
     slow_ones = []
     for number in range(SLOW_CONNECTIONS):
         slow_one = socket.create_connection(address, timeout=20)
@@ -137,7 +137,7 @@ def main(binary, requests):
                 failures.extend(wrong)
             return result
 
-        # Warm: what the allocator takes for its first thousands of requests is no leak.
+        # Warm up first: what the allocator keeps after the first thousands of requests is no leak.
         attack(address, 0, max(requests // 20, len(KINDS)))
         def bad_requests():
             start = time.monotonic()
@@ -149,7 +149,7 @@ def main(binary, requests):
         print(f"bad requests: {requests} in {seconds:.1f} s")
         for name, answers in statuses.items():
             print(f"  {name:<32} {answers.total():>6}  {dict(sorted(answers.items()))}")
-            # A head that is cut while it is sent may lose its answer.
+            # If the connection is cut while the head is being sent, the answer may be lost.
             allowed = range(400, 500)
             if any(status not in allowed for status in answers if status != 0):
                 failures.append(f"{name}: answered otherwise than 4xx")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Answers of many long rows, and streams of changes, that nobody reads, against the real binary and with a good client
-beside them.
+"""Clients that do not read answers of many long rows and streams of changes, against the real binary and beside a good
+client.
 
     tests/hostile/rows.py BINARY [CLIENTS [ATTACK...]]
 
-Prints good clients' p99 before, during and after, and memory. Bounded are memory, and what good clients may be refused,
-which is nothing."""
+Prints the good client's p99 before, during and after each attack, and memory. Fails if memory exceeds its bound or a good
+client is refused anything."""
 
 import socket
 import sys
@@ -16,7 +16,7 @@ from service import Connection, add, beside_a_good_client, end, get, served
 
 LISTS_GROWTH_MAX_MIB = 250
 STREAMS_GROWTH_MAX_MIB = 120
-# Names of characters that take six bytes each as JSON.
+# A name whose characters take six bytes each in JSON.
 LONG = rb"\u0001" * 1024
 WIDGETS = 1000
 
@@ -30,7 +30,7 @@ def fill(service):
 
 
 def not_reading(address, request, count):
-    """So many clients that ask this and read nothing."""
+    """Opens this many clients that send a request and read nothing."""
     held = []
     for _ in range(count):
         client = socket.socket()
@@ -50,7 +50,7 @@ def most_resident(service, seconds):
 
 
 def lists(binary, clients):
-    """Pages that are longer than an answer may be, and some that are not, over HTTP/1.1 and HTTP/2."""
+    """Requests pages that are longer than an answer may be, and some that are not, over HTTP/1.1 and HTTP/2."""
     block = b"\x82\x86\x04\x12/widgets?limit=600" + AUTHORITY
     with served(binary, "--answer-timeout-ms=2000") as service:
         writer = fill(service)
@@ -81,7 +81,7 @@ def lists(binary, clients):
 
 
 def streams(binary, clients):
-    """Streams of all changes from the oldest on."""
+    """Requests streams of all changes from the oldest on."""
     request = b"GET /changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
     with served(binary) as service:
         fill(service)
@@ -106,7 +106,7 @@ def streams(binary, clients):
 
 
 def first_line(address, request):
-    """The status that another address is answered."""
+    """Sends a request from another address, and returns its status."""
     client = socket.create_connection(address, 20, ("127.0.0.2", 0))
     client.sendall(request)
     status = client.makefile("rb").readline().split()[1]
@@ -116,7 +116,7 @@ def first_line(address, request):
 
 def main(binary, clients=400, *names):
     failures = []
-    # More streams than one address may have.
+    # More streams than one address may open.
     for attack, how_many in ((lists, int(clients)), (streams, 1100)):
         if not names or attack.__name__ in names:
             failures += attack(binary, how_many)

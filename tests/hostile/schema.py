@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""schemathesis against the document that a running service serves: does it answer as it says?
+"""Checks with schemathesis whether a running service answers as its own API document says.
 
     tests/hostile/schema.py BINARY SCHEMATHESIS [EXAMPLES]"""
 

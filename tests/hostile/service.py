@@ -1,4 +1,4 @@
-"""A `widgets serve` for the tests of this folder, and a connection to it."""
+"""A `widgets serve` for the tests in this folder, and clients of it."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def get(path):
 
 
 class Service:
-    """Runs until `stop` or `kill`. Its log goes to the folder."""
+    """A service that runs until `stop` or `kill`. Its log is in the folder."""
 
     def __init__(self, binary, folder, *arguments, scheme="http", **options):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WIDGETS_")}
@@ -47,7 +47,7 @@ class Service:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def most_mib(self):
-        """Resident memory at most, since the start."""
+        """Returns the highest resident memory since the start."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
@@ -55,7 +55,7 @@ class Service:
         return os.fstat(self.log.fileno()).st_size
 
     def stop(self):
-        """Whether it stopped in order."""
+        """Stops the service, and returns whether it shut down gracefully."""
         self.process.terminate()
         return self.process.wait(timeout=40) == 0
 
@@ -65,14 +65,14 @@ class Service:
 
 
 class Connection:
-    """Asks, over a connection that is opened when it is needed."""
+    """A connection that is opened when it is first needed."""
 
     def __init__(self, address, source=""):
         self.address, self.source = address, source
         self.socket = None
 
     def ask(self, request, survives=True):
-        """The status and the body of the answer; 0 if the connection was cut before there was one."""
+        """Returns the status and the body of the answer, or status 0 if the connection was cut before an answer."""
         if self.socket is None:
             self.socket = socket.create_connection(self.address, 20, (self.source, 0))
             self.file = self.socket.makefile("rb")
@@ -89,7 +89,7 @@ class Connection:
         try:
             self.socket.sendall(request)
         except ConnectionError:
-            pass  # It may have answered before it had everything.
+            pass  # The service may have answered before it had received everything.
         status = int(self.file.readline().split()[1])
         length = 0
         while line := self.file.readline().strip():
@@ -105,12 +105,12 @@ class Connection:
 
 
 class GoodClient:
-    """Adds and removes a widget, over and over, until `stop`."""
+    """Repeatedly adds and removes a widget until `stop`."""
 
     def __init__(self, address):
         self.address, self.waits, self.wrong, self.phases = address, [], [], []
         self.stopped = threading.Event()
-        # A test that fails does not wait for it.
+        # A daemon, so that a failing test does not wait for it.
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -130,11 +130,11 @@ class GoodClient:
         connection.close()
 
     def phase(self, name):
-        """From now on it is this phase."""
+        """Begins a new phase of the measurement."""
         self.phases.append((name, len(self.waits)))
 
     def stop(self):
-        """Prints how it fared; what is wrong with that."""
+        """Ends the client, prints its figures, and returns its failures."""
         self.stopped.set()
         self.thread.join()
         ends = [begin for _, begin in self.phases[1:]] + [len(self.waits)]
@@ -151,7 +151,7 @@ class GoodClient:
 
 
 def end(failures):
-    """Ends the program: says what failed, exit status 1 if anything did."""
+    """Prints the failures and ends the program, with status 1 if there are any."""
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)
@@ -174,8 +174,8 @@ def served(binary, *arguments, **options):
 
 @contextlib.contextmanager
 def figures(service):
-    """Prints what one of several attacks on a service took."""
-    # From now on the most is that since now.
+    """Prints the memory and the log that one of several attacks on a service took."""
+    # Resets the highest resident memory.
     pathlib.Path(f"/proc/{service.process.pid}/clear_refs").write_text("5")
     first = service.resident_mib(), service.log_bytes()
     yield
@@ -185,12 +185,12 @@ def figures(service):
 
 
 def beside_a_good_client(address, attack, pause=1):
-    """The attack's result, and what went wrong with the good client."""
+    """Runs an attack beside a good client. Returns the attack's result and the good client's failures."""
     return beside(GoodClient(address), attack, pause)
 
 
 def beside(good, attack, pause=1):
-    """The same beside a client that asks for something else."""
+    """Does the same beside another kind of good client."""
     good.phase("before")
     time.sleep(pause)
     good.phase("during")

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What would bring the service down, against the real binary and the real nginx, each with a good client beside
-it: requests that are refused before their bodies have come, answers that nobody reads, heads that take more memory
-than what was sent, probes, log lines, addresses without end, idempotency keys without end, connections that take all places, or all descriptors.
+"""Attacks that might bring the service down, against the real binary and the real nginx, each beside a good client:
+requests that are refused before their bodies have arrived, answers that nobody reads, heads that take more memory than
+was sent, probes, log lines, endless addresses, endless idempotency keys, and connections that take all places or all
+file descriptors.
 
     tests/hostile/siege.py BINARY [SECONDS [ATTACK...]]
 
-Prints good clients' p99 before, during and after, memory and bytes of the log. Bounded are memory, the log,
-and what good clients may be refused, which is nothing. Without nginx on the machine, that part is left
-out and said to be."""
+Prints the good client's p99 before, during and after each attack, memory, and bytes of the log. Fails if memory or the
+log exceeds its bound, or a good client is refused anything. If nginx is not installed, skips its part and says so."""
 
 import contextlib
 import pathlib
@@ -34,7 +34,7 @@ LOG_BYTES_MAX = 64 << 10
 
 
 def ask_over_and_over(address, requests, seconds):
-    """How often which status was answered to eight clients that make a connection for each request."""
+    """Runs eight clients that make a connection for each request, and returns how often they got each status."""
     until, statuses = time.monotonic() + seconds, {}
 
     def one():
@@ -48,7 +48,7 @@ def ask_over_and_over(address, requests, seconds):
 
 
 def in_threads(count, work):
-    """Runs `work` so many times at once."""
+    """Runs `work` in this many threads at once."""
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -62,7 +62,7 @@ def free_port():
 
 
 def nginx_configuration(folder, port, upstreams):
-    """The recipe's, with these replicas, and bodies passed that the recipe does not pass."""
+    """Writes the recipe's configuration with these replicas, changed so that nginx passes bodies that the recipe does not."""
     ours = folder / "widgets"
     ours.mkdir()
     for name in ("maps.conf", "api.conf", "error.conf"):
@@ -92,7 +92,7 @@ def nginx_configuration(folder, port, upstreams):
 
 @contextlib.contextmanager
 def behind_nginx(binary):
-    """The address of an nginx in front of three replicas, and its folder."""
+    """Runs nginx in front of three replicas, and yields its address and folder."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     with contextlib.ExitStack() as stack:
         replicas = [
@@ -119,7 +119,7 @@ def behind_nginx(binary):
 
 
 def lines_of_nginx(binary, seconds):
-    """What nginx refuses by itself, over and over: it logs none of it."""
+    """Repeats requests that nginx itself refuses: it must not log them."""
     requests = [
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: again\r\n\r\n",
@@ -143,12 +143,12 @@ def lines_of_nginx(binary, seconds):
 
 
 def refused_bodies(binary, seconds):
-    """One anonymous client sends bodies that nobody wants through nginx to three replicas."""
+    """One anonymous client sends useless bodies through nginx to three replicas."""
     big = b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
-    # Its body is too long, it could be an operation.
+    # This could be an operation, but its body is too long.
     too_large = POST + b"Content-Length: 150000\r\n\r\n" + b"x" * 150_000
     with behind_nginx(binary) as (address, folder):
-        # The widget of the good client is on one of three stores: it looks no further than nginx.
+        # The replicas have three separate stores, so the good client only looks up a widget that does not exist.
         statuses, failures = beside(
             LookingClient(address), lambda: ask_over_and_over(address, (big, too_large), seconds))
         log = (folder / "error.log").read_text()
@@ -162,7 +162,7 @@ def refused_bodies(binary, seconds):
 
 
 class LookingClient(GoodClient):
-    """Asks for a widget that is not there, over and over."""
+    """Repeatedly looks up a widget that does not exist."""
 
     def run(self):
         connection = Connection(self.address)
@@ -177,7 +177,7 @@ class LookingClient(GoodClient):
 
 
 class ManyGoodClients(LookingClient):
-    """Each request is of an address that has not asked before."""
+    """Makes each request with a new client address."""
 
     def run(self):
         connection, each = Connection(self.address), 0
@@ -208,7 +208,7 @@ class NewcomingClient(LookingClient):
 
 
 def hpack_length(length):
-    """An integer with a prefix of 7 bits (RFC 7541, 5.1)."""
+    """Encodes an integer with a prefix of 7 bits (RFC 7541, 5.1)."""
     if length < 127:
         return bytes([length])
     encoded, length = [127], length - 127
@@ -219,10 +219,10 @@ def hpack_length(length):
 
 
 def unread_answers(binary, connections):
-    """Clients that ask for errors, which echo a path that they send once, and let no byte of them be sent."""
+    """Clients request errors that echo their path, which they send only once, and give the answers no flow-control window."""
     path = b"/" + b"%00" * 1290
     first = b"\x82\x86" + b"\x44" + hpack_length(len(path)) + path + AUTHORITY
-    # Their table has the path now, as its first entry.
+    # The path is now the first entry of HPACK's dynamic table.
     again = b"\x82\x86\xbe" + AUTHORITY
     with served(binary, "--answer-timeout-ms=2000", "--request-timeout-ms=2000") as service:
         before = service.resident_mib()
@@ -233,7 +233,7 @@ def unread_answers(binary, connections):
                 blocks = [first, *[again] * (STREAMS - 1)]
                 peer.send(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, peer.stream(), block)
                                    for block in blocks), timeout=1)
-                # What counts is what is kept, not how many requests a second a worker answers.
+                # The test is about the memory that is held, not about how many requests a second a worker answers.
                 time.sleep(0.05)
             most, deadline = 0, time.monotonic() + 30
             while time.monotonic() < deadline and not all(peer.closed for peer in peers):
@@ -259,10 +259,10 @@ def unread_answers(binary, connections):
 
 
 def heads(binary, connections):
-    """Clients that say 90 lines once, and then begin requests of which each repeats them by 90 bytes and whose body
-    never comes."""
+    """Clients send 90 header lines once. Then they begin requests that repeat these lines with about one byte each, and never
+    send the bodies."""
     lines = [b"\x40\x04x-%02d\x01v" % each for each in range(90)]
-    # Their table has the lines now, the last one as its first entry.
+    # The lines are now in HPACK's dynamic table, the last one as its first entry.
     repeated = ADD + bytes(0x80 | (62 + each) for each in range(65)) + bytes(
         byte for each in range(65, 90) for byte in (0xff, 62 + each - 127))
     with served(binary) as service:
@@ -271,7 +271,7 @@ def heads(binary, connections):
         def attack():
             peers = [Peer(service.address) for _ in range(connections)]
             for peer in peers:
-                # More than it may have: what is in excess is reset.
+                # More streams than the service allows, which resets the rest.
                 blocks = [ADD + b"".join(lines), *[repeated] * 249]
                 peer.send(b"".join(frame(HEADERS, END_HEADERS, peer.stream(), block) for block in blocks), timeout=5)
                 peer.read()
@@ -287,7 +287,7 @@ def heads(binary, connections):
 
         (most, connected), failures = beside_a_good_client(service.address, attack)
         left = service.resident_mib()
-        # What the allocator keeps is there for the next time.
+        # The allocator keeps memory, so a repetition must reuse it.
         again, _ = attack()
         print(f"heads: {connections} connections of up to {STREAMS} requests of 90 lines: {before:.1f} MiB before, "
               f"{most:.1f} MiB at most, {connected} still connected then, {left:.1f} MiB afterwards, "
@@ -300,7 +300,7 @@ def heads(binary, connections):
 
 
 def unread_pages(binary, connections):
-    """Clients of HTTP/1.1 that ask for the largest file of the page, and read nothing."""
+    """HTTP/1.1 clients request the largest file of the page, and read nothing."""
     with served(binary) as service:
         before = service.resident_mib()
 
@@ -326,7 +326,7 @@ def unread_pages(binary, connections):
 
 
 def probes(binary, seconds):
-    """Anybody may ask whether it is ready."""
+    """Floods /ready, which anybody may ask."""
     with served(binary, "--queue-operations-max=8") as service:
         answers = {}
 
@@ -349,7 +349,7 @@ def probes(binary, seconds):
 
 
 def log_lines(binary, seconds):
-    """Requests that are taken back, of which every 22 made a library write a line."""
+    """Cancels requests: for every 22 of them, a library used to write a line to the log."""
     with served(binary) as service:
         before, sent = service.log_bytes(), [0]
 
@@ -374,7 +374,7 @@ def log_lines(binary, seconds):
 
 
 def addresses(binary, requests):
-    """A /48 uses each of its /64 once; then clients come that have asked nothing yet."""
+    """A /48 uses each of its /64 networks once; afterwards there are requests from clients that have not asked before."""
     arguments = "--rate-limit-per-second=10", "--rate-limit-burst=10", "--trusted-proxies=127.0.0.0/8"
     with served(binary, *arguments) as service:
         def ask_as(connection, address):
@@ -387,9 +387,9 @@ def addresses(binary, requests):
             return sum(ask_as(connection, f"[2001:db8:7:{each % 65536:x}::1]:{each % 60000}") == 429
                        for each in range(requests))
 
-        # Each request of the good one is of another client, as it has a limit too.
+        # Each request of the good client has a different address, because each address has a limit.
         refused, failures = beside(ManyGoodClients(service.address), flood)
-        # The flood's own groups of buckets are those of everybody.
+        # These addresses share the groups of buckets with the flood's addresses.
         fresh = [ask_as(connection, address)
                  for each in range(200)
                  for address in (f"192.0.2.{each}:5678", f"2001:db9:{each:x}::1", f"64:ff9b::198.51.100.{each}")]
@@ -404,7 +404,8 @@ def addresses(binary, requests):
 
 
 def keys(binary, most):
-    """One address uses more idempotency keys than are kept: another's are known still, and of its own the newest."""
+    """One address uses more idempotency keys than the service keeps: another address's keys must still be known, and so must
+    its own newest keys."""
     def keyed(widget):
         return add(widget).replace(b"\r\n", b'\r\nIdempotency-Key: "%b"\r\n' % widget, 1)
 
@@ -418,7 +419,7 @@ def keys(binary, most):
         flooded, failures = beside_a_good_client(service.address, flood)
         if set(added + flooded) != {204}:
             failures.append(f"keys: widgets were answered {set(added + flooded)}")
-        # A key that is not known any more adds a widget that is there.
+        # If a key is no longer known, the addition is refused because the widget exists.
         known = [modest.ask(keyed(each))[0] for each in mine].count(204)
         newest = [greedy.ask(keyed(each))[0] for each in theirs[-kept:]].count(204)
         print(f"keys: {most} are kept, one address used {len(theirs)}: of {kept} of another {known} are known, "
@@ -429,8 +430,8 @@ def keys(binary, most):
 
 
 def places(binary, seconds):
-    """One address opens connections as fast as it goes and asks nothing, or begins bodies that never come; then so
-    do four addresses. The good client makes a new connection for each request, and so do probes."""
+    """One address, and then four, open connections as fast as possible, and either send nothing or begin bodies that never
+    arrive. The good client and the probes make a new connection for each request."""
     def connect_from(address, source):
         client = socket.socket()
         client.bind((source, 0))
@@ -473,12 +474,12 @@ def places(binary, seconds):
             wrong_meanwhile, refused = beside(good, attack)
             print(f"places: 400, {opened[0]} connections of {len(sources)} addresses, {name}: probes were answered "
                   f"{probes}, a good client was refused {len(wrong_meanwhile)} times")
-            # Where all places are busy, newcomers are told so, or closed at once.
+            # If all places are busy, newcomers get a 503 or are disconnected at once.
             if len(sources) == 1:
                 failures += refused
             elif set(wrong_meanwhile) - {503, 0}:
                 failures.append(f"places: a newcomer was answered {set(wrong_meanwhile)}")
-            # A worker may take longer than an excess place lasts, where four addresses keep it busy.
+            # If four addresses keep a worker busy, it may take longer than an excess place lasts.
             lost = probes.pop(0, 0)
             if set(probes) != {200} or lost > (probes[200] / 4 if len(sources) > 1 else 0):
                 failures.append(f"places: probes were answered {probes}, {lost} were not")
@@ -486,7 +487,7 @@ def places(binary, seconds):
 
 
 def descriptors(binary, widgets):
-    """Idle connections take all that they get, and the store goes on to make segments."""
+    """Idle connections take all the descriptors that they can get, but the store can still make segments."""
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 

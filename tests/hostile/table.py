@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The table of docs/security.md: runs what has a good client beside it, and prints a row for each attack.
+"""Prints the table of docs/security.md: runs the attacks that have a good client beside them, with a row for each.
 
     tests/hostile/table.py BINARY [SECONDS]
 
-What the scripts print themselves comes on standard error as it is; the table, in Markdown, at the end. Exit status 1
-where one of them failed."""
+The scripts' own output goes to standard error unchanged; the table, in Markdown, comes at the end. Exits with 1 if a
+script failed."""
 
 import pathlib
 import re
@@ -23,7 +23,7 @@ def scripts(binary, seconds):
 
 
 class Row:
-    """One attack, out of the lines that tell of it."""
+    """One attack, parsed from the lines that describe it."""
 
     def __init__(self):
         self.p99, self.refused, self.name, self.memory, self.log = {}, "", "", [], []
@@ -41,7 +41,7 @@ class Row:
 
     def __str__(self):
         p99 = " | ".join(f"{float(self.p99.get(phase, 0)):.0f}" for phase in ("before", "during", "after"))
-        # Of several replicas the one that took most.
+        # Of several replicas, the one that took the most memory.
         first, most = max(self.memory, key=lambda pair: pair[1], default=(0, 0))
         return f"| {self.name} | {p99} | {self.refused} | {first:.0f}, {most:.0f} MiB | {sum(self.log):,} |"
 

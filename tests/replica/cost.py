@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""What a standby costs, both on this machine: adds of closed loop and their median latency, without one, with one, and where answers wait for it.
+"""Measures what a standby costs, with both stores on this machine: adds in a closed loop and their median latency without a
+standby, with one, and when answers wait for it.
 
     tests/replica/cost.py target/release/widgets FOLDER 3
     tests/replica/cost.py target/release/widgets FOLDER 5 --pinned
 
-Rounds take turns: `alone` (no standby), `local` (one standby, answers wait for the primary alone), `standby` (answers wait for it as well). Then the median
-latency at a rate of half of what there is alone. Both services and the load share the machine, which must be otherwise idle: on two machines the
-standby's work is elsewhere. Exits with 1 where `local` loses more than 5 % of the adds, or `standby` more than 40 %, or its median
-latency of closed loop is more than twice as long. COST_SECONDS: how long each measurement takes.
+Rounds alternate between `alone` (no standby), `local` (one standby, answers wait only for the primary) and `standby`
+(answers also wait for the standby). Then measures the median latency at half the rate of `alone`. Both services and the
+load share the machine, which must be otherwise idle; with two machines the standby's work would be on the other one.
+Exits with 1 if `local` loses more than 5 % of the adds, or `standby` loses more than 40 % or its median latency in the
+closed loop is more than twice as long. COST_SECONDS: how long each measurement takes.
 
-With `--pinned` what a standby costs the primary alone: that one has a core of its own, and 512 connections of the load and the standby have another one,
-in rounds of `alone` and `local`. Beside the adds it says how much processor time the primary spent on one, and how much of its core it had: where
-that is not all of it, the adds are bounded by what is on the other core. Exits with 1 where an add costs the primary more than 5 % more processor time
-with a standby.
+With `--pinned`, measures what a standby costs the primary alone: the primary has one core, and the load (512
+connections) and the standby share another, in rounds of `alone` and `local`. Also prints the primary's CPU time per add
+and how much of its core it used: if that is less than the whole core, the other core limits the adds. Exits with 1 if
+an add takes more than 5 % more of the primary's CPU time with a standby.
 """
 
 import json
@@ -32,7 +34,7 @@ KINDS = ["alone", "local", "standby"]
 
 
 def pinned(core, command):
-    """The command on one core, if there is one."""
+    """Returns the command, bound to the core if one is given."""
     return command if core is None else ["taskset", "--cpu-list", str(core), *command]
 
 
@@ -52,7 +54,7 @@ class Service:
             return None
 
     def processor_seconds(self):
-        """What its threads have used so far."""
+        """Returns the CPU time that its threads have used so far."""
         fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -74,10 +76,10 @@ def load(binary, service, rate, core=None, connections=64):
 
 
 def measure_pinned(binary, folder, kind):
-    """Adds a second, the primary's microseconds for one, and how much of its core it had."""
+    """Returns the adds per second, the primary's microseconds per add, and how much of its core it used."""
     primary_core, other_core = sorted(os.sched_getaffinity(0))[:2]
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        # Else operations gather by how short processors are, which the standby changes: batches would not be the same.
+        # Pacing would make batches depend on how short CPU time is, which the standby changes.
         services = [Service(binary, f"{own}/first", "--pacing", "never", core=primary_core)]
         try:
             if kind == "local":
@@ -93,7 +95,7 @@ def measure_pinned(binary, folder, kind):
 
 
 def count(service):
-    """How many widgets it has."""
+    """Returns how many widgets the store has."""
     for line in service.get("/metrics").splitlines():
         if line.startswith("widgets_widgets "):
             return float(line.rsplit(" ", 1)[1])
@@ -120,7 +122,7 @@ def measure(binary, folder, kind, half):
         try:
             if kind != "alone":
                 services.append(Service(binary, f"{own}/second", "--follow", services[0].url, *acknowledge))
-                # It is followed, and waited for, before anything is measured.
+                # Before anything is measured, the standby must follow and, if so configured, be waited for.
                 by = f'widgets_acknowledged_by{{by="{kind}"}} 1'
                 followed = "widgets_replication_standbys 1"
                 wait("a standby", lambda: all(each in services[0].get("/metrics") for each in (by, followed)))
@@ -137,7 +139,7 @@ def stop(*_):
 
 
 def main():
-    # So that what was started ends as well.
+    # So that the processes that were started end as well.
     signal.signal(signal.SIGTERM, stop)
     binary, folder, rounds = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), int(sys.argv[3])
     os.makedirs(folder, exist_ok=True)

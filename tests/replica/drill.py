@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""The primary is killed under `widgets load --during-crash`, its standby is promoted, and the load goes on there.
+"""Kills the primary under `widgets load --during-crash`, promotes its standby, and continues the load there.
 
     tests/replica/drill.py target/debug/widgets 20 [standby]
 
-Each time: what the promoted store has of the old epoch is the beginning of what the primary had (what is lost with
-`local` is the end, never a part in the middle), and the primary, started again, takes no operation once it was told.
-With `standby` answers wait for the standby (`replication.acknowledge`): the primary's disk is deleted, nothing that was answered is lost, which is
-the load's own verdict, and the primary, started on a copy of its disk, answers nothing. Prints how long it took from the promotion to the
-first accepted operation, and what was lost. Exits with 1 if not. Needs Python alone.
+Each time, the promoted store's history of the old epoch must be a prefix of the primary's: with `local`, only the end
+of the history may be lost, never a part in the middle. After a restart, the old primary must take no operation once it
+has learned of the promotion. With `standby`, answers wait for the standby (`replication.acknowledge`): the primary's
+disk is deleted, nothing that was answered may be lost according to the load's audit, and the old primary, started on a
+copy of its disk, must answer nothing. Prints how long it took from the promotion to the first accepted operation, and
+what was lost. Exits with 1 at a failure. Needs only Python.
 """
 
 import json
@@ -25,7 +26,8 @@ WAITS = ["--acknowledge", "standby"]
 
 
 def round_of(binary, folder, chance):
-    """One kill: milliseconds until the first accepted operation, what was lost, and of how many."""
+    """Kills once. Returns the milliseconds until the first accepted operation, how many operations were lost, and of
+    how many."""
     first, second = f"{folder}/first", f"{folder}/second"
     primary = Service(binary, first, free_port())
     standby = Service(binary, second, free_port(), "--follow", primary.url)
@@ -45,11 +47,11 @@ def round_of(binary, folder, chance):
         wait("an accepted operation", lambda: standby.ask("POST", "/rpc/add_widget", body)[0] == 204)
         took = (time.monotonic() - began) * 1000
         proxy.target = standby.port
-        # Its own verdict would be of a server that loses nothing; what was lost is seen below.
+        # The load's own audit expects a server that loses nothing. What was lost is checked below.
         wait("the load goes on", lambda: sum(epoch != FIRST_EPOCH for epoch, _ in standby.changes()) > 100)
         load.kill()
         load.wait()
-        # Where nobody tells it anything, as it is found nowhere.
+        # On another port, where nobody can reach it to tell it of the promotion.
         old = Service(binary, f"{folder}/copy", free_port())
         services.append(old)
         had, has = [what for _, what in old.changes()], standby.changes()
@@ -70,7 +72,7 @@ def round_of(binary, folder, chance):
 
 
 def waiting_round_of(binary, folder, chance):
-    """One kill where answers wait for the standby: milliseconds, what was lost, and of how many."""
+    """Kills once while answers wait for the standby. Returns the same as `round_of`."""
     first, second, copy = f"{folder}/first", f"{folder}/second", f"{folder}/copy"
     primary = Service(binary, first, free_port(), *WAITS)
     standby = Service(binary, second, free_port(), "--follow", primary.url, *WAITS)
@@ -95,12 +97,12 @@ def waiting_round_of(binary, folder, chance):
         wait("an accepted operation", lambda: standby.ask("POST", "/rpc/add_widget", body)[0] == 204)
         took = (time.monotonic() - began) * 1000
         proxy.target = standby.port
-        # Its own operations are predicted, each answer held against what there is at the end.
+        # The load predicts its own operations, and compares each answer with the state at the end.
         if load.wait(120) != 0:
             text = pathlib.Path(f"{folder}/load.log").read_text()
             fail(f"the load found something lost or wrong: {folder}\n{text}")
         audit = json.loads(pathlib.Path(report).read_text())["audit"]
-        # Where nobody tells it anything, as it is found nowhere.
+        # On another port, where nobody can reach it to tell it of the promotion.
         old = Service(binary, copy, free_port(), *WAITS, "--standby-timeout-ms", "200")
         services.append(old)
         for number in range(20):

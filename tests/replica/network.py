@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Two stores on two hosts, made of network namespaces, and what networks do to them: unplugged, half-open, slow.
+"""Two stores on two hosts (network namespaces) with faults of the network between them: unplugged, half-open, slow.
 
     tests/replica/network.py target/debug/widgets 3
 
-Writers reach both hosts all the time; between the two hosts there is a link of its own, to which things happen while roles
-change (`widgets promote --switchover`) and while they do not. After each round there is just one primary, following
-docs/operations.md where the command could not say what became of it; whatever a writer was told is there is there once, and both stores have the same
-history. Needs root, Python and the Debian packages iproute2 and iptables.
+Writers can always reach both hosts. The faults affect a separate link between the two hosts, while roles change
+(`widgets promote --switchover`) and while they do not. If the command cannot report the outcome, the test follows
+docs/operations.md. After each round there must be exactly one primary, every addition that a writer was told of must be
+there once, and both stores must have the same history. Needs root, Python and the Debian packages iproute2 and
+iptables.
 """
 
 import json
@@ -22,7 +23,7 @@ import time
 from services import SETTINGS, Service, fail, wait
 
 PORT = 3000
-# The two hosts as writers reach them, and as they reach each other.
+# The addresses at which writers reach the two hosts, and those at which the hosts reach each other.
 OUTSIDE = ["10.213.1.2", "10.213.2.2"]
 BETWEEN = ["10.213.3.1", "10.213.3.2"]
 LINK = "between"
@@ -36,7 +37,7 @@ def run(*command, check=True):
 
 
 class Network:
-    """Two namespaces, each with a way to this one, and a link between the two."""
+    """Two namespaces, each with a route to this one, and a link between the two."""
 
     def __init__(self):
         self.names = [f"w{os.getpid()}{side}" for side in "ab"]
@@ -62,7 +63,7 @@ class Network:
         self.inside(self.names[0], "ip", "link", "set", LINK, "down")
 
     def drop_from(self, host):
-        """What this host sends to the other one gets lost; what that sends arrives."""
+        """Drops what this host sends to the other one, but not what the other one sends."""
         other = self.names[1 - host]
         self.inside(other, "iptables", "-A", "INPUT", "-i", LINK, "-j", "DROP")
 
@@ -84,7 +85,7 @@ class Network:
 
 
 class Writer(threading.Thread):
-    """Adds widgets at whichever store takes them, and keeps what it was told."""
+    """Adds widgets to whichever store accepts them, and records the answers."""
 
     def __init__(self, number, services):
         super().__init__(daemon=True)
@@ -105,13 +106,13 @@ class Writer(threading.Thread):
                 count += 1
             elif status != 503:
                 fail(f"{serial_number} is answered {status} {text}")
-            # Nothing was applied: the other one may take it.
+            # Nothing was applied, so the other store may accept it.
             at = 1 - at
             time.sleep(0.01)
 
 
 def happen(network, chance, what, host):
-    """Whatever it is, for a while."""
+    """Causes a fault for a while."""
     time.sleep(chance.random() * 0.03)
     {"unplugged": network.unplug, "half-open": lambda: network.drop_from(host), "slow": network.slow}[what]()
     time.sleep(chance.uniform(0.5, 2.5))
@@ -123,7 +124,7 @@ def primaries(services):
 
 
 def one_primary(binary, network, services, standby):
-    """What docs/operations.md says to do where the command ended with 4: nothing where one is the primary, or goes on soon."""
+    """Does what docs/operations.md says if the command ended with 4: nothing if there is a primary, or one resumes soon."""
     end = time.monotonic() + 5
     while time.monotonic() < end:
         found = primaries(services)
@@ -142,7 +143,7 @@ def promote(binary, network, host, *arguments):
 
 
 def history(services):
-    """Both have everything, and the same."""
+    """Waits until both stores have everything, and returns their common history."""
     wait("they have the same", lambda: services[0].position() == services[1].position(), 120)
     one, other = [service.changes() for service in services]
     if one != other:
@@ -184,7 +185,7 @@ def rounds_of(binary, folder, network, rounds):
                     ends[key] = ends.get(key, 0) + 1
                     before = len(writers[0].applied)
                     wait("operations are taken", lambda: len(writers[0].applied) > before)
-                    # Whoever was told of a new primary over a link that was away is told again.
+                    # A store that could not be told of the new primary while the link was down is told again.
                     wait("the other follows", lambda: services[1 - primary].ask("GET", "/ready")[0] == 200)
                     standby_of = services[1 - primary]
                     seen = services[primary].position()

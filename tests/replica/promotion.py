@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How long a promotion takes: from the start of `widgets promote` to the first operation that the new primary accepts.
+"""Measures how long a promotion takes, from the start of `widgets promote` to the first operation that the new primary
+accepts.
 
     tests/replica/promotion.py target/release/widgets 3 --widgets 10000000
 
-Each time the primary is killed once its standby has everything, the standby is promoted, and a new standby copies its store. A
-switchover's pause is measured by switchover.py, what a standby costs by cost.py. Needs Python alone; some GB of disk
-for ten million widgets.
+Each time, kills the primary once its standby has everything and promotes the standby; a new standby then copies its
+store. switchover.py measures the pause of a switchover, cost.py the cost of a standby. Needs only Python, and some GB
+of disk for ten million widgets.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Services on free ports of this machine, and a way between a client and whoever is the primary. Needs Python alone."""
+"""Services on free ports of this machine, and a proxy between a client and the current primary. Needs only Python."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ import threading
 import time
 
 SETTINGS = ["--segment-bytes", "1048576", "--queue-operations-max", "64"]
-# Nobody was promoted before: the first epoch of a store.
+# The first epoch of a store, before any promotion.
 FIRST_EPOCH = "00000001"
 
 
@@ -24,7 +24,7 @@ def free_port():
 
 
 class Service:
-    """One, on this data directory. `namespace` is the network that it is in, `host` the address at which it is asked."""
+    """A service on this data directory. `namespace` is its network namespace, `host` the address for requests to it."""
 
     def __init__(self, binary, directory, port, *arguments, host="127.0.0.1", listen=None, namespace=None, settings=SETTINGS):
         self.host, self.port, self.url, self.namespace = host, port, f"http://{host}:{port}", namespace
@@ -41,7 +41,7 @@ class Service:
         return self.ask("GET", "/live")[0] == 200
 
     def ask(self, method, path, body=None):
-        """Status, code and the position after the page; status 0 without an answer."""
+        """Returns the status, the code and the position after the page, or status 0 if there is no answer."""
         try:
             connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
@@ -53,7 +53,7 @@ class Service:
             return 0, b"", None
 
     def position(self):
-        """After the newest entry of its journal."""
+        """Returns the position after the newest entry of its journal."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         connection.request("GET", "/widgets/none")
         answer = connection.getresponse()
@@ -75,7 +75,7 @@ class Service:
         return self.ask("POST", "/rpc/add_widget", body)
 
     def changes(self):
-        """Everything that happened, as (epoch, what)."""
+        """Returns the whole history, as pairs (epoch, change)."""
         changes, after = [], ""
         while True:
             status, text, after_this = self.ask("GET", f"/changes?limit=1000{after}")
@@ -95,7 +95,7 @@ class Service:
 
 
 class Proxy:
-    """Takes connections and hands them on to whoever is the primary, as a load balancer does."""
+    """Accepts connections and forwards them to the current primary, as a load balancer does."""
 
     def __init__(self, port):
         self.target = port

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Two stores change roles by `widgets promote --switchover` under `widgets load`, again and again.
+"""Two stores repeatedly change roles by `widgets promote --switchover` under `widgets load`.
 
     tests/replica/switchover.py target/release/widgets 10
     tests/replica/switchover.py target/release/widgets 10 --acknowledge standby
     tests/replica/switchover.py target/release/widgets 10 --widgets 10000000 --rate 5000 --pause-max 1000
 
-No request fails: those that come while roles change wait, and go to the primary that the standby names. Every answer is
-what the rules allow, everything that was acknowledged is there at the end, and both stores have the same history. Prints
-how long the command took, and the longest that any request waited, from the moment at which it was due: the pause. With
-`--pause-max` it must not be more milliseconds than that. With `--widgets` the store has so many at first. With
-`--acknowledge standby` answers wait for the standby, which is the holder each time before roles change. Exits with 1 if not. Needs
-Python alone.
+No request may fail: requests that arrive while roles change wait, and then go to the primary that the standby names.
+Every answer must follow the rules, every acknowledged operation must be there at the end, and both stores must have the
+same history. Prints how long the command took, and the pause: the longest wait of any request from the moment at which
+it was due. `--pause-max` limits the pause, in milliseconds. `--widgets` sets how many widgets the store has at first.
+With `--acknowledge standby`, answers wait for the standby, which is the holder each time before roles change. Exits
+with 1 at a failure. Needs only Python.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def run(binary, folder, asked):
     acknowledged_by = 'widgets_acknowledged_by{by="%s"}'
     wait("it follows", lambda: other.ask("GET", "/ready")[0] == 200)
     report = f"{folder}/report.json"
-    # Without a warm-up, whose moves to another primary are not in the report.
+    # Without a warm-up, because the report does not include redirects to another primary during it.
     command = [binary, "load", one.url, "--rate", str(asked.rate), "--duration", "1h", "--warm-up", "0s", "--json", report]
     with open(f"{folder}/load.log", "wb") as log:
         load = subprocess.Popen([*command, "--audit", "all"], stdout=log, stderr=log)
