@@ -1,7 +1,7 @@
 import { defineConfig } from "vite";
 
-// The binary embeds what this writes (crates/console). Names without hashes, one file of each kind, and
-// relative links: the console works under any path prefix, and its files change only with its sources.
+// The binary embeds the files that this writes (crates/console). The names have no hashes, there is one file of each
+// kind, and links are relative: the console works under any path prefix, and its files change only with its sources.
 export default defineConfig({
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
@@ -12,7 +12,7 @@ export default defineConfig({
     modulePreload: false,
     cssCodeSplit: false,
     target: "es2022",
-    // What is in the bundle, and under which licences: they ask that their text goes with it.
+    // Lists the libraries in the bundle with their licences, whose texts must be distributed with it.
     license: { fileName: "licences.md" },
     rollupOptions: {
       output: {

@@ -1,5 +1,5 @@
-// The public API, asked as any client asks it. Every path is relative to this page, so that a prefix of a
-// proxy stays in front of it.
+// A client of the public API, without any special access. Every path is relative to this page, so that a proxy's
+// path prefix is kept.
 
 import { afterPrefix } from "./query";
 
@@ -24,7 +24,7 @@ export interface Neighbourhood {
   widgets: Widget[];
   associations: Association[];
   truncated: boolean;
-  /** Whether all of it was so at the same time. */
+  /** Whether everything in it is from the same moment. */
   oneMoment: boolean;
 }
 
@@ -44,7 +44,7 @@ export interface Change {
   port?: string;
 }
 
-/** What the service, or the network, says instead of doing what was asked. */
+/** An error or refusal by the service, or a failure of the network. */
 export class Failure extends Error {
   readonly status: number;
   readonly code: string;
@@ -58,7 +58,7 @@ export class Failure extends Error {
   }
 }
 
-/** What a page can carry only as one segment of a path that every URL parser takes out. */
+/** Serial numbers that cannot be a segment of a path, because every URL parser removes such segments. */
 const PATHLESS = [".", ".."];
 
 const NOT_ALLOWED = "42501";
@@ -69,7 +69,7 @@ export const root = new URL("../", new URL(".", document.location.href));
 
 const TOKEN = "widgets.token";
 
-/** The caller's token. It stays in this tab, and never gets into a URL. */
+/** The caller's token. It stays in this tab and never gets into a URL. */
 export const token = {
   get: (): string => sessionStorage.getItem(TOKEN) ?? "",
   set: (value: string): void => (value ? sessionStorage.setItem(TOKEN, value) : sessionStorage.removeItem(TOKEN)),
@@ -83,7 +83,7 @@ interface Asked {
   signal?: AbortSignal | undefined;
 }
 
-/** Asks, and returns the answer where it is one of success. */
+/** Sends a request. Returns a successful answer, and throws a `Failure` otherwise. */
 export async function ask(path: string, asked: Asked = {}): Promise<Response> {
   const headers: Record<string, string> = { Accept: asked.accept ?? "application/json", ...asked.headers };
   if (asked.body !== undefined) headers["Content-Type"] = "application/json";
@@ -108,13 +108,13 @@ export async function ask(path: string, asked: Asked = {}): Promise<Response> {
     throw new Failure(response.status, String(code), String(message), details ?? null);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    // An answer to HEAD has no body, one of a proxy another; the header says the code as well.
+    // An answer to HEAD has no body, and a proxy's answer has a different one, but the header also contains the code.
     const code = /error=(\w+)/.exec(response.headers.get("Proxy-Status") ?? "")?.[1] ?? "";
     throw new Failure(response.status, code, `The answer is ${response.status} ${response.statusText}.`, null);
   }
 }
 
-/** A serial number as a segment of a path. */
+/** Encodes a serial number as a segment of a path. */
 const segment = (serialNumber: string): string => encodeURIComponent(serialNumber);
 
 export async function lookup(serialNumber: string, signal?: AbortSignal): Promise<Widget> {
@@ -136,7 +136,7 @@ export async function neighbourhood(
   return { ...(await (await ask(path, { signal })).json()), oneMoment: true };
 }
 
-/** The neighbourhood of a widget that no path can name: lists, one for each step. They are not of one moment. */
+/** Builds the neighbourhood of a widget that no path can name from lists, one for each step, which are from different moments. */
 async function aroundPathless(
   serialNumber: string,
   depth: number,
@@ -171,20 +171,20 @@ const peersOf = (widgets: Widget[]): string[] => [
   ...new Set(widgets.flatMap((widget) => widget.slots.flatMap((slot) => slot.peer ?? []))),
 ];
 
-/** A value within a list of a filter. */
+/** Quotes a value for a list in a filter. */
 const quoted = (text: string): string => `"${text.replace(/["\\]/g, "\\$&")}"`;
 
-/** One page of a list. */
+/** Returns one page of a list. */
 export async function list(query: string, signal?: AbortSignal): Promise<Widget[]> {
   return (await ask(`widgets?${query}`, { signal })).json();
 }
 
-/** Whether there is no widget at all. */
+/** Returns whether the registry is empty. */
 export async function isEmpty(signal?: AbortSignal): Promise<boolean> {
   return (await list("select=serial_number&limit=1", signal)).length === 0;
 }
 
-/** Serial numbers that begin so, for suggestions. */
+/** Returns serial numbers with this prefix, as suggestions. */
 export async function beginningWith(prefix: string, limit: number, signal?: AbortSignal): Promise<string[]> {
   const query = new URLSearchParams({ select: "serial_number", limit: String(limit), serial_number: `gte.${prefix}` });
   const end = afterPrefix(prefix);
@@ -192,7 +192,7 @@ export async function beginningWith(prefix: string, limit: number, signal?: Abor
   return (await list(query.toString(), signal)).map((row) => row.serial_number);
 }
 
-/** How many rows a filter has. Unfiltered it costs the service nothing; filtered it may be a scan. */
+/** Returns how many rows a filter matches. Without a filter, the service knows the number; with one, it may have to scan. */
 export async function count(query: string, signal?: AbortSignal): Promise<number | null> {
   const headers = { Prefer: "count=exact" };
   return totalOf(await ask(`widgets?${query}${query ? "&" : ""}limit=1`, { method: "HEAD", headers, signal }));
@@ -213,27 +213,27 @@ export async function changes(
 
 export type Operation = "add_widget" | "remove_widget" | "associate_widgets" | "remove_association";
 
-/** Whether the caller can change anything here: a role may only look, and a standby changes nothing for anybody. */
+/** Whether the caller can change anything here. A role may allow only reading, and a standby accepts no changes from anybody. */
 export type Rights = { operate: true } | { operate: false; because: "role" } | { operate: false; because: "standby"; primary: string };
 
 /**
- * What the caller may do. The service says so by how it refuses what is never done: `HEAD` of an operation is "no such
- * method" to those who may call it, and "not allowed" to the others. A standby is not ready in the role of a primary, and
- * says where that is. Neither is counted as a refused request.
+ * Returns what the caller may do, which the service reveals in how it refuses requests that never succeed. It answers `HEAD`
+ * of an operation with "no such method" if the caller may call the operation, and with "not allowed" otherwise. A standby is
+ * not ready in the role of a primary, and says where the primary is. The service counts neither as a refused request.
  */
 export async function rights(signal?: AbortSignal): Promise<Rights> {
   const [operation, role] = await Promise.all([
     refusal("rpc/remove_widget?widget_sn=", "HEAD", signal),
     refusal("ready?role=primary", "GET", signal),
   ]);
-  // Whoever is not let in at all does not know what there is to be allowed.
+  // A caller who is not authenticated cannot learn what is allowed.
   if (operation?.status === 401) throw operation;
   if (operation?.code === NOT_ALLOWED) return { operate: false, because: "role" };
   if (role?.code === STANDBY) return { operate: false, because: "standby", primary: role.details ?? "" };
   return { operate: true };
 }
 
-/** How this is refused, if it is. */
+/** Sends a request, and returns how it is refused, or null if it succeeds. */
 async function refusal(path: string, method: "GET" | "HEAD", signal?: AbortSignal): Promise<Failure | null> {
   try {
     await ask(path, { method, signal });
@@ -244,24 +244,24 @@ async function refusal(path: string, method: "GET" | "HEAD", signal?: AbortSigna
   }
 }
 
-/** With a key it is applied once, however often it is sent. */
+/** Sends an operation. With a key, the service applies it only once, however often it is sent. */
 export async function operate(operation: Operation, body: Record<string, unknown>, key?: string): Promise<void> {
   await ask(`rpc/${operation}`, { body, headers: key === undefined ? {} : { "Idempotency-Key": `"${key}"` } });
 }
 
-/** A key that nobody else has. Not `randomUUID`: browsers have that only where there is TLS. */
+/** Returns a unique key. Does not use `randomUUID`, which browsers offer only with TLS. */
 export const newKey = (): string =>
   [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** Whether it is not known if what was asked for was done, or known that it can simply be asked for again. */
+/** Returns whether a request can be sent again, because its outcome is unknown or because it was only put off. */
 export const canBeSentAgain = (failure: unknown): boolean =>
   failure instanceof Failure && (failure.status === 0 || failure.status === 429 || failure.status === 503);
 
-/** What turns the direction of a text, or is not seen: a line that is copied has to be what it looks like. */
+/** Characters that change the direction of a text or are invisible: a copied line must be what it looks like. */
 const INVISIBLE = /[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 const escaped = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
-/** The same as a line for a shell. */
+/** Returns the operation as a command line for a shell. */
 export function curl(operation: Operation, body: Record<string, unknown>): string {
   const shell = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
   const authorization = token.get() ? ` -H "Authorization: Bearer $WIDGETS_TOKEN"` : "";

@@ -1,10 +1,10 @@
-// An empty registry: how to begin.
+// How to begin with an empty registry.
 
 import { useState } from "preact/hooks";
 import { Failure, operate } from "./api";
 import { Problem, ReadOnly, to, useRights } from "./parts";
 
-/** How to begin, with one click to make something to look at. */
+/** Explains how to begin, and makes an example with one click. */
 export function Begin({ begun }: { begun: () => void }) {
   const [made, setMade] = useState<number | null>(null);
   const [done, setDone] = useState(false);
@@ -16,7 +16,7 @@ export function Begin({ begun }: { begun: () => void }) {
       for (const [index, step] of EXAMPLE.entries()) {
         setMade(index);
         await operate(step[0], step[1]).catch((failure: unknown) => {
-          // Made before, and asked for again after something failed halfway.
+          // An earlier attempt that failed halfway has made this already.
           if (!(failure instanceof Failure && ["23505", "WG003"].includes(failure.code))) throw failure;
         });
       }

@@ -1,4 +1,4 @@
-// Changes as they happen, with who did them.
+// Shows changes as they happen, with the callers who made them.
 
 import { useEffect, useState } from "preact/hooks";
 import type { Change } from "./api";
@@ -77,7 +77,7 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
   );
 }
 
-/** The newest first. */
+/** Shows changes, newest first. */
 export function ChangeRows({ changes, empty }: { changes: Change[]; empty: string }) {
   if (!changes.length) return <p class="nothing">{empty}</p>;
   return (

@@ -17,7 +17,7 @@ interface Props {
 }
 
 const HEIGHT = 180;
-/** So many seconds are shown, also while there is less to show: the axis does not jump. */
+/** How many seconds the chart spans, even with less data, so that the axis does not jump. */
 const SPAN_SECONDS = 300;
 
 type Value = number | null | undefined;
@@ -81,14 +81,14 @@ export function Chart({ series, data, unit, label }: Props) {
   }, []);
   useEffect(() => {
     plot.current?.setData(data as uPlot.AlignedData);
-    // While nobody points at a moment, the legend tells of the last one.
+    // Unless the cursor points at a moment, the legend shows the last one.
     const last = data[0]!.length - 1;
     if (plot.current && last >= 0 && (plot.current.cursor.left ?? -1) < 0) plot.current.setLegend({ idx: last });
   }, [data]);
   return <div class="chart" ref={box} role="img" aria-label={label} />;
 }
 
-/** What has no neighbour to be joined with is a point: a line would not show it. */
+/** Returns the values without a neighbour, which are drawn as points because a line would not show them. */
 function alone(plot: uPlot, series: number): number[] {
   const values = plot.data[series]!;
   const [first, last] = plot.series[0]!.idxs ?? [0, values.length - 1];

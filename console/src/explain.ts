@@ -1,4 +1,4 @@
-// What a refusal means for the person who asked, and what can be done.
+// What a refusal means for the person who asked, and what that person can do.
 
 import { Failure } from "./api";
 
@@ -36,7 +36,7 @@ const WORDS: Record<string, string> = {
   PGRST303: "The token is not valid now: it may have expired. Enter another one.",
 };
 
-/** In words, where there is more to say than the service's own message. */
+/** Explains a failure in words, or returns null if the service's own message is enough. */
 export function explain(failure: unknown): string | null {
   if (!(failure instanceof Failure)) return null;
   return WORDS[failure.code] ?? null;

@@ -1,4 +1,4 @@
-// Following the changes of the service, as far as a page can.
+// Follows the changes of the service, within the limits of a page.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type Change, Failure, changes } from "./api";
@@ -6,33 +6,32 @@ import { useToken } from "./parts";
 
 /** How long the service is asked to wait for a change. */
 const WAIT_MS = 15_000;
-/** How long to rest between two answers, so that a page which shows much goes on answering its reader. */
+/** How long to rest between two answers, so that a page with many changes stays responsive. */
 const REST_MS = 250;
-/** How long to rest before a service that does not answer is asked again. */
+/** How long to wait before asking again when the service does not answer. */
 const RETRY_MS = 2_000;
-/** So many changes stay on the screen, and are asked for at once. */
+/** How many changes stay on the screen, and how many one request asks for. */
 export const SHOWN_MAX = 200;
-/** The service has no changes to tell: a store without a feed, or a position that is no longer kept. */
+/** Codes of a service that has no changes to send: a store without a feed, and a position that is no longer kept. */
 const [NO_CHANGES, GONE] = ["WG501", "WG410"];
 
 export type From = "oldest" | "now";
 
 interface Followed {
-  /** The newest first. */
+  /** The changes, newest first. */
   seen: Change[];
   failure: unknown;
-  /** The service has answered, so that what happens from now on is seen. */
+  /** Whether the service has answered, so that all changes from now on are seen. */
   follows: boolean;
-  /** More happened than is shown. */
+  /** Whether more changes happened than are shown. */
   missed: boolean;
-  /** Goes on with what came after a full screen of old changes. */
+  /** Continues after a full screen of old changes. */
   more: (() => void) | null;
 }
 
 /**
- * The changes of a widget (of all where it is empty) and of an operation, from now on or from the oldest one on. What
- * happens now is shown as it happens: where it is too much, some is left out. What happened long ago is shown a
- * screen at a time.
+ * Follows the changes of a widget (or of all if it is empty) and of an operation, from now on or from the oldest change on.
+ * New changes are shown as they happen; if there are too many, some are left out. Old changes are shown a screen at a time.
  */
 export function useChanges(widget: string, operation: string, from: From, paused: boolean): Followed {
   const [seen, setSeen] = useState<Change[]>([]);
@@ -42,7 +41,7 @@ export function useChanges(widget: string, operation: string, from: From, paused
   const [full, setFull] = useState(false);
   const [turn, setTurn] = useState(0);
   useToken(() => setTurn((turn) => turn + 1));
-  /** Where to go on after a pause. */
+  /** Where to continue after a pause. */
   const place = useRef<{ key: string; after: string | null }>({ key: "", after: null });
   const key = JSON.stringify([widget, operation, from]);
   useEffect(() => {
@@ -58,7 +57,7 @@ export function useChanges(widget: string, operation: string, from: From, paused
     if (paused || (full && !fresh)) return;
     const controller = new AbortController();
     const { signal } = controller;
-    // The first answer comes at once, and says where to go on.
+    // The first answer comes at once and says where to continue.
     let wait = place.current.after === null || place.current.after === "now" ? 0 : WAIT_MS;
     const follow = async (): Promise<void> => {
       while (!signal.aborted) {
@@ -99,7 +98,7 @@ function queryOf(widget: string, operation: string, after: string | null, wait: 
   return query.toString();
 }
 
-/** What only a person can change is not asked for again. */
+/** Returns whether only a person can resolve the failure, so that asking again is useless. */
 function isFinal(failure: unknown): boolean {
   if (!(failure instanceof Failure) || failure.status === 429) return false;
   return (failure.status >= 400 && failure.status < 500) || failure.code === NO_CHANGES;
@@ -112,13 +111,13 @@ function rest(milliseconds: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** So many of a widget's changes are shown on its own page. */
+/** How many of a widget's changes its page shows. */
 const HISTORY_MAX = 50;
-/** So many changes a page of the search may have. */
+/** How many changes one request of the search asks for. */
 const PAGE_MAX = 1_000;
 
 interface History {
-  /** The newest first. */
+  /** The changes, newest first. */
   seen: Change[];
   failure: unknown;
   searching: boolean;
@@ -126,7 +125,7 @@ interface History {
   stop: () => void;
 }
 
-/** The latest changes of a widget. The service looks for them from its oldest change on, which may take a while. */
+/** Loads the latest changes of a widget. The service searches from its oldest change on, which may take a while. */
 export function useHistory(widget: string): History {
   const [state, setState] = useState<Omit<History, "reload" | "stop">>({ seen: [], failure: null, searching: true });
   const [turn, setTurn] = useState(0);
@@ -141,7 +140,7 @@ export function useHistory(widget: string): History {
       let after: string | null = null;
       try {
         const { next: end } = await changes("after=now&limit=1", signal);
-        // Positions of one store sort by age.
+        // The positions of one store sort by age.
         while (end !== null && (after === null || after < end)) {
           const query = new URLSearchParams({ widget_sn: `eq.${widget}`, limit: String(PAGE_MAX) });
           if (after !== null) query.set("after", after);

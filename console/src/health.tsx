@@ -1,17 +1,17 @@
-// Store, archive and machine, as far as the metrics of this service tell.
+// The state of the store, the archive and the machine, from the metrics of this service.
 
 import { type Sample, total } from "./metrics";
 import { Card, number } from "./parts";
 
-/** Behind by this, in seconds, an archive or a standby does not just wait for its turn. */
+/** The lag, in seconds, from which an archive or a standby is not merely waiting for its turn. */
 const LATE_S = 5;
-/** And by this when something is wrong, also where nobody knows what. */
+/** The lag, in seconds, from which something is wrong, even if the cause is unknown. */
 const BEHIND_S = 60;
 
-/** Something that is worth a line: what it is called, how it is, and whether somebody has to do something. */
+/** A line: its name, its value, and whether somebody has to act. */
 type Row = [name: string, value: string | null, bad?: boolean];
 
-/** Store, archive and machine, as far as the metrics of this store tell now, and told some minutes ago. */
+/** Shows the state of the store, the archive and the machine from the current metrics and those of some minutes ago. */
 export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sample[] }) {
   const bytes = (name: string): string | null => {
     const value = total(samples, name);
@@ -59,7 +59,7 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
   );
 }
 
-/** How many standbys a primary has, or how a standby follows its primary. */
+/** Returns how many standbys a primary has, or how a standby follows its primary. */
 function standby(samples: Sample[]): Row[] {
   if (!total(samples, "widgets_replication_follows")) {
     const standbys = total(samples, "widgets_replication_standbys");
@@ -73,7 +73,7 @@ function standby(samples: Sample[]): Row[] {
   ];
 }
 
-/** Why the archive's bucket does not do what it is asked, by the metric's word for it. */
+/** Why archiving fails, by the metric's label. */
 const FAILURES: Record<string, string> = {
   unavailable: "away: tried again",
   missing: "not there: tried again",
@@ -81,7 +81,7 @@ const FAILURES: Record<string, string> = {
   store: "the journal cannot be read",
 };
 
-/** How the archive is, where there is one. */
+/** Returns the state of the archive, if there is one. */
 function archive(samples: Sample[], earlier: Sample[]): Row {
   const stopped = total(samples, "widgets_archive_stopped");
   const behind = total(samples, "widgets_archive_behind_seconds") ?? 0;

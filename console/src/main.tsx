@@ -1,4 +1,4 @@
-// The console: which screen the address names, and the frame around it.
+// The console: chooses the screen that the address names, and draws the frame around it.
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
@@ -34,7 +34,7 @@ function place(): Place {
   try {
     subject = slash < 0 ? "" : decodeURIComponent(path.slice(slash + 1));
   } catch {
-    // An address that was cut short names nothing.
+    // A truncated address names no subject.
   }
   return { screen, subject, query: new URLSearchParams(query) };
 }
@@ -59,12 +59,12 @@ function Screen({ screen, subject, query }: Place) {
 }
 
 /**
- * A screen that breaks says so in its own place: the tabs, and every other screen, go on. Without this what was shown
- * last would stay, whatever is clicked.
+ * Contains an error of a screen: the message appears in place of the screen, and the tabs and all other screens keep working.
+ * Without this, the previous content would stay, whatever is clicked.
  */
 function Guarded(place: Place) {
   const [broken, again] = useErrorBoundary((failure) => reportError(failure));
-  // Whoever goes elsewhere leaves it behind.
+  // Going to another screen clears the error.
   useEffect(() => again(), [place.screen, place.subject, place.query]);
   if (!broken) return <Screen {...place} />;
   return (
@@ -88,9 +88,9 @@ function Console() {
       const same = next.screen === shown.screen && next.subject === shown.subject;
       shown = next;
       setHere(next);
-      // Another filter of the same screen leaves the keyboard where it is.
+      // Another filter on the same screen does not move the keyboard focus.
       if (same) return;
-      // Screen readers and the keyboard go on where the new screen begins.
+      // Screen readers and the keyboard continue at the beginning of the new screen.
       main.current?.focus({ preventScroll: true });
       scrollTo(0, 0);
     };
@@ -105,7 +105,7 @@ function Console() {
   const tab = { widget: "widgets", near: "widgets" }[here.screen] ?? here.screen;
   useEffect(() => {
     const name = SCREENS.find(([screen]) => screen === tab)?.[1] ?? "";
-    // Isolated: a serial number may turn the direction of what comes after it.
+    // Isolated, because a serial number may change the direction of the text after it.
     const subject = here.subject && `\u2068${here.subject}\u2069`;
     document.title = [subject, name, "widgets"].filter(Boolean).join(" · ");
   }, [here]);

@@ -1,4 +1,4 @@
-// The service's metrics in Prometheus' text format, as far as the overview needs them.
+// Parses the service's metrics in Prometheus' text format, as far as the overview needs them.
 
 export interface Sample {
   name: string;
@@ -19,7 +19,7 @@ export function parse(text: string): Sample[] {
   return samples;
 }
 
-/** The sum over every sample of this name that has these labels; `null` where there is none. */
+/** Returns the sum over all samples with this name and these labels, or `null` if there are none. */
 export function total(samples: Sample[], name: string, labels: Record<string, string> = {}): number | null {
   const found = samples.filter(
     (sample) => sample.name === name && Object.entries(labels).every(([label, value]) => sample.labels[label] === value),
@@ -27,7 +27,7 @@ export function total(samples: Sample[], name: string, labels: Record<string, st
   return found.length ? found.reduce((sum, sample) => sum + sample.value, 0) : null;
 }
 
-/** A bound on a quantile of what was counted between two readings: no more than the quantile's bucket knows. */
+/** Returns an upper bound on a quantile between two readings: the bound of the quantile's bucket. */
 export function quantile(
   before: Sample[],
   after: Sample[],

@@ -1,4 +1,4 @@
-// A widget's neighbourhood as a graph to walk: a click leads on to the next widget.
+// A widget's neighbourhood as a graph to walk: a click leads to the next widget.
 
 import { type SimulationLinkDatum, type SimulationNodeDatum, forceCollide, forceLink, forceManyBody, forceSimulation, forceX, forceY } from "d3-force";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
@@ -7,13 +7,13 @@ import { Port, Problem, Text, WidgetLink, download, to, useLoaded } from "./part
 
 const WIDGETS_MAX = 150;
 const STEPS = 300;
-/** The least that the picture is wide and high, so that a few widgets are not drawn large, nor small on a phone. */
+/** The minimum size of the picture, so that a few widgets are drawn neither large nor, on a phone, small. */
 const WIDTH = 720;
 const HEIGHT = 400;
-/** So often a small graph is placed. The time that one takes grows with the square of its widgets, and is bounded by this. */
+/** How often a small graph is placed. A placement takes time with the square of its widgets, so EFFORT_MAX bounds the total. */
 const ATTEMPTS_MAX = 40;
 const EFFORT_MAX = 3000;
-/** Around the outermost widgets there is room for their names. */
+/** The room around the outermost widgets for their names. */
 const MARGIN = 60;
 const LABEL_MAX = 18;
 
@@ -30,7 +30,7 @@ interface Link extends SimulationLinkDatum<Node> {
 
 export function NearScreen({ serialNumber }: { serialNumber: string }) {
   const [depth, setDepth] = useState(2);
-  // With the widget that it is of: until the next picture is there, the one before stays as it is.
+  // Kept together with its centre: the previous picture stays unchanged until the next one has been loaded.
   const near = useLoaded(`${serialNumber}#${depth}`, async (signal) => ({
     ...(await neighbourhood(serialNumber, depth, WIDGETS_MAX, signal)),
     centre: serialNumber,
@@ -96,7 +96,7 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
 function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string; picture: { current: SVGSVGElement | null } }) {
   const { nodes, links, box } = useMemo(() => layout(near, centre), [near, centre]);
   const above = useMemo(() => labelledAbove(nodes, links), [nodes, links]);
-  // Whoever walks by the keyboard goes on from where the walk has led.
+  // After a step with the keyboard, the focus moves to the new centre.
   const byKeyboard = useRef(false);
   const walk = (id: string, keyboard = false): void => {
     byKeyboard.current = keyboard;
@@ -111,7 +111,7 @@ function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string;
       <svg ref={picture} viewBox={box} role="group" aria-label={`What is within reach of ${centre}`}>
         {links.map((link, index) => {
           const [from, end] = [link.source as Node, link.target as Node];
-          // Two associations of the same pair run side by side.
+          // Associations of the same pair are drawn side by side.
           const bend = (links.slice(0, index).filter((other) => same(other, link)).length * 14) as number;
           const [x, y] = [(from.x + end.x) / 2 + bend, (from.y + end.y) / 2 + bend];
           return (
@@ -154,9 +154,9 @@ function short(text: string): string {
   return points.length > LABEL_MAX ? `${points.slice(0, LABEL_MAX - 1).join("")}…` : text;
 }
 
-/** Places everything at once: nothing moves while one looks, and the same answer gives the same picture. */
+/** Places everything before drawing, so that nothing moves on the screen and the same answer gives the same picture. */
 function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Link[]; box: string } {
-  // A small graph is placed from several beginnings, and shown with as few crossings as that gives.
+  // A small graph is placed from several starting points; the placement with the fewest crossings is shown.
   const attempts = Math.max(1, Math.min(ATTEMPTS_MAX, Math.floor(EFFORT_MAX / near.widgets.length ** 2)));
   let [best, crossings] = [place(near, centre, 0), Infinity];
   for (let attempt = 0; attempt < attempts && crossings > 0; attempt++) {
@@ -172,7 +172,7 @@ function layout(near: Neighbourhood, centre: string): { nodes: Node[]; links: Li
   return { nodes, links, box: [left, top, width, height].map(Math.round).join(" ") };
 }
 
-/** Where a side of the picture begins and how long it is, with all of these in its middle. */
+/** Returns where a side of the picture begins and how long it is, so that all these places are centred. */
 function extent(places: number[], least: number): [number, number] {
   const [low, high] = [Math.min(...places), Math.max(...places)];
   const length = Math.max(high - low, least) + 2 * MARGIN;
@@ -202,12 +202,12 @@ function place(near: Neighbourhood, centre: string, attempt: number): { nodes: N
   return { nodes, links };
 }
 
-/** Those whose lines lead downwards, by and large: their names have more room above them. */
+/** Returns the nodes most of whose lines lead downwards: their names have more room above. */
 function labelledAbove(nodes: Node[], links: Link[]): Set<Node> {
   const down = new Map(nodes.map((node) => [node, 0]));
   const lead = (from: Node, end: Node): void => {
     const length = Math.hypot(end.x - from.x, end.y - from.y) || 1;
-    // What leads away sideways is in nobody's way.
+    // Lines that lead sideways are in nobody's way.
     const steep = (end.y - from.y) / length;
     if (Math.abs(steep) > 0.3) down.set(from, down.get(from)! + Math.sign(steep));
   };
@@ -219,7 +219,7 @@ function labelledAbove(nodes: Node[], links: Link[]): Set<Node> {
   return new Set(nodes.filter((node) => down.get(node)! > 0));
 }
 
-/** How many pairs of lines cross. */
+/** Returns how many pairs of lines cross. */
 function count(links: Link[]): number {
   const ends = links.map(({ source, target }) => [source as Node, target as Node] as const);
   const side = (a: Node, b: Node, c: Node): number => (b.x - a.x) * (c.y - a.y) - (b.y - a.y) * (c.x - a.x);
@@ -229,7 +229,7 @@ function count(links: Link[]): number {
     .filter(Boolean).length;
 }
 
-/** The picture with its colours in it, so that it needs no style sheet. */
+/** Returns the picture with its colours included, so that it needs no style sheet. */
 function standalone(picture: SVGSVGElement): string {
   const copy = picture.cloneNode(true) as SVGSVGElement;
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");

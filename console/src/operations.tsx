@@ -1,4 +1,4 @@
-// The four operations as forms. What the service refuses is explained in words.
+// The four operations as forms. Refusals are explained in words.
 
 import { useState } from "preact/hooks";
 import { type Operation, canBeSentAgain, curl, newKey, operate } from "./api";
@@ -120,7 +120,7 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
           {outcome.failure ? (
             <Problem
               failure={outcome.failure}
-              // With the same key: if it was applied after all, it is not applied once more.
+              // With the same key, so that the operation is not applied a second time.
               retry={canBeSentAgain(outcome.failure) ? () => void send(outcome.body, outcome.key) : undefined}
             />
           ) : (
@@ -143,7 +143,7 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
   );
 }
 
-/** Removing begins on the page of the widget, which shows what goes with it. */
+/** Leads to the page of the widget, where it can be removed and which shows what goes with it. */
 function RemoveForm({ allowed }: { allowed: boolean }) {
   const [value, setValue] = useState("");
   return (

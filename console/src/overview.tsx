@@ -1,4 +1,4 @@
-// What is there, and how the service is: live, from its metrics.
+// What the registry contains and how the service is, live from its metrics.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Failure, ask, count, isEmpty } from "./api";
@@ -9,16 +9,16 @@ import { Health } from "./health";
 import { Card, Port, Problem, number, to, useLoaded, useToken } from "./parts";
 
 const INTERVAL_MS = 2_000;
-/** So many readings are kept: five minutes. */
+/** How many readings are kept: five minutes. */
 const READINGS_MAX = 150;
-/** So long counting may take: with PostgreSQL it takes the longer the more widgets there are. */
+/** How long counting may take. On PostgreSQL it takes longer the more widgets there are. */
 const COUNT_MS = 1_000;
 const DURATION = "widgets_request_duration_seconds";
 
 interface Reading {
   at: number;
   samples: Sample[];
-  /** Per second since the reading before. */
+  /** Per second since the previous reading. */
   operations: number | null;
   refused: number | null;
   p99Ms: number | null;
@@ -30,11 +30,11 @@ export function Overview() {
   const last = readings.at(-1)?.samples;
   const empty = useLoaded("empty", (signal) => isEmpty(signal));
   const [example, setExample] = useState(false);
-  // Who may not read the figures has the widgets counted: at once, or not at all.
+  // If the caller may not read the metrics, the widgets are counted, but only if that is fast.
   const counted = useLoaded(`count ${withheld}`, async (signal) =>
     withheld ? count("", AbortSignal.any([signal, AbortSignal.timeout(COUNT_MS)])) : null,
   );
-  // Nothing is shown that what comes next would push away.
+  // Show nothing yet that later content would push away.
   if (empty.value === null && !empty.failure) return <h1>Overview</h1>;
   const widgets = last ? total(last, "widgets_widgets") : null;
   const follows = last && total(last, "widgets_replication_follows");
@@ -89,7 +89,7 @@ export function Overview() {
   );
 }
 
-/** Why there are no live figures: they are not for everyone. */
+/** Explains why there are no live figures: not everybody may read them. */
 function Withheld({ failure }: { failure: unknown }) {
   const unauthorised = failure instanceof Failure && failure.status === 401;
   const hidden = failure instanceof Failure && failure.status === 404;
@@ -139,7 +139,7 @@ function FreeSlots({ samples }: { samples: Sample[] | undefined }) {
   );
 }
 
-/** Whether the service is there and takes operations, in a word. */
+/** Returns in a word whether the service answers and accepts operations. */
 function useService(): string {
   const [service, setService] = useState("…");
   useEvery(async () => {
@@ -154,7 +154,7 @@ function useService(): string {
   return service;
 }
 
-/** `withheld`: the figures are not for this caller, who is not going to be refused every other second. */
+/** Reads the metrics. `withheld` means that this caller may not, so that the console stops asking. */
 function useReadings(): { readings: Reading[]; failure: unknown; withheld: boolean } {
   const [readings, setReadings] = useState<Reading[]>([]);
   const [failure, setFailure] = useState<unknown>(null);
@@ -183,7 +183,7 @@ function reading(before: Reading | undefined, at: number, samples: Sample[]): Re
   };
   const [done, refused] = counted(samples);
   const then = before && counted(before.samples);
-  // After a restart everything is counted from nothing again.
+  // After a restart, all counters start from zero.
   const rate = (now: number, then: number | undefined): number | null =>
     before && then !== undefined && now >= then ? (now - then) / (at - before.at) : null;
   const p99 = before && quantile(before.samples, samples, DURATION, {}, 0.99);
@@ -192,8 +192,8 @@ function reading(before: Reading | undefined, at: number, samples: Sample[]): Re
 }
 
 /**
- * Does something now and again and again as long as it says so, never twice at once, and not while nobody looks.
- * Another token is a reason to begin again.
+ * Repeats the work from now on for as long as it returns true, never twice at once, and not while the page is hidden.
+ * Starts again when the token changes.
  */
 function useEvery(work: () => Promise<boolean>): void {
   const [turn, setTurn] = useState(0);

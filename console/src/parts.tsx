@@ -13,7 +13,7 @@ export const to = {
   changes: (serialNumber: string): string => `#/changes?widget_sn=${encodeURIComponent(serialNumber)}`,
 };
 
-/** A text that somebody chose: isolated, so that its direction turns nothing around it. */
+/** Shows a text that somebody chose, isolated so that its direction does not affect the text around it. */
 export function Text({ children }: { children: string }) {
   return <bdi class="text">{children === "" ? <span class="faint">(empty)</span> : children}</bdi>;
 }
@@ -26,7 +26,7 @@ export function WidgetLink({ serialNumber }: { serialNumber: string }) {
   );
 }
 
-/** A port type by its letter and its colour. */
+/** Shows a port type with its letter and its colour. */
 export function Port({ port, free }: { port: string; free?: boolean }) {
   return <span class={`port port-${port}${free ? " free" : ""}`}>{port}</span>;
 }
@@ -45,13 +45,13 @@ export function Slots({ slots }: { slots: Slot[] }) {
   );
 }
 
-/** What went wrong: in words, with what the service said. */
+/** Shows what went wrong, in words and with the service's own message. */
 export function Problem({ failure, retry }: { failure: unknown; retry?: (() => void) | undefined }) {
   if (!failure) return null;
   const words = explain(failure);
   const code = failure instanceof Failure ? failure.code : "";
   const unauthorised = failure instanceof Failure && failure.status === 401;
-  // Whoever has said nothing yet has done nothing wrong.
+  // Without a token yet, this is a question and not an error.
   const asks = unauthorised && !token.get();
   return (
     <div class={asks ? "problem asks" : "problem"} role="alert">
@@ -72,7 +72,7 @@ export function Problem({ failure, retry }: { failure: unknown; retry?: (() => v
   );
 }
 
-/** Entering a token: it stays in this tab. */
+/** A form for a token, which stays in this tab. */
 export function TokenForm({ close }: { close?: () => void }) {
   const [value, setValue] = useState(token.get());
   return (
@@ -113,10 +113,10 @@ export function TokenForm({ close }: { close?: () => void }) {
   );
 }
 
-/** So long a search goes on before anything is said of it. */
+/** How long a search runs before the console shows that it is searching. */
 const PATIENCE_MS = 300;
 
-/** That the service is searching, and how to stop it: it may have to look at all there is. */
+/** Shows that the service is searching, with a button to stop it: it may have to look at every widget. */
 export function Searching({ stop }: { stop: () => void }) {
   const [shown, setShown] = useState(false);
   useEffect(() => {
@@ -159,7 +159,7 @@ export function Copyable({ text, label }: { text: string; label: string }) {
         type="button"
         class="quiet"
         onClick={() => {
-          // Where the browser allows none (no TLS), the text can still be selected.
+          // If the browser does not allow copying (without TLS), the text can still be selected.
           navigator.clipboard?.writeText(text).then(() => setCopied(true), () => {});
         }}
       >
@@ -169,7 +169,7 @@ export function Copyable({ text, label }: { text: string; label: string }) {
   );
 }
 
-/** Hands a text to the browser as a file. */
+/** Offers a text to the browser as a file. */
 export function download(name: string, type: string, content: string): void {
   const url = URL.createObjectURL(new Blob([content], { type }));
   const link = document.createElement("a");
@@ -183,13 +183,13 @@ export interface Loaded<T> {
   value: T | null;
   failure: unknown;
   loading: boolean;
-  /** Somebody gave up what was being loaded. */
+  /** Whether somebody stopped the loading. */
   stopped: boolean;
   reload: () => void;
   stop: () => void;
 }
 
-/** Loads something when `key` changes; what is no longer wanted is given up. */
+/** Loads something when `key` changes, and cancels loading that is no longer wanted. */
 export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [state, setState] = useState<{ value: T | null; failure: unknown; loading: boolean; stopped: boolean }>({
     value: null,
@@ -221,7 +221,7 @@ export function useLoaded<T>(key: string, load: (signal: AbortSignal) => Promise
   return { ...state, reload: again, stop };
 }
 
-/** Does something whenever another token is used in this tab. */
+/** Calls `changed` whenever the token of this tab changes. */
 export function useToken(changed: () => void): void {
   const latest = useRef(changed);
   latest.current = changed;
@@ -232,10 +232,10 @@ export function useToken(changed: () => void): void {
   }, []);
 }
 
-/** A standby may be made the primary at any time. */
+/** How often to ask whether a standby has been promoted. */
 const ROLE_MS = 5000;
 
-/** What the caller may do here. */
+/** Loads what the caller may do here. */
 export function useRights(): Loaded<Rights> {
   const loaded = useLoaded("rights", (signal) => rights(signal));
   const [promoted, setPromoted] = useState(false);
@@ -243,7 +243,7 @@ export function useRights(): Loaded<Rights> {
   useEffect(() => {
     if (!follows || promoted) return;
     const timer = setInterval(() => {
-      // Asked beside what is shown, which stays as it is while nothing has changed.
+      // Asked in the background: what is shown stays until something has changed.
       if (document.visibilityState === "visible") rights().then(({ operate }) => operate && setPromoted(true), () => {});
     }, ROLE_MS);
     return () => clearInterval(timer);
@@ -251,14 +251,14 @@ export function useRights(): Loaded<Rights> {
   return follows && promoted ? { ...loaded, value: { operate: true } } : loaded;
 }
 
-/** What somebody who may only look is told where there would be something to do. */
+/** Tells a caller who may only read why there are no operations here. */
 export function ReadOnly({ rights }: { rights: Rights }) {
   if (rights.operate) return null;
   if (rights.because === "standby") {
     return (
       <p class="card" role="note">
         This is a standby: it shows everything, and changes nothing. What is to be changed is changed at its primary
-        {/* Nothing but an address of the web is followed. */}
+        {/* Only web addresses become links. */}
         {/^https?:\/\//.test(rights.primary) && (
           <>
             , <a href={`${rights.primary.replace(/\/$/, "")}/console/${location.hash}`}>{rights.primary}</a>
@@ -277,7 +277,7 @@ export function ReadOnly({ rights }: { rights: Rights }) {
 }
 
 const SUGGESTIONS = 8;
-/** So long after a key the next one is awaited. */
+/** How long to wait after a key press for the next one. */
 const TYPING_MS = 150;
 
 interface SerialNumberProps {
@@ -287,7 +287,7 @@ interface SerialNumberProps {
   onValue: (value: string) => void;
 }
 
-/** A field for the serial number of a widget that exists: it suggests those that begin like what is typed. */
+/** A field for the serial number of an existing widget, which suggests those that begin with the typed text. */
 export function SerialNumber({ id, value, placeholder, onValue }: SerialNumberProps) {
   const [typed, setTyped] = useState("");
   const [suggested, setSuggested] = useState<string[]>([]);
@@ -295,7 +295,7 @@ export function SerialNumber({ id, value, placeholder, onValue }: SerialNumberPr
     if (!typed) return setSuggested([]);
     const controller = new AbortController();
     const timer = setTimeout(() => {
-      // What is only a help fails without a word.
+      // Suggestions are only a help, so they fail silently.
       beginningWith(typed, SUGGESTIONS, controller.signal).then(setSuggested, () => {});
     }, TYPING_MS);
     return () => {

@@ -1,6 +1,6 @@
-// Filters in the API's own language, from a form or from a line.
+// Filters in the API's query language, from a form or from a line.
 
-/** The least text after every text that begins so, by code points, as the service compares. */
+/** Returns the least text after all texts with this prefix, by code points, as the service compares. */
 export function afterPrefix(prefix: string): string | null {
   const points = [...prefix];
   while (points.length) {
@@ -18,7 +18,7 @@ export interface Fields {
   peer: string;
 }
 
-/** The parameters that the fields of the form stand for. */
+/** Returns the parameters for the fields of the form. */
 export function parameters({ prefix, name, free, peer }: Fields): URLSearchParams {
   const query = new URLSearchParams();
   if (prefix) {
@@ -32,7 +32,7 @@ export function parameters({ prefix, name, free, peer }: Fields): URLSearchParam
   return query;
 }
 
-/** The parameters as a person reads them: only what has a meaning in a query stays escaped. */
+/** Returns the parameters in a readable form: only characters with a meaning in a query stay escaped. */
 export function readable(query: URLSearchParams): string {
   const escape = (text: string): string => text.replace(/[%&+#]/g, (character) => encodeURIComponent(character));
   return [...query].map(([name, value]) => `${escape(name)}=${escape(value)}`).join("&");

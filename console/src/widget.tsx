@@ -1,4 +1,4 @@
-// One widget: its slots and peers, what can be done with it, and what happened to it.
+// One widget: its slots and peers, what can be done with it, and its changes.
 
 import { useState } from "preact/hooks";
 import { type Widget, Failure, curl, lookup, operate } from "./api";
@@ -73,7 +73,7 @@ export function WidgetScreen({ serialNumber }: { serialNumber: string }) {
           )}
         </>
       )}
-      {/* Below what may still come, nothing is shown: it would be pushed down. */}
+      {/* Show nothing below content that is still to come, because it would be pushed down. */}
       {(removed || missing || (widget.value && rights !== null)) && (
         <History {...history} serialNumber={serialNumber} />
       )}
@@ -93,13 +93,13 @@ function History({ seen, failure, searching, stop, serialNumber }: HistoryProps)
   );
 }
 
-/** Removing: where associations go with it, the serial number has to be typed. */
+/** Removes the widget. If it has associations, which go with it, the serial number must be typed. */
 function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
   const [asking, setAsking] = useState(false);
   const [typed, setTyped] = useState("");
   const [failure, setFailure] = useState<unknown>(null);
   const peers = widget.slots.filter((slot) => slot.peer !== null).length;
-  // A field of a form holds no end of a line: browsers make nothing or a space of it.
+  // A form field cannot contain a line break: browsers remove it or make it a space.
   const wanted = ["", " "].map((end) => widget.serial_number.replace(/\r\n?|\n/g, end));
   if (!asking) {
     return (

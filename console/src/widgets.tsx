@@ -1,4 +1,4 @@
-// Lists: filters as a form and as a line, a page at a time by the last serial number.
+// Lists: with filters as a form and as a line, one page at a time after the last serial number.
 
 import { useEffect, useState } from "preact/hooks";
 import { ask, count, list } from "./api";
@@ -105,7 +105,7 @@ function Filters({ query }: { query: URLSearchParams }) {
 }
 
 function Rows({ filter }: { filter: string }) {
-  /** The serial numbers after which the pages begin, as far as one has gone. */
+  /** The serial numbers after which the visited pages begin. */
   const [starts, setStarts] = useState<string[]>([]);
   const after = starts.at(-1);
   const pageQuery = (limit: number): string => {
@@ -115,7 +115,7 @@ function Rows({ filter }: { filter: string }) {
     query.set("limit", String(limit));
     return query.toString();
   };
-  // One row more than is shown tells whether there is a next page; nothing is counted for that.
+  // One row more than is shown tells whether there is a next page, without counting.
   const page = useLoaded(`${filter}#${after}`, (signal) => list(pageQuery(ROWS + 1), signal));
   const rows = page.value?.slice(0, ROWS) ?? [];
   const last = rows.at(-1);
@@ -189,7 +189,7 @@ async function exportCsv(query: string): Promise<void> {
   download("widgets.csv", "text/csv", await response.text());
 }
 
-/** How many there are, when somebody wants to know: behind a filter it may be a long search. */
+/** Counts the widgets on request only, because with a filter this may be a long search. */
 function Count({ filter }: { filter: string }) {
   const [counting, setCounting] = useState<AbortController | null>(null);
   const [result, setResult] = useState<{ total: number | null; failure: unknown } | null>(null);
