@@ -56,7 +56,7 @@ round() { # ROWS CONNECTIONS
     sleep 2
   fi
   wrk -t1 -c16 -d"${seconds}s" --timeout 30s --latency -s locked.lua "http://$address" -- free "of$1-$2-" > "$folder/free.log"
-  printf '%6s rows locked, %3s connections ask for them: the 16 others %s\n' "$1" "$2" "$(tail -1 "$folder/free.log")"
+  printf '%6s rows locked, %3s connections that ask for them: the 16 others %s\n' "$1" "$2" "$(tail -1 "$folder/free.log")"
   if [ -n "$pid" ]; then
     wait "$pid"
     printf '%55s: they themselves %s\n' '' "$(tail -1 "$folder/held.log")"

@@ -78,7 +78,7 @@ sync
 start run
 data=run
 printf '%s widgets; PostgreSQL %s, %s\n' "$widgets" "$(psql -Atc 'SHOW server_version')" "${settings[*]}"
-[ -z "${APART:-}" ] || echo 'the server on processor 0, everything else on processor 1'
+[ -z "${APART:-}" ] || echo 'the server on CPU 0, everything else on CPU 1'
 psql -Atc "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')"
 psql -q -v widgets="$widgets" -f warm.sql > "$folder/warm.log"
 
@@ -144,7 +144,7 @@ single() { # OPERATION START REMOVED
     --define=start="$2" --define=removed="$3" --define=widgets="$widgets" --file="pgbench/$1.sql" \
     > "$folder/single.log" 2>&1 || {
     grep -m1 -E 'ERROR|error' "$folder/single.log" >&2
-    echo "$1: pgbench stopped. Where an operation was refused, $widgets widgets are too few for $rounds rounds of" \
+    echo "$1: pgbench stopped. If an operation was refused, $widgets widgets are too few for $rounds rounds of" \
       "$seconds s: each is named once. Give more WIDGETS, or fewer SECONDS." >&2
     exit 1
   }
