@@ -1,6 +1,6 @@
 // A line chart of the last minutes, in the colours of the page.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
 export interface Series {
@@ -31,7 +31,8 @@ const minute = (seconds: number): string => {
 export function Chart({ series, data, unit, label }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
-  useEffect(() => {
+  // Before the first paint: on a phone the legend takes two lines, and would push what is below it down.
+  useLayoutEffect(() => {
     const element = box.current!;
     const make = (): void => {
       plot.current?.destroy();

@@ -121,12 +121,13 @@ function Figure({ name, value, href, state }: { name: string; value: string; hre
 
 function FreeSlots({ samples }: { samples: Sample[] | undefined }) {
   const ports = ["P", "R", "Q"].map((port) => [port, samples ? total(samples, "widgets_free_slots", { port }) : null] as const);
-  const known = ports.some(([, free]) => free !== null);
+  // The line keeps its place until the figures come. A service of before has no numbers by port.
+  const shown = !samples || ports.some(([, free]) => free !== null);
   return (
     <div class="figure">
       <span>Free slots</span>
       <strong>{number(samples && total(samples, "widgets_free_slots"))}</strong>
-      {known && (
+      {shown && (
         <span class="ports">
           {ports.map(([port, free]) => (
             <span key={port}>

@@ -41,7 +41,8 @@ export async function visit(browser, url, path, options, work) {
     globalThis.moved = [];
     new PerformanceObserver((list) => {
       for (const { value, hadRecentInput, sources } of list.getEntries()) {
-        if (!hadRecentInput) globalThis.moved.push(`${value.toFixed(4)}: ${sources.map(({ node }) => node?.outerHTML?.slice(0, 80) ?? node?.textContent)}`);
+        // A number that gets longer moves its neighbour in the line by some pixels, which counts less than this.
+        if (!hadRecentInput && value >= 0.0001) globalThis.moved.push(`${value.toFixed(4)}: ${sources.map(({ node }) => node?.outerHTML?.slice(0, 80) ?? node?.textContent)}`);
       }
     }).observe({ type: "layout-shift", buffered: true });
   });
