@@ -10,6 +10,7 @@
 
 use crate::{
     OpenError,
+    bounded::{Bounded, Encryption, bound},
     connected::Connected,
     error::reason,
     histories::{Histories, History},
@@ -23,7 +24,6 @@ use tokio_postgres::{
     Client, Config,
     config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
 };
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// When TCP keepalive first probes an idle connection, how often it probes it, and how many probes
 /// may remain unanswered. The URL can override each.
@@ -44,7 +44,7 @@ const KEEPALIVES_RETRIES: u32 = 3;
 pub struct Target {
     /// How to reach each host, in the order in which hosts are tried.
     hosts: Vec<Config>,
-    tls: MakeRustlsConnect,
+    streams: Bounded,
     /// A password that is given separately from the URL.
     password: Option<Password>,
     /// What a server must be to be read from.
@@ -150,9 +150,10 @@ impl Target {
                 ));
             }
         };
+        let encryption = Encryption::of(&config).map_err(defect)?;
         Ok(Self {
             hosts: hosts(&config).map_err(defect)?,
-            tls: MakeRustlsConnect::new(tls),
+            streams: Bounded::new(tls, encryption),
             password: None,
             reads,
             histories: Arc::default(),
@@ -164,9 +165,10 @@ impl Target {
     pub(crate) fn at(&self, host: &str, port: u16) -> Self {
         let mut there = self.hosts.first().map_or_else(Config::new, without_hosts);
         there.host(host).port(port);
+        bound(&mut there);
         Self {
             hosts: vec![there],
-            tls: self.tls.clone(),
+            streams: self.streams.clone(),
             password: self.password.clone(),
             reads: TargetSessionAttrs::ReadWrite,
             histories: Arc::default(),
@@ -255,10 +257,10 @@ impl Target {
     pub(crate) async fn is_answered(&self, timeout: Duration) -> bool {
         let mut asked = JoinSet::new();
         for host in &self.hosts {
-            let (mut host, tls) = (host.clone(), self.tls.clone());
+            let (mut host, streams) = (host.clone(), self.streams.clone());
             host.target_session_attrs(self.reads);
             asked.spawn(async move {
-                match tokio::time::timeout(timeout, host.connect(tls)).await {
+                match tokio::time::timeout(timeout, host.connect(streams)).await {
                     Ok(Ok(_)) => true,
                     Ok(Err(error)) => error.as_db_error().is_some(),
                     Err(_) => false,
@@ -274,7 +276,7 @@ impl Target {
     }
 
     async fn connect_host(&self, host: &Config) -> Result<Connected, String> {
-        let connecting = host.connect(self.tls.clone()).await;
+        let connecting = host.connect(self.streams.clone()).await;
         let (client, connection) = connecting.map_err(|error| reason(&error))?;
         let mut connected = Connected::new(client, connection);
         let history = History::of(&connected.client).await;
@@ -298,7 +300,10 @@ impl Target {
 
     /// Asks the server to cancel the statement of `client`.
     pub(crate) async fn cancel(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        client.cancel_token().cancel_query(self.tls.clone()).await
+        client
+            .cancel_token()
+            .cancel_query(self.streams.clone())
+            .await
     }
 }
 
@@ -330,6 +335,7 @@ fn hosts(config: &Config) -> Result<Vec<Config>, &'static str> {
         if let Some(port) = ports.get(number).or_else(|| ports.first()) {
             host.port(*port);
         }
+        bound(&mut host);
         host
     };
     Ok((0..count).map(alone).collect())
@@ -451,6 +457,11 @@ mod tests {
         assert_eq!(
             refused("postgres://ann:secret@db/registry?sslmode=maybe"),
             "the URL of the database has sslmode=maybe; it must be disable, prefer, require or \
+             verify-full"
+        );
+        assert_eq!(
+            refused("postgres://ann:secret@db/registry?sslnegotiation=direct"),
+            "the URL of the database has sslnegotiation=direct, which needs sslmode=require or \
              verify-full"
         );
         assert_eq!(

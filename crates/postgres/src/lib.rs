@@ -13,6 +13,7 @@
 
 mod backoff;
 mod batch;
+mod bounded;
 mod bulk;
 mod changes;
 mod citus;
