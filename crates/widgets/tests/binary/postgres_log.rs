@@ -85,9 +85,14 @@ fn each_connection_that_is_lost_and_comes_back_is_told_once() {
     server.stop("fast");
     let lost = "a connection to the database was lost";
     wait_until("all are lost", || lines(path, lost).len() == CONNECTIONS);
+    // If the service is just writing when the server closes a connection, the reset discards what
+    // the server said last.
+    let reasons = [
+        "terminating connection due to administrator command (57P01)",
+        "connection closed",
+    ];
     for line in lines(path, lost) {
-        let reason = "terminating connection due to administrator command (57P01)";
-        assert!(line.contains(reason), "{line}");
+        assert!(reasons.iter().any(|reason| line.contains(reason)), "{line}");
     }
     wait_until("attempts fail", || !reasons(path).is_empty());
     server.resume();
