@@ -30,7 +30,7 @@ export function Begin({ begun }: { begun: () => void }) {
   if (done) {
     return (
       <section class="card" role="status">
-        <h2>The example is there</h2>
+        <h2>The example is ready</h2>
         <p>
           Eight widgets of a pump house. <a href={to.near("PUMP-1")}>See what a pump is connected to</a>, look at{" "}
           <a href={to.widgets("")}>all of them</a>, or add one of your own under <a href="#/operations">Operations</a>.

@@ -5,7 +5,7 @@ import type { Change } from "./api";
 import { type From, useChanges } from "./follow";
 import { Port, Problem, SerialNumber, Text, WidgetLink, to } from "./parts";
 
-const WAITING = "Waiting for the next change. It is shown here as soon as it is committed.";
+const WAITING = "Waiting for the next change. It appears here as soon as it is committed.";
 
 const OPERATIONS = ["add_widget", "remove_widget", "associate_widgets", "remove_association"];
 
@@ -28,7 +28,7 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         }}
       >
         <label>
-          Of this widget
+          Widget
           <SerialNumber id="of" value={widget} placeholder="any" onValue={setWidget} />
         </label>
         <label>
@@ -43,34 +43,34 @@ export function ChangesScreen({ query }: { query: URLSearchParams }) {
         <label>
           Begin with
           <select value={from} onChange={(event) => setFrom(event.currentTarget.value as From)}>
-            <option value="now">what happens now</option>
-            <option value="oldest">the oldest that is kept</option>
+            <option value="now">new changes</option>
+            <option value="oldest">the oldest change that is kept</option>
           </select>
         </label>
         <div class="buttons">
           <button type="submit">Filter</button>
           <button type="button" class="quiet" aria-pressed={paused} onClick={() => setPaused(!paused)}>
-            {paused ? "Go on" : "Pause"}
+            {paused ? "Resume" : "Pause"}
           </button>
         </div>
       </form>
       <Problem failure={failure} />
       {missed && (
         <p class="card" role="note">
-          More happens than can be shown: some changes were left out. Filter, to see all of a kind.
+          More changes happen than can be shown, so some were left out. To see all changes of one kind, use a filter.
         </p>
       )}
       {more && (
         <p>
-          These are the oldest ones.{" "}
+          These are the oldest changes.{" "}
           <button type="button" class="quiet" onClick={more}>
-            Show what came next
+            Show the next ones
           </button>
         </p>
       )}
       {(seen.length > 0 || failure === null) && (
         <div class="card">
-          <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Asking…"} />
+          <ChangeRows changes={seen} empty={paused ? "Paused." : follows ? WAITING : "Loading…"} />
         </div>
       )}
     </>

@@ -25,9 +25,9 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
   const follows = total(samples, "widgets_replication_follows");
   const failed = total(samples, "widgets_checkpoints_total", { outcome: "failed" });
   const rows: Row[] = [
-    ["Writes", readOnly === null ? null : readOnly ? "none until a restart: a sync failed" : follows ? "at its primary" : "accepted", !!readOnly],
+    ["Writes", readOnly === null ? null : readOnly ? "refused until a restart: a sync failed" : follows ? "at its primary" : "accepted", !!readOnly],
     ["Waiting for the store", number(total(samples, "widgets_queue_operations"))],
-    ["A commit takes, on average", mean("widgets_commit_duration_seconds")],
+    ["Average commit time", mean("widgets_commit_duration_seconds")],
     ["Journal since the last checkpoint", bytes("widgets_journal_bytes")],
     ["Checkpoints written", total(samples, "widgets_checkpoints_total", { outcome: "ok" })?.toString() ?? null],
     ["Checkpoints failed", failed?.toString() ?? null, !!failed],
@@ -35,8 +35,8 @@ export function Health({ samples, earlier }: { samples: Sample[]; earlier: Sampl
     archive(samples, earlier),
     ["Archive is behind by", seconds(total(samples, "widgets_archive_behind_seconds"))],
     ["Connections to the database", number(total(samples, "widgets_database_connections"))],
-    ["Operations that wait for locked widgets", number(total(samples, "widgets_locked_operations"))],
-    ["Lists that search", number(total(samples, "widgets_scans"))],
+    ["Operations waiting for locked widgets", number(total(samples, "widgets_locked_operations"))],
+    ["Lists that scan", number(total(samples, "widgets_scans"))],
     ["Streams of changes", number(total(samples, "widgets_changes_subscribers"))],
     ["Memory", bytes("process_resident_memory_bytes")],
     ["Free on the disk", bytes("widgets_disk_free_bytes")],
@@ -68,16 +68,16 @@ function standby(samples: Sample[]): Row[] {
   const connected = !!total(samples, "widgets_replication_connected");
   const behind = total(samples, "widgets_replication_behind_seconds");
   return [
-    ["Its primary", connected ? "is followed" : "does not answer: tried again", !connected],
+    ["Its primary", connected ? "is followed" : "does not answer: retrying", !connected],
     ["Behind its primary by", seconds(behind), (behind ?? 0) >= LATE_S],
   ];
 }
 
 /** Why archiving fails, by the metric's label. */
 const FAILURES: Record<string, string> = {
-  unavailable: "away: tried again",
-  missing: "not there: tried again",
-  refused: "refuses: tried again",
+  unavailable: "unavailable: retrying",
+  missing: "missing: retrying",
+  refused: "refuses access: retrying",
   store: "the journal cannot be read",
 };
 
@@ -89,11 +89,11 @@ function archive(samples: Sample[], earlier: Sample[]): Row {
     total(samples, "widgets_archive_failures_total", { reason }) ?? 0;
   const why = Object.keys(FAILURES).find((reason) => failures(samples, reason) > failures(earlier, reason));
   if (stopped === null) return ["Archive", null];
-  if (stopped > 0) return ["Archive", "stopped: it is another's", true];
+  if (stopped > 0) return ["Archive", "stopped: another store owns it", true];
   if (behind >= LATE_S && why !== undefined) return ["Archive", FAILURES[why]!, true];
-  if (behind >= BEHIND_S) return ["Archive", "falls behind", true];
+  if (behind >= BEHIND_S) return ["Archive", "falling behind", true];
   if (total(samples, "widgets_archive_gaps_total")) return ["Archive", "has gaps", true];
-  return ["Archive", "is written"];
+  return ["Archive", "active"];
 }
 
 const seconds = (value: number | null): string | null => (value === null ? null : `${value} s`);

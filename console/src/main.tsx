@@ -54,7 +54,7 @@ function Screen({ screen, subject, query }: Place) {
     case "changes":
       return <ChangesScreen query={query} />;
     default:
-      return <p>There is no such page. The tabs above lead to what there is.</p>;
+      return <p>There is no such page. Use the tabs above.</p>;
   }
 }
 
@@ -70,7 +70,7 @@ function Guarded(place: Place) {
   return (
     <>
       <h1>This screen broke</h1>
-      <p>That is a fault of the console; the service and what it keeps are not touched by it.</p>
+      <p>This is a fault of the console. It does not affect the service or its data.</p>
       <Problem failure={broken} retry={again} />
     </>
   );
@@ -139,7 +139,7 @@ function Console() {
         <Guarded {...here} />
       </main>
       <footer class="faint">
-        Parts of others are in these pages: <a href="licences.md">their licences</a>
+        These pages contain third-party software: <a href="licences.md">its licences</a>
       </footer>
     </>
   );

@@ -68,12 +68,12 @@ export function NearScreen({ serialNumber }: { serialNumber: string }) {
           <Graph near={near.value} centre={near.value.centre} picture={picture} />
           <p role="status">
             {near.value.widgets.length} widgets, {near.value.associations.length} associations
-            {near.value.truncated && `. There are more: the first ${WIDGETS_MAX} are shown, the nearest first.`}
+            {near.value.truncated && `. There are more: only the nearest ${WIDGETS_MAX} are shown.`}
           </p>
           {!near.value.oneMoment && (
             <p class="faint" role="note">
-              No URL can carry this serial number as a part of its path, so this picture is made of several lists, one
-              for each step. What changes meanwhile may show halfway.
+              The path of a URL cannot contain this serial number, so this picture is made of several lists, one for each
+              step. Changes in the meantime may appear only in part.
             </p>
           )}
           <details>
@@ -108,7 +108,7 @@ function Graph({ near, centre, picture }: { near: Neighbourhood; centre: string;
   }, [near]);
   return (
     <div class="graph">
-      <svg ref={picture} viewBox={box} role="group" aria-label={`What is within reach of ${centre}`}>
+      <svg ref={picture} viewBox={box} role="group" aria-label={`The widgets around ${centre}`}>
         {links.map((link, index) => {
           const [from, end] = [link.source as Node, link.target as Node];
           // Associations of the same pair are drawn side by side.

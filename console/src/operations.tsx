@@ -19,7 +19,7 @@ const FORMS: { operation: Operation; title: string; done: string; fields: Field[
     title: "Add a widget",
     done: "It is registered.",
     fields: [
-      { name: "widget_sn", label: "Serial number", kind: "text", hint: "unique; case counts" },
+      { name: "widget_sn", label: "Serial number", kind: "text", hint: "unique, case-sensitive" },
       { name: "widget_name", label: "Name", kind: "text", hint: "any text" },
       { name: "slots", label: "Slots", kind: "slots" },
     ],
@@ -134,8 +134,8 @@ function Form({ operation, title, done, fields, given, allowed }: FormProps) {
             </p>
           )}
           <details>
-            <summary>The same for a shell</summary>
-            <Copyable text={curl(operation, outcome.body)} label="The same for a shell" />
+            <summary>As a shell command</summary>
+            <Copyable text={curl(operation, outcome.body)} label="As a shell command" />
           </details>
         </div>
       )}
@@ -188,7 +188,7 @@ function Input({ id, kind, value, hint, onValue }: InputProps) {
   return (
     <input
       value={value}
-      placeholder={kind === "slots" ? "none to three of P, R, Q: PRR" : hint}
+      placeholder={kind === "slots" ? "up to three of P, R, Q, as in PRR" : hint}
       spellcheck={false}
       autocomplete="off"
       autocapitalize={kind === "slots" ? "characters" : "off"}

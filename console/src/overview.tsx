@@ -101,8 +101,8 @@ function Withheld({ failure }: { failure: unknown }) {
         <p role="note">
           Rates, latency and health come from <code>/metrics</code>,{" "}
           {hidden
-            ? "which the proxy in front of the service keeps to itself."
-            : "which the admin role may read. A token of it is entered at the top."}
+            ? "which the proxy in front of the service does not pass on."
+            : "which the admin role may read. Enter a token with that role at the top."}
         </p>
       )}
     </Card>

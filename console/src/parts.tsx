@@ -257,7 +257,7 @@ export function ReadOnly({ rights }: { rights: Rights }) {
   if (rights.because === "standby") {
     return (
       <p class="card" role="note">
-        This is a standby: it shows everything, and changes nothing. What is to be changed is changed at its primary
+        This is a standby: it shows everything but accepts no changes. Make changes at its primary
         {/* Only web addresses become links. */}
         {/^https?:\/\//.test(rights.primary) && (
           <>
@@ -270,8 +270,8 @@ export function ReadOnly({ rights }: { rights: Rights }) {
   }
   return (
     <p class="card" role="note">
-      You may look, and change nothing: the service does not let your role. A token of a role that may write is entered
-      at the top.
+      You may only read: your role does not allow changes. To make changes, enter a token with a role that allows them at
+      the top.
     </p>
   );
 }

@@ -86,7 +86,7 @@ type HistoryProps = Pick<ReturnType<typeof useHistory>, "seen" | "failure" | "se
 function History({ seen, failure, searching, stop, serialNumber }: HistoryProps) {
   return (
     <Card title="Changes" side={!failure && <a href={to.changes(serialNumber)}>Follow them</a>}>
-      {(seen.length > 0 || !(failure || searching)) && <ChangeRows changes={seen} empty="Nothing of it is kept in the log." />}
+      {(seen.length > 0 || !(failure || searching)) && <ChangeRows changes={seen} empty="No changes of this widget are kept." />}
       {searching && <Searching stop={stop} />}
       <Problem failure={failure} />
     </Card>
@@ -136,8 +136,8 @@ function Removal({ widget, removed }: { widget: Widget; removed: () => void }) {
       </div>
       <Problem failure={failure} />
       <details>
-        <summary>The same for a shell</summary>
-        <Copyable text={curl("remove_widget", { widget_sn: widget.serial_number })} label="The same for a shell" />
+        <summary>As a shell command</summary>
+        <Copyable text={curl("remove_widget", { widget_sn: widget.serial_number })} label="As a shell command" />
       </details>
     </form>
   );

@@ -48,7 +48,7 @@ function Filters({ query }: { query: URLSearchParams }) {
         }}
       >
         {field("prefix", "Serial number begins with", "AB-")}
-        {field("name", "Name (* stands for anything)", "*pump*")}
+        {field("name", "Name (* matches anything)", "*pump*")}
         <label>
           Has a free slot
           <select value={fields.free} onChange={(event) => setFields({ ...fields, free: event.currentTarget.value })}>
@@ -89,7 +89,7 @@ function Filters({ query }: { query: URLSearchParams }) {
         }}
       >
         <label>
-          The same as a query of the API
+          The same as an API query
           <input
             class="code"
             value={line}
@@ -150,7 +150,7 @@ function Rows({ filter }: { filter: string }) {
             ))}
           </tbody>
         </table>
-        {page.value && !rows.length && <p class="nothing">No widget is like that.</p>}
+        {page.value && !rows.length && <p class="nothing">No widget matches.</p>}
         {page.stopped && !page.value && (
           <p class="nothing">
             The search was stopped.{" "}
@@ -195,7 +195,7 @@ function Count({ filter }: { filter: string }) {
   const [result, setResult] = useState<{ total: number | null; failure: unknown } | null>(null);
   useEffect(() => () => counting?.abort(), [counting]);
   if (result?.failure) return <Problem failure={result.failure} />;
-  if (result) return <span role="status">{number(result.total)} in all</span>;
+  if (result) return <span role="status">{number(result.total)} in total</span>;
   if (counting) {
     return (
       <span role="status">

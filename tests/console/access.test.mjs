@@ -29,7 +29,7 @@ test("without a token nothing is shown; it is entered, stays in the tab, and is 
   return look("#/widgets", async (page) => {
     const asked = [];
     page.on("request", (request) => asked.push(request.url()));
-    await page.getByText("The service asks for a token.").waitFor();
+    await page.getByText("The service requires a token.").waitFor();
     assert.equal(await page.locator("tbody tr").count(), 0);
     await picture(page, "token");
     assert.deepEqual(await faults(page), []);
@@ -38,7 +38,7 @@ test("without a token nothing is shown; it is entered, stays in the tab, and is 
     await page.getByText("The token is not accepted.").waitFor();
     await page.getByLabel("Token", { exact: true }).fill(tokenOf("nobody"));
     await page.getByRole("button", { name: "Use it in this tab" }).click();
-    await page.getByText("The role of this token is none that the service knows.").waitFor();
+    await page.getByText("The service does not know the role of this token.").waitFor();
     await page.getByLabel("Token", { exact: true }).fill(` ${token}\n`);
     await page.getByRole("button", { name: "Use it in this tab" }).click();
     await page.getByRole("link", { name: "PUMP-1" }).first().waitFor();
@@ -50,11 +50,11 @@ test("without a token nothing is shown; it is entered, stays in the tab, and is 
     assert.deepEqual(await page.evaluate(() => [document.cookie, localStorage.length]), ["", 0]);
     const other = await page.context().newPage();
     await other.goto(`${service.url}/console/#/widgets`);
-    await other.getByText("The service asks for a token.").waitFor();
+    await other.getByText("The service requires a token.").waitFor();
     await other.close();
     await page.getByRole("button", { name: "Token: set" }).click();
     await page.getByRole("button", { name: "Forget it" }).click();
-    await page.getByText("The service asks for a token.").waitFor();
+    await page.getByText("The service requires a token.").waitFor();
     assert.equal(await stored(page), null);
   });
 });
@@ -80,11 +80,11 @@ test("a reader sees, and is offered nothing that would be refused", { skip, time
     assert.deepEqual(await faults(page), []);
     await picture(page, "reader");
     await go(page, "#/operations");
-    await page.getByText("You may look, and change nothing").waitFor();
+    await page.getByText("You may only read").waitFor();
     for (const button of await page.locator("form button").all()) assert.ok(await button.isDisabled());
     assert.deepEqual([await shifts(page), await faults(page)], [[], []]);
     await go(page, "#/widget/PUMP-1");
-    await page.getByText("You may look, and change nothing").waitFor();
+    await page.getByText("You may only read").waitFor();
     assert.equal(await page.getByRole("button", { name: /Remove/ }).count(), 0);
     assert.equal(await page.getByRole("link", { name: "Associate" }).count(), 0);
     assert.deepEqual([await shifts(page), await faults(page)], [[], []]);
@@ -101,7 +101,7 @@ test("a writer changes, and sees who did it", { skip, timeout: 90_000 }, () =>
     await add.getByLabel("Serial number").fill("BY-WRITER");
     await add.getByRole("button", { name: "Add a widget" }).click();
     await add.getByText("It is registered.").waitFor();
-    await add.getByText("The same for a shell").click();
+    await add.getByText("As a shell command").click();
     assert.match(await add.locator("pre").textContent(), /-H "Authorization: Bearer \$WIDGETS_TOKEN"/);
     await add.getByRole("link", { name: "BY-WRITER" }).click();
     await page.locator(".changes .by", { hasText: "wanda" }).waitFor();
@@ -127,7 +127,7 @@ test("an empty registry tells a reader that there is nothing, and offers nothing
   const empty = await serve({ environment: { WIDGETS_JWT_SECRET: SECRET } });
   await visit(browser, empty.url, "", { token: tokenOf("reader") }, async (page) => {
     await page.getByText("The registry is empty").waitFor();
-    await page.getByText("You may look, and change nothing").waitFor();
+    await page.getByText("You may only read").waitFor();
     assert.equal(await page.getByRole("button", { name: "Make the example" }).count(), 0);
     assert.deepEqual(await faults(page), []);
   });

@@ -27,7 +27,7 @@ test("changes appear as they happen, can be paused, and go on over a restart", {
     // Once this later request has been answered, so have those before it.
     await page.evaluate(() => fetch("../widgets/later").then((answer) => answer.text()));
     assert.equal(await page.getByRole("link", { name: "later" }).count(), 0);
-    await page.getByRole("button", { name: "Go on" }).click();
+    await page.getByRole("button", { name: "Resume" }).click();
     await page.getByRole("link", { name: "later" }).waitFor();
     const { host } = new URL(service.url);
     await service.stop(true);
@@ -52,19 +52,19 @@ test("more changes than a screen holds: the oldest a screen at a time, the newes
     const names = Array.from({ length: 250 }, (_, number) => `MANY-${number}`);
     await Promise.all(names.map((widget_sn) => ask(service.url, "add_widget", { widget_sn, widget_name: "", slots: [] })));
     const skipped = page.waitForResponse((answer) => answer.url().includes("after=now"));
-    await page.getByRole("button", { name: "Go on" }).click();
-    await page.getByText("More happens than can be shown").waitFor();
+    await page.getByRole("button", { name: "Resume" }).click();
+    await page.getByText("More changes happen than can be shown").waitFor();
     assert.equal(await page.locator(".changes li").count(), 200);
     // From here on, changes are shown again.
     await skipped;
     await ask(service.url, "add_widget", { widget_sn: "AFTERWARDS", widget_name: "", slots: [] });
     await page.getByRole("link", { name: "AFTERWARDS" }).waitFor();
     await page.getByLabel("Begin with").selectOption("oldest");
-    await page.getByText("These are the oldest ones.").waitFor();
+    await page.getByText("These are the oldest changes.").waitFor();
     assert.equal(await page.locator(".changes li").count(), 200);
     assert.equal(await page.getByRole("link", { name: "AFTERWARDS" }).count(), 0);
     assert.deepEqual(await faults(page), []);
-    await page.getByRole("button", { name: "Show what came next" }).click();
+    await page.getByRole("button", { name: "Show the next ones" }).click();
     await page.locator(".changes li:first-child", { hasText: "AFTERWARDS" }).waitFor();
   });
   await service.stop();
@@ -158,7 +158,7 @@ test("the overview tells how the archive is: written, away, and written again", 
   assert.equal(await add("before"), 204);
   await visit(browser, service.url, "", {}, async (page) => {
     const row = (name) => page.locator(".health > div", { hasText: name });
-    await row("Archive").getByText("is written").waitFor();
+    await row("Archive").getByText("active").waitFor();
     await row("Archive is behind by").getByText("0 s").waitFor();
     assert.equal(await row("Archive").locator(".bad").count(), 0);
     await picture(page, "archive");
@@ -167,12 +167,12 @@ test("the overview tells how the archive is: written, away, and written again", 
     renameSync(archive, `${archive}.away`);
     writeFileSync(archive, "");
     assert.equal(await add("meanwhile"), 204, "the archive holds up nobody");
-    await row("Archive").locator(".bad", { hasText: "tried again" }).waitFor({ timeout: 60_000 });
+    await row("Archive").locator(".bad", { hasText: "retrying" }).waitFor({ timeout: 60_000 });
     assert.deepEqual(await faults(page), []);
     await picture(page, "archive-away");
     rmSync(archive);
     renameSync(`${archive}.away`, archive);
-    await row("Archive").getByText("is written").waitFor({ timeout: 60_000 });
+    await row("Archive").getByText("active").waitFor({ timeout: 60_000 });
   });
   await service.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -305,7 +305,7 @@ test("behind nginx as the recipes set it: at the root, and under a path", { skip
   assert.equal((await fetch(`${proxy.under}/metrics`)).status, 404);
   for (const url of [proxy.url, proxy.under]) {
     await visit(browser, url, "", {}, async (page) => {
-      await page.getByText("which the proxy in front of the service keeps to itself").waitFor();
+      await page.getByText("which the proxy in front of the service does not pass on").waitFor();
       assert.deepEqual(await faults(page), []);
       for (const [screen, path, sign] of SCREENS.filter(([screen]) => screen !== "overview")) {
         await go(page, `#/${path}`);
@@ -321,7 +321,7 @@ test("behind nginx as the recipes set it: at the root, and under a path", { skip
       await section.getByLabel("The other widget").fill("PUMP-1");
       await section.getByRole("button", { name: "Associate" }).click();
       await section.getByText("A widget cannot be associated with itself.").waitFor();
-      await section.getByText("The same for a shell").click();
+      await section.getByText("As a shell command").click();
       assert.ok((await section.locator("pre").textContent()).includes(`'${url}/rpc/associate_widgets'`));
       // To the API page and back.
       await page.getByRole("link", { name: "API", exact: true }).click();

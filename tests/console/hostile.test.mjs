@@ -112,7 +112,7 @@ test("operations on each, and the line for a shell does what the form did", { sk
       await section.getByLabel("Port").selectOption("R");
       await section.getByRole("button", { name: "Associate" }).click();
       await section.getByText("They are associated.").waitFor();
-      await section.getByText("The same for a shell").click();
+      await section.getByText("As a shell command").click();
       const line = await section.locator("pre").textContent();
       // The copied line must be exactly what is displayed.
       assert.doesNotMatch(line, /[\u0000-\u001f\u200e\u202a-\u202e]/);

@@ -27,7 +27,7 @@ export function screens(store, start) {
       assert.deepEqual(await faults(page), []);
       await take(page, "empty");
       await page.getByRole("button", { name: "Make the example" }).click();
-      await page.getByText("The example is there").waitFor();
+      await page.getByText("The example is ready").waitFor();
       await page.getByRole("link", { name: "See what a pump is connected to" }).click();
       await page.locator(".node[aria-label='TANK-1']").waitFor();
       await page.getByRole("link", { name: "Operations" }).first().click();
@@ -39,7 +39,7 @@ export function screens(store, start) {
       await add.getByText("It is registered.").waitFor();
       await add.getByRole("button", { name: "Add a widget" }).click();
       await add.getByText("This serial number is taken.").waitFor();
-      await add.getByText("The same for a shell").click();
+      await add.getByText("As a shell command").click();
       assert.match(await add.locator("pre").textContent(), /^curl -i '.*\/rpc\/add_widget' .*"slots":\["P","Q"\]/);
       const associate = page.locator("section", { hasText: "Associate two widgets" }).first();
       await associate.getByLabel("One widget").fill("NEW-1");
@@ -106,7 +106,7 @@ export function screens(store, start) {
       assert.equal(await page.locator("tbody tr").count(), 5);
       assert.ok(await page.getByRole("button", { name: "Next" }).isDisabled());
       await page.getByRole("button", { name: "Count them" }).click();
-      await page.getByText("45 in all").waitFor();
+      await page.getByText("45 in total").waitFor();
       const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Export these as CSV" }).click()]);
       const csv = readFileSync(await file.path(), "utf8");
       assert.match(csv, /^serial_number,name,slots\r?\nLIST-40,even,/);
@@ -115,7 +115,7 @@ export function screens(store, start) {
       assert.deepEqual(await faults(page), []);
       await page.getByRole("button", { name: "Previous" }).click();
       await page.getByRole("link", { name: "LIST-20" }).waitFor();
-      const line = page.getByLabel("The same as a query of the API");
+      const line = page.getByLabel("The same as an API query");
       await line.fill("name=eq.odd&serial_number=like.LIST-*");
       await line.press("Enter");
       await page.getByRole("link", { name: "LIST-01" }).waitFor();
@@ -128,7 +128,7 @@ export function screens(store, start) {
       await page.getByLabel("Has a free slot").selectOption("R");
       await page.getByLabel("Associated with").fill("NEW-2");
       await page.getByRole("button", { name: "Search" }).click();
-      await page.getByText("No widget is like that.").waitFor();
+      await page.getByText("No widget matches.").waitFor();
       await page.getByLabel("Has a free slot").selectOption("");
       await page.getByRole("button", { name: "Search" }).click();
       await page.getByRole("link", { name: "NEW-1" }).waitFor();
