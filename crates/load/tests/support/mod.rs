@@ -468,7 +468,8 @@ pub fn plan(url: &str) -> Plan {
         },
         rate: Rate::Max,
         poisson: false,
-        duration: Duration::from_mins(1),
+        // A number of requests ends most runs, however slow the machine is.
+        duration: Duration::from_mins(10),
         requests: Some(4000),
         warm_up: Duration::ZERO,
         audit: Some(None),
