@@ -87,7 +87,7 @@ fn each_connection_that_is_lost_and_comes_back_is_told_once() {
     wait_until("all are lost", || lines(path, lost).len() == CONNECTIONS);
     // If the service is just writing when the server closes a connection, the reset discards what
     // the server said last.
-    let reasons = [
+    let last_words = [
         "terminating connection due to administrator command (57P01)",
         "connection closed",
     ];
