@@ -92,7 +92,10 @@ fn each_connection_that_is_lost_and_comes_back_is_told_once() {
         "connection closed",
     ];
     for line in lines(path, lost) {
-        assert!(reasons.iter().any(|reason| line.contains(reason)), "{line}");
+        assert!(
+            last_words.iter().any(|reason| line.contains(reason)),
+            "{line}"
+        );
     }
     wait_until("attempts fail", || !reasons(path).is_empty());
     server.resume();
