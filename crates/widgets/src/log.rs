@@ -9,7 +9,7 @@
 
 mod lines;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Configuration, Log, LogFilter, LogFormat};
 use lines::Lines;
 use prometheus::{IntCounter, Registry};
 use std::{
@@ -62,8 +62,17 @@ struct Streams {
 
 /// Starts the log of a command, which waits for the reader of its standard error. Further calls
 /// change nothing. Dropping the returned value reports the last lines that were left out.
-pub(crate) fn start(log: &Log) -> impl Drop {
+pub(crate) fn start(log: &Log) -> impl Drop + use<> {
     start_to(log, io::stderr)
+}
+
+/// Writes the warnings of the archive from now on: for commands that have no configuration. What is
+/// returned reports the last left-out lines when it is dropped.
+pub(crate) fn start_for_archive() -> impl Drop {
+    start(&Log {
+        filter: LogFilter::of_archive(),
+        ..Configuration::default().log
+    })
 }
 
 /// Starts the log and the messages of a service, which waits for no reader. Dropping the returned
@@ -296,7 +305,6 @@ impl<S: Subscriber> Filter<S> for Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Configuration;
     use tracing::subscriber::with_default;
 
     #[derive(Clone, Default)]

@@ -59,6 +59,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: Command) -> Outcome {
+    let _log = crate::log::start_for_archive();
     match command {
         Command::List(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),

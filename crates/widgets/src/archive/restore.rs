@@ -67,6 +67,7 @@ impl Restore {
     }
 
     pub(crate) fn run(self) -> Outcome {
+        let _log = crate::log::start_for_archive();
         let target = match (self.at, self.position) {
             (Some(at), _) => Target::At(at),
             (None, Some(position)) => Target::Position(position),

@@ -22,7 +22,7 @@ mod values;
 pub(crate) use given::{Given, Migrating, Opening, Reaching, heading};
 pub(crate) use keys::{Archive, Auth, Configuration, Http, Log, Replication, SECTIONS};
 pub(crate) use url::HttpUrl;
-pub(crate) use values::{LogFormat, StoreKind};
+pub(crate) use values::{Filter as LogFilter, LogFormat, StoreKind};
 
 use given::{Origin, Scope};
 use keys::KEYS;

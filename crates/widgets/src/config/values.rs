@@ -287,6 +287,16 @@ impl Default for Filter {
     }
 }
 
+impl Filter {
+    /// Selects the archive's warnings, for commands whose own messages say everything else.
+    pub(crate) fn of_archive() -> Self {
+        Self {
+            text: "widgets_archive=warn".into(),
+            targets: Targets::new().with_target("widgets_archive", LevelFilter::WARN),
+        }
+    }
+}
+
 impl Value for Filter {
     type Limit = Anything;
     const KIND: Kind = Kind::String;

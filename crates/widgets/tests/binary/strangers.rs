@@ -5,7 +5,7 @@ use crate::service::{Directory, widgets};
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::FileTypeExt as _,
     path::Path,
     process::Command,
@@ -14,18 +14,11 @@ use std::{
 
 /// Starts a peer that answers every request with this, and hangs up.
 pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let address = listener.local_addr().expect("its address");
+    let (listener, address) = free_listener();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
-            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-            while !request.windows(4).any(|window| window == b"\r\n\r\n") {
-                match stream.read(&mut buffer) {
-                    Ok(length @ 1..) => request.extend_from_slice(&buffer[..length]),
-                    _ => break,
-                }
-            }
+            head_of(&mut stream);
             // A client that has hung up needs no answer.
             drop(stream.write_all(answer));
         }
@@ -33,17 +26,41 @@ pub(crate) fn answering(answer: &'static [u8]) -> SocketAddr {
     address
 }
 
+fn free_listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
+/// Reads a request to the end of its head.
+fn head_of(stream: &mut TcpStream) -> String {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(length @ 1..) => request.extend_from_slice(&buffer[..length]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&request).into_owned()
+}
+
+/// Returns the binary with what it needs to use a bucket at this address.
+fn of_bucket(directory: &Path, bucket: SocketAddr) -> Command {
+    let mut command = widgets(directory);
+    command.envs([
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ENDPOINT", &format!("http://{bucket}")),
+        ("AWS_ALLOW_HTTP", "true"),
+    ]);
+    command
+}
+
 /// Returns the message about a bucket at this address, whose archive cannot be listed.
 fn refusal_to_list(directory: &Path, bucket: SocketAddr) -> String {
-    let listed = widgets(directory)
+    let listed = of_bucket(directory, bucket)
         .args(["archive", "list", "s3://bucket/prefix"])
-        .envs([
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT", &format!("http://{bucket}")),
-            ("AWS_ALLOW_HTTP", "true"),
-        ])
         .output()
         .expect("the binary runs");
     let told = String::from_utf8_lossy(&listed.stderr).into_owned();
@@ -75,6 +92,87 @@ fn an_error_of_a_bucket_that_says_any_length_is_not_believed() {
     );
     let told = refusal_to_list(directory.path(), address);
     assert!(told.contains("AccessDenied"), "{told}");
+}
+
+/// Serves this folder as a bucket. Each of its lists begins with a name that no object can have.
+fn bucket_of(folder: &Path) -> SocketAddr {
+    let (listener, address) = free_listener();
+    let folder = folder.to_owned();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let request = head_of(&mut stream);
+            let target = request.split(' ').nth(1).unwrap_or_default();
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let content = if query.contains("list-type=2") {
+                let prefix = form_urlencoded::parse(query.as_bytes())
+                    .find_map(|(name, value)| (name == "prefix").then(|| value.into_owned()));
+                Some(list(&folder, &prefix.unwrap_or_default()))
+            } else {
+                fs::read(folder.join(path.trim_start_matches("/bucket/"))).ok()
+            };
+            let (status, content) = match content {
+                Some(content) => ("200 OK", content),
+                None => ("404 Not Found", Vec::new()),
+            };
+            let length = content.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nETag: \"a\"\r\nLast-Modified: Sat, 28 Nov 2026 03:00:00 GMT\r\n\
+                 Content-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            // A client that has hung up needs no answer.
+            drop(stream.write_all(&[head.as_bytes(), &content].concat()));
+        }
+    });
+    address
+}
+
+/// Returns a page that lists the files under a prefix.
+fn list(folder: &Path, prefix: &str) -> Vec<u8> {
+    let mut names = vec![format!("{prefix}../x")];
+    let files = fs::read_dir(folder.join(prefix)).into_iter().flatten();
+    for file in files {
+        let name = file.expect("a file").file_name();
+        names.push(format!("{prefix}{}", name.to_str().expect("text")));
+    }
+    let objects = names.iter().map(|name| {
+        let date = "2026-11-28T03:00:00.000Z";
+        format!("<Contents><Key>{name}</Key><LastModified>{date}</LastModified><Size>1</Size></Contents>")
+    });
+    let objects = objects.collect::<Vec<_>>().concat();
+    format!("<ListBucketResult>{objects}</ListBucketResult>").into()
+}
+
+/// One invalid name must not end a list: what follows it would count as missing.
+#[test]
+fn a_name_that_no_object_can_have_is_skipped_and_told() {
+    let directory = Directory::new("strange-name");
+    let folder = directory.path().join("bucket");
+    let url = format!("file://{}/a", folder.display());
+    for arguments in [
+        &["generate", "--widgets", "10", "--data-dir", "data"][..],
+        &["backup", "--data-dir", "data", &url],
+    ] {
+        let done = widgets(directory.path()).args(arguments).status();
+        assert!(done.expect("the binary runs").success(), "{arguments:?}");
+    }
+    let pruned = of_bucket(directory.path(), bucket_of(&folder))
+        .args([
+            "archive",
+            "prune",
+            "--keep",
+            "1d",
+            "--dry-run",
+            "s3://bucket/a",
+        ])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&pruned.stderr);
+    assert!(pruned.status.success(), "{told}");
+    assert!(
+        told.contains("../x") && told.contains("it is skipped"),
+        "{told}"
+    );
 }
 
 /// A redirect could lead to any host in this network.
