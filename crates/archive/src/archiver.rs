@@ -152,7 +152,8 @@ impl Archiver {
                     .nth(1)
                     .map(|it| it.end.next_sequence),
                 to = begin.next_sequence,
-                "the journal went before it was archived: moments between cannot be restored, a new checkpoint is copied"
+                "the journal was deleted before it was archived: moments in the gap cannot be \
+                 restored, and a new checkpoint is copied"
             );
         }
         source.hold(Some(begin.next_sequence));

@@ -146,7 +146,7 @@ impl Bucket {
             let folder = url
                 .0
                 .to_file_path()
-                .map_err(|()| failed(&"it is no path"))?;
+                .map_err(|()| failed(&"it is not a path"))?;
             fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
             let store = LocalFileSystem::new_with_prefix(&folder)
                 .map_err(|error| failed(&error))?
@@ -277,7 +277,7 @@ impl Bucket {
         }
         Err(Error::Damaged {
             object: name.into(),
-            defect: "it is there already, with something else in it".into(),
+            defect: "it already exists with other contents".into(),
         })
     }
 
@@ -337,7 +337,7 @@ impl Bucket {
         match Self::within(|| what.into(), get).await {
             Ok((update, Ok(bytes))) => Ok((update, bytes)),
             Ok((_, Err(size))) => Err(damaged(format!(
-                "it has {size} bytes, at most {bytes_max} are read"
+                "it has {size} bytes, and at most {bytes_max} are read"
             ))),
             Err(tried) => Err(Unread::Tried(tried)),
         }

@@ -31,7 +31,7 @@ pub enum Error {
         defect: String,
     },
     /// A later version of the program wrote the object.
-    #[error("{object} has format version {found}, this program reads version {known}")]
+    #[error("{object} has format version {found}, and this program reads version {known}")]
     Version {
         /// The object's name.
         object: String,
@@ -43,8 +43,8 @@ pub enum Error {
     /// The bucket overwrites objects that it was told to leave, so two writers could ruin the
     /// archive.
     #[error(
-        "the bucket ignores conditional writes (If-None-Match, If-Match), which an archive rests on: take a \
-         server that has them"
+        "the bucket ignores conditional writes (If-None-Match, If-Match), which an archive depends \
+         on: use a server that supports them"
     )]
     Unconditional,
     /// The archive belongs to another store.
@@ -60,8 +60,8 @@ pub enum Error {
     },
     /// Another process now writes to the archive.
     #[error(
-        "another process has taken over the archive (writer {writer}, this one was {ours}): two services must \
-         not have the same archive.url"
+        "another process has taken over the archive (writer {writer}, this one was {ours}): two \
+         services must not use the same archive.url"
     )]
     Lost {
         /// The number of the other process.
@@ -71,7 +71,7 @@ pub enum Error {
     },
     /// The store was restored from the archive elsewhere and continues there.
     #[error(
-        "the archive goes on in epoch {found} of this store, which was restored elsewhere; this directory is \
+        "the archive continues in epoch {found} of this store, which was restored elsewhere; this directory is \
          of epoch {ours} and was left behind"
     )]
     LeftBehind {

@@ -44,7 +44,7 @@ impl Default for Metrics {
         let failures = valid(IntCounterVec::new(
             Opts::new(
                 "widgets_archive_failures_total",
-                "What the archive's bucket did not do, by why. It is tried again.",
+                "Requests that the archive's bucket failed, by reason. They are retried.",
             ),
             &["reason"],
         ));
@@ -57,7 +57,8 @@ impl Default for Metrics {
         Self {
             behind_seconds: gauge(
                 "widgets_archive_behind_seconds",
-                "The age of the oldest operation that is not in the archive, 0 if all are; until the archive could be opened, how long that is tried.",
+                "The age of the oldest operation that is not in the archive, 0 if all are; until \
+                 the archive could be opened, how long that has been tried.",
             ),
             behind_bytes: gauge(
                 "widgets_archive_behind_bytes",
@@ -65,17 +66,17 @@ impl Default for Metrics {
             ),
             stopped: gauge(
                 "widgets_archive_stopped",
-                "1 if nothing is archived any more, as the archive is another's.",
+                "1 if nothing is archived any more because the archive is another's.",
             ),
             gaps: counter(
                 "widgets_archive_gaps_total",
-                "How often the journal went before it was archived: moments in it cannot be restored.",
+                "How often the journal was deleted before it was archived: moments in the gap cannot be restored.",
             ),
             objects: counter("widgets_archive_objects_total", "Objects written."),
             bytes: counter("widgets_archive_bytes_total", "Bytes of objects written."),
             checkpoint_timestamp: gauge(
                 "widgets_archive_checkpoint_timestamp_seconds",
-                "When the newest checkpoint of the archive was there as a whole, in Unix time.",
+                "When the newest checkpoint of the archive was complete, in Unix time.",
             ),
             failures,
             behind: Arc::default(),

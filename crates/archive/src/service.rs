@@ -212,7 +212,7 @@ impl Service {
             tracing::warn!(
                 error = text,
                 url = self.bucket.url(),
-                "the archive falls behind: it is tried again, the journal is kept meanwhile"
+                "the archive is falling behind; trying again, and keeping the journal meanwhile"
             );
         }
         self.failing = Some((text, since, times));
@@ -244,7 +244,7 @@ impl Service {
     fn recovered(&mut self) {
         if let Some((_, since, _)) = self.failing.take() {
             let seconds = self.clock.now().saturating_sub(since).as_secs();
-            tracing::info!(seconds, url = self.bucket.url(), "the archive goes on");
+            tracing::info!(seconds, url = self.bucket.url(), "archiving works again");
         }
     }
 }

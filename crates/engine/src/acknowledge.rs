@@ -306,7 +306,7 @@ impl Gate {
             inner.on_their_way.pop_front();
         }
         if inner.on_their_way.is_empty() && mem::take(&mut inner.is_overdue) {
-            tracing::info!("the standby has everything again: operations are taken");
+            tracing::info!("the standby has everything again: operations are accepted");
             inner.owner_waits = true;
         }
         self.release(&mut inner);
@@ -367,7 +367,8 @@ impl Gate {
             if !inner.is_overdue {
                 tracing::error!(
                     timeout_ms = self.timeout.as_millis(),
-                    "what was written has not come to a standby's disk in time: no operations are taken until it has"
+                    "changes did not reach a standby's disk in time: no operations are accepted \
+                     until they do"
                 );
             }
             inner.is_overdue = true;
@@ -451,7 +452,8 @@ impl Gate {
         Reason::new(
             NO_STANDBY,
             format!(
-                "replication.standby_timeout_ms = {timeout}, what stands before entry {acknowledged} is acknowledged"
+                "replication.standby_timeout_ms = {timeout}, everything before entry \
+                 {acknowledged} is acknowledged"
             ),
         )
     }

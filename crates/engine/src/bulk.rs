@@ -184,6 +184,6 @@ fn abandon(disk: &impl Disk) {
         names.try_for_each(|name| disk.remove(&name).and_then(|()| disk.sync_directory()))
     });
     if let Err(error) = removed {
-        tracing::warn!(%error, "an empty store is left, as removing it failed");
+        tracing::warn!(%error, "an empty store is left behind, because removing it failed");
     }
 }

@@ -182,7 +182,8 @@ impl DataDirectory {
         if directory & NOT_THE_OWNERS != 0 {
             let path = self.path.display();
             return Ok(Some(format!(
-                "the data directory {path} has mode {directory:04o}: others than its owner get into it"
+                "the data directory {path} has mode {directory:04o}: users other than its owner \
+                 can access it"
             )));
         }
         // Nobody else can reach the files until the directory is opened to others or copied.
@@ -196,7 +197,7 @@ impl DataDirectory {
             if file & NOT_THE_OWNERS != 0 {
                 let path = path.display();
                 return Ok(Some(format!(
-                    "{path} has mode {file:04o}: others than its owner get into its copies"
+                    "{path} has mode {file:04o}: users other than its owner can access its copies"
                 )));
             }
         }
@@ -321,8 +322,8 @@ fn sync_name(path: &Path, was_there: bool) -> Result<(), OpenError> {
             let folder = above.display();
             tracing::warn!(
                 %error,
-                "the folder {folder} cannot be synced: whether it keeps the name of the data directory \
-                 through a power cut is not known"
+                "the folder {folder} cannot be synced: the name of the data directory may not \
+                 survive a power cut"
             );
             Ok(())
         }

@@ -39,7 +39,7 @@ pub enum OpenError {
     },
     /// A restore into the directory did not finish. What is in it was never served.
     #[error(
-        "a restore into the directory {} did not finish: run it again, it begins anew",
+        "a restore into the directory {} did not finish: run it again, it starts over",
         directory.display()
     )]
     Restoring {
@@ -48,7 +48,8 @@ pub enum OpenError {
     },
     /// The directory is not empty.
     #[error(
-        "the directory {} is not empty, it has {example:?}: a store is restored into an empty one only",
+        "the directory {} is not empty, it has {example:?}: a store can only be restored into an \
+         empty directory",
         directory.display()
     )]
     NotEmpty {
@@ -66,7 +67,10 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A file was written by another version of the format.
-    #[error("{file} has format version {found}, this program reads versions {oldest} to {newest}")]
+    #[error(
+        "{file} has format version {found}, and this program reads versions {oldest} to \
+    {newest}"
+    )]
     Version {
         /// The file.
         file: String,

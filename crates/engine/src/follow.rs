@@ -22,11 +22,12 @@ use widgets_queue::{Queue as _, Submission};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FollowError {
     /// The store takes operations, and follows no other store.
-    #[error("this store is no standby")]
+    #[error("this store is not a standby")]
     NotStandby,
     /// The group does not continue where this store ends: it belongs to another history.
     #[error(
-        "the group of entry {offered} does not go on where this store ends, which is before entry {own}"
+        "the group of entry {offered} does not continue where this store ends, which is before \
+         entry {own}"
     )]
     DoesNotFollow {
         /// The sequence number of its first entry.

@@ -339,7 +339,7 @@ impl Log {
             Err(error) => {
                 // The segment may have been dropped meanwhile.
                 self.check(&self.lock(), after)?;
-                tracing::error!(%error, "reading the journal for those who ask for changes failed");
+                tracing::error!(%error, "reading the journal for subscribers failed");
                 let reason = Reason::new("the journal cannot be read", error.to_string());
                 Err(Fault::Unavailable { reason }.into())
             }

@@ -87,22 +87,22 @@ impl Metrics {
             ),
             idempotency_keys_most: gauge(
                 "widgets_idempotency_keys_of_one_caller",
-                "Idempotency keys of the caller that has most.",
+                "Idempotency keys of the caller that has the most.",
             ),
             idempotency_keys_early: counter(
                 "widgets_idempotency_keys_early_total",
-                "Idempotency keys that went before their time, as there were more than \
+                "Idempotency keys that were dropped early because there were more than \
                  idempotency.keys_max.",
             ),
             idempotency_replayed: counter(
                 "widgets_idempotency_replayed_total",
-                "Operations that were answered as when they came first.",
+                "Operations that were answered with the outcome of their first request.",
             ),
             idempotency_reused: counter(
                 "widgets_idempotency_reused_total",
-                "Operations that were refused as their key was used for another request.",
+                "Operations that were refused because their key was used for another request.",
             ),
-            scans: gauge("widgets_scans", "Lists under way that no index serves."),
+            scans: gauge("widgets_scans", "Lists in progress that no index serves."),
             // Both exist from the start, because an alert sees a counter grow only if it existed
             // before.
             checkpoints_ok: checkpoints.with_label_values(&["ok"]),
@@ -115,7 +115,8 @@ impl Metrics {
             ),
             standby_wait: histogram(
                 "widgets_acknowledge_duration_seconds",
-                "How long the changes of a batch waited, durable here, for the holder to have them.",
+                "How long the changes of a batch, which are durable here, waited for the holder to \
+                 have them.",
                 &COMMIT_SECONDS,
             ),
             standby_groups: gauge(
@@ -124,7 +125,8 @@ impl Metrics {
             ),
             standby_timeouts: counter(
                 "widgets_acknowledge_timeouts_total",
-                "Accepted operations that were answered WG505, as the holder did not have them in time.",
+                "Accepted operations that were answered with WG505 because the holder did not have \
+                 them in time.",
             ),
         }
     }

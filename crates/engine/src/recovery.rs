@@ -110,7 +110,7 @@ pub(crate) fn recover<D: Disk>(
     tracing::info!(
         from = FORMAT_VERSION_OLDEST,
         to = FORMAT_VERSION,
-        "the data directory was converted: older versions of this program cannot read it any more"
+        "the data directory was converted: older versions of this program can no longer read it"
     );
     Ok(recovered)
 }
@@ -245,7 +245,9 @@ pub(crate) fn read<D: Disk>(
             .map_or(header.segment, |it| it.header.number);
         files::obsolete(disk, header.first_sequence, kept.min(header.segment))
             .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)))
-            .map_err(OpenError::io("removing what the checkpoint made needless"))?;
+            .map_err(OpenError::io(
+                "removing files that the checkpoint made obsolete",
+            ))?;
     }
     state.finish_replay(threads);
     Ok(Read {
@@ -293,7 +295,7 @@ impl<F: DiskFile> Recovered<F> {
             .and_then(|names| names.iter().try_for_each(|name| disk.remove(name)));
         if let Err(error) = removed {
             // The checkpoint is durable; the next start removes the files.
-            tracing::warn!(%error, "removing what the checkpoint made needless failed");
+            tracing::warn!(%error, "removing files that the checkpoint made obsolete failed");
         }
         let end = End {
             segment,

@@ -285,8 +285,8 @@ impl Retries {
                 tracing::warn!(
                     idempotency_keys_max = self.keys_max,
                     callers = self.callers.len(),
-                    "more idempotency keys than are kept: the oldest of the caller that has most go \
-                     before their time"
+                    "there are more idempotency keys than are kept: the oldest of the caller with \
+                     the most are dropped early"
                 );
             }
             self.early += 1;

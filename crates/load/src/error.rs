@@ -22,7 +22,7 @@ pub enum Error {
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
     /// The server answers, but not as a widgets server does.
-    #[error("this is no widgets server: GET {path} answered status {status}: {body}")]
+    #[error("this is not a widgets server: GET {path} answered status {status}: {body}")]
     Strange {
         /// The path that was requested.
         path: String,
@@ -32,7 +32,7 @@ pub enum Error {
         body: String,
     },
     /// The server does not accept the token, or requires one and none was given.
-    #[error("the server wants another token (--token): it answered status {status}")]
+    #[error("the server requires another token (--token): it answered status {status}")]
     Token {
         /// The answer's status.
         status: u16,

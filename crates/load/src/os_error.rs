@@ -15,8 +15,8 @@ pub fn explain(what: &str, error: &io::Error) -> String {
 const fn cure(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::ReadOnlyFilesystem => {
-            "Its file system is mounted for reading only: mount it for writing, or give a path on \
-             another one"
+            "Its file system is mounted read-only: mount it for writing, or give a path on another \
+             one"
         }
         ErrorKind::StorageFull => {
             "Make room on its file system, or give a path on another one (`df -h` shows them)"
@@ -25,12 +25,12 @@ const fn cure(kind: ErrorKind) -> Option<&'static str> {
             "The quota is used up: make room, or give a path on another file system"
         }
         ErrorKind::PermissionDenied => {
-            "The user that runs this (`id`) lacks the right: change the owner or the mode (`ls -ld` \
+            "The user that runs this (`id`) lacks permission: change the owner or the mode (`ls -ld` \
              shows them), or give another path"
         }
-        ErrorKind::NotFound => "Correct the path, or make what is missing on the way to it",
+        ErrorKind::NotFound => "Correct the path, or make the directories that are missing",
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            "It, or something on the way to it, is a file where a directory must be: give another path"
+            "It, or a part of its path, is a file instead of a directory: give another path"
         }
         ErrorKind::IsADirectory => "It is a directory: give the path of a file",
         ErrorKind::InvalidFilename => "Give a shorter path",
@@ -47,8 +47,8 @@ mod tests {
         let error = io::Error::from_raw_os_error(30);
         assert_eq!(
             explain("writing /mnt/all.jsonl", &error),
-            "writing /mnt/all.jsonl: Read-only file system (os error 30). Its file system is mounted \
-             for reading only: mount it for writing, or give a path on another one"
+            "writing /mnt/all.jsonl: Read-only file system (os error 30). Its file system is \
+             mounted read-only: mount it for writing, or give a path on another one"
         );
         let error = io::Error::from_raw_os_error(4);
         assert_eq!(explain("reading a", &error), format!("reading a: {error}"));

@@ -224,7 +224,8 @@ const PARTIAL: &str = ".partial";
 
 fn exists(path: &Path) -> String {
     format!(
-        "{} is there already: give another name, or --force to replace it once the new file is whole",
+        "{} already exists: give another name, or --force to replace it once the new file is \
+         complete",
         path.display()
     )
 }
@@ -340,7 +341,7 @@ mod tests {
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let refused = Output::create(&path, Existing::Refuse).err().unwrap();
-        assert!(refused.contains("is there already"), "{refused}");
+        assert!(refused.contains("already exists"), "{refused}");
         let mut given_up = Output::create(&path, Existing::Replace).unwrap();
         given_up.write_all(b"half").unwrap();
         drop(given_up);
@@ -361,7 +362,7 @@ mod tests {
         let output = Output::create(&path, Existing::Refuse).unwrap();
         fs::write(&path, "somebody else's").unwrap();
         let refused = output.finish().unwrap_err();
-        assert!(refused.contains("is there already"), "{refused}");
+        assert!(refused.contains("already exists"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
     }
 

@@ -425,9 +425,9 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Opti
         && (wrong_in_warm_up > 0 || is_wrong(report))
     {
         report.remarks.push(format!(
-            "Whether the dataset {dataset} was as it was made is known of a sample only: where another \
-             run or somebody else changed a part of it, that looks like a fault of the service. Be sure \
-             with a fresh dataset."
+            "Only a sample of the dataset {dataset} was checked to be as it was generated: if \
+             another run or somebody else changed a part of it, that looks like a fault of the \
+             service. Use a fresh dataset to be sure."
         ));
     }
     let mut failures = Vec::new();
@@ -459,7 +459,7 @@ fn judge(report: &mut Report, plan: &Plan, wrong_in_warm_up: u64, unproven: Opti
             .filter(|stretch| objective.holds(stretch))
         {
             failures.push(format!(
-                "{objective} came true: {}.",
+                "{objective} is true: {}.",
                 objective.observed(stretch)
             ));
         }

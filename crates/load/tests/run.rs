@@ -207,7 +207,7 @@ fn reports_and_logs_are_written_and_read_back() {
         plan.fail_if = vec!["p99>0us".parse().unwrap()];
     });
     assert!(
-        report.failures[0].starts_with("p99>0s came true: "),
+        report.failures[0].starts_with("p99>0s is true: "),
         "{report}"
     );
     let read = Report::read(&file("report.json")).unwrap();

@@ -102,8 +102,8 @@ impl Pacing {
     pub fn new(mode: Mode, clock: Arc<dyn Clock>, meter: impl Meter) -> Self {
         let gauge = Gauge::new(
             "widgets_processor_shortage",
-            "How short processor time is, from 0 to 1: as far as it is, commits and workers wait for \
-             more to come.",
+            "How short CPU time is, from 0 to 1: the shorter, the longer commits and workers wait \
+             for more requests.",
         );
         let gauge = match gauge {
             Ok(gauge) => gauge,

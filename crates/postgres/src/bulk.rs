@@ -110,7 +110,7 @@ pub async fn fill(
         .await;
     let none = none.map_err(failed("looking for widgets"))?;
     if !none.first().is_some_and(|row| row.get(0)) {
-        let text = "the database holds widgets already: only an empty one is filled";
+        let text = "the database already holds widgets: only an empty database can be filled";
         return Err(OpenError::Schema(text.into()));
     }
     let is_whole = if is_distributed(client).await? {

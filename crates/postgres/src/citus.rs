@@ -94,7 +94,7 @@ pub async fn distribute(
     if !has_citus(client).await? {
         return Err(OpenError::Schema(
             "the database has no Citus: install it on every node, set shared_preload_libraries = 'citus', \
-             CREATE EXTENSION citus in this database on each, and add the workers by citus_add_node"
+             CREATE EXTENSION citus in this database on each, and add the workers with citus_add_node"
                 .into(),
         ));
     }
@@ -115,15 +115,15 @@ pub async fn distribute(
     let (is_filled, has_feed): (bool, bool) = (facts.get(0), facts.get(1));
     if has_feed {
         return Err(OpenError::Schema(
-            "the feed of changes is on, and a distributed registry has none: turn it off by `widgets migrate \
-             --changes=off`, which lets go of what it kept"
+            "the feed of changes is on, and a distributed registry has none: turn it off with \
+             `widgets migrate --changes=off`, which deletes the changes that were kept"
                 .into(),
         ));
     }
     if is_filled && !may_move {
         return Err(OpenError::Schema(
-            "the registry holds widgets: distributing moves them to the workers, holds up every operation \
-             meanwhile, and cannot be taken back by widgets; --move-widgets says that it may"
+            "the registry holds widgets: distributing moves them to the workers, makes every \
+             operation wait meanwhile, and cannot be undone by `widgets`; --move-widgets allows it"
                 .into(),
         ));
     }
@@ -220,7 +220,7 @@ async fn nodes(client: &Client) -> Result<Vec<Node>, OpenError> {
     let mut nodes: Vec<Node> = rows.iter().map(node).collect();
     let takes_shards = |row: &Row| row.get(1) && row.get(3);
     if !rows.iter().any(takes_shards) {
-        let defect = "no node takes shards: add workers by citus_add_node".to_owned();
+        let defect = "no node takes shards: add workers with citus_add_node".to_owned();
         match nodes.first_mut() {
             Some(coordinator) => coordinator.defects.push(defect),
             None => nodes.push(Node {
@@ -251,25 +251,26 @@ fn node(row: &Row) -> Node {
     if success == Some(true) {
         let numbers: Vec<i64> = told.split(' ').flat_map(str::parse).collect();
         let [prepared_max, recovery, prepared, daemons] = numbers[..] else {
-            defects.push(format!("its answer has no meaning: {told:?}"));
+            defects.push(format!("its answer is invalid: {told:?}"));
             return made(row, defects, None);
         };
         in_doubt = Some(prepared);
         if prepared_max < PREPARED_LEAST {
             defects.push(format!(
-                "max_prepared_transactions must be at least {PREPARED_LEAST}, it is {prepared_max}"
+                "max_prepared_transactions must be at least {PREPARED_LEAST}, but it is \
+                 {prepared_max}"
             ));
         }
         if !(0..=RECOVERY_MOST).contains(&recovery) {
             defects.push(format!(
-                "citus.recover_2pc_interval must be 0 to {RECOVERY_MOST} ms, it is {recovery}: so long a \
-                 transaction in doubt holds its widgets"
+                "citus.recover_2pc_interval must be 0 to {RECOVERY_MOST} ms, but it is {recovery}: \
+                 a transaction in doubt holds its widgets for that long"
             ));
         }
         if daemons == 0 {
             defects.push(
-                "the maintenance daemon of this database does not run, which ends transactions in doubt and \
-                 deadlocks: raise max_worker_processes"
+                "the maintenance daemon of this database, which ends transactions in doubt and \
+                 deadlocks, is not running: raise max_worker_processes"
                     .into(),
             );
         }
@@ -299,7 +300,7 @@ fn refuse_defects(nodes: &[Node]) -> Result<(), OpenError> {
     };
     let all = defects.fold(first, |all, defect| format!("{all}\n{defect}"));
     Err(OpenError::Schema(format!(
-        "the cluster is not fit for a registry:\n{all}"
+        "the cluster is not ready for a registry:\n{all}"
     )))
 }
 

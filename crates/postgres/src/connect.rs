@@ -100,7 +100,7 @@ impl Target {
             }
         }
         let mut config = Config::from_str(&format!("{base}?{}", rest.join("&")))
-            .map_err(|error| defect(&format!("is not understood: {}", reason(&error))))?;
+            .map_err(|error| defect(&format!("cannot be parsed: {}", reason(&error))))?;
         if config.get_application_name().is_none() {
             config.application_name("widgets");
         }
@@ -315,11 +315,11 @@ fn hosts(config: &Config) -> Result<Vec<Config>, &'static str> {
         return Err("names no host");
     }
     if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err("has another number of hosts than of hostaddrs");
+        return Err("has a different number of hosts and hostaddrs");
     }
     let ports = config.get_ports();
     if ports.len() > 1 && ports.len() != count {
-        return Err("has another number of ports than of hosts");
+        return Err("has a different number of ports and hosts");
     }
     let alone = |number: usize| {
         let mut host = without_hosts(config);
@@ -469,7 +469,7 @@ mod tests {
             "the URL of the database names no host"
         );
         let wrong = refused("postgres://ann:secret@db:port/registry");
-        assert!(wrong.contains("is not understood"), "{wrong}");
+        assert!(wrong.contains("cannot be parsed"), "{wrong}");
         assert!(!wrong.contains("secret"), "{wrong}");
     }
 

@@ -237,8 +237,8 @@ async fn find<C: Clock>(
         return Err(Failed::Feed(FeedError::Off));
     };
     Found::new(state, &rows).map_err(|defect| {
-        tracing::error!(defect, "the database holds a change that cannot be");
-        let fault = unavailable("the database holds a change that cannot be", defect);
+        tracing::error!(defect, "the database holds an impossible change");
+        let fault = unavailable("the database holds an impossible change", defect);
         Failed::Feed(fault.into())
     })
 }
@@ -279,14 +279,14 @@ async fn keep<C: Clock>(shared: &Shared<C>, connected: &Connected) -> Result<(),
                 tracing::warn!(
                     idempotency_keys_max = settings.idempotency_keys_max,
                     early,
-                    "more idempotency keys than are kept: the oldest go before their time"
+                    "there are more idempotency keys than are kept: the oldest are dropped early"
                 );
             }
             Ok(())
         }
         Err(Failed::Broken(_, reason)) => Err(reason),
         Err(Failed::Feed(error)) => {
-            tracing::warn!(%error, "letting go of old changes and keys failed: it is tried again");
+            tracing::warn!(%error, "deleting old changes and keys failed; trying again");
             Ok(())
         }
     }
@@ -302,7 +302,10 @@ async fn done<C: Clock, T>(
         Bounded::Done(Ok(done)) => Ok(done),
         Bounded::Done(Err(error)) => {
             let reason = connected.why(&error).await;
-            let fault = unavailable("the database does not tell its changes", reason.clone());
+            let fault = unavailable(
+                "the changes cannot be read from the database",
+                reason.clone(),
+            );
             Err(if connected.is_ended_by(&error) {
                 Failed::Broken(fault.into(), reason)
             } else {

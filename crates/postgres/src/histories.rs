@@ -35,7 +35,7 @@ impl History {
         let rows = match client.query_typed(QUESTION, &[]).await {
             Ok(rows) => rows,
             Err(error) if error.as_db_error().is_some() => {
-                tracing::debug!(%error, "the server does not tell its timeline");
+                tracing::debug!(%error, "the server does not report its timeline");
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -107,8 +107,8 @@ fn by_a_later(history: History, latest: &BTreeMap<i64, i64>) -> Option<String> {
     let History { system, timeline } = history;
     let later = latest.get(&system).filter(|&&later| later > timeline)?;
     Some(format!(
-        "it was replaced: it is at timeline {timeline}, and timeline {later} was met (where that was given up \
-         for an older backup, restart this service)"
+        "it was replaced: it is at timeline {timeline}, and a server at timeline {later} was found \
+         (if that one was abandoned for an older backup, restart this service)"
     ))
 }
 
@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(first.replaced(), None);
         let second = meet(7, 4).expect("a later one");
         let reason = first.replaced().expect("replaced");
-        assert!(reason.contains("at timeline 3, and timeline 4"), "{reason}");
+        assert!(
+            reason.contains("at timeline 3, and a server at timeline 4"),
+            "{reason}"
+        );
         assert!(same.replaced().is_some());
         assert!(meet(7, 3).is_err(), "it comes back");
         for place in [second, standby, elsewhere] {

@@ -39,7 +39,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Records that the server takes no writes. Another server may be the primary by now, so all
+    /// Records that the server accepts no writes. Another server may be the primary by now, so all
     /// connections of the lane leave this one.
     pub(crate) fn leave(&self) {
         self.left.send_replace(());
@@ -172,7 +172,8 @@ impl<C: Clock> Link<C> {
     fn failed(&self, error: &OpenError) {
         let Self { shared, lane, .. } = self;
         if shared.failing.met(*lane, &error.to_string()) {
-            tracing::warn!(%error, lane = lane.name(), "no connection to the database: it is tried again and again");
+            tracing::warn!(%error, lane = lane.name(), "no connection to the database; trying \
+            again until there is one");
         }
         if shared.links[*lane as usize].up.load(Ordering::Relaxed) == 0 {
             shared.refuse(*lane, &error.reason());

@@ -25,7 +25,7 @@ use widgets_registry::{
 
 /// The reason for dropping a connection whose statement was cancelled: the request may arrive late
 /// and cancel the next statement.
-const GIVEN_UP: &str = "a list that nobody waits for any more was cancelled";
+const GIVEN_UP: &str = "a list was cancelled because its caller has gone";
 
 impl Query for List {
     const STATEMENT: &str = "
@@ -146,8 +146,8 @@ impl Query for NeighbourhoodQuery {
 }
 
 fn impossible(defect: String) -> Fault {
-    tracing::error!(defect, "the database holds a widget that cannot be");
-    let reason = Reason::new("the database holds a widget that cannot be", defect);
+    tracing::error!(defect, "the database holds an impossible widget");
+    let reason = Reason::new("the database holds an impossible widget", defect);
     Fault::Unavailable { reason }
 }
 

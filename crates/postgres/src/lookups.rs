@@ -214,8 +214,8 @@ async fn look_up<C: Clock>(
                 widgets.insert(widget.serial_number.clone(), widget);
             }
             Err(defect) => {
-                tracing::error!(defect, "the database holds a widget that cannot be");
-                let reason = Reason::new("the database holds a widget that cannot be", defect);
+                tracing::error!(defect, "the database holds an impossible widget");
+                let reason = Reason::new("the database holds an impossible widget", defect);
                 answer_all(shared, batch, &Fault::Unavailable { reason });
                 return connection;
             }

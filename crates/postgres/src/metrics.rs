@@ -94,8 +94,8 @@ impl Metrics {
             node_failures: IntCounterVec::new(
                 Opts::new(
                     "widgets_node_failures_total",
-                    "Connections to a worker that failed or were lost, and batches that met that it, or the \
-                     other one of a pair, was away.",
+                    "Connections to a worker that failed or were lost, and batches that failed \
+                     because it, or the other worker of a pair, was away.",
                 ),
                 &["node"],
             )?,
@@ -105,7 +105,7 @@ impl Metrics {
             associations: Gauge::with_opts(estimate("widgets_associations", "Associations"))?,
             changes_bytes: IntGauge::new(
                 "widgets_changes_bytes",
-                "What the changes that are kept have in the database, with their indexes.",
+                "The size of the changes that are kept in the database, with their indexes.",
             )?,
             idempotency_keys: IntGauge::new(
                 "widgets_idempotency_keys",
@@ -113,16 +113,16 @@ impl Metrics {
             )?,
             idempotency_keys_early: IntCounter::new(
                 "widgets_idempotency_keys_early_total",
-                "Idempotency keys that went before their time, as there were more than \
+                "Idempotency keys that were dropped early because there were more than \
                  idempotency.keys_max.",
             )?,
             idempotency_replayed: IntCounter::new(
                 "widgets_idempotency_replayed_total",
-                "Operations that were answered as when they came first.",
+                "Operations that were answered with the outcome of their first request.",
             )?,
             idempotency_reused: IntCounter::new(
                 "widgets_idempotency_reused_total",
-                "Operations that were refused as their key was used for another request.",
+                "Operations that were refused because their key was used for another request.",
             )?,
             queue,
             locked: PullingGauge::new(

@@ -299,8 +299,8 @@ async fn found(client: &impl GenericClient) -> Result<i32, OpenError> {
         let (version, name, same): (i32, String, bool) = (row.get(0), row.get(1), row.get(2));
         if !same {
             return Err(OpenError::Schema(format!(
-                "migration {version} ({name}) was applied with another text than this program \
-                 has: the schema was made by another build, and cannot be migrated by this one"
+                "migration {version} ({name}) was applied with a different text from this \
+                 program's: the schema was made by another build, and this one cannot migrate it"
             )));
         }
         found = version;
@@ -316,8 +316,8 @@ fn check_program(version: i32, oldest_program: i32) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError::Schema(format!(
-        "the schema has version {version}, with which programs made for version {oldest_program} or \
-         newer work, and this one was made for {VERSION}: use a newer program"
+        "the schema has version {version}, which needs a program made for version {oldest_program} \
+         or newer, and this one was made for {VERSION}: use a newer program"
     )))
 }
 
@@ -349,8 +349,8 @@ async fn ask(client: &Client, question: &str) -> Result<i32, OpenError> {
             return failed("reading the schema's version")(error);
         }
         OpenError::Schema(format!(
-            "the database is not ready for this role: {}; has `widgets migrate` been run, and has \
-             the role the rights?",
+            "the database is not ready for this role: {}; has `widgets migrate` been run, and does \
+             the role have the privileges?",
             reason(&error)
         ))
     })

@@ -151,7 +151,7 @@ impl Known {
                     tracing::warn!(
                         worker,
                         reason,
-                        "no connection to a worker: its operations go by the coordinator"
+                        "no connection to a worker: its operations go through the coordinator"
                     );
                 }
                 node.is_failing = true;
@@ -243,7 +243,7 @@ async fn connect<C: Clock>(shared: &Shared<C>, target: &Target) -> Result<Connec
         .first()
         .is_some_and(|row| row.try_get(0).unwrap_or(false))
     {
-        return Err("it has not the registry's functions and metadata".into());
+        return Err("it does not have the functions and metadata of the registry".into());
     }
     connected.beside = Some(target.clone());
     Ok(connected)

@@ -80,8 +80,8 @@ impl<Q: Query> Question for Asked<Q> {
             Ok(answer) => answer,
             Err(error) => {
                 let reason = reason(&error);
-                tracing::error!(reason, "the database gave rows that cannot be");
-                let reason = Reason::new("the database gave rows that cannot be", reason);
+                tracing::error!(reason, "the database returned impossible rows");
+                let reason = Reason::new("the database returned impossible rows", reason);
                 Err(Fault::Unavailable { reason }.into())
             }
         });

@@ -43,7 +43,7 @@ pub(crate) struct Failed {
 }
 
 /// What callers are told if the function returns an outcome that no version of it defines.
-pub(crate) const NO_MEANING: &str = "the database gave an answer that has no meaning";
+pub(crate) const NO_MEANING: &str = "the database returned an invalid answer";
 
 /// The SQLSTATE that says that another transaction held a lock for longer than a batch waits.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -212,7 +212,7 @@ fn failed<C: Clock>(
                 shared.links[Lane::Operations as usize].leave();
             }
             connection = Connection::Drop(reason.clone());
-            Failure::Rejected(unavailable("the database takes no writes", reason))
+            Failure::Rejected(unavailable("the database accepts no writes", reason))
         }
         other => match other.get(..2) {
             // Data, constraints, and unknown errors.

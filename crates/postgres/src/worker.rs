@@ -64,7 +64,7 @@ pub(crate) async fn run<C: Clock>(shared: Arc<Shared<C>>, mut link: Link<C>) {
                 next = next(&shared, connected, &mut batch, &mut retried) => next,
                 // An error would mean that the sender is gone, which cannot happen: all connections
                 // share it.
-                _ = left.changed() => Next::Broken("the server takes no writes".into()),
+                _ = left.changed() => Next::Broken("the server accepts no writes".into()),
             };
             match next {
                 Next::Batch => {}
@@ -355,7 +355,7 @@ fn answer<C: Clock>(
                 continue;
             }
             Err(unknown) => {
-                tracing::error!(error = %unknown, "the database gave an answer that has no meaning");
+                tracing::error!(error = %unknown, "the database returned an invalid answer");
                 let reason = Reason::new(NO_MEANING, unknown.to_string());
                 Err(Fault::FateUnknown { reason }.into())
             }

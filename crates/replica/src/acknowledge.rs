@@ -361,7 +361,8 @@ impl Acknowledger {
             match self.0.follower.record(member).await {
                 Ok(end) => self.recorded(record, end),
                 Err(error) => {
-                    tracing::warn!(%error, "who is the holder could not be written to the journal; it is tried again");
+                    tracing::warn!(%error, "the name of the holder could not be written to the \
+                    journal; trying again");
                     self.lock().records = false;
                     self.0.outside.clock().timer(RECORD_AGAIN).await;
                 }
@@ -392,7 +393,7 @@ impl Acknowledger {
                 tracing::info!(holder = %holder, "this standby must have an operation before it is acknowledged");
             }
             Record::NoHolder => {
-                tracing::info!("nobody is the holder, until the one before knows that");
+                tracing::info!("nobody is the holder until the previous one has been told");
             }
         }
         self.update(&mut state);

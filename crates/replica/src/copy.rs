@@ -144,7 +144,7 @@ pub(crate) fn misplaced(frame: &Frame) -> Error {
         Frame::Group { .. } => "a group",
         Frame::End { .. } => "the end",
     };
-    Error::Wire(format!("{what} comes where something else must"))
+    Error::Wire(format!("{what} comes where something else is expected"))
 }
 
 /// Opens an empty directory to copy into. Returns `None` if it contains a store.

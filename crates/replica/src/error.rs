@@ -26,7 +26,7 @@ pub enum Error {
     #[error("the connection to the primary ended: {0}")]
     Ended(String),
     /// The stream contains bytes that are no frame, or a frame in the wrong place.
-    #[error("the primary sends what cannot be read: {0}")]
+    #[error("the primary sent something unreadable: {0}")]
     Wire(String),
     /// There is no room for a copy of the primary.
     #[error(

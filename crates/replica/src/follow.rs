@@ -88,7 +88,8 @@ impl Standby {
                 times = 0;
             }
             if told.as_ref() != Some(&why) {
-                tracing::warn!(error = why, primary = %address, "the primary is not followed; it is tried again");
+                tracing::warn!(error = why, primary = %address, "the primary cannot be followed; \
+                trying again");
                 told = Some(why);
             }
             let pause = BACKOFF.saturating_mul(1 << times.min(10)).min(BACKOFF_MAX);

@@ -108,7 +108,8 @@ impl fmt::Display for Refusal {
             ),
             Self::IsBehind { sequence } => write!(f, "the standby has {sequence} records, not all of them"),
             Self::HolderIsLeaving => {
-                f.write_str("the holder before has not been told yet that it is none any more")
+                f.write_str("the previous holder has not been told yet that it is no longer the \
+                holder")
             }
         }
     }

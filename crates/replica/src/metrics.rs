@@ -41,7 +41,8 @@ impl Metrics {
         };
         let opts = Opts::new(
             "widgets_replication_hand_overs_total",
-            "Switchovers that this store handed over in: done, or given_up as the standby did not take over in time.",
+            "Switchovers that this store handed over in: done, or given_up because the standby did \
+             not take over in time.",
         );
         let hand_overs = match IntCounterVec::new(opts, &["outcome"]) {
             Ok(counter) => counter,
@@ -53,7 +54,9 @@ impl Metrics {
         }
         let by = Opts::new(
             "widgets_acknowledged_by",
-            "1 for who has an operation before its caller is told: local, as it is configured; standby; alone, this store since a promotion; nobody, so that nothing is acknowledged.",
+            "1 for who must have an operation before it is acknowledged: local, as it is \
+             configured; standby; alone, this store since a promotion; nobody, so that nothing is \
+             acknowledged.",
         );
         let acknowledged_by = match IntGaugeVec::new(by, &["by"]) {
             Ok(gauge) => gauge,
@@ -63,11 +66,11 @@ impl Metrics {
             acknowledged_by,
             standbys: gauge(
                 "widgets_replication_standbys",
-                "Standbys that this store is sent to at present.",
+                "Standbys that this store is sent to now.",
             ),
             follows: gauge(
                 "widgets_replication_follows",
-                "1 where this store follows a primary, 0 where it takes operations itself.",
+                "1 if this store follows a primary, 0 if it accepts operations itself.",
             ),
             connected: gauge(
                 "widgets_replication_connected",
@@ -83,7 +86,8 @@ impl Metrics {
             ),
             handing_over: gauge(
                 "widgets_replication_handing_over",
-                "1 while this primary takes no operations, as it hands over to a standby.",
+                "1 while this primary accepts no operations because it is handing over to a \
+                 standby.",
             ),
             hand_overs,
             status: Arc::default(),

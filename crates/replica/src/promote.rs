@@ -82,7 +82,7 @@ pub(crate) async fn promote(
     }
     // The promotion is durable. Only a full queue can delay the rest, for a moment.
     while let Err(FollowError::NotNow(why)) = follower.lead().await {
-        tracing::warn!(why, "the promoted store does not take operations yet");
+        tracing::warn!(why, "the promoted store does not accept operations yet");
         outside.clock().timer(LEAD_AGAIN).await;
     }
     Ok(member.epoch())
@@ -109,7 +109,7 @@ pub(crate) async fn write(
         };
         match written {
             Err(FollowError::NotNow(why)) if !source.store().is_standby() => {
-                tracing::warn!(why, "who is the holder is not written to the journal yet");
+                tracing::warn!(why, "the name of the holder is not in the journal yet");
                 outside.clock().timer(LEAD_AGAIN).await;
             }
             outcome => return outcome.map(|_| ()),
@@ -150,7 +150,8 @@ pub(crate) fn tell(
         loop {
             match network.tell(&before, &call).await {
                 Ok(()) => {
-                    tracing::info!(before = %before.address, "the primary before knows that it was replaced");
+                    tracing::info!(before = %before.address, "the previous primary knows that it \
+                    was replaced");
                     return;
                 }
                 Err(error) => tracing::debug!(%error, before = %before.address, "it is told again"),

@@ -294,7 +294,8 @@ impl Inner {
         let record = async move {
             let written = write(&*outside, &source, &follower, Record::NoHolder, false).await;
             if let Err(error) = written {
-                tracing::error!(%error, "that nobody is waited for any more could not be written to the journal");
+                tracing::error!(%error, "that answers no longer wait for a standby could not be \
+                written to the journal");
             }
         };
         let task = self.outside.begin("holder", Box::pin(record))?;
@@ -342,7 +343,7 @@ impl Inner {
         match tell(&self.outside, before, &self.source, address) {
             Ok(telling) => self.tells(Some(telling)),
             Err(error) => {
-                tracing::error!(%error, "the primary before cannot be told that it was replaced");
+                tracing::error!(%error, "the previous primary cannot be told that it was replaced");
             }
         }
     }
@@ -408,7 +409,7 @@ impl Inner {
         tracing::warn!(
             epoch,
             before = from,
-            "promoted: this store takes operations"
+            "promoted: this store accepts operations"
         );
         self.tell_before(&from, &address);
         Ok(self.told(true))
@@ -476,7 +477,7 @@ impl Inner {
         }
         tracing::error!(
             epoch, primary = %address,
-            "this primary was replaced: it takes no operations any more, and follows the new one"
+            "this primary was replaced: it no longer accepts operations, and follows the new one"
         );
         let unavailable = |error: Error| Unsendable::Unavailable(error.to_string());
         let hand_over = self.forget_hand_over();

@@ -79,7 +79,7 @@ impl Status {
         if state.failure.as_deref() != Some(why) {
             tracing::warn!(
                 error = why,
-                "a group of the primary cannot be written; it is tried again"
+                "a group from the primary could not be written; trying again"
             );
             state.failure = Some(why.into());
         }

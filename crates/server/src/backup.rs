@@ -35,7 +35,7 @@ pub(crate) fn give(
     let given = backup.give();
     let given =
         given.map_err(|error| busy(format!("a thread for a backup cannot be started: {error}")))?;
-    let another = "another backup is being given, and there is one at a time";
+    let another = "another backup is in progress, and only one is possible at a time";
     let mut given = given.ok_or_else(|| busy(another.into()))?;
     let (pieces, body) = mpsc::channel(1);
     tokio::spawn(async move {

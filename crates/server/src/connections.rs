@@ -465,7 +465,7 @@ async fn work<S: Store>(
     {
         tracing::warn!(
             open,
-            "connections were still open at shutdown_timeout: they are cut"
+            "connections were still open at shutdown_timeout: they are closed"
         );
     }
 }

@@ -253,7 +253,11 @@ impl Error {
                 ..
             } => {
                 let limit = format!("http.rate_limit_per_second = {requests_per_second}");
-                (format!("this client asks too often: {limit}"), None, None)
+                (
+                    format!("this client sends too many requests: {limit}"),
+                    None,
+                    None,
+                )
             }
             Self::Unreadable(unreadable) => {
                 let (message, details, hint) = unreadable.texts();
@@ -271,14 +275,14 @@ impl Error {
             }
             Self::ChangesGone(oldest) => {
                 let details = format!("the oldest position is {oldest}");
-                let hint = "Read the state anew, and go on after that position";
+                let hint = "Read the state again, and continue after that position";
                 let message = "the changes after this position are not kept";
                 (message.into(), Some(details), Some(hint.into()))
             }
             Self::PositionUnknown(newest) => {
                 let message = "the position of Read-After is not in the history of this store";
                 let hint = "It is of another store, or of changes that were lost when a standby was promoted or a \
-                            copy restored. Read the state anew, without Read-After";
+                            copy restored. Read the state again, without Read-After";
                 (message.into(), newest_is(*newest), Some(hint.into()))
             }
             Self::PositionAwaited { timeout, newest } => {
@@ -297,7 +301,7 @@ impl Error {
             }
             Self::Standby(primary) => Self::standby_texts(primary),
             Self::HandingOver(limit) => {
-                let message = format!("the primary hands over to a standby: {limit}");
+                let message = format!("the primary is handing over to a standby: {limit}");
                 let hint = "Try again: nothing was applied";
                 (message, None, Some(hint.into()))
             }
@@ -312,8 +316,9 @@ impl Error {
             }
             Self::HistoryElsewhere(why) => {
                 let message =
-                    "the two stores are not of one history, or one of them has too little of it";
-                let hint = "Where the standby is to follow this store, empty its data directory: it is copied anew";
+                    "the two stores do not share a history, or one of them lacks a part of it";
+                let hint = "If the standby is to follow this store, empty its data directory: the \
+                store is then copied again";
                 (message.into(), Some(why.clone()), Some(hint.into()))
             }
             Self::Rejected(Rejection::Fault(fault)) => fault_texts(fault, administers),
@@ -486,16 +491,14 @@ impl Malformed {
             Self::QueryParameter { name, value } => {
                 let message = format!("\"failed to parse filter ({value})\" (line 1, column 1)");
                 let details =
-                    format!("query parameter \"{name}\" is not known: arguments stand in the body");
+                    format!("query parameter \"{name}\" is unknown: arguments belong in the body");
                 return (message, Some(details), None);
             }
-            Self::Head(defect) => {
-                format!("the request is not HTTP as it should be: {defect}").into()
-            }
-            Self::Expectation => "Expect can ask for 100-continue, and for nothing else".into(),
+            Self::Head(defect) => format!("the request is not valid HTTP: {defect}").into(),
+            Self::Expectation => "Expect can only be 100-continue".into(),
             Self::Misdirected => {
-                let message = "Host must be a name or an address of this machine, such as localhost: \
-                               the service asks nobody who they are";
+                let message = "Host must be a name or an address of this machine, such as \
+                localhost: the service runs without authentication";
                 let hint = "Name it in http.cors_origins, as in http://name:port, or set [auth]";
                 return (message.into(), None, Some(hint.into()));
             }

@@ -26,7 +26,7 @@ pub(crate) fn raise() -> Option<u64> {
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
-        tracing::warn!(%error, "the limit of open files could not be raised");
+        tracing::warn!(%error, "the limit on open files could not be raised");
     }
     getrlimit(Resource::Nofile).current
 }
@@ -57,12 +57,12 @@ pub(crate) fn connections_max(
     if left < CONNECTIONS_LEAST {
         let least = needed + CONNECTIONS_LEAST;
         return Err(format!(
-            "the limit of open files must be at least {least}, it is {limit}: {raise}"
+            "the limit on open files must be at least {least}, but it is {limit}: {raise}"
         ));
     }
     tracing::warn!(
-        "connections_max is {left} and not {wanted}: the limit of open files is {limit}, of which the \
-         service keeps {needed} for itself; {raise} or lower http.connections_max"
+        "connections_max is {left} instead of {wanted}: the limit on open files is {limit}, and \
+         the service keeps {needed} of them for itself; {raise} or lower http.connections_max"
     );
     Ok(usize::try_from(left).unwrap_or(wanted))
 }
@@ -84,8 +84,9 @@ mod tests {
         assert_eq!(connections(Some(150)), Ok(8));
         let refused = connections(Some(149)).expect_err("too few");
         assert!(
-            refused
-                .starts_with("the limit of open files must be at least 150, it is 149: raise it"),
+            refused.starts_with(
+                "the limit on open files must be at least 150, but it is 149: raise it"
+            ),
             "{refused}"
         );
         assert!(connections(Some(0)).is_err());

@@ -56,7 +56,8 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
         associated: arguments.associated,
     };
     if arguments.output.is_some() && arguments.store.is_flag() {
-        let why = "--output is for a file, --store and --data-dir are for a store: give one";
+        let why = "--output names a file, and --store and --data-dir name a store: give one of \
+        them";
         return Err(Misuse(why.into()).into());
     }
     let sink = match arguments.output {

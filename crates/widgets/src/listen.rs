@@ -44,10 +44,13 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
     let what = format!("cannot listen on {address}: {error}");
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{what}: another program listens there. Stop it, or give another port by --listen, 0 \
-             for any"
+            "{what}: another program is listening there. Stop it, or give another port with \
+             --listen, 0 for any"
         ),
-        io::ErrorKind::AddrNotAvailable => format!("{what}: it is no address of this machine"),
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{what}: this machine does not have that \
+        address"
+        ),
         io::ErrorKind::PermissionDenied => {
             format!("{what}: ports below 1024 are for privileged users")
         }

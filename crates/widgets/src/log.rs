@@ -80,7 +80,8 @@ pub(crate) fn start_for_archive() -> impl Drop {
 pub(crate) fn start_service(log: &Log) -> Result<impl Drop, Box<dyn std::error::Error>> {
     let left_out = IntCounter::new(
         "widgets_log_lines_unwritten_total",
-        "Lines of the standard output and error that were not written, as nobody read them or there was no room.",
+        "Lines of the standard output and error that were not written because nobody read them or \
+         there was no room.",
     )?;
     let tell = |left_out| {
         tracing::warn!(

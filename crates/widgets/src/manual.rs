@@ -41,9 +41,9 @@ fn find<'a>(program: &'a Command, names: &[String]) -> Result<&'a Command, Strin
             let of = command.get_bin_name().unwrap_or("widgets");
             let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             match names[..] {
-                [] => format!("{of} has no commands below it, `{name}` was given"),
+                [] => format!("{of} has no subcommands, `{name}` was given"),
                 _ => format!(
-                    "{of} has no command `{name}`, there are {}",
+                    "{of} has no command `{name}`; its commands are {}",
                     names.join(", ")
                 ),
             }

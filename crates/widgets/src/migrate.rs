@@ -94,7 +94,7 @@ pub(crate) fn run(
     let configuration = given.resolve()?.configuration;
     let _log = log::start(&configuration.log);
     if configuration.store.url == StoreKind::Embedded {
-        let why = "only the PostgreSQL store has migrations: give its URL by --store";
+        let why = "only the PostgreSQL store has migrations: give its URL with --store";
         return Err(Misuse(why.into()).into());
     }
     let target = configuration.store.reachable_database()?;
@@ -148,7 +148,7 @@ pub(crate) async fn migrate(target: &Target, connect_timeout_ms: u64) -> Result<
     let timeout = Duration::from_millis(connect_timeout_ms);
     let status = widgets_postgres::migrate(target, timeout).await?;
     if status.is_complete() {
-        tracing::info!(version = status.found, "the schema was up to date");
+        tracing::info!(version = status.found, "the schema was already up to date");
     } else {
         let (from, to) = (status.found, status.wanted);
         tracing::info!(from, to, "the schema was migrated");
@@ -165,11 +165,11 @@ async fn turn_changes(
     let changed = widgets_postgres::keep_changes(target, turn == Turn::On, timeout).await?;
     match (turn, changed) {
         (Turn::On, true) => tracing::info!("the feed of changes is on: it begins here"),
-        (Turn::On, false) => tracing::info!("the feed of changes was on"),
+        (Turn::On, false) => tracing::info!("the feed of changes was already on"),
         (Turn::Off, true) => {
             tracing::info!("the feed of changes is off, and nothing of it is kept");
         }
-        (Turn::Off, false) => tracing::info!("the feed of changes was off"),
+        (Turn::Off, false) => tracing::info!("the feed of changes was already off"),
     }
     Ok(())
 }
@@ -187,9 +187,9 @@ async fn turn_index(
     };
     let changed = widgets_postgres::keep_index(target, index, turn == Turn::On, timeout).await?;
     match (turn, changed) {
-        (Turn::On, true) => tracing::info!(of, "the index is made"),
-        (Turn::On, false) => tracing::info!(of, "the index was there"),
-        (Turn::Off, true) => tracing::info!(of, "the index is gone"),
+        (Turn::On, true) => tracing::info!(of, "the index was created"),
+        (Turn::On, false) => tracing::info!(of, "the index already existed"),
+        (Turn::Off, true) => tracing::info!(of, "the index was dropped"),
         (Turn::Off, false) => tracing::info!(of, "there was no index"),
     }
     Ok(())
@@ -205,15 +205,15 @@ async fn distribute(
     if widgets_postgres::distribute(target, shards, may_move, timeout).await? {
         tracing::info!(shards, "the registry is distributed");
     } else {
-        tracing::info!(shards, "the registry was distributed");
+        tracing::info!(shards, "the registry was already distributed");
     }
     Ok(())
 }
 
 fn text(MigrationStatus { found, wanted }: MigrationStatus) -> String {
     match found {
-        0 => format!("has no schema yet: version {wanted} is missing"),
+        0 => format!("has no schema yet: version {wanted} is needed"),
         found if found == wanted => format!("has version {wanted} of the schema: up to date"),
-        found => format!("has version {found} of the schema, {wanted} is missing"),
+        found => format!("has version {found} of the schema, {wanted} is needed"),
     }
 }

@@ -41,7 +41,8 @@ impl Notifier {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
             let socket = open(&name).inspect_err(|error| {
                 let name = name.display();
-                tracing::warn!(%name, %error, "NOTIFY_SOCKET cannot be used: nobody is told of the start");
+                tracing::warn!(%name, %error, "NOTIFY_SOCKET cannot be used: systemd is not \
+                notified of the start");
             });
             socket.ok()
         });
@@ -80,7 +81,8 @@ impl Notifier {
                 }
                 Err(error) => {
                     if answered {
-                        tracing::error!(%address, %error, "the service does not answer itself: the watchdog is not told");
+                        tracing::error!(%address, %error, "the service does not answer its own \
+                        check: the watchdog is not notified");
                     }
                     answered = false;
                 }
@@ -92,7 +94,7 @@ impl Notifier {
         if let Some(socket) = &self.socket {
             let (socket, address) = &**socket;
             if let Err(error) = socket.send_to_addr(what.as_bytes(), address) {
-                tracing::warn!(%error, what, "systemd could not be told");
+                tracing::warn!(%error, what, "systemd could not be notified");
             }
         }
     }

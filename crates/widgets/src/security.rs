@@ -101,11 +101,12 @@ impl Security {
             match tls.reload(forced) {
                 Ok(true) => {
                     self.certificates.read();
-                    tracing::info!("took new certificates");
+                    tracing::info!("new certificates are in use");
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::error!(%error, "the certificates in use go on: new ones cannot be used");
+                    tracing::error!(%error, "the new certificates cannot be used: the previous \
+                    ones stay in use");
                 }
             }
         }
@@ -117,11 +118,15 @@ impl Security {
             if changed || forced {
                 match read_keys(path) {
                     Ok(keys) => {
-                        tracing::info!(keys = keys.len(), "took new keys for tokens");
+                        tracing::info!(keys = keys.len(), "new keys for tokens are in use");
                         self.authentication.replace_keys(keys);
                     }
                     Err(error) => {
-                        tracing::error!(error, "the keys in use go on: new ones cannot be used");
+                        tracing::error!(
+                            error,
+                            "the new keys cannot be used: the previous ones \
+                        stay in use"
+                        );
                     }
                 }
             }
@@ -143,7 +148,8 @@ fn read_keys(path: &Path) -> Result<KeySet, String> {
     let keys = KeySet::parse(text).map_err(|error| broken(error.to_string()))?;
     if keys.unusable() > 0 {
         let path = path.display();
-        tracing::warn!(%path, unusable = keys.unusable(), "some keys cannot be used, and are left out");
+        tracing::warn!(%path, unusable = keys.unusable(), "some keys cannot be used and are \
+        ignored");
     }
     Ok(keys)
 }

@@ -112,7 +112,7 @@ async fn serve(configuration: &Configuration, migrate: bool) -> Result<(), Box<d
                 && !archiver.stop(&SystemClock::new(), ARCHIVE_STOP_MAX)
             {
                 tracing::warn!(
-                    "the end of the journal is not archived yet: the next start goes on with it"
+                    "the end of the journal is not archived yet: the next start continues with it"
                 );
             }
         }
@@ -192,7 +192,7 @@ async fn start(configuration: &Configuration, migrate: bool) -> Result<Started, 
     let pacing = Arc::new(pacing);
     let store = match &store.url {
         StoreKind::Embedded if migrate => {
-            let why = "--migrate is for the PostgreSQL store: give its URL by --store";
+            let why = "--migrate is for the PostgreSQL store: give its URL with --store";
             return Err(Misuse(why.into()).into());
         }
         StoreKind::Embedded => {
@@ -315,7 +315,7 @@ async fn answer(
     };
     log::say(format_args!("widgets listens on {scheme}://{address}"));
     log::say(format_args!(
-        "open {scheme}://{address}/console/ to look into it, press Ctrl-C to stop it"
+        "open {scheme}://{address}/console/ to look into it; press Ctrl-C to stop it"
     ));
     let connection_metrics = ConnectionMetrics::default();
     connection_metrics.register(&metrics)?;

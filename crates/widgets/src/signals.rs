@@ -39,10 +39,13 @@ impl Signals {
     /// durable, and the journal is made for crashes.
     pub(crate) async fn stop(mut self) {
         self.next().await;
-        tracing::info!("stopping: answering what was accepted, a second signal stops at once");
+        tracing::info!(
+            "stopping: requests in progress are still answered; a second signal stops \
+        at once"
+        );
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("stopped at once: requests under way were not answered");
+            tracing::warn!("stopped at once: requests in progress were not answered");
             crate::log::wait_for_readers();
             exit(1);
         });

@@ -87,7 +87,7 @@ impl Given {
             {
                 Err(Misuse(
                     "no store is named: give --data-dir DIRECTORY or --store postgres://…, the \
-                     variable WIDGETS_DATA_DIR or WIDGETS_STORE, or a configuration file by --config"
+                     variable WIDGETS_DATA_DIR or WIDGETS_STORE, or a configuration file with --config"
                         .into(),
                 )
                 .into())
@@ -188,7 +188,7 @@ fn open_directory(path: &Path, no_store: NoStore) -> Result<(DataDirectory, bool
             "{exposure}; `chmod -R go= {}` keeps them out",
             path.display()
         ),
-        Err(error) => tracing::warn!(%error, "who gets into the data directory is not known"),
+        Err(error) => tracing::warn!(%error, "the mode of the data directory could not be read"),
     }
     let is_new = directory.is_new();
     Ok((directory, is_new))
@@ -201,18 +201,18 @@ pub(crate) fn explained(path: &Path, error: &widgets_engine::OpenError) -> Strin
     match error {
         OpenError::Locked => format!(
             "the data directory {directory} is in use by another process: stop that one, or give \
-             another directory by --data-dir"
+             another directory with --data-dir"
         ),
         OpenError::Foreign { .. } => format!(
-            "{error}. Give the directory of a store, or an empty or new one, by --data-dir; files of \
-             a store are named store, journal-… and checkpoint-…"
+            "{error}. Give the directory of a store, or an empty or new one, with --data-dir; \
+             files of a store are named store, journal-… and checkpoint-…"
         ),
         OpenError::NoStore { .. } => format!(
             "{error}. Correct --data-dir, or mount the volume that has the store; `widgets serve`, \
-             `generate` and `import` make a new one where store.must_exist is false"
+             `generate` and `import` make a new one if store.must_exist is false"
         ),
         OpenError::Restoring { .. } => format!("{error} (`widgets restore`)"),
-        OpenError::NotEmpty { .. } => format!("{error}. Give another directory by --data-dir"),
+        OpenError::NotEmpty { .. } => format!("{error}. Give another directory with --data-dir"),
         OpenError::Damaged { .. } | OpenError::Missing { .. } | OpenError::NoBeginning { .. } => {
             format!(
                 "the data directory {directory} is damaged: {error}. Nothing was changed. Restore it from \
@@ -249,13 +249,15 @@ impl Embedded {
         let widgets = bulk.counts().widgets;
         if widgets > 0 {
             return Err(TransferError::Store(format!(
-                "the data directory {} holds {widgets} widgets already: only an empty store is filled",
+                "the data directory {} already holds {widgets} widgets: only an empty store can be \
+                 filled",
                 path.display()
             )));
         }
         if bulk.is_standby() {
             return Err(TransferError::Store(format!(
-                "the data directory {} is a standby's, which takes what its primary sends alone",
+                "the data directory {} belongs to a standby, which accepts only what its primary \
+                 sends",
                 path.display()
             )));
         }

@@ -91,7 +91,7 @@ impl Archiver {
         let own = self.manifest.stretches.last().map(|it| &it.epochs);
         if own.is_some_and(|own| *own != epochs(&self.source)) {
             return Err(Error::Source(
-                "the store goes on in another epoch: the archive is taken anew".into(),
+                "the store continues in another epoch: the archive is taken over again".into(),
             ));
         }
         let mut bytes = 0;

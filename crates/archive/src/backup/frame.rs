@@ -186,7 +186,8 @@ fn cut(error: &io::Error) -> Error {
         error.to_string()
     };
     Error::Source(format!(
-        "the backup was cut off: {why}. Nothing of it can be used; the same command begins anew"
+        "the backup was cut off: {why}. Nothing of it can be used; run the same command again to \
+         start over"
     ))
 }
 

@@ -144,7 +144,7 @@ impl Giver {
                 tracing::info!(bytes, next_sequence, seconds, "a backup was given");
             }
             Err(Ended::Untaken) => {
-                tracing::info!(bytes = self.bytes, "who asked for a backup has gone");
+                tracing::info!(bytes = self.bytes, "the client of a backup has gone");
             }
             Err(Ended::Failed(error)) => {
                 tracing::warn!(%error, bytes = self.bytes, "a backup could not be given");

@@ -115,7 +115,7 @@ impl<R: Read> Read for Counted<R> {
 fn next(stream: &mut impl Read) -> Result<Frame, Error> {
     match Frame::read(stream)? {
         Frame::Failed(why) => Err(Error::Source(format!(
-            "the service could not give the backup: {why}. The same command begins anew"
+            "the service could not give the backup: {why}. Run the same command again to start over"
         ))),
         frame => Ok(frame),
     }

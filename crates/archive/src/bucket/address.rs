@@ -18,12 +18,13 @@ impl FromStr for ArchiveUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let refuse = |why: &str| Err(UrlError(why.into()));
         let Ok(url) = Url::parse(text) else {
-            return refuse("it is no URL");
+            return refuse("it is not a URL");
         };
         let has_credentials = !url.username().is_empty() || url.password().is_some();
         if has_credentials || url.query().is_some() || url.fragment().is_some() {
             return refuse(
-                "it has more than a bucket and a prefix: credentials come by the provider's own variables",
+                "it has more than a bucket and a prefix: credentials come from the provider's own \
+                 variables",
             );
         }
         match (url.scheme(), url.host_str()) {
@@ -31,7 +32,7 @@ impl FromStr for ArchiveUrl {
             ("file", _) => refuse("a folder is named file:///absolute/path"),
             ("s3" | "gs" | "az", Some(_)) => Ok(Self(url)),
             ("s3" | "gs" | "az", None) => refuse("it names no bucket"),
-            _ => refuse("its scheme is none of s3, gs, az and file"),
+            _ => refuse("its scheme is not s3, gs, az or file"),
         }
     }
 }

@@ -302,7 +302,8 @@ impl Checkpoints {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "writing a checkpoint failed: the journal keeps growing, it is tried again");
+                tracing::error!(%error, "writing a checkpoint failed: the journal keeps growing \
+                until a retry succeeds");
                 self.retry_at = now + RETRY;
                 Err(CheckpointError::new(error.to_string()))
             }

@@ -294,7 +294,7 @@ impl<D: Disk, C: Clock> Writer<D, C> {
 
     fn removal_failed(&mut self, error: &io::Error) {
         // Recovery does not read these files; the next checkpoint or start tries again.
-        tracing::warn!(%error, "removing what a checkpoint made needless failed");
+        tracing::warn!(%error, "removing files that a checkpoint made obsolete failed");
         self.removal = None;
     }
 

@@ -96,11 +96,11 @@ pub(crate) enum HeaderDefect {
 
 const SHORT: &str = "it ends before its header does";
 const ZEROS: &str = "it has zeros where its header was";
-const FOREIGN: &str = "it does not begin as such a file does: something was written over its header, or it is another \
-                       file under this name";
+const FOREIGN: &str = "it does not begin like such a file: its header was overwritten, or it is \
+another file under this name";
 const CHANGED: &str = "its header is not as it was written: it has another checksum";
 /// Used by the decoders of all kinds of headers.
-pub(crate) const IMPOSSIBLE: &str = "its header has a right checksum and says what cannot be";
+pub(crate) const IMPOSSIBLE: &str = "its header has a valid checksum and impossible contents";
 
 /// The size of the page at the beginning of every file since version 2: magic number, version, the
 /// fields of the kind of file, zeros, and in the last four bytes a checksum of the rest.

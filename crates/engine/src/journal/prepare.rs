@@ -159,7 +159,10 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
         let outcome = match made {
             Ok(segment) => {
                 if slot.failure.take().is_some() {
-                    tracing::info!(number, "the next segment of the journal is there again");
+                    tracing::info!(
+                        number,
+                        "the next segment of the journal was created after all"
+                    );
                 }
                 slot.ready = Some(segment);
                 slot.wanted = None;
@@ -167,7 +170,8 @@ impl<D: Disk, C: Clock> Preparer<D, C> {
             }
             Err(error) => {
                 if slot.failure.is_none() && !slot.closed {
-                    tracing::error!(%error, number, "making the next segment of the journal failed: it is tried again");
+                    tracing::error!(%error, number, "creating the next segment of the journal \
+                    failed; trying again");
                 }
                 slot.failure = Some(error.clone());
                 Err(error)

@@ -332,9 +332,9 @@ impl Piece {
             let sequences = group.first_sequence..group.first_sequence + u64::from(group.entries);
             for sequence in sequences {
                 let entry = entries.read().map_err(|defect| match defect {
-                    EntryDefect::Invalid => {
-                        damaged("a checksum is right, but what it covers is no valid change".into())
-                    }
+                    EntryDefect::Invalid => damaged(
+                        "a checksum is right, but what it covers is not a valid change".into(),
+                    ),
                     EntryDefect::UnknownKind(kind) => OpenError::UnknownKind {
                         file: self.segment.clone(),
                         offset,
@@ -500,7 +500,7 @@ impl<F: DiskFile> SegmentReader<F> {
                 rest_end = at + word.len() as u64;
                 let follows = word == salt && at > offset && !planted!(DamageTakenForTornTail);
                 if follows && self.is_group_at(at)? {
-                    let defect = format!("a group of changes is not readable, one at {at} is");
+                    let defect = format!("a group of changes is not readable, but one at {at} is");
                     return Err(self.damaged(offset, defect));
                 }
             }

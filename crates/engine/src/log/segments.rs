@@ -160,7 +160,7 @@ pub(crate) fn retained<D: Disk>(
             Ok(None) => break,
             Err(error) => {
                 let file = segment_name(number);
-                tracing::warn!(%error, file, "older changes cannot be read and are let go");
+                tracing::warn!(%error, file, "older changes cannot be read and are dropped");
                 break;
             }
         };

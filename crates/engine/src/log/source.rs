@@ -34,7 +34,7 @@ pub struct JournalEnd {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// They are not kept any more, or were never in a group.
-    #[error("the journal has nothing before entry {oldest} any more")]
+    #[error("the journal no longer has entries before {oldest}")]
     Gone {
         /// The oldest entry that is kept.
         oldest: u64,

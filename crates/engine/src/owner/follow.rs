@@ -103,7 +103,7 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         let mut entries = Entries::new(&group.payload);
         for sequence in group.first_sequence..group.next_sequence() {
             let entry = entries.read().map_err(|defect| match defect {
-                EntryDefect::Invalid => format!("entry {sequence} is no valid change"),
+                EntryDefect::Invalid => format!("entry {sequence} is not a valid change"),
                 EntryDefect::UnknownKind(kind) => {
                     format!("entry {sequence} is of kind {kind}, which this program does not know")
                 }

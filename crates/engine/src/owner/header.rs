@@ -144,11 +144,12 @@ impl<F: DiskFile, C: Clock> Owner<F, C> {
         }
         tracing::error!(
             error,
-            "which role this store has on its disk is not known: read-only until restart"
+            "the role that this store has on its disk is unknown: read-only until restart"
         );
         self.metrics.read_only();
         self.stopped = Some(Reason::new(
-            "which role this store has on its disk is not known, it is read-only until it is restarted",
+            "the role that this store has on its disk is unknown, it is read-only until it is \
+             restarted",
             error.clone(),
         ));
         Err(FollowError::FateUnknown(error))

@@ -198,13 +198,15 @@ fn it_is_told_who_else_gets_in() {
     assert_eq!(
         exposure().as_deref(),
         Some(
-            "DIRECTORY/journal-0000000000000001 has mode 0640: others than its owner get into its \
+            "DIRECTORY/journal-0000000000000001 has mode 0640: users other than its owner can access its \
              copies"
         )
     );
     set_mode(&path, 0o2750);
     assert_eq!(
         exposure().as_deref(),
-        Some("the data directory DIRECTORY has mode 2750: others than its owner get into it")
+        Some(
+            "the data directory DIRECTORY has mode 2750: users other than its owner can access it"
+        )
     );
 }

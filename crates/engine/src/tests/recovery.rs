@@ -330,7 +330,7 @@ async fn another_version_is_named() {
     });
     assert_eq!(
         open(&disk).err().expect("from the future").to_string(),
-        "checkpoint-000000000000000b has format version 9, this program reads versions 1 to 2"
+        "checkpoint-000000000000000b has format version 9, and this program reads versions 1 to 2"
     );
 }
 

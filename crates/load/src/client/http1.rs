@@ -314,7 +314,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize, Framing)>, String> {
             let length = str::from_utf8(header.value).ok();
             let length = length.and_then(|text| text.trim().parse().ok());
             let Some(length) = length else {
-                return Err("the answer's Content-Length is no number".into());
+                return Err("the answer's Content-Length is not a number".into());
             };
             if !matches!(framing, Framing::Chunked) {
                 framing = Framing::Length(length);

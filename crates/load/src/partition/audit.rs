@@ -33,7 +33,7 @@ impl<'a> Observed<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(body).map_err(|error| {
             let body = String::from_utf8_lossy(body);
-            format!("the answer is no widget ({error}): {body}")
+            format!("the answer is not a widget ({error}): {body}")
         })
     }
 

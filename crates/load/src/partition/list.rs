@@ -88,7 +88,7 @@ impl Partition {
     fn difference_of_list(&self, listed: Listed, body: &[u8]) -> Result<(), String> {
         let rows: Vec<Observed<'_>> = serde_json::from_slice(body).map_err(|error| {
             let body = String::from_utf8_lossy(body);
-            format!("the answer is no list of widgets ({error}): {body}")
+            format!("the answer is not a list of widgets ({error}): {body}")
         })?;
         let mut wanted: Vec<(String, WidgetId)> = (self.listed(listed).into_iter())
             .map(|id| (self.serial_number(id), id))

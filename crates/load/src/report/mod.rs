@@ -265,7 +265,7 @@ impl StretchReport {
         {
             remarks.push(format!(
                 "The generator was a bottleneck: with a lane free it sent 1 % of the requests {:.1} ms \
-                 late or more, which is in the latencies. Take more --workers, or another machine.",
+                 late or more, which is part of the latencies. Use more --workers, or another machine.",
                 lag.p99_us / 1e3
             ));
         }
@@ -273,8 +273,8 @@ impl StretchReport {
         if busy > 0.95 {
             let percent = busy * 100.0;
             remarks.push(format!(
-                "The generator was a bottleneck: its {workers} worker(s) were busy {percent:.0} % of \
-                 the time. Take more --workers, or another machine."
+                "The generator was a bottleneck: its {workers} worker(s) were busy {percent:.0} % \
+                 of the time. Use more --workers, or another machine."
             ));
         }
         if self.arrivals.offered_per_second.is_some()
@@ -289,7 +289,7 @@ impl StretchReport {
         }
         if self.unsent > 0 {
             remarks.push(format!(
-                "{} requests were due and never sent; the latencies know nothing of them.",
+                "{} requests were due and never sent; they are not in the latencies.",
                 self.unsent
             ));
         }
@@ -356,9 +356,12 @@ impl Report {
             cause,
         };
         let report: Self = serde_json::from_slice(&text)
-            .map_err(|error| wrong(format!("it is none that --json wrote: {}", words(&error))))?;
+            .map_err(|error| wrong(format!("it was not written by --json: {}", words(&error))))?;
         if report.format != FORMAT {
-            let cause = format!("its format is {}, and {FORMAT} is read here", report.format);
+            let cause = format!(
+                "its format is {}, and this program reads {FORMAT}",
+                report.format
+            );
             return Err(wrong(cause));
         }
         Ok(report)

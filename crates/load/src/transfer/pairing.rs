@@ -51,7 +51,7 @@ impl Pairing {
         match self.seen.entry(own) {
             Entry::Occupied(first) => {
                 let (serial_number, first) = (&widget.serial_number, first.get());
-                let cause = format!("serial number {serial_number} is on line {first} already");
+                let cause = format!("serial number {serial_number} is already on line {first}");
                 return Err(TransferError::Line { line, cause });
             }
             Entry::Vacant(place) => place.insert(line),

@@ -124,7 +124,7 @@ fn what_is_wrong_is_named_with_its_line() {
     let a = r#"{"serial_number":"A","name":"","slots":[{"port":"P","peer":"B"}]}"#;
     refused(
         &format!("{a}\n{a}"),
-        "line 2: serial number A is on line 1 already",
+        "line 2: serial number A is already on line 1",
     );
     refused(
         a,

@@ -12,7 +12,7 @@ pub(super) fn describe(line: &[u8], error: &serde_json::Error) -> String {
         return if error.is_eof() {
             why
         } else {
-            format!("it is no JSON: {why}")
+            format!("it is not JSON: {why}")
         };
     };
     // If the walk finds no fault, the line has what JSON allows and this format does not: a name
@@ -38,7 +38,10 @@ fn widget(value: &Value) -> Result<(), String> {
         if let Some(value) = members.get(name)
             && !value.is_string()
         {
-            return Err(format!("{name} must be a text, {} was given", given(value)));
+            return Err(format!(
+                "{name} must be a string, {} was given",
+                given(value)
+            ));
         }
     }
     let Some(slots) = members.get("slots") else {
@@ -139,7 +142,7 @@ mod tests {
             ),
             (
                 r#"{"serial_number":5,"name":"","slots":[]}"#,
-                "serial_number must be a text, the number 5 was given",
+                "serial_number must be a string, the number 5 was given",
             ),
             (
                 r#"{"serial_number":"A","slots":[]}"#,
@@ -163,9 +166,9 @@ mod tests {
             ),
             (
                 r#"{"serial_number" "A"}"#,
-                "it is no JSON: expected `:` at column 18",
+                "it is not JSON: expected `:` at column 18",
             ),
-            ("hello", "it is no JSON: expected value at column 1"),
+            ("hello", "it is not JSON: expected value at column 1"),
         ] {
             assert_eq!(parse(line.as_bytes()).unwrap_err(), words, "{line}");
         }

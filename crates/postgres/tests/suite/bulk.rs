@@ -96,7 +96,7 @@ async fn what_is_filled_in_is_served_and_read_back() {
         panic!("must be refused");
     };
     assert!(
-        refused.to_string().contains("holds widgets already"),
+        refused.to_string().contains("already holds widgets"),
         "{refused}"
     );
 }

@@ -109,7 +109,7 @@ async fn what_this_program_does_not_know_is_refused() {
         "registry",
         "INSERT INTO widgets.migrations VALUES (99, 'later', '')",
     );
-    let newer = "the schema has version 99, with which programs made for version 99 or newer work, and \
+    let newer = "the schema has version 99, which needs a program made for version 99 or newer, and \
                  this one was made for 13: use a newer program";
     assert_eq!(refused(migrate(&target(&url), TIMEOUT).await), newer);
     assert_eq!(refused(check(&target(&url), TIMEOUT).await), newer);
@@ -133,7 +133,7 @@ async fn what_this_program_does_not_know_is_refused() {
     );
     let edited = refused(migrate(&target(&url), TIMEOUT).await);
     assert!(
-        edited.starts_with("migration 2 (functions) was applied with another text"),
+        edited.starts_with("migration 2 (functions) was applied with a different text"),
         "{edited}"
     );
 }
@@ -184,7 +184,7 @@ async fn a_newer_schema_is_worked_with_where_it_says_so() {
 
     next(NEXT);
     let refusal = format!(
-        "the schema has version {NEXT}, with which programs made for version {NEXT} or newer work, \
+        "the schema has version {NEXT}, which needs a program made for version {NEXT} or newer, \
          and this one was made for {WANTED}: use a newer program"
     );
     let client = running.client();

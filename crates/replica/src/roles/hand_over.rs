@@ -181,7 +181,7 @@ impl Inner {
             other.filter(|standby| *standby != asker.address)
         };
         if let Some(other) = other {
-            let why = format!("this primary hands over to {other} at the moment");
+            let why = format!("this primary is handing over to {other}");
             return Err(Unsendable::NotChanged(why));
         }
         self.begin_hand_over(asker.member)?;
@@ -205,7 +205,7 @@ impl Inner {
         tracing::warn!(
             %standby,
             within_ms = within.as_millis(),
-            "hands over: operations wait until the standby has everything"
+            "handing over: operations wait until the standby has everything"
         );
         let (before, count) = {
             let mut state = self.hand_over_state();
@@ -265,14 +265,15 @@ impl Inner {
         self.metrics.handed_over(false);
         tracing::error!(
             %standby,
-            "the standby did not have everything in time, or could not say so: this primary takes operations again"
+            "the standby did not have everything in time, or could not say so: this primary \
+             accepts operations again"
         );
     }
 
     /// Takes operations again. The role on the disk has remained the primary's throughout.
     async fn take_again(&self) {
         while let Err(FollowError::NotNow(why)) = self.follower.lead().await {
-            tracing::warn!(why, "this primary does not take operations again yet");
+            tracing::warn!(why, "this primary does not accept operations again yet");
             self.outside.clock().timer(LEAD_AGAIN).await;
         }
         self.metrics.handing_over().set(0);
@@ -347,7 +348,7 @@ impl Inner {
             credentials: self.credentials.clone(),
         };
         if let Err(error) = self.begin_to_follow(primary) {
-            tracing::error!(%error, "this store does not follow before it is started again");
+            tracing::error!(%error, "this store does not follow until it is restarted");
         }
         answer()
     }

@@ -31,15 +31,16 @@ pub enum KeySetError {
         bytes: usize,
     },
     /// It is something that others know.
-    #[error("a secret is known to nobody else, and this looks like {what}")]
+    #[error("a secret must be known to nobody else, and this looks like {what}")]
     NoSecret {
         /// What it looks like, and where that belongs.
         what: &'static str,
     },
     /// It has too little entropy.
     #[error(
-        "a secret must not be guessed: it is a repetition, a sequence or of few different bytes, which \
-         carries {bits} bits where {bits_min} are needed; make one with openssl rand -base64 48"
+        "a secret must be hard to guess: this one is a repetition, a sequence or made of few \
+         different bytes, and carries {bits} bits where {bits_min} are needed; make one with \
+         openssl rand -base64 48"
     )]
     Guessable {
         /// The estimated entropy.
@@ -48,7 +49,7 @@ pub enum KeySetError {
         bits_min: u32,
     },
     /// It begins with the byte order mark that some editors write.
-    #[error("it begins with a byte order mark (U+FEFF): save it without")]
+    #[error("it begins with a byte order mark (U+FEFF): save it without one")]
     ByteOrderMark,
     /// An object in it names a member twice.
     #[error("it names a member of an object twice")]
@@ -265,7 +266,7 @@ impl KeySet {
         for each in given {
             match key(each) {
                 Ok(key) if !secrets && key.is_secret() => {
-                    reason = "a secret that anyone may read is none".into();
+                    reason = "a secret that anyone may read is not a secret".into();
                 }
                 Ok(key) => keys.push(key),
                 Err(unusable) => reason = unusable,
@@ -326,7 +327,8 @@ struct Jwk {
 
 /// Returns the key of a JWK, or why it cannot be used.
 fn key(json: &Value) -> Result<Key, String> {
-    let jwk = Jwk::deserialize(json).map_err(|_| "\"kty\" is missing, or a member is no text")?;
+    let jwk =
+        Jwk::deserialize(json).map_err(|_| "\"kty\" is missing, or a member is not a string")?;
     if jwk
         .purpose
         .as_deref()
@@ -399,7 +401,7 @@ mod tests {
             ),
             (
                 "\u{feff}{\"keys\":[]}",
-                "it begins with a byte order mark (U+FEFF): save it without",
+                "it begins with a byte order mark (U+FEFF): save it without one",
             ),
             (
                 r#"{"kty":"oct","kty":"RSA"}"#,
@@ -407,14 +409,14 @@ mod tests {
             ),
             (
                 r#"[{"kty":"oct"}]"#,
-                "a secret is known to nobody else, and this looks like JSON, but not a JWK, which has \
+                "a secret must be known to nobody else, and this looks like JSON, but not a JWK, which has \
                  a member \"kty\", nor a JWKS, which is an object with an array \"keys\"",
             ),
             (
                 r#"{"kty":"oct","k":"ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg"}"#,
-                "none of its 1 keys can be used: a secret must not be guessed: it is a repetition, a \
-                 sequence or of few different bytes, which carries 0 bits where 64 are needed; make one \
-                 with openssl rand -base64 48",
+                "none of its 1 keys can be used: a secret must be hard to guess: this one is a repetition, \
+                 a sequence or made of few different bytes, and carries 0 bits where 64 are needed; make \
+                 one with openssl rand -base64 48",
             ),
             (
                 "{}",
@@ -469,7 +471,7 @@ mod tests {
         assert!(KeySet::parse(secret).is_ok());
         assert_eq!(
             public(secret).err().as_deref(),
-            Some("none of its 1 keys can be used: a secret that anyone may read is none")
+            Some("none of its 1 keys can be used: a secret that anyone may read is not a secret")
         );
         let keys = KeySet::parse(long).expect("long enough");
         assert_eq!(format!("{keys:?}"), "KeySet { keys: 1, unusable: 0 }");

@@ -113,7 +113,9 @@ impl Refused {
             Self::Token(fault) => fault.message(),
             Self::Claim(claim) => claim.message(),
             Self::Anonymous => "Anonymous access is disabled".into(),
-            Self::ForeignPage => "a web page of another site may not ask without a token".into(),
+            Self::ForeignPage => "a web page of another site may not call the service without a \
+            token"
+                .into(),
             Self::RoleUnknown(role) => format!("role \"{role}\" does not exist").into(),
             Self::Permission { object, .. } => format!("permission denied for {object}").into(),
         };

@@ -28,7 +28,7 @@ pub(super) fn check(secret: &[u8]) -> Result<(), KeySetError> {
         return Err(KeySetError::NoSecret { what });
     }
     if is_example(secret) {
-        let what = "an example of a documentation";
+        let what = "an example from documentation";
         return Err(KeySetError::NoSecret { what });
     }
     let bytes = secret.len();
@@ -104,14 +104,15 @@ fn kind(text: &str) -> Option<&'static str> {
         Some("a key of OpenSSH: give a key as a JWK or a JWKS")
     } else if is_url(text) {
         Some(
-            "a URL: one where a JWKS is goes to auth.jwks_url, the path of a file to auth.jwt_secret_file",
+            "a URL: give the URL of a JWKS as auth.jwks_url, and the path of a file as \
+             auth.jwt_secret_file",
         )
     } else if is_json(text) {
         Some(
             "JSON, but not a JWK, which has a member \"kty\", nor a JWKS, which is an object with an array \"keys\"",
         )
     } else if is_token(text) {
-        Some("a token, not what tokens are signed with")
+        Some("a token, not a key that tokens are signed with")
     } else if is_der_in_text(text) {
         Some(DER)
     } else {

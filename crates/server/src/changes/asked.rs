@@ -107,7 +107,7 @@ impl Asked {
             }
             "operation" => self.filter.operations = Some(operations(name, value)?),
             _ => {
-                let known = "there are after, limit, wait_ms, widget_sn and operation";
+                let known = "the parameters are after, limit, wait_ms, widget_sn and operation";
                 return Err(parameter(name, value, known));
             }
         }

@@ -35,7 +35,7 @@ impl Subscribers {
         Arc::new(Self {
             count: gauge(
                 "widgets_changes_subscribers",
-                "Streams of changes that are open.",
+                "The number of open streams of changes.",
             ),
             askers: Mutex::default(),
             most,

@@ -62,9 +62,8 @@ impl ConnectionMetrics {
     fn new() -> prometheus::Result<Self> {
         let cut = Opts::new(
             "widgets_connections_cut_total",
-            "Connections that the service ended by itself, by reason: idle, request (it took too \
-             long to arrive), unread (answers were not read), certificate (it is not accepted any \
-             more), full (it was idle, and its place was needed).",
+            "Connections that the service closed, by reason: idle, request (it took too \
+             long to arrive), unread (answers were not read), certificate (it is no longer accepted), full (it was idle, and its place was needed).",
         );
         let cut = IntCounterVec::new(cut, &["reason"])?;
         for why in Cut::ALL {
@@ -74,7 +73,7 @@ impl ConnectionMetrics {
             open: IntGauge::new("widgets_connections", "Open connections.")?,
             max: IntGauge::new(
                 "widgets_connections_max",
-                "How many connections may be open: http.connections_max, or what the limit of open \
+                "How many connections may be open: http.connections_max, or what the limit on open \
                  files allows.",
             )?,
             refused: IntCounter::new(
@@ -94,7 +93,7 @@ impl ConnectionMetrics {
     fn heads_refused() -> prometheus::Result<IntCounterVec> {
         let refused = Opts::new(
             "widgets_request_heads_refused_total",
-            "Requests that were refused for their heads, by reason: lines (431, it has more than 100, over \
+            "Requests that were refused because of their heads, by reason: lines (431, it has more than 100, over \
              HTTP/2, or more than 16 KiB, whole over HTTP/1.1), room (WG503, http.heads_bytes_max).",
         );
         let refused = IntCounterVec::new(refused, &["reason"])?;

@@ -316,7 +316,7 @@ fn neighbourhood(settings: &Settings) -> Vec<Example> {
             "/widgets/E/neighbourhood?width=1",
             Unreadable::Parameter {
                 name: "width".into(),
-                details: "it is not known: there are depth and widgets_max".into(),
+                details: "it is unknown: the parameters are depth and widgets_max".into(),
             }
             .into(),
         ),

@@ -93,7 +93,7 @@ pub(crate) fn lookup(query: &str) -> Result<(), Unreadable> {
     let (name, _) = decoded(parameter)?;
     Err(Unreadable::Parameter {
         name: name.into_owned(),
-        details: "it is not known: a lookup has no parameters, /widgets has select and filters"
+        details: "it is unknown: a lookup has no parameters, /widgets has select and filters"
             .into(),
     })
 }
@@ -118,7 +118,7 @@ pub(crate) fn neighbourhood(
                 once(&mut widgets_max, &name, most)?;
             }
             _ => {
-                let details = "it is not known: there are depth and widgets_max".into();
+                let details = "it is unknown: the parameters are depth and widgets_max".into();
                 let name = name.into_owned();
                 return Err(Unreadable::Parameter { name, details });
             }

@@ -89,7 +89,11 @@ async fn pieces_are_handed_over_as_they_come_to_one_at_a_time() {
     let second = send(&api, "GET", "/backup", &[], "").await;
     assert_eq!(second.outcome(), (503, "WG503"));
     assert_eq!(second.header("retry-after"), Some("10"));
-    assert!(second.body.contains("one at a time"), "{}", second.body);
+    assert!(
+        second.body.contains("only one is possible"),
+        "{}",
+        second.body
+    );
     drop(sender);
     assert!(body.frame().await.is_none());
 }

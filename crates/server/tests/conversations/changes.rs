@@ -116,7 +116,7 @@ async fn what_cannot_be_asked_for_is_refused() {
         ),
         (
             "/changes?since=1",
-            "there are after, limit, wait_ms, widget_sn and operation",
+            "the parameters are after, limit, wait_ms, widget_sn and operation",
         ),
     ] {
         let refused = get(&api, uri, &[]).await;

@@ -331,7 +331,7 @@ async fn errors_say_what_postgrest_says() {
             "POST",
             "/rpc/add_widget?x=0",
             &[],
-            r#"{"code":"PGRST100","details":"query parameter \"x\" is not known: arguments stand in the body","hint":null,"message":"\"failed to parse filter (0)\" (line 1, column 1)"}"#,
+            r#"{"code":"PGRST100","details":"query parameter \"x\" is unknown: arguments belong in the body","hint":null,"message":"\"failed to parse filter (0)\" (line 1, column 1)"}"#,
         ),
         (
             "PUT",

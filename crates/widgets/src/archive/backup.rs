@@ -64,7 +64,7 @@ fn place(text: &str) -> Result<Where, String> {
     }
     let archive = text.parse::<ArchiveUrl>();
     archive.map(Where::Archive).map_err(|error| {
-        format!("it is no service (http://, https://), and as an archive: {error}")
+        format!("it is not the URL of a service (http://, https://), and as an archive: {error}")
     })
 }
 
@@ -76,15 +76,16 @@ impl Backup {
             }
             (Where::Archive(url), None, Some(directory)) => of_directory(&url, &directory),
             (Where::Service(_), ..) => Err(Misuse(
-                "a backup of a running service fills an empty directory: give it by --to, and nothing by \
-                 --data-dir"
+                "a backup of a running service goes into an empty directory: name it with --to, \
+                 and do not give --data-dir"
                     .into(),
             )
             .into()),
             (Where::Archive(_), ..) => Err(Misuse(
-                "what goes to an archive is a directory that no service runs on: give it by --data-dir, and \
-                 nothing by --to. A running service is named by http:// or https://"
-                    .into(),
+                "an archive takes a data directory that no service is running on: name it with \
+                 --data-dir, and do not give --to. A running service needs an http:// or https:// \
+                 URL"
+                .into(),
             )
             .into()),
         }
@@ -123,7 +124,7 @@ fn of_service(url: String, to: &Path, credentials: Credentials, timeout: Duratio
     )?;
     writeln!(
         out,
-        "it is verified, and would go on in epoch {}: start a service with --data-dir {}",
+        "it is verified, and will continue in epoch {}: start a service with --data-dir {}",
         arrived.restored.epoch,
         to.display()
     )?;
@@ -165,7 +166,7 @@ mod tests {
         }
         for text in ["", "127.0.0.1:3000", "ftp://host/a"] {
             let error = place(text).expect_err(text);
-            assert!(error.contains("no service"), "{error}");
+            assert!(error.contains("not the URL of a service"), "{error}");
         }
     }
 }

@@ -94,7 +94,7 @@ impl Restore {
         for gone in &restored.pruned {
             writeln!(
                 io::stderr(),
-                "warning: {gone}: the archive was pruned meanwhile, so the restore began anew"
+                "warning: {gone}: the archive was pruned meanwhile, so the restore started over"
             )?;
         }
         for damaged in &restored.damaged {
@@ -125,7 +125,7 @@ impl Restore {
         if restored.later_runs > 0 {
             writeln!(
                 out,
-                "the archive begins anew after that: `widgets archive list` shows where"
+                "the archive starts over after that: `widgets archive list` shows where"
             )?;
         }
         if let Some(primary) = primary {
@@ -138,7 +138,7 @@ impl Restore {
         }
         writeln!(
             out,
-            "it goes on in epoch {}: start the service with --data-dir {}",
+            "it continues in epoch {}: start the service with --data-dir {}",
             restored.restored.epoch,
             self.data_dir.display()
         )?;

@@ -58,7 +58,10 @@ impl Holder {
             ["primary".into(), has],
         ];
         if let Some(leaving) = &told.leaving {
-            let waits = format!("{leaving}, which has to hear that it is none any more");
+            let waits = format!(
+                "{leaving}, which has yet to be told that it is no longer the \
+            holder"
+            );
             rows.insert(2, ["leaving".into(), waits]);
         }
         for standby in &told.standbys {

@@ -56,7 +56,7 @@ pub(crate) struct List {
 fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name @ ("select" | "order" | "limit" | "offset"), _)) => Err(format!(
-            "{name} is no filter: what is shown, in which order and how much of it, other flags say"
+            "{name} is not a filter: other flags choose what is shown, its order and how much of it"
         )),
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("a filter is COLUMN=OPERATOR.VALUE, as in name=eq.pump".into()),
@@ -118,7 +118,7 @@ impl List {
             // This is not part of the list, so it goes where a pipe does not carry it along.
             writeln!(
                 io::stderr(),
-                "there may be more: --after '{}'",
+                "there may be more: continue with --after '{}'",
                 shown(after)
             )?;
         }

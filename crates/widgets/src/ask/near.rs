@@ -71,7 +71,7 @@ impl Near {
         if near.truncated {
             writeln!(
                 out,
-                "there are more: --widgets-max {} ended it",
+                "there are more: these are the first --widgets-max {}",
                 self.widgets_max
             )?;
         }

@@ -110,7 +110,7 @@ fn apply(service: Service, operation: &Operation) -> Outcome {
             // If standard error cannot be written, nothing is lost.
             drop(writeln!(
                 io::stderr(),
-                "note: {shown} is a standby; its primary was asked, {}",
+                "note: {shown} is a standby; the operation was sent to its primary, {}",
                 table::shown(&primary)
             ));
         }

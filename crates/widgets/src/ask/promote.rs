@@ -58,7 +58,7 @@ impl Promote {
         let (epoch, position) = (promoted.epoch, promoted.position);
         writeln!(
             io::stdout(),
-            "{shown} {state}, in epoch {epoch}: it goes on after position {position}"
+            "{shown} {state}, in epoch {epoch}: it continues after position {position}"
         )?;
         Ok(())
     }

@@ -76,8 +76,8 @@ fn since(text: &str) -> Result<Since, String> {
         return Ok(Since::Position(text.into()));
     }
     Err(
-        "it must be a time as in 2026-11-27T11:00:00Z (UTC), so long ago as in 24h, `oldest`, or a \
-         position that was shown"
+        "it must be a time such as 2026-11-27T11:00:00Z (UTC), an age such as 24h, `oldest`, or a \
+         position from earlier output"
             .into(),
     )
 }

@@ -97,7 +97,7 @@ impl Configuration {
                 check(
                     !roles.contains(role),
                     format!(
-                        "auth.{key} = {role:?} may do nothing: add it to auth.read_roles, \
+                        "auth.{key} = {role:?} has no permissions: add it to auth.read_roles, \
                          auth.write_roles or auth.admin_roles"
                     ),
                 );
@@ -117,9 +117,9 @@ impl Configuration {
             return Ok(());
         }
         Err(format!(
-            "http.listen = {} can be reached from other machines, where anyone may do everything: \
-             set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on \
-             127.0.0.1; if something in front of the service decides who gets in, give \
+            "http.listen = {} can be reached from other machines, and anyone may do everything: \
+             set auth.jwt_secret_file (or another key of [auth]) or http.tls_client_ca, or listen \
+             on 127.0.0.1; if something in front of the service controls access, give \
              --allow-public-without-auth",
             http.listen
         ))

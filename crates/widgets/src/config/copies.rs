@@ -50,7 +50,8 @@ impl Configuration {
         let follows = replication.follow.is_some();
         check(
             archive.url.is_some() && !is_embedded,
-            "archive.url is for the embedded store: PostgreSQL has means of its own (docs/operations.md)",
+            "archive.url is for the embedded store: PostgreSQL has its own backups \
+             (docs/operations.md)",
         );
         check(
             replication.certificate.is_some() != replication.key.is_some(),

@@ -45,8 +45,8 @@ pub(super) fn read(path: &Path, content: &str, problems: &mut Vec<Problem>) -> V
                 .map(|(section, _)| format!("[{section}]"))
                 .collect();
             let others = suggestion(name, SECTIONS.iter().map(|(section, _)| *section))
-                .unwrap_or_else(|| format!(", there are {}", sections.join(", ")));
-            problem(line, format!("there is no {name:?}{others}"));
+                .unwrap_or_else(|| format!("; the sections are {}", sections.join(", ")));
+            problem(line, format!("unknown section {name:?}{others}"));
             continue;
         }
         let Some(table) = table.get_ref().as_table() else {
@@ -88,7 +88,7 @@ fn entry(
         let others = elsewhere
             .map(|key| format!("; did you mean {}?", key.path()))
             .or_else(|| suggestion(name, keys.iter().copied()))
-            .unwrap_or_else(|| format!(", its keys are {}", keys.join(", ")));
+            .unwrap_or_else(|| format!("; its keys are {}", keys.join(", ")));
         return Err(format!("[{section}] has no key {name:?}{others}"));
     };
     let key = &KEYS[place];

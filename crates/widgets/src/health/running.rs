@@ -71,9 +71,9 @@ fn find(proc: &Path) -> Result<Serving, String> {
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(serving), None) => Ok(serving),
-        (None, _) => Err("no `widgets serve` runs here".into()),
+        (None, _) => Err("no `widgets serve` is running here".into()),
         (Some(_), Some(_)) => Err(
-            "more than one `widgets serve` runs here: say which one by its flags, as in `widgets \
+            "more than one `widgets serve` is running here: name one by its flags, as in `widgets \
              health --listen 127.0.0.1:3000`"
                 .into(),
         ),
@@ -152,7 +152,7 @@ mod tests {
         process("7", b"/bin/sh\0-c\0widgets serve\0");
         process("self", b"widgets\0serve\0");
         let none = find(proc.path()).expect_err("a shell is none");
-        assert_eq!(none, "no `widgets serve` runs here");
+        assert_eq!(none, "no `widgets serve` is running here");
         process("8", b"widgets\0serve\0--listen\0a\0");
         let one = find(proc.path()).expect("one");
         assert_eq!(one.arguments, ["--listen", "a"]);

@@ -44,8 +44,9 @@ impl Source {
                 Some(path) => {
                     widgets_tls::roots(path).map_err(|error| format!("auth.jwks_ca: {error}"))
                 }
-                None => widgets_tls::system_roots()
-                    .map_err(|error| format!("auth.jwks_url: {error}: name some by auth.jwks_ca")),
+                None => widgets_tls::system_roots().map_err(|error| {
+                    format!("auth.jwks_url: {error}: name some with auth.jwks_ca")
+                }),
             };
             let mut config = widgets_tls::verified(roots?).map_err(|error| error.to_string())?;
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -126,9 +127,9 @@ fn check_status(response: &Response<Incoming>) -> Result<(), String> {
     }
     match response.headers().get(header::LOCATION) {
         Some(location) if status.is_redirection() => Err(format!(
-            "it was answered {status} with a redirect to {location:?}, which is not followed: give \
-             the URL where the keys are"
+            "the answer was {status} with a redirect to {location:?}, which is not followed: give \
+             the URL of the keys themselves"
         )),
-        _ => Err(format!("it was answered {status}")),
+        _ => Err(format!("the answer was {status}")),
     }
 }

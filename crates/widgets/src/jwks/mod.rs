@@ -69,7 +69,7 @@ impl Jwks {
             Ok(text) if self.last.as_ref() == Some(&text) => Ok(None),
             Ok(text) => match KeySet::parse_public(&text) {
                 Ok(keys) => Ok(Some((text, keys))),
-                Err(error) => Err(format!("the answer is no set of keys: {error}")),
+                Err(error) => Err(format!("the answer is not a JWKS: {error}")),
             },
             Err(error) => Err(error),
         };
@@ -92,7 +92,7 @@ impl Jwks {
         }
         if let Some((text, keys)) = new {
             let (usable, unusable) = (keys.len(), keys.unusable());
-            tracing::info!(%url, keys = usable, unusable, "took new keys for tokens");
+            tracing::info!(%url, keys = usable, unusable, "new keys for tokens are in use");
             self.authentication.replace_keys(keys);
             self.last = Some(text);
         }

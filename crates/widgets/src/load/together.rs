@@ -57,7 +57,7 @@ const EXCLUDES: &[(&str, &str, &str)] = &[
     (
         "insecure",
         "ca",
-        "where any certificate is trusted no authority is asked",
+        "if any certificate is trusted, no authority is needed",
     ),
 ];
 
@@ -67,7 +67,7 @@ const EXCLUDED_BY_VALUE: &[(&str, &str, &str, &str)] = &[
         "rate",
         "max",
         "poisson",
-        "in closed loop nothing is due at any time",
+        "in a closed loop, requests have no schedule",
     ),
     ("audit", "none", "audit_timeout", "there is no audit"),
     ("audit", "none", "audit_widgets_max", "there is no audit"),
@@ -228,7 +228,8 @@ mod tests {
         );
         assert_eq!(
             refused(&["--rate", "max", "--poisson"]),
-            "--rate max and --poisson exclude each other: in closed loop nothing is due at any time"
+            "--rate max and --poisson exclude each other: in a closed loop, requests have no \
+             schedule"
         );
         assert!(refused(&["--audit", "none", "--audit-timeout", "1m"]).contains("no audit"));
         assert!(refused(&["--workers", "65"]).contains("at most --connections, 64: 65"));

@@ -22,8 +22,8 @@ impl Certificates {
     ) -> prometheus::Result<Self> {
         let expiry = Opts::new(
             "widgets_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a file expires, in seconds since 1970 began, by the key of \
-             the configuration that names the file; 0 if it cannot be understood.",
+            "When the first certificate of a file expires, in seconds since 1970 began, by the \
+             configuration key that names the file; 0 if it cannot be parsed.",
         );
         let files = files.into_iter();
         let this = Self {

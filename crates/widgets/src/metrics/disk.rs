@@ -21,7 +21,7 @@ impl Disk {
             directory: directory.to_owned(),
             free: IntGauge::new(
                 "widgets_disk_free_bytes",
-                "What the service can still write to the disk of its data directory.",
+                "How many bytes the service can still write to the disk of its data directory.",
             )?,
             size: IntGauge::new(
                 "widgets_disk_size_bytes",

@@ -31,12 +31,12 @@ impl Process {
         Ok(Self {
             resident: IntGauge::new(
                 "process_resident_memory_bytes",
-                "The memory that the process has of the machine's.",
+                "The resident memory of the process.",
             )?,
             memory_limit: IntGauge::new(
                 "widgets_memory_limit_bytes",
-                "How much memory the process may have: its container's limit, or the machine's memory \
-                 where that is less.",
+                "How much memory the process may have: its container's limit, or the machine's \
+                 memory if that is less.",
             )?,
             open_files: IntGauge::new(
                 "process_open_fds",
@@ -46,10 +46,7 @@ impl Process {
                 "process_max_fds",
                 "How many files may be open at once.",
             )?,
-            processor: Counter::new(
-                "process_cpu_seconds_total",
-                "The time that processors have spent on the process.",
-            )?,
+            processor: Counter::new("process_cpu_seconds_total", "The CPU time of the process.")?,
         })
     }
 }

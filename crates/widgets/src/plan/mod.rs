@@ -192,12 +192,13 @@ fn write(out: &mut impl Write, told: &Told) -> io::Result<()> {
         }
         None => writeln!(
             out,
-            "\nnothing fits: larger machines (--machine-cores, --machine-memory), or fewer widgets in each registry"
+            "\nnothing fits: try larger machines (--machine-cores, --machine-memory), or fewer \
+             widgets in each registry"
         )?,
         Some(_) => {}
     }
     writeln!(
         out,
-        "on paper, in proportion to what was measured on two processors: docs/scale.md"
+        "an estimate, extrapolated from what was measured on two processors: docs/scale.md"
     )
 }

@@ -259,10 +259,11 @@ fn citus(wanted: &Wanted) -> Plan {
         notes: vec![
             "batches are routed by pair of workers; unrouted ones touch every worker, and gain little from more".into(),
             format!(
-                "operations with an idempotency key go by the coordinator, which takes {} of them a second at most",
+                "operations with an idempotency key go through the coordinator, which handles at \
+                 most {} of them a second",
                 count_text(whole(by_coordinator.floor()))
             ),
-            "lists and neighbourhoods are of one moment for each shard only".into(),
+            "lists and neighbourhoods are consistent within each shard only".into(),
         ],
     }
 }

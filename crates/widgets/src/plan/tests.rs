@@ -124,7 +124,7 @@ fn what_limits_is_told() {
     // There can be more workers, but not more coordinators.
     let citus = planned(Store::Citus, 1000, 1e7);
     assert_near(citus.machines[2].cores, 1e7 * 0.1e-6 / 0.7, 0.01);
-    let by_coordinator = "by the coordinator, which takes 777,777 of them a second at most";
+    let by_coordinator = "through the coordinator, which handles at most 777,777 of them a second";
     assert!(
         citus.notes.iter().any(|note| note.contains(by_coordinator)),
         "{:?}",

@@ -64,7 +64,8 @@ pub(crate) fn open(
         (Role::Standby { primary }, None) => {
             let address = primary.parse::<Address>().map_err(|_| {
                 format!(
-                    "the data directory {} is a standby's, and does not say of whom: start it with --follow",
+                    "the data directory {} belongs to a standby, and does not say of which \
+                     primary: start it with --follow",
                     path.display()
                 )
             })?;
@@ -78,14 +79,15 @@ pub(crate) fn open(
         (Role::Promoted { from, .. }, Some(primary)) if from == primary.address.to_string() => {
             tracing::warn!(
                 before = from,
-                "this store was promoted and takes operations: replication.follow names the primary before, and is not followed"
+                "this store was promoted and accepts operations: it does not follow its old \
+                 primary, which replication.follow names"
             );
             None
         }
         (Role::Primary | Role::Promoted { .. }, Some(_)) => {
             return Err(format!(
-                "the data directory {} has a store that is no standby: --follow needs an empty directory, into which the \
-                 primary's store is copied",
+                "the data directory {} has a store that is not a standby: --follow needs an empty \
+                 directory, into which it copies the primary's store",
                 path.display()
             ));
         }
@@ -115,7 +117,7 @@ fn copy_store(
         .map_err(|error| format!("starting to copy: {error}"))?;
     let address = &primary.address;
     // Standard output may be closed.
-    drop(writeln!(io::stdout(), "copies the store of {address}"));
+    drop(writeln!(io::stdout(), "copying the store of {address}"));
     let (mut told, mut pause) = (None, COPY_AGAIN);
     let outside: Arc<dyn Outside> = Arc::new(Real::new());
     loop {
@@ -135,7 +137,8 @@ fn copy_store(
             Err(error) => error.to_string(),
         };
         if told.as_ref() != Some(&error) {
-            tracing::warn!(error, primary = %address, "the primary's store is not copied; it is tried again");
+            tracing::warn!(error, primary = %address, "the primary's store could not be copied; \
+            trying again");
             told = Some(error);
         }
         thread::sleep(pause);

@@ -271,7 +271,7 @@ fn an_operator_changes_the_holder_and_a_stop_answers_what_was_accepted() {
     // The record that names the new holder must have reached it, or its promotion would be refused.
     primary.signal(Signal::TERM);
     assert!(primary.wait().success());
-    wait_for_log(third.path(), "the primary is not followed");
+    wait_for_log(third.path(), "the primary cannot be followed");
     let (code, told) = promote(third.path(), &after);
     assert_eq!(code, Some(0), "{told}");
     add(&after, "w2");

@@ -101,7 +101,7 @@ fn what_is_empty_or_cannot_be_meant_is_told() {
     for name in ["select", "order", "limit", "offset"] {
         let (code, _, told) = ask(&["list", "--where", &format!("{name}=1")]);
         assert_eq!(code, 2);
-        assert!(told.contains(&format!("{name} is no filter")), "{told}");
+        assert!(told.contains(&format!("{name} is not a filter")), "{told}");
     }
     let alone = "SERIAL NUMBER  NAME  SLOTS\nE              pump  P";
     let (_, shown, _) = ask(&["near", "E"]);
@@ -118,5 +118,8 @@ fn what_is_empty_or_cannot_be_meant_is_told() {
     drop(service);
     let (code, _, told) = run(widgets(directory.path()).args(["watch", "--since", "yesterday"]));
     assert_eq!(code, 2);
-    assert!(told.contains("a time as in 2026-11-27T11:00:00Z"), "{told}");
+    assert!(
+        told.contains("a time such as 2026-11-27T11:00:00Z"),
+        "{told}"
+    );
 }

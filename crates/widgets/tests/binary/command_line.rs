@@ -367,7 +367,7 @@ format
         widgets.toml:4: [http] has no key "lisen"; did you mean "listen"?
         widgets.toml:7: engine.segment_bytes must be an integer from 5728 to 4294967295, "x" was given
         widgets.toml:8: engine.queue_bytes_max must be an integer from 4096 to 1073741824, 281474976710655 was given
-        widgets.toml:10: there is no "strange", there are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [replication], [postgres], [log]
+        widgets.toml:10: unknown section "strange"; the sections are [http], [auth], [store], [engine], [changes], [idempotency], [archive], [replication], [postgres], [log]
         widgets.toml:14: log.filter must be a level (off, error, warn, info, debug or trace), or several, such as "info,widgets_engine=debug", "loud" was given
         widgets.toml:15: key with no value, expected `=`
         --idle-timeout-ms: http.idle_timeout_ms must be an integer from 100 to 86400000, "soon" was given
@@ -453,7 +453,7 @@ fn a_missing_file_is_named() {
         run(widgets(directory.path()).args(["config", "check", "--config", "nowhere.toml"]));
     assert_eq!(code, 1);
     expect![[r#"
-        the configuration file nowhere.toml cannot be read: No such file or directory (os error 2). Correct the path, or make what is missing on the way to it
+        the configuration file nowhere.toml cannot be read: No such file or directory (os error 2). Correct the path, or make the directories that are missing
     "#]]
     .assert_eq(&told);
 }

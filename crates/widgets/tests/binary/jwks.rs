@@ -259,12 +259,12 @@ fn the_last_keys_go_on_when_fetching_fails() {
     );
     for (manner, told) in [
         (ok(page), "neither a JWK"),
-        (ok(&secret), "a secret that anyone may read is none"),
+        (ok(&secret), "a secret that anyone may read is not a secret"),
         (ok("{\"keys\":[]}"), "none of its 0 keys can be used"),
         (ok("{"), "not JSON"),
         (
             Manner::Bytes(b"HTTP/1.1 500 Oops\r\n\r\n".into()),
-            "answered 500",
+            "the answer was 500",
         ),
         (Manner::Bytes(redirect.into()), "a redirect"),
         (Manner::Bytes(cut.into()), "the answer broke off"),

@@ -197,7 +197,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     let other = Directory::new("other_role");
     drop(start(other.path(), &[]));
     let told = fails(other.path(), &["--follow", &address]);
-    assert!(told.contains("has a store that is no standby"), "{told}");
+    assert!(told.contains("has a store that is not a standby"), "{told}");
     // A standby's directory stays a standby's, and no other command writes to it.
     drop(start(second.path(), &["--follow", &address]));
     let standby = start(second.path(), &[]);
@@ -208,7 +208,7 @@ fn a_directory_is_a_standbys_or_it_is_not() {
     generate.args(["generate", "--widgets", "10", "--data-dir", "widgets-data"]);
     let (code, told) = outcome(&mut generate);
     assert_eq!(code, Some(1));
-    assert!(told.contains("is a standby's"), "{told}");
+    assert!(told.contains("belongs to a standby"), "{told}");
     // Nor can a standby of one store follow the primary of another.
     let another = start(other.path(), &[]);
     let standby = start(second.path(), &["--follow", &url(&another)]);
@@ -396,7 +396,7 @@ fn a_standby_knows_its_primary_by_certificates_and_shows_its_own() {
     let third = Directory::new("standby_no_certificate");
     std::fs::copy(first.path().join("ca.pem"), third.path().join("ca.pem")).expect("copied");
     let mut refused = Service::spawn(third.path(), &follow[..4]);
-    wait_for_log(third.path(), "is not copied; it is tried again");
+    wait_for_log(third.path(), "could not be copied; trying again");
     refused.kill().expect("it waits");
     refused.wait().expect("a process");
 }
@@ -497,10 +497,7 @@ fn a_primary_whose_history_has_parted_follows_nobody_and_says_so() {
     assert_eq!(promote(second.path(), &standby).0, Some(0));
     add(&standby, "kept");
     let primary = start(first.path(), &["--listen", &listen]);
-    wait_for_log(
-        first.path(),
-        "the primary is not followed; it is tried again",
-    );
+    wait_for_log(first.path(), "the primary cannot be followed; trying again");
     let log = Service::log(first.path());
     assert!(log.contains("this store's history before entry"), "{log}");
     assert!(!has(&primary, "kept"));

@@ -44,7 +44,7 @@ fn an_address_that_others_reach_needs_somebody_who_decides_who_gets_in() {
             assert_eq!(code, Some(expected), "{command:?} {listen}: {told}");
             let told = told.replace(listen, "ADDRESS");
             expect![[r#"
-                error: http.listen = ADDRESS can be reached from other machines, where anyone may do everything: set auth.jwt_secret_file (or another of [auth]) or http.tls_client_ca, or listen on 127.0.0.1; if something in front of the service decides who gets in, give --allow-public-without-auth
+                error: http.listen = ADDRESS can be reached from other machines, and anyone may do everything: set auth.jwt_secret_file (or another key of [auth]) or http.tls_client_ca, or listen on 127.0.0.1; if something in front of the service controls access, give --allow-public-without-auth
             "#]]
             .assert_eq(&told);
         }
@@ -250,11 +250,11 @@ fn tokens_decide_what_may_be_done_and_new_keys_are_taken() {
     // An invalid key leaves the old ones in use.
     std::fs::write(&keys, "short").expect("written");
     service.signal(Signal::HUP);
-    wait_for_log(directory.path(), "the keys in use go on");
+    wait_for_log(directory.path(), "the new keys cannot be used");
     assert_eq!(status(&service, writer, add, body), 409);
     std::fs::write(&keys, OTHER_SECRET).expect("written");
     service.signal(Signal::HUP);
-    wait_for_log(directory.path(), "took new keys");
+    wait_for_log(directory.path(), "new keys for tokens are in use");
     assert_eq!(status(&service, writer, add, body), 401);
     let new = hs256(OTHER_SECRET, "writer");
     assert_eq!(status(&service, &new, add, body), 409);
@@ -343,12 +343,12 @@ fn certificates_are_renewed_under_open_connections() {
 
     std::fs::write(directory.path().join("certificate.pem"), "nonsense").expect("written");
     service.signal(Signal::HUP);
-    wait_for_log(directory.path(), "the certificates in use go on");
+    wait_for_log(directory.path(), "the new certificates cannot be used");
     assert_eq!(live(&mut authority.connect(&service)), Some(first.clone()));
 
     let second = authority.issue();
     service.signal(Signal::HUP);
-    wait_for_log(directory.path(), "took new certificates");
+    wait_for_log(directory.path(), "new certificates are in use");
     assert_eq!(live(&mut authority.connect(&service)), Some(second));
     assert_eq!(live(&mut old), Some(first), "an open connection goes on");
 }

@@ -116,11 +116,11 @@ fn a_manual_page_that_is_not_there_is_told() {
     };
     assert_eq!(
         told(&["config", "chek"]),
-        "error: widgets config has no command `chek`, there are check, show, example\n"
+        "error: widgets config has no command `chek`; its commands are check, show, example\n"
     );
     assert_eq!(
         told(&["serve", "http"]),
-        "error: widgets serve has no commands below it, `http` was given\n"
+        "error: widgets serve has no subcommands, `http` was given\n"
     );
     assert_eq!(
         told(&["--output", "gone"]),

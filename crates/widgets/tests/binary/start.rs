@@ -87,7 +87,7 @@ fn a_port_in_use_is_named() {
         &["--data-dir", "other", "--listen", &address],
     );
     expect![[r#"
-        error: cannot listen on ADDRESS: Address already in use (os error 98): another program listens there. Stop it, or give another port by --listen, 0 for any
+        error: cannot listen on ADDRESS: Address already in use (os error 98): another program is listening there. Stop it, or give another port with --listen, 0 for any
     "#]].assert_eq(&told.replace(&address, "ADDRESS"));
     // The address comes first: nothing was opened or created.
     assert!(!directory.path().join("other").exists());
@@ -100,7 +100,7 @@ fn a_directory_of_somebody_else_is_refused_and_left_as_it_was() {
     std::fs::create_dir(&documents).expect("a directory");
     std::fs::write(documents.join("letter.txt"), "").expect("a file");
     expect![[r#"
-        error: the directory docs is not empty and has no store in it: it has 1 other entry, such as "letter.txt". Give the directory of a store, or an empty or new one, by --data-dir; files of a store are named store, journal-… and checkpoint-…
+        error: the directory docs is not empty and has no store in it: it has 1 other entry, such as "letter.txt". Give the directory of a store, or an empty or new one, with --data-dir; files of a store are named store, journal-… and checkpoint-…
     "#]]
     .assert_eq(&fails(directory.path(), &["--data-dir", "docs"]));
     assert_eq!(
@@ -114,7 +114,7 @@ fn a_store_that_must_exist_is_not_made() {
     let directory = Directory::new("must_exist");
     let arguments = ["--must-exist"];
     expect![[r#"
-        error: there is no store in widgets-data: there is no such directory. Correct --data-dir, or mount the volume that has the store; `widgets serve`, `generate` and `import` make a new one where store.must_exist is false
+        error: there is no store in widgets-data: there is no such directory. Correct --data-dir, or mount the volume that has the store; `widgets serve`, `generate` and `import` make a new one if store.must_exist is false
     "#]]
     .assert_eq(&fails(directory.path(), &arguments));
     assert!(!directory.path().join("widgets-data").exists());
@@ -134,14 +134,14 @@ fn it_is_told_who_else_gets_into_the_data_directory() {
     let directory = Directory::new("exposed");
     Service::start(directory.path(), &[]).kill();
     let data = directory.path().join("widgets-data");
-    let exposed = "others than its owner get into it";
+    let exposed = "users other than its owner can access it";
     assert!(!Service::log(directory.path()).contains(exposed));
     // As earlier versions created it.
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
     let service = Service::start(directory.path(), &[]);
     wait_for_log(
         directory.path(),
-        "has mode 0755: others than its owner get into it; `chmod -R go= widgets-data`",
+        "has mode 0755: users other than its owner can access it; `chmod -R go= widgets-data`",
     );
     service.kill();
 }
@@ -289,7 +289,7 @@ fn a_data_directory_in_use_is_named() {
     let directory = Directory::new("locked");
     let _service = Service::start(directory.path(), &[]);
     expect![[r#"
-        error: the data directory widgets-data is in use by another process: stop that one, or give another directory by --data-dir
+        error: the data directory widgets-data is in use by another process: stop that one, or give another directory with --data-dir
     "#]].assert_eq(&fails(directory.path(), &[]));
 }
 
@@ -298,7 +298,7 @@ fn a_data_directory_that_cannot_be_made_is_named() {
     let directory = Directory::new("no_directory");
     File::create(directory.path().join("file")).expect("a file");
     expect![[r#"
-        error: reading the data directory file: Not a directory (os error 20). It, or something on the way to it, is a file where a directory must be: give another path
+        error: reading the data directory file: Not a directory (os error 20). It, or a part of its path, is a file instead of a directory: give another path
     "#]]
     .assert_eq(&fails(directory.path(), &["--data-dir", "file"]));
 }
@@ -327,8 +327,8 @@ fn damage_is_named_and_stops_the_start() {
     file.write_all_at(b"#!/bin/sh", 0).expect("written");
     of(
         &fails(directory.path(), &[]),
-        "it does not begin as such a file does: something was written over its header, or it is another \
-         file under this name",
+        "it does not begin like such a file: its header was overwritten, or it is another file \
+         under this name",
     );
     file.write_all_at(&[0; 4096], 0).expect("written");
     of(
@@ -362,7 +362,10 @@ fn the_service_that_runs_is_asked_where_its_flags_say() {
     };
     assert_eq!(
         health(&["--running"]),
-        (Some(1), "error: no `widgets serve` runs here\n".into())
+        (
+            Some(1),
+            "error: no `widgets serve` is running here\n".into()
+        )
     );
     // The address is in a file that the flags name relative to the service's directory.
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -77,7 +77,7 @@ fn a_bucket_that_says_any_length_is_not_believed() {
     );
     let told = refusal_to_list(directory.path(), address);
     assert!(
-        told.contains("it has 1152921504606846976 bytes, at most"),
+        told.contains("it has 1152921504606846976 bytes, and at most"),
         "{told}"
     );
 }

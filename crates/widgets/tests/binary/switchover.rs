@@ -142,7 +142,7 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     let asker_two = asker(&primary, "http%3A%2F%2F127.0.0.1%3A8");
     let (status, told) = tell(&primary, &format!("hand-over?{asker_two}&within_ms=700"));
     assert!(
-        status == 503 && told.contains("hands over to http://127.0.0.1:9"),
+        status == 503 && told.contains("is handing over to http://127.0.0.1:9"),
         "{status} {told}"
     );
     // A standby that lacks something is not accepted.
@@ -151,7 +151,7 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     assert!(status == 503 && told.contains("WG503"), "{status} {told}");
     let (status, told) = get(&primary, "/ready?role=primary");
     assert!(
-        status == 503 && told.contains("hands over to a standby"),
+        status == 503 && told.contains("is handing over to a standby"),
         "{status} {told}"
     );
     add(&primary, "waited");
@@ -162,7 +162,7 @@ fn a_primary_that_hands_over_to_nobody_goes_on() {
     let (status, told) = tell(&primary, &behind);
     assert!(status == 410 && told.contains("WG410"), "{status} {told}");
     assert!(is_primary(&primary));
-    wait_for_log(directory.path(), "this primary takes operations again");
+    wait_for_log(directory.path(), "this primary accepts operations again");
 }
 
 /// It died while handing over. On its disk it is the primary, because nobody took over.
