@@ -144,8 +144,10 @@ pub(crate) fn say_last(line: fmt::Arguments<'_>) {
 /// Waits a moment until readers have the last lines of a service that is about to end.
 pub(crate) fn wait_for_readers() {
     if let Some(Streams { output, error, .. }) = STREAMS.get() {
-        error.wait(LAST_WAIT_MAX);
-        output.wait(LAST_WAIT_MAX);
+        // Once is enough where nobody reads.
+        if error.wait(LAST_WAIT_MAX) {
+            output.wait(LAST_WAIT_MAX);
+        }
     }
 }
 
