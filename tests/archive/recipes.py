@@ -58,7 +58,7 @@ def disk_dies(service, folder):
     # Steps 2 and 3.
     names = {"s3://BUCKET/PREFIX": ARCHIVE, "/var/lib/widgets": service.directory}
     told = run(service, restore, names).stdout
-    check("the archive has nothing after that" in told, "it says what the archive has after that: nothing")
+    check("the archive has nothing later" in told, "it says what the archive has after that: nothing")
     service.start()
     check(service.serial_numbers() == {"a", "b"}, "the service goes on with the same configuration")
     # Step 4.

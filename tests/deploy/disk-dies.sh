@@ -46,7 +46,7 @@ disk_dies() {
   local volumes start
   volumes=$(docker volume ls --quiet)
   as_written 'docker-compose --profile check run --rm archive-check'
-  grep -q 'is whole: ' "$work/as-written.log" || fail "the drill: $(cat "$work/as-written.log")"
+  grep -q 'is intact: ' "$work/as-written.log" || fail "the drill: $(cat "$work/as-written.log")"
   [[ $(docker volume ls --quiet) == "$volumes" ]] || fail "the drill left its volume"
   # The running service and its volume are lost.
   docker kill "$(compose ps --quiet api)" >/dev/null

@@ -103,7 +103,7 @@ fn ask(
     let speaks_tls = tls.is_some();
     let answer = exchange(address, tls, path, timeout).map_err(|error| {
         let hint = if speaks_tls && is_no_tls(&*error) {
-            ": what answers does not speak TLS. Leave http.tls_certificate and http.tls_key out, or \
+            ": the service does not speak TLS. Leave out http.tls_certificate and http.tls_key, or \
              ask with --running"
         } else {
             ""
@@ -112,7 +112,7 @@ fn ask(
     })?;
     if !speaks_tls && is_tls(&answer) {
         return Err(format!(
-            "{url}: what answers speaks TLS. Give the http.tls_certificate and http.tls_key of the \
+            "{url}: the service speaks TLS. Give the http.tls_certificate and http.tls_key of the \
              service, as flags, variables or by --config, or ask with --running"
         )
         .into());
@@ -217,7 +217,7 @@ mod tests {
         let told = asked("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{32}").unwrap_err();
         assert_eq!(
             told,
-            "http://service/ready: what answers speaks TLS. Give the http.tls_certificate and \
+            "http://service/ready: the service speaks TLS. Give the http.tls_certificate and \
              http.tls_key of the service, as flags, variables or by --config, or ask with --running"
         );
     }
@@ -238,7 +238,7 @@ mod tests {
         let told = ask(address, Some(Arc::new(tls)), "/ready", TIMEOUT).expect_err("no TLS");
         peer.join().expect("the peer ends");
         let told = told.to_string();
-        assert!(told.contains("what answers does not speak TLS"), "{told}");
+        assert!(told.contains("the service does not speak TLS"), "{told}");
     }
 
     #[test]

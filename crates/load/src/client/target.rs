@@ -212,7 +212,8 @@ impl Target {
                 if let Some(rustls::Error::InvalidMessage(_)) = cause {
                     let origin = &self.origin;
                     return format!(
-                        "what answers at {origin} does not speak TLS: is it http:// instead of https://?"
+                        "the server at {origin} does not speak TLS: is it http:// instead of \
+                         https://?"
                     );
                 }
                 let is_distrust = error.to_string().starts_with("invalid peer certificate");

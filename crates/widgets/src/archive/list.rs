@@ -100,7 +100,7 @@ impl Prune {
                 "every moment from {} on can be restored",
                 time_text(oldest)
             )?,
-            None => writeln!(out, "nothing is older than what a kept moment needs")?,
+            None => writeln!(out, "nothing is older than what the kept moments need")?,
         }
         Ok(ExitCode::SUCCESS)
     }

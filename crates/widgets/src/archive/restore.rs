@@ -117,10 +117,10 @@ impl Restore {
         match &restored.last_after {
             Some(last) => writeln!(
                 out,
-                "the archive has {} entries after that, the last of {last}",
+                "the archive has {} later entries, the last of {last}",
                 restored.entries_after
             )?,
-            None => writeln!(out, "the archive has nothing after that in this history")?,
+            None => writeln!(out, "the archive has nothing later in this history")?,
         }
         if restored.later_runs > 0 {
             writeln!(

@@ -39,8 +39,8 @@ impl Verify {
         }
         let newest = manifest.moments().last().map(|moments| moments.newest);
         match newest {
-            Some(newest) => writeln!(out, "{read} are whole, up to {}", time_text(newest))?,
-            None => writeln!(out, "{read} are whole: the archive is empty")?,
+            Some(newest) => writeln!(out, "{read} are intact, up to {}", time_text(newest))?,
+            None => writeln!(out, "{read} are intact: the archive is empty")?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -74,7 +74,7 @@ impl VerifyStore {
         };
         writeln!(
             io::stdout(),
-            "{} is whole: {} widgets and {} associations, {journal}",
+            "{} is intact: {} widgets and {} associations, {journal}",
             self.data_dir.display(),
             counts.widgets,
             counts.associations,

@@ -154,10 +154,9 @@ configuration! {
         /// `auth` or client certificates.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 3000));
         /// How many connections may be open at once. When there are that many, a new connection
-        /// replaces an idle one: of the clients with the most connections, the one that has been
-        /// idle longest. If none is idle, the new connection is answered with 503 WG503 and closed.
-        /// If the limit on open files allows fewer connections, that limit applies, and the log
-        /// says so.
+        /// replaces another, usually the longest idle one of the clients with the most connections.
+        /// If none can be replaced, the new connection is answered with 503 WG503 and closed. If the
+        /// limit on open files allows fewer connections, that limit applies, and the log says so.
         connections_max: usize = 16_384, within 1..=1_000_000;
         /// How many of these connections one client may have: an IPv4 address or an IPv6 /64 that
         /// is not in trusted_proxies. The limit is never more than three quarters of

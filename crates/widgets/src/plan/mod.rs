@@ -173,12 +173,12 @@ fn write(out: &mut impl Write, told: &Told) -> io::Result<()> {
         }
         writeln!(
             out,
-            "  machines: {}; shards: {}; {:.1} µs of processor time an operation",
+            "  machines: {}; shards: {}; {:.1} µs of CPU time per operation",
             plan.machines_total, plan.shards, plan.microseconds_an_operation
         )?;
         writeln!(
             out,
-            "  what limits: {}; {:.0} % of it",
+            "  limited by: {}; {:.0} % of it used",
             plan.limit,
             plan.limit_used * 100.0
         )?;

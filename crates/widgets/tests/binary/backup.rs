@@ -103,7 +103,7 @@ fn a_journal_and_an_archive_without_any_entry_are_told_as_empty() {
     assert!(told.ends_with(&expected), "{told}");
     let told = said(&directory, &["archive", "verify", &empty]);
     assert!(
-        told.ends_with(&format!("are whole, up to {beginning}\n")),
+        told.ends_with(&format!("are intact, up to {beginning}\n")),
         "{told}"
     );
     let told = said(&directory, &["restore", &empty, "--data-dir", "restored"]);
