@@ -83,11 +83,21 @@ impl World {
         }
     }
 
-    /// Returns whether a standby is waited for, or answers do not wait.
+    /// Returns whether a standby has acknowledged everything, or answers do not wait.
     fn has_its_holder(&self, winner: usize) -> bool {
-        let told = self.members[winner].roles().map(|it| it.holder(""));
+        if !self.waits() {
+            return true;
+        }
+        let member = &self.members[winner];
+        let told = member.roles().map(|it| it.holder(""));
+        let (Some(Ok(told)), Some(engine)) = (told, member.engine()) else {
+            return false;
+        };
         let by = r#""acknowledged_by":"standby""#;
-        !self.waits() || told.is_some_and(|told| told.is_ok_and(|told| told.contains(by)))
+        let holder = member.holder().map(|it| format!("{it:016x}"));
+        let end = engine.source().end().next_sequence;
+        let has = holder.map(|it| format!(r#"{{"member":"{it}","next_sequence":{end}}}"#));
+        told.contains(by) && has.is_some_and(|has| told.contains(&has))
     }
 
     fn restart(&mut self, number: usize) -> Result<(), String> {

@@ -354,6 +354,7 @@ impl Process {
                 let sending = roles.standbys().send(query, reports, stopping);
                 self.begin(Box::pin(async move {
                     let sent = sending.await;
+                    network.linger().await;
                     let answer = Some(answer).filter(|_| network.reaches(this, from));
                     let (told, sent) = match sent {
                         Ok(sent) => (Ok(()), Some(sent)),

@@ -187,6 +187,23 @@ impl Network {
         !self.lock().apart.contains(&pair(one, other))
     }
 
+    /// Waits for some turns, mostly none: a request that was accepted may be served later.
+    pub(super) async fn linger(&self) {
+        let mut turns = {
+            let chance = &mut self.lock().chance;
+            let most = if chance.below(4) == 0 { 40 } else { 1 };
+            chance.below(most)
+        };
+        poll_fn(move |_| {
+            if turns == 0 {
+                return Poll::Ready(());
+            }
+            turns -= 1;
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Loses a call.
     pub(super) fn lose(&self) {
         let mut inner = self.lock();
