@@ -84,9 +84,10 @@ psql -q -v widgets="$widgets" -f warm.sql > "$folder/warm.log"
 
 addresses=()
 for ((process = 0; process < processes; process++)); do
+  rm -f "$folder/serve.$process.log"
   "${others_only[@]}" "$binary" serve --listen 127.0.0.1:0 --store "postgres://authenticator$url" > "$folder/serve.$process.log" 2>&1 &
   started+=($!)
-  until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.$process.log" | cut -d/ -f3); do
+  until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.$process.log" 2> /dev/null | cut -d/ -f3); do
     kill -0 ${started[-1]}
     sleep 0.1
   done

@@ -17,10 +17,11 @@ else
   rm -rf "$folder/data"
   store=(--data-dir "$folder/data")
 fi
+rm -f "$folder/serve.log"
 "$binary" serve --listen 127.0.0.1:0 "${store[@]}" > "$folder/serve.log" 2>&1 &
 service=$!
 trap 'kill $service; wait' EXIT
-until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.log" | cut -d' ' -f3); do
+until address=$(grep -o -m1 'listens on http://.*' "$folder/serve.log" 2> /dev/null | cut -d' ' -f3); do
   kill -0 $service
   sleep 0.1
 done
