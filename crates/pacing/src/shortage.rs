@@ -14,14 +14,38 @@ const AMPLE: f64 = 0.2;
 /// milliseconds.
 const GROWS: u32 = WHOLE / 4;
 
-/// It ends within five seconds: if it ended too early, the process would be throttled again.
+/// Once it may shrink, it ends within five seconds.
 const SHRINKS: u32 = WHOLE / 20;
 
+/// How long CPU time must have been sufficient before a shortage shrinks. If it shrinks too early,
+/// the process is throttled again, and all requests of that moment wait for tens of milliseconds.
+/// Each such relapse doubles the time up to the maximum, because under a steady load the waits are
+/// what leaves CPU time to spare. Once nothing has been short for this long, it is the minimum again.
+const HOLD_MIN: Duration = Duration::from_secs(5);
+const HOLD_MAX: Duration = Duration::from_mins(1);
+
 /// The shortage, and the last reading.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shortage {
     parts: u32,
     last: Option<(Duration, Reading)>,
+    /// When CPU time was short last.
+    short_at: Duration,
+    /// Whether the shortage has shrunk since then.
+    has_shrunk: bool,
+    hold: Duration,
+}
+
+impl Default for Shortage {
+    fn default() -> Self {
+        Self {
+            parts: 0,
+            last: None,
+            short_at: Duration::ZERO,
+            has_shrunk: false,
+            hold: HOLD_MIN,
+        }
+    }
 }
 
 impl Shortage {
@@ -35,12 +59,37 @@ impl Shortage {
         if let Some((then, before)) = self.last.replace((now, reading)) {
             let elapsed = now.saturating_sub(then).as_secs_f64();
             match spare(elapsed, &before, &reading) {
-                Some(spare) if spare < SHORT => self.parts = (self.parts + GROWS).min(WHOLE),
-                Some(spare) if spare > AMPLE => self.parts = self.parts.saturating_sub(SHRINKS),
+                Some(spare) if spare < SHORT => self.grow(now),
+                Some(spare) if spare > AMPLE => self.shrink(now),
                 _ => {}
             }
         }
         self.parts
+    }
+
+    fn grow(&mut self, now: Duration) {
+        if std::mem::take(&mut self.has_shrunk) {
+            self.hold = (self.hold * 2).min(HOLD_MAX);
+        }
+        self.short_at = now;
+        self.parts = (self.parts + GROWS).min(WHOLE);
+    }
+
+    fn shrink(&mut self, now: Duration) {
+        if now.saturating_sub(self.short_at) < self.hold {
+            return;
+        }
+        if self.parts > 0 {
+            self.parts = self.parts.saturating_sub(SHRINKS);
+            self.has_shrunk = true;
+            // From when it has ended, the same time must pass before it is forgotten.
+            if self.parts == 0 {
+                self.short_at = now;
+            }
+        } else {
+            self.hold = HOLD_MIN;
+            self.has_shrunk = false;
+        }
     }
 }
 
@@ -94,18 +143,46 @@ mod tests {
     fn busy_processors_are_short_within_a_second_and_longer_until_they_are_not() {
         let mut readings = vec![(10, 200, 0); 5];
         readings.extend([(60, 200, 0); 2]);
-        readings.extend([(150, 100, 0); 3]);
-        assert_eq!(
-            shortages(None, &readings),
-            [250, 500, 750, 1000, 1000, 1000, 1000, 950, 900, 850]
-        );
+        readings.extend([(150, 100, 0); 20]);
+        let found = shortages(None, &readings);
+        assert_eq!(found[..5], [250, 500, 750, 1000, 1000]);
+        // For five seconds after the last shortage nothing changes.
+        assert_eq!(found[5..24], [1000; 19]);
+        assert_eq!(found[24..], [950, 900, 850]);
+    }
+
+    #[test]
+    fn a_shortage_that_comes_back_lasts_longer_each_time_and_is_forgotten_once_it_stays_away() {
+        let mut shortage = Shortage::default();
+        let (mut now, mut reading) = (Duration::from_secs(5), Reading::default());
+        reading.processors = 2;
+        let mut pass = |idle| {
+            now += Duration::from_millis(250);
+            reading.idle += Duration::from_millis(idle);
+            shortage.observe(now, Some(reading))
+        };
+        // Counts the readings for which CPU time is ample and the shortage stays what it is.
+        let mut held = |short: usize| {
+            let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
+            (0..1000).take_while(|_| pass(400) == before).count()
+        };
+        assert_eq!(held(5), 19, "the first time five seconds");
+        assert_eq!([held(1), held(1), held(1), held(1)], [39, 79, 159, 239]);
+        assert_eq!(held(1), 239, "at most a minute");
+        let mut rest = || (0..400).map(|_| pass(400)).last();
+        assert_eq!(rest(), Some(0));
+        let mut held = |short: usize| {
+            let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
+            (0..1000).take_while(|_| pass(400) == before).count()
+        };
+        assert_eq!(held(1), 19, "five seconds again");
     }
 
     #[test]
     fn a_quota_that_is_used_up_is_short_on_an_idle_machine() {
         // 0.4 of a CPU for a quarter of a second is 100 ms.
         let readings = [(400, 98, 0), (400, 90, 0), (400, 85, 1), (400, 50, 0)];
-        assert_eq!(shortages(Some(0.4), &readings), [250, 250, 500, 450]);
+        assert_eq!(shortages(Some(0.4), &readings), [250, 250, 500, 500]);
     }
 
     #[test]

@@ -79,7 +79,8 @@ fn waits_follow_what_is_measured() {
     let micros = |micros| Some(Duration::from_micros(micros));
     assert_eq!(after(250, 0), (micros(250), None));
     assert_eq!(after(250, 0), (micros(500), Some(REST)));
-    assert_eq!(after(250, 500), (micros(450), None));
+    assert_eq!(after(250, 500), (micros(500), Some(REST)));
+    assert_eq!(after(4750, 9500), (micros(450), None));
     for _ in 0..9 {
         after(250, 500);
     }
