@@ -9,8 +9,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use widgets_registry::{
-    Command, NAME_BYTES_MAX, Name, Pair, Port, Ports, Refusal, SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX,
-    SerialNumber,
+    Command, Happened, NAME_BYTES_MAX, Name, Pair, Place, Port, Ports, Refusal,
+    SERIAL_NUMBER_BYTES_MAX, SLOTS_MAX, SerialNumber,
 };
 
 /// Returns a serial number, which must be within its limits.
@@ -48,6 +48,35 @@ pub fn associate_widgets(widget1: &SerialNumber, widget2: &SerialNumber, port: P
 #[must_use]
 pub fn remove_association(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Command {
     Command::RemoveAssociation(pair(widget1, widget2, port))
+}
+
+/// Returns the command that causes a change.
+///
+/// # Errors
+///
+/// The change associates a widget with itself, which no command does.
+pub fn cause(happened: &Happened) -> Result<Command, Refusal> {
+    let pair = |one: &Place, other: &Place, port| {
+        Pair::new(one.serial_number.clone(), other.serial_number.clone(), port)
+    };
+    Ok(match happened {
+        Happened::AddWidget {
+            serial_number,
+            name,
+            ports,
+        } => Command::AddWidget {
+            serial_number: serial_number.clone(),
+            name: name.clone(),
+            ports: *ports,
+        },
+        Happened::RemoveWidget { serial_number, .. } => remove_widget(serial_number),
+        Happened::AssociateWidgets(one, other, port) => {
+            Command::AssociateWidgets(pair(one, other, *port)?)
+        }
+        Happened::RemoveAssociation(one, other, port) => {
+            Command::RemoveAssociation(pair(one, other, *port)?)
+        }
+    })
 }
 
 fn pair(widget1: &SerialNumber, widget2: &SerialNumber, port: Port) -> Pair {

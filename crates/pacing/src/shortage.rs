@@ -134,6 +134,13 @@ mod tests {
         observed.collect()
     }
 
+    /// Passes so many readings in which CPU time is short, and then those in which it is ample.
+    /// Returns for how many of these the shortage stays what it is.
+    fn held(pass: &mut impl FnMut(u64) -> u32, short: usize) -> usize {
+        let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
+        (0..1000).take_while(|_| pass(400) == before).count()
+    }
+
     #[test]
     fn idle_processors_leave_nothing_short() {
         assert_eq!(shortages(None, &[(400, 100, 0); 9]), [0; 9]);
@@ -161,21 +168,12 @@ mod tests {
             reading.idle += Duration::from_millis(idle);
             shortage.observe(now, Some(reading))
         };
-        // Counts the readings for which CPU time is ample and the shortage stays what it is.
-        let mut held = |short: usize| {
-            let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
-            (0..1000).take_while(|_| pass(400) == before).count()
-        };
-        assert_eq!(held(5), 19, "the first time five seconds");
-        assert_eq!([held(1), held(1), held(1), held(1)], [39, 79, 159, 239]);
-        assert_eq!(held(1), 239, "at most a minute");
-        let mut rest = || (0..400).map(|_| pass(400)).last();
-        assert_eq!(rest(), Some(0));
-        let mut held = |short: usize| {
-            let before = (0..short).map(|_| pass(0)).last().unwrap_or_default();
-            (0..1000).take_while(|_| pass(400) == before).count()
-        };
-        assert_eq!(held(1), 19, "five seconds again");
+        assert_eq!(held(&mut pass, 5), 19, "the first time five seconds");
+        let relapses = [1; 4].map(|short| held(&mut pass, short));
+        assert_eq!(relapses, [39, 79, 159, 239]);
+        assert_eq!(held(&mut pass, 1), 239, "at most a minute");
+        assert_eq!((0..400).map(|_| pass(400)).last(), Some(0));
+        assert_eq!(held(&mut pass, 1), 19, "five seconds again");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! the model's next state.
 
 use std::{collections::BTreeMap, sync::Arc};
-use widgets_conformance::Model;
+use widgets_conformance::{Model, commands::cause};
 use widgets_engine::StoreHeader;
-use widgets_registry::{Command, Event, Happened, Pair};
+use widgets_registry::{Command, Event, Happened};
 
 /// An epoch and a sequence number.
 pub(super) type Place = (u32, u64);
@@ -24,40 +24,6 @@ pub(super) struct Ledger {
     entries: BTreeMap<Place, Entry>,
     /// Which member wrote in each epoch.
     writers: BTreeMap<u32, usize>,
-}
-
-/// Returns the command that causes this change.
-fn command(happened: &Happened) -> Option<Command> {
-    Some(match happened {
-        Happened::AddWidget {
-            serial_number,
-            name,
-            ports,
-        } => Command::AddWidget {
-            serial_number: serial_number.clone(),
-            name: name.clone(),
-            ports: *ports,
-        },
-        Happened::RemoveWidget { serial_number, .. } => Command::RemoveWidget {
-            serial_number: serial_number.clone(),
-        },
-        Happened::AssociateWidgets(one, other, port) => Command::AssociateWidgets(
-            Pair::new(
-                one.serial_number.clone(),
-                other.serial_number.clone(),
-                *port,
-            )
-            .ok()?,
-        ),
-        Happened::RemoveAssociation(one, other, port) => Command::RemoveAssociation(
-            Pair::new(
-                one.serial_number.clone(),
-                other.serial_number.clone(),
-                *port,
-            )
-            .ok()?,
-        ),
-    })
 }
 
 impl Ledger {
@@ -100,7 +66,7 @@ impl Ledger {
                 place.0
             ));
         }
-        let command = command(&event.happened).ok_or("a pair of one widget")?;
+        let command = cause(&event.happened).map_err(|refusal| refusal.to_string())?;
         if before.foretell(&command) != Some(event.happened.clone()) {
             return Err(format!(
                 "at {place:x?} {:?} cannot have happened",

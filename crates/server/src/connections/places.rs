@@ -71,6 +71,11 @@ struct Table {
 }
 
 impl Table {
+    /// Returns how many places a client has.
+    fn of(&self, client: IpAddr) -> usize {
+        self.clients.get(&client).map_or(0, HashMap::len)
+    }
+
     fn clients_of(&mut self, excess: bool) -> &mut HashMap<IpAddr, HashMap<u64, Arc<Seat>>> {
         if excess {
             &mut self.excess
@@ -255,7 +260,7 @@ impl Places {
     /// this client has less than half as many.
     fn tell_awaiting_to_leave(&self, client: IpAddr) {
         let table = self.lock();
-        let own = table.clients.get(&client).map_or(0, HashMap::len);
+        let own = table.of(client);
         let others = table.clients.iter();
         let others = others.filter(|(each, _)| !self.is_trusted(**each));
         let Some((_, seats)) = others.max_by_key(|(_, seats)| seats.len()) else {
@@ -278,7 +283,7 @@ impl Places {
     /// Asks idle connections to leave, in favour of one of this client's.
     fn tell_idle_to_leave(&self, whose: Whose, client: IpAddr) {
         let table = self.lock();
-        let own = table.clients.get(&client).map_or(0, HashMap::len);
+        let own = table.of(client);
         let is_proxy = self.is_trusted(client);
         let most = table.clients.values().map(HashMap::len).max();
         let most = most.unwrap_or_default();
@@ -312,7 +317,7 @@ impl Places {
     }
 
     fn of(&self, client: IpAddr) -> usize {
-        self.lock().clients.get(&client).map_or(0, HashMap::len)
+        self.lock().of(client)
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {

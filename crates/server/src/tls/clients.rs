@@ -125,16 +125,16 @@ impl Clients {
 
     fn count(&self, now: u64) -> Counting {
         let is_expired = |authority: &&Authority| authority.last < now;
-        let expired = self.authorities.iter().filter(is_expired);
-        let ended = expired.clone().map(|authority| authority.last);
-        let verifier = match expired.count() {
+        let ended = self.authorities.iter().filter(is_expired);
+        let expired = ended.clone().count();
+        let verifier = match expired {
             0 => Ok(Some(self.all.clone())),
             _ => self.verifier_at(now),
         };
         Counting {
-            first: ended.max().map_or(0, |last| last + 1),
+            first: ended.map(|each| each.last).max().map_or(0, |last| last + 1),
             last: end_of(&self.authorities, now),
-            expired: self.authorities.iter().filter(is_expired).count(),
+            expired,
             verifier: verifier.unwrap_or_else(|error| {
                 tracing::error!(%error, path = self.path, "the authorities cannot be used: no client's certificate is accepted");
                 None

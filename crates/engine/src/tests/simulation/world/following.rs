@@ -1,10 +1,9 @@
 //! A follower of a world's changes: what they lead to must be the state.
 
 use super::{super::process::Process, World};
-use widgets_conformance::Model;
+use widgets_conformance::{Model, commands::cause};
 use widgets_registry::{
-    ChangeFilter, Command, Event, FeedError, Happened, Moment, Pair, Place, Port, Position,
-    SerialNumber,
+    ChangeFilter, Event, FeedError, Happened, Moment, Place, Position, SerialNumber,
 };
 
 /// A follower of the changes.
@@ -23,32 +22,14 @@ impl Followed {
             return Err(format!("{event:?} is told after {:?}", self.after));
         }
         (self.after, self.at) = (Some(event.position), event.at);
-        let command = match &event.happened {
-            Happened::AddWidget {
-                serial_number,
-                name,
-                ports,
-            } => Command::AddWidget {
-                serial_number: serial_number.clone(),
-                name: name.clone(),
-                ports: *ports,
-            },
-            Happened::RemoveWidget {
-                serial_number,
-                freed,
-            } => {
-                self.check_freed(serial_number, freed)?;
-                Command::RemoveWidget {
-                    serial_number: serial_number.clone(),
-                }
-            }
-            Happened::AssociateWidgets(one, other, port) => {
-                Command::AssociateWidgets(pair(one, other, *port)?)
-            }
-            Happened::RemoveAssociation(one, other, port) => {
-                Command::RemoveAssociation(pair(one, other, *port)?)
-            }
-        };
+        if let Happened::RemoveWidget {
+            serial_number,
+            freed,
+        } = &event.happened
+        {
+            self.check_freed(serial_number, freed)?;
+        }
+        let command = cause(&event.happened).map_err(|refusal| refusal.to_string())?;
         let applied = self.model.apply(&command);
         applied.map_err(|refusal| format!("{event:?} cannot have happened: {refusal}"))?;
         if let Happened::AssociateWidgets(one, other, _) = &event.happened {
@@ -78,11 +59,6 @@ impl Followed {
         }
         Err(format!("the removal of {removed} frees {freed:?}"))
     }
-}
-
-fn pair(one: &Place, other: &Place, port: Port) -> Result<Pair, String> {
-    let pair = Pair::new(one.serial_number.clone(), other.serial_number.clone(), port);
-    pair.map_err(|refusal| refusal.to_string())
 }
 
 impl World {
