@@ -174,27 +174,46 @@ fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// Reports whether the bytes are a sequence of exactly the length that it states (X.690, 8.1), like
-/// every key and certificate.
+/// Reports whether the bytes are a sequence of elements that begins with a number or a sequence,
+/// like every key and certificate (X.690, 8.1).
+///
+/// The elements are looked at too, because one random secret in 65,536 has a first byte and a
+/// length like these by chance.
 fn is_der(bytes: &[u8]) -> bool {
-    let [0x30, length, rest @ ..] = bytes else {
+    let Some((SEQUENCE, mut rest, [])) = element(bytes) else {
         return false;
+    };
+    if !rest.starts_with(&[SEQUENCE]) && !rest.starts_with(&[INTEGER]) {
+        return false;
+    }
+    while let Some((_, _, after)) = element(rest) {
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+const INTEGER: u8 = 0x02;
+const SEQUENCE: u8 = 0x30;
+
+/// Takes the first element of DER: its tag, its content and what follows it.
+fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [tag, length, rest @ ..] = bytes else {
+        return None;
     };
     // Either the length itself, or the number of bytes that it takes.
-    if let 0..0x80 = length {
-        return rest.len() == usize::from(*length);
-    }
-    let count = usize::from(length & 0x7f);
-    if count > size_of::<u32>() {
-        return false;
-    }
-    let Some((length, content)) = rest.split_at_checked(count) else {
-        return false;
+    let (length, rest) = if let 0..0x80 = length {
+        (usize::from(*length), rest)
+    } else {
+        let count = usize::from(length & 0x7f);
+        if count > size_of::<u32>() {
+            return None;
+        }
+        let (length, rest) = rest.split_at_checked(count)?;
+        let add = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+        (length.iter().fold(0, add), rest)
     };
-    let length = length
-        .iter()
-        .fold(0, |length, byte| length << 8 | usize::from(*byte));
-    content.len() == length
+    let (content, after) = rest.split_at_checked(length)?;
+    Some((*tag, content, after))
 }
 
 /// Estimates how many bits of entropy a text has at most, if it is neither a repetition nor a
@@ -297,6 +316,16 @@ mod tests {
                     "{error} shows {word}"
                 );
             }
+        }
+    }
+
+    /// The first two bytes of these are those of a sequence of just their length.
+    #[test]
+    fn random_bytes_that_begin_like_der_are_taken() {
+        for seed in 0..=u8::MAX {
+            let scattered = (0..30_u8).map(|each| each.wrapping_mul(89).wrapping_add(seed) ^ 0xa5);
+            let bytes: Vec<u8> = [SEQUENCE, 30].into_iter().chain(scattered).collect();
+            assert_eq!(check(&bytes), Ok(()), "{bytes:02x?}");
         }
     }
 
