@@ -1,7 +1,8 @@
--- What stands against an operation, once for batches and for single calls, on one server and on several.
+-- The rules that refuse an operation. They stand here once, for batches and single calls, on one server and on a cluster.
 
--- What concerns peers is looked at where they are written. A CHECK is read and planned anew by each statement, whether it
--- adds a widget, which has no peers, or not: these three took a fifth of the time of an addition by one call.
+-- The rules about peers become a trigger on UPDATE, because only an UPDATE writes peers. PostgreSQL reads and plans a
+-- CHECK again for each statement, also for one that adds a widget, which has no peers: these three took a fifth of the
+-- time of a single addition.
 ALTER TABLE widgets.widgets
     DROP CONSTRAINT widgets_peers_in_slots,
     DROP CONSTRAINT widgets_peer_differs,
@@ -22,11 +23,11 @@ CREATE TRIGGER widgets_peers_fit AFTER UPDATE ON widgets.widgets FOR EACH ROW
         OR NEW.port2 = NEW.port3 AND NEW.peer2 = NEW.peer3)
     EXECUTE FUNCTION widgets.refuse_unfit_peer();
 
--- Whether the table is distributed. Distributing it replaces these two.
+-- Whether the table is distributed, and the shard of a serial number. distribute.sql replaces both functions.
 CREATE FUNCTION widgets.is_distributed() RETURNS boolean LANGUAGE sql STABLE AS 'SELECT false';
 CREATE FUNCTION widgets.shard_of(serial_number text) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 0::bigint';
 
--- The first slot of this port type that is free, or null.
+-- Returns the first free slot of this port type, or null.
 CREATE FUNCTION widgets.free_slot(
     port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
     port3 widgets.port_type, peer3 text, port widgets.port_type
@@ -39,7 +40,7 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- The slot of this port type that is associated with this widget, or null.
+-- Returns the slot of this port type that is associated with that widget, or null.
 CREATE FUNCTION widgets.linked_slot(
     port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
     port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text
@@ -52,8 +53,8 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- What an operation on two widgets comes to: whether each is there, the slot by which the first one is linked
--- to the second one, and the first free slot of each.
+-- The outcome of an operation on two widgets. It follows from whether each exists, from the slot that links the first
+-- to the second, and from the first free slot of each.
 CREATE FUNCTION widgets.pair_outcome(
     exists1 boolean, exists2 boolean, linked1 integer, free1 integer, free2 integer, associates boolean
 ) RETURNS text
@@ -69,8 +70,9 @@ LANGUAGE sql IMMUTABLE AS $$
     END
 $$;
 
--- What is said to an operation on two widgets that the rules refuse. Each argument stands once and format() is as stable
--- as this, so that callers' plans have it in them: else it would be planned anew for each refusal.
+-- The error message for an operation on two widgets that the rules refuse. PostgreSQL inlines it into the plans of its
+-- callers, because each argument is used once and format() is STABLE, as this function is. Otherwise it would be planned
+-- again for each refusal.
 CREATE FUNCTION widgets.pair_message(outcome text, widget1_sn text, widget2_sn text, port widgets.port_type)
 RETURNS text
 LANGUAGE sql STABLE AS $$
@@ -84,7 +86,7 @@ LANGUAGE sql STABLE AS $$
     END, widget1_sn, widget2_sn, port)
 $$;
 
--- What both operations on two widgets check of their arguments.
+-- Checks the arguments of both operations on two widgets.
 CREATE FUNCTION widgets.check_pair(widget1_sn text, widget2_sn text, port widgets.port_type) RETURNS void
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -105,8 +107,9 @@ BEGIN
 END
 $$;
 
--- The slot that one half of an operation on two widgets changes, null where the rules refuse it: the first
--- free one, unless the two are associated; of a removal the one that names the other.
+-- The slot that an operation on two widgets changes in one of them, or null if the rules refuse it. An association
+-- takes the first free slot, unless the two are already associated; a removal frees the slot that names the other
+-- widget.
 CREATE FUNCTION widgets.slot_to_change(
     port1 widgets.port_type, peer1 text, port2 widgets.port_type, peer2 text,
     port3 widgets.port_type, peer3 text, port widgets.port_type, peer_sn text, associates boolean

@@ -1,12 +1,12 @@
--- The table distributed over the nodes of a Citus cluster, by the serial number: `widgets migrate --citus`
--- does that, and nothing of it is there before. docs/decisions/0021 argues it.
+-- Functions for a table that `widgets migrate --citus` has distributed over the nodes of a Citus cluster, by the serial
+-- number. Nothing uses them before that. docs/decisions/0021 gives the reasons.
 --
--- A statement names the rows of one shard, which an array of their serial numbers tells the planner; what
--- concerns several shards is several statements, in the order of the shards. No place of a row (ctid) is
--- used: it would be found on every shard. No version of a row, and no snapshot, is common to two shards: a
--- decision rests on rows that are locked, all at one moment, or on what a write checks once more.
+-- Each statement concerns the rows of one shard: the planner finds the shard by the array of their serial numbers. An
+-- operation on several shards is several statements, in the order of the shards. The functions do not use the place of
+-- a row (ctid), because the same place exists on every shard. Two shards share neither versions of rows nor a snapshot.
+-- So a decision rests either on rows that are all locked at one moment, or on conditions that the write checks again.
 
--- Serial numbers by shard, each in its order, the shards in theirs.
+-- Groups serial numbers by shard. Both the shards and the serial numbers of each are in order.
 CREATE FUNCTION widgets.by_shard(sns text[]) RETURNS TABLE (shard bigint, sns text[])
 LANGUAGE sql STABLE AS $$
     SELECT shard, array_agg(sn ORDER BY sn)
@@ -17,7 +17,7 @@ LANGUAGE sql STABLE AS $$
     GROUP BY shard ORDER BY shard
 $$;
 
--- Which of these are there.
+-- Returns which of these serial numbers exist.
 CREATE FUNCTION widgets.present(sns text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -34,9 +34,8 @@ BEGIN
 END
 $$;
 
--- add_batch where the table is distributed: its description is there. Rows are copied to the nodes, and what
--- another node's key or lock refuses then has the code of an internal error, and the shard's number in the
--- key's name.
+-- add_batch (described in 0011) for a distributed table. Rows are copied to the nodes. If the key or a lock of another
+-- node refuses one, the error has the code of an internal error, and the key's name contains the shard's number.
 CREATE FUNCTION widgets.add_distributed(
     add_sns text[], add_names text[], add_ports1 widgets.port_type[],
     add_ports2 widgets.port_type[], add_ports3 widgets.port_type[], lock_first boolean
@@ -71,12 +70,12 @@ BEGIN
         FROM unnest(add_sns) WITH ORDINALITY AS given (sn, i);
         RETURN outcomes;
     EXCEPTION WHEN unique_violation OR lock_not_available OR internal_error THEN
-        -- A node that is gone has another code, and the commit would fail if this went on.
+        -- A lost node is not caught here: its error has another code, and the commit would fail in any case.
         PERFORM set_config('widgets.look_first', '64', false);
     END;
 
-    -- One by one each has a code of its own. To know that another transaction is about to add the same takes
-    -- a wait: twenty are found out.
+    -- Added one by one, each widget gets its own outcome. Finding out that another transaction is adding the same serial
+    -- number costs a wait, so that is done for at most twenty; the rest then count as locked.
     taken := widgets.present(add_sns);
     outcomes := '{}';
     SET LOCAL lock_timeout = '2ms';
@@ -108,8 +107,8 @@ BEGIN
 END
 $$;
 
--- Associates and parts pairs by writes that say the rules once more. False where one of them fell short:
--- something of it was written then, and has to be undone.
+-- Adds and removes associations by writes whose conditions repeat the rules. Returns false if a write changed fewer
+-- rows than it should have: then a part of the batch was written, and the caller must undo it.
 CREATE FUNCTION widgets.write_pairs(
     pair_sns1 text[], pair_sns2 text[], pair_ports widgets.port_type[], pair_associates boolean[]
 ) RETURNS boolean
@@ -152,13 +151,13 @@ BEGIN
 END
 $$;
 
--- Rows as a locked read of several shards gave them, one array for each column.
+-- Rows that were locked and read on several shards, one array for each column.
 CREATE TYPE widgets.locked_rows AS (
     sns text[], shards bigint[], ports1 text[], ports2 text[], ports3 text[],
     peers1 text[], peers2 text[], peers3 text[]
 );
 
--- Locks those of these that nobody else holds, and adds what they are to `known`.
+-- Locks those of these widgets that no other transaction has locked, and adds their rows to `known`.
 CREATE FUNCTION widgets.lock_rows(sns text[], known widgets.locked_rows) RETURNS widgets.locked_rows
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -191,22 +190,23 @@ BEGIN
 END
 $$;
 
--- Decides pairs and removals on rows that are locked, all at one moment, which is the moment of every
--- decision; what others hold is passed over, and is 'locked'. A row that is neither locked nor seen by a read
--- after that is missing at the moment of that read.
+-- Decides operations on pairs, and removals, on rows that are all locked at one moment, which is the moment of every
+-- decision. Operations on rows that other transactions have locked are skipped, and their outcome is 'locked'. If a row
+-- could not be locked and a later read does not find it either, it does not exist at the moment of that read.
 CREATE FUNCTION widgets.change_locked(
     remove_sns text[],
     pair_sns1 text[], pair_sns2 text[], pair_ports widgets.port_type[], pair_associates boolean[],
     OUT remove_outcomes text[], OUT pair_outcomes text[]
 )
--- How long an array is no plan knows that is made once for all: what joins two of them would look at each of one for each
--- of the other. What such plans are said to cost would have each of them compiled.
+-- A generic plan does not know how long an array is. With nested loops, a join of two arrays would compare each element
+-- of one with each element of the other. The estimated costs of such plans would also make PostgreSQL compile each of
+-- them (JIT).
 LANGUAGE plpgsql SET enable_nestloop = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     ours widgets.locked_rows := ROW('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}');
-    held text[];                    -- those that are there and others have locked
-    removed text[];                 -- those that go
+    held text[];                    -- widgets that exist but are locked by other transactions
+    removed text[];                 -- widgets that are removed
     slots1 integer[];
     slots2 integer[];
     part record;
@@ -218,7 +218,7 @@ BEGIN
         WHERE (named.sn IN (SELECT unnest(ours.sns))) IS NOT TRUE));
 
     IF remove_sns <> '{}' THEN
-        -- The peers of what goes. One whose peers are not all locked stays.
+        -- The peers of removed widgets are locked too. A widget whose peers could not all be locked is not removed.
         ours := widgets.lock_rows(ARRAY(
             SELECT peer.sn
             FROM unnest(ours.sns, ours.peers1, ours.peers2, ours.peers3) AS row (sn, peer1, peer2, peer3)
@@ -272,8 +272,8 @@ BEGIN
                 pair.port) AS free2) rule;
     END IF;
 
-    -- Both halves of what is made or unmade, in rows that go as well: widgets go without peers. No widget is
-    -- named twice, so that no slot is.
+    -- Both halves of each association that is added or removed are written, also in rows that are deleted next, because
+    -- a row is deleted only without peers. No widget occurs twice in a batch, so no slot does.
     FOR part IN
         SELECT shard, array_agg(sn ORDER BY sn) AS sns, array_agg(peer1 ORDER BY sn) AS peers1,
             array_agg(peer2 ORDER BY sn) AS peers2, array_agg(peer3 ORDER BY sn) AS peers3
@@ -318,9 +318,9 @@ BEGIN
 END
 $$;
 
--- What holds for a transaction over several nodes: one connection, and so one prepared transaction, for each node,
--- where each shard would have its own; and that a SET LOCAL holds on the nodes as well. Not in the functions' own
--- settings, as those of an extension that is not there may be made by nobody but a superuser.
+-- Settings for a transaction over several nodes. Each node gets one connection, and so one prepared transaction,
+-- instead of one for each shard; and SET LOCAL applies on the nodes as well. They are not in the functions' own SET
+-- clauses, because only a superuser may set parameters of an extension that is not installed.
 CREATE FUNCTION widgets.begin_distributed() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -329,8 +329,8 @@ BEGIN
 END
 $$;
 
--- decide_batch where the table is distributed. Pairs are written first, unless some were refused of late, as
--- add_batch does with additions; removals, and what is refused, need the locks.
+-- decide_batch for a distributed table. Like additions in add_batch, operations on pairs are written without looking
+-- first, unless some were refused lately. Removals and refusals need locks.
 CREATE FUNCTION widgets.decide_distributed(
     add_sns text[], add_names text[], add_ports1 widgets.port_type[],
     add_ports2 widgets.port_type[], add_ports3 widgets.port_type[],
@@ -351,7 +351,7 @@ DECLARE
     is_written boolean;
 BEGIN
     PERFORM widgets.begin_distributed();
-    -- As a statement of its own it holds on the nodes as well.
+    -- A separate statement, so that it applies on the nodes as well.
     SET LOCAL lock_timeout = '25ms';
     IF add_sns <> '{}' THEN
         add_outcomes := widgets.add_distributed(add_sns, add_names, add_ports1, add_ports2, add_ports3, lock_first);
@@ -384,9 +384,9 @@ BEGIN
 END
 $$;
 
--- One operation alone, for the functions of the API. It waits for whoever holds its widgets, as they do where
--- the table is in one place, in the write that comes first; whoever comes between that and a decision makes
--- it fail with 40001.
+-- Single operations, for the functions of the API. As on one server, an operation waits for transactions that have
+-- locked its widgets: it does so in its first write. If another transaction comes between that write and the decision,
+-- the operation fails with 40001.
 CREATE FUNCTION widgets.add_one_distributed(widget_sn text, widget_name text, slots text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -394,7 +394,7 @@ BEGIN
     VALUES (widget_sn, widget_name, slots[1]::widgets.port_type, slots[2]::widgets.port_type,
         slots[3]::widgets.port_type);
 EXCEPTION WHEN unique_violation THEN
-    -- Without the number of the shard.
+    -- The same message as on one server: without the number of the shard.
     RAISE unique_violation USING
         MESSAGE = 'duplicate key value violates unique constraint "widgets_serial_number_key"',
         DETAIL = format('Key (serial_number)=(%s) already exists.', widget_sn);
@@ -408,7 +408,7 @@ DECLARE
     outcome text;
 BEGIN
     PERFORM widgets.begin_distributed();
-    -- A write that changes nothing waits for whoever holds it.
+    -- A write that changes nothing, to wait for a transaction that has locked the widget.
     UPDATE widgets.widgets SET name = name WHERE serial_number = widget_sn;
     SELECT remove_outcomes[1] INTO outcome
     FROM widgets.change_locked(ARRAY[widget_sn], '{}', '{}', '{}', '{}');
@@ -448,7 +448,7 @@ BEGIN
 END
 $$;
 
--- The widgets of lookup_widgets where the table is distributed.
+-- lookup_widgets for a distributed table.
 CREATE FUNCTION widgets.lookup_distributed(widget_sns text[])
 RETURNS TABLE (serial_number text, name text, ports text[], peers text[])
 LANGUAGE plpgsql STABLE SET plan_cache_mode = auto SET enable_hashjoin = on AS $$
@@ -465,8 +465,8 @@ BEGIN
 END
 $$;
 
--- Whether every half has its other half, where nobody writes: in one pass over the shards, without moving
--- rows. Each association counts once with each sign; 0 says that all is whole.
+-- Checks that every half of an association has its other half, in one pass over the shards and without moving rows. Each
+-- association adds one number with both signs, so the sum is 0 if none is incomplete and no operation runs meanwhile.
 CREATE FUNCTION widgets.halves_balance() RETURNS numeric LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,11 +1,12 @@
--- Batches: additions are written before anything is looked at, what concerns two widgets goes by the rules of 0009,
--- and a distributed table by the functions of 0010.
+-- Batches: additions are written without looking first, operations on two widgets follow the rules of 0009, and a
+-- distributed table uses the functions of 0010.
 
--- Adds widgets for decide_batch, and gives each its outcome.
+-- Adds widgets for decide_batch, and returns the outcome of each.
 --
--- Most batches name nothing that is taken, and what is taken the key refuses by itself: so it writes first.
--- Where that is refused it looks, as it does at the next 64 batches of the same session: where serial numbers
--- are taken time and again, nothing is written in vain. Nothing but time depends on that count.
+-- Most batches contain no serial number that is taken, and the primary key refuses one that is. So this function writes
+-- first. If the key refuses, it looks up which serial numbers are taken, and it looks first in the next 64 batches of
+-- the session, so that sessions that often meet taken serial numbers do not write in vain. The count affects only
+-- speed.
 CREATE FUNCTION widgets.add_batch(
     add_sns text[], add_names text[], add_ports1 widgets.port_type[],
     add_ports2 widgets.port_type[], add_ports3 widgets.port_type[], lock_first boolean
@@ -38,11 +39,11 @@ BEGIN
     ELSIF looks_first THEN
         PERFORM set_config('widgets.look_first', (looks::integer - 1)::text, false);
     END IF;
-    -- One that is taken between the two statements fails the call (23505): it may be made again.
+    -- If a serial number is taken between the two statements, the call fails with 23505 and can be repeated.
     IF lock_first THEN
         PERFORM set_config('lock_timeout', '2ms', true);
         BEGIN
-            -- "IS NOT TRUE" keeps these a look into a hash table, not a join.
+            -- With "IS NOT TRUE" PostgreSQL looks into a hash table instead of joining.
             INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
             SELECT given.* FROM unnest(add_sns, add_names, add_ports1, add_ports2, add_ports3)
                 AS given (sn, name, port1, port2, port3)
@@ -73,7 +74,7 @@ BEGIN
 END
 $$;
 
--- Decides and applies a batch, as before: its description is in 0004 and 0006.
+-- Decides and applies a batch. It is described in 0004 and 0006.
 CREATE OR REPLACE FUNCTION widgets.decide_batch(
     add_sns text[], add_names text[], add_ports1 widgets.port_type[],
     add_ports2 widgets.port_type[], add_ports3 widgets.port_type[],
@@ -92,22 +93,22 @@ SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    held text[];                    -- the pairs' widgets, if they are locked first
-    places1 tid[];                  -- the rows of the pairs' widgets that change,
+    held text[];                    -- the widgets of the pairs that are locked, with lock_first
+    places1 tid[];                  -- the rows of the first widgets of the pairs,
     versions1 xid[];
-    slots1 integer[];               -- and which slot of each
-    places2 tid[];
+    slots1 integer[];               -- and the slot of each that changes
+    places2 tid[];                  -- the same of the second widgets
     versions2 xid[];
     slots2 integer[];
-    removed text[];                 -- those that exist and are locked,
+    removed text[];                 -- the widgets to remove that exist and are locked,
     places tid[];                   -- their rows,
     peers1 text[];                  -- and their peers
     peers2 text[];
     peers3 text[];
-    peers text[];                   -- all of these,
-    held_peers text[];              -- those that are locked,
+    peers text[];                   -- all peers of removed widgets,
+    held_peers text[];              -- those of them that are locked,
     peer_places tid[];              -- and their rows
-    moved tid[];                    -- the rows of removed ones that have lost their peers
+    moved tid[];                    -- the new rows of removed widgets, without their peers
     changed bigint;
     freed_of integer[];
     freed_sns text[];
@@ -136,7 +137,7 @@ BEGIN
                 FOR UPDATE OF widget SKIP LOCKED
             ) locked;
         END IF;
-        -- One order for all of these arrays, in place of a sort for each.
+        -- Sorted once for all of these arrays, instead of once for each.
         SELECT
             array_agg(widgets.pair_outcome(sn1 IS NOT NULL, sn2 IS NOT NULL, linked1, free1, free2, associates)),
             array_agg(place1), array_agg(version1), array_agg(CASE WHEN associates THEN free1 ELSE linked1 END),
@@ -172,7 +173,7 @@ BEGIN
             FROM unnest(pair_sns1, pair_sns2, pair_outcomes, places1, places2) WITH ORDINALITY
                 AS pair (sn1, sn2, outcome, place1, place2, i);
         END IF;
-        -- A place and the transaction that wrote there are one version of a row.
+        -- The place of a row and the transaction that wrote it identify one version of it.
         UPDATE widgets.widgets widget SET
             peer1 = CASE WHEN change.slot = 1 THEN change.peer_sn ELSE peer1 END,
             peer2 = CASE WHEN change.slot = 2 THEN change.peer_sn ELSE peer2 END,
@@ -198,7 +199,7 @@ BEGIN
     END IF;
 
     IF remove_sns <> '{}' THEN
-        -- Once they are locked nobody else gives them peers, or takes some away.
+        -- While they are locked, no other transaction can change their peers.
         SELECT array_agg(serial_number), array_agg(place),
             array_agg(peer1), array_agg(peer2), array_agg(peer3)
         INTO removed, places, peers1, peers2, peers3
@@ -218,7 +219,7 @@ BEGIN
                 JOIN widgets.widgets widget ON widget.serial_number = peer.sn
                 FOR UPDATE OF widget SKIP LOCKED
             ) locked;
-            -- One whose peers are not all locked stays.
+            -- A widget whose peers could not all be locked is not removed.
             SELECT array_agg(sn), array_agg(place),
                 array_agg(peer1), array_agg(peer2), array_agg(peer3)
             INTO removed, places, peers1, peers2, peers3
@@ -230,13 +231,13 @@ BEGIN
             peers := array_remove(peers1 || peers2 || peers3, NULL);
         END IF;
         IF peers <> '{}' THEN
-            -- Whoever turns the feed on waits for this from here on.
+            -- From here on, turning the feed on waits for this transaction.
             LOCK TABLE widgets.widgets IN ROW EXCLUSIVE MODE;
             IF widgets.keeps_changes() THEN
                 SELECT * INTO freed_of, freed_sns, freed_slots FROM widgets.freed_slots(removed);
             END IF;
-            -- Frees both halves of what joins them to others. Such another one may be named by several,
-            -- and it may be one of them. Rows are found by their places, which the locks keep.
+            -- Frees both halves of the removed widgets' associations. A peer may be associated with several of them,
+            -- and may be one of them. Rows are found by their places, which cannot change while they are locked.
             WITH updated AS (
                 UPDATE widgets.widgets widget SET
                     peer1 = CASE WHEN widget.peer1 IN (SELECT unnest(removed)) OR is_removed THEN NULL
@@ -292,7 +293,7 @@ BEGIN
         END IF;
     END IF;
 
-    -- What is recorded last was written before: whoever turns the feed on waits for that.
+    -- The batch was written before it is recorded, so turning the feed on waits for this transaction.
     recorded := widgets.keeps_changes()
         AND (array_position(add_outcomes, 'ok') IS NOT NULL
             OR array_position(pair_outcomes, 'ok') IS NOT NULL OR removed <> '{}');

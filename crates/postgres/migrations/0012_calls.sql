@@ -1,5 +1,5 @@
--- One call for each operation, and what else is asked of a registry, by the rules of 0009 and where the table is
--- distributed by the functions of 0010.
+-- The functions for single operations, and the other queries of a registry. They follow the rules of 0009, and use the
+-- functions of 0010 if the table is distributed.
 
 CREATE OR REPLACE FUNCTION widgets.add_widget(widget_sn text, widget_name text, slots text[])
 RETURNS void
@@ -17,7 +17,7 @@ BEGIN
     ELSIF array_ndims(slots) > 1 THEN
         RAISE EXCEPTION 'argument "slots" must be an array of port types' USING ERRCODE = '22P02';
     ELSIF NOT slots <@ '{P,Q,R}'::text[] THEN
-        -- The first one, as the other stores name it.
+        -- The error names the first wrong slot, as the embedded store's does.
         DECLARE
             wrong text;
         BEGIN
@@ -47,7 +47,7 @@ BEGIN
         PERFORM widgets.add_one_distributed(widget_sn, widget_name, slots);
         RETURN;
     END IF;
-    -- The primary key refuses a serial number that is taken, in the words of the specification.
+    -- The primary key refuses a serial number that is taken, with the message that the specification requires.
     INSERT INTO widgets.widgets (serial_number, name, port1, port2, port3)
     VALUES (widget_sn, widget_name, slots[1]::widgets.port_type, slots[2]::widgets.port_type,
         slots[3]::widgets.port_type)
@@ -84,8 +84,9 @@ BEGIN
         PERFORM widgets.remove_one_distributed(widget_sn);
         RETURN;
     END IF;
-    -- Its peers are locked with it, in order; so they are read first. One that it got meanwhile is
-    -- not locked, and may not be locked now, out of order: then it names more than name it.
+    -- Its peers are read first, so that they can be locked together with it, in order. A peer that it gets after that
+    -- read is not locked, and must not be locked later, out of order. The counts then differ: it names more peers than
+    -- the locked rows that name it.
     SELECT array_remove(ARRAY[widget.peer1, widget.peer2, widget.peer3], NULL) INTO known_peers
     FROM widgets.widgets widget WHERE widget.serial_number = remove_widget.widget_sn;
     IF NOT FOUND THEN
@@ -121,14 +122,15 @@ BEGIN
         ELSIF peers <> freed THEN
             PERFORM widgets.refuse_conflict();
         END IF;
-        -- Whoever turns the feed on waits for this from here on: what is asked now holds for what is written.
+        -- From here on, turning the feed on waits for this transaction, so the answer of the next query stays true until
+        -- the commit.
         LOCK TABLE widgets.widgets IN ROW EXCLUSIVE MODE;
         SELECT last_value > 0 INTO is_recorded FROM widgets.changes_segment;
         IF is_recorded AND peers > 0 THEN
             SELECT * INTO freed_of, freed_sns, freed_slots FROM widgets.freed_slots(ARRAY[widget_sn]);
         END IF;
-        -- By their places: a peer that was removed and added again while this call waited has the
-        -- same serial number, and is not locked.
+        -- Rows are found by their places, not their serial numbers: a peer that was removed and added again while this
+        -- call waited has the same serial number, but is not locked.
         UPDATE widgets.widgets widget SET
             peer1 = CASE WHEN serial_number <> remove_widget.widget_sn
                 AND peer1 <> remove_widget.widget_sn THEN peer1 END,
@@ -147,8 +149,8 @@ BEGIN
 END
 $$;
 
--- Locks two widgets, lets a slot of each name the other, or nobody, and records that. It returns something so that its
--- callers need no query to call it.
+-- Locks two widgets, adds or removes their association, and records the change. It returns a value so that its callers can
+-- call it in an assignment, which is cheaper than a query.
 CREATE FUNCTION widgets.change_pair(
     widget1_sn text, widget2_sn text, port widgets.port_type, associates boolean
 ) RETURNS boolean
@@ -156,7 +158,7 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     in_order boolean;
-    one_sn text;                    -- the one that is locked first
+    one_sn text;                    -- the widget that is locked first
     two_sn text;
     one_place tid;
     two_place tid;
@@ -175,7 +177,7 @@ BEGIN
     in_order := widget1_sn COLLATE "C" < widget2_sn;
     one_sn := CASE WHEN in_order THEN widget1_sn ELSE widget2_sn END;
     two_sn := CASE WHEN in_order THEN widget2_sn ELSE widget1_sn END;
-    -- The rows of each pair are locked in the order in which they are named here.
+    -- FOR UPDATE locks the two rows in the order in which it names them.
     SELECT one.ctid, two.ctid,
         widgets.linked_slot(one.port1, one.peer1, one.port2, one.peer2, one.port3, one.peer3,
             change_pair.port, two_sn),
@@ -193,7 +195,7 @@ BEGIN
             EXISTS (SELECT FROM widgets.widgets WHERE serial_number = widget2_sn), NULL, NULL, NULL, NULL)
         INTO outcome;
         IF outcome NOT LIKE 'WG001%' THEN
-            -- One came while this call waited for the other one.
+            -- One of them was added while this call waited for the other.
             PERFORM widgets.refuse_conflict();
         END IF;
     ELSE
@@ -209,7 +211,7 @@ BEGIN
         one_free := one_linked;
         two_free := two_linked;
     END IF;
-    -- By their places, which the locks keep.
+    -- Rows are found by their places, which cannot change while they are locked.
     UPDATE widgets.widgets widget SET
         peer1 = CASE WHEN change.slot = 1 THEN change.peer ELSE peer1 END,
         peer2 = CASE WHEN change.slot = 2 THEN change.peer ELSE peer2 END,
@@ -284,7 +286,7 @@ DROP TYPE widgets.pair_slots;
 DROP FUNCTION widgets.free_slot(widgets.widgets, widgets.port_type);
 DROP FUNCTION widgets.linked_slot(widgets.widgets, widgets.port_type, text);
 
--- What the statistics of each shard's last ANALYZE tell, by shard.
+-- The statistics of each shard, from its last ANALYZE.
 CREATE FUNCTION widgets.shard_statistics() RETURNS TABLE (
     rows double precision, slots double precision, halves double precision,
     p double precision, q double precision, r double precision
@@ -333,7 +335,7 @@ BEGIN
         WHERE oid = 'widgets.widgets'::regclass
     ) counted
     CROSS JOIN (
-        -- Of each column the share of widgets that have such a slot, or such a peer.
+        -- For each column, the share of widgets in which it is not null.
         SELECT coalesce(sum(1 - null_frac) FILTER (WHERE attname LIKE 'port_'), 0) AS slots,
             coalesce(sum(1 - null_frac) FILTER (WHERE attname LIKE 'peer_'), 0) AS halves
         FROM pg_stats WHERE schemaname = 'widgets' AND tablename = 'widgets'
@@ -341,7 +343,8 @@ BEGIN
 END
 $$;
 
--- How many slots of each port type are free: 0 until the first ANALYZE after this, which autovacuum starts by itself.
+-- Estimates how many slots of each port type are free. Returns 0 until the first ANALYZE after this migration, which
+-- autovacuum starts.
 CREATE FUNCTION widgets.estimated_free_slots(
     OUT p double precision, OUT q double precision, OUT r double precision
 )
@@ -364,7 +367,7 @@ BEGIN
             coalesce(sum(share) FILTER (WHERE port = 'Q'), 0) AS q,
             coalesce(sum(share) FILTER (WHERE port = 'R'), 0) AS r
         FROM (
-            -- Each pair has a port and whether it is free, and its share of the widgets.
+            -- Each value of these statistics is a port type and whether the slot is free, with its share of the widgets.
             SELECT stats.most_common_vals[place][1] AS port, stats.most_common_freqs[place] AS share
             FROM pg_stats_ext stats
             CROSS JOIN LATERAL generate_subscripts(stats.most_common_freqs, 1) AS list (place)
@@ -376,7 +379,7 @@ BEGIN
 END
 $$;
 
--- Whoever may ask for the other estimates may ask for this one, roles that somebody else granted it included.
+-- Every role that may call estimated_counts may call this as well, also roles to which an administrator granted it.
 DO $$
 DECLARE
     role_name name;
@@ -392,7 +395,7 @@ BEGIN
 END
 $$;
 
--- Begins the feed, as before.
+-- Turns the feed on. It is described in 0006.
 CREATE OR REPLACE FUNCTION widgets.turn_on_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -412,7 +415,7 @@ BEGIN
     INSERT INTO widgets.changes_epochs (epoch, after, life)
     SELECT 1, last_value, widgets.life() FROM widgets.changes_number;
     UPDATE widgets.changes_segments SET began = clock_timestamp();
-    -- Last, as it is not undone with the rest.
+    -- Last, because a rollback does not undo setval.
     PERFORM setval('widgets.changes_segment', 1);
     RETURN true;
 END

@@ -1,5 +1,5 @@
--- A key is said to be in use (WG409) only if another transaction holds it. So far any wait of more than 2 ms while keys were
--- claimed counted as that, also one for the table itself. Such a batch now fails with 55P03 and is sent again.
+-- A key is said to be in use (WG409) only if another transaction holds it. So far any wait of more than 2 ms while keys
+-- were claimed counted as that, also one for the table itself. Such a batch now fails with 55P03 and is sent again.
 CREATE OR REPLACE FUNCTION widgets.apply_batch(
     add_sns text[], add_names text[], add_ports1 widgets.port_type[],
     add_ports2 widgets.port_type[], add_ports3 widgets.port_type[],
@@ -65,8 +65,9 @@ BEGIN
                             WHEN unique_violation THEN
                                 NULL;
                             WHEN lock_not_available THEN
-                                -- Only a wait for a transaction that holds the key names the index, in every language. Any
-                                -- other wait, as for a table that is locked or is being extended, says nothing about the key.
+                                -- Only a wait for a transaction that holds the key names the index, in every language.
+                                -- Any other wait, as for a table that is locked or is being extended, says nothing
+                                -- about the key.
                                 GET STACKED DIAGNOSTICS waited_for = PG_EXCEPTION_CONTEXT;
                                 IF waited_for !~ 'idempotency_keys_[0-9]+_pkey' THEN
                                     RAISE;

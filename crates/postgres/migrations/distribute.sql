@@ -1,9 +1,9 @@
--- What distributing the table takes, in one transaction and after all migrations; no migration by itself, as most
--- databases never do it. $shards stands for how many.
+-- Distributes the table, in one transaction and after all migrations. This is not a migration, because most databases
+-- are never distributed. $shards stands for the number of shards.
 
--- Half of an association may be on another node than the other half: this trigger would see one of them only. The
--- others look at one row, or at none, and stay, on every shard ("unsafe" is what Citus calls all triggers). Widgets
--- that are there are moved with their peers.
+-- The two halves of an association may be on different nodes, and widgets_both_halves would see only one of them. The
+-- other triggers look at one row at most, so they stay, on every shard (Citus calls all triggers "unsafe"). While
+-- existing widgets are moved, they come with their peers, so widgets_come_without_peers is dropped until then.
 DROP TRIGGER widgets_both_halves ON widgets.widgets;
 DROP TRIGGER widgets_come_without_peers ON widgets.widgets;
 SET LOCAL citus.enable_unsafe_triggers = on;

@@ -1,8 +1,8 @@
--- Roles and rights: run again by every `widgets migrate`, so that roles which came later get theirs.
+-- Roles and rights. Every `widgets migrate` runs this again, so that roles created later get their rights.
 --
--- Roles belong to the whole cluster. They are made where they are missing and the migrating role
--- may (CREATEROLE); otherwise a notice says what an administrator has to do, and what can be
--- granted is. No password is set here: give authenticator one, or let it in by pg_hba.conf.
+-- Roles belong to the whole server. A missing role is created if the migrating role may do so (CREATEROLE); otherwise a
+-- warning says what an administrator must do, and everything that can be granted is granted. This sets no password: give
+-- authenticator one, or admit it in pg_hba.conf.
 
 REVOKE ALL ON SCHEMA widgets FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA widgets FROM PUBLIC;
@@ -31,7 +31,7 @@ $$;
 
 DO $$
 BEGIN
-    -- Whoever calls without a token, through PostgREST or psql.
+    -- The role of callers without a token, through PostgREST or psql.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'web_anon') THEN
         GRANT USAGE ON SCHEMA widgets TO web_anon;
         GRANT EXECUTE ON FUNCTION
@@ -43,7 +43,7 @@ BEGIN
         TO web_anon;
         GRANT USAGE ON SCHEMA widgets_lists TO web_anon;
         GRANT SELECT ON widgets_lists.widgets, widgets_lists.slots TO web_anon;
-        -- Whoever reads a view calls the functions in it.
+        -- A role that reads a view needs the right to call the functions in it.
         GRANT EXECUTE ON FUNCTION widgets.slots_of(widgets.port_type, text, widgets.port_type, text,
             widgets.port_type, text) TO web_anon;
     END IF;
